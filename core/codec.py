@@ -1,0 +1,120 @@
+"""Bytes to events and back. The only place that decides whether an event is valid.
+
+Whether an event is valid follows from its bytes, the broker's time stamp on it and the configured event types alone,
+so that reading the log again gives the same answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from core.errors import BadEvent
+from core.types import Interaction, Item, User
+from core.use_cases import UseCases
+
+SCHEMA_VERSION = 1
+MAX_ID_BYTES = 256
+"""Bytes of UTF-8 in an id: room for any UUID, URN or URL slug, and a bound for keys in Redis."""
+MAX_EVENT_BYTES = 64 * 1024
+"""Bytes in one event; its context included."""
+MAX_CATALOGUE_BYTES = 256 * 1024
+"""Bytes in one item or user."""
+MAX_FUTURE_S = 24 * 3600
+"""Seconds that an event's own time may lie after the broker's: clocks and time zones err by hours, not more."""
+MAX_VALUE = 1e6
+
+_interactions = msgspec.json.Decoder(Interaction)
+_items = msgspec.json.Decoder(Item)
+_users = msgspec.json.Decoder(User)
+_Entry = TypeVar("_Entry", Item, User)
+encode_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+
+
+def decode_interaction(data: bytes | None, broker_time: float, use_cases: UseCases) -> Interaction:
+    """One valid interaction. `broker_time` is the record's time in Kafka, in seconds since 1970.
+
+    Raises BadEvent: what is wrong and with which field.
+    """
+    if not data:
+        raise BadEvent("empty", "the message has no value")
+    if len(data) > MAX_EVENT_BYTES:
+        raise BadEvent("too_large", f"the message has {len(data)} bytes, more than {MAX_EVENT_BYTES}")
+    try:
+        event = _interactions.decode(data)
+    except msgspec.ValidationError as error:
+        raise BadEvent("bad_field", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadEvent("not_json", f"not JSON: {error}") from None
+    check_interaction(event, broker_time, use_cases)
+    return event
+
+
+def check_interaction(event: Interaction, broker_time: float, use_cases: UseCases) -> None:
+    """Raises BadEvent unless every field of `event` is within the contract."""
+    if event.schema_version != SCHEMA_VERSION:
+        raise BadEvent("unknown_schema_version", f"schema_version is {event.schema_version}; this release reads {SCHEMA_VERSION}")
+    for name in ("event_id", "user_id", "item_id"):
+        _check_id(name, getattr(event, name))
+    if event.event_type not in use_cases.event_types:
+        raise BadEvent("unknown_event_type", f"event_type {event.event_type!r} is not configured; add it to [event_types]")
+    if event.use_case is not None and event.use_case not in use_cases.by_name:
+        raise BadEvent("unknown_use_case", f"use_case {event.use_case!r} is not configured; add it to [use_cases]")
+    if not 0 <= event.timestamp <= broker_time + MAX_FUTURE_S:
+        hint = "; it looks like milliseconds" if 1e11 < event.timestamp < 1e14 else ""
+        raise BadEvent("bad_timestamp", f"timestamp {event.timestamp!r} is not within [0, now + 1 day] in seconds since 1970{hint}")
+    if event.value is not None and not 0 <= event.value <= MAX_VALUE:
+        raise BadEvent("bad_value", f"value {event.value!r} is not within [0, {MAX_VALUE:g}]")
+    context = bytes(event.context).lstrip()
+    if context and not context.startswith(b"{") and context != b"null":
+        raise BadEvent("bad_field", "Expected `object | null` - at `$.context`")
+
+
+def decode_item(data: bytes) -> Item:
+    """One valid catalogue item. Raises BadEvent."""
+    item = _decode_entry(_items, data)
+    _check_id("item_id", item.item_id)
+    _check_id("item_type", item.item_type)
+    if item.created_at is not None and not math.isfinite(item.created_at):
+        raise BadEvent("bad_field", "created_at is not a finite number")
+    return item
+
+
+def decode_user(data: bytes) -> User:
+    """One valid user. Raises BadEvent."""
+    user = _decode_entry(_users, data)
+    _check_id("user_id", user.user_id)
+    return user
+
+
+def decode_id(key: bytes | None) -> str:
+    """The id in a Kafka message key of the topics `items` and `users`. Raises BadEvent."""
+    try:
+        text = (key or b"").decode()
+    except UnicodeDecodeError:
+        raise BadEvent("bad_key", "the message key is not UTF-8") from None
+    _check_id("the message key", text)
+    return text
+
+
+def _decode_entry(decoder: msgspec.json.Decoder[_Entry], data: bytes) -> _Entry:
+    if len(data) > MAX_CATALOGUE_BYTES:
+        raise BadEvent("too_large", f"the message has {len(data)} bytes, more than {MAX_CATALOGUE_BYTES}")
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise BadEvent("bad_field", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadEvent("not_json", f"not JSON: {error}") from None
+
+
+def _check_id(name: str, value: str) -> None:
+    if not value or value.isspace():
+        raise BadEvent("bad_id", f"{name} is empty")
+    if len(value) > MAX_ID_BYTES or (not value.isascii() and len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES):
+        raise BadEvent("bad_id", f"{name} has more than {MAX_ID_BYTES} bytes")
+    if not value.isprintable():
+        raise BadEvent("bad_id", f"{name} holds a control character or a lone surrogate")

@@ -1,0 +1,103 @@
+"""Every error that Eddyline raises on purpose.
+
+EddylineError
+├── ConfigurationError            a setting is missing or wrong: names the setting and the mend
+├── BadEvent                      bytes that are no valid event: goes to the dead-letter topic, never stops a consumer
+├── StoreError                    Redis
+│   ├── StoreUnavailable          cannot be reached or answered too late: retry, or answer degraded
+│   ├── StoreMisconfigured        the server would lose counted data (eviction, too old): change the server
+│   ├── StoreCorrupt              a key holds another type than ours: names the key; ingest stops
+│   └── Stale                     the batch does not start at the stored position: seek to `position`
+├── LogError                      Kafka
+│   ├── LogUnavailable            cannot be reached or answered too late
+│   ├── LogGap                    the stored position is older than the log's first offset: rebuild from the archive
+│   └── LogRewound                the stored position lies beyond the log's end, or the topic is another one
+├── ArchiveError                  the Parquet archive overlaps, has a hole, or cannot be read
+└── ModelError
+    ├── ModelMissing              no such version, or a bundle without this part
+    ├── ModelCorrupt              a file's sha256 is not the manifest's
+    └── GateRefused               a retrain that is worse than the live bundle by more than the margin
+
+Each message says what failed, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class EddylineError(Exception):
+    """Root of the tree; a command prints its message as one line and exits with 1."""
+
+
+class ConfigurationError(EddylineError):
+    """A setting is missing or wrong."""
+
+
+class BadEvent(EddylineError):
+    """Bytes from Kafka or HTTP that are not a valid event.
+
+    `code` is a short stable word for counting (`not_json`, `bad_field`, `too_large`, ...); the message is for people.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StoreError(EddylineError):
+    """Something about Redis."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis cannot be reached or answered too late."""
+
+
+class StoreMisconfigured(StoreError):
+    """The Redis server is set up so that counted data could be lost."""
+
+
+class StoreCorrupt(StoreError):
+    """A key holds a type or a value that Eddyline did not write."""
+
+
+class Stale(StoreError):
+    """A batch does not start where Redis says that the partition stands; seek to `position`."""
+
+    def __init__(self, position: int, message: str) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class LogError(EddylineError):
+    """Something about Kafka."""
+
+
+class LogUnavailable(LogError):
+    """The broker cannot be reached or answered too late."""
+
+
+class LogGap(LogError):
+    """Events between the stored position and the log's first offset are gone from the log."""
+
+
+class LogRewound(LogError):
+    """The stored position lies beyond the log's end, or the topic was created anew."""
+
+
+class ArchiveError(EddylineError):
+    """The Parquet archive overlaps, has a hole, or cannot be read."""
+
+
+class ModelError(EddylineError):
+    """Something about a trained bundle."""
+
+
+class ModelMissing(ModelError):
+    """No such version, or the bundle lacks this part."""
+
+
+class ModelCorrupt(ModelError):
+    """A file of a bundle does not match its manifest."""
+
+
+class GateRefused(ModelError):
+    """A new bundle is worse than the live one by more than the margin."""

@@ -1,0 +1,123 @@
+"""Every setting of Eddyline, read from the environment and `.env`. One class, so that one page tells them all.
+
+`python -m core.settings` prints each name with its value, unit and meaning.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core import use_cases
+from core.errors import ConfigurationError
+from core.use_cases import UseCases
+
+
+class Settings(BaseSettings):
+    """Names are environment variables in upper case (`kafka_bootstrap_servers` is KAFKA_BOOTSTRAP_SERVERS)."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, str_strip_whitespace=True)
+
+    # Kafka
+    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port of the brokers, comma-separated")
+    interactions_topic: str = Field("interactions", description="topic that backends publish events to")
+    items_topic: str = Field("items", description="compacted topic of catalogue items")
+    users_topic: str = Field("users", description="compacted topic of what users declare")
+    topic_partitions: int = Field(4, ge=1, le=1000, description="partitions of a topic that Eddyline creates; a partition is the unit of parallelism and of atomicity, and changing it later moves users between partitions")
+    topic_replication: int = Field(1, ge=1, le=10, description="replicas of a topic that Eddyline creates; 3 in production")
+    ingest_group: str = Field("eddyline-ingest", description="consumer group that shares the partitions among ingest processes")
+    archive_group: str = Field("eddyline-archive", description="the same for archive processes")
+    kafka_timeout_s: float = Field(10.0, gt=0, description="seconds to wait for the broker before a clear error")
+    session_timeout_s: float = Field(10.0, ge=6, le=1800, description="seconds without a heartbeat after which a consumer's partitions go to another one")
+
+    # Redis
+    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis:// or rediss:// URL, password included")
+    redis_timeout_s: float = Field(5.0, gt=0, description="seconds that a writer waits for one answer of Redis")
+    history_cap: int = Field(500, ge=50, le=100_000, description="latest events kept in a user's history; bounds memory a user and the cost of a fold-in; 50 is what the Two-Tower user tower reads")
+
+    # Ingest
+    dedup_window: int = Field(100_000, ge=0, description="offsets of a partition within which an event_id counts once; about 150 bytes each in ingest's memory")
+    transaction_events: int = Field(500, ge=1, le=10_000, description="most events in one Redis transaction: 500 hold Redis for about 3 ms")
+    poll_events: int = Field(4000, ge=1, description="most events taken from the broker at once")
+    popularity_half_life_days: float = Field(30.0, ge=10, le=3650, description="days in which a popularity counts half; at least 10, so that scores from 1970 to 2100 fit a float64")
+
+    # Files
+    archive_url: str = Field("data/archive", description="folder (or s3:// URL) of the Parquet archive")
+    archive_file_events: int = Field(200_000, ge=1, description="most events in one archive file")
+    archive_file_s: float = Field(30.0, gt=0, description="seconds after which an archive file is finished even if it is small")
+    models_path: Path = Field(Path("models/artifacts"), description="folder of the published bundles")
+    als_model_path: Path | None = Field(None, description="folder of an ALS part that overrides the bundle's")
+    two_tower_model_path: Path | None = Field(None, description="folder of a Two-Tower part that overrides the bundle's")
+    use_cases_path: Path | None = Field(None, description="TOML file of event types and use cases; unset: the built-in marketplace")
+
+    # Engines and router
+    enable_als: bool = Field(True, description="false: ALS is skipped, and the next engine of the chain answers")
+    enable_two_tower: bool = Field(True, description="false: Two-Tower is skipped")
+    enable_ensemble: bool = Field(True, description="false: the ensemble is skipped")
+    cold_start_threshold: int = Field(5, ge=0, description="interactions below which a user is cold: content-based")
+    warm_user_threshold: int = Field(20, ge=0, description="interactions from which a user is hot: the ensemble")
+    ensemble_als_weight: float = Field(0.6, ge=0, description="weight of ALS in the ensemble")
+    ensemble_two_tower_weight: float = Field(0.4, ge=0, description="weight of Two-Tower in the ensemble")
+
+    # ALS and training
+    als_factors: int = Field(128, ge=1, le=2048, description="length of a factor vector")
+    als_regularization: float = Field(0.01, ge=0, description="L2 penalty on the factors")
+    als_iterations: int = Field(20, ge=1, description="alternating sweeps")
+    als_alpha: float = Field(40.0, gt=0, description="confidence of an interaction is alpha times its weight")
+    training_seed: int = Field(42, ge=0, description="seed of everything random in training; recorded in the bundle")
+    holdout_fraction: float = Field(0.1, gt=0, lt=1, description="last part of the events, by time, that evaluation ranks")
+    gate_margin: float = Field(0.05, ge=0, le=1, description="a retrain is refused when its NDCG@10 is lower than the live bundle's by more than this fraction")
+    keep_bundles: int = Field(5, ge=1, description="bundles kept when old ones are pruned; the live one always is")
+    training_lease_s: float = Field(60.0, ge=5, description="seconds after which a killed trainer's lease is free")
+
+    # API
+    api_host: str = Field("127.0.0.1", description="address that the API binds to; loopback unless you say otherwise")
+    api_port: int = Field(8000, ge=0, le=65535, description="port of the API; 0 picks a free one")
+    api_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(frozenset(), description="comma-separated keys that may write and delete; with none set, writes are refused")
+    api_read_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(frozenset(), description="comma-separated keys that may read; with none set, reads are open")
+    api_max_limit: int = Field(100, ge=1, le=10_000, description="most recommendations in one answer")
+    api_max_body_bytes: int = Field(1_048_576, ge=1024, description="largest accepted request body, in bytes")
+    api_timeout_s: float = Field(5.0, gt=0, description="seconds after which a request is answered with 503")
+    api_redis_timeout_s: float = Field(0.25, gt=0, description="seconds that a read waits for Redis before it answers degraded")
+    refresh_s: float = Field(0.5, gt=0, description="seconds between looks at catalogue changes, popularity and the bundle pointer")
+
+    # Logs and metrics
+    log_level: str = Field("info", pattern="(?i)^(debug|info|warning|error)$", description="debug, info, warning or error")
+    metrics_port: int = Field(0, ge=0, le=65535, description="port on which ingest and archive serve /metrics on loopback; 0: none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_keys(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("api_keys", "api_read_keys"):
+            if isinstance(text := values.get(name), str):
+                values[name] = [key.strip() for key in text.split(",") if key.strip()]
+        return {name: value for name, value in values.items() if value != ""}
+
+    @model_validator(mode="after")
+    def _check_thresholds(self) -> Self:
+        if self.cold_start_threshold > self.warm_user_threshold:
+            raise ValueError(f"COLD_START_THRESHOLD={self.cold_start_threshold} must not exceed WARM_USER_THRESHOLD={self.warm_user_threshold}")
+        return self
+
+    @property
+    def dlq_topic(self) -> str:
+        """Where events that cannot be read go."""
+        return self.interactions_topic + ".dlq"
+
+    @cached_property
+    def use_cases(self) -> UseCases:
+        """The event types and use cases. Raises ConfigurationError."""
+        return use_cases.load(self.use_cases_path)
+
+
+def load() -> Settings:
+    """The settings of this process. Raises ConfigurationError, one line a wrong name."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}: {problem['msg']}" for problem in error.errors()]
+        raise ConfigurationError("; ".join(lines)) from None

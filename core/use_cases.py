@@ -1,0 +1,105 @@
+"""Use cases and event weights, read from TOML text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+
+from core.errors import ConfigurationError
+from core.types import UseCase
+
+WEIGHT_STEP = 1 / 64
+"""Weights are rounded to this step, so that sums of them are exact in a float64 in any order."""
+
+MAX_WEIGHT = 1000.0
+"""A single event of more weight than this would drown a whole history."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class UseCases(msgspec.Struct, frozen=True):
+    """The accepted event types with their weights, and the use cases by name and by API path."""
+
+    event_types: Mapping[str, float]
+    by_name: Mapping[str, UseCase]
+    by_path: Mapping[str, UseCase]
+
+    def weights(self, use_case: str | None) -> Mapping[str, float]:
+        """Event type -> weight, as `use_case` sees it (None: the defaults).
+
+        Raises KeyError for a name that is not configured.
+        """
+        return self.event_types if use_case is None else self.by_name[use_case].weights
+
+    def weight(self, event_type: str, value: float | None, use_case: str | None = None) -> float:
+        """Weight of one event: the type's weight, times `value` where given, in [0, MAX_WEIGHT], in steps of 1/64."""
+        weight = self.weights(use_case)[event_type] * (1.0 if value is None else value)
+        return round(min(weight, MAX_WEIGHT) / WEIGHT_STEP) * WEIGHT_STEP
+
+    def fingerprint(self) -> str:
+        """Changes when a stored number (a popularity) would have come out differently."""
+        lines = [f"{use_case}/{event_type}={self.weights(use_case)[event_type]}"
+                 for use_case in (None, *sorted(self.by_name)) for event_type in sorted(self.event_types)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def parse(text: str, source: str = "use cases") -> UseCases:
+    """Read a configuration of the form of core/use_cases.toml. Raises ConfigurationError with the field at fault."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{source} is not TOML: {error}") from None
+    event_types: dict[str, float] = {}
+    for name, weight in raw.get("event_types", {}).items():
+        event_types[_checked_name(name, f"{source}: event type")] = _checked_weight(weight, f"{source}: event_types.{name}")
+    if not event_types:
+        raise ConfigurationError(f"{source}: [event_types] is empty, so every event would be dead-lettered; name at least one")
+    by_name: dict[str, UseCase] = {}
+    by_path: dict[str, UseCase] = {}
+    for name, fields in raw.get("use_cases", {}).items():
+        where = f"{source}: use_cases.{name}"
+        _checked_name(name, f"{source}: use case")
+        weights = dict(event_types)
+        for event_type, weight in fields.get("weights", {}).items():
+            if event_type not in event_types:
+                raise ConfigurationError(f"{where}.weights names {event_type!r}, which is not in [event_types]")
+            weights[event_type] = _checked_weight(weight, f"{where}.weights.{event_type}")
+        try:
+            use_case = msgspec.convert({**fields, "name": name, "weights": weights}, UseCase)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"{where}: {error}") from None
+        if use_case.path in by_path:
+            raise ConfigurationError(f"{where}.path {use_case.path!r} is taken by {by_path[use_case.path].name}")
+        if not re.fullmatch(r"[a-z0-9_-]+/for-[a-z0-9_-]+", use_case.path):
+            raise ConfigurationError(f"{where}.path {use_case.path!r} is not of the form <items>/for-<role>")
+        by_name[name] = by_path[use_case.path] = use_case
+    return UseCases(MappingProxyType(event_types), MappingProxyType(by_name), MappingProxyType(by_path))
+
+
+def load(path: Path | None) -> UseCases:
+    """The configuration at `path`, or the built-in marketplace. Raises ConfigurationError."""
+    if path is None:
+        return parse(resources.files("core").joinpath("use_cases.toml").read_text("utf-8"), "core/use_cases.toml")
+    try:
+        return parse(path.read_text("utf-8"), str(path))
+    except OSError as error:
+        raise ConfigurationError(f"USE_CASES_PATH={path}: {error.strerror}; unset it for the built-in marketplace") from None
+
+
+def _checked_name(name: str, what: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{what} {name!r} must be lower-case letters, digits and _ (64 at most), starting with a letter")
+    return name
+
+
+def _checked_weight(weight: object, what: str) -> float:
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight <= MAX_WEIGHT:
+        raise ConfigurationError(f"{what} = {weight!r} must be a number from 0 to {MAX_WEIGHT:g}")
+    return float(weight)
