@@ -1,0 +1,62 @@
+"""Every key in Redis, named by one function each. docs/redis-keys.md has type, owner, bound and expiry of each."""
+
+from __future__ import annotations
+
+ITEMS_VERSION = "items:version"
+"""STRING: the number of the latest change of the catalogue."""
+ITEMS_CHANGES = "items:changes"
+"""ZSET: item id -> number of its latest change; a deleted item stays with its `item:` key gone."""
+USERS_DELETED = "users:deleted"
+"""HASH: user id -> broker time (seconds) of the deletion; older interactions never count."""
+USERS_DELETED_VERSION = "users:deleted:version"
+"""STRING: moves with each deletion; every apply watches it."""
+INGEST_SETTINGS = "ingest:settings"
+"""HASH: the settings that shaped the stored numbers."""
+POPULAR_UNLABELLED = "unlabelled"
+"""Name of the popularity of events without a use case."""
+MODEL_CURRENT = "model:current"
+"""STRING: the promoted bundle's version, as announced; the pointer file is the truth."""
+RETRAIN_LAST = "retrain:last"
+"""HASH: how the last retrain ended."""
+
+
+def escape(identifier: str) -> str:
+    """The id as it stands in a key: `%` and `:` percent-encoded, so that no id can name another id's key."""
+    if ":" in identifier or "%" in identifier:
+        return identifier.replace("%", "%25").replace(":", "%3A")
+    return identifier
+
+
+def user(user_id: str) -> str:
+    """HASH: events 17, ev:view 12, first_seen 1732340000."""
+    return "user:" + escape(user_id)
+
+
+def history(user_id: str) -> str:
+    """LIST: "1732340000 view startup-9", newest last, in the order of the log."""
+    return f"user:{escape(user_id)}:history"
+
+
+def profile(user_id: str) -> str:
+    """STRING: JSON of core.types.User."""
+    return f"user:{escape(user_id)}:profile"
+
+
+def item(item_id: str) -> str:
+    """STRING: JSON of core.types.Item."""
+    return "item:" + escape(item_id)
+
+
+def popular(name: str) -> str:
+    """ZSET: item id -> forward-decayed weight, by use case or `unlabelled`."""
+    return "popular:" + name
+
+
+def position(topic: str, partition: int) -> str:
+    """HASH: position 182734 (the first offset that is not in the state), topic_id."""
+    return f"ingest:{topic}:{partition}"
+
+
+def lease(name: str) -> str:
+    """STRING with expiry: who holds the lease."""
+    return "lease:" + name

@@ -1,0 +1,70 @@
+"""A user's whole state, read in one round trip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import redis
+import redis.asyncio
+
+from core.errors import StoreCorrupt
+from core.types import HistoryEvent, User, UserState
+from store import keys
+from store.connection import named_errors
+
+_users = msgspec.json.Decoder(User)
+
+
+def commands(user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
+    """The three commands that read one user; `parse` takes their replies in the same order."""
+    return (("HGETALL", keys.user(user_id)), ("LRANGE", keys.history(user_id), -cap, -1), ("GET", keys.profile(user_id)))
+
+
+def parse(user_id: str, replies: list[Any]) -> UserState:
+    """The state in the replies to `commands`. Raises StoreCorrupt when a key holds what we did not write."""
+    counters, history, profile = replies
+    if isinstance(counters, list):  # a raw connection answers a flat list where a client answers a dict
+        counters = dict(zip(counters[::2], counters[1::2], strict=True))
+    try:
+        counts = {name[3:].decode(): int(count) for name, count in counters.items() if name.startswith(b"ev:")}
+        first_seen = counters.get(b"first_seen")
+        return UserState(
+            user_id=user_id,
+            events=int(counters.get(b"events", 0)),
+            counts=counts,
+            first_seen=None if first_seen is None else int(first_seen),
+            history=[_history_event(line) for line in history],
+            profile=None if profile is None else _users.decode(profile),
+        )
+    except (ValueError, msgspec.DecodeError) as error:
+        raise StoreCorrupt(f"{keys.user(user_id)} or a key below it holds what Eddyline did not write: {error}") from None
+
+
+def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
+    """The state of one user; an unknown user has no events. Raises StoreUnavailable, StoreCorrupt."""
+    with named_errors(f"reading user {user_id!r}"):
+        pipe = client.pipeline(transaction=False)
+        for command in commands(user_id, cap):
+            pipe.execute_command(*command)
+        return parse(user_id, pipe.execute())
+
+
+async def read_async(client: redis.asyncio.Redis, user_id: str, cap: int) -> UserState:
+    """`read` for asyncio."""
+    with named_errors(f"reading user {user_id!r}"):
+        pipe = client.pipeline(transaction=False)
+        for command in commands(user_id, cap):
+            pipe.execute_command(*command)
+        return parse(user_id, await pipe.execute())
+
+
+def history_line(timestamp: float, event_type: str, value: float | None, item_id: str) -> str:
+    """One event as an operator reads it: `1732340000 view startup-9`, `1732340000 rating=4 2571`."""
+    return f"{timestamp:.0f} {event_type} {item_id}" if value is None else f"{timestamp:.0f} {event_type}={value:.17g} {item_id}"
+
+
+def _history_event(line: bytes) -> HistoryEvent:
+    timestamp, event_type, item_id = line.decode().split(" ", 2)
+    name, _, value = event_type.partition("=")
+    return HistoryEvent(int(timestamp), name, item_id, float(value) if value else None)
