@@ -10,7 +10,7 @@ Value = str | int | float | bool | list[str] | None
 """What an attribute of an item or a user may hold."""
 
 
-class Interaction(msgspec.Struct, frozen=True, gc=False):
+class Interaction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One event: a user did something with an item. The contract is docs/event-contract.md.
 
     `timestamp` is in seconds since 1970 (UTC), fractions allowed; `value` scales the event type's weight.
@@ -28,7 +28,7 @@ class Interaction(msgspec.Struct, frozen=True, gc=False):
     schema_version: int = 1
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
+class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A catalogue entry (topic `items`). `created_at` in seconds since 1970 (UTC)."""
 
     item_id: str
@@ -42,7 +42,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float | None = None
 
 
-class User(msgspec.Struct, frozen=True, kw_only=True):
+class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a user declares (topic `users`)."""
 
     user_id: str

@@ -1,0 +1,77 @@
+"""The record of a message that is no valid event, as it lies in the dead-letter topic.
+
+Key: the original key. Value: the original bytes, or their first TRUNCATED_BYTES when they are more than MAX_COPY_BYTES
+(the original is still in the source topic, at the coordinates in the headers). Headers, all text: topic, partition, offset,
+code, reason, truncated, broker_time (seconds since 1970), and size, the original's length in bytes.
+
+The coordinates identify a dead letter: a crashed ingest may write the same one twice, and readers count it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from core.errors import BadEvent
+
+MAX_COPY_BYTES = 512 * 1024
+"""Largest original kept whole: half of Kafka's default limit of 1 MiB for a record, so that key and headers fit too."""
+TRUNCATED_BYTES = 64 * 1024
+"""Bytes kept of a larger original: enough to see what it is."""
+MAX_REASON_CHARS = 1000
+MAX_KEY_BYTES = 4096
+"""Longest original key kept; a longer one is no user id."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """One message that could not be read, and why. `size` is the original's length in bytes; `value` may be shorter."""
+
+    topic: str
+    partition: int
+    offset: int
+    code: str
+    reason: str
+    broker_time: float
+    size: int
+    truncated: bool
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def coordinates(self) -> tuple[str, int, int]:
+        """Topic, partition and offset of the original: the identity of a dead letter."""
+        return self.topic, self.partition, self.offset
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What to hand to a Kafka producer."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, str | bytes | None]]
+
+
+def encode(topic: str, partition: int, offset: int, broker_time: float, key: bytes | None, value: bytes | None, error: BadEvent) -> Record:
+    """The dead-letter record of the message at these coordinates, refused with `error`."""
+    size = len(value or b"")
+    truncated = size > MAX_COPY_BYTES
+    headers: list[tuple[str, str | bytes | None]] = [
+        ("topic", topic), ("partition", str(partition)), ("offset", str(offset)), ("code", error.code),
+        ("reason", str(error)[:MAX_REASON_CHARS].encode("utf-8", "replace")), ("truncated", "true" if truncated else "false"),
+        ("broker_time", repr(broker_time)), ("size", str(size)),
+    ]
+    return Record(key[:MAX_KEY_BYTES] if key else key, value[:TRUNCATED_BYTES] if value and truncated else value, headers)
+
+
+def decode(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] | Sequence[tuple[str, bytes]] | None) -> DeadLetter:
+    """Read a record of the dead-letter topic back. Raises BadEvent when it is not one of ours."""
+    texts = {name: (content or b"").decode("utf-8", "replace") for name, content in headers or ()}
+    try:
+        return DeadLetter(
+            topic=texts["topic"], partition=int(texts["partition"]), offset=int(texts["offset"]), code=texts["code"], reason=texts["reason"],
+            broker_time=float(texts["broker_time"]), size=int(texts["size"]), truncated=texts["truncated"] == "true", key=key, value=value)
+    except KeyError as error:
+        raise BadEvent("bad_header", f"the record has no header {error}; it is not a dead letter of Eddyline") from None
+    except ValueError as error:
+        raise BadEvent("bad_header", f"a header of the record is not a number: {error}") from None

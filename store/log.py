@@ -1,0 +1,250 @@
+"""The log: Kafka's client settings, its topics, and the one producer that streams and the API share."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer as KafkaProducer, TopicCollection
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from core.codec import encode_json
+from core.errors import LogUnavailable
+from core.settings import Settings
+from core.types import Interaction, Item, User
+
+_log = structlog.get_logger(__name__)
+
+MAX_MESSAGE_BYTES = 1_048_576
+"""Largest message that the producer sends: Kafka's own default limit."""
+
+Delivered = Callable[[KafkaError | None, Message], None]
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """What every Kafka client of ours starts from. Its log lines go to structlog."""
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "socket.timeout.ms": int(settings.kafka_timeout_s * 1000),
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,  # a restarted broker is found within a second, not ten
+        "logger": _ClientLog(),
+        "error_cb": _report,
+    }
+
+
+def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
+    """A consumer whose positions we keep ourselves: it commits nothing and never guesses where to start."""
+    return client_config(settings) | {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": int(settings.session_timeout_s * 1000),
+        "heartbeat.interval.ms": int(settings.session_timeout_s * 1000 / 5),
+        "enable.partition.eof": False,
+        "fetch.max.bytes": 16 * 1024 * 1024,  # more than one largest message of a generous broker
+        "queued.max.messages.kbytes": 32 * 1024,
+    }
+
+
+def admin(settings: Settings) -> AdminClient:
+    """An admin client."""
+    return AdminClient(client_config(settings))
+
+
+def ensure_topics(settings: Settings) -> list[str]:
+    """Create what is missing of our topics; answers the names created. Raises LogUnavailable."""
+    client = admin(settings)
+    try:
+        known = client.list_topics(timeout=settings.kafka_timeout_s).topics
+    except KafkaException as error:
+        raise unreachable(settings, "listing topics", error) from error
+
+    def topic(name: str, **config: str) -> NewTopic:
+        return NewTopic(name, settings.topic_partitions, settings.topic_replication, config=config)
+
+    wanted = [
+        # The broker's own clock on each record: whether an event lies in the far future must not hang on its sender's word.
+        topic(settings.interactions_topic, **{"message.timestamp.type": "LogAppendTime"}),
+        topic(settings.dlq_topic),
+        topic(settings.items_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
+        topic(settings.users_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
+    ]
+    missing = [new for new in wanted if new.topic not in known]
+    created = []
+    if missing:
+        for name, future in client.create_topics(missing, operation_timeout=settings.kafka_timeout_s).items():
+            try:
+                future.result()
+                created.append(name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster: as good
+                    raise unreachable(settings, f"creating the topic {name}", error) from error
+    return created
+
+
+def topic_id(settings: Settings, topic: str) -> str | None:
+    """The id that the broker gave this very topic, or None where a broker gives none. Raises LogUnavailable."""
+    client = admin(settings)  # held until the answer is there: its end cancels the request
+    try:
+        description = client.describe_topics(TopicCollection([topic]), request_timeout=settings.kafka_timeout_s)[topic].result()
+    except KafkaException as error:
+        if error.args[0].code() in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
+            return None
+        raise unreachable(settings, f"describing the topic {topic}", error) from error
+    identifier = str(description.topic_id)
+    return None if set(identifier) <= {"A", "0", "-"} else identifier  # all zero: the broker knows no topic ids
+
+
+def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailable:
+    """A LogUnavailable that says what was being done and where."""
+    reason = error.args[0].str() if isinstance(error, KafkaException) and hasattr(error.args[0], "str") else str(error)
+    return LogUnavailable(f"Kafka at {settings.kafka_bootstrap_servers} failed while {what}: {reason}; is the broker up, and is "
+                          "KAFKA_BOOTSTRAP_SERVERS right?")
+
+
+class Producer:
+    """Publishes events: idempotent, acknowledged by all replicas, keyed by user, in order, with every failed delivery surfaced.
+
+        with Producer(settings) as producer:
+            producer.interaction(Interaction(event_id=str(uuid4()), user_id="42", item_id="startup-9",
+                                             event_type="like", timestamp=time.time()))
+
+    Leaving the block waits for every delivery and raises LogUnavailable, with the first reason, if any failed. Thread-safe.
+    """
+
+    def __init__(self, settings: Settings, *, delivery_timeout_s: float = 120.0) -> None:
+        """`delivery_timeout_s`: seconds until an event that the broker does not take counts as failed."""
+        self._settings = settings
+        self._producer = KafkaProducer(client_config(settings) | {
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 2,
+            "compression.type": "lz4",
+            "partitioner": "murmur2_random",  # the partitioner of Kafka's own clients: all backends agree where a user is
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "message.timeout.ms": int(delivery_timeout_s * 1000),
+            "queue.buffering.max.messages": 200_000,
+        })
+        self._lock = threading.Lock()
+        self._failed = 0
+        self._first_failure = ""
+        self._poller: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def interaction(self, event: Interaction, on_delivery: Delivered | None = None) -> None:
+        """Queue one event for delivery; blocks while the queue is full."""
+        self.raw(self._settings.interactions_topic, event.user_id.encode(), encode_json(event), on_delivery)
+
+    def item(self, item_id: str, item: Item | None, on_delivery: Delivered | None = None) -> None:
+        """Queue a catalogue entry; None deletes it."""
+        self.raw(self._settings.items_topic, item_id.encode(), None if item is None else encode_json(item), on_delivery)
+
+    def user(self, user_id: str, user: User | None, on_delivery: Delivered | None = None) -> None:
+        """Queue what a user declares; None deletes the user and everything known about them."""
+        self.raw(self._settings.users_topic, user_id.encode(), None if user is None else encode_json(user), on_delivery)
+
+    def raw(self, topic: str, key: bytes | None, value: bytes | None, on_delivery: Delivered | None = None,
+            headers: list[tuple[str, bytes]] | None = None, partition: int = -1) -> None:
+        """Queue any message. Raises LogUnavailable when the message can never be delivered (too large, no such topic)."""
+        deliver = self._watch(on_delivery)
+        while True:
+            try:
+                self._producer.produce(topic, value=value, key=key, on_delivery=deliver, headers=headers, partition=partition)
+                break
+            except BufferError:  # the queue is full: let deliveries make room
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                raise unreachable(self._settings, f"producing to {topic}", error) from error
+        self._producer.poll(0)
+
+    def publish(self, topic: str, key: bytes, value: bytes | None) -> Future[str]:
+        """Queue a message and answer a future of its token `topic:partition:offset`, delivered by a thread of this producer.
+
+        The future raises LogUnavailable when the broker did not take the message; such a message does not fail `flush`.
+        """
+        self._start_polling()
+        future: Future[str] = Future()
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                future.set_result(f"{message.topic()}:{message.partition()}:{message.offset()}")
+            else:
+                future.set_exception(unreachable(self._settings, f"delivering to {topic}", KafkaException(error)))
+
+        try:
+            self._producer.produce(topic, value=value, key=key, on_delivery=delivered)
+        except (BufferError, KafkaException) as error:
+            future.set_exception(unreachable(self._settings, f"producing to {topic}", error))
+        return future
+
+    async def send_async(self, event: Interaction) -> str:
+        """Publish one event and wait for its token `topic:partition:offset`. Raises LogUnavailable."""
+        return await asyncio.wrap_future(self.publish(self._settings.interactions_topic, event.user_id.encode(), encode_json(event)))
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until every queued message is delivered. Raises LogUnavailable if one failed or the time is over."""
+        left = self._producer.flush(self._settings.kafka_timeout_s * 12 if timeout_s is None else timeout_s)
+        with self._lock:
+            failed, first = self._failed, self._first_failure
+            self._failed, self._first_failure = 0, ""
+        if failed or left:
+            raise LogUnavailable(f"{failed + left} messages were not delivered to {self._settings.kafka_bootstrap_servers}"
+                                 f" ({first or 'no answer in time'}); send them again: their event_id keeps them from counting twice")
+
+    def close(self) -> None:
+        """Wait for deliveries and stop. Raises LogUnavailable as `flush`."""
+        try:
+            self.flush()
+        finally:
+            self._closed.set()
+            if self._poller is not None:
+                self._poller.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Messages that wait for delivery."""
+        return len(self._producer)
+
+    def _watch(self, on_delivery: Delivered | None) -> Delivered:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                with self._lock:
+                    self._failed += 1
+                    self._first_failure = self._first_failure or error.str()
+            if on_delivery is not None:
+                on_delivery(error, message)
+        return delivered
+
+    def _start_polling(self) -> None:
+        with self._lock:
+            if self._poller is None:
+                self._poller = threading.Thread(target=self._poll, name="producer-deliveries", daemon=True)
+                self._poller.start()
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(0.1)
+
+
+def _report(error: KafkaError) -> None:
+    _log.warning("kafka client", code=error.name(), error=error.str())
+
+
+class _ClientLog:
+    """librdkafka's own lines, as debug: what matters of them comes through `error_cb` and raised errors."""
+
+    def log(self, level: int, message: str, *args: Any) -> None:
+        _log.debug("kafka client", line=message % args if args else message)
