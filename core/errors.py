@@ -13,6 +13,8 @@ EddylineError
 │   ├── LogGap                    the stored position is older than the log's first offset: rebuild from the archive
 │   └── LogRewound                the stored position lies beyond the log's end, or the topic is another one
 ├── ArchiveError                  the Parquet archive overlaps, has a hole, or cannot be read
+├── DatasetError                  events from which nothing can be trained or judged: names what is missing
+│   └── Overtaken                 another process archived this range first: drop the rows and seek to the archive's position
 └── ModelError
     ├── ModelMissing              no such version, or a bundle without this part
     ├── ModelCorrupt              a file's sha256 is not the manifest's
@@ -85,6 +87,14 @@ class LogRewound(LogError):
 
 class ArchiveError(EddylineError):
     """The Parquet archive overlaps, has a hole, or cannot be read."""
+
+
+class Overtaken(ArchiveError):
+    """Another process has archived the same range; nothing of ours was published."""
+
+
+class DatasetError(EddylineError):
+    """Events from which nothing can be trained or judged."""
 
 
 class ModelError(EddylineError):
