@@ -9,7 +9,7 @@ The coordinates identify a dead letter: a crashed ingest may write the same one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -64,13 +64,13 @@ def encode(topic: str, partition: int, offset: int, broker_time: float, key: byt
     return Record(key[:MAX_KEY_BYTES] if key else key, value[:TRUNCATED_BYTES] if value and truncated else value, headers)
 
 
-def decode(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] | Sequence[tuple[str, bytes]] | None) -> DeadLetter:
+def decode(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] | None) -> DeadLetter:
     """Read a record of the dead-letter topic back. Raises BadEvent when it is not one of ours."""
     texts = {name: (content or b"").decode("utf-8", "replace") for name, content in headers or ()}
     try:
         return DeadLetter(
-            topic=texts["topic"], partition=int(texts["partition"]), offset=int(texts["offset"]), code=texts["code"], reason=texts["reason"],
-            broker_time=float(texts["broker_time"]), size=int(texts["size"]), truncated=texts["truncated"] == "true", key=key, value=value)
+            topic=texts["topic"], partition=int(texts["partition"]), offset=int(texts["offset"]), code=texts["code"],
+            reason=texts["reason"], broker_time=float(texts["broker_time"]), size=int(texts["size"]), truncated=texts["truncated"] == "true", key=key, value=value)
     except KeyError as error:
         raise BadEvent("bad_header", f"the record has no header {error}; it is not a dead letter of Eddyline") from None
     except ValueError as error:
