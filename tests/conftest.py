@@ -1,0 +1,133 @@
+"""Real servers for every test that crosses a process, and settings that no two tests share.
+
+A test that asks for `broker`, `settings` or `spawn` runs on the embedded Tansu broker; marked `process`, it runs on Apache Kafka as
+well where KAFKA_HOME and java are there; marked `apache`, on Apache Kafka only (what needs a log that survives the broker).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+
+from core.settings import Settings
+from demo.processes import Child, module, settings_environment
+from demo.servers import BrokerKind, KafkaBroker, RedisServer, TansuBroker, kafka_home
+from demo.servers import broker as make_broker
+
+Spawn = Callable[..., Child]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "broker" not in metafunc.fixturenames and "own_broker" not in metafunc.fixturenames:
+        return
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    kinds = ["apache"] if "apache" in marks else ["tansu", "apache"] if "process" in marks and kafka_home() else ["tansu"]
+    name = "own_broker" if "own_broker" in metafunc.fixturenames else "broker"
+    scope = "function" if name == "own_broker" else "session"
+    metafunc.parametrize(name, kinds, indirect=True, scope=scope)  # type: ignore[arg-type]
+
+
+def _started(directory: Path, kind: BrokerKind) -> KafkaBroker | TansuBroker:
+    if kind == "apache" and kafka_home() is None:
+        pytest.skip("needs Apache Kafka: KAFKA_HOME and java")
+    return make_broker(directory, kind).start()
+
+
+@pytest.fixture(autouse=True)
+def _no_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's .env and exported settings must not decide whether a test passes."""
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for the whole run; do not kill it, ask for `own_redis_server` instead."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test's own, to kill and restart."""
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[Redis]:
+    """A client of an empty Redis (bytes in, bytes out)."""
+    with Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        client.config_resetstat()
+        yield client
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker | TansuBroker]:
+    """One broker of each kind for the whole run; do not kill it, ask for `own_broker` instead."""
+    server = _started(tmp_path_factory.mktemp("broker"), request.param)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KafkaBroker | TansuBroker]:
+    """A broker of this test's own, to kill and restart; takes the place of `broker`."""
+    server = _started(tmp_path / "broker", request.param)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, redis: Redis, redis_server: RedisServer, tmp_path: Path) -> Settings:
+    """Settings with topics, groups and folders of this test's own, pointing at `redis_server` and the test's broker.
+
+    A test that asks for neither `broker` nor `own_broker` gets an address where no broker answers.
+    """
+    names = request.fixturenames
+    used = next((name for name in ("own_broker", "broker") if name in names), None)
+    own_redis = request.getfixturevalue("own_redis_server") if "own_redis_server" in names else redis_server
+    unique = uuid.uuid4().hex[:10]
+    return Settings(
+        kafka_bootstrap_servers=request.getfixturevalue(used).address if used else "127.0.0.1:9",
+        redis_url=SecretStr(own_redis.url),
+        interactions_topic=f"interactions-{unique}",
+        items_topic=f"items-{unique}",
+        users_topic=f"users-{unique}",
+        ingest_group=f"ingest-{unique}",
+        archive_group=f"archive-{unique}",
+        archive_url=str(tmp_path / "archive"),
+        models_path=tmp_path / "models",
+        api_port=0,
+    )
+
+
+@pytest.fixture
+def spawn(settings: Settings, tmp_path: Path) -> Iterator[Spawn]:
+    """`spawn("streams", "ingest", SOME_VARIABLE="x")`: `python -m streams ingest` with `settings`, killed when the test ends.
+
+    Its output is in `child.log`.
+    """
+    children: list[Child] = []
+
+    def start(name: str, *arguments: str, **environment: str) -> Child:
+        child = module(
+            name,
+            *arguments,
+            directory=tmp_path / "children",
+            environment={**settings_environment(settings), **environment},
+            label=f"{name}-{len(children)}",
+        )
+        children.append(child)
+        return child.start()
+
+    yield start
+    for child in children:
+        child.kill()
