@@ -1,0 +1,87 @@
+"""ALS by `implicit` (Hu, Koren, Volinsky 2008; Takács, Pilászy, Tikk 2011): its compiled solver, our ids around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import scipy.sparse as sp
+import threadpoolctl
+
+from core.errors import ConfigurationError, DatasetError
+from core.settings import Settings
+from models.als import ALSModel
+from models.id_map import IdMap
+
+REFRESH_SWEEPS = 2
+"""Sweeps that bring a model fitted on the training part up to date with every event (docs/adr: one fit and a refresh).
+On ML-1M one or two give back all of the NDCG@10 that the missing tenth of the events had cost."""
+
+Sweep = Callable[[int], None]
+
+
+class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fit is told. Confidence of an entry is `alpha` times its weight, `regularization` the L2 penalty."""
+
+    factors: int = 128
+    regularization: float = 0.01
+    alpha: float = 40.0
+    iterations: int = 20
+
+    def __post_init__(self) -> None:
+        if self.factors < 1 or self.iterations < 1 or self.alpha <= 0 or self.regularization < 0:
+            raise ValueError(f"factors and iterations must be at least 1, alpha above 0, regularization at least 0; got {self}")
+
+
+def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparameters:
+    """Those in the JSON file at `path` (as `training tune` writes it), or those of the settings. Raises ConfigurationError."""
+    if path is None:
+        return Hyperparameters(factors=settings.als_factors, regularization=settings.als_regularization,
+                               alpha=settings.als_alpha, iterations=settings.als_iterations)
+    try:
+        return msgspec.convert(json.loads(path.read_text("utf-8"))["als"], Hyperparameters)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{path} holds no ALS hyperparameters ({error!r}); it should look like "
+                                 '{"als": {"factors": 128, "regularization": 0.01, "alpha": 40, "iterations": 20}}') from None
+
+
+def fit(user_items: sp.csr_matrix, users: IdMap, items: IdMap, chosen: Hyperparameters, seed: int, *,
+        start: ALSModel | None = None, threads: int = 0, on_sweep: Sweep | None = None) -> ALSModel:
+    """Fit on `user_items (n_users, n_items)` float32 CSR of weights; `users` and `items` name its rows and columns.
+
+    Users and items without an entry are left out: nothing is known of them, and a zero vector would rank among real ones. With `start`
+    the factors of known users and items are taken over. `threads` 0: one a core; the result does not depend on it. `on_sweep(number)` is
+    called after each sweep and may raise to stop. Raises DatasetError when there is no entry.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    if user_items.shape != (len(users), len(items)):
+        raise ValueError(f"a matrix of {user_items.shape} does not fit {len(users)} users and {len(items)} items")
+    rows, columns = np.flatnonzero(np.diff(user_items.indptr)), np.unique(user_items.indices)
+    if not len(rows):
+        raise DatasetError("no event has a weight above 0, so there is nothing to learn; check the event weights in USE_CASES_PATH")
+    weights = user_items[rows][:, columns].tocsr().astype(np.float32)
+    known_users, known_items = IdMap([users.ids[row] for row in rows.tolist()]), IdMap([items.ids[column] for column in columns.tolist()])
+    with threadpoolctl.threadpool_limits(1, "blas"):  # the solver has threads of its own; BLAS threads below them make it 10 times slower
+        solver = AlternatingLeastSquares(factors=chosen.factors, regularization=chosen.regularization, alpha=chosen.alpha,
+                                         iterations=chosen.iterations, num_threads=threads, random_state=seed)
+        if start is not None:
+            rng = np.random.default_rng(seed)
+            solver.user_factors = _taken_over(known_users, start.user_ids, start.user_factors, chosen.factors, rng)
+            solver.item_factors = _taken_over(known_items, start.item_ids, start.item_factors, chosen.factors, rng)
+        solver.fit(weights, show_progress=False, callback=None if on_sweep is None else lambda sweep, _seconds, _loss: on_sweep(sweep + 1))
+    return ALSModel(item_ids=known_items, item_factors=np.ascontiguousarray(solver.item_factors), user_ids=known_users,
+                    user_factors=np.ascontiguousarray(solver.user_factors), regularization=chosen.regularization, alpha=chosen.alpha)
+
+
+def _taken_over(ids: IdMap, before: IdMap | None, factors: Any, length: int, rng: np.random.Generator) -> Any:
+    """(len(ids), length) f32: the factors that an id had, small random ones (as implicit starts) where it had none."""
+    taken = rng.random((len(ids), length), dtype=np.float32) * np.float32(0.01)
+    if before is not None and factors is not None:
+        rows = before.rows(ids.ids)
+        taken[rows >= 0] = factors[rows[rows >= 0]]
+    return taken

@@ -1,0 +1,195 @@
+"""The training set: id maps, a weighted user-item matrix, every user's events in order, and a split by time.
+
+Files, all readable with numpy, scipy and a JSON reader: `als_interactions.npz` (the matrix, scipy.sparse.load_npz),
+`als_user_mapping.json` and `als_item_mapping.json` (row -> id), `sequences.npz` (the events), `dataset.json` (positions W, counts, sha256).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import scipy.sparse as sp
+
+from core.errors import DatasetError
+from core.types import HistoryEvent, UserState
+from core.use_cases import MAX_WEIGHT, WEIGHT_STEP, UseCases
+from models.id_map import IdMap
+from training.events import Skipped
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Events of user u are the rows indptr[u] to indptr[u+1], in log order.
+
+    `item (n,) int32` rows of `items`; `event_type (n,) int16` places in `event_types`; `value (n,) float64`, NaN where the event has
+    none; `weight (n,) float32` what core.use_cases makes of type and value; `timestamp (n,) float64` seconds since 1970, NaN if unknown.
+    `positions`: partition -> W, the first offset that is not in here; empty when the events came from a file.
+    """
+
+    users: IdMap
+    items: IdMap
+    event_types: list[str]
+    indptr: npt.NDArray[np.int64]
+    item: npt.NDArray[np.int32]
+    event_type: npt.NDArray[np.int16]
+    value: npt.NDArray[np.float64]
+    weight: npt.NDArray[np.float32]
+    timestamp: npt.NDArray[np.float64]
+    positions: dict[int, int] = field(default_factory=dict)
+    source: str = ""
+    skipped: Skipped = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.item)
+        if len(self.indptr) != len(self.users) + 1 or self.indptr[-1] != n or {len(self.event_type), len(self.value), len(self.weight), len(self.timestamp)} != {n}:
+            raise ValueError("the arrays of a dataset do not belong together")
+
+    @property
+    def events(self) -> int:
+        """How many events there are."""
+        return len(self.item)
+
+    @property
+    def user(self) -> npt.NDArray[np.int32]:
+        """(n,) int32: the user row of each event."""
+        return np.repeat(np.arange(len(self.users), dtype=np.int32), np.diff(self.indptr))
+
+    def matrix(self, where: Bools | None = None) -> sp.csr_matrix:
+        """(n_users, n_items) float32 CSR: summed weight of the events in `where` (all). An event of weight 0 is no entry."""
+        chosen = self.weight > 0 if where is None else where & (self.weight > 0)
+        shape = (len(self.users), len(self.items))
+        summed = sp.coo_matrix((self.weight[chosen], (self.user[chosen], self.item[chosen])), shape=shape).tocsr()
+        summed.sort_indices()
+        return summed
+
+    def split(self, fraction: float) -> Split:
+        """Cut at the time after which the last `fraction` of the timed events lie; events without a time stay in training.
+
+        Raises DatasetError when one side would be empty.
+        """
+        timed = np.sort(self.timestamp[~np.isnan(self.timestamp)])
+        if not len(timed):
+            raise DatasetError("no event has a time, so there is nothing to split by; give events a timestamp to evaluate")
+        cut = float(timed[min(int(len(timed) * (1.0 - fraction)), len(timed) - 1)])
+        train = ~(self.timestamp >= cut)
+        if not train.any() or train.all():
+            raise DatasetError(f"a split by time at {cut:.0f} leaves one side empty: {self.events} events from {timed[0]:.0f} to {timed[-1]:.0f}; collect more")
+        return Split(cut, train)
+
+    def state(self, user: int, where: Bools, cap: int) -> UserState:
+        """What Redis would hold of the user in this row after the events in `where` alone: counts, and the latest `cap` of them."""
+        rows = np.arange(self.indptr[user], self.indptr[user + 1])[where[self.indptr[user]:self.indptr[user + 1]]]
+        types, counts = np.unique(self.event_type[rows], return_counts=True)
+        history = [HistoryEvent(0 if time != time else int(time), self.event_types[kind], self.items.ids[item], None if value != value else value)
+                   for time, kind, item, value in zip(self.timestamp[rows[-cap:]].tolist(), self.event_type[rows[-cap:]].tolist(),
+                                                      self.item[rows[-cap:]].tolist(), self.value[rows[-cap:]].tolist(), strict=True)]
+        return UserState(user_id=self.users.ids[user], events=len(rows), history=history,
+                         counts={self.event_types[kind]: count for kind, count in zip(types.tolist(), counts.tolist(), strict=True)})
+
+    def sha256(self) -> str:
+        """Of the ids and the arrays: equal for equal events, whatever files they came from."""
+        digest = hashlib.sha256("\n".join([*self.event_types, "", *self.users.ids, "", *self.items.ids]).encode())
+        for array in (self.indptr, self.item, self.event_type, self.value, self.weight, self.timestamp):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def summary(self) -> dict[str, Any]:
+        """What dataset.json and the bundle's manifest say about it."""
+        timed = self.timestamp[~np.isnan(self.timestamp)]
+        return {
+            "source": self.source, "positions": {str(partition): offset for partition, offset in self.positions.items()},
+            "events": self.events, "users": len(self.users), "items": len(self.items), "skipped": self.skipped,
+            "first_event": float(timed.min()) if len(timed) else None, "last_event": float(timed.max()) if len(timed) else None,
+            "event_types": self.event_types, "sha256": self.sha256(),
+        }
+
+
+@dataclass(frozen=True)
+class Split:
+    """Events before the time `cut` (seconds since 1970) are `train (n,) bool`; the rest are held out."""
+
+    cut: float
+    train: Bools
+
+
+def build(table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None = None, source: str = "", skipped: Skipped | None = None) -> Dataset:
+    """A dataset of a table of training.events. Ids are sorted, so that equal events make equal datasets.
+
+    Events of a type that is not configured any more are left out and counted. Raises DatasetError when no event is left.
+    """
+    types = table["event_type"].unify_dictionaries().combine_chunks() if table.num_rows else None
+    known = None if types is None else np.array([name in use_cases.event_types for name in types.dictionary.to_pylist()], np.bool_)[types.indices.to_numpy()]
+    counted = {**(skipped or {}), "unknown_event_types": 0 if known is None else int((~known).sum())}
+    if known is not None and not known.all():
+        table = table.filter(pa.array(known))
+    if not table.num_rows:
+        raise DatasetError(f"{source or 'the source'} holds no events to train on (left out: {counted}); ingest and archive some first")
+    users, user = _encode(table["user_id"])
+    items, item = _encode(table["item_id"])
+    event_types, event_type = _encode(table["event_type"])
+    value = pc.fill_null(table["value"], np.nan).to_numpy()
+    order = np.argsort(user, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
+    return Dataset(
+        users=IdMap(users), items=IdMap(items), event_types=event_types, indptr=indptr, item=item[order],
+        event_type=event_type[order].astype(np.int16), value=value[order],
+        weight=_weights([use_cases.event_types[name] for name in event_types], event_type, value)[order],
+        timestamp=pc.fill_null(table["timestamp"], np.nan).to_numpy()[order],
+        positions=positions or {}, source=source, skipped=counted)
+
+
+def save(dataset: Dataset, folder: Path) -> None:
+    """Write the files named at the top into `folder`, dataset.json last: a folder without it is half written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").unlink(missing_ok=True)
+    sp.save_npz(folder / "als_interactions.npz", dataset.matrix(), compressed=False)
+    dataset.users.save(folder / "als_user_mapping.json")
+    dataset.items.save(folder / "als_item_mapping.json")
+    np.savez(folder / "sequences.npz", indptr=dataset.indptr, item=dataset.item, event_type=dataset.event_type, value=dataset.value,
+             weight=dataset.weight, timestamp=dataset.timestamp)
+    (folder / "dataset.json").write_text(json.dumps(dataset.summary(), indent=2) + "\n", "utf-8")
+
+
+def load(folder: Path) -> Dataset:
+    """Read what `save` wrote. Raises DatasetError when it is missing, half written or was changed since."""
+    try:
+        about = json.loads((folder / "dataset.json").read_text("utf-8"))
+        with np.load(folder / "sequences.npz", allow_pickle=False) as arrays:
+            dataset = Dataset(
+                users=IdMap.load(folder / "als_user_mapping.json"), items=IdMap.load(folder / "als_item_mapping.json"),
+                event_types=about["event_types"], positions={int(partition): offset for partition, offset in about["positions"].items()},
+                source=about["source"], skipped=about["skipped"], **{name: arrays[name] for name in arrays.files})
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise DatasetError(f"{folder} is not a whole dataset ({error}); make it with `python -m training dataset --output {folder}`") from None
+    if dataset.sha256() != about["sha256"]:
+        raise DatasetError(f"{folder}: the files are not those that dataset.json describes; make the dataset again")
+    return dataset
+
+
+def _weights(type_weights: list[float], event_type: npt.NDArray[np.int32], value: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """core.use_cases.UseCases.weight of the default weights, for all events at once."""
+    weight = np.minimum(np.array(type_weights)[event_type] * np.where(np.isnan(value), 1.0, value), MAX_WEIGHT)
+    rounded: npt.NDArray[np.float32] = (np.rint(weight / WEIGHT_STEP) * WEIGHT_STEP).astype(np.float32)
+    return rounded
+
+
+def _encode(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The distinct ids that occur, sorted, and (n,) int32 places among them."""
+    array = column.unify_dictionaries().combine_chunks()
+    codes = array.indices.to_numpy()
+    used = np.flatnonzero(np.bincount(codes, minlength=len(array.dictionary)))
+    ids = array.dictionary.take(pa.array(used))
+    order = pc.sort_indices(ids).to_numpy()
+    place = np.full(len(array.dictionary), -1, np.int32)
+    place[used[order]] = np.arange(len(used), dtype=np.int32)
+    return ids.take(pa.array(order)).to_pylist(), place[codes]

@@ -1,0 +1,115 @@
+"""Where the events of a training set come from: the archive up to positions W, or a Parquet or CSV file.
+
+Both give a table of the columns COLUMNS in log order: what a user did, one row an accepted event. An event that the stream would not
+count is not here either: dead letters, duplicates within the window, and what a deleted user did before the deletion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from core.codec import MAX_VALUE
+from core.dedup import Dedup
+from core.errors import ArchiveError, DatasetError
+from store.archive import Archive
+
+COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp")
+_ARCHIVED = ["offset", "broker_time", "event_id", *COLUMNS, "error"]
+_ID = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema([("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64())])
+
+Skipped = dict[str, int]
+"""Why rows were left out -> how many."""
+
+
+def from_archive(archive: Archive, topic: str, positions: Mapping[int, int], dedup_window: int,
+                 deleted: Mapping[str, float]) -> tuple[pa.Table, Skipped]:
+    """Every event that counts, of the offsets below `positions` (partition -> offset), partition by partition in offset order.
+
+    `deleted`: user id -> broker time (seconds) of the deletion. Memory: the result, and one partition with its event ids.
+    Raises ArchiveError when the archive does not reach `positions`.
+    """
+    skipped: Skipped = {"dead_letters": 0, "duplicates": 0, "deleted_users": 0}
+    kept: list[pa.Table] = []
+    ranges = archive.ranges(topic)
+    for partition, position in sorted(positions.items()):
+        if position == 0:
+            continue
+        if partition not in ranges:
+            raise ArchiveError(f"the archive holds nothing of partition {partition} of {topic}; run `python -m streams archive` first")
+        tables = list(archive.read(topic, {partition: position}, _ARCHIVED))
+        if not tables:
+            continue
+        table = pa.concat_tables(tables)
+        valid = table.filter(pc.is_null(table["error"]))
+        skipped["dead_letters"] += table.num_rows - valid.num_rows
+        first = ~_duplicates(valid, dedup_window)
+        skipped["duplicates"] += int((~first).sum())
+        gone = _before_deletion(valid, deleted)
+        skipped["deleted_users"] += int((gone & first).sum())
+        kept.append(valid.filter(pa.array(first & ~gone)).select(COLUMNS).cast(SCHEMA))
+    return (pa.concat_tables(kept) if kept else SCHEMA.empty_table()), skipped
+
+
+def from_file(path: Path) -> tuple[pa.Table, Skipped]:
+    """The events in a Parquet or CSV file with the columns user_id, item_id, event_type, timestamp (seconds since 1970, or null) and
+    optionally value; further columns are ignored. Rows are put in time order, rows without a time first, ties as they stand in the file.
+
+    Raises DatasetError naming the file and what is wrong with it.
+    """
+    try:
+        if path.suffix == ".csv":
+            ids = pyarrow.csv.ConvertOptions(column_types={"user_id": pa.string(), "item_id": pa.string(), "event_type": pa.string()})
+            raw = pyarrow.csv.read_csv(path, convert_options=ids)
+        else:
+            raw = pq.read_table(path, columns=[name for name in pq.read_schema(path).names if name in COLUMNS])
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{path} cannot be read as {'CSV' if path.suffix == '.csv' else 'Parquet'}: {error}") from None
+    missing = [name for name in COLUMNS if name not in raw.column_names and name != "value"]
+    if missing:
+        raise DatasetError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)} (value may be missing)")
+    columns = {name: raw[name] if name in raw.column_names else pa.nulls(raw.num_rows, pa.float64()) for name in COLUMNS}
+    if pa.types.is_temporal(columns["timestamp"].type):
+        columns["timestamp"] = pc.divide(columns["timestamp"].cast(pa.timestamp("ms")).cast(pa.int64()).cast(pa.float64()), 1000.0)
+    try:
+        table = pa.table({name: column.cast(pa.string()) if SCHEMA.field(name).type == _ID else column.cast(pa.float64())
+                          for name, column in columns.items()}).cast(SCHEMA)
+    except pa.ArrowException as error:
+        raise DatasetError(f"{path}: a column has a type that is not its own: {error}") from None
+    named = pc.and_(pc.and_(pc.is_valid(table["user_id"]), pc.is_valid(table["item_id"])), pc.is_valid(table["event_type"]))
+    valid = table.filter(named)
+    in_range = pc.and_(pc.greater_equal(valid["value"], 0.0), pc.less_equal(valid["value"], MAX_VALUE))
+    sound = valid.filter(pc.or_(pc.is_null(valid["value"], nan_is_null=True), pc.fill_null(in_range, False)))
+    order = pc.sort_indices(pc.fill_null(sound["timestamp"], -np.inf))
+    return sound.take(order), {"rows_without_an_id": table.num_rows - valid.num_rows, "bad_values": valid.num_rows - sound.num_rows}
+
+
+def _duplicates(table: pa.Table, window: int) -> npt.NDArray[np.bool_]:
+    """Which rows repeat an event id. Only ids that occur twice are asked about: the answer for one id does not depend on others."""
+    ids = table["event_id"].dictionary_encode().unify_dictionaries().combine_chunks()
+    repeated = np.zeros(table.num_rows, dtype=np.bool_)
+    if not table.num_rows:
+        return repeated
+    codes = ids.indices.to_numpy()
+    suspects = np.flatnonzero(np.bincount(codes)[codes] > 1)
+    names, offsets, dedup = ids.dictionary, table["offset"].to_numpy(), Dedup(window)
+    for row in suspects.tolist():
+        repeated[row] = dedup.seen(names[codes[row]].as_py(), int(offsets[row]))
+    return repeated
+
+
+def _before_deletion(table: pa.Table, deleted: Mapping[str, float]) -> npt.NDArray[np.bool_]:
+    gone = np.zeros(table.num_rows, dtype=np.bool_)
+    if deleted:
+        users, times = pa.array(list(deleted), pa.string()), np.fromiter(deleted.values(), np.float64, len(deleted))
+        place = pc.index_in(table["user_id"], users).fill_null(-1).to_numpy()
+        gone = (place >= 0) & (table["broker_time"].to_numpy() <= times[place])
+    return gone
