@@ -1,0 +1,192 @@
+"""The ALS model of Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (ICDM 2008).
+
+A user's vector is a pure function of the user's weights and the item factors. With Y (n_items, f), confidences
+c_i = alpha * weight_i over the items S that the user touched, preference 1 on S and 0 elsewhere with confidence 1 (as in `implicit`):
+
+    A = Y'Y + regularization * I + sum over S of (c_i - 1) y_i y_i'        b = sum over S of c_i y_i        x = A^-1 b
+
+Section 5 of the paper splits the score of item t among the items of the history:  y_t' x = sum over S of  c_i * y_t' A^-1 y_i.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.linalg.lapack import spotrf, spotrs
+
+from core.errors import ModelCorrupt, ModelError
+from models import files
+from models.id_map import IdMap
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int32]
+
+
+class ALSFacts(msgspec.Struct, frozen=True):
+    """als.json: what the arrays beside it are."""
+
+    regularization: float
+    alpha: float
+    factors: int
+    items: int
+    users: int = 0
+
+
+class Fold:
+    """One user's fold-in: `vector` (f,) f32, and the Cholesky factor of A that also splits scores."""
+
+    __slots__ = ("_cholesky", "_confidence", "_history", "vector")
+
+    def __init__(self, gram: Floats, history: Floats, confidence: Floats) -> None:
+        """`gram` = Y'Y + regularization * I (f, f); `history` (n, f): factors of the touched items; `confidence` (n,) f32."""
+        a = gram + (history.T * (confidence - 1)) @ history
+        self._cholesky, failed = spotrf(a, lower=1, clean=0, overwrite_a=1)
+        if failed:
+            raise ModelError("the fold-in equation of ALS is singular; train with a regularization above 0")
+        self._history, self._confidence = history, confidence
+        self.vector: Floats = spotrs(self._cholesky, confidence @ history, lower=1)[0]
+
+    def explain(self, targets: Floats) -> Floats:
+        """Contribution of each item of the history to the score of each target.
+
+        `targets` (n_targets, f) f32: item factors. Returns (n_targets, n_history) f32; a row's sum is that target's score.
+        """
+        solved, _ = spotrs(self._cholesky, targets.T, lower=1)
+        contributions: Floats = (solved.T @ self._history.T) * self._confidence
+        return contributions
+
+
+class ALSModel:
+    """Item factors, with everything needed to fold a user in. Immutable."""
+
+    def __init__(self, item_ids: IdMap, item_factors: Floats, user_ids: IdMap | None = None, user_factors: Floats | None = None,
+                 *, regularization: float, alpha: float) -> None:
+        """`item_factors` (n_items, f), `user_factors` (n_users, f): float32, C-contiguous. Raises ValueError."""
+        _check_matrix("item_factors", item_factors, len(item_ids))
+        if user_factors is not None:
+            _check_matrix("user_factors", user_factors, len(user_ids or ()))
+            if user_factors.shape[1] != item_factors.shape[1]:
+                raise ValueError(f"user_factors have {user_factors.shape[1]} factors, item_factors {item_factors.shape[1]}")
+        self.item_ids, self.item_factors = item_ids, item_factors
+        self.user_ids, self.user_factors = user_ids, user_factors
+        self.regularization, self.alpha = float(regularization), float(alpha)
+        self.factors: int = item_factors.shape[1]
+        self._yty: Floats = np.ascontiguousarray(item_factors.T @ item_factors)
+        self._gram: Floats = self._yty + np.float32(regularization) * np.eye(self.factors, dtype=np.float32)
+        norms = np.sqrt(np.einsum("ij,ij->i", item_factors, item_factors))
+        self._inverse_norms: Floats = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+
+    def fold_in(self, rows: Rows, weights: Floats) -> Floats:
+        """The vector (f,) f32 of a user who gave `weights` (n,) f32 >= 0 to the items `rows` (n,) int32, each at most once.
+
+        Equal to `implicit`'s `recalculate_user` but that a weight of 0 is left out (`implicit` reads it as confidence 0).
+        """
+        return self.fold(rows, weights).vector
+
+    def fold(self, rows: Rows, weights: Floats) -> Fold:
+        """The same as `fold_in`, kept open for `Fold.explain`.
+
+        One LAPACK Cholesky serves vector and reasons, at 0.4-0.6 of the time of the compiled solver for one user
+        (docs/adr/als-read.md); `fold_in_many` uses that solver. Raises ValueError.
+        """
+        rows, weights = self._checked_history(rows, weights)
+        return Fold(self._gram, self.item_factors[rows], np.float32(self.alpha) * weights)
+
+    def fold_in_many(self, user_items: sp.csr_matrix, num_threads: int = 1) -> Floats:
+        """Vectors (n_users, f) f32 of many users at once, by `implicit`'s compiled solver.
+
+        `user_items` (n_users, n_items) f32 CSR: weights >= 0. A user without a weight gets zeros. Raises ValueError.
+        """
+        from implicit.cpu._als import _least_squares  # here: importing implicit takes half a second, and one user needs no batch
+
+        if user_items.shape[1] != len(self.item_ids):
+            raise ValueError(f"user_items has {user_items.shape[1]} columns for {len(self.item_ids)} items")
+        matrix = sp.csr_matrix(user_items, dtype=np.float32, copy=True)
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        if matrix.nnz and not (np.isfinite(matrix.data).all() and matrix.data.min() > 0):
+            raise ValueError("weights must be finite and not negative")
+        vectors = np.zeros((matrix.shape[0], self.factors), dtype=np.float32)
+        _least_squares(self._yty, matrix.indptr, matrix.indices, np.float32(self.alpha) * matrix.data, vectors, self.item_factors,
+                       self.regularization, num_threads=num_threads)
+        return vectors
+
+    def explain(self, rows: Rows, weights: Floats, target_rows: Rows) -> Floats:
+        """Contributions (n_targets, n_history) f32 of the history to the scores of `target_rows` (n_targets,) int32.
+
+        A row's sum is the score of that target; a weight of 0 contributes 0.
+        """
+        contributions = np.zeros((len(target_rows), len(rows)), dtype=np.float32)
+        used = np.asarray(weights) > 0
+        if used.any():
+            contributions[:, used] = self.fold(rows, weights).explain(self.item_factors[target_rows])
+        return contributions
+
+    def scores(self, vector: Floats) -> Floats:
+        """Scores (n_items,) f32 of a user vector (f,)."""
+        scores: Floats = self.item_factors @ vector
+        return scores
+
+    def cosines(self, row: int) -> Floats:
+        """Cosine (n_items,) f32 of every item's factors with those of item `row`; 0 for an item without factors."""
+        cosines: Floats = (self.item_factors @ self.item_factors[row]) * self._inverse_norms * self._inverse_norms[row]
+        return cosines
+
+    def similar(self, row: int, k: int) -> tuple[Rows, Floats]:
+        """The `k` items closest to item `row` by cosine, best first, without itself: rows int32 and cosines f32."""
+        cosines = self.cosines(row)
+        order = np.argsort(-cosines, kind="stable")
+        rows = order[order != row][:k].astype(np.int32)
+        return rows, cosines[rows]
+
+    def save(self, folder: Path) -> None:
+        """Write item_factors.npy, als_item_mapping.json, als.json, and user_factors.npy with als_user_mapping.json when there are users."""
+        files.write_array(folder / "item_factors.npy", self.item_factors)
+        self.item_ids.save(folder / "als_item_mapping.json")
+        if self.user_ids is not None and self.user_factors is not None:
+            files.write_array(folder / "user_factors.npy", self.user_factors)
+            self.user_ids.save(folder / "als_user_mapping.json")
+        facts = ALSFacts(self.regularization, self.alpha, self.factors, len(self.item_ids), len(self.user_ids or ()))
+        files.write_json(folder / "als.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path, users: bool = False) -> ALSModel:
+        """Read what `save` wrote. `users`: also the trained user vectors, left on disk (serving folds in and needs none).
+
+        Raises ModelMissing, ModelCorrupt: they name the file.
+        """
+        facts = files.read_json(folder / "als.json", ALSFacts)
+        item_ids = IdMap.load(folder / "als_item_mapping.json")
+        item_factors = files.read_floats(folder / "item_factors.npy", 2)
+        user_ids = IdMap.load(folder / "als_user_mapping.json") if users and facts.users else None
+        user_factors = files.read_floats(folder / "user_factors.npy", 2, mmap=True) if user_ids is not None else None
+        try:
+            model = cls(item_ids, item_factors, user_ids, user_factors, regularization=facts.regularization, alpha=facts.alpha)
+        except ValueError as error:
+            raise ModelCorrupt(f"{folder}: {error}") from None
+        if (model.factors, len(item_ids)) != (facts.factors, facts.items):
+            raise ModelCorrupt(f"{folder}: item_factors.npy is {item_factors.shape}, als.json says ({facts.items}, {facts.factors})")
+        return model
+
+    def _checked_history(self, rows: Any, weights: Any) -> tuple[Rows, Floats]:
+        rows, weights = np.asarray(rows, dtype=np.int32), np.asarray(weights, dtype=np.float32)
+        if rows.ndim != 1 or rows.shape != weights.shape:
+            raise ValueError(f"rows {rows.shape} and weights {weights.shape} must be of one length")
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self.item_ids)):
+            raise ValueError(f"rows must lie within [0, {len(self.item_ids)})")
+        if len(rows) and not 0 <= weights.min() <= weights.max() < np.inf:
+            raise ValueError("weights must be finite and not negative")
+        used = weights > 0
+        return (rows, weights) if used.all() else (rows[used], weights[used])
+
+
+def _check_matrix(name: str, matrix: Floats, rows: int) -> None:
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32 or not matrix.flags.c_contiguous:
+        raise ValueError(f"{name} must be a C-contiguous float32 matrix")
+    if matrix.shape[0] != rows or matrix.shape[1] < 1:
+        raise ValueError(f"{name} is {matrix.shape} for {rows} ids")

@@ -1,0 +1,144 @@
+"""A bundle: every part of one trained model under one version. docs/bundle.md shows the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.errors import ModelCorrupt, ModelError, ModelMissing
+from core.types import Item
+from models import files
+from models.als import ALSModel
+from models.content import ContentModel
+from models.popular import PopularModel
+
+MANIFEST = "manifest.json"
+CATALOGUE = "catalogue.json"
+
+LOADERS: Mapping[str, Callable[[Path], Any]] = {"als": ALSModel.load, "content": ContentModel.load, "popular": PopularModel.load}
+"""Part -> how to load its folder. A new kind of model is one line here and one engine."""
+
+log = logging.getLogger(__name__)
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """manifest.json. `files`: path -> sha256 of every other file; `positions`: the snapshot W, topic -> partition -> next offset."""
+
+    version: str = ""
+    created: str = ""
+    parts: list[str] = []
+    files: dict[str, str] = {}
+    positions: dict[str, dict[str, int]] = {}
+    seeds: dict[str, int] = {}
+    settings: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    libraries: dict[str, str] = {}
+    gate: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What serves. `missing`: part -> why it is not among `parts`; the other parts work."""
+
+    version: str | None
+    manifest: Manifest
+    catalogue: list[Item]
+    parts: Mapping[str, Any]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def als(self) -> ALSModel | None:
+        """The ALS part, or None: `missing["als"]` says why."""
+        return self.parts.get("als")
+
+    @property
+    def content(self) -> ContentModel | None:
+        """The content part, or None."""
+        return self.parts.get("content")
+
+    @property
+    def popular(self) -> PopularModel | None:
+        """Popularity when the bundle was made, or None."""
+        return self.parts.get("popular")
+
+    @property
+    def two_tower(self) -> Any:
+        """The Two-Tower part, or None."""
+        return self.parts.get("two_tower")
+
+    @classmethod
+    def empty(cls, cause: str = "no bundle is published yet; run `python -m training retrain`") -> Bundle:
+        """A bundle without a part: the popular engine still answers from live popularity and catalogue."""
+        return cls(None, Manifest(), [], {}, dict.fromkeys(LOADERS, cause))
+
+    @classmethod
+    def of(cls, version: str | None = None, catalogue: list[Item] | None = None, **parts: Any) -> Bundle:
+        """A bundle from parts in memory, for notebooks, evaluation and tests: `Bundle.of(catalogue=items, als=model)`."""
+        missing = {part: f"the bundle was made without its part {part!r}" for part in LOADERS if parts.get(part) is None}
+        present = {name: part for name, part in parts.items() if part is not None}
+        return cls(version, Manifest(version=version or ""), catalogue or [], present, missing)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises ModelMissing, ModelCorrupt."""
+    return files.read_json(folder / MANIFEST, Manifest)
+
+
+def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, strict: bool = False) -> Bundle:
+    """The bundle in `folder`, each file verified against its sha256.
+
+    A part that cannot be loaded goes to `missing`, with the cause, and to the log; with `strict` it raises.
+    `overrides`: part -> folder of the same form to load instead (ALS_MODEL_PATH, TWO_TOWER_MODEL_PATH), not verified.
+    Raises ModelMissing and ModelCorrupt for a folder without a readable manifest or catalogue.
+    """
+    manifest = read_manifest(folder)
+    verify(folder, manifest, CATALOGUE)
+    catalogue = files.read_json(folder / CATALOGUE, list[Item])
+    parts: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    chosen = {part: path for part, path in (overrides or {}).items() if path is not None}
+    for part in [*LOADERS, *(part for part in chosen if part not in LOADERS)]:
+        try:
+            parts[part] = _load_part(folder, manifest, part, chosen.get(part))
+        except (ModelError, OSError, ValueError) as error:
+            if strict:
+                raise
+            log.warning("part %s of bundle %s is not loaded: %s", part, manifest.version, error)
+            missing[part] = str(error)
+    return Bundle(manifest.version, manifest, catalogue, parts, missing)
+
+
+def verify(folder: Path, manifest: Manifest, prefix: str = "") -> None:
+    """Raises ModelCorrupt or ModelMissing, naming the first file that starts with `prefix` and is not what the manifest says."""
+    names = [name for name in manifest.files if name.startswith(prefix)]
+    if prefix and not names:
+        raise ModelMissing(f"bundle {manifest.version} in {folder} has no {prefix.rstrip('/')}")
+    for name in names:
+        try:
+            found = sha256(folder / name)
+        except OSError as error:
+            raise ModelMissing(f"{folder / name}: {error.strerror}; publish or copy the bundle again") from None
+        if found != manifest.files[name]:
+            raise ModelCorrupt(f"{folder / name} is damaged: its sha256 is {found[:12]}..., the manifest says {manifest.files[name][:12]}...; "
+                               "roll back, or copy the bundle again")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_part(folder: Path, manifest: Manifest, part: str, override: Path | None) -> Any:
+    if part not in LOADERS:
+        raise ModelMissing(f"{part.upper()}_MODEL_PATH={override} is set, but this release has no loader for {part}")
+    if override is not None:
+        return LOADERS[part](override)
+    verify(folder, manifest, part + "/")
+    return LOADERS[part](folder / part)

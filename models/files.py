@@ -1,0 +1,79 @@
+"""Arrays and JSON on disk. Nothing that executes code when loaded; every failure names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from core.errors import ModelCorrupt, ModelMissing
+
+T = TypeVar("T")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, keys in their order, a newline at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """The JSON at `path`, checked against `kind`. Raises ModelMissing, ModelCorrupt."""
+    try:
+        return msgspec.json.decode(_read(path), type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ModelCorrupt(f"{path}: {error}; publish or copy the bundle again") from None
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array as .npy."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array, allow_pickle=False)
+
+
+def read_floats(path: Path, ndim: int, mmap: bool = False) -> NDArray[np.float32]:
+    """The float32, C-contiguous, finite array of `ndim` dimensions at `path` (`mmap`: left on disk, not checked for finiteness).
+
+    Raises ModelMissing, ModelCorrupt.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise ModelMissing(f"{path} is not there") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelCorrupt(f"{path} is no .npy array: {error}") from None
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != ndim or not array.flags.c_contiguous:
+        raise ModelCorrupt(f"{path} must hold a C-contiguous float32 array of {ndim} dimension(s)")
+    if not mmap and not np.isfinite(array).all():
+        raise ModelCorrupt(f"{path} holds NaN or infinity")
+    return array
+
+
+def write_csr(path: Path, matrix: sp.csr_matrix) -> None:
+    """Write a CSR matrix in scipy's .npz form, uncompressed: it loads several times faster."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sp.save_npz(path, matrix, compressed=False)
+
+
+def read_csr(path: Path) -> sp.csr_matrix:
+    """The CSR f32 matrix at `path`. Raises ModelMissing, ModelCorrupt."""
+    try:
+        matrix = sp.load_npz(path)
+    except FileNotFoundError:
+        raise ModelMissing(f"{path} is not there") from None
+    except Exception as error:  # zipfile, numpy and scipy each raise their own kinds on a damaged file
+        raise ModelCorrupt(f"{path} is no scipy .npz matrix: {error}") from None
+    return sp.csr_matrix(matrix, dtype=np.float32)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelMissing(f"{path} is not there") from None
+    except OSError as error:
+        raise ModelCorrupt(f"{path}: {error.strerror}") from None

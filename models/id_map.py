@@ -1,0 +1,56 @@
+"""Ids to the rows of a matrix and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ModelCorrupt
+from models import files
+
+UNKNOWN = -1
+
+
+class IdMap:
+    """Row `r` of a matrix belongs to `ids[r]`. Immutable."""
+
+    __slots__ = ("_rows", "ids")
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        """Raises ValueError when an id comes twice."""
+        self.ids: list[str] = list(ids)
+        self._rows: dict[str, int] = {item_id: row for row, item_id in enumerate(self.ids)}
+        if len(self._rows) != len(self.ids):
+            seen: set[str] = set()
+            twice = next(item_id for item_id in self.ids if item_id in seen or seen.add(item_id))  # type: ignore[func-returns-value]
+            raise ValueError(f"id {twice!r} comes twice")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._rows
+
+    def row(self, item_id: str) -> int:
+        """The row of `item_id`, or -1."""
+        return self._rows.get(item_id, UNKNOWN)
+
+    def rows(self, ids: Iterable[str]) -> NDArray[np.int32]:
+        """The rows of `ids` (n,) int32, -1 for an unknown id."""
+        return np.array([self._rows.get(item_id, UNKNOWN) for item_id in ids], dtype=np.int32)
+
+    def save(self, path: Path) -> None:
+        """Write `{"id": row, ...}`."""
+        files.write_json(path, self._rows)
+
+    @classmethod
+    def load(cls, path: Path) -> IdMap:
+        """Read what `save` wrote. Raises ModelMissing, ModelCorrupt."""
+        rows = files.read_json(path, dict[str, int])
+        ids = sorted(rows, key=rows.__getitem__)
+        if [rows[item_id] for item_id in ids] != list(range(len(ids))):
+            raise ModelCorrupt(f"{path}: the rows are not 0..{len(ids) - 1}, each once")
+        return cls(ids)

@@ -1,0 +1,213 @@
+"""The folder of published bundles. A bundle appears whole or not at all; a swap is one file replaced.
+
+Publishing:
+    1. make a folder whose name no reader looks at (`.new-...`)
+    2. the caller writes the parts into it
+    3. sha256 of each file into manifest.json
+    4. fsync every file and folder
+    5. rename to the version
+    6. replace the pointer `current`
+A crash before 5 leaves a hidden folder that `prune` removes later; a crash before 6 leaves the old bundle live.
+
+`current` is text: its first line is the live version, the next lines are those that were live before it, latest first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.errors import ModelCorrupt, ModelMissing
+from models import bundle, files
+from models.bundle import Bundle, Manifest
+
+POINTER = "current"
+REMEMBERED = 100
+"""Lines kept in the pointer: as many roll-backs in a row are possible."""
+ABANDONED_S = 24 * 3600
+"""Age in seconds after which an unfinished folder is surely a dead publisher's: no retrain writes for a day."""
+
+_VERSION = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")
+
+
+class Registry:
+    """Bundles under one folder. Any number of processes may read while one publishes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def versions(self) -> list[str]:
+        """Every finished version, oldest first."""
+        if not self.path.is_dir():
+            return []
+        return sorted((entry.name for entry in self.path.iterdir() if _VERSION.fullmatch(entry.name) and entry.is_dir()), key=_order)
+
+    def current(self) -> str | None:
+        """The live version, or None before the first."""
+        return next(iter(self._promoted()), None)
+
+    def manifest(self, version: str) -> Manifest:
+        """Raises ModelMissing, ModelCorrupt."""
+        return bundle.read_manifest(self._folder(version))
+
+    def load(self, version: str | None = None, als_path: Path | None = None, two_tower_path: Path | None = None, strict: bool = False) -> Bundle:
+        """The bundle `version` (None: the live one), verified; the paths override its parts. See `models.bundle.load`.
+
+        Raises ModelMissing, ModelCorrupt.
+        """
+        overrides = {"als": als_path, "two_tower": two_tower_path}
+        if version is not None:
+            return bundle.load(self._folder(version), overrides, strict)
+        live = self._live()
+        try:
+            return bundle.load(self.path / live, overrides, strict)
+        except ModelMissing:
+            if (now := self._live()) == live:
+                raise
+            return bundle.load(self.path / now, overrides, strict)  # promoted and pruned while this reader was on its way
+
+    def verify(self, version: str) -> None:
+        """Raises ModelCorrupt or ModelMissing, naming the first file that is not what the manifest says."""
+        bundle.verify(self._folder(version), self.manifest(version))
+
+    def publish(self, write: Callable[[Path], None], manifest: Mapping[str, Any] | None = None, promote: bool = True) -> str:
+        """Publish what `write(folder)` writes; returns the version. The module's text numbers the steps.
+
+        `manifest`: fields of `models.bundle.Manifest` but version, created, parts and files, which are filled in here.
+        An exception of `write` passes through, and nothing has changed.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.path))  # 1
+        try:
+            staging.chmod(0o755)  # mkdtemp says 0700; the API may run as another user
+            write(staging)  # 2
+            version = self._seal(staging, manifest or {})  # 3, 4, 5
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        if promote:
+            self.promote(version)  # 6
+        return version
+
+    def promote(self, version: str) -> None:
+        """Make `version` live. Raises ModelMissing, ModelCorrupt: a damaged bundle never goes live."""
+        self.verify(version)
+        self._point([version, *(other for other in self._promoted() if other != version)])
+
+    def rollback(self) -> str:
+        """Make the version that was live before live again, and return it. Raises ModelMissing when there is none."""
+        promoted = self._promoted()
+        existing = set(self.versions())
+        earlier = [version for version in promoted[1:] if version in existing]
+        if not earlier:
+            raise ModelMissing(f"no bundle in {self.path} was live before {promoted[0] if promoted else 'this'}; "
+                               f"promote one of: {', '.join(sorted(existing, key=_order)) or 'none'}")
+        self.verify(earlier[0])
+        self._point(earlier)
+        return earlier[0]
+
+    def prune(self, keep: int) -> list[str]:
+        """Remove all but the newest `keep` versions, never the live one, and what dead publishers left; returns the removed versions."""
+        live = self.current()
+        removed = [version for version in self.versions()[: -keep or None] if version != live]
+        for version in removed:
+            hidden = Path(tempfile.mkdtemp(prefix=".old-", dir=self.path))
+            (self.path / version).rename(hidden / version)  # gone at once for readers, before the slow removal
+            shutil.rmtree(hidden, ignore_errors=True)
+        for leftover in self.path.glob(".*-*"):
+            if leftover.name.startswith((".new-", ".old-", ".pointer-")) and time.time() - leftover.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        return removed
+
+    def diff(self, a: str, b: str) -> dict[str, tuple[Any, Any]]:
+        """What the manifests of two versions say differently: dotted name -> (in `a`, in `b`), None where absent."""
+        left, right = (_flat(msgspec.to_builtins(self.manifest(version))) for version in (a, b))
+        names = sorted(left.keys() | right.keys())
+        return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
+
+    def _seal(self, staging: Path, fields: Mapping[str, Any]) -> str:
+        if not (staging / bundle.CATALOGUE).is_file():
+            files.write_json(staging / bundle.CATALOGUE, [])
+        paths = sorted(path for path in staging.rglob("*") if path.is_file())
+        sums = {path.relative_to(staging).as_posix(): bundle.sha256(path) for path in paths}
+        parts = sorted({name.split("/")[0] for name in sums if "/" in name})
+        now = datetime.now(UTC)
+        stem = now.strftime("%Y-%m-%dT%H-%M-%SZ")
+        number = 1
+        while True:
+            version = stem if number == 1 else f"{stem}-{number}"
+            manifest = msgspec.convert({**fields, "version": version, "created": now.isoformat(), "parts": parts, "files": sums}, Manifest)
+            files.write_json(staging / bundle.MANIFEST, manifest)
+            for path in [*paths, staging / bundle.MANIFEST, *(path for path in staging.rglob("*") if path.is_dir()), staging]:
+                _fsync(path)
+            try:
+                staging.rename(self.path / version)
+            except OSError:
+                if not (self.path / version).exists():
+                    raise
+                number += 1  # another publisher took this second's name
+                continue
+            _fsync(self.path)
+            return version
+
+    def _folder(self, version: str) -> Path:
+        if not _VERSION.fullmatch(version) or not (self.path / version).is_dir():
+            raise ModelMissing(f"{self.path} has no version {version!r}; there is: {', '.join(self.versions()) or 'none'}")
+        return self.path / version
+
+    def _live(self) -> str:
+        if (live := self.current()) is None:
+            raise ModelMissing(f"no bundle is published in {self.path} yet; run `python -m training retrain`")
+        return live
+
+    def _promoted(self) -> list[str]:
+        try:
+            lines = (self.path / POINTER).read_text("utf-8").split()
+        except FileNotFoundError:
+            return []
+        if not lines or not all(_VERSION.fullmatch(line) for line in lines):
+            raise ModelCorrupt(f"{self.path / POINTER} does not hold versions, one a line; write the version to serve into it")
+        return lines
+
+    def _point(self, versions: list[str]) -> None:
+        with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=".pointer-", delete=False, encoding="utf-8") as file:
+            file.write("\n".join(versions[:REMEMBERED]) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, self.path / POINTER)
+        _fsync(self.path)
+
+
+def _order(version: str) -> tuple[str, int]:
+    stem, _, number = version.partition("Z")
+    return stem, int(number[1:] or 1)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            flat.update(_flat(inner, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = inner
+    return flat
+
+
+def _fsync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder; NTFS journals the rename itself
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
