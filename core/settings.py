@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         """Where events that cannot be read go."""
         return self.interactions_topic + ".dlq"
 
+    @property
+    def deletions_topic(self) -> str:
+        """Which users were deleted, and when: compacted, and kept when the user comes back."""
+        return self.users_topic + ".deleted"
+
     @cached_property
     def use_cases(self) -> UseCases:
         """The event types and use cases. Raises ConfigurationError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -42,12 +41,6 @@ class UseCases(msgspec.Struct, frozen=True):
         """Weight of one event: the type's weight, times `value` where given, in [0, MAX_WEIGHT], in steps of 1/64."""
         weight = self.weights(use_case)[event_type] * (1.0 if value is None else value)
         return round(min(weight, MAX_WEIGHT) / WEIGHT_STEP) * WEIGHT_STEP
-
-    def fingerprint(self) -> str:
-        """Changes when a stored number (a popularity) would have come out differently."""
-        lines = [f"{use_case}/{event_type}={self.weights(use_case)[event_type]}"
-                 for use_case in (None, *sorted(self.by_name)) for event_type in sorted(self.event_types)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def parse(text: str, source: str = "use cases") -> UseCases:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-ITEMS_VERSION = "items:version"
-"""STRING: the number of the latest change of the catalogue."""
+ITEMS = "items"
+"""HASH: item id -> JSON of core.types.Item."""
 ITEMS_CHANGES = "items:changes"
-"""ZSET: item id -> number of its latest change; a deleted item stays with its `item:` key gone."""
+"""STREAM: the id of each item that was written or deleted, the latest 100,000 or so; readers follow it."""
 USERS_DELETED = "users:deleted"
 """HASH: user id -> broker time (seconds) of the deletion; older interactions never count."""
 USERS_DELETED_VERSION = "users:deleted:version"
@@ -16,6 +16,8 @@ POPULAR_UNLABELLED = "unlabelled"
 """Name of the popularity of events without a use case."""
 MODEL_CURRENT = "model:current"
 """STRING: the promoted bundle's version, as announced; the pointer file is the truth."""
+OWNED = ("user:*", "users:*", "items", "items:*", "popular:*", "ingest:*")
+"""Patterns of every key that is made from the log, and can be made from it again."""
 RETRAIN_LAST = "retrain:last"
 """HASH: how the last retrain ended."""
 
@@ -42,9 +44,9 @@ def profile(user_id: str) -> str:
     return f"user:{escape(user_id)}:profile"
 
 
-def item(item_id: str) -> str:
-    """STRING: JSON of core.types.Item."""
-    return "item:" + escape(item_id)
+def all_of_user(user_id: str) -> tuple[str, ...]:
+    """Every key that a user has."""
+    return user(user_id), history(user_id), profile(user_id)
 
 
 def popular(name: str) -> str:

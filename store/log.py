@@ -11,7 +11,8 @@ from typing import Any, Self
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer as KafkaProducer, TopicCollection
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from core.codec import encode_json
 from core.errors import LogUnavailable
@@ -23,6 +24,7 @@ _log = structlog.get_logger(__name__)
 MAX_MESSAGE_BYTES = 1_048_576
 """Largest message that the producer sends: Kafka's own default limit."""
 
+Headers = list[tuple[str, str | bytes | None]]
 Delivered = Callable[[KafkaError | None, Message], None]
 
 
@@ -76,6 +78,7 @@ def ensure_topics(settings: Settings) -> list[str]:
         topic(settings.dlq_topic),
         topic(settings.items_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
         topic(settings.users_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
+        topic(settings.deletions_topic, **{"cleanup.policy": "compact"}),
     ]
     missing = [new for new in wanted if new.topic not in known]
     created = []
@@ -152,7 +155,7 @@ class Producer:
         self.raw(self._settings.users_topic, user_id.encode(), None if user is None else encode_json(user), on_delivery)
 
     def raw(self, topic: str, key: bytes | None, value: bytes | None, on_delivery: Delivered | None = None,
-            headers: list[tuple[str, bytes]] | None = None, partition: int = -1) -> None:
+            headers: Headers | None = None, partition: int = -1) -> None:
         """Queue any message. Raises LogUnavailable when the message can never be delivered (too large, no such topic)."""
         deliver = self._watch(on_delivery)
         while True:
@@ -240,7 +243,9 @@ class Producer:
 
 
 def _report(error: KafkaError) -> None:
-    _log.warning("kafka client", code=error.name(), error=error.str())
+    # A single connection that fails is retried by the client; that no broker at all is left is news.
+    level = _log.debug if error.code() in (KafkaError._TRANSPORT, KafkaError._RESOLVE) else _log.warning
+    level("kafka client", code=error.name(), error=error.str())
 
 
 class _ClientLog:

@@ -44,7 +44,7 @@ def parse(user_id: str, replies: list[Any]) -> UserState:
 def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
     """The state of one user; an unknown user has no events. Raises StoreUnavailable, StoreCorrupt."""
     with named_errors(f"reading user {user_id!r}"):
-        pipe = client.pipeline(transaction=False)
+        pipe: Any = client.pipeline(transaction=False)
         for command in commands(user_id, cap):
             pipe.execute_command(*command)
         return parse(user_id, pipe.execute())
@@ -53,7 +53,7 @@ def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
 async def read_async(client: redis.asyncio.Redis, user_id: str, cap: int) -> UserState:
     """`read` for asyncio."""
     with named_errors(f"reading user {user_id!r}"):
-        pipe = client.pipeline(transaction=False)
+        pipe: Any = client.pipeline(transaction=False)
         for command in commands(user_id, cap):
             pipe.execute_command(*command)
         return parse(user_id, await pipe.execute())

@@ -1,0 +1,114 @@
+"""Items and profiles in Redis: what a batch of catalogue messages does, and how readers follow the items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+from core.codec import encode_json
+from core.types import Item, User
+from store import keys
+from store.apply import Batch, Command, transaction
+from store.connection import named_errors
+
+_CHANGES = 100_000
+"""Changes kept for readers that follow; one that falls further behind reads everything again."""
+_CHUNK = 500
+"""Items in one command: it holds Redis for well under a millisecond."""
+
+_items = msgspec.json.Decoder(Item)
+
+
+class Deletion(NamedTuple):
+    """A null message: the item or user `identifier` is gone since `broker_time` (seconds)."""
+
+    identifier: str
+    broker_time: float
+
+
+class CatalogueChanges(NamedTuple):
+    """What happened since a cursor. `complete`: `items` is the whole catalogue, forget everything else; `cursor`: ask from here next."""
+
+    cursor: str
+    complete: bool
+    items: list[Item]
+    deleted: list[str]
+
+
+def item_batch(topic: str, partition: int, first: int, next_: int, entries: Sequence[Item | Deletion]) -> Batch:
+    """The batch that writes and deletes items; the last entry of an item wins."""
+    commands: list[Command] = []
+    for entry in entries:
+        if isinstance(entry, Item):
+            identifier = entry.item_id
+            commands.append(("HSET", keys.ITEMS, identifier, encode_json(entry)))
+        else:
+            identifier = entry.identifier
+            commands.append(("HDEL", keys.ITEMS, identifier))
+        commands.append(("XADD", keys.ITEMS_CHANGES, "MAXLEN", "~", str(_CHANGES), "*", "item", identifier))
+    return Batch(topic, partition, first, next_, [], None, *transaction(topic, partition, next_, commands), [])
+
+
+def user_batch(topic: str, partition: int, first: int, next_: int, entries: Sequence[User | Deletion]) -> Batch:
+    """The batch that writes profiles; a deletion removes every key of the user and bars older interactions from counting."""
+    commands: list[Command] = []
+    for entry in entries:
+        if isinstance(entry, User):
+            commands.append(("SET", keys.profile(entry.user_id), encode_json(entry)))
+        else:
+            commands.append(("DEL", *keys.all_of_user(entry.identifier)))
+            commands.append(("HSET", keys.USERS_DELETED, entry.identifier, repr(entry.broker_time)))
+            commands.append(("INCR", keys.USERS_DELETED_VERSION))
+    return Batch(topic, partition, first, next_, [], None, *transaction(topic, partition, next_, commands), [])
+
+
+def changes(client: redis.Redis, after: str = "") -> CatalogueChanges:
+    """What changed in the catalogue since `after` (a former answer's cursor; "": everything).
+
+    Answers everything, marked complete, also when the changes since then are no longer kept or Redis was set back.
+    Raises StoreUnavailable, StoreCorrupt.
+    """
+    with named_errors("reading the catalogue"):
+        if after:
+            news = _since(client, after)
+            if news is not None:
+                return news
+        latest: Any = client.xrevrange(keys.ITEMS_CHANGES, count=1)
+        cursor = latest[0][0].decode() if latest else ""  # read before the items: a change between is read twice, never missed
+        return CatalogueChanges(cursor, True, list(_all(client)), [])
+
+
+def item(client: redis.Redis, item_id: str) -> Item | None:
+    """One item, or None. Raises StoreUnavailable."""
+    with named_errors(f"reading item {item_id!r}"):
+        data: Any = client.hget(keys.ITEMS, item_id)
+    return None if data is None else _items.decode(data)
+
+
+def _since(client: Any, after: str) -> CatalogueChanges | None:
+    """The changes after a cursor, or None when they cannot be told completely."""
+    # The entry at the cursor itself must still be there: if not, it was trimmed or Redis was set back.
+    entries = client.xrange(keys.ITEMS_CHANGES, min=after)
+    if not entries or entries[0][0].decode() != after:
+        return None
+    identifiers = list(dict.fromkeys(fields[b"item"] for _, fields in entries[1:]))
+    items, deleted = [], []
+    for start in range(0, len(identifiers), _CHUNK):
+        chunk = identifiers[start : start + _CHUNK]
+        for identifier, data in zip(chunk, client.hmget(keys.ITEMS, chunk), strict=True):
+            if data is None:
+                deleted.append(identifier.decode())
+            else:
+                items.append(_items.decode(data))
+    return CatalogueChanges(entries[-1][0].decode(), False, items, deleted)
+
+
+def _all(client: Any) -> Iterator[Item]:
+    seen: set[bytes] = set()
+    for identifier, data in client.hscan_iter(keys.ITEMS, count=_CHUNK):
+        if identifier not in seen:  # a scan may answer one twice
+            seen.add(identifier)
+            yield _items.decode(data)

@@ -1,0 +1,73 @@
+"""Where each partition stands, and whether that still fits the log."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import redis
+
+from core.errors import ConfigurationError, LogGap, LogRewound
+from core.settings import Settings
+from store import keys
+from store.connection import named_errors
+
+
+class Position(NamedTuple):
+    """`offset`: the first one that is not in the state (0: nothing applied yet). `topic_id`: of the topic it counts in, if known."""
+
+    offset: int
+    topic_id: str | None
+
+
+def read(client: Any, topic: str, partition: int) -> Position:
+    """The position of one partition. Raises StoreUnavailable."""
+    with named_errors(f"reading the position of {topic}/{partition}"):
+        offset, topic_id = client.hmget(keys.position(topic, partition), ["position", "topic_id"])
+    return Position(int(offset or 0), topic_id.decode() if topic_id else None)
+
+
+def claim(client: redis.Redis, topic: str, partition: int, topic_id: str | None) -> None:
+    """Note which topic the position counts in, the first time."""
+    if topic_id is not None:
+        with named_errors(f"noting the topic of {topic}/{partition}"):
+            client.hsetnx(keys.position(topic, partition), "topic_id", topic_id)
+
+
+def check(topic: str, partition: int, position: Position, low: int, high: int, topic_id: str | None) -> None:
+    """Whether a consumer may go on from `position` in a log that holds offsets [low, high).
+
+    Raises LogRewound: the topic was created anew, or the broker lost part of its log. Raises LogGap: events between are gone.
+    """
+    where = f"{topic}/{partition}"
+    if position.topic_id is not None and topic_id is not None and position.topic_id != topic_id:
+        raise LogRewound(f"{where} was created anew: Redis counts in topic id {position.topic_id}, the broker has {topic_id}. If the old events are in "
+                         f"the archive, keep it aside and start with an empty Redis and archive; else restore the topic from a backup of the broker")
+    if position.offset > high:
+        raise LogRewound(f"{where}: Redis stands at {position.offset}, but the log ends at {high}: the broker lost {position.offset - high} events that "
+                         f"are already counted, and new ones would take their offsets. Restore the broker's log, or start over with a new topic "
+                         f"and an empty Redis (`python -m streams rebuild` brings back what the archive holds)")
+    if position.offset < low:
+        raise LogGap(f"{where}: Redis stands at {position.offset}, but the log begins at {low}: {low - position.offset} events are missing between. "
+                     f"Run `python -m streams rebuild` to read them from the archive, then start ingest again")
+
+
+def check_settings(client: redis.Redis, settings: Settings) -> None:
+    """Note the settings that shape stored numbers, or compare them with those noted before.
+
+    Raises ConfigurationError: numbers made under two settings must not meet in one key.
+    """
+    wanted = {
+        "popularity_half_life_days": f"{settings.popularity_half_life_days:g}",
+        "dedup_window": str(settings.dedup_window),
+    } | {f"weight {use_case or keys.POPULAR_UNLABELLED}/{event_type}": f"{weight:g}"
+         for use_case in (None, *settings.use_cases.by_name) for event_type, weight in settings.use_cases.weights(use_case).items()}
+    with named_errors("comparing settings"):
+        pipe: Any = client.pipeline(transaction=True)
+        for name, value in wanted.items():
+            pipe.hsetnx(keys.INGEST_SETTINGS, name, value)
+        pipe.hgetall(keys.INGEST_SETTINGS)
+        noted = {name.decode(): value.decode() for name, value in pipe.execute()[-1].items()}
+    changed = [f"{name} was {noted[name]} and is {value}" for name, value in wanted.items() if noted[name] != value]
+    if changed:
+        raise ConfigurationError(f"settings that shape stored numbers have changed: {'; '.join(changed)}. Put them back, or run "
+                                 "`python -m streams rebuild --wipe` to make every number anew from the archive")

@@ -1,0 +1,322 @@
+"""`streams ingest`: from Kafka into Redis, exactly once.
+
+One partition's way through this process, numbered; the crash tests use these numbers. `store.apply` has the steps inside 5.
+
+1. Assigned: read the partition's position from Redis, compare it with what the log holds, start `dedup_window` before it.
+2. Up to the position, events only fill the duplicate window.
+3. From there on, decode; what cannot be decoded becomes a dead letter, duplicates count nowhere, the rest makes batches.
+4. Dead letters are published and acknowledged.
+5. The batch is applied, the position with it.
+6. Kafka is told the position, for lag dashboards only.
+
+Whenever Redis and this process disagree or nobody knows (a lost connection, a position moved by another process, a server set back),
+the partition goes back to 1. So there is one way to start, to recover and to take over.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from core import codec
+from core.dedup import Dedup
+from core.errors import BadEvent, LogUnavailable, Stale, StoreUnavailable
+from core.settings import Settings
+from core.types import Item, User
+from store import apply, catalogue, connection, dead_letters, log, positions
+from store.apply import Event, Planner
+from store.catalogue import Deletion
+from streams import metrics
+from streams.sender import Outgoing, Partition, Sender, Work
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T", Item, User)
+_Answer = TypeVar("_Answer")
+
+_COMMIT_S = 5.0
+"""Seconds between reports of the position to Kafka: what a lag dashboard may be late by."""
+_IDLE_S = 0.2
+"""Seconds that a poll waits for the first event; bounds how late a stop or a failure is noticed."""
+_RETRY_S = (0.1, 0.2, 0.5, 1.0)
+"""Seconds between tries while Redis or Kafka is away; the last one repeats."""
+
+
+class Message(Protocol):
+    """A message as a consumer answers it: unlike one made by hand, it has coordinates and a time."""
+
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def timestamp(self) -> tuple[int, int]: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def error(self) -> KafkaError | None: ...
+
+
+class Assigned:
+    """One partition in our hands. Offsets below `start` are only remembered, `next` is the first one not yet in a batch."""
+
+    def __init__(self, start: int, generation: int, window: int) -> None:
+        self.start = start
+        self.next = start
+        self.generation = generation
+        self.dedup = Dedup(window)
+
+
+class Ingest:
+    """The consumer loop. `run` returns after `stop` was called, from any thread or signal handler."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = connection.connect(settings)
+        self._planner = Planner(settings.use_cases, settings.popularity_half_life_days)
+        self._sender = Sender(connection.connect(settings), self._planner, settings)
+        self._assigned: dict[Partition, Assigned] = {}
+        self._generation = 0
+        self._deletions = apply.Deletions(0, {})
+        self._stopped = threading.Event()
+        self._topic_ids: dict[str, str | None] = {}
+        self._take: dict[str, Callable[[Partition, Assigned, Sequence[Message]], None]] = {
+            settings.interactions_topic: self._take_interactions,
+            settings.items_topic: self._take_items,
+            settings.users_topic: self._take_users,
+        }
+
+    def stop(self) -> None:
+        """Finish what is under way and return from `run`."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Consume until stopped. Raises what no retry mends: LogGap, LogRewound, StoreCorrupt, StoreMisconfigured, ConfigurationError."""
+        settings = self._settings
+        connection.check_server(self._client)
+        positions.check_settings(self._client, settings)
+        log.ensure_topics(settings)
+        self._topic_ids = {topic: log.topic_id(settings, topic) for topic in self._take}
+        self._deletions = apply.deletions(self._client)
+        self._sender.start()
+        consumer = Consumer(log.consumer_config(settings, settings.ingest_group))
+        consumer.subscribe(list(self._take), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        _log.info("ingest is running", group=settings.ingest_group, topics=list(self._take), partitions="as the group assigns them")
+        committed = time.monotonic()
+        try:
+            while not self._stopped.is_set():
+                self._mend(consumer)
+                self._consume(consumer)
+                if time.monotonic() - committed > _COMMIT_S:
+                    committed = time.monotonic()
+                    self._commit(consumer)
+        finally:
+            self._sender.close()
+            self._commit(consumer)
+            consumer.close()
+            _log.info("ingest has stopped", positions={f"{topic}/{number}": at for (topic, number), at in sorted(self._sender.applied.items())})
+
+    def _consume(self, consumer: Consumer) -> None:
+        """Wait for an event, take what else is there, and hand each partition's messages on."""
+        waited = consumer.consume(1, _IDLE_S)
+        if not waited:
+            return
+        by_partition: dict[Partition, list[Message]] = {}
+        for message in cast(list[Message], [*waited, *consumer.consume(self._settings.poll_events, 0)]):
+            error = message.error()
+            if error is not None:
+                self._client_error(error)
+                continue
+            partition = (message.topic(), message.partition())
+            mine = by_partition.get(partition)
+            if mine is None:
+                by_partition[partition] = [message]
+            else:
+                mine.append(message)
+        for partition, messages in by_partition.items():
+            assigned = self._assigned.get(partition)
+            if assigned is not None:  # else: revoked between the fetch and now
+                self._take[partition[0]](partition, assigned, messages)
+
+    # Step 1
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
+        self._planner.forget()
+        consumer.incremental_assign([self._place(consumer, (each.topic, each.partition)) for each in partitions])
+
+    def _place(self, consumer: Consumer, partition: Partition) -> TopicPartition:
+        """Take up a partition where Redis says, and answer from where to read it."""
+        topic, number = partition
+        low, high = self._retry(f"asking for the offsets of {topic}/{number}", lambda: _watermarks(self._settings, consumer, topic, number))
+        position = self._retry(f"reading the position of {topic}/{number}", lambda: positions.read(self._client, topic, number))
+        positions.check(topic, number, position, low, high, self._topic_ids[topic])
+        self._retry(f"claiming {topic}/{number}", lambda: positions.claim(self._client, topic, number, self._topic_ids[topic]))
+        self._generation += 1
+        window = self._settings.dedup_window if topic == self._settings.interactions_topic else 0
+        self._assigned[partition] = Assigned(position.offset, self._generation, window)
+        self._sender.applied[partition] = position.offset
+        _log.info("partition taken", topic=topic, partition=number, position=position.offset, log=[low, high])
+        return TopicPartition(topic, number, max(low, position.offset - window))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._sender.drain()  # so that the next owner starts where we end
+        self._commit(consumer)
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for each in partitions:
+            self._assigned.pop((each.topic, each.partition), None)
+            _log.info("partition given up", topic=each.topic, partition=each.partition)
+
+    # Steps 2 and 3
+
+    def _take_interactions(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
+        topic, number = partition
+        use_cases, dedup, start = self._settings.use_cases, assigned.dedup, assigned.start
+        most = self._settings.transaction_events
+        decode, seen = codec.decode_interaction, dedup.seen
+        events: list[Event] = []
+        before: list[Outgoing] = []
+        duplicates = 0
+        for message in messages:
+            offset = message.offset()
+            broker_time = message.timestamp()[1] / 1000
+            try:
+                interaction = decode(message.value(), broker_time, use_cases)
+            except BadEvent as bad:
+                if offset >= start:
+                    before.append(self._dead_letter(message, bad))
+                continue
+            if seen(interaction.event_id, offset):
+                duplicates += offset >= start
+            elif offset >= start:
+                events.append(Event(interaction, broker_time))
+                if len(events) == most:
+                    self._put(partition, assigned, offset + 1, events, before)
+                    events, before = [], []
+        if messages[-1].offset() >= start:
+            self._put(partition, assigned, messages[-1].offset() + 1, events, before)
+        metrics.duplicates.inc(duplicates)
+        metrics.lag_seconds.labels(topic, number).set(max(0.0, time.time() - messages[-1].timestamp()[1] / 1000))
+
+    def _put(self, partition: Partition, assigned: Assigned, next_: int, events: list[Event], before: list[Outgoing]) -> None:
+        if next_ == assigned.next:
+            return
+        batch = self._planner.plan(*partition, assigned.next, next_, events, self._deletions)
+        assigned.next = next_
+        self._sender.put(Work(batch, assigned.generation, before))
+        metrics.events.inc(len(events))
+
+    def _take_items(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
+        entries, before = self._entries(assigned, messages, codec.decode_item)
+        batch = catalogue.item_batch(*partition, assigned.next, messages[-1].offset() + 1, entries)
+        assigned.next = batch.next
+        self._sender.put(Work(batch, assigned.generation, before))
+
+    def _take_users(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
+        entries, before = self._entries(assigned, messages, codec.decode_user)
+        for entry in entries:
+            if isinstance(entry, Deletion):  # kept apart from the profile, so that a user who comes back stays bare of the old events
+                before.append(Outgoing(self._settings.deletions_topic, entry.identifier.encode(), repr(entry.broker_time).encode(), []))
+        batch = catalogue.user_batch(*partition, assigned.next, messages[-1].offset() + 1, entries)
+        assigned.next = batch.next
+        self._sender.put(Work(batch, assigned.generation, before))
+        if any(isinstance(entry, Deletion) for entry in entries):
+            self._sender.drain()
+            self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
+
+    def _entries(self, assigned: Assigned, messages: Sequence[Message],
+                 decode: Callable[[bytes], _T]) -> tuple[list[_T | Deletion], list[Outgoing]]:
+        entries: list[_T | Deletion] = []
+        before: list[Outgoing] = []
+        for message in messages:
+            try:
+                identifier = codec.decode_id(message.key())
+                value = message.value()
+                if value is None:
+                    entries.append(Deletion(identifier, message.timestamp()[1] / 1000))
+                else:
+                    entries.append(codec.keyed(decode(value), identifier))
+            except BadEvent as bad:
+                before.append(self._dead_letter(message, bad))
+        return entries, before
+
+    def _dead_letter(self, message: Message, bad: BadEvent) -> Outgoing:
+        metrics.dead_letters.labels(bad.code).inc()
+        _log.warning("dead letter", topic=message.topic(), partition=message.partition(), offset=message.offset(), code=bad.code, reason=str(bad))
+        record = dead_letters.encode(message.topic(), message.partition(), message.offset(), message.timestamp()[1] / 1000,
+                                     message.key(), message.value(), bad)
+        return Outgoing(self._settings.dlq_topic, record.key, record.value, record.headers)
+
+    # Back to step 1
+
+    def _mend(self, consumer: Consumer) -> None:
+        """Put each partition whose batch failed back to where Redis stands. Raises what no retry mends."""
+        failed: dict[Partition, BaseException] = {}
+        while not self._sender.failures.empty():
+            failure = self._sender.failures.get()
+            assigned = self._assigned.get(failure.partition)
+            if assigned is not None and assigned.generation == failure.generation:
+                failed[failure.partition] = failure.error
+        for partition, error in failed.items():
+            if not isinstance(error, Stale | StoreUnavailable | LogUnavailable):
+                raise error
+            _log.warning("batch not applied; going back to what Redis says", topic=partition[0], partition=partition[1], error=str(error))
+            metrics.retries.labels(type(error).__name__).inc()
+        if failed:
+            self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
+            self._planner.forget()
+            again = [self._place(consumer, partition) for partition in failed]
+            consumer.incremental_unassign(again)  # unlike a seek, this also drops what was fetched already
+            consumer.incremental_assign(again)
+
+    def _retry(self, what: str, call: Callable[[], _Answer]) -> _Answer:
+        """`call`, again and again while Redis or Kafka is away."""
+        tries = 0
+        while True:
+            try:
+                return call()
+            except (StoreUnavailable, LogUnavailable) as error:
+                wait = _RETRY_S[min(tries, len(_RETRY_S) - 1)]
+                if tries in (0, 10) or tries % 60 == 0:
+                    _log.warning("waiting", what=what, error=str(error))
+                tries += 1
+                if self._stopped.wait(wait):
+                    raise
+
+    # Step 6
+
+    def _commit(self, consumer: Consumer) -> None:
+        offsets = [TopicPartition(*partition, self._sender.applied[partition]) for partition in self._assigned if partition in self._sender.applied]
+        if offsets:
+            try:
+                consumer.commit(offsets=offsets, asynchronous=True)
+            except KafkaException as error:  # costs a dashboard some seconds; the position that counts is in Redis
+                _log.debug("lag not reported", error=str(error))
+
+    def _client_error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise LogUnavailable(f"the log no longer holds the offset that was asked for ({error.str()}); start ingest again: it compares Redis and log")
+        if error.fatal():
+            raise LogUnavailable(f"the Kafka client gave up: {error.str()}")
+        _log.warning("kafka client", code=error.name(), error=error.str())
+
+
+def run(settings: Settings) -> None:
+    """Ingest until SIGTERM or SIGINT."""
+    ingest = Ingest(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ingest.stop())
+    metrics.serve(settings)
+    ingest.run()
+
+
+def _watermarks(settings: Settings, consumer: Consumer, topic: str, number: int) -> tuple[int, int]:
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=settings.kafka_timeout_s)
+    except KafkaException as error:
+        raise log.unreachable(settings, f"asking for the offsets of {topic}/{number}", error) from error
+    return low, high

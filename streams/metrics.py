@@ -1,0 +1,20 @@
+"""What ingest and archive count, for Prometheus."""
+
+from __future__ import annotations
+
+import prometheus_client
+from prometheus_client import Counter, Gauge
+
+from core.settings import Settings
+
+events = Counter("eddyline_ingest_events", "Events handed on to be counted")
+duplicates = Counter("eddyline_ingest_duplicates", "Events whose event_id was seen within the window")
+dead_letters = Counter("eddyline_ingest_dead_letters", "Messages that are no valid event", ["code"])
+retries = Counter("eddyline_ingest_retries", "Batches that went back to what Redis says", ["cause"])
+lag_seconds = Gauge("eddyline_ingest_lag_seconds", "Age of the latest event taken", ["topic", "partition"])
+
+
+def serve(settings: Settings) -> None:
+    """Serve /metrics on loopback at METRICS_PORT, unless that is 0."""
+    if settings.metrics_port:
+        prometheus_client.start_http_server(settings.metrics_port, addr="127.0.0.1")

@@ -1,0 +1,99 @@
+"""The writing half of ingest: one thread that applies batches in order while the other half reads and plans the next ones."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import NamedTuple
+
+import redis
+
+from core.errors import EddylineError
+from core.settings import Settings
+from store.apply import Applier, Batch, Planner
+from store.log import Headers, Producer
+
+_DEPTH = 4
+"""Batches that wait: enough that Redis never waits for Python, few enough that a stop is short."""
+
+Partition = tuple[str, int]
+
+
+class Outgoing(NamedTuple):
+    """A message that must be in the log before the position may pass what caused it (a dead letter, a deletion)."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Work(NamedTuple):
+    """A batch, what must be published before it, and the generation of its partition: work of an older one is dropped."""
+
+    batch: Batch
+    generation: int
+    before: list[Outgoing]
+
+
+class Failure(NamedTuple):
+    """A batch that was not applied, or nobody knows: the partition must be placed again by what Redis says."""
+
+    partition: Partition
+    generation: int
+    error: BaseException
+
+
+class Sender(threading.Thread):
+    """Applies work in the order it is put. After a failure it drops what else it holds of that partition's generation."""
+
+    def __init__(self, client: redis.Redis, planner: Planner, settings: Settings) -> None:
+        super().__init__(name="sender", daemon=True)
+        self.applied: dict[Partition, int] = {}
+        self.failures: queue.SimpleQueue[Failure] = queue.SimpleQueue()
+        self._applier = Applier(client, planner, settings.history_cap)
+        self._settings = settings
+        self._producer: Producer | None = None
+        self._queue: queue.Queue[Work | None] = queue.Queue(_DEPTH)
+        self._failed: dict[Partition, int] = {}
+
+    def put(self, work: Work) -> None:
+        """Queue one batch; waits while the queue is full."""
+        self._queue.put(work)
+
+    def drain(self) -> None:
+        """Wait until all queued work is applied, failed or dropped."""
+        self._queue.join()
+
+    def close(self) -> None:
+        """Finish what is queued and stop."""
+        self._queue.put(None)
+        self.join()
+        self._applier.close()
+
+    def run(self) -> None:
+        """The thread: apply, note, next."""
+        while (work := self._queue.get()) is not None:
+            partition = (work.batch.topic, work.batch.partition)
+            if work.generation > self._failed.get(partition, -1):
+                try:
+                    if work.before:
+                        self._publish(work.before)
+                    self._applier.apply(work.batch)
+                    self.applied[partition] = work.batch.next
+                except Exception as error:  # every kind: the loop that owns the partition raises what it cannot mend
+                    self._failed[partition] = work.generation
+                    self.failures.put(Failure(partition, work.generation, error))
+            self._queue.task_done()
+        self._queue.task_done()
+
+    def _publish(self, messages: list[Outgoing]) -> None:
+        if self._producer is None:
+            self._producer = Producer(self._settings, delivery_timeout_s=self._settings.kafka_timeout_s)
+        try:
+            for message in messages:
+                self._producer.raw(message.topic, message.key, message.value, headers=message.headers)
+            self._producer.flush()
+        except EddylineError:
+            self._producer = None
+            raise
