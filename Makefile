@@ -1,0 +1,74 @@
+# make            what there is
+# Two stamps in .venv are named by the lock's checksum, so a second run installs nothing and a changed lock installs itself.
+VENV ?= .venv
+DEMO ?= live
+BIN := $(VENV)/bin
+lock_stamp = $(VENV)/.installed-$(1)-$(shell cksum <requirements/$(1).txt | cut -d ' ' -f 1)
+DEMO_STAMP := $(call lock_stamp,demo)
+DEV_STAMP := $(call lock_stamp,dev)
+LOCKS := dev serve streams train database demo
+ROOMS := core models store engines streams training api demo
+CODE := $(ROOMS) tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lock bench bench-quality clean
+
+help:
+	@echo 'Eddyline, a streaming recommender. Python 3.11 or newer is all it needs.'
+	@echo
+	@echo '  make demo           the whole loop on this machine: events, ingest, training, three answers over HTTP; Ctrl-C ends it'
+	@echo '  make demo DEMO=once the same, and exits with 0 or 1'
+	@echo '  make test           all tests, on real embedded servers (TESTS="tests/core -k codec" for some)'
+	@echo '  make check          ruff, mypy, import-linter, the compose file against the Compose schema'
+	@echo '  make format         ruff format and its safe fixes'
+	@echo '  make bench          speed: a table, and benchmarks/results.json'
+	@echo '  make bench-quality  ranking quality on MovieLens: benchmarks/quality.json'
+	@echo '  make lock           requirements/*.in -> requirements/*.txt'
+	@echo '  make clean          removes .venv, .demo and caches; keeps data/ and models/artifacts/'
+	@echo
+	@echo 'KAFKA_HOME=/path/to/kafka (an unpacked Apache Kafka 4, and java) runs demo and tests on that broker.'
+	@echo 'KAFKA_BOOTSTRAP_SERVERS and REDIS_URL make the demo use servers that run already.'
+
+demo: $(DEMO_STAMP)
+	@$(BIN)/python -m demo $(if $(filter once,$(DEMO)),--once)
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(DEV_STAMP)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+bench: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks speed
+
+bench-quality: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks quality
+
+lock: $(DEV_STAMP)
+	@cd requirements && for name in $(LOCKS); do \
+	  echo "requirements/$$name.txt"; \
+	  CUSTOM_COMPILE_COMMAND='make lock' ../$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --annotation-style line \
+	    --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	    $$([ $$name = dev ] || echo --constraint dev.txt) --output-file $$name.txt $$name.in || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# dev.txt holds every pin of demo.txt, so after it there is nothing left for the demo to install.
+$(DEV_STAMP):
+	@requirements/install $(VENV) requirements/dev.txt
+	@rm -f $(VENV)/.installed-* && touch $@ $(DEMO_STAMP)
+
+$(DEMO_STAMP):
+	@requirements/install $(VENV) requirements/demo.txt
+	@rm -f $(VENV)/.installed-* && touch $@
