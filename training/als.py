@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 import threadpoolctl
 
@@ -21,7 +22,8 @@ REFRESH_SWEEPS = 2
 """Sweeps that bring a model fitted on the training part up to date with every event (docs/adr: one fit and a refresh).
 On ML-1M one or two give back all of the NDCG@10 that the missing tenth of the events had cost."""
 
-Sweep = Callable[[int], None]
+Sweep = Callable[[int, npt.NDArray[np.float32], npt.NDArray[np.float32]], None]
+"""Called after each sweep: its number from 1, user_factors (n_users, f), item_factors (n_items, f); may raise to stop the fit."""
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +56,8 @@ def fit(user_items: sp.csr_matrix, users: IdMap, items: IdMap, chosen: Hyperpara
     """Fit on `user_items (n_users, n_items)` float32 CSR of weights; `users` and `items` name its rows and columns.
 
     Users and items without an entry are left out: nothing is known of them, and a zero vector would rank among real ones. With `start`
-    the factors of known users and items are taken over. `threads` 0: one a core; the result does not depend on it. `on_sweep(number)` is
-    called after each sweep and may raise to stop. Raises DatasetError when there is no entry.
+    the factors of known users and items are taken over. `threads` 0: one a core; the result does not depend on it. The factors that
+    `on_sweep` sees are those of users and items with an entry, in their order. Raises DatasetError when there is no entry.
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
@@ -73,7 +75,12 @@ def fit(user_items: sp.csr_matrix, users: IdMap, items: IdMap, chosen: Hyperpara
             rng = np.random.default_rng(seed)
             solver.user_factors = _taken_over(known_users, start.user_ids, start.user_factors, chosen.factors, rng)
             solver.item_factors = _taken_over(known_items, start.item_ids, start.item_factors, chosen.factors, rng)
-        solver.fit(weights, show_progress=False, callback=None if on_sweep is None else lambda sweep, _seconds, _loss: on_sweep(sweep + 1))
+
+        def swept(sweep: int, _seconds: float, _loss: float | None) -> None:
+            if on_sweep is not None:
+                on_sweep(sweep + 1, solver.user_factors, solver.item_factors)
+
+        solver.fit(weights, show_progress=False, callback=swept)
     return ALSModel(item_ids=known_items, item_factors=np.ascontiguousarray(solver.item_factors), user_ids=known_users,
                     user_factors=np.ascontiguousarray(solver.user_factors), regularization=chosen.regularization, alpha=chosen.alpha)
 

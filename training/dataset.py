@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,30 +19,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
-from core.errors import DatasetError
+from core.errors import DatasetError, ModelError
 from core.types import HistoryEvent, UserState
 from core.use_cases import MAX_WEIGHT, WEIGHT_STEP, UseCases
 from models.id_map import IdMap
 from training.events import Skipped
 
 Bools = npt.NDArray[np.bool_]
+COLUMNS = ("item", "event_type", "use_case", "value", "weight", "timestamp")
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Events of user u are the rows indptr[u] to indptr[u+1], in log order.
 
-    `item (n,) int32` rows of `items`; `event_type (n,) int16` places in `event_types`; `value (n,) float64`, NaN where the event has
-    none; `weight (n,) float32` what core.use_cases makes of type and value; `timestamp (n,) float64` seconds since 1970, NaN if unknown.
+    `item (n,) int32` rows of `items`; `event_type (n,) int16` places in `event_types`; `use_case (n,) int16` places in `use_cases`, -1 for
+    none; `value (n,) float64`, NaN where the event has none; `weight (n,) float32` what the default weights of core.use_cases make of type
+    and value, as a fold-in does; `timestamp (n,) float64` seconds since 1970, NaN if unknown.
     `positions`: partition -> W, the first offset that is not in here; empty when the events came from a file.
     """
 
     users: IdMap
     items: IdMap
     event_types: list[str]
+    use_cases: list[str]
     indptr: npt.NDArray[np.int64]
     item: npt.NDArray[np.int32]
     event_type: npt.NDArray[np.int16]
+    use_case: npt.NDArray[np.int16]
     value: npt.NDArray[np.float64]
     weight: npt.NDArray[np.float32]
     timestamp: npt.NDArray[np.float64]
@@ -51,7 +56,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         n = len(self.item)
-        if len(self.indptr) != len(self.users) + 1 or self.indptr[-1] != n or {len(self.event_type), len(self.value), len(self.weight), len(self.timestamp)} != {n}:
+        if len(self.indptr) != len(self.users) + 1 or self.indptr[-1] != n or any(len(getattr(self, name)) != n for name in COLUMNS):
             raise ValueError("the arrays of a dataset do not belong together")
 
     @property
@@ -98,8 +103,8 @@ class Dataset:
 
     def sha256(self) -> str:
         """Of the ids and the arrays: equal for equal events, whatever files they came from."""
-        digest = hashlib.sha256("\n".join([*self.event_types, "", *self.users.ids, "", *self.items.ids]).encode())
-        for array in (self.indptr, self.item, self.event_type, self.value, self.weight, self.timestamp):
+        digest = hashlib.sha256("\n".join([*self.event_types, "", *self.use_cases, "", *self.users.ids, "", *self.items.ids]).encode())
+        for array in (self.indptr, *(getattr(self, name) for name in COLUMNS)):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
@@ -110,7 +115,7 @@ class Dataset:
             "source": self.source, "positions": {str(partition): offset for partition, offset in self.positions.items()},
             "events": self.events, "users": len(self.users), "items": len(self.items), "skipped": self.skipped,
             "first_event": float(timed.min()) if len(timed) else None, "last_event": float(timed.max()) if len(timed) else None,
-            "event_types": self.event_types, "sha256": self.sha256(),
+            "event_types": self.event_types, "use_cases": self.use_cases, "sha256": self.sha256(),
         }
 
 
@@ -137,13 +142,14 @@ def build(table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None
     users, user = _encode(table["user_id"])
     items, item = _encode(table["item_id"])
     event_types, event_type = _encode(table["event_type"])
+    names, use_case = _encode(table["use_case"])
     value = pc.fill_null(table["value"], np.nan).to_numpy()
     order = np.argsort(user, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
     return Dataset(
-        users=IdMap(users), items=IdMap(items), event_types=event_types, indptr=indptr, item=item[order],
-        event_type=event_type[order].astype(np.int16), value=value[order],
-        weight=_weights([use_cases.event_types[name] for name in event_types], event_type, value)[order],
+        users=IdMap(users), items=IdMap(items), event_types=event_types, use_cases=names, indptr=indptr, item=item[order],
+        event_type=event_type[order].astype(np.int16), use_case=use_case[order].astype(np.int16), value=value[order],
+        weight=weights(use_cases.event_types, event_types, event_type, value)[order].astype(np.float32),
         timestamp=pc.fill_null(table["timestamp"], np.nan).to_numpy()[order],
         positions=positions or {}, source=source, skipped=counted)
 
@@ -155,8 +161,7 @@ def save(dataset: Dataset, folder: Path) -> None:
     sp.save_npz(folder / "als_interactions.npz", dataset.matrix(), compressed=False)
     dataset.users.save(folder / "als_user_mapping.json")
     dataset.items.save(folder / "als_item_mapping.json")
-    np.savez(folder / "sequences.npz", indptr=dataset.indptr, item=dataset.item, event_type=dataset.event_type, value=dataset.value,
-             weight=dataset.weight, timestamp=dataset.timestamp)
+    np.savez(folder / "sequences.npz", indptr=dataset.indptr, **{name: getattr(dataset, name) for name in COLUMNS})
     (folder / "dataset.json").write_text(json.dumps(dataset.summary(), indent=2) + "\n", "utf-8")
 
 
@@ -167,29 +172,30 @@ def load(folder: Path) -> Dataset:
         with np.load(folder / "sequences.npz", allow_pickle=False) as arrays:
             dataset = Dataset(
                 users=IdMap.load(folder / "als_user_mapping.json"), items=IdMap.load(folder / "als_item_mapping.json"),
-                event_types=about["event_types"], positions={int(partition): offset for partition, offset in about["positions"].items()},
+                event_types=about["event_types"], use_cases=about["use_cases"],
+                positions={int(partition): offset for partition, offset in about["positions"].items()},
                 source=about["source"], skipped=about["skipped"], **{name: arrays[name] for name in arrays.files})
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, ModelError) as error:
         raise DatasetError(f"{folder} is not a whole dataset ({error}); make it with `python -m training dataset --output {folder}`") from None
     if dataset.sha256() != about["sha256"]:
         raise DatasetError(f"{folder}: the files are not those that dataset.json describes; make the dataset again")
     return dataset
 
 
-def _weights(type_weights: list[float], event_type: npt.NDArray[np.int32], value: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """core.use_cases.UseCases.weight of the default weights, for all events at once."""
-    weight = np.minimum(np.array(type_weights)[event_type] * np.where(np.isnan(value), 1.0, value), MAX_WEIGHT)
-    rounded: npt.NDArray[np.float32] = (np.rint(weight / WEIGHT_STEP) * WEIGHT_STEP).astype(np.float32)
+def weights(by_type: Mapping[str, float], event_types: list[str], event_type: npt.NDArray[Any], value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """core.use_cases.UseCases.weight for many events at once: (n,) float64 of `event_type (n,)` places in `event_types` and `value (n,)`."""
+    weight = np.minimum(np.array([by_type[name] for name in event_types])[event_type] * np.where(np.isnan(value), 1.0, value), MAX_WEIGHT)
+    rounded: npt.NDArray[np.float64] = np.rint(weight / WEIGHT_STEP) * WEIGHT_STEP
     return rounded
 
 
 def _encode(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """The distinct ids that occur, sorted, and (n,) int32 places among them."""
+    """The distinct names that occur, sorted, and (n,) int32 places among them, -1 for null."""
     array = column.unify_dictionaries().combine_chunks()
-    codes = array.indices.to_numpy()
-    used = np.flatnonzero(np.bincount(codes, minlength=len(array.dictionary)))
-    ids = array.dictionary.take(pa.array(used))
-    order = pc.sort_indices(ids).to_numpy()
-    place = np.full(len(array.dictionary), -1, np.int32)
+    codes = pc.fill_null(array.indices, -1).to_numpy()
+    used = np.flatnonzero(np.bincount(codes + 1, minlength=len(array.dictionary) + 1)[1:])
+    names = array.dictionary.take(pa.array(used))
+    order = pc.sort_indices(names).to_numpy()
+    place = np.full(len(array.dictionary) + 1, -1, np.int32)  # the last place is where -1 looks
     place[used[order]] = np.arange(len(used), dtype=np.int32)
-    return ids.take(pa.array(order)).to_pylist(), place[codes]
+    return names.take(pa.array(order)).to_pylist(), place[codes]

@@ -21,10 +21,12 @@ from core.dedup import Dedup
 from core.errors import ArchiveError, DatasetError
 from store.archive import Archive
 
-COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp")
+COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
+_OPTIONAL = {"value": pa.float64(), "use_case": pa.string()}
 _ARCHIVED = ["offset", "broker_time", "event_id", *COLUMNS, "error"]
 _ID = pa.dictionary(pa.int32(), pa.string())
-SCHEMA = pa.schema([("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64())])
+SCHEMA = pa.schema([("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64()),
+                    ("use_case", _ID)])
 
 Skipped = dict[str, int]
 """Why rows were left out -> how many."""
@@ -61,22 +63,22 @@ def from_archive(archive: Archive, topic: str, positions: Mapping[int, int], ded
 
 def from_file(path: Path) -> tuple[pa.Table, Skipped]:
     """The events in a Parquet or CSV file with the columns user_id, item_id, event_type, timestamp (seconds since 1970, or null) and
-    optionally value; further columns are ignored. Rows are put in time order, rows without a time first, ties as they stand in the file.
+    optionally value and use_case; further columns are ignored. Rows are put in time order, rows without a time first, ties as they stand in the file.
 
     Raises DatasetError naming the file and what is wrong with it.
     """
     try:
         if path.suffix == ".csv":
-            ids = pyarrow.csv.ConvertOptions(column_types={"user_id": pa.string(), "item_id": pa.string(), "event_type": pa.string()})
-            raw = pyarrow.csv.read_csv(path, convert_options=ids)
+            texts = {name: pa.string() for name in COLUMNS if SCHEMA.field(name).type == _ID}
+            raw = pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(column_types=texts))
         else:
             raw = pq.read_table(path, columns=[name for name in pq.read_schema(path).names if name in COLUMNS])
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path} cannot be read as {'CSV' if path.suffix == '.csv' else 'Parquet'}: {error}") from None
-    missing = [name for name in COLUMNS if name not in raw.column_names and name != "value"]
+    missing = [name for name in COLUMNS if name not in raw.column_names and name not in _OPTIONAL]
     if missing:
-        raise DatasetError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)} (value may be missing)")
-    columns = {name: raw[name] if name in raw.column_names else pa.nulls(raw.num_rows, pa.float64()) for name in COLUMNS}
+        raise DatasetError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)} (the last and value may be missing)")
+    columns = {name: raw[name] if name in raw.column_names else pa.chunked_array([pa.nulls(raw.num_rows, _OPTIONAL[name])]) for name in COLUMNS}
     if pa.types.is_temporal(columns["timestamp"].type):
         columns["timestamp"] = pc.divide(columns["timestamp"].cast(pa.timestamp("ms")).cast(pa.int64()).cast(pa.float64()), 1000.0)
     try:

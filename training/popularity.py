@@ -1,0 +1,35 @@
+"""What was popular, computed from a dataset as ingest computes it from the stream: the bundle's snapshot and the evaluation's baseline."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.settings import Settings
+from models.popular import UNLABELLED, PopularModel
+from store.popularity import growth
+from training.dataset import Bools, Dataset, weights
+
+_HOUR = 3600.0
+
+
+def popular(dataset: Dataset, settings: Settings, where: Bools | None = None) -> PopularModel:
+    """Forward-decayed weight of each item, by use case, of the events in `where (n,) bool` (all). See store.popularity.
+
+    Events without a time count undecayed against each other: as if all had happened when the earliest timed one did.
+    """
+    chosen = np.ones(dataset.events, np.bool_) if where is None else where
+    timed = dataset.timestamp[~np.isnan(dataset.timestamp)]
+    hours = np.nan_to_num(dataset.timestamp[chosen], nan=timed.min() if len(timed) else 0.0) // _HOUR
+    distinct, place = np.unique(hours, return_inverse=True)
+    grown = np.array([growth(hour * _HOUR, settings.popularity_half_life_days) for hour in distinct.tolist()])[place]
+    item, event_type, value = dataset.item[chosen], dataset.event_type[chosen], dataset.value[chosen]
+    configured = np.array([name in settings.use_cases.by_name for name in dataset.use_cases] + [False])
+    use_case = np.where(configured[dataset.use_case[chosen]], dataset.use_case[chosen], -1)
+    scores: dict[str, list[tuple[str, float]]] = {}
+    for code in np.unique(use_case).tolist():
+        rows = use_case == code
+        name = dataset.use_cases[code] if code >= 0 else None
+        weight = weights(settings.use_cases.weights(name), dataset.event_types, event_type[rows], value[rows])
+        total = np.bincount(item[rows], weight * grown[rows], minlength=len(dataset.items))
+        scores[name or UNLABELLED] = [(dataset.items.ids[row], float(total[row])) for row in np.flatnonzero(total).tolist()]
+    return PopularModel(scores)

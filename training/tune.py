@@ -1,0 +1,196 @@
+"""Find ALS hyperparameters under a time budget: TPE (Bergstra et al. 2011) by `optuna`, judged on a validation split.
+
+A trial fits on everything but each user's last item and is scored every other sweep, so that how many sweeps to do needs no search
+dimension: the best point of the curve says it. A trial is given up when it lies below the median of the earlier ones at the same sweep, or
+no longer gets better. The study lies in an SQLite file: a killed or finished search goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from core.errors import DatasetError
+from core.settings import Settings
+from models.id_map import IdMap
+from training import als, validation
+from training.als import Hyperparameters
+from training.dataset import Dataset
+from training.progress import progress
+from training.validation import Validation
+
+MAX_SWEEPS = 20
+REPORT_EVERY = 2
+PATIENCE = 2
+"""Scores in a row without a better one after which a fit is stopped: ALS curves are smooth."""
+FACTORS = (16, 256)
+REGULARIZATION = (1e-3, 300.0)
+ALPHA = (0.1, 100.0)
+"""The ranges that are searched, each on a log scale. Below 16 factors nothing but popularity is learnt, above 256 a read gets slow."""
+_RANDOM_TRIALS = 10
+"""Trials before TPE starts to model: three dimensions, three each."""
+_CUTOFF = 10
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Curve:
+    """The scores of one fit, sweep by sweep."""
+
+    best: float = -1.0
+    sweep: int = 0
+    hit: float = 0.0
+    worse: int = 0
+
+    def add(self, sweep: int, hit: float, score: float) -> None:
+        if score > self.best:
+            self.best, self.sweep, self.hit, self.worse = score, sweep, hit, 0
+        else:
+            self.worse += 1
+
+
+class _Enough(Exception):
+    """The curve has stopped to rise."""
+
+
+def search(dataset: Dataset, settings: Settings, *, minutes: float, trials: int | None, study_path: Path, negatives: int, seed: int,
+           threads: int = 0) -> dict[str, Any]:
+    """Search for `minutes` (and at most `trials` more trials) and return what the report and `--hyperparameters` files say.
+
+    The first trial is the configured hyperparameters, so that the report can say what the search was worth. `negatives`: how many sampled
+    items the held-out one is ranked among (0: the whole catalogue). Raises DatasetError when not even one trial was finished.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    began = time.monotonic()
+    deadline = began + 60.0 * minutes
+    split = validation.leave_last_out(dataset, seed)
+    fingerprint = dataset.sha256()
+    study_path.parent.mkdir(parents=True, exist_ok=True)
+    name = f"als-{fingerprint[:16]}-negatives-{negatives}-seed-{seed}"
+    storage = optuna.storages.RDBStorage(f"sqlite:///{study_path}")
+    known = len(storage.get_all_trials(storage.get_study_id_from_name(name))) if name in optuna.get_all_study_names(storage) else 0
+    study = optuna.create_study(
+        study_name=name, storage=storage, load_if_exists=True, direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed + known, n_startup_trials=_RANDOM_TRIALS, multivariate=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=REPORT_EVERY))
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # its process was killed
+    if known == 0:
+        start = als.hyperparameters(settings)
+        study.enqueue_trial({"factors": min(max(start.factors, FACTORS[0]), FACTORS[1]),
+                             "regularization": min(max(start.regularization, REGULARIZATION[0]), REGULARIZATION[1]),
+                             "alpha": min(max(start.alpha, ALPHA[0]), ALPHA[1])})
+
+    with progress("searching", total=60.0 * minutes) as show:
+        def objective(trial: Any) -> float:
+            chosen = Hyperparameters(
+                factors=trial.suggest_int("factors", *FACTORS, log=True), regularization=trial.suggest_float("regularization", *REGULARIZATION, log=True),
+                alpha=trial.suggest_float("alpha", *ALPHA, log=True), iterations=MAX_SWEEPS)
+
+            def judge(sweep: int, hit: float, score: float) -> None:
+                trial.report(score, sweep)
+                best = study.best_value if any(True for _ in _complete(study)) else None
+                show.at(time.monotonic() - began, f"trial {trial.number}, sweep {sweep}: {score:.4f}"
+                        + (f", best so far {best:.4f}" if best is not None else ""))
+                if time.monotonic() > deadline or trial.should_prune():
+                    raise optuna.TrialPruned
+
+            curve = evaluate(split, chosen, seed, negatives, threads, judge)
+            trial.set_user_attr("iterations", curve.sweep)
+            trial.set_user_attr("hit_rate", curve.hit)
+            return curve.best
+
+        study.optimize(objective, n_trials=trials, timeout=max(0.0, deadline - time.monotonic()), gc_after_trial=False)
+
+    finished = _complete(study)
+    if not finished:
+        raise DatasetError(f"no trial was finished in {minutes:g} minutes; give it more --minutes (the search goes on where it stands) or fewer events")
+    ranked = sorted(finished, key=lambda trial: -trial.value)
+    return {
+        "als": msgspec.to_builtins(_of_trial(ranked[0])),
+        "tuned": {
+            "objective": f"NDCG@{_CUTOFF}", "validation": "leave-last-out of the training events",
+            "ranked_among": f"{negatives} sampled items (expected value)" if negatives else "the whole catalogue",
+            "value": ranked[0].value, "hit_rate": ranked[0].user_attrs["hit_rate"],
+            "configured": next(({"als": msgspec.to_builtins(_of_trial(trial)), "value": trial.value} for trial in finished if trial.number == 0), None),
+            "trials": len(study.get_trials(deepcopy=False)), "finished": len(finished),
+            "seconds": round(time.monotonic() - began, 1), "minutes": minutes, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "seed": seed, "users": len(split.users), "dataset": dataset.summary(),
+            "ranges": {"factors": FACTORS, "regularization": REGULARIZATION, "alpha": ALPHA, "iterations": (REPORT_EVERY, MAX_SWEEPS)},
+            "best": [{"value": trial.value, **msgspec.to_builtins(_of_trial(trial))} for trial in ranked[:5]],
+        },
+    }
+
+
+def evaluate(split: Validation, chosen: Hyperparameters, seed: int, negatives: int, threads: int, judge: Any) -> _Curve:
+    """Fit on the split, scoring every REPORT_EVERY sweeps; `judge(sweep, hit rate, NDCG)` may raise to stop."""
+    users, items = split.user_items.shape
+    user_rows, item_rows = _places(np.diff(split.user_items.indptr) > 0), _places(np.bincount(split.user_items.indices, minlength=items) > 0)
+    curve = _Curve()
+
+    def on_sweep(sweep: int, user_factors: Any, item_factors: Any) -> None:
+        if sweep % REPORT_EVERY:
+            return
+        hit, score = validation.gain(*validation.ranks(split, user_factors, item_factors, user_rows, item_rows), negatives, _CUTOFF)
+        curve.add(sweep, hit, score)
+        judge(sweep, hit, score)
+        if curve.worse >= PATIENCE:
+            raise _Enough
+
+    try:
+        als.fit(split.user_items, IdMap([str(row) for row in range(users)]), IdMap([str(row) for row in range(items)]), chosen, seed,
+                threads=threads, on_sweep=on_sweep)
+    except _Enough:
+        log.debug("stopped a fit that no longer got better", hyperparameters=chosen, best_sweep=curve.sweep)
+    return curve
+
+
+def report(found: dict[str, Any], console: Console) -> None:
+    """The search in a few lines on the terminal."""
+    tuned = found["tuned"]
+    table = Table(title=f"Best of {tuned['finished']} finished and {tuned['trials'] - tuned['finished']} given-up trials")
+    for column in (tuned["objective"], "factors", "regularization", "alpha", "iterations"):
+        table.add_column(column, justify="right")
+    for row in tuned["best"]:
+        table.add_row(f"{row['value']:.4f}", str(row["factors"]), f"{row['regularization']:.4g}", f"{row['alpha']:.4g}", str(row["iterations"]))
+    console.print(table)
+    if (configured := tuned["configured"]) is not None:
+        console.print(f"The configured hyperparameters reach {configured['value']:.4f}: tuning is worth {tuned['value'] / max(configured['value'], 1e-12) - 1:+.1%} "
+                      f"on this validation split (each user's last item among {tuned['ranked_among']}).")
+
+
+def write(found: dict[str, Any], path: Path) -> None:
+    """The file that `--hyperparameters` reads; replaced whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    part.replace(path)
+
+
+def _places(used: Any) -> Any:
+    """(n,) int32: the place of each used row among the used ones, -1 for the others."""
+    return np.where(used, np.cumsum(used) - 1, -1).astype(np.int32)
+
+
+def _complete(study: Any) -> list[Any]:
+    import optuna
+
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
+
+
+def _of_trial(trial: Any) -> Hyperparameters:
+    return Hyperparameters(factors=trial.params["factors"], regularization=trial.params["regularization"], alpha=trial.params["alpha"],
+                           iterations=trial.user_attrs["iterations"])
