@@ -68,8 +68,8 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
         raise BadEvent("bad_timestamp", f"timestamp {event.timestamp!r} is not within [0, now + 1 day] in seconds since 1970{hint}")
     if event.value is not None and not 0 <= event.value <= MAX_VALUE:
         raise BadEvent("bad_value", f"value {event.value!r} is not within [0, {MAX_VALUE:g}]")
-    context = bytes(event.context).lstrip()
-    if context and not context.startswith(b"{") and context != b"null":
+    context = bytes(event.context)
+    if context and context != b"null" and not context.startswith(b"{"):
         raise BadEvent("bad_field", "Expected `object | null` - at `$.context`")
 
 

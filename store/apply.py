@@ -26,7 +26,7 @@ from core.errors import Stale, StoreCorrupt
 from core.types import Interaction
 from core.use_cases import UseCases
 from store import keys
-from store.connection import named_errors
+from store.connection import Pipe, named_errors
 from store.popularity import growth
 from store.users import history_line
 
@@ -154,7 +154,7 @@ class Applier:
         self._planner = planner
         self._cap = history_cap
         self._slack = history_cap // 8 + 16  # trimming a history by a few lines at a time would double its commands
-        self._connection: Any = None
+        self._connection: Pipe | None = None
         self._trims: set[str] = set()
 
     def apply(self, batch: Batch) -> None:
@@ -171,23 +171,20 @@ class Applier:
     def close(self) -> None:
         """Drop the connection; the next `apply` opens another."""
         if self._connection is not None:
-            self._connection.disconnect()
-            self._client.connection_pool.release(self._connection)
+            self._connection.close()
             self._connection = None
 
     def _apply(self, batch: Batch, what: str) -> None:
         if self._connection is None:
-            self._connection = self._client.connection_pool.get_connection()
+            self._connection = Pipe(self._client)
         connection = self._connection
         key = keys.position(batch.topic, batch.partition)
         trims: list[Command] = [("LTRIM", history, str(-self._cap), "-1") for history in self._trims]
         self._trims.clear()
         opening: list[Command] = [*trims, ("WATCH", key, keys.USERS_DELETED_VERSION), ("HGET", key, "position"),
                                           ("GET", keys.USERS_DELETED_VERSION)]
-        connection.send_packed_command([_pack(command) for command in opening])
-        for _ in range(len(trims) + 1):
-            connection.read_response()
-        position, version = connection.read_response(), connection.read_response()
+        connection.send(b"".join([_pack(command) for command in opening]))
+        position, version = connection.receive(len(opening))[-2:]
         stands_at = int(position or 0)
         if stands_at != batch.first:
             raise Stale(stands_at, f"{what}: Redis stands at {stands_at}")
@@ -196,12 +193,12 @@ class Applier:
             batch = self._planner.plan(batch.topic, batch.partition, batch.first, batch.next, batch.events, deletions(self._client))
             if batch.deletions_version != int(version or 0):
                 raise Stale(stands_at, f"{what}: users are being deleted right now")
-        connection.send_packed_command([batch.payload])
-        for _ in range(batch.replies + 1):  # MULTI and the commands: OK, QUEUED, QUEUED, ...
-            connection.read_response()
-        replies = connection.read_response()
+        connection.send(batch.payload)
+        *queued, replies = connection.receive(batch.replies + 2)  # OK, QUEUED, QUEUED, ..., and what EXEC answers
         if replies is None:
             raise Stale(stands_at, f"{what}: another process moved the position")
+        if isinstance(replies, redis.ResponseError):  # EXECABORT: nothing was done, and an earlier reply says why
+            raise next((reply for reply in queued if isinstance(reply, redis.ResponseError)), replies)
         for index, reply in enumerate(replies):
             if isinstance(reply, redis.ResponseError):
                 raise self._named(batch, index, reply)

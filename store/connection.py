@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import hiredis
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
@@ -32,6 +34,45 @@ def connect_async(settings: Settings, timeout_s: float | None = None) -> redis.a
     timeout = timeout_s or settings.redis_timeout_s
     return redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=timeout, socket_connect_timeout=timeout,
                                         retry=redis.asyncio.retry.Retry(NoBackoff(), 0))
+
+
+class Pipe:
+    """One connection for thousands of packed commands at once.
+
+    The client connects, authenticates and selects the database; from then on replies are read here, because the client's own reading costs
+    some microseconds of Python a reply, and a transaction of 500 events has 2,000 of them.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool = client.connection_pool
+        self._connection: Any = self._pool.get_connection()
+        self._reader = hiredis.Reader(replyError=redis.ResponseError)
+
+    def send(self, payload: bytes) -> None:
+        """Send packed commands."""
+        self._connection.send_packed_command([payload])
+
+    def receive(self, count: int) -> list[Any]:
+        """The next `count` replies, in order; an error reply is a redis.ResponseError among them. Raises redis.ConnectionError."""
+        replies: list[Any] = []
+        reader = self._reader
+        while True:
+            while len(replies) < count:
+                reply = reader.gets()
+                if reply is False:
+                    break
+                replies.append(reply)
+            if len(replies) == count:
+                return replies
+            data = self._connection._sock.recv(1 << 16)
+            if not data:
+                raise redis.ConnectionError("the server closed the connection")
+            reader.feed(data)
+
+    def close(self) -> None:
+        """Disconnect: a connection whose replies were not all read must not be used again."""
+        self._connection.disconnect()
+        self._pool.release(self._connection)
 
 
 @contextmanager
