@@ -69,7 +69,7 @@ class ALSModel:
         """`item_factors` (n_items, f), `user_factors` (n_users, f): float32, C-contiguous. Raises ValueError."""
         _check_matrix("item_factors", item_factors, len(item_ids))
         if user_factors is not None:
-            _check_matrix("user_factors", user_factors, len(user_ids or ()))
+            _check_matrix("user_factors", user_factors, 0 if user_ids is None else len(user_ids))
             if user_factors.shape[1] != item_factors.shape[1]:
                 raise ValueError(f"user_factors have {user_factors.shape[1]} factors, item_factors {item_factors.shape[1]}")
         self.item_ids, self.item_factors = item_ids, item_factors
@@ -151,7 +151,8 @@ class ALSModel:
         if self.user_ids is not None and self.user_factors is not None:
             files.write_array(folder / "user_factors.npy", self.user_factors)
             self.user_ids.save(folder / "als_user_mapping.json")
-        facts = ALSFacts(self.regularization, self.alpha, self.factors, len(self.item_ids), len(self.user_ids or ()))
+        users = 0 if self.user_ids is None else len(self.user_ids)
+        facts = ALSFacts(self.regularization, self.alpha, self.factors, len(self.item_ids), users)
         files.write_json(folder / "als.json", facts)
 
     @classmethod
@@ -163,7 +164,7 @@ class ALSModel:
         facts = files.read_json(folder / "als.json", ALSFacts)
         item_ids = IdMap.load(folder / "als_item_mapping.json")
         item_factors = files.read_floats(folder / "item_factors.npy", 2)
-        user_ids = IdMap.load(folder / "als_user_mapping.json") if users and facts.users else None
+        user_ids = IdMap.load(folder / "als_user_mapping.json") if users and facts.users > 0 else None
         user_factors = files.read_floats(folder / "user_factors.npy", 2, mmap=True) if user_ids is not None else None
         try:
             model = cls(item_ids, item_factors, user_ids, user_factors, regularization=facts.regularization, alpha=facts.alpha)

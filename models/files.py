@@ -65,7 +65,7 @@ def read_csr(path: Path) -> sp.csr_matrix:
         matrix = sp.load_npz(path)
     except FileNotFoundError:
         raise ModelMissing(f"{path} is not there") from None
-    except Exception as error:  # zipfile, numpy and scipy each raise their own kinds on a damaged file
+    except Exception as error:  # noqa: BLE001 - zipfile, numpy and scipy each raise their own kinds on a damaged file
         raise ModelCorrupt(f"{path} is no scipy .npz matrix: {error}") from None
     return sp.csr_matrix(matrix, dtype=np.float32)
 

@@ -59,7 +59,8 @@ class Registry:
         """Raises ModelMissing, ModelCorrupt."""
         return bundle.read_manifest(self._folder(version))
 
-    def load(self, version: str | None = None, als_path: Path | None = None, two_tower_path: Path | None = None, strict: bool = False) -> Bundle:
+    def load(self, version: str | None = None, als_path: Path | None = None, two_tower_path: Path | None = None,
+             strict: bool = False) -> Bundle:
         """The bundle `version` (None: the live one), verified; the paths override its parts. See `models.bundle.load`.
 
         Raises ModelMissing, ModelCorrupt.
@@ -183,8 +184,9 @@ class Registry:
             file.write("\n".join(versions[:REMEMBERED]) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, self.path / POINTER)
+        fresh = Path(file.name)
+        fresh.chmod(0o644)  # a temporary file says 0600; the API may run as another user
+        fresh.replace(self.path / POINTER)
         _fsync(self.path)
 
 

@@ -1,0 +1,35 @@
+"""A small bounded cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from threading import Lock
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Bounded(Generic[T]):
+    """The `limit` values used last, by key. Keys come from callers we do not trust, so it never grows past its limit. Thread-safe."""
+
+    __slots__ = ("_limit", "_lock", "_values")
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._lock = limit, Lock()
+        self._values: dict[Hashable, T] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of `key`, made by `make()` when it is not held (twice at worst, when two threads ask at once)."""
+        with self._lock:
+            if key in self._values:
+                value = self._values[key] = self._values.pop(key)  # to the end: used last
+                return value
+        value = make()
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > self._limit:
+                del self._values[next(iter(self._values))]
+        return value

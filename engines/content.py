@@ -1,0 +1,191 @@
+"""Content: a profile from what the user touched and declared, compared with what every item says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from core.types import HistoryEvent, Item, Reason, Request, UserState
+from core.use_cases import UseCases
+from engines.als import SimilarScoring
+from engines.base import NO_OPINION, REASON_ITEMS, Engine, NotApplicable, Scores, Scoring, item_weights, names, weigher
+from engines.cache import Bounded
+from engines.catalogue import Catalogue
+from models.content import ContentModel
+
+INTERESTS_KIND, ITEMS_KIND = "matches_your_interests", "shares_with_your_items"
+
+RECENCY_HALF_LIFE_S = 30 * 24 * 3600
+"""Seconds, before the user's own latest event, after which an event says half as much about present taste. No clock is read."""
+INTERESTS_AS_EVENTS = 3.0
+"""Declared interests speak as loud as a history of so many items: they lead for a newcomer and fade as events arrive."""
+PROFILES_KEPT = 4096
+"""Vectors of declared interests that are kept (2 KB each at most for a list of twenty)."""
+
+
+class ContentEngine(Engine):
+    """Needs no other users: it serves new users by what they declare, and new items by what they say."""
+
+    name = "content_based"
+
+    def __init__(self, model: ContentModel, catalogue: Catalogue, use_cases: UseCases, trained: Sequence[Item] = (),
+                 previous: ContentEngine | None = None) -> None:
+        """`trained`: the items that `model` was fitted on, whose vectors it holds; `previous`: an engine of the same model,
+        whose vectors are taken over. Only items that neither knows as they are now are turned into vectors."""
+        self.model, self.catalogue, self.use_cases = model, catalogue, use_cases
+        if previous is not None and previous.model is not model:
+            previous = None
+        self._interests: Bounded[_Sparse] = Bounded(PROFILES_KEPT) if previous is None else previous._interests
+        self.vectors: sp.csr_matrix
+        if previous is not None and catalogue.extends(previous.catalogue):
+            new = _vectors(model, catalogue.items[previous.vectors.shape[0]:], {})
+            self.vectors = sp.vstack([previous.vectors, new], format="csr") if new.shape[0] else previous.vectors
+        else:
+            self.vectors = _vectors(model, catalogue.items, {item.item_id: item for item in trained})
+
+    def score(self, state: UserState, request: Request) -> ContentScoring:
+        """Raises NotApplicable when neither history nor interests hold a known term."""
+        history = self._history(state.history, weigher(self.use_cases, request))
+        profile = np.zeros(len(self.model.terms), dtype=np.float32)
+        indptr, indices, data = self.vectors.indptr, self.vectors.indices, self.vectors.data
+        for row, weight in history.items():
+            at = slice(indptr[row], indptr[row + 1])
+            profile[indices[at]] += np.float32(weight) * data[at]
+        length = float(np.linalg.norm(profile))
+        declared = self._declared(state)
+        if not length and not len(declared.columns):
+            raise NotApplicable(_nothing(state))
+        share = len(history) / (len(history) + INTERESTS_AS_EVENTS) if length and len(declared.columns) else float(length > 0)
+        if length:
+            profile *= share / length
+        interest = np.zeros_like(profile)
+        interest[declared.columns] = declared.values * np.float32(1 - share)
+        profile += interest
+        scores: Scores = self.vectors @ profile
+        scores[scores <= 0] = NO_OPINION
+        return ContentScoring(self, scores, profile, interest, history)
+
+    def similar(self, item_id: str) -> Scoring:
+        """Cosine of what two items say about themselves. Raises NotApplicable for an item that says nothing."""
+        row = self.catalogue.rows.get(item_id)
+        if row is None or self.vectors.indptr[row] == self.vectors.indptr[row + 1]:
+            raise NotApplicable(f"the catalogue says nothing about {item_id} that the content model knows")
+        vector = np.asarray(self.vectors[[row]].todense(), dtype=np.float32).ravel()
+        scores: Scores = self.vectors @ vector
+        scores[scores <= 0] = NO_OPINION
+        return SimilarScoring(scores, f"says much the same as {names(self.catalogue, [item_id])}", item_id)
+
+    def _history(self, history: Sequence[HistoryEvent], weights: UseCases) -> dict[int, float]:
+        """Row -> weight, decayed by age, of items that have a vector."""
+        if not history:
+            return {}
+        now = max(event.timestamp for event in history)
+        latest: dict[str, int] = {}
+        for event in history:
+            latest[event.item_id] = max(latest.get(event.item_id, event.timestamp), event.timestamp)
+        rows, indptr = self.catalogue.rows, self.vectors.indptr
+        return {row: weight * 0.5 ** ((now - latest[item_id]) / RECENCY_HALF_LIFE_S)
+                for item_id, weight in item_weights(history, weights).items()
+                if (row := rows.get(item_id, -1)) >= 0 and indptr[row] < indptr[row + 1]}
+
+    def _declared(self, state: UserState) -> _Sparse:
+        interests = tuple(state.profile.interests) if state.profile else ()
+        return self._interests.get(interests, lambda: _Sparse(self.model.profile_from_interests(interests))) if interests else _NONE
+
+
+class ContentScoring(Scoring):
+    """`profile` (n_terms,) f32 is the sum of the history's part and `interest`, the part that was declared."""
+
+    def __init__(self, engine: ContentEngine, scores: Scores, profile: Scores, interest: Scores, history: dict[int, float]) -> None:
+        self.scores, self._engine, self._profile, self._interest, self._history = scores, engine, profile, interest, history
+
+    def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
+        """The declared interests that each row matches, and the item of the history that it shares most with."""
+        if not rows:
+            return []
+        nearest = self._nearest(rows)
+        return [self._reasons(row, at, REASON_ITEMS) for row, at in zip(rows, nearest, strict=True)]
+
+    def contributions(self, row: int) -> list[Reason]:
+        """One reason a term; together they are the score."""
+        if self.scores[row] == NO_OPINION:
+            return []
+        columns, data = self._row(row)
+        parts = data * self._profile[columns]
+        terms = self._engine.model.terms
+        return [Reason(kind=INTERESTS_KIND if self._interest[columns[at]] > 0 else ITEMS_KIND, text=f"matches {terms[columns[at]]}",
+                       attributes=[terms[columns[at]]], contribution=float(parts[at]))
+                for at in np.argsort(-parts, kind="stable").tolist() if parts[at] > 0]
+
+    def _row(self, row: int) -> tuple[NDArray[np.int32], Scores]:
+        vectors = self._engine.vectors
+        at = slice(vectors.indptr[row], vectors.indptr[row + 1])
+        return vectors.indices[at], vectors.data[at]
+
+    def _nearest(self, rows: Sequence[int]) -> list[int | None]:
+        """The item of the history that says most for each row."""
+        if not self._history:
+            return [None] * len(rows)
+        touched = np.fromiter(self._history, dtype=np.int64)
+        weights = np.fromiter(self._history.values(), dtype=np.float32)
+        vectors = self._engine.vectors
+        likeness = (vectors[rows] @ vectors[touched].T).toarray() * weights
+        best = likeness.argmax(axis=1)
+        return [int(touched[at]) if likeness[index, at] > 0 else None for index, at in enumerate(best)]
+
+    def _reasons(self, row: int, nearest: int | None, limit: int) -> list[Reason]:
+        columns, data = self._row(row)
+        terms, ids = self._engine.model.terms, self._engine.catalogue.ids
+        found = []
+        declared = data * self._interest[columns]
+        words = [terms[columns[at]] for at in np.argsort(-declared, kind="stable")[:limit].tolist() if declared[at] > 0]
+        if words:
+            found.append(Reason(kind=INTERESTS_KIND, text=f"matches your interests: {', '.join(words)}", attributes=words,
+                                contribution=float(declared.sum())))
+        if nearest is not None:
+            shared = set(self._row(nearest)[0].tolist())
+            lived = data * (self._profile[columns] - self._interest[columns])
+            order = [at for at in np.argsort(-lived, kind="stable").tolist() if lived[at] > 0 and int(columns[at]) in shared][:limit]
+            words = [terms[columns[at]] for at in order]
+            found.append(Reason(kind=ITEMS_KIND, text=f"like {names(self._engine.catalogue, [ids[nearest]])}: {', '.join(words)}",
+                                items=[ids[nearest]], attributes=words, contribution=float(lived.sum())))
+        return found
+
+
+class _Sparse:
+    """The columns of a dense vector that are not 0, and their values."""
+
+    __slots__ = ("columns", "values")
+
+    def __init__(self, dense: Scores) -> None:
+        self.columns = np.flatnonzero(dense).astype(np.int32)
+        self.values = dense[self.columns]
+
+
+_NONE = _Sparse(np.zeros(0, dtype=np.float32))
+
+
+def _vectors(model: ContentModel, items: Sequence[Item | None], trained: dict[str, Item]) -> sp.csr_matrix:
+    """(n, n_terms) f32 CSR: the model's own vector where the item is as it was trained on, a new one elsewhere, zeros for None."""
+    held = model.item_ids
+    sources = np.full(len(items), -1, dtype=np.int64)
+    fresh: list[Item] = []
+    for row, item in enumerate(items):
+        if item is not None and trained.get(item.item_id) == item and item.item_id in held:
+            sources[row] = held.row(item.item_id)
+        elif item is not None:
+            sources[row] = len(held) + len(fresh)
+            fresh.append(item)
+    empty = sp.csr_matrix((1, len(model.terms)), dtype=np.float32)
+    stacked = sp.vstack([model.item_vectors, model.vectors(fresh), empty], format="csr", dtype=np.float32)
+    sources[sources < 0] = stacked.shape[0] - 1
+    return sp.csr_matrix(stacked[sources])
+
+
+def _nothing(state: UserState) -> str:
+    if not state.history and not (state.profile and state.profile.interests):
+        return "the user has no history and no declared interests"
+    return "the content model knows no term of the user's interests, nor of the items in the history"

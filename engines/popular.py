@@ -1,0 +1,89 @@
+"""What others choose now: by use case first, then over all, and then the rest of the catalogue, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.types import Reason, Request, UserState
+from engines.base import NO_OPINION, Engine, Scoring
+from engines.cache import Bounded
+from engines.catalogue import Catalogue, Mask
+from models.popular import Popularity
+
+ORDERS_KEPT = 64
+"""Use cases whose order is kept; more than anybody configures."""
+
+
+class PopularEngine(Engine):
+    """The last resort, which has an opinion on every item, so that an answer is never empty while an item is eligible."""
+
+    name = "popular"
+
+    def __init__(self, popularity: Popularity, catalogue: Catalogue) -> None:
+        self.popularity = popularity
+        self.catalogue = catalogue.with_bare(item_id for entries in popularity.values() for item_id, _ in entries)
+        self._scorings: Bounded[PopularScoring] = Bounded(ORDERS_KEPT)
+
+    def score(self, state: UserState, request: Request) -> PopularScoring:  # noqa: ARG002 - the same for every user
+        """Never raises NotApplicable. With a use case: its own popularity, ties by the sum over all use cases; else that sum."""
+        use_case = request.use_case
+        key = None if use_case is None else (use_case.name, use_case.role)
+        return self._scorings.get(key, lambda: self._scoring(key))
+
+    def _scoring(self, key: tuple[str, str] | None) -> PopularScoring:
+        overall: dict[str, float] = {}
+        for entries in self.popularity.values():
+            for item_id, score in entries:
+                overall[item_id] = overall.get(item_id, 0.0) + score
+        if key is None:
+            return PopularScoring(self.catalogue, overall, overall, "popular now")
+        return PopularScoring(self.catalogue, dict(self.popularity.get(key[0], ())), overall, f"popular with {key[1]}s")
+
+
+class PopularScoring(Scoring):
+    """An order of the whole catalogue, shared by all users. Its scores are float64: forward-decayed ones outgrow float32."""
+
+    def __init__(self, catalogue: Catalogue, first: dict[str, float], overall: dict[str, float], text: str) -> None:
+        """`first`: item -> score that ranks; `overall` ranks those that it leaves equal or out, at a score of 0."""
+        self._catalogue = catalogue
+        self._text = text
+        rows = catalogue.rows
+        ranked = sorted((item_id for item_id in overall.keys() | first.keys() if item_id in rows),
+                        key=lambda item_id: (-first.get(item_id, 0.0), -overall.get(item_id, 0.0), item_id))
+        self._head = np.array([rows[item_id] for item_id in ranked], dtype=np.int64)
+        self._first, self._overall = first, overall
+        by_row = np.full(len(catalogue.ids), NO_OPINION)
+        by_row[catalogue.alive] = 0.0
+        by_row[self._head] = [first.get(item_id, 0.0) for item_id in ranked]
+        self.scores = by_row
+
+    def top(self, eligible: Mask, limit: int) -> list[int]:
+        """The most popular, then the newest."""
+        best: list[int] = self._head[eligible[self._head]][:limit].tolist()
+        if len(best) < limit:
+            tail = eligible.copy()
+            tail[self._head] = False
+            newest = self._catalogue.newest
+            best += newest[tail[newest]][:limit - len(best)].tolist()
+        return best
+
+    def rank(self, row: int, eligible: Mask) -> int | None:
+        """Rank in the order of `top`."""
+        if self.scores[row] == NO_OPINION:
+            return None
+        allowed = eligible.copy()
+        allowed[row] = True
+        return 1 + self.top(allowed, len(allowed)).index(row)
+
+    def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
+        """With whom each row is popular, or that it is new."""
+        return [[self._reason(self._catalogue.ids[row])] for row in rows]
+
+    def _reason(self, item_id: str) -> Reason:
+        if self._first.get(item_id, 0.0) > 0:
+            return Reason(kind="popular", text=self._text, contribution=self._first[item_id])
+        if self._overall.get(item_id, 0.0) > 0:
+            return Reason(kind="popular", text="popular now", contribution=0.0)
+        return Reason(kind="new", text="new in the catalogue", contribution=0.0)

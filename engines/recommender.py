@@ -1,0 +1,177 @@
+"""The one path from a user's state to an answer, for the API, the offline evaluation and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import Any
+
+import msgspec
+import structlog
+
+from core.errors import ConfigurationError
+from core.settings import Settings
+from core.types import Fallback, Recommendation, Recommendations, Request, ScoredItem, UserState
+from engines import router
+from engines.als import ALSEngine
+from engines.base import Engine, NotApplicable, Scoring, eligible
+from engines.catalogue import Catalogue, Mask
+from engines.content import ContentEngine
+from engines.popular import PopularEngine
+from models.bundle import Bundle
+from models.popular import Popularity
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What engines are built from. `previous`: the engine of the same name that is being replaced."""
+
+    bundle: Bundle
+    catalogue: Catalogue
+    popularity: Popularity
+    settings: Settings
+    previous: Engine | None = None
+
+
+def _als(parts: Parts) -> Engine | None:
+    model = parts.bundle.als
+    return None if model is None else ALSEngine(model, parts.catalogue, parts.settings.use_cases)
+
+
+def _content(parts: Parts) -> Engine | None:
+    model, previous = parts.bundle.content, parts.previous if isinstance(parts.previous, ContentEngine) else None
+    return None if model is None else ContentEngine(model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous)
+
+
+def _popular(parts: Parts) -> Engine | None:
+    return PopularEngine(parts.popularity, parts.catalogue)
+
+
+BUILDERS: Mapping[str, tuple[str, Callable[[Parts], Engine | None]]] = {
+    "als": ("als", _als),
+    "content_based": ("content", _content),
+    "popular": ("popular", _popular),
+}
+"""Engine -> the bundle's part that it needs, and how it is built (None without that part). A new engine is one line here."""
+
+SIMILAR_CHAIN = ("als", "content_based")
+"""Engines that compare items, best-informed first."""
+
+
+class Recommender:
+    """Immutable: swap it as one reference, so that every answer comes from one bundle, one catalogue and one popularity."""
+
+    def __init__(self, bundle: Bundle, catalogue: Catalogue | None = None, popularity: Popularity | None = None,
+                 settings: Settings | None = None, previous: Recommender | None = None) -> None:
+        """`catalogue`, `popularity`: None takes the bundle's own. `previous`: what it replaces, to take over what still holds."""
+        self.bundle, self.settings = bundle, settings or Settings()
+        self.given_catalogue = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
+        self.popularity: Popularity = popularity if popularity is not None else bundle.popular.scores if bundle.popular else {}
+        popular_ids = (item_id for entries in self.popularity.values() for item_id, _ in entries)
+        bare = [*(bundle.als.item_ids.ids if bundle.als else ()), *popular_ids]
+        self.catalogue = self.given_catalogue.with_bare(bare)
+        self.engines: dict[str, Engine] = {}
+        for name, (_, build) in BUILDERS.items():
+            before = previous.engines.get(name) if previous else None
+            if engine := build(Parts(bundle, self.catalogue, self.popularity, self.settings, before)):
+                self.engines[name] = engine
+        self._log = structlog.get_logger("engines").bind()
+
+    def with_catalogue(self, catalogue: Catalogue) -> Recommender:
+        """The same over another catalogue, an `updated` one of `given_catalogue` at best: then only what changed is computed."""
+        return Recommender(self.bundle, catalogue, self.popularity, self.settings, self)
+
+    def with_popularity(self, popularity: Popularity) -> Recommender:
+        """The same with newer popularity."""
+        rows, deleted = self.catalogue.rows, self.catalogue.deleted
+        if any(item_id not in rows and item_id not in deleted for entries in popularity.values() for item_id, _ in entries):
+            return Recommender(self.bundle, self.given_catalogue, popularity, self.settings, self)
+        other = copy(self)
+        other.popularity = popularity
+        other.engines = {**self.engines, PopularEngine.name: PopularEngine(popularity, self.catalogue)}
+        return other
+
+    def with_bundle(self, bundle: Bundle) -> Recommender:
+        """The same catalogue and popularity served by another bundle."""
+        return Recommender(bundle, self.given_catalogue, self.popularity, self.settings)
+
+    def recommend(self, state: UserState, request: Request) -> Recommendations:
+        """An answer of `request.limit` items, fewer only when fewer are eligible.
+
+        The routed engine (or `request.engine`) answers; what it cannot fill goes down the chain, each step labelled in `fallbacks`.
+        Raises ConfigurationError for an engine that does not exist.
+        """
+        first = self._first(state, request)
+        chain = router.CHAIN[router.CHAIN.index(first):]
+        allowed = eligible(self.catalogue, state, request)
+        answer = self._descend(state, chain, lambda engine: engine.score(state, request), allowed, request.limit)
+        self._log.debug("recommended", user_id=state.user_id, interactions=state.events, routed=first, engine=answer.method_used,
+                        why="asked for" if request.engine else router.describe(self.settings),
+                        fallbacks=[f"{step.engine}: {step.cause}" for step in answer.fallbacks], items=len(answer.recommendations))
+        return answer
+
+    def similar(self, item_id: str, request: Request) -> Recommendations:
+        """Items like `item_id`: by ALS factors, the rest by content; each line's `method` says which. Its `user_id` is empty.
+
+        Empty, with causes, for an item that neither engine knows.
+        """
+        nobody = UserState(user_id="")
+        allowed = eligible(self.catalogue, nobody, request)
+        allowed[self.catalogue.rows_of([item_id])] = False
+        return self._descend(nobody, SIMILAR_CHAIN, lambda engine: engine.similar(item_id), allowed, request.limit)
+
+    def unavailable(self, name: str) -> str | None:
+        """Why engine `name` cannot be asked, or None."""
+        if not getattr(self.settings, f"enable_{name}", True):
+            return f"disabled by ENABLE_{name.upper()}=false"
+        if name in self.engines:
+            return None
+        part = BUILDERS[name][0] if name in BUILDERS else name
+        return self.bundle.missing.get(part, f"the bundle has no {name} engine")
+
+    def _first(self, state: UserState, request: Request) -> str:
+        if request.engine is None:
+            return router.route(state.events, self.settings)
+        if request.engine not in router.CHAIN:
+            raise ConfigurationError(f"there is no engine {request.engine!r}; ask for one of {', '.join(router.CHAIN)}")
+        return request.engine
+
+    def _descend(self, state: UserState, chain: Sequence[str], ask: Callable[[Engine], Scoring], allowed: Mask, limit: int) -> Recommendations:
+        """Ask the engines of `chain` in turn until the answer is full; `allowed` is used up on the way."""
+        wanted = min(limit, int(allowed.sum()))
+        chosen: list[ScoredItem] = []
+        fallbacks: list[Fallback] = []
+        for name in chain:
+            picked, cause = self._ask(name, ask, allowed, wanted - len(chosen))
+            chosen += picked
+            if cause is not None:
+                fallbacks.append(Fallback(engine=name, cause=cause))
+            if len(chosen) >= wanted:
+                break
+            allowed[self.catalogue.rows_of(item.item_id for item in picked)] = False
+        lines = [Recommendation(item_id=item.item_id, score=item.score, rank=rank, method=item.engine, reasons=item.reasons,
+                                metadata=metadata(self.catalogue, item.item_id)) for rank, item in enumerate(chosen, 1)]
+        return Recommendations(user_id=state.user_id, method_used=chosen[0].engine if chosen else chain[-1], fallbacks=fallbacks,
+                               interaction_count=state.events, model_version=self.bundle.version, as_of=state.events,
+                               recommendations=lines)
+
+    def _ask(self, name: str, ask: Callable[[Engine], Scoring], allowed: Mask, wanted: int) -> tuple[list[ScoredItem], str | None]:
+        """What engine `name` picks, and why that is not all that was wanted (None: it is)."""
+        if cause := self.unavailable(name):
+            return [], cause
+        engine = self.engines[name]
+        try:
+            picked = engine.pick(ask(engine), allowed, wanted)
+        except NotApplicable as nothing:
+            return [], str(nothing)
+        except Exception as error:  # noqa: BLE001 - a broken engine must not take the answer down: logged, labelled, and the chain goes on
+            self._log.exception("engine failed", engine=name, model_version=self.bundle.version)
+            return [], f"failed with {type(error).__name__}; the log has the traceback"
+        return picked, None if len(picked) >= wanted else f"knew only {len(picked)} of the {wanted} items wanted"
+
+
+def metadata(catalogue: Catalogue, item_id: str) -> dict[str, Any]:
+    """What the catalogue says about an item; empty for an item without an entry."""
+    item = catalogue.get(item_id)
+    if item is None:
+        return {}
+    return {"title": item.title, "item_type": item.item_type, "categories": item.categories, "attributes": item.attributes}
