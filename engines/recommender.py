@@ -17,6 +17,7 @@ from engines.als import ALSEngine
 from engines.base import Engine, NotApplicable, Scoring, eligible
 from engines.catalogue import Catalogue, Mask
 from engines.content import ContentEngine
+from engines.explain import Explanation, explain
 from engines.popular import PopularEngine
 from models.bundle import Bundle
 from models.popular import Popularity
@@ -119,6 +120,10 @@ class Recommender:
         allowed[self.catalogue.rows_of([item_id])] = False
         return self._descend(nobody, SIMILAR_CHAIN, lambda engine: engine.similar(item_id), allowed, request.limit)
 
+    def explain(self, state: UserState, item_id: str, request: Request) -> Explanation:
+        """Why the item is, or is not, in the answer to this request. Raises ConfigurationError as `recommend` does."""
+        return explain(self, state, item_id, request)
+
     def unavailable(self, name: str) -> str | None:
         """Why engine `name` cannot be asked, or None."""
         if not getattr(self.settings, f"enable_{name}", True):
@@ -135,7 +140,8 @@ class Recommender:
             raise ConfigurationError(f"there is no engine {request.engine!r}; ask for one of {', '.join(router.CHAIN)}")
         return request.engine
 
-    def _descend(self, state: UserState, chain: Sequence[str], ask: Callable[[Engine], Scoring], allowed: Mask, limit: int) -> Recommendations:
+    def _descend(self, state: UserState, chain: Sequence[str], ask: Callable[[Engine], Scoring], allowed: Mask,
+                 limit: int) -> Recommendations:
         """Ask the engines of `chain` in turn until the answer is full; `allowed` is used up on the way."""
         wanted = min(limit, int(allowed.sum()))
         chosen: list[ScoredItem] = []

@@ -186,7 +186,7 @@ class ALSModel:
         return (rows, weights) if used.all() else (rows[used], weights[used])
 
 
-def _check_matrix(name: str, matrix: Floats, rows: int) -> None:
+def _check_matrix(name: str, matrix: Any, rows: int) -> None:
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32 or not matrix.flags.c_contiguous:
         raise ValueError(f"{name} must be a C-contiguous float32 matrix")
     if matrix.shape[0] != rows or matrix.shape[1] < 1:
