@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
@@ -126,3 +127,33 @@ def load() -> Settings:
     except ValidationError as error:
         lines = [f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}: {problem['msg']}" for problem in error.errors()]
         raise ConfigurationError("; ".join(lines)) from None
+
+
+def rows(values: Settings | None = None) -> list[tuple[str, str, str]]:
+    """Name, value (None: the default; keys and passwords masked) and meaning of every setting, in the order of the class."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        value = field.default if values is None else getattr(values, name)
+        if isinstance(value, frozenset):
+            text = ",".join(str(key) for key in value)
+        else:
+            text = "" if value is None else _without_password(value) if isinstance(value, SecretStr) else str(value)
+        found.append((name.upper(), text, field.description or ""))
+    return found
+
+
+def _without_password(url: SecretStr) -> str:
+    return re.sub(r"//[^@/]*@", "//***@", url.get_secret_value())
+
+
+if __name__ == "__main__":
+    import sys
+
+    if sys.argv[1:] == ["--markdown"]:
+        print("| name | default | meaning |\n|---|---|---|")
+        print("\n".join(f"| `{name}` | {f'`{value}`' if value else ''} | {meaning} |" for name, value, meaning in rows()))
+    else:
+        try:
+            print("\n".join(f"{name}={value}\n    {meaning}" for name, value, meaning in rows(load())))
+        except ConfigurationError as error:
+            sys.exit(f"error: {error}")
