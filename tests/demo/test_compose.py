@@ -1,0 +1,90 @@
+"""docker-compose.yml and the Dockerfile say nothing that the code does not know. (The schema itself is checked by `make check`.)"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from core.settings import Settings
+from demo.processes import ROOT
+from tests.demo.commands import check_command
+
+OURS = {"topics", "ingest", "archive", "api", "trainer"}
+
+
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "docker-compose.yml")
+    return loaded
+
+
+def _services() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from compose()["services"].items()
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_every_command_of_ours_is_a_real_one(name: str) -> None:
+    check_command(list(compose()["services"][name]["command"]))
+
+
+def test_every_variable_given_to_our_processes_is_a_setting() -> None:
+    known = {name.upper() for name in Settings.model_fields}
+    given = {variable for name in OURS for variable in compose()["services"][name]["environment"]}
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    baked = set(re.findall(r"^(?:ENV|  )\s*([A-Z_]+)=", dockerfile, re.MULTILINE)) | set(re.findall(r" ([A-Z_]{4,})=/data", dockerfile))
+    python = {"PATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PIP_DISABLE_PIP_VERSION_CHECK", "PIP_NO_CACHE_DIR"}
+    assert given | (baked - python) <= known
+
+
+def test_every_variable_asked_of_the_operator_is_in_the_example() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    required = set(re.findall(r"\$\{([A-Z_]+)(?::\?|:-\})", text))
+    example = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert required == example
+
+
+def test_redis_never_evicts_and_writes_an_append_only_file() -> None:
+    command = " ".join(compose()["services"]["redis"]["command"])
+    assert "--maxmemory-policy noeviction" in command
+    assert "--appendonly yes" in command
+
+
+def test_only_loopback_is_published() -> None:
+    ports = [port for _, service in _services() for port in service.get("ports", [])]
+    assert ports
+    assert all(str(port).startswith("127.0.0.1:") for port in ports)
+
+
+def test_every_service_that_stays_up_has_a_health_check_and_no_root() -> None:
+    for name, service in _services():
+        if name not in {"topics", "trainer"}:
+            assert service["healthcheck"]["test"], name
+        if name in OURS | {"redis"}:
+            assert str(service["user"]).split(":")[0] not in {"", "0", "root"}, name
+            assert service["read_only"] is True, name
+
+
+def test_every_named_volume_is_used_and_declared() -> None:
+    declared = set(compose()["volumes"])
+    used = {volume.split(":")[0] for _, service in _services() for volume in service.get("volumes", [])}
+    assert used == declared
+
+
+def test_the_images_run_as_nobody_special_and_serving_has_no_trainer() -> None:
+    stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    serve = next(stage for stage in stages if " AS serve\n" in stage)
+    base = next(stage for stage in stages if " AS base\n" in stage)
+    assert "USER 10001:10001" in base
+    assert "training" not in serve
+    for stage in stages:
+        for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", stage, re.MULTILINE):
+            assert all((ROOT / path).exists() for path in copied.split()), copied
+
+
+def test_the_serving_lock_holds_neither_torch_nor_a_build_from_source() -> None:
+    names = {line.split("==")[0] for line in (ROOT / "requirements" / "serve.txt").read_text().splitlines() if "==" in line}
+    assert "implicit" in names
+    assert not names & {"torch", "faust-streaming", "pyarrow", "cython", "setuptools"}
