@@ -215,7 +215,7 @@ def _contiguous(files: list[Range]) -> list[Range]:
                                "remove the one that the next file does not continue")
         if after.first > before.next:
             raise ArchiveError(f"offsets {before.next} to {after.first - 1} are missing between {before.path} and {after.path}; "
-                               "restore the missing file, or remove the later ones and archive again while the log still holds these offsets")
+                               "restore the missing file, or remove the later ones and archive again while the log holds these offsets")
     return files
 
 

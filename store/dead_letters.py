@@ -70,7 +70,8 @@ def decode(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, 
     try:
         return DeadLetter(
             topic=texts["topic"], partition=int(texts["partition"]), offset=int(texts["offset"]), code=texts["code"],
-            reason=texts["reason"], broker_time=float(texts["broker_time"]), size=int(texts["size"]), truncated=texts["truncated"] == "true", key=key, value=value)
+            reason=texts["reason"], broker_time=float(texts["broker_time"]), size=int(texts["size"]),
+            truncated=texts["truncated"] == "true", key=key, value=value)
     except KeyError as error:
         raise BadEvent("bad_header", f"the record has no header {error}; it is not a dead letter of Eddyline") from None
     except ValueError as error:
