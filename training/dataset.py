@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,13 @@ class Dataset:
         summed.sort_indices()
         return summed
 
+    def touched(self, where: Bools) -> sp.csr_matrix:
+        """(n_users, n_items) float32 CSR of ones: every pair with an event in `where`, of whatever weight."""
+        ones = np.ones(int(where.sum()), np.float32)
+        pairs = sp.coo_matrix((ones, (self.user[where], self.item[where])), shape=(len(self.users), len(self.items))).tocsr()
+        pairs.data[:] = 1.0
+        return pairs
+
     def split(self, fraction: float) -> Split:
         """Cut at the time after which the last `fraction` of the timed events lie; events without a time stay in training.
 
@@ -88,16 +96,18 @@ class Dataset:
         cut = float(timed[min(int(len(timed) * (1.0 - fraction)), len(timed) - 1)])
         train = ~(self.timestamp >= cut)
         if not train.any() or train.all():
-            raise DatasetError(f"a split by time at {cut:.0f} leaves one side empty: {self.events} events from {timed[0]:.0f} to {timed[-1]:.0f}; collect more")
+            raise DatasetError(f"a split by time at {cut:.0f} leaves one side empty: the {self.events} events lie "
+                               f"between {timed[0]:.0f} and {timed[-1]:.0f}; collect more")
         return Split(cut, train)
 
     def state(self, user: int, where: Bools, cap: int) -> UserState:
         """What Redis would hold of the user in this row after the events in `where` alone: counts, and the latest `cap` of them."""
         rows = np.arange(self.indptr[user], self.indptr[user + 1])[where[self.indptr[user]:self.indptr[user + 1]]]
         types, counts = np.unique(self.event_type[rows], return_counts=True)
-        history = [HistoryEvent(0 if time != time else int(time), self.event_types[kind], self.items.ids[item], None if value != value else value)
-                   for time, kind, item, value in zip(self.timestamp[rows[-cap:]].tolist(), self.event_type[rows[-cap:]].tolist(),
-                                                      self.item[rows[-cap:]].tolist(), self.value[rows[-cap:]].tolist(), strict=True)]
+        kept = rows[-cap:]
+        latest = (column.tolist() for column in (np.nan_to_num(self.timestamp[kept]), self.event_type[kept], self.item[kept], self.value[kept]))
+        history = [HistoryEvent(int(time), self.event_types[kind], self.items.ids[item], None if math.isnan(value) else value)
+                   for time, kind, item, value in zip(*latest, strict=True)]
         return UserState(user_id=self.users.ids[user], events=len(rows), history=history,
                          counts={self.event_types[kind]: count for kind, count in zip(types.tolist(), counts.tolist(), strict=True)})
 
@@ -127,16 +137,16 @@ class Split:
     train: Bools
 
 
-def build(table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None = None, source: str = "", skipped: Skipped | None = None) -> Dataset:
+def build(table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None = None, source: str = "",
+          skipped: Skipped | None = None) -> Dataset:
     """A dataset of a table of training.events. Ids are sorted, so that equal events make equal datasets.
 
     Events of a type that is not configured any more are left out and counted. Raises DatasetError when no event is left.
     """
-    types = table["event_type"].unify_dictionaries().combine_chunks() if table.num_rows else None
-    known = None if types is None else np.array([name in use_cases.event_types for name in types.dictionary.to_pylist()], np.bool_)[types.indices.to_numpy()]
-    counted = {**(skipped or {}), "unknown_event_types": 0 if known is None else int((~known).sum())}
-    if known is not None and not known.all():
-        table = table.filter(pa.array(known))
+    known = pc.is_in(table["event_type"].cast(pa.string()), pa.array(list(use_cases.event_types), pa.string()))
+    counted = {**(skipped or {}), "unknown_event_types": table.num_rows - (pc.sum(known).as_py() or 0)}
+    if counted["unknown_event_types"]:
+        table = table.filter(known)
     if not table.num_rows:
         raise DatasetError(f"{source or 'the source'} holds no events to train on (left out: {counted}); ingest and archive some first")
     users, user = _encode(table["user_id"])
@@ -154,14 +164,18 @@ def build(table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None
         positions=positions or {}, source=source, skipped=counted)
 
 
-def save(dataset: Dataset, folder: Path) -> None:
-    """Write the files named at the top into `folder`, dataset.json last: a folder without it is half written."""
+def save(dataset: Dataset, folder: Path, *, sequences: bool = True) -> None:
+    """Write the files named at the top into `folder`, dataset.json last: a folder without it is half written.
+
+    `sequences` False: without sequences.npz, as a record of what was trained on; `load` needs it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.json").unlink(missing_ok=True)
     sp.save_npz(folder / "als_interactions.npz", dataset.matrix(), compressed=False)
     dataset.users.save(folder / "als_user_mapping.json")
     dataset.items.save(folder / "als_item_mapping.json")
-    np.savez(folder / "sequences.npz", indptr=dataset.indptr, **{name: getattr(dataset, name) for name in COLUMNS})
+    if sequences:
+        np.savez(folder / "sequences.npz", indptr=dataset.indptr, **{name: getattr(dataset, name) for name in COLUMNS})
     (folder / "dataset.json").write_text(json.dumps(dataset.summary(), indent=2) + "\n", "utf-8")
 
 
@@ -176,14 +190,16 @@ def load(folder: Path) -> Dataset:
                 positions={int(partition): offset for partition, offset in about["positions"].items()},
                 source=about["source"], skipped=about["skipped"], **{name: arrays[name] for name in arrays.files})
     except (OSError, KeyError, ValueError, TypeError, ModelError) as error:
-        raise DatasetError(f"{folder} is not a whole dataset ({error}); make it with `python -m training dataset --output {folder}`") from None
+        raise DatasetError(f"{folder} is not a whole dataset ({error}); make it with "
+                           f"`python -m training dataset --output {folder}`") from None
     if dataset.sha256() != about["sha256"]:
         raise DatasetError(f"{folder}: the files are not those that dataset.json describes; make the dataset again")
     return dataset
 
 
-def weights(by_type: Mapping[str, float], event_types: list[str], event_type: npt.NDArray[Any], value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """core.use_cases.UseCases.weight for many events at once: (n,) float64 of `event_type (n,)` places in `event_types` and `value (n,)`."""
+def weights(by_type: Mapping[str, float], event_types: list[str], event_type: npt.NDArray[Any],
+            value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """core.use_cases.UseCases.weight for many events at once, (n,) float64: `event_type (n,)` are places in `event_types`."""
     weight = np.minimum(np.array([by_type[name] for name in event_types])[event_type] * np.where(np.isnan(value), 1.0, value), MAX_WEIGHT)
     rounded: npt.NDArray[np.float64] = np.rint(weight / WEIGHT_STEP) * WEIGHT_STEP
     return rounded

@@ -63,7 +63,8 @@ def from_archive(archive: Archive, topic: str, positions: Mapping[int, int], ded
 
 def from_file(path: Path) -> tuple[pa.Table, Skipped]:
     """The events in a Parquet or CSV file with the columns user_id, item_id, event_type, timestamp (seconds since 1970, or null) and
-    optionally value and use_case; further columns are ignored. Rows are put in time order, rows without a time first, ties as they stand in the file.
+    optionally value and use_case; further columns are ignored. Rows are put in time order, rows without a time first, ties as they stand
+    in the file.
 
     Raises DatasetError naming the file and what is wrong with it.
     """
@@ -78,7 +79,8 @@ def from_file(path: Path) -> tuple[pa.Table, Skipped]:
     missing = [name for name in COLUMNS if name not in raw.column_names and name not in _OPTIONAL]
     if missing:
         raise DatasetError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)} (the last and value may be missing)")
-    columns = {name: raw[name] if name in raw.column_names else pa.chunked_array([pa.nulls(raw.num_rows, _OPTIONAL[name])]) for name in COLUMNS}
+    columns = {name: raw[name] if name in raw.column_names else pa.chunked_array([pa.nulls(raw.num_rows, _OPTIONAL[name])])
+               for name in COLUMNS}
     if pa.types.is_temporal(columns["timestamp"].type):
         columns["timestamp"] = pc.divide(columns["timestamp"].cast(pa.timestamp("ms")).cast(pa.int64()).cast(pa.float64()), 1000.0)
     try:

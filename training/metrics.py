@@ -41,7 +41,8 @@ def held_out_counts(held_out: sp.csr_matrix) -> npt.NDArray[np.int64]:
 
 def precision(found: Bools, k: int) -> Floats:
     """Share of the first k places that hit; an empty place is a miss (Manning, Raghavan, Schütze 2008, 8.4)."""
-    return found[:, :k].sum(axis=1) / float(k)
+    share: Floats = found[:, :k].sum(axis=1) / float(k)
+    return share
 
 
 def recall(found: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:

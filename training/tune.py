@@ -97,10 +97,11 @@ def search(dataset: Dataset, settings: Settings, *, minutes: float, trials: int 
     with progress("searching", total=60.0 * minutes) as show:
         def objective(trial: Any) -> float:
             chosen = Hyperparameters(
-                factors=trial.suggest_int("factors", *FACTORS, log=True), regularization=trial.suggest_float("regularization", *REGULARIZATION, log=True),
+                factors=trial.suggest_int("factors", *FACTORS, log=True),
+                regularization=trial.suggest_float("regularization", *REGULARIZATION, log=True),
                 alpha=trial.suggest_float("alpha", *ALPHA, log=True), iterations=MAX_SWEEPS)
 
-            def judge(sweep: int, hit: float, score: float) -> None:
+            def judge(sweep: int, score: float) -> None:
                 trial.report(score, sweep)
                 best = study.best_value if any(True for _ in _complete(study)) else None
                 show.at(time.monotonic() - began, f"trial {trial.number}, sweep {sweep}: {score:.4f}"
@@ -117,7 +118,7 @@ def search(dataset: Dataset, settings: Settings, *, minutes: float, trials: int 
 
     finished = _complete(study)
     if not finished:
-        raise DatasetError(f"no trial was finished in {minutes:g} minutes; give it more --minutes (the search goes on where it stands) or fewer events")
+        raise DatasetError(f"no trial was finished in {minutes:g} minutes; give it more --minutes, it goes on where it stands")
     ranked = sorted(finished, key=lambda trial: -trial.value)
     return {
         "als": msgspec.to_builtins(_of_trial(ranked[0])),
@@ -125,20 +126,21 @@ def search(dataset: Dataset, settings: Settings, *, minutes: float, trials: int 
             "objective": f"NDCG@{_CUTOFF}", "validation": "leave-last-out of the training events",
             "ranked_among": f"{negatives} sampled items (expected value)" if negatives else "the whole catalogue",
             "value": ranked[0].value, "hit_rate": ranked[0].user_attrs["hit_rate"],
-            "configured": next(({"als": msgspec.to_builtins(_of_trial(trial)), "value": trial.value} for trial in finished if trial.number == 0), None),
+            "configured": next((_row(trial) for trial in finished if trial.number == 0), None),
             "trials": len(study.get_trials(deepcopy=False)), "finished": len(finished),
-            "seconds": round(time.monotonic() - began, 1), "minutes": minutes, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "seconds": round(time.monotonic() - began, 1), "minutes": minutes, "cores": os.cpu_count(),
             "seed": seed, "users": len(split.users), "dataset": dataset.summary(),
             "ranges": {"factors": FACTORS, "regularization": REGULARIZATION, "alpha": ALPHA, "iterations": (REPORT_EVERY, MAX_SWEEPS)},
-            "best": [{"value": trial.value, **msgspec.to_builtins(_of_trial(trial))} for trial in ranked[:5]],
+            "best": [_row(trial) for trial in ranked[:5]],
         },
     }
 
 
 def evaluate(split: Validation, chosen: Hyperparameters, seed: int, negatives: int, threads: int, judge: Any) -> _Curve:
-    """Fit on the split, scoring every REPORT_EVERY sweeps; `judge(sweep, hit rate, NDCG)` may raise to stop."""
+    """Fit on the split, scoring every REPORT_EVERY sweeps; `judge(sweep, NDCG)` may raise to stop."""
     users, items = split.user_items.shape
-    user_rows, item_rows = _places(np.diff(split.user_items.indptr) > 0), _places(np.bincount(split.user_items.indices, minlength=items) > 0)
+    user_rows = _places(np.diff(split.user_items.indptr) > 0)
+    item_rows = _places(np.bincount(split.user_items.indices, minlength=items) > 0)
     curve = _Curve()
 
     def on_sweep(sweep: int, user_factors: Any, item_factors: Any) -> None:
@@ -146,7 +148,7 @@ def evaluate(split: Validation, chosen: Hyperparameters, seed: int, negatives: i
             return
         hit, score = validation.gain(*validation.ranks(split, user_factors, item_factors, user_rows, item_rows), negatives, _CUTOFF)
         curve.add(sweep, hit, score)
-        judge(sweep, hit, score)
+        judge(sweep, score)
         if curve.worse >= PATIENCE:
             raise _Enough
 
@@ -165,11 +167,11 @@ def report(found: dict[str, Any], console: Console) -> None:
     for column in (tuned["objective"], "factors", "regularization", "alpha", "iterations"):
         table.add_column(column, justify="right")
     for row in tuned["best"]:
-        table.add_row(f"{row['value']:.4f}", str(row["factors"]), f"{row['regularization']:.4g}", f"{row['alpha']:.4g}", str(row["iterations"]))
+        table.add_row(f"{row['value']:.4f}", *(f"{row[name]:.4g}" for name in ("factors", "regularization", "alpha", "iterations")))
     console.print(table)
     if (configured := tuned["configured"]) is not None:
-        console.print(f"The configured hyperparameters reach {configured['value']:.4f}: tuning is worth {tuned['value'] / max(configured['value'], 1e-12) - 1:+.1%} "
-                      f"on this validation split (each user's last item among {tuned['ranked_among']}).")
+        console.print(f"The configured hyperparameters reach {configured['value']:.4f} on this validation split "
+                      f"(each user's last item among {tuned['ranked_among']}).")
 
 
 def write(found: dict[str, Any], path: Path) -> None:
@@ -189,6 +191,10 @@ def _complete(study: Any) -> list[Any]:
     import optuna
 
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
+
+
+def _row(trial: Any) -> dict[str, Any]:
+    return {"value": trial.value, **msgspec.to_builtins(_of_trial(trial))}
 
 
 def _of_trial(trial: Any) -> Hyperparameters:

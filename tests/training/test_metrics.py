@@ -102,7 +102,7 @@ def test_the_interval_is_the_same_for_the_same_seed_and_leaves_out_what_is_not_a
 
 def test_nobody_has_no_interval() -> None:
     low, high = metrics.bootstrap(np.empty((0, 2)), seed=1)
-    assert np.isnan(low).all() and np.isnan(high).all()
+    assert np.isnan([low, high]).all()
 
 
 def test_a_rank_among_sampled_negatives_is_expected_exactly() -> None:

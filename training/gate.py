@@ -1,0 +1,68 @@
+"""Whether a new bundle may go live: both bundles answer the same users about the same held-out events.
+
+The comparison is fair because neither has seen those events. The candidate is the model fitted before the cut. Of the live bundle the
+model in evaluation/als answers, fitted before an earlier cut; its published part was refreshed with events that may lie after this cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from core.errors import ModelError
+from core.settings import Settings
+from core.types import Item
+from models.als import ALSModel
+from models.bundle import Bundle
+from models.registry import Registry
+from training import evaluate, metrics
+from training.dataset import Dataset
+from training.evaluate import NAMES, ROUTED, Evaluation
+from training.popularity import popular
+
+ACCEPTED, REFUSED = "accepted", "refused"
+JUDGED_ALS = "evaluation/als"
+"""Where a bundle keeps the ALS model that its metrics describe."""
+METRIC = "ndcg@10"
+
+
+def decide(registry: Registry, candidate: Evaluation | None, unjudged: str, items: Sequence[Item], dataset: Dataset,
+           settings: Settings) -> dict[str, Any]:
+    """`{"decision": accepted or refused, "cause": ..., ...}`: what goes into the manifest.
+
+    Refused when the routed NDCG@10 is lower than the live bundle's by more than GATE_MARGIN of it, and the 95% interval of the users'
+    differences lies below 0 (with a few users a margin alone would refuse by chance). Refused, too, when there is a live bundle but
+    nothing to judge by. `unjudged`: why there is no evaluation.
+    """
+    try:
+        live = registry.current()
+        bundle = registry.load(live, strict=True) if live is not None else None
+    except ModelError as error:
+        return {"decision": ACCEPTED, "cause": f"the live bundle cannot be read: {error}"}
+    if bundle is None:
+        return {"decision": ACCEPTED, "cause": "there is no live bundle yet"}
+    if candidate is None:
+        return {"decision": REFUSED, "live": live, "cause": f"the new bundle cannot be judged: {unjudged}"}
+    at_cut = popular(dataset, settings, candidate.split.train)
+    unseen, note = _unseen(registry, bundle)
+    theirs = evaluate.evaluate(unseen, items, at_cut.scores, dataset, candidate.split, candidate.judged, settings, (ROUTED,))
+    ours, live_mean = candidate.mean(ROUTED, METRIC), theirs.mean(ROUTED, METRIC)
+    column = NAMES.index(METRIC)
+    low, high = metrics.bootstrap((candidate.values[ROUTED] - theirs.values[ROUTED])[:, [column]], candidate.judged.seed)
+    worse = ours < live_mean * (1.0 - settings.gate_margin)
+    refused = worse and bool(high[0] < 0.0)
+    comparison = (f"{METRIC} {ours:.4f} against {live_mean:.4f} of {live} on {len(candidate.judged.users)} users "
+                  f"(difference {low[0]:+.4f} to {high[0]:+.4f})")
+    cause = f"{comparison}: worse by more than {settings.gate_margin:.0%}" if refused else \
+        f"{comparison}: lower, but within what chance does" if worse else comparison
+    return {"decision": REFUSED if refused else ACCEPTED, "cause": cause, "live": live, METRIC: ours, f"live_{METRIC}": live_mean,
+            "difference": [float(low[0]), float(high[0])], "margin": settings.gate_margin, "note": note}
+
+
+def _unseen(registry: Registry, bundle: Bundle) -> tuple[Bundle, str]:
+    """The live bundle with the ALS model that has not seen the events after its own cut."""
+    folder = registry.path / str(bundle.version) / JUDGED_ALS
+    if not folder.is_dir():
+        return bundle, "the live bundle keeps no model from before its cut; it may have seen the held-out events, which favours it"
+    return replace(bundle, parts={**bundle.parts, "als": ALSModel.load(folder)}), ""

@@ -1,0 +1,223 @@
+"""One retrain, from the archive to a live bundle:
+
+    1. snapshot   how far the archive reaches is W; the catalogue and the deletions as they stand
+    2. dataset    id maps, weighted matrix, sequences, split by time, from the events below W
+    3. fit        ALS on the events before the cut; content on the catalogue
+    4. evaluate   by engine and by segment, through the recommender that serves, on the events after the cut
+    5. gate       the live bundle on the same users: a new one that is worse by more than GATE_MARGIN, and not by chance, is refused
+    6. publish    two more sweeps of ALS over every event; the bundle is written, sealed and renamed; then the pointer
+    7. prune      bundles beyond KEEP_BUNDLES go, never the live one
+
+One runs at a time, across machines, by a lease in Redis. Killed anywhere, it leaves the old bundle or the new one live, never half of
+one; its lease ends by itself and the next retrain starts anew. Which model do the metrics describe? The one of step 3, which has not
+seen what it is judged by. It is kept in the bundle (evaluation/als) so that the next gate compares two models of the same kind: neither
+has seen the events it is judged by. What goes live is the same model with REFRESH_SWEEPS more sweeps, now over every event
+(docs/adr/one-fit-and-a-refresh.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import redis
+import structlog
+import typer
+from rich.console import Console
+
+from core.errors import ConfigurationError, DatasetError, EddylineError, GateRefused
+from core.settings import Settings
+from core.types import Item
+from models import files
+from models.als import ALSModel
+from models.bundle import CATALOGUE, Bundle
+from models.content import ContentModel
+from models.registry import Registry
+from store import apply, catalogue, connection, retrains
+from store.archive import Archive
+from store.lease import Lease
+from training import als, dataset, evaluate, events, gate, items
+from training.als import Hyperparameters
+from training.dataset import Dataset
+from training.evaluate import Evaluation
+from training.popularity import popular
+from training.progress import progress
+
+STEPS = ("snapshot", "dataset", "fit", "evaluate", "gate", "publish", "prune")
+LIBRARIES = ("implicit", "numpy", "scipy", "scikit-learn", "pyarrow")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may choose. `events`, `items`: files instead of the archive and of Redis; `lease` False: works without Redis."""
+
+    events: Path | None = None
+    items: Path | None = None
+    hyperparameters: Path | None = None
+    users: int = 500
+    threads: int = 0
+    force: bool = False
+    lease: bool = True
+
+
+class _Run:
+    """Where a retrain stands: a line a step for people, the same in Redis for everybody else, seconds for the manifest."""
+
+    def __init__(self, client: redis.Redis | None, holder: str) -> None:
+        self._client, self._holder = client, holder
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.seconds: dict[str, float] = {}
+        self._step, self._since = "", time.monotonic()
+
+    def step(self, name: str, text: str = "") -> None:
+        self._stop_clock()
+        self._step, self._since = name, time.monotonic()
+        typer.echo(f"{STEPS.index(name) + 1}/{len(STEPS)} {name} {text}".rstrip(), err=True)
+        self.tell("running")
+
+    def tell(self, status: str, **more: str) -> None:
+        self._stop_clock()
+        if self._client is not None:
+            retrains.record(self._client, {"status": status, "step": self._step, "started": self._started, "holder": self._holder,
+                                           "at": datetime.now(UTC).isoformat(timespec="seconds"), **more})
+
+    def _stop_clock(self) -> None:
+        if self._step:
+            self.seconds[self._step] = round(time.monotonic() - self._since, 3)
+
+
+def retrain(settings: Settings, options: Options, console: Console) -> str:
+    """Run the seven steps; returns the version that is live now.
+
+    Raises GateRefused, DatasetError, LeaseTaken, StoreUnavailable, ArchiveError: whatever is raised, the live bundle is as it was.
+    """
+    chosen = als.hyperparameters(settings, options.hyperparameters)
+    if not options.lease and options.events is None:
+        raise ConfigurationError("--no-lease works without Redis, which alone knows the users who were deleted from the archive; "
+                                 "add --events FILE, or drop it")
+    with ExitStack() as stack:
+        client = stack.enter_context(connection.connect(settings)) if options.lease else None
+        lease = stack.enter_context(Lease(client, retrains.LEASE, settings.training_lease_s)) if client is not None else None
+        run = _Run(client, lease.holder if lease is not None else "")
+        try:
+            live = _steps(settings, options, chosen, client, lease, run, console)
+        except EddylineError as error:
+            run.tell("refused" if isinstance(error, GateRefused) else "failed", error=str(error))
+            raise
+        run.tell("published", version=live)
+        return live
+
+
+def _steps(settings: Settings, options: Options, chosen: Hyperparameters, client: redis.Redis | None, lease: Lease | None, run: _Run,
+           console: Console) -> str:
+    registry, seed = Registry(settings.models_path), settings.training_seed
+
+    run.step("snapshot")
+    archive = Archive(settings.archive_url)
+    positions = archive.positions(settings.interactions_topic) if options.events is None else {}
+    entries = items.read(options.items) if options.items is not None else catalogue.changes(client).items if client is not None else []
+    deleted = apply.deletions(client).times if client is not None else {}
+
+    run.step("dataset", f"up to {_positions(positions)}" if options.events is None else f"from {options.events}")
+    if options.events is None:
+        table, skipped = events.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, deleted)
+    else:
+        table, skipped = events.from_file(options.events)
+    source = str(options.events or f"{settings.archive_url}/{settings.interactions_topic}")
+    data = dataset.build(table, settings.use_cases, positions, source, skipped)
+    del table
+    split, unjudged = _split(data, settings)
+
+    run.step("fit", f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {chosen}")
+    fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads)
+    content = ContentModel.fit(entries)
+
+    run.step("evaluate")
+    evaluation: Evaluation | None = None
+    if split is not None:
+        try:
+            judged = evaluate.judge(data, split, content, settings, options.users, seed)
+        except DatasetError as error:
+            unjudged = str(error)
+        else:
+            at_cut = popular(data, settings, split.train)
+            candidate = Bundle.of(catalogue=entries, als=fitted, content=content, popular=at_cut)
+            evaluation = evaluate.evaluate(candidate, entries, at_cut.scores, data, split, judged, settings)
+            evaluate.report(evaluation, console)
+    if evaluation is None:
+        log.warning("the model was not evaluated", cause=unjudged)
+
+    run.step("gate")
+    verdict = gate.decide(registry, evaluation, unjudged, entries, data, settings)
+    log.info("gate", **verdict)
+    if verdict["decision"] == gate.REFUSED and not options.force:
+        raise GateRefused(f"{verdict['cause']}; the live bundle stays. Look at the evaluation above; --force publishes all the same")
+    verdict["forced"] = options.force and verdict["decision"] == gate.REFUSED
+
+    run.step("publish")
+    refresh = msgspec.structs.replace(chosen, iterations=als.REFRESH_SWEEPS)
+    fresh = fitted if split is None else fit(data.matrix(), data, refresh, seed, options.threads, start=fitted)
+    manifest = {
+        "positions": {settings.interactions_topic: {str(partition): offset for partition, offset in positions.items()}},
+        "seeds": {"training": seed},
+        "settings": {"als": msgspec.to_builtins(chosen), "refresh_sweeps": als.REFRESH_SWEEPS if split is not None else 0,
+                     "hyperparameters_from": str(options.hyperparameters or "settings"), "holdout_fraction": settings.holdout_fraction,
+                     "popularity_half_life_days": settings.popularity_half_life_days, "history_cap": settings.history_cap,
+                     "dedup_window": settings.dedup_window, "event_weights": dict(settings.use_cases.event_types)},
+        "metrics": {"dataset": data.summary(), "headline": evaluate.headline(evaluation) if evaluation is not None else {},
+                    "describes": f"nothing: {unjudged}" if evaluation is None else f"the model in {gate.JUDGED_ALS}, fitted before the cut",
+                    "cut": split.cut if split is not None else None, "seconds": run.seconds},
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "gate": verdict,
+    }
+    if lease is not None:
+        lease.check()
+    judged_als = fitted if split is not None else None
+    live = registry.publish(lambda folder: _write(folder, settings, data, entries, fresh, content, judged_als, evaluation), manifest)
+    if client is not None:
+        retrains.announce(client, live)
+
+    run.step("prune", f"{live} is live")
+    registry.prune(settings.keep_bundles)
+    return live
+
+
+def _split(data: Dataset, settings: Settings) -> tuple[dataset.Split | None, str]:
+    try:
+        return data.split(settings.holdout_fraction), ""
+    except DatasetError as error:
+        return None, str(error)
+
+
+def fit(matrix: Any, data: Dataset, chosen: Hyperparameters, seed: int, threads: int, start: ALSModel | None = None) -> ALSModel:
+    """`als.fit` with a bar."""
+    with progress("refreshing ALS" if start is not None else "fitting ALS", chosen.iterations) as show:
+        return als.fit(matrix, data.users, data.items, chosen, seed, start=start, threads=threads,
+                       on_sweep=lambda sweep, _users, _items: show.at(sweep, f"sweep {sweep}"))
+
+
+def _write(folder: Path, settings: Settings, data: Dataset, entries: Sequence[Item], fresh: ALSModel, content: ContentModel,
+           judged: ALSModel | None, evaluation: Evaluation | None) -> None:
+    files.write_json(folder / CATALOGUE, list(entries))
+    fresh.save(folder / "als")
+    content.save(folder / "content")
+    popular(data, settings).save(folder / "popular")
+    dataset.save(data, folder / "dataset", sequences=False)
+    if judged is not None:
+        without_users = ALSModel(judged.item_ids, judged.item_factors, regularization=judged.regularization, alpha=judged.alpha)
+        without_users.save(folder / gate.JUDGED_ALS)
+    if evaluation is not None:
+        evaluate.save(evaluation, folder / "evaluation", {"describes": gate.JUDGED_ALS, "dataset": data.sha256()})
+
+
+def _positions(positions: dict[int, int]) -> str:
+    return ", ".join(f"{partition}:{offset}" for partition, offset in positions.items()) or "nothing archived"
