@@ -141,7 +141,7 @@ class Server:
         raise NotImplementedError
 
     def _check_port(self, port: int) -> None:
-        if not _port_is_free(port):
+        if not port_is_free(port):
             raise ProcessFailed(f"{self.name}: port {port} on {HOST} is in use; stop what holds it or choose another port")
 
 
@@ -286,7 +286,7 @@ def redis_binary() -> Path:
 def free_port(besides: int | None = None) -> int:
     """A port on loopback that nothing listens on now."""
     for port in random.sample(PORTS, 200):
-        if port != besides and _port_is_free(port):
+        if port != besides and port_is_free(port):
             return port
     raise ProcessFailed(f"no free port on {HOST} within {PORTS.start}-{PORTS.stop - 1}")
 
@@ -306,7 +306,8 @@ def _wheel_binary(package: str, path: Path, copy_to: Path | None) -> Path:
     return binary
 
 
-def _port_is_free(port: int) -> bool:
+def port_is_free(port: int) -> bool:
+    """True when nothing listens on `port` of loopback."""
     with socket.socket() as probe:
         # As the servers do: connections of a former server in TIME_WAIT do not hold the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,76 @@
+"""The three reads that a demo ends with: asked over HTTP, shown as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from demo.processes import ProcessFailed
+
+SHOWN = 5
+"""Items of an answer that are shown."""
+
+
+class Reader:
+    """A client of the API, as an application engineer would write it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=10.0)
+
+    def ready(self) -> bool:
+        """True once the API says so."""
+        try:
+            return self._http.get("/health/ready").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def user(self, user_id: str) -> dict[str, Any]:
+        """What the system knows about a user. Raises ProcessFailed."""
+        return self._get(f"/api/users/{user_id}")
+
+    def recommendations(self, path: str) -> dict[str, Any]:
+        """The answer at `path`. Raises ProcessFailed."""
+        return self._get(path)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _get(self, path: str) -> dict[str, Any]:
+        try:
+            answer = self._http.get(path)
+        except httpx.TransportError as error:
+            raise ProcessFailed(f"GET {self.url}{path}: {error or type(error).__name__}") from None
+        if answer.status_code != httpx.codes.OK:
+            raise ProcessFailed(f"GET {self.url}{path} answered {answer.status_code}: {answer.text[:200]}")
+        body: dict[str, Any] = answer.json()
+        return body
+
+
+def show(console: Console, kind: str, url: str, answer: dict[str, Any]) -> None:
+    """One answer as a table under its own curl line."""
+    count = answer["interaction_count"]
+    console.print(
+        f"\n[bold]{kind}[/] user {escape(answer['user_id'])}, {count} interaction{'' if count == 1 else 's'}: "
+        f"[bold green]method_used {answer['method_used']}[/]"
+    )
+    for fallback in answer["fallbacks"]:
+        console.print(f"  [dim]fell back from {fallback['engine']}: {escape(fallback['cause'])}[/]", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("item")
+    table.add_column("title")
+    table.add_column("score", justify="right")
+    table.add_column("why")
+    for line in answer["recommendations"][:SHOWN]:
+        why = "; ".join(reason["text"] for reason in line["reasons"][:2])
+        title = str(line["metadata"].get("title") or "")
+        table.add_row(str(line["rank"]), escape(line["item_id"]), escape(title), f"{line['score']:.3f}", escape(why))
+    console.print(table, highlight=False)
+    console.print(f"  curl '{url}'", highlight=False, soft_wrap=True, style="dim")

@@ -1,0 +1,151 @@
+"""What a demo consists of: a folder, settings, two servers and the processes of the other rooms, started and ended as one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from pydantic import SecretStr
+
+from core.settings import Settings
+from demo.processes import Child, ProcessFailed, end_leftovers, module, settings_environment
+from demo.servers import HOST, RedisServer, Server, broker, broker_kinds, free_port, port_is_free
+
+READY_S = 60.0
+"""Seconds until a process of ours must answer; imports alone take several on a busy two-core machine."""
+
+
+class Stack:
+    """Everything that runs, in the order of its start; ended in the opposite order, whatever happens.
+
+    `given` are the settings of the environment and `.env`; a broker or a Redis named there is used, the rest is embedded.
+    """
+
+    def __init__(self, directory: Path, given: Settings) -> None:
+        self.directory, self._given = directory, given
+        self.settings = given
+        self.servers: list[Server] = []
+        self.children: list[Child] = []
+        self._lock: IO[str] | None = None
+
+    @property
+    def external(self) -> list[str]:
+        """What was named in the environment and is used as it is: REDIS_URL, KAFKA_BOOTSTRAP_SERVERS."""
+        return [name.upper() for name in ("kafka_bootstrap_servers", "redis_url") if name in self._given.model_fields_set]
+
+    def __enter__(self) -> Self:
+        """Take the folder and clear what an earlier run left there. Raises ProcessFailed when another demo holds it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.directory / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise ProcessFailed(f"another demo is running in {self.directory}; end that one first") from None
+        end_leftovers(self.directory)
+        for entry in self.directory.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for child in reversed(self.children):
+            child.stop()
+        for server in reversed(self.servers):
+            server.stop()
+        if self._lock is not None:
+            self._lock.close()
+
+    def start_servers(self) -> str:
+        """Start what the environment does not name, and settle the settings. Returns what runs where, in words."""
+        changes = self._own_settings()
+        told = []
+        if "KAFKA_BOOTSTRAP_SERVERS" not in self.external:
+            log = broker(self.directory / "broker")
+            self.servers.append(log)
+            changes["kafka_bootstrap_servers"] = log.start().address
+            told.append(f"{'Apache Kafka' if broker_kinds()[0] == 'apache' else 'Tansu (a Kafka-protocol broker)'} on {log.address}")
+        else:
+            told.append(f"the Kafka at {self._given.kafka_bootstrap_servers}")
+        if "REDIS_URL" not in self.external:
+            redis = RedisServer(self.directory / "redis")
+            self.servers.append(redis)
+            changes["redis_url"] = SecretStr(redis.start().url)
+            told.append(f"Redis on {redis.address}")
+        else:
+            told.append("the Redis of REDIS_URL")
+        self.settings = self._given.model_copy(update=changes)
+        self._write_environment(changes)
+        return ", ".join(told)
+
+    def start(self, name: str, *arguments: str, label: str) -> Child:
+        """Start `python -m <name> <arguments>` to run on. Its log is `<label>.log` in the folder `logs`."""
+        child = self._module(name, *arguments, label=label)
+        self.children.append(child)
+        return child.start()
+
+    def run(self, name: str, *arguments: str, label: str, timeout: float = 600.0) -> None:
+        """Run `python -m <name> <arguments>` to its end, watching the others. Raises ProcessFailed unless it exits with 0."""
+        child = self._module(name, *arguments, label=label)
+        self.children.append(child)
+        child.start()
+        self.until(lambda: not child.alive, f"{label} to end", timeout, besides=child)
+        self.children.remove(child)
+        if child.exit_code:
+            raise ProcessFailed(child.describe("failed"))
+        child.wait(0)
+
+    def until(self, condition: Callable[[], bool], what: str, timeout: float = READY_S, besides: Child | None = None) -> None:
+        """Wait for `condition`. Raises ProcessFailed when a process dies meanwhile, or after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            self.check(besides)
+            if time.monotonic() > deadline:
+                raise ProcessFailed(f"waited {timeout:g} s for {what}; the logs are in {self.directory / 'logs'}")
+            time.sleep(0.05)
+
+    def check(self, besides: Child | None = None) -> None:
+        """Raises ProcessFailed when anything that should run has died."""
+        for child in [*(server.child for server in self.servers), *self.children]:
+            if child is not besides:
+                child.check()
+
+    def _module(self, name: str, *arguments: str, label: str) -> Child:
+        return module(name, *arguments, directory=self.directory / "logs", environment=settings_environment(self.settings), label=label)
+
+    def _own_settings(self) -> dict[str, Any]:
+        given = self._given
+        # An embedded broker is new each time, so a Redis that is not must never take its log for the last run's.
+        unique = f"eddyline-demo-{int(time.time())}-" if self.external == ["REDIS_URL"] else "eddyline-demo-"
+        prefix = unique if self.external else ""
+        if "api_port" in given.model_fields_set and given.api_port and not port_is_free(given.api_port):
+            raise ProcessFailed(f"API_PORT={given.api_port} is in use on {HOST}; stop what holds it or choose another port")
+        port = given.api_port if given.api_port and port_is_free(given.api_port) else free_port()
+        return {
+            "interactions_topic": prefix + given.interactions_topic,
+            "items_topic": prefix + given.items_topic,
+            "users_topic": prefix + given.users_topic,
+            "archive_url": str(self.directory / "archive"),
+            "models_path": self.directory / "models",
+            "archive_file_s": min(given.archive_file_s, 5.0),
+            "metrics_port": free_port(besides=port),
+            "api_host": HOST,
+            "api_port": port,
+            "api_keys": given.api_keys or frozenset({SecretStr(secrets.token_urlsafe(12))}),
+        }
+
+    def _write_environment(self, changes: dict[str, Any]) -> None:
+        """`.demo/env`: what to put before a command of ours so that it speaks to this demo. Holds a key: for the owner only."""
+        environment = settings_environment(self.settings)
+        lines = [f"{name.upper()}={environment[name.upper()]}\n" for name in changes if name not in {"metrics_port", "archive_file_s"}]
+        with os.fdopen(os.open(self.directory / "env", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.writelines(lines)

@@ -1,0 +1,75 @@
+"""What the documents promise is there: commands, links, settings."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core import settings
+from demo.processes import ROOT
+from tests.demo.commands import check_command
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Every `python -m ...` of a page, in a block or in a line, as words; nothing after a pipe, a redirection or a comment."""
+    text = re.sub(r"\\\n\s*", " ", page.read_text())
+    for found in re.findall(r"python3? -m ((?:api|streams|training|engines|demo|benchmarks)\b[^`\n|>;&#]*)", text):
+        yield ["python", "-m", *shlex.split(found.strip().rstrip(".,:)"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_command_in_the_docs_exists(page: Path) -> None:
+    for words in commands(page):
+        if "..." not in words:
+            check_command(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_make_target_in_the_docs_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    code = re.findall(r"```sh\n.*?```|`[^`\n]+`", page.read_text(), re.DOTALL)  # in code only: prose makes things too
+    for target in re.findall(r"(?:^|\s)make ([a-z][a-z-]*)", " ".join(code).replace("`", " ")):
+        assert target in targets, f"make {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_can_be_found_from_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index, page.name
+
+
+def test_the_settings_page_is_what_the_settings_say() -> None:
+    table = [f"| `{name}` | {f'`{value}`' if value else ''} | {meaning} |" for name, value, meaning in settings.rows()]
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("| `")] == table
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_setting_named_in_the_docs_exists(page: Path) -> None:
+    known = {name.upper() for name in settings.Settings.model_fields}
+    others = {"KAFKA_HOME", "KAFKA_HEAP", "DEMO", "TESTS", "REDIS_PASSWORD", "PATH", "HOME", "PYTHON"}
+    for name in re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", page.read_text()):
+        assert name in known | others, name
+
+
+def test_the_first_screen_of_the_readme_has_the_two_commands() -> None:
+    screen = (ROOT / "README.md").read_text().splitlines()[:25]
+    assert any(line.startswith("make demo") for line in screen)
+    assert any(line.startswith("make test") for line in screen)
