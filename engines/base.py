@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.types import HistoryEvent, Reason, Request, ScoredItem, UserState
 from core.use_cases import UseCases
-from engines.catalogue import Catalogue, Mask, Rows
+from engines.catalogue import Catalogue, Mask
 from engines.filters import conditions
 
 Scores = NDArray[np.float32]
@@ -95,7 +95,8 @@ def eligible(catalogue: Catalogue, state: UserState, request: Request) -> Mask:
 
 def top_rows(scores: NDArray[np.floating], allowed: Mask, limit: int) -> list[int]:
     """Rows of the `limit` highest finite scores among `allowed`, best first; equal scores by row, so that answers are repeatable."""
-    masked = np.where(allowed, scores, NO_OPINION)
+    masked = scores.copy()
+    np.copyto(masked, NO_OPINION, where=~allowed)
     limit = min(limit, len(masked))
     if limit <= 0:
         return []
@@ -108,12 +109,17 @@ def top_rows(scores: NDArray[np.floating], allowed: Mask, limit: int) -> list[in
 
 def item_weights(history: Sequence[HistoryEvent], weigher: UseCases) -> dict[str, float]:
     """Item -> sum of its events' weights, for weights above 0. An event of a type that is no longer configured counts nothing."""
-    types: Mapping[str, float] = weigher.event_types
-    base = {name: weigher.weight(name, None) for name in {event.event_type for event in history} if name in types}
+    configured = weigher.event_types
+    plain: dict[str, float] = {}  # weight of an event without a value: the same for all of its type
     weights: dict[str, float] = {}
     for event in history:
-        weight = base.get(event.event_type, 0.0) if event.value is None else (
-            weigher.weight(event.event_type, event.value) if event.event_type in types else 0.0)
+        kind = event.event_type
+        if event.value is None and kind in plain:
+            weight = plain[kind]
+        else:
+            weight = weigher.weight(kind, event.value) if kind in configured else 0.0
+            if event.value is None:
+                plain[kind] = weight
         if weight > 0:
             weights[event.item_id] = weights.get(event.item_id, 0.0) + weight
     return weights
@@ -126,13 +132,7 @@ def weigher(use_cases: UseCases, request: Request) -> UseCases:
     return UseCases(request.use_case.weights, use_cases.by_name, use_cases.by_path)
 
 
-def names(catalogue: Catalogue, ids: Sequence[str]) -> str:
-    """Items for people: their titles, or their ids."""
-    items = [catalogue.get(item_id) for item_id in ids]
-    return ", ".join(item.title if item is not None and item.title else item_id for item, item_id in zip(items, ids, strict=True))
-
-
-def align(catalogue: Catalogue, ids: Sequence[str]) -> Rows:
-    """Catalogue row of each id, int32, -1 where it was deleted."""
-    rows = catalogue.rows
-    return np.array([rows.get(item_id, -1) for item_id in ids], dtype=np.int32)
+def name(catalogue: Catalogue, item_id: str) -> str:
+    """An item for people: its title, or its id."""
+    item = catalogue.get(item_id)
+    return item.title if item is not None and item.title else item_id

@@ -107,7 +107,7 @@ class Recommender:
         answer = self._descend(state, chain, lambda engine: engine.score(state, request), allowed, request.limit)
         self._log.debug("recommended", user_id=state.user_id, interactions=state.events, routed=first, engine=answer.method_used,
                         why="asked for" if request.engine else router.describe(self.settings),
-                        fallbacks=[f"{step.engine}: {step.cause}" for step in answer.fallbacks], items=len(answer.recommendations))
+                        fallbacks=answer.fallbacks, items=len(answer.recommendations))
         return answer
 
     def similar(self, item_id: str, request: Request) -> Recommendations:

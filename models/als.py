@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.linalg.lapack import spotrf, spotrs
+from scipy.linalg.lapack import sgetrf, sgetrs, spotrf, spotrs
 
 from core.errors import ModelCorrupt, ModelError
 from models import files
@@ -25,6 +25,9 @@ from models.id_map import IdMap
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int32]
+
+MOST_CONDITION = 1e5
+"""Condition number of G up to which its float32 inverse keeps the error of a fold-in below that of the direct solution."""
 
 
 class ALSFacts(msgspec.Struct, frozen=True):
@@ -38,27 +41,49 @@ class ALSFacts(msgspec.Struct, frozen=True):
 
 
 class Fold:
-    """One user's fold-in: `vector` (f,) f32, and the Cholesky factor of A that also splits scores."""
+    """One user's fold-in: `vector` (f,) f32, and the factorized equation that also splits scores.
 
-    __slots__ = ("_cholesky", "_confidence", "_history", "vector")
+    A short history is solved in its own n dimensions. With G = Y'Y + regularization * I, H (n, f) the factors of the touched items,
+    D = diag(c - 1) and K = H G^-1 H', the push-through identity gives  A^-1 H' = G^-1 H' (I + D K)^-1.  It takes about half the time of
+    the f x f Cholesky at f = 128, n = 50, and loses its lead at about n = f / 2. docs/adr/als-read.md has the numbers.
+    """
 
-    def __init__(self, gram: Floats, history: Floats, confidence: Floats) -> None:
-        """`gram` = Y'Y + regularization * I (f, f); `history` (n, f): factors of the touched items; `confidence` (n,) f32."""
-        a = gram + (history.T * (confidence - 1)) @ history
-        self._cholesky, failed = spotrf(a, lower=1, clean=0, overwrite_a=1)
-        if failed:
-            raise ModelError("the fold-in equation of ALS is singular; train with a regularization above 0")
-        self._history, self._confidence = history, confidence
-        self.vector: Floats = spotrs(self._cholesky, confidence @ history, lower=1)[0]
+    __slots__ = ("_confidence", "_factors", "_history", "_pivots", "vector")
+
+    def __init__(self, gram: Floats, inverse: Floats | None, history: Floats, confidence: Floats) -> None:
+        """`gram` G and `inverse` G^-1 (f, f), None where float32 cannot hold it; `history` H (n, f); `confidence` c (n,): all f32."""
+        self._confidence = confidence
+        self._history: Floats = history
+        self._pivots: Any = None
+        self.vector: Floats
+        if inverse is not None and 2 * len(history) <= history.shape[1]:
+            self._history = history @ inverse
+            system = (self._history @ history.T) * (confidence - 1)  # K D
+            system.flat[:: len(history) + 1] += 1
+            self._factors, self._pivots, failed = sgetrf(system)
+            _check_solved(failed)
+            self.vector = sgetrs(self._factors, self._pivots, confidence, trans=1)[0] @ self._history
+        else:
+            self._factors, failed = spotrf(gram + (history.T * (confidence - 1)) @ history, lower=1, clean=0, overwrite_a=1)
+            _check_solved(failed)
+            self.vector = spotrs(self._factors, confidence @ history, lower=1)[0]
 
     def explain(self, targets: Floats) -> Floats:
         """Contribution of each item of the history to the score of each target.
 
         `targets` (n_targets, f) f32: item factors. Returns (n_targets, n_history) f32; a row's sum is that target's score.
         """
-        solved, _ = spotrs(self._cholesky, targets.T, lower=1)
-        contributions: Floats = (solved.T @ self._history.T) * self._confidence
+        if self._pivots is None:
+            solved = self._history @ spotrs(self._factors, targets.T, lower=1)[0]
+        else:
+            solved = sgetrs(self._factors, self._pivots, self._history @ targets.T)[0]
+        contributions: Floats = solved.T * self._confidence
         return contributions
+
+
+def _check_solved(failed: int) -> None:
+    if failed:
+        raise ModelError("the fold-in equation of ALS is singular; train with a regularization above 0")
 
 
 class ALSModel:
@@ -78,6 +103,7 @@ class ALSModel:
         self.factors: int = item_factors.shape[1]
         self._yty: Floats = np.ascontiguousarray(item_factors.T @ item_factors)
         self._gram: Floats = self._yty + np.float32(regularization) * np.eye(self.factors, dtype=np.float32)
+        self._inverse = _inverse(self._gram)
         norms = np.sqrt(np.einsum("ij,ij->i", item_factors, item_factors))
         self._inverse_norms: Floats = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
 
@@ -91,11 +117,11 @@ class ALSModel:
     def fold(self, rows: Rows, weights: Floats) -> Fold:
         """The same as `fold_in`, kept open for `Fold.explain`.
 
-        One LAPACK Cholesky serves vector and reasons, at 0.4-0.6 of the time of the compiled solver for one user
-        (docs/adr/als-read.md); `fold_in_many` uses that solver. Raises ValueError.
+        One factorization by LAPACK serves vector and reasons, in a fraction of the compiled solver's time for one user
+        (docs/adr/als-read.md); `fold_in_many` uses that solver. Raises ValueError, ModelError.
         """
         rows, weights = self._checked_history(rows, weights)
-        return Fold(self._gram, self.item_factors[rows], np.float32(self.alpha) * weights)
+        return Fold(self._gram, self._inverse, self.item_factors[rows], np.float32(self.alpha) * weights)
 
     def fold_in_many(self, user_items: sp.csr_matrix, num_threads: int = 1) -> Floats:
         """Vectors (n_users, f) f32 of many users at once, by `implicit`'s compiled solver.
@@ -184,6 +210,13 @@ class ALSModel:
             raise ValueError("weights must be finite and not negative")
         used = weights > 0
         return (rows, weights) if used.all() else (rows[used], weights[used])
+
+
+def _inverse(gram: Floats) -> Floats | None:
+    sizes, vectors = np.linalg.eigh(gram.astype(np.float64))
+    if sizes[0] <= 0 or sizes[-1] > MOST_CONDITION * sizes[0]:
+        return None
+    return np.ascontiguousarray((vectors / sizes) @ vectors.T, dtype=np.float32)
 
 
 def _check_matrix(name: str, matrix: Any, rows: int) -> None:
