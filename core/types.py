@@ -112,12 +112,16 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller wants: `limit` items that pass `filters`. `engine` asks for one engine first instead of the routed one."""
+    """What a caller wants: `limit` items that pass `filters`. `engine` asks for one engine first instead of the routed one.
+
+    `reasons` False leaves the reasons out: they cost about as much as the ranking itself.
+    """
 
     limit: int = 10
     use_case: UseCase | None = None
     filters: Filters = Filters()
     engine: str | None = None
+    reasons: bool = True
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

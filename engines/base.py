@@ -72,14 +72,15 @@ class Engine(ABC):
             scoring = self.score(state, request)
         except NotApplicable:
             return []
-        return self.pick(scoring, eligible(self.catalogue, state, request), request.limit)
+        return self.pick(scoring, eligible(self.catalogue, state, request), request.limit, request.reasons)
 
-    def pick(self, scoring: Scoring, allowed: Mask, limit: int) -> list[ScoredItem]:
-        """The best `limit` of the `allowed` rows, with reasons."""
+    def pick(self, scoring: Scoring, allowed: Mask, limit: int, with_reasons: bool = True) -> list[ScoredItem]:
+        """The best `limit` of the `allowed` rows."""
         rows = scoring.top(allowed, limit)
         ids, scores = self.catalogue.ids, scoring.scores
+        why = scoring.reasons(rows) if with_reasons else [[] for _ in rows]
         return [ScoredItem(item_id=ids[row], score=float(scores[row]), engine=self.name, reasons=reasons)
-                for row, reasons in zip(rows, scoring.reasons(rows), strict=True)]
+                for row, reasons in zip(rows, why, strict=True)]
 
 
 def eligible(catalogue: Catalogue, state: UserState, request: Request) -> Mask:

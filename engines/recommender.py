@@ -104,7 +104,7 @@ class Recommender:
         first = self._first(state, request)
         chain = router.CHAIN[router.CHAIN.index(first):]
         allowed = eligible(self.catalogue, state, request)
-        answer = self._descend(state, chain, lambda engine: engine.score(state, request), allowed, request.limit)
+        answer = self._descend(state, chain, lambda engine: engine.score(state, request), allowed, request)
         self._log.debug("recommended", user_id=state.user_id, interactions=state.events, routed=first, engine=answer.method_used,
                         why="asked for" if request.engine else router.describe(self.settings),
                         fallbacks=answer.fallbacks, items=len(answer.recommendations))
@@ -118,7 +118,7 @@ class Recommender:
         nobody = UserState(user_id="")
         allowed = eligible(self.catalogue, nobody, request)
         allowed[self.catalogue.rows_of([item_id])] = False
-        return self._descend(nobody, SIMILAR_CHAIN, lambda engine: engine.similar(item_id), allowed, request.limit)
+        return self._descend(nobody, SIMILAR_CHAIN, lambda engine: engine.similar(item_id), allowed, request)
 
     def explain(self, state: UserState, item_id: str, request: Request) -> Explanation:
         """Why the item is, or is not, in the answer to this request. Raises ConfigurationError as `recommend` does."""
@@ -141,13 +141,13 @@ class Recommender:
         return request.engine
 
     def _descend(self, state: UserState, chain: Sequence[str], ask: Callable[[Engine], Scoring], allowed: Mask,
-                 limit: int) -> Recommendations:
+                 request: Request) -> Recommendations:
         """Ask the engines of `chain` in turn until the answer is full; `allowed` is used up on the way."""
-        wanted = min(limit, int(allowed.sum()))
+        wanted = min(request.limit, int(allowed.sum()))
         chosen: list[ScoredItem] = []
         fallbacks: list[Fallback] = []
         for name in chain:
-            picked, cause = self._ask(name, ask, allowed, wanted - len(chosen))
+            picked, cause = self._ask(name, ask, allowed, wanted - len(chosen), request.reasons)
             chosen += picked
             if cause is not None:
                 fallbacks.append(Fallback(engine=name, cause=cause))
@@ -160,13 +160,14 @@ class Recommender:
                                interaction_count=state.events, model_version=self.bundle.version, as_of=state.events,
                                recommendations=lines)
 
-    def _ask(self, name: str, ask: Callable[[Engine], Scoring], allowed: Mask, wanted: int) -> tuple[list[ScoredItem], str | None]:
+    def _ask(self, name: str, ask: Callable[[Engine], Scoring], allowed: Mask, wanted: int,
+             reasons: bool) -> tuple[list[ScoredItem], str | None]:
         """What engine `name` picks, and why that is not all that was wanted (None: it is)."""
         if cause := self.unavailable(name):
             return [], cause
         engine = self.engines[name]
         try:
-            picked = engine.pick(ask(engine), allowed, wanted)
+            picked = engine.pick(ask(engine), allowed, wanted, reasons)
         except NotApplicable as nothing:
             return [], str(nothing)
         except Exception as error:  # noqa: BLE001 - a broken engine must not take the answer down: logged, labelled, and the chain goes on
