@@ -109,8 +109,10 @@ def topic_id(settings: Settings, topic: str) -> str | None:
 def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailable:
     """A LogUnavailable that says what was being done and where."""
     reason = error.args[0].str() if isinstance(error, KafkaException) and hasattr(error.args[0], "str") else str(error)
-    return LogUnavailable(f"Kafka at {settings.kafka_bootstrap_servers} failed while {what}: {reason}; is the broker up, and is "
-                          "KAFKA_BOOTSTRAP_SERVERS right?")
+    return LogUnavailable(
+        f"Kafka at {settings.kafka_bootstrap_servers} failed while {what}: {reason}; is the broker up, and is "
+        "KAFKA_BOOTSTRAP_SERVERS right?"
+    )
 
 
 class Producer:
@@ -126,16 +128,19 @@ class Producer:
     def __init__(self, settings: Settings, *, delivery_timeout_s: float = 120.0) -> None:
         """`delivery_timeout_s`: seconds until an event that the broker does not take counts as failed."""
         self._settings = settings
-        self._producer = KafkaProducer(client_config(settings) | {
-            "enable.idempotence": True,
-            "acks": "all",
-            "linger.ms": 2,
-            "compression.type": "lz4",
-            "partitioner": "murmur2_random",  # the partitioner of Kafka's own clients: all backends agree where a user is
-            "message.max.bytes": MAX_MESSAGE_BYTES,
-            "message.timeout.ms": int(delivery_timeout_s * 1000),
-            "queue.buffering.max.messages": 200_000,
-        })
+        self._producer = KafkaProducer(
+            client_config(settings)
+            | {
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 2,
+                "compression.type": "lz4",
+                "partitioner": "murmur2_random",  # the partitioner of Kafka's own clients: all backends agree where a user is
+                "message.max.bytes": MAX_MESSAGE_BYTES,
+                "message.timeout.ms": int(delivery_timeout_s * 1000),
+                "queue.buffering.max.messages": 200_000,
+            }
+        )
         self._lock = threading.Lock()
         self._failed = 0
         self._first_failure = ""
@@ -154,8 +159,15 @@ class Producer:
         """Queue what a user declares; None deletes the user and everything known about them."""
         self.raw(self._settings.users_topic, user_id.encode(), None if user is None else encode_json(user), on_delivery)
 
-    def raw(self, topic: str, key: bytes | None, value: bytes | None, on_delivery: Delivered | None = None,
-            headers: Headers | None = None, partition: int = -1) -> None:
+    def raw(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        on_delivery: Delivered | None = None,
+        headers: Headers | None = None,
+        partition: int = -1,
+    ) -> None:
         """Queue any message. Raises LogUnavailable when the message can never be delivered (too large, no such topic)."""
         deliver = self._watch(on_delivery)
         while True:
@@ -192,6 +204,13 @@ class Producer:
         """Publish one event and wait for its token `topic:partition:offset`. Raises LogUnavailable."""
         return await asyncio.wrap_future(self.publish(self._settings.interactions_topic, event.user_id.encode(), encode_json(event)))
 
+    def check(self, timeout_s: float) -> None:
+        """Ask the brokers who they are. Raises LogUnavailable when none answers within `timeout_s`."""
+        try:
+            self._producer.list_topics(self._settings.interactions_topic, timeout=timeout_s)
+        except KafkaException as error:
+            raise unreachable(self._settings, "asking for its metadata", error) from error
+
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until every queued message is delivered. Raises LogUnavailable if one failed or the time is over."""
         left = self._producer.flush(self._settings.kafka_timeout_s * 12 if timeout_s is None else timeout_s)
@@ -199,8 +218,10 @@ class Producer:
             failed, first = self._failed, self._first_failure
             self._failed, self._first_failure = 0, ""
         if failed or left:
-            raise LogUnavailable(f"{failed + left} messages were not delivered to {self._settings.kafka_bootstrap_servers}"
-                                 f" ({first or 'no answer in time'}); send them again: their event_id keeps them from counting twice")
+            raise LogUnavailable(
+                f"{failed + left} messages were not delivered to {self._settings.kafka_bootstrap_servers}"
+                f" ({first or 'no answer in time'}); send them again: their event_id keeps them from counting twice"
+            )
 
     def close(self) -> None:
         """Wait for deliveries and stop. Raises LogUnavailable as `flush`."""
@@ -229,6 +250,7 @@ class Producer:
                     self._first_failure = self._first_failure or error.str()
             if on_delivery is not None:
                 on_delivery(error, message)
+
         return delivered
 
     def _start_polling(self) -> None:

@@ -1,0 +1,29 @@
+"""`python -m api`: serve over HTTP at API_HOST:API_PORT."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a read's products are small, and threads would only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import typer
+
+from core import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def serve() -> None:
+    """Serve recommendations, events and health over HTTP until SIGTERM or Ctrl-C. Everything is set by environment variables."""
+    from api import server
+    from core import logs, settings
+
+    chosen = settings.load()
+    logs.configure(chosen.log_level)
+    server.serve(chosen)
+
+
+if __name__ == "__main__":
+    cli.run(app)

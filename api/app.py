@@ -1,0 +1,75 @@
+"""The only place that wires the API together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
+from api.guard import Guard
+from api.reads import Reads
+from api.service import Service
+from api.status import Status
+from api.users import Users
+from api.writes import Writes
+from core.errors import BadEvent
+from core.settings import Settings
+from engines.router import describe
+
+_log = structlog.get_logger(__name__)
+_DESCRIPTION = """Recommendations that follow a user's last event by milliseconds.
+
+Reads are open unless the server sets `API_READ_KEYS`; writes and deletes need one of its `API_KEYS`, sent as `X-API-Key` or as
+`Authorization: Bearer`. Every error has one shape: `{"error": "<word>", "detail": "<sentence>"}`. An id may hold any printable
+character; in a path it is percent-encoded (`/` as `%2F`).
+"""
+_TAGS = [
+    {"name": "recommendations", "description": "Reads. No user is unknown, and a part that is down is `degraded: true`, not a failure."},
+    {"name": "events", "description": "Publish interactions without a Kafka client."},
+    {"name": "catalogue", "description": "What can be recommended."},
+    {"name": "users", "description": "What users declare, and what is held about them."},
+    {"name": "operations", "description": "Health and metrics; never behind a key."},
+]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI app. Connects nothing before its lifespan begins. Raises ConfigurationError."""
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        live = service.live
+        _log.info(
+            "routing: " + describe(settings),
+            models=sorted(live.bundle.parts),
+            model_version=live.bundle.version,
+            missing=dict(live.bundle.missing),
+            catalogue_items=len(live.given_catalogue),
+            writes="keyed" if settings.api_keys else "off",
+            reads="keyed" if settings.api_read_keys else "open",
+            degraded=service.health.causes,
+        )
+        yield
+        await service.stop()
+
+    handlers: dict[Any, Any] = {ApiError: on_api_error, BadEvent: on_bad_event, HTTPException: on_http_exception}
+    app = FastAPI(
+        title="Eddyline",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        exception_handlers=handlers,
+    )
+    for routes in (Reads(service), Users(service), Writes(service), Status(service)):
+        routes.register(app)
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
+    app.state.service = service
+    return app

@@ -1,0 +1,70 @@
+"""Every error answer has one shape: `{"error": <stable word>, "detail": <sentence for people>}`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.codec import encode_json
+from core.errors import BadEvent
+
+_log = structlog.get_logger(__name__)
+
+
+class ApiError(Exception):
+    """An answer other than success: HTTP status, a word for programs, a sentence for people."""
+
+    def __init__(self, status: int, error: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.error = error
+        self.detail = detail
+        self.headers = headers
+
+    def response(self) -> Response:
+        """This error as an HTTP response."""
+        return json_response({"error": self.error, "detail": self.detail}, self.status, self.headers)
+
+
+def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """`content` (msgspec structs allowed) as a JSON response."""
+    return Response(encode_json(content), status, headers, "application/json")
+
+
+def invalid(detail: str, error: str = "invalid_parameter") -> ApiError:
+    """422: understood, but not acceptable as it is."""
+    return ApiError(422, error, detail)
+
+
+def internal() -> ApiError:
+    """500: a defect of ours; its traceback is in the log, not in the answer."""
+    return ApiError(500, "internal", "the server failed; its log has the cause")
+
+
+async def on_api_error(_request: Request, error: Exception) -> Response:
+    """Handler of ApiError."""
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def on_bad_event(_request: Request, error: Exception) -> Response:
+    """Handler of BadEvent: a body that breaks the event or catalogue contract."""
+    assert isinstance(error, BadEvent)
+    status = {"not_json": 400, "empty": 400, "too_large": 413}.get(error.code, 422)
+    return ApiError(status, error.code, str(error)).response()
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Handler of what the framework itself raises: no such path, wrong method."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    detail = (
+        f"{request.method} {request.url.path}: {status.phrase.lower()}; /docs lists what there is"
+        if status in (404, 405)
+        else str(error.detail)
+    )
+    return ApiError(status.value, status.name.lower(), detail, dict(error.headers or {})).response()

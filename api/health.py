@@ -1,0 +1,68 @@
+"""What works and what does not, as the process itself has seen it; the one place that says "degraded"."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import structlog
+
+from api.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+QUIET_S = 10.0
+"""Seconds between two log lines about one failing part, however often it fails or flaps."""
+
+
+class Health:
+    """Failing parts with their cause. Written from any thread; read by every request, without a lock."""
+
+    def __init__(self, metrics: Metrics, parts: tuple[str, ...]) -> None:
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._causes: dict[str, str] = {}
+        self._working: set[str] = set()
+        self._logged: dict[str, float] = {}
+        self._unlogged: dict[str, int] = {}
+        for part in parts:
+            metrics.up.labels(part).set(0)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether answers have to do without something."""
+        return bool(self._causes)
+
+    @property
+    def causes(self) -> dict[str, str]:
+        """Part -> cause, of what fails now."""
+        return dict(self._causes)
+
+    def failing(self, part: str) -> str | None:
+        """Why `part` fails; None while it works or nothing is known yet."""
+        return self._causes.get(part)
+
+    def failed(self, part: str, cause: str) -> None:
+        """Note that `part` fails. Logs the cause, at most every QUIET_S for each part."""
+        now = time.monotonic()
+        with self._lock:
+            self._causes = {**self._causes, part: cause}  # replaced, never changed: readers take no lock
+            self._working.discard(part)
+            quiet = now - self._logged.get(part, -QUIET_S) < QUIET_S
+            repeated = self._unlogged[part] = self._unlogged.get(part, 0) + 1
+            if not quiet:
+                self._logged[part], self._unlogged[part] = now, 0
+        self._metrics.up.labels(part).set(0)
+        if not quiet:
+            _log.warning("degraded", part=part, cause=cause, failures=repeated)
+
+    def works(self, part: str) -> None:
+        """Note that `part` works (again)."""
+        if part in self._working:
+            return
+        with self._lock:
+            recovered = self._causes.get(part)
+            self._causes = {name: cause for name, cause in self._causes.items() if name != part}
+            self._working.add(part)
+        self._metrics.up.labels(part).set(1)
+        if recovered is not None:
+            _log.info("recovered", part=part, cause=recovered)

@@ -1,0 +1,151 @@
+"""The live view: one immutable Recommender that every answer is made from, replaced as one reference by a thread in the background."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import structlog
+from redis import Redis
+
+from api.health import Health
+from api.metrics import Metrics
+from core.errors import ModelError, StoreError
+from core.settings import Settings
+from core.types import Request, UserState
+from engines.catalogue import Catalogue
+from engines.recommender import Recommender
+from models.bundle import Bundle
+from models.popular import Popularity
+from models.registry import Registry
+from store import catalogue, popularity
+from store.connection import connect
+from store.keys import POPULAR_UNLABELLED
+
+_log = structlog.get_logger(__name__)
+REDIS_TIMEOUT_S = 1.0
+"""Seconds that the refresher waits for one answer of Redis; nobody waits for the refresher but a starting process."""
+RETRY_MODEL_S = 10.0
+"""Seconds until a version that could not be loaded is tried again: reading and hashing a bundle costs as much as loading it."""
+NOTHING_EVER = "0-0"
+"""Cursor of a catalogue into which nothing was ever written."""
+
+
+class LiveView:
+    """Holds the live Recommender in `current`; `refresh` brings it up to date, `start` does so every REFRESH_S in a thread of its own.
+
+    A request takes `current` once and answers from that object alone, so no answer mixes two bundles, catalogues or popularities.
+    """
+
+    def __init__(self, settings: Settings, health: Health, metrics: Metrics) -> None:
+        self._settings, self._health, self._metrics = settings, health, metrics
+        self._registry = Registry(settings.models_path)
+        self._client: Redis = connect(settings, REDIS_TIMEOUT_S)
+        self._cursor = ""
+        self._catalogue_from_redis = False
+        self._popularity_from_redis: tuple[Popularity, float] | None = None
+        self._tried: tuple[str | None, float] = (None, float("-inf"))
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="live-view", daemon=True)
+        self.current = Recommender(Bundle.empty(), settings=settings)
+
+    def start(self) -> None:
+        """Refresh every REFRESH_S until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and its connection."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._client.close()
+
+    def refresh(self) -> None:
+        """One look at the bundle pointer, the catalogue's changes and popularity. What fails is noted in Health; the rest goes on."""
+        try:
+            self._refresh_bundle()
+        except (ModelError, OSError) as error:
+            self._health.failed("model", str(error))
+        try:
+            self._refresh_catalogue()
+            self._refresh_popularity()
+        except StoreError as error:
+            self._health.failed("redis", str(error))
+        else:
+            self._health.works("redis")
+            self._metrics.refreshed.set_to_current_time()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._settings.refresh_s):
+            try:
+                self.refresh()
+                self._health.works("refresh")
+            except Exception as error:  # noqa: BLE001 - whatever it is, readers go on with what they hold, and the next round tries again
+                _log.exception("refreshing failed")
+                self._health.failed("refresh", f"{type(error).__name__}: {error}")
+
+    def _refresh_bundle(self) -> None:
+        wanted, serving = self._registry.current(), self.current.bundle
+        if wanted is not None and wanted == serving.version:
+            self._health.works("model")
+            return
+        version, tried_at = self._tried
+        if wanted == version and time.monotonic() - tried_at < RETRY_MODEL_S:
+            return
+        self._tried = (wanted, time.monotonic())
+        started = time.perf_counter()
+        bundle = self._registry.load(wanted, self._settings.als_model_path, self._settings.two_tower_model_path)
+        self._swap(
+            Recommender(
+                bundle,
+                self.current.given_catalogue if self._catalogue_from_redis else None,
+                self.current.popularity if self._popularity_from_redis else None,
+                self._settings,
+            )
+        )
+        self._health.works("model")
+        _log.info(
+            "bundle is live",
+            version=bundle.version,
+            was=serving.version,
+            parts=sorted(bundle.parts),
+            missing=dict(bundle.missing),
+            catalogue_items=len(self.current.given_catalogue),
+            seconds=round(time.perf_counter() - started, 3),
+        )
+
+    def _refresh_catalogue(self) -> None:
+        """Follow the catalogue in Redis; while nothing was ever written there, the bundle's own catalogue stands in."""
+        news = catalogue.changes(self._client, self._cursor)
+        if news.complete and news.cursor == NOTHING_EVER and not news.items:
+            return
+        if news.complete:
+            self._swap(self.current.with_catalogue(Catalogue.of(news.items)))
+            self._catalogue_from_redis = True
+        elif news.items or news.deleted:
+            self._swap(self.current.with_catalogue(self.current.given_catalogue.updated(news.items, news.deleted)))
+        self._cursor = news.cursor
+
+    def _refresh_popularity(self) -> None:
+        """Popularity from Redis as weight of events as of this hour; while there is none, the bundle's own stands in."""
+        stored = popularity.top(self._client, [*self._settings.use_cases.by_name, POPULAR_UNLABELLED])
+        found = (stored, popularity.decay_factor(self._settings, time.time())) if any(stored.values()) else None
+        if found is None or found == self._popularity_from_redis:
+            return
+        factor = found[1]
+        self._swap(
+            self.current.with_popularity(
+                {name: [(item_id, score * factor) for item_id, score in entries] for name, entries in stored.items()}
+            )
+        )
+        self._popularity_from_redis = found
+
+    def _swap(self, recommender: Recommender) -> None:
+        for use_case in (None, *self._settings.use_cases.by_name.values()):  # orders are made on first use: here, not in a request
+            recommender.recommend(UserState(user_id=""), Request(limit=1, use_case=use_case, engine="popular"))
+        version = recommender.bundle.version
+        if version != self.current.bundle.version:
+            self._metrics.model.clear()
+            self._metrics.model.labels(version).set(1)
+        self._metrics.catalogue_items.set(len(recommender.given_catalogue))
+        self.current = recommender

@@ -1,0 +1,58 @@
+"""What /metrics shows. One registry per app, so that two apps in one process do not meet."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+"""Buckets around what a read takes (a millisecond) and what it may take (API_TIMEOUT_S)."""
+
+
+class Metrics:
+    """Counters and gauges of one app. Children are looked up once per label set: `labels()` costs microseconds."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._seconds = Histogram("eddyline_api_request_seconds", "time to answer", ["route"], buckets=_SECONDS, registry=self.registry)
+        self._requests = Counter("eddyline_api_requests_total", "answers", ["method", "route", "status"], registry=self.registry)
+        self._answers = Counter(
+            "eddyline_api_recommendations_total",
+            "personal answers by the engine that gave them",
+            ["method_used", "degraded"],
+            registry=self.registry,
+        )
+        self._events = Counter("eddyline_api_events_total", "events taken by POST /api/events", ["outcome"], registry=self.registry)
+        self.up = Gauge("eddyline_api_up", "1 while the part answers", ["part"], registry=self.registry)
+        self.model = Gauge("eddyline_api_model_loaded", "1 for the bundle that answers", ["version"], registry=self.registry)
+        self.catalogue_items = Gauge("eddyline_api_catalogue_items", "items in the catalogue of this process", registry=self.registry)
+        self.refreshed = Gauge("eddyline_api_refreshed_timestamp_seconds", "last look at Redis", registry=self.registry)
+        self._bound_answers: dict[tuple[str, bool], Counter] = {}
+        self._bound_requests: dict[tuple[str, str, int], tuple[Histogram, Counter]] = {}
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One answered request. `route` is the path's template, so that ids do not become labels."""
+        key = (method, route, status)
+        bound = self._bound_requests.get(key)
+        if bound is None:
+            bound = self._bound_requests[key] = (self._seconds.labels(route), self._requests.labels(method, route, str(status)))
+        bound[0].observe(seconds)
+        bound[1].inc()
+
+    def answer(self, method_used: str, degraded: bool) -> None:
+        """One personal answer."""
+        key = (method_used, degraded)
+        bound = self._bound_answers.get(key)
+        if bound is None:
+            bound = self._bound_answers[key] = self._answers.labels(method_used, str(degraded).lower())
+        bound.inc()
+
+    def events(self, outcome: str, count: int) -> None:
+        """`count` events `accepted`, `invalid` or `unavailable`."""
+        if count:
+            self._events.labels(outcome).inc(count)
+
+    def render(self) -> bytes:
+        """The page, in Prometheus' text format."""
+        return generate_latest(self.registry)

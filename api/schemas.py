@@ -1,0 +1,226 @@
+"""What the API answers and takes, as its OpenAPI page shows it.
+
+The hot path encodes core.types by msgspec; tests hold those answers against these models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Error(_Answer):
+    """Every answer that is not a success."""
+
+    error: str = Field(description="a stable word for programs", examples=["invalid_parameter"])
+    detail: str = Field(description="a sentence for people", examples=["limit must be a whole number from 1 to 100, not '0'"])
+
+
+class Reason(_Answer):
+    """Why an item is shown."""
+
+    kind: str = Field(examples=["similar_to_your_items"])
+    text: str = Field(examples=["because you liked startup-3"])
+    items: list[str] = Field(default=[], description="the user's own items that it rests on", examples=[["startup-3"]])
+    attributes: list[str] = Field(default=[], description="the attributes that match", examples=[["fintech"]])
+    contribution: float | None = Field(default=None, description="share of the engine's raw score")
+
+
+class Recommendation(_Answer):
+    """One line of an answer."""
+
+    item_id: str = Field(examples=["startup-9"])
+    score: float = Field(description="comparable within one engine only", examples=[0.83])
+    rank: int = Field(description="counts from 1", examples=[1])
+    method: str = Field(description="the engine that this line comes from", examples=["als"])
+    reasons: list[Reason]
+    metadata: dict[str, Any] = Field(description="the item's catalogue entry", examples=[{"title": "Ledgerly", "categories": ["fintech"]}])
+
+
+class Fallback(_Answer):
+    """An engine that was asked and could not fill the answer."""
+
+    engine: str = Field(examples=["ensemble"])
+    cause: str = Field(examples=["not loaded"])
+
+
+class Recommendations(_Answer):
+    """A whole answer, out of one bundle."""
+
+    user_id: str = Field(examples=["42"])
+    method_used: str = Field(
+        description="the first engine that contributed: content_based, als, two_tower, ensemble or popular", examples=["als"]
+    )
+    fallbacks: list[Fallback]
+    interaction_count: int = Field(description="the user's live interactions", examples=[17])
+    model_version: str | None = Field(description="the bundle that answered; null when none is loaded", examples=["2026-11-22T10-00-00Z"])
+    as_of: int = Field(description="how many of the user's interactions the answer rests on", examples=[17])
+    degraded: bool = Field(description="true while Redis, Kafka or the model is missing; /health/ready names which")
+    recommendations: list[Recommendation]
+
+
+class ItemList(_Answer):
+    """An answer that is about no user: popular items, similar items."""
+
+    method_used: str = Field(examples=["popular"])
+    fallbacks: list[Fallback]
+    model_version: str | None = Field(examples=["2026-11-22T10-00-00Z"])
+    degraded: bool
+    recommendations: list[Recommendation]
+
+
+class Event(BaseModel):
+    """One interaction; docs/event-contract.md is the whole contract."""
+
+    event_id: str = Field(description="yours to choose; sent twice, it counts once", examples=["0f3b8c5e-6f0a-4f53-9f0e-2a4cf6f3a1d7"])
+    user_id: str = Field(examples=["42"])
+    item_id: str = Field(examples=["startup-9"])
+    event_type: str = Field(examples=["like"])
+    timestamp: float = Field(description="seconds since 1970 (UTC)", examples=[1795341600.0])
+    value: float | None = Field(default=None, description="scales the event type's weight, as a rating does")
+    use_case: str | None = Field(default=None, examples=["developer_startup"])
+    context: dict[str, Any] | None = None
+    recommendation_id: str | None = None
+    schema_version: int = 1
+
+
+class EventResult(_Answer):
+    """What became of one event: a token, or an error."""
+
+    index: int = Field(description="place in the request, from 0", examples=[0])
+    event_id: str | None = Field(default=None, examples=["0f3b8c5e-6f0a-4f53-9f0e-2a4cf6f3a1d7"])
+    token: str | None = Field(default=None, description="topic:partition:offset in the log", examples=["interactions:0:182734"])
+    error: str | None = Field(default=None, examples=["bad_timestamp"])
+    detail: str | None = None
+
+
+class EventResults(_Answer):
+    """What became of each event of a request, in its order."""
+
+    accepted: int = Field(examples=[1])
+    rejected: int = Field(examples=[0])
+    results: list[EventResult]
+
+
+class Item(BaseModel):
+    """A catalogue entry. It replaces the former one whole."""
+
+    item_id: str | None = Field(default=None, description="may be left out: the path names it", examples=["startup-9"])
+    item_type: str = Field(examples=["startup"])
+    title: str | None = Field(default=None, examples=["Ledgerly"])
+    categories: list[str] = Field(default=[], examples=[["fintech"]])
+    tags: list[str] = Field(default=[], examples=[["python", "kafka"]])
+    text: str | None = Field(default=None, examples=["Books that close themselves."])
+    attributes: dict[str, Any] = Field(default={}, examples=[{"stage": "seed", "team_size": 7}])
+    available: bool = True
+    created_at: float | None = Field(default=None, description="seconds since 1970 (UTC)")
+
+
+class User(BaseModel):
+    """What a user declares. It replaces the former declaration whole."""
+
+    user_id: str | None = Field(default=None, description="may be left out: the path names it", examples=["42"])
+    roles: list[str] = Field(default=[], examples=[["developer"]])
+    interests: list[str] = Field(default=[], examples=[["fintech", "python"]])
+    attributes: dict[str, Any] = {}
+
+
+class Accepted(_Answer):
+    """A change of the catalogue is in the log; it shows in answers within about a second."""
+
+    id: str = Field(examples=["startup-9"])
+    token: str = Field(description="topic:partition:offset in the log", examples=["items:0:17"])
+
+
+class HistoryEvent(_Answer):
+    """One of the user's latest events."""
+
+    timestamp: int
+    event_type: str
+    item_id: str
+    value: float | None = None
+
+
+class UserAnswer(_Answer):
+    """Everything held about a user, and who would serve them."""
+
+    user_id: str
+    known: bool = Field(description="false: no event and no declaration of this user was ever seen (or they were deleted)")
+    interaction_count: int
+    counts: dict[str, int] = Field(description="interactions by event type")
+    first_seen: int | None
+    history: list[HistoryEvent] = Field(description="latest events, oldest first")
+    profile: User | None
+    engine: str = Field(description="the engine that the router picks for this many interactions", examples=["als"])
+    why: str = Field(examples=["5 <= 17 interactions < 20"])
+    degraded: bool
+
+
+class Explanation(_Answer):
+    """Why an item is shown to a user, or why it is not."""
+
+    user_id: str
+    item_id: str
+    shown: bool = Field(description="whether the item is within the first `limit`")
+    rank: int | None = Field(
+        description="its place among all items that pass the filters; null when a filter removed it or nothing scores it"
+    )
+    score: float | None
+    method_used: str
+    filtered_by: str | None = Field(description="the filter that removed it", examples=["exclude_seen: the user has seen it"])
+    reasons: list[Reason]
+    fallbacks: list[Fallback]
+    interaction_count: int
+    model_version: str | None
+    degraded: bool
+
+
+class Missing(_Answer):
+    """A part that answers have to do without."""
+
+    part: str = Field(examples=["redis"])
+    cause: str
+
+
+class Ready(_Answer):
+    """What this process can answer from."""
+
+    ready: bool
+    degraded: bool
+    model_version: str | None
+    models: list[str] = Field(description="parts of the bundle that are loaded", examples=[["als", "content_based", "popular"]])
+    catalogue_items: int
+    missing: list[Missing]
+
+
+class Live(_Answer):
+    """The process runs."""
+
+    alive: bool = True
+
+
+class ReadQuery(BaseModel):
+    """The query string of a read."""
+
+    limit: int = Field(default=10, ge=1, description="recommendations in the answer; API_MAX_LIMIT at most", examples=[10])
+    category: str | None = Field(default=None, description="only items of at least one of these categories; comma-separated or repeated")
+    item_type: str | None = Field(default=None, description="only items of these types; default: the use case's, else any")
+    exclude: str | None = Field(default=None, description="ids of items not to show; comma-separated or repeated")
+    include_seen: bool | None = Field(
+        default=None, description="true: also items the user has interacted with; default: as the use case says"
+    )
+    available_only: bool | None = Field(default=None, description="false: also items that are not available; default: as the use case says")
+    engine: str | None = Field(
+        default=None, description="ask this engine first (ensemble, als, two_tower, content_based, popular); default: the router's"
+    )
+    use_case: str | None = Field(default=None, description="name of a configured use case")
+    attr: dict[str, str] | None = Field(
+        default=None,
+        description="filters by attribute: `attr.stage=seed` equals, `attr.stage=seed,a` one of, `attr.team_size.min=3` and "
+        "`attr.team_size.max=20` a range",
+    )

@@ -1,0 +1,53 @@
+"""The process around the app: socket, event loop, HTTP parser."""
+
+from __future__ import annotations
+
+import socket
+
+import structlog
+import uvicorn
+
+from api.app import create_app
+from core.errors import ConfigurationError
+from core.settings import Settings
+
+_log = structlog.get_logger(__name__)
+BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""Longer than the usual minute after which proxies and client pools drop an idle connection: they close it, not we under their feet."""
+GRACEFUL_S = 10
+"""Seconds that requests under way get when the process is told to stop."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigurationError when the address cannot be bound."""
+    config = uvicorn.Config(
+        create_app(settings),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACEFUL_S,
+    )
+    listener = bind(settings)
+    host, port = listener.getsockname()[:2]
+    _log.info("serving", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", docs="/docs")
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A listening socket at API_HOST:API_PORT. Raises ConfigurationError."""
+    host, port = settings.api_host, settings.api_port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} (API_HOST, API_PORT): {error.strerror}; is another process there? API_PORT=0 takes a free one"
+        ) from None
