@@ -111,16 +111,13 @@ def top_rows(scores: NDArray[np.floating], allowed: Mask, limit: int) -> list[in
 def item_weights(history: Sequence[HistoryEvent], weigher: UseCases) -> dict[str, float]:
     """Item -> sum of its events' weights, for weights above 0. An event of a type that is no longer configured counts nothing."""
     configured = weigher.event_types
-    plain: dict[str, float] = {}  # weight of an event without a value: the same for all of its type
+    known: dict[tuple[str, float | None], float] = {}  # a history repeats few types and values
     weights: dict[str, float] = {}
     for event in history:
-        kind = event.event_type
-        if event.value is None and kind in plain:
-            weight = plain[kind]
-        else:
-            weight = weigher.weight(kind, event.value) if kind in configured else 0.0
-            if event.value is None:
-                plain[kind] = weight
+        kind = (event.event_type, event.value)
+        weight = known.get(kind)
+        if weight is None:
+            weight = known[kind] = weigher.weight(*kind) if event.event_type in configured else 0.0
         if weight > 0:
             weights[event.item_id] = weights.get(event.item_id, 0.0) + weight
     return weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from functools import cached_property
 
 import msgspec
@@ -20,9 +21,9 @@ class Conditions(msgspec.Struct, frozen=True, dict=True):
     available_only: bool = True
 
     @cached_property
-    def key(self) -> bytes:
-        """The same for equal conditions, and hashable whatever an attribute is compared with."""
-        return msgspec.msgpack.encode(self)
+    def key(self) -> Hashable:
+        """The same for equal conditions. Attributes as text: a list has no hash, and 1 == True."""
+        return self.item_types, self.use_case_type, self.categories, self.available_only, repr(self.attributes)
 
     @property
     def describe_items(self) -> bool:

@@ -70,11 +70,14 @@ class Registry:
             return bundle.load(self._folder(version), overrides, strict)
         live = self._live()
         try:
-            return bundle.load(self.path / live, overrides, strict)
+            loaded = bundle.load(self.path / live, overrides, strict)
         except ModelMissing:
             if (now := self._live()) == live:
                 raise
-            return bundle.load(self.path / now, overrides, strict)  # promoted and pruned while this reader was on its way
+        else:
+            if not loaded.missing or (now := self._live()) == live:
+                return loaded
+        return bundle.load(self.path / now, overrides, strict)  # promoted and pruned while this reader was on its way
 
     def verify(self, version: str) -> None:
         """Raises ModelCorrupt or ModelMissing, naming the first file that is not what the manifest says."""

@@ -1,0 +1,156 @@
+"""What every engine promises, each on the same small world. A new engine is one name in ENGINES."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from core.types import AttributeFilter, Filters, HistoryEvent, Item, Request, User, UserState
+from core.use_cases import UseCases
+from engines.als import ALSEngine
+from engines.base import Engine
+from engines.catalogue import Catalogue
+from engines.content import ContentEngine
+from engines.popular import PopularEngine
+from engines.recommender import BUILDERS, Recommender
+from models.bundle import Bundle
+from models.content import ContentModel
+from tests.engines import world
+
+ENGINES = ["als", "content_based", "popular"]
+FAN = world.user("pay", interests=["fintech"])
+ALL = Request(limit=100)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return world.recommender().engines[request.param]
+
+
+def ids(engine: Engine, state: UserState, request: Request = ALL) -> list[str]:
+    return [item.item_id for item in engine.recommend(state, request)]
+
+
+def test_every_engine_is_tried_here() -> None:
+    assert set(ENGINES) == set(BUILDERS)
+
+
+def test_answers_are_sorted_finite_and_named_after_their_engine(engine: Engine) -> None:
+    found = engine.recommend(FAN, ALL)
+    scores = [item.score for item in found]
+    assert len(found) >= 2
+    assert scores == sorted(scores, reverse=True)
+    assert all(math.isfinite(score) for score in scores)
+    assert {item.engine for item in found} == {engine.name}
+    assert len({item.item_id for item in found}) == len(found)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 100])
+def test_the_limit_is_kept_and_cuts_the_end_off(engine: Engine, limit: int) -> None:
+    whole = ids(engine, FAN)
+    assert ids(engine, FAN, Request(limit=limit)) == whole[:limit]
+
+
+def test_the_same_question_has_the_same_answer(engine: Engine) -> None:
+    assert engine.recommend(FAN, ALL) == engine.recommend(FAN, ALL) == world.recommender().engines[engine.name].recommend(FAN, ALL)
+
+
+def test_what_the_user_has_seen_is_left_out_unless_asked_for(engine: Engine) -> None:
+    assert "pay" not in ids(engine, FAN)
+    assert "pay" in ids(engine, FAN, Request(limit=100, filters=Filters(exclude_seen=False)))
+
+
+@pytest.mark.parametrize(
+    ("filters", "allowed"),
+    [
+        (Filters(item_types=("scaleup",)), {"medpay"}),
+        (Filters(categories=("fintech",)), {"bank", "coin", "medpay"}),
+        (Filters(available_only=False), {"bank", "coin", "pill", "gene", "care", "medpay", "mute", "ghost"}),
+        (Filters(exclude_items=frozenset({"bank", "nobody"})), {"coin", "pill", "gene", "medpay", "mute", "ghost"}),
+        (Filters(attributes=(AttributeFilter(name="stage", equals="seed"),)), {"coin", "pill"}),
+        (Filters(attributes=(AttributeFilter(name="founded", low=2010, high=2015),)), {"bank", "gene"}),
+        (Filters(categories=("nothing",)), set()),
+    ],
+)
+def test_filters_hold(engine: Engine, filters: Filters, allowed: set[str]) -> None:
+    assert set(ids(engine, FAN, Request(limit=100, filters=filters))) <= allowed
+
+
+def test_a_use_case_serves_its_item_type_only(engine: Engine) -> None:
+    use_case = world.recommender().settings.use_cases.by_name["developer_startup"]
+    found = ids(engine, FAN, Request(limit=100, use_case=use_case))
+    assert found
+    assert not {"medpay", "ghost"} & set(found)
+
+
+def test_each_item_comes_with_a_reason_in_words(engine: Engine) -> None:
+    for item in engine.recommend(FAN, ALL):
+        assert item.reasons
+        assert all(reason.kind and reason.text and not reason.text.endswith(": ") for reason in item.reasons)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        UserState(user_id="nobody"),
+        world.user("never-heard-of", "nor-of-this"),
+        world.user("pay", event_type="retired_event_type"),
+        world.user("pay", event_type="dismiss"),
+        UserState(user_id="x", events=1, history=[HistoryEvent(0, "rating", "pay", 0.0), HistoryEvent(0, "rating", "pay", 1e6)]),
+        UserState(user_id="x", profile=User(user_id="x", interests=["", "  ", "unheard of"])),
+        world.user("mute"),
+        world.user("ghost"),
+    ],
+)
+def test_strange_users_are_served_or_left_to_the_next_engine(engine: Engine, state: UserState) -> None:
+    for item in engine.recommend(state, ALL):
+        assert math.isfinite(item.score)
+
+
+def test_an_empty_catalogue_has_no_answer(engine: Engine) -> None:
+    nothing = Bundle.of("v0", [], als=world.bundle(als=None).als, content=ContentModel.fit([]))
+    empty = Recommender(nothing, Catalogue.of([], deleted=list(world.FACTORS)), {}).engines.get(engine.name)
+    assert empty is None or ids(empty, FAN) == []
+
+
+def test_a_deleted_item_is_gone_at_once_and_back_when_it_returns(engine: Engine) -> None:
+    recommender = world.recommender()
+    gone = recommender.with_catalogue(recommender.given_catalogue.updated([], ["bank"]))
+    back = gone.with_catalogue(gone.given_catalogue.updated([world.ITEMS[1]]))
+    assert "bank" in ids(engine, FAN)
+    assert "bank" not in ids(gone.engines[engine.name], FAN)
+    assert ids(back.engines[engine.name], FAN, Request(limit=100)) != []
+    assert "bank" in ids(back.engines[engine.name], FAN)
+
+
+def test_each_engine_works_alone_from_its_own_part() -> None:
+    """In a notebook: a model, a catalogue, a history."""
+    use_cases: UseCases = world.recommender().settings.use_cases
+    assert ids(ALSEngine(world.als(), world.catalogue(), use_cases), FAN)[0] == "bank"
+    assert ids(ContentEngine(ContentModel.fit(world.ITEMS), world.catalogue(), use_cases), world.user("pay"))[0] == "bank"
+    assert ids(PopularEngine(world.POPULAR, world.catalogue()), FAN)[0] == "gene"
+
+
+def test_contributions_are_the_whole_score() -> None:
+    state = world.user("pay", "pill", interests=["fintech"])
+    for name in ("als", "content_based"):
+        engine = world.recommender().engines[name]
+        scoring = engine.score(state, ALL)
+        for row in scoring.top(engine.catalogue.alive, 100):
+            parts = scoring.contributions(row)
+            assert sum(part.contribution or 0 for part in parts) == pytest.approx(float(scoring.scores[row]), rel=1e-4, abs=1e-5)
+
+
+def test_rank_agrees_with_the_order_shown(engine: Engine) -> None:
+    scoring = engine.score(FAN, ALL)
+    allowed = engine.catalogue.alive.copy()
+    for rank, row in enumerate(scoring.top(allowed, 100), 1):
+        assert scoring.rank(row, allowed) == rank
+
+
+def test_an_item_that_arrives_later_is_recommended_by_content_at_once() -> None:
+    recommender = world.recommender()
+    new = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["payments"], created_at=0)
+    later = recommender.with_catalogue(recommender.given_catalogue.updated([new]))
+    assert "new" in ids(later.engines["content_based"], FAN, Request(limit=2))

@@ -1,0 +1,120 @@
+"""What each engine answers in the small world, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.types import Item, Request
+from engines.catalogue import Catalogue
+from engines.popular import PopularEngine
+from engines.recommender import Recommender
+from tests.engines import world
+
+ALL = Request(limit=100)
+
+
+def answer(recommender: Recommender, engine: str, *items: str, interests: list[str] | None = None, limit: int = 100) -> list[str]:
+    state = world.user(*items, interests=interests)
+    return [item.item_id for item in recommender.engines[engine].recommend(state, Request(limit=limit))]
+
+
+def test_als_follows_the_taste_in_the_history() -> None:
+    assert answer(world.recommender(), "als", "pay", limit=2) == ["bank", "coin"]
+    assert answer(world.recommender(), "als", "pill", limit=2) == ["gene", "medpay"]
+
+
+def test_als_says_which_of_the_users_items_carried_the_score() -> None:
+    engine = world.recommender().engines["als"]
+    reasons = {item.item_id: item.reasons[0] for item in engine.recommend(world.user("pay", "pill"), ALL)}
+    assert reasons["bank"].text == "similar to Payflow"
+    assert reasons["gene"].items == ["pill"]
+    assert set(reasons["medpay"].items) == {"pay", "pill"}
+
+
+def test_als_counts_every_event_on_an_item_and_what_the_use_case_says_of_it() -> None:
+    """Two likes of `pill` weigh more than one of `pay`; for an investor one `invest` in `pay` weighs more than both."""
+    recommender = world.recommender()
+    engine, weights = recommender.engines["als"], recommender.settings.use_cases.by_name["investor_startup"]
+    state = world.user("pill", "pill", "pay")
+    shares = {part.items[0]: part.contribution for part in engine.score(state, ALL).contributions(recommender.catalogue.rows["medpay"])}
+    assert shares["pill"] > shares["pay"]  # type: ignore[operator]
+    invested = world.user("pill", "pill")
+    invested.history.append(world.user("pay", event_type="invest").history[0])
+    scoring = engine.score(invested, Request(use_case=weights))
+    shares = {part.items[0]: part.contribution for part in scoring.contributions(recommender.catalogue.rows["medpay"])}
+    assert shares["pay"] > shares["pill"]  # type: ignore[operator]
+
+
+def test_content_matches_declared_interests_in_words() -> None:
+    found = world.recommender().engines["content_based"].recommend(world.user(interests=["fintech", "payments"]), ALL)
+    assert [item.item_id for item in found[:2]] in (["pay", "bank"], ["bank", "pay"])
+    best = next(item for item in found if item.item_id == "bank").reasons[0]
+    assert best.kind == "matches_your_interests"
+    assert best.text == "matches your interests: payments, fintech"
+    assert {item.item_id for item in found} == {"pay", "bank", "coin", "medpay"}
+
+
+def test_content_says_what_an_item_shares_with_the_history() -> None:
+    found = world.recommender().engines["content_based"].recommend(world.user("pay"), Request(limit=1))
+    assert found[0].reasons[0].text == "like Payflow: payments, fintech"
+    assert found[0].reasons[0].items == ["pay"]
+
+
+def test_content_follows_the_latest_taste() -> None:
+    """Fintech a year ago and health today: health leads."""
+    long_ago, today = world.user("pay").history[0], world.user("pill").history[0]
+    state = world.user()
+    state.history.extend([long_ago, type(today)(365 * world.DAY, "like", "pill")])
+    assert world.recommender().engines["content_based"].recommend(state, ALL)[0].item_id == "gene"
+
+
+def test_popular_goes_by_use_case_then_overall_then_newest() -> None:
+    recommender = world.recommender()
+    developer = recommender.settings.use_cases.by_name["developer_startup"]
+    engine = recommender.engines["popular"]
+    found = engine.recommend(world.user(), Request(limit=100, use_case=developer))
+    assert [item.item_id for item in found] == ["pill", "pay", "gene", "coin", "bank", "mute"]
+    assert [item.score for item in found] == [5, 1, 0, 0, 0, 0]
+    reasons = ["popular with developers", "popular with developers", "popular now", "new in the catalogue"]
+    assert [item.reasons[0].text for item in found][:4] == reasons
+    overall = [item.item_id for item in engine.recommend(world.user(), ALL)]
+    assert overall == ["gene", "pill", "pay", "medpay", "coin", "bank", "ghost", "mute"]
+
+
+def test_forward_decayed_scores_beyond_float32_are_ranked() -> None:
+    catalogue = Catalogue.of([Item(item_id="a", item_type="x"), Item(item_id="b", item_type="x")])
+    found = PopularEngine({"unlabelled": [("b", 2e200), ("a", 1e200)]}, catalogue).recommend(world.user(), ALL)
+    assert [(item.item_id, item.score) for item in found] == [("b", 2e200), ("a", 1e200)]
+
+
+def test_similar_items_come_from_als_then_content_each_labelled() -> None:
+    recommender = world.recommender()
+    new = Item(item_id="new", item_type="startup", categories=["fintech"])
+    recommender = recommender.with_catalogue(recommender.given_catalogue.updated([new]))
+    found = recommender.similar("pay", Request(limit=3))
+    assert [line.item_id for line in found.recommendations] == ["bank", "coin", "ghost"]
+    assert found.method_used == "als"
+    assert found.recommendations[0].reasons[0].text == "chosen by the same users as Payflow"
+    found = recommender.similar("new", Request(limit=3))
+    assert found.method_used == "content_based"
+    assert found.fallbacks[0].engine == "als"
+    assert "new" not in {line.item_id for line in found.recommendations}
+    assert recommender.similar("unheard-of", Request()).recommendations == []
+
+
+@pytest.mark.parametrize("engine", ["als", "content_based", "popular"])
+def test_a_thousand_updates_change_no_answer(engine: str) -> None:
+    """Rows die and the table is made anew on the way; who asks sees only the items as they are."""
+    recommender = world.recommender()
+    before = answer(recommender, engine, "pay")
+    for number in range(1500):
+        changed = world.ITEMS[number % 3]
+        moved = recommender.given_catalogue.updated([Item(item_id=changed.item_id, item_type=f"other-{number}")]).updated([changed])
+        recommender = recommender.with_catalogue(moved) if number % 250 == 0 else _only_catalogue(recommender, moved)
+    assert len(recommender.given_catalogue.ids) < 1100
+    assert sorted(answer(recommender.with_catalogue(recommender.given_catalogue), engine, "pay")) == sorted(before)
+
+
+def _only_catalogue(recommender: Recommender, catalogue: Catalogue) -> Recommender:
+    recommender.given_catalogue = catalogue
+    return recommender

@@ -1,0 +1,205 @@
+"""Routing, the fallback chain with its labels, and explanations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+
+from core.errors import ConfigurationError
+from core.settings import Settings
+from core.types import Filters, Item, Request, UserState
+from engines import router
+from engines.base import Engine, Scoring
+from engines.recommender import Recommender
+from models import files
+from models.bundle import CATALOGUE, Bundle
+from models.registry import Registry
+from tests.engines import world
+
+
+def steps(recommender: Recommender, state: UserState, request: Request | None = None) -> tuple[str, list[str]]:
+    answer = recommender.recommend(state, request or Request(limit=2))
+    return answer.method_used, [step.engine for step in answer.fallbacks]
+
+
+@pytest.mark.parametrize(
+    ("events", "method", "fallbacks"),
+    [(1, "content_based", []), (4, "content_based", []), (5, "als", []), (19, "als", []), (20, "als", ["ensemble"])],
+)
+def test_the_live_count_picks_the_engine(events: int, method: str, fallbacks: list[str]) -> None:
+    assert steps(world.recommender(), world.user("pay", events=events)) == (method, fallbacks)
+
+
+def test_the_thresholds_are_configuration() -> None:
+    recommender = world.recommender(cold_start_threshold=1, warm_user_threshold=2)
+    assert router.describe(recommender.settings) == "content_based < 1 <= als < 2 <= ensemble"
+    assert steps(recommender, world.user("pay"))[0] == "als"
+    assert [router.segment(events, recommender.settings) for events in (0, 1, 2)] == ["cold", "warm", "hot"]
+
+
+def test_an_unknown_user_gets_what_is_popular_and_the_answer_says_why() -> None:
+    answer = world.recommender().recommend(UserState(user_id="stranger"), Request(limit=2))
+    assert [line.item_id for line in answer.recommendations] == ["gene", "pill"]
+    assert (answer.method_used, answer.interaction_count, answer.model_version, answer.as_of) == ("popular", 0, "v1", 0)
+    assert [step.engine for step in answer.fallbacks] == ["content_based"]
+    assert answer.fallbacks[0].cause == "the user has no history and no declared interests"
+
+
+def test_a_line_carries_what_a_card_shows() -> None:
+    line = world.recommender().recommend(world.user("bank", events=7), Request(limit=1)).recommendations[0]
+    assert (line.item_id, line.rank, line.method) == ("pay", 1, "als")
+    attributes = {"stage": "seed", "founded": 2019}
+    assert line.metadata == {"title": "Payflow", "item_type": "startup", "categories": ["fintech"], "attributes": attributes}
+
+
+def test_the_rest_comes_from_the_next_engine_and_each_line_says_from_which() -> None:
+    """ALS knows seven of the items that may be shown, and nothing of `mute`."""
+    answer = world.recommender().recommend(world.user("pay", events=7), Request(limit=100))
+    assert answer.method_used == "als"
+    assert [line.rank for line in answer.recommendations] == list(range(1, 8))
+    assert {line.item_id for line in answer.recommendations} == {"bank", "coin", "pill", "gene", "medpay", "ghost", "mute"}
+    assert answer.recommendations[-1].method == "popular"
+    assert [step.engine for step in answer.fallbacks] == ["als", "two_tower", "content_based"]
+    assert answer.fallbacks[0].cause == "knew only 6 of the 7 items wanted"
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"), [({"enable_als": False}, "disabled by ENABLE_ALS=false"), ({}, "the bundle was made without its part 'als'")])
+def test_an_engine_that_cannot_be_asked_is_named_with_the_reason(settings: dict[str, bool], cause: str) -> None:
+    parts = world.bundle() if settings else world.bundle(als=None)
+    answer = Recommender(parts, settings=Settings(**settings)).recommend(world.user("pay", events=7), Request(limit=2))
+    assert answer.method_used == "content_based"
+    assert (answer.fallbacks[0].engine, answer.fallbacks[0].cause) == ("als", cause)
+
+
+class Broken(Engine):
+    name = "als"
+
+    def score(self, state: UserState, request: Request) -> Scoring:
+        raise ZeroDivisionError("boom")
+
+
+def test_an_engine_that_raises_is_logged_and_labelled_and_the_next_one_answers() -> None:
+    with structlog.testing.capture_logs() as logs:
+        recommender = world.recommender()
+        recommender.engines["als"] = Broken()
+        answer = recommender.recommend(world.user("pay", events=7), Request(limit=2))
+    assert answer.method_used == "content_based"
+    assert answer.fallbacks[0].cause == "failed with ZeroDivisionError; the log has the traceback"
+    assert any(entry["event"] == "engine failed" and entry["exc_info"] for entry in logs)
+
+
+def test_each_read_says_at_debug_level_what_was_chosen_and_why() -> None:
+    with structlog.testing.capture_logs() as logs:
+        world.recommender().recommend(world.user("pay", events=7), Request(limit=2))
+    assert {"interactions": 7, "routed": "als", "engine": "als", "log_level": "debug"}.items() <= logs[0].items()
+
+
+def test_an_answer_is_never_empty_while_an_item_may_be_shown() -> None:
+    """No bundle at all, no popularity: the catalogue alone answers, newest first."""
+    recommender = Recommender(Bundle.empty(), world.catalogue(), {}, Settings())
+    answer = recommender.recommend(world.user("gene", events=30), Request(limit=100))
+    assert [line.item_id for line in answer.recommendations] == ["medpay", "pill", "coin", "bank", "pay", "mute"]
+    assert answer.method_used == "popular"
+    assert "python -m training retrain" in answer.fallbacks[1].cause
+
+
+def test_when_nothing_may_be_shown_the_answer_is_empty_and_no_error() -> None:
+    answer = world.recommender().recommend(world.user("pay", events=7), Request(filters=Filters(categories=("nothing",))))
+    assert answer.recommendations == []
+
+
+def test_one_engine_can_be_asked_by_name() -> None:
+    assert steps(world.recommender(), world.user("pay", events=99), Request(limit=2, engine="content_based")) == ("content_based", [])
+    assert steps(world.recommender(), world.user("pay", events=99), Request(limit=2, engine="popular")) == ("popular", [])
+    with pytest.raises(ConfigurationError, match=r"'magic'.*ensemble, als"):
+        world.recommender().recommend(world.user(), Request(engine="magic"))
+
+
+def test_popularity_follows_what_is_passed_in_unknown_items_too() -> None:
+    recommender = world.recommender().with_popularity({"unlabelled": [("brand-new", 9.0), ("coin", 1.0)]})
+    answer = recommender.recommend(UserState(user_id="x"), Request(limit=2))
+    assert [line.item_id for line in answer.recommendations] == ["brand-new", "coin"]
+    startups = Request(limit=1, filters=Filters(item_types=("startup",)))
+    assert [line.item_id for line in recommender.recommend(UserState(user_id="x"), startups).recommendations] == ["coin"]
+
+
+def test_a_deleted_item_stays_hidden_though_model_and_popularity_know_it() -> None:
+    recommender = world.recommender()
+    recommender = recommender.with_catalogue(recommender.given_catalogue.updated([], ["gene", "ghost"]))
+    recommender = recommender.with_popularity({"unlabelled": [("gene", 9.0)]})
+    shown = {line.item_id for line in recommender.recommend(world.user("pill", events=7), Request(limit=100)).recommendations}
+    assert shown == {"pay", "bank", "coin", "medpay", "mute"}
+
+
+def test_an_explanation_of_a_shown_item_has_every_engines_view() -> None:
+    found = world.recommender().explain(world.user("pay", "pill", events=7), "bank", Request(limit=3))
+    assert (found.shown, found.removed_by, found.method_used) == (True, [], "als")
+    assert found.rank == found.rank_if_allowed
+    views = {view.engine: view for view in found.engines}
+    assert list(views) == ["ensemble", "als", "two_tower", "content_based", "popular"]
+    assert sum(part.contribution or 0 for part in views["als"].contributions) == pytest.approx(views["als"].score, rel=1e-4)
+    assert views["als"].contributions[0].items == ["pay"]
+    assert views["content_based"].rank is not None
+    assert views["popular"].rank is not None
+    assert views["two_tower"].cause is not None
+    assert found.routing == "7 interactions: content_based < 5 <= als < 20 <= ensemble"
+
+
+def test_an_explanation_names_every_filter_that_removes_an_item() -> None:
+    use_case = world.recommender().settings.use_cases.by_name["developer_startup"]
+    recommender = world.recommender()
+    asked = Request(limit=3, use_case=use_case, filters=Filters(categories=("fintech",), exclude_items=frozenset({"care"})))
+    found = recommender.explain(world.user("care", events=7), "care", asked)
+    assert not found.shown
+    assert found.rank is None
+    assert found.rank_if_allowed is not None
+    assert found.removed_by == [
+        "it is not available", "its categories are 'health', asked for 'fintech'", "the user has already interacted with it",
+        "the request excludes it by its id",
+    ]
+    scaleup = recommender.explain(world.user("pay"), "medpay", Request(use_case=use_case))
+    assert scaleup.removed_by == ["its type is 'scaleup', and the use case serves 'startup'"]
+    assert recommender.explain(world.user("pay"), "unheard-of", Request()).removed_by == ["neither the catalogue nor a model knows it"]
+    ghost = recommender.explain(world.user("pay"), "ghost", Request(use_case=use_case))
+    assert ghost.removed_by[0].startswith("the catalogue has no entry")
+    gone = recommender.with_catalogue(recommender.given_catalogue.updated([], ["bank"]))
+    assert gone.explain(world.user("pay"), "bank", Request()).removed_by == ["it was deleted from the catalogue"]
+
+
+def test_an_item_below_the_limit_is_explained_by_its_rank() -> None:
+    found = world.recommender().explain(world.user("pay", events=7), "gene", Request(limit=1))
+    assert not found.shown
+    assert found.removed_by == []
+    assert found.rank_if_allowed is not None
+    assert found.rank_if_allowed > 1
+
+
+def test_a_recommender_from_disk_answers_as_the_one_in_memory(tmp_path: Path) -> None:
+    parts = world.bundle()
+
+    def write(folder: Path) -> None:
+        files.write_json(folder / CATALOGUE, parts.catalogue)
+        for name, part in parts.parts.items():
+            part.save(folder / name)
+
+    registry = Registry(tmp_path)
+    version = registry.publish(write)
+    loaded = Recommender(registry.load(), settings=Settings())
+    for state in (world.user("pay", events=7), world.user("pay"), UserState(user_id="x")):
+        before = Recommender(parts, settings=Settings()).recommend(state, Request(limit=5))
+        after = loaded.recommend(state, Request(limit=5))
+        assert after.model_version == version
+        assert [line.item_id for line in after.recommendations] == [line.item_id for line in before.recommendations]
+        assert np.allclose([line.score for line in after.recommendations], [line.score for line in before.recommendations], rtol=1e-5)
+
+
+def test_a_changed_item_is_scored_as_it_is_now_not_as_it_was_trained() -> None:
+    recommender = world.recommender()
+    moved = Item(item_id="pill", item_type="startup", categories=["fintech"], tags=["payments"])
+    recommender = recommender.with_catalogue(recommender.given_catalogue.updated([moved]))
+    answer = recommender.recommend(world.user("pay"), Request(limit=1))
+    assert answer.recommendations[0].item_id == "pill"

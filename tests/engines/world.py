@@ -1,0 +1,66 @@
+"""Eight startups whose right answers a reader can see: three in fintech, three in health, one in both, one that says nothing.
+
+ALS factors: the first axis is fintech, the second is health. `ghost` is known to the ALS model only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.settings import Settings
+from core.types import HistoryEvent, Item, User, UserState
+from engines.catalogue import Catalogue
+from engines.recommender import Recommender
+from models.als import ALSModel
+from models.bundle import Bundle
+from models.content import ContentModel
+from models.id_map import IdMap
+from models.popular import PopularModel
+
+DAY = 24 * 3600
+
+
+def item(item_id: str, categories: list[str], created: int | None, **fields: object) -> Item:
+    return Item(item_id=item_id, item_type=str(fields.pop("item_type", "startup")), categories=categories,
+                created_at=None if created is None else created * DAY, **fields)  # type: ignore[arg-type]
+
+
+ITEMS = [
+    item("pay", ["fintech"], 1, title="Payflow", tags=["payments"], attributes={"stage": "seed", "founded": 2019}),
+    item("bank", ["fintech"], 2, tags=["payments"], attributes={"stage": "growth", "founded": 2010}),
+    item("coin", ["fintech"], 3, attributes={"stage": "seed", "founded": 2021, "remote": True}),
+    item("pill", ["health"], 4, attributes={"stage": "seed"}),
+    item("gene", ["health"], 5, attributes={"stage": "growth", "founded": 2015.0}),
+    item("care", ["health"], 6, available=False),
+    item("medpay", ["health", "fintech"], 7, item_type="scaleup", attributes={"markets": ["eu", "us"]}),
+    item("mute", [], None),
+]
+FACTORS = {
+    "pay": (1, 0), "bank": (1, 0), "coin": (0.9, 0), "ghost": (0.5, 0),
+    "pill": (0, 1), "gene": (0, 0.9), "care": (0, 0.8), "medpay": (0.7, 0.7),
+}
+POPULAR = {"developer_startup": [("pill", 5.0), ("pay", 1.0)], "investor_startup": [("gene", 7.0)], "unlabelled": [("pay", 2.0)]}
+
+
+def als() -> ALSModel:
+    return ALSModel(IdMap(list(FACTORS)), np.array(list(FACTORS.values()), dtype=np.float32), regularization=0.1, alpha=10)
+
+
+def bundle(**replaced: object) -> Bundle:
+    parts: dict[str, object] = {"als": als(), "content": ContentModel.fit(ITEMS), "popular": PopularModel(POPULAR)}
+    return Bundle.of("v1", list(ITEMS), **{**parts, **replaced})
+
+
+def recommender(**settings: object) -> Recommender:
+    return Recommender(bundle(), settings=Settings(_env_file=None, **settings))  # type: ignore[call-arg, arg-type]
+
+
+def catalogue() -> Catalogue:
+    return Catalogue.of(ITEMS)
+
+
+def user(*items: str, events: int | None = None, interests: list[str] | None = None, event_type: str = "like") -> UserState:
+    """A user who liked `items`, one a day; `events` is the live count, where it is more than the history holds."""
+    history = [HistoryEvent(timestamp=day * DAY, event_type=event_type, item_id=item_id) for day, item_id in enumerate(items)]
+    profile = User(user_id="ada", interests=interests) if interests else None
+    return UserState(user_id="ada", events=len(items) if events is None else events, history=history, profile=profile)

@@ -1,0 +1,88 @@
+"""Content vectors and id maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import ModelCorrupt
+from core.types import Item
+from models.content import ContentModel
+from models.id_map import IdMap
+from models.popular import PopularModel
+
+ITEMS = [
+    Item(item_id="pay", item_type="startup", title="Payflow", categories=["Fintech"], tags=["payments"], attributes={"stage": "seed"}),
+    Item(item_id="bank", item_type="startup", categories=["fintech"], tags=["banking"]),
+    Item(item_id="leaf", item_type="startup", categories=["climate tech"], text="Carbon accounting for farms"),
+]
+
+
+def cosine(model: ContentModel, a: Item, b: Item) -> float:
+    vectors = model.vectors([a, b])
+    return float((vectors[[0]] @ vectors[[1]].T).toarray()[0, 0])
+
+
+def test_items_that_share_a_category_are_alike_whatever_its_case() -> None:
+    model = ContentModel.fit(ITEMS)
+    assert cosine(model, ITEMS[0], ITEMS[1]) > 0
+    assert cosine(model, ITEMS[0], ITEMS[2]) == 0
+
+
+def test_an_interest_finds_the_category_the_tag_and_the_word() -> None:
+    model = ContentModel.fit(ITEMS)
+    for interest, found in {
+        "FinTech": ["pay", "bank"], "payments": ["pay"], "carbon": ["leaf"], "Climate_Tech": ["leaf"], "climate": ["leaf"],
+    }.items():
+        scores = model.item_vectors @ model.profile_from_interests([interest])
+        assert [item_id for item_id, score in zip(model.item_ids.ids, scores, strict=True) if score > 0] == found, interest
+
+
+def test_an_item_that_arrives_after_training_gets_the_vector_of_its_twin() -> None:
+    model = ContentModel.fit(ITEMS)
+    twin = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["banking"])
+    assert cosine(model, twin, ITEMS[1]) == pytest.approx(1)
+
+
+def test_a_loaded_model_makes_the_same_vectors(tmp_path: Path) -> None:
+    model = ContentModel.fit(ITEMS)
+    model.save(tmp_path)
+    loaded = ContentModel.load(tmp_path)
+    assert loaded.terms == model.terms
+    assert (loaded.vectors(ITEMS) - model.item_vectors).nnz == 0 or abs(loaded.vectors(ITEMS) - model.item_vectors).max() < 1e-6
+
+
+@pytest.mark.parametrize("items", [[], [Item(item_id="silent", item_type="x")]])
+def test_a_catalogue_without_a_word_is_no_error(items: list[Item], tmp_path: Path) -> None:
+    ContentModel.fit(items).save(tmp_path)
+    model = ContentModel.load(tmp_path)
+    assert model.vectors(ITEMS).shape == (3, 0)
+    assert model.profile_from_interests(["fintech"]).shape == (0,)
+
+
+def test_an_id_map_goes_both_ways_and_survives_the_disk(tmp_path: Path) -> None:
+    ids = IdMap(["b", "a", "é\u2028"])
+    ids.save(tmp_path / "map.json")
+    loaded = IdMap.load(tmp_path / "map.json")
+    assert loaded.ids == ["b", "a", "é\u2028"]
+    assert (loaded.row("a"), loaded.row("nobody")) == (1, -1)
+    assert loaded.rows(["a", "nobody", "b"]).tolist() == [1, -1, 0]
+    assert loaded.rows([]).dtype == np.int32
+    with pytest.raises(ValueError, match="'a' comes twice"):
+        IdMap(["a", "a"])
+
+
+@pytest.mark.parametrize("text", ['{"a": 0, "b": 0}', '{"a": 1}', '["a"]', "{", ""])
+def test_a_damaged_id_map_names_its_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text(text)
+    with pytest.raises(ModelCorrupt, match=r"map\.json"):
+        IdMap.load(tmp_path / "map.json")
+
+
+def test_popularity_is_sorted_and_survives_the_disk(tmp_path: Path) -> None:
+    PopularModel({"unlabelled": [("a", 1.0), ("b", 3.0)]}).save(tmp_path)
+    assert PopularModel.load(tmp_path).scores == {"unlabelled": [("b", 3.0), ("a", 1.0)]}
+    with pytest.raises(ValueError, match="unlabelled"):
+        PopularModel({"unlabelled": [("a", float("nan"))]})
