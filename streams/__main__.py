@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,8 +11,13 @@ import typer
 from core import cli, logs, settings
 from core.settings import Settings
 
-app = typer.Typer(name="python -m streams", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Bring events, items and users into Kafka, and from Kafka into Redis and the archive.")
+app = typer.Typer(
+    name="python -m streams",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Bring events, items and users into Kafka, and from Kafka into Redis and the archive.",
+)
 
 
 @app.callback()
@@ -25,7 +32,97 @@ def archive(
 ) -> None:
     """The interactions topic to Parquet files, every offset once. Any number of processes share the partitions."""
     from streams.archive import run
+
     run(_settings(), until_idle, accept_gap)
+
+
+@app.command()
+def simulate(
+    users: Annotated[int, typer.Option(min=1, help="Users, when the last of --events has happened.")] = 2000,
+    items: Annotated[int, typer.Option(min=1, help="Startups, likewise.")] = 500,
+    events: Annotated[int, typer.Option(min=0, help="Events of the past.")] = 50_000,
+    seed: Annotated[int, typer.Option(help="The same seed and --start give the same events.")] = 42,
+    rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as they go.")] = 0.0,
+    forever: Annotated[bool, typer.Option(help="Go on after --events with live ones, new users and new startups, until stopped.")] = False,
+    start: Annotated[
+        str | None, typer.Option(help="Time of the first event: ISO 8601 or seconds since 1970 [default: --days ago].")
+    ] = None,
+    days: Annotated[float, typer.Option(min=0, help="Days that --events fill.")] = 30.0,
+    summary: Annotated[Path | None, typer.Option(help="Write counts and one cold, warm and hot user id to this JSON file.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print items, users and events as JSON lines instead of sending them.")] = False,
+    catalogue: Annotated[bool, typer.Option(help="Send the startups and users of the past too; --no-catalogue if they are there.")] = True,
+) -> None:
+    """A marketplace of startups, developers and investors, with tastes that drift: something to look at within a minute."""
+    from streams.simulate import Plan, run
+    from streams.times import parse
+
+    begin = time.time() - days * 86400 if start is None else parse(start)
+    run(
+        _settings(),
+        Plan(
+            users=users,
+            items=items,
+            events=events,
+            seed=seed,
+            rate=rate,
+            forever=forever,
+            start=begin,
+            days=days,
+            summary=summary,
+            dry_run=dry_run,
+            catalogue=catalogue,
+        ),
+    )
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path | None, typer.Argument(help="MovieLens ratings/movies/users, a RetailRocket-like CSV, any CSV or Parquet.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="interactions, items or users [default: what a known file holds, else interactions].")
+    ] = None,
+    map_: Annotated[list[str] | None, typer.Option("--map", help="field=column,...: which column holds which field.")] = None,
+    constant: Annotated[list[str] | None, typer.Option(help="field=text,...: the same for every row, such as event_type=rating.")] = None,
+    database: Annotated[str | None, typer.Option(help="URL of a database to read instead of a file (needs SQLAlchemy).")] = None,
+    table: Annotated[str | None, typer.Option(help="Its table or view, with its schema if it needs one.")] = None,
+    min_value: Annotated[float | None, typer.Option(help="Leave out rows whose value is lower, or missing.")] = None,
+    default_timestamp: Annotated[str | None, typer.Option(help="Time for rows without one, which are else left out.")] = None,
+    time_unit: Annotated[str | None, typer.Option(help="s, ms or us: the unit of numeric times [default: s].")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Between the cells of a text file [default: a comma].")] = None,
+    speed: Annotated[
+        str | None, typer.Option(help="Such as 100x: at a multiple of the events' own clock [default: as fast as it goes].")
+    ] = None,
+    sort: Annotated[bool, typer.Option(help="Send a file's events in the order of their time; --no-sort streams a huge file.")] = True,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many events.")] = None,
+    rejects: Annotated[Path, typer.Option(help="File for rows that are no valid event, with row number and reason.")] = Path(
+        "rejects.jsonl"
+    ),
+) -> None:
+    """Events, items or users from a file or a database table, through Kafka like all others."""
+    from streams.importers.command import run
+    from streams.importers.options import plan
+
+    run(
+        _settings(),
+        plan(
+            file=file,
+            kind=kind,
+            mapping=map_,
+            constants=constant,
+            database=database,
+            table=table,
+            min_value=min_value,
+            default_timestamp=default_timestamp,
+            time_unit=time_unit,
+            delimiter=delimiter,
+            speed=speed,
+            sort=sort,
+            limit=limit,
+            rejects=rejects,
+        ),
+    )
 
 
 def _settings() -> Settings:

@@ -1,0 +1,1 @@
+"""Events, items and users from files and databases into Kafka."""

@@ -1,0 +1,229 @@
+"""`python -m streams import`: rows to real events through Kafka, at full speed or at a multiple of their own clock."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+
+from core.codec import encode_json
+from core.errors import BadEvent, EddylineError
+from core.settings import Settings
+from store import log
+from streams.importers import convert, formats
+from streams.importers.convert import Message, Skip
+from streams.importers.formats import Format, Kind
+from streams.importers.sources import Source, open_file
+from streams.pace import Clock
+from streams.progress import progress
+
+_log = structlog.get_logger(__name__)
+
+CHUNK = 10_000
+"""Messages held together while sorting."""
+
+
+class NothingImported(EddylineError):
+    """Not one row became an event."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to import; see the command's --help. `speed`: None is as fast as it goes. `rejects` takes rows that are no event."""
+
+    path: Path | None = None
+    database: str | None = None
+    table: str | None = None
+    kind: Kind | None = None
+    mapping: Mapping[str, str] = {}
+    constants: Mapping[str, str] = {}
+    delimiter: str | None = None
+    per_second: float | None = None
+    min_value: float | None = None
+    default_timestamp: float | None = None
+    speed: float | None = None
+    sort: bool = True
+    limit: int | None = None
+    rejects: Path = Path("rejects.jsonl")
+
+
+class Import:
+    """One run. `counts` has `sent`, `rejected` and each reason to skip."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        """Raises ConfigurationError, SourceFailed."""
+        self._settings, self._plan = settings, plan
+        self._source = _source(plan)
+        self.format = formats.choose(plan.path, self._source.columns, plan.kind, plan.mapping, plan.constants, plan.per_second)
+        self._convert = _converter(settings, plan, self._source, self.format)
+        self._topic = {"interactions": settings.interactions_topic, "items": settings.items_topic, "users": settings.users_topic}[
+            self.format.kind
+        ]
+        self._stopped = threading.Event()
+        self._rejects = _Rejects(plan.rejects, list(self.format.columns))
+        self.counts: Counter[str] = Counter()
+
+    def stop(self) -> None:
+        """Return from `run` after the row under way."""
+        self._stopped.set()
+
+    def run(self) -> Counter[str]:
+        """Send every row. Raises LogUnavailable, SourceFailed, NothingImported."""
+        log.ensure_topics(self._settings)
+        with self._rejects, log.Producer(self._settings) as producer:
+            messages: Iterator[tuple[bytes, bytes, float]]
+            if self._plan.sort and self.format.kind == "interactions" and self._plan.database is None:
+                with progress("reading", self._source.rows_known) as advance:
+                    table = self._sorted(advance)
+                total, messages = table.num_rows, _unpacked(table)
+            else:
+                total, messages = (
+                    self._source.rows_known,
+                    ((message.key, message.value, message.timestamp) for message in self._messages(_ignore)),
+                )
+            clock = Clock(self._plan.speed, self._stopped) if self._plan.speed is not None else None
+            with progress("sending", total) as advance:
+                for key, value, timestamp in messages:
+                    if clock is not None:
+                        clock.wait(timestamp)
+                    if self._stopped.is_set():
+                        break
+                    producer.raw(self._topic, key, value)
+                    self.counts["sent"] += 1
+                    if self.counts["sent"] % 1000 == 0 or clock is not None:
+                        advance(1 if clock is not None else 1000)
+        if not self.counts["sent"] and not self._stopped.is_set():
+            reasons = ", ".join(f"{count} {why}" for why, count in self.counts.items()) or "it has none"
+            raise NothingImported(
+                f"no row of {self._source.name} was imported: {reasons}"
+                + (f"; see {self._plan.rejects}" if self.counts["rejected"] else "")
+            )
+        return self.counts
+
+    def _messages(self, advance: Callable[[int], None]) -> Iterator[Message]:
+        wanted = self._plan.limit
+        for done, (number, row) in enumerate(self._source.rows(self.format), 1):
+            if self._stopped.is_set() or wanted == 0:
+                return
+            if done % CHUNK == 0:
+                advance(CHUNK)
+            try:
+                message = self._convert(number, row)
+            except Skip as skip:
+                self.counts[skip.why] += 1
+                continue
+            except BadEvent as error:
+                self.counts["rejected"] += 1
+                self._rejects.add(number, row, error)
+                continue
+            yield message
+            if wanted is not None:
+                wanted -= 1
+
+    def _sorted(self, advance: Callable[[int], None]) -> pa.Table:
+        """All messages in the order of their own time (rows of one time in the file's order): a history in Redis is in the log's order."""
+        schema = pa.schema([("key", pa.binary()), ("value", pa.binary()), ("timestamp", pa.float64()), ("row", pa.int64())])
+        batches: list[pa.RecordBatch] = []
+        chunk: list[Message] = []
+        for message in self._messages(advance):
+            chunk.append(message)
+            if len(chunk) == CHUNK:
+                batches.append(_packed(chunk, schema, len(batches) * CHUNK))
+                chunk = []
+        batches.append(_packed(chunk, schema, len(batches) * CHUNK))
+        table = pa.Table.from_batches(batches, schema)
+        return table.take(pc.sort_indices(table, [("timestamp", "ascending"), ("row", "ascending")]))
+
+
+class _Rejects(AbstractContextManager["_Rejects"]):
+    """A JSON line for each row that is no event. The file appears with the first."""
+
+    def __init__(self, path: Path, fields: Sequence[str]) -> None:
+        self._path, self._fields = path, fields
+        self._stack = ExitStack()
+        self._file: BinaryIO | None = None
+
+    def add(self, number: int, row: Sequence[Any], error: BadEvent) -> None:
+        if self._file is None:
+            self._file = self._stack.enter_context(self._path.open("wb"))
+        values = {
+            field: str(value).encode("utf-8", "backslashreplace").decode()
+            for field, value in zip(self._fields, row, strict=True)
+            if value is not None
+        }
+        reason = str(error).encode("utf-8", "backslashreplace").decode()
+        self._file.write(encode_json({"row": number, "code": error.code, "reason": reason, "values": values}) + b"\n")
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def run(settings: Settings, plan: Plan) -> None:
+    """Import until done, SIGTERM or SIGINT, and say what came of it."""
+    task = Import(settings, plan)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: task.stop())
+    began = time.monotonic()
+    counts = task.run()
+    seconds = time.monotonic() - began
+    _log.info(
+        "imported",
+        kind=task.format.kind,
+        **{why.replace(" ", "_").replace("--", ""): count for why, count in counts.items()},
+        seconds=round(seconds, 1),
+        per_s=round(counts["sent"] / seconds),
+    )
+    if counts["rejected"]:
+        _log.warning("rows rejected", count=counts["rejected"], file=str(plan.rejects))
+
+
+def _source(plan: Plan) -> Source:
+    if plan.database is not None and plan.table is not None:
+        from streams.importers.database import Table
+
+        return Table(plan.database, plan.table)
+    return open_file(plan.path or Path(), plan.delimiter)
+
+
+def _converter(settings: Settings, plan: Plan, source: Source, format_: Format) -> Callable[[int, Sequence[Any]], Message]:
+    if format_.kind == "items":
+        return convert.items(format_)
+    if format_.kind == "users":
+        return convert.users(format_)
+    return convert.interactions(
+        format_,
+        source.name,
+        settings.use_cases,
+        time.time(),
+        min_value=plan.min_value,
+        default_timestamp=plan.default_timestamp,
+        numbered=plan.database is None,
+    )
+
+
+def _packed(messages: Sequence[Message], schema: pa.Schema, first: int) -> pa.RecordBatch:
+    columns = [
+        [message.key for message in messages],
+        [message.value for message in messages],
+        [message.timestamp for message in messages],
+        list(range(first, first + len(messages))),
+    ]
+    return pa.RecordBatch.from_arrays([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
+
+
+def _unpacked(table: pa.Table) -> Iterator[tuple[bytes, bytes, float]]:
+    for batch in table.to_batches(CHUNK):
+        yield from zip(*(batch.column(name).to_pylist() for name in ("key", "value", "timestamp")), strict=True)
+
+
+def _ignore(_done: int) -> None:
+    """Without a sort, progress is what was sent."""

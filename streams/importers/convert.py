@@ -1,0 +1,193 @@
+"""One row of a source to the message that a backend would have sent. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from core import codec
+from core.errors import BadEvent, ConfigurationError
+from core.types import Interaction, Item, User, Value
+from core.use_cases import UseCases
+from streams import times
+from streams.importers.formats import ATTRIBUTE, Format
+
+
+class Message(msgspec.Struct, frozen=True):
+    """What goes to Kafka. `timestamp`: the event's own, in seconds since 1970; 0 for items and users."""
+
+    key: bytes
+    value: bytes
+    timestamp: float
+
+
+class Skip(Exception):
+    """The row is fine and not wanted; `why` is a word for counting."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def interactions(
+    format_: Format,
+    source: str,
+    use_cases: UseCases,
+    now: float,
+    *,
+    min_value: float | None,
+    default_timestamp: float | None,
+    numbered: bool,
+) -> Callable[[int, Sequence[Any]], Message]:
+    """A converter of rows to events, checked as ingest will check them.
+
+    An event's id follows from the source and the row's number (`numbered`, for files) or its content (for tables, whose order may change),
+    so an import that is run twice sends the same ids. The converter raises BadEvent, and Skip("below --min-value" | "no timestamp").
+    """
+    places = {field: index for index, field in enumerate(format_.columns)}
+    constants = dict(format_.constants)
+    constant_time = times.parse(constants["timestamp"]) if "timestamp" in constants else default_timestamp
+
+    def text(field: str, row: Sequence[Any]) -> str | None:
+        return _text(row[places[field]]) if field in places else constants.get(field)
+
+    def convert(number: int, row: Sequence[Any]) -> Message:
+        value = _number("value", row[places["value"]]) if "value" in places else _number("value", constants.get("value"))
+        if min_value is not None and (value is None or value < min_value):
+            raise Skip("below --min-value")
+        timestamp = _time(row[places["timestamp"]], format_.per_second) if "timestamp" in places else None
+        if timestamp is None:
+            timestamp = constant_time
+        if timestamp is None:
+            raise Skip("no timestamp")
+        user_id, item_id, event_type, use_case = text("user_id", row), text("item_id", row), text("event_type", row), text("use_case", row)
+        event_id = text("event_id", row)
+        if event_id is None:
+            event_id = f"{source}:{number}" if numbered else f"{source}:{_digest(user_id, item_id, event_type, timestamp, value, use_case)}"
+        context = text("context", row)
+        event = Interaction(
+            event_id,
+            user_id or "",
+            item_id or "",
+            event_type or "",
+            timestamp,
+            value,
+            use_case,
+            msgspec.Raw((context or "").encode("utf-8", "replace")),
+            text("recommendation_id", row),
+        )
+        codec.check_interaction(event, now, use_cases)
+        encoded = codec.encode_json(event)
+        if context:
+            codec.decode_interaction(encoded, now, use_cases)  # that the context is JSON shows in the whole only
+        return Message(event.user_id.encode(), encoded, timestamp)
+
+    return convert
+
+
+def items(format_: Format) -> Callable[[int, Sequence[Any]], Message]:
+    """A converter of rows to catalogue items; raises BadEvent."""
+
+    def convert(_number: int, row: Sequence[Any]) -> Message:
+        fields = _fields(format_, row, ("categories", "tags"))
+        if "created_at" in fields:
+            fields["created_at"] = _time(fields["created_at"], format_.per_second)
+        if "available" in fields:
+            fields["available"] = _flag(fields["available"])
+        encoded = codec.encode_json(fields)
+        return Message(codec.decode_item(encoded).item_id.encode(), _canonical(encoded, Item), 0.0)
+
+    return convert
+
+
+def users(format_: Format) -> Callable[[int, Sequence[Any]], Message]:
+    """A converter of rows to users; raises BadEvent."""
+
+    def convert(_number: int, row: Sequence[Any]) -> Message:
+        encoded = codec.encode_json(_fields(format_, row, ("roles", "interests")))
+        return Message(codec.decode_user(encoded).user_id.encode(), _canonical(encoded, User), 0.0)
+
+    return convert
+
+
+def _fields(format_: Format, row: Sequence[Any], lists: tuple[str, ...]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    attributes: dict[str, Value] = {}
+    for field, value in (*zip(format_.columns, row, strict=True), *format_.constants.items()):
+        if value is None or value == "":
+            continue
+        if field.startswith(ATTRIBUTE):
+            attributes[field.removeprefix(ATTRIBUTE)] = _attribute(value)
+        elif field in lists:
+            fields[field] = [part for part in (value.split(format_.list_separator) if isinstance(value, str) else map(str, value)) if part]
+        else:
+            fields[field] = value if field in ("available", "created_at") else _text(value)
+    return fields | ({"attributes": attributes} if attributes else {})
+
+
+def _canonical(encoded: bytes, kind: type[Item | User]) -> bytes:
+    return codec.encode_json(msgspec.json.decode(encoded, type=kind))
+
+
+def _text(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, float) and value.is_integer():  # 42.0: an id that a data frame with a gap turned into a float
+        return str(int(value))
+    return str(value).strip()
+
+
+def _number(field: str, value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise BadEvent("bad_value", f"{field} {value!r} is no number") from None
+    return number
+
+
+def _time(value: Any, per_second: float) -> float | None:
+    """Seconds since 1970. Raises BadEvent."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+    if isinstance(value, int | float | Decimal):
+        number = float(value)
+        return None if math.isnan(number) else number / per_second
+    try:
+        return float(value) / per_second
+    except (TypeError, ValueError):
+        try:
+            return times.parse(str(value))
+        except ConfigurationError:
+            raise BadEvent("bad_timestamp", f"timestamp {value!r} is neither a number nor ISO 8601") from None
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, str) and value.strip().lower() in ("true", "t", "yes", "1", "false", "f", "no", "0"):
+        return value.strip().lower() in ("true", "t", "yes", "1")
+    if isinstance(value, bool | int):
+        return bool(value)
+    raise BadEvent("bad_field", f"available {value!r} is neither true nor false")
+
+
+def _attribute(value: Any) -> Value:
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [str(part) for part in value]
+    return str(value)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

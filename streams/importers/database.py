@@ -1,0 +1,58 @@
+"""A table of a backend's database, by SQLAlchemy (an optional extra), streamed by a server-side cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from core.errors import ConfigurationError
+from streams.importers.formats import Format
+from streams.importers.sources import FETCH_ROWS, Row, SourceFailed
+
+
+class Table:
+    """One table or view. Rows come in the order of the time stamp where one is mapped."""
+
+    rows_known: int | None = None
+
+    def __init__(self, url: str, table: str) -> None:
+        """`table` may be schema-qualified. Raises ConfigurationError (no driver, no such table), SourceFailed."""
+        try:
+            import sqlalchemy
+        except ModuleNotFoundError:
+            raise ConfigurationError("--database needs SQLAlchemy: pip install -r requirements/database.txt") from None
+        self._sql: Any = sqlalchemy
+        schema, _, name = table.rpartition(".")
+        try:
+            self._engine: Any = sqlalchemy.create_engine(url)
+            self._shown = self._engine.url.render_as_string(hide_password=True)
+            self._table: Any = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=self._engine)
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(f"--database needs the driver {error.name}: pip install {error.name}") from None
+        except sqlalchemy.exc.NoSuchTableError:
+            raise ConfigurationError(f"{self._shown} has no table {table!r}") from None
+        except sqlalchemy.exc.ArgumentError:
+            raise ConfigurationError("--database is no URL such as postgresql+psycopg://user@host/name or sqlite:///file.db") from None
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise SourceFailed(f"the database cannot be read: {_reason(error)}") from None
+        self.name = f"{self._engine.url.database or ''}.{table}"[-80:]
+        self.columns: Sequence[str] = [column.name for column in self._table.columns]
+
+    def rows(self, format_: Format) -> Iterator[Row]:
+        """Values as the driver answers them; at most FETCH_ROWS are in memory."""
+        wanted = [self._table.columns[column] for column in format_.columns.values()]
+        query = self._sql.select(*[column.label(f"c{index}") for index, column in enumerate(wanted)])
+        if "timestamp" in format_.columns:
+            query = query.order_by(self._table.columns[format_.columns["timestamp"]])
+        try:
+            with self._engine.connect().execution_options(stream_results=True, yield_per=FETCH_ROWS) as connection:
+                yield from enumerate(connection.execute(query), 1)
+        except self._sql.exc.SQLAlchemyError as error:
+            raise SourceFailed(f"reading {self._table.name} of {self._shown} failed: {_reason(error)}") from None
+        finally:
+            self._engine.dispose()
+
+
+def _reason(error: Exception) -> str:
+    """The driver's own words on one line, without the statement and its parameters."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())

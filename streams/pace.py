@@ -1,0 +1,42 @@
+"""Not faster than asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class Pace:
+    """Lets events through at `rate` a second, evenly; 0 is as fast as they come. After a stall it does not catch up in a burst."""
+
+    def __init__(self, rate: float, stopped: threading.Event) -> None:
+        self._gap = 1 / rate if rate > 0 else 0.0
+        self._stopped = stopped
+        self._due = time.monotonic()
+
+    def wait(self) -> bool:
+        """Wait for the next event's turn. False when stopped."""
+        if self._gap:
+            self._due = max(self._due + self._gap, time.monotonic() - 1.0)
+            wait = self._due - time.monotonic()
+            if wait > 0.001:
+                self._stopped.wait(wait)
+        return not self._stopped.is_set()
+
+
+class Clock:
+    """Lets events through at the distances of their own time stamps, `speed` times as fast."""
+
+    def __init__(self, speed: float, stopped: threading.Event) -> None:
+        self._speed, self._stopped = speed, stopped
+        self._shift: float | None = None
+
+    def wait(self, timestamp: float) -> bool:
+        """Wait until `timestamp` (seconds) has come on this clock, which starts with the first event. False when stopped."""
+        now = time.monotonic()
+        if self._shift is None:
+            self._shift = now - timestamp / self._speed
+        wait = timestamp / self._speed + self._shift - now
+        if wait > 0.001:
+            self._stopped.wait(wait)
+        return not self._stopped.is_set()
