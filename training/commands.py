@@ -68,7 +68,7 @@ def evaluate_dataset(settings: Settings, folder: Path, items_path: Path | None, 
     found = evaluation.evaluate(bundle, entries, at_cut.scores, data, split, judged, settings)
     evaluation.report(found, console)
     if output is not None:
-        evaluation.save(found, output, {"als": msgspec.to_builtins(chosen), "dataset": data.sha256()})
+        evaluation.save(found, output, {"als": msgspec.to_builtins(chosen), "dataset": data.sha256})
 
 
 def run_retrain(settings: Settings, events: Path | None, items_path: Path | None, hyperparameters: Path | None, users: int, threads: int,

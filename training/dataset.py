@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Dataset:
         """How many events there are."""
         return len(self.item)
 
-    @property
+    @cached_property
     def user(self) -> npt.NDArray[np.int32]:
         """(n,) int32: the user row of each event."""
         return np.repeat(np.arange(len(self.users), dtype=np.int32), np.diff(self.indptr))
@@ -105,12 +106,14 @@ class Dataset:
         rows = np.arange(self.indptr[user], self.indptr[user + 1])[where[self.indptr[user]:self.indptr[user + 1]]]
         types, counts = np.unique(self.event_type[rows], return_counts=True)
         kept = rows[-cap:]
-        latest = (column.tolist() for column in (np.nan_to_num(self.timestamp[kept]), self.event_type[kept], self.item[kept], self.value[kept]))
-        history = [HistoryEvent(int(time), self.event_types[kind], self.items.ids[item], None if math.isnan(value) else value)
-                   for time, kind, item, value in zip(*latest, strict=True)]
+        columns = np.nan_to_num(self.timestamp[kept]), self.event_type[kept], self.item[kept], self.value[kept]
+        types_of, ids = self.event_types, self.items.ids
+        history = [HistoryEvent(int(time), types_of[kind], ids[item], None if math.isnan(value) else value)
+                   for time, kind, item, value in zip(*(column.tolist() for column in columns), strict=True)]
         return UserState(user_id=self.users.ids[user], events=len(rows), history=history,
                          counts={self.event_types[kind]: count for kind, count in zip(types.tolist(), counts.tolist(), strict=True)})
 
+    @cached_property
     def sha256(self) -> str:
         """Of the ids and the arrays: equal for equal events, whatever files they came from."""
         digest = hashlib.sha256("\n".join([*self.event_types, "", *self.use_cases, "", *self.users.ids, "", *self.items.ids]).encode())
@@ -125,7 +128,7 @@ class Dataset:
             "source": self.source, "positions": {str(partition): offset for partition, offset in self.positions.items()},
             "events": self.events, "users": len(self.users), "items": len(self.items), "skipped": self.skipped,
             "first_event": float(timed.min()) if len(timed) else None, "last_event": float(timed.max()) if len(timed) else None,
-            "event_types": self.event_types, "use_cases": self.use_cases, "sha256": self.sha256(),
+            "event_types": self.event_types, "use_cases": self.use_cases, "sha256": self.sha256,
         }
 
 
@@ -164,14 +167,14 @@ def build(table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None
         positions=positions or {}, source=source, skipped=counted)
 
 
-def save(dataset: Dataset, folder: Path, *, sequences: bool = True) -> None:
+def save(dataset: Dataset, folder: Path, *, matrix: sp.csr_matrix | None = None, sequences: bool = True) -> None:
     """Write the files named at the top into `folder`, dataset.json last: a folder without it is half written.
 
-    `sequences` False: without sequences.npz, as a record of what was trained on; `load` needs it.
+    `matrix`: `dataset.matrix()`, if it is at hand. `sequences` False: without sequences.npz, which `load` needs: a record only.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.json").unlink(missing_ok=True)
-    sp.save_npz(folder / "als_interactions.npz", dataset.matrix(), compressed=False)
+    sp.save_npz(folder / "als_interactions.npz", dataset.matrix() if matrix is None else matrix, compressed=False)
     dataset.users.save(folder / "als_user_mapping.json")
     dataset.items.save(folder / "als_item_mapping.json")
     if sequences:
@@ -192,7 +195,7 @@ def load(folder: Path) -> Dataset:
     except (OSError, KeyError, ValueError, TypeError, ModelError) as error:
         raise DatasetError(f"{folder} is not a whole dataset ({error}); make it with "
                            f"`python -m training dataset --output {folder}`") from None
-    if dataset.sha256() != about["sha256"]:
+    if dataset.sha256 != about["sha256"]:
         raise DatasetError(f"{folder}: the files are not those that dataset.json describes; make the dataset again")
     return dataset
 

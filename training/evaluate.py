@@ -14,6 +14,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ import threadpoolctl
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import DatasetError
+from core.errors import DatasetError, ModelError
 from core.settings import Settings
-from core.types import Filters, Item, Request
+from core.types import Filters, Item, Recommendations, Request, UserState
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from engines.router import segment
@@ -81,6 +82,7 @@ class Evaluation:
         """Mean over all judged users."""
         return float(np.nanmean(self.values[engine][:, NAMES.index(name)]))
 
+    @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """One row an engine, segment and metric: mean, 95% interval over users (coverage has none), number of users."""
         rows = []
@@ -137,12 +139,14 @@ def evaluate(bundle: Bundle, items: Sequence[Item], popularity: Popularity, data
         for place, user in enumerate(judged.users.tolist()):
             state = dataset.state(user, split.train, settings.history_cap)
             filters = Filters(available_only=False, exclude_items=_forgotten(dataset, split, user, settings.history_cap))
+            routed = _ask(recommender, state, Request(limit=LENGTH, filters=filters, reasons=False))
             for engine in engines:
-                asked = Request(limit=LENGTH, filters=filters, engine=None if engine == ROUTED else engine)
-                answer = recommender.recommend(state, asked).recommendations
-                own = [line.item_id for line in answer if engine in (ROUTED, line.method)]
+                # When the routed answer begins with this engine, it is the answer of this engine.
+                answer = routed if engine in (ROUTED, routed.method_used) else _ask(
+                    recommender, state, Request(limit=LENGTH, filters=filters, engine=engine, reasons=False))
+                own = [line.item_id for line in answer.recommendations if engine in (ROUTED, line.method)]
                 ranked[engine][place, :len(own)] = judged.items.rows(own)
-            show.advance(engine)
+            show.advance()
     values = {engine: _values(lists, judged) for engine, lists in ranked.items()}
     return Evaluation(judged, split, values, ranked)
 
@@ -156,7 +160,7 @@ def report(evaluation: Evaluation, console: Console) -> None:
         table.add_column(column)
     for column in shown:
         table.add_column(column, justify="right")
-    cells = {(row["segment"], row["engine"], row["metric"]): row for row in evaluation.rows()}
+    cells = {(row["segment"], row["engine"], row["metric"]): row for row in evaluation.rows}
     for part in SEGMENTS:
         for engine in evaluation.values:
             if (first := cells.get((part, engine, shown[0]))) is not None:
@@ -168,7 +172,7 @@ def report(evaluation: Evaluation, console: Console) -> None:
 def save(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write metrics.json (with `facts` about the run) and metrics.csv."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = evaluation.rows()
+    rows = evaluation.rows
     judged = evaluation.judged
     about = {**facts, "cut": evaluation.split.cut, "users": len(judged.users), "users_with_new_items": judged.out_of, "seed": judged.seed,
              "rows": rows}
@@ -182,6 +186,15 @@ def save(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> None
 def headline(evaluation: Evaluation) -> dict[str, Any]:
     """What the manifest repeats: NDCG@10 and recall@10 by engine over all judged users."""
     return {engine: {name: _number(evaluation.mean(engine, name)) for name in ("ndcg@10", "recall@10")} for engine in evaluation.values}
+
+
+def _ask(recommender: Recommender, state: UserState, request: Request) -> Recommendations:
+    """An answer; raises ModelError when an engine broke on the way, which serving survives by falling back and an evaluation must not."""
+    answer = recommender.recommend(state, request)
+    for fallback in answer.fallbacks:
+        if fallback.engine in recommender.engines and fallback.cause.startswith("failed with"):
+            raise ModelError(f"engine {fallback.engine} {fallback.cause} (user {state.user_id!r}); it cannot be judged")
+    return answer
 
 
 def _forgotten(dataset: Dataset, split: Split, user: int, cap: int) -> frozenset[str]:

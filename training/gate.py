@@ -15,11 +15,11 @@ from core.settings import Settings
 from core.types import Item
 from models.als import ALSModel
 from models.bundle import Bundle
+from models.popular import PopularModel
 from models.registry import Registry
 from training import evaluate, metrics
 from training.dataset import Dataset
 from training.evaluate import NAMES, ROUTED, Evaluation
-from training.popularity import popular
 
 ACCEPTED, REFUSED = "accepted", "refused"
 JUDGED_ALS = "evaluation/als"
@@ -27,13 +27,13 @@ JUDGED_ALS = "evaluation/als"
 METRIC = "ndcg@10"
 
 
-def decide(registry: Registry, candidate: Evaluation | None, unjudged: str, items: Sequence[Item], dataset: Dataset,
-           settings: Settings) -> dict[str, Any]:
+def decide(registry: Registry, candidate: Evaluation | None, unjudged: str, items: Sequence[Item], at_cut: PopularModel,
+           dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """`{"decision": accepted or refused, "cause": ..., ...}`: what goes into the manifest.
 
     Refused when the routed NDCG@10 is lower than the live bundle's by more than GATE_MARGIN of it, and the 95% interval of the users'
     differences lies below 0 (with a few users a margin alone would refuse by chance). Refused, too, when there is a live bundle but
-    nothing to judge by. `unjudged`: why there is no evaluation.
+    nothing to judge by. `unjudged`: why there is no evaluation; `at_cut`: what was popular at the cut.
     """
     try:
         live = registry.current()
@@ -44,7 +44,6 @@ def decide(registry: Registry, candidate: Evaluation | None, unjudged: str, item
         return {"decision": ACCEPTED, "cause": "there is no live bundle yet"}
     if candidate is None:
         return {"decision": REFUSED, "live": live, "cause": f"the new bundle cannot be judged: {unjudged}"}
-    at_cut = popular(dataset, settings, candidate.split.train)
     unseen, note = _unseen(registry, bundle)
     theirs = evaluate.evaluate(unseen, items, at_cut.scores, dataset, candidate.split, candidate.judged, settings, (ROUTED,))
     ours, live_mean = candidate.mean(ROUTED, METRIC), theirs.mean(ROUTED, METRIC)

@@ -20,16 +20,20 @@ def popular(dataset: Dataset, settings: Settings, where: Bools | None = None) ->
     chosen = np.ones(dataset.events, np.bool_) if where is None else where
     timed = dataset.timestamp[~np.isnan(dataset.timestamp)]
     hours = np.nan_to_num(dataset.timestamp[chosen], nan=timed.min() if len(timed) else 0.0) // _HOUR
-    distinct, place = np.unique(hours, return_inverse=True)
-    grown = np.array([growth(hour * _HOUR, settings.popularity_half_life_days) for hour in distinct.tolist()])[place]
+    first = float(hours.min()) if len(hours) else 0.0
+    since = (hours - first).astype(np.int64)  # a century is 900,000 hours: a table of them is small
+    grown = np.zeros(int(since.max(initial=0)) + 1)
+    for hour in np.flatnonzero(np.bincount(since)).tolist():
+        grown[hour] = growth((hour + first) * _HOUR, settings.popularity_half_life_days)
+    decayed = grown[since]
     item, event_type, value = dataset.item[chosen], dataset.event_type[chosen], dataset.value[chosen]
     configured = np.array([name in settings.use_cases.by_name for name in dataset.use_cases] + [False])
     use_case = np.where(configured[dataset.use_case[chosen]], dataset.use_case[chosen], -1)
     scores: dict[str, list[tuple[str, float]]] = {}
-    for code in np.unique(use_case).tolist():
+    for code in sorted(set(np.flatnonzero(np.bincount(use_case + 1)) - 1)):
         rows = use_case == code
         name = dataset.use_cases[code] if code >= 0 else None
         weight = weights(settings.use_cases.weights(name), dataset.event_types, event_type[rows], value[rows])
-        total = np.bincount(item[rows], weight * grown[rows], minlength=len(dataset.items))
+        total = np.bincount(item[rows], weight * decayed[rows], minlength=len(dataset.items))
         scores[name or UNLABELLED] = [(dataset.items.ids[row], float(total[row])) for row in np.flatnonzero(total).tolist()]
     return PopularModel(scores)

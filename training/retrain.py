@@ -18,7 +18,6 @@ has seen the events it is judged by. What goes live is the same model with REFRE
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +33,6 @@ from rich.console import Console
 
 from core.errors import ConfigurationError, DatasetError, EddylineError, GateRefused
 from core.settings import Settings
-from core.types import Item
 from models import files
 from models.als import ALSModel
 from models.bundle import CATALOGUE, Bundle
@@ -143,13 +141,13 @@ def _steps(settings: Settings, options: Options, chosen: Hyperparameters, client
 
     run.step("evaluate")
     evaluation: Evaluation | None = None
+    at_cut = popular(data, settings, split.train if split is not None else None)
     if split is not None:
         try:
             judged = evaluate.judge(data, split, content, settings, options.users, seed)
         except DatasetError as error:
             unjudged = str(error)
         else:
-            at_cut = popular(data, settings, split.train)
             candidate = Bundle.of(catalogue=entries, als=fitted, content=content, popular=at_cut)
             evaluation = evaluate.evaluate(candidate, entries, at_cut.scores, data, split, judged, settings)
             evaluate.report(evaluation, console)
@@ -157,7 +155,7 @@ def _steps(settings: Settings, options: Options, chosen: Hyperparameters, client
         log.warning("the model was not evaluated", cause=unjudged)
 
     run.step("gate")
-    verdict = gate.decide(registry, evaluation, unjudged, entries, data, settings)
+    verdict = gate.decide(registry, evaluation, unjudged, entries, at_cut, data, settings)
     log.info("gate", **verdict)
     if verdict["decision"] == gate.REFUSED and not options.force:
         raise GateRefused(f"{verdict['cause']}; the live bundle stays. Look at the evaluation above; --force publishes all the same")
@@ -165,7 +163,8 @@ def _steps(settings: Settings, options: Options, chosen: Hyperparameters, client
 
     run.step("publish")
     refresh = msgspec.structs.replace(chosen, iterations=als.REFRESH_SWEEPS)
-    fresh = fitted if split is None else fit(data.matrix(), data, refresh, seed, options.threads, start=fitted)
+    everything = data.matrix()
+    fresh = fitted if split is None else fit(everything, data, refresh, seed, options.threads, start=fitted)
     manifest = {
         "positions": {settings.interactions_topic: {str(partition): offset for partition, offset in positions.items()}},
         "seeds": {"training": seed},
@@ -181,8 +180,20 @@ def _steps(settings: Settings, options: Options, chosen: Hyperparameters, client
     }
     if lease is not None:
         lease.check()
-    judged_als = fitted if split is not None else None
-    live = registry.publish(lambda folder: _write(folder, settings, data, entries, fresh, content, judged_als, evaluation), manifest)
+    judged_als = _without_users(fitted) if split is not None else None
+
+    def write(folder: Path) -> None:
+        files.write_json(folder / CATALOGUE, entries)
+        content.save(folder / "content")
+        popular(data, settings).save(folder / "popular")
+        dataset.save(data, folder / "dataset", matrix=everything, sequences=False)
+        fresh.save(folder / "als")
+        if judged_als is not None:
+            judged_als.save(folder / gate.JUDGED_ALS)
+        if evaluation is not None:
+            evaluate.save(evaluation, folder / "evaluation", {"describes": gate.JUDGED_ALS, "dataset": data.sha256})
+
+    live = registry.publish(write, manifest)
     if client is not None:
         retrains.announce(client, live)
 
@@ -205,18 +216,8 @@ def fit(matrix: Any, data: Dataset, chosen: Hyperparameters, seed: int, threads:
                        on_sweep=lambda sweep, _users, _items: show.at(sweep, f"sweep {sweep}"))
 
 
-def _write(folder: Path, settings: Settings, data: Dataset, entries: Sequence[Item], fresh: ALSModel, content: ContentModel,
-           judged: ALSModel | None, evaluation: Evaluation | None) -> None:
-    files.write_json(folder / CATALOGUE, list(entries))
-    fresh.save(folder / "als")
-    content.save(folder / "content")
-    popular(data, settings).save(folder / "popular")
-    dataset.save(data, folder / "dataset", sequences=False)
-    if judged is not None:
-        without_users = ALSModel(judged.item_ids, judged.item_factors, regularization=judged.regularization, alpha=judged.alpha)
-        without_users.save(folder / gate.JUDGED_ALS)
-    if evaluation is not None:
-        evaluate.save(evaluation, folder / "evaluation", {"describes": gate.JUDGED_ALS, "dataset": data.sha256()})
+def _without_users(model: ALSModel) -> ALSModel:
+    return ALSModel(model.item_ids, model.item_factors, regularization=model.regularization, alpha=model.alpha)
 
 
 def _positions(positions: dict[int, int]) -> str:

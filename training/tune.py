@@ -77,7 +77,7 @@ def search(dataset: Dataset, settings: Settings, *, minutes: float, trials: int 
     began = time.monotonic()
     deadline = began + 60.0 * minutes
     split = validation.leave_last_out(dataset, seed)
-    fingerprint = dataset.sha256()
+    fingerprint = dataset.sha256
     study_path.parent.mkdir(parents=True, exist_ok=True)
     name = f"als-{fingerprint[:16]}-negatives-{negatives}-seed-{seed}"
     storage = optuna.storages.RDBStorage(f"sqlite:///{study_path}")
