@@ -136,6 +136,8 @@ class Stack:
             "users_topic": prefix + given.users_topic,
             "archive_url": str(self.directory / "archive"),
             "models_path": self.directory / "models",
+            # Tansu lets the first member of a group wait for half of this.
+            "session_timeout_s": min(given.session_timeout_s, 6.0),
             "archive_file_s": min(given.archive_file_s, 5.0),
             "metrics_port": free_port(besides=port),
             "api_host": HOST,
