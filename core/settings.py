@@ -28,23 +28,42 @@ class Settings(BaseSettings):
     interactions_topic: str = Field("interactions", description="topic that backends publish events to")
     items_topic: str = Field("items", description="compacted topic of catalogue items")
     users_topic: str = Field("users", description="compacted topic of what users declare")
-    topic_partitions: int = Field(4, ge=1, le=1000, description="partitions of a topic that Eddyline creates; a partition is the unit of parallelism and of atomicity, and changing it later moves users between partitions")
+    topic_partitions: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="partitions of a topic that Eddyline creates; a partition is the unit of parallelism and of atomicity, and changing it later moves users between partitions",
+    )
     topic_replication: int = Field(1, ge=1, le=10, description="replicas of a topic that Eddyline creates; 3 in production")
     ingest_group: str = Field("eddyline-ingest", description="consumer group that shares the partitions among ingest processes")
     archive_group: str = Field("eddyline-archive", description="the same for archive processes")
     kafka_timeout_s: float = Field(10.0, gt=0, description="seconds to wait for the broker before a clear error")
-    session_timeout_s: float = Field(10.0, ge=6, le=1800, description="seconds without a heartbeat after which a consumer's partitions go to another one")
+    session_timeout_s: float = Field(
+        10.0, ge=6, le=1800, description="seconds without a heartbeat after which a consumer's partitions go to another one"
+    )
 
     # Redis
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis:// or rediss:// URL, password included")
     redis_timeout_s: float = Field(5.0, gt=0, description="seconds that a writer waits for one answer of Redis")
-    history_cap: int = Field(500, ge=50, le=100_000, description="latest events kept in a user's history; bounds memory a user and the cost of a fold-in; 50 is what the Two-Tower user tower reads")
+    history_cap: int = Field(
+        500,
+        ge=50,
+        le=100_000,
+        description="latest events kept in a user's history; bounds memory a user and the cost of a fold-in; 50 is what the Two-Tower user tower reads",
+    )
 
     # Ingest
-    dedup_window: int = Field(100_000, ge=0, description="offsets of a partition within which an event_id counts once; about 150 bytes each in ingest's memory")
+    dedup_window: int = Field(
+        100_000, ge=0, description="offsets of a partition within which an event_id counts once; about 150 bytes each in ingest's memory"
+    )
     transaction_events: int = Field(500, ge=1, le=10_000, description="most events in one Redis transaction: 500 hold Redis for about 3 ms")
     poll_events: int = Field(4000, ge=1, description="most events taken from the broker at once")
-    popularity_half_life_days: float = Field(30.0, ge=10, le=3650, description="days in which a popularity counts half; at least 10, so that scores from 1970 to 2100 fit a float64")
+    popularity_half_life_days: float = Field(
+        30.0,
+        ge=10,
+        le=3650,
+        description="days in which a popularity counts half; at least 10, so that scores from 1970 to 2100 fit a float64",
+    )
 
     # Files
     archive_url: str = Field("data/archive", description="folder (or s3:// URL) of the Parquet archive")
@@ -71,15 +90,21 @@ class Settings(BaseSettings):
     als_alpha: float = Field(40.0, gt=0, description="confidence of an interaction is alpha times its weight")
     training_seed: int = Field(42, ge=0, description="seed of everything random in training; recorded in the bundle")
     holdout_fraction: float = Field(0.1, gt=0, lt=1, description="last part of the events, by time, that evaluation ranks")
-    gate_margin: float = Field(0.05, ge=0, le=1, description="a retrain is refused when its NDCG@10 is lower than the live bundle's by more than this fraction")
+    gate_margin: float = Field(
+        0.05, ge=0, le=1, description="a retrain is refused when its NDCG@10 is lower than the live bundle's by more than this fraction"
+    )
     keep_bundles: int = Field(5, ge=1, description="bundles kept when old ones are pruned; the live one always is")
     training_lease_s: float = Field(60.0, ge=5, description="seconds after which a killed trainer's lease is free")
 
     # API
     api_host: str = Field("127.0.0.1", description="address that the API binds to; loopback unless you say otherwise")
     api_port: int = Field(8000, ge=0, le=65535, description="port of the API; 0 picks a free one")
-    api_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(frozenset(), description="comma-separated keys that may write and delete; with none set, writes are refused")
-    api_read_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(frozenset(), description="comma-separated keys that may read; with none set, reads are open")
+    api_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
+        frozenset(), description="comma-separated keys that may write and delete; with none set, writes are refused"
+    )
+    api_read_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
+        frozenset(), description="comma-separated keys that may read; with none set, reads are open"
+    )
     api_max_limit: int = Field(100, ge=1, le=10_000, description="most recommendations in one answer")
     api_max_body_bytes: int = Field(1_048_576, ge=1024, description="largest accepted request body, in bytes")
     api_timeout_s: float = Field(5.0, gt=0, description="seconds after which a request is answered with 503")
@@ -101,7 +126,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_thresholds(self) -> Self:
         if self.cold_start_threshold > self.warm_user_threshold:
-            raise ValueError(f"COLD_START_THRESHOLD={self.cold_start_threshold} must not exceed WARM_USER_THRESHOLD={self.warm_user_threshold}")
+            raise ValueError(
+                f"COLD_START_THRESHOLD={self.cold_start_threshold} must not exceed WARM_USER_THRESHOLD={self.warm_user_threshold}"
+            )
         return self
 
     @property

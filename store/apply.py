@@ -17,7 +17,7 @@ A process that dies before 4 leaves nothing; one that dies after it leaves all. 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import hiredis
 import redis
@@ -138,7 +138,9 @@ class Planner:
             for event_type, count in counts.items():
                 commands.append(("HINCRBY", key, "ev:" + event_type, count))
             pushes.append((len(commands), history))
-            commands.append(("RPUSH", history, *[history_line(event.timestamp, event.event_type, event.value, event.item_id) for event in mine]))
+            commands.append(
+                ("RPUSH", history, *[history_line(event.timestamp, event.event_type, event.value, event.item_id) for event in mine])
+            )
         for use_case, scores in popular.items():
             key = keys.popular(use_case or keys.POPULAR_UNLABELLED)
             for item_id, score in scores.items():
@@ -181,8 +183,12 @@ class Applier:
         key = keys.position(batch.topic, batch.partition)
         trims: list[Command] = [("LTRIM", history, str(-self._cap), "-1") for history in self._trims]
         self._trims.clear()
-        opening: list[Command] = [*trims, ("WATCH", key, keys.USERS_DELETED_VERSION), ("HGET", key, "position"),
-                                          ("GET", keys.USERS_DELETED_VERSION)]
+        opening: list[Command] = [
+            *trims,
+            ("WATCH", key, keys.USERS_DELETED_VERSION),
+            ("HGET", key, "position"),
+            ("GET", keys.USERS_DELETED_VERSION),
+        ]
         connection.send(b"".join([_pack(command) for command in opening]))
         position, version = connection.receive(len(opening))[-2:]
         stands_at = int(position or 0)
@@ -214,7 +220,8 @@ class Applier:
         name, key = (part.decode(errors="replace") for part in commands[index + 1][:2])
         return StoreCorrupt(
             f"applying {batch.topic}/{batch.partition} [{batch.first}, {batch.next}): {name} {key} answered {reply}. The batch's other commands "
-            f"stand, this one is missing. Look at {key} (TYPE, OBJECT ENCODING), delete it if it is not ours, then run `python -m streams rebuild`")
+            f"stand, this one is missing. Look at {key} (TYPE, OBJECT ENCODING), delete it if it is not ours, then run `python -m streams rebuild`"
+        )
 
 
 def deletions(client: redis.Redis) -> Deletions:
@@ -225,5 +232,3 @@ def deletions(client: redis.Redis) -> Deletions:
         pipe.hgetall(keys.USERS_DELETED)
         version, times = pipe.execute()
     return Deletions(int(version or 0), {user_id.decode(): float(time) for user_id, time in times.items()})
-
-

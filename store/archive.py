@@ -28,23 +28,25 @@ from store import archive_publish
 READ_ROWS = 65_536
 """Rows in one table that `read` yields: about 10 MB in memory."""
 
-SCHEMA = pa.schema([
-    pa.field("partition", pa.int32(), nullable=False),
-    pa.field("offset", pa.int64(), nullable=False),
-    pa.field("broker_time", pa.float64(), nullable=False),  # seconds since 1970, as the broker stamped the record
-    pa.field("event_id", pa.string()),
-    pa.field("user_id", pa.string()),
-    pa.field("item_id", pa.string()),
-    pa.field("event_type", pa.string()),
-    pa.field("timestamp", pa.float64()),  # seconds since 1970, the event's own time
-    pa.field("value", pa.float64()),
-    pa.field("use_case", pa.string()),
-    pa.field("recommendation_id", pa.string()),
-    pa.field("context", pa.string()),  # JSON text
-    pa.field("error", pa.string()),  # "code: reason" of a message that is no event; all fields above but the first three are then null
-    pa.field("raw", pa.binary()),  # the first bytes of such a message
-    pa.field("raw_truncated", pa.bool_()),  # whether it had more; the whole is in the dead-letter topic
-])
+SCHEMA = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("broker_time", pa.float64(), nullable=False),  # seconds since 1970, as the broker stamped the record
+        pa.field("event_id", pa.string()),
+        pa.field("user_id", pa.string()),
+        pa.field("item_id", pa.string()),
+        pa.field("event_type", pa.string()),
+        pa.field("timestamp", pa.float64()),  # seconds since 1970, the event's own time
+        pa.field("value", pa.float64()),
+        pa.field("use_case", pa.string()),
+        pa.field("recommendation_id", pa.string()),
+        pa.field("context", pa.string()),  # JSON text
+        pa.field("error", pa.string()),  # "code: reason" of a message that is no event; all fields above but the first three are then null
+        pa.field("raw", pa.binary()),  # the first bytes of such a message
+        pa.field("raw_truncated", pa.bool_()),  # whether it had more; the whole is in the dead-letter topic
+    ]
+)
 
 _NAME = re.compile(r"(\d{20})-(\d{20})\.parquet")
 TOPIC_ID = b"eddyline.topic_id"
@@ -136,8 +138,13 @@ class Archive:
         except OSError as error:
             raise ArchiveError(f"cannot clean up {folder}: {error}") from None
 
-    def read(self, topic: str, upto: Mapping[int, int] | None = None, columns: Sequence[str] | None = None,
-             start: Mapping[int, int] | None = None) -> Iterator[pa.Table]:
+    def read(
+        self,
+        topic: str,
+        upto: Mapping[int, int] | None = None,
+        columns: Sequence[str] | None = None,
+        start: Mapping[int, int] | None = None,
+    ) -> Iterator[pa.Table]:
         """Rows as tables of at most READ_ROWS rows: partition by partition, in offset order within each.
 
         `upto`: partition -> the offset before which to stop; partitions it does not name are not read (None: everything).
@@ -148,8 +155,10 @@ class Archive:
         for partition, limit in (upto or {}).items():
             reached = ranges[partition][-1].next if partition in ranges else 0
             if limit > reached:
-                raise ArchiveError(f"partition {partition} of {topic} is archived up to offset {reached}, not {limit}; "
-                                   "run `python -m streams archive --until-idle` first")
+                raise ArchiveError(
+                    f"partition {partition} of {topic} is archived up to offset {reached}, not {limit}; "
+                    "run `python -m streams archive --until-idle` first"
+                )
         for partition, files in ranges.items():
             if upto is not None and partition not in upto:
                 continue
@@ -173,8 +182,10 @@ class Archive:
                     if table.num_rows:
                         yield table.select(wanted).replace_schema_metadata(None)
         except (OSError, pa.ArrowException, KeyError) as error:
-            raise ArchiveError(f"{file.path} cannot be read: {error}; restore it from a backup, or remove it and all later files of its "
-                               "partition and archive again while the log still holds these offsets") from None
+            raise ArchiveError(
+                f"{file.path} cannot be read: {error}; restore it from a backup, or remove it and all later files of its "
+                "partition and archive again while the log still holds these offsets"
+            ) from None
 
     def _partition_ranges(self, topic: str, partition: int) -> list[Range]:
         named = [(_NAME.fullmatch(info.base_name), info.path) for info in self._list(self._folder(topic, partition))]
@@ -193,8 +204,13 @@ class Archive:
     def topics(self) -> list[str]:
         """The topics that the archive holds anything of."""
         prefix = len(self._root.rstrip("/")) + 1
-        return sorted({unquote(info.path[prefix:].split("/")[0]) for info in self._list(self._root, recursive=True)
-                       if _NAME.fullmatch(info.base_name)})
+        return sorted(
+            {
+                unquote(info.path[prefix:].split("/")[0])
+                for info in self._list(self._root, recursive=True)
+                if _NAME.fullmatch(info.base_name)
+            }
+        )
 
 
 def _open(url: str) -> tuple[pafs.FileSystem, str]:
@@ -211,11 +227,14 @@ def _contiguous(files: list[Range]) -> list[Range]:
     files.sort()
     for before, after in pairwise(files):
         if after.first < before.next:
-            raise ArchiveError(f"{before.path} and {after.path} overlap; their common rows are equal: "
-                               "remove the one that the next file does not continue")
+            raise ArchiveError(
+                f"{before.path} and {after.path} overlap; their common rows are equal: remove the one that the next file does not continue"
+            )
         if after.first > before.next:
-            raise ArchiveError(f"offsets {before.next} to {after.first - 1} are missing between {before.path} and {after.path}; "
-                               "restore the missing file, or remove the later ones and archive again while the log holds these offsets")
+            raise ArchiveError(
+                f"offsets {before.next} to {after.first - 1} are missing between {before.path} and {after.path}; "
+                "restore the missing file, or remove the later ones and archive again while the log holds these offsets"
+            )
     return files
 
 

@@ -25,15 +25,20 @@ def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
     A command is never sent twice by the client itself: whether to repeat it is the caller's decision, made by position.
     """
     timeout = timeout_s or settings.redis_timeout_s
-    return redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=timeout, socket_connect_timeout=timeout,
-                                retry=Retry(NoBackoff(), 0))
+    return redis.Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+    )
 
 
 def connect_async(settings: Settings, timeout_s: float | None = None) -> redis.asyncio.Redis:
     """The same for asyncio."""
     timeout = timeout_s or settings.redis_timeout_s
-    return redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=timeout, socket_connect_timeout=timeout,
-                                        retry=redis.asyncio.retry.Retry(NoBackoff(), 0))
+    return redis.asyncio.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+    )
 
 
 class Pipe:
@@ -92,8 +97,9 @@ def named_errors(what: str) -> Iterator[None]:
 def of_reply(what: str, error: redis.ResponseError) -> StoreUnavailable | StoreCorrupt:
     """Our error for an error reply. Loading, read-only and out-of-memory servers come back; a wrong type does not."""
     text = str(error)
-    if isinstance(error, redis.BusyLoadingError | redis.ReadOnlyError | redis.OutOfMemoryError) or \
-            text.startswith(("LOADING", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN")):
+    if isinstance(error, redis.BusyLoadingError | redis.ReadOnlyError | redis.OutOfMemoryError) or text.startswith(
+        ("LOADING", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN")
+    ):
         return StoreUnavailable(f"Redis refused while {what}: {text}")
     return StoreCorrupt(f"Redis answered {text!r} while {what}; a key there is not of the type that Eddyline writes")
 
@@ -108,5 +114,7 @@ def check_server(client: redis.Redis) -> None:
         raise StoreMisconfigured(f"Redis is version {version}; Eddyline needs {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer (or Valkey)")
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        raise StoreMisconfigured(f"Redis has maxmemory-policy {policy}, which would drop counted data; set it to noeviction "
-                                 "(CONFIG SET maxmemory-policy noeviction, and in redis.conf)")
+        raise StoreMisconfigured(
+            f"Redis has maxmemory-policy {policy}, which would drop counted data; set it to noeviction "
+            "(CONFIG SET maxmemory-policy noeviction, and in redis.conf)"
+        )

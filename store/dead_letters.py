@@ -57,9 +57,14 @@ def encode(topic: str, partition: int, offset: int, broker_time: float, key: byt
     size = len(value or b"")
     truncated = size > MAX_COPY_BYTES
     headers: list[tuple[str, str | bytes | None]] = [
-        ("topic", topic), ("partition", str(partition)), ("offset", str(offset)), ("code", error.code),
-        ("reason", str(error)[:MAX_REASON_CHARS].encode("utf-8", "replace")), ("truncated", "true" if truncated else "false"),
-        ("broker_time", repr(broker_time)), ("size", str(size)),
+        ("topic", topic),
+        ("partition", str(partition)),
+        ("offset", str(offset)),
+        ("code", error.code),
+        ("reason", str(error)[:MAX_REASON_CHARS].encode("utf-8", "replace")),
+        ("truncated", "true" if truncated else "false"),
+        ("broker_time", repr(broker_time)),
+        ("size", str(size)),
     ]
     return Record(key[:MAX_KEY_BYTES] if key else key, value[:TRUNCATED_BYTES] if value and truncated else value, headers)
 
@@ -69,9 +74,17 @@ def decode(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, 
     texts = {name: (content or b"").decode("utf-8", "replace") for name, content in headers or ()}
     try:
         return DeadLetter(
-            topic=texts["topic"], partition=int(texts["partition"]), offset=int(texts["offset"]), code=texts["code"],
-            reason=texts["reason"], broker_time=float(texts["broker_time"]), size=int(texts["size"]),
-            truncated=texts["truncated"] == "true", key=key, value=value)
+            topic=texts["topic"],
+            partition=int(texts["partition"]),
+            offset=int(texts["offset"]),
+            code=texts["code"],
+            reason=texts["reason"],
+            broker_time=float(texts["broker_time"]),
+            size=int(texts["size"]),
+            truncated=texts["truncated"] == "true",
+            key=key,
+            value=value,
+        )
     except KeyError as error:
         raise BadEvent("bad_header", f"the record has no header {error}; it is not a dead letter of Eddyline") from None
     except ValueError as error:

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer as KafkaProducer, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection
+from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 

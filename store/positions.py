@@ -40,15 +40,21 @@ def check(topic: str, partition: int, position: Position, low: int, high: int, t
     """
     where = f"{topic}/{partition}"
     if position.topic_id is not None and topic_id is not None and position.topic_id != topic_id:
-        raise LogRewound(f"{where} was created anew: Redis counts in topic id {position.topic_id}, the broker has {topic_id}. If the old events are in "
-                         f"the archive, keep it aside and start with an empty Redis and archive; else restore the topic from a backup of the broker")
+        raise LogRewound(
+            f"{where} was created anew: Redis counts in topic id {position.topic_id}, the broker has {topic_id}. If the old events are in "
+            f"the archive, keep it aside and start with an empty Redis and archive; else restore the topic from a backup of the broker"
+        )
     if position.offset > high:
-        raise LogRewound(f"{where}: Redis stands at {position.offset}, but the log ends at {high}: the broker lost {position.offset - high} events that "
-                         f"are already counted, and new ones would take their offsets. Restore the broker's log, or start over with a new topic "
-                         f"and an empty Redis (`python -m streams rebuild` brings back what the archive holds)")
+        raise LogRewound(
+            f"{where}: Redis stands at {position.offset}, but the log ends at {high}: the broker lost {position.offset - high} events that "
+            f"are already counted, and new ones would take their offsets. Restore the broker's log, or start over with a new topic "
+            f"and an empty Redis (`python -m streams rebuild` brings back what the archive holds)"
+        )
     if position.offset < low:
-        raise LogGap(f"{where}: Redis stands at {position.offset}, but the log begins at {low}: {low - position.offset} events are missing between. "
-                     f"Run `python -m streams rebuild` to read them from the archive, then start ingest again")
+        raise LogGap(
+            f"{where}: Redis stands at {position.offset}, but the log begins at {low}: {low - position.offset} events are missing between. "
+            f"Run `python -m streams rebuild` to read them from the archive, then start ingest again"
+        )
 
 
 def check_settings(client: redis.Redis, settings: Settings) -> None:
@@ -59,8 +65,11 @@ def check_settings(client: redis.Redis, settings: Settings) -> None:
     wanted = {
         "popularity_half_life_days": f"{settings.popularity_half_life_days:g}",
         "dedup_window": str(settings.dedup_window),
-    } | {f"weight {use_case or keys.POPULAR_UNLABELLED}/{event_type}": f"{weight:g}"
-         for use_case in (None, *settings.use_cases.by_name) for event_type, weight in settings.use_cases.weights(use_case).items()}
+    } | {
+        f"weight {use_case or keys.POPULAR_UNLABELLED}/{event_type}": f"{weight:g}"
+        for use_case in (None, *settings.use_cases.by_name)
+        for event_type, weight in settings.use_cases.weights(use_case).items()
+    }
     with named_errors("comparing settings"):
         pipe: Any = client.pipeline(transaction=True)
         for name, value in wanted.items():
@@ -69,5 +78,7 @@ def check_settings(client: redis.Redis, settings: Settings) -> None:
         noted = {name.decode(): value.decode() for name, value in pipe.execute()[-1].items()}
     changed = [f"{name} was {noted[name]} and is {value}" for name, value in wanted.items() if noted[name] != value]
     if changed:
-        raise ConfigurationError(f"settings that shape stored numbers have changed: {'; '.join(changed)}. Put them back, or run "
-                                 "`python -m streams rebuild --wipe` to make every number anew from the archive")
+        raise ConfigurationError(
+            f"settings that shape stored numbers have changed: {'; '.join(changed)}. Put them back, or run "
+            "`python -m streams rebuild --wipe` to make every number anew from the archive"
+        )

@@ -29,7 +29,7 @@ from core.dedup import Dedup
 from core.errors import BadEvent, LogUnavailable, Stale, StoreUnavailable
 from core.settings import Settings
 from core.types import Item, User
-from store import apply, catalogue, connection, dead_letters, log, positions
+from store import apply, catalogue, connection, dead_letters, log, log_ends, positions
 from store.apply import Event, Planner
 from store.catalogue import Deletion
 from streams import metrics
@@ -116,7 +116,9 @@ class Ingest:
             self._sender.close()
             self._commit(consumer)
             consumer.close()
-            _log.info("ingest has stopped", positions={f"{topic}/{number}": at for (topic, number), at in sorted(self._sender.applied.items())})
+            _log.info(
+                "ingest has stopped", positions={f"{topic}/{number}": at for (topic, number), at in sorted(self._sender.applied.items())}
+            )
 
     def _consume(self, consumer: Consumer) -> None:
         """Wait for an event, take what else is there, and hand each partition's messages on."""
@@ -124,7 +126,7 @@ class Ingest:
         if not waited:
             return
         by_partition: dict[Partition, list[Message]] = {}
-        for message in cast(list[Message], [*waited, *consumer.consume(self._settings.poll_events, 0)]):
+        for message in cast("list[Message]", [*waited, *consumer.consume(self._settings.poll_events, 0)]):
             error = message.error()
             if error is not None:
                 self._client_error(error)
@@ -150,8 +152,10 @@ class Ingest:
     def _place(self, consumer: Consumer, partition: Partition) -> TopicPartition:
         """Take up a partition where Redis says, and answer from where to read it."""
         topic, number = partition
-        low, high = self._retry(f"asking for the offsets of {topic}/{number}", lambda: _watermarks(self._settings, consumer, topic, number))
         position = self._retry(f"reading the position of {topic}/{number}", lambda: positions.read(self._client, topic, number))
+        low, high = self._retry(
+            f"asking for the offsets of {topic}/{number}", lambda: log_ends.ends(self._settings, consumer, topic, number, position.offset)
+        )
         positions.check(topic, number, position, low, high, self._topic_ids[topic])
         self._retry(f"claiming {topic}/{number}", lambda: positions.claim(self._client, topic, number, self._topic_ids[topic]))
         self._generation += 1
@@ -228,8 +232,9 @@ class Ingest:
             self._sender.drain()
             self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
 
-    def _entries(self, assigned: Assigned, messages: Sequence[Message],
-                 decode: Callable[[bytes], _T]) -> tuple[list[_T | Deletion], list[Outgoing]]:
+    def _entries(
+        self, assigned: Assigned, messages: Sequence[Message], decode: Callable[[bytes], _T]
+    ) -> tuple[list[_T | Deletion], list[Outgoing]]:
         entries: list[_T | Deletion] = []
         before: list[Outgoing] = []
         for message in messages:
@@ -246,9 +251,12 @@ class Ingest:
 
     def _dead_letter(self, message: Message, bad: BadEvent) -> Outgoing:
         metrics.dead_letters.labels(bad.code).inc()
-        _log.warning("dead letter", topic=message.topic(), partition=message.partition(), offset=message.offset(), code=bad.code, reason=str(bad))
-        record = dead_letters.encode(message.topic(), message.partition(), message.offset(), message.timestamp()[1] / 1000,
-                                     message.key(), message.value(), bad)
+        _log.warning(
+            "dead letter", topic=message.topic(), partition=message.partition(), offset=message.offset(), code=bad.code, reason=str(bad)
+        )
+        record = dead_letters.encode(
+            message.topic(), message.partition(), message.offset(), message.timestamp()[1] / 1000, message.key(), message.value(), bad
+        )
         return Outgoing(self._settings.dlq_topic, record.key, record.value, record.headers)
 
     # Back to step 1
@@ -290,7 +298,9 @@ class Ingest:
     # Step 6
 
     def _commit(self, consumer: Consumer) -> None:
-        offsets = [TopicPartition(*partition, self._sender.applied[partition]) for partition in self._assigned if partition in self._sender.applied]
+        offsets = [
+            TopicPartition(*partition, self._sender.applied[partition]) for partition in self._assigned if partition in self._sender.applied
+        ]
         if offsets:
             try:
                 consumer.commit(offsets=offsets, asynchronous=True)
@@ -299,7 +309,9 @@ class Ingest:
 
     def _client_error(self, error: KafkaError) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise LogUnavailable(f"the log no longer holds the offset that was asked for ({error.str()}); start ingest again: it compares Redis and log")
+            raise LogUnavailable(
+                f"the log no longer holds the offset that was asked for ({error.str()}); start ingest again: it compares Redis and log"
+            )
         if error.fatal():
             raise LogUnavailable(f"the Kafka client gave up: {error.str()}")
         _log.warning("kafka client", code=error.name(), error=error.str())
@@ -312,11 +324,3 @@ def run(settings: Settings) -> None:
         signal.signal(number, lambda *_: ingest.stop())
     metrics.serve(settings)
     ingest.run()
-
-
-def _watermarks(settings: Settings, consumer: Consumer, topic: str, number: int) -> tuple[int, int]:
-    try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=settings.kafka_timeout_s)
-    except KafkaException as error:
-        raise log.unreachable(settings, f"asking for the offsets of {topic}/{number}", error) from error
-    return low, high

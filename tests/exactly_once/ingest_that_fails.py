@@ -1,0 +1,186 @@
+"""`streams ingest` in a process of its own that dies or freezes at a numbered step, or that has a seeded bug.
+
+    python -m tests.exactly_once.ingest_that_fails [die=STEP,TIMES] [freeze=STEP,TIMES] [bug=NAME]
+
+dies by SIGKILL (or freezes by SIGSTOP) when STEP is reached for the TIMES-th time. Production code knows nothing of this: its steps
+are wrapped from outside. Their numbers are those in streams/ingest.py (1 to 6) and store/apply.py (5.1 to 5.6).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from confluent_kafka import Consumer, TopicPartition
+
+from core import logs
+from core.dedup import Dedup
+from core.settings import load
+from store import apply, keys
+from store.connection import Pipe
+from streams import ingest
+from streams.sender import Sender
+
+Hook = Callable[..., None]
+
+
+def _wrap(owner: Any, name: str, before: Hook | None = None, after: Hook | None = None) -> None:
+    original = getattr(owner, name)
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        if before is not None:
+            before(*arguments)
+        answer = original(*arguments, **named)
+        if after is not None:
+            after(*arguments)
+        return answer
+
+    setattr(owner, name, wrapped)
+
+
+def _counts(payload: bytes) -> bool:
+    """Whether a payload is a transaction that counts events, and not a catalogue batch or the opening question."""
+    return payload.startswith(b"*1\r\n$5\r\nMULTI") and b"HINCRBY" in payload
+
+
+def _if_counts(hook: Hook) -> Hook:
+    return lambda pipe, payload: hook() if _counts(payload) else None
+
+
+def _half(hook: Hook) -> Hook:
+    def send_half(pipe: Pipe, payload: bytes) -> None:
+        if _counts(payload):
+            pipe._connection.send_packed_command([payload[: len(payload) // 2]])
+            hook()
+
+    return send_half
+
+
+STEPS: dict[str, Callable[[Hook], None]] = {
+    "1-placed": lambda hook: _wrap(ingest.Ingest, "_place", after=hook),
+    "2-window": lambda hook: _wrap(Dedup, "seen", after=hook),
+    "3-planned": lambda hook: _wrap(apply.Planner, "plan", after=hook),
+    "4-dead-letters": lambda hook: _wrap(Sender, "_publish", after=hook),
+    "5.1-before-watch": lambda hook: _wrap(Pipe, "send", before=lambda pipe, payload: hook() if b"WATCH" in payload else None),
+    "5.2-compared": lambda hook: _wrap(Pipe, "send", before=_if_counts(hook)),
+    "5.4-half-sent": lambda hook: _wrap(Pipe, "send", before=_half(hook)),
+    "5.4-sent": lambda hook: _wrap(Pipe, "send", after=_if_counts(hook)),
+    "5.5-replied": lambda hook: _wrap(Pipe, "receive", after=lambda pipe, count: hook() if count > 10 else None),
+    "5.6-applied": lambda hook: _wrap(apply.Applier, "apply", after=hook),
+    "6-committed": lambda hook: _wrap(ingest.Ingest, "_commit", after=hook),
+}
+
+
+def _at(step: str, times: int, number: signal.Signals) -> None:
+    left = times
+
+    def hook(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), number)
+
+    STEPS[step](hook)
+
+
+def _position_before_apply() -> None:
+    """Moves the position first and applies afterwards: a death between loses the batch."""
+
+    def apply_late(self: apply.Applier, batch: apply.Batch, what: str) -> None:
+        self._client.hset(keys.position(batch.topic, batch.partition), "position", str(batch.next))
+        _blind(self, batch, what)
+
+    apply.Applier._apply = apply_late  # type: ignore[method-assign]
+
+
+def _blind(self: apply.Applier, batch: apply.Batch, what: str) -> None:
+    """Sends the transaction without looking at the position."""
+    if self._connection is None:
+        self._connection = Pipe(self._client)
+    self._connection.send(batch.payload)
+    self._connection.receive(batch.replies + 2)
+
+
+def _retry_by_client() -> None:
+    """After a lost connection sends the same increments again. Every seventh answer is lost here, after it was given."""
+    answers = 0
+    receive = Pipe.receive
+
+    def losing(pipe: Pipe, count: int) -> list[Any]:
+        nonlocal answers
+        reply = receive(pipe, count)
+        answers += 1
+        if answers % 7 == 0:
+            raise redis.ConnectionError("the answer was lost")
+        return reply
+
+    def retrying(self: apply.Applier, batch: apply.Batch, what: str) -> None:
+        try:
+            _blind(self, batch, what)
+        except redis.ConnectionError:
+            self.close()
+            _blind(self, batch, what)
+
+    Pipe.receive = losing  # type: ignore[method-assign]
+    apply.Applier._apply = retrying  # type: ignore[method-assign]
+
+
+def _no_seek_on_assignment() -> None:
+    """Reads from the log's beginning, whatever Redis says."""
+    place = ingest.Ingest._place
+
+    def from_the_beginning(self: ingest.Ingest, consumer: Consumer, partition: tuple[str, int]) -> TopicPartition:
+        place(self, consumer, partition)
+        self._assigned[partition].start = self._assigned[partition].next = 0
+        return TopicPartition(*partition, 0)
+
+    ingest.Ingest._place = from_the_beginning  # type: ignore[method-assign]
+    apply.Applier._apply = _blind  # type: ignore[method-assign]
+
+
+def _no_window_after_restart() -> None:
+    """Starts at the position with an empty memory of event ids."""
+    place = ingest.Ingest._place
+
+    def at_the_position(self: ingest.Ingest, consumer: Consumer, partition: tuple[str, int]) -> TopicPartition:
+        return TopicPartition(*partition, place(self, consumer, partition).offset and self._assigned[partition].next)
+
+    ingest.Ingest._place = at_the_position  # type: ignore[method-assign]
+
+
+def _no_watch() -> None:
+    """Compares the position but lets it move before the transaction."""
+    send = Pipe.send
+    Pipe.send = lambda pipe, payload: send(pipe, payload.replace(b"$5\r\nWATCH\r\n", b"$5\r\nTOUCH\r\n"))  # type: ignore[method-assign]
+
+
+BUGS: dict[str, Callable[[], None]] = {
+    "position-before-apply": _position_before_apply,
+    "retry-by-client": _retry_by_client,
+    "no-seek-on-assignment": _no_seek_on_assignment,
+    "no-window-after-restart": _no_window_after_restart,
+    "no-watch": _no_watch,
+}
+
+
+def main(arguments: list[str]) -> None:
+    """As the module says."""
+    settings = load()
+    logs.configure("info")
+    ingest._COMMIT_S = 0.2
+    for argument in arguments:
+        what, _, value = argument.partition("=")
+        if what == "bug":
+            BUGS[value]()
+        else:
+            step, times = value.split(",")
+            _at(step, int(times), signal.SIGKILL if what == "die" else signal.SIGSTOP)
+    ingest.run(settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

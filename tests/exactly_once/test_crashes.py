@@ -1,0 +1,94 @@
+"""Every accepted event counts exactly once, whatever dies and whenever."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from demo.processes import Child
+from store.log import Producer
+from tests import oracle
+from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.ingest_that_fails import STEPS
+from tests.exactly_once.traffic import Traffic
+from tests.support import eventually
+
+Ingest = Callable[..., Child]
+
+pytestmark = pytest.mark.process
+
+
+@pytest.mark.timeout(300)
+def test_a_kill_at_any_step_loses_and_doubles_nothing(broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int) -> None:
+    with Traffic(settings, seed):
+        for number, step in enumerate(STEPS):
+            child = ingest(f"die={step},{1 + (seed + number) % 4}")
+            assert child.wait(60) == -signal.SIGKILL, child.describe("should have died by SIGKILL")
+    child = ingest()
+    caught_up(redis, settings, child)
+    checked = oracle.assert_equal(redis, settings)
+    assert checked.counted > 1000
+    assert checked.duplicates > 10
+    assert {(partition, offset) for partition, offset, _ in oracle.dead_letters(settings)} == checked.dead
+    assert checked.dead
+
+
+@pytest.mark.timeout(180)
+def test_a_second_consumer_comes_and_goes(broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int) -> None:
+    with Traffic(settings, seed):
+        first = ingest(group=settings.ingest_group)
+        eventually(lambda: sum(oracle.positions(redis, settings).values()) > 500, "the first consumer at work")
+        second = ingest(group=settings.ingest_group)
+        eventually(lambda: "partition taken" in second.log.read_text(), "the second consumer has a share")
+        eventually(lambda: "partition given up" in first.log.read_text(), "the first consumer gave a share up")
+        before = sum(oracle.positions(redis, settings).values())
+        eventually(lambda: sum(oracle.positions(redis, settings).values()) > before + 500, "both at work")
+        first.stop()
+        assert first.exit_code == 0, first.describe("was asked to stop")
+        third = ingest(group=settings.ingest_group)
+        eventually(lambda: "partition taken" in third.log.read_text(), "the third consumer has a share")
+        second.kill()
+    caught_up(redis, settings, third)
+    oracle.assert_equal(redis, settings)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("step", ["3-planned", "5.2-compared", "5.4-half-sent", "5.5-replied"])
+def test_a_consumer_frozen_past_its_session_counts_nothing_twice(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, step: str
+) -> None:
+    with Producer(settings) as producer:
+        Traffic(settings, seed).burst(producer, 2000)
+    frozen = ingest(f"freeze={step},3", group=settings.ingest_group)
+    eventually(lambda: _state(frozen) == "stopped", "the first consumer frozen")
+    other = ingest(group=settings.ingest_group)
+    caught_up(redis, settings, other)  # it is given the partitions when the frozen one's session ends
+    frozen.signal(signal.SIGCONT)
+    with Producer(settings) as producer:
+        Traffic(settings, seed + 1).burst(producer, 500)
+    caught_up(redis, settings, other)
+    frozen.stop()
+    oracle.assert_equal(redis, settings)
+
+
+@pytest.mark.timeout(120)
+def test_every_event_delivered_twice_counts_once(broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int) -> None:
+    with Traffic(settings, seed, twice=True):
+        child = ingest("die=5.6-applied,20")
+        child.wait(60)
+        child = ingest()
+        eventually(lambda: sum(oracle.positions(redis, settings).values()) > 3000, "some thousand events applied")
+    caught_up(redis, settings, child)
+    checked = oracle.assert_equal(redis, settings)
+    assert checked.duplicates >= checked.counted
+
+
+def _state(child: Child) -> str:
+    import psutil
+
+    child.check()
+    return psutil.Process(child.pid).status()

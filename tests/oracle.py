@@ -1,0 +1,131 @@
+"""The oracle: a plain fold of the log in Python, as slow and as obvious as it can be. Redis must equal it exactly."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from fractions import Fraction
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+from redis import Redis
+
+from core import codec
+from core.errors import BadEvent
+from core.settings import Settings
+from store import log, popularity
+from store.users import history_line
+
+
+def read_log(settings: Settings, topic: str, partition: int, upto: int) -> list[Any]:
+    """Every message of a partition below offset `upto`, from the log's beginning."""
+    consumer = Consumer(log.consumer_config(settings, "oracle"))
+    messages: list[Any] = []
+    consumer.assign([TopicPartition(topic, partition, 0)])
+    deadline = time.monotonic() + 30
+    while upto > 0 and (not messages or messages[-1].offset() < upto - 1):
+        assert time.monotonic() < deadline, f"{topic}/{partition}: Redis stands at {upto}, but the log ends before"
+        for message in consumer.consume(5000, 0.1):
+            assert message.error() is None, message.error()
+            messages.append(message)
+    consumer.close()
+    return [message for message in messages if message.offset() < upto]
+
+
+class Oracle:
+    """What Redis must hold after the log up to `positions` (partition -> offset)."""
+
+    def __init__(self, settings: Settings, positions: dict[int, int], deleted: dict[str, float] | None = None) -> None:
+        self.users: dict[str, dict[str, str]] = {}
+        self.histories: dict[str, list[str]] = {}
+        self.popular: dict[str, dict[str, float]] = {}
+        self.dead: set[tuple[int, int]] = set()
+        self.counted = 0
+        self.duplicates = 0
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        first_seen: dict[str, int] = {}
+        histories: dict[str, list[str]] = defaultdict(list)
+        scores: dict[str, dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
+        for partition, upto in positions.items():
+            latest: dict[str, int] = {}
+            for message in read_log(settings, settings.interactions_topic, partition, upto):
+                broker_time = message.timestamp()[1] / 1000
+                try:
+                    event = codec.decode_interaction(message.value(), broker_time, settings.use_cases)
+                except BadEvent:
+                    self.dead.add((partition, message.offset()))
+                    continue
+                before = latest.get(event.event_id)
+                latest[event.event_id] = message.offset()
+                if before is not None and message.offset() - before <= settings.dedup_window:
+                    self.duplicates += 1
+                    continue
+                if broker_time <= (deleted or {}).get(event.user_id, -1):
+                    continue
+                self.counted += 1
+                counts[event.user_id][event.event_type] += 1
+                first_seen.setdefault(event.user_id, int(event.timestamp))
+                histories[event.user_id].append(history_line(event.timestamp, event.event_type, event.value, event.item_id))
+                weight = settings.use_cases.weight(event.event_type, event.value, event.use_case)
+                if weight:
+                    growth = popularity.growth(event.timestamp, settings.popularity_half_life_days)
+                    scores[event.use_case or "unlabelled"][event.item_id] += Fraction(weight) * Fraction(growth)
+        for user_id, by_type in counts.items():
+            self.users[user_id] = {
+                "events": str(sum(by_type.values())),
+                "first_seen": str(first_seen[user_id]),
+                **{f"ev:{name}": str(count) for name, count in by_type.items()},
+            }
+        self.histories = {user_id: lines[-settings.history_cap :] for user_id, lines in histories.items()}
+        self.popular = {name: {item: float(score) for item, score in items.items()} for name, items in scores.items()}
+
+
+def positions(redis: Redis, settings: Settings) -> dict[int, int]:
+    """Partition -> position of the interactions topic, as Redis has it."""
+    return {
+        partition: int(redis.hget(f"ingest:{settings.interactions_topic}:{partition}", "position") or 0)  # type: ignore[arg-type]
+        for partition in range(settings.topic_partitions)
+    }
+
+
+def in_redis(redis: Any, settings: Settings) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Counters, histories and popularities as Redis has them, every key of ours looked at."""
+    users, histories, popular = {}, {}, {}
+    for raw in sorted(redis.scan_iter(count=1000)):
+        key = raw.decode()
+        room, _, rest = key.partition(":")
+        if room == "popular":
+            popular[rest] = {item.decode(): score for item, score in redis.zrange(key, 0, -1, withscores=True)}
+        elif room == "user" and rest.endswith(":history"):
+            histories[rest.removesuffix(":history")] = [line.decode() for line in redis.lrange(key, -settings.history_cap, -1)]
+        elif room == "user" and not rest.endswith(":profile"):
+            users[rest] = {name.decode(): value.decode() for name, value in redis.hgetall(key).items()}
+    return users, histories, popular
+
+
+def assert_equal(redis: Redis, settings: Settings, deleted: dict[str, float] | None = None) -> Oracle:
+    """Redis equals the fold of the log up to its positions: every counter, every history, every popularity."""
+    oracle = Oracle(settings, positions(redis, settings), deleted)
+    users, histories, popular = in_redis(redis, settings)
+    assert users == oracle.users
+    assert histories == oracle.histories
+    assert popular == oracle.popular
+    return oracle
+
+
+def dead_letters(settings: Settings) -> list[tuple[int, int, str]]:
+    """(partition, offset, code) of every dead letter of the interactions topic, repeats included."""
+    found = []
+    consumer = Consumer(log.consumer_config(settings, "oracle") | {"enable.partition.eof": True})
+    consumer.assign([TopicPartition(settings.dlq_topic, partition, 0) for partition in range(settings.topic_partitions)])
+    unread = settings.topic_partitions
+    while unread:
+        for message in consumer.consume(1000, 0.1):
+            if message.error() is not None:
+                unread -= 1  # the only error there is: the partition's end
+                continue
+            headers = {name: value.decode() for name, value in message.headers()}  # type: ignore[union-attr]
+            if headers["topic"] == settings.interactions_topic:
+                found.append((int(headers["partition"]), int(headers["offset"]), headers["code"]))
+    consumer.close()
+    return found
