@@ -20,9 +20,20 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _commands() -> None:
-    """Keep `archive` a subcommand, however few there are."""
+@app.command()
+def topics() -> None:
+    """Create what is missing of the topics, and print which."""
+    from store.log import ensure_topics
+
+    typer.echo("created: " + (", ".join(ensure_topics(_settings())) or "nothing, they are all there"))
+
+
+@app.command()
+def ingest() -> None:
+    """The topics into Redis, every event once. Any number of processes share the partitions."""
+    from streams.ingest import run
+
+    run(_settings())
 
 
 @app.command()
