@@ -1,4 +1,4 @@
-"""`python -m streams simulate`: the marketplace's people and startups into Kafka, the past at full speed, then the present at its own pace."""
+"""`python -m streams simulate`: the marketplace into Kafka, its past at full speed, then its present at its own pace."""
 
 from __future__ import annotations
 
@@ -89,6 +89,10 @@ class Simulator:
                 producer.item(item.item_id, msgspec.structs.replace(item, created_at=round(time.time(), 3)) if live else item)
             for user in chunk.users:
                 producer.user(user.user_id, user)
+        if not live and not self._plan.rate:
+            producer.batch(self._settings.interactions_topic, [(event.user_id.encode(), encode_json(event)) for event in chunk.events])
+            self._count(chunk.events)
+            return
         for event in chunk.events:
             if not pace.wait():
                 return

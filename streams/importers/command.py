@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import time
@@ -80,27 +81,19 @@ class Import:
         """Send every row. Raises LogUnavailable, SourceFailed, NothingImported."""
         log.ensure_topics(self._settings)
         with self._rejects, log.Producer(self._settings) as producer:
-            messages: Iterator[tuple[bytes, bytes, float]]
+            chunks: Iterator[list[tuple[bytes, bytes, float]]]
             if self._plan.sort and self.format.kind == "interactions" and self._plan.database is None:
                 with progress("reading", self._source.rows_known) as advance:
                     table = self._sorted(advance)
-                total, messages = table.num_rows, _unpacked(table)
+                total, chunks = table.num_rows, _unpacked(table)
             else:
-                total, messages = (
-                    self._source.rows_known,
-                    ((message.key, message.value, message.timestamp) for message in self._messages(_ignore)),
-                )
+                total, chunks = self._source.rows_known, _chunked(self._messages(_ignore))
             clock = Clock(self._plan.speed, self._stopped) if self._plan.speed is not None else None
             with progress("sending", total) as advance:
-                for key, value, timestamp in messages:
-                    if clock is not None:
-                        clock.wait(timestamp)
+                for chunk in chunks:
                     if self._stopped.is_set():
                         break
-                    producer.raw(self._topic, key, value)
-                    self.counts["sent"] += 1
-                    if self.counts["sent"] % 1000 == 0 or clock is not None:
-                        advance(1 if clock is not None else 1000)
+                    self._send(producer, chunk, clock, advance)
         if not self.counts["sent"] and not self._stopped.is_set():
             reasons = ", ".join(f"{count} {why}" for why, count in self.counts.items()) or "it has none"
             raise NothingImported(
@@ -108,6 +101,21 @@ class Import:
                 + (f"; see {self._plan.rejects}" if self.counts["rejected"] else "")
             )
         return self.counts
+
+    def _send(
+        self, producer: log.Producer, chunk: list[tuple[bytes, bytes, float]], clock: Clock | None, advance: Callable[[int], None]
+    ) -> None:
+        if clock is None:
+            producer.batch(self._topic, [(key, value) for key, value, _ in chunk])
+            self.counts["sent"] += len(chunk)
+            advance(len(chunk))
+            return
+        for key, value, timestamp in chunk:
+            if not clock.wait(timestamp):
+                return
+            producer.raw(self._topic, key, value)
+            self.counts["sent"] += 1
+            advance(1)
 
     def _messages(self, advance: Callable[[int], None]) -> Iterator[Message]:
         wanted = self._plan.limit
@@ -220,9 +228,14 @@ def _packed(messages: Sequence[Message], schema: pa.Schema, first: int) -> pa.Re
     return pa.RecordBatch.from_arrays([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
 
 
-def _unpacked(table: pa.Table) -> Iterator[tuple[bytes, bytes, float]]:
+def _unpacked(table: pa.Table) -> Iterator[list[tuple[bytes, bytes, float]]]:
     for batch in table.to_batches(CHUNK):
-        yield from zip(*(batch.column(name).to_pylist() for name in ("key", "value", "timestamp")), strict=True)
+        yield list(zip(*(batch.column(name).to_pylist() for name in ("key", "value", "timestamp")), strict=True))
+
+
+def _chunked(messages: Iterator[Message]) -> Iterator[list[tuple[bytes, bytes, float]]]:
+    while chunk := [(message.key, message.value, message.timestamp) for message in itertools.islice(messages, CHUNK)]:
+        yield chunk
 
 
 def _ignore(_done: int) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -18,8 +19,10 @@ from core.use_cases import UseCases
 from streams import times
 from streams.importers.formats import ATTRIBUTE, Format
 
+_NO_CONTEXT = msgspec.Raw(b"")
 
-class Message(msgspec.Struct, frozen=True):
+
+class Message(msgspec.Struct, frozen=True, gc=False):
     """What goes to Kafka. `timestamp`: the event's own, in seconds since 1970; 0 for items and users."""
 
     key: bytes
@@ -50,43 +53,35 @@ def interactions(
     An event's id follows from the source and the row's number (`numbered`, for files) or its content (for tables, whose order may change),
     so an import that is run twice sends the same ids. The converter raises BadEvent, and Skip("below --min-value" | "no timestamp").
     """
-    places = {field: index for index, field in enumerate(format_.columns)}
     constants = dict(format_.constants)
     constant_time = times.parse(constants["timestamp"]) if "timestamp" in constants else default_timestamp
-
-    def text(field: str, row: Sequence[Any]) -> str | None:
-        return _text(row[places[field]]) if field in places else constants.get(field)
+    user, item, kind, use_case_of, given_id, recommendation, context_of = (
+        _reader(format_, field) for field in ("user_id", "item_id", "event_type", "use_case", "event_id", "recommendation_id", "context")
+    )
+    value_of, time_of = (_column(format_, field) for field in ("value", "timestamp"))
+    per_second = format_.per_second
 
     def convert(number: int, row: Sequence[Any]) -> Message:
-        value = _number("value", row[places["value"]]) if "value" in places else _number("value", constants.get("value"))
-        if min_value is not None and (value is None or value < min_value):
+        value = _number("value", value_of(row))
+        if min_value is not None and (value is None or not value >= min_value):
             raise Skip("below --min-value")
-        timestamp = _time(row[places["timestamp"]], format_.per_second) if "timestamp" in places else None
+        timestamp = _time(time_of(row), per_second)
         if timestamp is None:
             timestamp = constant_time
         if timestamp is None:
             raise Skip("no timestamp")
-        user_id, item_id, event_type, use_case = text("user_id", row), text("item_id", row), text("event_type", row), text("use_case", row)
-        event_id = text("event_id", row)
+        user_id, item_id, event_type, use_case = user(row) or "", item(row) or "", kind(row) or "", use_case_of(row)
+        event_id = given_id(row)
         if event_id is None:
             event_id = f"{source}:{number}" if numbered else f"{source}:{_digest(user_id, item_id, event_type, timestamp, value, use_case)}"
-        context = text("context", row)
-        event = Interaction(
-            event_id,
-            user_id or "",
-            item_id or "",
-            event_type or "",
-            timestamp,
-            value,
-            use_case,
-            msgspec.Raw((context or "").encode("utf-8", "replace")),
-            text("recommendation_id", row),
-        )
+        context = context_of(row)
+        raw = msgspec.Raw(context.encode("utf-8", "replace")) if context else _NO_CONTEXT
+        event = Interaction(event_id, user_id, item_id, event_type, timestamp, value, use_case, raw, recommendation(row))
         codec.check_interaction(event, now, use_cases)
         encoded = codec.encode_json(event)
         if context:
             codec.decode_interaction(encoded, now, use_cases)  # that the context is JSON shows in the whole only
-        return Message(event.user_id.encode(), encoded, timestamp)
+        return Message(user_id.encode(), encoded, timestamp)
 
     return convert
 
@@ -114,6 +109,27 @@ def users(format_: Format) -> Callable[[int, Sequence[Any]], Message]:
         return Message(codec.decode_user(encoded).user_id.encode(), _canonical(encoded, User), 0.0)
 
     return convert
+
+
+def _column(format_: Format, field: str) -> Callable[[Sequence[Any]], Any]:
+    """What a row holds for `field`: the mapped column's value, or the constant, or None."""
+    if field in format_.columns:
+        return itemgetter(list(format_.columns).index(field))
+    constant = format_.constants.get(field)
+    return lambda _row: constant
+
+
+def _reader(format_: Format, field: str) -> Callable[[Sequence[Any]], str | None]:
+    """`_column` as text."""
+    if field not in format_.columns:
+        return _column(format_, field)
+    column = list(format_.columns).index(field)
+
+    def read(row: Sequence[Any]) -> str | None:
+        value = row[column]
+        return str(value) if value.__class__ is int else _text(value)
+
+    return read
 
 
 def _fields(format_: Format, row: Sequence[Any], lists: tuple[str, ...]) -> dict[str, Any]:
@@ -144,6 +160,8 @@ def _text(value: Any) -> str | None:
 
 
 def _number(field: str, value: Any) -> float | None:
+    if value.__class__ is float:
+        return None if math.isnan(value) else value  # NaN is how a data frame writes a missing number
     if value is None or value == "":
         return None
     try:
@@ -155,6 +173,8 @@ def _number(field: str, value: Any) -> float | None:
 
 def _time(value: Any, per_second: float) -> float | None:
     """Seconds since 1970. Raises BadEvent."""
+    if value.__class__ is int:
+        return value / per_second
     if value is None or value == "":
         return None
     if isinstance(value, datetime):
