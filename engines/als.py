@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.types import Reason, Request, UserState
 from core.use_cases import UseCases
@@ -20,14 +21,15 @@ class ALSEngine(Engine):
 
     name = "als"
 
-    def __init__(self, model: ALSModel, catalogue: Catalogue, use_cases: UseCases) -> None:
+    def __init__(self, model: ALSModel, catalogue: Catalogue, use_cases: UseCases, previous: ALSEngine | None = None) -> None:
+        """`previous`: an engine of the same model, over a catalogue that `catalogue` may extend: then only the new rows are looked at."""
         self.model, self.use_cases = model, use_cases
-        self.catalogue = catalogue.with_bare(model.item_ids.ids)
-        row_of = self.catalogue.rows
-        rows = np.array([row_of.get(item_id, -1) for item_id in model.item_ids.ids], dtype=np.int64)
-        there = np.flatnonzero(rows >= 0)
-        self._source = np.full(len(self.catalogue.ids), len(rows), dtype=np.int64)  # model row by catalogue row; past the end: none
-        self._source[rows[there]] = there
+        grown = previous is not None and previous.model is model and catalogue.extends(previous.catalogue)
+        self.catalogue = catalogue if grown else catalogue.with_bare(model.item_ids.ids)
+        held: NDArray[np.int64] = previous._source if grown and previous is not None else np.zeros(0, dtype=np.int64)
+        new = model.item_ids.rows(self.catalogue.ids[len(held):]).astype(np.int64)
+        new[new < 0] = len(model.item_ids)  # the score past the end is NO_OPINION
+        self._source: NDArray[np.int64] = np.concatenate([held, new])
 
     def score(self, state: UserState, request: Request) -> ALSScoring:
         """Raises NotApplicable when no item of the history has factors."""

@@ -36,10 +36,11 @@ class Catalogue:
     """
 
     def __init__(self, ids: list[str], items: list[Item | None], rows: dict[str, int], deleted: frozenset[str],
-                 columns: dict[str, _Column] | None = None) -> None:
+                 columns: dict[str, _Column] | None = None, described: Mask | None = None) -> None:
         self.ids, self.items, self.rows, self.deleted = ids, items, rows, deleted
         self.alive: Mask = np.zeros(len(ids), dtype=np.bool_)
         self.alive[np.fromiter(rows.values(), dtype=np.int64, count=len(rows))] = True
+        self._described: Mask = np.array([item is not None for item in items], dtype=np.bool_) if described is None else described
         self._columns = columns or {}
         self._masks: Bounded[Mask] = Bounded(MASKS_KEPT)
 
@@ -54,8 +55,13 @@ class Catalogue:
         return cls(list(by_id), list(by_id.values()), {item_id: row for row, item_id in enumerate(by_id)}, gone)
 
     def __len__(self) -> int:
-        """Items that are there, whether or not available."""
-        return len(self.rows)
+        """Items with an entry, whether or not available."""
+        return int(np.count_nonzero(self.alive & self._described))
+
+    @property
+    def bare(self) -> int:
+        """Items that only a model or popularity has seen."""
+        return len(self.rows) - len(self)
 
     def updated(self, items: Iterable[Item], deleted: Iterable[str] = ()) -> Catalogue:
         """The catalogue after new or changed `items` and then the ids `deleted`. An item that did not change keeps its row."""
@@ -71,6 +77,12 @@ class Catalogue:
         """The catalogue with a row for each of `ids` that it knows nothing of: items that only a model has seen. Deleted ones stay away."""
         new = list(dict.fromkeys(item_id for item_id in ids if item_id not in self.rows and item_id not in self.deleted))
         return self._appended(new, [None] * len(new), set(), self.deleted) if new else self
+
+    def without_bare(self) -> Catalogue:
+        """The catalogue without items that only a model has seen."""
+        if not self.bare:
+            return self
+        return Catalogue.of((item for row in self.rows.values() if (item := self.items[row]) is not None), deleted=self.deleted)
 
     def get(self, item_id: str) -> Item | None:
         """The item, or None."""
@@ -113,7 +125,8 @@ class Catalogue:
             kept = [all_ids[row] for row in live]
             return Catalogue(kept, [all_items[row] for row in live], {item_id: row for row, item_id in enumerate(kept)}, deleted)
         columns = {name: column.extended(len(self.ids), items) for name, column in self._columns.items()}
-        return Catalogue(all_ids, all_items, rows, deleted, columns)
+        described = np.concatenate([self._described, np.array([item is not None for item in items], dtype=np.bool_)])
+        return Catalogue(all_ids, all_items, rows, deleted, columns, described)
 
     def _mask(self, asked: Conditions) -> Mask:
         mask = self.alive.copy()

@@ -73,9 +73,13 @@ class PopularScoring(Scoring):
         """Rank in the order of `top`."""
         if self.scores[row] == NO_OPINION:
             return None
-        allowed = eligible.copy()
-        allowed[row] = True
-        return 1 + self.top(allowed, len(allowed)).index(row)
+        at = np.flatnonzero(self._head == row)
+        if len(at):
+            return 1 + int(np.count_nonzero(eligible[self._head[: at[0]]]))
+        newest, tail = self._catalogue.newest, eligible.copy()
+        tail[self._head] = False
+        before = newest[: int(np.flatnonzero(newest == row)[0])]
+        return 1 + int(np.count_nonzero(eligible[self._head])) + int(np.count_nonzero(tail[before]))
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
         """With whom each row is popular, or that it is new."""

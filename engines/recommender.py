@@ -34,8 +34,8 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 def _als(parts: Parts) -> Engine | None:
-    model = parts.bundle.als
-    return None if model is None else ALSEngine(model, parts.catalogue, parts.settings.use_cases)
+    model, previous = parts.bundle.als, parts.previous if isinstance(parts.previous, ALSEngine) else None
+    return None if model is None else ALSEngine(model, parts.catalogue, parts.settings.use_cases, previous)
 
 
 def _content(parts: Parts) -> Engine | None:
@@ -54,6 +54,9 @@ BUILDERS: Mapping[str, tuple[str, Callable[[Parts], Engine | None]]] = {
 }
 """Engine -> the bundle's part that it needs, and how it is built (None without that part). A new engine is one line here."""
 
+MOST_FORGOTTEN = 10_000
+"""Items without an entry that were popular once and may linger, before the catalogue is made anew without them: bounds memory."""
+
 SIMILAR_CHAIN = ("als", "content_based")
 """Engines that compare items, best-informed first."""
 
@@ -65,11 +68,15 @@ class Recommender:
                  settings: Settings | None = None, previous: Recommender | None = None) -> None:
         """`catalogue`, `popularity`: None takes the bundle's own. `previous`: what it replaces, to take over what still holds."""
         self.bundle, self.settings = bundle, settings or Settings()
-        self.given_catalogue = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
+        given = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
         self.popularity: Popularity = popularity if popularity is not None else bundle.popular.scores if bundle.popular else {}
-        popular_ids = (item_id for entries in self.popularity.values() for item_id, _ in entries)
-        bare = [*(bundle.als.item_ids.ids if bundle.als else ()), *popular_ids]
-        self.catalogue = self.given_catalogue.with_bare(bare)
+        bare = [item_id for entries in self.popularity.values() for item_id, _ in entries]
+        known_to_als = bundle.als.item_ids.ids if bundle.als else []
+        grown = previous is not None and previous.bundle is bundle and given.extends(previous.catalogue)
+        if not grown or given.bare > len(known_to_als) + len(bare) + MOST_FORGOTTEN:
+            given = given.without_bare()  # what only another bundle, or an old popularity, knew is gone with it
+            bare += known_to_als
+        self.catalogue: Catalogue = given.with_bare(bare)
         self.engines: dict[str, Engine] = {}
         for name, (_, build) in BUILDERS.items():
             before = previous.engines.get(name) if previous else None
@@ -78,14 +85,14 @@ class Recommender:
         self._log = structlog.get_logger("engines").bind()
 
     def with_catalogue(self, catalogue: Catalogue) -> Recommender:
-        """The same over another catalogue, an `updated` one of `given_catalogue` at best: then only what changed is computed."""
+        """The same over another catalogue, at best an `updated` one of `catalogue`: then only what changed is computed."""
         return Recommender(self.bundle, catalogue, self.popularity, self.settings, self)
 
     def with_popularity(self, popularity: Popularity) -> Recommender:
         """The same with newer popularity."""
         rows, deleted = self.catalogue.rows, self.catalogue.deleted
         if any(item_id not in rows and item_id not in deleted for entries in popularity.values() for item_id, _ in entries):
-            return Recommender(self.bundle, self.given_catalogue, popularity, self.settings, self)
+            return Recommender(self.bundle, self.catalogue, popularity, self.settings, self)
         other = copy(self)
         other.popularity = popularity
         other.engines = {**self.engines, PopularEngine.name: PopularEngine(popularity, self.catalogue)}
@@ -93,7 +100,12 @@ class Recommender:
 
     def with_bundle(self, bundle: Bundle) -> Recommender:
         """The same catalogue and popularity served by another bundle."""
-        return Recommender(bundle, self.given_catalogue, self.popularity, self.settings)
+        return Recommender(bundle, self.catalogue, self.popularity, self.settings)
+
+    @property
+    def given_catalogue(self) -> Catalogue:
+        """The catalogue to make an `updated` one of."""
+        return self.catalogue
 
     def recommend(self, state: UserState, request: Request) -> Recommendations:
         """An answer of `request.limit` items, fewer only when fewer are eligible.

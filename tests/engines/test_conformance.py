@@ -116,8 +116,8 @@ def test_an_empty_catalogue_has_no_answer(engine: Engine) -> None:
 
 def test_a_deleted_item_is_gone_at_once_and_back_when_it_returns(engine: Engine) -> None:
     recommender = world.recommender()
-    gone = recommender.with_catalogue(recommender.given_catalogue.updated([], ["bank"]))
-    back = gone.with_catalogue(gone.given_catalogue.updated([world.ITEMS[1]]))
+    gone = recommender.with_catalogue(recommender.catalogue.updated([], ["bank"]))
+    back = gone.with_catalogue(gone.catalogue.updated([world.ITEMS[1]]))
     assert "bank" in ids(engine, FAN)
     assert "bank" not in ids(gone.engines[engine.name], FAN)
     assert ids(back.engines[engine.name], FAN, Request(limit=100)) != []
@@ -152,5 +152,5 @@ def test_rank_agrees_with_the_order_shown(engine: Engine) -> None:
 def test_an_item_that_arrives_later_is_recommended_by_content_at_once() -> None:
     recommender = world.recommender()
     new = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["payments"], created_at=0)
-    later = recommender.with_catalogue(recommender.given_catalogue.updated([new]))
+    later = recommender.with_catalogue(recommender.catalogue.updated([new]))
     assert "new" in ids(later.engines["content_based"], FAN, Request(limit=2))

@@ -129,7 +129,7 @@ def test_popularity_follows_what_is_passed_in_unknown_items_too() -> None:
 
 def test_a_deleted_item_stays_hidden_though_model_and_popularity_know_it() -> None:
     recommender = world.recommender()
-    recommender = recommender.with_catalogue(recommender.given_catalogue.updated([], ["gene", "ghost"]))
+    recommender = recommender.with_catalogue(recommender.catalogue.updated([], ["gene", "ghost"]))
     recommender = recommender.with_popularity({"unlabelled": [("gene", 9.0)]})
     shown = {line.item_id for line in recommender.recommend(world.user("pill", events=7), Request(limit=100)).recommendations}
     assert shown == {"pay", "bank", "coin", "medpay", "mute"}
@@ -166,7 +166,7 @@ def test_an_explanation_names_every_filter_that_removes_an_item() -> None:
     assert recommender.explain(world.user("pay"), "unheard-of", Request()).removed_by == ["neither the catalogue nor a model knows it"]
     ghost = recommender.explain(world.user("pay"), "ghost", Request(use_case=use_case))
     assert ghost.removed_by[0].startswith("the catalogue has no entry")
-    gone = recommender.with_catalogue(recommender.given_catalogue.updated([], ["bank"]))
+    gone = recommender.with_catalogue(recommender.catalogue.updated([], ["bank"]))
     assert gone.explain(world.user("pay"), "bank", Request()).removed_by == ["it was deleted from the catalogue"]
 
 
@@ -200,6 +200,6 @@ def test_a_recommender_from_disk_answers_as_the_one_in_memory(tmp_path: Path) ->
 def test_a_changed_item_is_scored_as_it_is_now_not_as_it_was_trained() -> None:
     recommender = world.recommender()
     moved = Item(item_id="pill", item_type="startup", categories=["fintech"], tags=["payments"])
-    recommender = recommender.with_catalogue(recommender.given_catalogue.updated([moved]))
+    recommender = recommender.with_catalogue(recommender.catalogue.updated([moved]))
     answer = recommender.recommend(world.user("pay"), Request(limit=1))
     assert answer.recommendations[0].item_id == "pill"
