@@ -10,20 +10,27 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
+from urllib.parse import quote
 
 import httpx
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from core import cli, settings
-from demo.answers import Reader, show
-from demo.processes import ROOT, Child
+from demo.answers import SHOWN, Reader, show
+from demo.processes import ROOT
 from demo.stack import Stack
 
 app = typer.Typer(name="python -m demo", add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
+if not console.is_terminal:
+    console.width = 120
 
+KINDS = ("cold", "warm", "hot")
+LOOK_S = 2.0
+"""Seconds between two looks at what ingest has done."""
 LIVE_RATE = 20
 """Events a second while the demo stays up: enough to watch counters move, next to nothing for the machine."""
 
@@ -57,68 +64,130 @@ def demo(
 
 def _fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
     """Servers, topics, ingest and archive; the marketplace's past through Kafka into Redis and Parquet; a first training."""
-    with _stage("Starting a broker and a Redis") as told:
-        told.append(stack.start_servers())
-    with _stage("Creating the topics"):
-        stack.run("streams", "topics", label="topics")
-    ingest = stack.start("streams", "ingest", label="ingest")
+    with _Stage("Starting a broker and a Redis") as stage:
+        stage.result(stack.start_servers())
+    with _Stage("Creating the topics") as stage:
+        stack.run("streams", "topics", label="topics", tell=stage.now)
+    stack.start("streams", "ingest", label="ingest", METRICS_PORT=str(stack.metrics_port))
     file = stack.directory / "summary.json"
-    with _stage(f"Simulating a marketplace: {events:,} events through Kafka") as told:
-        stack.run("streams", "simulate", *population, "--events", str(events), "--summary", str(file), label="simulate")
+    with _Stage(f"Simulating a marketplace: {events:,} events through Kafka") as stage:
+        stack.run("streams", "simulate", *population, "--events", str(events), "--summary", str(file), label="simulate", tell=stage.now)
         summary: dict[str, Any] = json.loads(file.read_text())
-    with _stage("Ingesting into Redis, exactly once") as told:
-        stack.until(lambda: _ingested(stack) >= events, "ingest to catch up", timeout=300)
-        told.append(f"{_ingested(stack):,} events")
-    with _stage("Archiving to Parquet"):
-        stack.run("streams", "archive", "--until-idle", label="archive-first")
+        stage.result(", ".join(f"{count:,} {kind}" for kind, count in summary["segments"].items()) + " users")
+    with _Stage("Ingesting into Redis, exactly once") as stage:
+
+        def caught_up() -> bool:
+            stage.now(f"{(count := _ingested(stack)):,} events")
+            return count >= int(summary["events"])
+
+        stack.until(caught_up, "ingest to catch up", timeout=300)
+        stage.result(f"{_ingested(stack):,} events")
+    with _Stage("Archiving to Parquet") as stage:
+        stack.run("streams", "archive", "--until-idle", label="archive-first", tell=stage.now)
         stack.start("streams", "archive", label="archive")
-    with _stage("Training and publishing the models"):
-        stack.run("training", "retrain", label="retrain")
-    ingest.check()
+    with _Stage("Training and publishing the models") as stage:
+        stack.run("training", "retrain", label="retrain", tell=stage.now)
     return summary
 
 
 def _serve(stack: Stack) -> Reader:
     reader = Reader(f"http://{stack.settings.api_host}:{stack.settings.api_port}")
-    with _stage("Serving over HTTP") as told:
+    with _Stage("Serving over HTTP") as stage:
         stack.start("api", label="api")
         stack.until(reader.ready, f"the API on {reader.url}")
-        told.append(reader.url)
+        stage.result(reader.url)
     return reader
 
 
 def _read(stack: Stack, reader: Reader, summary: dict[str, Any]) -> None:
-    """A cold, a warm and a hot user, by the counts that the API itself reports."""
-    for kind, user_id, path in _three(stack, summary):
-        del kind, user_id, path
-
-
-def _three(stack: Stack, summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    raise NotImplementedError
+    """A cold, a warm and a hot developer: what the API knows about each, and the curl line that asks the same."""
+    for kind in KINDS:
+        user_id = summary[kind]
+        if user_id is None:
+            console.print(f"\nNobody is {kind} after {summary['events']:,} events; ask for more with --events.", style="yellow")
+            continue
+        path = f"/api/recommendations/startups/for-developer/{quote(user_id, safe='')}?limit={SHOWN}"
+        show(console, kind, reader.url + path, reader.recommendations(path))
+    stack.check()
 
 
 def _stay(stack: Stack, reader: Reader, population: list[str], summary: dict[str, Any]) -> None:
-    raise NotImplementedError
+    """Live traffic and a line about it, until Ctrl-C or until a process dies."""
+    stack.start("streams", "simulate", *population, "--events", "0", "--no-catalogue", "--rate", str(LIVE_RATE), "--forever", label="live")
+    hot = summary["hot"] or summary["warm"] or summary["cold"]
+    folder, python = _short(stack.directory), _short(Path(sys.executable))
+    console.print(
+        f"""
+[bold]Now live:[/] {LIVE_RATE} events/s, new people and startups among them. Ctrl-C ends it.
+  the API, documented by itself   {reader.url}/docs
+  one person, decoded             env $(cat {folder}/env) {python} -m streams inspect user {hot}
+  keys in Redis                   redis-cli -u {_redis_url(stack)} HGETALL user:{hot}
+  train again while it runs       env $(cat {folder}/env) {python} -m training retrain
+  an event of your own            curl -X POST {reader.url}/api/events -H 'Content-Type: application/json' \\
+                                    -H "$(sed -n 's/^API_KEYS=/X-API-Key: /p' {folder}/env)" \\
+                                    -d '{_event(hot)}'
+  logs of every process           {folder}/logs
+""",
+        soft_wrap=True,
+        markup=True,
+    )
+    with console.status("") as status:
+        while True:
+            before, since = _ingested(stack), time.monotonic()
+            stack.watch(LOOK_S)
+            now = _ingested(stack)
+            status.update(f"{now:,} events ingested, {(now - before) / (time.monotonic() - since):.0f}/s; Ctrl-C ends the demo")
+
+
+def _event(user_id: str) -> str:
+    event = {"event_id": "mine-1", "user_id": user_id, "item_id": "startup-9", "event_type": "like", "timestamp": int(time.time())}
+    return json.dumps(event).replace("[", "\\[")
+
+
+def _redis_url(stack: Stack) -> str:
+    """The URL, unless it is the user's own: that one may hold a password."""
+    return '"$REDIS_URL"' if "REDIS_URL" in stack.external else stack.settings.redis_url.get_secret_value()
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _ingested(stack: Stack) -> int:
     """Messages that ingest has dealt with, as its own /metrics say; 0 while it does not answer yet."""
     try:
-        text = httpx.get(f"http://127.0.0.1:{stack.settings.metrics_port}/metrics", timeout=5.0).text
+        text = httpx.get(f"http://127.0.0.1:{stack.metrics_port}/metrics", timeout=5.0).text
     except httpx.TransportError:
         return 0
     counts = re.findall(r"^eddyline_ingest_(?:events|duplicates|dead_letters)_total(?:\{.*\})? (\S+)$", text, re.MULTILINE)
     return int(sum(float(count) for count in counts))
 
 
-@contextmanager
-def _stage(what: str) -> Iterator[list[str]]:
-    """Show that `what` is going on, then that it is done, how long it took and what was told."""
-    told: list[str] = []
-    start = time.monotonic()
-    with console.status(f"{what} ..."):
-        yield told
-    console.print(f"[green]done[/] {time.monotonic() - start:5.1f} s  {what}" + (f": {', '.join(told)}" if told else ""), soft_wrap=True)
+class _Stage:
+    """One line of the demo: what goes on, then that it is done, how long it took and what came out."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._results = what, ""
+        self._status = console.status(f"{what} ...")
+
+    def now(self, text: str) -> None:
+        """Show where it stands, for as long as it goes on."""
+        self._status.update(f"{self._what} ... [dim]{escape(text[:100])}[/]")
+
+    def result(self, text: str) -> None:
+        """Stays on the screen."""
+        self._results = f": {text}"
+
+    def __enter__(self) -> Self:
+        self._since = time.monotonic()
+        self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._status.stop()
+        word = "[green]done[/]" if kind is None else "[red]left[/]"
+        console.print(f"{word} {time.monotonic() - self._since:5.1f} s  {self._what}{escape(self._results)}", soft_wrap=True)
 
 
 @contextmanager

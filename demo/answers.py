@@ -46,7 +46,7 @@ class Reader:
         try:
             answer = self._http.get(path)
         except httpx.TransportError as error:
-            raise ProcessFailed(f"GET {self.url}{path}: {error or type(error).__name__}") from None
+            raise ProcessFailed(f"GET {self.url}{path}: {type(error).__name__} {error}") from None
         if answer.status_code != httpx.codes.OK:
             raise ProcessFailed(f"GET {self.url}{path} answered {answer.status_code}: {answer.text[:200]}")
         body: dict[str, Any] = answer.json()

@@ -31,6 +31,8 @@ class Stack:
     def __init__(self, directory: Path, given: Settings) -> None:
         self.directory, self._given = directory, given
         self.settings = given
+        self.metrics_port = 0
+        """Where ingest serves its /metrics."""
         self.servers: list[Server] = []
         self.children: list[Child] = []
         self._lock: IO[str] | None = None
@@ -87,18 +89,27 @@ class Stack:
         self._write_environment(changes)
         return ", ".join(told)
 
-    def start(self, name: str, *arguments: str, label: str) -> Child:
+    def start(self, name: str, *arguments: str, label: str, **environment: str) -> Child:
         """Start `python -m <name> <arguments>` to run on. Its log is `<label>.log` in the folder `logs`."""
-        child = self._module(name, *arguments, label=label)
+        child = self._module(name, *arguments, label=label, **environment)
         self.children.append(child)
         return child.start()
 
-    def run(self, name: str, *arguments: str, label: str, timeout: float = 600.0) -> None:
-        """Run `python -m <name> <arguments>` to its end, watching the others. Raises ProcessFailed unless it exits with 0."""
+    def run(self, name: str, *arguments: str, label: str, tell: Callable[[str], None], timeout: float = 600.0) -> None:
+        """Run `python -m <name> <arguments>` to its end, watching the others; `tell` gets what it prints for people, as it comes.
+
+        Raises ProcessFailed unless it exits with 0.
+        """
         child = self._module(name, *arguments, label=label)
         self.children.append(child)
         child.start()
-        self.until(lambda: not child.alive, f"{label} to end", timeout, besides=child)
+
+        def ended() -> bool:
+            if not (line := child.tail(1)).startswith("{"):
+                tell(line)
+            return not child.alive
+
+        self.until(ended, f"{label} to end", timeout, besides=child)
         self.children.remove(child)
         if child.exit_code:
             raise ProcessFailed(child.describe("failed"))
@@ -113,14 +124,22 @@ class Stack:
                 raise ProcessFailed(f"waited {timeout:g} s for {what}; the logs are in {self.directory / 'logs'}")
             time.sleep(0.05)
 
+    def watch(self, seconds: float) -> None:
+        """Let time pass. Raises ProcessFailed as soon as a process dies."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.check()
+            time.sleep(0.1)
+
     def check(self, besides: Child | None = None) -> None:
         """Raises ProcessFailed when anything that should run has died."""
         for child in [*(server.child for server in self.servers), *self.children]:
             if child is not besides:
                 child.check()
 
-    def _module(self, name: str, *arguments: str, label: str) -> Child:
-        return module(name, *arguments, directory=self.directory / "logs", environment=settings_environment(self.settings), label=label)
+    def _module(self, name: str, *arguments: str, label: str, **environment: str) -> Child:
+        everything = {**settings_environment(self.settings), **environment}
+        return module(name, *arguments, directory=self.directory / "logs", environment=everything, label=label)
 
     def _own_settings(self) -> dict[str, Any]:
         given = self._given
@@ -130,6 +149,7 @@ class Stack:
         if "api_port" in given.model_fields_set and given.api_port and not port_is_free(given.api_port):
             raise ProcessFailed(f"API_PORT={given.api_port} is in use on {HOST}; stop what holds it or choose another port")
         port = given.api_port if given.api_port and port_is_free(given.api_port) else free_port()
+        self.metrics_port = free_port(besides=port)
         return {
             "interactions_topic": prefix + given.interactions_topic,
             "items_topic": prefix + given.items_topic,
@@ -139,7 +159,7 @@ class Stack:
             # Tansu lets the first member of a group wait for half of this.
             "session_timeout_s": min(given.session_timeout_s, 6.0),
             "archive_file_s": min(given.archive_file_s, 5.0),
-            "metrics_port": free_port(besides=port),
+            "metrics_port": 0,
             "api_host": HOST,
             "api_port": port,
             "api_keys": given.api_keys or frozenset({SecretStr(secrets.token_urlsafe(12))}),

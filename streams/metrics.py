@@ -5,6 +5,7 @@ from __future__ import annotations
 import prometheus_client
 from prometheus_client import Counter, Gauge
 
+from core.errors import ConfigurationError
 from core.settings import Settings
 
 events = Counter("eddyline_ingest_events", "Events handed on to be counted")
@@ -15,6 +16,10 @@ lag_seconds = Gauge("eddyline_ingest_lag_seconds", "Age of the latest event take
 
 
 def serve(settings: Settings) -> None:
-    """Serve /metrics on loopback at METRICS_PORT, unless that is 0."""
+    """Serve /metrics on loopback at METRICS_PORT, unless that is 0. Raises ConfigurationError when the port is taken."""
     if settings.metrics_port:
-        prometheus_client.start_http_server(settings.metrics_port, addr="127.0.0.1")
+        try:
+            prometheus_client.start_http_server(settings.metrics_port, addr="127.0.0.1")
+        except OSError as error:
+            text = f"METRICS_PORT={settings.metrics_port} cannot be served: {error.strerror}; give each process its own"
+            raise ConfigurationError(text) from None
