@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
             models=sorted(live.bundle.parts),
             model_version=live.bundle.version,
             missing=dict(live.bundle.missing),
-            catalogue_items=len(live.given_catalogue),
+            catalogue_items=service.view.catalogue_items,
             writes="keyed" if settings.api_keys else "off",
             reads="keyed" if settings.api_read_keys else "open",
             degraded=service.health.causes,

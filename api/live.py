@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable, Sequence
 
 import structlog
 from redis import Redis
@@ -12,7 +13,7 @@ from api.health import Health
 from api.metrics import Metrics
 from core.errors import ModelError, StoreError
 from core.settings import Settings
-from core.types import Request, UserState
+from core.types import Item, Request, UserState
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from models.bundle import Bundle
@@ -48,6 +49,7 @@ class LiveView:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live-view", daemon=True)
         self.current = Recommender(Bundle.empty(), settings=settings)
+        self.catalogue_items = 0
 
     def start(self) -> None:
         """Refresh every REFRESH_S until `stop`."""
@@ -95,14 +97,11 @@ class LiveView:
         self._tried = (wanted, time.monotonic())
         started = time.perf_counter()
         bundle = self._registry.load(wanted, self._settings.als_model_path, self._settings.two_tower_model_path)
-        self._swap(
-            Recommender(
-                bundle,
-                self.current.given_catalogue if self._catalogue_from_redis else None,
-                self.current.popularity if self._popularity_from_redis else None,
-                self._settings,
-            )
-        )
+        items = None
+        if self._catalogue_from_redis:
+            former = self.current.catalogue
+            items = _catalogue(bundle, [item for item_id in former.rows if (item := former.get(item_id)) is not None], former.deleted)
+        self._swap(Recommender(bundle, items, self.current.popularity if self._popularity_from_redis else None, self._settings))
         self._health.works("model")
         _log.info(
             "bundle is live",
@@ -110,7 +109,7 @@ class LiveView:
             was=serving.version,
             parts=sorted(bundle.parts),
             missing=dict(bundle.missing),
-            catalogue_items=len(self.current.given_catalogue),
+            catalogue_items=self.catalogue_items,
             seconds=round(time.perf_counter() - started, 3),
         )
 
@@ -120,10 +119,10 @@ class LiveView:
         if news.complete and news.cursor == NOTHING_EVER and not news.items:
             return
         if news.complete:
-            self._swap(self.current.with_catalogue(Catalogue.of(news.items)))
+            self._swap(self.current.with_catalogue(_catalogue(self.current.bundle, news.items)))
             self._catalogue_from_redis = True
         elif news.items or news.deleted:
-            self._swap(self.current.with_catalogue(self.current.given_catalogue.updated(news.items, news.deleted)))
+            self._swap(self.current.with_catalogue(self.current.catalogue.updated(news.items, news.deleted)))
         self._cursor = news.cursor
 
     def _refresh_popularity(self) -> None:
@@ -147,5 +146,13 @@ class LiveView:
         if version != self.current.bundle.version:
             self._metrics.model.clear()
             self._metrics.model.labels(version).set(1)
-        self._metrics.catalogue_items.set(len(recommender.given_catalogue))
+        if recommender.catalogue is not self.current.catalogue:
+            self.catalogue_items = sum(recommender.catalogue.get(item_id) is not None for item_id in recommender.catalogue.rows)
+            self._metrics.catalogue_items.set(self.catalogue_items)
         self.current = recommender
+
+
+def _catalogue(bundle: Bundle, items: Sequence[Item], deleted: Iterable[str] = ()) -> Catalogue:
+    """`items` as the whole catalogue: what the bundle's own has and they have not was deleted, though its model knows it."""
+    there = {item.item_id for item in items}
+    return Catalogue.of(items, deleted={*deleted, *(item.item_id for item in bundle.catalogue if item.item_id not in there)})

@@ -137,7 +137,8 @@ class Reads:
         asked = self._asked(request.scope["query_string"], (*PERSONAL, "use_case"), None)
         state = await self._service.user_state(user_id)
         explanation = self._service.live.explain(state or UserState(user_id=user_id), item_id, asked)
-        return json_response(msgspec.structs.replace(explanation, degraded=self._service.health.degraded or state is None))
+        degraded = state is None or self._service.health.degraded
+        return json_response({**msgspec.structs.asdict(explanation), "degraded": degraded})
 
     async def _personal(self, request: HttpRequest, accepted: tuple[str, ...], use_case: UseCase | None) -> Response:
         user_id = path_id(request, "user_id")

@@ -161,22 +161,35 @@ class UserAnswer(_Answer):
     degraded: bool
 
 
+class EngineView(_Answer):
+    """What one engine says of the item."""
+
+    engine: str = Field(examples=["als"])
+    score: float | None
+    rank: int | None = Field(description="counts from 1, among `candidates`")
+    candidates: int = Field(description="items that pass the filters and that the engine has an opinion on, this one included")
+    normalised: float | None = Field(description="how the score enters a blend, if it enters one")
+    weight: float | None = Field(description="its weight in that blend")
+    cause: str | None = Field(description="why the engine says nothing")
+    contributions: list[Reason] = Field(description="all that made the score, largest first")
+
+
 class Explanation(_Answer):
     """Why an item is shown to a user, or why it is not."""
 
     user_id: str
     item_id: str
-    shown: bool = Field(description="whether the item is within the first `limit`")
-    rank: int | None = Field(
-        description="its place among all items that pass the filters; null when a filter removed it or nothing scores it"
+    shown: bool = Field(description="whether the item is in the answer to this very request")
+    rank: int | None = Field(description="its place in that answer")
+    rank_if_allowed: int | None = Field(
+        description="its place among all items, were it allowed; null when `method_used` has no opinion on it"
     )
-    score: float | None
-    method_used: str
-    filtered_by: str | None = Field(description="the filter that removed it", examples=["exclude_seen: the user has seen it"])
-    reasons: list[Reason]
-    fallbacks: list[Fallback]
+    method_used: str = Field(description="the engine that answers this user")
+    removed_by: list[str] = Field(description="every filter that keeps it out", examples=[["the user has already interacted with it"]])
+    routing: str = Field(examples=["17 interactions: content_based < 5 <= als < 20 <= ensemble"])
     interaction_count: int
     model_version: str | None
+    engines: list[EngineView]
     degraded: bool
 
 

@@ -54,7 +54,7 @@ class Service:
     async def start(self) -> None:
         """Load the bundle, catalogue and popularity once, then keep them fresh. Starts without bundle, Redis or broker, too."""
         self._redis = connect_async(self.settings, self.settings.api_redis_timeout_s)
-        self._reader = UserReader(self._redis, self.settings.history_cap)
+        self._reader = UserReader(self._redis, self.settings.history_cap, self.settings.api_redis_timeout_s)
         self._producer = Producer(self.settings, delivery_timeout_s=self.delivery_timeout_s)
         self._broker_watch.start()
         await asyncio.to_thread(self.view.refresh)

@@ -59,7 +59,7 @@ class Status:
         service = self._service
         live = service.live
         causes = service.health.causes
-        ready = live.bundle.version is not None or len(live.given_catalogue) > 0
+        ready = live.bundle.version is not None or service.view.catalogue_items > 0
         parts = [{"part": part, "cause": cause} for part, cause in {**dict(live.bundle.missing), **causes}.items()]
         return json_response(
             {
@@ -67,7 +67,7 @@ class Status:
                 "degraded": bool(causes),
                 "model_version": live.bundle.version,
                 "models": sorted(live.bundle.parts),
-                "catalogue_items": len(live.given_catalogue),
+                "catalogue_items": service.view.catalogue_items,
                 "missing": parts,
             },
             200 if ready else 503,
