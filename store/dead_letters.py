@@ -4,6 +4,9 @@ Key: the original key. Value: the original bytes, or their first TRUNCATED_BYTES
 (the original is still in the source topic, at the coordinates in the headers). Headers, all text: topic, partition, offset,
 code, reason, truncated, broker_time (seconds since 1970), and size, the original's length in bytes.
 
+A replayed dead letter gets a note: a second record in the same topic with the same coordinates, no value, and the header replayed_to
+(the token of what was sent instead). So what is still to be done follows from the topic alone.
+
 The coordinates identify a dead letter: a crashed ingest may write the same one twice, and readers count it once.
 """
 
@@ -67,6 +70,20 @@ def encode(topic: str, partition: int, offset: int, broker_time: float, key: byt
         ("size", str(size)),
     ]
     return Record(key[:MAX_KEY_BYTES] if key else key, value[:TRUNCATED_BYTES] if value and truncated else value, headers)
+
+
+def note(letter: DeadLetter, token: str) -> Record:
+    """The record that says that this dead letter was replayed as `token` (topic:partition:offset)."""
+    place = [("topic", letter.topic), ("partition", str(letter.partition)), ("offset", str(letter.offset))]
+    return Record(letter.key, None, [*place, ("replayed_to", token)])
+
+
+def replayed(headers: Iterable[tuple[str, bytes | None]] | None) -> tuple[tuple[str, int, int], str] | None:
+    """Coordinates and token, when a record with these headers is a note of a replay; else None."""
+    texts = {name: (content or b"").decode("utf-8", "replace") for name, content in headers or ()}
+    if "replayed_to" not in texts:
+        return None
+    return (texts["topic"], int(texts["partition"]), int(texts["offset"])), texts["replayed_to"]
 
 
 def decode(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] | None) -> DeadLetter:

@@ -136,6 +136,103 @@ def import_(
     )
 
 
+@app.command()
+def produce(
+    fields: Annotated[
+        list[str] | None, typer.Argument(help="field=value of one event, such as user_id=42 item_id=startup-9 event_type=like.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="JSON lines instead; - or nothing at all reads standard input.")] = None,
+) -> None:
+    """Send one event, or JSON lines, checked here first. Prints topic:partition:offset of each."""
+    from streams.produce import run
+
+    run(_settings(), file, fields or [])
+
+
+_Codes = Annotated[list[str] | None, typer.Option("--code", help="Only letters of this code; may be given several times.")]
+_Topic = Annotated[str | None, typer.Option(help="Only letters from this topic.")]
+_Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+dlq = typer.Typer(no_args_is_help=True, help="Messages that are no valid event: see them, mend them, send them again.")
+app.add_typer(dlq, name="dlq")
+
+
+@dlq.command("list")
+def dlq_list(
+    code: _Codes = None,
+    topic: _Topic = None,
+    limit: Annotated[int, typer.Option(min=0, help="Letters to show.")] = 20,
+    as_json: _Json = False,
+) -> None:
+    """Counts by reason, and the oldest letters that wait."""
+    from streams.dlq_command import list_
+
+    list_(_settings(), code or [], topic, limit, as_json)
+
+
+@dlq.command("show")
+def dlq_show(place: Annotated[str, typer.Argument(help="topic:partition:offset, as `list` prints it.")]) -> None:
+    """One letter with its whole message."""
+    from streams.dlq_command import show
+
+    show(_settings(), place)
+
+
+@dlq.command("replay")
+def dlq_replay(
+    places: Annotated[
+        list[str] | None, typer.Argument(help="topic:partition:offset of single letters [default: all that are chosen].")
+    ] = None,
+    code: _Codes = None,
+    topic: _Topic = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="field=value, put into every letter that is replayed.")] = None,
+    edit: Annotated[
+        Path | None, typer.Option(help='JSON lines {"place": "topic:partition:offset", "value": {...}}: whole new messages.')
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check and count only.")] = False,
+) -> None:
+    """Check letters again, after a fix, and send those that are valid now; none is sent twice."""
+    from streams.dlq_command import replay
+
+    replay(_settings(), places or [], code or [], topic, set_ or [], edit, dry_run)
+
+
+inspect = typer.Typer(no_args_is_help=True, help="What Redis, the log, the archive and the models hold, decoded.")
+app.add_typer(inspect, name="inspect")
+
+
+@inspect.command("user")
+def inspect_user(user_id: str, as_json: _Json = False) -> None:
+    """A person's whole state, and the engine that would answer them and why."""
+    from streams import inspect
+
+    inspect.show(inspect.user(_settings(), user_id), as_json)
+
+
+@inspect.command("item")
+def inspect_item(item_id: str, as_json: _Json = False) -> None:
+    """A catalogue entry and its popularity as of now."""
+    from streams import inspect
+
+    inspect.show(inspect.item(_settings(), item_id), as_json)
+
+
+@inspect.command("positions")
+def inspect_positions(as_json: _Json = False) -> None:
+    """How far the log, Redis and the archive are, by partition."""
+    from streams import inspect
+
+    inspect.show(inspect.where(_settings()), as_json)
+
+
+@inspect.command("model")
+def inspect_model(as_json: _Json = False) -> None:
+    """The live bundle."""
+    from streams import inspect
+
+    inspect.show(inspect.model(_settings()), as_json)
+
+
 def _settings() -> Settings:
     loaded = settings.load()
     logs.configure(loaded.log_level)

@@ -1,0 +1,152 @@
+"""`python -m streams inspect user | item | positions | model`: what an operator wants to know at 3 a.m., decoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from core.codec import encode_json
+from core.errors import EddylineError
+from core.settings import Settings
+from engines import router
+from models.registry import Registry
+from store import catalogue, connection, keys, log, log_ends, popularity, positions, users
+from store.archive import Archive
+
+
+def user(settings: Settings, user_id: str) -> dict[str, Any]:
+    """A person's whole state, and the engine that would answer them. Raises StoreUnavailable."""
+    client = connection.connect(settings)
+    state = users.read(client, user_id, settings.history_cap)
+    deleted: Any = client.hget(keys.USERS_DELETED, user_id)
+    engine = router.route(state.events, settings)
+    return {
+        "user_id": user_id,
+        "keys": list(keys.all_of_user(user_id)),
+        "events": state.events,
+        "counts": dict(sorted(state.counts.items(), key=lambda entry: -entry[1])),
+        "first_seen": state.first_seen,
+        "deleted_at": None if deleted is None else float(deleted),
+        "profile": None if state.profile is None else msgspec.to_builtins(state.profile),
+        "segment": router.segment(state.events, settings),
+        "engine": engine,
+        "why": f"{state.events} events; {router.describe(settings)}" + _switched_off(settings, engine),
+        "history": [msgspec.to_builtins(event) for event in state.history],
+    }
+
+
+def item(settings: Settings, item_id: str) -> dict[str, Any]:
+    """A catalogue entry, and how popular it is now by use case. Raises StoreUnavailable."""
+    client = connection.connect(settings)
+    entry = catalogue.item(client, item_id)
+    factor = popularity.decay_factor(settings, time.time())
+    scores: dict[str, float] = {}
+    for name in (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED):
+        score: Any = client.zscore(keys.popular(name), item_id)
+        if score is not None:
+            scores[name] = round(float(score) * factor, 3)
+    return {"item_id": item_id, "in_catalogue": entry is not None, "item": msgspec.to_builtins(entry), "popularity_now": scores}
+
+
+def where(settings: Settings) -> list[dict[str, Any]]:
+    """Of each partition: the log's ends, and how far Redis and the archive are. Raises LogUnavailable, StoreUnavailable, ArchiveError."""
+    client = connection.connect(settings)
+    consumer = Consumer(log.consumer_config(settings, f"{settings.ingest_group}-inspect"))
+    rows = []
+    try:
+        for topic in (settings.interactions_topic, settings.items_topic, settings.users_topic):
+            try:
+                partitions = sorted(consumer.list_topics(topic, timeout=settings.kafka_timeout_s).topics[topic].partitions)
+            except KafkaException as error:
+                raise log.unreachable(settings, "listing topics", error) from error
+            archived = Archive(settings.archive_url).positions(topic) if topic == settings.interactions_topic else {}
+            for partition in partitions:
+                redis = positions.read(client, topic, partition).offset
+                reached = archived.get(partition, 0) if topic == settings.interactions_topic else None
+                low, high = log_ends.ends(settings, consumer, topic, partition, max(redis, reached or 0))
+                rows.append({
+                    "topic": topic, "partition": partition, "log_begins": low, "log_ends": high, "redis": redis, "redis_lag": high - redis,
+                    "archive": reached, "archive_lag": None if reached is None else high - reached,
+                })  # fmt: skip
+    finally:
+        consumer.close()
+    return rows
+
+
+def model(settings: Settings) -> dict[str, Any]:
+    """The live bundle's manifest, without its file list. Raises ModelMissing, ModelCorrupt."""
+    registry = Registry(settings.models_path)
+    live = registry.current()
+    manifest = None if live is None else msgspec.to_builtins(registry.manifest(live))
+    return {"live": live, "versions": registry.versions(), "routing": router.describe(settings), "manifest": manifest}
+
+
+def show(found: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print an answer for people, or as JSON for programs."""
+    console = Console()
+    if as_json:
+        console.file.write(msgspec.json.format(encode_json(found), indent=2).decode() + "\n")
+        return
+    if isinstance(found, Mapping):
+        table = Table(show_header=False, box=None)
+        for name, value in found.items():
+            if name != "history":
+                table.add_row(Text(name, style="bold"), Text(_plain(name, value)))
+        console.print(table)
+        if "history" in found:
+            history = Table("when", "event", "item", "value", title=f"history, newest first ({len(found['history'])} events)")
+            for event in reversed(found["history"]):
+                value = event["value"]
+                history.add_row(
+                    _plain("first_seen", event["timestamp"]),
+                    Text(event["event_type"]),
+                    Text(event["item_id"]),
+                    "" if value is None else f"{value:g}",
+                )
+            console.print(history)
+        return
+    rows = Table(*(found[0] if found else ["nothing"]))
+    for row in found:
+        rows.add_row(*(Text("-" if value is None else str(value)) for value in row.values()))
+    console.print(rows)
+
+
+def _switched_off(settings: Settings, engine: str) -> str:
+    """What stands in the way of the routed engine, so far as settings and files tell."""
+    reasons = []
+    if engine == "ensemble" and not settings.enable_ensemble:
+        reasons.append("ENABLE_ENSEMBLE is false, so ALS is next")
+    if engine in ("als", "ensemble") and not settings.enable_als:
+        reasons.append("ENABLE_ALS is false")
+    try:
+        live = Registry(settings.models_path).current()
+        parts = [] if live is None else Registry(settings.models_path).manifest(live).parts
+        if live is None:
+            reasons.append(f"no bundle is published in {settings.models_path}")
+        elif engine in ("als", "ensemble"):
+            reasons.extend(
+                f"the bundle {live} has no {part}" for part in ("als", "two_tower") if part not in parts and part in (engine, "two_tower")
+            )
+    except EddylineError as error:
+        reasons.append(str(error))
+    return "".join(f"; {reason}" for reason in reasons)
+
+
+def _plain(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name in ("first_seen", "deleted_at"):
+        return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds")
+    if isinstance(value, str | int | float):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return ", ".join(value)
+    return encode_json(value).decode()

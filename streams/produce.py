@@ -1,0 +1,107 @@
+"""`python -m streams produce`: one event, or JSON lines, checked here before they go out; prints each one's topic:partition:offset."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from core import codec
+from core.errors import BadEvent, EddylineError
+from core.settings import Settings
+from store import log
+
+_log = structlog.get_logger(__name__)
+
+IN_FLIGHT = 1000
+"""Events sent ahead of the oldest one whose token is not printed yet."""
+
+
+class NotSent(EddylineError):
+    """Some lines are no valid event; all others were sent."""
+
+
+def run(settings: Settings, path: Path | None, fields: Sequence[str]) -> int:
+    """Send the event made of `fields` (name=value), or each line of `path` (None or `-`: standard input). Answers how many were sent.
+
+    A line without event_id or timestamp gets a new id or the present. Raises LogUnavailable, and NotSent, with the first line at fault,
+    after everything else was sent.
+    """
+    lines = [_from_fields(fields)] if fields else _lines(path)
+    log.ensure_topics(settings)
+    waiting: deque[Future[str]] = deque()
+    sent, wrong, first = 0, 0, ""
+    with log.Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
+        for number, line in enumerate(lines, 1):
+            try:
+                key, value = checked(settings, line)
+            except BadEvent as error:
+                wrong, first = wrong + 1, first or f"line {number}: {error.code}: {error}"
+                _log.warning("not sent", line=number, code=error.code, reason=str(error))
+                continue
+            waiting.append(producer.publish(settings.interactions_topic, key, value))
+            sent += 1
+            while len(waiting) >= IN_FLIGHT or (waiting and waiting[0].done()):
+                _print(waiting.popleft())
+        while waiting:
+            _print(waiting.popleft())
+    if wrong:
+        raise NotSent(f"{wrong} of {sent + wrong} lines are no valid event and were not sent; {first}")
+    return sent
+
+
+def checked(settings: Settings, line: bytes) -> tuple[bytes, bytes]:
+    """Key and value of the event in `line`, with its event_id and timestamp filled in where it has none. Raises BadEvent."""
+    now = time.time()
+    try:
+        fields = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadEvent("not_json", f"not JSON: {error}") from None
+    if isinstance(fields, dict):
+        line = codec.encode_json({"event_id": str(uuid.uuid4()), "timestamp": round(now, 3), **fields})
+    event = codec.decode_interaction(line, now, settings.use_cases)
+    return event.user_id.encode(), line
+
+
+def _print(token: Future[str]) -> None:
+    print(token.result())
+
+
+def _lines(path: Path | None) -> Iterator[bytes]:
+    if path is None or str(path) == "-":
+        yield from (line for line in sys.stdin.buffer if line.strip())
+        return
+    try:
+        with path.open("rb") as file:
+            yield from (line for line in file if line.strip())
+    except OSError as error:
+        raise NotSent(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _from_fields(fields: Sequence[str]) -> bytes:
+    """`user_id=42 value=4.5` as JSON: numbers where the contract has numbers, JSON for the context, text for the rest."""
+    event: dict[str, Any] = {}
+    for field in fields:
+        name, equals, text = field.partition("=")
+        if not equals:
+            raise NotSent(f"{field!r} is not of the form field=value")
+        event[name] = parse_field(name, text)
+    return codec.encode_json(event)
+
+
+def parse_field(name: str, text: str) -> Any:
+    """The JSON value that `text`, typed by a person, stands for in the field `name`. Raises NotSent."""
+    if name not in ("timestamp", "value", "context", "schema_version"):
+        return text
+    try:
+        return msgspec.json.decode(text.encode())
+    except msgspec.DecodeError:
+        raise NotSent(f"{name}={text} is no JSON {'object' if name == 'context' else 'number'}") from None
