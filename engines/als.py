@@ -71,10 +71,9 @@ class ALSScoring(Scoring):
         if not rows:
             return []
         shares = self._fold.explain(self._engine.factors(rows))
-        best = np.argsort(-shares, axis=1, kind="stable")[:, :REASON_ITEMS]
-        largest = np.take_along_axis(shares, best, axis=1).tolist()
-        names = {at: name(self._engine.catalogue, self._history[at]) for at in np.unique(best).tolist()}
-        return [[self._reason(order, share, names)] for order, share in zip(best.tolist(), largest, strict=True)]
+        best = (-shares).argsort(axis=1, kind="stable")[:, :REASON_ITEMS]
+        names = {at: name(self._engine.catalogue, self._history[at]) for at in set(best.ravel().tolist())}
+        return [[self._reason(share, order, names)] for share, order in zip(shares.tolist(), best.tolist(), strict=True)]
 
     def contributions(self, row: int) -> list[Reason]:
         """One reason an item of the history; together they are the score (Hu, Koren and Volinsky, section 5)."""
@@ -84,11 +83,10 @@ class ALSScoring(Scoring):
         return [Reason(kind=KIND, text=f"your events with {name(self._engine.catalogue, self._history[at])}",
                        items=[self._history[at]], contribution=float(share[at])) for at in np.argsort(-share, kind="stable").tolist()]
 
-    def _reason(self, order: list[int], share: list[float], names: dict[int, str]) -> Reason:
-        count = max(1, sum(part > 0 for part in share))  # largest first; an item that lowers the score is no reason, unless all do
-        used = order[:count]
+    def _reason(self, share: list[float], order: list[int], names: dict[int, str]) -> Reason:
+        used = [at for at in order if share[at] > 0] or order[:1]  # an item that lowers the score is no reason, unless all do
         return Reason(kind=KIND, text="similar to " + ", ".join([names[at] for at in used]), items=[self._history[at] for at in used],
-                      contribution=sum(share[:count]))
+                      contribution=sum([share[at] for at in used]))
 
 
 class SimilarScoring(Scoring):

@@ -25,6 +25,8 @@ COLUMNS_KEPT = 64
 """Attributes that are kept as columns; filters name them, and filters come from outside."""
 COMPACT_FROM = 1000
 """Dead rows below which making the table anew is not worth it."""
+ANCESTORS_KNOWN = 16
+"""Snapshots back to which `extends` need not compare the rows."""
 
 _EMPTY: Rows = np.zeros(0, dtype=np.int32)
 
@@ -36,8 +38,10 @@ class Catalogue:
     """
 
     def __init__(self, ids: list[str], items: list[Item | None], rows: dict[str, int], deleted: frozenset[str],
-                 columns: dict[str, _Column] | None = None, described: Mask | None = None) -> None:
+                 columns: dict[str, _Column] | None = None, described: Mask | None = None,
+                 ancestors: tuple[object, ...] = ()) -> None:
         self.ids, self.items, self.rows, self.deleted = ids, items, rows, deleted
+        self._token, self._ancestors = object(), ancestors
         self.alive: Mask = np.zeros(len(ids), dtype=np.bool_)
         self.alive[np.fromiter(rows.values(), dtype=np.int64, count=len(rows))] = True
         self._described: Mask = np.array([item is not None for item in items], dtype=np.bool_) if described is None else described
@@ -91,6 +95,8 @@ class Catalogue:
 
     def extends(self, other: Catalogue) -> bool:
         """Whether each row of `other` still holds the same here, so that what was computed by row stays right."""
+        if other._token is self._token or other._token in self._ancestors:
+            return True
         length = len(other.ids)
         return self.ids[:length] == other.ids and self.items[:length] == other.items
 
@@ -126,7 +132,7 @@ class Catalogue:
             return Catalogue(kept, [all_items[row] for row in live], {item_id: row for row, item_id in enumerate(kept)}, deleted)
         columns = {name: column.extended(len(self.ids), items) for name, column in self._columns.items()}
         described = np.concatenate([self._described, np.array([item is not None for item in items], dtype=np.bool_)])
-        return Catalogue(all_ids, all_items, rows, deleted, columns, described)
+        return Catalogue(all_ids, all_items, rows, deleted, columns, described, (*self._ancestors, self._token)[-ANCESTORS_KNOWN:])
 
     def _mask(self, asked: Conditions) -> Mask:
         mask = self.alive.copy()

@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any
 
 import msgspec
+import numpy as np
 import structlog
 
 from core.errors import ConfigurationError
@@ -77,6 +78,7 @@ class Recommender:
             given = given.without_bare()  # what only another bundle, or an old popularity, knew is gone with it
             bare += known_to_als
         self.catalogue: Catalogue = given.with_bare(bare)
+        self._disabled = {name for name in router.CHAIN if not getattr(self.settings, f"enable_{name}", True)}
         self.engines: dict[str, Engine] = {}
         for name, (_, build) in BUILDERS.items():
             before = previous.engines.get(name) if previous else None
@@ -138,7 +140,7 @@ class Recommender:
 
     def unavailable(self, name: str) -> str | None:
         """Why engine `name` cannot be asked, or None."""
-        if not getattr(self.settings, f"enable_{name}", True):
+        if name in self._disabled:
             return f"disabled by ENABLE_{name.upper()}=false"
         if name in self.engines:
             return None
@@ -155,7 +157,7 @@ class Recommender:
     def _descend(self, state: UserState, chain: Sequence[str], ask: Callable[[Engine], Scoring], allowed: Mask,
                  request: Request) -> Recommendations:
         """Ask the engines of `chain` in turn until the answer is full; `allowed` is used up on the way."""
-        wanted = min(request.limit, int(allowed.sum()))
+        wanted = min(request.limit, int(np.count_nonzero(allowed)))
         chosen: list[ScoredItem] = []
         fallbacks: list[Fallback] = []
         for name in chain:

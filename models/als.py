@@ -204,12 +204,14 @@ class ALSModel:
         rows, weights = np.asarray(rows, dtype=np.int32), np.asarray(weights, dtype=np.float32)
         if rows.ndim != 1 or rows.shape != weights.shape:
             raise ValueError(f"rows {rows.shape} and weights {weights.shape} must be of one length")
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self.item_ids)):
+        if not len(rows):
+            return rows, weights
+        if not (rows.min() >= 0 and rows.max() < len(self.item_ids)):
             raise ValueError(f"rows must lie within [0, {len(self.item_ids)})")
-        if len(rows) and not 0 <= weights.min() <= weights.max() < np.inf:
+        least = weights.min()
+        if not (least >= 0 and weights.max() < np.inf):
             raise ValueError("weights must be finite and not negative")
-        used = weights > 0
-        return (rows, weights) if used.all() else (rows[used], weights[used])
+        return (rows, weights) if least > 0 else (rows[weights > 0], weights[weights > 0])
 
 
 def _inverse(gram: Floats) -> Floats | None:
