@@ -76,6 +76,7 @@ class Recommender:
         grown = previous is not None and previous.bundle is bundle and given.extends(previous.catalogue)
         if not grown or given.bare > len(known_to_als) + len(bare) + MOST_FORGOTTEN:
             given = given.without_bare()  # what only another bundle, or an old popularity, knew is gone with it
+            given = given.updated([], [item.item_id for item in bundle.catalogue if item.item_id not in given.rows])  # deleted since then
             bare += known_to_als
         self.catalogue: Catalogue = given.with_bare(bare)
         self._disabled = {name for name in router.CHAIN if not getattr(self.settings, f"enable_{name}", True)}

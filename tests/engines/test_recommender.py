@@ -13,6 +13,7 @@ from core.settings import Settings
 from core.types import Filters, Item, Request, UserState
 from engines import router
 from engines.base import Engine, Scoring
+from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from models import files
 from models.bundle import CATALOGUE, Bundle
@@ -133,6 +134,17 @@ def test_a_deleted_item_stays_hidden_though_model_and_popularity_know_it() -> No
     recommender = recommender.with_popularity({"unlabelled": [("gene", 9.0)]})
     shown = {line.item_id for line in recommender.recommend(world.user("pill", events=7), Request(limit=100)).recommendations}
     assert shown == {"pay", "bank", "coin", "medpay", "mute"}
+
+
+def test_an_item_that_was_deleted_since_training_stays_hidden_though_nobody_told_of_the_deletion() -> None:
+    """A process that starts later reads the catalogue as it is now; the bundle still describes `gene`."""
+    now = Catalogue.of([item for item in world.ITEMS if item.item_id != "gene"])
+    recommender = Recommender(world.bundle(), now, {"unlabelled": [("gene", 9.0)]}, Settings())
+    for state in (world.user("pill", events=7), world.user("pill"), world.user()):
+        shown = {line.item_id for line in recommender.recommend(state, Request(limit=100)).recommendations}
+        assert "gene" not in shown
+        assert "ghost" in shown
+    assert recommender.explain(world.user("pill"), "gene", Request()).removed_by == ["it was deleted from the catalogue"]
 
 
 def test_an_explanation_of_a_shown_item_has_every_engines_view() -> None:

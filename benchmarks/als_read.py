@@ -1,0 +1,91 @@
+"""What one ALS read is made of: fold-in by three solvers, scoring, top-k, reasons, and the whole read. One thread; medians in microseconds.
+
+    python benchmarks/als_read.py --items 10000 --factors 128 --history 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+from implicit.cpu.als import AlternatingLeastSquares
+from scipy.sparse import csr_matrix
+
+from core import logs
+from core.settings import Settings
+from core.types import HistoryEvent, Item, Request, UserState
+from engines.base import eligible
+from engines.recommender import Recommender
+from models.als import ALSModel, Fold
+from models.bundle import Bundle
+from models.content import ContentModel
+from models.id_map import IdMap
+
+
+def report(name: str, call: Callable[[], object], repeats: int = 300) -> None:
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.thread_time()
+        call()
+        times.append(time.thread_time() - start)
+    print(f"{name:44s} {np.median(times) * 1e6:8.0f}")
+
+
+def solution(factors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The fold-in in float64, of weights of 1 at alpha 40 and regularization 0.01."""
+    history = factors[rows]
+    return np.linalg.solve(factors.T @ factors + 0.01 * np.eye(factors.shape[1]) + 39 * history.T @ history, 40 * history.sum(axis=0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("items", 10_000), ("factors", 128), ("history", 50)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    asked = parser.parse_args()
+    logs.configure("info")
+    random = np.random.default_rng(1)
+    items = [Item(item_id=f"startup-{row}", item_type="startup", categories=[f"sector-{row % 30}"],
+                  tags=[f"tag-{row % 300}", f"tag-{row * 7 % 300}"],
+                  text=" ".join(f"word{word}" for word in random.integers(0, 3000, 15))) for row in range(asked.items)]
+    factors = random.normal(size=(asked.items, asked.factors)).astype(np.float32)
+    model = ALSModel(IdMap([item.item_id for item in items]), factors, regularization=0.01, alpha=40)
+    recommender = Recommender(Bundle.of("benchmark", items, als=model, content=ContentModel.fit(items)), settings=Settings())
+    rows = np.sort(random.choice(asked.items, asked.history, replace=False)).astype(np.int32)
+    weights = np.ones(asked.history, dtype=np.float32)
+    history = [HistoryEvent(1_700_000_000 + at, "view", f"startup-{row}") for at, row in enumerate(rows.tolist())]
+    state = UserState(user_id="u", events=asked.history, history=history)
+
+    theirs = AlternatingLeastSquares(factors=asked.factors, regularization=0.01, alpha=40, num_threads=1)
+    theirs.item_factors = factors
+    touched = csr_matrix((weights, rows, [0, len(rows)]), shape=(1, asked.items))
+    report("fold-in: implicit recalculate_user", lambda: theirs.recalculate_user(0, touched))
+    report("fold-in: f x f Cholesky", lambda: Fold(model._gram, None, factors[rows], 40 * weights))
+    report("fold-in: ALSModel.fold (n x n when n <= f/2)", lambda: model.fold(rows, weights))
+    vector = model.fold_in(rows, weights)
+    exact = solution(factors.astype(np.float64), rows)
+    cholesky = Fold(model._gram, None, factors[rows], 40 * weights).vector
+    for name, found in (("implicit", theirs.recalculate_user(0, touched)), ("Cholesky", cholesky), ("ALSModel.fold", vector)):
+        print(f"{'  error against float64: ' + name:44s} {np.linalg.norm(found - exact) / np.linalg.norm(exact):8.0e}")
+    report("scores of all items", lambda: model.scores(vector))
+    request, engine = Request(limit=10, engine="als"), recommender.engines["als"]
+    scoring, allowed = engine.score(state, request), eligible(recommender.catalogue, state, request)
+    best = scoring.top(allowed, 10)
+    report("filters and seen items", lambda: eligible(recommender.catalogue, state, request))
+    report("top 10", lambda: scoring.top(allowed, 10))
+    report("reasons of 10", lambda: scoring.reasons(best))
+    for name in ("als", "content_based", "popular"):
+        report(f"whole read: {name}", lambda name=name: recommender.recommend(state, Request(limit=10, engine=name)))
+    report("explain one item", lambda: recommender.explain(state, items[0].item_id, request), 50)
+
+
+if __name__ == "__main__":
+    main()
