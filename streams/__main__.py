@@ -37,6 +37,24 @@ def ingest() -> None:
 
 
 @app.command()
+def ingest() -> None:
+    """From Kafka into Redis, exactly once, until stopped. Any number of processes share the partitions."""
+    from streams.ingest import run
+
+    run(_settings())
+
+
+@app.command()
+def rebuild(
+    wipe: Annotated[bool, typer.Option(help="First delete everything in Redis that is made from the log.")] = False,
+) -> None:
+    """Redis from the archive, after Redis was lost or a gap opened between it and the log. Stop every ingest before."""
+    from streams.rebuild import run
+
+    run(_settings(), wipe=wipe)
+
+
+@app.command()
 def archive(
     until_idle: Annotated[bool, typer.Option(help="Stop when every partition of this process is archived up to the log's end.")] = False,
     accept_gap: Annotated[bool, typer.Option(help="Record offsets that the log no longer holds as an empty range, and go on.")] = False,

@@ -1,0 +1,157 @@
+"""`streams rebuild`: Redis from the archive, after Redis was lost or a gap opened between it and the log.
+
+1. Nobody else may write: the lease `ingest-rebuild` keeps a second rebuild out, and a running ingest shows itself by moving a position.
+2. With `wipe`, every key that is made from the log is deleted.
+3. Users who were deleted are read from their topic, so that their interactions stay out.
+4. Each partition: the duplicate window is read from the archive, then the archive's events are applied from Redis' position on,
+   by the same planner and transactions as ingest uses. A rebuild that is killed goes on from where it stood.
+5. Items and profiles, and events younger than the archive, come from the log when ingest starts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import redis
+import structlog
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from core.dedup import Dedup
+from core.errors import LogUnavailable, Stale, StoreError
+from core.settings import Settings
+from core.types import Interaction
+from store import apply, connection, keys, log, positions
+from store.apply import Applier, Event, Planner
+from store.archive import Archive
+from store.lease import Lease
+
+_log = structlog.get_logger(__name__)
+
+_COLUMNS = ["offset", "broker_time", "event_id", "user_id", "item_id", "event_type", "timestamp", "value", "use_case", "error"]
+_LEASE_S = 30.0
+
+
+class Rebuilt(NamedTuple):
+    """One partition: where Redis stood, where it stands now, and how many events were counted between."""
+
+    partition: int
+    before: int
+    after: int
+    events: int
+
+
+def run(settings: Settings, *, wipe: bool = False) -> list[Rebuilt]:
+    """Rebuild, with a progress bar; answers what was done, by partition. Raises StoreError, LogUnavailable, ArchiveError."""
+    client = connection.connect(settings)
+    connection.check_server(client)
+    archive = Archive(settings.archive_url)
+    topic = settings.interactions_topic
+    with Lease(client, "ingest-rebuild", _LEASE_S):
+        if wipe:
+            _wipe(client)
+        positions.check_settings(client, settings)
+        deleted = _read_deletions(settings, client)
+        ranges = archive.ranges(topic)
+        total = sum(files[-1].next for files in ranges.values())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, transient=False) as progress:
+            task = progress.add_task(f"{topic} ({deleted} deleted users stay out)", total=total)
+            rebuilt = []
+            for partition, files in ranges.items():
+                rebuilt.append(_partition(settings, client, archive, partition, files[-1].next))
+                progress.update(task, advance=files[-1].next)
+    for one in rebuilt:
+        _log.info("partition rebuilt", topic=topic, **one._asdict())
+    return rebuilt
+
+
+def _partition(settings: Settings, client: redis.Redis, archive: Archive, partition: int, end: int) -> Rebuilt:
+    """Step 4 for one partition."""
+    topic = settings.interactions_topic
+    begin = positions.read(client, topic, partition).offset
+    planner = Planner(settings.use_cases, settings.popularity_half_life_days)
+    applier = Applier(connection.connect(settings), planner, settings.history_cap)
+    deletions = apply.deletions(client)
+    dedup = Dedup(settings.dedup_window)
+    at, counted, events = begin, 0, list[Event]()
+
+    def put(next_: int) -> None:
+        nonlocal at, counted, events
+        try:
+            applier.apply(planner.plan(topic, partition, at, next_, events, deletions))
+        except Stale as stale:
+            raise StoreError(f"{topic}/{partition} moved to {stale.position} while it was rebuilt: stop every ingest, then run this again") from None
+        at, counted, events = next_, counted + len(events), []
+
+    try:
+        for offset, event in _rows(archive, topic, partition, max(0, begin - settings.dedup_window), end):
+            if event is None or dedup.seen(event.interaction.event_id, offset) or offset < begin:
+                continue
+            events.append(event)
+            if len(events) == settings.transaction_events:
+                put(offset + 1)
+        if end > at:
+            put(end)
+        topic_id = archive.topic_id(topic, partition)
+        positions.claim(client, topic, partition, topic_id)
+    finally:
+        applier.close()
+    return Rebuilt(partition, begin, max(begin, end), counted)
+
+
+def _rows(archive: Archive, topic: str, partition: int, start: int, end: int) -> Iterator[tuple[int, Event | None]]:
+    """The archived messages at offsets [start, end); None for one that is no valid event."""
+    if start >= end:
+        return
+    for table in archive.read(topic, {partition: end}, _COLUMNS, {partition: start}):
+        for row in table.to_pylist():
+            yield row["offset"], None if row["error"] is not None else Event(_interaction(row), row["broker_time"])
+
+
+def _interaction(row: dict[str, Any]) -> Interaction:
+    return Interaction(row["event_id"], row["user_id"], row["item_id"], row["event_type"], row["timestamp"], row["value"], row["use_case"])
+
+
+def _wipe(client: redis.Redis) -> None:
+    with connection.named_errors("deleting what is made from the log"):
+        for pattern in keys.OWNED:
+            found: list[Any] = []
+            for key in client.scan_iter(pattern, count=1000):
+                found.append(key)
+                if len(found) == 1000:
+                    client.unlink(*found)
+                    found.clear()
+            if found:
+                client.unlink(*found)
+
+
+def _read_deletions(settings: Settings, client: redis.Redis) -> int:
+    """Step 3: the deletions topic, from its beginning to its end, into Redis; answers how many there are."""
+    consumer = Consumer(log.consumer_config(settings, settings.ingest_group + "-rebuild") | {"enable.partition.eof": True, "auto.offset.reset": "earliest"})
+    try:
+        description = consumer.list_topics(settings.deletions_topic, timeout=settings.kafka_timeout_s).topics[settings.deletions_topic]
+        partitions = list(description.partitions)
+        consumer.assign([TopicPartition(settings.deletions_topic, partition, 0) for partition in partitions])
+        times: dict[str, str] = {}
+        unread = len(partitions)
+        while unread:
+            message = consumer.poll(settings.kafka_timeout_s)
+            if message is None:
+                raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap_servers} did not answer while reading {settings.deletions_topic}; is the broker up?")
+            error = message.error()
+            if error is None:
+                key, value = message.key(), message.value()
+                times[(key or b"").decode()] = (value or b"").decode()
+            elif error.code() == KafkaError._PARTITION_EOF:
+                unread -= 1
+            elif error.code() != KafkaError._TRANSPORT:  # one lost connection: the client tries again
+                raise LogUnavailable(f"reading {settings.deletions_topic}: {error.str()}")
+    finally:
+        consumer.close()
+    if times:
+        with connection.named_errors("writing deleted users"):
+            client.hset(keys.USERS_DELETED, mapping=dict(times))
+            client.incr(keys.USERS_DELETED_VERSION)
+    return len(times)
