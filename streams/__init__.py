@@ -1,0 +1,1 @@
+"""Everything that touches Kafka: ingest, archive, rebuild, imports, the simulator, dead letters."""

@@ -30,11 +30,11 @@ def to_batch(partition: int, messages: Sequence[Any], use_cases: UseCases) -> pa
             events.append(None)
             errors[index] = f"{error.code}: {error}".encode("utf-8", "replace").decode()
     bad = [(index in errors, values[index] or b"") for index in range(len(values))] if errors else [(False, b"")] * len(values)
-    columns = {
+    columns = {  # a context is passed through unread, so its strings may hold bytes that are no UTF-8
         "partition": [partition] * len(values),
         "offset": [message.offset() for message in messages],
         "broker_time": times,
-        "context": [bytes(event.context).decode() if event is not None and event.context else None for event in events],
+        "context": [bytes(event.context).decode("utf-8", "replace") if event is not None and event.context else None for event in events],
         "error": [errors.get(index) for index in range(len(values))],
         "raw": [value[:RAW_BYTES] if is_bad else None for is_bad, value in bad],
         "raw_truncated": [len(value) > RAW_BYTES if is_bad else None for is_bad, value in bad],

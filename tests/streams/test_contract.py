@@ -1,0 +1,101 @@
+"""The published contract and the codec say the same, example by example."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+import yaml
+
+from core import codec
+from core.errors import BadEvent
+from core.settings import Settings
+from core.use_cases import load
+
+CONTRACT = Path(__file__).parents[2] / "docs" / "contract"
+NOW = 1_800_000_000.0
+USE_CASES = load(None)
+EXPECTED: dict[str, dict[str, Any]] = {
+    entry["file"]: entry for entry in msgspec.json.decode((CONTRACT / "examples/expected.json").read_bytes())["bad"]
+}
+
+
+def decode(kind: str, data: bytes, key: str | None = None) -> Any:
+    """What the topic's consumer makes of a message."""
+    if kind == "interaction":
+        return codec.decode_interaction(data, NOW, USE_CASES)
+    entry: Any = codec.decode_item(data) if kind == "item" else codec.decode_user(data)
+    return entry if key is None else codec.keyed(entry, codec.decode_id(key.encode()))
+
+
+def schema_accepts(kind: str, data: bytes) -> bool:
+    try:
+        message = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    schema = msgspec.json.decode((CONTRACT / f"{kind}.schema.json").read_bytes())
+    return bool(jsonschema.Draft202012Validator(schema).is_valid(message))
+
+
+def examples(folder: str) -> list[str]:
+    return sorted(path.name for path in (CONTRACT / "examples" / folder).iterdir())
+
+
+@pytest.mark.parametrize("kind", ["interaction", "item", "user"])
+def test_a_schema_is_a_valid_schema_and_accepts_its_own_examples(kind: str) -> None:
+    schema = msgspec.json.decode((CONTRACT / f"{kind}.schema.json").read_bytes())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for example in schema["examples"]:
+        assert schema_accepts(kind, msgspec.json.encode(example))
+
+
+@pytest.mark.parametrize("name", examples("good"))
+def test_a_good_example_is_accepted_by_schema_and_codec(name: str) -> None:
+    kind, data = name.split("_", maxsplit=1)[0], (CONTRACT / "examples/good" / name).read_bytes()
+    assert schema_accepts(kind, data)
+    decode(kind, data)
+
+
+@pytest.mark.parametrize("name", examples("bad"))
+def test_a_bad_example_is_refused_with_its_code(name: str) -> None:
+    kind, data, expected = name.split("_", maxsplit=1)[0], (CONTRACT / "examples/bad" / name).read_bytes(), EXPECTED[name]
+    data = data.ljust(expected.get("grow_to_bytes", 0))
+    with pytest.raises(BadEvent) as refused:
+        decode(kind, data, expected.get("key"))
+    assert refused.value.code == expected["code"]
+    assert schema_accepts(kind, data) == ("schema_accepts_because" in expected)
+
+
+def test_every_bad_example_is_listed_and_every_code_has_one() -> None:
+    assert examples("bad") == sorted(EXPECTED)
+    codes = set(re.findall(r'BadEvent\(\s*"(\w+)"', Path(codec.__file__).read_text()))
+    assert {entry["code"] for entry in EXPECTED.values()} == codes
+
+
+def test_asyncapi_names_the_real_topics_schemas_and_codes() -> None:
+    text = (CONTRACT / "asyncapi.yaml").read_text()
+    document = yaml.safe_load(text)
+    defaults = Settings(_env_file=None)  # type: ignore[call-arg]
+    assert document["asyncapi"].startswith("3.")
+    assert {channel["address"] for channel in document["channels"].values()} == {
+        defaults.interactions_topic, defaults.items_topic, defaults.users_topic, defaults.dlq_topic
+    }  # fmt: skip
+    for reference in re.findall(r"\$ref: '?(#?[\w./#]+)'?", text):
+        if reference.startswith("#/"):
+            node = document
+            for part in reference[2:].split("/"):
+                node = node[part]
+        else:
+            assert (CONTRACT / reference).is_file()
+    described = document["components"]["messages"]["deadLetter"]["headers"]["properties"]["code"]["description"]
+    assert set(re.findall(r"\w+_?\w*", described.split(":")[1])) == {entry["code"] for entry in EXPECTED.values()}
+
+
+def test_the_built_in_event_types_are_those_that_the_schema_names() -> None:
+    schema = msgspec.json.decode((CONTRACT / "interaction.schema.json").read_bytes())
+    named = schema["properties"]["event_type"]["description"].split("built in: ")[1].rstrip(".")
+    assert named.split(", ") == list(USE_CASES.event_types)
