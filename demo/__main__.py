@@ -45,7 +45,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Holds all that the demo writes; cleared at the start.")] = ROOT / ".demo",
 ) -> None:
     """Start a broker and a Redis, simulate a marketplace, ingest, archive, train, serve, and read three answers over HTTP."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     started = time.monotonic()
     try:
@@ -173,7 +173,8 @@ class _Stage:
 
     def now(self, text: str) -> None:
         """Show where it stands, for as long as it goes on."""
-        self._status.update(f"{self._what} ... [dim]{escape(text[:100])}[/]")
+        room = max(0, console.width - len(self._what) - 10)  # one line, or the spinner scrolls
+        self._status.update(f"{self._what} ... [dim]{escape(text[:room])}[/]")
 
     def result(self, text: str) -> None:
         """Stays on the screen."""

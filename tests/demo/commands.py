@@ -27,7 +27,9 @@ def check_command(words: list[str]) -> None:
     if rest and not rest[0].startswith("-") and _listed(room):
         assert subcommands, f"python -m {room} has no command {rest[0]!r}"
     for option in (word.split("=")[0] for word in rest if word.startswith("--")):
-        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), f"python -m {' '.join([room, *subcommands])} has no option {option}"
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), (
+            f"python -m {' '.join([room, *subcommands])} has no option {option}"
+        )
 
 
 def _listed(room: str, *subcommands: str) -> set[str]:

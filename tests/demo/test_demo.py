@@ -1,0 +1,150 @@
+"""`make demo`, as someone who has never seen the project runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from demo.processes import ROOT
+from demo.servers import KafkaBroker, RedisServer, TansuBroker, free_port
+from tests.support import eventually
+
+SMALL = ["--users", "600", "--items", "150", "--events", "12000"]
+
+
+class Run:
+    """A demo in a folder of its own, in a session of its own, as a terminal would start it."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.folder, self._output = folder, folder.parent / f"{folder.name}.out"
+        inherited = {name: value for name, value in os.environ.items() if name not in {"KAFKA_HOME", "PYTHONPATH"}}
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "demo", *SMALL, "--folder", str(folder), *arguments],
+                stdout=output,
+                stderr=output,
+                cwd=ROOT,
+                env={**inherited, "API_PORT": str(free_port()), **environment},
+                start_new_session=True,
+            )
+
+    @property
+    def text(self) -> str:
+        return self._output.read_text()
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def until(self, what: str, timeout: float = 90.0) -> None:
+        eventually(lambda: what in self.text or self.process.poll() is not None, f"{what!r} in the output", timeout)
+        assert what in self.text, self.text
+
+    def end(self) -> int:
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "demo"
+
+
+@pytest.mark.process
+def test_one_run_ends_with_three_reads_by_the_engines_of_the_router(
+    folder: Path, broker: KafkaBroker | TansuBroker, redis: Redis, redis_server: RedisServer
+) -> None:
+    """On servers that run already, as with KAFKA_BOOTSTRAP_SERVERS and REDIS_URL of one's own."""
+    run = Run(folder, "--once", KAFKA_BOOTSTRAP_SERVERS=broker.address, REDIS_URL=redis_server.url)
+    try:
+        assert run.end() == 0, run.text
+    finally:
+        run.process.kill()
+    methods = dict(re.findall(r"^(cold|warm|hot) user .*: method_used (\w+)$", run.text, re.MULTILINE))
+    assert methods == {"cold": "content_based", "warm": "als", "hot": "als"}, run.text
+    assert "fell back from ensemble" in run.text
+    assert run.text.count("similar to") >= 5
+    assert redis.exists(*(f"ingest:eddyline-demo-interactions:{number}" for number in range(4))) == 4
+    assert not list(folder.rglob("*.pid"))
+
+
+def test_it_stays_up_with_live_traffic_until_ctrl_c_and_leaves_nothing_running(folder: Path) -> None:
+    run = Run(folder)
+    try:
+        run.until("Now live")
+        children = run.children()
+        assert len(children) >= 6  # a broker, a Redis, ingest, archive, the API, live traffic
+        run.process.send_signal(signal.SIGINT)
+        assert run.end() == 0, run.text
+    finally:
+        run.process.kill()
+    for child in children:
+        eventually(lambda child=child: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, f"{child} ended")
+    assert "Traceback" not in run.text
+
+
+def test_a_dead_process_is_one_clear_line_and_ends_the_rest(folder: Path) -> None:
+    run = Run(folder)
+    try:
+        run.until("Creating the topics")
+        ingest = eventually(lambda: [child for child in run.children() if "ingest" in child.cmdline()], "ingest runs")[0]
+        children = run.children()
+        ingest.kill()
+        assert run.end() == 1
+    finally:
+        run.process.kill()
+    assert re.search(r"^error: ingest died \(signal SIGKILL\); \S+ingest\.log ends: ", run.text, re.MULTILINE), run.text
+    assert "Traceback" not in run.text
+    for child in children:
+        eventually(lambda child=child: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, f"{child} ended")
+
+
+def test_a_port_in_use_is_one_clear_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        run = Run(folder, "--once", API_PORT=str(taken.getsockname()[1]))
+        assert run.end() == 1
+    assert re.search(r"^error: API_PORT=\d+ is in use on 127.0.0.1; ", run.text, re.MULTILINE), run.text
+    assert "Traceback" not in run.text
+
+
+def test_a_second_demo_in_the_same_folder_is_refused(folder: Path) -> None:
+    first = Run(folder)
+    try:
+        first.until("done")
+        second = subprocess.run(
+            [sys.executable, "-m", "demo", "--once", "--folder", str(folder)], capture_output=True, text=True, cwd=ROOT, timeout=60
+        )
+        assert second.returncode == 1
+        assert second.stderr == f"error: another demo is running in {folder}; end that one first\n"
+        assert first.process.poll() is None
+    finally:
+        first.process.send_signal(signal.SIGTERM)
+        assert first.end() == 0
+
+
+def test_a_wrong_setting_is_one_clear_line(folder: Path) -> None:
+    run = Run(folder, "--once", COLD_START_THRESHOLD="many")
+    assert run.end() == 1
+    assert "COLD_START_THRESHOLD" in run.text
+    assert "Traceback" not in run.text
+
+
+def test_the_environment_file_points_commands_at_the_demo_and_is_private(folder: Path) -> None:
+    run = Run(folder)
+    try:
+        eventually(lambda: (folder / "env").exists() and (folder / "env").stat().st_size, "the file is written")
+        lines = dict(line.split("=", 1) for line in (folder / "env").read_text().splitlines())
+        assert {name.lower() for name in lines} <= set(Settings.model_fields)
+        assert lines["REDIS_URL"].startswith("redis://127.0.0.1:")
+        assert (folder / "env").stat().st_mode & 0o077 == 0
+    finally:
+        run.process.send_signal(signal.SIGTERM)
+        assert run.end() == 0
