@@ -15,6 +15,7 @@ from core.errors import ModelError, StoreError
 from core.settings import Settings
 from core.types import Item, Request, UserState
 from engines.catalogue import Catalogue
+from engines.popular import PopularEngine
 from engines.recommender import Recommender
 from models.bundle import Bundle
 from models.popular import Popularity
@@ -28,8 +29,6 @@ REDIS_TIMEOUT_S = 1.0
 """Seconds that the refresher waits for one answer of Redis; nobody waits for the refresher but a starting process."""
 RETRY_MODEL_S = 10.0
 """Seconds until a version that could not be loaded is tried again: reading and hashing a bundle costs as much as loading it."""
-NOTHING_EVER = "0-0"
-"""Cursor of a catalogue into which nothing was ever written."""
 
 
 class LiveView:
@@ -116,7 +115,7 @@ class LiveView:
     def _refresh_catalogue(self) -> None:
         """Follow the catalogue in Redis; while nothing was ever written there, the bundle's own catalogue stands in."""
         news = catalogue.changes(self._client, self._cursor)
-        if news.complete and news.cursor == NOTHING_EVER and not news.items:
+        if news.complete and not news.cursor and not news.items:
             return
         if news.complete:
             self._swap(self.current.with_catalogue(_catalogue(self.current.bundle, news.items)))
@@ -140,8 +139,9 @@ class LiveView:
         self._popularity_from_redis = found
 
     def _swap(self, recommender: Recommender) -> None:
-        for use_case in (None, *self._settings.use_cases.by_name.values()):  # orders are made on first use: here, not in a request
-            recommender.recommend(UserState(user_id=""), Request(limit=1, use_case=use_case, engine="popular"))
+        popular = recommender.engines[PopularEngine.name]
+        for use_case in (None, *self._settings.use_cases.by_name.values()):  # its orders are made on first use: here, not in a request
+            popular.score(UserState(user_id=""), Request(use_case=use_case))
         version = recommender.bundle.version
         if version != self.current.bundle.version:
             self._metrics.model.clear()

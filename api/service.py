@@ -15,7 +15,7 @@ from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
 from store.connection import connect_async
-from store.log import Producer
+from store.log import Producer, ensure_topics
 from store.reader import UserReader
 
 _log = structlog.get_logger(__name__)
@@ -61,10 +61,9 @@ class Service:
         self.view.start()
 
     async def stop(self) -> None:
-        """Stop the threads, deliver what was accepted, close the connections."""
+        """Stop the threads, deliver what was accepted, close the connections. The broker's watch ends by itself, within BROKER_CHECK_S."""
         self._stopping.set()
         await asyncio.to_thread(self.view.stop)
-        await asyncio.to_thread(self._broker_watch.join)
         if self._reader is not None:
             await self._reader.close()
             await self._redis.aclose()
@@ -90,11 +89,17 @@ class Service:
         return None
 
     def _watch_broker(self) -> None:
+        """Ask the broker every BROKER_CHECK_S whether it is there; when it has come (back), make sure that our topics are."""
+        topics_known = False
         while True:
             try:
                 self.producer.check(BROKER_CHECK_S)
+                if not topics_known:
+                    ensure_topics(self.settings)
+                    topics_known = True
                 self.health.works("kafka")
             except LogUnavailable as error:
+                topics_known = False
                 self.health.failed("kafka", str(error))
             if self._stopping.wait(BROKER_CHECK_S):
                 return

@@ -1,0 +1,111 @@
+"""The engines' eight startups behind a real API: a published bundle, users in a real Redis, an app with its lifespan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio.from_thread
+import httpx
+from anyio.from_thread import BlockingPortal
+from fastapi import FastAPI
+from pydantic import SecretStr
+from redis import Redis
+
+from api.app import create_app
+from core.codec import encode_json
+from core.settings import Settings
+from core.types import Item, User
+from models import bundle, files
+from models.content import ContentModel
+from models.popular import PopularModel
+from models.registry import Registry
+from store import keys
+from store.users import history_line
+from tests.engines.world import ITEMS, POPULAR, als
+from tests.support import eventually
+
+KEY = "a-writers-key"
+FOR_DEVELOPER = "/api/recommendations/startups/for-developer"
+
+
+def publish(settings: Settings, *, without: str = "", items: list[Item] | None = None) -> str:
+    """A bundle of the world, live at once; `without` leaves one part out."""
+
+    def write(folder: Path) -> None:
+        catalogue = ITEMS if items is None else items
+        files.write_json(folder / bundle.CATALOGUE, catalogue)
+        for part, model in {"als": als(), "content": ContentModel.fit(catalogue), "popular": PopularModel(POPULAR)}.items():
+            if part != without:
+                (folder / part).mkdir()
+                model.save(folder / part)
+
+    return Registry(settings.models_path).publish(write)
+
+
+def remember(redis: Redis, user_id: str, *items: str, events: int | None = None, interests: list[str] | None = None) -> None:
+    """The state of a user who liked `items`, as ingest leaves it; `events` is the live count where it is more."""
+    count = len(items) if events is None else events
+    if count:
+        redis.hset(keys.user(user_id), mapping={"events": count, "ev:like": count, "first_seen": 1_700_000_000})
+    if items:
+        redis.rpush(keys.history(user_id), *(history_line(1.7e9 + at, "like", None, item) for at, item in enumerate(items)))
+    if interests:
+        redis.set(keys.profile(user_id), encode_json(User(user_id=user_id, interests=interests)))
+
+
+def store_items(redis: Redis, *items: Item) -> None:
+    """The catalogue as ingest leaves it."""
+    for item in items:
+        redis.hset(keys.ITEMS, item.item_id, encode_json(item))
+        redis.xadd(keys.ITEMS_CHANGES, {"item": item.item_id})
+
+
+class Client:
+    """The app in this process, called as a blocking client would; its event loop runs in a thread of its own."""
+
+    def __init__(self, app: FastAPI, portal: BlockingPortal) -> None:
+        self.app, self._portal = app, portal
+        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://api", timeout=60)
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self._portal.call(partial(self._client.request, method, path, **options))
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def write(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response:
+        """A request with the writer's key; `body` as JSON."""
+        content = {} if body is None else {"content": body} if isinstance(body, bytes) else {"json": body}
+        return self.request(method, path, headers={"x-api-key": KEY}, **content, **options)
+
+
+@contextmanager
+def serving(settings: Settings, **changed: Any) -> Iterator[Client]:
+    """A client of a started app. `changed`: settings; keys as text."""
+    for name, value in changed.items():
+        if name.endswith("keys"):
+            changed[name] = frozenset(SecretStr(key) for key in value.split(",") if key)
+    app = create_app(settings.model_copy(update={"api_keys": frozenset({SecretStr(KEY)}), "refresh_s": 0.05, **changed}))
+    with anyio.from_thread.start_blocking_portal() as portal, portal.wrap_async_context_manager(app.router.lifespan_context(app)):
+        yield Client(app, portal)
+
+
+def event(event_id: str = "e1", **fields: object) -> dict[str, object]:
+    """A valid event as a backend posts it."""
+    return {"event_id": event_id, "user_id": "42", "item_id": "pay", "event_type": "like", "timestamp": time.time(), **fields}
+
+
+def shown(answer: httpx.Response) -> list[str]:
+    """Ids of the recommended items, in order. Raises AssertionError unless the answer is a 200."""
+    assert answer.status_code == 200, answer.text
+    return [line["item_id"] for line in answer.json()["recommendations"]]
+
+
+def until_missing(client: Client, *parts: str) -> None:
+    """Wait until exactly `parts` are reported as missing."""
+    eventually(lambda: {gap["part"] for gap in client.get("/health/ready").json()["missing"]} == set(parts), f"missing: {parts}")
