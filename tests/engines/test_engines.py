@@ -81,6 +81,13 @@ def test_popular_goes_by_use_case_then_overall_then_newest() -> None:
     assert overall == ["gene", "pill", "pay", "medpay", "coin", "bank", "ghost", "mute"]
 
 
+def test_items_that_the_use_case_does_not_know_follow_by_their_popularity_elsewhere() -> None:
+    recommender = world.recommender().with_popularity({"investor_startup": [("bank", 1.0), ("pill", 2.0)], "unlabelled": [("gene", 1.5)]})
+    developer = recommender.settings.use_cases.by_name["developer_startup"]
+    found = recommender.engines["popular"].recommend(world.user(), Request(limit=3, use_case=developer))
+    assert [item.item_id for item in found] == ["pill", "gene", "bank"]
+
+
 def test_forward_decayed_scores_beyond_float32_are_ranked() -> None:
     catalogue = Catalogue.of([Item(item_id="a", item_type="x"), Item(item_id="b", item_type="x")])
     found = PopularEngine({"unlabelled": [("b", 2e200), ("a", 1e200)]}, catalogue).recommend(world.user(), ALL)
