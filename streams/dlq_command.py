@@ -31,10 +31,12 @@ def list_(settings: Settings, codes: Sequence[str], topic: str | None, limit: in
             console.file.write(encode_json(_plain(letter)).decode() + "\n")
         return
     counts = Counter((letter.topic, letter.code) for letter in waiting)
-    table = Table("topic", "code", "letters", title=f"{len(waiting)} dead letters wait, {len(dead.replayed)} were replayed")
+    console.print(f"{len(waiting):,} dead letters wait, {len(dead.replayed):,} were replayed")
+    table = Table("topic", "code", "letters")
     for (source, code), count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
         table.add_row(Text(source), Text(code), f"{count:,}")
-    console.print(table)
+    if waiting:
+        console.print(table)
     rows = Table("place", "time", "code", "bytes", "reason")
     for letter in waiting[:limit]:
         when = datetime.fromtimestamp(letter.broker_time, UTC).isoformat(timespec="seconds") if letter.broker_time > 0 else "-"

@@ -19,7 +19,8 @@ from core.use_cases import UseCases
 from streams import times
 from streams.importers.formats import ATTRIBUTE, Format
 
-_NO_CONTEXT = msgspec.Raw(b"")
+_NO_CONTEXT = Interaction("", "", "", "", 0.0).context
+"""The default itself: another empty Raw would not be left out when encoded, and be no JSON."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
