@@ -30,14 +30,6 @@ def topics() -> None:
 
 @app.command()
 def ingest() -> None:
-    """The topics into Redis, every event once. Any number of processes share the partitions."""
-    from streams.ingest import run
-
-    run(_settings())
-
-
-@app.command()
-def ingest() -> None:
     """From Kafka into Redis, exactly once, until stopped. Any number of processes share the partitions."""
     from streams.ingest import run
 

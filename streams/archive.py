@@ -106,8 +106,12 @@ class Archiver:
                         self._finish(partition)
                 BUFFERED.set(sum(buffer.rows for buffer in self._buffers.values()))
                 if now - reported >= REPORT_S:
-                    _log.info("archiving", rows_per_s=round((self.archived - done) / (now - reported)), archived=self.archived,
-                              positions={partition: buffer.next for partition, buffer in sorted(self._buffers.items())})
+                    _log.info(
+                        "archiving",
+                        rows_per_s=round((self.archived - done) / (now - reported)),
+                        archived=self.archived,
+                        positions={partition: buffer.next for partition, buffer in sorted(self._buffers.items())},
+                    )
                     reported, done = now, self.archived
                 if until_idle and not messages and self._assigned and self._idle():
                     break
@@ -190,16 +194,22 @@ class Archiver:
         before = self._archive.topic_id(self._topic, partition)
         low, high = self._ends(partition, position)
         if before is not None and self._topic_id is not None and before != self._topic_id:
-            raise LogRewound(f"{where} was created anew: the archive was written from topic id {before}, the broker has {self._topic_id}. "
-                             f"Move {self._settings.archive_url} aside, or set another ARCHIVE_URL or INTERACTIONS_TOPIC")
+            raise LogRewound(
+                f"{where} was created anew: the archive was written from topic id {before}, the broker has {self._topic_id}. "
+                f"Move {self._settings.archive_url} aside, or set another ARCHIVE_URL or INTERACTIONS_TOPIC"
+            )
         if position > high:
-            raise LogRewound(f"{where}: the archive holds offsets up to {position - 1}, but the log ends at {high}: it was created anew "
-                             "or lost events. Restore the broker's log, or set another INTERACTIONS_TOPIC; this archive stays readable")
+            raise LogRewound(
+                f"{where}: the archive holds offsets up to {position - 1}, but the log ends at {high}: it was created anew "
+                "or lost events. Restore the broker's log, or set another INTERACTIONS_TOPIC; this archive stays readable"
+            )
         if position < low:
             if not self._accept_gap:
-                raise LogGap(f"{where}: the archive wants offset {position}, but the log begins at {low}: {low - position} messages "
-                             "are gone. Restore newer archive files from a backup, or run `python -m streams archive --accept-gap` "
-                             "to record the gap and go on")
+                raise LogGap(
+                    f"{where}: the archive wants offset {position}, but the log begins at {low}: {low - position} messages "
+                    "are gone. Restore newer archive files from a backup, or run `python -m streams archive --accept-gap` "
+                    "to record the gap and go on"
+                )
             _log.warning("gap accepted", partition=partition, first=position, next=low)
             self._archive.append(self._topic, partition, position, low, SCHEMA.empty_table(), self._topic_id)
             position = low
@@ -223,8 +233,10 @@ class Archiver:
     def _check_error(self, error: KafkaError) -> None:
         """Raise what cannot be waited out; the client repairs the rest by itself."""
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise LogGap(f"{self._topic} no longer holds an offset that the archive wants ({error.str()}); start archive again: it compares "
-                         "the log with the files and names the ways out")
+            raise LogGap(
+                f"{self._topic} no longer holds an offset that the archive wants ({error.str()}); start archive again: it compares "
+                "the log with the files and names the ways out"
+            )
         if error.fatal() or error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
             raise LogError(f"reading {self._topic} failed: {error.str()}")
         _log.warning("kafka", error=error.str())
@@ -235,8 +247,10 @@ class Archiver:
     def _idle(self) -> bool:
         reached = self._consumer.position([TopicPartition(self._topic, partition) for partition in self._buffers])
         known = [log_ends.known_end(self._consumer, self._topic, place.partition) for place in reached]
-        return all(end is not None and max(self._buffers[place.partition].next, place.offset) >= end
-                   for place, end in zip(reached, known, strict=True))
+        return all(
+            end is not None and max(self._buffers[place.partition].next, place.offset) >= end
+            for place, end in zip(reached, known, strict=True)
+        )
 
 
 def run(settings: Settings, until_idle: bool = False, accept_gap: bool = False) -> int:

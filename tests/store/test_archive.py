@@ -21,8 +21,19 @@ TOPIC = "interactions"
 
 def rows(first: int, end: int, partition: int = 0) -> pa.Table:
     """One event an offset; what a row holds follows from its offset, as in a log."""
-    return pa.Table.from_pylist([{"partition": partition, "offset": offset, "broker_time": 1000.0 + offset, "event_id": f"e{offset}",
-                                  "user_id": f"u{offset % 7}"} for offset in range(first, end)], schema=SCHEMA)
+    return pa.Table.from_pylist(
+        [
+            {
+                "partition": partition,
+                "offset": offset,
+                "broker_time": 1000.0 + offset,
+                "event_id": f"e{offset}",
+                "user_id": f"u{offset % 7}",
+            }
+            for offset in range(first, end)
+        ],
+        schema=SCHEMA,
+    )
 
 
 def offsets(archive: Archive, **kwargs: object) -> list[int]:

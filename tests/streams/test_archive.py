@@ -33,8 +33,10 @@ def ends(settings: Settings) -> dict[int, int]:
     """The end of each partition that holds anything."""
     consumer = Consumer(log.consumer_config(settings, "ends"))
     try:
-        found = {partition: log_ends.ends(settings, consumer, settings.interactions_topic, partition, BEYOND)[1]
-                 for partition in range(settings.topic_partitions)}
+        found = {
+            partition: log_ends.ends(settings, consumer, settings.interactions_topic, partition, BEYOND)[1]
+            for partition in range(settings.topic_partitions)
+        }
     finally:
         consumer.close()
     return {partition: end for partition, end in found.items() if end}
@@ -63,16 +65,26 @@ def test_every_message_is_a_row_valid_or_not(broker: object, settings: Settings)
         producer.raw(settings.interactions_topic, b"u1", b"not JSON")
         producer.raw(settings.interactions_topic, b"u1", b"x" * 100_000)
         producer.raw(settings.interactions_topic, b"u1", None)
-    assert Archiver(settings).run(until_idle=True) == 5
+        producer.raw(settings.interactions_topic, b"u1", encode_json(good)[:-1] + b', "context": {"note": "\xff"}}')
+    assert Archiver(settings).run(until_idle=True) == 6
     rows = [row for table in Archive(settings.archive_url).read(settings.interactions_topic) for row in table.to_pylist()]
-    sent = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "event_type": "rating", "timestamp": 1_700_000_000.5, "value": 4.0,
-            "use_case": "developer_startup", "recommendation_id": "r1"}
+    sent = {
+        "event_id": "e1",
+        "user_id": "u1",
+        "item_id": "i1",
+        "event_type": "rating",
+        "timestamp": 1_700_000_000.5,
+        "value": 4.0,
+        "use_case": "developer_startup",
+        "recommendation_id": "r1",
+    }
     assert {name: rows[0][name] for name in sent} == sent
     assert rows[0]["broker_time"] > 1.7e9
     assert rows[1]["context"] == '{"page": 3}'
-    assert [row["error"] and row["error"].split(":")[0] for row in rows] == [None, None, "not_json", "too_large", "empty"]
-    assert [row["raw"] if row["raw"] is None else len(row["raw"]) for row in rows] == [None, None, 8, 4096, 0]
-    assert [row["raw_truncated"] for row in rows] == [None, None, False, True, False]
+    assert rows[5]["context"] == '{"note": "\ufffd"}'
+    assert [row["error"] and row["error"].split(":")[0] for row in rows] == [None, None, "not_json", "too_large", "empty", None]
+    assert [row["raw"] if row["raw"] is None else len(row["raw"]) for row in rows] == [None, None, 8, 4096, 0, None]
+    assert [row["raw_truncated"] for row in rows] == [None, None, False, True, False, None]
 
 
 @pytest.mark.process

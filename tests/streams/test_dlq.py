@@ -14,7 +14,7 @@ from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
 from demo.processes import Child
 from store import dead_letters, log
-from streams import dlq, dlq_command
+from streams import dlq, dlq_command, inspect
 from tests.support import eventually
 
 GOOD = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "event_type": "view", "timestamp": 1_790_000_000}
@@ -138,20 +138,21 @@ def test_from_a_bad_message_to_a_counted_event(broker: object, settings: Setting
         assert child.wait(60) == 0, child.tail()
         return child.log.read_text()
 
-    assert "unknown_event_type" in command("dlq", "list")
-    assert '"veiw"' in command(
-        "dlq", "show", next(iter(msgspec.json.decode(line)["place"] for line in command("dlq", "list", "--json").splitlines()))
-    )
+    place = ":".join(map(str, dlq.read(settings).select()[0].coordinates))
+    listed = command("dlq", "list")
+    assert "1 dead letters wait" in listed
+    assert "unknown_event_type" in listed
+    assert '"veiw"' in command("dlq", "show", place)
     assert "replayed" in command("dlq", "replay", "--code", "unknown_event_type", "--set", "event_type=view")
     eventually(lambda: redis.hget("user:u1", "events") == b"1", "the mended event counts")
-    assert "1 were replayed" in command("dlq", "list")
-    shown = msgspec.json.decode(command("inspect", "user", "u1", "--json"))
+    assert len(dlq.read(settings).replayed) == 1
+    shown = inspect.user(settings, "u1")
     assert (shown["events"], shown["counts"], shown["engine"], shown["segment"]) == (1, {"view": 1}, "content_based", "cold")
     assert shown["why"].startswith("1 events; content_based < 5 <= als < 20 <= ensemble")
     assert [event["item_id"] for event in shown["history"]] == ["i1"]
     assert "i1" in command("inspect", "user", "u1")
-    assert msgspec.json.decode(command("inspect", "item", "i1", "--json"))["popularity_now"]["unlabelled"] > 0
-    rows = msgspec.json.decode(command("inspect", "positions", "--json"))
+    assert inspect.item(settings, "i1")["popularity_now"]["unlabelled"] > 0
+    rows = inspect.where(settings)
     assert sum(row["redis"] for row in rows if row["topic"] == settings.interactions_topic) == 2
     assert all(row["redis_lag"] == 0 for row in rows)
     assert msgspec.json.decode(command("inspect", "model", "--json"))["live"] is None
