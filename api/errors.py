@@ -54,8 +54,12 @@ async def on_api_error(_request: Request, error: Exception) -> Response:
 async def on_bad_event(_request: Request, error: Exception) -> Response:
     """Handler of BadEvent: a body that breaks the event or catalogue contract."""
     assert isinstance(error, BadEvent)
-    status = {"not_json": 400, "empty": 400, "too_large": 413}.get(error.code, 422)
-    return ApiError(status, error.code, str(error)).response()
+    return ApiError(status_of(error.code), error.code, str(error)).response()
+
+
+def status_of(code: str) -> int:
+    """The HTTP status for a BadEvent's code: what is no JSON is 400, what is too large 413, all else 422."""
+    return {"not_json": 400, "empty": 400, "too_large": 413}.get(code, 422)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

@@ -22,8 +22,10 @@ _log = structlog.get_logger(__name__)
 PARTS = ("redis", "kafka", "model")
 BROKER_CHECK_S = 2.0
 """Seconds between two questions to the broker; one is a small round trip."""
-DELIVERY_SHARE = 0.7
-"""Share of the time a request may take that a delivery may: the rest is for saying that it failed."""
+DELIVERY_SHARE = 0.5
+"""Share of the time a request may take after which the client library gives an event up; it looks once a second only."""
+CONFIRM_SHARE = 0.9
+"""Share after which the API itself waits no longer, whatever the library does: the rest is for saying so."""
 
 
 class Service:
@@ -34,7 +36,7 @@ class Service:
         self.metrics = Metrics()
         self.health = Health(self.metrics, PARTS)
         self.view = LiveView(settings, self.health, self.metrics)
-        self.delivery_timeout_s = settings.api_timeout_s * DELIVERY_SHARE
+        self._confirm_s = settings.api_timeout_s * CONFIRM_SHARE
         self._producer: Producer | None = None
         self._reader: UserReader | None = None
         self._stopping = threading.Event()
@@ -55,7 +57,7 @@ class Service:
         """Load the bundle, catalogue and popularity once, then keep them fresh. Starts without bundle, Redis or broker, too."""
         self._redis = connect_async(self.settings, self.settings.api_redis_timeout_s)
         self._reader = UserReader(self._redis, self.settings.history_cap, self.settings.api_redis_timeout_s)
-        self._producer = Producer(self.settings, delivery_timeout_s=self.delivery_timeout_s)
+        self._producer = self._new_producer()
         self._broker_watch.start()
         await asyncio.to_thread(self.view.refresh)
         self.view.start()
@@ -88,11 +90,37 @@ class Service:
             _log.error("a user cannot be read", user_id=user_id, cause=str(error))
         return None
 
+    def _new_producer(self) -> Producer:
+        return Producer(self.settings, delivery_timeout_s=self.settings.api_timeout_s * DELIVERY_SHARE)
+
+    def _replace_failed_producer(self) -> None:
+        """An idempotent producer that the broker no longer knows (it lost its log) never sends again; nothing in it was accepted."""
+        failed = self.producer
+        if failed.fatal is not None:
+            self._producer = self._new_producer()
+            try:
+                failed.close(0)
+            except LogUnavailable as error:
+                _log.warning("closing the failed producer", cause=str(error))
+
+    async def publish(self, topic: str, key: bytes, value: bytes | None) -> str:
+        """Publish one message and wait for its token. Raises LogUnavailable in good time, and notes it in Health."""
+        try:
+            async with asyncio.timeout(self._confirm_s):
+                return await asyncio.wrap_future(self.producer.publish(topic, key, value))
+        except TimeoutError:
+            error = LogUnavailable(f"the broker has not confirmed it within {self._confirm_s:g} s; it may still arrive")
+        except LogUnavailable as refused:
+            error = refused
+        self.health.failed("kafka", str(error))
+        raise error
+
     def _watch_broker(self) -> None:
         """Ask the broker every BROKER_CHECK_S whether it is there; when it has come (back), make sure that our topics are."""
         topics_known = False
         while True:
             try:
+                self._replace_failed_producer()
                 self.producer.check(BROKER_CHECK_S)
                 if not topics_known:
                     ensure_topics(self.settings)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import schemas
-from api.errors import ApiError, invalid, json_response
+from api.errors import ApiError, invalid, json_response, status_of
 from api.routing import add, path_id
 from api.service import Service
 from core.codec import decode_interaction, decode_item, decode_user, encode_json
@@ -147,10 +147,9 @@ class Writes:
 
     async def _publish(self, result: Result, event: Interaction) -> None:
         try:
-            result.token = await self._service.producer.send_async(event)
+            result.token = await self._service.publish(self._settings.interactions_topic, event.user_id.encode(), encode_json(event))
         except LogUnavailable as error:
             result.error, result.detail = "log_unavailable", str(error)
-            self._service.health.failed("kafka", str(error))
 
     def _answer(self, results: list[Result], single: bool) -> Response:
         accepted = sum(result.token is not None for result in results)
@@ -172,14 +171,13 @@ class Writes:
                 {"retry-after": "1"},
             )
         else:
-            status = {"not_json": 400}.get(results[0].error or "", 422) if single else 422
+            status = status_of(results[0].error or "") if single else 422
         return json_response({"accepted": accepted, "rejected": len(results) - accepted, "results": results}, status)
 
     async def _change(self, topic: str, identifier: str, value: bytes | None) -> Response:
         try:
-            token = await asyncio.wrap_future(self._service.producer.publish(topic, identifier.encode(), value))
+            token = await self._service.publish(topic, identifier.encode(), value)
         except LogUnavailable as error:
-            self._service.health.failed("kafka", str(error))
             raise ApiError(503, "log_unavailable", f"the change was not accepted, send it again: {error}", {"retry-after": "1"}) from None
         return json_response({"id": identifier, "token": token}, 202)
 

@@ -150,6 +150,8 @@ class Producer:
         self._first_failure = ""
         self._poller: threading.Thread | None = None
         self._closed = threading.Event()
+        self.fatal: str | None = None
+        """Why this producer can send nothing any more (the broker lost what it knew of it); make another one."""
 
     def interaction(self, event: Interaction, on_delivery: Delivered | None = None) -> None:
         """Queue one event for delivery; blocks while the queue is full."""
@@ -210,6 +212,7 @@ class Producer:
         """
         self._start_polling()
         future: Future[str] = Future()
+        future.set_running_or_notify_cancel()  # a caller that gives up cannot cancel it: setting its result would end the polling thread
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
@@ -246,10 +249,10 @@ class Producer:
                 f" ({first or 'no answer in time'}); send them again: their event_id keeps them from counting twice"
             )
 
-    def close(self) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         """Wait for deliveries and stop. Raises LogUnavailable as `flush`."""
         try:
-            self.flush()
+            self.flush(timeout_s)
         finally:
             self._closed.set()
             if self._poller is not None:
@@ -284,7 +287,13 @@ class Producer:
 
     def _poll(self) -> None:
         while not self._closed.is_set():
-            self._producer.poll(0.1)
+            try:
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                if self.fatal is None:
+                    self.fatal = str(error)
+                    _log.error("producer failed for good", cause=self.fatal)
+                self._closed.wait(0.1)  # go on: what is queued still gets its verdict here
 
 
 def _report(error: KafkaError) -> None:

@@ -1,0 +1,197 @@
+"""The OpenAPI page, and that no odd input gets past the routes as a 500."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.app import create_app
+from core.settings import Settings
+from tests.api.world import FOR_DEVELOPER, KEY, Client, publish, serving
+
+ROUTES = {
+    ("GET", "/api/recommendations/{item_type}/for-{role}/{user_id}"),
+    ("GET", "/api/recommendations/{user_id}"),
+    ("GET", "/api/items/{item_id}/similar"),
+    ("GET", "/api/popular"),
+    ("GET", "/api/explain/{user_id}/{item_id}"),
+    ("POST", "/api/events"),
+    ("PUT", "/api/items/{item_id}"),
+    ("DELETE", "/api/items/{item_id}"),
+    ("PUT", "/api/users/{user_id}"),
+    ("DELETE", "/api/users/{user_id}"),
+    ("GET", "/api/users/{user_id}"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/metrics"),
+}
+
+
+@pytest.fixture
+def page(settings: Settings) -> dict[str, Any]:
+    return create_app(settings).openapi()
+
+
+def test_every_route_is_on_the_page_with_a_summary_a_text_and_an_example(settings: Settings, page: dict[str, Any]) -> None:
+    app = create_app(settings)
+    assert {(method, route.path) for route in app.routes if isinstance(route, APIRoute) for method in route.methods} == ROUTES
+    for method, path in ROUTES:
+        operation = page["paths"][path][method.lower()]
+        assert operation["summary"]
+        assert len(operation["description"]) > 20
+        assert {name.strip("{}") for name in path.replace("for-", "").split("/") if name.startswith("{")} == {
+            parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "path"
+        }
+        assert all(parameter["description"] for parameter in operation.get("parameters", []))
+        assert all("example" in parameter for parameter in operation.get("parameters", []) if parameter["in"] == "path")
+        if method in ("POST", "PUT"):
+            content = operation["requestBody"]["content"]["application/json"]
+            assert content.get("example") or content["examples"]
+        success = next(code for code in operation["responses"] if code.startswith("2"))
+        assert operation["responses"][success]["content"], path
+    json.dumps(page)
+
+
+def test_every_query_parameter_that_a_route_takes_is_on_the_page_and_works(settings: Settings, redis: object, page: dict[str, Any]) -> None:
+    values = {
+        "limit": "3",
+        "category": "a",
+        "item_type": "startup",
+        "exclude": "x",
+        "include_seen": "true",
+        "available_only": "false",
+        "engine": "als",
+        "use_case": "developer_startup",
+        "attr": None,
+    }
+    publish(settings)
+    with serving(settings) as client:
+        for method, path in ROUTES:
+            for parameter in page["paths"][path][method.lower()].get("parameters", []):
+                if parameter["in"] == "query":
+                    query = "attr.stage=seed" if parameter["name"] == "attr" else f"{parameter['name']}={values[parameter['name']]}"
+                    url = path.format(item_type="startups", role="developer", user_id="42", item_id="pay")
+                    assert client.get(f"{url}?{query}").status_code == 200, (path, query)
+
+
+def test_the_examples_on_the_page_are_accepted(settings: Settings, redis: object, broker: object, page: dict[str, Any]) -> None:
+    with serving(settings) as client:
+        for example in page["paths"]["/api/events"]["post"]["requestBody"]["content"]["application/json"]["examples"].values():
+            many = example["value"] if isinstance(example["value"], list) else [example["value"]]
+            body = [{**one, "timestamp": 1.7e9} for one in many]
+            assert client.write("POST", "/api/events", body).status_code == 202
+        for path in ("/api/items/{item_id}", "/api/users/{user_id}"):
+            example = page["paths"][path]["put"]["requestBody"]["content"]["application/json"]["example"]
+            assert client.write("PUT", path.format(item_id="x", user_id="x"), example).status_code == 202
+
+
+def test_metrics_count_what_was_answered(settings: Settings, redis: object) -> None:
+    version = publish(settings)
+    with serving(settings) as client:
+        for user in range(3):
+            client.get(f"{FOR_DEVELOPER}/{user}")
+        client.get("/nothing/1")
+        client.get("/nothing/2")
+        text = client.get("/metrics").text
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    route = "/api/recommendations/{item_type}/for-{role}/{user_id}"
+    assert samples["eddyline_api_requests_total", ("method", "GET"), ("route", route), ("status", "200")] == 3
+    assert samples["eddyline_api_requests_total", ("method", "GET"), ("route", "none"), ("status", "404")] == 2
+    assert samples["eddyline_api_model_loaded", ("version", version)] == 1
+    assert samples["eddyline_api_up", ("part", "redis")] == 1
+    assert samples["eddyline_api_catalogue_items",] == 8
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory, redis_server: Any) -> Iterator[Client]:
+    from pydantic import SecretStr
+
+    folder = tmp_path_factory.mktemp("fuzz")
+    settings = Settings(redis_url=SecretStr(redis_server.url), kafka_bootstrap_servers="127.0.0.1:9", models_path=folder, api_port=0)
+    publish(settings)
+    with serving(settings, api_timeout_s=1.0) as client:
+        yield client
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+SECTIONS = st.sampled_from(
+    ["api", "recommendations", "startups", "for-developer", "items", "users", "explain", "similar", "popular", "events", "health", "ready"]
+)
+PARAMETERS = st.sampled_from(
+    [
+        "limit",
+        "category",
+        "item_type",
+        "exclude",
+        "include_seen",
+        "available_only",
+        "engine",
+        "use_case",
+        "attr.stage",
+        "attr.founded.min",
+        "attr.founded.max",
+        "attr.",
+        "attr.min",
+        "attr..min",
+    ]
+)
+fuzz = hypothesis_settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@fuzz
+@given(path=st.lists(SECTIONS | texts, min_size=1, max_size=6), query=st.lists(st.tuples(PARAMETERS | texts, texts), max_size=5))
+def test_no_path_or_query_gives_a_500(fuzzed: Client, path: list[str], query: list[tuple[str, str]]) -> None:
+    from urllib.parse import quote
+
+    url = (
+        "/"
+        + "/".join(quote(part, safe="") for part in path)
+        + "?"
+        + "&".join(f"{quote(name)}={quote(value, safe='')}" for name, value in query)
+    )
+    assert fuzzed.get(url).status_code in (200, 404, 405, 414, 422, 503 if url.startswith("/health/ready") else 200)
+
+
+@fuzz
+@given(
+    user=texts.filter(bool),
+    query=st.lists(
+        st.tuples(PARAMETERS, st.sampled_from(["", "1", "als", "true", "seed,a", "x", "-1", "1e309", "nan"]) | texts), max_size=4
+    ),
+)
+def test_no_user_and_no_filter_gives_a_500(fuzzed: Client, user: str, query: list[tuple[str, str]]) -> None:
+    from urllib.parse import quote
+
+    tail = f"{quote(user, safe='')}?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in query)
+    for path in (f"{FOR_DEVELOPER}/{tail}", f"/api/recommendations/{tail}", f"/api/explain/{quote(user, safe='')}/{tail}"):
+        answer = fuzzed.get(path)
+        assert answer.status_code in (200, 404, 422), answer.text  # 404: `.` and `..` are folded by the client
+        assert answer.status_code != 200 or answer.json()["user_id"] == user
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+)
+
+
+@fuzz
+@given(
+    method_path=st.sampled_from([("POST", "/api/events"), ("PUT", "/api/items/x"), ("PUT", "/api/users/x")]),
+    body=JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60),
+)
+def test_no_body_gives_a_500(fuzzed: Client, method_path: tuple[str, str], body: bytes) -> None:
+    answer = fuzzed.request(*method_path, content=body, headers={"x-api-key": KEY})
+    assert answer.status_code in (400, 422) or (answer.status_code, answer.json()["error"]) == (503, "log_unavailable"), answer.text
