@@ -39,8 +39,13 @@ class UseCases(msgspec.Struct, frozen=True):
 
     def weight(self, event_type: str, value: float | None, use_case: str | None = None) -> float:
         """Weight of one event: the type's weight, times `value` where given, in [0, MAX_WEIGHT], in steps of 1/64."""
-        weight = self.weights(use_case)[event_type] * (1.0 if value is None else value)
-        return round(min(weight, MAX_WEIGHT) / WEIGHT_STEP) * WEIGHT_STEP
+        weight = (self.event_types if use_case is None else self.by_name[use_case].weights)[event_type]
+        return weight if value is None else rounded(weight * value)
+
+
+def rounded(weight: float) -> float:
+    """`weight`, at most MAX_WEIGHT, in steps of WEIGHT_STEP."""
+    return round(min(weight, MAX_WEIGHT) / WEIGHT_STEP) * WEIGHT_STEP
 
 
 def parse(text: str, source: str = "use cases") -> UseCases:
@@ -95,4 +100,4 @@ def _checked_name(name: str, what: str) -> str:
 def _checked_weight(weight: object, what: str) -> float:
     if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight <= MAX_WEIGHT:
         raise ConfigurationError(f"{what} = {weight!r} must be a number from 0 to {MAX_WEIGHT:g}")
-    return float(weight)
+    return rounded(float(weight))

@@ -27,7 +27,7 @@ from core.types import Interaction
 from core.use_cases import UseCases
 from store import keys
 from store.connection import Pipe, named_errors
-from store.popularity import growth
+from store.popularity import HOUR, growth
 from store.users import history_line
 
 Command = tuple[str | int | bytes, ...]
@@ -35,6 +35,10 @@ _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type
 
 _MULTI = _pack(("MULTI",))
 _EXEC = _pack(("EXEC",))
+# The same in the protocol's own form, as `_bulk` writes arguments.
+_HINCRBY = "*4\r\n$7\r\nHINCRBY\r\n"
+_EVENTS = "$6\r\nevents\r\n"
+_ONE = "$1\r\n1\r\n"
 _KNOWN_USERS = 1_000_000
 """Users remembered as having a first_seen: some 100 MB at most, and forgetting costs one HSETNX each."""
 
@@ -57,8 +61,8 @@ class Batch(NamedTuple):
     """What the events at offsets [first, next) of a partition do. Planned under `deletions_version` (None: they do not matter).
 
     `events` are the ones that count, in offset order: the valid ones that are no duplicates.
-    `payload` is the whole transaction as sent; `replies` how many replies its EXEC holds; `pushes` where among them the new
-    lengths of histories stand.
+    `payload` is the whole transaction as sent; `replies` how many replies its EXEC holds; `pushes` where among them stands the new
+    length of which user's history.
     """
 
     topic: str
@@ -72,19 +76,23 @@ class Batch(NamedTuple):
     pushes: list[tuple[int, str]]
 
 
-def transaction(topic: str, partition: int, next_: int, commands: list[Command]) -> tuple[bytes, int]:
+def transaction(topic: str, partition: int, next_: int, commands: Iterable[Command]) -> tuple[bytes, int]:
     """MULTI, `commands`, the new position, EXEC, as bytes to send; and how many replies EXEC will hold."""
-    last = ("HSET", keys.position(topic, partition), "position", str(next_))
-    return b"".join([_MULTI, *[_pack(command) for command in commands], _pack(last), _EXEC]), len(commands) + 1
+    packed = [_pack(command) for command in commands]
+    return b"".join([_MULTI, *packed, _moved(topic, partition, next_), _EXEC]), len(packed) + 1
 
 
 class Planner:
-    """Turns events into the fewest commands that have their effect: one user's events of a batch go together."""
+    """Turns events into the fewest commands that have their effect: one user's events of a batch go together.
+
+    The commands are written out as the protocol's text at once: as tuples for `pack_command` they cost three times as much Python.
+    """
 
     def __init__(self, use_cases: UseCases, half_life_days: float) -> None:
         self._use_cases = use_cases
         self._half_life_days = half_life_days
         self._known: set[str] = set()
+        self._type_fields = {name: _bulk("ev:" + name) for name in use_cases.event_types}
 
     def forget(self) -> None:
         """Call when Redis may hold less than what was planned so far: a failed batch, a deletion, a server rolled back."""
@@ -92,60 +100,81 @@ class Planner:
 
     def plan(self, topic: str, partition: int, first: int, next_: int, events: list[Event], deletions: Deletions) -> Batch:
         """The batch that counts `events` and moves the position of `topic`/`partition` from `first` to `next_`."""
-        commands, pushes = self.commands(events, deletions.times)
-        return Batch(topic, partition, first, next_, events, deletions.version, *transaction(topic, partition, next_, commands), pushes)
-
-    def commands(self, events: Iterable[Event], deleted: Mapping[str, float]) -> tuple[list[Command], list[tuple[int, str]]]:
-        """The commands, and (index, history key) of each one whose reply is a history's new length."""
         by_user: dict[str, list[Interaction]] = {}
-        popular: dict[str | None, dict[str, float]] = {}
-        weight_of, half_life = self._use_cases.weight, self._half_life_days
         for event, broker_time in events:
-            if deleted and broker_time <= deleted.get(event.user_id, -1.0):
+            if deletions.times and broker_time <= deletions.times.get(event.user_id, -1.0):
                 continue
             mine = by_user.get(event.user_id)
             if mine is None:
                 by_user[event.user_id] = [event]
             else:
                 mine.append(event)
-            weight = weight_of(event.event_type, event.value, event.use_case)
-            if weight:
-                scores = popular.get(event.use_case)
-                if scores is None:
-                    scores = popular[event.use_case] = {}
-                scores[event.item_id] = scores.get(event.item_id, 0.0) + weight * growth(event.timestamp, half_life)
-        commands: list[Command] = []
+        lines: list[str] = []
         pushes: list[tuple[int, str]] = []
-        known = self._known
-        if len(known) > _KNOWN_USERS:
-            known.clear()
+        replies = 0
         for user_id, mine in by_user.items():
-            key = keys.user(user_id)
-            history = key + ":history"
-            if user_id not in known:
-                known.add(user_id)
-                commands.append(("HSETNX", key, "first_seen", int(mine[0].timestamp)))
-            commands.append(("HINCRBY", key, "events", len(mine)))
-            if len(mine) == 1:
-                event = mine[0]
-                commands.append(("HINCRBY", key, "ev:" + event.event_type, 1))
-                pushes.append((len(commands), history))
-                commands.append(("RPUSH", history, history_line(event.timestamp, event.event_type, event.value, event.item_id)))
-                continue
-            counts: dict[str, int] = {}
-            for event in mine:
-                counts[event.event_type] = counts.get(event.event_type, 0) + 1
-            for event_type, count in counts.items():
-                commands.append(("HINCRBY", key, "ev:" + event_type, count))
-            pushes.append((len(commands), history))
-            commands.append(
-                ("RPUSH", history, *[history_line(event.timestamp, event.event_type, event.value, event.item_id) for event in mine])
+            replies = self._user(user_id, mine, lines, replies)
+            pushes.append((replies - 1, user_id))
+        replies += self._popularity(by_user.values(), lines)
+        payload = b"".join([_MULTI, "".join(lines).encode(), _moved(topic, partition, next_), _EXEC])
+        return Batch(topic, partition, first, next_, events, deletions.version, payload, replies + 1, pushes)
+
+    def _user(self, user_id: str, mine: list[Interaction], lines: list[str], replies: int) -> int:
+        """Counters and history of one user; answers how many replies there are by now, the history's new length being the last."""
+        key = keys.user(user_id)
+        user = _bulk(key)
+        if user_id not in self._known:
+            if len(self._known) > _KNOWN_USERS:
+                self._known.clear()
+            self._known.add(user_id)
+            lines.append(f"*4\r\n$6\r\nHSETNX\r\n{user}$10\r\nfirst_seen\r\n{_bulk(str(int(mine[0].timestamp)))}")
+            replies += 1
+        if len(mine) == 1:  # by far the most: a batch holds few events of a user
+            event = mine[0]
+            lines.append(
+                f"{_HINCRBY}{user}{_EVENTS}{_ONE}{_HINCRBY}{user}{self._type_fields[event.event_type]}{_ONE}*3\r\n$5\r\nRPUSH\r\n"
+                f"{_bulk(key + keys.HISTORY)}{_bulk(history_line(event.timestamp, event.event_type, event.value, event.item_id))}"
             )
+            return replies + 3
+        counts: dict[str, int] = {}
+        for event in mine:
+            counts[event.event_type] = counts.get(event.event_type, 0) + 1
+        lines.append(f"{_HINCRBY}{user}{_EVENTS}{_bulk(str(len(mine)))}")
+        for event_type, count in counts.items():
+            lines.append(f"{_HINCRBY}{user}{self._type_fields[event_type]}{_bulk(str(count))}")
+        lines.append(f"*{2 + len(mine)}\r\n$5\r\nRPUSH\r\n{_bulk(key + keys.HISTORY)}")
+        lines.extend([_bulk(history_line(event.timestamp, event.event_type, event.value, event.item_id)) for event in mine])
+        return replies + 2 + len(counts)
+
+    def _popularity(self, by_user: Iterable[list[Interaction]], lines: list[str]) -> int:
+        """What the events add to the popularities; answers how many commands that is."""
+        popular: dict[str | None, dict[str, float]] = {}
+        weight_of = self._use_cases.weight
+        hour, factor = -1, 0.0
+        for mine in by_user:
+            for event in mine:
+                weight = weight_of(event.event_type, event.value, event.use_case)
+                if weight:
+                    if (at := int(event.timestamp // HOUR)) != hour:
+                        hour, factor = at, growth(event.timestamp, self._half_life_days)
+                    scores = popular.get(event.use_case)
+                    if scores is None:
+                        scores = popular[event.use_case] = {}
+                    scores[event.item_id] = scores.get(event.item_id, 0.0) + weight * factor
         for use_case, scores in popular.items():
-            key = keys.popular(use_case or keys.POPULAR_UNLABELLED)
+            command = "*4\r\n$7\r\nZINCRBY\r\n" + _bulk(keys.popular(use_case or keys.POPULAR_UNLABELLED))
             for item_id, score in scores.items():
-                commands.append(("ZINCRBY", key, repr(score), item_id))
-        return commands, pushes
+                lines.append(f"{command}{_bulk(repr(score))}{_bulk(item_id)}")
+        return sum(map(len, popular.values()))
+
+
+def _bulk(text: str) -> str:
+    """One argument of a command, as the protocol writes it (RESP bulk string; its length counts bytes)."""
+    return f"${len(text) if text.isascii() else len(text.encode())}\r\n{text}\r\n"
+
+
+def _moved(topic: str, partition: int, next_: int) -> bytes:
+    return _pack(("HSET", keys.position(topic, partition), "position", str(next_)))
 
 
 class Applier:
@@ -181,7 +210,7 @@ class Applier:
             self._connection = Pipe(self._client)
         connection = self._connection
         key = keys.position(batch.topic, batch.partition)
-        trims: list[Command] = [("LTRIM", history, str(-self._cap), "-1") for history in self._trims]
+        trims: list[Command] = [("LTRIM", keys.history(user_id), str(-self._cap), "-1") for user_id in self._trims]
         self._trims.clear()
         opening: list[Command] = [
             *trims,
@@ -209,9 +238,9 @@ class Applier:
             if isinstance(reply, redis.ResponseError):
                 raise self._named(batch, index, reply)
         limit = self._cap + self._slack
-        for index, history in batch.pushes:
+        for index, user_id in batch.pushes:
             if replies[index] > limit:
-                self._trims.add(history)
+                self._trims.add(user_id)
 
     def _named(self, batch: Batch, index: int, reply: redis.ResponseError) -> StoreCorrupt:
         reader = hiredis.Reader()
@@ -219,8 +248,9 @@ class Applier:
         commands = [reader.gets() for _ in range(batch.replies + 1)]
         name, key = (part.decode(errors="replace") for part in commands[index + 1][:2])
         return StoreCorrupt(
-            f"applying {batch.topic}/{batch.partition} [{batch.first}, {batch.next}): {name} {key} answered {reply}. The batch's other commands "
-            f"stand, this one is missing. Look at {key} (TYPE, OBJECT ENCODING), delete it if it is not ours, then run `python -m streams rebuild`"
+            f"applying {batch.topic}/{batch.partition} [{batch.first}, {batch.next}): {name} {key} answered {reply}. "
+            f"The batch's other commands stand, this one is missing. Look at {key} (TYPE {key}), delete it if it is not ours, "
+            "then run `python -m streams rebuild --wipe`"
         )
 
 

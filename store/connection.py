@@ -9,11 +9,15 @@ from typing import Any
 import hiredis
 import redis
 import redis.asyncio
+from redis import Redis as Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from core.errors import StoreCorrupt, StoreMisconfigured, StoreUnavailable
 from core.settings import Settings
+
+Client = redis.Redis
+"""What other rooms, which do not import the client library, call a connection of it."""
 
 MIN_VERSION = (7, 0)
 """Redis 7 or Valkey: listpacks (memory a user), and EXEC written to the AOF as one unit."""

@@ -22,6 +22,10 @@ RETRAIN_LAST = "retrain:last"
 """HASH: how the last retrain ended."""
 
 
+HISTORY = ":history"
+"""What follows `user:{id}` in the key of a history."""
+
+
 def escape(identifier: str) -> str:
     """The id as it stands in a key: `%` and `:` percent-encoded, so that no id can name another id's key."""
     if ":" in identifier or "%" in identifier:
@@ -36,7 +40,7 @@ def user(user_id: str) -> str:
 
 def history(user_id: str) -> str:
     """LIST: "1732340000 view startup-9", newest last, in the order of the log."""
-    return f"user:{escape(user_id)}:history"
+    return user(user_id) + HISTORY
 
 
 def profile(user_id: str) -> str:

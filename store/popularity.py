@@ -19,19 +19,20 @@ from store.connection import named_errors
 LANDMARK = 1_735_689_600.0
 """2025-01-01 in seconds since 1970. With half-lives of 10 days or more, growth from 1970 to 2085 stays within a float64."""
 _DAY = 86_400.0
-_HOUR = 3_600.0
+HOUR = 3_600.0
+"""Seconds within which growth is the same."""
 _STEPS = 128
 """Growth is rounded to 7 bits (under 0.6%), so that sums of it are exact in a float64, in any order, over some 30 half-lives."""
 
 
 def growth(timestamp: float, half_life_days: float) -> float:
-    """2^((timestamp - LANDMARK) / half-life), of the whole hour and rounded to 7 significant bits."""
-    return _growth_of_hour(int(timestamp // _HOUR), half_life_days)
+    """2^((timestamp - LANDMARK) / half-life), of the whole HOUR and rounded to 7 significant bits."""
+    return _growth_of_hour(int(timestamp // HOUR), half_life_days)
 
 
 @lru_cache(maxsize=100_000)
 def _growth_of_hour(hour: int, half_life_days: float) -> float:
-    mantissa, exponent = math.frexp(2.0 ** ((hour * _HOUR - LANDMARK) / (half_life_days * _DAY)))
+    mantissa, exponent = math.frexp(2.0 ** ((hour * HOUR - LANDMARK) / (half_life_days * _DAY)))
     return math.ldexp(round(mantissa * _STEPS) / _STEPS, exponent)
 
 

@@ -61,7 +61,9 @@ async def read_async(client: redis.asyncio.Redis, user_id: str, cap: int) -> Use
 
 def history_line(timestamp: float, event_type: str, value: float | None, item_id: str) -> str:
     """One event as an operator reads it: `1732340000 view startup-9`, `1732340000 rating=4 2571`."""
-    return f"{timestamp:.0f} {event_type} {item_id}" if value is None else f"{timestamp:.0f} {event_type}={value:.17g} {item_id}"
+    if value is None:
+        return f"{int(timestamp)} {event_type} {item_id}"
+    return f"{int(timestamp)} {event_type}={repr(value).removesuffix('.0')} {item_id}"
 
 
 def _history_event(line: bytes) -> HistoryEvent:

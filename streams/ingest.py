@@ -32,15 +32,15 @@ from core.types import Item, User
 from store import apply, catalogue, connection, dead_letters, log, log_ends, positions
 from store.apply import Event, Planner
 from store.catalogue import Deletion
-from streams import metrics
-from streams.sender import Outgoing, Partition, Sender, Work
+from streams import deletions, metrics
+from streams.sender import Failure, Outgoing, Partition, Sender, Work
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T", Item, User)
 _Answer = TypeVar("_Answer")
 
 _COMMIT_S = 5.0
-"""Seconds between reports of the position to Kafka: what a lag dashboard may be late by."""
+"""Seconds between reports of the position to Kafka (what a lag dashboard may be late by) and looks at whether Redis was set back."""
 _IDLE_S = 0.2
 """Seconds that a poll waits for the first event; bounds how late a stop or a failure is noticed."""
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
@@ -99,6 +99,7 @@ class Ingest:
         positions.check_settings(self._client, settings)
         log.ensure_topics(settings)
         self._topic_ids = {topic: log.topic_id(settings, topic) for topic in self._take}
+        deletions.recover(settings, self._client)
         self._deletions = apply.deletions(self._client)
         self._sender.start()
         consumer = Consumer(log.consumer_config(settings, settings.ingest_group))
@@ -112,6 +113,7 @@ class Ingest:
                 if time.monotonic() - committed > _COMMIT_S:
                     committed = time.monotonic()
                     self._commit(consumer)
+                    self._check_redis()
         finally:
             self._sender.close()
             self._commit(consumer)
@@ -222,6 +224,9 @@ class Ingest:
 
     def _take_users(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
         entries, before = self._entries(assigned, messages, codec.decode_user)
+        known = self._deletions.times
+        # A deletion that Redis knows already (it was set back, the topic is read again) has done its work: what is there now came later.
+        entries = [entry for entry in entries if not isinstance(entry, Deletion) or entry.broker_time > known.get(entry.identifier, -1.0)]
         for entry in entries:
             if isinstance(entry, Deletion):  # kept apart from the profile, so that a user who comes back stays bare of the old events
                 before.append(Outgoing(self._settings.deletions_topic, entry.identifier.encode(), repr(entry.broker_time).encode(), []))
@@ -280,6 +285,21 @@ class Ingest:
             again = [self._place(consumer, partition) for partition in failed]
             consumer.incremental_unassign(again)  # unlike a seek, this also drops what was fetched already
             consumer.incremental_assign(again)
+
+    def _check_redis(self) -> None:
+        """Notice a Redis that was set back while a partition had no events, whose next batch would have told."""
+        applied = dict(self._sender.applied)  # noted after the apply, so Redis stands here or further on
+        for partition, assigned in self._assigned.items():
+            try:
+                stands_at = positions.read(self._client, *partition).offset
+            except StoreUnavailable as error:
+                _log.warning("waiting", what="checking positions", error=str(error))
+                return
+            if stands_at < applied[partition]:
+                stale = Stale(
+                    stands_at, f"{partition[0]}/{partition[1]} was applied up to {applied[partition]}, but Redis stands at {stands_at}"
+                )
+                self._sender.failures.put(Failure(partition, assigned.generation, stale))
 
     def _retry(self, what: str, call: Callable[[], _Answer]) -> _Answer:
         """`call`, again and again while Redis or Kafka is away."""

@@ -13,19 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import redis
 import structlog
-from confluent_kafka import Consumer, KafkaError, TopicPartition
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.dedup import Dedup
-from core.errors import LogUnavailable, Stale, StoreError
+from core.errors import Stale, StoreError
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, keys, log, positions
+from store import apply, connection, keys, positions
 from store.apply import Applier, Event, Planner
 from store.archive import Archive
 from store.lease import Lease
+from streams import deletions
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +51,8 @@ def run(settings: Settings, *, wipe: bool = False) -> list[Rebuilt]:
         if wipe:
             _wipe(client)
         positions.check_settings(client, settings)
-        deleted = _read_deletions(settings, client)
+        deletions.recover(settings, client)
+        deleted = len(apply.deletions(client).times)
         ranges = archive.ranges(topic)
         total = sum(files[-1].next for files in ranges.values())
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -67,22 +67,24 @@ def run(settings: Settings, *, wipe: bool = False) -> list[Rebuilt]:
     return rebuilt
 
 
-def _partition(settings: Settings, client: redis.Redis, archive: Archive, partition: int, end: int) -> Rebuilt:
+def _partition(settings: Settings, client: connection.Redis, archive: Archive, partition: int, end: int) -> Rebuilt:
     """Step 4 for one partition."""
     topic = settings.interactions_topic
     begin = positions.read(client, topic, partition).offset
     planner = Planner(settings.use_cases, settings.popularity_half_life_days)
     applier = Applier(connection.connect(settings), planner, settings.history_cap)
-    deletions = apply.deletions(client)
+    deleted = apply.deletions(client)
     dedup = Dedup(settings.dedup_window)
     at, counted, events = begin, 0, list[Event]()
 
     def put(next_: int) -> None:
         nonlocal at, counted, events
         try:
-            applier.apply(planner.plan(topic, partition, at, next_, events, deletions))
+            applier.apply(planner.plan(topic, partition, at, next_, events, deleted))
         except Stale as stale:
-            raise StoreError(f"{topic}/{partition} moved to {stale.position} while it was rebuilt: stop every ingest, then run this again") from None
+            raise StoreError(
+                f"{topic}/{partition} moved to {stale.position} while it was rebuilt: stop every ingest, then run this again"
+            ) from None
         at, counted, events = next_, counted + len(events), []
 
     try:
@@ -114,7 +116,7 @@ def _interaction(row: dict[str, Any]) -> Interaction:
     return Interaction(row["event_id"], row["user_id"], row["item_id"], row["event_type"], row["timestamp"], row["value"], row["use_case"])
 
 
-def _wipe(client: redis.Redis) -> None:
+def _wipe(client: connection.Redis) -> None:
     with connection.named_errors("deleting what is made from the log"):
         for pattern in keys.OWNED:
             found: list[Any] = []
@@ -125,33 +127,3 @@ def _wipe(client: redis.Redis) -> None:
                     found.clear()
             if found:
                 client.unlink(*found)
-
-
-def _read_deletions(settings: Settings, client: redis.Redis) -> int:
-    """Step 3: the deletions topic, from its beginning to its end, into Redis; answers how many there are."""
-    consumer = Consumer(log.consumer_config(settings, settings.ingest_group + "-rebuild") | {"enable.partition.eof": True, "auto.offset.reset": "earliest"})
-    try:
-        description = consumer.list_topics(settings.deletions_topic, timeout=settings.kafka_timeout_s).topics[settings.deletions_topic]
-        partitions = list(description.partitions)
-        consumer.assign([TopicPartition(settings.deletions_topic, partition, 0) for partition in partitions])
-        times: dict[str, str] = {}
-        unread = len(partitions)
-        while unread:
-            message = consumer.poll(settings.kafka_timeout_s)
-            if message is None:
-                raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap_servers} did not answer while reading {settings.deletions_topic}; is the broker up?")
-            error = message.error()
-            if error is None:
-                key, value = message.key(), message.value()
-                times[(key or b"").decode()] = (value or b"").decode()
-            elif error.code() == KafkaError._PARTITION_EOF:
-                unread -= 1
-            elif error.code() != KafkaError._TRANSPORT:  # one lost connection: the client tries again
-                raise LogUnavailable(f"reading {settings.deletions_topic}: {error.str()}")
-    finally:
-        consumer.close()
-    if times:
-        with connection.named_errors("writing deleted users"):
-            client.hset(keys.USERS_DELETED, mapping=dict(times))
-            client.incr(keys.USERS_DELETED_VERSION)
-    return len(times)

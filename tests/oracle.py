@@ -14,7 +14,6 @@ from core import codec
 from core.errors import BadEvent
 from core.settings import Settings
 from store import log, popularity
-from store.users import history_line
 
 
 def read_log(settings: Settings, topic: str, partition: int, upto: int) -> list[Any]:
@@ -65,7 +64,8 @@ class Oracle:
                 self.counted += 1
                 counts[event.user_id][event.event_type] += 1
                 first_seen.setdefault(event.user_id, int(event.timestamp))
-                histories[event.user_id].append(history_line(event.timestamp, event.event_type, event.value, event.item_id))
+                kind = event.event_type if event.value is None else f"{event.event_type}={_plain(event.value)}"
+                histories[event.user_id].append(f"{int(event.timestamp)} {kind} {event.item_id}")
                 weight = settings.use_cases.weight(event.event_type, event.value, event.use_case)
                 if weight:
                     growth = popularity.growth(event.timestamp, settings.popularity_half_life_days)
@@ -78,6 +78,10 @@ class Oracle:
             }
         self.histories = {user_id: lines[-settings.history_cap :] for user_id, lines in histories.items()}
         self.popular = {name: {item: float(score) for item, score in items.items()} for name, items in scores.items()}
+
+
+def _plain(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def positions(redis: Redis, settings: Settings) -> dict[int, int]:

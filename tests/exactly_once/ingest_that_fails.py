@@ -8,16 +8,17 @@ are wrapped from outside. Their numbers are those in streams/ingest.py (1 to 6) 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import redis
+import typer
 from confluent_kafka import Consumer, TopicPartition
 
-from core import logs
+from core import cli, logs
 from core.dedup import Dedup
 from core.settings import load
 from store import apply, keys
@@ -48,7 +49,7 @@ def _counts(payload: bytes) -> bool:
 
 
 def _if_counts(hook: Hook) -> Hook:
-    return lambda pipe, payload: hook() if _counts(payload) else None
+    return lambda _pipe, payload: hook() if _counts(payload) else None
 
 
 def _half(hook: Hook) -> Hook:
@@ -65,11 +66,11 @@ STEPS: dict[str, Callable[[Hook], None]] = {
     "2-window": lambda hook: _wrap(Dedup, "seen", after=hook),
     "3-planned": lambda hook: _wrap(apply.Planner, "plan", after=hook),
     "4-dead-letters": lambda hook: _wrap(Sender, "_publish", after=hook),
-    "5.1-before-watch": lambda hook: _wrap(Pipe, "send", before=lambda pipe, payload: hook() if b"WATCH" in payload else None),
+    "5.1-before-watch": lambda hook: _wrap(Pipe, "send", before=lambda _pipe, payload: hook() if b"WATCH" in payload else None),
     "5.2-compared": lambda hook: _wrap(Pipe, "send", before=_if_counts(hook)),
     "5.4-half-sent": lambda hook: _wrap(Pipe, "send", before=_half(hook)),
     "5.4-sent": lambda hook: _wrap(Pipe, "send", after=_if_counts(hook)),
-    "5.5-replied": lambda hook: _wrap(Pipe, "receive", after=lambda pipe, count: hook() if count > 10 else None),
+    "5.5-replied": lambda hook: _wrap(Pipe, "receive", after=lambda _pipe, count: hook() if count > 10 else None),
     "5.6-applied": lambda hook: _wrap(apply.Applier, "apply", after=hook),
     "6-committed": lambda hook: _wrap(ingest.Ingest, "_commit", after=hook),
 }
@@ -82,7 +83,7 @@ def _at(step: str, times: int, number: signal.Signals) -> None:
         nonlocal left
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), number)
+            signal.pthread_kill(threading.get_ident(), number)  # to this thread: sent to the process, it may run on for a while
 
     STEPS[step](hook)
 
@@ -147,7 +148,8 @@ def _no_window_after_restart() -> None:
     place = ingest.Ingest._place
 
     def at_the_position(self: ingest.Ingest, consumer: Consumer, partition: tuple[str, int]) -> TopicPartition:
-        return TopicPartition(*partition, place(self, consumer, partition).offset and self._assigned[partition].next)
+        place(self, consumer, partition)
+        return TopicPartition(*partition, self._assigned[partition].next)
 
     ingest.Ingest._place = at_the_position  # type: ignore[method-assign]
 
@@ -179,7 +181,10 @@ def main(arguments: list[str]) -> None:
         else:
             step, times = value.split(",")
             _at(step, int(times), signal.SIGKILL if what == "die" else signal.SIGSTOP)
-    ingest.run(settings)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(lambda: ingest.run(settings))
+    sys.argv = sys.argv[:1]
+    cli.run(app)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Traffic:
         self._per_burst, self._pause_s, self._twice = per_burst, pause_s, twice
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traffic")
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._recent: list[Interaction] = []
         self.sent = 0
 
@@ -63,7 +63,7 @@ class Traffic:
             with Producer(self._settings) as producer:
                 while not self._stop.wait(self._pause_s):
                     self.burst(producer, self._per_burst)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  raised again where the test ends
             self._error = error
 
     def __enter__(self) -> Self:

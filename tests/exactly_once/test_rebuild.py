@@ -1,0 +1,158 @@
+"""What an operator is promised when Redis is lost, when a gap opens, and when a user is deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from core.types import Interaction, Item, User
+from demo.processes import Child
+from store import apply, catalogue, users
+from store.log import Producer
+from tests import oracle
+from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.traffic import Traffic
+from tests.support import eventually
+
+Ingest = Callable[..., Child]
+Spawn = Callable[..., Child]
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+
+
+def _archived(spawn: Spawn) -> None:
+    child = spawn("streams", "archive", "--until-idle")
+    assert child.wait(60) == 0, child.describe("failed")
+
+
+def _rebuilt(spawn: Spawn, *arguments: str) -> None:
+    child = spawn("streams", "rebuild", *arguments)
+    assert child.wait(60) == 0, child.describe("failed")
+
+
+def test_a_lost_redis_is_rebuilt_from_the_archive_and_then_the_log(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int
+) -> None:
+    traffic = Traffic(settings, seed)
+    with Producer(settings) as producer:
+        traffic.burst(producer, 1500)
+    child = ingest()
+    caught_up(redis, settings, child)
+    _archived(spawn)
+    child.stop()
+    redis.flushall()
+    _rebuilt(spawn)
+    oracle.assert_equal(redis, settings)
+    assert sum(oracle.positions(redis, settings).values()) == traffic.sent
+    with Producer(settings) as producer:
+        traffic.burst(producer, 500)  # repeats some events that only the archive has seen applied
+    caught_up(redis, settings, ingest())
+    oracle.assert_equal(redis, settings)
+
+
+def test_a_rebuild_goes_on_where_redis_stands_and_wipe_starts_over(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int
+) -> None:
+    traffic = Traffic(settings, seed)
+    with Producer(settings) as producer:
+        traffic.burst(producer, 600)
+    child = ingest()
+    caught_up(redis, settings, child)
+    child.stop()
+    with Producer(settings) as producer:
+        traffic.burst(producer, 600)
+    _archived(spawn)
+    _rebuilt(spawn)
+    assert sum(oracle.positions(redis, settings).values()) == traffic.sent
+    oracle.assert_equal(redis, settings)
+    _rebuilt(spawn, "--wipe")
+    oracle.assert_equal(redis, settings)
+
+
+@pytest.mark.apache  # Tansu cannot drop the beginning of a log
+def test_a_gap_between_redis_and_the_log_stops_ingest_with_the_way_out(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int
+) -> None:
+    from confluent_kafka import TopicPartition
+
+    from store import log
+
+    traffic = Traffic(settings, seed)
+    with Producer(settings) as producer:
+        traffic.burst(producer, 800)
+    _archived(spawn)
+    admin = log.admin(settings)
+    for deleted in admin.delete_records([TopicPartition(settings.interactions_topic, 0, 100)]).values():
+        deleted.result(30)
+    child = ingest()
+    assert child.wait(60) == 1
+    assert "Redis stands at 0, but the log begins at 100: 100 events are missing between" in child.log.read_text()
+    assert "streams rebuild" in child.log.read_text()
+    _rebuilt(spawn)
+    caught = ingest()
+    eventually(lambda: "partition taken" in caught.log.read_text(), "ingest starts after the rebuild")
+    assert sum(oracle.positions(redis, settings).values()) == traffic.sent
+
+
+def test_the_catalogue_flows_into_redis_and_a_null_deletes(broker: object, settings: Settings, redis: Redis, ingest: Ingest) -> None:
+    kept = Item(item_id="startup:1", item_type="startup", title="Tide", categories=["energy"], attributes={"stage": "seed"})
+    with Producer(settings) as producer:
+        producer.item("startup:1", kept)
+        producer.item("startup:2", Item(item_id="startup:2", item_type="startup"))
+        producer.user("42", User(user_id="42", roles=["developer"], interests=["energy"]))
+        producer.raw(settings.items_topic, b"startup:3", b'{"item_id":"startup:4","item_type":"startup"}')
+    ingest()
+    eventually(lambda: {item.item_id for item in catalogue.changes(redis).items} == {"startup:1", "startup:2"}, "both items")
+    known = catalogue.changes(redis)
+    assert kept in known.items
+    assert users.read(redis, "42", 50).profile == User(user_id="42", roles=["developer"], interests=["energy"])
+    with Producer(settings) as producer:
+        producer.item("startup:2", None)
+        producer.item("startup:5", Item(item_id="startup:5", item_type="startup"))
+
+    def news() -> bool:
+        seen = catalogue.changes(redis, known.cursor)
+        return not seen.complete and [item.item_id for item in seen.items] == ["startup:5"] and seen.deleted == ["startup:2"]
+
+    eventually(news, "the news since the cursor, and only they")
+
+
+def test_a_deleted_user_is_gone_and_replay_does_not_bring_them_back(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn
+) -> None:
+    def view(event_id: str, user_id: str) -> Interaction:
+        return Interaction(event_id, user_id, "startup-1", "view", time.time())
+
+    def read(user_id: str) -> int:
+        return users.read(redis, user_id, 50).events
+
+    with Producer(settings) as producer:
+        producer.user("42", User(user_id="42"))
+        for number in range(3):
+            producer.interaction(view(f"a{number}", "42"))
+        producer.interaction(view("b", "43"))
+    child = ingest()
+    eventually(lambda: read("42") == 3 and read("43") == 1, "both users' events")
+    eventually(lambda: users.read(redis, "42", 50).profile, "the profile")
+    with Producer(settings) as producer:
+        producer.user("42", None)
+    eventually(lambda: redis.keys("user:42*") == [], "no key of the user left")
+    with Producer(settings) as producer:
+        producer.interaction(view("c", "42"))  # comes back, as a new user
+        producer.user("42", User(user_id="42", interests=["energy"]))
+    eventually(lambda: read("42") == 1, "only what came after the deletion")
+    eventually(lambda: apply.deletions(redis).times.keys() == {"42"}, "the deletion is remembered")
+    child.stop()
+    _archived(spawn)
+    redis.flushall()
+    _rebuilt(spawn)
+    assert read("42") == 1
+    assert read("43") == 1
+    oracle.assert_equal(redis, settings, dict(apply.deletions(redis).times))
+    redis.flushall()
+    ingest()  # from the log alone, its topics in no particular order
+    eventually(lambda: read("42") == 1 and read("43") == 1 and users.read(redis, "42", 50).profile, "the same state from the log")

@@ -1,0 +1,89 @@
+"""Guards for the guards: with a bug put into ingest, the comparison with the oracle must fail; without it, it must hold."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import psutil
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from demo.processes import Child
+from store.log import Producer
+from tests import oracle
+from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.traffic import Traffic
+from tests.support import eventually
+
+Ingest = Callable[..., Child]
+
+
+def _died_between(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+    assert ingest(*_bugs(bug), "die=5.2-compared,4").wait(45) == -signal.SIGKILL
+    caught_up(redis, settings, ingest())
+
+
+def _plain(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+    caught_up(redis, settings, ingest(*_bugs(bug)))
+
+
+def _started_again(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+    first = ingest(*_bugs(bug))
+    caught_up(redis, settings, first)
+    first.stop()
+    with Producer(settings) as producer:
+        traffic.burst(producer, 300)  # repeats some of the latest events
+    second = ingest(*_bugs(bug))
+    caught_up(redis, settings, second)
+    eventually(lambda: second.log.read_text().count("partition taken") >= settings.topic_partitions, "the second one at work")
+    second.stop()
+
+
+def _thawed(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+    frozen = ingest(*_bugs(bug), "freeze=5.2-compared,3")
+    eventually(lambda: psutil.Process(frozen.pid).status() == "stopped", "frozen between the comparison and the transaction")
+    other = ingest()
+    caught_up(redis, settings, other)
+    frozen.signal(signal.SIGCONT)
+    frozen.stop()  # finishes what it has in hand
+    with Producer(settings) as producer:
+        traffic.burst(producer, 300)
+    caught_up(redis, settings, other)
+
+
+def _bugs(bug: str) -> list[str]:
+    return [f"bug={bug}"] if bug else []
+
+
+SCENARIOS = {
+    "position-before-apply": _died_between,
+    "retry-by-client": _plain,
+    "no-seek-on-assignment": _started_again,
+    "no-window-after-restart": _started_again,
+    "no-watch": _thawed,
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("bug", SCENARIOS)
+def test_the_oracle_catches_a_seeded_bug(broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, bug: str) -> None:
+    traffic = Traffic(settings, seed)
+    with Producer(settings) as producer:
+        traffic.burst(producer, 1200)
+    SCENARIOS[bug](settings, redis, ingest, bug, traffic)
+    with pytest.raises(AssertionError):
+        oracle.assert_equal(redis, settings)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("scenario", sorted({scenario.__name__ for scenario in SCENARIOS.values()}))
+def test_the_same_scenario_without_the_bug_holds(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, scenario: str
+) -> None:
+    traffic = Traffic(settings, seed)
+    with Producer(settings) as producer:
+        traffic.burst(producer, 1200)
+    next(each for each in SCENARIOS.values() if each.__name__ == scenario)(settings, redis, ingest, "", traffic)
+    oracle.assert_equal(redis, settings)

@@ -1,0 +1,150 @@
+"""Every accepted event counts exactly once also when Redis or the broker dies, comes back, or comes back older than it was."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from demo.processes import Child
+from demo.servers import KafkaBroker, RedisServer
+from store.log import Producer
+from tests import oracle
+from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.traffic import Traffic
+from tests.support import eventually
+
+Ingest = Callable[..., Child]
+
+
+def _applied(redis: Redis, settings: Settings) -> int:
+    return sum(oracle.positions(redis, settings).values())
+
+
+@pytest.mark.process
+@pytest.mark.timeout(180)
+def test_redis_killed_and_restarted_from_its_aof(
+    broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int
+) -> None:
+    with Redis.from_url(own_redis_server.url) as redis, Traffic(settings, seed):
+        child = ingest()
+        for round_number in range(3):
+            wanted = 500 * (round_number + 1)
+            eventually(lambda wanted=wanted: _applied(redis, settings) > wanted, "events applied")
+            own_redis_server.kill()
+            own_redis_server.start()
+        wanted = _applied(redis, settings) + 500
+        eventually(lambda: _applied(redis, settings) > wanted, "events applied after the last restart")
+    with Redis.from_url(own_redis_server.url) as redis:
+        caught_up(redis, settings, child)
+        oracle.assert_equal(redis, settings)
+
+
+@pytest.mark.process
+@pytest.mark.timeout(180)
+def test_redis_set_back_to_an_older_copy_of_itself(
+    broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int, tmp_path: Path
+) -> None:
+    copy = tmp_path / "older"
+    with Redis.from_url(own_redis_server.url) as redis, Traffic(settings, seed):
+        child = ingest()
+        eventually(lambda: _applied(redis, settings) > 500, "events applied")
+        own_redis_server.kill()
+        shutil.copytree(own_redis_server.directory / "appendonlydir", copy)
+        own_redis_server.start()
+        older = _applied(redis, settings)
+        eventually(lambda: _applied(redis, settings) > older + 1000, "a thousand events more")
+        own_redis_server.kill()
+        shutil.rmtree(own_redis_server.directory / "appendonlydir")
+        shutil.copytree(copy, own_redis_server.directory / "appendonlydir")
+        own_redis_server.start()
+        eventually(lambda: _applied(redis, settings) > older + 1500, "what was lost applied again, and more")
+    with Redis.from_url(own_redis_server.url) as redis:
+        caught_up(redis, settings, child)
+        oracle.assert_equal(redis, settings)
+
+
+@pytest.mark.timeout(120)
+def test_redis_set_back_while_no_event_arrives(
+    broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int
+) -> None:
+    with Producer(settings) as producer:
+        Traffic(settings, seed).burst(producer, 400)
+    child = ingest()
+    with Redis.from_url(own_redis_server.url) as redis:
+        caught_up(redis, settings, child)
+        own_redis_server.kill()
+        shutil.rmtree(own_redis_server.directory / "appendonlydir")
+        own_redis_server.start()
+        caught_up(redis, settings, child)
+        oracle.assert_equal(redis, settings)
+
+
+@pytest.mark.apache
+@pytest.mark.timeout(240)
+def test_the_broker_killed_and_restarted(own_broker: KafkaBroker, settings: Settings, redis: Redis, ingest: Ingest, seed: int) -> None:
+    with Traffic(settings, seed):
+        child = ingest()
+        eventually(lambda: _applied(redis, settings) > 500, "events applied")
+        own_broker.kill()
+        own_broker.start()
+        wanted = _applied(redis, settings) + 500
+        eventually(lambda: _applied(redis, settings) > wanted, "events applied after the broker came back", 90)
+        own_broker.kill()
+        child.signal(signal.SIGKILL)
+        own_broker.start()
+        child = ingest()
+    caught_up(redis, settings, child)
+    oracle.assert_equal(redis, settings)
+
+
+@pytest.mark.process
+@pytest.mark.timeout(120)
+def test_a_topic_created_anew_stops_ingest_with_the_way_out(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
+) -> None:
+    with Producer(settings) as producer:
+        Traffic(settings, seed).burst(producer, 300)
+    caught_up(redis, settings, first := ingest())
+    first.stop()
+    redis.hset(f"ingest:{settings.interactions_topic}:0", "position", "100000")  # as if the broker had lost the tail of its log
+    child = ingest()
+    assert child.wait(60) == 1
+    assert "Redis stands at 100000, but the log ends at" in child.log.read_text()
+    redis.hset(f"ingest:{settings.interactions_topic}:0", mapping={"position": "0", "topic_id": "another-topic"})
+    child = ingest()
+    if child_stops_for_topic_id(broker):
+        assert child.wait(60) == 1
+        assert "was created anew" in child.log.read_text()
+
+
+def child_stops_for_topic_id(broker: object) -> bool:
+    """Tansu tells topic ids too; a broker that does not could not be told apart."""
+    return isinstance(broker, KafkaBroker)
+
+
+@pytest.mark.process
+@pytest.mark.timeout(60)
+def test_a_key_of_another_type_stops_ingest_and_is_named(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
+) -> None:
+    redis.set("user:user-1", "not a hash")
+    with Producer(settings) as producer:
+        Traffic(settings, seed).burst(producer, 300)
+    child = ingest()
+    assert child.wait(45) == 1
+    assert "user:user-1" in child.log.read_text()
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_evicts_is_refused(broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest) -> None:
+    with Redis.from_url(own_redis_server.url) as redis:
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        child = ingest()
+        assert child.wait(45) == 1
+        assert "maxmemory-policy allkeys-lru" in child.log.read_text()
