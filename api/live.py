@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Sequence
 
 import structlog
-from redis import Redis
 
 from api.health import Health
 from api.metrics import Metrics
@@ -21,7 +20,7 @@ from models.bundle import Bundle
 from models.popular import Popularity
 from models.registry import Registry
 from store import catalogue, popularity
-from store.connection import connect
+from store.connection import Redis, connect
 from store.keys import POPULAR_UNLABELLED
 
 _log = structlog.get_logger(__name__)
