@@ -55,6 +55,12 @@ def test_every_page_can_be_found_from_the_index() -> None:
         assert page.name == "README.md" or f"({page.name})" in index, page.name
 
 
+def test_every_decision_is_in_the_index_of_the_architecture_page() -> None:
+    index = (ROOT / "docs" / "architecture.md").read_text()
+    for page in (ROOT / "docs" / "adr").glob("*.md"):
+        assert f"(adr/{page.name})" in index, page.name
+
+
 def test_the_settings_page_is_what_the_settings_say() -> None:
     table = [f"| `{name}` | {f'`{value}`' if value else ''} | {meaning} |" for name, value, meaning in settings.rows()]
     page = (ROOT / "docs" / "settings.md").read_text()
@@ -64,7 +70,7 @@ def test_the_settings_page_is_what_the_settings_say() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=_id)
 def test_every_setting_named_in_the_docs_exists(page: Path) -> None:
     known = {name.upper() for name in settings.Settings.model_fields}
-    others = {"KAFKA_HOME", "KAFKA_HEAP", "DEMO", "TESTS", "REDIS_PASSWORD", "PATH", "HOME", "PYTHON"}
+    others = {"KAFKA_HOME", "KAFKA_HEAP", "DEMO", "TESTS", "RETRAIN_EVERY_S", "REDIS_PASSWORD", "PATH", "HOME", "PYTHON"}
     for name in re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", page.read_text()):
         assert name in known | others, name
 
