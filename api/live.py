@@ -20,7 +20,7 @@ from models.bundle import Bundle
 from models.popular import Popularity
 from models.registry import Registry
 from store import catalogue, popularity
-from store.connection import Redis, connect
+from store.connection import Client, connect
 from store.keys import POPULAR_UNLABELLED
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class LiveView:
     def __init__(self, settings: Settings, health: Health, metrics: Metrics) -> None:
         self._settings, self._health, self._metrics = settings, health, metrics
         self._registry = Registry(settings.models_path)
-        self._client: Redis = connect(settings, REDIS_TIMEOUT_S)
+        self._client: Client = connect(settings, REDIS_TIMEOUT_S)
         self._cursor = ""
         self._catalogue_from_redis = False
         self._popularity_from_redis: tuple[Popularity, float] | None = None

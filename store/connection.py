@@ -9,7 +9,6 @@ from typing import Any
 import hiredis
 import redis
 import redis.asyncio
-from redis import Redis as Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from core.errors import EddylineError
 from core.settings import Settings
 from store.apply import Applier, Batch, Planner
-from store.connection import Redis
+from store.connection import Client
 from store.log import Headers, Producer
 
 _DEPTH = 4
@@ -46,7 +46,7 @@ class Failure(NamedTuple):
 class Sender(threading.Thread):
     """Applies work in the order it is put. After a failure it drops what else it holds of that partition's generation."""
 
-    def __init__(self, client: Redis, planner: Planner, settings: Settings) -> None:
+    def __init__(self, client: Client, planner: Planner, settings: Settings) -> None:
         super().__init__(name="sender", daemon=True)
         self.applied: dict[Partition, int] = {}
         self.failures: queue.SimpleQueue[Failure] = queue.SimpleQueue()
