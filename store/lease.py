@@ -53,7 +53,7 @@ class Lease:
                 left = self._client.pttl(keys.lease(self._name))
                 name = other.decode() if isinstance(other, bytes) else "somebody"
                 raise LeaseTaken(
-                    f"{self._name} is already running at {name}; if that process is dead, its lease ends in {max(0, int(left)) / 1000:.0f} s"
+                    f"{self._name} is already running at {name}; if that process is dead, its lease ends in {max(0, left) / 1000:.0f} s"
                 )
         self._renewer.start()
         return self

@@ -306,4 +306,4 @@ class _ClientLog:
     """librdkafka's own lines, as debug: what matters of them comes through `error_cb` and raised errors."""
 
     def log(self, level: int, message: str, *args: Any) -> None:
-        _log.debug("kafka client", line=message % args if args else message)
+        _log.debug("kafka client", level=level, line=message % args if args else message)

@@ -68,5 +68,7 @@ def history_line(timestamp: float, event_type: str, value: float | None, item_id
 
 def _history_event(line: bytes) -> HistoryEvent:
     timestamp, event_type, item_id = line.decode().split(" ", 2)
+    if "=" not in event_type:
+        return HistoryEvent(int(timestamp), event_type, item_id)
     name, _, value = event_type.partition("=")
-    return HistoryEvent(int(timestamp), name, item_id, float(value) if value else None)
+    return HistoryEvent(int(timestamp), name, item_id, float(value))

@@ -15,7 +15,10 @@ from store.connection import Client, named_errors
 
 
 def recover(settings: Settings, client: Client) -> int:
-    """Bring the deletions topic into Redis, as far as it is not there; answers how many were new. Raises LogUnavailable, StoreUnavailable."""
+    """Bring the deletions topic into Redis, as far as it is not there; answers how many were new.
+
+    Raises LogUnavailable, StoreUnavailable.
+    """
     known = apply.deletions(client).times
     new = {user_id: time for user_id, time in _read(settings).items() if time > known.get(user_id, -1.0)}
     if new:

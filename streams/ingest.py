@@ -50,13 +50,33 @@ _RETRY_S = (0.1, 0.2, 0.5, 1.0)
 class Message(Protocol):
     """A message as a consumer answers it: unlike one made by hand, it has coordinates and a time."""
 
-    def topic(self) -> str: ...
-    def partition(self) -> int: ...
-    def offset(self) -> int: ...
-    def timestamp(self) -> tuple[int, int]: ...
-    def key(self) -> bytes | None: ...
-    def value(self) -> bytes | None: ...
-    def error(self) -> KafkaError | None: ...
+    def topic(self) -> str:
+        """Name of the topic."""
+        ...
+
+    def partition(self) -> int:
+        """Number of the partition."""
+        ...
+
+    def offset(self) -> int:
+        """Position in the partition."""
+        ...
+
+    def timestamp(self) -> tuple[int, int]:
+        """Kind of time, and the broker's time in milliseconds since 1970."""
+        ...
+
+    def key(self) -> bytes | None:
+        """The key, if any."""
+        ...
+
+    def value(self) -> bytes | None:
+        """The value; None deletes."""
+        ...
+
+    def error(self) -> KafkaError | None:
+        """The client's error in place of a message."""
+        ...
 
 
 class Assigned:
@@ -172,7 +192,7 @@ class Ingest:
         self._commit(consumer)
         self._on_lost(consumer, partitions)
 
-    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for each in partitions:
             self._assigned.pop((each.topic, each.partition), None)
             _log.info("partition given up", topic=each.topic, partition=each.partition)
@@ -217,13 +237,13 @@ class Ingest:
         metrics.events.inc(len(events))
 
     def _take_items(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
-        entries, before = self._entries(assigned, messages, codec.decode_item)
+        entries, before = self._entries(messages, codec.decode_item)
         batch = catalogue.item_batch(*partition, assigned.next, messages[-1].offset() + 1, entries)
         assigned.next = batch.next
         self._sender.put(Work(batch, assigned.generation, before))
 
     def _take_users(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
-        entries, before = self._entries(assigned, messages, codec.decode_user)
+        entries, before = self._entries(messages, codec.decode_user)
         known = self._deletions.times
         # A deletion that Redis knows already (it was set back, the topic is read again) has done its work: what is there now came later.
         entries = [entry for entry in entries if not isinstance(entry, Deletion) or entry.broker_time > known.get(entry.identifier, -1.0)]
@@ -237,9 +257,7 @@ class Ingest:
             self._sender.drain()
             self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
 
-    def _entries(
-        self, assigned: Assigned, messages: Sequence[Message], decode: Callable[[bytes], _T]
-    ) -> tuple[list[_T | Deletion], list[Outgoing]]:
+    def _entries(self, messages: Sequence[Message], decode: Callable[[bytes], _T]) -> tuple[list[_T | Deletion], list[Outgoing]]:
         entries: list[_T | Deletion] = []
         before: list[Outgoing] = []
         for message in messages:

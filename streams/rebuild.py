@@ -67,7 +67,7 @@ def run(settings: Settings, *, wipe: bool = False) -> list[Rebuilt]:
     return rebuilt
 
 
-def _partition(settings: Settings, client: connection.Redis, archive: Archive, partition: int, end: int) -> Rebuilt:
+def _partition(settings: Settings, client: connection.Client, archive: Archive, partition: int, end: int) -> Rebuilt:
     """Step 4 for one partition."""
     topic = settings.interactions_topic
     begin = positions.read(client, topic, partition).offset
@@ -116,7 +116,7 @@ def _interaction(row: dict[str, Any]) -> Interaction:
     return Interaction(row["event_id"], row["user_id"], row["item_id"], row["event_type"], row["timestamp"], row["value"], row["use_case"])
 
 
-def _wipe(client: connection.Redis) -> None:
+def _wipe(client: connection.Client) -> None:
     with connection.named_errors("deleting what is made from the log"):
         for pattern in keys.OWNED:
             found: list[Any] = []

@@ -80,7 +80,7 @@ class Sender(threading.Thread):
                         self._publish(work.before)
                     self._applier.apply(work.batch)
                     self.applied[partition] = work.batch.next
-                except Exception as error:  # every kind: the loop that owns the partition raises what it cannot mend
+                except Exception as error:  # noqa: BLE001  the loop that owns the partition raises what it cannot mend
                     self._failed[partition] = work.generation
                     self.failures.put(Failure(partition, work.generation, error))
             self._queue.task_done()
