@@ -1,8 +1,9 @@
 """Ranking quality of ALS on MovieLens 1M: `python -m benchmarks.quality` writes benchmarks/quality.json.
 
 Protocol (He et al. 2017, "NCF leave-one-out"): each user's latest rating is held out and every other rating is an interaction of weight 1;
-the held-out item is ranked among 99 given negatives, or among the whole catalogue minus what the user has; ties count against it. A user's vector is folded in
-from the training items, as when serving. Popularity by the same code checks the protocol: published .4535 / .2543 (ties as they fall).
+the held-out item is ranked among 99 given negatives, or among the whole catalogue minus what the user has; ties count against it. A
+user's vector is folded in from the training items, as when serving. Popularity by the same code checks the protocol: published are
+.4535 / .2543, with ties as they fall.
 
 The hyperparameters are those that `python -m training tune` finds on the training rows alone, from its ordinary ranges, within 15 minutes
 (--minutes); the test rows are first read afterwards. `--hyperparameters FILE` takes those of an earlier search. The data is not part of
@@ -64,13 +65,27 @@ def training_events(folder: Path, output: Path) -> None:
 
 def tune(made: Path, minutes: float, output: Path, study: Path) -> None:
     """The search, as anybody would run it."""
-    command = [sys.executable, "-m", "training", "tune", "--dataset", str(made), "--minutes", str(minutes), "--negatives", str(NEGATIVES),
-               "--study", str(study), "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "training",
+        "tune",
+        "--dataset",
+        str(made),
+        "--minutes",
+        str(minutes),
+        "--negatives",
+        str(NEGATIVES),
+        "--study",
+        str(study),
+        "--output",
+        str(output),
+    ]
     subprocess.run(command, cwd=ROOT, check=True)
 
 
 class Test:
-    """The held-out items: `users (n,)` rows, `items (n, 1 + NEGATIVES)` rows, the held-out one first, -1 for an item without training rows."""
+    """`users (n,)` rows; `items (n, 1 + NEGATIVES)` rows, the held-out one first, -1 for an item without training rows."""
 
     def __init__(self, data: dataset.Dataset, folder: Path) -> None:
         table = pq.read_table(folder / "ml1m" / "ncf_leave_one_out_test.parquet")
@@ -111,6 +126,7 @@ def by_als(test: Test, data: dataset.Dataset, chosen: als.Hyperparameters, seed:
 
 def record(rows: list[Row], path: Path = RESULTS) -> None:
     """Merge rows by what they measure."""
+
     def what(row: Row) -> tuple[str, str, str, str]:
         return row.dataset, row.protocol, row.engine, row.metric
 
@@ -140,14 +156,20 @@ def main() -> None:
             tune(work / "dataset", chosen.minutes, FOUND, work / "study.sqlite")
             found = FOUND
         tuned = als.hyperparameters(Settings(), found)
-        command = "python -m benchmarks.quality" + (f" --hyperparameters {found}" if chosen.hyperparameters else f" --minutes {chosen.minutes:g}")
+        command = "python -m benchmarks.quality" + (
+            f" --hyperparameters {found}" if chosen.hyperparameters else f" --minutes {chosen.minutes:g}"
+        )
         test = Test(data, folder)
-        rows = [Row("ml1m", protocol, "popular", metric, round(value, 4), [], command)
-                for (protocol, metric), value in by_popularity(test).items()]
+        rows = [
+            Row("ml1m", protocol, "popular", metric, round(value, 4), [], command)
+            for (protocol, metric), value in by_popularity(test).items()
+        ]
         for engine, hyperparameters in (("als (tuned)", tuned), ("als (defaults)", als.Hyperparameters())):
             runs = [by_als(test, data, hyperparameters, seed) for seed in SEEDS]
-            rows += [Row("ml1m", *key[:1], engine, key[1], round(float(np.mean([run[key] for run in runs])), 4), list(SEEDS), command)
-                     for key in runs[0]]
+            rows += [
+                Row("ml1m", *key[:1], engine, key[1], round(float(np.mean([run[key] for run in runs])), 4), list(SEEDS), command)
+                for key in runs[0]
+            ]
     record(rows)
     print(f"ALS tuned: {tuned}")
     for row in rows:

@@ -11,21 +11,28 @@ from rich.console import Console
 from core import cli, logs, settings
 from training import commands
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help="""
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="""
 From the archived events to a published bundle.
 
 `retrain` does everything and is what you run by hand or by cron; the others are its steps, one by one.
 Events come from the Parquet archive (ARCHIVE_URL) unless `--events FILE` names a Parquet or CSV table with the columns
 user_id, item_id, event_type, timestamp and optionally value and use_case.
 Every setting is an environment variable: `python -m core.settings` lists them.
-""")
+""",
+)
 models_app = typer.Typer(no_args_is_help=True, help="Look at the published bundles and choose which one is live.")
 app.add_typer(models_app, name="models")
 
 Events = Annotated[Path | None, typer.Option(help="Parquet or CSV file of events; without it, the archive.", exists=True, dir_okay=False)]
 Items = Annotated[Path | None, typer.Option(help=".jsonl, .parquet or .csv of items; without it, the catalogue in Redis.", exists=True)]
-Chosen = Annotated[Path | None, typer.Option("--hyperparameters", help="JSON that `tune` wrote; without it, ALS_FACTORS and the like.",
-                                             exists=True, dir_okay=False)]
+Chosen = Annotated[
+    Path | None,
+    typer.Option("--hyperparameters", help="JSON that `tune` wrote; without it, ALS_FACTORS and the like.", exists=True, dir_okay=False),
+]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the solver; 0: one a core.")]
 Users = Annotated[int, typer.Option(min=1, help="Most users to judge by, drawn by TRAINING_SEED.")]
 Folder = Annotated[Path, typer.Option("--dataset", help="Folder that `dataset` wrote.", exists=True, file_okay=False)]
@@ -38,8 +45,7 @@ def _configure() -> None:
 
 
 @app.command()
-def dataset(output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/dataset"),
-            events: Events = None) -> None:
+def dataset(output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/dataset"), events: Events = None) -> None:
     """Make the training set: als_interactions.npz (scipy CSR), both id maps, sequences.npz, dataset.json.
 
     Example: `python -m training dataset --events ratings.parquet --output data/dataset`
@@ -48,8 +54,12 @@ def dataset(output: Annotated[Path, typer.Option(help="Folder to write.")] = Pat
 
 
 @app.command()
-def als(output: Annotated[Path, typer.Option(help="Folder to write the model to; ALS_MODEL_PATH may name it.")] = Path("data/als"),
-        folder: Folder = Path("data/dataset"), hyperparameters: Chosen = None, threads: Threads = 0) -> None:
+def als(
+    output: Annotated[Path, typer.Option(help="Folder to write the model to; ALS_MODEL_PATH may name it.")] = Path("data/als"),
+    folder: Folder = Path("data/dataset"),
+    hyperparameters: Chosen = None,
+    threads: Threads = 0,
+) -> None:
     """Fit ALS on a whole dataset and write item_factors.npy, user_factors.npy, the id maps and als.json.
 
     Nothing is published: try it with `ALS_MODEL_PATH=data/als python -m api`, or use `retrain`.
@@ -58,9 +68,14 @@ def als(output: Annotated[Path, typer.Option(help="Folder to write the model to;
 
 
 @app.command()
-def evaluate(folder: Folder = Path("data/dataset"), items: Items = None, hyperparameters: Chosen = None, users: Users = 500,
-             threads: Threads = 0,
-             output: Annotated[Path | None, typer.Option(help="Folder for metrics.json and metrics.csv.")] = None) -> None:
+def evaluate(
+    folder: Folder = Path("data/dataset"),
+    items: Items = None,
+    hyperparameters: Chosen = None,
+    users: Users = 500,
+    threads: Threads = 0,
+    output: Annotated[Path | None, typer.Option(help="Folder for metrics.json and metrics.csv.")] = None,
+) -> None:
     """Fit on the events before the cut and judge each engine, and the routed answers, by the events after it.
 
     Precision, recall, MAP and NDCG at 5, 10 and 20, diversity, coverage and novelty; by segment; with 95% intervals.
@@ -69,9 +84,15 @@ def evaluate(folder: Folder = Path("data/dataset"), items: Items = None, hyperpa
 
 
 @app.command()
-def retrain(events: Events = None, items: Items = None, hyperparameters: Chosen = None, users: Users = 500, threads: Threads = 0,
-            force: Annotated[bool, typer.Option("--force", help="Publish even if the gate refuses; the manifest says so.")] = False,
-            no_lease: NoLease = False) -> None:
+def retrain(
+    events: Events = None,
+    items: Items = None,
+    hyperparameters: Chosen = None,
+    users: Users = 500,
+    threads: Threads = 0,
+    force: Annotated[bool, typer.Option("--force", help="Publish even if the gate refuses; the manifest says so.")] = False,
+    no_lease: NoLease = False,
+) -> None:
     """Snapshot, dataset, fit, evaluate, gate, publish, prune: a new live bundle, or the old one and the reason why.
 
     Killed at any point, it leaves the live bundle as it was; run it again.
@@ -80,13 +101,15 @@ def retrain(events: Events = None, items: Items = None, hyperparameters: Chosen 
 
 
 @app.command()
-def tune(output: Annotated[Path, typer.Option(help="JSON to write, for --hyperparameters.")] = Path("data/hyperparameters.json"),
-         folder: Folder = Path("data/dataset"),
-         minutes: Annotated[float, typer.Option(min=0.05, help="Time budget of this run.")] = 15.0,
-         trials: Annotated[int | None, typer.Option(min=1, help="Most trials of this run.")] = None,
-         negatives: Annotated[int, typer.Option(min=0, help="Rank the held-out item among that many samples; 0: the whole catalogue.")] = 0,
-         study: Annotated[Path, typer.Option(help="SQLite file that holds the search; run again to go on.")] = Path("data/tune.sqlite"),
-         threads: Threads = 0) -> None:
+def tune(
+    output: Annotated[Path, typer.Option(help="JSON to write, for --hyperparameters.")] = Path("data/hyperparameters.json"),
+    folder: Folder = Path("data/dataset"),
+    minutes: Annotated[float, typer.Option(min=0.05, help="Time budget of this run.")] = 15.0,
+    trials: Annotated[int | None, typer.Option(min=1, help="Most trials of this run.")] = None,
+    negatives: Annotated[int, typer.Option(min=0, help="Rank the held-out item among that many samples; 0: the whole catalogue.")] = 0,
+    study: Annotated[Path, typer.Option(help="SQLite file that holds the search; run again to go on.")] = Path("data/tune.sqlite"),
+    threads: Threads = 0,
+) -> None:
     """Search ALS hyperparameters (TPE) by NDCG@10 on each user's last item, held out from the training events.
 
     Example: `python -m training tune --minutes 15`, then `python -m training retrain --hyperparameters data/hyperparameters.json`

@@ -42,17 +42,32 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
 def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparameters:
     """Those in the JSON file at `path` (as `training tune` writes it), or those of the settings. Raises ConfigurationError."""
     if path is None:
-        return Hyperparameters(factors=settings.als_factors, regularization=settings.als_regularization,
-                               alpha=settings.als_alpha, iterations=settings.als_iterations)
+        return Hyperparameters(
+            factors=settings.als_factors,
+            regularization=settings.als_regularization,
+            alpha=settings.als_alpha,
+            iterations=settings.als_iterations,
+        )
     try:
         return msgspec.convert(json.loads(path.read_text("utf-8"))["als"], Hyperparameters)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{path} holds no ALS hyperparameters ({error!r}); it should look like "
-                                 '{"als": {"factors": 128, "regularization": 0.01, "alpha": 40, "iterations": 20}}') from None
+        raise ConfigurationError(
+            f"{path} holds no ALS hyperparameters ({error!r}); it should look like "
+            '{"als": {"factors": 128, "regularization": 0.01, "alpha": 40, "iterations": 20}}'
+        ) from None
 
 
-def fit(user_items: sp.csr_matrix, users: IdMap, items: IdMap, chosen: Hyperparameters, seed: int, *,
-        start: ALSModel | None = None, threads: int = 0, on_sweep: Sweep | None = None) -> ALSModel:
+def fit(
+    user_items: sp.csr_matrix,
+    users: IdMap,
+    items: IdMap,
+    chosen: Hyperparameters,
+    seed: int,
+    *,
+    start: ALSModel | None = None,
+    threads: int = 0,
+    on_sweep: Sweep | None = None,
+) -> ALSModel:
     """Fit on `user_items (n_users, n_items)` float32 CSR of weights; `users` and `items` name its rows and columns.
 
     Users and items without an entry are left out: nothing is known of them, and a zero vector would rank among real ones. With `start`
@@ -69,8 +84,14 @@ def fit(user_items: sp.csr_matrix, users: IdMap, items: IdMap, chosen: Hyperpara
     weights = user_items[rows][:, columns].tocsr().astype(np.float32)
     known_users, known_items = IdMap([users.ids[row] for row in rows.tolist()]), IdMap([items.ids[column] for column in columns.tolist()])
     with threadpoolctl.threadpool_limits(1, "blas"):  # the solver has threads of its own; BLAS threads below them make it 10 times slower
-        solver = AlternatingLeastSquares(factors=chosen.factors, regularization=chosen.regularization, alpha=chosen.alpha,
-                                         iterations=chosen.iterations, num_threads=threads, random_state=seed)
+        solver = AlternatingLeastSquares(
+            factors=chosen.factors,
+            regularization=chosen.regularization,
+            alpha=chosen.alpha,
+            iterations=chosen.iterations,
+            num_threads=threads,
+            random_state=seed,
+        )
         if start is not None:
             rng = np.random.default_rng(seed)
             solver.user_factors = _taken_over(known_users, start.user_ids, start.user_factors, chosen.factors, rng)
@@ -81,8 +102,14 @@ def fit(user_items: sp.csr_matrix, users: IdMap, items: IdMap, chosen: Hyperpara
                 on_sweep(sweep + 1, solver.user_factors, solver.item_factors)
 
         solver.fit(weights, show_progress=False, callback=swept)
-    return ALSModel(item_ids=known_items, item_factors=np.ascontiguousarray(solver.item_factors), user_ids=known_users,
-                    user_factors=np.ascontiguousarray(solver.user_factors), regularization=chosen.regularization, alpha=chosen.alpha)
+    return ALSModel(
+        item_ids=known_items,
+        item_factors=np.ascontiguousarray(solver.item_factors),
+        user_ids=known_users,
+        user_factors=np.ascontiguousarray(solver.user_factors),
+        regularization=chosen.regularization,
+        alpha=chosen.alpha,
+    )
 
 
 def _taken_over(ids: IdMap, before: IdMap | None, factors: Any, length: int, rng: np.random.Generator) -> Any:

@@ -53,8 +53,16 @@ def fit_als(settings: Settings, folder: Path, output: Path, hyperparameters: Pat
     typer.echo(f"{output}: {chosen}")
 
 
-def evaluate_dataset(settings: Settings, folder: Path, items_path: Path | None, hyperparameters: Path | None, users: int, threads: int,
-                     output: Path | None, console: Console) -> None:
+def evaluate_dataset(
+    settings: Settings,
+    folder: Path,
+    items_path: Path | None,
+    hyperparameters: Path | None,
+    users: int,
+    threads: int,
+    output: Path | None,
+    console: Console,
+) -> None:
     """`evaluate`."""
     data = dataset.load(folder)
     entries = items.read(items_path) if items_path is not None else []
@@ -71,20 +79,47 @@ def evaluate_dataset(settings: Settings, folder: Path, items_path: Path | None, 
         evaluation.save(found, output, {"als": msgspec.to_builtins(chosen), "dataset": data.sha256})
 
 
-def run_retrain(settings: Settings, events: Path | None, items_path: Path | None, hyperparameters: Path | None, users: int, threads: int,
-                force: bool, lease: bool, console: Console) -> None:
+def run_retrain(
+    settings: Settings,
+    events: Path | None,
+    items_path: Path | None,
+    hyperparameters: Path | None,
+    users: int,
+    threads: int,
+    force: bool,
+    lease: bool,
+    console: Console,
+) -> None:
     """`retrain`."""
-    options = retrain.Options(events=events, items=items_path, hyperparameters=hyperparameters, users=users, threads=threads, force=force,
-                              lease=lease)
+    options = retrain.Options(
+        events=events, items=items_path, hyperparameters=hyperparameters, users=users, threads=threads, force=force, lease=lease
+    )
     live = retrain.retrain(settings, options, console)
     typer.echo(live)
 
 
-def tune(settings: Settings, folder: Path, output: Path, minutes: float, trials: int | None, negatives: int, study: Path, threads: int,
-         console: Console) -> None:
+def tune(
+    settings: Settings,
+    folder: Path,
+    output: Path,
+    minutes: float,
+    trials: int | None,
+    negatives: int,
+    study: Path,
+    threads: int,
+    console: Console,
+) -> None:
     """`tune`."""
-    found = search.search(dataset.load(folder), settings, minutes=minutes, trials=trials, study_path=study, negatives=negatives,
-                          seed=settings.training_seed, threads=threads)
+    found = search.search(
+        dataset.load(folder),
+        settings,
+        minutes=minutes,
+        trials=trials,
+        study_path=study,
+        negatives=negatives,
+        seed=settings.training_seed,
+        threads=threads,
+    )
     search.write(found, output)
     search.report(found, console)
     console.print(f"{output}: use it with `python -m training retrain --hyperparameters {output}`")
@@ -101,8 +136,13 @@ def list_models(settings: Settings, console: Console) -> None:
         manifest = registry.manifest(version)
         score = manifest.metrics.get("headline", {}).get(evaluation.ROUTED, {}).get("ndcg@10")
         forced = ", forced" if manifest.gate.get("forced") else ""
-        table.add_row(version, "live" if version == live else "", str(manifest.metrics.get("dataset", {}).get("events", "-")),
-                      "-" if score is None else f"{score:.4f}", f"{manifest.gate.get('decision', '-')}{forced}")
+        table.add_row(
+            version,
+            "live" if version == live else "",
+            str(manifest.metrics.get("dataset", {}).get("events", "-")),
+            "-" if score is None else f"{score:.4f}",
+            f"{manifest.gate.get('decision', '-')}{forced}",
+        )
     console.print(table)
 
 

@@ -97,21 +97,29 @@ class Dataset:
         cut = float(timed[min(int(len(timed) * (1.0 - fraction)), len(timed) - 1)])
         train = ~(self.timestamp >= cut)
         if not train.any() or train.all():
-            raise DatasetError(f"a split by time at {cut:.0f} leaves one side empty: the {self.events} events lie "
-                               f"between {timed[0]:.0f} and {timed[-1]:.0f}; collect more")
+            raise DatasetError(
+                f"a split by time at {cut:.0f} leaves one side empty: the {self.events} events lie "
+                f"between {timed[0]:.0f} and {timed[-1]:.0f}; collect more"
+            )
         return Split(cut, train)
 
     def state(self, user: int, where: Bools, cap: int) -> UserState:
         """What Redis would hold of the user in this row after the events in `where` alone: counts, and the latest `cap` of them."""
-        rows = np.arange(self.indptr[user], self.indptr[user + 1])[where[self.indptr[user]:self.indptr[user + 1]]]
+        rows = np.arange(self.indptr[user], self.indptr[user + 1])[where[self.indptr[user] : self.indptr[user + 1]]]
         types, counts = np.unique(self.event_type[rows], return_counts=True)
         kept = rows[-cap:]
         columns = np.nan_to_num(self.timestamp[kept]), self.event_type[kept], self.item[kept], self.value[kept]
         types_of, ids = self.event_types, self.items.ids
-        history = [HistoryEvent(int(time), types_of[kind], ids[item], None if math.isnan(value) else value)
-                   for time, kind, item, value in zip(*(column.tolist() for column in columns), strict=True)]
-        return UserState(user_id=self.users.ids[user], events=len(rows), history=history,
-                         counts={self.event_types[kind]: count for kind, count in zip(types.tolist(), counts.tolist(), strict=True)})
+        history = [
+            HistoryEvent(int(time), types_of[kind], ids[item], None if math.isnan(value) else value)
+            for time, kind, item, value in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+        return UserState(
+            user_id=self.users.ids[user],
+            events=len(rows),
+            history=history,
+            counts={self.event_types[kind]: count for kind, count in zip(types.tolist(), counts.tolist(), strict=True)},
+        )
 
     @cached_property
     def sha256(self) -> str:
@@ -125,10 +133,17 @@ class Dataset:
         """What dataset.json and the bundle's manifest say about it."""
         timed = self.timestamp[~np.isnan(self.timestamp)]
         return {
-            "source": self.source, "positions": {str(partition): offset for partition, offset in self.positions.items()},
-            "events": self.events, "users": len(self.users), "items": len(self.items), "skipped": self.skipped,
-            "first_event": float(timed.min()) if len(timed) else None, "last_event": float(timed.max()) if len(timed) else None,
-            "event_types": self.event_types, "use_cases": self.use_cases, "sha256": self.sha256,
+            "source": self.source,
+            "positions": {str(partition): offset for partition, offset in self.positions.items()},
+            "events": self.events,
+            "users": len(self.users),
+            "items": len(self.items),
+            "skipped": self.skipped,
+            "first_event": float(timed.min()) if len(timed) else None,
+            "last_event": float(timed.max()) if len(timed) else None,
+            "event_types": self.event_types,
+            "use_cases": self.use_cases,
+            "sha256": self.sha256,
         }
 
 
@@ -140,8 +155,9 @@ class Split:
     train: Bools
 
 
-def build(table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None = None, source: str = "",
-          skipped: Skipped | None = None) -> Dataset:
+def build(
+    table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None = None, source: str = "", skipped: Skipped | None = None
+) -> Dataset:
     """A dataset of a table of training.events. Ids are sorted, so that equal events make equal datasets.
 
     Events of a type that is not configured any more are left out and counted. Raises DatasetError when no event is left.
@@ -160,11 +176,21 @@ def build(table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None
     order = np.argsort(user, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
     return Dataset(
-        users=IdMap(users), items=IdMap(items), event_types=event_types, use_cases=names, indptr=indptr, item=item[order],
-        event_type=event_type[order].astype(np.int16), use_case=use_case[order].astype(np.int16), value=value[order],
+        users=IdMap(users),
+        items=IdMap(items),
+        event_types=event_types,
+        use_cases=names,
+        indptr=indptr,
+        item=item[order],
+        event_type=event_type[order].astype(np.int16),
+        use_case=use_case[order].astype(np.int16),
+        value=value[order],
         weight=weights(use_cases.event_types, event_types, event_type, value)[order].astype(np.float32),
         timestamp=pc.fill_null(table["timestamp"], np.nan).to_numpy()[order],
-        positions=positions or {}, source=source, skipped=counted)
+        positions=positions or {},
+        source=source,
+        skipped=counted,
+    )
 
 
 def save(dataset: Dataset, folder: Path, *, matrix: sp.csr_matrix | None = None, sequences: bool = True) -> None:
@@ -188,20 +214,27 @@ def load(folder: Path) -> Dataset:
         about = json.loads((folder / "dataset.json").read_text("utf-8"))
         with np.load(folder / "sequences.npz", allow_pickle=False) as arrays:
             dataset = Dataset(
-                users=IdMap.load(folder / "als_user_mapping.json"), items=IdMap.load(folder / "als_item_mapping.json"),
-                event_types=about["event_types"], use_cases=about["use_cases"],
+                users=IdMap.load(folder / "als_user_mapping.json"),
+                items=IdMap.load(folder / "als_item_mapping.json"),
+                event_types=about["event_types"],
+                use_cases=about["use_cases"],
                 positions={int(partition): offset for partition, offset in about["positions"].items()},
-                source=about["source"], skipped=about["skipped"], **{name: arrays[name] for name in arrays.files})
+                source=about["source"],
+                skipped=about["skipped"],
+                **{name: arrays[name] for name in arrays.files},
+            )
     except (OSError, KeyError, ValueError, TypeError, ModelError) as error:
-        raise DatasetError(f"{folder} is not a whole dataset ({error}); make it with "
-                           f"`python -m training dataset --output {folder}`") from None
+        raise DatasetError(
+            f"{folder} is not a whole dataset ({error}); make it with `python -m training dataset --output {folder}`"
+        ) from None
     if dataset.sha256 != about["sha256"]:
         raise DatasetError(f"{folder}: the files are not those that dataset.json describes; make the dataset again")
     return dataset
 
 
-def weights(by_type: Mapping[str, float], event_types: list[str], event_type: npt.NDArray[Any],
-            value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def weights(
+    by_type: Mapping[str, float], event_types: list[str], event_type: npt.NDArray[Any], value: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """core.use_cases.UseCases.weight for many events at once, (n,) float64: `event_type (n,)` are places in `event_types`."""
     weight = np.minimum(np.array([by_type[name] for name in event_types])[event_type] * np.where(np.isnan(value), 1.0, value), MAX_WEIGHT)
     rounded: npt.NDArray[np.float64] = np.rint(weight / WEIGHT_STEP) * WEIGHT_STEP

@@ -123,13 +123,28 @@ def judge(dataset: Dataset, split: Split, content: ContentModel, settings: Setti
     vectors = content.item_vectors.tocoo()
     rows = items.rows(content.item_ids.ids)[vectors.row]
     return Judged(
-        users=users, segments=np.array([segment(count, settings) for count in events[users].tolist()]), held_out=held_out, items=items,
+        users=users,
+        segments=np.array([segment(count, settings) for count in events[users].tolist()]),
+        held_out=held_out,
+        items=items,
         vectors=sp.csr_matrix((vectors.data, (rows, vectors.col)), shape=(len(items), max(vectors.shape[1], 1))),
-        users_by_item=np.bincount(had.indices, minlength=len(items)), n_users=int((events > 0).sum()), seed=seed, out_of=len(everyone))
+        users_by_item=np.bincount(had.indices, minlength=len(items)),
+        n_users=int((events > 0).sum()),
+        seed=seed,
+        out_of=len(everyone),
+    )
 
 
-def evaluate(bundle: Bundle, items: Sequence[Item], popularity: Popularity, dataset: Dataset, split: Split, judged: Judged,
-             settings: Settings, engines: Sequence[str] = ENGINES) -> Evaluation:
+def evaluate(
+    bundle: Bundle,
+    items: Sequence[Item],
+    popularity: Popularity,
+    dataset: Dataset,
+    split: Split,
+    judged: Judged,
+    settings: Settings,
+    engines: Sequence[str] = ENGINES,
+) -> Evaluation:
     """Ask for every judged user's list by every engine. `popularity`: as of the cut."""
     known = bundle.als.item_ids.ids if bundle.als is not None else []
     recommender = Recommender(bundle, Catalogue.of(items, known), popularity, settings)
@@ -142,10 +157,13 @@ def evaluate(bundle: Bundle, items: Sequence[Item], popularity: Popularity, data
             routed = _ask(recommender, state, Request(limit=LENGTH, filters=filters, reasons=False))
             for engine in engines:
                 # When the routed answer begins with this engine, it is the answer of this engine.
-                answer = routed if engine in (ROUTED, routed.method_used) else _ask(
-                    recommender, state, Request(limit=LENGTH, filters=filters, engine=engine, reasons=False))
+                answer = (
+                    routed
+                    if engine in (ROUTED, routed.method_used)
+                    else _ask(recommender, state, Request(limit=LENGTH, filters=filters, engine=engine, reasons=False))
+                )
                 own = [line.item_id for line in answer.recommendations if engine in (ROUTED, line.method)]
-                ranked[engine][place, :len(own)] = judged.items.rows(own)
+                ranked[engine][place, : len(own)] = judged.items.rows(own)
             show.advance()
     values = {engine: _values(lists, judged) for engine, lists in ranked.items()}
     return Evaluation(judged, split, values, ranked)
@@ -174,8 +192,14 @@ def save(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> None
     folder.mkdir(parents=True, exist_ok=True)
     rows = evaluation.rows
     judged = evaluation.judged
-    about = {**facts, "cut": evaluation.split.cut, "users": len(judged.users), "users_with_new_items": judged.out_of, "seed": judged.seed,
-             "rows": rows}
+    about = {
+        **facts,
+        "cut": evaluation.split.cut,
+        "users": len(judged.users),
+        "users_with_new_items": judged.out_of,
+        "seed": judged.seed,
+        "rows": rows,
+    }
     (folder / "metrics.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
     with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -206,11 +230,20 @@ def _forgotten(dataset: Dataset, split: Split, user: int, cap: int) -> frozenset
 
 def _values(ranked: metrics.Rows, judged: Judged) -> metrics.Floats:
     found, counts = metrics.hits(ranked, judged.held_out), metrics.held_out_counts(judged.held_out)
-    formulas = {"precision": lambda k: metrics.precision(found, k), "recall": lambda k: metrics.recall(found, counts, k),
-                "map": lambda k: metrics.average_precision(found, counts, k), "ndcg": lambda k: metrics.ndcg(found, counts, k)}
+    formulas = {
+        "precision": lambda k: metrics.precision(found, k),
+        "recall": lambda k: metrics.recall(found, counts, k),
+        "map": lambda k: metrics.average_precision(found, counts, k),
+        "ndcg": lambda k: metrics.ndcg(found, counts, k),
+    }
     top = ranked[:, :DIVERSITY_AT]
-    return np.column_stack([*(formulas[name](k) for name in RANKED for k in metrics.CUTOFFS),
-                            metrics.diversity(top, judged.vectors), metrics.novelty(top, judged.users_by_item, judged.n_users)])
+    return np.column_stack(
+        [
+            *(formulas[name](k) for name in RANKED for k in metrics.CUTOFFS),
+            metrics.diversity(top, judged.vectors),
+            metrics.novelty(top, judged.users_by_item, judged.n_users),
+        ]
+    )
 
 
 def _number(value: float) -> float | None:

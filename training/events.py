@@ -25,15 +25,17 @@ COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
 _OPTIONAL = {"value": pa.float64(), "use_case": pa.string()}
 _ARCHIVED = ["offset", "broker_time", "event_id", *COLUMNS, "error"]
 _ID = pa.dictionary(pa.int32(), pa.string())
-SCHEMA = pa.schema([("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64()),
-                    ("use_case", _ID)])
+SCHEMA = pa.schema(
+    [("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64()), ("use_case", _ID)]
+)
 
 Skipped = dict[str, int]
 """Why rows were left out -> how many."""
 
 
-def from_archive(archive: Archive, topic: str, positions: Mapping[int, int], dedup_window: int,
-                 deleted: Mapping[str, float]) -> tuple[pa.Table, Skipped]:
+def from_archive(
+    archive: Archive, topic: str, positions: Mapping[int, int], dedup_window: int, deleted: Mapping[str, float]
+) -> tuple[pa.Table, Skipped]:
     """Every event that counts, of the offsets below `positions` (partition -> offset), partition by partition in offset order.
 
     `deleted`: user id -> broker time (seconds) of the deletion. Memory: the result, and one partition with its event ids.
@@ -79,13 +81,18 @@ def from_file(path: Path) -> tuple[pa.Table, Skipped]:
     missing = [name for name in COLUMNS if name not in raw.column_names and name not in _OPTIONAL]
     if missing:
         raise DatasetError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)} (the last and value may be missing)")
-    columns = {name: raw[name] if name in raw.column_names else pa.chunked_array([pa.nulls(raw.num_rows, _OPTIONAL[name])])
-               for name in COLUMNS}
+    columns = {
+        name: raw[name] if name in raw.column_names else pa.chunked_array([pa.nulls(raw.num_rows, _OPTIONAL[name])]) for name in COLUMNS
+    }
     if pa.types.is_temporal(columns["timestamp"].type):
         columns["timestamp"] = pc.divide(columns["timestamp"].cast(pa.timestamp("ms")).cast(pa.int64()).cast(pa.float64()), 1000.0)
     try:
-        table = pa.table({name: column.cast(pa.string()) if SCHEMA.field(name).type == _ID else column.cast(pa.float64())
-                          for name, column in columns.items()}).cast(SCHEMA)
+        table = pa.table(
+            {
+                name: column.cast(pa.string()) if SCHEMA.field(name).type == _ID else column.cast(pa.float64())
+                for name, column in columns.items()
+            }
+        ).cast(SCHEMA)
     except pa.ArrowException as error:
         raise DatasetError(f"{path}: a column has a type that is not its own: {error}") from None
     named = pc.and_(pc.and_(pc.is_valid(table["user_id"]), pc.is_valid(table["item_id"])), pc.is_valid(table["event_type"]))

@@ -27,8 +27,15 @@ JUDGED_ALS = "evaluation/als"
 METRIC = "ndcg@10"
 
 
-def decide(registry: Registry, candidate: Evaluation | None, unjudged: str, items: Sequence[Item], at_cut: PopularModel,
-           dataset: Dataset, settings: Settings) -> dict[str, Any]:
+def decide(
+    registry: Registry,
+    candidate: Evaluation | None,
+    unjudged: str,
+    items: Sequence[Item],
+    at_cut: PopularModel,
+    dataset: Dataset,
+    settings: Settings,
+) -> dict[str, Any]:
     """`{"decision": accepted or refused, "cause": ..., ...}`: what goes into the manifest.
 
     Refused when the routed NDCG@10 is lower than the live bundle's by more than GATE_MARGIN of it, and the 95% interval of the users'
@@ -51,12 +58,27 @@ def decide(registry: Registry, candidate: Evaluation | None, unjudged: str, item
     low, high = metrics.bootstrap((candidate.values[ROUTED] - theirs.values[ROUTED])[:, [column]], candidate.judged.seed)
     worse = ours < live_mean * (1.0 - settings.gate_margin)
     refused = worse and bool(high[0] < 0.0)
-    comparison = (f"{METRIC} {ours:.4f} against {live_mean:.4f} of {live} on {len(candidate.judged.users)} users "
-                  f"(difference {low[0]:+.4f} to {high[0]:+.4f})")
-    cause = f"{comparison}: worse by more than {settings.gate_margin:.0%}" if refused else \
-        f"{comparison}: lower, but within what chance does" if worse else comparison
-    return {"decision": REFUSED if refused else ACCEPTED, "cause": cause, "live": live, METRIC: ours, f"live_{METRIC}": live_mean,
-            "difference": [float(low[0]), float(high[0])], "margin": settings.gate_margin, "note": note}
+    comparison = (
+        f"{METRIC} {ours:.4f} against {live_mean:.4f} of {live} on {len(candidate.judged.users)} users "
+        f"(difference {low[0]:+.4f} to {high[0]:+.4f})"
+    )
+    cause = (
+        f"{comparison}: worse by more than {settings.gate_margin:.0%}"
+        if refused
+        else f"{comparison}: lower, but within what chance does"
+        if worse
+        else comparison
+    )
+    return {
+        "decision": REFUSED if refused else ACCEPTED,
+        "cause": cause,
+        "live": live,
+        METRIC: ours,
+        f"live_{METRIC}": live_mean,
+        "difference": [float(low[0]), float(high[0])],
+        "margin": settings.gate_margin,
+        "note": note,
+    }
 
 
 def _unseen(registry: Registry, bundle: Bundle) -> tuple[Bundle, str]:

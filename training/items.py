@@ -54,6 +54,9 @@ def _entry(row: dict[str, Any], item_type: str) -> dict[str, Any]:
     for name in _TEXTS:
         if name in entry:
             entry[name] = str(entry[name])
-    entry["attributes"] = {name: value if isinstance(value, str | int | float | bool | list) else str(value)
-                           for name, value in row.items() if value is not None}
+    entry["attributes"] = {
+        name: value if isinstance(value, str | int | float | bool | list) else str(value)
+        for name, value in row.items()
+        if value is not None
+    }
     return entry

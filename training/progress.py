@@ -39,7 +39,16 @@ class Shown:
 def progress(what: str, total: float) -> Iterator[Shown]:
     """`with progress("fitting ALS", 20) as show: ... show.advance()`."""
     console = Console(stderr=True)
-    bar = Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                   TextColumn("{task.fields[text]}"), console=console, disable=not console.is_terminal, transient=True)
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
     with bar:
         yield Shown(bar, bar.add_task(what, total=total, text=""), what, total)

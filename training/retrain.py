@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import redis
 import structlog
 import typer
 from rich.console import Console
@@ -70,7 +69,7 @@ class Options:
 class _Run:
     """Where a retrain stands: a line a step for people, the same in Redis for everybody else, seconds for the manifest."""
 
-    def __init__(self, client: redis.Redis | None, holder: str) -> None:
+    def __init__(self, client: connection.Client | None, holder: str) -> None:
         self._client, self._holder = client, holder
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
@@ -79,14 +78,23 @@ class _Run:
     def step(self, name: str, text: str = "") -> None:
         self._stop_clock()
         self._step, self._since = name, time.monotonic()
-        typer.echo(f"{STEPS.index(name) + 1}/{len(STEPS)} {name} {text}".rstrip(), err=True)
         self.tell("running")
+        typer.echo(f"{STEPS.index(name) + 1}/{len(STEPS)} {name} {text}".rstrip(), err=True)
 
     def tell(self, status: str, **more: str) -> None:
         self._stop_clock()
         if self._client is not None:
-            retrains.record(self._client, {"status": status, "step": self._step, "started": self._started, "holder": self._holder,
-                                           "at": datetime.now(UTC).isoformat(timespec="seconds"), **more})
+            retrains.record(
+                self._client,
+                {
+                    "status": status,
+                    "step": self._step,
+                    "started": self._started,
+                    "holder": self._holder,
+                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    **more,
+                },
+            )
 
     def _stop_clock(self) -> None:
         if self._step:
@@ -100,8 +108,9 @@ def retrain(settings: Settings, options: Options, console: Console) -> str:
     """
     chosen = als.hyperparameters(settings, options.hyperparameters)
     if not options.lease and options.events is None:
-        raise ConfigurationError("--no-lease works without Redis, which alone knows the users who were deleted from the archive; "
-                                 "add --events FILE, or drop it")
+        raise ConfigurationError(
+            "--no-lease works without Redis, which alone knows the users who were deleted from the archive; add --events FILE, or drop it"
+        )
     with ExitStack() as stack:
         client = stack.enter_context(connection.connect(settings)) if options.lease else None
         lease = stack.enter_context(Lease(client, retrains.LEASE, settings.training_lease_s)) if client is not None else None
@@ -115,8 +124,15 @@ def retrain(settings: Settings, options: Options, console: Console) -> str:
         return live
 
 
-def _steps(settings: Settings, options: Options, chosen: Hyperparameters, client: redis.Redis | None, lease: Lease | None, run: _Run,
-           console: Console) -> str:
+def _steps(
+    settings: Settings,
+    options: Options,
+    chosen: Hyperparameters,
+    client: connection.Client | None,
+    lease: Lease | None,
+    run: _Run,
+    console: Console,
+) -> str:
     registry, seed = Registry(settings.models_path), settings.training_seed
 
     run.step("snapshot")
@@ -136,7 +152,7 @@ def _steps(settings: Settings, options: Options, chosen: Hyperparameters, client
     split, unjudged = _split(data, settings)
 
     run.step("fit", f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {chosen}")
-    fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads)
+    fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads, clock=run.seconds)
     content = ContentModel.fit(entries)
 
     run.step("evaluate")
@@ -164,17 +180,27 @@ def _steps(settings: Settings, options: Options, chosen: Hyperparameters, client
     run.step("publish")
     refresh = msgspec.structs.replace(chosen, iterations=als.REFRESH_SWEEPS)
     everything = data.matrix()
-    fresh = fitted if split is None else fit(everything, data, refresh, seed, options.threads, start=fitted)
+    fresh = fitted if split is None else fit(everything, data, refresh, seed, options.threads, start=fitted, clock=run.seconds)
     manifest = {
         "positions": {settings.interactions_topic: {str(partition): offset for partition, offset in positions.items()}},
         "seeds": {"training": seed},
-        "settings": {"als": msgspec.to_builtins(chosen), "refresh_sweeps": als.REFRESH_SWEEPS if split is not None else 0,
-                     "hyperparameters_from": str(options.hyperparameters or "settings"), "holdout_fraction": settings.holdout_fraction,
-                     "popularity_half_life_days": settings.popularity_half_life_days, "history_cap": settings.history_cap,
-                     "dedup_window": settings.dedup_window, "event_weights": dict(settings.use_cases.event_types)},
-        "metrics": {"dataset": data.summary(), "headline": evaluate.headline(evaluation) if evaluation is not None else {},
-                    "describes": f"nothing: {unjudged}" if evaluation is None else f"the model in {gate.JUDGED_ALS}, fitted before the cut",
-                    "cut": split.cut if split is not None else None, "seconds": run.seconds},
+        "settings": {
+            "als": msgspec.to_builtins(chosen),
+            "refresh_sweeps": als.REFRESH_SWEEPS if split is not None else 0,
+            "hyperparameters_from": str(options.hyperparameters or "settings"),
+            "holdout_fraction": settings.holdout_fraction,
+            "popularity_half_life_days": settings.popularity_half_life_days,
+            "history_cap": settings.history_cap,
+            "dedup_window": settings.dedup_window,
+            "event_weights": dict(settings.use_cases.event_types),
+        },
+        "metrics": {
+            "dataset": data.summary(),
+            "headline": evaluate.headline(evaluation) if evaluation is not None else {},
+            "describes": f"nothing: {unjudged}" if evaluation is None else f"the model in {gate.JUDGED_ALS}, fitted before the cut",
+            "cut": split.cut if split is not None else None,
+            "seconds": run.seconds,
+        },
         "libraries": {name: version(name) for name in LIBRARIES},
         "gate": verdict,
     }
@@ -209,11 +235,27 @@ def _split(data: Dataset, settings: Settings) -> tuple[dataset.Split | None, str
         return None, str(error)
 
 
-def fit(matrix: Any, data: Dataset, chosen: Hyperparameters, seed: int, threads: int, start: ALSModel | None = None) -> ALSModel:
-    """`als.fit` with a bar."""
+def fit(
+    matrix: Any,
+    data: Dataset,
+    chosen: Hyperparameters,
+    seed: int,
+    threads: int,
+    start: ALSModel | None = None,
+    clock: dict[str, float] | None = None,
+) -> ALSModel:
+    """`als.fit` with a bar. Adds the seconds of the sweeps themselves, without anything of ours, to `clock["als"]`."""
+    ends: list[float] = []
     with progress("refreshing ALS" if start is not None else "fitting ALS", chosen.iterations) as show:
-        return als.fit(matrix, data.users, data.items, chosen, seed, start=start, threads=threads,
-                       on_sweep=lambda sweep, _users, _items: show.at(sweep, f"sweep {sweep}"))
+
+        def swept(sweep: int, _users: Any, _items: Any) -> None:
+            ends.append(time.monotonic())
+            show.at(sweep, f"sweep {sweep}")
+
+        model = als.fit(matrix, data.users, data.items, chosen, seed, start=start, threads=threads, on_sweep=swept)
+    if clock is not None and len(ends) > 1:
+        clock["als"] = round(clock.get("als", 0.0) + (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1), 3)
+    return model
 
 
 def _without_users(model: ALSModel) -> ALSModel:

@@ -49,8 +49,13 @@ def leave_last_out(dataset: Dataset, seed: int, max_users: int = 10_000) -> Vali
     return Validation(remaining.tocsr(), users, items)
 
 
-def ranks(validation: Validation, user_factors: npt.NDArray[np.float32], item_factors: npt.NDArray[np.float32],
-          user_rows: npt.NDArray[np.int32], item_rows: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def ranks(
+    validation: Validation,
+    user_factors: npt.NDArray[np.float32],
+    item_factors: npt.NDArray[np.float32],
+    user_rows: npt.NDArray[np.int32],
+    item_rows: npt.NDArray[np.int32],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(n,) how many items rank above each held-out one (ties count as above), and (n,) among how many.
 
     `user_rows (n_users,)`, `item_rows (n_items,)`: the factor row of each row and column of the matrix, -1 where it has none; an item

@@ -31,8 +31,16 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_an_entry_is_the_sum_of_the_weights_of_what_a_user_did_with_an_item(settings: Settings) -> None:
-    data = world.built(settings, [row(0, "ann", "a", "view"), row(1, "ann", "a", "like"), row(2, "bob", "a", "rating", value=4.5),
-                                  row(3, "bob", "b", "dismiss"), row(4, "ann", "b", "view", value=0.1)])
+    data = world.built(
+        settings,
+        [
+            row(0, "ann", "a", "view"),
+            row(1, "ann", "a", "like"),
+            row(2, "bob", "a", "rating", value=4.5),
+            row(3, "bob", "b", "dismiss"),
+            row(4, "ann", "b", "view", value=0.1),
+        ],
+    )
     assert world.entries(data) == {("ann", "a"): 4.0, ("bob", "a"): 4.5, ("ann", "b"): 6 / 64}
     assert data.items.ids == ["a", "b"]
     assert data.events == 5, "what says nothing good is no entry, but it happened"
@@ -40,8 +48,18 @@ def test_an_entry_is_the_sum_of_the_weights_of_what_a_user_did_with_an_item(sett
 
 def test_what_the_stream_does_not_count_is_left_out_and_told(settings: Settings) -> None:
     bad = {"partition": 0, "offset": 1, "broker_time": world.START, "error": "not_json: no", "raw": b"{", "raw_truncated": False}
-    data = world.built(settings, [row(0, "ann", "a"), bad, row(2, "ann", "a", event_id="e0"), row(3, "eve", "a"), row(4, "eve", "b"),
-                                  row(5, "ann", "c", "renamed_type")], deleted={"eve": world.START + 3})
+    data = world.built(
+        settings,
+        [
+            row(0, "ann", "a"),
+            bad,
+            row(2, "ann", "a", event_id="e0"),
+            row(3, "eve", "a"),
+            row(4, "eve", "b"),
+            row(5, "ann", "c", "renamed_type"),
+        ],
+        deleted={"eve": world.START + 3},
+    )
     assert world.entries(data) == {("ann", "a"): 1.0, ("eve", "b"): 1.0}, "what a deleted user does later counts again"
     assert data.skipped == {"dead_letters": 1, "duplicates": 1, "deleted_users": 1, "unknown_event_types": 1}
     assert data.positions == {0: 6}
@@ -79,13 +97,28 @@ def test_an_empty_archive_says_what_to_do(settings: Settings) -> None:
 def test_a_file_of_events_is_put_in_time_order(settings: Settings, tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"events.{kind}"
     if kind == "csv":
-        path.write_text("user_id,item_id,event_type,timestamp,extra\n7,b,like,200,x\n7,a,view,100,y\n8,c,view,,z\n7,c,view,100,w\n", "utf-8")
+        path.write_text(
+            "user_id,item_id,event_type,timestamp,extra\n7,b,like,200,x\n7,a,view,100,y\n8,c,view,,z\n7,c,view,100,w\n", "utf-8"
+        )
     else:
-        pq.write_table(pa.table({"user_id": [7, 7, 8, 7], "item_id": ["b", "a", "c", "c"], "event_type": ["like", "view", "view", "view"],
-                                 "timestamp": pa.array([200, 100, None, 100], pa.int64())}), path)
+        pq.write_table(
+            pa.table(
+                {
+                    "user_id": [7, 7, 8, 7],
+                    "item_id": ["b", "a", "c", "c"],
+                    "event_type": ["like", "view", "view", "view"],
+                    "timestamp": pa.array([200, 100, None, 100], pa.int64()),
+                }
+            ),
+            path,
+        )
     data = dataset.build(events.from_file(path)[0], settings.use_cases)
     everything = np.ones(data.events, np.bool_)
-    assert data.state(0, everything, 10).history == [HistoryEvent(100, "view", "a"), HistoryEvent(100, "view", "c"), HistoryEvent(200, "like", "b")]
+    assert data.state(0, everything, 10).history == [
+        HistoryEvent(100, "view", "a"),
+        HistoryEvent(100, "view", "c"),
+        HistoryEvent(200, "like", "b"),
+    ]
     assert data.state(1, everything, 10).history == [HistoryEvent(0, "view", "c")]
 
 
@@ -100,8 +133,18 @@ def test_a_file_that_is_no_table_of_events_is_named(tmp_path: Path) -> None:
 
 def test_rows_that_ingest_would_refuse_are_left_out_of_a_file(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
-    pq.write_table(pa.table({"user_id": ["a", None, "a", "a"], "item_id": ["x", "x", "y", "z"], "event_type": ["rating"] * 4,
-                             "timestamp": [1.0, 2.0, 3.0, 4.0], "value": [3.0, 3.0, -1.0, float("nan")]}), path)
+    pq.write_table(
+        pa.table(
+            {
+                "user_id": ["a", None, "a", "a"],
+                "item_id": ["x", "x", "y", "z"],
+                "event_type": ["rating"] * 4,
+                "timestamp": [1.0, 2.0, 3.0, 4.0],
+                "value": [3.0, 3.0, -1.0, float("nan")],
+            }
+        ),
+        path,
+    )
     data = dataset.build(*_build(settings, path))
     assert world.entries(data) == {("a", "x"): 3.0, ("a", "z"): 1.0}, "a value that is not a number is no value"
     assert (data.skipped["rows_without_an_id"], data.skipped["bad_values"]) == (1, 1)
@@ -149,8 +192,16 @@ def test_a_split_that_leaves_nothing_is_refused(settings: Settings) -> None:
 
 
 def test_the_state_before_the_cut_is_what_redis_would_hold(settings: Settings) -> None:
-    data = world.built(settings, [row(0, "ann", "a", "view"), row(1, "bob", "z"), row(2, "ann", "b", "rating", value=4.0),
-                                  row(3, "ann", "c", "view"), row(4, "ann", "d", "like")])
+    data = world.built(
+        settings,
+        [
+            row(0, "ann", "a", "view"),
+            row(1, "bob", "z"),
+            row(2, "ann", "b", "rating", value=4.0),
+            row(3, "ann", "c", "view"),
+            row(4, "ann", "d", "like"),
+        ],
+    )
     before = data.timestamp < world.START + 4
     state = data.state(data.users.row("ann"), before, cap=2)
     start = int(world.START)
@@ -160,8 +211,13 @@ def test_the_state_before_the_cut_is_what_redis_would_hold(settings: Settings) -
 
 def test_popularity_is_what_ingest_adds_up(settings: Settings) -> None:
     far = world.START + 40 * world.DAY
-    rows = [row(0, "ann", "a", "view"), row(1, "bob", "a", "like", timestamp=far), row(2, "bob", "b", "dismiss"),
-            row(3, "eve", "b", "invest", use_case="investor_startup"), row(4, "eve", "c", "view", use_case="no_longer_configured")]
+    rows = [
+        row(0, "ann", "a", "view"),
+        row(1, "bob", "a", "like", timestamp=far),
+        row(2, "bob", "b", "dismiss"),
+        row(3, "eve", "b", "invest", use_case="investor_startup"),
+        row(4, "eve", "c", "view", use_case="no_longer_configured"),
+    ]
     scores = popular(world.built(settings, rows), settings).scores
     now, later = growth(world.START, 30.0), growth(far, 30.0)
     assert scores == {"unlabelled": [("a", now + 3 * later), ("c", now)], "investor_startup": [("b", 10 * now)]}

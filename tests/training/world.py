@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from redis import Redis
 
@@ -16,7 +17,7 @@ from store.archive import SCHEMA, Archive
 from training import dataset, events
 from training.dataset import Dataset
 
-USERS, ITEMS, DAYS = 40, 30, 100
+USERS, ITEMS, DAYS = 80, 60, 100
 DAY = 86_400.0
 START = 1_700_000_000.0
 
@@ -25,8 +26,17 @@ Row = dict[str, object]
 
 def row(offset: int, user: str, item: str, kind: str = "view", **more: object) -> Row:
     """One archived event; its own time is `offset` seconds after START unless `timestamp` says otherwise."""
-    return {"partition": 0, "offset": offset, "broker_time": START + offset, "event_id": f"e{offset}", "user_id": user, "item_id": item,
-            "event_type": kind, "timestamp": START + offset, **more}
+    return {
+        "partition": 0,
+        "offset": offset,
+        "broker_time": START + offset,
+        "event_id": f"e{offset}",
+        "user_id": user,
+        "item_id": item,
+        "event_type": kind,
+        "timestamp": START + offset,
+        **more,
+    }
 
 
 def archived(settings: Settings, rows: Iterable[Row]) -> Archive:
@@ -42,15 +52,24 @@ def archived(settings: Settings, rows: Iterable[Row]) -> Archive:
 
 
 def parity(users: int = USERS, per_user: int = 12, partitions: int = 2) -> list[Row]:
-    """`per_user` events of each user, one a day or so, on items of the user's parity, each item once."""
+    """`per_user` likes of each user over DAYS days, of items of the user's parity drawn at random, each item once."""
+    rng = np.random.default_rng(5)
+    drawn = [user % 2 + 2 * rng.permutation(ITEMS // 2)[:per_user] for user in range(users)]
     rows, offsets = [], [0] * partitions
     for turn in range(per_user):
         for user in range(users):
-            item = (user % 2 + 2 * (turn * 7 + user * 3)) % ITEMS
+            item = drawn[user][turn]
             partition = user % partitions
             when = START + turn * DAY * (DAYS / per_user) + user * 60
-            rows.append({**row(offsets[partition], f"u{user}", f"i{item}", "like"), "partition": partition, "event_id": f"{user}-{turn}",
-                         "timestamp": when, "broker_time": when})
+            rows.append(
+                {
+                    **row(offsets[partition], f"u{user}", f"i{item}", "like"),
+                    "partition": partition,
+                    "event_id": f"{user}-{turn}",
+                    "timestamp": when,
+                    "broker_time": when,
+                }
+            )
             offsets[partition] += 1
     return rows
 
@@ -65,8 +84,10 @@ def built(settings: Settings, rows: Iterable[Row], deleted: dict[str, float] | N
 
 def items() -> list[Item]:
     """The catalogue: each item says whether it is even or odd."""
-    return [Item(item_id=f"i{number}", item_type="startup", title=f"Startup {number}", categories=["odd" if number % 2 else "even"])
-            for number in range(ITEMS)]
+    return [
+        Item(item_id=f"i{number}", item_type="startup", title=f"Startup {number}", categories=["odd" if number % 2 else "even"])
+        for number in range(ITEMS)
+    ]
 
 
 def write_items(path: Path) -> Path:
@@ -83,5 +104,7 @@ def put_items(redis: Redis) -> None:
 def entries(data: Dataset) -> dict[tuple[str, str], float]:
     """The matrix as (user, item) -> weight."""
     matrix = data.matrix().tocoo()
-    return {(data.users.ids[user], data.items.ids[item]): float(weight)
-            for user, item, weight in zip(matrix.row, matrix.col, matrix.data, strict=True)}
+    return {
+        (data.users.ids[user], data.items.ids[item]): float(weight)
+        for user, item, weight in zip(matrix.row, matrix.col, matrix.data, strict=True)
+    }

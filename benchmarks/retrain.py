@@ -1,0 +1,148 @@
+"""What a retrain costs beside the fit: `python -m benchmarks.retrain` writes the row `retrain`.
+
+One `python -m training retrain` at the size of ML-1M (a million events, 6,040 users, 3,706 items, the default 128 factors and 20 sweeps),
+beside a live bundle, so that the gate has something to compare with; the archive is real Parquet, Redis a real server. Right before it and
+right after it the reference runs in the same way, in a process of its own: nothing but `implicit`'s fit on the same matrix.
+
+value      seconds of the retrain that are not spent in ALS sweeps: interpreter, snapshot, dataset, content, evaluation of 500 users
+           by four engines, gate, publishing, pruning
+reference  seconds of the bare fit, the mean of the two
+
+ML-1M itself when EDDYLINE_DATA has it (the events as they are, all of its catalogue), else random events of that size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import SecretStr
+
+from benchmarks.quality import ROOT, data_folder
+from benchmarks.results import record
+from core.codec import encode_json
+from core.settings import Settings
+from core.types import Item
+from demo.processes import settings_environment
+from demo.servers import RedisServer
+from models.registry import Registry
+from store import connection, keys
+from store.archive import SCHEMA, Archive
+from training import items
+
+COMMAND = "python -m benchmarks.retrain"
+USERS, ITEMS, EVENTS, PARTITIONS = 6_040, 3_706, 1_000_209, 4
+BARE = """
+import sys, time
+import scipy.sparse as sp, threadpoolctl
+from implicit.cpu.als import AlternatingLeastSquares
+matrix = sp.load_npz(sys.argv[1])
+with threadpoolctl.threadpool_limits(1, "blas"):
+    model = AlternatingLeastSquares(factors=128, regularization=0.01, alpha=40.0, iterations=20, random_state=42)
+    began = time.monotonic()
+    model.fit(matrix, show_progress=False)
+    print(time.monotonic() - began)
+"""
+
+
+def source(folder: Path | None) -> tuple[pa.Table, list[Item]]:
+    """user_id, item_id, value, timestamp in time order; the catalogue."""
+    if folder is not None and (folder / "ml1m").is_dir():
+        table = pq.read_table(folder / "ml1m" / "interactions.parquet", columns=["user_id", "item_id", "value", "timestamp"])
+        table = table.set_column(3, "timestamp", pc.fill_null(table["timestamp"], pc.min(table["timestamp"])))
+        catalogue = pq.read_table(folder / "ml1m" / "items.parquet")
+        named = catalogue.rename_columns(["text" if name == "plot" else name for name in catalogue.column_names])
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / "items.parquet"
+            pq.write_table(named, path)
+            return table.sort_by("timestamp"), items.read(path, "movie")
+    rng = np.random.default_rng(1)
+    shares = 1.0 / np.arange(1, ITEMS + 1)
+    return pa.table(
+        {
+            "user_id": rng.integers(0, USERS, EVENTS),
+            "item_id": rng.choice(ITEMS, EVENTS, p=shares / shares.sum()),
+            "value": rng.integers(1, 6, EVENTS).astype(np.float64),
+            "timestamp": 1.7e9 + np.arange(EVENTS),
+        }
+    ), [
+        Item(item_id=str(number), item_type="movie", title=f"Movie {number}", categories=[f"genre {number % 18}"])
+        for number in range(ITEMS)
+    ]
+
+
+def fill(settings: Settings, table: pa.Table, catalogue: list[Item]) -> None:
+    """The archive and the catalogue as the streams would have left them."""
+    partition = table["user_id"].to_numpy() % PARTITIONS
+    archive = Archive(settings.archive_url)
+    for number in range(PARTITIONS):
+        mine = table.filter(pa.array(partition == number))
+        n = mine.num_rows
+        columns = {
+            "partition": pa.array(np.full(n, number, np.int32)),
+            "offset": pa.array(np.arange(n)),
+            "broker_time": mine["timestamp"].cast(pa.float64()),
+            "event_id": pa.array([f"{number}-{place}" for place in range(n)]),
+            "user_id": mine["user_id"].cast(pa.string()),
+            "item_id": mine["item_id"].cast(pa.string()),
+            "event_type": pa.array(["rating"] * n),
+            "timestamp": mine["timestamp"].cast(pa.float64()),
+            "value": mine["value"].cast(pa.float64()),
+        }
+        whole = pa.table([columns.get(field.name, pa.nulls(n, field.type)) for field in SCHEMA], SCHEMA)
+        archive.append(settings.interactions_topic, number, 0, n, whole)
+    with connection.connect(settings) as client:
+        client.hset(keys.ITEMS, mapping={item.item_id: encode_json(item) for item in catalogue})
+
+
+def retrain(settings: Settings) -> tuple[float, str]:
+    """Seconds, and the version."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "retrain"],
+        cwd=ROOT,
+        env={**os.environ, **settings_environment(settings)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return time.monotonic() - began, done.stdout.strip().splitlines()[-1]
+
+
+def bare_fit(matrix: Path) -> float:
+    return float(subprocess.run([sys.executable, "-c", BARE, str(matrix)], stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary, RedisServer(Path(temporary) / "redis") as server:
+        work = Path(temporary)
+        settings = Settings(redis_url=SecretStr(server.url), archive_url=str(work / "archive"), models_path=work / "models")
+        fill(settings, *source(data_folder()))
+        _, live = retrain(settings)
+        matrix = work / "matrix.npz"
+        matrix.write_bytes((work / "models" / live / "dataset" / "als_interactions.npz").read_bytes())
+        before = bare_fit(matrix)
+        total, version = retrain(settings)
+        after = bare_fit(matrix)
+        manifest = Registry(settings.models_path).manifest(version)
+    seconds = manifest.metrics["seconds"]
+    bare = (before + after) / 2
+    own = total - seconds["als"]
+    row = record("retrain", own, "s", "implicit's bare fit on the same matrix, in a process of its own, before and after", bare, COMMAND)
+    print(
+        f"bare fit {before:.1f} s and {after:.1f} s; retrain {total:.1f} s, of which ALS sweeps {seconds['als']:.1f} s; steps {json.dumps(seconds)}"
+    )
+    print(f"own steps {row.value:.2f} s = {row.ratio:.3f} of the bare fit (target 0.25); whole retrain {total / bare:.2f} of it")
+
+
+if __name__ == "__main__":
+    main()

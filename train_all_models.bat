@@ -1,0 +1,39 @@
+@echo off
+rem The whole training pipeline: dataset, hyperparameter search, retrain (fit, evaluate, gate, publish, prune).
+rem
+rem   train_all_models.bat                                        from the archive, with the settings of .env
+rem   set MINUTES=0 and train_all_models.bat                      without the search
+rem   train_all_models.bat --events FILE --items FILE --no-lease  from files, without Redis; further options go to retrain
+rem
+rem PYTHON names the interpreter, WORK the folder of what lies between the steps.
+setlocal
+cd /d "%~dp0"
+if not defined WORK set "WORK=data\training"
+if not defined MINUTES set "MINUTES=15"
+if not defined PYTHON (
+    if exist .venv\Scripts\python.exe (set "PYTHON=.venv\Scripts\python.exe") else (set "PYTHON=python")
+)
+if not exist "%WORK%" mkdir "%WORK%"
+set "ALL=%*"
+if "%MINUTES%"=="0" goto retrain
+
+rem "dataset" knows --events alone; everything else is for "retrain".
+set "EVENTS="
+:next
+if "%~1"=="" goto dataset
+if "%~1"=="--events" set "EVENTS=%~2"
+shift
+goto next
+
+:dataset
+if defined EVENTS (
+    "%PYTHON%" -m training dataset --output "%WORK%\dataset" --events "%EVENTS%" || exit /b 1
+) else (
+    "%PYTHON%" -m training dataset --output "%WORK%\dataset" || exit /b 1
+)
+"%PYTHON%" -m training tune --dataset "%WORK%\dataset" --minutes %MINUTES% --study "%WORK%\tune.sqlite" --output "%WORK%\hyperparameters.json" || exit /b 1
+set "ALL=%ALL% --hyperparameters "%WORK%\hyperparameters.json""
+
+:retrain
+"%PYTHON%" -m training retrain %ALL%
+exit /b %ERRORLEVEL%
