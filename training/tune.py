@@ -21,7 +21,6 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import DatasetError
 from core.settings import Settings
 from models.id_map import IdMap
 from training import als, validation
@@ -82,7 +81,7 @@ def search(
     """Search for `minutes` (and at most `trials` more trials) and return what the report and `--hyperparameters` files say.
 
     The first trial is the configured hyperparameters, so that the report can say what the search was worth. `negatives`: how many sampled
-    items the held-out one is ranked among (0: the whole catalogue). Raises DatasetError when not even one trial was finished.
+    items the held-out one is ranked among (0: the whole catalogue). Raises DatasetError when there is nothing to hold out.
     """
     import optuna
 
@@ -121,12 +120,11 @@ def search(
 
             def judge(sweep: int, score: float) -> None:
                 trial.report(score, sweep)
-                best = study.best_value if any(True for _ in _complete(study)) else None
-                show.at(
-                    time.monotonic() - began,
-                    f"trial {trial.number}, sweep {sweep}: {score:.4f}" + (f", best so far {best:.4f}" if best is not None else ""),
-                )
-                if time.monotonic() > deadline or trial.should_prune():
+                known_best = max((done.value for done in _complete(study)), default=None)
+                told = f"trial {trial.number}, sweep {sweep}: {score:.4f}"
+                show.at(time.monotonic() - began, told if known_best is None else f"{told}, best so far {known_best:.4f}")
+                # However short the budget, one trial is finished: without any there is no answer.
+                if known_best is not None and (time.monotonic() > deadline or trial.should_prune()):
                     raise optuna.TrialPruned
 
             curve = evaluate(split, chosen, seed, negatives, threads, judge)
@@ -134,11 +132,13 @@ def search(
             trial.set_user_attr("hit_rate", curve.hit)
             return curve.best
 
-        study.optimize(objective, n_trials=trials, timeout=max(0.0, deadline - time.monotonic()), gc_after_trial=False)
+        def stop_in_time(study: Any, _trial: Any) -> None:
+            if time.monotonic() > deadline:
+                study.stop()
+
+        study.optimize(objective, n_trials=trials, callbacks=[stop_in_time])
 
     finished = _complete(study)
-    if not finished:
-        raise DatasetError(f"no trial was finished in {minutes:g} minutes; give it more --minutes, it goes on where it stands")
     ranked = sorted(finished, key=lambda trial: -trial.value)
     return {
         "als": msgspec.to_builtins(_of_trial(ranked[0])),
