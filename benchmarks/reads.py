@@ -29,7 +29,7 @@ from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item
 from demo.processes import Child, module, settings_environment
-from demo.servers import RedisServer
+from demo.servers import RedisServer, TansuBroker
 from models import bundle, files
 from models.als import ALSModel
 from models.content import ContentModel
@@ -162,12 +162,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each route, in turn; the median counts")
     arguments = parser.parse_args()
     rng = np.random.default_rng(42)
-    with tempfile.TemporaryDirectory(prefix="eddyline-reads-") as folder, RedisServer(Path(folder) / "redis") as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="eddyline-reads-") as folder,
+        RedisServer(Path(folder) / "redis") as server,
+        TansuBroker(Path(folder) / "broker") as broker,
+    ):
         settings = Settings(
             redis_url=SecretStr(server.url),
             models_path=Path(folder) / "models",
             api_port=0,
-            kafka_bootstrap_servers="127.0.0.1:9",
+            kafka_bootstrap_servers=broker.address,
             warm_user_threshold=EVENTS + 1,
         )
         items = catalogue(rng)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
-from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
