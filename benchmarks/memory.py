@@ -1,0 +1,74 @@
+"""Memory: `python -m benchmarks.memory`. What a user with 50 interactions costs Redis, by Redis' own count.
+
+Users are written by the product's own planner and transactions, from random events on 10,000 items (`startup-1234`), no two on the same item
+more often than chance has it: counters, history and everything that belongs to the key space around them. The rows of popularity and the
+catalogue are not users' and are taken off by asking for the sum of MEMORY USAGE of the users' keys; `used_memory` is printed beside it.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+
+from pydantic import SecretStr
+from redis import Redis
+
+from benchmarks.results import record
+from core.settings import Settings
+from core.types import Interaction
+from demo.servers import RedisServer
+from store import apply, connection, keys
+from store.apply import Applier, Event, Planner
+
+USERS, EVENTS, ITEMS = 5_000, 50, 10_000
+COMMAND = "python -m benchmarks.memory"
+
+
+def main() -> None:
+    pick = random.Random(3)
+    types = ["view"] * 6 + ["click"] * 2 + ["like", "apply"]
+    with (
+        tempfile.TemporaryDirectory(prefix="eddyline-memory-") as folder,
+        RedisServer(Path(folder)) as server,
+        Redis.from_url(server.url) as redis,
+    ):
+        settings = Settings(redis_url=SecretStr(server.url))
+        planner = Planner(settings.use_cases, settings.popularity_half_life_days)
+        applier = Applier(connection.connect(settings), planner, settings.history_cap)
+        before = int(redis.info("memory")["used_memory"])
+        position = 0
+        for round_number in range(EVENTS):
+            for start in range(0, USERS, 500):
+                events = [
+                    Event(
+                        Interaction(
+                            f"{round_number}-{user}",
+                            f"user-{user}",
+                            f"startup-{pick.randrange(ITEMS)}",
+                            pick.choice(types),
+                            1.76e9 + 600 * round_number,
+                        ),
+                        1.76e9,
+                    )
+                    for user in range(start, start + 500)
+                ]
+                applier.apply(planner.plan("interactions", 0, position, position + 500, events, apply.Deletions(0, {})))
+                position += 500
+        applier.close()
+        whole = int(redis.info("memory")["used_memory"]) - before
+        counted = sum(
+            int(redis.memory_usage(key, samples=0) or 0)
+            for user in range(USERS)
+            for key in (keys.user(f"user-{user}"), keys.history(f"user-{user}"))
+        )
+        popular = int(redis.memory_usage(keys.popular(keys.POPULAR_UNLABELLED), samples=0) or 0)
+    a_user = (whole - popular) / USERS
+    print(
+        f"{USERS} users with {EVENTS} interactions: {a_user:.0f} bytes each of used_memory, {counted / USERS:.0f} by MEMORY USAGE of their keys"
+    )
+    record("redis-memory-per-user", a_user, "bytes", "2 KB, the target", 2048.0, COMMAND)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The exactly-once apply against a model in plain Python, on a real Redis, whatever order things come in."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from redis import Redis
+
+from core.errors import ConfigurationError, LogGap, LogRewound, Stale, StoreCorrupt
+from core.settings import Settings
+from core.types import Interaction
+from store import apply, catalogue, connection, keys, popularity, positions, users
+from store.apply import Applier, Event, Planner
+from store.catalogue import Deletion
+
+USERS = ("42", "42:history", "a%3Ab", "ü ser", "*")
+ITEMS = ("startup-9", "with space", "ü", "1:2")
+EVENTS = st.builds(
+    Interaction,
+    event_id=st.just("e"),
+    user_id=st.sampled_from(USERS),
+    item_id=st.sampled_from(ITEMS),
+    event_type=st.sampled_from(("view", "like", "dismiss")),
+    timestamp=st.floats(0, 2e9),
+    value=st.none() | st.floats(0, 50),
+    use_case=st.sampled_from((None, "developer_startup")),
+)
+CAP = 50
+
+
+class Machine(RuleBasedStateMachine):
+    """Two writers share one partition; some batches arrive late, some users are deleted, one writer forgets what it knew."""
+
+    settings: Settings
+    redis: Redis
+    planned = Bundle("planned")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.redis.flushall()
+        self.position, self.users_position, self.clock = 0, 0, 1.0
+        self.events: dict[str, Counter[str]] = defaultdict(Counter)
+        self.history: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+        self.writers = [self._writer(), self._writer()]
+
+    def _writer(self) -> tuple[Planner, Applier]:
+        planner = Planner(self.settings.use_cases, 30.0)
+        return planner, Applier(connection.connect(self.settings), planner, CAP)
+
+    @rule(target=planned, events=st.lists(EVENTS, max_size=30), writer=st.integers(0, 1), skip=st.integers(0, 2))
+    def plan(self, events: list[Interaction], writer: int, skip: int) -> tuple[int, apply.Batch]:
+        self.clock += 1
+        first = max(0, self.position - skip)
+        stamped = [Event(event, self.clock) for event in events]
+        batch = self.writers[writer][0].plan("t", 0, first, first + len(events) + 1, stamped, apply.deletions(self.redis))
+        return writer, batch
+
+    @rule(planned=consumes(planned))
+    def apply(self, planned: tuple[int, apply.Batch]) -> None:
+        writer, batch = planned
+        if batch.first != self.position:
+            with pytest.raises(Stale) as raised:
+                self.writers[writer][1].apply(batch)
+            assert raised.value.position == self.position
+            return
+        deleted = apply.deletions(self.redis).times
+        self.writers[writer][1].apply(batch)
+        self.position = batch.next
+        for event, broker_time in batch.events:
+            if broker_time > deleted.get(event.user_id, -1):
+                self.events[event.user_id][event.event_type] += 1
+                self.history[event.user_id].append((int(event.timestamp), event.event_type, event.item_id))
+
+    @rule(user_id=st.sampled_from(USERS))
+    def delete_user(self, user_id: str) -> None:
+        self.clock += 1
+        batch = catalogue.user_batch("users", 0, self.users_position, self.users_position + 1, [Deletion(user_id, self.clock)])
+        self.writers[0][1].apply(batch)
+        self.users_position += 1
+        self.events.pop(user_id, None)
+        self.history.pop(user_id, None)
+
+    @rule(writer=st.integers(0, 1))
+    def restart_writer(self, writer: int) -> None:
+        self.writers[writer][1].close()
+        self.writers[writer] = self._writer()
+
+    @invariant()
+    def redis_is_the_model(self) -> None:
+        assert positions.read(self.redis, "t", 0).offset == self.position
+        for user_id in USERS:
+            state = users.read(self.redis, user_id, CAP)
+            assert state.counts == dict(self.events.get(user_id, {}))
+            assert state.events == sum(self.events.get(user_id, {}).values())
+            assert [(line.timestamp, line.event_type, line.item_id) for line in state.history] == self.history.get(user_id, [])[-CAP:]
+
+    def teardown(self) -> None:
+        for _, applier in self.writers:
+            applier.close()
+
+
+@pytest.mark.timeout(240)
+def test_any_order_of_batches_deletions_and_restarts(settings: Settings, redis: Redis) -> None:
+    Machine.settings, Machine.redis = settings, redis
+    run_state_machine_as_test(Machine, settings=hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None))
+
+
+def _apply(settings: Settings, events: list[Interaction], first: int = 0) -> None:
+    planner = Planner(settings.use_cases, settings.popularity_half_life_days)
+    applier = Applier(connection.connect(settings), planner, CAP)
+    applier.apply(planner.plan("t", 0, first, first + len(events), [Event(event, 1.0) for event in events], apply.Deletions(0, {})))
+    applier.close()
+
+
+def test_an_operator_reads_plain_words(settings: Settings, redis: Redis) -> None:
+    like = Interaction("e1", "42", "startup-9", "like", 1732340000.9, None, "developer_startup")
+    rating = Interaction("e2", "42", "2571", "rating", 1732340001.0, 4.5)
+    _apply(settings, [like, rating])
+    assert redis.hgetall("user:42") == {b"events": b"2", b"ev:like": b"1", b"ev:rating": b"1", b"first_seen": b"1732340000"}
+    assert redis.lrange("user:42:history", 0, -1) == [b"1732340000 like startup-9", b"1732340001 rating=4.5 2571"]
+    assert redis.zrange("popular:developer_startup", 0, -1) == [b"startup-9"]
+    assert redis.hget("ingest:t:0", "position") == b"2"
+
+
+def test_no_id_can_name_another_users_key() -> None:
+    assert keys.user("42:history") != keys.history("42")
+    assert keys.user("42%3Ahistory") != keys.user("42:history")
+
+
+def test_a_history_is_cut_to_its_cap(settings: Settings, redis: Redis) -> None:
+    planner = Planner(settings.use_cases, 30.0)
+    applier = Applier(connection.connect(settings), planner, CAP)
+    for first in range(0, 400, 20):
+        events = [Event(Interaction(f"{at}", "42", f"i{at}", "view", float(at)), 1.0) for at in range(first, first + 20)]
+        applier.apply(planner.plan("t", 0, first, first + 20, events, apply.Deletions(0, {})))
+    applier.close()
+    assert redis.llen("user:42:history") < CAP + CAP // 8 + 16 + 20
+    state = users.read(redis, "42", CAP)
+    assert [line.item_id for line in state.history] == [f"i{at}" for at in range(350, 400)]
+    assert state.events == 400
+
+
+def test_a_key_of_another_type_is_named(settings: Settings, redis: Redis) -> None:
+    redis.set("user:42", "somebody's own")
+    with pytest.raises(StoreCorrupt, match="user:42 answered WRONGTYPE"):
+        _apply(settings, [Interaction("e", "42", "i", "view", 1.0)])
+
+
+def test_popularity_halves_in_a_half_life_and_weighs_by_use_case(settings: Settings, redis: Redis) -> None:
+    month = 30 * 86400.0
+    now = popularity.LANDMARK
+    old = Interaction("a", "1", "old", "like", now - month, None, "investor_startup")
+    new = Interaction("b", "2", "new", "like", now, None, "investor_startup")
+    _apply(settings, [old, new, Interaction("c", "3", "hidden", "dismiss", now)])
+    scores = popularity.top(redis, ["investor_startup", "unlabelled"])
+    factor = popularity.decay_factor(settings, now)
+    assert [(item, score * factor) for item, score in scores["investor_startup"]] == [("new", 3.0), ("old", 1.5)]
+    assert scores["unlabelled"] == []  # a weight of 0 makes nothing popular
+    assert popularity.decay_factor(settings, now + month) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("position", "log", "topic_id", "error"),
+    [
+        ((10, None), (0, 10), "A", None),
+        ((10, "A"), (10, 12), "A", None),
+        ((10, "A"), (0, 9), "A", LogRewound),
+        ((10, "A"), (0, 12), "B", LogRewound),
+        ((10, "A"), (11, 12), "A", LogGap),
+        ((0, None), (1, 12), None, LogGap),
+    ],
+)
+def test_a_position_that_does_not_fit_the_log_stops(
+    position: tuple[int, str | None], log: tuple[int, int], topic_id: str | None, error: Any
+) -> None:
+    def check() -> None:
+        positions.check("interactions", 0, positions.Position(*position), *log, topic_id)
+
+    if error is None:
+        check()
+    else:
+        with pytest.raises(error, match="interactions/0"):
+            check()
+
+
+def test_settings_that_shape_stored_numbers_may_not_change_silently(settings: Settings, redis: Redis) -> None:
+    positions.check_settings(redis, settings)
+    positions.check_settings(redis, settings)
+    with pytest.raises(ConfigurationError, match="popularity_half_life_days was 30 and is 14"):
+        positions.check_settings(redis, settings.model_copy(update={"popularity_half_life_days": 14.0}))
