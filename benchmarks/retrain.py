@@ -138,8 +138,9 @@ def main() -> None:
     bare = (before + after) / 2
     own = total - seconds["als"]
     row = record("retrain", own, "s", "implicit's bare fit on the same matrix, in a process of its own, before and after", bare, COMMAND)
+    sweeps = seconds["als"]
     print(
-        f"bare fit {before:.1f} s and {after:.1f} s; retrain {total:.1f} s, of which ALS sweeps {seconds['als']:.1f} s; steps {json.dumps(seconds)}"
+        f"bare fit {before:.1f} s and {after:.1f} s; retrain {total:.1f} s, of which ALS sweeps {sweeps:.1f} s; steps {json.dumps(seconds)}"
     )
     print(f"own steps {row.value:.2f} s = {row.ratio:.3f} of the bare fit (target 0.25); whole retrain {total / bare:.2f} of it")
 

@@ -249,3 +249,16 @@ def test_the_help_names_every_command(trainer: Settings) -> None:
     shown = run(trainer, "--help").stdout
     for name in ("dataset", "als", "evaluate", "retrain", "tune", "models"):
         assert name in shown
+
+
+def test_the_script_runs_the_whole_pipeline(trainer: Settings, tmp_path: Path) -> None:
+    events = tmp_path / "my events.csv"
+    lines = [f"{row['user_id']},{row['item_id']},like,{row['timestamp']}" for row in world.parity()]
+    events.write_text("\n".join(["user_id,item_id,event_type,timestamp", *lines]) + "\n", "utf-8")
+    variables = {**environment(trainer), "MINUTES": "0.05", "WORK": str(tmp_path / "work"), "PYTHON": sys.executable}
+    script = ["sh", str(ROOT / "train_all_models.sh"), "--events", str(events), "--no-lease"]
+    done = subprocess.run(script, env=variables, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    bundle = Registry(trainer.models_path).load(strict=True)
+    assert done.stdout.strip().endswith(str(bundle.version))
+    assert bundle.manifest.settings["hyperparameters_from"].endswith("hyperparameters.json")
