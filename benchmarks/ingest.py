@@ -1,9 +1,9 @@
-"""Ingest: `python -m benchmarks.ingest`. One `streams ingest` process, broker and Redis (AOF everysec) on the same machine.
+"""Ingest: `python -m benchmarks.ingest`. One `streams ingest` process, with broker and Redis (AOF everysec) on the same machine.
 
-Random events: 20,000 users drawn evenly (the hardest case: a batch holds few events of one user), 10,000 items with the popular ones drawn more
-often, four partitions. The reference is the same consumer in a process of its own that polls and decodes the same topic and does nothing else.
-Both run in turn, and the median of the ratios counts. Beside ingest a reader asks for a user's whole state every 10 ms, and SLOWLOG tells
-the longest command. With KAFKA_HOME set it runs on Apache Kafka, else on the embedded broker, and the reference says which.
+Random events: 20,000 users drawn evenly (the hardest case: a batch holds few events of one user), 10,000 items, the popular ones drawn more
+often, four partitions. The reference is the same consumer in a process of its own that polls and decodes the same topic and does nothing
+else. Both run in turn, and the median of the ratios counts. Beside ingest a reader asks for a user's whole state every 10 ms, and SLOWLOG
+tells the longest command. With KAFKA_HOME set it runs on Apache Kafka, else on the embedded broker, and the reference says on which.
 """
 
 from __future__ import annotations

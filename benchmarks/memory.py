@@ -1,8 +1,7 @@
 """Memory: `python -m benchmarks.memory`. What a user with 50 interactions costs Redis, by Redis' own count.
 
-Users are written by the product's own planner and transactions, from random events on 10,000 items (`startup-1234`), no two on the same item
-more often than chance has it: counters, history and everything that belongs to the key space around them. The rows of popularity and the
-catalogue are not users' and are taken off by asking for the sum of MEMORY USAGE of the users' keys; `used_memory` is printed beside it.
+Users are written by the product's own planner and transactions, from random events on 10,000 items (`startup-1234`): counters, history, and
+what the key space around them takes. Popularity is no user's and is taken off. MEMORY USAGE of the users' keys is printed beside it.
 """
 
 from __future__ import annotations

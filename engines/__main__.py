@@ -34,8 +34,13 @@ class EngineName(StrEnum):
 History = Annotated[str, typer.Option("--history", "-H", metavar="IDS", help="Items that the user touched, oldest first: a,b,c")]
 Interests = Annotated[str, typer.Option("--interests", "-i", metavar="WORDS", help="Interests that the user declares: fintech,payments")]
 EngineOption = Annotated[EngineName | None, typer.Option("--engine", "-e", help="Ask this engine first; unset: as routed")]
-EventType = Annotated[str | None, typer.Option(
-    "--event-type", help="What the user did with the items of the history; unset: like, or the first configured type that weighs anything")]
+EventType = Annotated[
+    str | None,
+    typer.Option(
+        "--event-type",
+        help="What the user did with the items of the history; unset: like, or the first configured type that weighs anything",
+    ),
+]
 UseCaseName = Annotated[str | None, typer.Option("--use-case", "-u", help="A configured use case: its item type, weights, default filters")]
 BundleFolder = Annotated[Path | None, typer.Option("--bundle", help="A bundle's folder; unset: the live one in MODELS_PATH", metavar="DIR")]
 Version = Annotated[str | None, typer.Option("--version", help="A published version in MODELS_PATH")]
@@ -44,9 +49,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API wou
 
 
 @app.command()
-def recommend(history: History = "", interests: Interests = "", engine: EngineOption = None, use_case: UseCaseName = None,
-              event_type: EventType = None, limit: Limit = 10, bundle: BundleFolder = None, version: Version = None,
-              as_json: AsJson = False) -> None:
+def recommend(
+    history: History = "",
+    interests: Interests = "",
+    engine: EngineOption = None,
+    use_case: UseCaseName = None,
+    event_type: EventType = None,
+    limit: Limit = 10,
+    bundle: BundleFolder = None,
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
     """Recommend items to somebody with this history and these interests."""
     recommender = _recommender(bundle, version)
     request = _request(recommender, limit, engine, use_case)
@@ -55,8 +68,13 @@ def recommend(history: History = "", interests: Interests = "", engine: EngineOp
 
 
 @app.command()
-def similar(item_id: Annotated[str, typer.Argument(help="The item to compare with")], limit: Limit = 10,
-            bundle: BundleFolder = None, version: Version = None, as_json: AsJson = False) -> None:
+def similar(
+    item_id: Annotated[str, typer.Argument(help="The item to compare with")],
+    limit: Limit = 10,
+    bundle: BundleFolder = None,
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the items most like one item: by ALS factors, the rest by content."""
     recommender = _recommender(bundle, version)
     answer = recommender.similar(item_id, Request(limit=limit))
@@ -64,9 +82,18 @@ def similar(item_id: Annotated[str, typer.Argument(help="The item to compare wit
 
 
 @app.command()
-def explain(item_id: Annotated[str, typer.Argument(help="The item to explain")], history: History = "", interests: Interests = "",
-            engine: EngineOption = None, use_case: UseCaseName = None, event_type: EventType = None, limit: Limit = 10,
-            bundle: BundleFolder = None, version: Version = None, as_json: AsJson = False) -> None:
+def explain(
+    item_id: Annotated[str, typer.Argument(help="The item to explain")],
+    history: History = "",
+    interests: Interests = "",
+    engine: EngineOption = None,
+    use_case: UseCaseName = None,
+    event_type: EventType = None,
+    limit: Limit = 10,
+    bundle: BundleFolder = None,
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
     """Say why an item is shown to somebody, or why it is not: each engine's score, rank and contributions, and the filters."""
     recommender = _recommender(bundle, version)
     request = _request(recommender, limit, engine, use_case)

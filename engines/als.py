@@ -27,7 +27,7 @@ class ALSEngine(Engine):
         grown = previous is not None and previous.model is model and catalogue.extends(previous.catalogue)
         self.catalogue = catalogue if grown else catalogue.with_bare(model.item_ids.ids)
         held: NDArray[np.int64] = previous._source if grown and previous is not None else np.zeros(0, dtype=np.int64)
-        new = model.item_ids.rows(self.catalogue.ids[len(held):]).astype(np.int64)
+        new = model.item_ids.rows(self.catalogue.ids[len(held) :]).astype(np.int64)
         new[new < 0] = len(model.item_ids)  # the score past the end is NO_OPINION
         self._source: NDArray[np.int64] = np.concatenate([held, new])
 
@@ -52,7 +52,9 @@ class ALSEngine(Engine):
 
     def by_row(self, model_scores: Scores) -> Scores:
         """(n_items of the model,) to (n_rows of the catalogue,)."""
-        scores: Scores = np.append(model_scores, np.float32(NO_OPINION)).take(self._source)
+        padded = np.empty(len(model_scores) + 1, dtype=np.float32)
+        padded[:-1], padded[-1] = model_scores, NO_OPINION
+        scores: Scores = padded.take(self._source, mode="clip")  # every row is within: "clip" only spares the check
         return scores
 
     def factors(self, rows: Sequence[int]) -> Scores:
@@ -80,13 +82,24 @@ class ALSScoring(Scoring):
         if self.scores[row] == NO_OPINION:
             return []
         share = self._fold.explain(self._engine.factors([row]))[0]
-        return [Reason(kind=KIND, text=f"your events with {name(self._engine.catalogue, self._history[at])}",
-                       items=[self._history[at]], contribution=float(share[at])) for at in np.argsort(-share, kind="stable").tolist()]
+        return [
+            Reason(
+                kind=KIND,
+                text=f"your events with {name(self._engine.catalogue, self._history[at])}",
+                items=[self._history[at]],
+                contribution=float(share[at]),
+            )
+            for at in np.argsort(-share, kind="stable").tolist()
+        ]
 
     def _reason(self, share: list[float], order: list[int], names: dict[int, str]) -> Reason:
         used = [at for at in order if share[at] > 0] or order[:1]  # an item that lowers the score is no reason, unless all do
-        return Reason(kind=KIND, text="similar to " + ", ".join([names[at] for at in used]), items=[self._history[at] for at in used],
-                      contribution=sum([share[at] for at in used]))
+        return Reason(
+            kind=KIND,
+            text="similar to " + ", ".join([names[at] for at in used]),
+            items=[self._history[at] for at in used],
+            contribution=sum([share[at] for at in used]),
+        )
 
 
 class SimilarScoring(Scoring):

@@ -79,8 +79,10 @@ class Engine(ABC):
         rows = scoring.top(allowed, limit)
         ids, scores = self.catalogue.ids, scoring.scores
         why = scoring.reasons(rows) if with_reasons else [[] for _ in rows]
-        return [ScoredItem(item_id=ids[row], score=float(scores[row]), engine=self.name, reasons=reasons)
-                for row, reasons in zip(rows, why, strict=True)]
+        return [
+            ScoredItem(item_id=ids[row], score=float(scores[row]), engine=self.name, reasons=reasons)
+            for row, reasons in zip(rows, why, strict=True)
+        ]
 
 
 def eligible(catalogue: Catalogue, state: UserState, request: Request) -> Mask:

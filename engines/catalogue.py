@@ -37,9 +37,16 @@ class Catalogue:
     `rows`: id -> live row; `alive` (n_rows,) bool; `deleted`: ids that must not be shown though a model knows them.
     """
 
-    def __init__(self, ids: list[str], items: list[Item | None], rows: dict[str, int], deleted: frozenset[str],
-                 columns: dict[str, _Column] | None = None, described: Mask | None = None,
-                 ancestors: tuple[object, ...] = ()) -> None:
+    def __init__(
+        self,
+        ids: list[str],
+        items: list[Item | None],
+        rows: dict[str, int],
+        deleted: frozenset[str],
+        columns: dict[str, _Column] | None = None,
+        described: Mask | None = None,
+        ancestors: tuple[object, ...] = (),
+    ) -> None:
         self.ids, self.items, self.rows, self.deleted = ids, items, rows, deleted
         self._token, self._ancestors = object(), ancestors
         self.alive: Mask = np.zeros(len(ids), dtype=np.bool_)

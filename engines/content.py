@@ -32,8 +32,14 @@ class ContentEngine(Engine):
 
     name = "content_based"
 
-    def __init__(self, model: ContentModel, catalogue: Catalogue, use_cases: UseCases, trained: Sequence[Item] = (),
-                 previous: ContentEngine | None = None) -> None:
+    def __init__(
+        self,
+        model: ContentModel,
+        catalogue: Catalogue,
+        use_cases: UseCases,
+        trained: Sequence[Item] = (),
+        previous: ContentEngine | None = None,
+    ) -> None:
         """`trained`: the items that `model` was fitted on, whose vectors it holds; `previous`: an engine of the same model,
         whose vectors are taken over. Only items that neither knows as they are now are turned into vectors."""
         self.model, self.catalogue, self.use_cases = model, catalogue, use_cases
@@ -42,7 +48,7 @@ class ContentEngine(Engine):
         self._interests: Bounded[_Sparse] = Bounded(PROFILES_KEPT) if previous is None else previous._interests
         self.vectors: sp.csr_matrix
         if previous is not None and catalogue.extends(previous.catalogue):
-            new = _vectors(model, catalogue.items[previous.vectors.shape[0]:], {})
+            new = _vectors(model, catalogue.items[previous.vectors.shape[0] :], {})
             self.vectors = sp.vstack([previous.vectors, new], format="csr") if new.shape[0] else previous.vectors
         else:
             self.vectors = _vectors(model, catalogue.items, {item.item_id: item for item in trained})
@@ -95,9 +101,11 @@ class ContentEngine(Engine):
         for event in history:
             latest[event.item_id] = max(latest.get(event.item_id, event.timestamp), event.timestamp)
         rows, indptr = self.catalogue.rows, self.vectors.indptr
-        return {row: weight * 0.5 ** ((now - latest[item_id]) / RECENCY_HALF_LIFE_S)
-                for item_id, weight in item_weights(history, weights).items()
-                if (row := rows.get(item_id, -1)) >= 0 and indptr[row] < indptr[row + 1]}
+        return {
+            row: weight * 0.5 ** ((now - latest[item_id]) / RECENCY_HALF_LIFE_S)
+            for item_id, weight in item_weights(history, weights).items()
+            if (row := rows.get(item_id, -1)) >= 0 and indptr[row] < indptr[row + 1]
+        }
 
     def _declared(self, state: UserState) -> _Sparse:
         interests = tuple(state.profile.interests) if state.profile else ()
@@ -110,8 +118,9 @@ class ContentScoring(Scoring):
     `history`: row -> weight; `touched`: the entries of these rows.
     """
 
-    def __init__(self, engine: ContentEngine, scores: Scores, profile: Scores, interest: Scores, history: dict[int, float],
-                 touched: Entries) -> None:
+    def __init__(
+        self, engine: ContentEngine, scores: Scores, profile: Scores, interest: Scores, history: dict[int, float], touched: Entries
+    ) -> None:
         self.scores, self._engine, self._profile, self._interest = scores, engine, profile, interest
         self._history, self._touched = history, touched
 
@@ -145,17 +154,29 @@ class ContentScoring(Scoring):
         entries = self._engine.entries([row])
         columns, parts = entries.columns, entries.values * self._profile[entries.columns]
         terms = self._engine.model.terms
-        return [Reason(kind=INTERESTS_KIND if self._interest[columns[at]] > 0 else ITEMS_KIND, text=f"matches {terms[columns[at]]}",
-                       attributes=[terms[columns[at]]], contribution=float(parts[at]))
-                for at in np.argsort(-parts, kind="stable").tolist() if parts[at] > 0]
+        return [
+            Reason(
+                kind=INTERESTS_KIND if self._interest[columns[at]] > 0 else ITEMS_KIND,
+                text=f"matches {terms[columns[at]]}",
+                attributes=[terms[columns[at]]],
+                contribution=float(parts[at]),
+            )
+            for at in np.argsort(-parts, kind="stable").tolist()
+            if parts[at] > 0
+        ]
 
     def _reason(self, kind: str, text: str, parts: Scores, columns: NDArray[np.int32], item_id: str | None) -> Reason:
         """`parts` (n_columns,): what each term gave; the largest are named, and together they are the contribution."""
         terms = self._engine.model.terms
         best = [at for at in np.argsort(-parts, kind="stable")[:REASON_ITEMS].tolist() if parts[at] > 0]
         words = [terms[columns[at]] for at in best]
-        return Reason(kind=kind, text=f"{text}: {', '.join(words)}", items=[] if item_id is None else [item_id], attributes=words,
-                      contribution=float(parts.sum()))
+        return Reason(
+            kind=kind,
+            text=f"{text}: {', '.join(words)}",
+            items=[] if item_id is None else [item_id],
+            attributes=words,
+            contribution=float(parts.sum()),
+        )
 
 
 class Entries(NamedTuple):

@@ -59,10 +59,18 @@ def explain(recommender: Recommender, state: UserState, item_id: str, request: R
     by_name = {view.engine: view for view in views}
     rank = next((line.rank for line in answer.recommendations if line.item_id == item_id), None)
     return Explanation(
-        user_id=state.user_id, item_id=item_id, shown=rank is not None, rank=rank, rank_if_allowed=by_name[answer.method_used].rank,
-        method_used=answer.method_used, removed_by=removed_by(recommender, state, item_id, request),
+        user_id=state.user_id,
+        item_id=item_id,
+        shown=rank is not None,
+        rank=rank,
+        rank_if_allowed=by_name[answer.method_used].rank,
+        method_used=answer.method_used,
+        removed_by=removed_by(recommender, state, item_id, request),
         routing=f"{state.events} interactions: {router.describe(recommender.settings)}",
-        interaction_count=state.events, model_version=recommender.bundle.version, engines=views)
+        interaction_count=state.events,
+        model_version=recommender.bundle.version,
+        engines=views,
+    )
 
 
 def removed_by(recommender: Recommender, state: UserState, item_id: str, request: Request) -> list[str]:
@@ -98,5 +106,6 @@ def _view(recommender: Recommender, name: str, state: UserState, item_id: str, r
     candidates = int(np.count_nonzero(allowed & np.isfinite(scoring.scores)))
     if rank is None:
         return EngineView(engine=name, candidates=candidates, cause="the engine finds nothing that speaks for the item")
-    return EngineView(engine=name, score=float(scoring.scores[row]), rank=rank, candidates=candidates,
-                      contributions=scoring.contributions(row))
+    return EngineView(
+        engine=name, score=float(scoring.scores[row]), rank=rank, candidates=candidates, contributions=scoring.contributions(row)
+    )

@@ -61,8 +61,11 @@ def objections(item: Item | None, asked: Conditions) -> list[str]:
         found.append(f"its type is {item.item_type!r}, asked for {_listed(asked.item_types)}")
     if asked.categories and not set(asked.categories) & set(item.categories):
         found.append(f"its categories are {_listed(item.categories)}, asked for {_listed(asked.categories)}")
-    found += [f"its {one.name} is {item.attributes.get(one.name)!r}, asked for {describe(one)}"
-              for one in asked.attributes if not attribute_passes(item.attributes.get(one.name), one)]
+    found += [
+        f"its {one.name} is {item.attributes.get(one.name)!r}, asked for {describe(one)}"
+        for one in asked.attributes
+        if not attribute_passes(item.attributes.get(one.name), one)
+    ]
     return found
 
 

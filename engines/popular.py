@@ -50,8 +50,10 @@ class PopularScoring(Scoring):
         self._catalogue = catalogue
         self._text = text
         rows = catalogue.rows
-        ranked = sorted((item_id for item_id in overall.keys() | first.keys() if item_id in rows),
-                        key=lambda item_id: (-first.get(item_id, 0.0), -overall.get(item_id, 0.0), item_id))
+        ranked = sorted(
+            (item_id for item_id in overall.keys() | first.keys() if item_id in rows),
+            key=lambda item_id: (-first.get(item_id, 0.0), -overall.get(item_id, 0.0), item_id),
+        )
         self._head = np.array([rows[item_id] for item_id in ranked], dtype=np.int64)
         self._first, self._overall = first, overall
         by_row = np.full(len(catalogue.ids), NO_OPINION)
@@ -66,7 +68,7 @@ class PopularScoring(Scoring):
             tail = eligible.copy()
             tail[self._head] = False
             newest = self._catalogue.newest
-            best += newest[tail[newest]][:limit - len(best)].tolist()
+            best += newest[tail[newest]][: limit - len(best)].tolist()
         return best
 
     def rank(self, row: int, eligible: Mask) -> int | None:

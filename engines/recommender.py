@@ -65,8 +65,14 @@ SIMILAR_CHAIN = ("als", "content_based")
 class Recommender:
     """Immutable: swap it as one reference, so that every answer comes from one bundle, one catalogue and one popularity."""
 
-    def __init__(self, bundle: Bundle, catalogue: Catalogue | None = None, popularity: Popularity | None = None,
-                 settings: Settings | None = None, previous: Recommender | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        catalogue: Catalogue | None = None,
+        popularity: Popularity | None = None,
+        settings: Settings | None = None,
+        previous: Recommender | None = None,
+    ) -> None:
         """`catalogue`, `popularity`: None takes the bundle's own. `previous`: what it replaces, to take over what still holds."""
         self.bundle, self.settings = bundle, settings or Settings()
         given = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
@@ -117,12 +123,19 @@ class Recommender:
         Raises ConfigurationError for an engine that does not exist.
         """
         first = self._first(state, request)
-        chain = router.CHAIN[router.CHAIN.index(first):]
+        chain = router.CHAIN[router.CHAIN.index(first) :]
         allowed = eligible(self.catalogue, state, request)
         answer = self._descend(state, chain, lambda engine: engine.score(state, request), allowed, request)
-        self._log.debug("recommended", user_id=state.user_id, interactions=state.events, routed=first, engine=answer.method_used,
-                        why="asked for" if request.engine else router.describe(self.settings),
-                        fallbacks=answer.fallbacks, items=len(answer.recommendations))
+        self._log.debug(
+            "recommended",
+            user_id=state.user_id,
+            interactions=state.events,
+            routed=first,
+            engine=answer.method_used,
+            why="asked for" if request.engine else router.describe(self.settings),
+            fallbacks=answer.fallbacks,
+            items=len(answer.recommendations),
+        )
         return answer
 
     def similar(self, item_id: str, request: Request) -> Recommendations:
@@ -155,8 +168,9 @@ class Recommender:
             raise ConfigurationError(f"there is no engine {request.engine!r}; ask for one of {', '.join(router.CHAIN)}")
         return request.engine
 
-    def _descend(self, state: UserState, chain: Sequence[str], ask: Callable[[Engine], Scoring], allowed: Mask,
-                 request: Request) -> Recommendations:
+    def _descend(
+        self, state: UserState, chain: Sequence[str], ask: Callable[[Engine], Scoring], allowed: Mask, request: Request
+    ) -> Recommendations:
         """Ask the engines of `chain` in turn until the answer is full; `allowed` is used up on the way."""
         wanted = min(request.limit, int(np.count_nonzero(allowed)))
         chosen: list[ScoredItem] = []
@@ -169,14 +183,30 @@ class Recommender:
             if len(chosen) >= wanted:
                 break
             allowed[self.catalogue.rows_of(item.item_id for item in picked)] = False
-        lines = [Recommendation(item_id=item.item_id, score=item.score, rank=rank, method=item.engine, reasons=item.reasons,
-                                metadata=metadata(self.catalogue, item.item_id)) for rank, item in enumerate(chosen, 1)]
-        return Recommendations(user_id=state.user_id, method_used=chosen[0].engine if chosen else chain[-1], fallbacks=fallbacks,
-                               interaction_count=state.events, model_version=self.bundle.version, as_of=state.events,
-                               recommendations=lines)
+        lines = [
+            Recommendation(
+                item_id=item.item_id,
+                score=item.score,
+                rank=rank,
+                method=item.engine,
+                reasons=item.reasons,
+                metadata=metadata(self.catalogue, item.item_id),
+            )
+            for rank, item in enumerate(chosen, 1)
+        ]
+        return Recommendations(
+            user_id=state.user_id,
+            method_used=chosen[0].engine if chosen else chain[-1],
+            fallbacks=fallbacks,
+            interaction_count=state.events,
+            model_version=self.bundle.version,
+            as_of=state.events,
+            recommendations=lines,
+        )
 
-    def _ask(self, name: str, ask: Callable[[Engine], Scoring], allowed: Mask, wanted: int,
-             reasons: bool) -> tuple[list[ScoredItem], str | None]:
+    def _ask(
+        self, name: str, ask: Callable[[Engine], Scoring], allowed: Mask, wanted: int, reasons: bool
+    ) -> tuple[list[ScoredItem], str | None]:
         """What engine `name` picks, and why that is not all that was wanted (None: it is)."""
         if cause := self.unavailable(name):
             return [], cause

@@ -89,8 +89,16 @@ def _check_solved(failed: int) -> None:
 class ALSModel:
     """Item factors, with everything needed to fold a user in. Immutable."""
 
-    def __init__(self, item_ids: IdMap, item_factors: Floats, user_ids: IdMap | None = None, user_factors: Floats | None = None,
-                 *, regularization: float, alpha: float) -> None:
+    def __init__(
+        self,
+        item_ids: IdMap,
+        item_factors: Floats,
+        user_ids: IdMap | None = None,
+        user_factors: Floats | None = None,
+        *,
+        regularization: float,
+        alpha: float,
+    ) -> None:
         """`item_factors` (n_items, f), `user_factors` (n_users, f): float32, C-contiguous. Raises ValueError."""
         _check_matrix("item_factors", item_factors, len(item_ids))
         if user_factors is not None:
@@ -138,8 +146,16 @@ class ALSModel:
         if matrix.nnz and not (np.isfinite(matrix.data).all() and matrix.data.min() > 0):
             raise ValueError("weights must be finite and not negative")
         vectors = np.zeros((matrix.shape[0], self.factors), dtype=np.float32)
-        _least_squares(self._yty, matrix.indptr, matrix.indices, np.float32(self.alpha) * matrix.data, vectors, self.item_factors,
-                       self.regularization, num_threads=num_threads)
+        _least_squares(
+            self._yty,
+            matrix.indptr,
+            matrix.indices,
+            np.float32(self.alpha) * matrix.data,
+            vectors,
+            self.item_factors,
+            self.regularization,
+            num_threads=num_threads,
+        )
         return vectors
 
     def explain(self, rows: Rows, weights: Floats, target_rows: Rows) -> Floats:

@@ -125,8 +125,10 @@ def verify(folder: Path, manifest: Manifest, prefix: str = "") -> None:
         except OSError as error:
             raise ModelMissing(f"{folder / name}: {error.strerror}; publish or copy the bundle again") from None
         if found != manifest.files[name]:
-            raise ModelCorrupt(f"{folder / name} is damaged: sha256 {found[:12]}, the manifest says {manifest.files[name][:12]}; "
-                               "roll back, or copy the bundle again")
+            raise ModelCorrupt(
+                f"{folder / name} is damaged: sha256 {found[:12]}, the manifest says {manifest.files[name][:12]}; "
+                "roll back, or copy the bundle again"
+            )
 
 
 def sha256(path: Path) -> str:

@@ -117,8 +117,13 @@ class ContentModel:
 
 
 def _vectorizer(vocabulary: dict[str, int] | None) -> TfidfVectorizer:
-    return TfidfVectorizer(analyzer=_identity, vocabulary=vocabulary, sublinear_tf=True, dtype=np.float32,
-                           max_features=MAX_TERMS if vocabulary is None else None)
+    return TfidfVectorizer(
+        analyzer=_identity,
+        vocabulary=vocabulary,
+        sublinear_tf=True,
+        dtype=np.float32,
+        max_features=MAX_TERMS if vocabulary is None else None,
+    )
 
 
 def _identity(terms: list[str]) -> list[str]:

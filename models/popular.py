@@ -23,7 +23,8 @@ class PopularModel:
         """Raises ValueError unless every score is finite and not negative."""
         self.scores: dict[str, list[tuple[str, float]]] = {
             name: sorted(((item_id, float(score)) for item_id, score in entries), key=lambda entry: (-entry[1], entry[0]))
-            for name, entries in scores.items()}
+            for name, entries in scores.items()
+        }
         for name, entries in self.scores.items():
             if not all(0 <= score < math.inf for _, score in entries):
                 raise ValueError(f"a score under {name!r} is negative or not finite")

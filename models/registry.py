@@ -59,8 +59,9 @@ class Registry:
         """Raises ModelMissing, ModelCorrupt."""
         return bundle.read_manifest(self._folder(version))
 
-    def load(self, version: str | None = None, als_path: Path | None = None, two_tower_path: Path | None = None,
-             strict: bool = False) -> Bundle:
+    def load(
+        self, version: str | None = None, als_path: Path | None = None, two_tower_path: Path | None = None, strict: bool = False
+    ) -> Bundle:
         """The bundle `version` (None: the live one), verified; the paths override its parts. See `models.bundle.load`.
 
         Raises ModelMissing, ModelCorrupt.
@@ -113,8 +114,10 @@ class Registry:
         existing = set(self.versions())
         earlier = [version for version in promoted[1:] if version in existing]
         if not earlier:
-            raise ModelMissing(f"no bundle in {self.path} was live before {promoted[0] if promoted else 'this'}; "
-                               f"promote one of: {', '.join(sorted(existing, key=_order)) or 'none'}")
+            raise ModelMissing(
+                f"no bundle in {self.path} was live before {promoted[0] if promoted else 'this'}; "
+                f"promote one of: {', '.join(sorted(existing, key=_order)) or 'none'}"
+            )
         self.verify(earlier[0])
         self._point(earlier)
         return earlier[0]

@@ -21,16 +21,30 @@ numeric = st.one_of(st.integers(-3, 3), st.floats(allow_nan=False), st.just(10**
 values = st.one_of(st.none(), words, st.booleans(), numeric, st.lists(words, max_size=3))
 attributes = st.dictionaries(st.sampled_from(["x", "y"]), values, max_size=2)
 items = st.builds(
-    Item, item_id=st.sampled_from([f"i{number}" for number in range(8)]), item_type=words, categories=st.lists(words, max_size=2),
-    attributes=attributes, available=st.booleans())
+    Item,
+    item_id=st.sampled_from([f"i{number}" for number in range(8)]),
+    item_type=words,
+    categories=st.lists(words, max_size=2),
+    attributes=attributes,
+    available=st.booleans(),
+)
 numbers = st.none() | st.floats(-4, 4) | st.sampled_from([float("nan"), float("inf")])
 attribute_filters = st.builds(
-    AttributeFilter, name=st.sampled_from(["x", "y", "z"]), equals=values, one_of=st.none() | st.lists(words, max_size=2).map(tuple),
-    low=numbers, high=numbers)
+    AttributeFilter,
+    name=st.sampled_from(["x", "y", "z"]),
+    equals=values,
+    one_of=st.none() | st.lists(words, max_size=2).map(tuple),
+    low=numbers,
+    high=numbers,
+)
 some_words = st.lists(words, max_size=2).map(tuple)
 filters = st.builds(
-    Filters, item_types=some_words, categories=some_words, attributes=st.lists(attribute_filters, max_size=2).map(tuple),
-    available_only=st.booleans())
+    Filters,
+    item_types=some_words,
+    categories=some_words,
+    attributes=st.lists(attribute_filters, max_size=2).map(tuple),
+    available_only=st.booleans(),
+)
 use_cases = st.none() | words.map(lambda word: UseCase(name=word, role="r", item_type=word, path="p", weights={}))
 updates = st.lists(st.tuples(st.lists(items, max_size=4), st.lists(st.sampled_from(["i0", "i1", "bare", "other"]), max_size=2)), max_size=4)
 

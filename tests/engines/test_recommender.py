@@ -68,7 +68,8 @@ def test_the_rest_comes_from_the_next_engine_and_each_line_says_from_which() -> 
 
 
 @pytest.mark.parametrize(
-    ("settings", "cause"), [({"enable_als": False}, "disabled by ENABLE_ALS=false"), ({}, "the bundle was made without its part 'als'")])
+    ("settings", "cause"), [({"enable_als": False}, "disabled by ENABLE_ALS=false"), ({}, "the bundle was made without its part 'als'")]
+)
 def test_an_engine_that_cannot_be_asked_is_named_with_the_reason(settings: dict[str, bool], cause: str) -> None:
     parts = world.bundle() if settings else world.bundle(als=None)
     answer = Recommender(parts, settings=Settings(**settings)).recommend(world.user("pay", events=7), Request(limit=2))
@@ -170,7 +171,9 @@ def test_an_explanation_names_every_filter_that_removes_an_item() -> None:
     assert found.rank is None
     assert found.rank_if_allowed is not None
     assert found.removed_by == [
-        "it is not available", "its categories are 'health', asked for 'fintech'", "the user has already interacted with it",
+        "it is not available",
+        "its categories are 'health', asked for 'fintech'",
+        "the user has already interacted with it",
         "the request excludes it by its id",
     ]
     scaleup = recommender.explain(world.user("pay"), "medpay", Request(use_case=use_case))

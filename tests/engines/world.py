@@ -21,8 +21,13 @@ DAY = 24 * 3600
 
 
 def item(item_id: str, categories: list[str], created: int | None, **fields: object) -> Item:
-    return Item(item_id=item_id, item_type=str(fields.pop("item_type", "startup")), categories=categories,
-                created_at=None if created is None else created * DAY, **fields)  # type: ignore[arg-type]
+    return Item(
+        item_id=item_id,
+        item_type=str(fields.pop("item_type", "startup")),
+        categories=categories,
+        created_at=None if created is None else created * DAY,
+        **fields,
+    )  # type: ignore[arg-type]
 
 
 ITEMS = [
@@ -36,8 +41,14 @@ ITEMS = [
     item("mute", [], None),
 ]
 FACTORS = {
-    "pay": (1, 0), "bank": (1, 0), "coin": (0.9, 0), "ghost": (0.5, 0),
-    "pill": (0, 1), "gene": (0, 0.9), "care": (0, 0.8), "medpay": (0.7, 0.7),
+    "pay": (1, 0),
+    "bank": (1, 0),
+    "coin": (0.9, 0),
+    "ghost": (0.5, 0),
+    "pill": (0, 1),
+    "gene": (0, 0.9),
+    "care": (0, 0.8),
+    "medpay": (0.7, 0.7),
 }
 POPULAR = {"developer_startup": [("pill", 5.0), ("pay", 1.0)], "investor_startup": [("gene", 7.0)], "unlabelled": [("pay", 2.0)]}
 

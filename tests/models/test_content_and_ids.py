@@ -34,7 +34,11 @@ def test_items_that_share_a_category_are_alike_whatever_its_case() -> None:
 def test_an_interest_finds_the_category_the_tag_and_the_word() -> None:
     model = ContentModel.fit(ITEMS)
     for interest, found in {
-        "FinTech": ["pay", "bank"], "payments": ["pay"], "carbon": ["leaf"], "Climate_Tech": ["leaf"], "climate": ["leaf"],
+        "FinTech": ["pay", "bank"],
+        "payments": ["pay"],
+        "carbon": ["leaf"],
+        "Climate_Tech": ["leaf"],
+        "climate": ["leaf"],
     }.items():
         scores = model.item_vectors @ model.profile_from_interests([interest])
         assert [item_id for item_id, score in zip(model.item_ids.ids, scores, strict=True) if score > 0] == found, interest
