@@ -17,7 +17,7 @@ def check_command(words: list[str]) -> None:
     """Raises AssertionError unless `words` (`python -m <room> <subcommand>* <option>*`) names a command and options that exist."""
     assert words[:2] == ["python", "-m"], words
     room, rest = words[2], words[3:]
-    assert room in ROOMS, f"{room} is no room with commands"
+    assert room.split(".")[0] in ROOMS, f"{room} is no room with commands"
     subcommands = []
     for word in rest:
         if word.startswith("-") or word not in _listed(room, *subcommands):
