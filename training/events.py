@@ -20,6 +20,7 @@ from core.codec import MAX_VALUE
 from core.dedup import Dedup
 from core.errors import ArchiveError, DatasetError
 from store.archive import Archive
+from training.progress import progress
 
 COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
 _OPTIONAL = {"value": pa.float64(), "use_case": pa.string()}
@@ -44,23 +45,32 @@ def from_archive(
     skipped: Skipped = {"dead_letters": 0, "duplicates": 0, "deleted_users": 0}
     kept: list[pa.Table] = []
     ranges = archive.ranges(topic)
-    for partition, position in sorted(positions.items()):
-        if position == 0:
-            continue
-        if partition not in ranges:
-            raise ArchiveError(f"the archive holds nothing of partition {partition} of {topic}; run `python -m streams archive` first")
-        tables = list(archive.read(topic, {partition: position}, _ARCHIVED))
-        if not tables:
-            continue
-        table = pa.concat_tables(tables)
-        valid = table.filter(pc.is_null(table["error"]))
-        skipped["dead_letters"] += table.num_rows - valid.num_rows
-        first = ~_duplicates(valid, dedup_window)
-        skipped["duplicates"] += int((~first).sum())
-        gone = _before_deletion(valid, deleted)
-        skipped["deleted_users"] += int((gone & first).sum())
-        kept.append(valid.filter(pa.array(first & ~gone)).select(COLUMNS).cast(SCHEMA))
+    with progress("reading the archive", total=max(1, sum(positions.values()))) as show:
+        done = 0
+        for partition, position in sorted(positions.items()):
+            if position == 0:
+                continue
+            if partition not in ranges:
+                raise ArchiveError(f"the archive holds nothing of partition {partition} of {topic}; run `python -m streams archive` first")
+            tables = []
+            for table in archive.read(topic, {partition: position}, _ARCHIVED):
+                tables.append(table)
+                done += table.num_rows
+                show.at(done, f"partition {partition}")
+            if tables:
+                kept.append(_counted(pa.concat_tables(tables), dedup_window, deleted, skipped))
     return (pa.concat_tables(kept) if kept else SCHEMA.empty_table()), skipped
+
+
+def _counted(table: pa.Table, dedup_window: int, deleted: Mapping[str, float], skipped: Skipped) -> pa.Table:
+    """The rows of one whole partition that count; adds the others to `skipped`. Dead letters take no part in what is a duplicate."""
+    valid = table.filter(pc.is_null(table["error"]))
+    first = ~_duplicates(valid, dedup_window)
+    gone = _before_deletion(valid, deleted)
+    skipped["dead_letters"] += table.num_rows - valid.num_rows
+    skipped["duplicates"] += int((~first).sum())
+    skipped["deleted_users"] += int((gone & first).sum())
+    return valid.filter(pa.array(first & ~gone)).select(COLUMNS).cast(SCHEMA)
 
 
 def from_file(path: Path) -> tuple[pa.Table, Skipped]:
