@@ -71,7 +71,7 @@ class _Run:
 
     def __init__(self, client: connection.Client | None, holder: str) -> None:
         self._client, self._holder = client, holder
-        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._started, self._began = datetime.now(UTC), time.monotonic()
         self.seconds: dict[str, float] = {}
         self._step, self._since = "", time.monotonic()
 
@@ -89,9 +89,10 @@ class _Run:
                 {
                     "status": status,
                     "step": self._step,
-                    "started": self._started,
+                    "started": self._started.isoformat(timespec="seconds"),
                     "holder": self._holder,
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "seconds": f"{time.monotonic() - self._began:.3f}",
                     **more,
                 },
             )
