@@ -5,7 +5,7 @@ beside a live bundle, so that the gate has something to compare with; the archiv
 right after it the reference runs in the same way, in a process of its own: nothing but `implicit`'s fit on the same matrix.
 
 value      seconds of the retrain, from step 1 to the end of step 7, that are not spent in ALS sweeps: snapshot, dataset, content,
-           evaluation of 500 users by four engines, gate, publishing, pruning
+           evaluation of 300 users by four engines, gate, publishing, pruning
 reference  seconds of the bare fit, the mean of the two
 
 Neither counts the start of the interpreter and its imports.

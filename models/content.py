@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -140,5 +139,5 @@ def _label_terms(text: str) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    words = (match.group().casefold() for match in islice(_WORD.finditer(text), MAX_WORDS))
+    words = _WORD.findall(text.casefold())[:MAX_WORDS]
     return [word for word in words if word not in ENGLISH_STOP_WORDS]

@@ -7,6 +7,7 @@ count is not here either: dead letters, duplicates within the window, and what a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ SCHEMA = pa.schema(
     [("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64()), ("use_case", _ID)]
 )
 
+AT_ONCE = 2
+"""Partitions read at once: reading and encoding leave Python's lock, and each holds its event ids in memory until it is done."""
+
 Skipped = dict[str, int]
 """Why rows were left out -> how many."""
 
@@ -39,38 +43,40 @@ def from_archive(
 ) -> tuple[pa.Table, Skipped]:
     """Every event that counts, of the offsets below `positions` (partition -> offset), partition by partition in offset order.
 
-    `deleted`: user id -> broker time (seconds) of the deletion. Memory: the result, and one partition with its event ids.
+    `deleted`: user id -> broker time (seconds) of the deletion. Memory: the result, and AT_ONCE partitions with their event ids.
     Raises ArchiveError when the archive does not reach `positions`.
     """
-    skipped: Skipped = {"dead_letters": 0, "duplicates": 0, "deleted_users": 0}
-    kept: list[pa.Table] = []
     ranges = archive.ranges(topic)
-    with progress("reading the archive", total=max(1, sum(positions.values()))) as show:
-        done = 0
-        for partition, position in sorted(positions.items()):
-            if position == 0:
-                continue
-            if partition not in ranges:
-                raise ArchiveError(f"the archive holds nothing of partition {partition} of {topic}; run `python -m streams archive` first")
+    for partition, position in positions.items():
+        if position and partition not in ranges:
+            raise ArchiveError(f"the archive holds nothing of partition {partition} of {topic}; run `python -m streams archive` first")
+
+    with progress("reading the archive", total=max(1, sum(positions.values()))) as show, ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def read(partition: int) -> tuple[pa.Table, Skipped] | None:
             tables = []
-            for table in archive.read(topic, {partition: position}, _ARCHIVED):
+            for table in archive.read(topic, {partition: positions[partition]}, _ARCHIVED):
                 tables.append(table)
-                done += table.num_rows
-                show.at(done, f"partition {partition}")
-            if tables:
-                kept.append(_counted(pa.concat_tables(tables), dedup_window, deleted, skipped))
+                show.advance(table.num_rows, f"partition {partition}")
+            return _counted(pa.concat_tables(tables), dedup_window, deleted) if tables else None
+
+        parts = [part for part in pool.map(read, sorted(partition for partition in positions if positions[partition])) if part is not None]
+    skipped: Skipped = {name: sum(left_out[name] for _, left_out in parts) for name in ("dead_letters", "duplicates", "deleted_users")}
+    kept = [table for table, _ in parts]
     return (pa.concat_tables(kept) if kept else SCHEMA.empty_table()), skipped
 
 
-def _counted(table: pa.Table, dedup_window: int, deleted: Mapping[str, float], skipped: Skipped) -> pa.Table:
-    """The rows of one whole partition that count; adds the others to `skipped`. Dead letters take no part in what is a duplicate."""
+def _counted(table: pa.Table, dedup_window: int, deleted: Mapping[str, float]) -> tuple[pa.Table, Skipped]:
+    """The rows of one whole partition that count, and how many others. Dead letters take no part in what is a duplicate."""
     valid = table.filter(pc.is_null(table["error"]))
     first = ~_duplicates(valid, dedup_window)
     gone = _before_deletion(valid, deleted)
-    skipped["dead_letters"] += table.num_rows - valid.num_rows
-    skipped["duplicates"] += int((~first).sum())
-    skipped["deleted_users"] += int((gone & first).sum())
-    return valid.filter(pa.array(first & ~gone)).select(COLUMNS).cast(SCHEMA)
+    left_out = {
+        "dead_letters": table.num_rows - valid.num_rows,
+        "duplicates": int((~first).sum()),
+        "deleted_users": int((gone & first).sum()),
+    }
+    return valid.filter(pa.array(first & ~gone)).select(COLUMNS).cast(SCHEMA), left_out
 
 
 def from_file(path: Path) -> tuple[pa.Table, Skipped]:

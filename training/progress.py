@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +22,12 @@ class Shown:
         self._bar, self._task, self._what, self._total = bar, task, what, total
         self._done = 0.0
         self._told = time.monotonic()
+        self._lock = threading.Lock()
 
-    def advance(self, text: str = "") -> None:
-        """One more is done."""
-        self.at(self._done + 1, text)
+    def advance(self, count: float = 1, text: str = "") -> None:
+        """So many more are done. May be called from any thread."""
+        with self._lock:
+            self.at(self._done + count, text)
 
     def at(self, done: float, text: str = "") -> None:
         """`done` of the total is done; `text` says what is being done now."""

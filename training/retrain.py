@@ -60,7 +60,7 @@ class Options:
     events: Path | None = None
     items: Path | None = None
     hyperparameters: Path | None = None
-    users: int = 500
+    users: int = 300
     threads: int = 0
     force: bool = False
     lease: bool = True
