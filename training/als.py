@@ -78,10 +78,12 @@ def fit(
 
     if user_items.shape != (len(users), len(items)):
         raise ValueError(f"a matrix of {user_items.shape} does not fit {len(users)} users and {len(items)} items")
-    rows, columns = np.flatnonzero(np.diff(user_items.indptr)), np.unique(user_items.indices)
+    rows = np.flatnonzero(np.diff(user_items.indptr))
+    columns = np.flatnonzero(np.bincount(user_items.indices, minlength=len(items)))
     if not len(rows):
         raise DatasetError("no event has a weight above 0, so there is nothing to learn; check the event weights in USE_CASES_PATH")
-    weights = user_items[rows][:, columns].tocsr().astype(np.float32)
+    whole = (len(rows), len(columns)) == user_items.shape
+    weights = (user_items if whole else user_items[rows][:, columns].tocsr()).astype(np.float32, copy=False)
     known_users, known_items = IdMap([users.ids[row] for row in rows.tolist()]), IdMap([items.ids[column] for column in columns.tolist()])
     with threadpoolctl.threadpool_limits(1, "blas"):  # the solver has threads of its own; BLAS threads below them make it 10 times slower
         solver = AlternatingLeastSquares(

@@ -18,6 +18,7 @@ has seen the events it is judged by. What goes live is the same model with REFRE
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,9 +116,10 @@ def retrain(settings: Settings, options: Options, console: Console) -> str:
     with ExitStack() as stack:
         client = stack.enter_context(connection.connect(settings)) if options.lease else None
         lease = stack.enter_context(Lease(client, retrains.LEASE, settings.training_lease_s)) if client is not None else None
+        beside = stack.enter_context(ThreadPoolExecutor(1, "content"))
         run = _Run(client, lease.holder if lease is not None else "")
         try:
-            live = _steps(settings, options, chosen, client, lease, run, console)
+            live = _steps(settings, options, chosen, client, lease, run, console, beside)
         except EddylineError as error:
             run.tell("refused" if isinstance(error, GateRefused) else "failed", error=str(error))
             raise
@@ -133,6 +135,7 @@ def _steps(
     lease: Lease | None,
     run: _Run,
     console: Console,
+    beside: Executor,
 ) -> str:
     registry, seed = Registry(settings.models_path), settings.training_seed
 
@@ -141,6 +144,7 @@ def _steps(
     positions = archive.positions(settings.interactions_topic) if options.events is None else {}
     entries = items.read(options.items) if options.items is not None else catalogue.changes(client).items if client is not None else []
     deleted = apply.deletions(client).times if client is not None else {}
+    fitting_content = beside.submit(ContentModel.fit, entries)  # Python on one core, while reading the archive mostly waits
 
     run.step("dataset", f"up to {_positions(positions)}" if options.events is None else f"from {options.events}")
     if options.events is None:
@@ -154,7 +158,7 @@ def _steps(
 
     run.step("fit", f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {chosen}")
     fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads, clock=run.seconds)
-    content = ContentModel.fit(entries)
+    content = fitting_content.result()
 
     run.step("evaluate")
     evaluation: Evaluation | None = None
