@@ -5,7 +5,7 @@ beside a live bundle, so that the gate has something to compare with; the archiv
 it the reference runs, in a process of its own too: nothing but `implicit`'s fit on the matrix of the same events.
 
 value      seconds that the retrain takes on top of a bare fit, from step 1 to the end of step 7: snapshot, dataset, content, the fit before
-           the cut and the refresh over everything instead of one fit, evaluation of 300 users by four engines, gate, publish, prune
+           the cut and the refresh over everything instead of one fit, evaluation of 250 users by four engines, gate, publish, prune
 reference  seconds of the bare fit, the median of the four that run before, between and after three retrains
 
 Neither counts the start of the interpreter and its imports. The target is a ratio of 0.25 at most.

@@ -72,7 +72,7 @@ def evaluate(
     folder: Folder = Path("data/dataset"),
     items: Items = None,
     hyperparameters: Chosen = None,
-    users: Users = 300,
+    users: Users = 250,
     threads: Threads = 0,
     output: Annotated[Path | None, typer.Option(help="Folder for metrics.json and metrics.csv.")] = None,
 ) -> None:
@@ -88,7 +88,7 @@ def retrain(
     events: Events = None,
     items: Items = None,
     hyperparameters: Chosen = None,
-    users: Users = 300,
+    users: Users = 250,
     threads: Threads = 0,
     force: Annotated[bool, typer.Option("--force", help="Publish even if the gate refuses; the manifest says so.")] = False,
     no_lease: NoLease = False,

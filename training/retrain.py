@@ -18,6 +18,7 @@ has seen the events it is judged by. What goes live is the same model with REFRE
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,10 +34,12 @@ from rich.console import Console
 
 from core.errors import ConfigurationError, DatasetError, EddylineError, GateRefused
 from core.settings import Settings
+from core.types import Item
 from models import files
 from models.als import ALSModel
 from models.bundle import CATALOGUE, Bundle
 from models.content import ContentModel
+from models.popular import PopularModel
 from models.registry import Registry
 from store import apply, catalogue, connection, retrains
 from store.archive import Archive
@@ -61,7 +64,7 @@ class Options:
     events: Path | None = None
     items: Path | None = None
     hyperparameters: Path | None = None
-    users: int = 300
+    users: int = 250
     threads: int = 0
     force: bool = False
     lease: bool = True
@@ -116,7 +119,7 @@ def retrain(settings: Settings, options: Options, console: Console) -> str:
     with ExitStack() as stack:
         client = stack.enter_context(connection.connect(settings)) if options.lease else None
         lease = stack.enter_context(Lease(client, retrains.LEASE, settings.training_lease_s)) if client is not None else None
-        beside = stack.enter_context(ThreadPoolExecutor(1, "content"))
+        beside = stack.enter_context(ThreadPoolExecutor(1, "beside"))
         run = _Run(client, lease.holder if lease is not None else "")
         try:
             live = _steps(settings, options, chosen, client, lease, run, console, beside)
@@ -144,7 +147,6 @@ def _steps(
     positions = archive.positions(settings.interactions_topic) if options.events is None else {}
     entries = items.read(options.items) if options.items is not None else catalogue.changes(client).items if client is not None else []
     deleted = apply.deletions(client).times if client is not None else {}
-    fitting_content = beside.submit(ContentModel.fit, entries)  # Python on one core, while reading the archive mostly waits
 
     run.step("dataset", f"up to {_positions(positions)}" if options.events is None else f"from {options.events}")
     if options.events is None:
@@ -157,12 +159,13 @@ def _steps(
     split, unjudged = _split(data, settings)
 
     run.step("fit", f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {chosen}")
+    # One core's work in Python, while the solver holds the others and not Python's lock.
+    others = beside.submit(_fit_others, data, split, entries, settings)
     fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads, clock=run.seconds)
-    content = fitting_content.result()
+    content, at_cut, popular_now = others.result()
 
     run.step("evaluate")
     evaluation: Evaluation | None = None
-    at_cut = popular(data, settings, split.train if split is not None else None)
     if split is not None:
         try:
             judged = evaluate.judge(data, split, content, settings, options.users, seed)
@@ -216,7 +219,7 @@ def _steps(
     def write(folder: Path) -> None:
         files.write_json(folder / CATALOGUE, entries)
         content.save(folder / "content")
-        popular(data, settings).save(folder / "popular")
+        popular_now.save(folder / "popular")
         dataset.save(data, folder / "dataset", matrix=everything, sequences=False)
         fresh.save(folder / "als")
         if judged_als is not None:
@@ -261,6 +264,14 @@ def fit(
     if clock is not None and len(ends) > 1:
         clock["als"] = round(clock.get("als", 0.0) + (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1), 3)
     return model
+
+
+def _fit_others(
+    data: Dataset, split: dataset.Split | None, entries: Sequence[Item], settings: Settings
+) -> tuple[ContentModel, PopularModel, PopularModel]:
+    """What takes a second beside ALS: content, what was popular at the cut, and what is now."""
+    now = popular(data, settings)
+    return ContentModel.fit(entries), now if split is None else popular(data, settings, split.train), now
 
 
 def _without_users(model: ALSModel) -> ALSModel:
