@@ -1,7 +1,7 @@
 """Memory: `python -m benchmarks.memory`. What a user with 50 interactions costs Redis, by Redis' own count.
 
 Users are written by the product's own planner and transactions, from random events on 10,000 items (`startup-1234`): counters, history, and
-what the key space around them takes. Popularity is no user's and is taken off. MEMORY USAGE of the users' keys is printed beside it.
+what the key space around them takes. MEMORY USAGE of the users' keys is printed beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
         Redis.from_url(server.url) as redis,
     ):
         settings = Settings(redis_url=SecretStr(server.url))
-        planner = Planner(settings.use_cases, settings.popularity_half_life_days)
+        planner = Planner(settings.use_cases)
         applier = Applier(connection.connect(settings), planner, settings.history_cap)
         before = int(redis.info("memory")["used_memory"])
         position = 0
@@ -61,8 +61,7 @@ def main() -> None:
             for user in range(USERS)
             for key in (keys.user(f"user-{user}"), keys.history(f"user-{user}"))
         )
-        popular = int(redis.memory_usage(keys.popular(keys.POPULAR_UNLABELLED), samples=0) or 0)
-    a_user = (whole - popular) / USERS
+    a_user = whole / USERS
     print(
         f"{USERS} users with {EVENTS} interactions: {a_user:.0f} bytes each of used_memory, {counted / USERS:.0f} by MEMORY USAGE of their keys"
     )

@@ -27,7 +27,7 @@ from core.types import Interaction
 from core.use_cases import UseCases
 from store import keys
 from store.connection import Pipe, named_errors
-from store.popularity import HOUR, growth
+from store.pending import Mark, Piece
 from store.users import history_line
 
 Command = tuple[str | int | bytes, ...]
@@ -39,8 +39,12 @@ _EXEC = _pack(("EXEC",))
 _HINCRBY = "*4\r\n$7\r\nHINCRBY\r\n"
 _EVENTS = "$6\r\nevents\r\n"
 _ONE = "$1\r\n1\r\n"
+_QUEUED_BYTES = len("+QUEUED\r\n")
 _KNOWN_USERS = 1_000_000
 """Users remembered as having a first_seen: some 100 MB at most, and forgetting costs one HSETNX each."""
+
+
+NOTHING = Piece([], None)
 
 
 class Deletions(NamedTuple):
@@ -74,6 +78,7 @@ class Batch(NamedTuple):
     payload: bytes
     replies: int
     pushes: list[tuple[int, str]]
+    popularity: Piece = NOTHING
 
 
 def transaction(topic: str, partition: int, next_: int, commands: Iterable[Command]) -> tuple[bytes, int]:
@@ -88,9 +93,7 @@ class Planner:
     The commands are written out as the protocol's text at once: as tuples for `pack_command` they cost three times as much Python.
     """
 
-    def __init__(self, use_cases: UseCases, half_life_days: float) -> None:
-        self._use_cases = use_cases
-        self._half_life_days = half_life_days
+    def __init__(self, use_cases: UseCases) -> None:
         self._known: set[str] = set()
         self._type_fields = {name: _bulk("ev:" + name) for name in use_cases.event_types}
 
@@ -98,8 +101,10 @@ class Planner:
         """Call when Redis may hold less than what was planned so far: a failed batch, a deletion, a server rolled back."""
         self._known.clear()
 
-    def plan(self, topic: str, partition: int, first: int, next_: int, events: list[Event], deletions: Deletions) -> Batch:
-        """The batch that counts `events` and moves the position of `topic`/`partition` from `first` to `next_`."""
+    def plan(
+        self, topic: str, partition: int, first: int, next_: int, events: list[Event], deletions: Deletions, popularity: Piece = NOTHING
+    ) -> Batch:
+        """The batch that counts `events`, writes a piece of popularity and moves the position of `topic`/`partition` to `next_`."""
         by_user: dict[str, list[Interaction]] = {}
         for event, broker_time in events:
             if deletions.times and broker_time <= deletions.times.get(event.user_id, -1.0):
@@ -115,9 +120,12 @@ class Planner:
         for user_id, mine in by_user.items():
             replies = self._user(user_id, mine, lines, replies)
             pushes.append((replies - 1, user_id))
-        replies += self._popularity(by_user.values(), lines)
-        payload = b"".join([_MULTI, "".join(lines).encode(), _moved(topic, partition, next_), _EXEC])
-        return Batch(topic, partition, first, next_, events, deletions.version, payload, replies + 1, pushes)
+        for (name, item_id), score in popularity.sums:
+            lines.append(f"*4\r\n$7\r\nZINCRBY\r\n{_bulk(keys.popular(name))}{_bulk(repr(score))}{_bulk(item_id)}")
+        replies += len(popularity.sums)
+        moved = _moved(topic, partition, next_, popularity.mark)
+        payload = b"".join([_MULTI, "".join(lines).encode(), moved, _EXEC])
+        return Batch(topic, partition, first, next_, events, deletions.version, payload, replies + 1, pushes, popularity)
 
     def _user(self, user_id: str, mine: list[Interaction], lines: list[str], replies: int) -> int:
         """Counters and history of one user; answers how many replies there are by now, the history's new length being the last."""
@@ -146,35 +154,17 @@ class Planner:
         lines.extend([_bulk(history_line(event.timestamp, event.event_type, event.value, event.item_id)) for event in mine])
         return replies + 2 + len(counts)
 
-    def _popularity(self, by_user: Iterable[list[Interaction]], lines: list[str]) -> int:
-        """What the events add to the popularities; answers how many commands that is."""
-        popular: dict[str | None, dict[str, float]] = {}
-        weight_of = self._use_cases.weight
-        hour, factor = -1, 0.0
-        for mine in by_user:
-            for event in mine:
-                weight = weight_of(event.event_type, event.value, event.use_case)
-                if weight:
-                    if (at := int(event.timestamp // HOUR)) != hour:
-                        hour, factor = at, growth(event.timestamp, self._half_life_days)
-                    scores = popular.get(event.use_case)
-                    if scores is None:
-                        scores = popular[event.use_case] = {}
-                    scores[event.item_id] = scores.get(event.item_id, 0.0) + weight * factor
-        for use_case, scores in popular.items():
-            command = "*4\r\n$7\r\nZINCRBY\r\n" + _bulk(keys.popular(use_case or keys.POPULAR_UNLABELLED))
-            for item_id, score in scores.items():
-                lines.append(f"{command}{_bulk(repr(score))}{_bulk(item_id)}")
-        return sum(map(len, popular.values()))
-
 
 def _bulk(text: str) -> str:
     """One argument of a command, as the protocol writes it (RESP bulk string; its length counts bytes)."""
     return f"${len(text) if text.isascii() else len(text.encode())}\r\n{text}\r\n"
 
 
-def _moved(topic: str, partition: int, next_: int) -> bytes:
-    return _pack(("HSET", keys.position(topic, partition), "position", str(next_)))
+def _moved(topic: str, partition: int, next_: int, mark: Mark | None = None) -> bytes:
+    fields: tuple[str, ...] = ("position", str(next_))
+    if mark is not None:
+        fields += ("popularity_first", str(mark.first), "popularity_next", str(mark.next), "popularity_after", " ".join(mark.after))
+    return _pack(("HSET", keys.position(topic, partition), *fields))
 
 
 class Applier:
@@ -225,11 +215,14 @@ class Applier:
             raise Stale(stands_at, f"{what}: Redis stands at {stands_at}")
         if batch.deletions_version not in (None, int(version or 0)):
             self._planner.forget()
-            batch = self._planner.plan(batch.topic, batch.partition, batch.first, batch.next, batch.events, deletions(self._client))
+            now = deletions(self._client)
+            batch = self._planner.plan(batch.topic, batch.partition, batch.first, batch.next, batch.events, now, batch.popularity)
             if batch.deletions_version != int(version or 0):
                 raise Stale(stands_at, f"{what}: users are being deleted right now")
         connection.send(batch.payload)
-        *queued, replies = connection.receive(batch.replies + 2)  # OK, QUEUED, QUEUED, ..., and what EXEC answers
+        *queued, replies = connection.receive(
+            batch.replies + 2, _QUEUED_BYTES * batch.replies
+        )  # OK, QUEUED, QUEUED, ..., and what EXEC answers
         if replies is None:
             raise Stale(stands_at, f"{what}: another process moved the position")
         if isinstance(replies, redis.ResponseError):  # EXECABORT: nothing was done, and an earlier reply says why

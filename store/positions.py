@@ -10,20 +10,29 @@ from core.errors import ConfigurationError, LogGap, LogRewound
 from core.settings import Settings
 from store import keys
 from store.connection import named_errors
+from store.pending import Mark
+
+_MARK = ("popularity_first", "popularity_next", "popularity_after")
 
 
 class Position(NamedTuple):
-    """`offset`: the first one that is not in the state (0: nothing applied yet). `topic_id`: of the topic it counts in, if known."""
+    """`offset`: the first one that is not in the state (0: nothing applied yet). `topic_id`: of the topic it counts in, if known.
+
+    `popularity`: how much of the log below `offset` the popularities hold.
+    """
 
     offset: int
     topic_id: str | None
+    popularity: Mark = Mark()
 
 
 def read(client: Any, topic: str, partition: int) -> Position:
     """The position of one partition. Raises StoreUnavailable."""
     with named_errors(f"reading the position of {topic}/{partition}"):
-        offset, topic_id = client.hmget(keys.position(topic, partition), ["position", "topic_id"])
-    return Position(int(offset or 0), topic_id.decode() if topic_id else None)
+        found = client.hmget(keys.position(topic, partition), ["position", "topic_id", *_MARK])
+    offset, topic_id, first, next_, after = (None if value is None else value.decode() for value in found)
+    name, _, item_id = (after or "").partition(" ")
+    return Position(int(offset or 0), topic_id, Mark(int(first or 0), int(next_ or 0), (name, item_id)))
 
 
 def claim(client: redis.Redis, topic: str, partition: int, topic_id: str | None) -> None:

@@ -2,8 +2,8 @@
 
 One partition's way through this process, numbered; the crash tests use these numbers. `store.apply` has the steps inside 5.
 
-1. Assigned: read the partition's position from Redis, compare it with what the log holds, start `dedup_window` before it.
-2. Up to the position, events only fill the duplicate window.
+1. Assigned: read the partition's position from Redis, compare it with what the log holds, start `dedup_window` before what Redis lacks.
+2. Up to the position, events only fill the duplicate window and what is still to be written of popularity.
 3. From there on, decode; what cannot be decoded becomes a dead letter, duplicates count nowhere, the rest makes batches.
 4. Dead letters are published and acknowledged.
 5. The batch is applied, the position with it.
@@ -16,6 +16,7 @@ the partition goes back to 1. So there is one way to start, to recover and to ta
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from core.types import Item, User
 from store import apply, catalogue, connection, dead_letters, log, log_ends, positions
 from store.apply import Event, Planner
 from store.catalogue import Deletion
+from store.pending import Pending
 from streams import deletions, metrics
 from streams.sender import Failure, Outgoing, Partition, Sender, Work
 
@@ -82,11 +84,13 @@ class Message(Protocol):
 class Assigned:
     """One partition in our hands. Offsets below `start` are only remembered, `next` is the first one not yet in a batch."""
 
-    def __init__(self, start: int, generation: int, window: int) -> None:
+    def __init__(self, start: int, generation: int, window: int, popularity: Pending) -> None:
         self.start = start
         self.next = start
         self.generation = generation
         self.dedup = Dedup(window)
+        self.popularity = popularity
+        self.read = 0  # the offset after the last one read; below `start` the window is still being read
 
 
 class Ingest:
@@ -95,7 +99,7 @@ class Ingest:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client = connection.connect(settings)
-        self._planner = Planner(settings.use_cases, settings.popularity_half_life_days)
+        self._planner = Planner(settings.use_cases)
         self._sender = Sender(connection.connect(settings), self._planner, settings)
         self._assigned: dict[Partition, Assigned] = {}
         self._generation = 0
@@ -130,6 +134,7 @@ class Ingest:
             while not self._stopped.is_set():
                 self._mend(consumer)
                 self._consume(consumer)
+                self._flush_popularity()
                 if time.monotonic() - committed > _COMMIT_S:
                     committed = time.monotonic()
                     self._commit(consumer)
@@ -182,10 +187,12 @@ class Ingest:
         self._retry(f"claiming {topic}/{number}", lambda: positions.claim(self._client, topic, number, self._topic_ids[topic]))
         self._generation += 1
         window = self._settings.dedup_window if topic == self._settings.interactions_topic else 0
-        self._assigned[partition] = Assigned(position.offset, self._generation, window)
+        popularity = Pending(self._settings.use_cases, self._settings.popularity_half_life_days, position.popularity)
+        self._assigned[partition] = Assigned(position.offset, self._generation, window, popularity)
         self._sender.applied[partition] = position.offset
         _log.info("partition taken", topic=topic, partition=number, position=position.offset, log=[low, high])
-        return TopicPartition(topic, number, max(low, position.offset - window))
+        wanted = position.popularity.first if topic == self._settings.interactions_topic else position.offset
+        return TopicPartition(topic, number, max(low, wanted - window))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._sender.drain()  # so that the next owner starts where we end
@@ -203,7 +210,7 @@ class Ingest:
         topic, number = partition
         use_cases, dedup, start = self._settings.use_cases, assigned.dedup, assigned.start
         most = self._settings.transaction_events
-        decode, seen = codec.decode_interaction, dedup.seen
+        decode, seen, popular = codec.decode_interaction, dedup.seen, assigned.popularity.add
         events: list[Event] = []
         before: list[Outgoing] = []
         duplicates = 0
@@ -218,23 +225,35 @@ class Ingest:
                 continue
             if seen(interaction.event_id, offset):
                 duplicates += offset >= start
-            elif offset >= start:
+                continue
+            popular(offset, interaction)
+            if offset >= start:
                 events.append(Event(interaction, broker_time))
                 if len(events) == most:
                     self._put(partition, assigned, offset + 1, events, before)
                     events, before = [], []
-        if messages[-1].offset() >= start:
-            self._put(partition, assigned, messages[-1].offset() + 1, events, before)
+        assigned.read = messages[-1].offset() + 1
+        if assigned.read > start:
+            self._put(partition, assigned, assigned.read, events, before)
         metrics.duplicates.inc(duplicates)
         metrics.lag_seconds.labels(topic, number).set(max(0.0, time.time() - messages[-1].timestamp()[1] / 1000))
 
     def _put(self, partition: Partition, assigned: Assigned, next_: int, events: list[Event], before: list[Outgoing]) -> None:
-        if next_ == assigned.next:
+        if next_ == assigned.next and not assigned.popularity.due(next_):
             return
-        batch = self._planner.plan(*partition, assigned.next, next_, events, self._deletions)
+        piece = assigned.popularity.piece(next_)
+        batch = self._planner.plan(*partition, assigned.next, next_, events, self._deletions, piece)
         assigned.next = next_
         self._sender.put(Work(batch, assigned.generation, before))
         metrics.events.inc(len(events))
+
+    def _flush_popularity(self) -> None:
+        """Write popularity that waits although no event comes that would take it along."""
+        for partition, assigned in self._assigned.items():
+            if partition[0] != self._settings.interactions_topic or assigned.read < assigned.start:
+                continue
+            while assigned.popularity.due(assigned.next):
+                self._put(partition, assigned, assigned.next, [], [])
 
     def _take_items(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
         entries, before = self._entries(messages, codec.decode_item)
@@ -357,6 +376,7 @@ class Ingest:
 
 def run(settings: Settings) -> None:
     """Ingest until SIGTERM or SIGINT."""
+    sys.setswitchinterval(0.0002)
     ingest = Ingest(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ingest.stop())

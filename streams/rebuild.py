@@ -24,6 +24,7 @@ from store import apply, connection, keys, positions
 from store.apply import Applier, Event, Planner
 from store.archive import Archive
 from store.lease import Lease
+from store.pending import Pending
 from streams import deletions
 
 _log = structlog.get_logger(__name__)
@@ -70,8 +71,12 @@ def run(settings: Settings, *, wipe: bool = False) -> list[Rebuilt]:
 def _partition(settings: Settings, client: connection.Client, archive: Archive, partition: int, end: int) -> Rebuilt:
     """Step 4 for one partition."""
     topic = settings.interactions_topic
-    begin = positions.read(client, topic, partition).offset
-    planner = Planner(settings.use_cases, settings.popularity_half_life_days)
+    position = positions.read(client, topic, partition)
+    begin = position.offset
+    if begin >= end:
+        return Rebuilt(partition, begin, begin, 0)  # Redis knows all that the archive holds
+    popularity = Pending(settings.use_cases, settings.popularity_half_life_days, position.popularity)
+    planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, settings.history_cap)
     deleted = apply.deletions(client)
     dedup = Dedup(settings.dedup_window)
@@ -80,7 +85,7 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
     def put(next_: int) -> None:
         nonlocal at, counted, events
         try:
-            applier.apply(planner.plan(topic, partition, at, next_, events, deleted))
+            applier.apply(planner.plan(topic, partition, at, next_, events, deleted, popularity.piece(next_, whole=next_ == end)))
         except Stale as stale:
             raise StoreError(
                 f"{topic}/{partition} moved to {stale.position} while it was rebuilt: stop every ingest, then run this again"
@@ -88,19 +93,24 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
         at, counted, events = next_, counted + len(events), []
 
     try:
-        for offset, event in _rows(archive, topic, partition, max(0, begin - settings.dedup_window), end):
-            if event is None or dedup.seen(event.interaction.event_id, offset) or offset < begin:
+        for offset, event in _rows(archive, topic, partition, max(0, position.popularity.first - settings.dedup_window), end):
+            if event is None or dedup.seen(event.interaction.event_id, offset):
+                continue
+            popularity.add(offset, event.interaction)
+            if offset < begin:
                 continue
             events.append(event)
             if len(events) == settings.transaction_events:
                 put(offset + 1)
         if end > at:
             put(end)
+        while popularity.mark.first < at:
+            put(at)
         topic_id = archive.topic_id(topic, partition)
         positions.claim(client, topic, partition, topic_id)
     finally:
         applier.close()
-    return Rebuilt(partition, begin, max(begin, end), counted)
+    return Rebuilt(partition, begin, end, counted)
 
 
 def _rows(archive: Archive, topic: str, partition: int, start: int, end: int) -> Iterator[tuple[int, Event | None]]:

@@ -59,6 +59,10 @@ class Oracle:
                 if before is not None and message.offset() - before <= settings.dedup_window:
                     self.duplicates += 1
                     continue
+                weight = settings.use_cases.weight(event.event_type, event.value, event.use_case)
+                if weight:
+                    growth = popularity.growth(event.timestamp, settings.popularity_half_life_days)
+                    scores[event.use_case or "unlabelled"][event.item_id] += Fraction(weight) * Fraction(growth)
                 if broker_time <= (deleted or {}).get(event.user_id, -1):
                     continue
                 self.counted += 1
@@ -66,10 +70,6 @@ class Oracle:
                 first_seen.setdefault(event.user_id, int(event.timestamp))
                 kind = event.event_type if event.value is None else f"{event.event_type}={_plain(event.value)}"
                 histories[event.user_id].append(f"{int(event.timestamp)} {kind} {event.item_id}")
-                weight = settings.use_cases.weight(event.event_type, event.value, event.use_case)
-                if weight:
-                    growth = popularity.growth(event.timestamp, settings.popularity_half_life_days)
-                    scores[event.use_case or "unlabelled"][event.item_id] += Fraction(weight) * Fraction(growth)
         for user_id, by_type in counts.items():
             self.users[user_id] = {
                 "events": str(sum(by_type.values())),
@@ -88,6 +88,14 @@ def positions(redis: Redis, settings: Settings) -> dict[int, int]:
     """Partition -> position of the interactions topic, as Redis has it."""
     return {
         partition: int(redis.hget(f"ingest:{settings.interactions_topic}:{partition}", "position") or 0)  # type: ignore[arg-type]
+        for partition in range(settings.topic_partitions)
+    }
+
+
+def popularity_positions(redis: Redis, settings: Settings) -> dict[int, int]:
+    """Partition -> the offset below which every event is in the popularities."""
+    return {
+        partition: int(redis.hget(f"ingest:{settings.interactions_topic}:{partition}", "popularity_first") or 0)  # type: ignore[arg-type]
         for partition in range(settings.topic_partitions)
     }
 

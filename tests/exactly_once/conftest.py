@@ -63,14 +63,14 @@ def ends(settings: Settings) -> dict[int, int]:
 
 
 def caught_up(redis: Redis, settings: Settings, child: Child, timeout: float = 60.0) -> None:
-    """Wait until Redis stands at the log's end."""
+    """Wait until Redis stands at the log's end, its popularities too."""
     end = ends(settings)
     stands: dict[int, int] = {}
 
     def there() -> bool:
         child.check()
         stands.update(oracle.positions(redis, settings))
-        return stands == end
+        return stands == end and oracle.popularity_positions(redis, settings) == end
 
     try:
         eventually(there, "ingest at the log's end", timeout)

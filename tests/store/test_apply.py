@@ -17,6 +17,7 @@ from core.types import Interaction
 from store import apply, catalogue, connection, keys, popularity, positions, users
 from store.apply import Applier, Event, Planner
 from store.catalogue import Deletion
+from store.pending import PIECE, Mark, Pending
 
 USERS = ("42", "42:history", "a%3Ab", "ü ser", "*")
 ITEMS = ("startup-9", "with space", "ü", "1:2")
@@ -49,7 +50,7 @@ class Machine(RuleBasedStateMachine):
         self.writers = [self._writer(), self._writer()]
 
     def _writer(self) -> tuple[Planner, Applier]:
-        planner = Planner(self.settings.use_cases, 30.0)
+        planner = Planner(self.settings.use_cases)
         return planner, Applier(connection.connect(self.settings), planner, CAP)
 
     @rule(target=planned, events=st.lists(EVENTS, max_size=30), writer=st.integers(0, 1), skip=st.integers(0, 2))
@@ -111,9 +112,13 @@ def test_any_order_of_batches_deletions_and_restarts(settings: Settings, redis: 
 
 
 def _apply(settings: Settings, events: list[Interaction], first: int = 0) -> None:
-    planner = Planner(settings.use_cases, settings.popularity_half_life_days)
+    planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, CAP)
-    applier.apply(planner.plan("t", 0, first, first + len(events), [Event(event, 1.0) for event in events], apply.Deletions(0, {})))
+    pending = Pending(settings.use_cases, settings.popularity_half_life_days, Mark(first, first))
+    for offset, event in enumerate(events, first):
+        pending.add(offset, event)
+    stamped, next_ = [Event(event, 1.0) for event in events], first + len(events)
+    applier.apply(planner.plan("t", 0, first, next_, stamped, apply.Deletions(0, {}), pending.piece(next_, whole=True)))
     applier.close()
 
 
@@ -133,7 +138,7 @@ def test_no_id_can_name_another_users_key() -> None:
 
 
 def test_a_history_is_cut_to_its_cap(settings: Settings, redis: Redis) -> None:
-    planner = Planner(settings.use_cases, 30.0)
+    planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, CAP)
     for first in range(0, 400, 20):
         events = [Event(Interaction(f"{at}", "42", f"i{at}", "view", float(at)), 1.0) for at in range(first, first + 20)]
@@ -162,6 +167,30 @@ def test_popularity_halves_in_a_half_life_and_weighs_by_use_case(settings: Setti
     assert [(item, score * factor) for item, score in scores["investor_startup"]] == [("new", 3.0), ("old", 1.5)]
     assert scores["unlabelled"] == []  # a weight of 0 makes nothing popular
     assert popularity.decay_factor(settings, now + month) == 0.5
+
+
+def test_popularity_written_piece_by_piece_goes_on_where_another_process_stopped(settings: Settings) -> None:
+    """A process may die between any two pieces; the next one reads the log again from the mark and writes the rest of the same cut."""
+    log = [Interaction(f"{at}", "u", f"i{at * 7 % 1000}", "view", 1.76e9) for at in range(2500)]
+    written: dict[tuple[str, str], float] = {}
+    mark, position, processes = Mark(), 0, 0
+    while mark.first < len(log):
+        pending, processes = Pending(settings.use_cases, 30.0, mark), processes + 1
+        for offset in range(mark.first, position):
+            pending.add(offset, log[offset])
+        for offset in range(position, min(position + 900, len(log))):
+            pending.add(offset, log[offset])
+            position = offset + 1
+        piece = pending.piece(position, whole=True)  # one piece a process, then it dies
+        assert len(piece.sums) <= PIECE
+        for key, score in piece.sums:
+            written[key] = written.get(key, 0.0) + score
+        mark = piece.mark or mark
+    whole = Pending(settings.use_cases, 30.0, Mark())
+    for offset, event in enumerate(log):
+        whole.add(offset, event)
+    assert written == whole._open
+    assert processes > 5
 
 
 @pytest.mark.parametrize(
