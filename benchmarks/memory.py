@@ -62,9 +62,8 @@ def main() -> None:
             for key in (keys.user(f"user-{user}"), keys.history(f"user-{user}"))
         )
     a_user = whole / USERS
-    print(
-        f"{USERS} users with {EVENTS} interactions: {a_user:.0f} bytes each of used_memory, {counted / USERS:.0f} by MEMORY USAGE of their keys"
-    )
+    by_keys = counted / USERS
+    print(f"{USERS} users, {EVENTS} interactions each: {a_user:.0f} bytes of used_memory a user, {by_keys:.0f} by MEMORY USAGE of its keys")
     record("redis-memory-per-user", a_user, "bytes", "2 KB, the target", 2048.0, COMMAND)
 
 

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 from core import cli, logs
 from core.dedup import Dedup
 from core.settings import load
-from store import apply, keys
+from store import apply, keys, pending
 from store.connection import Pipe
 from streams import ingest
 from streams.sender import Sender
@@ -174,6 +174,7 @@ def main(arguments: list[str]) -> None:
     settings = load()
     logs.configure("info")
     ingest._COMMIT_S = 0.2
+    pending.PIECE, pending.FLUSH_S = 40, 0.5  # so that cuts are made, and interrupted, often
     for argument in arguments:
         what, _, value = argument.partition("=")
         if what == "bug":
