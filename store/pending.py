@@ -2,7 +2,7 @@
 
 A popular item is touched in nearly every batch, and a ZINCRBY costs Redis more than a user's counters and history together. So the
 popularity of a partition is added up over FLUSH_EVENTS events (FLUSH_S seconds at most) and then cut: the sums of the events in
-[first, next), in the order of their keys, are written piece by piece, each in the transaction of some batch, with how far the cut is written.
+[first, next), in the order of their keys, go piece by piece into the transactions of batches, each with how far the cut is written.
 
 So Redis always says which part of the log its popularities hold: everything below `first`, and of [first, next) the keys up to `after`.
 Whoever takes the partition reads the log again from `first` and goes on with the same cut. Popularity is a function of the log alone:
