@@ -4,7 +4,8 @@ A batch holds the events of one partition in [first, next). Its way, numbered; t
 
 1. WATCH the partition's position and the version of the deletions.
 2. Read both.
-3. Compare: a position other than `first` is Stale(position); with other deletions the batch is planned again.
+3. Compare: a position other than `first`, or popularity written by another process, is Stale(position); with other deletions the batch
+   is planned again.
 4. MULTI, the batch's commands, HSET position next, EXEC: sent as one write.
 5. The reply. Nil: another writer moved the position between 1 and 4: Stale. An error inside: StoreCorrupt, naming the key,
    because Redis does not undo the commands beside it. A lost connection: nobody knows, so read the position again and seek there.
@@ -27,7 +28,7 @@ from core.types import Interaction
 from core.use_cases import UseCases
 from store import keys
 from store.connection import Pipe, named_errors
-from store.pending import Mark, Piece
+from store.pending import MARK_FIELDS, Mark, Piece, read_mark
 from store.users import history_line
 
 Command = tuple[str | int | bytes, ...]
@@ -44,7 +45,7 @@ _KNOWN_USERS = 1_000_000
 """Users remembered as having a first_seen: some 100 MB at most, and forgetting costs one HSETNX each."""
 
 
-NOTHING = Piece([], None)
+NOTHING = Piece([], None, None)
 
 
 class Deletions(NamedTuple):
@@ -205,14 +206,16 @@ class Applier:
         opening: list[Command] = [
             *trims,
             ("WATCH", key, keys.USERS_DELETED_VERSION),
-            ("HGET", key, "position"),
+            ("HMGET", key, "position", *MARK_FIELDS),
             ("GET", keys.USERS_DELETED_VERSION),
         ]
         connection.send(b"".join([_pack(command) for command in opening]))
-        position, version = connection.receive(len(opening))[-2:]
+        (position, *mark), version = connection.receive(len(opening))[-2:]
         stands_at = int(position or 0)
         if stands_at != batch.first:
             raise Stale(stands_at, f"{what}: Redis stands at {stands_at}")
+        if batch.popularity.before not in (None, read_mark(mark)):  # it moves without the position, too
+            raise Stale(stands_at, f"{what}: another process has written popularity up to {read_mark(mark)}")
         if batch.deletions_version not in (None, int(version or 0)):
             self._planner.forget()
             now = deletions(self._client)

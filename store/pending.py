@@ -12,6 +12,7 @@ it counts events of users who were deleted since, as a sum over everyone does.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from core.types import Interaction
@@ -40,11 +41,26 @@ class Mark(NamedTuple):
     after: Key = ("", "")
 
 
+MARK_FIELDS = ("popularity_first", "popularity_next", "popularity_after")
+"""Where a mark stands in the hash of a partition's position."""
+
+
+def read_mark(values: Sequence[bytes | None]) -> Mark:
+    """The mark in the values of MARK_FIELDS; a partition that has none is at the log's beginning."""
+    first, next_, after = values
+    name, _, item_id = (after or b"").decode().partition(" ")
+    return Mark(int(first or 0), int(next_ or 0), (name, item_id))
+
+
 class Piece(NamedTuple):
-    """Sums to write in one transaction, and the mark to write with them (None: it has not moved)."""
+    """Sums to write in one transaction, and the mark to write with them (None: it has not moved).
+
+    `before`: the mark that Redis must still hold, or another process has written these sums (None: there is nothing to compare).
+    """
 
     sums: list[tuple[Key, float]]
     mark: Mark | None
+    before: Mark | None
 
 
 class Pending:
@@ -104,4 +120,4 @@ class Pending:
             self.mark = self.mark._replace(after=sums[-1][0])
         elif self.mark.first < self.mark.next:
             self.mark = Mark(self.mark.next, self.mark.next)
-        return Piece(sums, self.mark if self.mark != before else None)
+        return Piece(sums, self.mark if self.mark != before else None, before)

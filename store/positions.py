@@ -10,9 +10,7 @@ from core.errors import ConfigurationError, LogGap, LogRewound
 from core.settings import Settings
 from store import keys
 from store.connection import named_errors
-from store.pending import Mark
-
-_MARK = ("popularity_first", "popularity_next", "popularity_after")
+from store.pending import MARK_FIELDS, Mark, read_mark
 
 
 class Position(NamedTuple):
@@ -29,10 +27,8 @@ class Position(NamedTuple):
 def read(client: Any, topic: str, partition: int) -> Position:
     """The position of one partition. Raises StoreUnavailable."""
     with named_errors(f"reading the position of {topic}/{partition}"):
-        found = client.hmget(keys.position(topic, partition), ["position", "topic_id", *_MARK])
-    offset, topic_id, first, next_, after = (None if value is None else value.decode() for value in found)
-    name, _, item_id = (after or "").partition(" ")
-    return Position(int(offset or 0), topic_id, Mark(int(first or 0), int(next_ or 0), (name, item_id)))
+        offset, topic_id, *mark = client.hmget(keys.position(topic, partition), ["position", "topic_id", *MARK_FIELDS])
+    return Position(int(offset or 0), topic_id.decode() if topic_id else None, read_mark(mark))
 
 
 def claim(client: redis.Redis, topic: str, partition: int, topic_id: str | None) -> None:

@@ -169,6 +169,24 @@ def test_popularity_halves_in_a_half_life_and_weighs_by_use_case(settings: Setti
     assert popularity.decay_factor(settings, now + month) == 0.5
 
 
+def test_two_owners_of_a_partition_do_not_both_write_its_popularity(settings: Settings, redis: Redis) -> None:
+    """The mark moves without the position when nothing happens: comparing the position alone would not tell."""
+    planner = Planner(settings.use_cases)
+    applier = Applier(connection.connect(settings), planner, CAP)
+    event = Interaction("e", "42", "startup-9", "like", 1.76e9)
+    none = apply.Deletions(0, {})
+    applier.apply(planner.plan("t", 0, 0, 1, [Event(event, 1.0)], none))
+    owners = [Pending(settings.use_cases, 30.0, Mark()) for _ in range(2)]
+    for owner in owners:
+        owner.add(0, event)
+    first, second = (planner.plan("t", 0, 1, 1, [], none, owner.piece(1, whole=True)) for owner in owners)
+    applier.apply(first)
+    with pytest.raises(Stale, match="another process has written popularity"):
+        applier.apply(second)
+    applier.close()
+    assert redis.zscore("popular:unlabelled", "startup-9") == 3 * popularity.growth(1.76e9, 30.0)
+
+
 def test_popularity_written_piece_by_piece_goes_on_where_another_process_stopped(settings: Settings) -> None:
     """A process may die between any two pieces; the next one reads the log again from the mark and writes the rest of the same cut."""
     log = [Interaction(f"{at}", "u", f"i{at * 7 % 1000}", "view", 1.76e9) for at in range(2500)]
