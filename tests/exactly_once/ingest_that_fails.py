@@ -52,16 +52,17 @@ def _if_counts(hook: Hook) -> Hook:
     return lambda _pipe, payload: hook() if _counts(payload) else None
 
 
-def _half(hook: Hook) -> Hook:
+def _half(hook: Any) -> Hook:
     def send_half(pipe: Pipe, payload: bytes) -> None:
         if _counts(payload):
-            pipe._connection.send_packed_command([payload[: len(payload) // 2]])
+            if hook.left == 1:
+                pipe._connection.send_packed_command([payload[: len(payload) // 2]])
             hook()
 
     return send_half
 
 
-STEPS: dict[str, Callable[[Hook], None]] = {
+STEPS: dict[str, Callable[[Any], None]] = {
     "1-placed": lambda hook: _wrap(ingest.Ingest, "_place", after=hook),
     "2-window": lambda hook: _wrap(Dedup, "seen", after=hook),
     "3-planned": lambda hook: _wrap(apply.Planner, "plan", after=hook),
@@ -76,16 +77,16 @@ STEPS: dict[str, Callable[[Hook], None]] = {
 }
 
 
-def _at(step: str, times: int, number: signal.Signals) -> None:
-    left = times
+class Countdown:
+    """Called at each reach of a step; the last time it signals this process."""
 
-    def hook(*_: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            signal.pthread_kill(threading.get_ident(), number)  # to this thread: sent to the process, it may run on for a while
+    def __init__(self, times: int, number: signal.Signals) -> None:
+        self.left, self._number = times, number
 
-    STEPS[step](hook)
+    def __call__(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            signal.pthread_kill(threading.get_ident(), self._number)  # to this thread: sent to the process, it may run on for a while
 
 
 def _position_before_apply() -> None:
@@ -181,7 +182,7 @@ def main(arguments: list[str]) -> None:
             BUGS[value]()
         else:
             step, times = value.split(",")
-            _at(step, int(times), signal.SIGKILL if what == "die" else signal.SIGSTOP)
+            STEPS[step](Countdown(int(times), signal.SIGKILL if what == "die" else signal.SIGSTOP))
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(lambda: ingest.run(settings))
     sys.argv = sys.argv[:1]
