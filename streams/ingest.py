@@ -45,6 +45,8 @@ _COMMIT_S = 5.0
 """Seconds between reports of the position to Kafka (what a lag dashboard may be late by) and looks at whether Redis was set back."""
 _IDLE_S = 0.2
 """Seconds that a poll waits for the first event; bounds how late a stop or a failure is noticed."""
+_SWITCH_S = 0.0002
+"""Seconds after which the planning thread hands the interpreter to the sender: by default 5 ms, a whole transaction that Redis would wait."""
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
 """Seconds between tries while Redis or Kafka is away; the last one repeats."""
 
@@ -376,7 +378,7 @@ class Ingest:
 
 def run(settings: Settings) -> None:
     """Ingest until SIGTERM or SIGINT."""
-    sys.setswitchinterval(0.0002)
+    sys.setswitchinterval(_SWITCH_S)
     ingest = Ingest(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ingest.stop())
