@@ -42,7 +42,7 @@ _EVENTS = "$6\r\nevents\r\n"
 _ONE = "$1\r\n1\r\n"
 _QUEUED_BYTES = len("+QUEUED\r\n")
 _KNOWN_USERS = 1_000_000
-"""Users remembered as having a first_seen: some 100 MB at most, and forgetting costs one HSETNX each."""
+"""Users remembered as having a first_seen: some 100 MB at most; one more costs a HSETNX each time."""
 
 
 NOTHING = Piece([], None, None)
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
 
     `events` are the ones that count, in offset order: the valid ones that are no duplicates.
     `payload` is the whole transaction as sent; `replies` how many replies its EXEC holds; `pushes` where among them stands the new
-    length of which user's history.
+    length of which user's history. `known`: where to note, once it is applied, that its users have a first_seen.
     """
 
     topic: str
@@ -80,6 +80,7 @@ class Batch(NamedTuple):
     replies: int
     pushes: list[tuple[int, str]]
     popularity: Piece = NOTHING
+    known: set[str] | None = None
 
 
 def transaction(topic: str, partition: int, next_: int, commands: Iterable[Command]) -> tuple[bytes, int]:
@@ -96,16 +97,23 @@ class Planner:
 
     def __init__(self, use_cases: UseCases) -> None:
         self._known: set[str] = set()
+        self._deletions_version = 0
         self._type_fields = {name: _bulk("ev:" + name) for name in use_cases.event_types}
 
     def forget(self) -> None:
-        """Call when Redis may hold less than what was planned so far: a failed batch, a deletion, a server rolled back."""
-        self._known.clear()
+        """Call when Redis may hold less than what was applied so far: a deletion, a server set back.
+
+        A new set, not a cleared one: a batch under way adds its users to the set it was planned with.
+        """
+        self._known = set()
 
     def plan(
         self, topic: str, partition: int, first: int, next_: int, events: list[Event], deletions: Deletions, popularity: Piece = NOTHING
     ) -> Batch:
         """The batch that counts `events`, writes a piece of popularity and moves the position of `topic`/`partition` to `next_`."""
+        if deletions.version != self._deletions_version:  # somebody's first_seen is gone
+            self.forget()
+            self._deletions_version = deletions.version
         by_user: dict[str, list[Interaction]] = {}
         for event, broker_time in events:
             if deletions.times and broker_time <= deletions.times.get(event.user_id, -1.0):
@@ -126,16 +134,13 @@ class Planner:
         replies += len(popularity.sums)
         moved = _moved(topic, partition, next_, popularity.mark)
         payload = b"".join([_MULTI, "".join(lines).encode(), moved, _EXEC])
-        return Batch(topic, partition, first, next_, events, deletions.version, payload, replies + 1, pushes, popularity)
+        return Batch(topic, partition, first, next_, events, deletions.version, payload, replies + 1, pushes, popularity, self._known)
 
     def _user(self, user_id: str, mine: list[Interaction], lines: list[str], replies: int) -> int:
         """Counters and history of one user; answers how many replies there are by now, the history's new length being the last."""
         key = keys.user(user_id)
         user = _bulk(key)
         if user_id not in self._known:
-            if len(self._known) > _KNOWN_USERS:
-                self._known.clear()
-            self._known.add(user_id)
             lines.append(f"*4\r\n$6\r\nHSETNX\r\n{user}$10\r\nfirst_seen\r\n{_bulk(str(int(mine[0].timestamp)))}")
             replies += 1
         if len(mine) == 1:  # by far the most: a batch holds few events of a user
@@ -178,6 +183,7 @@ class Applier:
         self._slack = history_cap // 8 + 16  # trimming a history by a few lines at a time would double its commands
         self._connection: Pipe | None = None
         self._trims: set[str] = set()
+        self.deletions = Deletions(0, {})
 
     def apply(self, batch: Batch) -> None:
         """Steps 1 to 6. Raises Stale, StoreUnavailable, StoreCorrupt; after any of them the caller reads the position anew."""
@@ -217,9 +223,8 @@ class Applier:
         if batch.popularity.before not in (None, read_mark(mark)):  # it moves without the position, too
             raise Stale(stands_at, f"{what}: another process has written popularity up to {read_mark(mark)}")
         if batch.deletions_version not in (None, int(version or 0)):
-            self._planner.forget()
-            now = deletions(self._client)
-            batch = self._planner.plan(batch.topic, batch.partition, batch.first, batch.next, batch.events, now, batch.popularity)
+            self.deletions = deletions(self._client)
+            batch = self._planner.plan(*batch[:5], self.deletions, batch.popularity)
             if batch.deletions_version != int(version or 0):
                 raise Stale(stands_at, f"{what}: users are being deleted right now")
         connection.send(batch.payload)
@@ -233,10 +238,14 @@ class Applier:
         for index, reply in enumerate(replies):
             if isinstance(reply, redis.ResponseError):
                 raise self._named(batch, index, reply)
+        self._note(batch, replies)
+
+    def _note(self, batch: Batch, replies: list[int]) -> None:
+        """Step 6, and who has a first_seen now."""
         limit = self._cap + self._slack
-        for index, user_id in batch.pushes:
-            if replies[index] > limit:
-                self._trims.add(user_id)
+        self._trims.update([user_id for index, user_id in batch.pushes if replies[index] > limit])
+        if batch.known is not None and len(batch.known) < _KNOWN_USERS:
+            batch.known.update([user_id for _, user_id in batch.pushes])
 
     def _named(self, batch: Batch, index: int, reply: redis.ResponseError) -> StoreCorrupt:
         reader = hiredis.Reader()

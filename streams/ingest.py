@@ -46,7 +46,7 @@ _COMMIT_S = 5.0
 _IDLE_S = 0.2
 """Seconds that a poll waits for the first event; bounds how late a stop or a failure is noticed."""
 _SWITCH_S = 0.0002
-"""Seconds after which the planning thread hands the interpreter to the sender: by default 5 ms, a whole transaction that Redis would wait."""
+"""Seconds after which the planning thread hands the interpreter to the sender; by default 5 ms, for which Redis would wait."""
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
 """Seconds between tries while Redis or Kafka is away; the last one repeats."""
 
@@ -243,6 +243,8 @@ class Ingest:
     def _put(self, partition: Partition, assigned: Assigned, next_: int, events: list[Event], before: list[Outgoing]) -> None:
         if next_ == assigned.next and not assigned.popularity.due(next_):
             return
+        if self._sender.deletions.version > self._deletions.version:  # another process has deleted a user
+            self._deletions = self._sender.deletions
         piece = assigned.popularity.piece(next_)
         batch = self._planner.plan(*partition, assigned.next, next_, events, self._deletions, piece)
         assigned.next = next_

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from core.errors import EddylineError
 from core.settings import Settings
-from store.apply import Applier, Batch, Planner
+from store.apply import Applier, Batch, Deletions, Planner
 from store.connection import Client
 from store.log import Headers, Producer
 
@@ -55,6 +55,11 @@ class Sender(threading.Thread):
         self._producer: Producer | None = None
         self._queue: queue.Queue[Work | None] = queue.Queue(_DEPTH)
         self._failed: dict[Partition, int] = {}
+
+    @property
+    def deletions(self) -> Deletions:
+        """The deleted users as of the latest batch that had to be planned again because of them."""
+        return self._applier.deletions
 
     def put(self, work: Work) -> None:
         """Queue one batch; waits while the queue is full."""

@@ -46,6 +46,7 @@ class Machine(RuleBasedStateMachine):
         self.redis.flushall()
         self.position, self.users_position, self.clock = 0, 0, 1.0
         self.events: dict[str, Counter[str]] = defaultdict(Counter)
+        self.first_seen: dict[str, int] = {}
         self.history: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
         self.writers = [self._writer(), self._writer()]
 
@@ -75,6 +76,7 @@ class Machine(RuleBasedStateMachine):
         for event, broker_time in batch.events:
             if broker_time > deleted.get(event.user_id, -1):
                 self.events[event.user_id][event.event_type] += 1
+                self.first_seen.setdefault(event.user_id, int(event.timestamp))
                 self.history[event.user_id].append((int(event.timestamp), event.event_type, event.item_id))
 
     @rule(user_id=st.sampled_from(USERS))
@@ -84,6 +86,7 @@ class Machine(RuleBasedStateMachine):
         self.writers[0][1].apply(batch)
         self.users_position += 1
         self.events.pop(user_id, None)
+        self.first_seen.pop(user_id, None)
         self.history.pop(user_id, None)
 
     @rule(writer=st.integers(0, 1))
@@ -96,6 +99,7 @@ class Machine(RuleBasedStateMachine):
         assert positions.read(self.redis, "t", 0).offset == self.position
         for user_id in USERS:
             state = users.read(self.redis, user_id, CAP)
+            assert state.first_seen == self.first_seen.get(user_id)
             assert state.counts == dict(self.events.get(user_id, {}))
             assert state.events == sum(self.events.get(user_id, {}).values())
             assert [(line.timestamp, line.event_type, line.item_id) for line in state.history] == self.history.get(user_id, [])[-CAP:]
