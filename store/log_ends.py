@@ -21,11 +21,23 @@ def ends(settings: Settings, consumer: Consumer, topic: str, partition: int, pos
     lists the first offset of its last batch instead of the end. Raises LogUnavailable.
     """
     what = f"asking for the offsets of {topic}/{partition}"
-    try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=settings.kafka_timeout_s)
-    except (KafkaException, TypeError) as error:  # None, thus a TypeError, is its answer when the time is over
-        raise log.unreachable(settings, what, error) from error
+    deadline = time.monotonic() + settings.kafka_timeout_s
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=settings.kafka_timeout_s)
+            break
+        except (KafkaException, TypeError) as error:  # None, thus a TypeError, is its answer when the time is over
+            if _passes(error) and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            raise log.unreachable(settings, what, error) from error
     return low, high if position <= high else max(high, _fetched_end(settings, topic, partition, max(low, position - 1), what))
+
+
+def _passes(error: KafkaException | TypeError) -> bool:
+    """Whether a partition is only finding its leader, as right after its topic was made or a broker came back."""
+    passing = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
+    return isinstance(error, KafkaException) and error.args[0].code() in passing
 
 
 def known_end(consumer: Consumer, topic: str, partition: int) -> int | None:

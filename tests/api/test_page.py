@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -163,6 +163,7 @@ def test_no_path_or_query_gives_a_500(fuzzed: Client, path: list[str], query: li
         + "?"
         + "&".join(f"{quote(name)}={quote(value, safe='')}" for name, value in query)
     )
+    assume(not url.startswith("//"))  # that would be a host, and the client refuses it
     assert fuzzed.get(url).status_code in (200, 404, 405, 414, 422, 503 if url.startswith("/health/ready") else 200)
 
 

@@ -151,7 +151,9 @@ def test_from_a_bad_message_to_a_counted_event(broker: object, settings: Setting
     assert shown["why"].startswith("1 events; content_based < 5 <= als < 20 <= ensemble")
     assert [event["item_id"] for event in shown["history"]] == ["i1"]
     assert "i1" in command("inspect", "user", "u1")
-    assert inspect.item(settings, "i1")["popularity_now"]["unlabelled"] > 0
+    eventually(
+        lambda: inspect.item(settings, "i1")["popularity_now"].get("unlabelled", 0) > 0, "its popularity, which is written a little later"
+    )
     rows = inspect.where(settings)
     assert sum(row["redis"] for row in rows if row["topic"] == settings.interactions_topic) == 2
     assert all(row["redis_lag"] == 0 for row in rows)

@@ -66,7 +66,7 @@ def test_movielens_from_kafka_to_three_answers(broker: object, settings: Setting
 
     def applied() -> bool:
         ingest.check()
-        return sum(oracle.positions(redis, settings).values()) == EVENTS
+        return sum(oracle.positions(redis, settings).values()) == sum(oracle.popularity_positions(redis, settings).values()) == EVENTS
 
     eventually(applied, "every event in Redis", 180)
     table = pq.read_table(DATA / "interactions.parquet", columns=["user_id", "item_id", "value", "timestamp"]).to_pydict()
