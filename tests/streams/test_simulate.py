@@ -9,12 +9,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from confluent_kafka import Consumer
 
 from core import codec
 from core.settings import Settings
 from core.types import Interaction, Item, User
 from demo.processes import Child
+from store import log
 from store.archive import Archive
+from store.log_ends import ends
 from streams.archive import Archiver
 from streams.simulate_events import Simulation
 from tests.support import eventually
@@ -149,12 +152,15 @@ def test_the_command_fills_the_topics_and_names_a_user_of_each_kind(
 
 @pytest.mark.process
 def test_live_events_come_at_their_rate_until_stopped(broker: object, settings: Settings, spawn: Callable[..., Child]) -> None:
-    live = settings.model_copy(update={"archive_file_s": 0.2})
+    log.ensure_topics(settings)
     child = spawn("streams", "simulate", "--events", "0", "--users", "100", "--items", "50", "--forever", "--rate", "100")
+    consumer = Consumer(log.consumer_config(settings, "ends"))
 
-    def archived() -> int:
-        return Archiver(live).run(until_idle=True) and sum(Archive(settings.archive_url).positions(settings.interactions_topic).values())
+    def arrived() -> int:
+        partitions = range(settings.topic_partitions)
+        return sum(ends(settings, consumer, settings.interactions_topic, partition, 0)[1] for partition in partitions)
 
-    eventually(lambda: archived() > 50, "live events arrive")
+    eventually(lambda: child.alive and arrived() > 50, "live events arrive")
+    consumer.close()
     child.stop()
     assert child.exit_code == 0, child.tail()
