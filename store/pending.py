@@ -107,11 +107,7 @@ class Pending:
         if self._left is None:  # the first piece since the partition was taken: go on with the cut that Redis knows
             self._left = [each for each in sorted(self._cut.items()) if each[0] > before.after]
             self._cut.clear()
-        if (
-            not self._left
-            and position > before.next
-            and (whole or self._events >= FLUSH_EVENTS or time.monotonic() - self._since > FLUSH_S)
-        ):
+        if not self._left and (self._ripe(position) or (whole and position > before.next)):
             self._left = sorted(self._open.items())
             self._open, self._events, self._since = {}, 0, time.monotonic()
             self.mark = Mark(before.next, position)

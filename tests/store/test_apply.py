@@ -17,7 +17,7 @@ from core.types import Interaction
 from store import apply, catalogue, connection, keys, popularity, positions, users
 from store.apply import Applier, Event, Planner
 from store.catalogue import Deletion
-from store.pending import PIECE, Mark, Pending
+from store.pending import FEW_S, PIECE, Mark, Pending
 
 USERS = ("42", "42:history", "a%3Ab", "ü ser", "*")
 ITEMS = ("startup-9", "with space", "ü", "1:2")
@@ -189,6 +189,17 @@ def test_two_owners_of_a_partition_do_not_both_write_its_popularity(settings: Se
         applier.apply(second)
     applier.close()
     assert redis.zscore("popular:unlabelled", "startup-9") == 3 * popularity.growth(1.76e9, 30.0)
+
+
+def test_a_few_sums_are_written_once_when_nothing_more_comes(settings: Settings) -> None:
+    """Whatever is due, its piece ends: else ingest would send empty transactions for as long as it stays due."""
+    pending = Pending(settings.use_cases, 30.0, Mark())
+    pending.add(0, Interaction("e", "42", "startup-9", "like", 1.76e9))
+    assert not pending.due(1)
+    pending._since -= FEW_S + 0.1  # a second later
+    assert pending.due(1)
+    assert len(pending.piece(1).sums) == 1
+    assert not pending.due(1)
 
 
 def test_popularity_written_piece_by_piece_goes_on_where_another_process_stopped(settings: Settings) -> None:
