@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -225,10 +224,6 @@ class Producer:
         except (BufferError, KafkaException) as error:
             future.set_exception(unreachable(self._settings, f"producing to {topic}", error))
         return future
-
-    async def send_async(self, event: Interaction) -> str:
-        """Publish one event and wait for its token `topic:partition:offset`. Raises LogUnavailable."""
-        return await asyncio.wrap_future(self.publish(self._settings.interactions_topic, event.user_id.encode(), encode_json(event)))
 
     def check(self, timeout_s: float) -> None:
         """Ask the brokers who they are. Raises LogUnavailable when none answers within `timeout_s`."""

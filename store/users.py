@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import redis
-import redis.asyncio
 
 from core.errors import StoreCorrupt
 from core.types import HistoryEvent, User, UserState
@@ -48,15 +47,6 @@ def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
         for command in commands(user_id, cap):
             pipe.execute_command(*command)
         return parse(user_id, pipe.execute())
-
-
-async def read_async(client: redis.asyncio.Redis, user_id: str, cap: int) -> UserState:
-    """`read` for asyncio."""
-    with named_errors(f"reading user {user_id!r}"):
-        pipe: Any = client.pipeline(transaction=False)
-        for command in commands(user_id, cap):
-            pipe.execute_command(*command)
-        return parse(user_id, await pipe.execute())
 
 
 def history_line(timestamp: float, event_type: str, value: float | None, item_id: str) -> str:
