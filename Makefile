@@ -52,12 +52,14 @@ bench: $(DEV_STAMP)
 bench-quality: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks quality
 
+# A lock names torch without the local version (+cpu) that only some indexes have.
 lock: $(DEV_STAMP)
 	@cd requirements && for name in $(LOCKS); do \
 	  echo "requirements/$$name.txt"; \
 	  CUSTOM_COMPILE_COMMAND='make lock' ../$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --annotation-style line \
 	    --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	    $$([ $$name = dev ] || echo --constraint dev.txt) --output-file $$name.txt $$name.in || exit 1; \
+	  sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $$name.txt; \
 	done
 
 clean:

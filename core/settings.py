@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     topic_replication: int = Field(1, ge=1, le=10, description="replicas of a topic that Eddyline creates; 3 in production")
     ingest_group: str = Field("eddyline-ingest", description="consumer group that shares the partitions among ingest processes")
     archive_group: str = Field("eddyline-archive", description="the same for archive processes")
+    model_updates_topic: str = Field("model-updates", description="topic on which ingest names the users and items that changed")
+    retrain_requests_topic: str = Field("retrain-requests", description="topic on which retrains are asked for")
+    live_group: str = Field("eddyline-live", description="consumer group that shares the model updates among live workers")
+    trainer_group: str = Field("eddyline-trainer", description="the same for retrain requests among training workers")
     kafka_timeout_s: float = Field(10.0, gt=0, description="seconds to wait for the broker before a clear error")
     session_timeout_s: float = Field(
         10.0, ge=6, le=1800, description="seconds without a heartbeat after which a consumer's partitions go to another one"
@@ -63,6 +67,18 @@ class Settings(BaseSettings):
         ge=10,
         le=3650,
         description="days in which a popularity counts half; at least 10, so that scores from 1970 to 2100 fit a float64",
+    )
+
+    # Live model plane
+    live_batch_users: int = Field(500, ge=1, le=10_000, description="most users that a live worker folds in at once")
+    young_items: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="most items, unknown to the bundle, that get ALS factors from the users who touched them; the least recently touched go first",
+    )
+    young_item_users: int = Field(
+        200, ge=1, le=10_000, description="most users, those of largest weight, that a young item's factors are made from"
     )
 
     # Files
@@ -96,6 +112,11 @@ class Settings(BaseSettings):
     keep_bundles: int = Field(5, ge=1, description="bundles kept when old ones are pruned; the live one always is")
     training_lease_s: float = Field(60.0, ge=5, description="seconds after which a killed trainer's lease is free")
 
+    retrain_schedule: str = Field(
+        "auto",
+        description="when live workers ask for a retrain: weekly, biweekly, monthly, auto (by event volume), off, or five fields of cron in UTC",
+    )
+
     # API
     api_host: str = Field("127.0.0.1", description="address that the API binds to; loopback unless you say otherwise")
     api_port: int = Field(8000, ge=0, le=65535, description="port of the API; 0 picks a free one")
@@ -105,20 +126,27 @@ class Settings(BaseSettings):
     api_read_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
         frozenset(), description="comma-separated keys that may read; with none set, reads are open"
     )
+    api_admin_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
+        frozenset(), description="comma-separated keys that may promote, roll back and ask for retrains; with none set, nobody may"
+    )
     api_max_limit: int = Field(100, ge=1, le=10_000, description="most recommendations in one answer")
     api_max_body_bytes: int = Field(1_048_576, ge=1024, description="largest accepted request body, in bytes")
     api_timeout_s: float = Field(5.0, gt=0, description="seconds after which a request is answered with 503")
+    api_after_s: float = Field(
+        1.0, gt=0, le=60, description="seconds that a read with `after` waits for that event before it answers `stale`"
+    )
     api_redis_timeout_s: float = Field(0.25, gt=0, description="seconds that a read waits for Redis before it answers degraded")
     refresh_s: float = Field(0.5, gt=0, description="seconds between looks at catalogue changes, popularity and the bundle pointer")
 
     # Logs and metrics
     log_level: str = Field("info", pattern="(?i)^(debug|info|warning|error)$", description="debug, info, warning or error")
-    metrics_port: int = Field(0, ge=0, le=65535, description="port on which ingest and archive serve /metrics on loopback; 0: none")
+    metrics_host: str = Field("127.0.0.1", description="address on which a process without HTTP of its own serves /metrics")
+    metrics_port: int = Field(0, ge=0, le=65535, description="its port; 0: none")
 
     @model_validator(mode="before")
     @classmethod
     def _split_keys(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("api_keys", "api_read_keys"):
+        for name in ("api_keys", "api_read_keys", "api_admin_keys"):
             if isinstance(text := values.get(name), str):
                 values[name] = [key.strip() for key in text.split(",") if key.strip()]
         return {name: value for name, value in values.items() if value != ""}

@@ -60,6 +60,19 @@ class HistoryEvent(msgspec.Struct, frozen=True, gc=False):
     value: float | None = None
 
 
+class LiveVector(msgspec.Struct, frozen=True, gc=False):
+    """An ALS vector as the model plane left it in Redis: a cache of a fold-in, never the truth.
+
+    It may be used while `made_with` is that of the live model (engines.fold) and `as_of` the user's event count; else it is stale.
+    `vector`: f little-endian float32.
+    """
+
+    version: str
+    made_with: str
+    as_of: int
+    vector: bytes
+
+
 class UserState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a reader knows about one user, from one round trip to Redis.
 
@@ -73,6 +86,7 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True):
     first_seen: int | None = None
     history: list[HistoryEvent] = []
     profile: User | None = None
+    als: LiveVector | None = None
 
 
 class UseCase(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,8 @@ Section 5 of the paper splits the score of item t among the items of the history
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,14 @@ class ALSModel:
         self._inverse = _inverse(self._gram)
         norms = np.sqrt(np.einsum("ij,ij->i", item_factors, item_factors))
         self._inverse_norms: Floats = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of everything a fold-in depends on: item ids and factors, regularization, alpha."""
+        digest = hashlib.blake2b(repr((self.regularization, self.alpha, self.item_factors.shape)).encode(), digest_size=16)
+        digest.update("\n".join(self.item_ids.ids).encode())
+        digest.update(self.item_factors.data)
+        return digest.hexdigest()
 
     def fold_in(self, rows: Rows, weights: Floats) -> Floats:
         """The vector (f,) f32 of a user who gave `weights` (n,) f32 >= 0 to the items `rows` (n,) int32, each at most once.

@@ -16,7 +16,11 @@ POPULAR_UNLABELLED = "unlabelled"
 """Name of the popularity of events without a use case."""
 MODEL_CURRENT = "model:current"
 """STRING: the promoted bundle's version, as announced; the pointer file is the truth."""
-OWNED = ("user:*", "users:*", "items", "items:*", "popular:*", "ingest:*")
+ITEMS_YOUNG = "items:young"
+"""ZSET: item that the live bundle does not know -> when it was last touched (seconds); YOUNG_ITEMS at most."""
+ITEMS_YOUNG_CHANGES = "items:young:changes"
+"""STREAM: the id of each young item whose factors were written or removed; readers follow it."""
+OWNED = ("user:*", "users:*", "item:*", "items", "items:*", "popular:*", "trending:*", "ingest:*")
 """Patterns of every key that is made from the log, and can be made from it again."""
 RETRAIN_LAST = "retrain:last"
 """HASH: how the last retrain ended."""
@@ -48,9 +52,24 @@ def profile(user_id: str) -> str:
     return f"user:{escape(user_id)}:profile"
 
 
+def user_als(user_id: str) -> str:
+    """HASH: version, made_with, as_of 17, vector <f float32>."""
+    return f"user:{escape(user_id)}:als"
+
+
 def all_of_user(user_id: str) -> tuple[str, ...]:
     """Every key that a user has."""
-    return user(user_id), history(user_id), profile(user_id)
+    return user(user_id), history(user_id), profile(user_id), user_als(user_id)
+
+
+def item_users(item_id: str) -> str:
+    """ZSET of a young item: user id -> weight of the user's events with it; the largest YOUNG_ITEM_USERS."""
+    return f"item:{escape(item_id)}:users"
+
+
+def item_als(item_id: str) -> str:
+    """HASH of a young item: version, made_with, as_of (users behind it), vector <f float32>."""
+    return f"item:{escape(item_id)}:als"
 
 
 def popular(name: str) -> str:

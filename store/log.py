@@ -25,6 +25,7 @@ MAX_MESSAGE_BYTES = 1_048_576
 """Largest message that the producer sends: Kafka's own default limit."""
 
 Headers = list[tuple[str, str | bytes | None]]
+_DAY_MS = 24 * 3600 * 1000
 _QUEUED = 200_000
 """Most messages that wait for delivery in one producer."""
 
@@ -82,6 +83,8 @@ def ensure_topics(settings: Settings) -> list[str]:
         topic(settings.items_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
         topic(settings.users_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
         topic(settings.deletions_topic, **{"cleanup.policy": "compact"}),
+        topic(settings.model_updates_topic, **{"retention.ms": str(_DAY_MS)}),  # hints: what is missed is folded in by the reader
+        topic(settings.retrain_requests_topic),
     ]
     missing = [new for new in wanted if new.topic not in known]
     created = []

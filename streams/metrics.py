@@ -16,10 +16,10 @@ lag_seconds = Gauge("eddyline_ingest_lag_seconds", "Age of the latest event take
 
 
 def serve(settings: Settings) -> None:
-    """Serve /metrics on loopback at METRICS_PORT, unless that is 0. Raises ConfigurationError when the port is taken."""
+    """Serve /metrics at METRICS_HOST:METRICS_PORT, unless the port is 0. Raises ConfigurationError when the port is taken."""
     if settings.metrics_port:
         try:
-            prometheus_client.start_http_server(settings.metrics_port, addr="127.0.0.1")
+            prometheus_client.start_http_server(settings.metrics_port, addr=settings.metrics_host)
         except OSError as error:
             text = f"METRICS_PORT={settings.metrics_port} cannot be served: {error.strerror}; give each process its own"
             raise ConfigurationError(text) from None
