@@ -6,6 +6,9 @@ c_i = alpha * weight_i over the items S that the user touched, preference 1 on S
     A = Y'Y + regularization * I + sum over S of (c_i - 1) y_i y_i'        b = sum over S of c_i y_i        x = A^-1 b
 
 Section 5 of the paper splits the score of item t among the items of the history:  y_t' x = sum over S of  c_i * y_t' A^-1 y_i.
+
+An item that came after the training gets its factors the same way with the roles swapped: X'X of the trained users in place of Y'Y,
+and the vectors of the users who touched it in place of the factors of the items.
 """
 
 from __future__ import annotations
@@ -100,15 +103,21 @@ class ALSModel:
         *,
         regularization: float,
         alpha: float,
+        user_gram: Floats | None = None,
     ) -> None:
-        """`item_factors` (n_items, f), `user_factors` (n_users, f): float32, C-contiguous. Raises ValueError."""
+        """`item_factors` (n_items, f), `user_factors` (n_users, f): float32, C-contiguous. Raises ValueError.
+
+        `user_gram` (f, f) f32: X'X of the trained users, made from `user_factors` when it is not given; without either no item folds in.
+        """
         _check_matrix("item_factors", item_factors, len(item_ids))
         if user_factors is not None:
-            _check_matrix("user_factors", user_factors, 0 if user_ids is None else len(user_ids))
-            if user_factors.shape[1] != item_factors.shape[1]:
-                raise ValueError(f"user_factors have {user_factors.shape[1]} factors, item_factors {item_factors.shape[1]}")
+            _check_matrix("user_factors", user_factors, 0 if user_ids is None else len(user_ids), item_factors.shape[1])
         self.item_ids, self.item_factors = item_ids, item_factors
-        self.user_ids, self.user_factors = user_ids, user_factors
+        if user_gram is None and user_factors is not None:
+            user_gram = np.ascontiguousarray(user_factors.T @ user_factors)
+        if user_gram is not None:
+            _check_matrix("user_gram", user_gram, item_factors.shape[1], item_factors.shape[1])
+        self.user_ids, self.user_factors, self.user_gram = user_ids, user_factors, user_gram
         self.regularization, self.alpha = float(regularization), float(alpha)
         self.factors: int = item_factors.shape[1]
         self._yty: Floats = np.ascontiguousarray(item_factors.T @ item_factors)
@@ -146,27 +155,42 @@ class ALSModel:
 
         `user_items` (n_users, n_items) f32 CSR: weights >= 0. A user without a weight gets zeros. Raises ValueError.
         """
-        from implicit.cpu._als import _least_squares  # here: importing implicit takes half a second, and one user needs no batch
-
         if user_items.shape[1] != len(self.item_ids):
             raise ValueError(f"user_items has {user_items.shape[1]} columns for {len(self.item_ids)} items")
-        matrix = sp.csr_matrix(user_items, dtype=np.float32, copy=True)
+        return self._solved(self._yty, user_items, self.item_factors, num_threads)
+
+    def fold_items_in(self, item_users: sp.csr_matrix, user_vectors: Floats, num_threads: int = 1) -> Floats:
+        """Factors (n_items, f) f32 of items that the model does not know, from the users who touched them.
+
+        `item_users` (n_items, n_users) f32 CSR: weights >= 0; `user_vectors` (n_users, f) f32: those users, folded in.
+        Equal to `implicit`'s `recalculate_item`. An item without a weight gets zeros. Raises ValueError; ModelError without `user_gram`.
+        """
+        if self.user_gram is None:
+            raise ModelError("this ALS part was saved without user_gram.npy, so no item folds in; retrain to have one")
+        _check_matrix("user_vectors", user_vectors, item_users.shape[1], self.factors)
+        return self._solved(self.user_gram, item_users, user_vectors, num_threads)
+
+    def _solved(self, gram: Floats, weights: sp.csr_matrix, factors: Floats, num_threads: int) -> Floats:
+        """One half of a sweep of ALS: what `weights` (n, m) make of `factors` (m, f), whose whole side has the `gram` (f, f)."""
+        from implicit.cpu._als import _least_squares  # here: importing implicit takes half a second, and one user needs no batch
+
+        matrix = sp.csr_matrix(weights, dtype=np.float32, copy=True)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         if matrix.nnz and not (np.isfinite(matrix.data).all() and matrix.data.min() > 0):
             raise ValueError("weights must be finite and not negative")
-        vectors = np.zeros((matrix.shape[0], self.factors), dtype=np.float32)
+        solved = np.zeros((matrix.shape[0], self.factors), dtype=np.float32)
         _least_squares(
-            self._yty,
+            gram,
             matrix.indptr,
             matrix.indices,
             np.float32(self.alpha) * matrix.data,
-            vectors,
-            self.item_factors,
+            solved,
+            factors,
             self.regularization,
             num_threads=num_threads,
         )
-        return vectors
+        return solved
 
     def explain(self, rows: Rows, weights: Floats, target_rows: Rows) -> Floats:
         """Contributions (n_targets, n_history) f32 of the history to the scores of `target_rows` (n_targets,) int32.
@@ -197,8 +221,13 @@ class ALSModel:
         return rows, cosines[rows]
 
     def save(self, folder: Path) -> None:
-        """Write item_factors.npy, als_item_mapping.json, als.json, and user_factors.npy with als_user_mapping.json when there are users."""
+        """Write item_factors.npy, als_item_mapping.json, als.json, user_gram.npy, and user_factors.npy with als_user_mapping.json.
+
+        The last three only when there are users.
+        """
         files.write_array(folder / "item_factors.npy", self.item_factors)
+        if self.user_gram is not None:
+            files.write_array(folder / "user_gram.npy", self.user_gram)
         self.item_ids.save(folder / "als_item_mapping.json")
         if self.user_ids is not None and self.user_factors is not None:
             files.write_array(folder / "user_factors.npy", self.user_factors)
@@ -218,8 +247,18 @@ class ALSModel:
         item_factors = files.read_floats(folder / "item_factors.npy", 2)
         user_ids = IdMap.load(folder / "als_user_mapping.json") if users and facts.users > 0 else None
         user_factors = files.read_floats(folder / "user_factors.npy", 2, mmap=True) if user_ids is not None else None
+        gram_path = folder / "user_gram.npy"  # older bundles have none
+        user_gram = files.read_floats(gram_path, 2) if gram_path.exists() else None
         try:
-            model = cls(item_ids, item_factors, user_ids, user_factors, regularization=facts.regularization, alpha=facts.alpha)
+            model = cls(
+                item_ids,
+                item_factors,
+                user_ids,
+                user_factors,
+                regularization=facts.regularization,
+                alpha=facts.alpha,
+                user_gram=user_gram,
+            )
         except ValueError as error:
             raise ModelCorrupt(f"{folder}: {error}") from None
         if (model.factors, len(item_ids)) != (facts.factors, facts.items):
@@ -247,8 +286,10 @@ def _inverse(gram: Floats) -> Floats | None:
     return np.ascontiguousarray((vectors / sizes) @ vectors.T, dtype=np.float32)
 
 
-def _check_matrix(name: str, matrix: Any, rows: int) -> None:
+def _check_matrix(name: str, matrix: Any, rows: int, columns: int | None = None) -> None:
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32 or not matrix.flags.c_contiguous:
         raise ValueError(f"{name} must be a C-contiguous float32 matrix")
     if matrix.shape[0] != rows or matrix.shape[1] < 1:
         raise ValueError(f"{name} is {matrix.shape} for {rows} ids")
+    if columns is not None and matrix.shape[1] != columns:
+        raise ValueError(f"{name} has {matrix.shape[1]} factors, the model {columns}")

@@ -60,7 +60,7 @@ def als(
     hyperparameters: Chosen = None,
     threads: Threads = 0,
 ) -> None:
-    """Fit ALS on a whole dataset and write item_factors.npy, user_factors.npy, the id maps and als.json.
+    """Fit ALS on a whole dataset and write item_factors.npy, user_factors.npy, user_gram.npy, the id maps and als.json.
 
     Nothing is published: try it with `ALS_MODEL_PATH=data/als python -m api`, or use `retrain`.
     """

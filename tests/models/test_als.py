@@ -10,9 +10,10 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from core.errors import ModelCorrupt, ModelMissing
+from core.errors import ModelCorrupt, ModelError, ModelMissing
 from models.als import ALSModel
 from models.id_map import IdMap
+from models.young import YoungItems
 
 
 def model(factors: np.ndarray, regularization: float = 0.01, alpha: float = 40.0) -> ALSModel:
@@ -34,6 +35,68 @@ def test_a_folded_in_user_is_what_implicit_recalculates(touched: int, alpha: flo
     ours = model(factors, alpha=alpha)
     for vector in (ours.fold_in(rows, weights), ours.fold_in_many(history)[0]):
         assert np.linalg.norm(vector - expected) <= 1e-4 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 40.0])
+def test_a_folded_in_item_is_what_implicit_recalculates(alpha: float) -> None:
+    random = np.random.default_rng(5)
+    items, users = random.normal(size=(40, 32)).astype(np.float32), random.normal(size=(300, 32)).astype(np.float32)
+    ours = ALSModel(model(items).item_ids, items, IdMap([str(row) for row in range(300)]), users, regularization=0.01, alpha=alpha)
+    with threadpool_limits(1):
+        theirs = AlternatingLeastSquares(factors=32, regularization=0.01, alpha=alpha, num_threads=1)
+    theirs.user_factors = users
+    item_users = random_weights(random, 25, 300)
+    expected = theirs.recalculate_item(np.arange(25), item_users)
+    folded = ours.fold_items_in(item_users, users)
+    assert (np.linalg.norm(folded - expected, axis=1) <= 1e-4 * np.linalg.norm(expected, axis=1)).all()
+    some = np.array([7, 3, 99])
+    assert ours.fold_items_in(item_users[:, some], users[some]).shape == (25, 32)
+
+
+def random_weights(random: np.random.Generator, rows: int, columns: int) -> csr_matrix:
+    """(rows, columns) f32: a tenth of the entries hold 1 to 8, at least one a row."""
+    dense = random.integers(1, 9, (rows, columns)) * (random.random((rows, columns)) < 0.1)
+    dense[:, 0] = 1
+    return csr_matrix(dense.astype(np.float32))
+
+
+def test_a_young_item_by_hand() -> None:
+    """Users 1 and 2 with the single factors 1 and 2, no regularization, alpha 3; only user 2, weight 2, touched the item: c = 6.
+
+    A = X'X + (c - 1) * 2 * 2 = 5 + 20 = 25; b = 6 * 2 = 12; y = 12 / 25. The model never saw the item, the gram holds both users.
+    """
+    gram = np.array([[5]], dtype=np.float32)
+    ours = ALSModel(IdMap(["a"]), np.ones((1, 1), dtype=np.float32), regularization=0, alpha=3, user_gram=gram)
+    folded = ours.fold_items_in(csr_matrix(np.array([[2], [0]], dtype=np.float32)), np.array([[2]], dtype=np.float32))
+    assert folded == pytest.approx(np.array([[12 / 25], [0]]))
+
+
+def test_items_fold_in_from_a_saved_model_and_an_older_one_says_why_not(tmp_path: Path) -> None:
+    users = np.array([[1, 0], [2, 1]], dtype=np.float32)
+    ALSModel(IdMap(["a"]), users[:1].copy(), IdMap(["u", "v"]), users, regularization=0.5, alpha=7).save(tmp_path)
+    saved = ALSModel.load(tmp_path)
+    assert saved.user_gram == pytest.approx(np.array([[5, 2], [2, 1]]))
+    (tmp_path / "user_gram.npy").unlink()
+    older = ALSModel.load(tmp_path)
+    assert older.user_gram is None
+    assert older.digest == saved.digest
+    with pytest.raises(ModelError, match="retrain"):
+        older.fold_items_in(csr_matrix((1, 1), dtype=np.float32), users[:1].copy())
+
+
+@pytest.mark.parametrize("vectors", [np.zeros((2, 2), dtype=np.float32), np.zeros((1, 3), dtype=np.float32), np.zeros((1, 2))])
+def test_user_vectors_of_another_shape_are_refused(vectors: np.ndarray) -> None:
+    ours = ALSModel(IdMap(["a"]), np.ones((1, 2), dtype=np.float32), regularization=1, alpha=1, user_gram=np.eye(2, dtype=np.float32))
+    with pytest.raises(ValueError, match="user_vectors"):
+        ours.fold_items_in(csr_matrix((1, 1), dtype=np.float32), vectors)
+
+
+def test_young_items_hold_one_finite_row_an_id() -> None:
+    young = YoungItems(IdMap(["n"]), np.ones((1, 2), dtype=np.float32), "0123")
+    assert (len(young), bool(young), bool(YoungItems.none())) == (1, True, False)
+    for factors in (np.ones((2, 2), dtype=np.float32), np.ones((1, 2)), np.full((1, 2), np.nan, dtype=np.float32)):
+        with pytest.raises(ValueError, match="young"):
+            YoungItems(IdMap(["n"]), factors, "0123")
 
 
 def test_one_factor_by_hand() -> None:

@@ -96,6 +96,7 @@ def test_a_retrain_publishes_everything_that_serving_and_people_need(trainer: Se
         "dataset/als_user_mapping.json",
         "dataset/als_item_mapping.json",
         "als/item_factors.npy",
+        "als/user_gram.npy",
         "evaluation/metrics.json",
         "evaluation/metrics.csv",
     } <= named
