@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core import use_cases
 from core.errors import ConfigurationError
+from core.types import Fusion
 from core.use_cases import UseCases
 
 
@@ -96,8 +97,11 @@ class Settings(BaseSettings):
     enable_ensemble: bool = Field(True, description="false: the ensemble is skipped")
     cold_start_threshold: int = Field(5, ge=0, description="interactions below which a user is cold: content-based")
     warm_user_threshold: int = Field(20, ge=0, description="interactions from which a user is hot: the ensemble")
-    ensemble_als_weight: float = Field(0.6, ge=0, description="weight of ALS in the ensemble")
-    ensemble_two_tower_weight: float = Field(0.4, ge=0, description="weight of Two-Tower in the ensemble")
+    ensemble_als_weight: float = Field(0.6, ge=0, le=1000, description="weight of ALS in the ensemble; ratios count")
+    ensemble_two_tower_weight: float = Field(0.4, ge=0, le=1000, description="weight of Two-Tower in the ensemble")
+    ensemble_fusion: Fusion = Field(
+        "min_max", description="how the ensemble puts its parts' scores on one scale: min_max, or rank (reciprocal rank fusion)"
+    )
 
     # ALS and training
     als_factors: int = Field(128, ge=1, le=2048, description="length of a factor vector")
@@ -157,6 +161,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"COLD_START_THRESHOLD={self.cold_start_threshold} must not exceed WARM_USER_THRESHOLD={self.warm_user_threshold}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_ensemble(self) -> Self:
+        if self.ensemble_als_weight == self.ensemble_two_tower_weight == 0:
+            raise ValueError("ENSEMBLE_ALS_WEIGHT and ENSEMBLE_TWO_TOWER_WEIGHT are both 0; ENABLE_ENSEMBLE=false skips the ensemble")
         return self
 
     @property

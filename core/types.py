@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 Value = str | int | float | bool | list[str] | None
 """What an attribute of an item or a user may hold."""
+
+Fusion = Literal["min_max", "rank"]
+"""How an ensemble puts the scores of its parts on one scale: engines/fusion.py."""
 
 
 class Interaction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -18,42 +18,68 @@ from engines.als import ALSEngine
 from engines.base import Engine, NotApplicable, Scoring, eligible
 from engines.catalogue import Catalogue, Mask
 from engines.content import ContentEngine
+from engines.ensemble import EnsembleEngine
 from engines.explain import Explanation, explain
 from engines.popular import PopularEngine
 from models.bundle import Bundle
+from models.ensemble import Blend
 from models.popular import Popularity
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What engines are built from. `previous`: the engine of the same name that is being replaced."""
+    """What engines are built from. `engines`: those built before it; `absent`: why others are not there;
+    `previous`: the engine of the same name that is being replaced."""
 
     bundle: Bundle
     catalogue: Catalogue
     popularity: Popularity
     settings: Settings
+    engines: Mapping[str, Engine]
+    absent: Mapping[str, str]
     previous: Engine | None = None
 
+    def lacking(self, part: str) -> NotApplicable:
+        """Why there is no engine without the bundle's `part`."""
+        return NotApplicable(self.bundle.missing.get(part, f"the bundle has no part {part!r}"))
 
-def _als(parts: Parts) -> Engine | None:
+
+def _als(parts: Parts) -> Engine:
     model, previous = parts.bundle.als, parts.previous if isinstance(parts.previous, ALSEngine) else None
-    return None if model is None else ALSEngine(model, parts.catalogue, parts.settings.use_cases, previous)
+    if model is None:
+        raise parts.lacking("als")
+    return ALSEngine(model, parts.catalogue, parts.settings.use_cases, previous)
 
 
-def _content(parts: Parts) -> Engine | None:
+def _content(parts: Parts) -> Engine:
     model, previous = parts.bundle.content, parts.previous if isinstance(parts.previous, ContentEngine) else None
-    return None if model is None else ContentEngine(model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous)
+    if model is None:
+        raise parts.lacking("content")
+    return ContentEngine(model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous)
 
 
-def _popular(parts: Parts) -> Engine | None:
+def _popular(parts: Parts) -> Engine:
     return PopularEngine(parts.popularity, parts.catalogue)
 
 
-BUILDERS: Mapping[str, tuple[str, Callable[[Parts], Engine | None]]] = {
-    "als": ("als", _als),
-    "content_based": ("content", _content),
-    "popular": ("popular", _popular),
+def _ensemble(parts: Parts) -> Engine:
+    chosen = parts.bundle.ensemble
+    if chosen is None:
+        settings = parts.settings
+        weights = {"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}
+        chosen = Blend(weights=weights, fusion=settings.ensemble_fusion)
+    for name in chosen.shares:
+        if name not in parts.engines:
+            raise NotApplicable(f"{name}: {parts.absent.get(name, 'there is no such engine')}")
+    return EnsembleEngine(parts.engines, chosen)
+
+
+BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
+    "als": _als,
+    "content_based": _content,
+    "popular": _popular,
+    "ensemble": _ensemble,
 }
-"""Engine -> the bundle's part that it needs, and how it is built (None without that part). A new engine is one line here."""
+"""Engine -> how it is built; raises NotApplicable where it cannot be. A new engine is one line here, before the ensemble."""
 
 MOST_FORGOTTEN = 10_000
 """Items without an entry that were popular once and may linger, before the catalogue is made anew without them: bounds memory."""
@@ -85,12 +111,19 @@ class Recommender:
             given = given.updated([], [item.item_id for item in bundle.catalogue if item.item_id not in given.rows])  # deleted since then
             bare += known_to_als
         self.catalogue: Catalogue = given.with_bare(bare)
-        self._disabled = {name for name in router.CHAIN if not getattr(self.settings, f"enable_{name}", True)}
         self.engines: dict[str, Engine] = {}
-        for name, (_, build) in BUILDERS.items():
+        self._absent = {name: f"this release has no engine {name!r}" for name in router.CHAIN}
+        for name, build in BUILDERS.items():
             before = previous.engines.get(name) if previous else None
-            if engine := build(Parts(bundle, self.catalogue, self.popularity, self.settings, before)):
-                self.engines[name] = engine
+            try:
+                if not getattr(self.settings, f"enable_{name}", True):
+                    raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")
+                self.engines[name] = build(
+                    Parts(bundle, self.catalogue, self.popularity, self.settings, self.engines, self._absent, before)
+                )
+                del self._absent[name]
+            except NotApplicable as cause:
+                self._absent[name] = str(cause)
         self._log = structlog.get_logger("engines").bind()
 
     def with_catalogue(self, catalogue: Catalogue) -> Recommender:
@@ -105,6 +138,8 @@ class Recommender:
         other = copy(self)
         other.popularity = popularity
         other.engines = {**self.engines, PopularEngine.name: PopularEngine(popularity, self.catalogue)}
+        if isinstance(blended := self.engines.get(EnsembleEngine.name), EnsembleEngine):
+            other.engines[EnsembleEngine.name] = blended.over(other.engines)
         return other
 
     def with_bundle(self, bundle: Bundle) -> Recommender:
@@ -154,12 +189,7 @@ class Recommender:
 
     def unavailable(self, name: str) -> str | None:
         """Why engine `name` cannot be asked, or None."""
-        if name in self._disabled:
-            return f"disabled by ENABLE_{name.upper()}=false"
-        if name in self.engines:
-            return None
-        part = BUILDERS[name][0] if name in BUILDERS else name
-        return self.bundle.missing.get(part, f"the bundle has no {name} engine")
+        return self._absent.get(name)
 
     def _first(self, state: UserState, request: Request) -> str:
         if request.engine is None:

@@ -16,13 +16,21 @@ from core.types import Item
 from models import files
 from models.als import ALSModel
 from models.content import ContentModel
+from models.ensemble import Blend
 from models.popular import PopularModel
 
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue.json"
 
-LOADERS: Mapping[str, Callable[[Path], Any]] = {"als": ALSModel.load, "content": ContentModel.load, "popular": PopularModel.load}
+LOADERS: Mapping[str, Callable[[Path], Any]] = {
+    "als": ALSModel.load,
+    "content": ContentModel.load,
+    "popular": PopularModel.load,
+    "ensemble": Blend.load,
+}
 """Part -> how to load its folder. A new kind of model is one line here and one engine."""
+OPTIONAL = frozenset({"ensemble"})
+"""Parts that a bundle may go without, missing nothing: settings stand in for them."""
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +76,11 @@ class Bundle:
         return self.parts.get("popular")
 
     @property
+    def ensemble(self) -> Blend | None:
+        """The blend that tuning chose, or None: that of the settings."""
+        return self.parts.get("ensemble")
+
+    @property
     def two_tower(self) -> Any:
         """The Two-Tower part, or None."""
         return self.parts.get("two_tower")
@@ -75,12 +88,13 @@ class Bundle:
     @classmethod
     def empty(cls, cause: str = "no bundle is published yet; run `python -m training retrain`") -> Bundle:
         """A bundle without a part: the popular engine still answers from live popularity and catalogue."""
-        return cls(None, Manifest(), [], {}, dict.fromkeys(LOADERS, cause))
+        return cls(None, Manifest(), [], {}, {part: cause for part in LOADERS if part not in OPTIONAL})
 
     @classmethod
     def of(cls, version: str | None = None, catalogue: list[Item] | None = None, **parts: Any) -> Bundle:
         """A bundle from parts in memory, for notebooks, evaluation and tests: `Bundle.of(catalogue=items, als=model)`."""
-        missing = {part: f"the bundle was made without its part {part!r}" for part in LOADERS if parts.get(part) is None}
+        absent = [part for part in LOADERS if part not in OPTIONAL and parts.get(part) is None]
+        missing = {part: f"the bundle was made without its part {part!r}" for part in absent}
         present = {name: part for name, part in parts.items() if part is not None}
         return cls(version, Manifest(version=version or ""), catalogue or [], present, missing)
 
@@ -104,8 +118,10 @@ def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, stric
     missing: dict[str, str] = {}
     chosen = {part: path for part, path in (overrides or {}).items() if path is not None}
     for part in [*LOADERS, *(part for part in chosen if part not in LOADERS)]:
+        if part in OPTIONAL and not any(name.startswith(part + "/") for name in manifest.files):
+            continue
         try:
-            parts[part] = _load_part(folder, manifest, part, chosen.get(part))
+            parts[part] = load_part(folder, manifest, part, chosen.get(part))
         except (ModelError, OSError, ValueError) as error:
             if strict:
                 raise
@@ -137,7 +153,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _load_part(folder: Path, manifest: Manifest, part: str, override: Path | None) -> Any:
+def load_part(folder: Path, manifest: Manifest, part: str, override: Path | None) -> Any:
+    """One part, verified unless it comes from `override`. Raises ModelMissing, ModelCorrupt."""
     if part not in LOADERS:
         raise ModelMissing(f"{part.upper()}_MODEL_PATH={override} is set, but this release has no loader for {part}")
     if override is not None:

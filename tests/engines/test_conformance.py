@@ -16,16 +16,22 @@ from engines.popular import PopularEngine
 from engines.recommender import BUILDERS, Recommender
 from models.bundle import Bundle
 from models.content import ContentModel
+from models.ensemble import Blend
 from tests.engines import world
 
-ENGINES = ["als", "content_based", "popular"]
+ENGINES = ["als", "content_based", "popular", "ensemble"]
 FAN = world.user("pay", interests=["fintech"])
 ALL = Request(limit=100)
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return world.recommender().engines[request.param]
+    return recommender().engines[request.param]
+
+
+def recommender() -> Recommender:
+    """The world's, with an ensemble of the engines that it has."""
+    return Recommender(world.bundle(ensemble=Blend(weights={"als": 0.6, "content_based": 0.4})), settings=world.recommender().settings)
 
 
 def ids(engine: Engine, state: UserState, request: Request = ALL) -> list[str]:
@@ -53,7 +59,7 @@ def test_the_limit_is_kept_and_cuts_the_end_off(engine: Engine, limit: int) -> N
 
 
 def test_the_same_question_has_the_same_answer(engine: Engine) -> None:
-    assert engine.recommend(FAN, ALL) == engine.recommend(FAN, ALL) == world.recommender().engines[engine.name].recommend(FAN, ALL)
+    assert engine.recommend(FAN, ALL) == engine.recommend(FAN, ALL) == recommender().engines[engine.name].recommend(FAN, ALL)
 
 
 def test_what_the_user_has_seen_is_left_out_unless_asked_for(engine: Engine) -> None:
@@ -109,14 +115,14 @@ def test_strange_users_are_served_or_left_to_the_next_engine(engine: Engine, sta
 
 
 def test_an_empty_catalogue_has_no_answer(engine: Engine) -> None:
-    nothing = Bundle.of("v0", [], als=world.bundle(als=None).als, content=ContentModel.fit([]))
+    nothing = Bundle.of("v0", [], content=ContentModel.fit([]), ensemble=Blend(weights={"content_based": 1}))
     empty = Recommender(nothing, Catalogue.of([], deleted=list(world.FACTORS)), {}).engines.get(engine.name)
     assert empty is None or ids(empty, FAN) == []
 
 
 def test_a_deleted_item_is_gone_at_once_and_back_when_it_returns(engine: Engine) -> None:
-    recommender = world.recommender()
-    gone = recommender.with_catalogue(recommender.catalogue.updated([], ["bank"]))
+    now = recommender()
+    gone = now.with_catalogue(now.catalogue.updated([], ["bank"]))
     back = gone.with_catalogue(gone.catalogue.updated([world.ITEMS[1]]))
     assert "bank" in ids(engine, FAN)
     assert "bank" not in ids(gone.engines[engine.name], FAN)
@@ -134,8 +140,8 @@ def test_each_engine_works_alone_from_its_own_part() -> None:
 
 def test_contributions_are_the_whole_score() -> None:
     state = world.user("pay", "pill", interests=["fintech"])
-    for name in ("als", "content_based"):
-        engine = world.recommender().engines[name]
+    for name in ("als", "content_based", "ensemble"):
+        engine = recommender().engines[name]
         scoring = engine.score(state, ALL)
         for row in scoring.top(engine.catalogue.alive, 100):
             parts = scoring.contributions(row)
