@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,10 @@ from store.connection import named_errors
 
 LEASE = "retrain"
 """Name of the lease that one retrain holds at a time."""
+RUNNING, PUBLISHED, REFUSED, FAILED, INTERRUPTED, DIED = "running", "published", "refused", "failed", "interrupted", "died"
+"""What `status` says. `died` is never written: it is what a run is called that says running and holds no lease."""
+ANSWERS = "answers"
+"""Field: JSON of {partition: end}; the requests below were made before the run began, and are answered by it."""
 
 
 def record(client: redis.Redis, fields: Mapping[str, str]) -> None:
@@ -24,10 +29,27 @@ def record(client: redis.Redis, fields: Mapping[str, str]) -> None:
 
 
 def last(client: redis.Redis) -> dict[str, str]:
-    """How the last retrain went; empty before the first. Raises StoreUnavailable, StoreCorrupt."""
+    """How the last retrain went or goes; empty before the first. Raises StoreUnavailable, StoreCorrupt."""
     with named_errors("reading the last retrain"):
-        fields: Any = client.hgetall(keys.RETRAIN_LAST)
-    return {name.decode(): value.decode() for name, value in fields.items()}
+        pipe: Any = client.pipeline(transaction=True)
+        pipe.hgetall(keys.RETRAIN_LAST)
+        pipe.get(keys.lease(LEASE))
+        found, holder = pipe.execute()
+    fields = {name.decode(): value.decode() for name, value in found.items()}
+    if fields.get("status") == RUNNING and fields.get("holder", "") != (holder or b"").decode():
+        fields["status"] = DIED
+    return fields
+
+
+def answered(fields: Mapping[str, str], partition: int, offset: int, end: int) -> bool:
+    """Whether the run that `fields` tells of answers the request at `partition` and `offset`, in a log that ends at `end`.
+
+    A run that ended before it decided (failed, interrupted, died) answers nothing. Ends beyond the log's belong to another topic.
+    """
+    if fields.get("status") not in (PUBLISHED, REFUSED):
+        return False
+    answers: dict[str, int] = json.loads(fields.get(ANSWERS, "{}"))
+    return offset < answers.get(str(partition), 0) <= end
 
 
 def announce(client: redis.Redis, version: str) -> None:

@@ -12,27 +12,27 @@ One runs at a time, across machines, by a lease in Redis. Killed anywhere, it le
 one; its lease ends by itself and the next retrain starts anew. Which model do the metrics describe? The one of step 3, which has not
 seen what it is judged by. It is kept in the bundle (evaluation/als) so that the next gate compares two models of the same kind: neither
 has seen the events it is judged by. What goes live is the same model with REFRESH_SWEEPS more sweeps, now over every event
-(docs/adr/one-fit-and-a-refresh.md).
+(docs/adr/one-fit-and-a-refresh.md); they run beside steps 4 and 5, which keep one core busy, and are thrown away if step 5 refuses.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import scipy.sparse as sp
 import structlog
-import typer
+import threadpoolctl
 from rich.console import Console
 
-from core.errors import ConfigurationError, DatasetError, EddylineError, GateRefused
+from core.errors import ConfigurationError, DatasetError, GateRefused
 from core.settings import Settings
 from core.types import Item
 from models import files
@@ -46,12 +46,12 @@ from store.archive import Archive
 from store.lease import Lease
 from training import als, dataset, evaluate, events, gate, items
 from training.als import Hyperparameters
-from training.dataset import Dataset
-from training.evaluate import Evaluation
+from training.dataset import Dataset, Split
+from training.evaluate import Evaluation, Judged
 from training.popularity import popular
 from training.progress import progress
+from training.run import Interrupted, Run
 
-STEPS = ("snapshot", "dataset", "fit", "evaluate", "gate", "publish", "prune")
 LIBRARIES = ("implicit", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 log = structlog.get_logger(__name__)
@@ -70,47 +70,34 @@ class Options:
     lease: bool = True
 
 
-class _Run:
-    """Where a retrain stands: a line a step for people, the same in Redis for everybody else, seconds for the manifest."""
+@dataclass(frozen=True)
+class _Beside:
+    """What is made on another core while ALS is fitted. `unjudged`: why `judged` is None."""
 
-    def __init__(self, client: connection.Client | None, holder: str) -> None:
-        self._client, self._holder = client, holder
-        self._started, self._began = datetime.now(UTC), time.monotonic()
-        self.seconds: dict[str, float] = {}
-        self._step, self._since = "", time.monotonic()
-
-    def step(self, name: str, text: str = "") -> None:
-        self._stop_clock()
-        self._step, self._since = name, time.monotonic()
-        self.tell("running")
-        typer.echo(f"{STEPS.index(name) + 1}/{len(STEPS)} {name} {text}".rstrip(), err=True)
-
-    def tell(self, status: str, **more: str) -> None:
-        self._stop_clock()
-        if self._client is not None:
-            retrains.record(
-                self._client,
-                {
-                    "status": status,
-                    "step": self._step,
-                    "started": self._started.isoformat(timespec="seconds"),
-                    "holder": self._holder,
-                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "seconds": f"{time.monotonic() - self._began:.3f}",
-                    **more,
-                },
-            )
-
-    def _stop_clock(self) -> None:
-        if self._step:
-            self.seconds[self._step] = round(time.monotonic() - self._since, 3)
+    content: ContentModel
+    popular_at_cut: PopularModel
+    popular_now: PopularModel
+    matrix: sp.csr_matrix
+    judged: Judged | None
+    unjudged: str
 
 
-def retrain(settings: Settings, options: Options, console: Console) -> str:
+def retrain(
+    settings: Settings,
+    options: Options,
+    console: Console,
+    about: Mapping[str, str] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> str:
     """Run the seven steps; returns the version that is live now.
 
-    Raises GateRefused, DatasetError, LeaseTaken, StoreUnavailable, ArchiveError: whatever is raised, the live bundle is as it was.
+    `about`: further fields of `retrain:last`; `stopped`: asked between steps and between sweeps.
+
+    Raises GateRefused, DatasetError, LeaseTaken, LeaseLost, StoreUnavailable, ArchiveError, Interrupted: whatever is raised, the live
+    bundle is as it was.
     """
+    import implicit.cpu.als  # noqa: F401 - a library that is loaded later would not obey the limit below
+
     chosen = als.hyperparameters(settings, options.hyperparameters)
     if not options.lease and options.events is None:
         raise ConfigurationError(
@@ -119,14 +106,21 @@ def retrain(settings: Settings, options: Options, console: Console) -> str:
     with ExitStack() as stack:
         client = stack.enter_context(connection.connect(settings)) if options.lease else None
         lease = stack.enter_context(Lease(client, retrains.LEASE, settings.training_lease_s)) if client is not None else None
+        # One limit around everything: two that overlap in two threads would each put back what the other had set.
+        stack.enter_context(threadpoolctl.threadpool_limits(1, "blas"))
+        over: list[BaseException] = []  # what has ended this run: the thread beside it goes on for no longer than a sweep
+        run = Run(client, lease.holder if lease is not None else "", about, lambda: bool(over) or stopped())
         beside = stack.enter_context(ThreadPoolExecutor(1, "beside"))
-        run = _Run(client, lease.holder if lease is not None else "")
         try:
             live = _steps(settings, options, chosen, client, lease, run, console, beside)
-        except EddylineError as error:
-            run.tell("refused" if isinstance(error, GateRefused) else "failed", error=str(error))
+        except BaseException as error:
+            over.append(error)
+            beside.shutdown(cancel_futures=True)  # the last word in Redis is the one below
+            stopping = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+            status = retrains.REFUSED if isinstance(error, GateRefused) else retrains.INTERRUPTED if stopping else retrains.FAILED
+            run.tell(status, error=str(error) or type(error).__name__)
             raise
-        run.tell("published", version=live)
+        run.tell(retrains.PUBLISHED, version=live)
         return live
 
 
@@ -136,7 +130,7 @@ def _steps(
     chosen: Hyperparameters,
     client: connection.Client | None,
     lease: Lease | None,
-    run: _Run,
+    run: Run,
     console: Console,
     beside: Executor,
 ) -> str:
@@ -156,42 +150,128 @@ def _steps(
     source = str(options.events or f"{settings.archive_url}/{settings.interactions_topic}")
     data = dataset.build(table, settings.use_cases, positions, source, skipped)
     del table
-    split, unjudged = _split(data, settings)
+    split, unsplit = _split(data, settings)
 
     run.step("fit", f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {chosen}")
     # One core's work in Python, while the solver holds the others and not Python's lock.
-    others = beside.submit(_fit_others, data, split, entries, settings)
-    fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads, clock=run.seconds)
-    content, at_cut, popular_now = others.result()
+    waiting = beside.submit(_make_beside, data, split, unsplit, entries, options.users, settings)
+    fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads, run)
+    made = waiting.result()
+    refreshed = beside.submit(_refresh, fitted, made.matrix, data, split, chosen, seed, options.threads, run)
 
     run.step("evaluate")
     evaluation: Evaluation | None = None
-    if split is not None:
-        try:
-            judged = evaluate.judge(data, split, content, settings, options.users, seed)
-        except DatasetError as error:
-            unjudged = str(error)
-        else:
-            candidate = Bundle.of(catalogue=entries, als=fitted, content=content, popular=at_cut)
-            evaluation = evaluate.evaluate(candidate, entries, at_cut.scores, data, split, judged, settings)
-            evaluate.report(evaluation, console)
-    if evaluation is None:
-        log.warning("the model was not evaluated", cause=unjudged)
+    if split is not None and made.judged is not None:
+        candidate = Bundle.of(catalogue=entries, als=fitted, content=made.content, popular=made.popular_at_cut)
+        evaluation = evaluate.evaluate(candidate, entries, made.popular_at_cut.scores, data, split, made.judged, settings)
+        evaluate.report(evaluation, console)
+    else:
+        log.warning("the model was not evaluated", cause=made.unjudged)
 
     run.step("gate")
-    verdict = gate.decide(registry, evaluation, unjudged, entries, at_cut, data, settings)
+    verdict = gate.decide(registry, evaluation, made.unjudged, entries, made.popular_at_cut, data, settings)
     log.info("gate", **verdict)
     if verdict["decision"] == gate.REFUSED and not options.force:
         raise GateRefused(f"{verdict['cause']}; the live bundle stays. Look at the evaluation above; --force publishes all the same")
     verdict["forced"] = options.force and verdict["decision"] == gate.REFUSED
 
     run.step("publish")
-    refresh = msgspec.structs.replace(chosen, iterations=als.REFRESH_SWEEPS)
-    everything = data.matrix()
-    fresh = fitted if split is None else fit(everything, data, refresh, seed, options.threads, start=fitted, clock=run.seconds)
-    manifest = {
-        "positions": {settings.interactions_topic: {str(partition): offset for partition, offset in positions.items()}},
-        "seeds": {"training": seed},
+    fresh = refreshed.result()
+    run.check()
+    if lease is not None:
+        lease.check()
+    judged_als = _without_users(fitted) if split is not None else None
+
+    def write(folder: Path) -> None:
+        files.write_json(folder / CATALOGUE, entries)
+        made.content.save(folder / "content")
+        made.popular_now.save(folder / "popular")
+        dataset.save(data, folder / "dataset", matrix=made.matrix, sequences=False)
+        fresh.save(folder / "als")
+        if judged_als is not None:
+            judged_als.save(folder / gate.JUDGED_ALS)
+        if evaluation is not None:
+            evaluate.save(evaluation, folder / "evaluation", {"describes": gate.JUDGED_ALS, "dataset": data.sha256})
+
+    manifest = _manifest(settings, options, chosen, data, split, evaluation, made.unjudged, run.seconds, verdict)
+    live = registry.publish(write, manifest)
+    if client is not None:
+        retrains.announce(client, live)
+
+    run.step("prune", f"{live} is live")
+    registry.prune(settings.keep_bundles)
+    return live
+
+
+def _split(data: Dataset, settings: Settings) -> tuple[Split | None, str]:
+    try:
+        return data.split(settings.holdout_fraction), ""
+    except DatasetError as error:
+        return None, str(error)
+
+
+def fit(matrix: sp.csr_matrix, data: Dataset, chosen: Hyperparameters, seed: int, threads: int, run: Run | None = None) -> ALSModel:
+    """`als.fit` with a bar. Notes in `run` the seconds of the sweeps themselves, without anything of ours, as `als`."""
+    ends: list[float] = []
+    with progress("fitting ALS", chosen.iterations) as show:
+
+        def swept(sweep: int, _users: Any, _items: Any) -> None:
+            ends.append(time.monotonic())
+            show.at(sweep, f"sweep {sweep}")
+            if run is not None:
+                run.progress(f"sweep {sweep} of {chosen.iterations}")
+
+        model = als.fit(matrix, data.users, data.items, chosen, seed, threads=threads, on_sweep=swept)
+    if run is not None and len(ends) > 1:
+        run.seconds["als"] = round((ends[-1] - ends[0]) * len(ends) / (len(ends) - 1), 3)
+    return model
+
+
+def _make_beside(data: Dataset, split: Split | None, unsplit: str, entries: Sequence[Item], users: int, settings: Settings) -> _Beside:
+    """What takes a second beside ALS: content, what was popular at the cut, what is now, the whole matrix, who is judged."""
+    now, content = popular(data, settings), ContentModel.fit(entries)
+    at_cut = now if split is None else popular(data, settings, split.train)
+    judged, unjudged = None, unsplit
+    if split is not None:
+        try:
+            judged = evaluate.judge(data, split, content, settings, users, settings.training_seed)
+        except DatasetError as error:
+            unjudged = str(error)
+    return _Beside(content, at_cut, now, data.matrix(), judged, unjudged)
+
+
+def _refresh(
+    fitted: ALSModel, matrix: sp.csr_matrix, data: Dataset, split: Split | None, chosen: Hyperparameters, seed: int, threads: int, run: Run
+) -> ALSModel:
+    """`fitted` with REFRESH_SWEEPS sweeps over every event; itself when it has seen them all."""
+    if split is None:
+        return fitted
+    began = time.monotonic()
+    short = msgspec.structs.replace(chosen, iterations=als.REFRESH_SWEEPS)
+
+    def swept(sweep: int, _users: Any, _items: Any) -> None:
+        run.progress(f"refreshing: sweep {sweep} of {als.REFRESH_SWEEPS}")
+
+    fresh = als.fit(matrix, data.users, data.items, short, seed, start=fitted, threads=threads, on_sweep=swept)
+    run.seconds["refresh"] = round(time.monotonic() - began, 3)
+    return fresh
+
+
+def _manifest(
+    settings: Settings,
+    options: Options,
+    chosen: Hyperparameters,
+    data: Dataset,
+    split: Split | None,
+    evaluation: Evaluation | None,
+    unjudged: str,
+    seconds: Mapping[str, float],
+    verdict: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What it takes to make the bundle again, and how good it is."""
+    return {
+        "positions": {settings.interactions_topic: {str(partition): offset for partition, offset in data.positions.items()}},
+        "seeds": {"training": settings.training_seed},
         "settings": {
             "als": msgspec.to_builtins(chosen),
             "refresh_sweeps": als.REFRESH_SWEEPS if split is not None else 0,
@@ -207,71 +287,11 @@ def _steps(
             "headline": evaluate.headline(evaluation) if evaluation is not None else {},
             "describes": f"nothing: {unjudged}" if evaluation is None else f"the model in {gate.JUDGED_ALS}, fitted before the cut",
             "cut": split.cut if split is not None else None,
-            "seconds": run.seconds,
+            "seconds": dict(seconds),
         },
         "libraries": {name: version(name) for name in LIBRARIES},
-        "gate": verdict,
+        "gate": dict(verdict),
     }
-    if lease is not None:
-        lease.check()
-    judged_als = _without_users(fitted) if split is not None else None
-
-    def write(folder: Path) -> None:
-        files.write_json(folder / CATALOGUE, entries)
-        content.save(folder / "content")
-        popular_now.save(folder / "popular")
-        dataset.save(data, folder / "dataset", matrix=everything, sequences=False)
-        fresh.save(folder / "als")
-        if judged_als is not None:
-            judged_als.save(folder / gate.JUDGED_ALS)
-        if evaluation is not None:
-            evaluate.save(evaluation, folder / "evaluation", {"describes": gate.JUDGED_ALS, "dataset": data.sha256})
-
-    live = registry.publish(write, manifest)
-    if client is not None:
-        retrains.announce(client, live)
-
-    run.step("prune", f"{live} is live")
-    registry.prune(settings.keep_bundles)
-    return live
-
-
-def _split(data: Dataset, settings: Settings) -> tuple[dataset.Split | None, str]:
-    try:
-        return data.split(settings.holdout_fraction), ""
-    except DatasetError as error:
-        return None, str(error)
-
-
-def fit(
-    matrix: Any,
-    data: Dataset,
-    chosen: Hyperparameters,
-    seed: int,
-    threads: int,
-    start: ALSModel | None = None,
-    clock: dict[str, float] | None = None,
-) -> ALSModel:
-    """`als.fit` with a bar. Adds the seconds of the sweeps themselves, without anything of ours, to `clock["als"]`."""
-    ends: list[float] = []
-    with progress("refreshing ALS" if start is not None else "fitting ALS", chosen.iterations) as show:
-
-        def swept(sweep: int, _users: Any, _items: Any) -> None:
-            ends.append(time.monotonic())
-            show.at(sweep, f"sweep {sweep}")
-
-        model = als.fit(matrix, data.users, data.items, chosen, seed, start=start, threads=threads, on_sweep=swept)
-    if clock is not None and len(ends) > 1:
-        clock["als"] = round(clock.get("als", 0.0) + (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1), 3)
-    return model
-
-
-def _fit_others(
-    data: Dataset, split: dataset.Split | None, entries: Sequence[Item], settings: Settings
-) -> tuple[ContentModel, PopularModel, PopularModel]:
-    """What takes a second beside ALS: content, what was popular at the cut, and what is now."""
-    now = popular(data, settings)
-    return ContentModel.fit(entries), now if split is None else popular(data, settings, split.train), now
 
 
 def _without_users(model: ALSModel) -> ALSModel:

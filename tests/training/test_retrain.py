@@ -29,7 +29,8 @@ from store.lease import Lease, LeaseLost
 from tests.support import eventually
 from tests.training import world
 from training import commands, gate
-from training.retrain import STEPS, Options, retrain
+from training.retrain import Options, retrain
+from training.run import STEPS
 
 LEASE_S = 5.0
 
