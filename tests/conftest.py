@@ -103,6 +103,10 @@ def settings(request: pytest.FixtureRequest, redis: Redis, redis_server: RedisSe
         users_topic=f"users-{unique}",
         ingest_group=f"ingest-{unique}",
         archive_group=f"archive-{unique}",
+        model_updates_topic=f"model-updates-{unique}",
+        retrain_requests_topic=f"retrain-requests-{unique}",
+        live_group=f"live-{unique}",
+        trainer_group=f"trainer-{unique}",
         session_timeout_s=6,  # the least there is: Tansu lets the first member of a group wait for half of it
         archive_url=str(tmp_path / "archive"),
         models_path=tmp_path / "models",
