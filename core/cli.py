@@ -1,12 +1,14 @@
-"""How every command line of ours starts and ends."""
+"""How every command line of ours starts, is watched, and ends."""
 
 from __future__ import annotations
 
 import sys
 
+import prometheus_client
 import typer
 
-from core.errors import EddylineError
+from core.errors import ConfigurationError, EddylineError
+from core.settings import Settings
 
 
 def run(app: typer.Typer) -> None:
@@ -18,3 +20,13 @@ def run(app: typer.Typer) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def serve_metrics(settings: Settings) -> None:
+    """Serve /metrics at METRICS_HOST:METRICS_PORT, unless the port is 0. Raises ConfigurationError when the port is taken."""
+    if settings.metrics_port:
+        try:
+            prometheus_client.start_http_server(settings.metrics_port, addr=settings.metrics_host)
+        except OSError as error:
+            text = f"METRICS_PORT={settings.metrics_port} cannot be served: {error.strerror}; give each process its own"
+            raise ConfigurationError(text) from None

@@ -68,6 +68,11 @@ def due(schedule: str, slot: datetime, new_events: int) -> bool:
     return True
 
 
+def nearest_slot(now: datetime) -> datetime:
+    """The full minute nearest to `now`: a timer that wakes a moment early fires again at the slot itself, and both mean the same."""
+    return (now + timedelta(seconds=30)).replace(second=0, microsecond=0)
+
+
 def new_events(settings: Settings) -> int:
     """Events applied to Redis since the live bundle's snapshot; all of them while no bundle is live. Raises StoreError, ModelError."""
     registry, topic = Registry(settings.models_path), settings.interactions_topic
@@ -100,8 +105,7 @@ def register(app: Any, settings: Settings) -> None:
 
     @app.crontab(expression, timezone=UTC, on_leader=True)  # type: ignore[untyped-decorator]
     async def request_retrain() -> None:
-        # A timer that wakes a moment early would ask now and once more at the slot itself: both are the same minute here.
-        slot = (datetime.now(UTC) + timedelta(seconds=30)).replace(second=0, microsecond=0)
+        slot = nearest_slot(datetime.now(UTC))
         while slot not in asked and not app.should_stop:
             try:
                 await asyncio.to_thread(ask, settings, slot)

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from core import cli, logs, settings
 from training import commands
+from training import worker as retrain_worker
+from training.retrain import Options
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -97,7 +99,35 @@ def retrain(
 
     Killed at any point, it leaves the live bundle as it was; run it again.
     """
-    commands.run_retrain(settings.load(), events, items, hyperparameters, users, threads, force, not no_lease, Console())
+    options = Options(
+        events=events, items=items, hyperparameters=hyperparameters, users=users, threads=threads, force=force, lease=not no_lease
+    )
+    commands.run_retrain(settings.load(), options, Console())
+
+
+@app.command()
+def worker(
+    events: Events = None,
+    items: Items = None,
+    hyperparameters: Chosen = None,
+    users: Users = 250,
+    threads: Threads = 0,
+    force: Annotated[bool, typer.Option("--force", help="Publish even what the gate refuses; the manifests say so.")] = False,
+    first: Annotated[bool, typer.Option("--first", help="While no bundle is live, try every ten minutes without being asked.")] = False,
+) -> None:
+    """Do the retrains that are asked for on RETRAIN_REQUESTS_TOPIC: by RETRAIN_SCHEDULE, by `training request`, by the API.
+
+    Any number of workers may run; one retrain runs at a time. Requests made before a retrain began are answered by it. Ends on SIGTERM
+    between two steps or sweeps; the request is then another worker's, or this one's when it is started again.
+    """
+    options = Options(events=events, items=items, hyperparameters=hyperparameters, users=users, threads=threads, force=force)
+    retrain_worker.run(settings.load(), options, Console(), first)
+
+
+@app.command()
+def request(reason: Annotated[str, typer.Option(help="Why, for those who read the log.")] = "") -> None:
+    """Ask the workers for a retrain; prints the request's topic:partition:offset."""
+    commands.request_retrain(settings.load(), reason)
 
 
 @app.command()

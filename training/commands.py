@@ -15,7 +15,7 @@ from core.settings import Settings
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.registry import Registry
-from store import apply, connection, retrains
+from store import apply, connection, retrain_requests, retrains
 from store.archive import Archive
 from training import als as als_training
 from training import dataset, items, retrain
@@ -79,23 +79,14 @@ def evaluate_dataset(
         evaluation.save(found, output, {"als": msgspec.to_builtins(chosen), "dataset": data.sha256})
 
 
-def run_retrain(
-    settings: Settings,
-    events: Path | None,
-    items_path: Path | None,
-    hyperparameters: Path | None,
-    users: int,
-    threads: int,
-    force: bool,
-    lease: bool,
-    console: Console,
-) -> None:
+def run_retrain(settings: Settings, options: retrain.Options, console: Console) -> None:
     """`retrain`."""
-    options = retrain.Options(
-        events=events, items=items_path, hyperparameters=hyperparameters, users=users, threads=threads, force=force, lease=lease
-    )
-    live = retrain.retrain(settings, options, console)
-    typer.echo(live)
+    typer.echo(retrain.retrain(settings, options, console))
+
+
+def request_retrain(settings: Settings, reason: str) -> None:
+    """`request`."""
+    typer.echo(retrain_requests.send(settings, "command line", reason))
 
 
 def tune(

@@ -32,19 +32,6 @@ from training import commands, gate
 from training.retrain import Options, retrain
 from training.run import STEPS
 
-LEASE_S = 5.0
-
-
-@pytest.fixture
-def trainer(settings: Settings, redis: Redis) -> Settings:
-    """Settings of a small world: its events archived, its catalogue in Redis."""
-    small = settings.model_copy(
-        update={"als_factors": 4, "als_regularization": 5.0, "als_alpha": 2.0, "training_lease_s": LEASE_S, "holdout_fraction": 0.25}
-    )
-    world.archived(small, world.parity())
-    world.put_items(redis)
-    return small
-
 
 def environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **settings_environment(settings), "COLUMNS": "200"}
@@ -130,7 +117,7 @@ def test_killed_at_any_step_a_retrain_leaves_a_whole_bundle_live_and_frees_its_l
     assert not registry.load(strict=True).missing
     assert retrains.last(redis)["status"] == "running", "whoever looks sees that it never ended, and where it stood"
     assert STEPS.index(retrains.last(redis)["step"]) >= STEPS.index(step)
-    eventually(lambda: redis.get(keys.lease(retrains.LEASE)) is None, "the lease of the killed trainer is free", timeout=3 * LEASE_S)
+    eventually(lambda: redis.get(keys.lease(retrains.LEASE)) is None, "the lease of the killed trainer is free", timeout=3 * world.LEASE_S)
     after = published(trainer)
     assert registry.current() == after
     assert after not in {before, live}

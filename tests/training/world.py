@@ -20,6 +20,7 @@ from training.dataset import Dataset
 USERS, ITEMS, DAYS = 80, 60, 100
 DAY = 86_400.0
 START = 1_700_000_000.0
+LEASE_S = 5.0
 
 Row = dict[str, object]
 

@@ -1,0 +1,172 @@
+"""A training worker answers every request once, whatever dies beside it."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from prometheus_client import REGISTRY
+from redis import Redis
+from rich.console import Console
+
+from core.errors import BadEvent
+from core.settings import Settings
+from demo.processes import Child, settings_environment
+from models.registry import Registry
+from store import keys, log, retrain_requests, retrains
+from store.lease import Lease
+from streams import dlq
+from tests.support import eventually
+from training.retrain import Options
+from training.worker import Worker
+
+Spawn = Callable[..., Child]
+FOREVER = "1000000"
+"""Sweeps that no test waits for."""
+
+
+@contextmanager
+def working(settings: Settings, **options: bool) -> Iterator[Worker]:
+    """A worker in a thread of this process."""
+    worker = Worker(settings, Options(), Console(file=io.StringIO()), **options)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join()
+
+
+def outcomes(*names: str) -> list[float]:
+    return [REGISTRY.get_sample_value("eddyline_retrain_outcomes_total", {"outcome": name}) or 0.0 for name in names]
+
+
+def spawned(spawn: Spawn, settings: Settings, **environment: str) -> Child:
+    return spawn("training", "worker", **{**settings_environment(settings), **environment})
+
+
+def versions(settings: Settings) -> list[str]:
+    return Registry(settings.models_path).versions()
+
+
+def test_requests_made_before_a_retrain_are_answered_by_it_and_one_made_after_by_another(
+    broker: object, trainer: Settings, redis: Redis
+) -> None:
+    for reason in ("first", "second", "third"):
+        retrain_requests.send(trainer, "a test", reason)
+    before = outcomes("published", "answered")
+    with working(trainer):
+        eventually(lambda: outcomes("answered")[0] == before[1] + 2, "the second and the third need no retrain of their own")
+        assert outcomes("published")[0] == before[0] + 1
+        assert len(versions(trainer)) == 1
+        last = retrains.last(redis)
+        assert (last["status"], last["requested_by"], last["reason"]) == ("published", "a test", "first")
+        retrain_requests.send(trainer, "a test", "once more")
+        eventually(lambda: len(versions(trainer)) == 2, "a request after the retrain gets one of its own")
+    age = REGISTRY.get_sample_value("eddyline_model_age_seconds")
+    assert age is not None
+    assert 0 <= age < 300
+
+
+def test_what_is_no_request_becomes_a_dead_letter_and_the_next_is_served(broker: object, trainer: Settings, redis: Redis) -> None:
+    log.ensure_topics(trainer)
+    bad = [b"retrain, please", b"{}", b'{"requested_by":""}', b'{"requested_by":"' + b"x" * 20_000 + b'"}']
+    with log.Producer(trainer) as producer:
+        for value in bad:
+            producer.raw(trainer.retrain_requests_topic, retrain_requests.KEY, value)
+    retrain_requests.send(trainer, "a test")
+    with working(trainer):
+        eventually(lambda: versions(trainer), "the sound request is served")
+    assert [letter.code for letter in dlq.read(trainer).select()] == ["not_json", "bad_field", "bad_field", "too_large"]
+
+
+def test_a_failed_retrain_is_an_outcome_and_the_next_request_is_served(broker: object, trainer: Settings, redis: Redis) -> None:
+    full, empty = trainer.archive_url, trainer.archive_url + "-empty"
+    nothing = trainer.model_copy(update={"archive_url": empty})
+    retrain_requests.send(trainer, "a test")
+    before = outcomes("failed", "published")
+    with working(nothing):
+        eventually(lambda: outcomes("failed")[0] == before[0] + 1, "there is nothing to train on")
+    assert "holds no events to train on" in retrains.last(redis)["error"]
+    retrain_requests.send(trainer.model_copy(update={"archive_url": full}), "a test", "now there is")
+    with working(trainer):
+        eventually(lambda: outcomes("published")[0] == before[1] + 1, "the next request is served")
+        assert retrains.last(redis)["reason"] == "now there is", "the one that failed is not tried again"
+
+
+def test_while_another_process_retrains_a_request_waits(broker: object, trainer: Settings, redis: Redis) -> None:
+    retrain_requests.send(trainer, "a test")
+    with Lease(redis, retrains.LEASE, 60), working(trainer):
+        with retrain_requests.Requests(trainer.model_copy(update={"trainer_group": "another"})) as others:
+            eventually(lambda: others.next(0.2), "the request is in the log")
+        assert versions(trainer) == []
+    with working(trainer):
+        eventually(lambda: versions(trainer), "the lease is free, the request is served")
+
+
+def test_without_any_bundle_it_makes_the_first_by_itself(broker: object, trainer: Settings, redis: Redis) -> None:
+    with working(trainer, first=True):
+        eventually(lambda: retrains.last(redis).get("status") == "published", "the first bundle")
+    assert retrains.last(redis)["requested_by"] == "worker"
+
+
+@pytest.mark.process
+def test_a_killed_workers_request_is_another_workers(broker: object, trainer: Settings, redis: Redis, spawn: Spawn) -> None:
+    first = spawned(spawn, trainer, ALS_ITERATIONS=FOREVER)
+    retrain_requests.send(trainer, "a test", "must not be lost")
+    eventually(lambda: "sweep" in retrains.last(redis).get("progress", ""), "the first worker is at it, and says how far", timeout=60)
+    first.kill()
+    assert retrains.last(redis)["status"] in {"running", "died"}
+    eventually(lambda: retrains.last(redis)["status"] == "died", "whoever looks sees that it will not end")
+    assert versions(trainer) == []
+    spawned(spawn, trainer)
+    eventually(lambda: retrains.last(redis)["status"] == "published", "another worker does it", timeout=90)
+    assert retrains.last(redis)["reason"] == "must not be lost"
+    assert len(versions(trainer)) == 1
+
+
+@pytest.mark.process
+def test_a_worker_told_to_end_stops_between_sweeps_and_leaves_the_request(
+    broker: object, trainer: Settings, redis: Redis, spawn: Spawn
+) -> None:
+    first = spawned(spawn, trainer, ALS_ITERATIONS=FOREVER)
+    retrain_requests.send(trainer, "a test")
+    eventually(lambda: "sweep" in retrains.last(redis).get("progress", ""), "the first worker is at it", timeout=60)
+    first.signal(signal.SIGTERM)
+    assert first.wait(30) == 0
+    assert retrains.last(redis)["status"] == "interrupted"
+    assert redis.get(keys.lease(retrains.LEASE)) is None, "the next need not wait"
+    assert versions(trainer) == []
+    spawned(spawn, trainer)
+    eventually(lambda: retrains.last(redis)["status"] == "published", "the request is still there", timeout=90)
+
+
+@pytest.mark.parametrize(
+    ("fields", "offset", "end", "expected"),
+    [
+        ({"status": "published", "answers": '{"2":7}'}, 6, 9, True),
+        ({"status": "refused", "answers": '{"2":7}'}, 6, 9, True),
+        ({"status": "published", "answers": '{"2":7}'}, 7, 9, False),
+        ({"status": "published", "answers": '{"1":7}'}, 6, 9, False),
+        ({"status": "failed", "answers": '{"2":7}'}, 6, 9, False),
+        ({"status": "died", "answers": '{"2":7}'}, 6, 9, False),
+        ({"status": "published", "answers": '{"2":7}'}, 2, 3, False),  # the topic was created anew
+        ({"status": "published"}, 0, 1, False),  # by hand: nobody knows which requests it answers
+        ({}, 0, 1, False),
+    ],
+)
+def test_which_requests_a_run_answers(fields: dict[str, str], offset: int, end: int, expected: bool) -> None:
+    assert retrains.answered(fields, 2, offset, end) is expected
+
+
+def test_a_request_is_what_it_says() -> None:
+    sent = retrain_requests.decode(retrain_requests.encode("ops", "why not"))
+    assert (sent.requested_by, sent.reason) == ("ops", "why not")
+    for value in (None, b"", b"[]", b"\xff", b'{"requested_by":1}'):
+        with pytest.raises(BadEvent):
+            retrain_requests.decode(value)

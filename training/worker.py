@@ -1,0 +1,187 @@
+"""`python -m training worker`: does the retrains that are asked for on RETRAIN_REQUESTS_TOPIC, one at a time across all machines.
+
+    1. take a request; one that is none goes to the dead letters
+    2. a retrain that has ended may answer it already: one that published or was refused, and began after the request was made
+    3. else retrain, with the lease; while another process holds it, wait, and look at 2 again
+    4. note what came of it, in Redis and in the metrics; only then is the request done in Kafka
+
+Killed anywhere before 4, the request is another worker's, who finds the lease free after TRAINING_LEASE_S. A retrain that fails or is
+refused is an outcome like any other: the next request tries again. Only Redis being away, or a lease lost with it, is waited for.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from datetime import datetime
+
+import msgspec
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from rich.console import Console
+
+from core import cli
+from core.errors import BadEvent, EddylineError, GateRefused, LogUnavailable, ModelError, StoreUnavailable
+from core.settings import Settings
+from models.registry import Registry
+from store import connection, retrain_requests, retrains
+from store.lease import LeaseLost, LeaseTaken
+from store.retrain_requests import Asked, Request, Requests
+from training.retrain import Options, retrain
+from training.run import Interrupted
+
+IDLE_S = 1.0
+"""Seconds between two looks at whether to stop; a request is taken at once."""
+BUSY_S = 1.0
+"""Seconds between two looks at a lease that another process holds."""
+RETRY_S = 10.0
+"""Seconds until Redis or Kafka, found away, is asked again."""
+FIRST_S = 600.0
+"""Seconds between two tries to make the first bundle: events need time to come."""
+ANSWERED, DEAD_LETTER = "answered", "dead_letter"
+"""Outcomes of a request beside those of a run: a retrain before answers it; it is no request."""
+
+_outcomes = Counter("eddyline_retrain_outcomes", "What became of retrains and of requests for them", ["outcome"])
+_seconds = Histogram(
+    "eddyline_retrain_seconds", "How long retrains took", buckets=(1, 10, 60, 300, 900, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600)
+)
+_age = Gauge("eddyline_model_age_seconds", "Since the live bundle was made; NaN while there is none")
+
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Construction connects nothing. `first`: while no bundle is live, retrain every FIRST_S without being asked."""
+
+    def __init__(self, settings: Settings, options: Options, console: Console, first: bool = False) -> None:
+        self._settings, self._options, self._console, self._first = settings, options, console, first
+        self._stopping = threading.Event()
+        self._first_tried = -math.inf
+
+    def stop(self) -> None:
+        """End the retrain under way between two steps or sweeps, and return from `run`."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until stopped. Raises LogUnavailable when the broker is not there at the start."""
+        _age.set_function(lambda: model_age(self._settings))
+        with Requests(self._settings) as requests:
+            _log.info("waiting for requests", topic=self._settings.retrain_requests_topic, group=self._settings.trainer_group)
+            while not self._stopping.is_set():
+                asked = requests.next(IDLE_S)
+                if asked is not None:
+                    self._take(requests, asked)
+                elif self._first and self._needs_first():
+                    self._retrain({"requested_by": "worker", "reason": "no bundle is live yet"})
+
+    def _take(self, requests: Requests, asked: Asked) -> None:
+        """Steps 1 to 4 of one request."""
+        try:
+            request = retrain_requests.decode(asked.value)
+        except BadEvent as bad:
+            _log.warning("no request", offset=asked.offset, code=bad.code, reason=str(bad))
+            while not self._refused(requests, asked, bad):
+                if self._stopping.wait(RETRY_S):
+                    return
+            _outcomes.labels(DEAD_LETTER).inc()
+            requests.done()
+        else:
+            if self._answer(requests, asked, request):
+                requests.done()
+
+    def _refused(self, requests: Requests, asked: Asked, bad: BadEvent) -> bool:
+        try:
+            requests.refuse(asked, bad)
+        except LogUnavailable as error:
+            _log.warning("waiting", what="writing a dead letter", error=str(error))
+            return False
+        return True
+
+    def _answer(self, requests: Requests, asked: Asked, request: Request) -> bool:
+        """Steps 2 and 3; False when stopped before an outcome."""
+        token = f"{self._settings.retrain_requests_topic}:{asked.partition}:{asked.offset}"
+        while not self._stopping.is_set():
+            try:
+                ends = requests.ends()
+                with connection.connect(self._settings) as client:
+                    last = retrains.last(client)
+            except (StoreUnavailable, LogUnavailable) as error:
+                _log.warning("waiting", what="looking at the last retrain", error=str(error))
+                self._stopping.wait(RETRY_S)
+                continue
+            if retrains.answered(last, asked.partition, asked.offset, ends.get(asked.partition, 0)):
+                _log.info("answered by a retrain before", request=token, requested_by=request.requested_by, version=last.get("version"))
+                _outcomes.labels(ANSWERED).inc()
+                return True
+            about = {
+                "requested_by": request.requested_by,
+                "reason": request.reason,
+                "request": token,
+                retrains.ANSWERS: msgspec.json.encode(ends).decode(),
+            }
+            _log.info("retraining", **about)
+            if self._retrain(about):
+                return True
+        return False
+
+    def _retrain(self, about: dict[str, str]) -> bool:
+        """One retrain; False when it came to no outcome: it must wait, or was interrupted."""
+        began = time.monotonic()
+        try:
+            version = retrain(self._settings, self._options, self._console, about, self._stopping.is_set)
+        except LeaseTaken as error:
+            _log.info("waiting", what="another retrain", error=str(error))
+            self._stopping.wait(BUSY_S)
+            return False
+        except Interrupted as error:
+            _log.info("interrupted", error=str(error))
+            _outcomes.labels(retrains.INTERRUPTED).inc()
+            return False
+        except (StoreUnavailable, LeaseLost) as error:
+            _log.warning("waiting", what="retraining", error=str(error))
+            self._stopping.wait(RETRY_S)
+            return False
+        except GateRefused as error:
+            _log.warning("refused", error=str(error))
+            outcome = retrains.REFUSED
+        except EddylineError as error:
+            _log.error("failed", error=str(error))
+            outcome = retrains.FAILED
+        except Exception:  # noqa: BLE001 - a defect met in one retrain must not end the worker; it stands in the log and in Redis
+            _log.exception("failed")
+            outcome = retrains.FAILED
+        else:
+            _log.info("published", version=version)
+            outcome = retrains.PUBLISHED
+        _outcomes.labels(outcome).inc()
+        _seconds.observe(time.monotonic() - began)
+        return True
+
+    def _needs_first(self) -> bool:
+        now = time.monotonic()
+        if now - self._first_tried < FIRST_S or not math.isnan(model_age(self._settings)):
+            return False
+        self._first_tried = now
+        return True
+
+
+def model_age(settings: Settings) -> float:
+    """Seconds since the live bundle was made, NaN while there is none or it cannot be read."""
+    registry = Registry(settings.models_path)
+    try:
+        live = registry.current()
+        created = registry.manifest(live).created if live is not None else None
+    except (ModelError, OSError):
+        return math.nan
+    return time.time() - datetime.fromisoformat(created).timestamp() if created else math.nan
+
+
+def run(settings: Settings, options: Options, console: Console, first: bool) -> None:
+    """Work until SIGTERM or SIGINT."""
+    worker = Worker(settings, options, console, first)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    cli.serve_metrics(settings)
+    worker.run()
