@@ -80,6 +80,11 @@ class Registry:
                 return loaded
         return bundle.load(self.path / now, overrides, strict)  # promoted and pruned while this reader was on its way
 
+    def load_part(self, version: str, part: str, override: Path | None = None) -> Any:
+        """One part of the bundle `version`, or of `override` in its place. Raises ModelMissing, ModelCorrupt."""
+        folder = self._folder(version)
+        return bundle.load_part(folder, bundle.read_manifest(folder), part, override)
+
     def verify(self, version: str) -> None:
         """Raises ModelCorrupt or ModelMissing, naming the first file that is not what the manifest says."""
         bundle.verify(self._folder(version), self.manifest(version))

@@ -37,6 +37,14 @@ def ingest() -> None:
 
 
 @app.command()
+def live() -> None:
+    """Keep the ALS vectors of changed users and new items fresh in Redis, until stopped. Any number of processes share the work."""
+    from streams.live import run
+
+    run(_settings())
+
+
+@app.command()
 def rebuild(
     wipe: Annotated[bool, typer.Option(help="First delete everything in Redis that is made from the log.")] = False,
 ) -> None:

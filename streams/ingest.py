@@ -43,6 +43,8 @@ _Answer = TypeVar("_Answer")
 
 _COMMIT_S = 5.0
 """Seconds between reports of the position to Kafka (what a lag dashboard may be late by) and looks at whether Redis was set back."""
+_LAG_S = 1.0
+"""Seconds between looks at how many events the log is ahead."""
 _IDLE_S = 0.2
 """Seconds that a poll waits for the first event; bounds how late a stop or a failure is noticed."""
 _SWITCH_S = 0.0002
@@ -131,14 +133,18 @@ class Ingest:
         consumer = Consumer(log.consumer_config(settings, settings.ingest_group))
         consumer.subscribe(list(self._take), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         _log.info("ingest is running", group=settings.ingest_group, topics=list(self._take), partitions="as the group assigns them")
-        committed = time.monotonic()
+        committed = measured = time.monotonic()
         try:
             while not self._stopped.is_set():
                 self._mend(consumer)
                 self._consume(consumer)
                 self._flush_popularity()
-                if time.monotonic() - committed > _COMMIT_S:
-                    committed = time.monotonic()
+                now = time.monotonic()
+                if now - measured > _LAG_S:
+                    measured = now
+                    self._measure_lag(consumer)
+                if now - committed > _COMMIT_S:
+                    committed = now
                     self._commit(consumer)
                     self._check_redis()
         finally:
@@ -228,7 +234,7 @@ class Ingest:
             if seen(interaction.event_id, offset):
                 duplicates += offset >= start
                 continue
-            popular(offset, interaction)
+            popular(offset, interaction, broker_time)
             if offset >= start:
                 events.append(Event(interaction, broker_time))
                 if len(events) == most:
@@ -367,6 +373,12 @@ class Ingest:
                 consumer.commit(offsets=offsets, asynchronous=True)
             except KafkaException as error:  # costs a dashboard some seconds; the position that counts is in Redis
                 _log.debug("lag not reported", error=str(error))
+
+    def _measure_lag(self, consumer: Consumer) -> None:
+        for partition in self._assigned:
+            end = log_ends.known_end(consumer, *partition)
+            if end is not None:
+                metrics.lag_events.labels(*partition).set(max(0, end - self._sender.applied[partition]))
 
     def _client_error(self, error: KafkaError) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import NamedTuple
 
 from core.errors import EddylineError
@@ -11,6 +12,8 @@ from core.settings import Settings
 from store.apply import Applier, Batch, Deletions, Planner
 from store.connection import Client
 from store.log import Headers, Producer
+from store.model_updates import Hints
+from streams import metrics
 
 _DEPTH = 4
 """Batches that wait: enough that Redis never waits for Python, few enough that a stop is short."""
@@ -53,6 +56,7 @@ class Sender(threading.Thread):
         self._applier = Applier(client, planner, settings.history_cap)
         self._settings = settings
         self._producer: Producer | None = None
+        self._hints = Hints(settings, metrics.hints_lost.inc)
         self._queue: queue.Queue[Work | None] = queue.Queue(_DEPTH)
         self._failed: dict[Partition, int] = {}
 
@@ -77,7 +81,7 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         """The thread: apply, note, next."""
-        while (work := self._queue.get()) is not None:
+        while (work := self._next()) is not None:
             partition = (work.batch.topic, work.batch.partition)
             if work.generation > self._failed.get(partition, -1):
                 try:
@@ -85,11 +89,26 @@ class Sender(threading.Thread):
                         self._publish(work.before)
                     self._applier.apply(work.batch)
                     self.applied[partition] = work.batch.next
+                    self._tell(work.batch)
                 except Exception as error:  # noqa: BLE001  the loop that owns the partition raises what it cannot mend
                     self._failed[partition] = work.generation
                     self.failures.put(Failure(partition, work.generation, error))
             self._queue.task_done()
+        self._hints.close()
         self._queue.task_done()
+
+    def _next(self) -> Work | None:
+        while True:
+            try:
+                return self._queue.get(timeout=self._hints.due_in())
+            except queue.Empty:
+                self._hints.flush()
+
+    def _tell(self, batch: Batch) -> None:
+        """Say that a batch is applied: the oldest of its events tells how late, the hints tell the live workers whom it changed."""
+        if batch.events:
+            metrics.applied_seconds.observe(max(0.0, time.time() - batch.events[0].broker_time))
+            self._hints.add(batch.partition, batch.events)
 
     def _publish(self, messages: list[Outgoing]) -> None:
         if self._producer is None:

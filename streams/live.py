@@ -1,0 +1,71 @@
+"""`python -m streams live`: the model plane. A Faust app that folds changed users and items in as ingest names them.
+
+Faust shares the partitions among workers and elects the leader that runs schedules. Nothing rests on its commits: what it delivers twice
+is written twice with the same outcome, and what it loses is folded in by the reader. docs/adr/model-plane.md says what it does and why.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import faust
+import structlog
+
+from core.settings import Settings
+from store import connection, log
+from streams import metrics
+from streams.live_worker import LiveWorker
+
+_log = structlog.get_logger(__name__)
+
+_MESSAGES = 20
+"""Most messages taken at once: 10,000 events, a few batches of users."""
+_WITHIN_S = 0.02
+"""Seconds that a message waits for others; ingest has gathered already."""
+_REPORT_S = 10.0
+"""Seconds between progress lines."""
+
+
+def create_app(settings: Settings) -> faust.App:
+    """The app, connected to nothing yet; `faust.Worker(app)` or `faust -A streams.live_app worker` runs it."""
+    app = faust.App(
+        settings.live_group,
+        broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka_bootstrap_servers.split(",")),
+        store="memory://",
+        autodiscover=False,
+        web_enabled=False,
+        topic_partitions=settings.topic_partitions,
+        topic_replication_factor=settings.topic_replication,
+        table_standby_replicas=0,  # there are no tables
+        consumer_auto_offset_reset="earliest",  # a new group warms up with whoever was active in the last day
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 5,
+        broker_request_timeout=max(90.0, 3 * settings.session_timeout_s),
+        worker_redirect_stdouts=False,
+    )
+    live = LiveWorker(settings)
+    hints = app.topic(settings.model_updates_topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+    @app.agent(hints, name="hints")
+    async def fold_in(stream: Any) -> None:
+        async for events in stream.take_events(_MESSAGES, within=_WITHIN_S):
+            await live.take([event.message for event in events])
+
+    @app.timer(settings.refresh_s, name="follow")  # type: ignore[untyped-decorator]
+    async def follow() -> None:
+        await live.follow()
+
+    return app
+
+
+def run(settings: Settings) -> None:
+    """Fold in until SIGTERM or SIGINT. Raises LogUnavailable, StoreUnavailable, StoreMisconfigured, ConfigurationError."""
+    connection.check_server(connection.connect(settings))
+    log.ensure_topics(settings)
+    metrics.serve(settings)
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    worker = faust.Worker(create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False)
+    worker.spinner = None  # our logs say what happens
+    worker.execute_from_commandline()
