@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.types import Reason, Request, UserState
-from engines.base import NO_OPINION, Engine, NotApplicable, Scores, Scoring
-from engines.fusion import MISSING, SCALES, blend
+from engines.base import NO_OPINION, Engine, NotApplicable, Scoring
+from engines.fusion import fuse
 from models.ensemble import Blend
 
 
@@ -22,8 +22,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class EnsembleEngine(Engine):
-    """Blends engines over one catalogue. It answers only when each of them does: else the router's chain goes on with what is left, and the
-    answer says so."""
+    """Blends engines over one catalogue. Answers only when each of them does: else the router's chain goes on, and the answer says why."""
 
     name = "ensemble"
 
@@ -35,7 +34,7 @@ class EnsembleEngine(Engine):
         self.catalogue = first.catalogue
         if any(engine.catalogue.ids != self.catalogue.ids for engine in self.engines.values()):
             raise ValueError("the parts of an ensemble must be built over one catalogue")
-        self._dead: NDArray[np.intp] = np.flatnonzero(~self.catalogue.alive)
+        self.dead: NDArray[np.intp] = np.flatnonzero(~self.catalogue.alive)
 
     def score(self, state: UserState, request: Request) -> EnsembleScoring:
         """Raises NotApplicable, naming the part that has nothing to go by."""
@@ -45,8 +44,7 @@ class EnsembleEngine(Engine):
                 scorings[name] = engine.score(state, request)
             except NotApplicable as nothing:
                 raise NotApplicable(f"{name}: {nothing}") from None
-        scale = SCALES[self.chosen.fusion]
-        return EnsembleScoring(scorings, {name: scale(scoring.scores, self._dead) for name, scoring in scorings.items()}, self.shares)
+        return EnsembleScoring(self, scorings)
 
     def over(self, engines: Mapping[str, Engine]) -> EnsembleEngine:
         """The same blend of newer engines."""
@@ -54,17 +52,20 @@ class EnsembleEngine(Engine):
 
 
 class EnsembleScoring(Scoring):
-    """`scorings`, `normalised` (n_rows,) and `shares` (summing to 1) by the parts' names."""
+    """`scorings`: the parts', by name."""
 
-    def __init__(self, scorings: Mapping[str, Scoring], normalised: Mapping[str, Scores], shares: Mapping[str, float]) -> None:
-        self._scorings, self._normalised, self._shares = scorings, normalised, shares
-        self.scores = blend([(normalised[name], share) for name, share in shares.items()])
+    def __init__(self, engine: EnsembleEngine, scorings: Mapping[str, Scoring]) -> None:
+        """Raises ValueError for scores that cannot be put on a scale."""
+        self._scorings, self._shares = scorings, engine.shares
+        parts = [scorings[name].scores for name in engine.shares]
+        self.scores, scaled = fuse(engine.chosen.fusion, parts, list(engine.shares.values()), engine.dead)
+        self._normalised = dict(zip(engine.shares, scaled, strict=True))
 
     def part(self, name: str, row: int) -> Part | None:
         """How engine `name` entered the score of `row`; None for an engine that is not blended."""
         if name not in self._shares:
             return None
-        return Part(max(float(self._normalised[name][row]), MISSING), self._shares[name])
+        return Part(float(self._normalised[name][row]), self._shares[name])
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
         """Every part's reasons, the part that gave most first; a `contribution` is a share of the blended score."""
@@ -87,7 +88,7 @@ class EnsembleScoring(Scoring):
         return sorted(found, key=lambda reason: -(reason.contribution or 0.0))
 
     def _share(self, name: str, row: int) -> float:
-        return self._shares[name] * max(float(self._normalised[name][row]), MISSING)
+        return self._shares[name] * float(self._normalised[name][row])
 
 
 def _apportioned(reasons: list[Reason], share: float) -> list[Reason]:

@@ -10,6 +10,7 @@ import numpy as np
 from core.types import Reason, Request, UserState
 from engines import router
 from engines.base import NotApplicable, eligible
+from engines.ensemble import EnsembleEngine
 from engines.filters import conditions, objections
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
     """What one engine says of the item. `cause`: why it says nothing.
 
     `rank` counts from 1 among the `candidates` that pass the filters (and the item itself). `contributions` sum to `score`
-    for ALS and content. `normalised` and `weight` are how the score enters a blend; None where it enters none.
+    for ALS, content and the ensemble. `normalised` and `weight` are how the score enters the ensemble's, as their product; None where it
+    enters none.
     """
 
     engine: str
@@ -55,7 +57,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 def explain(recommender: Recommender, state: UserState, item_id: str, request: Request) -> Explanation:
     """Explain `item_id` for the user of `state`, as `recommender` would answer `request`. Raises ConfigurationError as it does."""
     answer = recommender.recommend(state, request)
-    views = [_view(recommender, name, state, item_id, request) for name in router.CHAIN]
+    views = _with_shares(recommender, [_view(recommender, name, state, item_id, request) for name in router.CHAIN], state, item_id, request)
     by_name = {view.engine: view for view in views}
     rank = next((line.rank for line in answer.recommendations if line.item_id == item_id), None)
     return Explanation(
@@ -109,3 +111,18 @@ def _view(recommender: Recommender, name: str, state: UserState, item_id: str, r
     return EngineView(
         engine=name, score=float(scoring.scores[row]), rank=rank, candidates=candidates, contributions=scoring.contributions(row)
     )
+
+
+def _with_shares(recommender: Recommender, views: list[EngineView], state: UserState, item_id: str, request: Request) -> list[EngineView]:
+    """The views, those of the ensemble's parts with how they enter it."""
+    ensemble, row = recommender.engines.get(EnsembleEngine.name), recommender.catalogue.rows.get(item_id)
+    if not isinstance(ensemble, EnsembleEngine) or row is None:
+        return views
+    try:
+        scoring = ensemble.score(state, request)
+    except NotApplicable:
+        return views
+    return [
+        msgspec.structs.replace(view, normalised=part.normalised, weight=part.weight) if (part := scoring.part(view.engine, row)) else view
+        for view in views
+    ]

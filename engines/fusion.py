@@ -1,4 +1,4 @@
-"""How the scores of several engines become one: each put on the same scale from 0 to 1, then summed by weight. Pure functions on arrays.
+"""How the scores of several engines become one: each put on a scale from 0 to 1, then summed by weight. Pure functions on arrays.
 
 A scale is made from the live rows of the whole catalogue, not from what one request's filters leave: an item's blended score is then the
 same whatever else is asked for, so pages, filters and `explain` agree.
@@ -7,6 +7,7 @@ same whatever else is asked for, so pages, filters and `explain` agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,71 +15,70 @@ from numpy.typing import NDArray
 from core.types import Fusion
 from engines.base import NO_OPINION, Scores
 
+Floats = NDArray[np.floating[Any]]
+Rows = NDArray[np.intp]
+
 MISSING = 0.0
 """What an item counts with a part that has no opinion on it, as if it were that part's last: docs/ENSEMBLE_GUIDE.md has the measurement."""
 RANK_CONSTANT = 60
 """The k of reciprocal rank fusion; 60 is its authors' (Cormack, Clarke, Büttcher 2009), and little depends on it."""
 
 
-def min_max(scores: NDArray[np.floating], dead: NDArray[np.intp]) -> Scores:
-    """(n,) f32: 0 for the lowest score, 1 for the highest, linear between; 1 for all when all are equal.
+def fuse(method: Fusion, parts: Sequence[Floats], weights: Sequence[float], dead: Rows) -> tuple[Scores, Scores]:
+    """The blended scores (n,) f32, NO_OPINION where no part has one, and what they are made of: (n_parts, n) f32 from 0 to 1.
 
-    `dead`: rows that do not count. NO_OPINION stays NO_OPINION. Raises ValueError for a score that is NaN or +infinity.
+    `parts`: each part's scores (n,), NO_OPINION where it has none; `weights` sum to 1; `dead`: rows that count nowhere.
+    Raises ValueError for a score that is NaN or +infinity.
     """
-    values, high = _live(scores, dead)
-    if high == NO_OPINION:
-        return values.astype(np.float32)
-    low = values.min()
-    if low == NO_OPINION:
-        low = np.where(values > NO_OPINION, values, high).min()
-    span = high - low
-    if not span > 0:
-        return np.where(values > NO_OPINION, np.float32(1), np.float32(NO_OPINION))
-    values -= low
-    values *= 1 / span
-    return values.astype(np.float32, copy=False)
+    scaled = np.empty((len(parts), len(parts[0])), dtype=np.float32)
+    unknown = np.ones(scaled.shape[1], dtype=np.bool_)
+    for out, scores in zip(scaled, parts, strict=True):
+        values = scores.copy()
+        values[dead] = NO_OPINION
+        silent = values == NO_OPINION
+        unknown &= silent
+        missing = silent.nonzero()[0]
+        SCALES[method](values, missing, out)
+        out[missing] = MISSING
+    blended: Scores = np.asarray(weights, dtype=np.float32) @ scaled
+    blended[unknown.nonzero()[0]] = NO_OPINION
+    return blended, scaled
 
 
-def reciprocal_rank(scores: NDArray[np.floating], dead: NDArray[np.intp]) -> Scores:
-    """(n,) f32: (k + 1) / (k + rank), so 1 for the highest score; equal scores share the best of their ranks. Else as `min_max`.
+def min_max(scores: Floats, missing: Rows, out: Scores) -> None:
+    """Fill `out` (n,) f32: 0 for the lowest of `scores` (n,), 1 for the highest, linear between; 1 when all are equal.
 
-    Reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009), scaled to begin at 1.
+    `scores` are used up; their rows `missing` hold NO_OPINION, and what `out` says there does not count.
     """
-    values, _ = _live(scores, dead)
-    order = np.argsort(-values, kind="stable")
-    ranked = values[order]
-    first = np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(values)]
-    places = np.maximum.accumulate(np.where(first, np.arange(1, len(values) + 1), 0))
-    scaled = np.empty(len(values), dtype=np.float32)
-    scaled[order] = (RANK_CONSTANT + 1) / (RANK_CONSTANT + places)
-    scaled[values == NO_OPINION] = NO_OPINION
-    return scaled
+    high = _highest(scores)
+    scores[missing] = high
+    low = scores.min(initial=high)
+    if high > low:
+        scores -= low
+        np.multiply(scores, 1 / (high - low), out=out, casting="same_kind")
+    else:
+        out[:] = 1
 
 
-SCALES: Mapping[Fusion, Callable[[NDArray[np.floating], NDArray[np.intp]], Scores]] = {"min_max": min_max, "rank": reciprocal_rank}
-"""ENSEMBLE_FUSION -> how a part's scores (n,) are put on the scale; a new method is one line here and one in core.types."""
+def reciprocal_rank(scores: Floats, missing: Rows, out: Scores) -> None:  # noqa: ARG001 - NO_OPINION ranks last by itself
+    """Fill `out` (n,) f32: (k + 1) / (k + rank), so 1 for the highest of `scores` (n,); equal scores share the best of their ranks.
+
+    Reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009), scaled to begin at 1. Else as `min_max`.
+    """
+    _highest(scores)
+    order = np.argsort(-scores)
+    ranked = scores[order]
+    first = np.concatenate([[0], (ranked[1:] != ranked[:-1]).nonzero()[0] + 1])
+    places = np.repeat(first, np.diff(first, append=len(ranked)))
+    out[order] = (RANK_CONSTANT + 1) / (RANK_CONSTANT + 1 + places)
 
 
-def blend(parts: Sequence[tuple[Scores, float]]) -> Scores:
-    """(n,) f32: sum of weight x scaled score over `parts`, MISSING where one has no opinion, NO_OPINION where none has."""
-    scaled, weight = parts[0]
-    known = scaled
-    total: Scores = np.maximum(scaled, np.float32(MISSING))
-    total *= np.float32(weight)
-    for scaled, weight in parts[1:]:
-        known = np.maximum(known, scaled)
-        share = np.maximum(scaled, np.float32(MISSING))
-        share *= np.float32(weight)
-        total += share
-    np.copyto(total, np.float32(NO_OPINION), where=known == NO_OPINION)
-    return total
-
-
-def _live(scores: NDArray[np.floating], dead: NDArray[np.intp]) -> tuple[NDArray[np.floating], float]:
-    """A copy without the dead rows' scores, and its highest."""
-    values = scores.copy()
-    values[dead] = NO_OPINION
-    high = float(values.max()) if len(values) else NO_OPINION
+def _highest(scores: Floats) -> float:
+    high: float = scores.max(initial=NO_OPINION)
     if not high < np.inf:
         raise ValueError(f"a score is {high}")
-    return values, high
+    return high
+
+
+SCALES: Mapping[Fusion, Callable[[Floats, Rows, Scores], None]] = {"min_max": min_max, "rank": reciprocal_rank}
+"""ENSEMBLE_FUSION -> how a part's scores are put on the scale; a new method is one line here and one in core.types."""

@@ -1,0 +1,270 @@
+"""The ensemble: scales and sums by hand, what a missing or failing part does, reasons and explanations with each part's share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+
+from core.errors import ConfigurationError, ModelCorrupt
+from core.settings import Settings, load
+from core.types import Filters, Item, Request, UserState
+from engines.als import ALSEngine
+from engines.base import NO_OPINION, Engine, Scoring
+from engines.catalogue import Catalogue
+from engines.content import ContentEngine
+from engines.ensemble import EnsembleEngine
+from engines.fusion import fuse
+from engines.recommender import Recommender
+from models import files
+from models.bundle import CATALOGUE, Bundle
+from models.content import ContentModel
+from models.ensemble import Blend
+from models.registry import Registry
+from tests.engines import world
+
+NONE = np.zeros(0, dtype=np.intp)
+BLEND = Blend(weights={"als": 0.6, "content_based": 0.4})
+HOT = world.user("pay", interests=["fintech"], events=20)
+ALL = Request(limit=100)
+
+
+def blended(blend: Blend = BLEND, **settings: object) -> Recommender:
+    return Recommender(world.bundle(ensemble=blend), settings=Settings(_env_file=None, **settings))  # type: ignore[call-arg, arg-type]
+
+
+def floats(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def test_min_max_by_hand() -> None:
+    """2 to 6 becomes 0 to 1, -10 to 10 too: 0.75 x 1/4 + 0.25 x 1/2, and so on."""
+    scores, scaled = fuse("min_max", [floats(3, 6, 2), floats(0, -10, 10)], [0.75, 0.25], NONE)
+    assert scaled.tolist() == [[0.25, 1, 0], [0.5, 0, 1]]
+    assert scores.tolist() == [0.3125, 0.75, 0.25]
+
+
+def test_rank_fusion_by_hand() -> None:
+    """(60 + 1) / (60 + rank); the two that are equal share rank 2, and the next one is 4th."""
+    scores, scaled = fuse("rank", [floats(5, 9, 5, 1)], [1.0], NONE)
+    assert scores == pytest.approx([61 / 62, 1, 61 / 62, 61 / 64])
+    assert scaled[0] == pytest.approx(scores)
+
+
+@pytest.mark.parametrize("method", ["min_max", "rank"])
+def test_an_item_that_one_part_does_not_know_counts_as_its_last_and_one_that_none_knows_is_not_shown(method: str) -> None:
+    scores, scaled = fuse(method, [floats(1, NO_OPINION, 2, NO_OPINION), floats(4, 8, 2, NO_OPINION)], [0.5, 0.5], NONE)  # type: ignore[arg-type]
+    assert scaled[:, 1].tolist() == [0, 1]
+    assert scores[1] == 0.5
+    assert scores[3] == NO_OPINION
+    assert np.isfinite(scores[:3]).all()
+
+
+@pytest.mark.parametrize("method", ["min_max", "rank"])
+def test_dead_rows_count_nowhere(method: str) -> None:
+    """The same item's former row must not stretch the scale, nor take a rank."""
+    parts = [floats(1, 2, 3), floats(9, 5, 7)]
+    alone, _ = fuse(method, parts, [0.5, 0.5], NONE)  # type: ignore[arg-type]
+    longer = [floats(-50, *part, 99) for part in parts]
+    scores, _ = fuse(method, longer, [0.5, 0.5], np.array([0, 4]))  # type: ignore[arg-type]
+    assert scores[1:4] == pytest.approx(alone)
+    assert scores[[0, 4]].tolist() == [NO_OPINION, NO_OPINION]
+    assert longer[0][0] == -50, "an engine may share its scores between readers"
+
+
+@pytest.mark.parametrize("method", ["min_max", "rank"])
+def test_scores_that_are_all_equal_or_absent_say_nothing(method: str) -> None:
+    parts = [floats(2, 2, 2), floats(*[NO_OPINION] * 3), floats(1, 2, 3)]
+    scores, scaled = fuse(method, parts, [0.25, 0.25, 0.5], NONE)  # type: ignore[arg-type]
+    assert scaled[:2].tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert scores.argsort().tolist() == [0, 1, 2]
+    assert [len(array) for array in fuse(method, [floats()], [1.0], NONE)] == [0, 1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["min_max", "rank"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_score_that_is_no_number_is_refused(method: str, wrong: float) -> None:
+    with pytest.raises(ValueError, match="a score is"):
+        fuse(method, [floats(1, wrong, 2)], [1.0], NONE)  # type: ignore[arg-type]
+
+
+def test_hot_users_are_answered_by_the_blend_of_its_parts() -> None:
+    recommender = blended()
+    answer = recommender.recommend(HOT, ALL)
+    assert (answer.method_used, answer.fallbacks[0].engine) == ("ensemble", "ensemble")  # it knows nothing of `mute`
+    parts = {name: recommender.engines[name].score(HOT, ALL).scores for name in BLEND.weights}
+    alive = recommender.catalogue.alive
+
+    def share(name: str, row: int) -> float:
+        known = parts[name][alive & np.isfinite(parts[name])]
+        return 0.0 if parts[name][row] == NO_OPINION else float((parts[name][row] - known.min()) / (known.max() - known.min()))
+
+    for line in [line for line in answer.recommendations if line.method == "ensemble"]:
+        row = recommender.catalogue.rows[line.item_id]
+        assert line.score == pytest.approx(0.6 * share("als", row) + 0.4 * share("content_based", row), abs=1e-6)
+
+
+def test_an_items_score_does_not_depend_on_what_else_may_be_shown() -> None:
+    """So filters and pages agree with each other and with `explain`."""
+    recommender = blended()
+    whole = {line.item_id: line.score for line in recommender.recommend(HOT, ALL).recommendations}
+    few = recommender.recommend(HOT, Request(limit=2, filters=Filters(item_types=("scaleup",)))).recommendations
+    assert [line.item_id for line in few] == ["medpay"]
+    assert few[0].score == whole["medpay"]
+
+
+def test_weights_and_method_come_from_the_bundle_or_else_from_the_settings() -> None:
+    by_settings = Recommender(world.bundle(), settings=Settings(_env_file=None, ensemble_two_tower_weight=0, ensemble_fusion="rank"))
+    by_bundle = blended(Blend(weights={"als": 3, "content_based": 0, "popular": 1}))
+    engines = [recommender.engines["ensemble"] for recommender in (by_settings, by_bundle)]
+    assert [(engine.shares, engine.chosen.fusion) for engine in engines if isinstance(engine, EnsembleEngine)] == [
+        ({"als": 1.0}, "rank"),
+        ({"als": 0.75, "popular": 0.25}, "min_max"),
+    ]
+
+
+def test_weights_that_leave_no_part_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENSEMBLE_ALS_WEIGHT", "0")
+    monkeypatch.setenv("ENSEMBLE_TWO_TOWER_WEIGHT", "0")
+    with pytest.raises(ConfigurationError, match="ENSEMBLE_ALS_WEIGHT"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("bundle", "settings", "cause"),
+    [
+        (world.bundle(ensemble=BLEND), {"enable_als": False}, "als: disabled by ENABLE_ALS=false"),
+        (world.bundle(als=None), {}, "als: the bundle was made without its part 'als'"),
+        (world.bundle(ensemble=Blend(weights={"als": 1, "crystal_ball": 1})), {}, "crystal_ball: there is no such engine"),
+        (world.bundle(ensemble=BLEND), {"enable_ensemble": False}, "disabled by ENABLE_ENSEMBLE=false"),
+    ],
+)
+def test_without_one_of_its_parts_the_chain_goes_on_and_says_why(bundle: Bundle, settings: dict[str, bool], cause: str) -> None:
+    answer = Recommender(bundle, settings=Settings(_env_file=None, **settings)).recommend(HOT, Request(limit=2))  # type: ignore[call-arg, arg-type]
+    assert answer.method_used == ("als" if bundle.als and settings.get("enable_als", True) else "content_based")
+    assert (answer.fallbacks[0].engine, answer.fallbacks[0].cause) == ("ensemble", cause)
+
+
+def test_when_one_part_has_nothing_to_go_by_the_other_answers() -> None:
+    """Twenty events with items that ALS never saw: content still answers, from what the user declares."""
+    answer = blended().recommend(world.user("never-heard-of", interests=["fintech"], events=20), Request(limit=2))
+    assert answer.method_used == "content_based"
+    assert answer.fallbacks[0].cause == "als: no item of the user's history is in the ALS model"
+
+
+class Broken(Engine):
+    name = "als"
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+
+    def score(self, state: UserState, request: Request) -> Scoring:
+        raise ZeroDivisionError("boom")
+
+
+def test_when_one_part_fails_the_other_answers_and_the_failure_is_logged_and_labelled() -> None:
+    recommender = blended()
+    recommender.engines["als"] = Broken(recommender.catalogue)
+    recommender.engines["ensemble"] = EnsembleEngine(recommender.engines, BLEND)
+    with structlog.testing.capture_logs() as logs:
+        answer = recommender.recommend(HOT, Request(limit=2))
+    assert answer.method_used == "content_based"
+    assert [step.engine for step in answer.fallbacks] == ["ensemble", "als", "two_tower"]
+    assert answer.fallbacks[0].cause == "failed with ZeroDivisionError; the log has the traceback"
+    assert [entry["engine"] for entry in logs if entry["event"] == "engine failed"] == ["ensemble", "als"]
+
+
+def test_the_parts_must_be_built_over_one_catalogue() -> None:
+    use_cases = Settings(_env_file=None).use_cases  # type: ignore[call-arg]
+    engines = {
+        "als": ALSEngine(world.als(), world.catalogue(), use_cases),  # has a row for `ghost`
+        "content_based": ContentEngine(ContentModel.fit(world.ITEMS), world.catalogue(), use_cases),
+    }
+    with pytest.raises(ValueError, match="one catalogue"):
+        EnsembleEngine(engines, BLEND)
+
+
+def test_a_line_has_the_reasons_of_each_part_and_they_share_its_score() -> None:
+    best = next(line for line in blended().recommend(HOT, ALL).recommendations if line.item_id == "bank")
+    assert {reason.kind for reason in best.reasons} == {"similar_to_your_items", "matches_your_interests", "shares_with_your_items"}
+    assert best.reasons[0].kind == "similar_to_your_items", "the part that gave most speaks first"
+    assert best.reasons[0].items == ["pay"]
+    assert sum(reason.contribution or 0 for reason in best.reasons) == pytest.approx(best.score, rel=1e-6)
+
+
+def test_an_item_that_one_part_does_not_know_has_the_reasons_of_the_other() -> None:
+    recommender = blended()
+    new = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["payments"])
+    later = recommender.with_catalogue(recommender.catalogue.updated([new]))
+    line = next(line for line in later.recommend(HOT, ALL).recommendations if line.item_id == "new")
+    assert line.method == "ensemble"
+    assert "similar_to_your_items" not in {reason.kind for reason in line.reasons}
+    assert line.score <= 0.4 + 1e-6
+
+
+def test_explain_shows_each_parts_raw_and_normalised_score_and_weight() -> None:
+    recommender = blended()
+    found = recommender.explain(HOT, "medpay", ALL)
+    views = {view.engine: view for view in found.engines}
+    parts = [views["als"], views["content_based"]]
+    assert [part.weight for part in parts] == [0.6, 0.4]
+    raw = recommender.engines["als"].score(HOT, ALL).scores[recommender.catalogue.rows["medpay"]]
+    assert views["als"].score == pytest.approx(float(raw))
+    total = sum((part.weight or 0) * (part.normalised or 0) for part in parts)
+    assert views["ensemble"].score == pytest.approx(total, rel=1e-6)
+    assert views["popular"].weight is None
+    contributions = views["ensemble"].contributions
+    assert sum(reason.contribution or 0 for reason in contributions) == pytest.approx(total, rel=1e-6)
+    assert "pay" in {item for reason in contributions for item in reason.items}
+    assert "fintech" in {word for reason in contributions for word in reason.attributes}
+    assert (found.method_used, found.shown, found.rank) == ("ensemble", True, views["ensemble"].rank)
+
+
+def test_explain_of_an_item_that_one_part_does_not_know_says_what_it_counted() -> None:
+    recommender = blended()
+    new = Item(item_id="new", item_type="startup", categories=["fintech"])
+    views = {
+        view.engine: view for view in recommender.with_catalogue(recommender.catalogue.updated([new])).explain(HOT, "new", ALL).engines
+    }
+    assert (views["als"].score, views["als"].normalised, views["als"].weight) == (None, 0.0, 0.6)
+    assert views["als"].cause is not None
+
+
+def test_a_user_whom_the_ensemble_cannot_answer_has_no_weights_in_the_explanation() -> None:
+    views = blended().explain(world.user(interests=["fintech"]), "bank", ALL).engines
+    assert views[0].cause == "als: the user has no history"
+    assert all(view.weight is None for view in views)
+
+
+def test_a_blend_with_popularity_follows_it() -> None:
+    recommender = blended(Blend(weights={"popular": 1}))
+    later = recommender.with_popularity({"unlabelled": [("coin", 1.0)]})
+    assert later.recommend(HOT, Request(limit=1)).recommendations[0].item_id == "coin"
+
+
+def test_the_blend_travels_in_the_bundle_and_a_bundle_without_one_misses_nothing(tmp_path: Path) -> None:
+    parts = world.bundle(ensemble=BLEND)
+
+    def write(folder: Path, blend: Blend | None = BLEND) -> None:
+        files.write_json(folder / CATALOGUE, parts.catalogue)
+        for name in ("als", "content", "popular"):
+            parts.parts[name].save(folder / name)
+        if blend is not None:
+            blend.save(folder / "ensemble")
+
+    registry = Registry(tmp_path)
+    loaded = registry.load(registry.publish(write))
+    assert loaded.ensemble == BLEND
+    assert Recommender(loaded, settings=Settings()).recommend(HOT, Request(limit=2)).method_used == "ensemble"
+    without = registry.load(registry.publish(lambda folder: write(folder, None)))
+    assert without.ensemble is None
+    assert "ensemble" not in without.missing
+    for weights in ({"als": 0.0}, {"als": -1.0, "popular": 2.0}, {}):
+        damaged = registry.load(registry.publish(lambda folder, weights=weights: write(folder, Blend(weights=weights))))  # type: ignore[misc]
+        assert "weights must be finite" in damaged.missing["ensemble"]
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "ensemble.json").write_text('{"weights": {"als": 1}, "fusion": "magic"}')
+    with pytest.raises(ModelCorrupt, match="fusion"):
+        Blend.load(tmp_path / "odd")
