@@ -41,6 +41,7 @@ def produce(settings: Settings, count: int) -> None:
     pick = random.Random(1)
     types = ["view"] * 7 + ["click"] * 2 + ["like"]
     cases = ["developer_startup"] * 7 + ["investor_startup"] * 3
+    began = time.time()  # events of the last minutes: older ones count in no window, which is less work
     with log.Producer(settings) as producer:
         for number in range(count):
             user, item = pick.randrange(USERS), int(ITEMS * pick.random() ** 2)
@@ -50,7 +51,7 @@ def produce(settings: Settings, count: int) -> None:
                     user_id=f"user-{user}",
                     item_id=f"startup-{item}",
                     event_type=pick.choice(types),
-                    timestamp=1.76e9 + number / 1000,
+                    timestamp=began + (number - count) / 1000,
                     use_case=pick.choice(cases),
                 )
             )

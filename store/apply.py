@@ -26,7 +26,7 @@ import redis
 from core.errors import Stale, StoreCorrupt
 from core.types import Interaction
 from core.use_cases import UseCases
-from store import keys
+from store import keys, trending
 from store.connection import Pipe, named_errors
 from store.pending import MARK_FIELDS, Mark, Piece, read_mark
 from store.users import history_line
@@ -110,7 +110,7 @@ class Planner:
     def plan(
         self, topic: str, partition: int, first: int, next_: int, events: list[Event], deletions: Deletions, popularity: Piece = NOTHING
     ) -> Batch:
-        """The batch that counts `events`, writes a piece of popularity and moves the position of `topic`/`partition` to `next_`."""
+        """The batch that counts `events`, writes a piece of the sums and moves the position of `topic`/`partition` to `next_`."""
         if deletions.version != self._deletions_version:  # somebody's first_seen is gone
             self.forget()
             self._deletions_version = deletions.version
@@ -129,9 +129,7 @@ class Planner:
         for user_id, mine in by_user.items():
             replies = self._user(user_id, mine, lines, replies)
             pushes.append((replies - 1, user_id))
-        for (name, item_id), score in popularity.sums:
-            lines.append(f"*4\r\n$7\r\nZINCRBY\r\n{_bulk(keys.popular(name))}{_bulk(repr(score))}{_bulk(item_id)}")
-        replies += len(popularity.sums)
+        replies = _sums(popularity, lines, replies)
         moved = _moved(topic, partition, next_, popularity.mark)
         payload = b"".join([_MULTI, "".join(lines).encode(), moved, _EXEC])
         return Batch(topic, partition, first, next_, events, deletions.version, payload, replies + 1, pushes, popularity, self._known)
@@ -164,6 +162,19 @@ class Planner:
 def _bulk(text: str) -> str:
     """One argument of a command, as the protocol writes it (RESP bulk string; its length counts bytes)."""
     return f"${len(text) if text.isascii() else len(text.encode())}\r\n{text}\r\n"
+
+
+def _sums(piece: Piece, lines: list[str], replies: int) -> int:
+    """A piece of popularities and of buckets, whose expiry goes with each. Answers how many replies there are by now."""
+    touched: dict[str, str] = {}
+    for (key, item_id), score in piece.sums:
+        bulk = touched.get(key)
+        if bulk is None:
+            bulk = touched[key] = _bulk(key)
+        lines.append(f"*4\r\n$7\r\nZINCRBY\r\n{bulk}{_bulk(repr(score))}{_bulk(item_id)}")
+    expiries = [(bulk, expiry) for key, bulk in touched.items() if (expiry := trending.expires(key)) is not None]
+    lines.extend([f"*3\r\n$8\r\nEXPIREAT\r\n{bulk}{_bulk(str(expiry))}" for bulk, expiry in expiries])
+    return replies + len(piece.sums) + len(expiries)
 
 
 def _moved(topic: str, partition: int, next_: int, mark: Mark | None = None) -> bytes:

@@ -77,6 +77,11 @@ def popular(name: str) -> str:
     return "popular:" + name
 
 
+def trending(name: str, length: int, begin: int) -> str:
+    """ZSET with expiry: item id -> weight of the events that happened in the `length` seconds from `begin` on (seconds since 1970)."""
+    return f"trending:{name}:{length}:{begin}"
+
+
 def position(topic: str, partition: int) -> str:
     """HASH: position 182734 (the first offset that is not in the state), topic_id."""
     return f"ingest:{topic}:{partition}"

@@ -1,10 +1,10 @@
-"""Popularity that is on its way to Redis: added up over many batches, then written in short pieces.
+"""Popularity, and what is trending, on their way to Redis: added up over many batches, then written in short pieces.
 
 A popular item is touched in nearly every batch, and a ZINCRBY costs Redis more than a user's counters and history together. So the
-popularity of a partition is added up over FLUSH_EVENTS events (FLUSH_S seconds at most) and then cut: the sums of the events in
+sums of a partition are added up over FLUSH_EVENTS events (FLUSH_S seconds at most) and then cut: the sums of the events in
 [first, next), in the order of their keys, go piece by piece into the transactions of batches, each with how far the cut is written.
 
-So Redis always says which part of the log its popularities hold: everything below `first`, and of [first, next) the keys up to `after`.
+So Redis always says which part of the log its sums hold: everything below `first`, and of [first, next) the keys up to `after`.
 Whoever takes the partition reads the log again from `first` and goes on with the same cut. Popularity is a function of the log alone:
 it counts events of users who were deleted since, as a sum over everyone does.
 """
@@ -17,20 +17,25 @@ from typing import NamedTuple
 
 from core.types import Interaction
 from core.use_cases import UseCases
-from store import keys
+from store import keys, trending
 from store.popularity import HOUR, growth
 
-FLUSH_EVENTS = 64_000
-"""Events after which sums are cut: at 10,000 items some four of five ZINCRBYs are saved, and half a dedup window is read again."""
+FLUSH_EVENTS = 128_000
+"""Events after which sums are cut: over 10,000 items that saves five of six ZINCRBYs, and as much is read again as for duplicates."""
 FLUSH_S = 10.0
 """Seconds after which they are cut in any case."""
 FEW_S = 1.0
 """Seconds after which they are cut when they fit one piece: what popularity is late by when little happens."""
 PIECE = 400
 """Sums in one transaction: under 2 ms of Redis."""
+PIECES = 100
+"""Transactions that a cut is spread over at most: FLUSH_EVENTS make more of them, so that it is written before the next one is due."""
 
 Key = tuple[str, str]
-"""Name of the popularity, item id."""
+"""Sorted set in Redis, item id."""
+
+Groups = dict[tuple[str | None, int, int, int], dict[str, float]]
+"""(use case, HOUR of the events' own time, number of the finest bucket they happened in, how many buckets take them) -> item -> weight."""
 
 
 class Mark(NamedTuple):
@@ -69,25 +74,29 @@ class Pending:
     def __init__(self, use_cases: UseCases, half_life_days: float, mark: Mark) -> None:
         self.mark = mark
         self._use_cases, self._half_life_days = use_cases, half_life_days
-        self._cut: dict[Key, float] = {}
+        self._cut: Groups = {}
         self._left: list[tuple[Key, float]] | None = None
-        self._open: dict[Key, float] = {}
+        self._size = PIECE
+        self._open: Groups = {}
         self._events = 0
         self._since = time.monotonic()
-        self._hour, self._growth = -1, 0.0
 
-    def add(self, offset: int, event: Interaction) -> None:
-        """Count one event; one below the mark is in Redis already."""
+    def add(self, offset: int, event: Interaction, broker_time: float) -> None:
+        """Count one event, which the broker took at `broker_time` (seconds); one below the mark is in Redis already."""
         if offset < self.mark.first:
             return
         weight = self._use_cases.weight(event.event_type, event.value, event.use_case)
         if not weight:
             return
-        if (hour := int(event.timestamp // HOUR)) != self._hour:
-            self._hour, self._growth = hour, growth(event.timestamp, self._half_life_days)
-        sums = self._open if offset >= self.mark.next else self._cut
-        key = (event.use_case or keys.POPULAR_UNLABELLED, event.item_id)
-        sums[key] = sums.get(key, 0.0) + weight * self._growth
+        groups = self._open if offset >= self.mark.next else self._cut
+        timestamp = event.timestamp
+        happened = min(broker_time, timestamp)
+        tier = trending.tier(broker_time - happened)
+        group = (event.use_case, int(timestamp // HOUR), int(happened // trending.FINE.bucket) if tier else 0, tier)
+        weights = groups.get(group)
+        if weights is None:
+            weights = groups[group] = {}
+        weights[event.item_id] = weights.get(event.item_id, 0.0) + weight
         self._events += 1
 
     def due(self, position: int) -> bool:
@@ -96,7 +105,12 @@ class Pending:
 
     def _ripe(self, position: int) -> bool:
         age = time.monotonic() - self._since
-        return position > self.mark.next and (age > FLUSH_S or self._events >= FLUSH_EVENTS or (age > FEW_S and len(self._open) <= PIECE))
+        return position > self.mark.next and (age > FLUSH_S or self._events >= FLUSH_EVENTS or (age > FEW_S and self._few()))
+
+    def _few(self) -> bool:
+        return self._events <= PIECE // 3 or (
+            len(self._open) <= PIECE and sum(len(weights) * (1 + tier) for (*_, tier), weights in self._open.items()) <= PIECE
+        )
 
     def piece(self, position: int, *, whole: bool = False) -> Piece:
         """What goes into the transaction that moves the position to `position`, up to which every event has been added.
@@ -105,15 +119,29 @@ class Pending:
         """
         before = self.mark
         if self._left is None:  # the first piece since the partition was taken: go on with the cut that Redis knows
-            self._left = [each for each in sorted(self._cut.items()) if each[0] > before.after]
-            self._cut.clear()
+            self._left = [each for each in self._sums(self._cut) if each[0] > before.after]
         if not self._left and (self._ripe(position) or (whole and position > before.next)):
-            self._left = sorted(self._open.items())
-            self._open, self._events, self._since = {}, 0, time.monotonic()
+            self._left = self._sums(self._open)
+            self._size = max(PIECE, len(self._left) // PIECES)
+            self._events, self._since = 0, time.monotonic()
             self.mark = Mark(before.next, position)
-        sums, self._left = self._left[:PIECE], self._left[PIECE:]
+        sums, self._left = self._left[: self._size], self._left[self._size :]
         if self._left:
             self.mark = self.mark._replace(after=sums[-1][0])
         elif self.mark.first < self.mark.next:
             self.mark = Mark(self.mark.next, self.mark.next)
         return Piece(sums, self.mark if self.mark != before else None, before)
+
+    def _sums(self, groups: Groups) -> list[tuple[Key, float]]:
+        """What `groups` add to each sorted set, in the order of the keys; the order of the events changes nothing (popularity._STEPS)."""
+        now, found = time.time(), dict[str, dict[str, float]]()
+        for (use_case, hour, slot, tier), weights in groups.items():
+            name = use_case or keys.POPULAR_UNLABELLED
+            factors = dict.fromkeys(trending.buckets(name, slot * trending.FINE.bucket, tier, now), 1.0)
+            factors[keys.popular(name)] = growth(hour * HOUR, self._half_life_days)
+            for key, factor in factors.items():
+                sums = found.setdefault(key, {})
+                for item_id, weight in weights.items():
+                    sums[item_id] = sums.get(item_id, 0.0) + weight * factor
+        groups.clear()
+        return [((key, item_id), found[key][item_id]) for key in sorted(found) for item_id in sorted(found[key])]

@@ -96,7 +96,7 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
         for offset, event in _rows(archive, topic, partition, max(0, position.popularity.first - settings.dedup_window), end):
             if event is None or dedup.seen(event.interaction.event_id, offset):
                 continue
-            popularity.add(offset, event.interaction)
+            popularity.add(offset, event.interaction, event.broker_time)
             if offset < begin:
                 continue
             events.append(event)

@@ -120,7 +120,7 @@ def _apply(settings: Settings, events: list[Interaction], first: int = 0) -> Non
     applier = Applier(connection.connect(settings), planner, CAP)
     pending = Pending(settings.use_cases, settings.popularity_half_life_days, Mark(first, first))
     for offset, event in enumerate(events, first):
-        pending.add(offset, event)
+        pending.add(offset, event, 1.77e9)
     stamped, next_ = [Event(event, 1.0) for event in events], first + len(events)
     applier.apply(planner.plan("t", 0, first, next_, stamped, apply.Deletions(0, {}), pending.piece(next_, whole=True)))
     applier.close()
@@ -182,7 +182,7 @@ def test_two_owners_of_a_partition_do_not_both_write_its_popularity(settings: Se
     applier.apply(planner.plan("t", 0, 0, 1, [Event(event, 1.0)], none))
     owners = [Pending(settings.use_cases, 30.0, Mark()) for _ in range(2)]
     for owner in owners:
-        owner.add(0, event)
+        owner.add(0, event, 1.76e9)
     first, second = (planner.plan("t", 0, 1, 1, [], none, owner.piece(1, whole=True)) for owner in owners)
     applier.apply(first)
     with pytest.raises(Stale, match="another process has written popularity"):
@@ -194,7 +194,7 @@ def test_two_owners_of_a_partition_do_not_both_write_its_popularity(settings: Se
 def test_a_few_sums_are_written_once_when_nothing_more_comes(settings: Settings) -> None:
     """Whatever is due, its piece ends: else ingest would send empty transactions for as long as it stays due."""
     pending = Pending(settings.use_cases, 30.0, Mark())
-    pending.add(0, Interaction("e", "42", "startup-9", "like", 1.76e9))
+    pending.add(0, Interaction("e", "42", "startup-9", "like", 1.76e9), 1.76e9)
     assert not pending.due(1)
     pending._since -= FEW_S + 0.1  # a second later
     assert pending.due(1)
@@ -210,9 +210,9 @@ def test_popularity_written_piece_by_piece_goes_on_where_another_process_stopped
     while mark.first < len(log):
         pending, processes = Pending(settings.use_cases, 30.0, mark), processes + 1
         for offset in range(mark.first, position):
-            pending.add(offset, log[offset])
+            pending.add(offset, log[offset], 1.76e9)
         for offset in range(position, min(position + 900, len(log))):
-            pending.add(offset, log[offset])
+            pending.add(offset, log[offset], 1.76e9)
             position = offset + 1
         piece = pending.piece(position, whole=True)  # one piece a process, then it dies
         assert len(piece.sums) <= PIECE
@@ -221,8 +221,8 @@ def test_popularity_written_piece_by_piece_goes_on_where_another_process_stopped
         mark = piece.mark or mark
     whole = Pending(settings.use_cases, 30.0, Mark())
     for offset, event in enumerate(log):
-        whole.add(offset, event)
-    assert written == whole._open
+        whole.add(offset, event, 1.76e9)
+    assert written == dict(whole._sums(whole._open))
     assert processes > 5
 
 
