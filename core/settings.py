@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core import use_cases
+from core import experiments, use_cases
 from core.errors import ConfigurationError
+from core.experiments import Experiments
 from core.types import Fusion
 from core.use_cases import UseCases
 
@@ -90,6 +92,7 @@ class Settings(BaseSettings):
     als_model_path: Path | None = Field(None, description="folder of an ALS part that overrides the bundle's")
     two_tower_model_path: Path | None = Field(None, description="folder of a Two-Tower part that overrides the bundle's")
     use_cases_path: Path | None = Field(None, description="TOML file of event types and use cases; unset: the built-in marketplace")
+    experiments_path: Path | None = Field(None, description="TOML file of A/B experiments, the same for the API and ingest; unset: none")
 
     # Engines and router
     enable_als: bool = Field(True, description="false: ALS is skipped, and the next engine of the chain answers")
@@ -108,6 +111,28 @@ class Settings(BaseSettings):
     als_regularization: float = Field(0.01, ge=0, description="L2 penalty on the factors")
     als_iterations: int = Field(20, ge=1, description="alternating sweeps")
     als_alpha: float = Field(40.0, gt=0, description="confidence of an interaction is alpha times its weight")
+    two_tower_dimension: int = Field(
+        64, ge=2, le=1024, description="length of an item's and a user's vector in Two-Tower; a multiple of TWO_TOWER_HEADS"
+    )
+    two_tower_layers: int = Field(2, ge=1, le=8, description="transformer layers of the user tower")
+    two_tower_heads: int = Field(2, ge=1, le=16, description="attention heads of each layer")
+    two_tower_history: int = Field(50, ge=1, le=500, description="latest events that the user tower reads")
+    two_tower_dropout: float = Field(0.2, ge=0, lt=1, description="share of activations dropped in training; 0.5 suits sparse data")
+    two_tower_id_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of items whose id is hidden in a training step, so that content alone can stand for a new item"
+    )
+    two_tower_learning_rate: float = Field(0.001, gt=0, le=1, description="step size of Adam")
+    two_tower_epochs: int = Field(40, ge=1, le=10_000, description="most passes over the events")
+    two_tower_patience: int = Field(
+        4, ge=1, description="epochs without a better NDCG@10 on held-out last items, after which training stops"
+    )
+    two_tower_candidates: int = Field(
+        4096,
+        ge=16,
+        le=1_000_000,
+        description="items ranked in a training step: the whole catalogue up to that many, else a sample with correction",
+    )
+    two_tower_seconds: float = Field(900.0, gt=0, description="seconds after which Two-Tower training stops with the best epoch so far")
     training_seed: int = Field(42, ge=0, description="seed of everything random in training; recorded in the bundle")
     holdout_fraction: float = Field(0.1, gt=0, lt=1, description="last part of the events, by time, that evaluation ranks")
     gate_margin: float = Field(
@@ -184,14 +209,37 @@ class Settings(BaseSettings):
         """The event types and use cases. Raises ConfigurationError."""
         return use_cases.load(self.use_cases_path)
 
+    @cached_property
+    def experiments(self) -> Experiments:
+        """The experiments, every variant's overrides checked. Raises ConfigurationError."""
+        found = experiments.load(self.experiments_path, self.use_cases.by_name)
+        for variant in found.by_id.values():
+            try:
+                self.with_overrides(variant.overrides)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{self.experiments_path}: variant {variant.label}: {error}") from None
+        return found
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Settings:
+        """These settings with other values, by name of the field. Raises ConfigurationError."""
+        try:
+            return Settings(**{name: getattr(self, name) for name in Settings.model_fields} | dict(overrides))
+        except ValidationError as error:
+            raise ConfigurationError(_told(error)) from None
+
 
 def load() -> Settings:
     """The settings of this process. Raises ConfigurationError, one line a wrong name."""
     try:
         return Settings()
     except ValidationError as error:
-        lines = [f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}: {problem['msg']}" for problem in error.errors()]
-        raise ConfigurationError("; ".join(lines)) from None
+        raise ConfigurationError(_told(error)) from None
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}: {problem['msg']}" for problem in error.errors()
+    )
 
 
 def rows(values: Settings | None = None) -> list[tuple[str, str, str]]:

@@ -56,14 +56,14 @@ def parse(text: str, source: str = "use cases") -> UseCases:
         raise ConfigurationError(f"{source} is not TOML: {error}") from None
     event_types: dict[str, float] = {}
     for name, weight in raw.get("event_types", {}).items():
-        event_types[_checked_name(name, f"{source}: event type")] = _checked_weight(weight, f"{source}: event_types.{name}")
+        event_types[checked_name(name, f"{source}: event type")] = _checked_weight(weight, f"{source}: event_types.{name}")
     if not event_types:
         raise ConfigurationError(f"{source}: [event_types] is empty, so every event would be dead-lettered; name at least one")
     by_name: dict[str, UseCase] = {}
     by_path: dict[str, UseCase] = {}
     for name, fields in raw.get("use_cases", {}).items():
         where = f"{source}: use_cases.{name}"
-        _checked_name(name, f"{source}: use case")
+        checked_name(name, f"{source}: use case")
         weights = dict(event_types)
         for event_type, weight in fields.get("weights", {}).items():
             if event_type not in event_types:
@@ -91,7 +91,8 @@ def load(path: Path | None) -> UseCases:
         raise ConfigurationError(f"USE_CASES_PATH={path}: {error.strerror}; unset it for the built-in marketplace") from None
 
 
-def _checked_name(name: str, what: str) -> str:
+def checked_name(name: str, what: str) -> str:
+    """`name`, if it may stand in a configuration, a key or a path. Raises ConfigurationError."""
     if not _NAME.fullmatch(name):
         raise ConfigurationError(f"{what} {name!r} must be lower-case letters, digits and _ (64 at most), starting with a letter")
     return name

@@ -1,0 +1,198 @@
+"""Experiments: which users get which variant of some settings. It follows from the user's id alone, so nobody stores or looks it up.
+
+Two hashes decide. The first puts every user at a point of [0, 1), and an experiment takes the users of a range of it. Ranges do not
+overlap: a user takes part in one experiment at most, and adding, widening or removing one moves no user of another. The second is salted
+with the experiment's name and cut by the variants' weights: each variant has a fair sample of the range, whatever experiment had it before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tomllib
+from bisect import bisect_right
+from collections.abc import Container, Mapping
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from core.errors import ConfigurationError
+from core.use_cases import checked_name
+
+OVERRIDES = (
+    "cold_start_threshold",
+    "warm_user_threshold",
+    "ensemble_als_weight",
+    "ensemble_two_tower_weight",
+    "ensemble_fusion",
+    "enable_als",
+    "enable_two_tower",
+    "enable_ensemble",
+)
+"""Settings that a variant may change: those that shape an answer and that engines built already can follow."""
+
+_TOKEN = 16
+"""Hexadecimal digits before an id's first dot: 64 random bits, so that nobody guesses another answer's id."""
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """One variant: `overrides` by name of the setting. `tag` is its experiment's, `id` the end of a recommendation_id."""
+
+    experiment: str
+    tag: str
+    name: str
+    weight: float
+    overrides: Mapping[str, Any]
+    id: str
+
+    @property
+    def label(self) -> str:
+        """As an answer names it: `blend.half`."""
+        return f"{self.experiment}.{self.name}"
+
+
+class Experiment(msgspec.Struct, frozen=True):
+    """One experiment; the first of `variants` is the control.
+
+    `tag` names it in ids and in Redis: `blend-3f2a91`, its name and a digest of its variants and use cases. Changed variants so have a
+    tag of their own, and numbers made under two definitions never meet. `users` [from, to) is no part of it: it may be widened any time.
+    """
+
+    name: str
+    tag: str
+    users: tuple[float, float]
+    use_cases: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    bounds: tuple[float, ...]
+
+    def variant_of(self, user_id: str) -> Variant:
+        """The variant of a user who takes part."""
+        return self.variants[bisect_right(self.bounds, point(self.name, user_id))]
+
+
+class Experiments(msgspec.Struct, frozen=True):
+    """The configured experiments, and their variants by id."""
+
+    all: tuple[Experiment, ...] = ()
+    by_id: Mapping[str, Variant] = {}
+
+    def assign(self, user_id: str, use_case: str | None) -> Variant | None:
+        """What a user is shown in a use case; None outside of every experiment."""
+        experiment = self._of_user(user_id)
+        if experiment is None or (experiment.use_cases and use_case not in experiment.use_cases):
+            return None
+        return experiment.variant_of(user_id)
+
+    def shown(self, recommendation_id: str, user_id: str) -> Variant | None:
+        """The variant that an answer to this user with this id was made by; None for an id that no such answer can have."""
+        variant = self.by_id.get(recommendation_id[_TOKEN + 1 :])
+        if variant is None or recommendation_id[_TOKEN] != ".":
+            return None
+        experiment = self._of_user(user_id)
+        return variant if experiment is not None and experiment.variant_of(user_id) is variant else None
+
+    def _of_user(self, user_id: str) -> Experiment | None:
+        if not self.all:
+            return None
+        at = point("", user_id)
+        return next((experiment for experiment in self.all if experiment.users[0] <= at < experiment.users[1]), None)
+
+
+NONE = Experiments()
+
+
+def point(salt: str, user_id: str) -> float:
+    """A number in [0, 1), uniform over users and independent between salts, the same in every process: 53 bits of SHA-256."""
+    return (int.from_bytes(hashlib.sha256(f"{salt}\0{user_id}".encode()).digest()[:8]) >> 11) * 2.0**-53
+
+
+def recommendation_id(variant: Variant | None) -> str:
+    """A new id for an answer: random, and with the variant it was made by where there is one."""
+    token = os.urandom(_TOKEN // 2).hex()
+    return token if variant is None else f"{token}.{variant.id}"
+
+
+class _Fields(msgspec.Struct, forbid_unknown_fields=True):
+    """An experiment as written."""
+
+    users: tuple[_Share, _Share]
+    variants: dict[str, dict[str, Any]]
+    use_cases: tuple[str, ...] = ()
+
+
+def parse(text: str, use_cases: Container[str], source: str = "experiments") -> Experiments:
+    """Read a configuration of the form that docs/EXPERIMENTS_GUIDE.md shows. `use_cases`: the configured names.
+
+    Raises ConfigurationError with the field at fault; whether overrides have good values is for core.settings to say.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{source} is not TOML: {error}") from None
+    if unknown := [name for name in raw if name != "experiments"]:
+        raise ConfigurationError(f"{source}: {unknown[0]!r} is not known there; an experiment is a table [experiments.<name>]")
+    found = tuple(_experiment(name, fields, use_cases, source) for name, fields in raw.get("experiments", {}).items())
+    for before, after in pairwise(sorted(found, key=lambda experiment: experiment.users)):
+        if after.users[0] < before.users[1]:
+            raise ConfigurationError(
+                f"{source}: experiments {before.name} and {after.name} share users: {list(before.users)} and {list(after.users)} overlap; "
+                "a user takes part in one at most"
+            )
+    return Experiments(found, {variant.id: variant for experiment in found for variant in experiment.variants})
+
+
+def load(path: Path | None, use_cases: Container[str]) -> Experiments:
+    """The configuration at `path`; no path, no experiments. Raises ConfigurationError."""
+    if path is None:
+        return NONE
+    try:
+        return parse(path.read_text("utf-8"), use_cases, str(path))
+    except OSError as error:
+        raise ConfigurationError(f"EXPERIMENTS_PATH={path}: {error.strerror}; unset it for no experiments") from None
+
+
+def _experiment(name: str, fields: Any, use_cases: Container[str], source: str) -> Experiment:
+    where = f"{source}: experiments.{name}"
+    checked_name(name, f"{source}: experiment")
+    try:
+        given = msgspec.convert(fields, _Fields)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    low, high = given.users
+    if not low < high:
+        raise ConfigurationError(f"{where}.users = [{low:g}, {high:g}] is empty; [0.0, 0.2] is a fifth of all users")
+    for use_case in given.use_cases:
+        if use_case not in use_cases:
+            raise ConfigurationError(f"{where}.use_cases names {use_case!r}, which is not configured in USE_CASES_PATH")
+    if len(given.variants) < 2:
+        raise ConfigurationError(f"{where} needs two variants at least; the first is the control that the others are compared with")
+    weights = {variant: _weight(fields, f"{where}.variants.{variant}") for variant, fields in given.variants.items()}
+    overrides = {variant: _overrides(fields, f"{where}.variants.{variant}") for variant, fields in given.variants.items()}
+    definition = msgspec.json.encode([sorted(given.use_cases), list(weights.items()), overrides], order="sorted")
+    tag = f"{name}-{hashlib.sha256(definition).hexdigest()[:6]}"
+    total = math.fsum(weights.values())
+    variants = tuple(
+        Variant(name, tag, checked_name(variant, f"{where}: variant"), weight, overrides[variant], f"{tag}.{variant}")
+        for variant, weight in weights.items()
+    )
+    bounds = tuple(sum_ / total for sum_ in accumulate(weights.values()))[:-1]
+    return Experiment(name, tag, (low, high), given.use_cases, variants, bounds)
+
+
+def _weight(fields: Mapping[str, Any], where: str) -> float:
+    weight = fields.get("weight", 1.0)
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
+        raise ConfigurationError(f"{where}.weight = {weight!r} must be a number above 0; only the ratios of a variant's weights count")
+    return float(weight)
+
+
+def _overrides(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    overrides = {name: value for name, value in fields.items() if name != "weight"}
+    for name in overrides:
+        if name not in OVERRIDES:
+            raise ConfigurationError(f"{where}.{name} is not known; a variant has a weight and may set {', '.join(OVERRIDES)}")
+    return overrides

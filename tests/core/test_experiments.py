@@ -1,0 +1,181 @@
+"""Who gets which variant: decided by the user's id alone, fairly, the same everywhere; and what a wrong configuration is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from scipy.stats import chisquare
+
+from core import experiments
+from core.errors import ConfigurationError
+from core.experiments import Experiments, point, recommendation_id
+from core.settings import Settings
+from demo.processes import ROOT
+
+TOML = """
+[experiments.blend]
+users = [0.0, 0.5]
+
+[experiments.blend.variants]
+control = {}
+half = { ensemble_als_weight = 0.5, ensemble_two_tower_weight = 0.5 }
+
+[experiments.earlier_als]
+users = [0.5, 0.75]
+use_cases = ["developer_startup"]
+
+[experiments.earlier_als.variants]
+control = { weight = 3 }
+at_three = { weight = 1, cold_start_threshold = 3 }
+"""
+USERS = [f"user-{number}" for number in range(20_000)]
+
+
+def _parsed(text: str = TOML) -> Experiments:
+    return experiments.parse(text, {"developer_startup"})
+
+
+def _labels(found: Experiments, use_case: str | None = "developer_startup") -> dict[str, str | None]:
+    return {user: variant.label if (variant := found.assign(user, use_case)) else None for user in USERS}
+
+
+def test_users_are_spread_as_the_configuration_says() -> None:
+    counts = Counter(_labels(_parsed()).values())
+    expected = {"blend.control": 0.25, "blend.half": 0.25, "earlier_als.control": 0.1875, "earlier_als.at_three": 0.0625, None: 0.25}
+    assert chisquare([counts[name] for name in expected], [share * len(USERS) for share in expected.values()]).pvalue > 0.001
+
+
+def test_variants_of_two_experiments_are_independent() -> None:
+    """Users of one variant are no special users in the next experiment."""
+    pairs = Counter((point("a", user) < 0.5, point("b", user) < 0.5) for user in USERS)
+    assert chisquare(list(pairs.values())).pvalue > 0.001
+    assert len(pairs) == 4
+
+
+def test_a_user_keeps_the_variant_in_another_process() -> None:
+    command = "from core.experiments import point; import sys; print(*(point('blend', f'user-{n}') for n in range(5)), point('', 'ü:1'))"
+    told = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert [float(each) for each in told] == [*(point("blend", f"user-{n}") for n in range(5)), point("", "ü:1")]
+    assert point("blend", "42") == 0.618471718399471  # and in another release: this number must never change
+
+
+def test_adding_widening_and_removing_move_nobody_else() -> None:
+    before = _labels(_parsed())
+    wider = TOML.replace("[0.5, 0.75]", "[0.5, 0.9]") + "\n[experiments.third]\nusers = [0.9, 1.0]\nvariants = { a = {}, b = {} }\n"
+    after = _labels(_parsed(wider))
+    moved = {user for user in USERS if before[user] != after[user]}
+    assert {before[user] for user in moved} == {None}
+    blend_gone = _labels(_parsed(TOML[TOML.index("[experiments.earlier_als]") :]))
+    assert all(blend_gone[user] == label for user, label in before.items() if label and label.startswith("earlier_als"))
+
+
+def test_an_experiment_of_a_use_case_leaves_other_requests_alone() -> None:
+    found = _parsed()
+    user = next(user for user in USERS if 0.5 <= point("", user) < 0.75)
+    assert found.assign(user, "developer_startup")
+    assert found.assign(user, None) is None
+    assert found.assign(user, "investor_startup") is None
+
+
+def test_an_id_names_the_variant_it_was_made_by_and_no_two_are_alike() -> None:
+    found = _parsed()
+    for user in USERS[:200]:
+        variant = found.assign(user, "developer_startup")
+        made = recommendation_id(variant)
+        assert found.shown(made, user) is variant
+    assert len({recommendation_id(None) for _ in range(1000)}) == 1000
+
+
+def test_a_forged_id_names_nothing() -> None:
+    found = _parsed()
+    taking_part = next(user for user in USERS if (variant := found.assign(user, None)) and variant.label == "blend.half")
+    outside = next(user for user in USERS if found.assign(user, "developer_startup") is None)
+    other, mine = (next(variant for variant in found.by_id.values() if variant.label == label) for label in ("blend.control", "blend.half"))
+    assert found.shown(recommendation_id(mine), taking_part) is mine
+    for forged, user in (
+        (recommendation_id(other), taking_part),
+        (recommendation_id(mine), outside),
+        (recommendation_id(None), taking_part),
+        ("r-17", taking_part),
+        ("", taking_part),
+        (mine.id, taking_part),
+        ("." + mine.id, taking_part),
+        ("0" * 16 + "#" + mine.id, taking_part),
+        ("0" * 16 + ".blend.half", taking_part),
+        ("0" * 17 + "." + mine.id, taking_part),
+        (recommendation_id(mine) + ".", taking_part),
+    ):
+        assert found.shown(forged, user) is None, forged
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (("[0.0, 0.5]", "[0.0, 0.4]"), True),
+        (("half = {", "half = { weight = 1,"), True),
+        (("half = {", "half = { weight = 2,"), False),
+        (("_weight = 0.5 }", "_weight = 0.6 }"), False),
+        (("half =", "even ="), False),
+        (("users = [0.0, 0.5]", 'users = [0.0, 0.5]\nuse_cases = ["developer_startup"]'), False),
+    ],
+)
+def test_another_definition_has_another_tag_so_that_numbers_never_mix(change: tuple[str, str], same: bool) -> None:
+    before, after = (_parsed(text).all[0].tag for text in (TOML, TOML.replace(*change)))
+    assert (before == after) is same
+    assert before.startswith("blend-")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("[0.5, 0.75]", "[0.4, 0.75]"), "experiments blend and earlier_als share users: [0.0, 0.5] and [0.4, 0.75] overlap"),
+        (("[0.0, 0.5]", "[0.5, 0.5]"), "experiments.blend.users = [0.5, 0.5] is empty"),
+        (("[0.0, 0.5]", "[0.0, 1.5]"), "experiments.blend: Expected `float` <= 1"),
+        (("[0.0, 0.5]", "0.5"), "experiments.blend: Expected `array`, got `float` - at `$.users`"),
+        (("developer_startup", "nobody"), "experiments.earlier_als.use_cases names 'nobody', which is not configured"),
+        (("half = { ensemble_als_weight = 0.5, ensemble_two_tower_weight = 0.5 }", ""), "experiments.blend needs two variants at least"),
+        (("weight = 3", "weight = 0"), "variants.control.weight = 0 must be a number above 0"),
+        (("cold_start_threshold = 3", "history_cap = 3"), "variants.at_three.history_cap is not known; a variant has a weight and may set"),
+        (("half =", "Half ="), "variant 'Half' must be lower-case"),
+        (("[experiments.blend]", "[experiments.blend]\nshare = 1"), "experiments.blend: Object contains unknown field `share`"),
+        (("[experiments.blend]", "[trials]\n[experiments.blend]"), "'trials' is not known there"),
+        (("[experiments.blend]", "[experiments.blend"), "is not TOML"),
+    ],
+)
+def test_a_wrong_configuration_names_the_field(change: tuple[str, str], told: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        _parsed(TOML.replace(*change))
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ("cold_start_threshold = 30", "variant trial.other: settings: Value error, COLD_START_THRESHOLD=30 must not exceed"),
+        ('ensemble_fusion = "median"', "variant trial.other: ENSEMBLE_FUSION: Input should be 'min_max' or 'rank'"),
+        ('enable_als = "perhaps"', "variant trial.other: ENABLE_ALS: Input should be a valid boolean"),
+    ],
+)
+def test_a_wrong_value_is_told_with_the_variant_and_the_setting(tmp_path: Path, overrides: str, told: str) -> None:
+    path = tmp_path / "experiments.toml"
+    path.write_text(f"[experiments.trial]\nusers = [0.0, 1.0]\nvariants = {{ control = {{}}, other = {{ {overrides} }} }}\n")
+    with pytest.raises(ConfigurationError) as raised:
+        _ = Settings(experiments_path=path).experiments
+    assert told in str(raised.value)
+
+
+def test_no_path_no_experiments_and_a_missing_file_is_told(tmp_path: Path) -> None:
+    assert Settings().experiments.assign("42", None) is None
+    with pytest.raises(ConfigurationError, match=r"EXPERIMENTS_PATH=.*No such file"):
+        _ = Settings(experiments_path=tmp_path / "none.toml").experiments
+
+
+def test_a_variant_keeps_every_other_setting(tmp_path: Path) -> None:
+    base = Settings(models_path=tmp_path, warm_user_threshold=40)
+    other = base.with_overrides({"cold_start_threshold": 7})
+    assert (other.cold_start_threshold, other.warm_user_threshold, other.models_path) == (7, 40, tmp_path)
+    assert other.redis_url == base.redis_url
