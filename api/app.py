@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
 from api.guard import Guard
+from api.models import Models
 from api.reads import Reads
 from api.service import Service
 from api.status import Status
@@ -24,15 +25,16 @@ from engines.router import describe
 _log = structlog.get_logger(__name__)
 _DESCRIPTION = """Recommendations that follow a user's last event by milliseconds.
 
-Reads are open unless the server sets `API_READ_KEYS`; writes and deletes need one of its `API_KEYS`, sent as `X-API-Key` or as
-`Authorization: Bearer`. Every error has one shape: `{"error": "<word>", "detail": "<sentence>"}`. An id may hold any printable
-character; in a path it is percent-encoded (`/` as `%2F`).
+Reads are open unless the server sets `API_READ_KEYS`; writes and deletes need one of its `API_KEYS`, changes of the live model one of
+its `API_ADMIN_KEYS`, sent as `X-API-Key` or as `Authorization: Bearer`. Every error has one shape:
+`{"error": "<word>", "detail": "<sentence>"}`. An id may hold any printable character; in a path it is percent-encoded (`/` as `%2F`).
 """
 _TAGS = [
     {"name": "recommendations", "description": "Reads. No user is unknown, and a part that is down is `degraded: true`, not a failure."},
     {"name": "events", "description": "Publish interactions without a Kafka client."},
     {"name": "catalogue", "description": "What can be recommended."},
     {"name": "users", "description": "What users declare, and what is held about them."},
+    {"name": "models", "description": "Which versions there are, which is live, and how the last retrain went."},
     {"name": "operations", "description": "Health and metrics; never behind a key."},
 ]
 
@@ -68,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         exception_handlers=handlers,
     )
-    for routes in (Reads(service), Users(service), Writes(service), Status(service)):
+    for routes in (Reads(service), Users(service), Writes(service), Models(service), Status(service)):
         routes.register(app)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     app.state.service = service

@@ -14,6 +14,8 @@ from core.settings import Settings
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROTECTED_PREFIX = "/api/"
 """Below it, reads obey API_READ_KEYS and all other methods API_KEYS; health, metrics and docs stay open."""
+ADMIN_PREFIX = "/api/models"
+"""Below it, all other methods obey API_ADMIN_KEYS: who may write events may not choose what everybody is answered from."""
 
 
 class Keys:
@@ -38,36 +40,41 @@ class Authorization:
     """Decides from method, path and headers whether a request may go on."""
 
     def __init__(self, settings: Settings) -> None:
-        writers = [key.get_secret_value() for key in settings.api_keys]
-        readers = [key.get_secret_value() for key in settings.api_read_keys]
-        self._writers = Keys(writers)
-        self._readers = Keys([*readers, *writers] if readers else [])
+        admins, writers, readers = (
+            [key.get_secret_value() for key in keys] for keys in (settings.api_admin_keys, settings.api_keys, settings.api_read_keys)
+        )
+        self._admins, self._writers = Keys(admins), Keys(writers)
+        self._readers = Keys([*readers, *writers, *admins] if readers else [])
 
     def refusal(self, scope: Scope) -> ApiError | None:
-        """None when allowed; else 401 (no key, or a wrong one) or 403 (nobody may: no key is configured)."""
+        """None when allowed; else 401 (no key, or a wrong one) or 403 (nobody may, or not with this key)."""
         if not scope["path"].startswith(PROTECTED_PREFIX):
             return None
         if scope["method"] in READING_METHODS:
-            keys, name = self._readers, "API_READ_KEYS or API_KEYS"
-            if not keys:
+            return None if not self._readers or self._readers.accepts(_presented(scope)) else _unauthorized("API_READ_KEYS or API_KEYS")
+        presented = _presented(scope)
+        if scope["path"].startswith(ADMIN_PREFIX):
+            if not self._admins:
+                return _disabled("admin_disabled", "promoting, rolling back and asking for retrains need", "API_ADMIN_KEYS")
+            if self._admins.accepts(presented):
                 return None
-        else:
-            keys, name = self._writers, "API_KEYS"
-            if not keys:
-                return ApiError(
-                    403,
-                    "writes_disabled",
-                    "writes and deletes need a key and this server has none: set API_KEYS "
-                    "(comma-separated) in its environment, then send one of them as X-API-Key",
-                )
-        if keys.accepts(_presented(scope)):
-            return None
-        return ApiError(
-            401,
-            "unauthorized",
-            f"send one of the server's {name} in the header X-API-Key, or as Authorization: Bearer <key>",
-            {"www-authenticate": "Bearer"},
-        )
+            if self._writers.accepts(presented):
+                text = "this key may write events and entries, not choose the live model: send one of the server's API_ADMIN_KEYS"
+                return ApiError(403, "forbidden", text)
+            return _unauthorized("API_ADMIN_KEYS")
+        if not self._writers:
+            return _disabled("writes_disabled", "writes and deletes need", "API_KEYS")
+        return None if self._writers.accepts(presented) else _unauthorized("API_KEYS")
+
+
+def _disabled(word: str, what: str, name: str) -> ApiError:
+    text = f"{what} a key and this server has none: set {name} (comma-separated) in its environment, then send one of them as X-API-Key"
+    return ApiError(403, word, text)
+
+
+def _unauthorized(names: str) -> ApiError:
+    text = f"send one of the server's {names} in the header X-API-Key, or as Authorization: Bearer <key>"
+    return ApiError(401, "unauthorized", text, {"www-authenticate": "Bearer"})
 
 
 def _presented(scope: Scope) -> bytes:

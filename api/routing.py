@@ -102,6 +102,9 @@ def query_parameters(model: type[BaseModel], *names: str) -> list[dict[str, Any]
 _PATH_PARAMETERS = {
     "user_id": ("42", "the user's id, percent-encoded (`/` as %2F); any id will do, an unknown user is answered with what is popular"),
     "item_id": ("startup-9", "the item's id, percent-encoded"),
+    "version": ("2026-11-22T10-00-00Z", "a published version"),
+    "a": ("2026-11-15T03-00-00Z", "a published version"),
+    "b": ("2026-11-22T10-00-00Z", "another one"),
     "item_type": ("startups", "kind of item, as the configured use case spells it in its path"),
     "role": ("developer", "role of the user, as the configured use case spells it in its path"),
 }

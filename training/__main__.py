@@ -38,6 +38,7 @@ Chosen = Annotated[
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the solver; 0: one a core.")]
 Users = Annotated[int, typer.Option(min=1, help="Most users to judge by, drawn by TRAINING_SEED.")]
 Folder = Annotated[Path, typer.Option("--dataset", help="Folder that `dataset` wrote.", exists=True, file_okay=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 NoLease = Annotated[bool, typer.Option("--no-lease", help="Work without Redis: nothing stops a second retrain beside it. Needs --events.")]
 
 
@@ -148,9 +149,9 @@ def tune(
 
 
 @models_app.command("list")
-def list_models() -> None:
-    """Every published version, newest first, with what it was judged to be."""
-    commands.list_models(settings.load(), Console())
+def list_models(as_json: AsJson = False) -> None:
+    """Every published version, newest first, with what it was judged to be and which one is live."""
+    commands.list_models(settings.load(), as_json, Console())
 
 
 @models_app.command()
@@ -160,9 +161,9 @@ def show(version: Annotated[str | None, typer.Argument(help="A version; without 
 
 
 @models_app.command()
-def diff(a: str, b: str) -> None:
+def diff(a: str, b: str, as_json: AsJson = False) -> None:
     """What two versions' manifests say differently."""
-    commands.diff_models(settings.load(), a, b, Console())
+    commands.diff_models(settings.load(), a, b, as_json, Console())
 
 
 @models_app.command()

@@ -14,6 +14,7 @@ from core.errors import ModelMissing, StoreUnavailable
 from core.settings import Settings
 from models.bundle import Bundle
 from models.content import ContentModel
+from models.listing import Summary, summaries
 from models.registry import Registry
 from store import apply, connection, retrain_requests, retrains
 from store.archive import Archive
@@ -116,25 +117,29 @@ def tune(
     console.print(f"{output}: use it with `python -m training retrain --hyperparameters {output}`")
 
 
-def list_models(settings: Settings, console: Console) -> None:
+def list_models(settings: Settings, as_json: bool, console: Console) -> None:
     """`models list`."""
-    registry = Registry(settings.models_path)
-    live = registry.current()
+    found = summaries(Registry(settings.models_path))
+    if as_json:
+        return _print_json(found)
     table = Table()
-    for column in ("version", "live", "events", "NDCG@10 routed", "gate"):
+    for column in ("version", "live", "events", *(f"NDCG@10 {engine}" for engine in evaluation.ENGINES), "recall@10 routed", "gate"):
         table.add_column(column)
-    for version in reversed(registry.versions()):
-        manifest = registry.manifest(version)
-        score = manifest.metrics.get("headline", {}).get(evaluation.ROUTED, {}).get("ndcg@10")
-        forced = ", forced" if manifest.gate.get("forced") else ""
+    for each in found:
+        if each.problem is not None:
+            table.add_row(each.version, "live" if each.live else "", each.problem)
+            continue
+        scores = [_score(each, engine, "ndcg@10") for engine in evaluation.ENGINES]
         table.add_row(
-            version,
-            "live" if version == live else "",
-            str(manifest.metrics.get("dataset", {}).get("events", "-")),
-            "-" if score is None else f"{score:.4f}",
-            f"{manifest.gate.get('decision', '-')}{forced}",
+            each.version,
+            "live" if each.live else "",
+            "-" if each.events is None else f"{each.events:,}",
+            *scores,
+            _score(each, evaluation.ROUTED, "recall@10"),
+            f"{each.gate or '-'}{', forced' if each.forced else ''}",
         )
     console.print(table)
+    return None
 
 
 def show_model(settings: Settings, version: str | None) -> None:
@@ -143,15 +148,19 @@ def show_model(settings: Settings, version: str | None) -> None:
     wanted = version or registry.current()
     if wanted is None:
         raise ModelMissing(f"no bundle is published in {settings.models_path} yet; run `python -m training retrain`")
-    typer.echo(msgspec.json.format(msgspec.json.encode(registry.manifest(wanted)), indent=2).decode())
+    _print_json(registry.manifest(wanted))
 
 
-def diff_models(settings: Settings, a: str, b: str, console: Console) -> None:
+def diff_models(settings: Settings, a: str, b: str, as_json: bool, console: Console) -> None:
     """`models diff`."""
+    differences = Registry(settings.models_path).diff(a, b)
+    if as_json:
+        return _print_json(differences)
     table = Table("what", a, b)
-    for name, (left, right) in Registry(settings.models_path).diff(a, b).items():
+    for name, (left, right) in differences.items():
         table.add_row(name, _short(left), _short(right))
     console.print(table)
+    return None
 
 
 def promote_model(settings: Settings, version: str) -> None:
@@ -173,6 +182,15 @@ def _announce(settings: Settings, version: str) -> None:
             retrains.announce(client, version)
     except StoreUnavailable as error:
         log.warning("model:current in Redis still names the version before", error=str(error))
+
+
+def _print_json(value: object) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _score(summary: Summary, engine: str, metric: str) -> str:
+    value = summary.metrics.get(engine, {}).get(metric)
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _short(value: object) -> str:

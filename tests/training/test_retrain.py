@@ -198,12 +198,16 @@ def test_old_bundles_are_pruned_and_the_commands_show_the_rest(trainer: Settings
     versions = [published(few) for _ in range(3)]
     assert Registry(few.models_path).versions() == versions[1:]
     console = Console(file=io.StringIO(), width=200)
-    commands.list_models(few, console)
+    commands.list_models(few, False, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert shown.count("accepted") == 2
     assert versions[2] in shown
     assert "live" in shown
-    commands.diff_models(few, *versions[1:], console)
+    listed = json.loads(run(few, "models", "list", "--json").stdout)
+    assert [(each["version"], each["live"]) for each in listed] == [(versions[2], True), (versions[1], False)]
+    assert set(listed[0]["metrics"]) == {"popular", "content_based", "als", "routed"}
+    assert json.loads(run(few, "models", "diff", *versions[1:], "--json").stdout)["version"] == versions[1:]
+    commands.diff_models(few, *versions[1:], False, console)
     assert "created" in console.file.getvalue()  # type: ignore[attr-defined]
     assert json.loads(run(few, "models", "show").stdout)["version"] == versions[2]
     commands.promote_model(few, versions[1])
@@ -236,7 +240,7 @@ def test_the_steps_one_by_one_and_the_search_between(trainer: Settings, tmp_path
 
 def test_the_help_names_every_command(trainer: Settings) -> None:
     shown = run(trainer, "--help").stdout
-    for name in ("dataset", "als", "evaluate", "retrain", "tune", "models"):
+    for name in ("dataset", "als", "evaluate", "retrain", "worker", "request", "tune", "models"):
         assert name in shown
 
 

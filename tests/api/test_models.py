@@ -1,0 +1,175 @@
+"""Models over HTTP: looked at by readers, chosen by admins, retrained by request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+
+from api.model_schemas import Difference, Model, Models, Promoted, RetrainRequested
+from core.settings import Settings
+from models.registry import Registry
+from store import keys, retrain_requests, retrains
+from store.retrain_requests import Requests
+from tests.api.world import KEY, Client, publish, serving
+from tests.support import eventually
+
+ADMIN = "an-admins-key"
+HEADERS = {"x-api-key": ADMIN}
+WRITES = ["/api/models/2026-01-01T00-00-00Z/promote", "/api/models/rollback", "/api/models/retrain"]
+
+
+@pytest.fixture
+def versions(settings: Settings) -> list[str]:
+    return [publish(settings) for _ in range(3)]
+
+
+@pytest.fixture
+def admin(settings: Settings, redis: Redis, versions: list[str]) -> Iterator[Client]:
+    with serving(settings, api_admin_keys=ADMIN) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", WRITES)
+def test_only_an_admin_chooses_the_live_model(settings: Settings, redis: Redis, versions: list[str], admin: Client, path: str) -> None:
+    for headers, status, word in (
+        ({}, 401, "unauthorized"),
+        ({"x-api-key": "wrong"}, 401, "unauthorized"),
+        ({"x-api-key": KEY}, 403, "forbidden"),
+        ({"authorization": f"Bearer {KEY}"}, 403, "forbidden"),
+    ):
+        answer = admin.request("POST", path, headers=headers)
+        assert (answer.status_code, answer.json()["error"]) == (status, word)
+        assert "API_ADMIN_KEYS" in answer.json()["detail"]
+    assert admin.request("POST", "/api/events", headers=HEADERS).status_code == 401, "nor does an admin's key write events"
+    assert Registry(settings.models_path).current() == versions[-1]
+    with serving(settings) as without:
+        for headers in ({}, {"x-api-key": ""}, {"x-api-key": KEY}):
+            answer = without.request("POST", path, headers=headers)
+            assert (answer.status_code, answer.json()["error"]) == (403, "admin_disabled")
+
+
+def test_the_versions_are_listed_newest_first_and_the_live_one_is_marked(admin: Client, versions: list[str]) -> None:
+    answer = admin.get("/api/models").json()
+    Models.model_validate(answer)
+    assert [summary["version"] for summary in answer["versions"]] == versions[::-1]
+    assert [summary["live"] for summary in answer["versions"]] == [True, False, False]
+    assert (answer["live"], answer["serving"], answer["retrain"]) == (versions[2], versions[2], None)
+    assert answer["versions"][0]["parts"] == ["als", "content", "popular"]
+
+
+def test_promote_and_roll_back_go_live_without_a_restart(settings: Settings, redis: Redis, admin: Client, versions: list[str]) -> None:
+    def made_live(path: str, live: str, was: str) -> None:
+        answer = admin.request("POST", path, headers=HEADERS)
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == {"live": live, "was": was}
+        Promoted.model_validate(answer.json())
+        assert redis.get(keys.MODEL_CURRENT) == live.encode()
+        eventually(lambda: admin.get("/api/models").json()["serving"] == live, "this process serves it")
+        assert admin.get("/api/recommendations/42").json()["model_version"] == live
+
+    made_live(f"/api/models/{versions[0]}/promote", versions[0], versions[2])
+    made_live("/api/models/rollback", versions[2], versions[0])
+
+
+def test_a_damaged_a_missing_or_no_earlier_version_is_refused_and_the_live_one_stays(
+    settings: Settings, admin: Client, versions: list[str]
+) -> None:
+    (settings.models_path / versions[0] / "als" / "item_factors.npy").write_bytes(b"other")
+    for path, status, word in (
+        (f"/api/models/{versions[0]}/promote", 409, "model_corrupt"),
+        ("/api/models/2020-01-01T00-00-00Z/promote", 404, "no_such_version"),
+        ("/api/models/..%2F..%2Fetc/promote", 404, "no_such_version"),
+    ):
+        answer = admin.request("POST", path, headers=HEADERS)
+        assert (answer.status_code, answer.json()["error"]) == (status, word), path
+    (settings.models_path / "current").write_text(versions[2] + "\n")
+    answer = admin.request("POST", "/api/models/rollback", headers=HEADERS)
+    assert (answer.status_code, answer.json()["error"]) == (409, "no_version_before")
+    assert Registry(settings.models_path).current() == versions[2]
+
+
+def test_a_manifest_and_a_difference_are_shown(admin: Client, versions: list[str]) -> None:
+    shown = admin.get(f"/api/models/{versions[0]}").json()
+    Model.model_validate(shown)
+    assert (shown["manifest"]["version"], shown["live"]) == (versions[0], False)
+    different = admin.get(f"/api/models/{versions[0]}/diff/{versions[1]}").json()
+    Difference.model_validate(different)
+    assert different["differences"]["version"] == versions[:2]
+    for path in ("/api/models/nothing", f"/api/models/{versions[0]}/diff/nothing"):
+        assert (admin.get(path).status_code, admin.get(path).json()["error"]) == (404, "no_such_version")
+
+
+def test_a_manifest_that_cannot_be_read_does_not_hide_the_others(settings: Settings, admin: Client, versions: list[str]) -> None:
+    (settings.models_path / versions[0] / "manifest.json").write_text("{")
+    oldest = admin.get("/api/models").json()["versions"][2]
+    assert oldest["version"] == versions[0]
+    assert "manifest.json" in oldest["problem"]
+
+
+def test_how_far_a_retrain_is_and_how_it_ended_is_shown(admin: Client, redis: Redis) -> None:
+    fields = {"status": "running", "step": "fit", "progress": "sweep 3 of 20", "holder": "host:1:x", "seconds": "4.5", "requested_by": "me"}
+    retrains.record(redis, {**fields, "started": "then", "at": "now", "answers": "{}"})
+    redis.set(keys.lease(retrains.LEASE), "host:1:x")
+    answer = admin.get("/api/models").json()
+    Models.model_validate(answer)
+    assert {name: answer["retrain"][name] for name in ("status", "progress", "seconds")} == {
+        "status": "running",
+        "progress": "sweep 3 of 20",
+        "seconds": 4.5,
+    }
+    redis.delete(keys.lease(retrains.LEASE))
+    assert admin.get("/api/models").json()["retrain"]["status"] == "died", "it says running, but holds no lease"
+    retrains.record(redis, {**fields, "status": "refused", "error": "worse by more than 5%"})
+    assert admin.get("/api/models").json()["retrain"]["error"] == "worse by more than 5%"
+
+
+def test_without_redis_the_versions_are_still_listed(settings: Settings, redis: Redis, versions: list[str]) -> None:
+    with serving(settings, redis_url=SecretStr("redis://127.0.0.1:1/0"), api_admin_keys=ADMIN) as client:
+        answer = client.get("/api/models").json()
+        assert (answer["live"], answer["retrain"], answer["degraded"]) == (versions[2], None, True)
+        answer = client.request("POST", "/api/models/rollback", headers=HEADERS)
+        assert answer.json() == {"live": versions[1], "was": versions[2]}
+
+
+def test_a_folder_that_cannot_be_written_says_so(settings: Settings, redis: Redis, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Registry, "_point", read_only)
+    answer = admin.request("POST", "/api/models/rollback", headers=HEADERS)
+    assert (answer.status_code, answer.json()["error"]) == (503, "models_unavailable")
+    assert "Read-only file system" in answer.json()["detail"]
+
+
+def test_a_retrain_is_asked_for(settings: Settings, redis: Redis, broker: object, versions: list[str]) -> None:
+    with serving(settings, api_admin_keys=ADMIN) as client:
+        eventually(lambda: not client.get("/health/ready").json()["degraded"], "Kafka is there")
+        answer = client.request("POST", "/api/models/retrain", headers=HEADERS, json={"reason": "new catalogue"})
+        assert answer.status_code == 202, answer.text
+        RetrainRequested.model_validate(answer.json())
+        assert client.request("POST", "/api/models/retrain", headers=HEADERS).status_code == 202, "the body may be left out"
+        for body, status in ((b"{", 400), (b"\xff", 400), (b"[]", 422), (b'{"force":true}', 422), (json.dumps({"reason": "x" * 501}), 422)):
+            assert client.request("POST", "/api/models/retrain", headers=HEADERS, content=body).status_code == status
+    topic, partition, offset = answer.json()["token"].split(":")
+    assert topic == settings.retrain_requests_topic
+    with Requests(settings) as requests:
+        asked = eventually(lambda: requests.next(0.2), "the request is in the log")
+        assert (asked.partition, asked.offset) == (int(partition), int(offset))
+        assert retrain_requests.decode(asked.value).reason == "new catalogue"
+        assert sum(requests.ends().values()) == 2
+
+
+def test_without_a_broker_a_request_is_not_accepted(admin: Client) -> None:
+    answer = admin.request("POST", "/api/models/retrain", headers=HEADERS)
+    assert (answer.status_code, answer.json()["error"]) == (503, "log_unavailable")
+
+
+def test_looking_obeys_the_read_keys(settings: Settings, redis: Redis, versions: list[str]) -> None:
+    with serving(settings, api_read_keys="reader", api_admin_keys=ADMIN) as client:
+        assert client.get("/api/models").status_code == 401
+        for key in ("reader", KEY, ADMIN):
+            assert client.get("/api/models", headers={"x-api-key": key}).status_code == 200
