@@ -17,6 +17,8 @@ Scores = NDArray[np.float32]
 
 NO_OPINION = -np.inf
 """Score of an item that an engine can say nothing about: it is never shown by that engine."""
+GROUP = 64
+"""Scores of which only the largest is compared at first, when the best few of thousands are looked for: halves the time."""
 REASON_ITEMS = 3
 """Items or attributes named in one reason: what a person reads on a card."""
 
@@ -103,25 +105,34 @@ def top_rows(scores: NDArray[np.floating], allowed: Mask, limit: int) -> list[in
     limit = min(limit, len(masked))
     if limit <= 0:
         return []
-    least = np.partition(masked, len(masked) - limit)[len(masked) - limit]
+    # Each row of a matrix made of the scores has a largest one: the `limit`-th largest of these is not above that of all scores.
+    columns = len(masked) // GROUP
+    least = _largest(masked[: GROUP * columns].reshape(GROUP, columns).max(axis=0) if columns >= 4 * limit else masked, limit)
     rows = np.flatnonzero(masked >= least) if least > NO_OPINION else np.flatnonzero(masked > NO_OPINION)
     order = np.argsort(-masked[rows], kind="stable")[:limit]
     best: list[int] = rows[order].tolist()
     return best
 
 
+def _largest(scores: NDArray[np.floating], nth: int) -> float:
+    return float(np.partition(scores, len(scores) - nth)[len(scores) - nth])
+
+
 def item_weights(history: Sequence[HistoryEvent], weigher: UseCases) -> dict[str, float]:
     """Item -> sum of its events' weights, for weights above 0. An event of a type that is no longer configured counts nothing."""
-    configured = weigher.event_types
-    known: dict[tuple[str, float | None], float] = {}  # a history repeats few types and values
+    plain = weigher.event_types
+    valued: dict[tuple[str, float], float] = {}  # a history repeats few types and values
     weights: dict[str, float] = {}
     for event in history:
-        kind = (event.event_type, event.value)
-        weight = known.get(kind)
-        if weight is None:
-            weight = known[kind] = weigher.weight(*kind) if event.event_type in configured else 0.0
+        kind, value = event.event_type, event.value
+        if value is None:
+            weight = plain.get(kind, 0.0)
+        else:
+            known = valued.get((kind, value))
+            weight = known if known is not None else valued.setdefault((kind, value), weigher.weight(kind, value) if kind in plain else 0.0)
         if weight > 0:
-            weights[event.item_id] = weights.get(event.item_id, 0.0) + weight
+            item_id = event.item_id
+            weights[item_id] = weights.get(item_id, 0.0) + weight
     return weights
 
 

@@ -20,15 +20,19 @@ from engines.catalogue import Catalogue, Mask
 from engines.content import ContentEngine
 from engines.ensemble import EnsembleEngine
 from engines.explain import Explanation, explain
+from engines.fold import made_with
 from engines.popular import PopularEngine
+from engines.two_tower import TwoTowerEngine
 from models.bundle import Bundle
 from models.ensemble import Blend
 from models.popular import Popularity
+from models.young import YoungItems
 
 
-class Parts(msgspec.Struct, frozen=True):
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What engines are built from. `engines`: those built before it; `absent`: why others are not there;
-    `previous`: the engine of the same name that is being replaced."""
+    `made_with`, `young`: what stored vectors must be made with, and items that came after training; `previous`: the engine of the same
+    name that is being replaced."""
 
     bundle: Bundle
     catalogue: Catalogue
@@ -36,6 +40,8 @@ class Parts(msgspec.Struct, frozen=True):
     settings: Settings
     engines: Mapping[str, Engine]
     absent: Mapping[str, str]
+    made_with: str
+    young: YoungItems
     previous: Engine | None = None
 
     def lacking(self, part: str) -> NotApplicable:
@@ -47,7 +53,14 @@ def _als(parts: Parts) -> Engine:
     model, previous = parts.bundle.als, parts.previous if isinstance(parts.previous, ALSEngine) else None
     if model is None:
         raise parts.lacking("als")
-    return ALSEngine(model, parts.catalogue, parts.settings.use_cases, previous)
+    return ALSEngine(model, parts.catalogue, parts.settings.use_cases, previous, made_with=parts.made_with, young=parts.young)
+
+
+def _two_tower(parts: Parts) -> Engine:
+    model, previous = parts.bundle.two_tower, parts.previous if isinstance(parts.previous, TwoTowerEngine) else None
+    if model is None:
+        raise parts.lacking("two_tower")
+    return TwoTowerEngine(model, parts.catalogue, previous)
 
 
 def _content(parts: Parts) -> Engine:
@@ -75,6 +88,7 @@ def _ensemble(parts: Parts) -> Engine:
 
 BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
     "als": _als,
+    "two_tower": _two_tower,
     "content_based": _content,
     "popular": _popular,
     "ensemble": _ensemble,
@@ -84,7 +98,7 @@ BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
 MOST_FORGOTTEN = 10_000
 """Items without an entry that were popular once and may linger, before the catalogue is made anew without them: bounds memory."""
 
-SIMILAR_CHAIN = ("als", "content_based")
+SIMILAR_CHAIN = ("als", "two_tower", "content_based")
 """Engines that compare items, best-informed first."""
 
 
@@ -98,18 +112,24 @@ class Recommender:
         popularity: Popularity | None = None,
         settings: Settings | None = None,
         previous: Recommender | None = None,
+        young: YoungItems | None = None,
     ) -> None:
-        """`catalogue`, `popularity`: None takes the bundle's own. `previous`: what it replaces, to take over what still holds."""
+        """`catalogue`, `popularity`: None takes the bundle's own. `previous`: what it replaces, to take over what still holds.
+
+        `young`: items that came after the bundle; left out when their factors were made with another model or other weights.
+        """
         self.bundle, self.settings = bundle, settings or Settings()
+        self.made_with = made_with(bundle.als, self.settings.use_cases, self.settings.history_cap) if bundle.als else ""
+        self.young = young if young is not None and young.made_with == self.made_with else YoungItems.none()
         given = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
         self.popularity: Popularity = popularity if popularity is not None else bundle.popular.scores if bundle.popular else {}
-        bare = [item_id for entries in self.popularity.values() for item_id, _ in entries]
-        known_to_als = bundle.als.item_ids.ids if bundle.als else []
+        bare = [item_id for entries in self.popularity.values() for item_id, _ in entries] + self.young.ids.ids
+        known = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
         grown = previous is not None and previous.bundle is bundle and given.extends(previous.catalogue)
-        if not grown or given.bare > len(known_to_als) + len(bare) + MOST_FORGOTTEN:
+        if not grown or given.bare > len(known) + len(bare) + MOST_FORGOTTEN:
             given = given.without_bare()  # what only another bundle, or an old popularity, knew is gone with it
             given = given.updated([], [item.item_id for item in bundle.catalogue if item.item_id not in given.rows])  # deleted since then
-            bare += known_to_als
+            bare += known
         self.catalogue: Catalogue = given.with_bare(bare)
         self.engines: dict[str, Engine] = {}
         self._absent = {name: f"this release has no engine {name!r}" for name in router.CHAIN}
@@ -119,7 +139,17 @@ class Recommender:
                 if not getattr(self.settings, f"enable_{name}", True):
                     raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")
                 self.engines[name] = build(
-                    Parts(bundle, self.catalogue, self.popularity, self.settings, self.engines, self._absent, before)
+                    Parts(
+                        bundle=bundle,
+                        catalogue=self.catalogue,
+                        popularity=self.popularity,
+                        settings=self.settings,
+                        engines=self.engines,
+                        absent=self._absent,
+                        made_with=self.made_with,
+                        young=self.young,
+                        previous=before,
+                    )
                 )
                 del self._absent[name]
             except NotApplicable as cause:
@@ -128,19 +158,23 @@ class Recommender:
 
     def with_catalogue(self, catalogue: Catalogue) -> Recommender:
         """The same over another catalogue, at best an `updated` one of `catalogue`: then only what changed is computed."""
-        return Recommender(self.bundle, catalogue, self.popularity, self.settings, self)
+        return Recommender(self.bundle, catalogue, self.popularity, self.settings, self, self.young)
 
     def with_popularity(self, popularity: Popularity) -> Recommender:
         """The same with newer popularity."""
         rows, deleted = self.catalogue.rows, self.catalogue.deleted
         if any(item_id not in rows and item_id not in deleted for entries in popularity.values() for item_id, _ in entries):
-            return Recommender(self.bundle, self.catalogue, popularity, self.settings, self)
+            return Recommender(self.bundle, self.catalogue, popularity, self.settings, self, self.young)
         other = copy(self)
         other.popularity = popularity
         other.engines = {**self.engines, PopularEngine.name: PopularEngine(popularity, self.catalogue)}
         if isinstance(blended := self.engines.get(EnsembleEngine.name), EnsembleEngine):
             other.engines[EnsembleEngine.name] = blended.over(other.engines)
         return other
+
+    def with_young(self, young: YoungItems) -> Recommender:
+        """The same with these items that came after the bundle."""
+        return Recommender(self.bundle, self.catalogue, self.popularity, self.settings, self, young)
 
     def with_bundle(self, bundle: Bundle) -> Recommender:
         """The same catalogue and popularity served by another bundle."""
@@ -160,7 +194,14 @@ class Recommender:
         first = self._first(state, request)
         chain = router.CHAIN[router.CHAIN.index(first) :]
         allowed = eligible(self.catalogue, state, request)
-        answer = self._descend(state, chain, lambda engine: engine.score(state, request), allowed, request)
+        open_to = allowed.copy() if request.explore > 0 else None
+        ask: Ask = lambda engine: engine.score(state, request)  # noqa: E731
+        if request.diversity > 0:
+            reranker = Reranker(self.engines, request.diversity)
+            ask = lambda engine: reranker.over(engine.score(state, request))  # noqa: E731
+        answer = self._descend(state, chain, ask, allowed, request)
+        if open_to is not None:
+            answer = self._explored(answer, open_to, request)
         self._log.debug(
             "recommended",
             user_id=state.user_id,

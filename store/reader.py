@@ -22,8 +22,6 @@ from store.connection import named_errors, of_reply
 
 _MOST = 64
 """Users in one round trip: at the history cap of 500 that is some 2 MB, a few milliseconds of Redis."""
-_REPLIES = 3
-"""Replies for one user: see `users.commands`."""
 
 _pack = cast("Callable[[tuple[str | int, ...]], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
@@ -72,7 +70,7 @@ class UserReader:
                     continue
                 for number, (user_id, future) in enumerate(batch):
                     if not future.done():  # its caller may have given up
-                        _resolve(future, user_id, replies[_REPLIES * number : _REPLIES * (number + 1)])
+                        _resolve(future, user_id, replies[users.REPLIES * number : users.REPLIES * (number + 1)])
         except BaseException:
             _fail(batch, StoreUnavailable("reading was interrupted"))
             raise
@@ -84,7 +82,7 @@ class UserReader:
         with named_errors(f"reading {len(user_ids)} users"):
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    return await self._wire.ask(payload, _REPLIES * len(user_ids))
+                    return await self._wire.ask(payload, users.REPLIES * len(user_ids))
             except BaseException:
                 await self._wire.drop()  # replies that nobody took must not be taken for the next ones
                 raise
@@ -128,7 +126,7 @@ class _Wire:
 
 def _resolve(future: asyncio.Future[UserState], user_id: str, replies: list[Any]) -> None:
     try:
-        for reply in replies:
+        for reply in replies[:-1]:  # the last one is a cache: `parse` takes what is no vector for none
             if isinstance(reply, redis.ResponseError):
                 raise of_reply(f"reading user {user_id!r}", reply)
         future.set_result(users.parse(user_id, replies))

@@ -8,21 +8,33 @@ import msgspec
 import redis
 
 from core.errors import StoreCorrupt
-from core.types import HistoryEvent, User, UserState
+from core.types import HistoryEvent, LiveVector, User, UserState
 from store import keys
 from store.connection import named_errors
+
+REPLIES = 4
+"""Replies for one user."""
 
 _users = msgspec.json.Decoder(User)
 
 
 def commands(user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
-    """The three commands that read one user; `parse` takes their replies in the same order."""
-    return (("HGETALL", keys.user(user_id)), ("LRANGE", keys.history(user_id), -cap, -1), ("GET", keys.profile(user_id)))
+    """The commands that read one user, REPLIES of them; `parse` takes their replies in the same order.
+
+    They need no transaction: a vector counts as that of `events` only when its own `as_of`, set with it, says so, and the history may at
+    worst be an event ahead.
+    """
+    return (
+        ("HGETALL", keys.user(user_id)),
+        ("LRANGE", keys.history(user_id), -cap, -1),
+        ("GET", keys.profile(user_id)),
+        ("HMGET", keys.user_als(user_id), "version", "made_with", "as_of", "vector"),
+    )
 
 
 def parse(user_id: str, replies: list[Any]) -> UserState:
     """The state in the replies to `commands`. Raises StoreCorrupt when a key holds what we did not write."""
-    counters, history, profile = replies
+    counters, history, profile, als = replies
     if isinstance(counters, list):  # a raw connection answers a flat list where a client answers a dict
         counters = dict(zip(counters[::2], counters[1::2], strict=True))
     try:
@@ -33,11 +45,20 @@ def parse(user_id: str, replies: list[Any]) -> UserState:
             events=int(counters.get(b"events", 0)),
             counts=counts,
             first_seen=None if first_seen is None else int(first_seen),
-            history=[_history_event(line) for line in history],
+            history=[history_event(line) for line in history],
             profile=None if profile is None else _users.decode(profile),
+            als=_vector(*als) if isinstance(als, list) and None not in als else None,
         )
     except (ValueError, msgspec.DecodeError) as error:
         raise StoreCorrupt(f"{keys.user(user_id)} or a key below it holds what Eddyline did not write: {error}") from None
+
+
+def _vector(version: bytes, made_with: bytes, as_of: bytes, vector: bytes) -> LiveVector | None:
+    """What the model plane left; None where it is not of its making: a cache may be anything, and the history tells the same."""
+    try:
+        return LiveVector(version.decode(), made_with.decode(), int(as_of), vector)
+    except ValueError:
+        return None
 
 
 def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
@@ -56,7 +77,8 @@ def history_line(timestamp: float, event_type: str, value: float | None, item_id
     return f"{int(timestamp)} {event_type}={repr(value).removesuffix('.0')} {item_id}"
 
 
-def _history_event(line: bytes) -> HistoryEvent:
+def history_event(line: bytes) -> HistoryEvent:
+    """What `history_line` wrote. Raises ValueError."""
     timestamp, event_type, item_id = line.decode().split(" ", 2)
     if "=" not in event_type:
         return HistoryEvent(int(timestamp), event_type, item_id)
