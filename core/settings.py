@@ -105,6 +105,16 @@ class Settings(BaseSettings):
     ensemble_fusion: Fusion = Field(
         "min_max", description="how the ensemble puts its parts' scores on one scale: min_max, or rank (reciprocal rank fusion)"
     )
+    diversity: float = Field(
+        0.0, ge=0, le=1, description="how much a list avoids being more of the same, where a read does not say; 0: off"
+    )
+    explore: float = Field(0.0, ge=0, le=1, description="share of places given to new items by lot, where a read does not say; 0: off")
+    new_item_days: float = Field(
+        14.0,
+        ge=0,
+        le=3650,
+        description="days for which an item is new; one that came after the model, and has been touched since, always is",
+    )
 
     # ALS and training
     als_factors: int = Field(128, ge=1, le=2048, description="length of a factor vector")

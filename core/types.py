@@ -131,7 +131,8 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants: `limit` items that pass `filters`. `engine` asks for one engine first instead of the routed one.
 
-    `reasons` False leaves the reasons out: they cost about as much as the ranking itself.
+    `reasons` False leaves the reasons out: they cost about as much as the ranking itself. `diversity`, `explore`: 0 to 1
+    (engines/rerank.py, engines/explore.py); `at`: seconds since 1970 at which exploration draws, None: when the latest item was created.
     """
 
     limit: int = 10
@@ -139,6 +140,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     filters: Filters = Filters()
     engine: str | None = None
     reasons: bool = True
+    diversity: float = 0.0
+    explore: float = 0.0
+    at: float | None = None
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -172,7 +176,7 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an answer; `rank` counts from 1."""
+    """One line of an answer; `rank` counts from 1. `propensity` of an item that got its place by lot: how likely it was to be drawn."""
 
     item_id: str
     score: float
@@ -180,6 +184,7 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     reasons: list[Reason] = []
     metadata: dict[str, Any] = {}
+    propensity: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class Recommendations(msgspec.Struct, frozen=True, kw_only=True):

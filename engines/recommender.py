@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -20,8 +21,10 @@ from engines.catalogue import Catalogue, Mask
 from engines.content import ContentEngine
 from engines.ensemble import EnsembleEngine
 from engines.explain import Explanation, explain
+from engines.explore import NewItems
 from engines.fold import made_with
 from engines.popular import PopularEngine
+from engines.rerank import Reranker
 from engines.two_tower import TwoTowerEngine
 from models.bundle import Bundle
 from models.ensemble import Blend
@@ -180,6 +183,10 @@ class Recommender:
         """The same catalogue and popularity served by another bundle."""
         return Recommender(bundle, self.catalogue, self.popularity, self.settings)
 
+    @cached_property
+    def _new_items(self) -> NewItems:
+        return NewItems(self.catalogue, self.settings.new_item_days, self.young.ids.ids)
+
     @property
     def given_catalogue(self) -> Catalogue:
         """The catalogue to make an `updated` one of."""
@@ -194,14 +201,19 @@ class Recommender:
         first = self._first(state, request)
         chain = router.CHAIN[router.CHAIN.index(first) :]
         allowed = eligible(self.catalogue, state, request)
-        open_to = allowed.copy() if request.explore > 0 else None
-        ask: Ask = lambda engine: engine.score(state, request)  # noqa: E731
-        if request.diversity > 0:
-            reranker = Reranker(self.engines, request.diversity)
-            ask = lambda engine: reranker.over(engine.score(state, request))  # noqa: E731
+        unused = allowed.copy() if request.explore > 0 else allowed
+        reranker = Reranker(self.engines, request.diversity) if request.diversity > 0 else None
+
+        def ask(engine: Engine) -> Scoring:
+            scoring = engine.score(state, request)
+            return scoring if reranker is None else reranker.over(scoring)
+
         answer = self._descend(state, chain, ask, allowed, request)
-        if open_to is not None:
-            answer = self._explored(answer, open_to, request)
+        if request.explore > 0:
+            lines = self._new_items.mixed_in(
+                answer.recommendations, state.user_id, request, unused, lambda item_id: metadata(self.catalogue, item_id)
+            )
+            answer = msgspec.structs.replace(answer, recommendations=lines)
         self._log.debug(
             "recommended",
             user_id=state.user_id,
