@@ -20,10 +20,15 @@ ITEMS_YOUNG = "items:young"
 """ZSET: item that the live bundle does not know -> when it was last touched (seconds); YOUNG_ITEMS at most."""
 ITEMS_YOUNG_CHANGES = "items:young:changes"
 """STREAM: the id of each young item whose factors were written or removed; readers follow it."""
-OWNED = ("user:*", "users:*", "item:*", "items", "items:*", "popular:*", "trending:*", "ingest:*")
+EXPERIMENTS = "experiments"
+"""HASH: tag of an experiment -> JSON of store.experiments.Noted."""
+OWNED = (
+    *("user:*", "users:*", "item:*", "items", "items:*", "popular:*", "trending:*", "ingest:*"),
+    *("experiment:*:events", "experiment:*:outcomes"),  # exposures are in no log
+)
 """Patterns of every key that is made from the log, and can be made from it again."""
 RETRAIN_LAST = "retrain:last"
-"""HASH: how the last retrain ended."""
+"""HASH: how the last retrain ended, or how far it is."""
 
 
 HISTORY = ":history"
@@ -80,6 +85,21 @@ def popular(name: str) -> str:
 def trending(name: str, length: int, begin: int) -> str:
     """ZSET with expiry: item id -> weight of the events that happened in the `length` seconds from `begin` on (seconds since 1970)."""
     return f"trending:{name}:{length}:{begin}"
+
+
+def experiment_events(variant: str) -> str:
+    """HASH: ev:view 12, ev:like 5, of the events that answers of `variant` (blend-3f2a91.half) led to."""
+    return f"experiment:{variant}:events"
+
+
+def experiment_outcomes(variant: str) -> str:
+    """ZSET: user id -> weight of the user's events that answers of `variant` led to."""
+    return f"experiment:{variant}:outcomes"
+
+
+def experiment_exposed(variant: str) -> str:
+    """ZSET: user id -> answers of `variant` that the user was given."""
+    return f"experiment:{variant}:exposed"
 
 
 def position(topic: str, partition: int) -> str:
