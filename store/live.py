@@ -44,6 +44,14 @@ class Touched(NamedTuple):
     weight: float
 
 
+class Made(NamedTuple):
+    """Of a young item: the space and the number of users of its factors ("" and 0: it has none), and the users listed."""
+
+    made_with: str
+    as_of: int
+    listed: int
+
+
 class LiveStore:
     """One connection, for one thread at a time. Every method raises StoreUnavailable or StoreCorrupt; the next call connects anew."""
 
@@ -91,10 +99,12 @@ class LiveStore:
     def item_users(self, item_ids: Sequence[str]) -> list[dict[str, float]]:
         """The users of each young item with their weights."""
         replies = self._ask("reading young items", [("ZRANGE", keys.item_users(item_id), 0, -1, "WITHSCORES") for item_id in item_ids])
-        return [{user.decode(): float(weight) for user, weight in zip(reply[::2], reply[1::2], strict=True)} for reply in replies]
+        return [{user.decode(): float(weight) for user, weight in _scored(reply)} for reply in replies]
 
     def write_items(self, factors: Mapping[str, LiveVector]) -> None:
         """Item id -> factors; readers who follow the young items are told. An item that was forgotten meanwhile is young again."""
+        if not factors:
+            return
         now = round(time.time(), 3)
         commands: list[Command] = [("UNWATCH",), ("MULTI",)]
         for item_id, vector in factors.items():
@@ -108,17 +118,15 @@ class LiveStore:
         """Every young item, the least recently touched first."""
         return [item_id.decode() for item_id in self._ask("reading young items", [("ZRANGE", keys.ITEMS_YOUNG, 0, -1)])[0]]
 
-    def unfolded(self, item_ids: Sequence[str], made_with: str) -> list[str]:
-        """Those whose factors are missing, of another space, or made from fewer users than are listed."""
+    def made(self, item_ids: Sequence[str]) -> list[Made]:
+        """What each young item's factors were made from, and how many users are listed by now."""
         commands: list[Command] = []
         for item_id in item_ids:
             commands.append(("HMGET", keys.item_als(item_id), "made_with", "as_of"))
             commands.append(("ZCARD", keys.item_users(item_id)))
         replies = self._ask("looking at young items", commands)
         return [
-            item_id
-            for item_id, (space, as_of), users in zip(item_ids, replies[::2], replies[1::2], strict=True)
-            if users and (space != made_with.encode() or int(as_of or 0) != users)
+            Made((space or b"").decode(), int(as_of or 0), users) for (space, as_of), users in zip(replies[::2], replies[1::2], strict=True)
         ]
 
     def drop_users(self, item_id: str, user_ids: Collection[str]) -> None:
@@ -128,6 +136,8 @@ class LiveStore:
 
     def forget_items(self, item_ids: Sequence[str]) -> None:
         """Items that are young no more, or too many: their lists and factors go."""
+        if not item_ids:
+            return
         commands: list[Command] = [("UNWATCH",), ("MULTI",)]
         for item_id in item_ids:
             commands.append(("DEL", keys.item_users(item_id), keys.item_als(item_id)))
@@ -154,6 +164,13 @@ class LiveStore:
             self.close()  # also what it watches
             raise
         return replies
+
+
+def _scored(reply: list[Any]) -> Iterable[tuple[bytes, Any]]:
+    """Members with scores, which a connection of the newer protocol answers in pairs and one of the older flat."""
+    if reply and isinstance(reply[0], list):
+        return [(member, score) for member, score in reply]
+    return zip(reply[::2], reply[1::2], strict=True)
 
 
 def _set_vector(key: str, vector: LiveVector) -> Command:

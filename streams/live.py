@@ -10,19 +10,21 @@ import logging
 from typing import Any
 
 import faust
-import structlog
+from faust.types import TP
 
 from core.settings import Settings
 from store import connection, log
-from streams import metrics
+from streams import metrics, schedules
 from streams.live_worker import LiveWorker
-
-_log = structlog.get_logger(__name__)
 
 _MESSAGES = 20
 """Most messages taken at once: 10,000 events, a few batches of users."""
 _WITHIN_S = 0.02
 """Seconds that a message waits for others; ingest has gathered already."""
+_REFOLD_S = 0.1
+"""Seconds between looks at the young items that wait."""
+_TEND_S = 10.0
+"""Seconds between looks at all young items: how long one that a dead worker left, or a deleted user in a list, may stay."""
 _REPORT_S = 10.0
 """Seconds between progress lines."""
 
@@ -54,8 +56,26 @@ def create_app(settings: Settings) -> faust.App:
 
     @app.timer(settings.refresh_s, name="follow")  # type: ignore[untyped-decorator]
     async def follow() -> None:
-        await live.follow()
+        if await live.follow() and app.is_leader():
+            await live.tend()
 
+    @app.timer(_REFOLD_S, name="refold")  # type: ignore[untyped-decorator]
+    async def refold() -> None:
+        await live.refold()
+
+    @app.timer(_TEND_S, on_leader=True, name="tend")  # type: ignore[untyped-decorator]
+    async def tend() -> None:
+        await live.tend()
+
+    @app.timer(_REPORT_S, name="report")  # type: ignore[untyped-decorator]
+    async def report() -> None:
+        live.report()
+        for partition, taken in live.taken.items():
+            end = app.consumer.highwater(TP(settings.model_updates_topic, partition))
+            if end is not None:
+                metrics.live_lag_messages.labels(partition).set(max(0, end - taken))
+
+    schedules.register(app, settings)
     return app
 
 

@@ -33,6 +33,7 @@ class Folder:
 
     def __init__(self, settings: Settings, store: LiveStore) -> None:
         self._settings, self._store = settings, store
+        self.folded = 0
 
     def fold(self, space: Space, pairs: Iterable[Pair]) -> list[str]:
         """Bring the vectors of these users up to date; answers the young items that were touched.
@@ -71,6 +72,7 @@ class Folder:
                 for row in np.flatnonzero(counted).tolist()
             }
             if self._store.write(fresh, touched(seen)):
+                self.folded += len(fresh)
                 metrics.live_users.inc(len(fresh))
                 break
             metrics.live_retries.labels("deletion").inc()

@@ -44,7 +44,14 @@ class LiveModel:
         """Look at the pointer, and swap to what it names; answers whether another space is live. Takes as long as loading takes."""
         if self.space is not None:
             metrics.live_model_age.set(time.time() - self.space.created)
-        version, serving = self._registry.current(), None if self.space is None else self.space.version
+        try:
+            return self._followed(self._registry.current())
+        except OSError as error:
+            _log.warning("the pointer to the live bundle cannot be read", cause=str(error))
+            return False
+
+    def _followed(self, version: str | None) -> bool:
+        serving = None if self.space is None else self.space.version
         tried, tried_at = self._tried
         if version == serving or (version == tried and time.monotonic() - tried_at < RETRY_S):
             return False

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -21,6 +21,7 @@ from store.model_updates import Pair
 from streams import metrics
 from streams.live_fold import Folder
 from streams.live_model import LiveModel
+from streams.live_young import YoungItems
 
 _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
@@ -29,6 +30,14 @@ RETRY_S = (0.1, 0.5, 2.0)
 """Seconds before a failed batch is tried again; after the last try its messages are tried one by one."""
 AWAY_S = 0.5
 """Seconds between tries while Redis is away."""
+
+
+class _Tally(NamedTuple):
+    at: float
+    batches: int
+    events: int
+    users: int
+    items: int
 
 
 class Hint(Protocol):
@@ -48,16 +57,25 @@ class LiveWorker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.model = LiveModel(settings)
-        self._store = LiveStore(connection.connect(settings), settings.history_cap, settings.young_item_users)
+        client = connection.connect(settings)
+        self._store = LiveStore(client, settings.history_cap, settings.young_item_users)
         self._folder = Folder(settings, self._store)
+        self._young = YoungItems(settings, client, self._store, self._folder)
         self._thread = ThreadPoolExecutor(1, "fold-in")
         self._looked = asyncio.Event()
         self._producer: log.Producer | None = None
+        self._reported = _Tally(time.monotonic(), 0, 0, 0, 0)
+        self._batches = self._events = 0
+        self.lag_s = 0.0
+        """Age of the latest hint when its batch was done."""
+        self.taken: dict[int, int] = {}
+        """Partition -> the offset after the last one taken."""
 
-    async def follow(self) -> None:
-        """Look for another bundle. Loading one goes on beside the folding."""
-        await asyncio.to_thread(self.model.refresh)
+    async def follow(self) -> bool:
+        """Look for another bundle; answers whether one went live. Loading it goes on beside the folding."""
+        swapped = await asyncio.to_thread(self.model.refresh)
         self._looked.set()
+        return swapped
 
     async def take(self, hints: Sequence[Hint]) -> None:
         """Fold one batch in. What cannot be becomes a dead letter; while Redis is away this waits."""
@@ -74,9 +92,47 @@ class LiveWorker:
                 error = await self._tried(pairs, ())
                 if error is not None:
                     await self._give_up(hint, BadEvent("not_folded_in", f"{type(error).__name__}: {error}"))
+        self._batches += 1
+        self._events += sum(len(pairs) for _, pairs in read)
+        self.taken.update({hint.partition: hint.offset + 1 for hint in hints})
         metrics.live_batches.inc()
         metrics.live_batch_seconds.observe(time.perf_counter() - started)
-        metrics.live_lag_seconds.set(max(0.0, time.time() - hints[-1].timestamp))
+        self.lag_s = max(0.0, time.time() - hints[-1].timestamp)
+        metrics.live_lag_seconds.set(self.lag_s)
+
+    async def refold(self) -> None:
+        """Refold young items whose lists have changed, as far as their time has come."""
+        space = self.model.space
+        while space is not None and self._young.due():
+            if not await self._survived("refolding young items", lambda space=space: self._young.refold(space)):  # type: ignore[misc]
+                return
+
+    async def tend(self) -> None:
+        """Look after all young items; one worker of the group does."""
+        space = self.model.space
+        if space is None:
+            return
+        chunks: list[list[str]] = []
+        whole = await self._survived("looking for young items", lambda: chunks.extend(self._young.overdue(space)))
+        for chunk in chunks:
+            whole = whole and await self._survived("looking after young items", lambda chunk=chunk: self._young.tend(space, chunk))  # type: ignore[misc]
+        if not whole:
+            self._young.distrust()
+
+    def report(self) -> None:
+        """One line of progress, when there was some."""
+        now = _Tally(time.monotonic(), self._batches, self._events, self._folder.folded, self._young.folded)
+        then, self._reported = self._reported, now
+        if now[1:] != then[1:]:
+            seconds = now.at - then.at
+            _log.info(
+                "folding in",
+                users_per_s=round((now.users - then.users) / seconds),
+                events_per_s=round((now.events - then.events) / seconds),
+                young_items_per_s=round((now.items - then.items) / seconds, 1),
+                users_per_batch=round((now.users - then.users) / max(1, now.batches - then.batches)),
+                lag_s=round(self.lag_s, 2),
+            )
 
     async def close(self) -> None:
         """Let what is under way end, and let go of the connections."""
@@ -107,7 +163,7 @@ class LiveWorker:
     def _fold(self, pairs: list[Pair]) -> None:
         space = self.model.space
         if space is not None:  # without a model the readers have none either
-            self._folder.fold(space, pairs)
+            self._young.note(self._folder.fold(space, pairs))
 
     async def _give_up(self, hint: Hint, bad: BadEvent) -> None:
         """A dead letter: nothing is lost by it but a fold-in, and somebody should look."""
@@ -124,6 +180,16 @@ class LiveWorker:
             self._producer = log.Producer(self.settings, delivery_timeout_s=self.settings.kafka_timeout_s)
         self._producer.raw(self.settings.dlq_topic, record.key, record.value, headers=record.headers)
         self._producer.flush()
+
+    async def _survived(self, what: str, call: Callable[[], None]) -> bool:
+        """Do it; False when it failed. What is still to do then is found again later."""
+        try:
+            await self._apart(call)
+        except Exception as error:  # noqa: BLE001  raised any further, it would end the worker
+            metrics.live_retries.labels(type(error).__name__).inc()
+            _log.warning("failed, and tried again later", what=what, error=f"{type(error).__name__}: {error}")
+            return False
+        return True
 
     async def _apart(self, call: Callable[[], _Answer]) -> _Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

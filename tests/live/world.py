@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from redis import Redis
@@ -16,6 +19,7 @@ from models.als import ALSModel
 from models.id_map import IdMap
 from models.registry import Registry
 from store import keys, users
+from store.log import Producer
 
 ITEMS = 40
 FACTORS = 8
@@ -61,3 +65,58 @@ def is_fresh(redis: Redis, settings: Settings, loaded: ALSModel, user_id: str) -
 
 def event(user_id: str, item_id: str, number: int = 0) -> Interaction:
     return Interaction(f"{user_id}-{item_id}-{number}", user_id, item_id, "like", time.time())
+
+
+class Flow:
+    """Events of `USERS` users, without end until the block is left. `item-40` and later are unknown to the first bundle."""
+
+    USERS = tuple(f"user-{number}" for number in range(30))
+
+    def __init__(self, settings: Settings, seed: int = 1) -> None:
+        self._settings, self._random = settings, random.Random(seed)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flow")
+
+    def _run(self) -> None:
+        number = 0
+        with Producer(self._settings) as producer:
+            while not self._ended.wait(0.02):
+                for _ in range(5):
+                    number += 1
+                    user, item = self._random.choice(self.USERS), f"item-{self._random.randrange(ITEMS + 5)}"
+                    producer.interaction(event(user, item, number))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def last_events(settings: Settings) -> None:
+    """One more event of every user of a Flow."""
+    with Producer(settings) as producer:
+        for user in Flow.USERS:
+            producer.interaction(event(user, "item-0", -1))
+
+
+def wrong(redis: Redis, settings: Settings, models: dict[str, ALSModel], user_id: str) -> str | None:
+    """What is wrong with a user's vector as it stands: one that says it is fresh, in whatever space, must be the fold-in of the history.
+
+    `models`: by the version that vectors name. A user without a vector, or with one that is behind the count, is all right.
+    """
+    pipe = redis.pipeline(transaction=True)
+    pipe.hget(keys.user(user_id), "events")
+    pipe.lrange(keys.history(user_id), -settings.history_cap, -1)
+    pipe.hgetall(keys.user_als(user_id))
+    events, lines, held = pipe.execute()
+    if not held or int(held[b"as_of"]) < int(events or 0):
+        return None
+    if int(held[b"as_of"]) > int(events or 0):
+        return f"{user_id}: the vector knows {held[b'as_of']!r} events, the user has {events!r}"
+    loaded = models[held[b"version"].decode()]
+    expected = fold.vectors(loaded, settings.use_cases, [[users.history_event(line) for line in lines]])[0]
+    found = np.frombuffer(held[b"vector"], dtype="<f4")
+    return None if np.allclose(found, expected, rtol=1e-3, atol=1e-4) else f"{user_id}: {found} should be {expected}"
