@@ -93,6 +93,11 @@ class Settings(BaseSettings):
     two_tower_model_path: Path | None = Field(None, description="folder of a Two-Tower part that overrides the bundle's")
     use_cases_path: Path | None = Field(None, description="TOML file of event types and use cases; unset: the built-in marketplace")
     experiments_path: Path | None = Field(None, description="TOML file of A/B experiments, the same for the API and ingest; unset: none")
+    experiment_users: int = Field(
+        1_000_000,
+        ge=1,
+        description="most users of a variant whose answers are noted; about 100 bytes each, who comes later is left out of the report",
+    )
 
     # Engines and router
     enable_als: bool = Field(True, description="false: ALS is skipped, and the next engine of the chain answers")
@@ -231,9 +236,9 @@ class Settings(BaseSettings):
         return found
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Settings:
-        """These settings with other values, by name of the field. Raises ConfigurationError."""
+        """These settings with other values, by name of the field; what was set here is set there. Raises ConfigurationError."""
         try:
-            return Settings(**{name: getattr(self, name) for name in Settings.model_fields} | dict(overrides))
+            return Settings(**{"_env_file": None, **{name: getattr(self, name) for name in self.model_fields_set}, **overrides})
         except ValidationError as error:
             raise ConfigurationError(_told(error)) from None
 

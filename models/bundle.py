@@ -18,6 +18,7 @@ from models.als import ALSModel
 from models.content import ContentModel
 from models.ensemble import Blend
 from models.popular import PopularModel
+from models.two_tower import TwoTowerModel
 
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue.json"
@@ -26,11 +27,12 @@ LOADERS: Mapping[str, Callable[[Path], Any]] = {
     "als": ALSModel.load,
     "content": ContentModel.load,
     "popular": PopularModel.load,
+    "two_tower": TwoTowerModel.load,
     "ensemble": Blend.load,
 }
 """Part -> how to load its folder. A new kind of model is one line here and one engine."""
-OPTIONAL = frozenset({"ensemble"})
-"""Parts that a bundle may go without, missing nothing: settings stand in for them."""
+OPTIONAL = frozenset({"two_tower", "ensemble"})
+"""Parts that a bundle may go without: a retrain may leave Two-Tower out, and settings stand in for a blend."""
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ class Bundle:
         return self.parts.get("ensemble")
 
     @property
-    def two_tower(self) -> Any:
+    def two_tower(self) -> TwoTowerModel | None:
         """The Two-Tower part, or None."""
         return self.parts.get("two_tower")
 
@@ -118,7 +120,7 @@ def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, stric
     missing: dict[str, str] = {}
     chosen = {part: path for part, path in (overrides or {}).items() if path is not None}
     for part in [*LOADERS, *(part for part in chosen if part not in LOADERS)]:
-        if part in OPTIONAL and not any(name.startswith(part + "/") for name in manifest.files):
+        if part in OPTIONAL and part not in chosen and not any(name.startswith(part + "/") for name in manifest.files):
             continue
         try:
             parts[part] = load_part(folder, manifest, part, chosen.get(part))

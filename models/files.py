@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +52,27 @@ def read_floats(path: Path, ndim: int, mmap: bool = False) -> NDArray[np.float32
     if not mmap and not np.isfinite(array).all():
         raise ModelCorrupt(f"{path} holds NaN or infinity")
     return array
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as one uncompressed .npz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The named float32, C-contiguous, finite arrays of the .npz at `path`. Raises ModelMissing, ModelCorrupt."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            arrays = {name: np.ascontiguousarray(held[name]) for name in held.files}
+    except FileNotFoundError:
+        raise ModelMissing(f"{path} is not there") from None
+    except Exception as error:  # noqa: BLE001 - zipfile and numpy each raise their own kinds on a damaged file
+        raise ModelCorrupt(f"{path} is no .npz of arrays: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise ModelCorrupt(f"{path}: {name} must hold finite float32 numbers")
+    return arrays
 
 
 def write_csr(path: Path, matrix: sp.csr_matrix) -> None:

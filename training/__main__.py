@@ -70,6 +70,23 @@ def als(
     commands.fit_als(settings.load(), folder, output, hyperparameters, threads)
 
 
+@app.command("two-tower")
+def two_tower(
+    output: Annotated[Path, typer.Option(help="Folder to write the model to; TWO_TOWER_MODEL_PATH may name it.")] = Path("data/two_tower"),
+    folder: Folder = Path("data/dataset"),
+    items: Items = None,
+    threads: Threads = 0,
+) -> None:
+    """Train Two-Tower on a whole dataset and write item_vectors.npy, user_tower.npz, the id map, the vocabulary and two_tower.json.
+
+    Killed, it goes on from its last epoch when started again. `--items`: what items say about themselves, so that new ones have vectors.
+    Nothing is published: try it with `TWO_TOWER_MODEL_PATH=data/two_tower python -m api`, or use `retrain`.
+    """
+    from training.two_tower_command import fit_two_tower
+
+    fit_two_tower(settings.load(), folder, items, output, threads)
+
+
 @app.command()
 def evaluate(
     folder: Folder = Path("data/dataset"),

@@ -19,7 +19,7 @@ from models.content import ContentModel
 from models.ensemble import Blend
 from tests.engines import world
 
-ENGINES = ["als", "content_based", "popular", "ensemble"]
+ENGINES = ["als", "two_tower", "content_based", "popular", "ensemble"]
 FAN = world.user("pay", interests=["fintech"])
 ALL = Request(limit=100)
 
@@ -31,7 +31,10 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 def recommender() -> Recommender:
     """The world's, with an ensemble of the engines that it has."""
-    return Recommender(world.bundle(ensemble=Blend(weights={"als": 0.6, "content_based": 0.4})), settings=world.recommender().settings)
+    return Recommender(
+        world.bundle(two_tower=world.two_tower(), ensemble=Blend(weights={"als": 0.6, "content_based": 0.4})),
+        settings=world.recommender().settings,
+    )
 
 
 def ids(engine: Engine, state: UserState, request: Request = ALL) -> list[str]:

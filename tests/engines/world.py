@@ -6,6 +6,7 @@ ALS factors: the first axis is fintech, the second is health. `ghost` is known t
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 from core.settings import Settings
 from core.types import HistoryEvent, Item, User, UserState
@@ -16,6 +17,7 @@ from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap
 from models.popular import PopularModel
+from models.two_tower import TwoTowerFacts, TwoTowerModel, shapes
 
 DAY = 24 * 3600
 
@@ -55,6 +57,19 @@ POPULAR = {"developer_startup": [("pill", 5.0), ("pay", 1.0)], "investor_startup
 
 def als() -> ALSModel:
     return ALSModel(IdMap(list(FACTORS)), np.array(list(FACTORS.values()), dtype=np.float32), regularization=0.1, alpha=10)
+
+
+def two_tower() -> TwoTowerModel:
+    """A user is the direction of the last event's item: the layer adds nothing. Items lie as in FACTORS; a label points along its axis."""
+    words = ContentModel.fit(ITEMS)
+    vocabulary = ContentModel(words.terms, words.idf, IdMap([]), sp.csr_matrix((0, len(words.terms)), dtype=np.float32))
+    facts = TwoTowerFacts(dimension=2, layers=1, heads=1, history=3, items=len(FACTORS), event_types=["like"], roles=["developer"])
+    arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes(facts, len(words.terms)).items()}
+    for name in ("norm", "layer0_norm1", "layer0_norm2"):
+        arrays[name][:] = 1
+    for axis, term in enumerate(("fintech", "health")):
+        arrays["term_vectors"][words.terms.index(term), axis] = 1
+    return TwoTowerModel(facts, IdMap(list(FACTORS)), np.array(list(FACTORS.values()), dtype=np.float32), vocabulary, arrays)
 
 
 def bundle(**replaced: object) -> Bundle:

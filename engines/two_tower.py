@@ -1,0 +1,177 @@
+"""Two-Tower: what the user did last, in order, against every item's vector. A new item has a vector by what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.types import HistoryEvent, Item, Reason, Request, UserState
+from engines.als import SimilarScoring
+from engines.base import NO_OPINION, REASON_ITEMS, Engine, NotApplicable, Scores, Scoring, name
+from engines.cache import Bounded
+from engines.catalogue import Catalogue
+from models.two_tower import TwoTowerModel
+
+KIND, INTERESTS_KIND = "follows_your_recent_items", "matches_your_interests"
+
+PROFILES_KEPT = 4096
+"""Vectors of declared interests that are kept: 256 bytes each at 64 dimensions."""
+
+History = list[tuple[HistoryEvent, int]]
+"""Events, oldest first, each with the catalogue row of its item."""
+
+
+class TwoTowerEngine(Engine):
+    """Users that training never saw are read like any other; items that it never saw have a vector by content."""
+
+    name = "two_tower"
+
+    def __init__(self, model: TwoTowerModel, catalogue: Catalogue, previous: TwoTowerEngine | None = None) -> None:
+        """`previous`: an engine of the same model, over a catalogue that `catalogue` may extend: then only the new rows are looked at."""
+        self.model = model
+        self._profiles: Bounded[Scores] = Bounded(PROFILES_KEPT)
+        self._source: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        """(n_rows,): 0 for no vector, then the items of the model, then the rows of `_young`: those known by content alone."""
+        self._young: Scores = np.zeros((0, model.dimension), dtype=np.float32)
+        if previous is not None and previous.model is model:
+            self._profiles = previous._profiles
+            if catalogue.extends(previous.catalogue):
+                self._source, self._young = previous._source, previous._young
+        self.catalogue = catalogue if len(self._source) else catalogue.with_bare(model.item_ids.ids)
+        self._look_at(self.catalogue.ids[len(self._source) :], self.catalogue.items[len(self._source) :])
+
+    def score(self, state: UserState, request: Request) -> TwoTowerScoring:
+        """Raises NotApplicable when no item of the history has a vector and no declared interest is known."""
+        history = self._readable(state.history)
+        interests = tuple(state.profile.interests) if state.profile else ()
+        roles = {request.use_case.role} if request.use_case is not None else set()
+        roles.update(state.profile.roles if state.profile else ())
+        interested = bool(interests) and bool(self._profile(interests, ()).any())
+        if not history and not interested:
+            raise NotApplicable(_nothing(state))
+        profile = self._profile(interests, tuple(sorted(roles)))
+        vector = self.user_vector(history, profile)
+        return TwoTowerScoring(self, vector, history, profile, interests if interested else ())
+
+    def similar(self, item_id: str) -> Scoring:
+        """Cosine of item vectors. Raises NotApplicable for an item without one."""
+        row = self.catalogue.rows.get(item_id)
+        if row is None or not self._source[row]:
+            raise NotApplicable(f"{item_id} is not in the Two-Tower model, and the catalogue says nothing about it that the model knows")
+        vector = self.vectors([row])[0]
+        scores = self._by_row(self.model.cosines(vector), cosines(self._young, vector))
+        return SimilarScoring(scores, f"taken by users on the same path as {name(self.catalogue, item_id)}", item_id)
+
+    def user_vector(self, history: History, profile: Scores) -> Scores:
+        """(d,) f32 of a user with these events, at most as many as the model reads."""
+        return self.model.user_vector(
+            self.vectors([row for _, row in history]),
+            self.model.type_rows([event.event_type for event, _ in history]),
+            np.array([event.timestamp for event, _ in history], dtype=np.float64),
+            profile,
+        )
+
+    def scores(self, vector: Scores) -> Scores:
+        """(n_rows,) f32 of a user vector (d,), NO_OPINION for an item without a vector."""
+        return self._by_row(self.model.scores(vector), self._young @ vector)
+
+    def vectors(self, rows: Sequence[int]) -> Scores:
+        """(n, d) f32 of catalogue rows that have one."""
+        source = self._source[list(rows)] - 1
+        trained = len(self.model.item_ids)
+        found = np.empty((len(source), self.model.dimension), dtype=np.float32)
+        young = source >= trained
+        found[~young] = self.model.item_vectors[source[~young]]
+        found[young] = self._young[source[young] - trained]
+        return found
+
+    def _by_row(self, trained: Scores, young: Scores) -> Scores:
+        scores: Scores = np.concatenate([[np.float32(NO_OPINION)], trained, young]).take(self._source, mode="clip")
+        return scores
+
+    def _look_at(self, ids: Sequence[str], items: Sequence[Item | None]) -> None:
+        """Extend `_source` and `_young` by the rows of `items`."""
+        trained = len(self.model.item_ids)
+        source = self.model.item_ids.rows(ids).astype(np.int64) + 1
+        unknown = [place for place in np.flatnonzero(source == 0).tolist() if items[place] is not None]
+        vectors = self.model.content_vectors([item for place in unknown if (item := items[place]) is not None])
+        says = vectors.any(axis=1)
+        source[np.array(unknown, dtype=np.int64)[says]] = 1 + trained + len(self._young) + np.arange(int(says.sum()))
+        self._source = np.concatenate([self._source, source])
+        self._young = np.concatenate([self._young, vectors[says]])
+
+    def _readable(self, history: Sequence[HistoryEvent]) -> History:
+        """The latest events whose items have vectors, in order of time; those without a time are the oldest."""
+        rows, source = self.catalogue.rows, self._source
+        known = [(event, row) for event in history if (row := rows.get(event.item_id)) is not None and source[row]]
+        known.sort(key=lambda pair: pair[0].timestamp)
+        return known[-self.model.history :]
+
+    def _profile(self, interests: tuple[str, ...], roles: tuple[str, ...]) -> Scores:
+        return self._profiles.get((interests, roles), lambda: self.model.profile_vector(interests, roles))
+
+
+class TwoTowerScoring(Scoring):
+    """`history`: what the user tower read; `interests`: declared, and known to the model."""
+
+    def __init__(self, engine: TwoTowerEngine, vector: Scores, history: History, profile: Scores, interests: tuple[str, ...]) -> None:
+        self.scores = engine.scores(vector)
+        self._engine, self._history, self._profile, self._interests = engine, history, profile, interests
+
+    def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
+        """The recent items nearest to each row, by cosine; without a history, the interests."""
+        if not rows:
+            return []
+        recent = list(dict.fromkeys(row for _, row in reversed(self._history)))
+        if not recent:
+            text = "matches your interests: " + ", ".join(self._interests[:REASON_ITEMS])
+            return [[Reason(kind=INTERESTS_KIND, text=text, attributes=list(self._interests))] for _ in rows]
+        likeness = _normed(self._engine.vectors(rows)) @ _normed(self._engine.vectors(recent)).T
+        best = (-likeness).argsort(axis=1, kind="stable")[:, :REASON_ITEMS]
+        return [
+            [self._nearest([recent[at] for at in order if near[at] > 0] or [recent[order[0]]])]
+            for near, order in zip(likeness, best.tolist(), strict=True)
+        ]
+
+    def contributions(self, row: int) -> list[Reason]:
+        """By how much the score would be lower without each item of the history, largest first. They do not sum to the score."""
+        if self.scores[row] == NO_OPINION:
+            return []
+        engine, target = self._engine, self._engine.vectors([row])[0]
+        found = []
+        for item in dict.fromkeys(row for _, row in self._history):
+            without = engine.user_vector([pair for pair in self._history if pair[1] != item], self._profile)
+            item_id = engine.catalogue.ids[item]
+            text = f"your events with {name(engine.catalogue, item_id)}"
+            lost = float(self.scores[row]) - float(target @ without)
+            found.append(Reason(kind=KIND, text=text, items=[item_id], contribution=lost))
+        if self._profile.any():
+            without = engine.user_vector(self._history, np.zeros_like(self._profile))
+            lost = float(self.scores[row]) - float(target @ without)
+            found.append(Reason(kind=INTERESTS_KIND, text="what you declared", attributes=list(self._interests), contribution=lost))
+        return sorted(found, key=lambda reason: -(reason.contribution or 0.0))
+
+    def _nearest(self, rows: list[int]) -> Reason:
+        catalogue = self._engine.catalogue
+        ids = [catalogue.ids[row] for row in rows]
+        return Reason(kind=KIND, text="follows from " + ", ".join(name(catalogue, item_id) for item_id in ids), items=ids)
+
+
+def cosines(vectors: Scores, vector: Scores) -> Scores:
+    """(n,) f32 of `vectors (n, d)` with `vector (d,)`."""
+    found: Scores = _normed(vectors) @ _normed(vector[None])[0]
+    return found
+
+
+def _normed(vectors: Scores) -> Scores:
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+    normed: Scores = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return normed
+
+
+def _nothing(state: UserState) -> str:
+    if not state.history and not (state.profile and state.profile.interests):
+        return "the user has no history and no declared interests"
+    return "the Two-Tower model knows no item of the user's history and no term of the user's interests"

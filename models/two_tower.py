@@ -1,0 +1,231 @@
+"""The Two-Tower model as it serves: arrays, and one forward pass in numpy. No torch.
+
+The item tower is a vector an item, made when training ended: an id embedding plus a projection of what the item says about itself. An item
+that training never saw has the projection alone. The user tower is a small causal transformer (Vaswani et al. 2017; Kang and McAuley 2018,
+"SASRec") over one profile token and the latest events. A token is the item's vector plus an embedding of the event's type; attention
+knows order and age by a bias on each pair of tokens (Raffel et al. 2020; Zhai et al. 2024, "HSTU"), looked up by how many places and how
+much time lie between them. With x (n, d) the tokens, heads h and RMS norms (Zhang and Sennrich 2019):
+
+    q, k, v = split(norm1(x) W_qkv)        x += concat_h(softmax(q_h k_h' / sqrt(d / H) + bias_h) v_h) W_out
+    x += relu(norm2(x) W_up + b_up) W_down + b_down
+
+The user's vector is the norm of the last token after the last layer; an item's score is its dot product with the item's vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from core.errors import ModelCorrupt
+from core.types import Item
+from models import files
+from models.content import ContentModel
+from models.id_map import IdMap
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+AGES = 32
+"""Ages are told apart by the power of two of their seconds: 2^31 s are 68 years."""
+UNKNOWN_AGE, PROFILE_AGE = AGES, AGES + 1
+"""The age of an event without a time, and that of the profile token, which has none."""
+EPSILON = 1e-6
+"""Added to a mean square before the root, so that a token of zeros stays one."""
+
+
+class TwoTowerFacts(msgspec.Struct, frozen=True):
+    """two_tower.json. `history`: latest events that the user tower reads; `event_types`, `roles`: in the order of their embeddings."""
+
+    dimension: int
+    layers: int
+    heads: int
+    history: int
+    items: int
+    event_types: list[str]
+    roles: list[str]
+
+
+def shapes(facts: TwoTowerFacts, terms: int) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every array of the model but the item vectors; `terms` is the size of its vocabulary."""
+    d = facts.dimension
+    found: dict[str, tuple[int, ...]] = {
+        "term_vectors": (terms, d),
+        "start": (d,),
+        "event_types": (len(facts.event_types) + 1, d),
+        "roles": (len(facts.roles), d),
+        "distance_bias": (facts.heads, facts.history + 1),
+        "age_bias": (facts.heads, AGES + 2),
+        "norm": (d,),
+    }
+    for layer in range(facts.layers):
+        found |= {
+            f"layer{layer}_norm1": (d,),
+            f"layer{layer}_qkv": (d, 3 * d),
+            f"layer{layer}_out": (d, d),
+            f"layer{layer}_norm2": (d,),
+            f"layer{layer}_up": (d, 2 * d),
+            f"layer{layer}_up_bias": (2 * d,),
+            f"layer{layer}_down": (2 * d, d),
+            f"layer{layer}_down_bias": (d,),
+        }
+    return found
+
+
+def ages(timestamps: NDArray[np.float64]) -> Integers:
+    """(n, n) int64: the age of event k (column) when event q (row) happens: 0 at once, b for 2^(b-1) to 2^b - 1 whole seconds.
+
+    `timestamps (..., n)` seconds since 1970, 0 where unknown; leading axes are kept.
+    """
+    seconds = np.floor(timestamps)
+    since = np.maximum(seconds[..., :, None] - seconds[..., None, :], 0.0)
+    found: Integers = np.minimum(np.frexp(since)[1].astype(np.int64), AGES - 1)
+    unknown = seconds <= 0
+    found[unknown[..., :, None] | unknown[..., None, :]] = UNKNOWN_AGE
+    return found
+
+
+class TwoTowerModel:
+    """Item vectors and the user tower. Immutable."""
+
+    def __init__(
+        self, facts: TwoTowerFacts, item_ids: IdMap, item_vectors: Floats, vocabulary: ContentModel, arrays: Mapping[str, Floats]
+    ) -> None:
+        """`item_vectors (n_items, d)` f32; `vocabulary`: terms and idf, without items; `arrays`: those of `shapes`. Raises ValueError."""
+        if facts.dimension % max(facts.heads, 1) or min(facts.dimension, facts.heads, facts.history) < 1:
+            raise ValueError(f"a dimension of {facts.dimension} cannot be split among {facts.heads} heads")
+        _check("item_vectors", item_vectors, (len(item_ids), facts.dimension))
+        for name, shape in shapes(facts, len(vocabulary.terms)).items():
+            if name not in arrays:
+                raise ValueError(f"the array {name} is missing")
+            _check(name, arrays[name], shape)
+        self.facts, self.item_ids, self.item_vectors, self.vocabulary = facts, item_ids, item_vectors, vocabulary
+        self.arrays = dict(arrays)
+        self.dimension, self.history = facts.dimension, facts.history
+        self._type_rows = {name: row for row, name in enumerate(facts.event_types)}
+        self._role_rows = {name: row for row, name in enumerate(facts.roles)}
+        norms = np.sqrt(np.einsum("ij,ij->i", item_vectors, item_vectors))
+        self._inverse_norms: Floats = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+        size = facts.history + 1
+        places = np.arange(size)
+        distance = np.clip(places[:, None] - places, 0, facts.history)
+        self._bias: Floats = np.ascontiguousarray(arrays["distance_bias"][:, distance])
+        self._bias[:, :, 0] += arrays["age_bias"][:, PROFILE_AGE, None]
+        self._bias[:, places[:, None] < places] = -np.inf
+        self._age_bias = np.ascontiguousarray(arrays["age_bias"])
+
+    def content_vectors(self, items: Sequence[Item]) -> Floats:
+        """Vectors (n, d) f32 of any items by what they say alone; zeros for an item that says nothing known."""
+        return self._projected(self.vocabulary.vectors(items))
+
+    def profile_vector(self, interests: Sequence[str], roles: Sequence[str]) -> Floats:
+        """The part (d,) f32 of the profile token that a user declared; zeros when nothing of it is known."""
+        profile: Floats = self.vocabulary.profile_from_interests(interests) @ self.arrays["term_vectors"]
+        for role in roles:
+            if (row := self._role_rows.get(role)) is not None:
+                profile = profile + self.arrays["roles"][row]
+        return profile
+
+    def type_rows(self, event_types: Sequence[str]) -> Integers:
+        """Rows (n,) int64 of the event types' embeddings; the last row is for a type that training never saw."""
+        other = len(self._type_rows)
+        return np.array([self._type_rows.get(name, other) for name in event_types], dtype=np.int64)
+
+    def user_vector(self, vectors: Floats, type_rows: Integers, timestamps: NDArray[np.float64], profile: Floats) -> Floats:
+        """The vector (d,) f32 of a user.
+
+        `vectors (n, d)` f32 of the items of the latest n <= `history` events, oldest first; `type_rows (n,)` their types;
+        `timestamps (n,)` seconds since 1970, 0 where unknown; `profile (d,)` of `profile_vector`.
+        """
+        n, arrays = len(vectors), self.arrays
+        if n > self.history:
+            raise ValueError(f"{n} events are more than the {self.history} that the user tower reads")
+        x = np.empty((n + 1, self.dimension), dtype=np.float32)
+        np.add(arrays["start"], profile, out=x[0])
+        np.add(vectors, arrays["event_types"][type_rows], out=x[1:])
+        bias = self._bias[:, : n + 1, : n + 1].copy()
+        bias[:, 1:, 1:] += self._age_bias[:, ages(timestamps)]
+        last = self.facts.layers - 1
+        for layer in range(self.facts.layers):
+            x = self._layer(x, bias, layer, only_last=layer == last)
+        return _norm(x[-1], arrays["norm"])
+
+    def scores(self, vector: Floats) -> Floats:
+        """Scores (n_items,) f32 of a user vector (d,)."""
+        scores: Floats = self.item_vectors @ vector
+        return scores
+
+    def cosines(self, vector: Floats) -> Floats:
+        """Cosine (n_items,) f32 of every item's vector with `vector` (d,); 0 where either is zero."""
+        length = float(np.linalg.norm(vector))
+        cosines: Floats = (self.item_vectors @ vector) * self._inverse_norms
+        return cosines / np.float32(length) if length else np.zeros_like(cosines)
+
+    def save(self, folder: Path) -> None:
+        """Write two_tower.json, two_tower_item_mapping.json, item_vectors.npy, user_tower.npz and the folder vocabulary."""
+        files.write_json(folder / "two_tower.json", self.facts)
+        self.item_ids.save(folder / "two_tower_item_mapping.json")
+        files.write_array(folder / "item_vectors.npy", self.item_vectors)
+        files.write_arrays(folder / "user_tower.npz", self.arrays)
+        self.vocabulary.save(folder / "vocabulary")
+
+    @classmethod
+    def load(cls, folder: Path) -> TwoTowerModel:
+        """Read what `save` wrote. Raises ModelMissing, ModelCorrupt: they name the file."""
+        facts = files.read_json(folder / "two_tower.json", TwoTowerFacts)
+        item_ids = IdMap.load(folder / "two_tower_item_mapping.json")
+        item_vectors = files.read_floats(folder / "item_vectors.npy", 2)
+        arrays = files.read_arrays(folder / "user_tower.npz")
+        vocabulary = ContentModel.load(folder / "vocabulary")
+        try:
+            return cls(facts, item_ids, item_vectors, vocabulary, arrays)
+        except ValueError as error:
+            raise ModelCorrupt(f"{folder}: {error}") from None
+
+    def _projected(self, terms: sp.csr_matrix) -> Floats:
+        vectors: Floats = np.ascontiguousarray(terms @ self.arrays["term_vectors"], dtype=np.float32)
+        return vectors
+
+    def _layer(self, x: Floats, bias: Floats, layer: int, only_last: bool) -> Floats:
+        """One layer; `only_last`: only the last token's answer (1, d), which is all that anybody reads of the last layer."""
+        arrays, heads = self.arrays, self.facts.heads
+        d = self.dimension
+        normed = _norm(x, arrays[f"layer{layer}_norm1"])
+        qkv = arrays[f"layer{layer}_qkv"]
+        if only_last:
+            x, bias = x[-1:], bias[:, -1:]
+        queries = normed[-len(x) :] @ qkv[:, :d]
+        keys, values = np.split(normed @ qkv[:, d:], 2, axis=1)
+        scale = np.float32((d // heads) ** -0.5)
+        seen = (_split(queries, heads) * scale) @ _split(keys, heads).transpose(0, 2, 1) + bias
+        seen -= seen.max(axis=2, keepdims=True)
+        np.exp(seen, out=seen)
+        seen /= seen.sum(axis=2, keepdims=True)
+        mixed = (seen @ _split(values, heads)).transpose(1, 0, 2).reshape(len(x), d)
+        after: Floats = x + mixed @ arrays[f"layer{layer}_out"]
+        hidden = _norm(after, arrays[f"layer{layer}_norm2"]) @ arrays[f"layer{layer}_up"] + arrays[f"layer{layer}_up_bias"]
+        np.maximum(hidden, 0, out=hidden)
+        answer: Floats = after + hidden @ arrays[f"layer{layer}_down"] + arrays[f"layer{layer}_down_bias"]
+        return answer
+
+
+def _norm(x: Floats, gain: Floats) -> Floats:
+    squares = np.einsum("...i,...i->...", x, x)[..., None] / np.float32(x.shape[-1])
+    normed: Floats = x / np.sqrt(squares + np.float32(EPSILON)) * gain
+    return normed
+
+
+def _split(x: Floats, heads: int) -> Floats:
+    """(n, d) to (heads, n, d / heads)."""
+    return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
+
+
+def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be a C-contiguous float32 array of shape {shape}")

@@ -1,0 +1,259 @@
+"""Two-Tower by torch: next-item softmax over the catalogue, early stopping on each user's last item, exported as arrays.
+
+    loss(h, answer) = -log softmax over candidates c of  v_c . h - log P(c is a candidate)
+
+Up to TWO_TOWER_CANDIDATES items every item is a candidate, so P = 1 and the softmax is the full one. Beyond, the candidates of a batch are
+its own items, popular ones and so the hard ones, and uniform draws, and the subtracted log P takes back that popular items come more
+often (Bengio and Senécal 2008; Yi et al. 2019, "Sampling-bias-corrected neural modeling").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from core.errors import DatasetError
+from core.settings import Settings
+from core.types import Item
+from core.use_cases import UseCases
+from models.two_tower import TwoTowerFacts, TwoTowerModel
+from training import two_tower_checkpoint as checkpoint
+from training.dataset import Bools, Dataset
+from training.two_tower_data import NOBODY, PROFILE_SHARE, Batch, Content, HeldOut, Sequences, declared
+from training.two_tower_net import SoftmaxLoss, Towers
+
+BATCH_TOKENS = 4096
+"""Most events in one batch, padding included: large enough that a step is matrix products, small enough for many steps an epoch."""
+LEAST_TOKENS, LEAST_STEPS = 128, 50
+"""Little data makes smaller batches, down to LEAST_TOKENS events, so that an epoch still has about LEAST_STEPS steps."""
+JUDGED_USERS = 5000
+"""Users whose last item says when to stop: NDCG@10 then has a standard error of about 0.002."""
+JUDGED_AT_ONCE = 512
+BETAS = (0.9, 0.98)
+"""Of Adam; 0.98 as SASRec trains."""
+
+
+class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fit is told; the settings TWO_TOWER_... say what each means."""
+
+    dimension: int = 64
+    layers: int = 2
+    heads: int = 2
+    history: int = 50
+    dropout: float = 0.2
+    id_dropout: float = 0.1
+    learning_rate: float = 0.001
+    epochs: int = 40
+    patience: int = 4
+    candidates: int = 4096
+
+
+def hyperparameters(settings: Settings) -> Hyperparameters:
+    """Those of the settings."""
+    return Hyperparameters(**{name: getattr(settings, f"two_tower_{name}") for name in Hyperparameters.__struct_fields__})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After an epoch: its number from 1, mean loss, NDCG@10 of the held-out items (None: nobody was held out) and the best so far."""
+
+    epoch: int
+    loss: float
+    ndcg: float | None
+    best: float | None
+    seconds: float
+
+
+def fit(
+    dataset: Dataset,
+    entries: Sequence[Item],
+    use_cases: UseCases,
+    chosen: Hyperparameters,
+    seed: int,
+    *,
+    where: Bools | None = None,
+    seconds: float = float("inf"),
+    threads: int = 0,
+    folder: Path | None = None,
+    on_epoch: Callable[[Progress], None] | None = None,
+) -> TwoTowerModel:
+    """Train on the events in `where` (all), and return the epoch that ranked the held-out items best.
+
+    `entries`: the catalogue. `seconds`: no batch starts later. `folder`: checkpoints, one an epoch; a killed fit that is started again with
+    the same data and hyperparameters goes on from there, and ends where it would have. `threads` 0: one a core. Raises DatasetError
+    when there is nothing to learn.
+    """
+    sequences = Sequences.of(dataset, where, use_cases)
+    content = Content.of(sequences.items, entries, seed)
+    return _Fit(sequences, content, dataset.event_types, chosen, seed, dataset.sha256, folder).run(seconds, threads, on_epoch)
+
+
+class _Fit:
+    def __init__(
+        self,
+        sequences: Sequences,
+        content: Content,
+        event_types: list[str],
+        chosen: Hyperparameters,
+        seed: int,
+        source: str,
+        folder: Path | None,
+    ) -> None:
+        if not (sequences.upcoming[:-1] < len(sequences.item)).any():
+            raise DatasetError("no event has a weight above 0, so there is nothing to learn; check the event weights in USE_CASES_PATH")
+        self.chosen, self.seed, self.folder, self.content = chosen, seed, folder, content
+        self.facts = TwoTowerFacts(
+            dimension=chosen.dimension,
+            layers=chosen.layers,
+            heads=chosen.heads,
+            history=chosen.history,
+            items=len(sequences.items),
+            event_types=event_types,
+            roles=sequences.roles,
+        )
+        self.sequences, self.held_out = sequences.without_last(np.random.default_rng(seed), JUDGED_USERS)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.share = np.bincount(sequences.item, minlength=len(sequences.items)) / len(sequences.item)
+        about = (source, msgspec.to_builtins(chosen), seed, int(sequences.end.sum()), len(sequences.item))
+        self.identity = hashlib.sha256(repr(about).encode()).hexdigest()
+
+    def run(self, seconds: float, threads: int, on_epoch: Callable[[Progress], None] | None) -> TwoTowerModel:
+        """Epoch after epoch, until one of the limits."""
+        began = time.monotonic()
+        with _threads(threads):
+            torch.manual_seed(self.seed)
+            towers = Towers(self.facts, self.content.features, self.chosen.dropout).to(self.device)
+            optimizer = torch.optim.Adam(towers.parameters(), self.chosen.learning_rate, betas=BETAS)
+            state = checkpoint.load(self.folder, self.identity, towers, optimizer) if self.folder is not None else checkpoint.State()
+            best = state.best or towers.export()
+            while state.epoch < self.chosen.epochs and state.epoch - state.best_epoch < self.chosen.patience:
+                loss, whole = self._epoch(towers, optimizer, state.epoch, began + seconds)
+                state.epoch += 1
+                ndcg = self._judge(towers)
+                if ndcg is None or state.best_ndcg is None or ndcg > state.best_ndcg:
+                    state.best, state.best_ndcg, state.best_epoch = towers.export(), ndcg, state.epoch
+                    best = state.best
+                if self.folder is not None and whole:
+                    checkpoint.save(self.folder, self.identity, state, towers, optimizer)
+                if on_epoch is not None:
+                    on_epoch(Progress(state.epoch, loss, ndcg, state.best_ndcg, time.monotonic() - began))
+                if not whole:
+                    break
+        return self.exported(best)
+
+    def _epoch(self, towers: Towers, optimizer: torch.optim.Optimizer, epoch: int, deadline: float) -> tuple[float, bool]:
+        """Mean loss, and whether there was time for every batch."""
+        rng = np.random.default_rng((self.seed, epoch))
+        torch.manual_seed(self.seed + epoch)
+        towers.train()
+        total, count = 0.0, 0
+        tokens = min(max(int((self.sequences.end - self.sequences.start).sum()) // LEAST_STEPS, LEAST_TOKENS), BATCH_TOKENS)
+        for windows in self.sequences.windows(self.chosen.history, rng).batches(tokens, rng):
+            if time.monotonic() >= deadline:
+                return total / max(count, 1), False
+            batch = self.sequences.batch(windows)
+            if not (batch.answers >= 0).any():
+                continue
+            loss = self._loss(towers, batch, rng)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            answers = int((batch.answers >= 0).sum())
+            total, count = total + float(loss.detach()) * answers, count + answers
+        return total / max(count, 1), True
+
+    def _loss(self, towers: Towers, batch: Batch, rng: np.random.Generator) -> Tensor:
+        asked = batch.answers >= 0
+        candidates = self._candidates(batch, rng)
+        places = np.zeros(self.facts.items, np.int64)
+        places[candidates] = np.arange(len(candidates))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            vectors = towers.item_vectors(self._tensor(candidates), self.chosen.id_dropout)
+            history = functional.embedding(self._tensor(places[batch.items]), vectors)
+            users = self._users(towers, batch, history, declared(batch, self.content, rng), rng)
+        chance = self._log_chance(candidates, batch) if len(candidates) < self.facts.items else np.zeros(len(candidates), np.float32)
+        answers = self._tensor(places[batch.answers[asked]])
+        loss: Tensor = SoftmaxLoss.apply(  # type: ignore[no-untyped-call]
+            users[self._tensor(asked)].float(), vectors.float(), self._tensor(chance), answers
+        )
+        return loss
+
+    def _candidates(self, batch: Batch, rng: np.random.Generator) -> Any:
+        """Rows of the items that are ranked: all of them, or the batch's own and as many uniform draws as TWO_TOWER_CANDIDATES leaves."""
+        items = self.facts.items
+        if items <= self.chosen.candidates:
+            return np.arange(items)
+        own = np.unique(np.concatenate([batch.items.ravel(), batch.answers[batch.answers >= 0]]))
+        drawn = rng.choice(items, max(self.chosen.candidates - len(own), self.chosen.candidates // 4), replace=False)
+        return np.union1d(own, drawn)
+
+    def _log_chance(self, candidates: Any, batch: Batch) -> Any:
+        """(n,) f32: log of the chance that each candidate came, by at least one event of the batch or by a uniform draw."""
+        missed = (1.0 - self.share[candidates]) ** int(batch.sizes.sum() + len(batch.sizes))
+        uniform = max(self.chosen.candidates - len(candidates), self.chosen.candidates // 4) / self.facts.items
+        return np.log(1.0 - missed * (1.0 - uniform)).astype(np.float32)
+
+    def _users(self, towers: Towers, batch: Batch, vectors: Tensor, profiles: Any, rng: np.random.Generator | None) -> Tensor:
+        roles = np.zeros((len(batch.roles), len(self.facts.roles)), np.float32)
+        told = np.flatnonzero((batch.roles != NOBODY) & (rng.random(len(roles)) < PROFILE_SHARE if rng is not None else False))
+        roles[told, batch.roles[told]] = 1.0
+        users: Tensor = towers.users(
+            vectors, self._tensor(batch.event_types), self._tensor(batch.ages), self._tensor(profiles), self._tensor(roles)
+        )
+        return users
+
+    @torch.no_grad()
+    def _judge(self, towers: Towers) -> float | None:
+        """NDCG@10 of each held-out item among the whole catalogue minus what its user has."""
+        held_out = self.held_out
+        if not len(held_out.users):
+            return None
+        towers.eval()
+        vectors = towers.item_vectors(torch.arange(self.facts.items, device=self.device))
+        gains = []
+        for start in range(0, len(held_out.users), JUDGED_AT_ONCE):
+            some = HeldOut(held_out.users[start : start + JUDGED_AT_ONCE], held_out.items[start : start + JUDGED_AT_ONCE])
+            batch = self.sequences.batch(self.sequences.latest(some.users, self.chosen.history))
+            nobody = np.zeros((len(some.users), self.content.features.shape[1]), np.float32)
+            users = self._users(towers, batch, vectors[self._tensor(batch.items)], nobody, None)
+            scores = (users[torch.arange(len(users)), self._tensor(batch.sizes)] @ vectors.T).float().cpu().numpy()
+            for line, user, item in zip(scores, some.users.tolist(), some.items.tolist(), strict=True):
+                own = line[item]
+                line[self.sequences.item[self.sequences.start[user] : self.sequences.end[user]]] = -np.inf
+                line[item] = -np.inf
+                better = int((line >= own).sum())
+                gains.append(1.0 / np.log2(better + 2.0) if better < 10 else 0.0)
+        return float(np.mean(gains))
+
+    def exported(self, arrays: Mapping[str, Any]) -> TwoTowerModel:
+        """What serves, of what `Towers.export` gave."""
+        kept = dict(arrays)
+        ids, projection = kept.pop("id_vectors"), kept.pop("projection")
+        kept["term_vectors"] = np.ascontiguousarray(self.content.axes @ projection)
+        item_vectors = np.ascontiguousarray(ids + self.content.features @ projection)
+        return TwoTowerModel(self.facts, self.sequences.items, item_vectors, self.content.vocabulary, kept)
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+@contextmanager
+def _threads(wanted: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
