@@ -22,6 +22,7 @@ from models.registry import Registry
 from store import catalogue, popularity
 from store.connection import Client, connect
 from store.keys import POPULAR_UNLABELLED
+from store.trending import Trending
 
 _log = structlog.get_logger(__name__)
 REDIS_TIMEOUT_S = 1.0
@@ -43,6 +44,7 @@ class LiveView:
         self._cursor = ""
         self._catalogue_from_redis = False
         self._popularity_from_redis: tuple[Popularity, float] | None = None
+        self._trending = Trending([*settings.use_cases.by_name, POPULAR_UNLABELLED])
         self._tried: tuple[str | None, float] = (None, float("-inf"))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live-view", daemon=True)
@@ -124,15 +126,16 @@ class LiveView:
         self._cursor = news.cursor
 
     def _refresh_popularity(self) -> None:
-        """Popularity from Redis as weight of events as of this hour; while there is none, the bundle's own stands in."""
+        """Popularity from Redis as weight of events as of this hour, and by window; while there is none, the bundle's own stands in."""
+        windows = self._trending.windows(self._client, time.time())
         stored = popularity.top(self._client, [*self._settings.use_cases.by_name, POPULAR_UNLABELLED])
         found = (stored, popularity.decay_factor(self._settings, time.time())) if any(stored.values()) else None
-        if found is None or found == self._popularity_from_redis:
+        if found is None or (found == self._popularity_from_redis and windows is self.current.windows):
             return
         factor = found[1]
         self._swap(
             self.current.with_popularity(
-                {name: [(item_id, score * factor) for item_id, score in entries] for name, entries in stored.items()}
+                {name: [(item_id, score * factor) for item_id, score in entries] for name, entries in stored.items()}, windows
             )
         )
         self._popularity_from_redis = found
@@ -140,7 +143,8 @@ class LiveView:
     def _swap(self, recommender: Recommender) -> None:
         popular = recommender.engines[PopularEngine.name]
         for use_case in (None, *self._settings.use_cases.by_name.values()):  # its orders are made on first use: here, not in a request
-            popular.score(UserState(user_id=""), Request(use_case=use_case))
+            for window in (None, *recommender.windows):
+                popular.score(UserState(user_id=""), Request(use_case=use_case, window=window))
         version = recommender.bundle.version
         if version != self.current.bundle.version:
             self._metrics.model.clear()

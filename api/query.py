@@ -10,10 +10,11 @@ from api.errors import invalid
 from core.types import AttributeFilter, Filters, Request, UseCase
 from engines.filters import defaults
 from engines.router import CHAIN
+from store.trending import WINDOWS
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
-_SCALARS = frozenset({"limit", "engine", "include_seen", "available_only", "use_case"})
+_SCALARS = frozenset({"limit", "engine", "include_seen", "available_only", "use_case", "window"})
 _LISTS = frozenset({"category", "item_type", "exclude"})
 MAX_VALUES = 1000
 """Values in one filter: more would make a single read hold the process."""
@@ -53,11 +54,15 @@ class Query:
         engine = self._scalars.get("engine")
         if engine is not None and engine not in CHAIN:
             raise invalid(f"engine {engine!r} is not one of {', '.join(CHAIN)}")
+        window = self._scalars.get("window")
+        if window is not None and window not in WINDOWS:
+            raise invalid(f"window {window!r} is not one of {', '.join(WINDOWS)}")
         usual = defaults(use_case)
         return Request(
             limit=self._limit(max_limit),
             use_case=use_case,
             engine=engine,
+            window=window,
             filters=Filters(
                 item_types=self._values("item_type"),
                 categories=self._values("category"),

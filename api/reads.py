@@ -88,8 +88,8 @@ class Reads:
             self.popular,
             model=schemas.ItemList,
             tag=tag,
-            summary="What is popular now",
-            parameters=query_parameters(ReadQuery, *FILTERS, "use_case"),
+            summary="What is popular now, or was in the last hour, day or week",
+            parameters=query_parameters(ReadQuery, *FILTERS, "use_case", "window"),
             errors=_ERRORS,
         )
         add(
@@ -127,9 +127,17 @@ class Reads:
         return self._items(self._service.live.similar(item_id, asked))
 
     async def popular(self, request: HttpRequest) -> Response:
-        """What others choose now, by use case or over all. A score is a weight of events that halves with POPULARITY_HALF_LIFE_DAYS."""
-        asked = self._asked(request.scope["query_string"], (*FILTERS, "use_case"), None)
-        return self._items(self._service.live.recommend(_NOBODY, msgspec.structs.replace(asked, engine="popular")))
+        """What others choose now, by use case or over all. A score is a weight of events that halves with POPULARITY_HALF_LIFE_DAYS.
+
+        With `window` it is the weight of the events within it; items without one follow with a score of 0, as they would without `window`.
+        """
+        asked = self._asked(request.scope["query_string"], (*FILTERS, "use_case", "window"), None)
+        live = self._service.live
+        answer = live.recommend(_NOBODY, msgspec.structs.replace(asked, engine="popular"))
+        if asked.window is not None and asked.window not in live.windows:
+            unknown = Fallback(engine="popular", cause=f"the last {asked.window} is not read from Redis yet: this is over all time")
+            answer = msgspec.structs.replace(answer, fallbacks=[unknown, *answer.fallbacks])
+        return self._items(answer)
 
     async def explain(self, request: HttpRequest) -> Response:
         """The item's rank and what made its score; or the filter that removed it, or why no engine has an opinion on it."""

@@ -5,7 +5,7 @@ The hot path encodes core.types by msgspec; tests hold those answers against the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -232,6 +232,9 @@ class ReadQuery(BaseModel):
         default=None, description="ask this engine first (ensemble, als, two_tower, content_based, popular); default: the router's"
     )
     use_case: str | None = Field(default=None, description="name of a configured use case")
+    window: Literal["hour", "day", "week"] | None = Field(
+        default=None, description="what was popular in the last hour, day or week; default: over all time, halving with its age"
+    )
     attr: dict[str, str] | None = Field(
         default=None,
         description="filters by attribute: `attr.stage=seed` equals, `attr.stage=seed,a` one of, `attr.team_size.min=3` and "

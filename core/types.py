@@ -143,6 +143,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     diversity: float = 0.0
     explore: float = 0.0
     at: float | None = None
+    window: str | None = None
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,7 +13,10 @@ from engines.catalogue import Catalogue, Mask
 from models.popular import Popularity
 
 ORDERS_KEPT = 64
-"""Use cases whose order is kept; more than anybody configures."""
+"""Orders that are kept, by use case and window; more than anybody configures."""
+
+Windows = Mapping[str, Popularity]
+"""Window ("hour", "day", "week") -> what was popular within it; a window that is not known yet is not there."""
 
 
 class PopularEngine(Engine):
@@ -21,25 +24,36 @@ class PopularEngine(Engine):
 
     name = "popular"
 
-    def __init__(self, popularity: Popularity, catalogue: Catalogue) -> None:
-        self.popularity = popularity
-        self.catalogue = catalogue.with_bare(item_id for entries in popularity.values() for item_id, _ in entries)
+    def __init__(self, popularity: Popularity, catalogue: Catalogue, windows: Windows | None = None) -> None:
+        self.popularity, self.windows = popularity, windows or {}
+        every = (popularity, *self.windows.values())
+        self.catalogue = catalogue.with_bare(item_id for each in every for entries in each.values() for item_id, _ in entries)
         self._scorings: Bounded[PopularScoring] = Bounded(ORDERS_KEPT)
 
     def score(self, state: UserState, request: Request) -> PopularScoring:  # noqa: ARG002 - the same for every user
-        """Never raises NotApplicable. With a use case: its own popularity, ties by the sum over all use cases; else that sum."""
-        use_case = request.use_case
-        key = None if use_case is None else (use_case.name, use_case.role)
-        return self._scorings.get(key, lambda: self._scoring(key))
+        """Never raises NotApplicable. With a use case: its own popularity, ties by the sum over all use cases; else that sum.
 
-    def _scoring(self, key: tuple[str, str] | None) -> PopularScoring:
-        overall: dict[str, float] = {}
-        for entries in self.popularity.values():
-            for item_id, score in entries:
-                overall[item_id] = overall.get(item_id, 0.0) + score
-        if key is None:
-            return PopularScoring(self.catalogue, overall, overall, "popular now")
-        return PopularScoring(self.catalogue, dict(self.popularity.get(key[0], ())), overall, f"popular with {key[1]}s")
+        With a window that is known, what was popular within it comes first, and then the rest as without.
+        """
+        use_case, window = request.use_case, request.window if request.window in self.windows else None
+        name, role = (None, "") if use_case is None else (use_case.name, f" with {use_case.role}s")
+        return self._scorings.get((name, role, window), lambda: self._scoring(name, role, window))
+
+    def _scoring(self, name: str | None, role: str, window: str | None) -> PopularScoring:
+        overall = _sum(self.popularity)
+        chosen = self.popularity if window is None else self.windows[window]
+        first = _sum(chosen) if name is None else dict(chosen.get(name, ()))
+        when = f" in the last {window}" if window is not None else "" if name is not None else " now"
+        return PopularScoring(self.catalogue, first, overall, f"popular{role}{when}")
+
+
+def _sum(popularity: Popularity) -> dict[str, float]:
+    """Item -> sum over all use cases."""
+    sums: dict[str, float] = {}
+    for entries in popularity.values():
+        for item_id, score in entries:
+            sums[item_id] = sums.get(item_id, 0.0) + score
+    return sums
 
 
 class PopularScoring(Scoring):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from engines.ensemble import EnsembleEngine
 from engines.explain import Explanation, explain
 from engines.explore import NewItems
 from engines.fold import made_with
-from engines.popular import PopularEngine
+from engines.popular import PopularEngine, Windows
 from engines.rerank import Reranker
 from engines.two_tower import TwoTowerEngine
 from models.bundle import Bundle
@@ -40,6 +40,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     bundle: Bundle
     catalogue: Catalogue
     popularity: Popularity
+    windows: Windows
     settings: Settings
     engines: Mapping[str, Engine]
     absent: Mapping[str, str]
@@ -74,7 +75,7 @@ def _content(parts: Parts) -> Engine:
 
 
 def _popular(parts: Parts) -> Engine:
-    return PopularEngine(parts.popularity, parts.catalogue)
+    return PopularEngine(parts.popularity, parts.catalogue, parts.windows)
 
 
 def _ensemble(parts: Parts) -> Engine:
@@ -116,6 +117,7 @@ class Recommender:
         settings: Settings | None = None,
         previous: Recommender | None = None,
         young: YoungItems | None = None,
+        windows: Windows | None = None,
     ) -> None:
         """`catalogue`, `popularity`: None takes the bundle's own. `previous`: what it replaces, to take over what still holds.
 
@@ -126,7 +128,8 @@ class Recommender:
         self.young = young if young is not None and young.made_with == self.made_with else YoungItems.none()
         given = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
         self.popularity: Popularity = popularity if popularity is not None else bundle.popular.scores if bundle.popular else {}
-        bare = [item_id for entries in self.popularity.values() for item_id, _ in entries] + self.young.ids.ids
+        self.windows: Windows = windows if windows is not None else previous.windows if previous is not None else {}
+        bare = [*_shown(self.popularity, self.windows), *self.young.ids.ids]
         known = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
         grown = previous is not None and previous.bundle is bundle and given.extends(previous.catalogue)
         if not grown or given.bare > len(known) + len(bare) + MOST_FORGOTTEN:
@@ -146,6 +149,7 @@ class Recommender:
                         bundle=bundle,
                         catalogue=self.catalogue,
                         popularity=self.popularity,
+                        windows=self.windows,
                         settings=self.settings,
                         engines=self.engines,
                         absent=self._absent,
@@ -163,14 +167,15 @@ class Recommender:
         """The same over another catalogue, at best an `updated` one of `catalogue`: then only what changed is computed."""
         return Recommender(self.bundle, catalogue, self.popularity, self.settings, self, self.young)
 
-    def with_popularity(self, popularity: Popularity) -> Recommender:
-        """The same with newer popularity."""
+    def with_popularity(self, popularity: Popularity, windows: Windows | None = None) -> Recommender:
+        """The same with newer popularity, and newer windows (None: the same)."""
+        windows = self.windows if windows is None else windows
         rows, deleted = self.catalogue.rows, self.catalogue.deleted
-        if any(item_id not in rows and item_id not in deleted for entries in popularity.values() for item_id, _ in entries):
-            return Recommender(self.bundle, self.catalogue, popularity, self.settings, self, self.young)
+        if any(item_id not in rows and item_id not in deleted for item_id in _shown(popularity, windows)):
+            return Recommender(self.bundle, self.catalogue, popularity, self.settings, self, self.young, windows)
         other = copy(self)
-        other.popularity = popularity
-        other.engines = {**self.engines, PopularEngine.name: PopularEngine(popularity, self.catalogue)}
+        other.popularity, other.windows = popularity, windows
+        other.engines = {**self.engines, PopularEngine.name: PopularEngine(popularity, self.catalogue, windows)}
         if isinstance(blended := self.engines.get(EnsembleEngine.name), EnsembleEngine):
             other.engines[EnsembleEngine.name] = blended.over(other.engines)
         return other
@@ -302,6 +307,10 @@ class Recommender:
             self._log.exception("engine failed", engine=name, model_version=self.bundle.version)
             return [], f"failed with {type(error).__name__}; the log has the traceback"
         return picked, None if len(picked) >= wanted else f"knew only {len(picked)} of the {wanted} items wanted"
+
+
+def _shown(popularity: Popularity, windows: Windows) -> Iterator[str]:
+    return (item_id for each in (popularity, *windows.values()) for entries in each.values() for item_id, _ in entries)
 
 
 def metadata(catalogue: Catalogue, item_id: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from core.errors import EddylineError
 from core.settings import Settings
 from engines import router
 from models.registry import Registry
-from store import catalogue, connection, keys, log, log_ends, popularity, positions, users
+from store import catalogue, connection, keys, log, log_ends, popularity, positions, trending, users
 from store.archive import Archive
 
 
@@ -44,16 +44,23 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
 
 
 def item(settings: Settings, item_id: str) -> dict[str, Any]:
-    """A catalogue entry, and how popular it is now by use case. Raises StoreUnavailable."""
+    """A catalogue entry, and how popular it is now and was in the last hour, day and week, by use case. Raises StoreUnavailable."""
     client = connection.connect(settings)
     entry = catalogue.item(client, item_id)
     factor = popularity.decay_factor(settings, time.time())
     scores: dict[str, float] = {}
-    for name in (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED):
+    names = (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED)
+    for name in names:
         score: Any = client.zscore(keys.popular(name), item_id)
         if score is not None:
             scores[name] = round(float(score) * factor, 3)
-    return {"item_id": item_id, "in_catalogue": entry is not None, "item": msgspec.to_builtins(entry), "popularity_now": scores}
+    return {
+        "item_id": item_id,
+        "in_catalogue": entry is not None,
+        "item": msgspec.to_builtins(entry),
+        "popularity_now": scores,
+        "windows": trending.of_item(client, names, item_id, time.time()),
+    }
 
 
 def where(settings: Settings) -> list[dict[str, Any]]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from core.codec import encode_json
+from core.experiments import recommendation_id
 from core.settings import Settings
 from core.types import Interaction
 from store.log import Producer
 
 BAD = (b"not json", b"{}", b'{"event_id":"x","user_id":"","item_id":"i","event_type":"view","timestamp":1}', b"\xff\xfe")
+
+AGES_S = (0, 0, 0, 1000, 7000, 200_000, 8 * 86_400, -50_000)
+"""Seconds since an event happened, when it is sent: now, late for one window or all of them, and dated ahead."""
 
 
 class Traffic:
@@ -44,19 +49,27 @@ class Traffic:
             if dice < 0.05 and self._recent:
                 event = pick.choice(self._recent)
             else:
+                user_id = f"user-{pick.randrange(60)}"
                 event = Interaction(
                     event_id=f"{pick.getrandbits(64):016x}",
-                    user_id=f"user-{pick.randrange(60)}",
+                    user_id=user_id,
                     item_id=f"item:{pick.randrange(200)}",
                     event_type=pick.choice(("view", "view", "click", "like", "dismiss", "rating")),
-                    timestamp=1.76e9 + self.sent / 10,
+                    timestamp=time.time() - pick.choice(AGES_S),
                     value=pick.choice((None, 1.0, 4.5, 0.1)),
                     use_case=pick.choice((None, "developer_startup", "investor_startup")),
                     context=msgspec.Raw(b'{"page":"home"}'),
+                    recommendation_id=self._answer(user_id),
                 )
                 self._recent = [*self._recent[-300:], event]
             for _ in range(2 if self._twice else 1):
                 producer.raw(self._settings.interactions_topic, event.user_id.encode(), encode_json(event))
+
+    def _answer(self, user_id: str) -> str | None:
+        """Of the answer that led to an event: none, one that is no experiment's, the user's own variant's, somebody else's."""
+        running = self._settings.experiments
+        every = [None, *running.by_id.values()]
+        return self._random.choice((None, recommendation_id(running.assign(user_id, None)), recommendation_id(self._random.choice(every))))
 
     def _run(self) -> None:
         try:

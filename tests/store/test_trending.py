@@ -1,0 +1,175 @@
+"""What an application reads as trending, from the events in the log to the order of a window, on a real Redis."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from core.types import Interaction
+from store import apply, connection, trending
+from store.apply import Applier, Planner
+from store.pending import FLUSH_EVENTS, PIECE, Mark, Pending
+from store.trending import Trending
+
+NAMES = ("developer_startup", "unlabelled")
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+
+class World:
+    """One partition whose events are ingested as they are told, by the server's clock: buckets expire by it."""
+
+    def __init__(self, settings: Settings, redis: Redis) -> None:
+        self.redis, self.position = redis, 0
+        seconds, _ = redis.time()
+        self.now = float(seconds)
+        self._settings, self._planner = settings, Planner(settings.use_cases)
+        self._applier = Applier(connection.connect(settings), self._planner, 50)
+
+    def happened(self, item_id: str, ago: float, *, late: float = 0.0, use_case: str | None = None, kind: str = "view") -> None:
+        """An event `ago` seconds ago, which the broker took `late` seconds after that."""
+        pending = Pending(self._settings.use_cases, 30.0, Mark(self.position, self.position))
+        event = Interaction("e", "42", item_id, kind, self.now - ago, None, use_case)
+        pending.add(self.position, event, self.now - ago + late)
+        piece = pending.piece(self.position + 1, whole=True)
+        none = apply.Deletions(0, {})
+        self._applier.apply(self._planner.plan("t", 0, self.position, self.position + 1, [], none, piece))
+        self.position += 1
+
+    def windows(self) -> dict[str, dict[str, dict[str, float]]]:
+        found = Trending(NAMES).windows(self.redis, self.now)
+        return {window: {name: dict(entries) for name, entries in by_name.items() if entries} for window, by_name in found.items()}
+
+    def close(self) -> None:
+        self._applier.close()
+
+
+@pytest.fixture
+def world(settings: Settings, redis: Redis) -> object:
+    world = World(settings, redis)
+    yield world
+    world.close()
+
+
+def test_an_event_counts_in_the_windows_it_happened_in_by_use_case(world: World) -> None:
+    world.happened("now", 0)
+    world.happened("now", 1, kind="like")
+    world.happened("now", 50 * MINUTE, use_case="developer_startup")
+    world.happened("earlier", 5 * HOUR)
+    world.happened("days ago", 3 * DAY)
+    world.happened("long ago", 9 * DAY)
+    assert world.windows() == {
+        "hour": {"unlabelled": {"now": 4.0}, "developer_startup": {"now": 1.0}},
+        "day": {"unlabelled": {"now": 4.0, "earlier": 1.0}, "developer_startup": {"now": 1.0}},
+        "week": {"unlabelled": {"now": 4.0, "earlier": 1.0, "days ago": 1.0}, "developer_startup": {"now": 1.0}},
+    }
+
+
+def test_a_window_ends_a_bucket_after_its_length(world: World) -> None:
+    for window, (level, length) in trending.WINDOWS.items():
+        world.happened(f"within {window}", length - 1)
+        world.happened(f"past {window}", length + level.bucket + 1)
+    windows = world.windows()
+    for window in trending.WINDOWS:
+        assert f"within {window}" in windows[window]["unlabelled"]
+        assert f"past {window}" not in windows[window]["unlabelled"]
+
+
+def test_an_event_that_comes_late_counts_while_it_is_within_the_window_by_the_brokers_clock(world: World) -> None:
+    world.happened("a little late", 50 * MINUTE, late=40 * MINUTE)
+    world.happened("late for the hour", 50 * MINUTE, late=61 * MINUTE)
+    world.happened("late for all", 5 * HOUR, late=8 * DAY)
+    assert world.windows() == {
+        "hour": {"unlabelled": {"a little late": 1.0}},
+        "day": {"unlabelled": {"a little late": 1.0, "late for the hour": 1.0}},
+        "week": {"unlabelled": {"a little late": 1.0, "late for the hour": 1.0}},
+    }
+
+
+def test_an_event_dated_ahead_happened_when_the_broker_took_it(world: World) -> None:
+    world.happened("tomorrow", -20 * HOUR, late=-20 * HOUR)
+    assert world.windows()["hour"] == {"unlabelled": {"tomorrow": 1.0}}
+
+
+def test_every_bucket_expires_after_its_last_window_and_an_old_log_leaves_none(world: World) -> None:
+    world.happened("now", 0)
+    world.happened("this week", 6 * DAY)
+    for raw in world.redis.keys("trending:*"):
+        key = raw.decode() if isinstance(raw, bytes) else raw
+        length, begin = (int(part) for part in key.rsplit(":", 2)[1:])
+        window = {300: HOUR, 3600: 7 * DAY}[length]
+        assert world.redis.expiretime(key) == begin + length + window + HOUR
+    before = world.redis.keys("trending:*")
+    world.happened("a year ago", 365 * DAY)
+    assert sorted(world.redis.keys("trending:*")) == sorted(before)
+
+
+def test_a_reader_follows_a_bucket_that_grows_and_rests_between_looks(world: World) -> None:
+    reader = Trending(NAMES)
+    world.happened("a", 0)
+    first = reader.windows(world.redis, world.now)
+    world.happened("b", 0, kind="like")
+    assert reader.windows(world.redis, world.now + trending.EVERY_S / 2) is first
+    after = reader.windows(world.redis, world.now + trending.EVERY_S)
+    assert after["hour"]["unlabelled"] == [("b", 3.0), ("a", 1.0)]
+    assert reader.windows(world.redis, world.now + 2 * trending.EVERY_S) is after
+
+
+def test_a_closed_bucket_that_grows_late_is_read_again(world: World) -> None:
+    reader = Trending(NAMES)
+    reader.windows(world.redis, world.now)
+    world.happened("late", 3 * DAY)
+    at, looks = world.now, 0
+    while not reader.windows(world.redis, at)["week"]["unlabelled"]:
+        at, looks = at + trending.EVERY_S, looks + 1
+        assert looks < 1000
+    assert looks * trending.EVERY_S <= 5 * MINUTE
+
+
+def test_a_reader_that_starts_knows_the_hour_first_and_then_the_rest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trending, "BURST", 1)
+    for number in range(5):
+        world.happened("a", number * 7 * HOUR)
+    reader, at = Trending(NAMES), world.now
+    known = [set(reader.windows(world.redis, at))]
+    while known[-1] != {"hour", "day", "week"}:
+        at += trending.EVERY_S
+        known.append(set(reader.windows(world.redis, at)))
+        assert known[-2] <= known[-1]
+        assert len(known) < 1000
+    assert {"hour"} in known
+
+
+def test_the_heaviest_items_of_a_large_bucket_come_in_pages(world: World) -> None:
+    key = trending.buckets("unlabelled", world.now, 2, world.now)[1]
+    world.redis.zadd(key, {f"i{number}": float(number + 1) for number in range(trending.MOST_ITEMS + 500)})
+    hour = Trending(NAMES).windows(world.redis, world.now)["hour"]["unlabelled"]
+    assert len(hour) == trending.TOP
+    assert hour[:2] == [
+        (f"i{trending.MOST_ITEMS + 499}", trending.MOST_ITEMS + 500.0),
+        (f"i{trending.MOST_ITEMS + 498}", trending.MOST_ITEMS + 499.0),
+    ]
+
+
+def test_an_operator_sees_one_items_windows(world: World) -> None:
+    world.happened("a", 0, use_case="developer_startup")
+    world.happened("a", 3 * DAY)
+    assert trending.of_item(world.redis, NAMES, "a", world.now) == {
+        "hour": {"developer_startup": 1.0},
+        "day": {"developer_startup": 1.0},
+        "week": {"developer_startup": 1.0, "unlabelled": 1.0},
+    }
+
+
+def test_a_cut_is_written_before_the_next_one_is_due_even_if_no_two_events_share_an_item(settings: Settings) -> None:
+    """Else what waits would grow for as long as the log goes on like that."""
+    seconds = 1.9e9
+    pending = Pending(settings.use_cases, 30.0, Mark())
+    for offset in range(FLUSH_EVENTS):
+        pending.add(offset, Interaction("e", "42", f"i{offset}", "view", seconds), seconds)
+    position, batches, longest = FLUSH_EVENTS, 0, 0
+    while pending.due(position):
+        piece = pending.piece(position)
+        batches, longest = batches + 1, max(longest, len(piece.sums))
+    assert batches * settings.transaction_events <= FLUSH_EVENTS
+    assert PIECE < longest <= 10 * PIECE
