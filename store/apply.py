@@ -24,9 +24,10 @@ import hiredis
 import redis
 
 from core.errors import Stale, StoreCorrupt
+from core.experiments import NONE, Experiments
 from core.types import Interaction
 from core.use_cases import UseCases
-from store import keys, trending
+from store import experiments, keys, trending
 from store.connection import Pipe, named_errors
 from store.pending import MARK_FIELDS, Mark, Piece, read_mark
 from store.users import history_line
@@ -38,6 +39,7 @@ _MULTI = _pack(("MULTI",))
 _EXEC = _pack(("EXEC",))
 # The same in the protocol's own form, as `_bulk` writes arguments.
 _HINCRBY = "*4\r\n$7\r\nHINCRBY\r\n"
+_ZINCRBY = "*4\r\n$7\r\nZINCRBY\r\n"
 _EVENTS = "$6\r\nevents\r\n"
 _ONE = "$1\r\n1\r\n"
 _QUEUED_BYTES = len("+QUEUED\r\n")
@@ -95,9 +97,11 @@ class Planner:
     The commands are written out as the protocol's text at once: as tuples for `pack_command` they cost three times as much Python.
     """
 
-    def __init__(self, use_cases: UseCases) -> None:
+    def __init__(self, use_cases: UseCases, running: Experiments = NONE) -> None:
+        """`running`: the experiments whose outcomes are counted."""
         self._known: set[str] = set()
         self._deletions_version = 0
+        self._use_cases, self._running = use_cases, running
         self._type_fields = {name: _bulk("ev:" + name) for name in use_cases.event_types}
 
     def forget(self) -> None:
@@ -129,6 +133,8 @@ class Planner:
         for user_id, mine in by_user.items():
             replies = self._user(user_id, mine, lines, replies)
             pushes.append((replies - 1, user_id))
+        if self._running.all:
+            replies += self._outcomes(events, deletions, lines)
         replies = _sums(popularity, lines, replies)
         moved = _moved(topic, partition, next_, popularity.mark)
         payload = b"".join([_MULTI, "".join(lines).encode(), moved, _EXEC])
@@ -158,6 +164,15 @@ class Planner:
         lines.extend([_bulk(history_line(event.timestamp, event.event_type, event.value, event.item_id)) for event in mine])
         return replies + 2 + len(counts)
 
+    def _outcomes(self, events: list[Event], deletions: Deletions, lines: list[str]) -> int:
+        """What events that answers of experiments led to add to their variants; answers how many replies that will bring."""
+        found = experiments.outcomes(self._running, self._use_cases, events, deletions.times)
+        for (variant, event_type), count in found.events.items():
+            lines.append(f"{_HINCRBY}{_bulk(keys.experiment_events(variant))}{self._type_fields[event_type]}{_bulk(str(count))}")
+        for (variant, user_id), weight in found.users.items():
+            lines.append(f"{_ZINCRBY}{_bulk(keys.experiment_outcomes(variant))}{_bulk(repr(weight))}{_bulk(user_id)}")
+        return len(found.events) + len(found.users)
+
 
 def _bulk(text: str) -> str:
     """One argument of a command, as the protocol writes it (RESP bulk string; its length counts bytes)."""
@@ -171,7 +186,7 @@ def _sums(piece: Piece, lines: list[str], replies: int) -> int:
         bulk = touched.get(key)
         if bulk is None:
             bulk = touched[key] = _bulk(key)
-        lines.append(f"*4\r\n$7\r\nZINCRBY\r\n{bulk}{_bulk(repr(score))}{_bulk(item_id)}")
+        lines.append(f"{_ZINCRBY}{bulk}{_bulk(repr(score))}{_bulk(item_id)}")
     expiries = [(bulk, expiry) for key, bulk in touched.items() if (expiry := trending.expires(key)) is not None]
     lines.extend([f"*3\r\n$8\r\nEXPIREAT\r\n{bulk}{_bulk(str(expiry))}" for bulk, expiry in expiries])
     return replies + len(piece.sums) + len(expiries)

@@ -52,14 +52,20 @@ def item_batch(topic: str, partition: int, first: int, next_: int, entries: Sequ
     return Batch(topic, partition, first, next_, [], None, *transaction(topic, partition, next_, commands), [])
 
 
-def user_batch(topic: str, partition: int, first: int, next_: int, entries: Sequence[User | Deletion]) -> Batch:
-    """The batch that writes profiles; a deletion removes every key of the user and bars older interactions from counting."""
+def user_batch(
+    topic: str, partition: int, first: int, next_: int, entries: Sequence[User | Deletion], sets_of_users: Sequence[str] = ()
+) -> Batch:
+    """The batch that writes profiles; a deletion removes every key of the user and bars older interactions from counting.
+
+    `sets_of_users`: other sorted sets that a deleted user is removed from.
+    """
     commands: list[Command] = []
     for entry in entries:
         if isinstance(entry, User):
             commands.append(("SET", keys.profile(entry.user_id), encode_json(entry)))
         else:
             commands.append(("DEL", *keys.all_of_user(entry.identifier)))
+            commands.extend([("ZREM", key, entry.identifier) for key in sets_of_users])
             commands.append(("HSET", keys.USERS_DELETED, entry.identifier, repr(entry.broker_time)))
             commands.append(("INCR", keys.USERS_DELETED_VERSION))
     return Batch(topic, partition, first, next_, [], None, *transaction(topic, partition, next_, commands), [])

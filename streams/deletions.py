@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from core.errors import LogUnavailable
 from core.settings import Settings
-from store import apply, keys, log
+from store import apply, experiments, keys, log
 from store.connection import Client, named_errors
 
 
@@ -22,11 +22,14 @@ def recover(settings: Settings, client: Client) -> int:
     known = apply.deletions(client).times
     new = {user_id: time for user_id, time in _read(settings).items() if time > known.get(user_id, -1.0)}
     if new:
+        sets = experiments.sets_of_users(client)
         with named_errors("writing deleted users"):
             pipe = client.pipeline(transaction=True)
             for user_id, time in new.items():
                 pipe.hset(keys.USERS_DELETED, user_id, repr(time))
                 pipe.delete(*keys.all_of_user(user_id))
+                for key in sets:
+                    pipe.zrem(key, user_id)
             pipe.incr(keys.USERS_DELETED_VERSION)
             pipe.execute()
     return len(new)

@@ -30,7 +30,7 @@ from core.dedup import Dedup
 from core.errors import BadEvent, LogUnavailable, Stale, StoreUnavailable
 from core.settings import Settings
 from core.types import Item, User
-from store import apply, catalogue, connection, dead_letters, log, log_ends, positions
+from store import apply, catalogue, connection, dead_letters, experiments, log, log_ends, positions
 from store.apply import Event, Planner
 from store.catalogue import Deletion
 from store.pending import Pending
@@ -103,7 +103,7 @@ class Ingest:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client = connection.connect(settings)
-        self._planner = Planner(settings.use_cases)
+        self._planner = Planner(settings.use_cases, settings.experiments)
         self._sender = Sender(connection.connect(settings), self._planner, settings)
         self._assigned: dict[Partition, Assigned] = {}
         self._generation = 0
@@ -125,6 +125,7 @@ class Ingest:
         settings = self._settings
         connection.check_server(self._client)
         positions.check_settings(self._client, settings)
+        experiments.note(self._client, settings.experiments)
         log.ensure_topics(settings)
         self._topic_ids = {topic: log.topic_id(settings, topic) for topic in self._take}
         deletions.recover(settings, self._client)
@@ -279,10 +280,12 @@ class Ingest:
         for entry in entries:
             if isinstance(entry, Deletion):  # kept apart from the profile, so that a user who comes back stays bare of the old events
                 before.append(Outgoing(self._settings.deletions_topic, entry.identifier.encode(), repr(entry.broker_time).encode(), []))
-        batch = catalogue.user_batch(*partition, assigned.next, messages[-1].offset() + 1, entries)
+        deleting = any(isinstance(entry, Deletion) for entry in entries)
+        sets = self._retry("reading experiments", lambda: experiments.sets_of_users(self._client)) if deleting else []
+        batch = catalogue.user_batch(*partition, assigned.next, messages[-1].offset() + 1, entries, sets)
         assigned.next = batch.next
         self._sender.put(Work(batch, assigned.generation, before))
-        if any(isinstance(entry, Deletion) for entry in entries):
+        if deleting:
             self._sender.drain()
             self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
 

@@ -20,7 +20,7 @@ from core.dedup import Dedup
 from core.errors import Stale, StoreError
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, keys, positions
+from store import apply, connection, experiments, keys, positions
 from store.apply import Applier, Event, Planner
 from store.archive import Archive
 from store.lease import Lease
@@ -29,7 +29,9 @@ from streams import deletions
 
 _log = structlog.get_logger(__name__)
 
-_COLUMNS = ["offset", "broker_time", "event_id", "user_id", "item_id", "event_type", "timestamp", "value", "use_case", "error"]
+_FIELDS = ("event_id", "user_id", "item_id", "event_type", "timestamp", "value", "use_case", "recommendation_id")
+"""What an event's effect on Redis follows from."""
+_COLUMNS = ["offset", "broker_time", "error", *_FIELDS]
 _LEASE_S = 30.0
 
 
@@ -52,6 +54,7 @@ def run(settings: Settings, *, wipe: bool = False) -> list[Rebuilt]:
         if wipe:
             _wipe(client)
         positions.check_settings(client, settings)
+        experiments.note(client, settings.experiments)
         deletions.recover(settings, client)
         deleted = len(apply.deletions(client).times)
         ranges = archive.ranges(topic)
@@ -76,7 +79,7 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
     if begin >= end:
         return Rebuilt(partition, begin, begin, 0)  # Redis knows all that the archive holds
     popularity = Pending(settings.use_cases, settings.popularity_half_life_days, position.popularity)
-    planner = Planner(settings.use_cases)
+    planner = Planner(settings.use_cases, settings.experiments)
     applier = Applier(connection.connect(settings), planner, settings.history_cap)
     deleted = apply.deletions(client)
     dedup = Dedup(settings.dedup_window)
@@ -123,7 +126,7 @@ def _rows(archive: Archive, topic: str, partition: int, start: int, end: int) ->
 
 
 def _interaction(row: dict[str, Any]) -> Interaction:
-    return Interaction(row["event_id"], row["user_id"], row["item_id"], row["event_type"], row["timestamp"], row["value"], row["use_case"])
+    return Interaction(**{name: row[name] for name in _FIELDS})
 
 
 def _wipe(client: connection.Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -25,10 +26,31 @@ def seed() -> int:
     return number
 
 
+EXPERIMENTS = """
+[experiments.blend]
+users = [0.0, 0.6]
+variants = { control = {}, half = { weight = 2, ensemble_als_weight = 0.5 } }
+
+[experiments.colder]
+users = [0.6, 0.9]
+variants = { control = {}, colder = { cold_start_threshold = 8 } }
+"""
+
+
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """Small transactions and a small cap, so that batches, trims and windows are crossed often; topics are there."""
-    small = settings.model_copy(update={"transaction_events": 40, "history_cap": 50, "dedup_window": 2000, "session_timeout_s": 6.0})
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    """Small transactions and a small cap, so that batches, trims and windows are crossed often; experiments run, topics are there."""
+    path = tmp_path / "experiments.toml"
+    path.write_text(EXPERIMENTS)
+    small = settings.model_copy(
+        update={
+            "transaction_events": 40,
+            "history_cap": 50,
+            "dedup_window": 2000,
+            "session_timeout_s": 6.0,
+            "experiments_path": path,
+        }
+    )
     log.ensure_topics(small)
     return small
 
