@@ -86,18 +86,20 @@ def fit(
     where: Bools | None = None,
     seconds: float = float("inf"),
     threads: int = 0,
+    judged_users: int = JUDGED_USERS,
     folder: Path | None = None,
     on_epoch: Callable[[Progress], None] | None = None,
 ) -> TwoTowerModel:
     """Train on the events in `where` (all), and return the epoch that ranked the held-out items best.
 
     `entries`: the catalogue. `seconds`: no batch starts later. `folder`: checkpoints, one an epoch; a killed fit that is started again with
-    the same data and hyperparameters goes on from there, and ends where it would have. `threads` 0: one a core. Raises DatasetError
+    the same data and hyperparameters goes on from there, and ends where it would have. `threads` 0: one a core. `judged_users`: most users whose last item
+    is held out to tell when to stop. Raises DatasetError
     when there is nothing to learn.
     """
     sequences = Sequences.of(dataset, where, use_cases)
     content = Content.of(sequences.items, entries, seed)
-    return _Fit(sequences, content, dataset.event_types, chosen, seed, dataset.sha256, folder).run(seconds, threads, on_epoch)
+    return _Fit(sequences, content, dataset.event_types, chosen, seed, dataset.sha256, judged_users, folder).run(seconds, threads, on_epoch)
 
 
 class _Fit:
@@ -109,6 +111,7 @@ class _Fit:
         chosen: Hyperparameters,
         seed: int,
         source: str,
+        judged_users: int,
         folder: Path | None,
     ) -> None:
         if not (sequences.upcoming[:-1] < len(sequences.item)).any():
@@ -123,7 +126,7 @@ class _Fit:
             event_types=event_types,
             roles=sequences.roles,
         )
-        self.sequences, self.held_out = sequences.without_last(np.random.default_rng(seed), JUDGED_USERS)
+        self.sequences, self.held_out = sequences.without_last(np.random.default_rng(seed), judged_users)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.share = np.bincount(sequences.item, minlength=len(sequences.items)) / len(sequences.item)
         about = (source, msgspec.to_builtins(chosen), seed, int(sequences.end.sum()), len(sequences.item))

