@@ -92,10 +92,9 @@ def fit(
 ) -> TwoTowerModel:
     """Train on the events in `where` (all), and return the epoch that ranked the held-out items best.
 
-    `entries`: the catalogue. `seconds`: no batch starts later. `folder`: checkpoints, one an epoch; a killed fit that is started again with
-    the same data and hyperparameters goes on from there, and ends where it would have. `threads` 0: one a core. `judged_users`: most users whose last item
-    is held out to tell when to stop. Raises DatasetError
-    when there is nothing to learn.
+    `entries`: the catalogue. `seconds`: no batch starts later. `threads` 0: one a core. `judged_users`: most users whose last item is
+    held out to tell when to stop. `folder`: checkpoints, one an epoch; a killed fit that is started again with the same data and
+    hyperparameters goes on from there, and ends where it would have. Raises DatasetError when there is nothing to learn.
     """
     sequences = Sequences.of(dataset, where, use_cases)
     content = Content.of(sequences.items, entries, seed)
