@@ -132,7 +132,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants: `limit` items that pass `filters`. `engine` asks for one engine first instead of the routed one.
 
     `reasons` False leaves the reasons out: they cost about as much as the ranking itself. `diversity`, `explore`: 0 to 1
-    (engines/rerank.py, engines/explore.py); `at`: seconds since 1970 at which exploration draws, None: when the latest item was created.
+    (engines/rerank.py, engines/explore.py), None: as the settings say; `at`: seconds since 1970 at which exploration draws, None: when
+    the latest item was created.
+    `window`: the popular engine ranks by the last "hour", "day" or "week" instead of all time.
     """
 
     limit: int = 10
@@ -140,8 +142,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     filters: Filters = Filters()
     engine: str | None = None
     reasons: bool = True
-    diversity: float = 0.0
-    explore: float = 0.0
+    diversity: float | None = None
+    explore: float | None = None
     at: float | None = None
     window: str | None = None
 
@@ -191,7 +193,8 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
 class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer.
 
-    `method_used` is the first engine that contributed; `as_of` the number of the user's events that the answer rests on.
+    `method_used` is the first engine that contributed; `as_of` the number of the user's events that the answer rests on;
+    `stale`: the event that the caller waited for is not in it.
     """
 
     user_id: str
@@ -200,5 +203,6 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     interaction_count: int = 0
     model_version: str | None = None
     as_of: int = 0
+    stale: bool = False
     degraded: bool = False
     recommendations: list[Recommendation] = []

@@ -52,16 +52,17 @@ class NewItems:
     def mixed_in(
         self,
         lines: Sequence[Recommendation],
+        share: float,
         user_id: str,
         request: Request,
         allowed: Mask,
         metadata: Callable[[str], dict[str, Any]],
     ) -> list[Recommendation]:
-        """`lines` with `request.explore` of the places given to new items: evenly spread, the last place first, the first place last.
+        """`lines` with this share of the places given to new items: evenly spread, the last place first, the first place last.
 
         `allowed`: the rows that the request admits; used up.
         """
-        places = request.explore * len(lines)
+        places = share * len(lines)
         allowed[self._catalogue.rows_of(line.item_id for line in lines[: len(lines) - math.floor(places)])] = False
         drawn = self.draw(user_id, request.at, allowed, places)
         count, ids = len(drawn.rows), [self._catalogue.ids[row] for row in drawn.rows]

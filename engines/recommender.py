@@ -15,7 +15,7 @@ from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Fallback, Recommendation, Recommendations, Request, ScoredItem, UserState
 from engines import router
-from engines.als import ALSEngine
+from engines.als import ALSEngine, Freshness
 from engines.base import Engine, NotApplicable, Scoring, eligible
 from engines.catalogue import Catalogue, Mask
 from engines.content import ContentEngine
@@ -79,9 +79,8 @@ def _popular(parts: Parts) -> Engine:
 
 
 def _ensemble(parts: Parts) -> Engine:
-    chosen = parts.bundle.ensemble
-    if chosen is None:
-        settings = parts.settings
+    chosen, settings = parts.bundle.ensemble, parts.settings
+    if chosen is None or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
         weights = {"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}
         chosen = Blend(weights=weights, fusion=settings.ensemble_fusion)
     for name in chosen.shares:
@@ -98,6 +97,9 @@ BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
     "ensemble": _ensemble,
 }
 """Engine -> how it is built; raises NotApplicable where it cannot be. A new engine is one line here, before the ensemble."""
+
+BLEND_SETTINGS = frozenset({"ensemble_als_weight", "ensemble_two_tower_weight", "ensemble_fusion"})
+"""Settings that replace the bundle's blend where one of them was set, in the environment or by an experiment's variant."""
 
 MOST_FORGOTTEN = 10_000
 """Items without an entry that were popular once and may linger, before the catalogue is made anew without them: bounds memory."""
@@ -173,16 +175,30 @@ class Recommender:
         rows, deleted = self.catalogue.rows, self.catalogue.deleted
         if any(item_id not in rows and item_id not in deleted for item_id in _shown(popularity, windows)):
             return Recommender(self.bundle, self.catalogue, popularity, self.settings, self, self.young, windows)
-        other = copy(self)
+        other = self._with_engine(PopularEngine(popularity, self.catalogue, windows))
         other.popularity, other.windows = popularity, windows
-        other.engines = {**self.engines, PopularEngine.name: PopularEngine(popularity, self.catalogue, windows)}
-        if isinstance(blended := self.engines.get(EnsembleEngine.name), EnsembleEngine):
-            other.engines[EnsembleEngine.name] = blended.over(other.engines)
         return other
 
     def with_young(self, young: YoungItems) -> Recommender:
         """The same with these items that came after the bundle."""
-        return Recommender(self.bundle, self.catalogue, self.popularity, self.settings, self, young)
+        rows, deleted, before = self.catalogue.rows, self.catalogue.deleted, self.engines.get(ALSEngine.name)
+        grown = any(item_id not in rows and item_id not in deleted for item_id in young.ids.ids)
+        if grown or young.made_with != self.made_with or not isinstance(before, ALSEngine):
+            return Recommender(self.bundle, self.catalogue, self.popularity, self.settings, self, young)
+        other = self._with_engine(
+            ALSEngine(before.model, self.catalogue, self.settings.use_cases, before, made_with=self.made_with, young=young)
+        )
+        other.young = young
+        return other
+
+    def _with_engine(self, engine: Engine) -> Recommender:
+        """The same with another engine in place of its namesake, in the ensemble too."""
+        other = copy(self)
+        other.__dict__.pop("_new_items", None)  # made anew when it is asked for: young items may be others
+        other.engines = {**self.engines, engine.name: engine}
+        if isinstance(blended := self.engines.get(EnsembleEngine.name), EnsembleEngine):
+            other.engines[EnsembleEngine.name] = blended.over(other.engines)
+        return other
 
     def with_bundle(self, bundle: Bundle) -> Recommender:
         """The same catalogue and popularity served by another bundle."""
@@ -206,17 +222,19 @@ class Recommender:
         first = self._first(state, request)
         chain = router.CHAIN[router.CHAIN.index(first) :]
         allowed = eligible(self.catalogue, state, request)
-        unused = allowed.copy() if request.explore > 0 else allowed
-        reranker = Reranker(self.engines, request.diversity) if request.diversity > 0 else None
+        diversity = self.settings.diversity if request.diversity is None else request.diversity
+        explore = self.settings.explore if request.explore is None else request.explore
+        unused = allowed.copy() if explore > 0 else allowed
+        reranker = Reranker(self.engines, diversity) if diversity > 0 else None
 
         def ask(engine: Engine) -> Scoring:
             scoring = engine.score(state, request)
             return scoring if reranker is None else reranker.over(scoring)
 
         answer = self._descend(state, chain, ask, allowed, request)
-        if request.explore > 0:
+        if explore > 0:
             lines = self._new_items.mixed_in(
-                answer.recommendations, state.user_id, request, unused, lambda item_id: metadata(self.catalogue, item_id)
+                answer.recommendations, explore, state.user_id, request, unused, lambda item_id: metadata(self.catalogue, item_id)
             )
             answer = msgspec.structs.replace(answer, recommendations=lines)
         self._log.debug(
@@ -244,6 +262,11 @@ class Recommender:
     def explain(self, state: UserState, item_id: str, request: Request) -> Explanation:
         """Why the item is, or is not, in the answer to this request. Raises ConfigurationError as `recommend` does."""
         return explain(self, state, item_id, request)
+
+    def vector_of(self, state: UserState) -> Freshness | None:
+        """Whether the stored ALS vector that came with `state` may be used; None without ALS, and for a user without events."""
+        engine = self.engines.get(ALSEngine.name)
+        return engine.freshness(state) if isinstance(engine, ALSEngine) and state.events else None
 
     def unavailable(self, name: str) -> str | None:
         """Why engine `name` cannot be asked, or None."""

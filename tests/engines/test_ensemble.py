@@ -115,13 +115,16 @@ def test_an_items_score_does_not_depend_on_what_else_may_be_shown() -> None:
     assert few[0].score == whole["medpay"]
 
 
-def test_weights_and_method_come_from_the_bundle_or_else_from_the_settings() -> None:
+def test_weights_and_method_come_from_the_bundle_unless_somebody_set_them() -> None:
     by_settings = Recommender(world.bundle(), settings=Settings(_env_file=None, ensemble_two_tower_weight=0, ensemble_fusion="rank"))
-    by_bundle = blended(Blend(weights={"als": 3, "content_based": 0, "popular": 1}))
-    engines = [recommender.engines["ensemble"] for recommender in (by_settings, by_bundle)]
+    tuned = Blend(weights={"als": 3, "content_based": 0, "popular": 1})
+    by_bundle = blended(tuned)
+    set_by_hand = blended(tuned, ensemble_two_tower_weight=0)
+    engines = [recommender.engines["ensemble"] for recommender in (by_settings, by_bundle, set_by_hand)]
     assert [(engine.shares, engine.chosen.fusion) for engine in engines if isinstance(engine, EnsembleEngine)] == [
         ({"als": 1.0}, "rank"),
         ({"als": 0.75, "popular": 0.25}, "min_max"),
+        ({"als": 1.0}, "min_max"),
     ]
 
 
