@@ -6,20 +6,23 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import structlog
 
 from api.health import Health
 from api.metrics import Metrics
 from core.errors import ModelError, StoreError
 from core.settings import Settings
-from core.types import Item, Request, UserState
+from core.types import Item, LiveVector, Request, UserState
 from engines.catalogue import Catalogue
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
 from models.bundle import Bundle
+from models.id_map import IdMap
 from models.popular import Popularity
 from models.registry import Registry
-from store import catalogue, popularity
+from models.young import YoungItems
+from store import catalogue, popularity, positions, young
 from store.connection import Client, connect
 from store.keys import POPULAR_UNLABELLED
 from store.trending import Trending
@@ -41,7 +44,8 @@ class LiveView:
         self._settings, self._health, self._metrics = settings, health, metrics
         self._registry = Registry(settings.models_path)
         self._client: Client = connect(settings, REDIS_TIMEOUT_S)
-        self._cursor = ""
+        self._cursor, self._young_cursor = "", ""
+        self._young: dict[str, LiveVector] = {}
         self._catalogue_from_redis = False
         self._popularity_from_redis: tuple[Popularity, float] | None = None
         self._trending = Trending([*settings.use_cases.by_name, POPULAR_UNLABELLED])
@@ -50,6 +54,8 @@ class LiveView:
         self._thread = threading.Thread(target=self._run, name="live-view", daemon=True)
         self.current = Recommender(Bundle.empty(), settings=settings)
         self.catalogue_items = 0
+        self.items_applied: list[int] = []
+        """By partition of the topic of items: every message below this offset shows in `current`."""
 
     def start(self) -> None:
         """Refresh every REFRESH_S until `stop`."""
@@ -70,6 +76,7 @@ class LiveView:
             self._health.failed("model", str(error))
         try:
             self._refresh_catalogue()
+            self._refresh_young()
             self._refresh_popularity()
         except StoreError as error:
             self._health.failed("redis", str(error))
@@ -101,7 +108,10 @@ class LiveView:
         if self._catalogue_from_redis:
             former = self.current.catalogue
             items = _catalogue(bundle, [item for item_id in former.rows if (item := former.get(item_id)) is not None], former.deleted)
-        self._swap(Recommender(bundle, items, self.current.popularity if self._popularity_from_redis else None, self._settings))
+        recommender = Recommender(bundle, items, self.current.popularity if self._popularity_from_redis else None, self._settings)
+        self._swap(recommender.with_young(self._young_items(recommender)) if self._young else recommender)
+        self._metrics.live_model(bundle.version, bundle.manifest.created)
+        self._metrics.swap_seconds.observe(time.perf_counter() - started)
         self._health.works("model")
         _log.info(
             "bundle is live",
@@ -115,15 +125,38 @@ class LiveView:
 
     def _refresh_catalogue(self) -> None:
         """Follow the catalogue in Redis; while nothing was ever written there, the bundle's own catalogue stands in."""
+        applied = positions.offsets(self._client, self._settings.items_topic, self._settings.topic_partitions)
         news = catalogue.changes(self._client, self._cursor)
         if news.complete and not news.cursor and not news.items:
-            return
-        if news.complete:
+            pass
+        elif news.complete:
             self._swap(self.current.with_catalogue(_catalogue(self.current.bundle, news.items)))
             self._catalogue_from_redis = True
         elif news.items or news.deleted:
             self._swap(self.current.with_catalogue(self.current.catalogue.updated(news.items, news.deleted)))
-        self._cursor = news.cursor
+        self._cursor, self.items_applied = news.cursor, applied
+
+    def _refresh_young(self) -> None:
+        """Follow the items that came after the bundle."""
+        news = young.changes(self._client, self._young_cursor)
+        self._young_cursor = news.cursor
+        kept = {} if news.complete else {item_id: vector for item_id, vector in self._young.items() if item_id not in news.gone}
+        found = {**kept, **news.factors}
+        if found == self._young:
+            return
+        self._young = found
+        self._swap(self.current.with_young(self._young_items(self.current)))
+
+    def _young_items(self, recommender: Recommender) -> YoungItems:
+        """Those whose factors were made with the recommender's model. Factors that are not whole are left out."""
+        model, made_with = recommender.bundle.als, recommender.made_with
+        size = 4 * model.factors if model is not None else -1
+        fit = {item_id: each.vector for item_id, each in self._young.items() if each.made_with == made_with and len(each.vector) == size}
+        if not fit:
+            return YoungItems.none()
+        factors = np.frombuffer(b"".join(fit.values()), dtype="<f4").reshape(len(fit), -1)
+        whole = np.isfinite(factors).all(axis=1)
+        return YoungItems(IdMap([item_id for item_id, good in zip(fit, whole.tolist(), strict=True) if good]), factors[whole], made_with)
 
     def _refresh_popularity(self) -> None:
         """Popularity from Redis as weight of events as of this hour, and by window; while there is none, the bundle's own stands in."""
@@ -145,12 +178,8 @@ class LiveView:
         for use_case in (None, *self._settings.use_cases.by_name.values()):  # its orders are made on first use: here, not in a request
             for window in (None, *recommender.windows):
                 popular.score(UserState(user_id=""), Request(use_case=use_case, window=window))
-        version = recommender.bundle.version
-        if version != self.current.bundle.version:
-            self._metrics.model.clear()
-            self._metrics.model.labels(version).set(1)
         if recommender.catalogue is not self.current.catalogue:
-            self.catalogue_items = sum(recommender.catalogue.get(item_id) is not None for item_id in recommender.catalogue.rows)
+            self.catalogue_items = len(recommender.catalogue)
             self._metrics.catalogue_items.set(self.catalogue_items)
         self.current = recommender
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 """Buckets around what a read takes (a millisecond) and what it may take (API_TIMEOUT_S)."""
+
+
+_SWAP_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Buckets around what loading, verifying and indexing a bundle takes: some tenths of a second at 10,000 items."""
 
 
 class Metrics:
@@ -28,6 +35,24 @@ class Metrics:
         self.model = Gauge("eddyline_api_model_loaded", "1 for the bundle that answers", ["version"], registry=self.registry)
         self.catalogue_items = Gauge("eddyline_api_catalogue_items", "items in the catalogue of this process", registry=self.registry)
         self.refreshed = Gauge("eddyline_api_refreshed_timestamp_seconds", "last look at Redis", registry=self.registry)
+        self._vectors = Counter(
+            "eddyline_api_vectors_total",
+            "stored ALS vectors as reads of users find them; whatever is not fresh is folded in on the spot",
+            ["state"],
+            registry=self.registry,
+        )
+        self._after = Histogram(
+            "eddyline_api_after_seconds",
+            "how long reads with `after` waited for their event: arrived in time, or stale",
+            ["outcome"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.swap_seconds = Histogram(
+            "eddyline_api_swap_seconds", "from noticing a bundle to answering from it", buckets=_SWAP_SECONDS, registry=self.registry
+        )
+        self._model_age = Gauge("eddyline_api_model_age_seconds", "since the bundle that answers was made", registry=self.registry)
+        self._bound_vectors: dict[str, Counter] = {}
         self._bound_answers: dict[tuple[str, bool], Counter] = {}
         self._bound_requests: dict[tuple[str, str, int], tuple[Histogram, Counter]] = {}
 
@@ -47,6 +72,25 @@ class Metrics:
         if bound is None:
             bound = self._bound_answers[key] = self._answers.labels(method_used, str(degraded).lower())
         bound.inc()
+
+    def vector(self, state: str) -> None:
+        """One user's stored vector: `fresh`, `stale`, `missing` or of an `other_model`."""
+        bound = self._bound_vectors.get(state)
+        if bound is None:
+            bound = self._bound_vectors[state] = self._vectors.labels(state)
+        bound.inc()
+
+    def waited(self, arrived: bool, seconds: float) -> None:
+        """One read that waited for an event."""
+        self._after.labels("arrived" if arrived else "stale").observe(seconds)
+
+    def live_model(self, version: str | None, created: str) -> None:
+        """The bundle that answers from now on; `created` in ISO 8601, empty if unknown."""
+        self.model.clear()
+        self.model.labels(version).set(1)
+        if created:
+            made = datetime.fromisoformat(created).timestamp()
+            self._model_age.set_function(lambda: time.time() - made)
 
     def events(self, outcome: str, count: int) -> None:
         """`count` events `accepted`, `invalid` or `unavailable`."""

@@ -14,7 +14,7 @@ from store.trending import WINDOWS
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
-_SCALARS = frozenset({"limit", "engine", "include_seen", "available_only", "use_case", "window"})
+_SCALARS = frozenset({"limit", "engine", "include_seen", "available_only", "use_case", "reasons", "window", "diversity", "explore"})
 _LISTS = frozenset({"category", "item_type", "exclude"})
 MAX_VALUES = 1000
 """Values in one filter: more would make a single read hold the process."""
@@ -62,7 +62,10 @@ class Query:
             limit=self._limit(max_limit),
             use_case=use_case,
             engine=engine,
+            reasons=self.boolean("reasons", True),
             window=window,
+            diversity=self._share("diversity"),
+            explore=self._share("explore"),
             filters=Filters(
                 item_types=self._values("item_type"),
                 categories=self._values("category"),
@@ -95,6 +98,15 @@ class Query:
         if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
             raise invalid(f"limit must be a whole number from 1 to {most}, not {text!r}")
         return int(text)
+
+    def _share(self, name: str) -> float | None:
+        text = self._scalars.get(name)
+        if text is None:
+            return None
+        share = _number(name, text)
+        if not 0 <= share <= 1:
+            raise invalid(f"{name} must be a number from 0 to 1, not {text!r}")
+        return share
 
     def _values(self, name: str) -> tuple[str, ...]:
         return _split(name, self._lists.get(name, []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 
 import msgspec
@@ -9,7 +10,7 @@ from fastapi import FastAPI
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from api import schemas
+from api import after, schemas
 from api.errors import ApiError, invalid, json_response
 from api.query import Query
 from api.routing import add, path_id, query_parameters
@@ -19,8 +20,8 @@ from core.types import Fallback, Recommendation, Recommendations, Request, UseCa
 from engines.recommender import Recommender
 from engines.router import CHAIN
 
-FILTERS = ("limit", "category", "item_type", "exclude", "available_only", "attr")
-PERSONAL = (*FILTERS, "include_seen", "engine")
+FILTERS = ("limit", "category", "item_type", "exclude", "available_only", "reasons", "attr")
+PERSONAL = (*FILTERS, "include_seen", "engine", "diversity", "explore", "after")
 QUERIES_KEPT = 1024
 """Parsed query strings kept: applications send the same few again and again, and a parsed one also finds its mask in the catalogue."""
 _ERRORS = {401: "this server wants a key for reads", 422: "a parameter is not acceptable; `detail` names it"}
@@ -133,7 +134,7 @@ class Reads:
         """
         asked = self._asked(request.scope["query_string"], (*FILTERS, "use_case", "window"), None)
         live = self._service.live
-        answer = live.recommend(_NOBODY, msgspec.structs.replace(asked, engine="popular"))
+        answer = live.recommend(_NOBODY, msgspec.structs.replace(asked, engine="popular", diversity=0.0, explore=0.0))
         if asked.window is not None and asked.window not in live.windows:
             unknown = Fallback(engine="popular", cause=f"the last {asked.window} is not read from Redis yet: this is over all time")
             answer = msgspec.structs.replace(answer, fallbacks=[unknown, *answer.fallbacks])
@@ -142,21 +143,26 @@ class Reads:
     async def explain(self, request: HttpRequest) -> Response:
         """The item's rank and what made its score; or the filter that removed it, or why no engine has an opinion on it."""
         user_id, item_id = path_id(request, "user_id"), path_id(request, "item_id")
-        asked = self._asked(request.scope["query_string"], (*PERSONAL, "use_case"), None)
-        state = await self._service.user_state(user_id)
+        query_string, token = after.taken(request.scope["query_string"])
+        asked = _now(self._asked(query_string, (*PERSONAL, "use_case"), None))
+        state, stale = await self._service.user_state(user_id, token)
         explanation = self._service.live.explain(state or UserState(user_id=user_id), item_id, asked)
         degraded = state is None or self._service.health.degraded
-        return json_response({**msgspec.structs.asdict(explanation), "degraded": degraded})
+        return json_response({**msgspec.structs.asdict(explanation), "stale": stale, "degraded": degraded})
 
     async def _personal(self, request: HttpRequest, accepted: tuple[str, ...], use_case: UseCase | None) -> Response:
         user_id = path_id(request, "user_id")
-        asked = self._asked(request.scope["query_string"], accepted, use_case.name if use_case else None)
-        state = await self._service.user_state(user_id)
+        query_string, token = after.taken(request.scope["query_string"])
+        asked = _now(self._asked(query_string, accepted, use_case.name if use_case else None))
+        state, stale = await self._service.user_state(user_id, token)
         live = self._service.live  # once, and after the wait: the whole answer comes from this object
         answer = unread(live, user_id, asked) if state is None else live.recommend(state, asked)
-        if state is None or self._service.health.degraded:
-            answer = msgspec.structs.replace(answer, degraded=True)
-        self._service.metrics.answer(answer.method_used, answer.degraded)
+        degraded = state is None or self._service.health.degraded
+        if stale or degraded:
+            answer = msgspec.structs.replace(answer, stale=stale, degraded=degraded)
+        self._service.metrics.answer(answer.method_used, degraded)
+        if state is not None and (found := live.vector_of(state)) is not None:
+            self._service.metrics.vector(found)
         return json_response(answer)
 
     def _items(self, answer: Recommendations) -> Response:
@@ -170,6 +176,10 @@ class Reads:
         if name is not None and name not in self._use_cases.by_name:
             raise invalid(f"use_case {name!r} is not one of {', '.join(self._use_cases.by_name) or 'none: none is configured'}")
         return query.request(self._service.settings.api_max_limit, self._use_cases.by_name[name] if name else None)
+
+
+def _now(asked: Request) -> Request:
+    return msgspec.structs.replace(asked, at=time.time())
 
 
 def unread(live: Recommender, user_id: str, asked: Request) -> Recommendations:

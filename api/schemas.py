@@ -37,9 +37,12 @@ class Recommendation(_Answer):
     item_id: str = Field(examples=["startup-9"])
     score: float = Field(description="comparable within one engine only", examples=[0.83])
     rank: int = Field(description="counts from 1", examples=[1])
-    method: str = Field(description="the engine that this line comes from", examples=["als"])
+    method: str = Field(description="the engine that this line comes from, or `exploration`", examples=["als"])
     reasons: list[Reason]
     metadata: dict[str, Any] = Field(description="the item's catalogue entry", examples=[{"title": "Ledgerly", "categories": ["fintech"]}])
+    propensity: float | None = Field(
+        default=None, description="only on a line by `exploration`: the probability with which this item was drawn", examples=[0.02]
+    )
 
 
 class Fallback(_Answer):
@@ -60,6 +63,7 @@ class Recommendations(_Answer):
     interaction_count: int = Field(description="the user's live interactions", examples=[17])
     model_version: str | None = Field(description="the bundle that answered; null when none is loaded", examples=["2026-11-22T10-00-00Z"])
     as_of: int = Field(description="how many of the user's interactions the answer rests on", examples=[17])
+    stale: bool = Field(description="true when the event of `after` is not in this answer")
     degraded: bool = Field(description="true while Redis, Kafka or the model is missing; /health/ready names which")
     recommendations: list[Recommendation]
 
@@ -158,6 +162,7 @@ class UserAnswer(_Answer):
     profile: User | None
     engine: str = Field(description="the engine that the router picks for this many interactions", examples=["als"])
     why: str = Field(examples=["5 <= 17 interactions < 20"])
+    stale: bool = Field(description="true when the event of `after` is not in this answer")
     degraded: bool
 
 
@@ -190,6 +195,7 @@ class Explanation(_Answer):
     interaction_count: int
     model_version: str | None
     engines: list[EngineView]
+    stale: bool = Field(description="true when the event of `after` is not in this answer")
     degraded: bool
 
 
@@ -232,8 +238,20 @@ class ReadQuery(BaseModel):
         default=None, description="ask this engine first (ensemble, als, two_tower, content_based, popular); default: the router's"
     )
     use_case: str | None = Field(default=None, description="name of a configured use case")
+    diversity: float | None = Field(
+        default=None, ge=0, le=1, description="how much the list avoids being more of the same; default: DIVERSITY", examples=[0.3]
+    )
+    explore: float | None = Field(
+        default=None, ge=0, le=1, description="share of the places that new items get by lot; default: EXPLORE", examples=[0.1]
+    )
     window: Literal["hour", "day", "week"] | None = Field(
         default=None, description="what was popular in the last hour, day or week; default: over all time, halving with its age"
+    )
+    reasons: bool = Field(default=True, description="false: without reasons, which cost a fifth of a read")
+    after: str | None = Field(
+        default=None,
+        description="token of a write: the answer waits until that write is in it, API_AFTER_S at most, and else says `stale`",
+        examples=["interactions:0:182734"],
     )
     attr: dict[str, str] | None = Field(
         default=None,

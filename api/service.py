@@ -7,6 +7,7 @@ import threading
 
 import structlog
 
+from api.after import ReadYourWrites
 from api.health import Health
 from api.live import LiveView
 from api.metrics import Metrics
@@ -14,6 +15,7 @@ from core.errors import LogUnavailable, StoreCorrupt, StoreUnavailable
 from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
+from store.arrivals import Arrivals
 from store.connection import connect_async
 from store.log import Producer, ensure_topics
 from store.reader import UserReader
@@ -56,7 +58,10 @@ class Service:
     async def start(self) -> None:
         """Load the bundle, catalogue and popularity once, then keep them fresh. Starts without bundle, Redis or broker, too."""
         self._redis = connect_async(self.settings, self.settings.api_redis_timeout_s)
-        self._reader = UserReader(self._redis, self.settings.history_cap, self.settings.api_redis_timeout_s)
+        timeout_s = self.settings.api_redis_timeout_s
+        self._reader = UserReader(self._redis, self.settings.history_cap, timeout_s)
+        self._arrivals = Arrivals(self._redis, timeout_s)
+        self._writes = ReadYourWrites(self.settings, self.view, self._arrivals, self.health, self.metrics)
         self._producer = self._new_producer()
         self._broker_watch.start()
         await asyncio.to_thread(self.view.refresh)
@@ -68,20 +73,27 @@ class Service:
         await asyncio.to_thread(self.view.stop)
         if self._reader is not None:
             await self._reader.close()
+            await self._arrivals.close()
             await self._redis.aclose()
         try:
             await asyncio.to_thread(self.producer.close)
         except LogUnavailable as error:
             _log.warning("closing the producer", cause=str(error))
 
-    async def user_state(self, user_id: str) -> UserState | None:
-        """The user's state, or None when it cannot be read: the cause is in Health and the log.
+    async def user_state(self, user_id: str, after: str | None = None) -> tuple[UserState | None, bool]:
+        """The user's state, once the event of the token `after` is in it, and whether it may still be without that event.
 
-        While Redis is known to fail nobody waits for it: the refresher, which asks it every REFRESH_S, closes that circuit.
+        None when it cannot be read: the cause is in Health and the log. Raises ApiError for what is no token.
         """
-        assert self._reader is not None, "the app's lifespan has not begun"
+        stale = after is not None and await self._writes.stale(after)
+        state = await self._user_state(user_id)
+        return state, after is not None and (stale or state is None)
+
+    async def _user_state(self, user_id: str) -> UserState | None:
+        """While Redis is known to fail nobody waits for it: the refresher, which asks it every REFRESH_S, closes that circuit."""
         if self.health.failing("redis") is not None:
             return None
+        assert self._reader is not None, "the app's lifespan has not begun"
         try:
             return await self._reader.read(user_id)
         except StoreUnavailable as error:

@@ -7,9 +7,10 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import schemas
+from api import after, schemas
 from api.errors import json_response
-from api.routing import add, path_id
+from api.query import Query
+from api.routing import add, path_id, query_parameters
 from api.service import Service
 from core.types import HistoryEvent, User, UserState
 from engines import router
@@ -27,6 +28,7 @@ class UserAnswer(msgspec.Struct, frozen=True):
     profile: User | None
     engine: str
     why: str
+    stale: bool
     degraded: bool
 
 
@@ -46,7 +48,8 @@ class Users:
             model=schemas.UserAnswer,
             tag="users",
             summary="What is held about a user, and which engine would serve them",
-            errors={401: "this server wants a key for reads"},
+            parameters=query_parameters(schemas.ReadQuery, "after"),
+            errors={401: "this server wants a key for reads", 422: "a parameter is not acceptable; `detail` names it"},
         )
 
     async def user(self, request: Request) -> Response:
@@ -55,7 +58,9 @@ class Users:
         An unknown user has no interactions. While Redis is down nothing is known about anybody, and `degraded` says so.
         """
         user_id = path_id(request, "user_id")
-        read = await self._service.user_state(user_id)
+        rest, token = after.taken(request.scope["query_string"])
+        Query(rest, ("after",))
+        read, stale = await self._service.user_state(user_id, token)
         state = read or UserState(user_id=user_id)
         engine, why = self._engine(state, read is not None)
         return json_response(
@@ -69,6 +74,7 @@ class Users:
                 profile=state.profile,
                 engine=engine,
                 why=why,
+                stale=stale,
                 degraded=read is None or self._service.health.degraded,
             )
         )

@@ -10,6 +10,7 @@ import redis
 
 from core.codec import encode_json
 from core.types import Item, User
+from store import changes as streams
 from store import keys
 from store.apply import Batch, Command, transaction
 from store.connection import named_errors
@@ -78,12 +79,10 @@ def changes(client: redis.Redis, after: str = "") -> CatalogueChanges:
     Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the catalogue"):
-        if after:
-            news = _since(client, after)
-            if news is not None:
-                return news
-        latest: Any = client.xrevrange(keys.ITEMS_CHANGES, count=1)
-        cursor = latest[0][0].decode() if latest else ""  # read before the items: a change between is read twice, never missed
+        news = streams.since(client, keys.ITEMS_CHANGES, after)
+        if news is not None:
+            return CatalogueChanges(news.cursor, False, *_read(client, news.ids))
+        cursor = streams.now(client, keys.ITEMS_CHANGES)
         return CatalogueChanges(cursor, True, list(_all(client)), [])
 
 
@@ -94,13 +93,8 @@ def item(client: redis.Redis, item_id: str) -> Item | None:
     return None if data is None else _items.decode(data)
 
 
-def _since(client: Any, after: str) -> CatalogueChanges | None:
-    """The changes after a cursor, or None when they cannot be told completely."""
-    # The entry at the cursor itself must still be there: if not, it was trimmed or Redis was set back.
-    entries = client.xrange(keys.ITEMS_CHANGES, min=after)
-    if not entries or entries[0][0].decode() != after:
-        return None
-    identifiers = list(dict.fromkeys(fields[b"item"] for _, fields in entries[1:]))
+def _read(client: Any, identifiers: Sequence[bytes]) -> tuple[list[Item], list[str]]:
+    """The items, and the ids of those that are gone."""
     items, deleted = [], []
     for start in range(0, len(identifiers), _CHUNK):
         chunk = identifiers[start : start + _CHUNK]
@@ -109,7 +103,7 @@ def _since(client: Any, after: str) -> CatalogueChanges | None:
                 deleted.append(identifier.decode())
             else:
                 items.append(_items.decode(data))
-    return CatalogueChanges(entries[-1][0].decode(), False, items, deleted)
+    return items, deleted
 
 
 def _all(client: Any) -> Iterator[Item]:

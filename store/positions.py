@@ -31,6 +31,15 @@ def read(client: Any, topic: str, partition: int) -> Position:
     return Position(int(offset or 0), topic_id.decode() if topic_id else None, read_mark(mark))
 
 
+def offsets(client: Any, topic: str, partitions: int) -> list[int]:
+    """The positions of the first `partitions` partitions of a topic, by number. Raises StoreUnavailable, StoreCorrupt."""
+    with named_errors(f"reading the positions of {topic}"):
+        pipe = client.pipeline(transaction=False)
+        for partition in range(partitions):
+            pipe.hget(keys.position(topic, partition), "position")
+        return [int(offset or 0) for offset in pipe.execute()]
+
+
 def claim(client: redis.Redis, topic: str, partition: int, topic_id: str | None) -> None:
     """Note which topic the position counts in, the first time."""
     if topic_id is not None:

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
-import hiredis
 import redis
 import redis.asyncio
 
 from core.errors import StoreError, StoreUnavailable
 from core.types import UserState
 from store import users
-from store.connection import named_errors, of_reply
+from store.connection import of_reply
+from store.wire import Wire
 
 _MOST = 64
 """Users in one round trip: at the history cap of 500 that is some 2 MB, a few milliseconds of Redis."""
-
-_pack = cast("Callable[[tuple[str | int, ...]], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
 Waiting = tuple[str, asyncio.Future[UserState]]
 
@@ -33,8 +31,7 @@ class UserReader:
 
     def __init__(self, client: redis.asyncio.Redis, cap: int, timeout_s: float) -> None:
         """`cap`: HISTORY_CAP, the latest events that a state holds; `timeout_s`: for one round trip, connecting included."""
-        self._wire = _Wire(client)
-        self._cap, self._timeout_s = cap, timeout_s
+        self._wire, self._cap = Wire(client, timeout_s), cap
         self._waiting: deque[Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
 
@@ -78,50 +75,8 @@ class UserReader:
             self._sender = None
 
     async def _round_trip(self, user_ids: list[str]) -> list[Any]:
-        payload = b"".join([_pack(command) for user_id in user_ids for command in users.commands(user_id, self._cap)])
-        with named_errors(f"reading {len(user_ids)} users"):
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    return await self._wire.ask(payload, users.REPLIES * len(user_ids))
-            except BaseException:
-                await self._wire.drop()  # replies that nobody took must not be taken for the next ones
-                raise
-
-
-class _Wire:
-    """One connection for packed commands. The client connects, authenticates and selects the database; replies are read here, because
-    the client's own reading costs some 10 us of Python a reply."""
-
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._pool = client.connection_pool
-        self._connection: Any = None
-        self._replies = hiredis.Reader()
-
-    async def ask(self, payload: bytes, count: int) -> list[Any]:
-        """The `count` replies to `payload`; an error reply is a redis.ResponseError among them. Raises redis.ConnectionError, OSError."""
-        if self._connection is None:
-            self._connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-            self._replies = hiredis.Reader(replyError=redis.ResponseError)
-        connection = self._connection
-        connection._writer.write(payload)
-        replies: list[Any] = []
-        while True:
-            while len(replies) < count and (reply := self._replies.gets()) is not False:
-                if not isinstance(reply, hiredis.PushNotification):
-                    replies.append(reply)
-            if len(replies) == count:
-                return replies
-            data = await connection._reader.read(1 << 18)
-            if not data:
-                raise redis.ConnectionError("the server closed the connection")
-            self._replies.feed(data)
-
-    async def drop(self) -> None:
-        """Disconnect; the next `ask` connects anew."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+        commands = [command for user_id in user_ids for command in users.commands(user_id, self._cap)]
+        return await self._wire.ask(f"reading {len(user_ids)} users", commands)
 
 
 def _resolve(future: asyncio.Future[UserState], user_id: str, replies: list[Any]) -> None:

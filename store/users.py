@@ -14,6 +14,8 @@ from store.connection import named_errors
 
 REPLIES = 4
 """Replies for one user."""
+VECTOR_FIELDS = ("version", "made_with", "as_of", "vector")
+"""Fields of a stored vector, in the order of LiveVector."""
 
 _users = msgspec.json.Decoder(User)
 
@@ -28,7 +30,7 @@ def commands(user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
         ("HGETALL", keys.user(user_id)),
         ("LRANGE", keys.history(user_id), -cap, -1),
         ("GET", keys.profile(user_id)),
-        ("HMGET", keys.user_als(user_id), "version", "made_with", "as_of", "vector"),
+        ("HMGET", keys.user_als(user_id), *VECTOR_FIELDS),
     )
 
 
@@ -47,17 +49,18 @@ def parse(user_id: str, replies: list[Any]) -> UserState:
             first_seen=None if first_seen is None else int(first_seen),
             history=[history_event(line) for line in history],
             profile=None if profile is None else _users.decode(profile),
-            als=_vector(*als) if isinstance(als, list) and None not in als else None,
+            als=live_vector(als),
         )
     except (ValueError, msgspec.DecodeError) as error:
         raise StoreCorrupt(f"{keys.user(user_id)} or a key below it holds what Eddyline did not write: {error}") from None
 
 
-def _vector(version: bytes, made_with: bytes, as_of: bytes, vector: bytes) -> LiveVector | None:
-    """What the model plane left; None where it is not of its making: a cache may be anything, and the history tells the same."""
+def live_vector(reply: Any) -> LiveVector | None:
+    """The vector in the reply to HMGET VECTOR_FIELDS; None where it is not of the model plane's making, as it is only a cache."""
     try:
-        return LiveVector(version.decode(), made_with.decode(), int(as_of), vector)
-    except ValueError:
+        version, made_with, as_of, vector = reply
+        return LiveVector(version.decode(), made_with.decode(), int(as_of), bytes(vector))
+    except (AttributeError, TypeError, ValueError):  # a field is missing, or the reply is an error: a key of another type
         return None
 
 

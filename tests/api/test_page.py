@@ -76,10 +76,15 @@ def test_every_query_parameter_that_a_route_takes_is_on_the_page_and_works(setti
         "available_only": "false",
         "engine": "als",
         "use_case": "developer_startup",
+        "reasons": "false",
+        "after": f"{settings.interactions_topic}:0:0",
+        "window": "day",
+        "diversity": "0.3",
+        "explore": "0.1",
         "attr": None,
     }
     publish(settings)
-    with serving(settings) as client:
+    with serving(settings, api_after_s=0.01) as client:
         for method, path in ROUTES:
             for parameter in page["paths"][path][method.lower()].get("parameters", []):
                 if parameter["in"] == "query":

@@ -1,0 +1,97 @@
+"""Reading your own write: a read with `after` waits until the event of that token is in what it answers from."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from api.errors import invalid
+from api.health import Health
+from api.live import LiveView
+from api.metrics import Metrics
+from core.errors import StoreCorrupt, StoreUnavailable
+from core.settings import Settings
+from store.arrivals import Arrivals
+
+LOOK_S = 0.01
+"""Seconds between two looks at whether the live view has the catalogue entry; it follows Redis every REFRESH_S."""
+
+
+class Token(NamedTuple):
+    """Where a message lies in the log: `topic:partition:offset`, as the writing routes answer it."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+def taken(query_string: bytes) -> tuple[bytes, str | None]:
+    """The query string without `after`, and its value: a query string that is asked again and again stays the same. Raises ApiError."""
+    if b"after" not in query_string and b"%" not in query_string:
+        return query_string, None
+    rest: list[bytes] = []
+    found: list[str] = []
+    for pair in query_string.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if unquote_to_bytes(name) == b"after":
+            found.append(unquote_to_bytes(value).decode(errors="replace"))
+        else:
+            rest.append(pair)
+    if len(found) > 1:
+        raise invalid("after is given twice")
+    return b"&".join(rest), found[0] if found else None
+
+
+class ReadYourWrites:
+    """Waits for events. One per app."""
+
+    def __init__(self, settings: Settings, view: LiveView, arrivals: Arrivals, health: Health, metrics: Metrics) -> None:
+        self._settings, self._view, self._arrivals, self._health, self._metrics = settings, view, arrivals, health, metrics
+        self._topics = (settings.interactions_topic, settings.items_topic, settings.users_topic)
+
+    async def stale(self, text: str | None) -> bool:
+        """Wait for the event of a token, API_AFTER_S at most; True when an answer made now may be without it.
+
+        None waits for nothing. While Redis is known to fail nobody waits. Raises ApiError for what is no token of ours.
+        """
+        if text is None:
+            return False
+        token = self._parsed(text)
+        began = time.perf_counter()
+        arrived = self._health.failing("redis") is None and await self._arrived(token)
+        self._metrics.waited(arrived, time.perf_counter() - began)
+        return not arrived
+
+    async def _arrived(self, token: Token) -> bool:
+        seconds = self._settings.api_after_s
+        try:
+            if token.topic == self._settings.items_topic:
+                return await self._in_view(token, seconds)
+            return await self._arrivals.wait(*token, seconds)
+        except (StoreUnavailable, StoreCorrupt) as error:
+            self._health.failed("redis", str(error))
+            return False
+
+    async def _in_view(self, token: Token, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while True:
+            applied = self._view.items_applied
+            if token.partition < len(applied) and token.offset < applied[token.partition]:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(LOOK_S)
+
+    def _parsed(self, text: str) -> Token:
+        topic, _, rest = text.partition(":")
+        partition, _, offset = rest.partition(":")
+        if not all(part.isascii() and part.isdigit() and len(part) < 20 for part in (partition, offset)):
+            raise invalid(f"after must be a token topic:partition:offset, as a write answers it, not {text[:300]!r}", "bad_token")
+        if topic not in self._topics:
+            raise invalid(f"after names the topic {topic[:300]!r}; this server waits for {', '.join(self._topics)}", "bad_token")
+        if int(partition) >= self._settings.topic_partitions:
+            most = self._settings.topic_partitions
+            raise invalid(f"after names partition {partition}; the topics here have {most} (TOPIC_PARTITIONS)", "bad_token")
+        return Token(topic, int(partition), int(offset))

@@ -1,0 +1,63 @@
+"""One connection of an event loop for packed commands: what many callers need at once leaves as one write and returns as one read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+import redis
+import redis.asyncio
+
+from store.connection import named_errors
+
+Command = tuple[str | int, ...]
+_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
+
+
+class Wire:
+    """The client connects, authenticates and selects the database; replies are read here, because the client's own reading costs some
+    10 us of Python a reply. For one caller at a time."""
+
+    def __init__(self, client: redis.asyncio.Redis, timeout_s: float) -> None:
+        """`timeout_s`: for one round trip, connecting included. The client stays its owner's."""
+        self._pool, self._timeout_s = client.connection_pool, timeout_s
+        self._connection: Any = None
+        self._replies = hiredis.Reader()
+
+    async def ask(self, what: str, commands: Sequence[Command]) -> list[Any]:
+        """One reply a command; an error reply is a redis.ResponseError among them. Raises StoreUnavailable; `what` was being done."""
+        payload = b"".join([_pack(command) for command in commands])
+        with named_errors(what):
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    return await self._ask(payload, len(commands))
+            except BaseException:
+                await self.drop()  # replies that nobody took must not be taken for the next ones
+                raise
+
+    async def drop(self) -> None:
+        """Disconnect; the next `ask` connects anew."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+
+    async def _ask(self, payload: bytes, count: int) -> list[Any]:
+        if self._connection is None:
+            self._connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            self._replies = hiredis.Reader(replyError=redis.ResponseError)
+        connection = self._connection
+        connection._writer.write(payload)
+        replies: list[Any] = []
+        while True:
+            while len(replies) < count and (reply := self._replies.gets()) is not False:
+                if not isinstance(reply, hiredis.PushNotification):
+                    replies.append(reply)
+            if len(replies) == count:
+                return replies
+            data = await connection._reader.read(1 << 18)
+            if not data:
+                raise redis.ConnectionError("the server closed the connection")
+            self._replies.feed(data)

@@ -1,0 +1,157 @@
+"""Reading your own write: `GET ...?after=<token>` answers once that write is in the answer, or says that it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis import Redis
+
+from api import schemas
+from core.settings import Settings
+from demo.servers import RedisServer
+from store import keys
+from tests.api.world import FOR_DEVELOPER, Client, event, publish, remember, serving, shown, until_missing
+from tests.conftest import Spawn
+from tests.engines.world import ITEMS
+from tests.support import eventually
+
+READS = (f"{FOR_DEVELOPER}/warm", "/api/recommendations/warm", "/api/explain/warm/coin", "/api/users/warm")
+
+
+@pytest.fixture
+def waiting(settings: Settings, redis: Redis) -> Iterator[Client]:
+    """An API that waits for at most 200 ms, without a broker: the test moves the positions itself, as ingest does."""
+    publish(settings)
+    remember(redis, "warm", "pay", "bank", events=7)
+    with serving(settings, api_after_s=0.2) as client:
+        yield client
+
+
+def stand(redis: Redis, topic: str, position: int, partition: int = 0) -> None:
+    redis.hset(keys.position(topic, partition), "position", position)
+
+
+@pytest.mark.parametrize("path", READS)
+def test_a_read_waits_until_the_position_has_passed_the_event(waiting: Client, redis: Redis, settings: Settings, path: str) -> None:
+    topic = settings.interactions_topic
+    stand(redis, topic, 8)
+    assert waiting.get(f"{path}?after={topic}:0:7").json()["stale"] is False
+    assert waiting.get(f"{path}?after={topic}:0:8").json()["stale"] is True, "offset 8 is the next one to be applied"
+    assert waiting.get(f"{path}?after={topic}:1:0").json()["stale"] is True, "another partition's position says nothing"
+    assert waiting.get(path).json()["stale"] is False
+
+
+def test_what_arrives_while_the_read_waits_is_in_the_answer(settings: Settings, redis: Redis) -> None:
+    publish(settings)
+    remember(redis, "warm", "pay", events=7)
+    topic = settings.interactions_topic
+    with serving(settings, api_after_s=30.0) as client, ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(client.get, f"{FOR_DEVELOPER}/warm?limit=50&after={topic}:0:{offset}") for offset in (3, 4, 5, 5, 5)]
+        eventually(lambda: redis.info("commandstats").get("cmdstat_hget", {}).get("calls", 0) > 3, "they look at the position")
+        assert not any(answer.done() for answer in answers)
+        remember(redis, "warm", "coin")
+        stand(redis, topic, 6)
+        for answer in answers:
+            found = answer.result(20)
+            assert "coin" not in shown(found), "the user has seen it now"
+            assert found.json()["stale"] is False
+
+
+def test_nobody_looks_at_positions_while_nobody_waits(waiting: Client, settings: Settings) -> None:
+    arrivals = waiting.app.state.service._arrivals
+    assert waiting.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5").json()["stale"] is True
+    eventually(lambda: arrivals._poller is None, "the last look is over")
+    assert waiting.get(f"{FOR_DEVELOPER}/warm").status_code == 200
+    assert arrivals._poller is None
+    assert 'eddyline_api_after_seconds_count{outcome="stale"} 1.0' in waiting.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "x",
+        "{topic}",
+        "{topic}:0",
+        "{topic}:0:",
+        "{topic}:0:-1",
+        "{topic}:0:1:2",
+        "{topic}:4:1",
+        "{topic}:0:1e3",
+        "{topic}:0:٣",
+        "other:0:1",
+        "%FF:0:1",
+        "{topic}:0:" + "9" * 40,
+    ],
+)
+def test_what_is_no_token_of_this_server_is_a_422(waiting: Client, settings: Settings, token: str) -> None:
+    for path in READS:
+        answer = waiting.get(f"{path}?after={token.format(topic=settings.interactions_topic)}")
+        assert (answer.status_code, answer.json()["error"]) == (422, "bad_token"), path
+
+
+def test_after_is_given_once_and_by_its_name(waiting: Client, settings: Settings) -> None:
+    token = f"{settings.interactions_topic}:0:1"
+    assert waiting.get(f"{FOR_DEVELOPER}/warm?after={token}&after={token}").json()["error"] == "invalid_parameter"
+    assert waiting.get(f"{FOR_DEVELOPER}/warm?%61fter={token.replace(':', '%3A')}").json()["stale"] is True
+    assert waiting.get(f"/api/popular?after={token}").json()["error"] == "unknown_parameter"
+    assert waiting.get("/api/users/warm?befor=1").json()["error"] == "unknown_parameter"
+
+
+def test_while_redis_is_away_nobody_waits(settings: Settings, own_redis_server: RedisServer) -> None:
+    publish(settings)
+    with serving(settings, api_after_s=50.0) as client:
+        own_redis_server.kill()
+        until_missing(client, "redis", "kafka")
+        for path in READS:
+            body = client.get(f"{path}?after={settings.interactions_topic}:0:5").json()
+            assert (body["stale"], body["degraded"]) == (True, True)
+
+
+def test_a_redis_that_dies_ends_the_wait(settings: Settings, own_redis_server: RedisServer) -> None:
+    publish(settings)
+    with serving(settings, api_after_s=50.0) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.get, f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5")
+        with Redis.from_url(own_redis_server.url) as redis:
+            eventually(lambda: redis.info("commandstats").get("cmdstat_hget", {}).get("calls", 0) > 3, "it looks at the position")
+        own_redis_server.kill()
+        body = waiting.result(20).json()
+        assert (body["stale"], body["degraded"]) == (True, True)
+
+
+def test_the_token_of_an_item_waits_for_this_process_to_know_the_item(settings: Settings, redis: Redis) -> None:
+    from tests.api.world import store_items
+
+    publish(settings)
+    remember(redis, "warm", "pay", "bank", events=7)
+    store_items(redis, *ITEMS)
+    with serving(settings, api_after_s=20.0) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.get, f"{FOR_DEVELOPER}/warm?limit=50&after={settings.items_topic}:2:9")
+        store_items(redis, ITEMS[0].__class__(item_id="fresh", item_type="startup", categories=["fintech"]))
+        stand(redis, settings.items_topic, 10, 2)
+        found = answer.result(20)
+        assert "fresh" in shown(found)
+        assert found.json()["stale"] is False
+
+
+@pytest.mark.process
+def test_through_the_whole_loop_a_read_after_a_write_holds_it(settings: Settings, redis: Redis, spawn: Spawn, broker: object) -> None:
+    publish(settings)
+    spawn("streams", "ingest")
+    with serving(settings, api_after_s=30.0) as client:
+        until_missing(client)
+        for number, item_id in enumerate(("pay", "coin", "bank"), 1):
+            written = client.write("POST", "/api/events", event(f"e{number}", item_id=item_id))
+            token = written.json()["results"][0]["token"]
+            answer = client.get(f"{FOR_DEVELOPER}/42?limit=50&after={token}")
+            schemas.Recommendations.model_validate(answer.json(), strict=True)
+            assert (answer.json()["interaction_count"], answer.json()["stale"]) == (number, False)
+            assert item_id not in shown(answer)
+        token = client.write("PUT", "/api/items/fresh", {"item_type": "startup", "categories": ["fintech"]}).json()["token"]
+        assert "fresh" in shown(client.get(f"{FOR_DEVELOPER}/42?limit=50&after={token}"))
+        token = client.write("PUT", "/api/users/7", {"interests": ["health"]}).json()["token"]
+        assert client.get(f"/api/users/7?after={token}").json()["profile"]["interests"] == ["health"]
+        token = client.write("DELETE", "/api/users/42").json()["token"]
+        assert client.get(f"/api/users/42?after={token}").json()["known"] is False
