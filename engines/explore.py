@@ -98,7 +98,9 @@ class NewItems:
         least = math.floor(places)
         chance = places - least
         count = least + (lot < chance * 2.0**64)
-        first = np.argsort(_scattered(keys ^ np.uint64(seed)), kind="stable")[:count]
+        drawn = _scattered(keys ^ np.uint64(seed))
+        first = np.argpartition(drawn, count)[:count] if count < len(drawn) else np.arange(len(drawn))
+        first = first[np.argsort(drawn[first])]
         expected = chance * min(least + 1, len(rows)) + (1 - chance) * min(least, len(rows))
         return Drawn(rows[first].tolist(), expected / len(rows) if len(rows) else 0.0)
 

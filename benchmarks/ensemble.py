@@ -1,0 +1,107 @@
+"""What a read through the ensemble costs beside the reads of its parts, one thread, medians in microseconds of processor time.
+
+python -m benchmarks.ensemble --items 10000 --factors 64 --history 50
+
+The models' numbers are random: the cost of a read does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import scipy.sparse as sp
+
+from benchmarks.results import record
+from core import logs
+from core.settings import Settings
+from core.types import HistoryEvent, Item, Request, UserState
+from engines.recommender import Recommender
+from models.als import ALSModel
+from models.bundle import Bundle
+from models.content import ContentModel
+from models.id_map import IdMap
+from models.two_tower import TwoTowerFacts, TwoTowerModel, shapes
+
+
+def measured(calls: dict[str, Callable[[], object]], repeats: int = 400) -> dict[str, float]:
+    """Median microseconds of each call; they take turns, so that what else the machine does meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.thread_time()
+            call()
+            times[name].append(time.thread_time() - start)
+    return {name: float(np.median(each)) * 1e6 for name, each in times.items()}
+
+
+def two_tower(ids: IdMap, words: ContentModel, dimension: int, random: np.random.Generator) -> TwoTowerModel:
+    """A model of the usual size."""
+    vocabulary = ContentModel(words.terms, words.idf, IdMap([]), sp.csr_matrix((0, len(words.terms)), dtype=np.float32))
+    facts = TwoTowerFacts(dimension=dimension, layers=2, heads=2, history=50, items=len(ids), event_types=["view", "like"], roles=[])
+    arrays = {name: random.normal(size=shape).astype(np.float32) / 8 for name, shape in shapes(facts, len(words.terms)).items()}
+    return TwoTowerModel(facts, ids, random.normal(size=(len(ids), dimension)).astype(np.float32), vocabulary, arrays)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("items", 10_000), ("factors", 64), ("history", 50)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    asked = parser.parse_args()
+    logs.configure("info")
+    random = np.random.default_rng(1)
+    items = [
+        Item(item_id=f"item-{row}", item_type="startup", title=f"Item {row}", categories=[f"kind-{row % 30}"], created_at=3600.0 * row)
+        for row in range(asked.items)
+    ]
+    ids, words = IdMap([item.item_id for item in items]), ContentModel.fit(items)
+    factors = random.normal(size=(asked.items, asked.factors)).astype(np.float32)
+    bundle = Bundle.of(
+        "benchmark",
+        items,
+        als=ALSModel(ids, factors, regularization=0.1, alpha=10),
+        two_tower=two_tower(ids, words, asked.factors, random),
+        content=words,
+    )
+    recommender = Recommender(bundle, settings=Settings())
+    touched = random.choice(asked.items, asked.history, replace=False)
+    history = [HistoryEvent(timestamp=1_700_000_000 + 60 * at, event_type="view", item_id=f"item-{row}") for at, row in enumerate(touched)]
+    state = UserState(user_id="somebody", events=asked.history, counts={"view": asked.history}, history=history)
+
+    def read(engine: str, **more: float) -> Callable[[], object]:
+        request = Request(engine=engine, **more)  # type: ignore[arg-type]
+        return lambda: recommender.recommend(state, request)
+
+    def score(engine: str) -> Callable[[], object]:
+        return lambda: recommender.engines[engine].score(state, Request())
+
+    found = measured(
+        {
+            "read of ALS": read("als"),
+            "read of Two-Tower": read("two_tower"),
+            "read of the ensemble": read("ensemble"),
+            "read of the ensemble, diversity 0.3": read("ensemble", diversity=0.3),
+            "read of the ensemble, a tenth explored": read("ensemble", explore=0.1),
+            "scores of ALS": score("als"),
+            "scores of Two-Tower": score("two_tower"),
+            "scores of the ensemble": score("ensemble"),
+        }
+    )
+    for name, microseconds in found.items():
+        print(f"{name:44s} {microseconds:8.0f}")
+    parts = found["read of ALS"] + found["read of Two-Tower"]
+    print(f"{'scaling and summing':44s} {found['scores of the ensemble'] - found['scores of ALS'] - found['scores of Two-Tower']:8.0f}")
+    command = f"python -m benchmarks.ensemble --items {asked.items} --factors {asked.factors} --history {asked.history}"
+    record("ensemble-read", found["read of the ensemble"], "us a read", "a read of ALS and one of Two-Tower", parts, command)
+
+
+if __name__ == "__main__":
+    main()
