@@ -203,7 +203,7 @@ class TwoTowerModel:
         queries = normed[-len(x) :] @ qkv[:, :d]
         keys, values = np.split(normed @ qkv[:, d:], 2, axis=1)
         scale = np.float32((d // heads) ** -0.5)
-        seen = (_split(queries, heads) * scale) @ _split(keys, heads).transpose(0, 2, 1) + bias
+        seen: Any = (_split(queries, heads) * scale) @ _split(keys, heads).transpose(0, 2, 1) + bias
         seen -= seen.max(axis=2, keepdims=True)
         np.exp(seen, out=seen)
         seen /= seen.sum(axis=2, keepdims=True)

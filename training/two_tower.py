@@ -28,6 +28,7 @@ from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Item
 from core.use_cases import UseCases
+from models.id_map import IdMap
 from models.two_tower import TwoTowerFacts, TwoTowerModel
 from training import two_tower_checkpoint as checkpoint
 from training.dataset import Bools, Dataset
@@ -41,6 +42,8 @@ LEAST_TOKENS, LEAST_STEPS = 128, 50
 JUDGED_USERS = 5000
 """Users whose last item says when to stop: NDCG@10 then has a standard error of about 0.002."""
 JUDGED_AT_ONCE = 512
+REFRESH_EPOCHS, REFRESH_STEP = 2, 0.3
+"""Epochs that bring a model of the training part up to date with every event, and their share of the learning rate."""
 BETAS = (0.9, 0.98)
 """Of Adam; 0.98 as SASRec trains."""
 
@@ -76,6 +79,14 @@ class Progress:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A model that serves, and the arrays of `Towers.export` that another fit may start from."""
+
+    model: TwoTowerModel
+    arrays: Mapping[str, Any]
+
+
 def fit(
     dataset: Dataset,
     entries: Sequence[Item],
@@ -87,18 +98,37 @@ def fit(
     seconds: float = float("inf"),
     threads: int = 0,
     judged_users: int = JUDGED_USERS,
+    start: Fitted | None = None,
     folder: Path | None = None,
     on_epoch: Callable[[Progress], None] | None = None,
-) -> TwoTowerModel:
+) -> Fitted:
     """Train on the events in `where` (all), and return the epoch that ranked the held-out items best.
 
     `entries`: the catalogue. `seconds`: no batch starts later. `threads` 0: one a core. `judged_users`: most users whose last item is
-    held out to tell when to stop. `folder`: checkpoints, one an epoch; a killed fit that is started again with the same data and
+    held out to tell when to stop; with 0 the last epoch is returned. `start`: a fit of the same hyperparameters and catalogue whose
+    arrays are taken over. `folder`: checkpoints, one an epoch; a killed fit that is started again with the same data and
     hyperparameters goes on from there, and ends where it would have. Raises DatasetError when there is nothing to learn.
     """
     sequences = Sequences.of(dataset, where, use_cases)
     content = Content.of(sequences.items, entries, seed)
-    return _Fit(sequences, content, dataset.event_types, chosen, seed, dataset.sha256, judged_users, folder).run(seconds, threads, on_epoch)
+    fitting = _Fit(sequences, content, dataset.event_types, chosen, seed, dataset.sha256, judged_users, folder)
+    return fitting.run(seconds, threads, start, on_epoch)
+
+
+def refresh(
+    fitted: Fitted,
+    dataset: Dataset,
+    entries: Sequence[Item],
+    use_cases: UseCases,
+    chosen: Hyperparameters,
+    seed: int,
+    *,
+    threads: int = 0,
+    on_epoch: Callable[[Progress], None] | None = None,
+) -> Fitted:
+    """`fitted`, brought up to date with every event of `dataset` by REFRESH_EPOCHS short-stepped epochs; nobody is held out."""
+    short = msgspec.structs.replace(chosen, epochs=REFRESH_EPOCHS, learning_rate=chosen.learning_rate * REFRESH_STEP)
+    return fit(dataset, entries, use_cases, short, seed, threads=threads, judged_users=0, start=fitted, on_epoch=on_epoch)
 
 
 class _Fit:
@@ -131,12 +161,14 @@ class _Fit:
         about = (source, msgspec.to_builtins(chosen), seed, int(sequences.end.sum()), len(sequences.item))
         self.identity = hashlib.sha256(repr(about).encode()).hexdigest()
 
-    def run(self, seconds: float, threads: int, on_epoch: Callable[[Progress], None] | None) -> TwoTowerModel:
+    def run(self, seconds: float, threads: int, start: Fitted | None, on_epoch: Callable[[Progress], None] | None) -> Fitted:
         """Epoch after epoch, until one of the limits."""
         began = time.monotonic()
         with _threads(threads):
             torch.manual_seed(self.seed)
             towers = Towers(self.facts, self.content.features, self.chosen.dropout).to(self.device)
+            if start is not None:
+                _take_over(towers, start, self.sequences.items)
             optimizer = torch.optim.Adam(towers.parameters(), self.chosen.learning_rate, betas=BETAS)
             state = checkpoint.load(self.folder, self.identity, towers, optimizer) if self.folder is not None else checkpoint.State()
             best = state.best or towers.export()
@@ -153,7 +185,7 @@ class _Fit:
                     on_epoch(Progress(state.epoch, loss, ndcg, state.best_ndcg, time.monotonic() - began))
                 if not whole:
                     break
-        return self.exported(best)
+        return Fitted(self.exported(best), best)
 
     def _epoch(self, towers: Towers, optimizer: torch.optim.Optimizer, epoch: int, deadline: float) -> tuple[float, bool]:
         """Mean loss, and whether there was time for every batch."""
@@ -249,6 +281,19 @@ class _Fit:
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+@torch.no_grad()
+def _take_over(towers: Towers, start: Fitted, items: IdMap) -> None:
+    """Every parameter of `start`; the ids of items that it did not know keep what they have."""
+    rows = start.model.item_ids.rows(items.ids)
+    known = torch.from_numpy(rows >= 0)
+    for name, parameter in towers.named_parameters():
+        before = torch.from_numpy(start.arrays[name]).to(parameter.device)
+        if name == "id_vectors":
+            parameter[known] = before[torch.from_numpy(rows[rows >= 0].astype(np.int64))]
+        else:
+            parameter.copy_(before)
 
 
 @contextmanager

@@ -46,7 +46,11 @@ def table(rows: list[tuple[str, str, str, float | None]]) -> Dataset:
 
 def ring(users: int = 96, steps: int = 5) -> Dataset:
     """Everybody goes round a ring of items, each from a place of their own: after item n comes item n + 1."""
-    return table([(f"u{user}", f"i{(user + step) % RING}", "like", 1e9 + step * DAY) for user in range(users) for step in range(steps)])
+    return table(round_the_ring(users, steps))
+
+
+def round_the_ring(users: int = 96, steps: int = 5) -> list[tuple[str, str, str, float | None]]:
+    return [(f"u{user}", f"i{(user + step) % RING}", "like", 1e9 + step * DAY) for user in range(users) for step in range(steps)]
 
 
 def items(count: int = RING) -> list[Item]:
@@ -66,13 +70,13 @@ def following(model: TwoTowerModel, *rows: int) -> int:
 
 
 def test_it_learns_what_comes_next() -> None:
-    model = two_tower.fit(ring(), items(), USE_CASES, SMALL, seed=1, threads=1)
+    model = two_tower.fit(ring(), items(), USE_CASES, SMALL, seed=1, threads=1).model
     assert sum(following(model, at, (at + 1) % RING, (at + 2) % RING) == (at + 3) % RING for at in range(RING)) >= RING - 2
 
 
 def test_a_sample_of_candidates_learns_it_too() -> None:
     few = Hyperparameters(**{**{name: getattr(SMALL, name) for name in SMALL.__struct_fields__}, "candidates": 8})
-    model = two_tower.fit(ring(), [], USE_CASES, few, seed=1, threads=1)
+    model = two_tower.fit(ring(), [], USE_CASES, few, seed=1, threads=1).model
     right = sum(following(model, at, (at + 1) % RING, (at + 2) % RING) == (at + 3) % RING for at in range(RING))
     assert right >= RING - 2
 
@@ -105,7 +109,7 @@ def test_what_is_served_is_what_was_trained() -> None:
 
 
 def test_an_item_without_an_event_lies_with_those_that_say_the_same() -> None:
-    model = two_tower.fit(ring(), items(), USE_CASES, SMALL, seed=1, threads=1)
+    model = two_tower.fit(ring(), items(), USE_CASES, SMALL, seed=1, threads=1).model
     low, high = model.content_vectors([Item(item_id=name, item_type="startup", categories=[name]) for name in ("low", "high")])
     assert low.any()
     assert not np.allclose(low, high, atol=1e-3)
@@ -114,7 +118,7 @@ def test_an_item_without_an_event_lies_with_those_that_say_the_same() -> None:
 
 def test_a_killed_fit_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     chosen = Hyperparameters(**{**{name: getattr(SMALL, name) for name in SMALL.__struct_fields__}, "epochs": 4, "dropout": 0.2})
-    whole = two_tower.fit(ring(), items(), USE_CASES, chosen, seed=1, threads=1)
+    whole = two_tower.fit(ring(), items(), USE_CASES, chosen, seed=1, threads=1).model
 
     class Killed(Exception):
         pass
@@ -128,11 +132,24 @@ def test_a_killed_fit_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path
     seen: list[int] = []
     resumed = two_tower.fit(
         ring(), items(), USE_CASES, chosen, seed=1, threads=1, folder=tmp_path, on_epoch=lambda progress: seen.append(progress.epoch)
-    )
+    ).model
     assert seen == [3, 4]
     np.testing.assert_array_equal(resumed.item_vectors, whole.item_vectors)
     for name, array in whole.arrays.items():
         np.testing.assert_array_equal(resumed.arrays[name], array)
+
+
+def test_a_refresh_takes_over_what_was_learnt_and_knows_the_items_that_came_since() -> None:
+    before, after = (
+        ring(),
+        table([*round_the_ring(), *((f"n{user}", item, "like", 1e9 + DAY) for user in range(20) for item in ("i0", "new"))]),
+    )
+    fitted = two_tower.fit(before, items(), USE_CASES, SMALL, seed=1, threads=1)
+    fresh = two_tower.refresh(fitted, after, items(), USE_CASES, SMALL, seed=1, threads=1).model
+    assert set(fresh.item_ids.ids) == {*fitted.model.item_ids.ids, "new"}
+    kept = fresh.item_vectors[fresh.item_ids.rows(fitted.model.item_ids.ids)]
+    assert 0 < float(np.abs(kept - fitted.model.item_vectors).max()) < 0.5
+    assert sum(following(fresh, at, (at + 1) % RING, (at + 2) % RING) == (at + 3) % RING for at in range(RING)) >= RING - 4
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])
@@ -151,7 +168,7 @@ def test_a_checkpoint_of_other_data_is_not_gone_on_from(tmp_path: Path) -> None:
 
 
 def test_the_time_budget_ends_training_with_a_model_that_serves() -> None:
-    model = two_tower.fit(ring(), items(), USE_CASES, SMALL, seed=1, threads=1, seconds=0)
+    model = two_tower.fit(ring(), items(), USE_CASES, SMALL, seed=1, threads=1, seconds=0).model
     assert 0 <= following(model, 1, 2) < RING
 
 
