@@ -209,7 +209,7 @@ class TwoTowerModel:
         seen /= seen.sum(axis=2, keepdims=True)
         mixed = (seen @ _split(values, heads)).transpose(1, 0, 2).reshape(len(x), d)
         after: Floats = x + mixed @ arrays[f"layer{layer}_out"]
-        hidden = _norm(after, arrays[f"layer{layer}_norm2"]) @ arrays[f"layer{layer}_up"] + arrays[f"layer{layer}_up_bias"]
+        hidden: Any = _norm(after, arrays[f"layer{layer}_norm2"]) @ arrays[f"layer{layer}_up"] + arrays[f"layer{layer}_up_bias"]
         np.maximum(hidden, 0, out=hidden)
         answer: Floats = after + hidden @ arrays[f"layer{layer}_down"] + arrays[f"layer{layer}_down_bias"]
         return answer
