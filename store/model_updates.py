@@ -45,6 +45,19 @@ def decode(value: bytes | None) -> list[Pair]:
         raise BadEvent("not_json", f"not JSON: {error}") from None
 
 
+def connect(settings: Settings) -> KafkaProducer:
+    """A client that sends hints."""
+    return KafkaProducer(
+        client_config(settings)
+        | {
+            "linger.ms": 0,  # gathered already
+            "compression.type": "gzip",  # the one that Faust's client reads without further libraries
+            "message.timeout.ms": 10_000,
+            "queue.buffering.max.messages": _QUEUED,
+        }
+    )
+
+
 class Hints:
     """Gathers what was applied and sends it. Never waits and never raises: what the broker does not take is counted by `lost`.
 
@@ -97,13 +110,7 @@ class Hints:
 
     def _connected(self) -> KafkaProducer:
         if self._producer is None:
-            config = client_config(self._settings) | {
-                "linger.ms": 0,  # gathered already
-                "compression.type": "gzip",  # the one that Faust's client reads without further libraries
-                "message.timeout.ms": 10_000,
-                "queue.buffering.max.messages": _QUEUED,
-            }
-            producer = KafkaProducer(config)
+            producer = connect(self._settings)
             self._partitions = len(producer.list_topics(self._topic, timeout=_METADATA_S).topics[self._topic].partitions)
             if not self._partitions:
                 raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))

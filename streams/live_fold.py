@@ -64,9 +64,7 @@ class Folder:
         vectors = np.zeros((0, space.model.factors), dtype=np.float32)
         for _ in range(_TRIES):
             seen = self._store.read(user_ids)
-            weights = space.lines.matrix([user.history for user in seen])
-            vectors = space.model.fold_in_many(weights)
-            counted = np.diff(weights.indptr) > 0
+            vectors, counted = space.lines.vectors([user.history for user in seen])
             fresh = {
                 user_ids[row]: LiveVector(space.version, space.made_with, seen[row].events, vectors[row].tobytes())
                 for row in np.flatnonzero(counted).tolist()

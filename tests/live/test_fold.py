@@ -80,16 +80,29 @@ def test_a_vector_is_what_implicit_makes_of_the_same_history(world: World) -> No
     np.testing.assert_allclose(found, np.ravel(expected), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("time", [0, 7.0, 12345.0, 999999999.5, 1.7e9, 253402300799.0])
-def test_weights_from_lines_are_those_of_the_events(world: World, time: float) -> None:
-    items = ["item-1", "item-2", "item 3", "x", "item=4", "item-39"]
+@pytest.mark.parametrize("spaces", [False, True])
+@pytest.mark.parametrize("time", [0, 7.0, 12345.0, 999999999.5, 1.7e9, 253402300799.0, None])
+def test_weights_from_lines_are_those_of_the_events(world: World, time: float | None, spaces: bool) -> None:
+    items = ["item-1", "item-2", "x", "item=4", "item-39", *(["item 3", "like item-2", " "] if spaces else [])]
     kinds = [("view", None), ("like", None), ("rating", 4.5), ("rating", 1 / 3), ("dismiss", None), ("gone_type", None), ("gone_type", 2.0)]
-    lines = [history_line(time, kind, value, item).encode() for item in items for kind, value in kinds] * 3
+    times = [12345.0, 1.7e9, 7.0, 1.8e9] if time is None else [time]
+    lines = [history_line(time, kind, value, item).encode() for item in items for kind, value in kinds for time in times] * 3
     histories = [lines, [], lines[:1], lines[::2]]
     events: list[list[HistoryEvent]] = [[history_event(line) for line in history] for history in histories]
     expected = fold.matrix(world.space.model, world.settings.use_cases, events)
     for _ in range(2):  # the second time from memory
         assert (abs(world.space.lines.matrix(histories) - expected)).nnz == 0
+
+
+@pytest.mark.parametrize(
+    "line", [b"yesterday", b"1700000000", b"1700000000 view", b"view item-1", b"170000000012 view", b"17 like=x item-1"]
+)
+def test_a_line_that_is_no_event_is_refused(world: World, line: bytes) -> None:
+    good = history_line(1.7e9, "like", None, "item-1").encode()
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            world.space.lines.matrix([[good, line, good]])
+    assert world.space.lines.matrix([[good]]).nnz == 1
 
 
 def test_ten_events_of_a_user_in_one_batch_all_count(world: World, redis: Redis) -> None:
