@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmarks.results import RESULTS, Row
 
-SPEED = ("benchmarks.ingest", "benchmarks.memory", "benchmarks.reads", "benchmarks.als_read", "benchmarks.retrain")
+SPEED = ("benchmarks.ingest", "benchmarks.memory", "benchmarks.reads", "benchmarks.als_read", "benchmarks.ensemble", "benchmarks.retrain")
 QUALITY = ("benchmarks.quality",)
 
 
