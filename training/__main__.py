@@ -165,6 +165,19 @@ def tune(
     commands.tune(settings.load(), folder, output, minutes, trials, negatives, study, threads, Console())
 
 
+@app.command()
+def experiments(
+    as_json: AsJson = False,
+    detect: Annotated[float, typer.Option(min=0.001, max=1.0, help="Difference to look for, as a part of the control's share.")] = 0.1,
+    forget: Annotated[str | None, typer.Option(metavar="TAG", help="Remove the numbers of this experiment instead.")] = None,
+) -> None:
+    """What the A/B experiments of EXPERIMENTS_PATH have shown: users, outcomes, differences with 95% intervals, and a verdict each.
+
+    A verdict waits until every variant has the users that a difference of `--detect` needs; docs/EXPERIMENTS_GUIDE.md says why.
+    """
+    commands.report_experiments(settings.load(), as_json, detect, forget, Console())
+
+
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """Every published version, newest first, with what it was judged to be and which one is live."""

@@ -19,7 +19,7 @@ from models.registry import Registry
 from store import apply, connection, retrain_requests, retrains
 from store.archive import Archive
 from training import als as als_training
-from training import dataset, items, retrain
+from training import dataset, experiments, items, retrain
 from training import evaluate as evaluation
 from training import events as event_sources
 from training import tune as search
@@ -115,6 +115,19 @@ def tune(
     search.write(found, output)
     search.report(found, console)
     console.print(f"{output}: use it with `python -m training retrain --hyperparameters {output}`")
+
+
+def report_experiments(settings: Settings, as_json: bool, detect: float, forget: str | None, console: Console) -> None:
+    """`experiments`."""
+    if forget is not None:
+        experiments.forget(settings, forget)
+        typer.echo(f"{forget}: its numbers are gone")
+        return
+    found = experiments.reports(settings, detect)
+    if as_json:
+        _print_json(found)
+    else:
+        experiments.show(found, console)
 
 
 def list_models(settings: Settings, as_json: bool, console: Console) -> None:
