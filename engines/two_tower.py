@@ -12,7 +12,7 @@ from engines.als import SimilarScoring
 from engines.base import NO_OPINION, REASON_ITEMS, Engine, NotApplicable, Scores, Scoring, name
 from engines.cache import Bounded
 from engines.catalogue import Catalogue
-from models.two_tower import TwoTowerModel
+from models.two_tower import OLDER, TwoTowerModel
 
 KIND, INTERESTS_KIND = "follows_your_recent_items", "matches_your_interests"
 
@@ -44,14 +44,14 @@ class TwoTowerEngine(Engine):
 
     def score(self, state: UserState, request: Request) -> TwoTowerScoring:
         """Raises NotApplicable when no item of the history has a vector and no declared interest is known."""
-        history = self._readable(state.history)
+        history, older = self._readable(state.history)
         interests = tuple(state.profile.interests) if state.profile else ()
         roles = {request.use_case.role} if request.use_case is not None else set()
         roles.update(state.profile.roles if state.profile else ())
         interested = bool(interests) and bool(self._profile(interests, ()).any())
         if not history and not interested:
             raise NotApplicable(_nothing(state))
-        profile = self._profile(interests, tuple(sorted(roles)))
+        profile = self._profile(interests, tuple(sorted(roles))) + self.model.older_part(self.vectors(older))
         vector = self.user_vector(history, profile)
         return TwoTowerScoring(self, vector, history, profile, interests if interested else ())
 
@@ -102,12 +102,13 @@ class TwoTowerEngine(Engine):
         self._source = np.concatenate([self._source, source])
         self._young = np.concatenate([self._young, vectors[says]])
 
-    def _readable(self, history: Sequence[HistoryEvent]) -> History:
-        """The latest events whose items have vectors, in order of time; those without a time are the oldest."""
+    def _readable(self, history: Sequence[HistoryEvent]) -> tuple[History, list[int]]:
+        """The latest events whose items have vectors, in order of time, those without a time the oldest; and the rows of older ones."""
         rows, source = self.catalogue.rows, self._source
         known = [(event, row) for event in history if (row := rows.get(event.item_id)) is not None and source[row]]
         known.sort(key=lambda pair: pair[0].timestamp)
-        return known[-self.model.history :]
+        older = known[: -self.model.history]
+        return known[-self.model.history :], [row for _, row in older[-OLDER:]]
 
     def _profile(self, interests: tuple[str, ...], roles: tuple[str, ...]) -> Scores:
         return self._profiles.get((interests, roles), lambda: self.model.profile_vector(interests, roles))
@@ -150,7 +151,8 @@ class TwoTowerScoring(Scoring):
         if self._profile.any():
             without = engine.user_vector(self._history, np.zeros_like(self._profile))
             lost = float(self.scores[row]) - float(target @ without)
-            found.append(Reason(kind=INTERESTS_KIND, text="what you declared", attributes=list(self._interests), contribution=lost))
+            text = "what you declared" if self._interests else "what you did before"
+            found.append(Reason(kind=INTERESTS_KIND, text=text, attributes=list(self._interests), contribution=lost))
         return sorted(found, key=lambda reason: -(reason.contribution or 0.0))
 
     def _nearest(self, rows: list[int]) -> Reason:

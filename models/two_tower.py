@@ -2,9 +2,10 @@
 
 The item tower is a vector an item, made when training ended: an id embedding plus a projection of what the item says about itself. An item
 that training never saw has the projection alone. The user tower is a small causal transformer (Vaswani et al. 2017; Kang and McAuley 2018,
-"SASRec") over one profile token and the latest events. A token is the item's vector plus an embedding of the event's type; attention
-knows order and age by a bias on each pair of tokens (Raffel et al. 2020; Zhai et al. 2024, "HSTU"), looked up by how many places and how
-much time lie between them. With x (n, d) the tokens, heads h and RMS norms (Zhang and Sennrich 2019):
+"SASRec") over one profile token and the latest events. The profile token holds what the user declares, and the mean of the items of
+older events, as long-term taste. An event's token is the item's vector plus an embedding of the event's type; attention knows order and
+age by a bias on each pair of tokens (Raffel et al. 2020; Zhai et al. 2024, "HSTU"), looked up by how many places and how much time lie
+between them. With x (n, d) the tokens, heads h and RMS norms (Zhang and Sennrich 2019):
 
     q, k, v = split(norm1(x) W_qkv)        x += concat_h(softmax(q_h k_h' / sqrt(d / H) + bias_h) v_h) W_out
     x += relu(norm2(x) W_up + b_up) W_down + b_down
@@ -34,6 +35,8 @@ Integers = NDArray[np.int64]
 
 AGES = 32
 """Ages are told apart by the power of two of their seconds: 2^31 s are 68 years."""
+OLDER = 450
+"""Events before those that the user tower reads one by one, whose mean it reads: with 50 of these, a history of HISTORY_CAP=500."""
 UNKNOWN_AGE, PROFILE_AGE = AGES, AGES + 1
 """The age of an event without a time, and that of the profile token, which has none."""
 EPSILON = 1e-6
@@ -58,6 +61,7 @@ def shapes(facts: TwoTowerFacts, terms: int) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {
         "term_vectors": (terms, d),
         "start": (d,),
+        "older": (d, d),
         "event_types": (len(facts.event_types) + 1, d),
         "roles": (len(facts.roles), d),
         "distance_bias": (facts.heads, facts.history + 1),
@@ -137,11 +141,18 @@ class TwoTowerModel:
         other = len(self._type_rows)
         return np.array([self._type_rows.get(name, other) for name in event_types], dtype=np.int64)
 
+    def older_part(self, vectors: Floats) -> Floats:
+        """The part (d,) f32 of the profile token that events before the latest make; `vectors (n, d)` f32 of the latest OLDER of them."""
+        if not len(vectors):
+            return np.zeros(self.dimension, dtype=np.float32)
+        part: Floats = vectors.mean(axis=0) @ self.arrays["older"]
+        return part
+
     def user_vector(self, vectors: Floats, type_rows: Integers, timestamps: NDArray[np.float64], profile: Floats) -> Floats:
         """The vector (d,) f32 of a user.
 
         `vectors (n, d)` f32 of the items of the latest n <= `history` events, oldest first; `type_rows (n,)` their types;
-        `timestamps (n,)` seconds since 1970, 0 where unknown; `profile (d,)` of `profile_vector`.
+        `timestamps (n,)` seconds since 1970, 0 where unknown; `profile (d,)`: `profile_vector` plus `older_part`.
         """
         n, arrays = len(vectors), self.arrays
         if n > self.history:

@@ -44,6 +44,8 @@ JUDGED_USERS = 5000
 JUDGED_AT_ONCE = 512
 REFRESH_EPOCHS, REFRESH_STEP = 2, 0.3
 """Epochs that bring a model of the training part up to date with every event, and their share of the learning rate."""
+LAST_STEP = 0.05
+"""Share of the learning rate that is left when TWO_TOWER_EPOCHS are over; it falls in a straight line."""
 BETAS = (0.9, 0.98)
 """Of Adam; 0.98 as SASRec trains."""
 
@@ -189,6 +191,8 @@ class _Fit:
 
     def _epoch(self, towers: Towers, optimizer: torch.optim.Optimizer, epoch: int, deadline: float) -> tuple[float, bool]:
         """Mean loss, and whether there was time for every batch."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.chosen.learning_rate * (1.0 - (1.0 - LAST_STEP) * epoch / self.chosen.epochs)
         rng = np.random.default_rng((self.seed, epoch))
         torch.manual_seed(self.seed + epoch)
         towers.train()
@@ -211,16 +215,16 @@ class _Fit:
     def _loss(self, towers: Towers, batch: Batch, rng: np.random.Generator) -> Tensor:
         asked = batch.answers >= 0
         candidates = self._candidates(batch, rng)
+        read = np.append(candidates, np.setdiff1d(batch.older, candidates))  # older items are read, not ranked
         places = np.zeros(self.facts.items, np.int64)
-        places[candidates] = np.arange(len(candidates))
+        places[read] = np.arange(len(read))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            vectors = towers.item_vectors(self._tensor(candidates), self.chosen.id_dropout)
-            history = functional.embedding(self._tensor(places[batch.items]), vectors)
-            users = self._users(towers, batch, history, declared(batch, self.content, rng), rng)
+            vectors = towers.item_vectors(self._tensor(read), self.chosen.id_dropout)
+            users = self._users(towers, batch, vectors, places, declared(batch, self.content, rng), rng)
         chance = self._log_chance(candidates, batch) if len(candidates) < self.facts.items else np.zeros(len(candidates), np.float32)
         answers = self._tensor(places[batch.answers[asked]])
         loss: Tensor = SoftmaxLoss.apply(  # type: ignore[no-untyped-call]
-            users[self._tensor(asked)].float(), vectors.float(), self._tensor(chance), answers
+            users[self._tensor(asked)].float(), vectors[: len(candidates)].float(), self._tensor(chance), answers
         )
         return loss
 
@@ -239,12 +243,19 @@ class _Fit:
         uniform = max(self.chosen.candidates - len(candidates), self.chosen.candidates // 4) / self.facts.items
         return np.log(1.0 - missed * (1.0 - uniform)).astype(np.float32)
 
-    def _users(self, towers: Towers, batch: Batch, vectors: Tensor, profiles: Any, rng: np.random.Generator | None) -> Tensor:
+    def _users(self, towers: Towers, batch: Batch, vectors: Tensor, places: Any, profiles: Any, rng: np.random.Generator | None) -> Tensor:
+        """`vectors` of some items; `places (n_items,)`: where among them each item lies."""
         roles = np.zeros((len(batch.roles), len(self.facts.roles)), np.float32)
         told = np.flatnonzero((batch.roles != NOBODY) & (rng.random(len(roles)) < PROFILE_SHARE if rng is not None else False))
         roles[told, batch.roles[told]] = 1.0
+        older = functional.embedding_bag(self._tensor(places[batch.older]), vectors, self._tensor(batch.older_from), mode="mean")
         users: Tensor = towers.users(
-            vectors, self._tensor(batch.event_types), self._tensor(batch.ages), self._tensor(profiles), self._tensor(roles)
+            functional.embedding(self._tensor(places[batch.items]), vectors),
+            self._tensor(batch.event_types),
+            self._tensor(batch.ages),
+            self._tensor(profiles),
+            self._tensor(roles),
+            older,
         )
         return users
 
@@ -261,7 +272,7 @@ class _Fit:
             some = HeldOut(held_out.users[start : start + JUDGED_AT_ONCE], held_out.items[start : start + JUDGED_AT_ONCE])
             batch = self.sequences.batch(self.sequences.latest(some.users, self.chosen.history))
             nobody = np.zeros((len(some.users), self.content.features.shape[1]), np.float32)
-            users = self._users(towers, batch, vectors[self._tensor(batch.items)], nobody, None)
+            users = self._users(towers, batch, vectors, np.arange(self.facts.items), nobody, None)
             scores = (users[torch.arange(len(users)), self._tensor(batch.sizes)] @ vectors.T).float().cpu().numpy()
             for line, user, item in zip(scores, some.users.tolist(), some.items.tolist(), strict=True):
                 own = line[item]

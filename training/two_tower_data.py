@@ -14,7 +14,7 @@ from core.types import Item
 from core.use_cases import UseCases
 from models.content import ContentModel
 from models.id_map import IdMap
-from models.two_tower import ages
+from models.two_tower import OLDER, ages
 from training.dataset import Dataset
 
 Floats = npt.NDArray[np.float32]
@@ -166,6 +166,9 @@ class Sequences:
         rows = np.where(real, windows.start[:, None] + places, 0)
         following = self.upcoming[np.column_stack([windows.start, np.where(real, rows + 1, len(self.item))])]
         answers = np.where(following < self.end[windows.users][:, None], np.append(self.item, 0)[following], NOBODY)
+        oldest = np.maximum(self.start[windows.users], windows.start - OLDER)
+        before = windows.start - oldest
+        offsets = np.cumsum(before) - before
         last = np.maximum(windows.end - 1, windows.start)
         return Batch(
             items=np.where(real, self.item[rows], 0),
@@ -174,6 +177,8 @@ class Sequences:
             answers=answers,
             sizes=sizes,
             roles=self.role[np.minimum(last, len(self.role) - 1)],
+            older=self.item[np.repeat(oldest - offsets, before) + np.arange(before.sum())],
+            older_from=offsets,
         )
 
 
@@ -213,7 +218,8 @@ class Windows:
 @dataclass(frozen=True)
 class Batch:
     """`items`, `event_types (b, s)` and `ages (b, s, s)` of events, padded at the end; `answers (b, s + 1)` the item that is taken
-    next after the profile alone and after each event, NOBODY where none is; `sizes (b,)` events of each window; `roles (b,)`.
+    next after the profile alone and after each event, NOBODY where none is; `sizes (b,)` events of each window; `roles (b,)`; `older (n,)`
+    the items before each window, those of window i from older_from[i] on.
     """
 
     items: Integers
@@ -222,6 +228,8 @@ class Batch:
     answers: Integers
     sizes: Integers
     roles: Integers
+    older: Integers
+    older_from: Integers
 
 
 def declared(batch: Batch, content: Content, rng: np.random.Generator) -> Floats:

@@ -43,14 +43,15 @@ class Towers(nn.Module):
             ids = ids * (torch.rand(len(items), 1, device=ids.device) >= without_id)
         return ids + self.features[items] @ self.projection
 
-    def users(self, vectors: Tensor, event_types: Tensor, ages: Tensor, profiles: Tensor, roles: Tensor) -> Tensor:
+    def users(self, vectors: Tensor, event_types: Tensor, ages: Tensor, profiles: Tensor, roles: Tensor, older: Tensor) -> Tensor:
         """User vectors (b, s + 1, d) after the profile alone and after each event.
 
         `vectors (b, s, d)` of the events' items; `event_types (b, s)`; `ages (b, s, s)` of models.two_tower; `profiles (b, n_features)`;
-        `roles (b, n_roles)` how often each role counts. Padding stands at the end, where nothing looks at it.
+        `roles (b, n_roles)` how often each role counts; `older (b, d)` the mean of what came before. Padding stands at the end, where
+        nothing looks at it.
         """
         tokens = self._drop(vectors + self._own("event_types")[event_types])
-        profile = self._own("start") + profiles @ self.projection + roles @ self._own("roles")
+        profile = self._own("start") + profiles @ self.projection + roles @ self._own("roles") + older @ self._own("older")
         x = torch.cat([profile[:, None], tokens], 1)
         size = x.shape[1]
         with_profile = functional.pad(ages, (1, 0, 1, 0), value=PROFILE_AGE)
@@ -132,7 +133,7 @@ class SoftmaxLoss(torch.autograd.Function):
 def _first(name: str, shape: tuple[int, ...]) -> Tensor:
     if "norm" in name:
         return torch.ones(shape)
-    if "bias" in name or name.endswith(("_out", "_down")):  # a layer adds nothing at first: a user starts as the last item
+    if "bias" in name or name.endswith(("_out", "_down", "older")):  # a layer adds nothing at first: a user starts as the last item
         return torch.zeros(shape)
     if name.startswith("layer"):
         return torch.randn(shape) / math.sqrt(shape[0])

@@ -97,13 +97,16 @@ def test_what_is_served_is_what_was_trained() -> None:
     interests = model.vocabulary.profile_from_interests(["low"])
     for n in (0, 1, 3, 6):
         rows, times = rng.integers(0, RING, n), np.sort(rng.integers(0, 5, n)) * 10.0 ** rng.integers(0, 7, n)
+        before = rng.integers(0, RING, 9 if n == 6 else 0)
         batch_ages = torch.from_numpy(ages(times)[None])
         with torch.no_grad():
             vectors = towers.item_vectors(torch.from_numpy(rows))[None]
             types = torch.zeros(1, n, dtype=torch.int64)
             profile = torch.from_numpy((interests @ content.axes)[None])
-            expected = towers.users(vectors, types, batch_ages, profile, torch.ones(1, 1))[0, -1].numpy()
-        found = model.user_vector(model.item_vectors[rows], np.zeros(n, np.int64), times, model.profile_vector(["low"], ["developer"]))
+            older = towers.item_vectors(torch.from_numpy(before)).mean(0, keepdim=True) if n == 6 else torch.zeros(1, 16)
+            expected = towers.users(vectors, types, batch_ages, profile, torch.ones(1, 1), older)[0, -1].numpy()
+        declared = model.profile_vector(["low"], ["developer"]) + model.older_part(model.item_vectors[before])
+        found = model.user_vector(model.item_vectors[rows], np.zeros(n, np.int64), times, declared)
         np.testing.assert_allclose(found, expected, atol=1e-4)
     np.testing.assert_allclose(model.item_vectors, towers.item_vectors(torch.arange(RING)).detach().numpy(), atol=1e-5)
 
