@@ -142,10 +142,10 @@ def main() -> None:
     bare, whole = statistics.median(fits), statistics.median(totals)
     sweeps = statistics.median(step["als"] for step in steps)
     row = record("retrain", whole - bare, "s", "implicit's bare fit of the same events, in a process of its own", bare, COMMAND)
-    print(f"bare fits {_seconds(fits)} s; retrains {_seconds(totals)} s, of which ALS sweeps {sweeps:.1f} s; the steps of each:")
+    print(f"bare fits {_seconds(fits)} s; retrains {_seconds(totals)} s, of which the fit's sweeps {sweeps:.1f} s; the steps of each:")
     for step in steps:
         print(f"  {json.dumps(step)}")
-    print(f"on top of the fit: {row.value:.2f} s = {row.ratio:.3f} of it (target 0.25); not in sweeps: {whole - sweeps:.2f} s")
+    print(f"on top of the fit: {row.value:.2f} s = {row.ratio:.3f} of it (target 0.25); not in the fit's sweeps: {whole - sweeps:.2f} s")
 
 
 def _seconds(values: list[float]) -> str:

@@ -103,9 +103,15 @@ class Dataset:
             )
         return Split(cut, train)
 
+    def of_user(self, user: int, where: Bools) -> npt.NDArray[np.int64]:
+        """Events (n,) of the user in this row that are in `where`, in log order."""
+        start, end = self.indptr[user], self.indptr[user + 1]
+        events: npt.NDArray[np.int64] = np.flatnonzero(where[start:end]) + start
+        return events
+
     def state(self, user: int, where: Bools, cap: int) -> UserState:
         """What Redis would hold of the user in this row after the events in `where` alone: counts, and the latest `cap` of them."""
-        rows = np.arange(self.indptr[user], self.indptr[user + 1])[where[self.indptr[user] : self.indptr[user + 1]]]
+        rows = self.of_user(user, where)
         types, counts = np.unique(self.event_type[rows], return_counts=True)
         kept = rows[-cap:]
         columns = np.nan_to_num(self.timestamp[kept]), self.event_type[kept], self.item[kept], self.value[kept]

@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import threadpoolctl
+from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
 from core.errors import DatasetError, ModelError
 from core.settings import Settings
-from core.types import Filters, Item, Recommendations, Request, UserState
+from core.types import Filters, Item, LiveVector, Recommendations, Request, UserState
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from engines.router import segment
@@ -54,11 +55,16 @@ NAMES = (*(f"{name}@{k}" for name in RANKED for k in metrics.CUTOFFS), f"diversi
 class Judged:
     """Who is judged, and what every bundle is judged with.
 
-    `users (n,) int32` rows of the dataset, drawn by `seed` from `out_of`; `segments (n,)` by events before the cut; `held_out (n, n_items)`
-    CSR over `items`; `vectors (n_items, n_terms)` f32 CSR of content; `users_by_item (n_items,)` of the `n_users` before the cut.
+    `users (n,) int32` rows of the dataset, drawn by `seed` from `out_of`; `states` as they stood at the cut, `filters` of the questions
+    about them, `weights (n, n_items of the dataset)` f32 CSR of their histories; `segments (n,)` by events before the cut; `held_out
+    (n, n_items)` CSR over `items`; `vectors (n_items, n_terms)` f32 CSR of content; `users_by_item (n_items,)` of the `n_users` before
+    the cut.
     """
 
     users: npt.NDArray[np.int32]
+    states: list[UserState]
+    filters: list[Filters]
+    weights: sp.csr_matrix
     segments: npt.NDArray[np.str_]
     held_out: sp.csr_matrix
     items: IdMap
@@ -122,8 +128,13 @@ def judge(dataset: Dataset, split: Split, content: ContentModel, settings: Setti
     events = np.diff(dataset.indptr) - np.bincount(dataset.user[~split.train], minlength=len(dataset.users))
     vectors = content.item_vectors.tocoo()
     rows = items.rows(content.item_ids.ids)[vectors.row]
+    cap = settings.history_cap
+    taken_before = [dataset.of_user(user, split.train) for user in users.tolist()]
     return Judged(
         users=users,
+        states=[dataset.state(user, split.train, cap) for user in users.tolist()],
+        filters=[Filters(available_only=False, exclude_items=_forgotten(dataset, rows[:-cap])) for rows in taken_before],
+        weights=_weights(dataset, [rows[-cap:] for rows in taken_before]),
         segments=np.array([segment(count, settings) for count in events[users].tolist()]),
         held_out=held_out,
         items=items,
@@ -145,15 +156,17 @@ def evaluate(
     settings: Settings,
     engines: Sequence[str] = ENGINES,
 ) -> Evaluation:
-    """Ask for every judged user's list by every engine. `popularity`: as of the cut."""
+    """Ask for every judged user's list by every engine. `popularity`: as of the cut.
+
+    The users come with their ALS vectors, folded in at once, as from Redis when the live workers keep up.
+    """
     known = bundle.als.item_ids.ids if bundle.als is not None else []
     recommender = Recommender(bundle, Catalogue.of(items, known), popularity, settings)
     ranked = {engine: np.full((len(judged.users), LENGTH), -1, np.int32) for engine in engines}
     # Answers are made one by one, as when serving; BLAS threads would only wait for each other.
     with threadpoolctl.threadpool_limits(1, "blas"), progress("evaluating", len(judged.users)) as show:
-        for place, user in enumerate(judged.users.tolist()):
-            state = dataset.state(user, split.train, settings.history_cap)
-            filters = Filters(available_only=False, exclude_items=_forgotten(dataset, split, user, settings.history_cap))
+        states = _with_vectors(judged, dataset, bundle, recommender.made_with)
+        for place, (state, filters) in enumerate(zip(states, judged.filters, strict=True)):
             routed = _ask(recommender, state, Request(limit=LENGTH, filters=filters, reasons=False))
             for engine in engines:
                 # When the routed answer begins with this engine, it is the answer of this engine.
@@ -221,11 +234,34 @@ def _ask(recommender: Recommender, state: UserState, request: Request) -> Recomm
     return answer
 
 
-def _forgotten(dataset: Dataset, split: Split, user: int, cap: int) -> frozenset[str]:
-    """Items that the user has, but whose events lie beyond the history cap: no candidates either."""
-    rows = slice(dataset.indptr[user], dataset.indptr[user + 1])
-    older = dataset.item[rows][split.train[rows]][:-cap]
-    return frozenset(dataset.items.ids[row] for row in np.unique(older).tolist())
+def _forgotten(dataset: Dataset, older: npt.NDArray[np.int64]) -> frozenset[str]:
+    """Items that the user has, but whose events `older` (n,) lie beyond the history cap: no candidates either."""
+    return frozenset(dataset.items.ids[row] for row in np.unique(dataset.item[older]).tolist())
+
+
+def _weights(dataset: Dataset, histories: Sequence[npt.NDArray[np.int64]]) -> sp.csr_matrix:
+    """(n, n_items) f32 CSR: what the events (k,) of each history weigh, summed by item; weights above 0 only."""
+    events = np.concatenate(histories)
+    indptr = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
+    summed = sp.csr_matrix((dataset.weight[events], dataset.item[events], indptr), shape=(len(histories), len(dataset.items)))
+    summed.sum_duplicates()
+    summed.eliminate_zeros()
+    return summed
+
+
+def _with_vectors(judged: Judged, dataset: Dataset, bundle: Bundle, made_with: str) -> list[UserState]:
+    model = bundle.als
+    if model is None:
+        return judged.states
+    entries = judged.weights.tocoo()
+    columns = model.item_ids.rows(dataset.items.ids)[entries.col]
+    known = columns >= 0
+    shape = (len(judged.states), len(model.item_ids))
+    vectors = model.fold_in_many(sp.csr_matrix((entries.data[known], (entries.row[known], columns[known])), shape=shape))
+    return [
+        replace(state, als=LiveVector(bundle.version or "", made_with, state.events, vector.astype("<f4").tobytes()))
+        for state, vector in zip(judged.states, vectors, strict=True)
+    ]
 
 
 def _values(ranked: metrics.Rows, judged: Judged) -> metrics.Floats:

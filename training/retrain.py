@@ -5,14 +5,14 @@
     3. fit        ALS on the events before the cut; content on the catalogue
     4. evaluate   by engine and by segment, through the recommender that serves, on the events after the cut
     5. gate       the live bundle on the same users: a new one that is worse by more than GATE_MARGIN, and not by chance, is refused
-    6. publish    two more sweeps of ALS over every event; the bundle is written, sealed and renamed; then the pointer
+    6. publish    one more sweep of ALS over every event; the bundle is written, sealed and renamed; then the pointer
     7. prune      bundles beyond KEEP_BUNDLES go, never the live one
 
 One runs at a time, across machines, by a lease in Redis. Killed anywhere, it leaves the old bundle or the new one live, never half of
 one; its lease ends by itself and the next retrain starts anew. Which model do the metrics describe? The one of step 3, which has not
 seen what it is judged by. It is kept in the bundle (evaluation/als) so that the next gate compares two models of the same kind: neither
-has seen the events it is judged by. What goes live is the same model with REFRESH_SWEEPS more sweeps, now over every event
-(docs/adr/one-fit-and-a-refresh.md); they run beside steps 4 and 5, which keep one core busy, and are thrown away if step 5 refuses.
+has seen the events it is judged by. What goes live is the same model with REFRESH_SWEEPS more, now over every event
+(docs/adr/one-fit-and-a-refresh.md); it runs beside steps 4 and 5, which keep one core busy, and is thrown away if step 5 refuses.
 """
 
 from __future__ import annotations
