@@ -12,6 +12,7 @@ import structlog
 from api.health import Health
 from api.metrics import Metrics
 from core.errors import ModelError, StoreError
+from core.experiments import Variant
 from core.settings import Settings
 from core.types import Item, LiveVector, Request, UserState
 from engines.catalogue import Catalogue
@@ -24,6 +25,7 @@ from models.registry import Registry
 from models.young import YoungItems
 from store import catalogue, popularity, positions, young
 from store.connection import Client, connect
+from store.experiments import Exposures
 from store.keys import POPULAR_UNLABELLED
 from store.trending import Trending
 
@@ -52,7 +54,11 @@ class LiveView:
         self._tried: tuple[str | None, float] = (None, float("-inf"))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live-view", daemon=True)
-        self.current = Recommender(Bundle.empty(), settings=settings)
+        self._experiments = settings.experiments
+        self._variants_settings = {each.id: settings.with_overrides(each.overrides) for each in self._experiments.by_id.values()}
+        self.exposures = Exposures(self._experiments, settings.experiment_users, metrics.exposures_lost.inc)
+        self._variants: dict[str, Recommender] = {}
+        self._serve(Recommender(Bundle.empty(), settings=settings))
         self.catalogue_items = 0
         self.items_applied: list[int] = []
         """By partition of the topic of items: every message below this offset shows in `current`."""
@@ -66,7 +72,16 @@ class LiveView:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
+        try:
+            self.exposures.write(self._client)
+        except StoreError as error:
+            _log.warning("the latest exposures are lost", cause=str(error))
         self._client.close()
+
+    def of_user(self, user_id: str, use_case: str | None) -> tuple[Recommender, Variant | None]:
+        """What answers a user now, and which variant of an experiment that is. Take it once per request, as `current`."""
+        variant = self._experiments.assign(user_id, use_case)
+        return (self.current, None) if variant is None else (self._variants[variant.id], variant)
 
     def refresh(self) -> None:
         """One look at the bundle pointer, the catalogue's changes and popularity. What fails is noted in Health; the rest goes on."""
@@ -78,6 +93,7 @@ class LiveView:
             self._refresh_catalogue()
             self._refresh_young()
             self._refresh_popularity()
+            self.exposures.write(self._client)
         except StoreError as error:
             self._health.failed("redis", str(error))
         else:
@@ -181,6 +197,13 @@ class LiveView:
         if recommender.catalogue is not self.current.catalogue:
             self.catalogue_items = len(recommender.catalogue)
             self._metrics.catalogue_items.set(self.catalogue_items)
+        self._serve(recommender)
+
+    def _serve(self, recommender: Recommender) -> None:
+        self._variants = {
+            variant_id: recommender.with_settings(settings, self._variants.get(variant_id))
+            for variant_id, settings in self._variants_settings.items()
+        }
         self.current = recommender
 
 

@@ -52,6 +52,11 @@ class Metrics:
             "eddyline_api_swap_seconds", "from noticing a bundle to answering from it", buckets=_SWAP_SECONDS, registry=self.registry
         )
         self._model_age = Gauge("eddyline_api_model_age_seconds", "since the bundle that answers was made", registry=self.registry)
+        self.exposures_lost = Counter(
+            "eddyline_api_exposures_lost_total",
+            "answers of experiments that were not noted: Redis was away too long",
+            registry=self.registry,
+        )
         self._bound_vectors: dict[str, Counter] = {}
         self._bound_answers: dict[tuple[str, bool], Counter] = {}
         self._bound_requests: dict[tuple[str, str, int], tuple[Histogram, Counter]] = {}

@@ -16,6 +16,7 @@ from api.query import Query
 from api.routing import add, path_id, query_parameters
 from api.schemas import ReadQuery
 from api.service import Service
+from core.experiments import Variant, recommendation_id
 from core.types import Fallback, Recommendation, Recommendations, Request, UseCase, UserState
 from engines.recommender import Recommender
 from engines.router import CHAIN
@@ -146,24 +147,35 @@ class Reads:
         query_string, token = after.taken(request.scope["query_string"])
         asked = _now(self._asked(query_string, (*PERSONAL, "use_case"), None))
         state, stale = await self._service.user_state(user_id, token)
-        explanation = self._service.live.explain(state or UserState(user_id=user_id), item_id, asked)
+        live, variant = self._of_user(user_id, asked, state)
+        explanation = live.explain(state or UserState(user_id=user_id), item_id, asked)
         degraded = state is None or self._service.health.degraded
-        return json_response({**msgspec.structs.asdict(explanation), "stale": stale, "degraded": degraded})
+        label = variant and variant.label
+        return json_response({**msgspec.structs.asdict(explanation), "variant": label, "stale": stale, "degraded": degraded})
 
     async def _personal(self, request: HttpRequest, accepted: tuple[str, ...], use_case: UseCase | None) -> Response:
         user_id = path_id(request, "user_id")
         query_string, token = after.taken(request.scope["query_string"])
         asked = _now(self._asked(query_string, accepted, use_case.name if use_case else None))
         state, stale = await self._service.user_state(user_id, token)
-        live = self._service.live  # once, and after the wait: the whole answer comes from this object
+        live, variant = self._of_user(user_id, asked, state)  # once, and after the wait: the whole answer comes from this object
         answer = unread(live, user_id, asked) if state is None else live.recommend(state, asked)
         degraded = state is None or self._service.health.degraded
-        if stale or degraded:
-            answer = msgspec.structs.replace(answer, stale=stale, degraded=degraded)
+        answer = msgspec.structs.replace(
+            answer, recommendation_id=recommendation_id(variant), variant=variant and variant.label, stale=stale, degraded=degraded
+        )
+        if variant is not None:
+            self._service.view.exposures.add(variant, user_id)
         self._service.metrics.answer(answer.method_used, degraded)
         if state is not None and (found := live.vector_of(state)) is not None:
             self._service.metrics.vector(found)
         return json_response(answer)
+
+    def _of_user(self, user_id: str, asked: Request, state: UserState | None) -> tuple[Recommender, Variant | None]:
+        """What answers this request. One that names an engine, or whose user cannot be read, is no experiment's."""
+        if state is None or asked.engine is not None:
+            return self._service.live, None
+        return self._service.view.of_user(user_id, asked.use_case.name if asked.use_case else None)
 
     def _items(self, answer: Recommendations) -> Response:
         return json_response(

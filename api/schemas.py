@@ -56,6 +56,12 @@ class Recommendations(_Answer):
     """A whole answer, out of one bundle."""
 
     user_id: str = Field(examples=["42"])
+    recommendation_id: str = Field(
+        description="send it on as `recommendation_id` of the events that this answer leads to", examples=["9f86d081884c7d65"]
+    )
+    variant: str | None = Field(
+        description="`experiment.variant` that made the answer, if the user takes part in one", examples=["blend.half"]
+    )
     method_used: str = Field(
         description="the first engine that contributed: content_based, als, two_tower, ensemble or popular", examples=["als"]
     )
@@ -190,6 +196,7 @@ class Explanation(_Answer):
         description="its place among all items, were it allowed; null when `method_used` has no opinion on it"
     )
     method_used: str = Field(description="the engine that answers this user")
+    variant: str | None = Field(description="`experiment.variant` that answers this user, if there is one")
     removed_by: list[str] = Field(description="every filter that keeps it out", examples=[["the user has already interacted with it"]])
     routing: str = Field(examples=["17 interactions: content_based < 5 <= als < 20 <= ensemble"])
     interaction_count: int

@@ -83,9 +83,9 @@ class Users:
         """The first engine that would be asked and can be, and the sentence why."""
         if not known:
             return "popular", f"the user's history cannot be read: {self._service.health.failing('redis') or 'see the log'}"
-        settings, live = self._service.settings, self._service.live
-        why = f"{state.events} interactions: {router.describe(settings)}"
-        for name in router.CHAIN[router.CHAIN.index(router.route(state.events, settings)) :]:
+        live, _ = self._service.view.of_user(state.user_id, None)
+        why = f"{state.events} interactions: {router.describe(live.settings)}"
+        for name in router.CHAIN[router.CHAIN.index(router.route(state.events, live.settings)) :]:
             cause = live.unavailable(name)
             if cause is None:
                 return name, why

@@ -31,6 +31,8 @@ OVERRIDES = (
     "enable_als",
     "enable_two_tower",
     "enable_ensemble",
+    "diversity",
+    "explore",
 )
 """Settings that a variant may change: those that shape an answer and that engines built already can follow."""
 

@@ -194,10 +194,13 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer.
 
     `method_used` is the first engine that contributed; `as_of` the number of the user's events that the answer rests on;
-    `stale`: the event that the caller waited for is not in it.
+    `stale`: the event that the caller waited for is not in it; `recommendation_id`: what events that it leads to name it by; `variant`:
+    of the experiment that the user takes part in (core/experiments.py).
     """
 
     user_id: str
+    recommendation_id: str | None = None
+    variant: str | None = None
     method_used: str
     fallbacks: list[Fallback] = []
     interaction_count: int = 0

@@ -139,16 +139,20 @@ class Recommender:
             given = given.updated([], [item.item_id for item in bundle.catalogue if item.item_id not in given.rows])  # deleted since then
             bare += known
         self.catalogue: Catalogue = given.with_bare(bare)
+        self._build({}, previous.engines if previous else {})
+        self._log = structlog.get_logger("engines").bind()
+
+    def _build(self, kept: Mapping[str, Engine], previous: Mapping[str, Engine]) -> None:
+        """Make `engines` as the settings say. `kept` are taken as they are; of `previous` what still holds is taken over."""
         self.engines: dict[str, Engine] = {}
         self._absent = {name: f"this release has no engine {name!r}" for name in router.CHAIN}
         for name, build in BUILDERS.items():
-            before = previous.engines.get(name) if previous else None
             try:
                 if not getattr(self.settings, f"enable_{name}", True):
                     raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")
-                self.engines[name] = build(
+                self.engines[name] = kept.get(name) or build(
                     Parts(
-                        bundle=bundle,
+                        bundle=self.bundle,
                         catalogue=self.catalogue,
                         popularity=self.popularity,
                         windows=self.windows,
@@ -157,13 +161,23 @@ class Recommender:
                         absent=self._absent,
                         made_with=self.made_with,
                         young=self.young,
-                        previous=before,
+                        previous=previous.get(name),
                     )
                 )
                 del self._absent[name]
             except NotApplicable as cause:
                 self._absent[name] = str(cause)
-        self._log = structlog.get_logger("engines").bind()
+
+    def with_settings(self, settings: Settings, previous: Recommender | None = None) -> Recommender:
+        """The same engines, routed, blended and enabled as `settings` say, which differ from these in core.experiments.OVERRIDES only.
+
+        `previous`: what it replaces, to take over what only that one has built.
+        """
+        other = copy(self)
+        other.settings = settings
+        kept = {name: engine for name, engine in self.engines.items() if name != EnsembleEngine.name}
+        other._build(kept, previous.engines if previous else {})
+        return other
 
     def with_catalogue(self, catalogue: Catalogue) -> Recommender:
         """The same over another catalogue, at best an `updated` one of `catalogue`: then only what changed is computed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -125,23 +125,22 @@ class Exposures:
     A process that dies takes with it what was added since the last `write`.
     """
 
-    def __init__(self, experiments: Experiments, most_users: int) -> None:
-        """`most_users`: of one variant in Redis; who comes later is not noted."""
-        self._notes, self._most_users = _notes(experiments), most_users
+    def __init__(self, experiments: Experiments, most_users: int, lost: Callable[[], None]) -> None:
+        """`most_users`: of one variant in Redis; who comes later is not noted. `lost` is called for an answer beyond MOST_WAITING."""
+        self._notes, self._most_users, self._lost = _notes(experiments), most_users, lost
         self._tags = {variant.id: variant.tag for variant in experiments.by_id.values()}
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, str], int] = {}
         self._deletions: bytes | None = b""  # no version is empty: the first write looks
-        self.lost = 0
 
     def add(self, variant: Variant, user_id: str) -> None:
-        """One answer of `variant` to a user. Beyond MOST_WAITING it is counted in `lost` only."""
+        """One answer of `variant` to a user."""
         key = (variant.id, user_id)
         with self._lock:
             if key in self._waiting or len(self._waiting) < MOST_WAITING:
                 self._waiting[key] = self._waiting.get(key, 0) + 1
             else:
-                self.lost += 1
+                self._lost()
 
     def write(self, client: redis.Redis) -> None:
         """Write what waits; what cannot be written waits on. Raises StoreUnavailable, StoreCorrupt.

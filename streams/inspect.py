@@ -27,6 +27,8 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
     client = connection.connect(settings)
     state = users.read(client, user_id, settings.history_cap)
     deleted: Any = client.hget(keys.USERS_DELETED, user_id)
+    variant = settings.experiments.assign(user_id, None)
+    settings = settings.with_overrides(variant.overrides) if variant else settings
     engine = router.route(state.events, settings)
     return {
         "user_id": user_id,
@@ -36,6 +38,7 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
         "first_seen": state.first_seen,
         "deleted_at": None if deleted is None else float(deleted),
         "profile": None if state.profile is None else msgspec.to_builtins(state.profile),
+        "variant": variant and variant.label,
         "segment": router.segment(state.events, settings),
         "engine": engine,
         "why": f"{state.events} events; {router.describe(settings)}" + _switched_off(settings, engine),

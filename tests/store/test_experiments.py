@@ -41,6 +41,10 @@ def _event(user: str, event_type: str, answer: str | None, value: float | None =
     return Interaction("e", user, "i", event_type, 1.0, value, recommendation_id=answer)
 
 
+def _never() -> None:
+    raise AssertionError("an exposure is lost")
+
+
 class Writer:
     """Applies events and deletions in turn, as ingest does."""
 
@@ -107,7 +111,7 @@ def test_a_deleted_user_is_removed_from_every_experiment_ever_and_older_events_s
     assert former.all[0].tag != RUNNING.all[0].tag
     before, (control, _) = Writer(settings, former), former.all[0].variants
     before.apply(_event(A, "like", recommendation_id(control)), _event(B, "like", recommendation_id(control)))
-    exposures = Exposures(former, 10)
+    exposures = Exposures(former, 10, _never)
     exposures.add(control, A)
     exposures.write(redis)
     now = Writer(settings)
@@ -123,7 +127,7 @@ def test_a_deleted_user_is_removed_from_every_experiment_ever_and_older_events_s
 
 
 def test_exposures_add_up_and_are_written_once(redis: Redis) -> None:
-    exposures = Exposures(RUNNING, 1000)
+    exposures = Exposures(RUNNING, 1000, _never)
     for user, variant in ((A, CONTROL), (B, CONTROL), (A, CONTROL), (C, HALF)):
         exposures.add(variant, user)
     exposures.write(redis)
@@ -142,7 +146,7 @@ def test_exposures_add_up_and_are_written_once(redis: Redis) -> None:
 
 
 def test_exposures_wait_while_redis_is_away(redis: Redis, own_redis_server: Any, settings: Settings) -> None:
-    exposures = Exposures(RUNNING, 1000)
+    exposures = Exposures(RUNNING, 1000, _never)
     client = connection.connect(settings, 1.0)
     for number in range(700):  # more than one transaction
         exposures.add(CONTROL, str(number))
@@ -160,7 +164,7 @@ def test_exposures_wait_while_redis_is_away(redis: Redis, own_redis_server: Any,
 def test_an_exposure_before_the_deletion_does_not_bring_the_user_back(
     redis: Redis, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exposures = Exposures(RUNNING, 1000)
+    exposures = Exposures(RUNNING, 1000, _never)
     exposures.add(CONTROL, A)
     exposures.write(redis)
     exposures.add(CONTROL, A)
@@ -193,12 +197,13 @@ def _at_multi(monkeypatch: pytest.MonkeyPatch, deed: Any) -> None:
 
 def test_both_ends_are_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MOST_WAITING", 3)
-    exposures = Exposures(RUNNING, most_users=2)
+    lost: list[int] = []
+    exposures = Exposures(RUNNING, 2, lambda: lost.append(1))
     for user in ("1", "2", "3", "4", "1"):
         exposures.add(HALF, user)
-    assert exposures.lost == 1
+    assert len(lost) == 1
     exposures.add(CONTROL, "1")
-    assert exposures.lost == 2
+    assert len(lost) == 2
     exposures.write(redis)
     exposures.add(HALF, "1")
     exposures.add(HALF, "5")
@@ -209,7 +214,7 @@ def test_both_ends_are_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_forgotten_experiment_leaves_no_key(redis: Redis, writer: Writer) -> None:
-    exposures = Exposures(RUNNING, 10)
+    exposures = Exposures(RUNNING, 10, _never)
     exposures.add(HALF, C)
     exposures.write(redis)
     writer.apply(_event(C, "like", recommendation_id(HALF)))
@@ -222,7 +227,7 @@ def test_every_key_of_an_experiment_is_known_to_a_wipe_but_exposures(redis: Redi
     """What the log can make again goes; what is nowhere else stays."""
     from streams.rebuild import _wipe
 
-    exposures = Exposures(RUNNING, 10)
+    exposures = Exposures(RUNNING, 10, _never)
     exposures.add(HALF, C)
     exposures.write(redis)
     writer.apply(_event(C, "like", recommendation_id(HALF)))

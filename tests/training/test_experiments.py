@@ -182,7 +182,7 @@ def running(settings: Settings, tmp_path: Path) -> Settings:
 
 def _lived(settings: Settings, redis: Redis, exposed: list[str], liking: list[str]) -> None:
     """Every user of `exposed` was given two answers; every one of `liking` liked something in one."""
-    exposures = Exposures(settings.experiments, 1000)
+    exposures = Exposures(settings.experiments, 1000, lambda: None)
     for user in [*exposed, *exposed]:
         variant = settings.experiments.assign(user, None)
         assert variant is not None
@@ -250,7 +250,7 @@ def test_without_experiments_the_report_says_so(settings: Settings, redis: Redis
 def test_exposures_without_any_outcome_point_at_the_usual_cause(
     running: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exposures = Exposures(running.experiments, 10)
+    exposures = Exposures(running.experiments, 10, lambda: None)
     exposures.add(running.experiments.all[0].variants[0], "1")
     exposures.write(redis)
     commands.report_experiments(running, False, 0.1, None, Console(width=200))

@@ -1,0 +1,77 @@
+"""A variant of an experiment shares every engine with the live Recommender and differs in settings alone."""
+
+from __future__ import annotations
+
+from core.types import Request
+from engines.recommender import Recommender
+from models.ensemble import Blend
+from tests.engines import world
+
+BLEND = Blend(weights={"als": 0.6, "two_tower": 0.4})
+
+
+def _live(**settings: object) -> Recommender:
+    live = world.recommender(**settings)
+    return Recommender(world.bundle(two_tower=world.two_tower(), ensemble=BLEND), settings=live.settings)
+
+
+def _variant(live: Recommender, previous: Recommender | None = None, **overrides: object) -> Recommender:
+    return live.with_settings(live.settings.with_overrides(overrides), previous)
+
+
+def _method(recommender: Recommender, events: int) -> str:
+    return recommender.recommend(world.user("pay", events=events), Request(limit=1)).method_used
+
+
+def test_the_engines_are_the_same_objects_and_only_the_blend_is_made_anew() -> None:
+    live = _live()
+    variant = _variant(live, ensemble_als_weight=0.1, ensemble_two_tower_weight=0.9)
+    assert all(variant.engines[name] is live.engines[name] for name in ("als", "two_tower", "content_based", "popular"))
+    assert variant.catalogue is live.catalogue
+    assert variant.engines["ensemble"].shares == {"als": 0.1, "two_tower": 0.9}  # type: ignore[attr-defined]
+    assert live.engines["ensemble"].shares == {"als": 0.6, "two_tower": 0.4}  # type: ignore[attr-defined]
+
+
+def test_a_variant_without_overrides_answers_as_the_live_one_by_the_bundles_blend() -> None:
+    live = _live()
+    variant = _variant(live)
+    assert variant.engines["ensemble"].shares == live.engines["ensemble"].shares  # type: ignore[attr-defined]
+    for events in (1, 7, 25):
+        state, request = world.user("pay", "gene", events=events), Request(limit=5)
+        assert variant.recommend(state, request) == live.recommend(state, request)
+
+
+def test_thresholds_of_a_variant_are_its_own() -> None:
+    live = _live()
+    variant = _variant(live, cold_start_threshold=8, warm_user_threshold=9)
+    assert [_method(live, events) for events in (4, 7, 20)] == ["content_based", "als", "ensemble"]
+    assert [_method(variant, events) for events in (7, 8, 9)] == ["content_based", "als", "ensemble"]
+
+
+def test_an_engine_switched_off_is_missing_in_that_variant_only() -> None:
+    live = _live()
+    variant = _variant(live, enable_als=False)
+    assert variant.unavailable("als") == "disabled by ENABLE_ALS=false"
+    assert variant.unavailable("ensemble") == "als: disabled by ENABLE_ALS=false"
+    assert _method(variant, 7) == "two_tower"
+    assert _method(live, 7) == "als"
+
+
+def test_an_engine_switched_on_is_built_once_and_taken_over_at_the_next_swap() -> None:
+    live = _live(enable_two_tower=False)
+    first = _variant(live, enable_two_tower=True)
+    assert _method(first, 25) == "ensemble"
+    assert _method(live, 25) == "als"
+    newer = live.with_catalogue(live.catalogue.updated([world.item("fresh", ["health"], 9)], []))
+    second = _variant(newer, first, enable_two_tower=True)
+    assert second.engines["two_tower"]._profiles is first.engines["two_tower"]._profiles  # type: ignore[attr-defined]
+    assert second.engines["two_tower"].catalogue.ids == newer.catalogue.ids
+
+
+def test_diversity_of_a_variant_holds_where_the_read_does_not_say() -> None:
+    live = _live()
+    variant = _variant(live, diversity=1.0)
+    state = world.user("pay", "bank", events=7)
+    plain, diverse = (Request(limit=4, diversity=share) for share in (0.0, 1.0))
+    assert variant.recommend(state, Request(limit=4)) == live.recommend(state, diverse)
+    assert variant.recommend(state, plain) == live.recommend(state, Request(limit=4))
