@@ -1,0 +1,136 @@
+"""The blend that is served is chosen by users, and never by those whom it is judged with."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from core.settings import Settings
+from core.types import Request, UserState
+from engines.base import Scoring
+from engines.catalogue import Catalogue
+from engines.recommender import Recommender
+from models.als import ALSModel
+from models.bundle import Bundle
+from models.content import ContentModel
+from models.id_map import IdMap
+from tests.training import world
+from training import als, blend, evaluate
+from training.als import Hyperparameters
+from training.blend import Chosen
+from training.dataset import Dataset, Split
+from training.evaluate import Judged
+from training.popularity import popular
+
+SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
+PEOPLE = 240
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(archive_url=str(tmp_path / "archive"), models_path=tmp_path / "models", holdout_fraction=0.25)
+
+
+@pytest.fixture
+def data(settings: Settings) -> Dataset:
+    return world.built(settings, world.parity(users=PEOPLE))
+
+
+def knowing(data: Dataset, split: Split) -> ALSModel:
+    return als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
+
+
+def guessing(data: Dataset) -> ALSModel:
+    factors = np.random.default_rng(0).normal(size=(len(data.items), 8)).astype(np.float32)
+    return ALSModel(IdMap(data.items.ids), factors, regularization=0.1, alpha=5.0)
+
+
+def chosen(
+    settings: Settings, data: Dataset, model: ALSModel | None = None, judged: int = 20, users: int = blend.USERS
+) -> tuple[Chosen | None, Judged]:
+    split, content, entries = data.split(settings.holdout_fraction), ContentModel.fit(world.items()), world.items()
+    who = evaluate.judge(data, split, content, settings, judged, seed=1)
+    at_cut = popular(data, settings, split.train)
+    bundle = Bundle.of(catalogue=entries, als=model or knowing(data, split), content=content, popular=at_cut)
+    return blend.choose(bundle, entries, at_cut.scores, data, split, who, settings, users), who
+
+
+def test_an_engine_that_only_guesses_gets_the_smaller_weight(settings: Settings, data: Dataset) -> None:
+    found, _ = chosen(settings, data, guessing(data))
+    assert found is not None
+    assert found.blend.weights["content_based"] > 0.5
+    alone = {name: value for blend, value in found.tried for name, weight in blend.weights.items() if weight == 1}
+    assert alone["content_based"] > alone["als"]
+
+
+def test_the_chosen_blend_is_the_best_of_all_and_no_worse_than_an_engine_alone(settings: Settings, data: Dataset) -> None:
+    found, _ = chosen(settings, data)
+    assert found is not None
+    values = [value for _, value in found.tried]
+    assert values == sorted(values, reverse=True)
+    assert len(found.tried) == 2 * 11, "eleven mixtures of two engines, by two methods"
+    assert found.facts() == {
+        "weights": found.blend.weights,
+        "fusion": found.blend.fusion,
+        "ndcg@10": round(values[0], 6),
+        "users": found.users,
+    }
+    shown = io.StringIO()
+    blend.report(found, Console(file=shown, width=120))
+    assert "content_based" in shown.getvalue()
+
+
+def test_its_ndcg_is_that_of_the_recommender_that_serves_it(settings: Settings, data: Dataset) -> None:
+    """Ask the ensemble itself about everybody: the mean is the one that the choice was made by."""
+    found, who = chosen(settings, data, judged=1, users=PEOPLE)
+    split, entries = data.split(settings.holdout_fraction), world.items()
+    content = ContentModel.fit(entries)
+    everybody = evaluate.judge(data, split, content, settings, PEOPLE, seed=1)
+    assert found is not None
+    assert found.users == len(everybody.users) - 1
+    bundle = Bundle.of(catalogue=entries, als=knowing(data, split), content=content, ensemble=found.blend)
+    recommender = Recommender(bundle, Catalogue.of(entries), {}, settings)
+    gains = []
+    for at in np.flatnonzero(~np.isin(everybody.users, who.users)).tolist():
+        state = everybody.states[at]
+        lines = recommender.recommend(state, Request(engine="ensemble", filters=everybody.filters[at])).recommendations
+        wanted = {everybody.items.ids[row] for row in everybody.held_out[at].indices}
+        gain = sum(1 / np.log2(line.rank + 1) for line in lines if line.item_id in wanted)
+        gains.append(gain / sum(1 / np.log2(place + 1) for place in range(1, min(10, len(wanted)) + 1)))
+    assert found.ndcg == pytest.approx(float(np.mean(gains)), abs=0.002), "equal scores may fall either way"
+
+
+def test_who_is_judged_does_not_choose(settings: Settings, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+    score = blend._score
+
+    def noted(recommender: Recommender, name: str, state: UserState, request: Request) -> Scoring | None:
+        asked.add(state.user_id)
+        return score(recommender, name, state, request)
+
+    monkeypatch.setattr(blend, "_score", noted)
+    found, who = chosen(settings, data, judged=60)
+    assert found is not None
+    assert found.users == len(asked) >= blend.LEAST_USERS
+    assert not asked & {data.users.ids[user] for user in who.users.tolist()}
+
+
+def test_too_few_users_or_engines_choose_nothing(settings: Settings, data: Dataset) -> None:
+    assert chosen(settings, data, judged=PEOPLE)[0] is None
+    split, entries = data.split(settings.holdout_fraction), world.items()
+    who = evaluate.judge(data, split, ContentModel.fit(entries), settings, 20, seed=1)
+    alone = Bundle.of(catalogue=entries, content=ContentModel.fit(entries))
+    assert blend.choose(alone, entries, {}, data, split, who, settings) is None
+
+
+def test_an_engine_with_nothing_to_go_by_for_many_users_is_no_part(settings: Settings, data: Dataset) -> None:
+    """The ensemble answers only when each of its parts does."""
+    split, entries = data.split(settings.holdout_fraction), world.items()
+    described = ContentModel.fit(entries)
+    who = evaluate.judge(data, split, described, settings, 20, seed=1)
+    bundle = Bundle.of(catalogue=entries, als=knowing(data, split), content=ContentModel.fit([]))
+    assert blend.choose(bundle, entries, {}, data, split, who, settings) is None

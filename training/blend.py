@@ -1,0 +1,172 @@
+"""Which blend the ensemble should serve: weights and fusion method, chosen by users who are not judged with it.
+
+A bundle's models are fitted before the cut, and its evaluation judges users by what they took after it. Other users with something after
+the cut choose here, so the choice costs no fit of its own and never sees what it is judged by. Every mixture of the engines on a grid of
+tenths is tried, by both methods of fusion; the best mean NDCG@10 wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+from rich.console import Console
+from rich.table import Table
+
+from core.settings import Settings
+from core.types import Fusion, Item, Request, UserState
+from engines.base import NotApplicable, Scoring, eligible
+from engines.catalogue import Catalogue, Mask
+from engines.fusion import SCALES, fuse
+from engines.recommender import Recommender
+from models.bundle import Bundle
+from models.ensemble import Blend
+from models.popular import Popularity
+from training import evaluate, metrics
+from training.dataset import Dataset, Split
+from training.evaluate import Judged
+from training.progress import progress
+
+PARTS = ("als", "two_tower", "content_based")
+"""Engines that may be blended, the default blend's first."""
+USERS = 1000
+"""Users who choose: the NDCG@10 of two mixtures then differs by chance by some 0.003."""
+LEAST_USERS = 100
+"""With fewer a grid finds luck, so the settings' blend stays."""
+LEAST_SHARE = 0.95
+"""An engine that has nothing to go by for more users than the rest of this is no part: the ensemble answers only when every part does."""
+TENTHS = 10
+SHOWN = 5
+_CUTOFF = 10
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """`blend` and its NDCG@10 over `users`; `tried`: every mixture with its own, best first."""
+
+    blend: Blend
+    users: int
+    tried: list[tuple[Blend, float]]
+
+    @property
+    def ndcg(self) -> float:
+        """NDCG@10 of the chosen blend, by the users who chose it: a little too good."""
+        return self.tried[0][1]
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {"weights": self.blend.weights, "fusion": self.blend.fusion, "ndcg@10": round(self.ndcg, 6), "users": self.users}
+
+
+def choose(
+    bundle: Bundle,
+    items: Sequence[Item],
+    popularity: Popularity,
+    dataset: Dataset,
+    split: Split,
+    judged: Judged,
+    settings: Settings,
+    users: int = USERS,
+) -> Chosen | None:
+    """The best blend of `bundle`'s engines, fitted before the cut; None with fewer than two engines, or too few users beside `judged`.
+
+    `popularity`: as of the cut. Users whom the router gives to the ensemble choose, unless there are too few of them: then all do.
+    """
+    assert bundle.content is not None, "users are judged by content's item ids"
+    known = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
+    recommender = Recommender(bundle, Catalogue.of(items, known), popularity, settings)
+    drawn = evaluate.judge(dataset, split, bundle.content, settings, users + len(judged.users), judged.seed + 1)
+    others = ~np.isin(drawn.users, judged.users)
+    hot = others & (drawn.segments == "hot")
+    voters = np.flatnonzero(hot if np.count_nonzero(hot) >= LEAST_USERS else others)[:users]
+    questions = [(drawn.states[at], Request(filters=drawn.filters[at])) for at in voters.tolist()]
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        names = _parts(recommender, questions)
+        if len(names) < 2 or len(voters) < LEAST_USERS:
+            return None
+        mixtures = _mixtures(len(names))
+        gains: dict[Fusion, list[npt.NDArray[np.float64]]] = {method: [] for method in SCALES}
+        with progress("choosing the blend", len(voters)) as show:
+            for at, (state, request) in zip(voters.tolist(), questions, strict=True):
+                wanted = np.zeros(len(recommender.catalogue.ids), np.bool_)
+                wanted[recommender.catalogue.rows_of(drawn.items.ids[row] for row in drawn.held_out[at].indices)] = True
+                allowed = eligible(recommender.catalogue, state, request)
+                for method, gain in _gains(_asked(recommender, names, state, request), mixtures, allowed, wanted, recommender.catalogue):
+                    gains[method].append(gain)
+                show.advance()
+    tried = [
+        (Blend(weights=dict(zip(names, mixture.tolist(), strict=True)), fusion=method), float(mean))
+        for method, each in gains.items()
+        for mixture, mean in zip(mixtures, np.mean(each, axis=0), strict=True)
+    ]
+    tried.sort(key=lambda pair: -pair[1])
+    best = tried[0][0]
+    weights = {name: round(weight, 1) for name, weight in best.weights.items() if weight > 0}
+    return Chosen(Blend(weights=weights, fusion=best.fusion), len(voters), tried)
+
+
+def report(chosen: Chosen, console: Console) -> None:
+    """The best mixtures, and each engine alone."""
+    table = Table(title=f"Blends by NDCG@{_CUTOFF} over {chosen.users} users who are not judged below")
+    names = list(chosen.tried[0][0].weights)
+    for column in (*names, "fusion", f"NDCG@{_CUTOFF}"):
+        table.add_column(column, justify="right")
+    alone = [pair for pair in chosen.tried if max(pair[0].weights.values()) == 1 and pair[0].fusion == "min_max"]
+    for section in (chosen.tried[:SHOWN], alone):
+        for blend, ndcg in section:
+            table.add_row(*(f"{blend.weights[name]:.1f}" for name in names), blend.fusion, f"{ndcg:.4f}")
+        table.add_section()
+    console.print(table)
+
+
+def _parts(recommender: Recommender, questions: Sequence[tuple[UserState, Request]]) -> list[str]:
+    """The engines that have something to go by for nearly all users."""
+    asked = questions[:LEAST_USERS]
+    counts = {
+        name: sum(_score(recommender, name, state, request) is not None for state, request in asked)
+        for name in PARTS
+        if recommender.unavailable(name) is None
+    }
+    return [name for name, count in counts.items() if count >= LEAST_SHARE * len(asked)]
+
+
+def _asked(recommender: Recommender, names: Sequence[str], state: UserState, request: Request) -> list[Scoring]:
+    """The scorings of the engines; none when one of them has nothing to go by, as then the ensemble would not answer."""
+    found = [scoring for name in names if (scoring := _score(recommender, name, state, request)) is not None]
+    return found if len(found) == len(names) else []
+
+
+def _score(recommender: Recommender, name: str, state: UserState, request: Request) -> Scoring | None:
+    try:
+        return recommender.engines[name].score(state, request)
+    except NotApplicable:
+        return None
+
+
+def _gains(
+    scorings: Sequence[Scoring], mixtures: npt.NDArray[np.float32], allowed: Mask, wanted: Mask, catalogue: Catalogue
+) -> Iterator[tuple[Fusion, npt.NDArray[np.float64]]]:
+    """By method: NDCG@10 (n_mixtures,) of one user; nothing for a user whom the ensemble would not answer."""
+    if not scorings:
+        return
+    dead = np.flatnonzero(~catalogue.alive)
+    candidates = np.flatnonzero(allowed)
+    for method in SCALES:
+        _, scaled = fuse(method, [scoring.scores for scoring in scorings], [1.0] * len(scorings), dead)
+        blended = mixtures @ scaled[:, candidates]
+        length = min(_CUTOFF, len(candidates))
+        top = np.argpartition(-blended, length - 1, axis=1)[:, :length]
+        order = np.argsort(-np.take_along_axis(blended, top, axis=1), axis=1, kind="stable")
+        found = wanted[candidates][np.take_along_axis(top, order, axis=1)]
+        yield method, metrics.ndcg(found, np.full(len(mixtures), max(int(wanted.sum()), 1)), _CUTOFF)
+
+
+def _mixtures(parts: int) -> npt.NDArray[np.float32]:
+    """(n, parts) f32: every mixture of tenths."""
+    tenths = [each for each in product(range(TENTHS + 1), repeat=parts) if sum(each) == TENTHS]
+    return np.array(tenths, dtype=np.float32) / np.float32(TENTHS)
