@@ -11,7 +11,7 @@ ROOMS := core models store engines streams training api demo
 CODE := $(ROOMS) tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock bench bench-quality clean
+.PHONY: help demo test check format lock bench bench-freshness bench-quality clean
 
 help:
 	@echo 'Eddyline, a streaming recommender. Python 3.11 or newer is all it needs.'
@@ -22,6 +22,7 @@ help:
 	@echo '  make check          ruff, mypy, import-linter, the compose file against the Compose schema'
 	@echo '  make format         ruff format and its safe fixes'
 	@echo '  make bench          speed: a table, and benchmarks/results.json'
+	@echo '  make bench-freshness  from an event to the answer that has it, the whole stack at 5,000 events/s'
 	@echo '  make bench-quality  ranking quality on MovieLens: benchmarks/quality.json'
 	@echo '  make lock           requirements/*.in -> requirements/*.txt'
 	@echo '  make clean          removes .venv, .demo and caches; keeps data/ and models/artifacts/'
@@ -48,6 +49,9 @@ format: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks speed
+
+bench-freshness: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.freshness
 
 bench-quality: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks quality

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import sys
 
 import structlog
 import uvicorn
@@ -16,12 +17,16 @@ _log = structlog.get_logger(__name__)
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Longer than the usual minute after which proxies and client pools drop an idle connection: they close it, not we under their feet."""
+SWITCH_S = 0.0005
+"""Seconds after which the thread that keeps the live view fresh hands the interpreter to the event loop; by default 5 ms, for which reads
+would wait."""
 GRACEFUL_S = 10
 """Seconds that requests under way get when the process is told to stop."""
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError when the address cannot be bound."""
+    sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",

@@ -103,7 +103,7 @@ class Service:
         return None
 
     def _new_producer(self) -> Producer:
-        return Producer(self.settings, delivery_timeout_s=self.settings.api_timeout_s * DELIVERY_SHARE)
+        return Producer(self.settings, delivery_timeout_s=self.settings.api_timeout_s * DELIVERY_SHARE, linger_ms=0)  # its caller waits
 
     def _replace_failed_producer(self) -> None:
         """An idempotent producer that the broker no longer knows (it lost its log) never sends again; nothing in it was accepted."""

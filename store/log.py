@@ -132,15 +132,16 @@ class Producer:
     Leaving the block waits for every delivery and raises LogUnavailable, with the first reason, if any failed. Thread-safe.
     """
 
-    def __init__(self, settings: Settings, *, delivery_timeout_s: float = 120.0) -> None:
-        """`delivery_timeout_s`: seconds until an event that the broker does not take counts as failed."""
+    def __init__(self, settings: Settings, *, delivery_timeout_s: float = 120.0, linger_ms: float = 2.0) -> None:
+        """`delivery_timeout_s`: seconds until an event that the broker does not take counts as failed; `linger_ms`: how long the first
+        event of a batch waits for others, where each is waited for."""
         self._settings = settings
         self._producer = KafkaProducer(
             client_config(settings)
             | {
                 "enable.idempotence": True,
                 "acks": "all",
-                "linger.ms": 2,
+                "linger.ms": linger_ms,
                 "compression.type": "lz4",
                 "partitioner": "murmur2_random",  # the partitioner of Kafka's own clients: all backends agree where a user is
                 "message.max.bytes": MAX_MESSAGE_BYTES,
