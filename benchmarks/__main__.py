@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.results import RESULTS, Row
 
 SPEED = ("benchmarks.ingest", "benchmarks.memory", "benchmarks.reads", "benchmarks.als_read", "benchmarks.ensemble", "benchmarks.retrain")
-QUALITY = ("benchmarks.quality",)
+QUALITY = ("benchmarks.quality", "benchmarks.live_vs_retrained")
 
 
 def table() -> Table:
