@@ -82,7 +82,7 @@ class Oracle:
                     continue
                 self.counted += 1
                 weight = settings.use_cases.weight(event.event_type, event.value)
-                if shown and weight:
+                if shown and weight and event.event_type in (settings.experiments.by_id[shown].outcomes or [event.event_type]):
                     self.experiments[f"{shown}:outcomes"][event.user_id] += weight
                 counts[event.user_id][event.event_type] += 1
                 first_seen.setdefault(event.user_id, int(event.timestamp))
@@ -141,7 +141,7 @@ def in_redis(redis: Any, settings: Settings) -> tuple[dict[str, Any], dict[str, 
             }
         elif room == "user" and rest.endswith(":history"):
             histories[rest.removesuffix(":history")] = [line.decode() for line in redis.lrange(key, -settings.history_cap, -1)]
-        elif room == "user" and not rest.endswith(":profile"):
+        elif room == "user" and not rest.endswith((":profile", ":als")):  # vectors are a cache, looked at by tests/live
             users[rest] = {name.decode(): value.decode() for name, value in redis.hgetall(key).items()}
     return users, histories, popular, trending
 
