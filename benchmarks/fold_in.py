@@ -119,12 +119,11 @@ def worker(
         for number, lines in enumerate(histories(users, events, items)):
             redis.rpush(keys.history(f"user-{number}"), *lines)
             redis.hset(keys.user(f"user-{number}"), "events", events)
-    with log.Producer(settings) as producer:
-        for start in range(0, int(12_000 * seconds), BATCH):
-            pairs = [(f"user-{number % users}", "startup-0") for number in range(start, start + BATCH)]
-            producer.raw(
-                settings.model_updates_topic, None, model_updates.encode(pairs), partition=start // BATCH % settings.topic_partitions
-            )
+    producer = model_updates.connect(settings)
+    for start in range(0, int(12_000 * seconds), BATCH):
+        value = model_updates.encode([(f"user-{number % users}", "startup-0") for number in range(start, start + BATCH)])
+        producer.produce(settings.model_updates_topic, value, partition=start // BATCH % settings.topic_partitions)
+    producer.flush()
     child = module("streams", "live", directory=folder / f"{name}-log", environment=settings_environment(settings)).start()
     try:
         while (first := folded(settings.metrics_port)) < users:  # warm: every line has been seen once

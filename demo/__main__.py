@@ -92,6 +92,7 @@ def _fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
 
 def _serve(stack: Stack) -> Reader:
     reader = Reader(f"http://{stack.settings.api_host}:{stack.settings.api_port}")
+    stack.start("streams", "live", label="model-plane")  # readers do its work until it is there
     with _Stage("Serving over HTTP") as stage:
         stack.start("api", label="api")
         stack.until(reader.ready, f"the API on {reader.url}")

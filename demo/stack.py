@@ -154,6 +154,8 @@ class Stack:
             "interactions_topic": prefix + given.interactions_topic,
             "items_topic": prefix + given.items_topic,
             "users_topic": prefix + given.users_topic,
+            "model_updates_topic": prefix + given.model_updates_topic,
+            "retrain_requests_topic": prefix + given.retrain_requests_topic,
             "archive_url": str(self.directory / "archive"),
             "models_path": self.directory / "models",
             # Tansu lets the first member of a group wait for half of this.

@@ -7,6 +7,7 @@ is written twice with the same outcome, and what it loses is folded in by the re
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import faust
@@ -25,13 +26,22 @@ _REFOLD_S = 0.1
 """Seconds between looks at the young items that wait."""
 _TEND_S = 10.0
 """Seconds between looks at all young items: how long one that a dead worker left, or a deleted user in a list, may stay."""
+_SPARSE_S = 10.0
+"""Seconds until the same line of a library is logged again."""
 _REPORT_S = 10.0
 """Seconds between progress lines."""
 
 
+class _App(faust.App):
+    """An app that keeps nothing on disk: there are no tables, and the place it runs in may be read-only."""
+
+    def _create_directories(self) -> None:
+        pass
+
+
 def create_app(settings: Settings) -> faust.App:
     """The app, connected to nothing yet; `faust.Worker(app)` or `faust -A streams.live_app worker` runs it."""
-    app = faust.App(
+    app = _App(
         settings.live_group,
         broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka_bootstrap_servers.split(",")),
         store="memory://",
@@ -79,6 +89,22 @@ def create_app(settings: Settings) -> faust.App:
     return app
 
 
+class _Sparse(logging.Filter):
+    """Lets a line of code log once in a while: without its broker, Faust's client writes thirty lines a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        place, now = (record.pathname, record.lineno), time.monotonic()
+        if now - self._last.get(place, -_SPARSE_S) < _SPARSE_S:
+            return False
+        self._last[place] = now
+        return True
+
+
 def run(settings: Settings) -> None:
     """Fold in until SIGTERM or SIGINT. Raises LogUnavailable, StoreUnavailable, StoreMisconfigured, ConfigurationError."""
     connection.check_server(connection.connect(settings))
@@ -86,6 +112,8 @@ def run(settings: Settings) -> None:
     metrics.serve(settings)
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Sparse())
     worker = faust.Worker(create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # our logs say what happens
     worker.execute_from_commandline()

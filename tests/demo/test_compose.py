@@ -14,7 +14,7 @@ from core.settings import Settings
 from demo.processes import ROOT
 from tests.demo.commands import check_command
 
-OURS = {"topics", "ingest", "archive", "api", "trainer"}
+OURS = {"topics", "ingest", "live", "archive", "api", "trainer"}
 
 
 def compose() -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_it_stays_up_with_live_traffic_until_ctrl_c_and_leaves_nothing_running(f
     try:
         run.until("Now live")
         children = run.children()
-        assert len(children) >= 6  # a broker, a Redis, ingest, archive, the API, live traffic
+        assert len(children) >= 7  # a broker, a Redis, ingest, archive, the model plane, the API, live traffic
         run.process.send_signal(signal.SIGINT)
         assert run.end() == 0, run.text
     finally:

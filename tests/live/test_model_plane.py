@@ -10,8 +10,8 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
-from demo.servers import RedisServer, free_port
+from demo.processes import ROOT, Child
+from demo.servers import KafkaBroker, RedisServer, free_port
 from models.als import ALSModel
 from models.registry import Registry
 from store import keys, log, model_updates
@@ -171,6 +171,38 @@ def test_a_new_item_gets_factors_and_a_deleted_user_leaves_nothing(settings: Set
     eventually(lambda: factors(1), "factors from bob alone", 60.0)
     assert redis.zrange(keys.item_users("brand new"), 0, -1) == [b"bob"]
     assert list(redis.scan_iter("*ann*")) == []
+
+
+@pytest.mark.apache
+@pytest.mark.timeout(240)
+def test_a_broker_that_dies_costs_freshness_only(settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker) -> None:
+    log.ensure_topics(settings)
+    publish(settings, seed=1)
+    children = [spawn("streams", "live"), spawn("streams", "ingest")]
+    last_events(settings)
+    eventually(lambda: redis.exists(keys.user_als("user-0")), "a first vector", 60.0)
+    own_broker.kill()
+    eventually(lambda: "Unable connect to node" in children[0].log.read_text(), "the worker to meet its absence")
+    own_broker.start()
+    last_events(settings, number=2)
+    eventually(lambda: redis.hget(keys.user("user-0"), "events") == b"2", "the events after it", 60.0)
+    all_fresh(redis, settings, live_model(settings), *children)
+
+
+@pytest.mark.process
+def test_faust_s_own_command_line_runs_the_same_app(settings: Settings, redis: Redis, spawn: Spawn, broker: object) -> None:
+    log.ensure_topics(settings)
+    publish(settings, seed=1)
+    children = [spawn("faust", "-A", "streams.live_app", "worker", "--loglevel", "warn"), spawn("streams", "ingest")]
+    with log.Producer(settings) as producer:
+        producer.interaction(event("ann", "item-1"))
+
+    def there() -> bool:
+        all_alive(*children)
+        return bool(redis.exists(keys.user_als("ann")))
+
+    eventually(there, "a vector", 60.0)
+    assert not list(ROOT.glob("*-data")), "it keeps nothing on disk"
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,11 @@ class Flow:
         self._thread.join()
 
 
-def last_events(settings: Settings) -> None:
+def last_events(settings: Settings, number: int = 0) -> None:
     """One more event of every user of a Flow."""
     with Producer(settings) as producer:
         for user in Flow.USERS:
-            producer.interaction(event(user, "item-0", -1))
+            producer.interaction(event(user, "item-0", -number))
 
 
 def wrong(redis: Redis, settings: Settings, models: dict[str, ALSModel], user_id: str) -> str | None:
