@@ -12,7 +12,7 @@ import math
 import os
 import tomllib
 from bisect import bisect_right
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import msgspec
 
 from core.errors import ConfigurationError
-from core.use_cases import checked_name
+from core.use_cases import UseCases, checked_name
 
 OVERRIDES = (
     "cold_start_threshold",
@@ -42,13 +42,14 @@ _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """One variant: `overrides` by name of the setting. `tag` is its experiment's, `id` the end of a recommendation_id."""
+    """One variant: `overrides` by name of the setting. `tag` and `outcomes` are its experiment's, `id` the end of a recommendation_id."""
 
     experiment: str
     tag: str
     name: str
     weight: float
     overrides: Mapping[str, Any]
+    outcomes: tuple[str, ...]
     id: str
 
     @property
@@ -58,16 +59,18 @@ class Variant(msgspec.Struct, frozen=True):
 
 
 class Experiment(msgspec.Struct, frozen=True):
-    """One experiment; the first of `variants` is the control.
+    """One experiment; the first of `variants` is the control. Without `use_cases` it runs in every one, without `outcomes` every type of
+    event is one.
 
-    `tag` names it in ids and in Redis: `blend-3f2a91`, its name and a digest of its variants and use cases. Changed variants so have a
-    tag of their own, and numbers made under two definitions never meet. `users` [from, to) is no part of it: it may be widened any time.
+    `tag` names it in ids and in Redis: `blend-3f2a91`, its name and a digest of all but `users`. Changed variants so have a tag of their
+    own, and numbers made under two definitions never meet. `users` [from, to) is no part of it: it may be widened any time.
     """
 
     name: str
     tag: str
     users: tuple[float, float]
     use_cases: tuple[str, ...]
+    outcomes: tuple[str, ...]
     variants: tuple[Variant, ...]
     bounds: tuple[float, ...]
 
@@ -101,7 +104,11 @@ class Experiments(msgspec.Struct, frozen=True):
         if not self.all:
             return None
         at = point("", user_id)
-        return next((experiment for experiment in self.all if experiment.users[0] <= at < experiment.users[1]), None)
+        for experiment in self.all:
+            low, high = experiment.users
+            if low <= at < high:
+                return experiment
+        return None
 
 
 NONE = Experiments()
@@ -124,10 +131,11 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     users: tuple[_Share, _Share]
     variants: dict[str, dict[str, Any]]
     use_cases: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
 
 
-def parse(text: str, use_cases: Container[str], source: str = "experiments") -> Experiments:
-    """Read a configuration of the form that docs/EXPERIMENTS_GUIDE.md shows. `use_cases`: the configured names.
+def parse(text: str, use_cases: UseCases, source: str = "experiments") -> Experiments:
+    """Read a configuration of the form that docs/EXPERIMENTS_GUIDE.md shows. `use_cases`: with the event types, as configured.
 
     Raises ConfigurationError with the field at fault; whether overrides have good values is for core.settings to say.
     """
@@ -147,7 +155,7 @@ def parse(text: str, use_cases: Container[str], source: str = "experiments") -> 
     return Experiments(found, {variant.id: variant for experiment in found for variant in experiment.variants})
 
 
-def load(path: Path | None, use_cases: Container[str]) -> Experiments:
+def load(path: Path | None, use_cases: UseCases) -> Experiments:
     """The configuration at `path`; no path, no experiments. Raises ConfigurationError."""
     if path is None:
         return NONE
@@ -157,7 +165,7 @@ def load(path: Path | None, use_cases: Container[str]) -> Experiments:
         raise ConfigurationError(f"EXPERIMENTS_PATH={path}: {error.strerror}; unset it for no experiments") from None
 
 
-def _experiment(name: str, fields: Any, use_cases: Container[str], source: str) -> Experiment:
+def _experiment(name: str, fields: Any, configured: UseCases, source: str) -> Experiment:
     where = f"{source}: experiments.{name}"
     checked_name(name, f"{source}: experiment")
     try:
@@ -167,22 +175,26 @@ def _experiment(name: str, fields: Any, use_cases: Container[str], source: str) 
     low, high = given.users
     if not low < high:
         raise ConfigurationError(f"{where}.users = [{low:g}, {high:g}] is empty; [0.0, 0.2] is a fifth of all users")
-    for use_case in given.use_cases:
-        if use_case not in use_cases:
-            raise ConfigurationError(f"{where}.use_cases names {use_case!r}, which is not configured in USE_CASES_PATH")
+    for field, names, known in (
+        ("use_cases", given.use_cases, configured.by_name),
+        ("outcomes", given.outcomes, [name for name, weight in configured.event_types.items() if weight]),
+    ):
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigurationError(f"{where}.{field} names {unknown[0]!r}; it may name {', '.join(known)}")
     if len(given.variants) < 2:
         raise ConfigurationError(f"{where} needs two variants at least; the first is the control that the others are compared with")
     weights = {variant: _weight(fields, f"{where}.variants.{variant}") for variant, fields in given.variants.items()}
     overrides = {variant: _overrides(fields, f"{where}.variants.{variant}") for variant, fields in given.variants.items()}
-    definition = msgspec.json.encode([sorted(given.use_cases), list(weights.items()), overrides], order="sorted")
+    about = [sorted(given.use_cases), sorted(given.outcomes), list(weights.items()), overrides]
+    definition = msgspec.json.encode(about, order="sorted")
     tag = f"{name}-{hashlib.sha256(definition).hexdigest()[:6]}"
     total = math.fsum(weights.values())
     variants = tuple(
-        Variant(name, tag, checked_name(variant, f"{where}: variant"), weight, overrides[variant], f"{tag}.{variant}")
+        Variant(name, tag, checked_name(variant, f"{where}: variant"), weight, overrides[variant], given.outcomes, f"{tag}.{variant}")
         for variant, weight in weights.items()
     )
     bounds = tuple(sum_ / total for sum_ in accumulate(weights.values()))[:-1]
-    return Experiment(name, tag, (low, high), given.use_cases, variants, bounds)
+    return Experiment(name, tag, (low, high), given.use_cases, given.outcomes, variants, bounds)
 
 
 def _weight(fields: Mapping[str, Any], where: str) -> float:

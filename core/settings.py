@@ -227,7 +227,7 @@ class Settings(BaseSettings):
     @cached_property
     def experiments(self) -> Experiments:
         """The experiments, every variant's overrides checked. Raises ConfigurationError."""
-        found = experiments.load(self.experiments_path, self.use_cases.by_name)
+        found = experiments.load(self.experiments_path, self.use_cases)
         for variant in found.by_id.values():
             try:
                 self.with_overrides(variant.overrides)

@@ -31,7 +31,7 @@ _PAGE = 2_000
 
 
 class Outcomes(NamedTuple):
-    """What a batch adds: (variant's id, event type) -> events; (variant's id, user) -> weight of the user's events.
+    """What a batch adds: (variant's id, event type) -> events; (variant's id, user) -> weight of the user's events that are its outcomes.
 
     `events` counts those of users who were deleted since, too, as a sum over everyone does.
     """
@@ -51,7 +51,8 @@ def outcomes(
             continue
         typed = (variant.id, event.event_type)
         found.events[typed] = found.events.get(typed, 0) + 1
-        weight = use_cases.weight(event.event_type, event.value)
+        counts = not variant.outcomes or event.event_type in variant.outcomes
+        weight = use_cases.weight(event.event_type, event.value) if counts else 0.0
         if weight and not (deleted and broker_time <= deleted.get(event.user_id, -1.0)):
             user = (variant.id, event.user_id)
             found.users[user] = found.users.get(user, 0.0) + weight

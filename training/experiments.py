@@ -78,6 +78,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     configured: bool
     since: float | None
     use_cases: Sequence[str]
+    outcomes: Sequence[str]
     detect: float
     needed_users: int | None
     balance_chance: float | None
@@ -155,6 +156,7 @@ def reports(settings: Settings, detect: float) -> list[Report]:
                     configured=tag in running,
                     since=noted[tag].since if tag in noted else None,
                     use_cases=about.use_cases,
+                    outcomes=about.variants[0].outcomes,
                     detect=detect,
                     needed_users=wanted,
                     balance_chance=chance,
@@ -184,6 +186,8 @@ def show(found: Sequence[Report], console: Console) -> None:
         console.print("no experiment is configured (EXPERIMENTS_PATH), and none has numbers")
     for report in found:
         about = [report.tag, *([] if report.configured else ["no longer configured"]), *report.use_cases]
+        if report.outcomes:
+            about.append(f"outcomes: {' '.join(report.outcomes)}")
         table = Table(title=f"{report.experiment} ({', '.join(about)})", title_justify="left")
         for name in ("variant", "users", "answers", "with outcome", "%", "difference, points", "mean weight", "difference"):
             table.add_column(name, justify="left" if name == "variant" else "right")

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from api import schemas
-from core import experiments
+from core import experiments, use_cases
 from core.errors import ConfigurationError
 from core.settings import Settings
 from store import experiments as store
@@ -27,7 +27,7 @@ users = [0.5, 0.75]
 use_cases = ["developer_startup"]
 variants = { control = {}, popular = { enable_als = false, diversity = 0.9 } }
 """
-FOUND = experiments.parse(TOML, {"developer_startup"})
+FOUND = experiments.parse(TOML, use_cases.load(None))
 
 
 def _user(label: str | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import chisquare
 
-from core import experiments
+from core import experiments, use_cases
 from core.errors import ConfigurationError
 from core.experiments import Experiments, point, recommendation_id
 from core.settings import Settings
@@ -36,7 +36,7 @@ USERS = [f"user-{number}" for number in range(20_000)]
 
 
 def _parsed(text: str = TOML) -> Experiments:
-    return experiments.parse(text, {"developer_startup"})
+    return experiments.parse(text, use_cases.load(None))
 
 
 def _labels(found: Experiments, use_case: str | None = "developer_startup") -> dict[str, str | None]:
@@ -121,6 +121,7 @@ def test_a_forged_id_names_nothing() -> None:
         (("_weight = 0.5 }", "_weight = 0.6 }"), False),
         (("half =", "even ="), False),
         (("users = [0.0, 0.5]", 'users = [0.0, 0.5]\nuse_cases = ["developer_startup"]'), False),
+        (("users = [0.0, 0.5]", 'users = [0.0, 0.5]\noutcomes = ["like"]'), False),
     ],
 )
 def test_another_definition_has_another_tag_so_that_numbers_never_mix(change: tuple[str, str], same: bool) -> None:
@@ -136,7 +137,8 @@ def test_another_definition_has_another_tag_so_that_numbers_never_mix(change: tu
         (("[0.0, 0.5]", "[0.5, 0.5]"), "experiments.blend.users = [0.5, 0.5] is empty"),
         (("[0.0, 0.5]", "[0.0, 1.5]"), "experiments.blend: Expected `float` <= 1"),
         (("[0.0, 0.5]", "0.5"), "experiments.blend: Expected `array`, got `float` - at `$.users`"),
-        (("developer_startup", "nobody"), "experiments.earlier_als.use_cases names 'nobody', which is not configured"),
+        (("developer_startup", "nobody"), "earlier_als.use_cases names 'nobody'; it may name developer_startup, investor_startup"),
+        (("users = [0.5", 'outcomes = ["dismiss"]\nusers = [0.5'), "earlier_als.outcomes names 'dismiss'; it may name view, click"),
         (("half = { ensemble_als_weight = 0.5, ensemble_two_tower_weight = 0.5 }", ""), "experiments.blend needs two variants at least"),
         (("weight = 3", "weight = 0"), "variants.control.weight = 0 must be a number above 0"),
         (("cold_start_threshold = 3", "history_cap = 3"), "variants.at_three.history_cap is not known; a variant has a weight and may set"),

@@ -33,6 +33,7 @@ variants = { control = {}, half = { weight = 2, ensemble_als_weight = 0.5 } }
 
 [experiments.colder]
 users = [0.6, 0.9]
+outcomes = ["like", "rating"]
 variants = { control = {}, colder = { cold_start_threshold = 8 } }
 """
 

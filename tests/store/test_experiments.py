@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from core import experiments
+from core import experiments, use_cases
 from core.errors import StoreUnavailable
 from core.experiments import Variant, recommendation_id
 from core.settings import Settings
@@ -23,7 +23,7 @@ TOML = """
 users = [0.0, 0.5]
 variants = { control = {}, half = { ensemble_als_weight = 0.5 } }
 """
-RUNNING = experiments.parse(TOML, ())
+RUNNING = experiments.parse(TOML, use_cases.load(None))
 CONTROL, HALF = RUNNING.all[0].variants
 
 
@@ -91,6 +91,14 @@ def test_events_count_for_the_variant_whose_answer_led_to_them(redis: Redis, wri
     assert (half.outcomes, half.events) == ({C: 1}, {"view": 1})
 
 
+def test_only_outcomes_that_an_experiment_names_count_for_its_users(redis: Redis, settings: Settings) -> None:
+    running = experiments.parse(TOML.replace("users =", 'outcomes = ["like", "apply"]\nusers ='), use_cases.load(None))
+    control = running.all[0].variants[0]
+    writer, mine = Writer(settings, running), recommendation_id(control)
+    writer.apply(_event(A, "view", mine), _event(A, "like", mine), _event(B, "view", mine))
+    assert store.read(redis, control.id) == ({}, {A: 3}, {"view": 2, "like": 1})
+
+
 def test_a_forged_id_counts_nothing_but_the_event_itself(redis: Redis, writer: Writer) -> None:
     writer.apply(
         _event(A, "like", recommendation_id(HALF)), _event(OUTSIDE, "like", recommendation_id(CONTROL)), _event(C, "like", "x" * 99)
@@ -107,7 +115,7 @@ def test_without_experiments_the_very_same_commands_are_sent(settings: Settings)
 
 
 def test_a_deleted_user_is_removed_from_every_experiment_ever_and_older_events_stay_out(redis: Redis, settings: Settings) -> None:
-    former = experiments.parse(TOML.replace("0.5 }", "0.7 }"), ())
+    former = experiments.parse(TOML.replace("0.5 }", "0.7 }"), use_cases.load(None))
     assert former.all[0].tag != RUNNING.all[0].tag
     before, (control, _) = Writer(settings, former), former.all[0].variants
     before.apply(_event(A, "like", recommendation_id(control)), _event(B, "like", recommendation_id(control)))

@@ -26,7 +26,7 @@ SEED = 20_261_123
 
 
 def _sample(name: str, weights: list[float] | np.ndarray, weight: float = 1.0) -> Sample:
-    return Sample(Variant("blend", "blend-1", name, weight, {}, f"blend-1.{name}"), 0, np.asarray(weights, dtype=np.float64), 0, {})
+    return Sample(Variant("blend", "blend-1", name, weight, {}, (), f"blend-1.{name}"), 0, np.asarray(weights, dtype=np.float64), 0, {})
 
 
 def _shares(name: str, converted: int, users: int, weight: float = 1.0) -> Sample:
