@@ -2,7 +2,7 @@
 
 ML-1M as in benchmarks.quality. Sports and Outdoors (Zhou et al. 2020, "S3-Rec"): each user's last item is held out for the test, the one
 before it says when to stop, the rest is trained on; the last item is ranked among the whole catalogue minus what the user has. A user's
-vector is made by numpy as when serving, without a profile. `--dataset`, `--seeds` and `--seconds` (a fit's time budget) narrow it down.
+vector is made by numpy as when serving, without a profile. `--dataset` and `--seeds` narrow it down.
 
 The hyperparameters were chosen by the held-out items within the training rows, never by the test.
 """
@@ -52,32 +52,32 @@ def user_vectors(model: TwoTowerModel, data: Dataset) -> npt.NDArray[np.float32]
     return found
 
 
-def fitted(data: Dataset, catalogue: Path, chosen: Hyperparameters, seed: int, seconds: float, judged: int) -> TwoTowerModel:
+def fitted(data: Dataset, catalogue: Path, chosen: Hyperparameters, seed: int, threads: int, judged: int) -> TwoTowerModel:
     def told(now: two_tower.Progress) -> None:
         print(f"  epoch {now.epoch}  loss {now.loss:.3f}  validation NDCG@10 {now.ndcg:.4f}  {now.seconds:.0f} s", flush=True)
 
     entries = items.read(catalogue)
-    return two_tower.fit(data, entries, Settings().use_cases, chosen, seed, seconds=seconds, judged_users=judged, on_epoch=told).model
+    return two_tower.fit(data, entries, Settings().use_cases, chosen, seed, threads=threads, judged_users=judged, on_epoch=told).model
 
 
-def ml1m(folder: Path, seed: int, seconds: float, work: Path) -> Scores:
+def ml1m(folder: Path, seed: int, threads: int, work: Path) -> Scores:
     quality.training_events(folder, work / "events.parquet")
     table, skipped = events.from_file(work / "events.parquet")
     data = dataset.build(table, Settings().use_cases, source="ml1m without ncf_test rows", skipped=skipped)
-    model = fitted(data, folder / "ml1m" / "items.parquet", ML1M, seed, seconds, two_tower.JUDGED_USERS)
+    model = fitted(data, folder / "ml1m" / "items.parquet", ML1M, seed, threads, two_tower.JUDGED_USERS)
     scores = np.full((len(data.users), len(data.items)), -np.inf, np.float32)
     scores[:, data.items.rows(model.item_ids.ids)] = user_vectors(model, data) @ model.item_vectors.T
     return quality.Test(data, folder).judge(scores)
 
 
-def sports(folder: Path, seed: int, seconds: float, work: Path) -> Scores:
+def sports(folder: Path, seed: int, threads: int, work: Path) -> Scores:
     rows = pq.read_table(folder / SPORTS_FOLDER / "interactions.parquet").drop_columns(["value"])
     rows = rows.set_column(rows.column_names.index("event_type"), "event_type", pa.array(["view"] * rows.num_rows))
     test = pc.equal(rows["split"], "test")
     pq.write_table(rows.filter(pc.invert(test)), work / "events.parquet")
     table, skipped = events.from_file(work / "events.parquet")
     data = dataset.build(table, Settings().use_cases, source="sports without test rows", skipped=skipped)
-    model = fitted(data, folder / SPORTS_FOLDER / "items.parquet", SPORTS, seed, seconds, len(data.users))
+    model = fitted(data, folder / SPORTS_FOLDER / "items.parquet", SPORTS, seed, threads, len(data.users))
     held_out = rows.filter(test)
     users = data.users.rows(held_out["user_id"].cast(pa.string()).to_pylist())
     targets = model.item_ids.rows(held_out["item_id"].cast(pa.string()).to_pylist())
@@ -102,14 +102,14 @@ def last_item(
     return {(LAST_ITEM, f"HR@{K}"): float(hit.mean()), (LAST_ITEM, f"NDCG@{K}"): float((hit / np.log2(better + 2.0)).mean())}
 
 
-RUNS: dict[str, Callable[[Path, int, float, Path], Scores]] = {"ml1m": ml1m, "sports": sports}
+RUNS: dict[str, Callable[[Path, int, int, Path], Scores]] = {"ml1m": ml1m, "sports": sports}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=RUNS, action="append", help="only this one; may come twice")
     parser.add_argument("--seeds", default=",".join(map(str, quality.SEEDS)), help="comma-separated")
-    parser.add_argument("--seconds", type=float, default=1200.0, help="time budget of one fit")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: one a core")
     chosen = parser.parse_args()
     folder = quality.data_folder()
     if folder is None:
@@ -122,7 +122,7 @@ def main() -> None:
         for seed in seeds:
             began = time.monotonic()
             with tempfile.TemporaryDirectory() as temporary:
-                runs.append(RUNS[name](folder, seed, chosen.seconds, Path(temporary)))
+                runs.append(RUNS[name](folder, seed, chosen.threads, Path(temporary)))
             print(f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: {runs[-1]}", flush=True)
         rows = [
             Row(name, protocol, "two_tower", metric, round(float(np.mean([run[protocol, metric] for run in runs])), 4), seeds, command)

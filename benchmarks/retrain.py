@@ -128,7 +128,9 @@ def bare_fit(matrix: Path) -> float:
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, RedisServer(Path(temporary) / "redis") as server:
         work = Path(temporary)
-        settings = Settings(redis_url=SecretStr(server.url), archive_url=str(work / "archive"), models_path=work / "models")
+        settings = Settings(
+            redis_url=SecretStr(server.url), archive_url=str(work / "archive"), models_path=work / "models", enable_two_tower=False
+        )
         fill(settings, *source(data_folder()))
         _, live = retrain(settings)
         matrix = work / "matrix.npz"

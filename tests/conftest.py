@@ -111,6 +111,7 @@ def settings(request: pytest.FixtureRequest, redis: Redis, redis_server: RedisSe
         archive_url=str(tmp_path / "archive"),
         models_path=tmp_path / "models",
         api_port=0,
+        enable_two_tower=False,  # torch takes seconds to load; tests/training/test_two_tower_retrain.py has it on
     )
 
 

@@ -41,7 +41,7 @@ from training.dataset import Dataset, Split
 from training.progress import progress
 
 ROUTED = "routed"
-ENGINES = ("popular", "content_based", "als", ROUTED)
+ENGINES = ("popular", "content_based", "als", "two_tower", "ensemble", ROUTED)
 SEGMENTS = ("all", "cold", "warm", "hot")
 RANKED = ("precision", "recall", "map", "ndcg")
 LENGTH = max(metrics.CUTOFFS)
@@ -156,12 +156,13 @@ def evaluate(
     settings: Settings,
     engines: Sequence[str] = ENGINES,
 ) -> Evaluation:
-    """Ask for every judged user's list by every engine. `popularity`: as of the cut.
+    """Ask for every judged user's list by every engine of `engines` that the bundle has. `popularity`: as of the cut.
 
     The users come with their ALS vectors, folded in at once, as from Redis when the live workers keep up.
     """
     known = bundle.als.item_ids.ids if bundle.als is not None else []
     recommender = Recommender(bundle, Catalogue.of(items, known), popularity, settings)
+    engines = [name for name in engines if name == ROUTED or name in recommender.engines]
     ranked = {engine: np.full((len(judged.users), LENGTH), -1, np.int32) for engine in engines}
     # Answers are made one by one, as when serving; BLAS threads would only wait for each other.
     with threadpoolctl.threadpool_limits(1, "blas"), progress("evaluating", len(judged.users)) as show:

@@ -1,7 +1,7 @@
 """Whether a new bundle may go live: both bundles answer the same users about the same held-out events.
 
-The comparison is fair because neither has seen those events. The candidate is the model fitted before the cut. Of the live bundle the
-model in evaluation/als answers, fitted before an earlier cut; its published part was refreshed with events that may lie after this cut.
+The comparison is fair because neither has seen those events. The candidate is the models fitted before the cut. Of the live bundle those
+in evaluation/ answer, fitted before an earlier cut; its published parts were refreshed with events that may lie after this cut.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from models.als import ALSModel
 from models.bundle import Bundle
 from models.popular import PopularModel
 from models.registry import Registry
+from models.two_tower import TwoTowerModel
 from training import evaluate, metrics
 from training.dataset import Dataset
 from training.evaluate import NAMES, ROUTED, Evaluation
@@ -24,6 +25,8 @@ from training.evaluate import NAMES, ROUTED, Evaluation
 ACCEPTED, REFUSED = "accepted", "refused"
 JUDGED_ALS = "evaluation/als"
 """Where a bundle keeps the ALS model that its metrics describe."""
+JUDGED_TWO_TOWER = "evaluation/two_tower"
+"""The same for Two-Tower."""
 METRIC = "ndcg@10"
 
 
@@ -82,8 +85,11 @@ def decide(
 
 
 def _unseen(registry: Registry, bundle: Bundle) -> tuple[Bundle, str]:
-    """The live bundle with the ALS model that has not seen the events after its own cut."""
+    """The live bundle with the models that have not seen the events after its own cut."""
     folder = registry.path / str(bundle.version) / JUDGED_ALS
     if not folder.is_dir():
         return bundle, "the live bundle keeps no model from before its cut; it may have seen the held-out events, which favours it"
-    return replace(bundle, parts={**bundle.parts, "als": ALSModel.load(folder)}), ""
+    unseen: dict[str, Any] = {"als": ALSModel.load(folder)}
+    if (two_tower := registry.path / str(bundle.version) / JUDGED_TWO_TOWER).is_dir():
+        unseen["two_tower"] = TwoTowerModel.load(two_tower)
+    return replace(bundle, parts={**bundle.parts, **unseen}), ""

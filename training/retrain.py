@@ -2,17 +2,18 @@
 
     1. snapshot   how far the archive reaches is W; the catalogue and the deletions as they stand
     2. dataset    id maps, weighted matrix, sequences, split by time, from the events below W
-    3. fit        ALS on the events before the cut; content on the catalogue
+    3. fit        ALS, then Two-Tower, on the events before the cut; content on the catalogue
     4. evaluate   by engine and by segment, through the recommender that serves, on the events after the cut
     5. gate       the live bundle on the same users: a new one that is worse by more than GATE_MARGIN, and not by chance, is refused
-    6. publish    one more sweep of ALS over every event; the bundle is written, sealed and renamed; then the pointer
+    6. publish    a short refresh of both over every event; the bundle is written, sealed and renamed; then the pointer
     7. prune      bundles beyond KEEP_BUNDLES go, never the live one
 
 One runs at a time, across machines, by a lease in Redis. Killed anywhere, it leaves the old bundle or the new one live, never half of
 one; its lease ends by itself and the next retrain starts anew. Which model do the metrics describe? The one of step 3, which has not
-seen what it is judged by. It is kept in the bundle (evaluation/als) so that the next gate compares two models of the same kind: neither
-has seen the events it is judged by. What goes live is the same model with REFRESH_SWEEPS more, now over every event
-(docs/adr/one-fit-and-a-refresh.md); it runs beside steps 4 and 5, which keep one core busy, and is thrown away if step 5 refuses.
+seen what it is judged by. It is kept in the bundle (evaluation/als, evaluation/two_tower) so that the next gate compares two models of
+the same kind: neither has seen the events it is judged by. What goes live is the same model with REFRESH_SWEEPS more (REFRESH_EPOCHS of
+Two-Tower), now over every event (docs/adr/one-fit-and-a-refresh.md); the refresh runs beside steps 4 and 5, which keep one core busy,
+and is thrown away if step 5 refuses. Two-Tower is left out where ENABLE_TWO_TOWER is false or torch is not installed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from models.registry import Registry
 from store import apply, catalogue, connection, retrains
 from store.archive import Archive
 from store.lease import Lease
-from training import als, dataset, evaluate, events, gate, items
+from training import als, dataset, evaluate, events, gate, items, two_tower_command
 from training.als import Hyperparameters
 from training.dataset import Dataset, Split
 from training.evaluate import Evaluation, Judged
@@ -157,12 +158,15 @@ def _steps(
     waiting = beside.submit(_make_beside, data, split, unsplit, entries, options.users, settings)
     fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads, run)
     made = waiting.result()
+    two_tower = two_tower_command.fit_before(data, split, entries, settings, options.threads, run)
     refreshed = beside.submit(_refresh, fitted, made.matrix, data, split, chosen, seed, options.threads, run)
+    two_tower_refreshed = beside.submit(two_tower_command.refresh, two_tower, data, split, entries, settings, options.threads, run)
 
     run.step("evaluate")
     evaluation: Evaluation | None = None
     if split is not None and made.judged is not None:
-        candidate = Bundle.of(catalogue=entries, als=fitted, content=made.content, popular=made.popular_at_cut)
+        judged_two_tower = two_tower.model if two_tower is not None else None
+        candidate = Bundle.of(catalogue=entries, als=fitted, two_tower=judged_two_tower, content=made.content, popular=made.popular_at_cut)
         evaluation = evaluate.evaluate(candidate, entries, made.popular_at_cut.scores, data, split, made.judged, settings)
         evaluate.report(evaluation, console)
     else:
@@ -176,7 +180,7 @@ def _steps(
     verdict["forced"] = options.force and verdict["decision"] == gate.REFUSED
 
     run.step("publish")
-    fresh = refreshed.result()
+    fresh, fresh_two_tower = refreshed.result(), two_tower_refreshed.result()
     run.check()
     if lease is not None:
         lease.check()
@@ -188,12 +192,18 @@ def _steps(
         made.popular_now.save(folder / "popular")
         dataset.save(data, folder / "dataset", matrix=made.matrix, sequences=False)
         fresh.save(folder / "als")
+        if two_tower is not None and fresh_two_tower is not None:
+            fresh_two_tower.save(folder / "two_tower")
+            if split is not None:
+                two_tower.model.save(folder / gate.JUDGED_TWO_TOWER)
         if judged_als is not None:
             judged_als.save(folder / gate.JUDGED_ALS)
         if evaluation is not None:
             evaluate.save(evaluation, folder / "evaluation", {"describes": gate.JUDGED_ALS, "dataset": data.sha256})
 
-    manifest = _manifest(settings, options, chosen, data, split, evaluation, made.unjudged, run.seconds, verdict)
+    manifest = _manifest(
+        settings, options, chosen, data, split, evaluation, made.unjudged, run.seconds, verdict, two_tower.told if two_tower else None
+    )
     live = registry.publish(write, manifest)
     if client is not None:
         retrains.announce(client, live)
@@ -267,6 +277,7 @@ def _manifest(
     unjudged: str,
     seconds: Mapping[str, float],
     verdict: Mapping[str, Any],
+    two_tower: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What it takes to make the bundle again, and how good it is."""
     return {
@@ -274,6 +285,7 @@ def _manifest(
         "seeds": {"training": settings.training_seed},
         "settings": {
             "als": msgspec.to_builtins(chosen),
+            "two_tower": two_tower,
             "refresh_sweeps": als.REFRESH_SWEEPS if split is not None else 0,
             "hyperparameters_from": str(options.hyperparameters or "settings"),
             "holdout_fraction": settings.holdout_fraction,
@@ -289,7 +301,7 @@ def _manifest(
             "cut": split.cut if split is not None else None,
             "seconds": dict(seconds),
         },
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: version(name) for name in (*LIBRARIES, *(("torch",) if two_tower else ()))},
         "gate": dict(verdict),
     }
 

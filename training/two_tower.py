@@ -83,10 +83,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model that serves, and the arrays of `Towers.export` that another fit may start from."""
+    """A model that serves, the arrays of `Towers.export` that another fit may start from, and what the fit was told and came to."""
 
     model: TwoTowerModel
     arrays: Mapping[str, Any]
+    told: Mapping[str, Any]
 
 
 def fit(
@@ -103,18 +104,20 @@ def fit(
     start: Fitted | None = None,
     folder: Path | None = None,
     on_epoch: Callable[[Progress], None] | None = None,
+    on_batch: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Train on the events in `where` (all), and return the epoch that ranked the held-out items best.
 
     `entries`: the catalogue. `seconds`: no batch starts later. `threads` 0: one a core. `judged_users`: most users whose last item is
     held out to tell when to stop; with 0 the last epoch is returned. `start`: a fit of the same hyperparameters and catalogue whose
     arrays are taken over. `folder`: checkpoints, one an epoch; a killed fit that is started again with the same data and
-    hyperparameters goes on from there, and ends where it would have. Raises DatasetError when there is nothing to learn.
+    hyperparameters goes on from there, and ends where it would have. `on_epoch` and `on_batch`, which is told the epochs done, may
+    raise to stop the fit. Raises DatasetError when there is nothing to learn.
     """
     sequences = Sequences.of(dataset, where, use_cases)
     content = Content.of(sequences.items, entries, seed)
     fitting = _Fit(sequences, content, dataset.event_types, chosen, seed, dataset.sha256, judged_users, folder)
-    return fitting.run(seconds, threads, start, on_epoch)
+    return fitting.run(seconds, threads, start, on_epoch, on_batch)
 
 
 def refresh(
@@ -127,10 +130,13 @@ def refresh(
     *,
     threads: int = 0,
     on_epoch: Callable[[Progress], None] | None = None,
+    on_batch: Callable[[float], None] | None = None,
 ) -> Fitted:
     """`fitted`, brought up to date with every event of `dataset` by REFRESH_EPOCHS short-stepped epochs; nobody is held out."""
     short = msgspec.structs.replace(chosen, epochs=REFRESH_EPOCHS, learning_rate=chosen.learning_rate * REFRESH_STEP)
-    return fit(dataset, entries, use_cases, short, seed, threads=threads, judged_users=0, start=fitted, on_epoch=on_epoch)
+    return fit(
+        dataset, entries, use_cases, short, seed, threads=threads, judged_users=0, start=fitted, on_epoch=on_epoch, on_batch=on_batch
+    )
 
 
 class _Fit:
@@ -163,7 +169,14 @@ class _Fit:
         about = (source, msgspec.to_builtins(chosen), seed, int(sequences.end.sum()), len(sequences.item))
         self.identity = hashlib.sha256(repr(about).encode()).hexdigest()
 
-    def run(self, seconds: float, threads: int, start: Fitted | None, on_epoch: Callable[[Progress], None] | None) -> Fitted:
+    def run(
+        self,
+        seconds: float,
+        threads: int,
+        start: Fitted | None,
+        on_epoch: Callable[[Progress], None] | None,
+        on_batch: Callable[[float], None] | None,
+    ) -> Fitted:
         """Epoch after epoch, until one of the limits."""
         began = time.monotonic()
         with _threads(threads):
@@ -175,7 +188,7 @@ class _Fit:
             state = checkpoint.load(self.folder, self.identity, towers, optimizer) if self.folder is not None else checkpoint.State()
             best = state.best or towers.export()
             while state.epoch < self.chosen.epochs and state.epoch - state.best_epoch < self.chosen.patience:
-                loss, whole = self._epoch(towers, optimizer, state.epoch, began + seconds)
+                loss, whole = self._epoch(towers, optimizer, state.epoch, began + seconds, on_batch)
                 state.epoch += 1
                 ndcg = self._judge(towers)
                 if ndcg is None or state.best_ndcg is None or ndcg > state.best_ndcg:
@@ -187,9 +200,12 @@ class _Fit:
                     on_epoch(Progress(state.epoch, loss, ndcg, state.best_ndcg, time.monotonic() - began))
                 if not whole:
                     break
-        return Fitted(self.exported(best), best)
+        told = {**msgspec.to_builtins(self.chosen), "best_epoch": state.best_epoch, "validation_ndcg@10": state.best_ndcg}
+        return Fitted(self.exported(best), best, told)
 
-    def _epoch(self, towers: Towers, optimizer: torch.optim.Optimizer, epoch: int, deadline: float) -> tuple[float, bool]:
+    def _epoch(
+        self, towers: Towers, optimizer: torch.optim.Optimizer, epoch: int, deadline: float, on_batch: Callable[[float], None] | None
+    ) -> tuple[float, bool]:
         """Mean loss, and whether there was time for every batch."""
         for group in optimizer.param_groups:
             group["lr"] = self.chosen.learning_rate * (1.0 - (1.0 - LAST_STEP) * epoch / self.chosen.epochs)
@@ -198,7 +214,12 @@ class _Fit:
         towers.train()
         total, count = 0.0, 0
         tokens = min(max(int((self.sequences.end - self.sequences.start).sum()) // LEAST_STEPS, LEAST_TOKENS), BATCH_TOKENS)
-        for windows in self.sequences.windows(self.chosen.history, rng).batches(tokens, rng):
+        every = self.sequences.windows(self.chosen.history, rng)
+        seen = 0
+        for windows in every.batches(tokens, rng):
+            if on_batch is not None:
+                on_batch(epoch + seen / len(every))
+            seen += len(windows)
             if time.monotonic() >= deadline:
                 return total / max(count, 1), False
             batch = self.sequences.batch(windows)

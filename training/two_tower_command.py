@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,9 +15,11 @@ import typer
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Item
+from models.two_tower import TwoTowerModel
 from training import dataset, items
-from training.dataset import Bools, Dataset
+from training.dataset import Bools, Dataset, Split
 from training.progress import progress
+from training.run import Run
 
 if TYPE_CHECKING:
     from training.two_tower import Fitted, Progress
@@ -52,15 +55,16 @@ def fit(
     where: Bools | None = None,
     threads: int = 0,
     checkpoints: Path | None = None,
+    run: Run | None = None,
 ) -> Fitted:
     """`two_tower.fit` on the events in `where` (all). `checkpoints`: folder of what a killed fit goes on from; none is left after.
 
-    Raises DatasetError.
+    Raises DatasetError, and Interrupted when `run` was asked to stop.
     """
     from training import two_tower, two_tower_checkpoint
 
     chosen = two_tower.hyperparameters(settings)
-    with _told("fitting Two-Tower", chosen.epochs) as told:
+    with _told(chosen.epochs, run) as (told, at):
         fitted = two_tower.fit(
             data,
             entries,
@@ -72,36 +76,56 @@ def fit(
             threads=threads,
             folder=checkpoints,
             on_epoch=told,
+            on_batch=at,
         )
     if checkpoints is not None:
         two_tower_checkpoint.remove(checkpoints)
     return fitted
 
 
-def refresh(fitted: Fitted, data: Dataset, entries: Sequence[Item], settings: Settings, *, threads: int = 0) -> Fitted:
-    """`two_tower.refresh`: `fitted` on the training part, brought up to date with every event."""
+def fit_before(data: Dataset, split: Split | None, entries: Sequence[Item], settings: Settings, threads: int, run: Run) -> Fitted | None:
+    """`fit` on the events before the cut, for a retrain. None, and the reason in the log, where Two-Tower is off or torch not there."""
+    if cause := unavailable(settings):
+        log.info("Two-Tower is left out", cause=cause)
+        return None
+    return fit(data, entries, settings, where=split.train if split is not None else None, threads=threads, run=run)
+
+
+def refresh(
+    fitted: Fitted | None, data: Dataset, split: Split | None, entries: Sequence[Item], settings: Settings, threads: int, run: Run
+) -> TwoTowerModel | None:
+    """The model of `fit_before`, brought up to date with every event by `two_tower.refresh`."""
+    if fitted is None or split is None:
+        return None if fitted is None else fitted.model
     from training import two_tower
 
-    with _told("refreshing Two-Tower", two_tower.REFRESH_EPOCHS) as told:
-        return two_tower.refresh(
-            fitted,
-            data,
-            entries,
-            settings.use_cases,
-            two_tower.hyperparameters(settings),
-            settings.training_seed,
-            threads=threads,
-            on_epoch=told,
-        )
+    def at(done: float) -> None:  # no bar: evaluation, which goes on beside, shows its own
+        run.progress(f"refreshing Two-Tower: epoch {int(done) + 1} of {two_tower.REFRESH_EPOCHS}")
+
+    began = time.monotonic()
+    chosen = two_tower.hyperparameters(settings)
+    seed = settings.training_seed
+    fresh = two_tower.refresh(fitted, data, entries, settings.use_cases, chosen, seed, threads=threads, on_batch=at)
+    run.seconds["two_tower_refresh"] = round(time.monotonic() - began, 3)
+    return fresh.model
 
 
 @contextmanager
-def _told(what: str, epochs: int) -> Iterator[Callable[[Progress], None]]:
-    with progress(what, epochs) as show:
+def _told(epochs: int, run: Run | None) -> Iterator[tuple[Callable[[Progress], None], Callable[[float], None]]]:
+    """What is told after each epoch, and before each batch."""
+    began = time.monotonic()
+    with progress("fitting Two-Tower", epochs) as show:
+
+        def at(done: float) -> None:
+            show.at(done, f"epoch {int(done) + 1}")
+            if run is not None:
+                run.progress(f"Two-Tower: epoch {int(done) + 1} of at most {epochs}")
 
         def told(now: Progress) -> None:
             judged = "" if now.ndcg is None else f", NDCG@10 {now.ndcg:.4f}, best {now.best:.4f}"
             show.at(now.epoch, f"epoch {now.epoch}, loss {now.loss:.3f}{judged}")
-            log.info("two-tower", what=what, epoch=now.epoch, loss=round(now.loss, 4), ndcg=now.ndcg, seconds=round(now.seconds, 1))
+            log.info("two-tower", epoch=now.epoch, loss=round(now.loss, 4), ndcg=now.ndcg, seconds=round(now.seconds, 1))
 
-        yield told
+        yield told, at
+    if run is not None:
+        run.seconds["two_tower"] = round(time.monotonic() - began, 3)
