@@ -161,6 +161,7 @@ class Stack:
             # Tansu lets the first member of a group wait for half of this.
             "session_timeout_s": min(given.session_timeout_s, 6.0),
             "archive_file_s": min(given.archive_file_s, 5.0),
+            "two_tower_epochs": min(given.two_tower_epochs, 5),  # seconds of training, enough to see the ensemble answer
             "metrics_port": 0,
             "api_host": HOST,
             "api_port": port,
