@@ -52,6 +52,7 @@ def connect(settings: Settings) -> KafkaProducer:
         | {
             "linger.ms": 0,  # gathered already
             "compression.type": "gzip",  # the one that Faust's client reads without further libraries
+            "compression.level": 1,
             "message.timeout.ms": 10_000,
             "queue.buffering.max.messages": _QUEUED,
         }

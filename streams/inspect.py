@@ -16,10 +16,12 @@ from rich.text import Text
 from core.codec import encode_json
 from core.errors import EddylineError
 from core.settings import Settings
+from core.types import LiveVector
 from engines import router
 from models.registry import Registry
 from store import catalogue, connection, keys, log, log_ends, popularity, positions, trending, users
 from store.archive import Archive
+from store.live import LiveStore
 
 
 def user(settings: Settings, user_id: str) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
         "first_seen": state.first_seen,
         "deleted_at": None if deleted is None else float(deleted),
         "profile": None if state.profile is None else msgspec.to_builtins(state.profile),
+        "als_vector": _vector(state.als),
         "variant": variant and variant.label,
         "segment": router.segment(state.events, settings),
         "engine": engine,
@@ -61,6 +64,7 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
         "item_id": item_id,
         "in_catalogue": entry is not None,
         "item": msgspec.to_builtins(entry),
+        "young": _young(client, item_id),
         "popularity_now": scores,
         "windows": trending.of_item(client, names, item_id, time.time()),
     }
@@ -127,6 +131,21 @@ def show(found: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) 
     for row in found:
         rows.add_row(*(Text("-" if value is None else str(value)) for value in row.values()))
     console.print(rows)
+
+
+def _vector(als: LiveVector | None) -> dict[str, Any] | None:
+    """What the model plane holds of a user, without the numbers; it is used while `as_of` is the number of the user's events."""
+    return None if als is None else {"version": als.version, "as_of": als.as_of, "factors": len(als.vector) // 4}
+
+
+def _young(client: connection.Client, item_id: str) -> dict[str, Any] | None:
+    """Of an item that the live bundle does not know: the users listed, and what its factors were made from."""
+    store = LiveStore(client, 0, 0)
+    try:
+        made = store.made([item_id])[0]
+    finally:
+        store.close()
+    return {"users": made.listed, "factors_from": made.as_of} if made.listed else None
 
 
 def _switched_off(settings: Settings, engine: str) -> str:

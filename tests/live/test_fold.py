@@ -249,3 +249,17 @@ def test_what_a_dead_worker_left_is_found(world: World, settings: Settings, redi
     heir = World(settings)
     heir.tend()
     assert redis.hget(keys.item_als("new"), "as_of") == b"1"
+
+
+def test_a_user_s_count_is_read_before_the_history(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other way round, an event applied between would make a vector that lacks it and says that it holds it."""
+    asked: list[str] = []
+    ask = world.store._ask
+
+    def noting(what: str, commands: list[tuple[str, ...]]) -> object:
+        asked.extend(command[0] for command in commands)
+        return ask(what, commands)
+
+    monkeypatch.setattr(world.store, "_ask", noting)
+    world.store.read(["ann", "bob"])
+    assert asked == ["WATCH", "HGET", "LRANGE", "HGET", "LRANGE"]
