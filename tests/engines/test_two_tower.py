@@ -1,0 +1,124 @@
+"""Two-Tower answers: by what the user did last, for new items by what they say, for new users by what they declare."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core.types import HistoryEvent, Item, Request, UserState
+from engines.base import NotApplicable
+from engines.recommender import Recommender
+from engines.two_tower import KIND, TwoTowerEngine
+from models.two_tower import TwoTowerFacts, TwoTowerModel
+from tests.engines import world
+from tests.models.test_two_tower import random_model
+
+ALL = Request(limit=100)
+
+
+def recommender() -> Recommender:
+    return Recommender(world.bundle(two_tower=world.two_tower()))
+
+
+def engine() -> TwoTowerEngine:
+    found = recommender().engines["two_tower"]
+    assert isinstance(found, TwoTowerEngine)
+    return found
+
+
+def answer(state: UserState, request: Request = ALL) -> list[str]:
+    return [item.item_id for item in engine().recommend(state, request)]
+
+
+def test_the_last_event_leads() -> None:
+    assert answer(world.user("pill", "pay"))[0] == "bank"
+    assert answer(world.user("pay", "pill"))[0] == "gene"
+
+
+def test_events_are_read_in_the_order_of_their_times_whatever_the_order_of_the_log() -> None:
+    late = [HistoryEvent(9, "like", "pill"), HistoryEvent(5, "like", "pay")]
+    assert answer(UserState(user_id="ada", events=2, history=late))[0] == "gene"
+
+
+def test_events_with_unknown_items_are_passed_over_and_only_the_latest_are_read() -> None:
+    state = world.user("pill", "pay", "never-heard-of")
+    assert answer(state)[0] == "bank"
+    scoring = engine().score(world.user("pill", "pay", "bank", "coin", "medpay"), ALL)
+    read = {reason.items[0] for reason in scoring.contributions(engine().catalogue.rows["gene"]) if reason.items}
+    assert read == {"bank", "coin", "medpay"}  # its history is 3
+
+
+def test_a_newcomer_is_served_by_what_they_declare_and_told_so() -> None:
+    found = engine().recommend(world.user(interests=["health"]), Request(limit=2))
+    assert [item.item_id for item in found] == ["pill", "gene"]
+    assert found[0].reasons[0].text == "matches your interests: health"
+    with pytest.raises(NotApplicable, match="no history and no declared interests"):
+        engine().score(UserState(user_id="x"), ALL)
+    with pytest.raises(NotApplicable, match="knows no item of the user's history and no term"):
+        engine().score(world.user("never-heard-of", interests=["unheard of"]), ALL)
+
+
+def test_an_item_that_arrives_later_has_a_vector_by_what_it_says_and_can_be_followed() -> None:
+    now = recommender()
+    new = [Item(item_id=name, item_type="startup", categories=[label]) for name, label in (("new", "health"), ("odd", "unheard of"))]
+    later = now.with_catalogue(now.catalogue.updated(new))
+    grown = later.engines["two_tower"]
+    found = [item.item_id for item in grown.recommend(world.user("pill"), ALL)]
+    assert "new" in found
+    assert "odd" not in found
+    assert grown.recommend(world.user("new"), Request(limit=1))[0].item_id == "pill"
+    assert [item.item_id for item in later.similar("new", Request(limit=2)).recommendations] == ["pill", "gene"]
+    with pytest.raises(NotApplicable, match="odd is not in the Two-Tower model"):
+        grown.similar("odd")
+
+
+def test_growing_a_catalogue_gives_the_scores_of_one_made_at_once() -> None:
+    now = recommender()
+    new = [Item(item_id=f"new{number}", item_type="startup", categories=["health" if number % 2 else "fintech"]) for number in range(5)]
+    grown = now
+    for item in new:
+        grown = grown.with_catalogue(grown.catalogue.updated([item]))
+    at_once = Recommender(now.bundle, now.catalogue.updated(new))
+    state = world.user("pay", "new1")
+    scores = [{item.item_id: item.score for item in each.engines["two_tower"].recommend(state, ALL)} for each in (grown, at_once)]
+    assert scores[0] == scores[1]
+    assert {"new0", "new4", "bank"} <= scores[0].keys()
+
+
+def test_reasons_name_the_recent_items_that_are_nearest() -> None:
+    found = engine().recommend(world.user("pill", "pay"), Request(limit=1))[0]
+    assert found.item_id == "bank"
+    assert found.reasons[0].kind == KIND
+    assert found.reasons[0].items == ["pay"]
+    assert found.reasons[0].text == "follows from Payflow"
+
+
+def test_a_contribution_is_what_the_score_would_lose() -> None:
+    items = [Item(item_id=f"i{row}", item_type="startup") for row in range(7)]
+    model = random_model()
+    now = TwoTowerEngine(model, recommender().catalogue.updated(items))
+    state = world.user("i1", "i2", "i3")
+    row = now.catalogue.rows["i5"]
+    whole, without = (
+        float(now.score(each, ALL).scores[row]) for each in (state, UserState(user_id="x", history=[state.history[0], state.history[2]]))
+    )
+    parts = {reason.items[0]: reason.contribution for reason in now.score(state, ALL).contributions(row)}
+    assert set(parts) == {"i1", "i2", "i3"}
+    assert parts["i2"] == pytest.approx(whole - without, abs=1e-5)
+
+
+def test_older_events_than_those_read_one_by_one_still_count() -> None:
+    facts = TwoTowerFacts(dimension=8, layers=1, heads=1, history=2, items=7, event_types=["like"], roles=[])
+    model = random_model(facts)
+    assert isinstance(model, TwoTowerModel)
+    now = TwoTowerEngine(model, recommender().catalogue.updated([Item(item_id=f"i{row}", item_type="startup") for row in range(7)]))
+    scores = [now.score(world.user(*items), ALL).scores for items in (("i1", "i2"), ("i0", "i1", "i2"), ("i4", "i1", "i2"))]
+    assert not np.allclose(scores[0], scores[1], atol=1e-3)
+    assert not np.allclose(scores[1], scores[2], atol=1e-3)
+
+
+def test_items_that_only_the_model_knows_are_served() -> None:
+    now = Recommender(world.bundle(two_tower=random_model()))
+    found = now.recommend(UserState(user_id="x", history=[HistoryEvent(1, "like", "i1")]), Request(limit=3, engine="two_tower"))
+    assert {line.method for line in found.recommendations} == {"two_tower"}
+    assert {line.item_id for line in found.recommendations} <= now.catalogue.rows.keys()
