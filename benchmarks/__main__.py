@@ -11,7 +11,15 @@ from rich.table import Table
 
 from benchmarks.results import RESULTS, Row
 
-SPEED = ("benchmarks.ingest", "benchmarks.memory", "benchmarks.reads", "benchmarks.als_read", "benchmarks.ensemble", "benchmarks.retrain")
+SPEED = (
+    "benchmarks.ingest",
+    "benchmarks.memory",
+    "benchmarks.reads",
+    "benchmarks.als_read",
+    "benchmarks.ensemble",
+    "benchmarks.experiments",
+    "benchmarks.retrain",
+)
 QUALITY = ("benchmarks.quality", "benchmarks.live_vs_retrained")
 
 

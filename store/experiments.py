@@ -6,8 +6,8 @@ function of the log and of the configured experiments, as exact as counters are.
 
 from __future__ import annotations
 
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from store import keys
 from store.connection import named_errors
 
 MOST_WAITING = 100_000
-"""Users whose exposures wait to be written: some 20 MB, what a second of reads never reaches while Redis answers."""
+"""Answers that wait to be written: some 20 MB. A second of reads is far from it while Redis answers."""
 _CHUNK = 500
 """Exposures in one transaction: they hold Redis for about a millisecond."""
 _PAGE = 2_000
@@ -121,7 +121,7 @@ def read(client: redis.Redis, variant_id: str) -> Counted:
 
 
 class Exposures:
-    """Answers given by variants, added up here and written by `write`. Any thread may `add`; one at a time writes.
+    """Answers given by variants, gathered here and written by `write`. Any thread may `add`; one at a time writes.
 
     A process that dies takes with it what was added since the last `write`.
     """
@@ -130,37 +130,31 @@ class Exposures:
         """`most_users`: of one variant in Redis; who comes later is not noted. `lost` is called for an answer beyond MOST_WAITING."""
         self._notes, self._most_users, self._lost = _notes(experiments), most_users, lost
         self._tags = {variant.id: variant.tag for variant in experiments.by_id.values()}
-        self._lock = threading.Lock()
-        self._waiting: dict[tuple[str, str], int] = {}
+        self._given: deque[tuple[str, str]] = deque()
+        self._unwritten: dict[tuple[str, str], int] = {}
         self._deletions: bytes | None = b""  # no version is empty: the first write looks
 
     def add(self, variant: Variant, user_id: str) -> None:
         """One answer of `variant` to a user."""
-        key = (variant.id, user_id)
-        with self._lock:
-            if key in self._waiting or len(self._waiting) < MOST_WAITING:
-                self._waiting[key] = self._waiting.get(key, 0) + 1
-            else:
-                self._lost()
+        if len(self._given) < MOST_WAITING:
+            self._given.append((variant.id, user_id))
+        else:
+            self._lost()
 
     def write(self, client: redis.Redis) -> None:
         """Write what waits; what cannot be written waits on. Raises StoreUnavailable, StoreCorrupt.
 
         A lost answer of Redis leaves open whether it was written: then the answers given to these users may count twice, the users not.
         """
-        with self._lock:
-            taken, self._waiting = self._waiting, {}
-        try:
-            with named_errors("writing exposures"):
-                while taken:
-                    chunk = dict(islice(taken.items(), _CHUNK))
-                    self._write(client, chunk)
-                    for key in chunk:
-                        del taken[key]
-        finally:
-            with self._lock:
-                for key, answers in taken.items():
-                    self._waiting[key] = self._waiting.get(key, 0) + answers
+        for _ in range(min(len(self._given), MOST_WAITING - len(self._unwritten))):
+            key = self._given.popleft()
+            self._unwritten[key] = self._unwritten.get(key, 0) + 1
+        with named_errors("writing exposures"):
+            while self._unwritten:
+                chunk = dict(islice(self._unwritten.items(), _CHUNK))
+                self._write(client, chunk)
+                for key in chunk:
+                    del self._unwritten[key]
 
     def _write(self, client: Any, chunk: dict[tuple[str, str], int]) -> None:
         """One transaction. Users deleted since the last one stay out: their answers may have been given before."""

@@ -207,18 +207,31 @@ def test_both_ends_are_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(store, "MOST_WAITING", 3)
     lost: list[int] = []
     exposures = Exposures(RUNNING, 2, lambda: lost.append(1))
-    for user in ("1", "2", "3", "4", "1"):
+    for user in ("1", "2", "1", "4"):
         exposures.add(HALF, user)
     assert len(lost) == 1
-    exposures.add(CONTROL, "1")
-    assert len(lost) == 2
     exposures.write(redis)
     exposures.add(HALF, "1")
     exposures.add(HALF, "5")
     exposures.write(redis)
-    exposed = store.read(redis, HALF.id).exposed
-    assert exposed["1"] == 3
-    assert "5" not in exposed
+    assert store.read(redis, HALF.id).exposed == {"1": 3, "2": 1}
+
+
+def test_what_waits_while_redis_is_away_is_bounded(redis: Redis, own_redis_server: Any, settings: Settings, monkeypatch: Any) -> None:
+    monkeypatch.setattr(store, "MOST_WAITING", 3)
+    lost: list[int] = []
+    exposures = Exposures(RUNNING, 100, lambda: lost.append(1))
+    client = connection.connect(settings, 1.0)
+    own_redis_server.kill()
+    for number in range(10):
+        exposures.add(HALF, str(number))
+        with pytest.raises(StoreUnavailable):
+            exposures.write(client)
+    own_redis_server.start()
+    exposures.write(client)
+    exposures.write(client)
+    assert sorted(store.read(client, HALF.id).exposed) == ["0", "1", "2", "3", "4", "5"]
+    assert len(lost) == 4
 
 
 def test_a_forgotten_experiment_leaves_no_key(redis: Redis, writer: Writer) -> None:

@@ -1,0 +1,88 @@
+"""What experiments cost a read and ingest: `python -m benchmarks.experiments`. One thread, processor time, the best of many short runs.
+
+A read: drawing the variant, its id, noting the exposure, on top of the plain id that every answer has. Ingest: planning a transaction of
+500 events whose users were all answered by an experiment, against the same events without ids. Redis is not in it: an outcome costs it one
+ZINCRBY a user and transaction.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import msgspec
+
+from benchmarks.results import record
+from core import experiments
+from core.experiments import NONE, recommendation_id
+from core.settings import Settings
+from core.types import Interaction
+from store.apply import Deletions, Event, Planner
+from store.experiments import Exposures
+
+COMMAND = "python -m benchmarks.experiments"
+TOML = """
+[experiments.one]
+users = [0.0, 0.5]
+variants = { control = {}, other = {} }
+
+[experiments.two]
+users = [0.5, 1.0]
+variants = { control = {}, other = {} }
+"""
+USERS = [f"user-{number}" for number in range(1000)]
+
+
+def microseconds(call: Callable[[], object], parts: int, repeats: int = 300) -> float:
+    """Of one of the `parts` that a call is made of."""
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.thread_time()
+        call()
+        best = min(best, time.thread_time() - began)
+    return best / parts * 1e6
+
+
+def main() -> None:
+    use_cases = Settings().use_cases
+    running = experiments.parse(TOML, use_cases)
+    exposures = Exposures(running, 1, lambda: None)
+
+    def within() -> None:
+        exposures._given.clear()
+        for user in USERS:
+            variant = running.assign(user, None)
+            recommendation_id(variant)
+            assert variant is not None
+            exposures.add(variant, user)
+
+    def without() -> None:
+        for user in USERS:
+            NONE.assign(user, None)
+            recommendation_id(None)
+
+    more = microseconds(within, len(USERS)) - microseconds(without, len(USERS))
+    print(record("experiment-read", more, "us", "the bound that it was given", 3.0, COMMAND))
+
+    pick = random.Random(1)
+    users = [f"user-{pick.randrange(20_000)}" for _ in range(500)]
+    plain = [Interaction(str(at), user, f"startup-{at}", "view", 1.7e9) for at, user in enumerate(users)]
+    led = [msgspec.structs.replace(each, recommendation_id=recommendation_id(running.assign(each.user_id, None))) for each in plain]
+
+    def planning(planner: Planner, interactions: list[Interaction]) -> Callable[[], object]:
+        events = [Event(each, 1.7e9) for each in interactions]
+        return lambda: planner.plan("t", 0, 0, 500, events, Deletions(0, {}))
+
+    counted, bare = (microseconds(planning(Planner(use_cases, running), events), 500) for events in (led, plain))
+    off = microseconds(planning(Planner(use_cases), led), 500)
+    print(record("experiment-ingest", counted, "us an event", "the same without ids", bare, COMMAND))
+    print(record("experiment-ingest-off", off, "us an event", "no id, experiments configured", bare, COMMAND))
+
+
+if __name__ == "__main__":
+    main()
