@@ -123,7 +123,7 @@ class LiveView:
         items = None
         if self._catalogue_from_redis:
             former = self.current.catalogue
-            items = _catalogue(bundle, [item for item_id in former.rows if (item := former.get(item_id)) is not None], former.deleted)
+            items = _catalogue(bundle, former.entries(), former.deleted)
         recommender = Recommender(bundle, items, self.current.popularity if self._popularity_from_redis else None, self._settings)
         self._swap(recommender.with_young(self._young_items(recommender)) if self._young else recommender)
         self._metrics.live_model(bundle.version, bundle.manifest.created)

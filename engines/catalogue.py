@@ -93,7 +93,11 @@ class Catalogue:
         """The catalogue without items that only a model has seen."""
         if not self.bare:
             return self
-        return Catalogue.of((item for row in self.rows.values() if (item := self.items[row]) is not None), deleted=self.deleted)
+        return Catalogue.of(self.entries(), deleted=self.deleted)
+
+    def entries(self) -> list[Item]:
+        """Every item that has an entry."""
+        return [item for row in self.rows.values() if (item := self.items[row]) is not None]
 
     def get(self, item_id: str) -> Item | None:
         """The item, or None."""
@@ -109,8 +113,7 @@ class Catalogue:
 
     def rows_of(self, ids: Iterable[str]) -> list[int]:
         """Rows of those of `ids` that are here."""
-        rows = self.rows
-        return [rows[item_id] for item_id in ids if item_id in rows]
+        return [row for row in map(self.rows.get, ids) if row is not None]
 
     def mask(self, asked: Conditions) -> Mask:
         """(n_rows,) bool: the items that pass. Shared between callers: copy before you change it."""

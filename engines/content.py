@@ -211,17 +211,14 @@ _NONE = _Sparse(np.zeros(0, dtype=np.float32))
 
 def _vectors(model: ContentModel, items: Sequence[Item | None], trained: dict[str, Item]) -> sp.csr_matrix:
     """(n, n_terms) f32 CSR: the model's own vector where the item is as it was trained on, a new one elsewhere, zeros for None."""
-    held = model.item_ids
-    sources = np.full(len(items), -1, dtype=np.int64)
-    fresh: list[Item] = []
-    for row, item in enumerate(items):
-        if item is not None and trained.get(item.item_id) == item and item.item_id in held:
-            sources[row] = held.row(item.item_id)
-        elif item is not None:
-            sources[row] = len(held) + len(fresh)
-            fresh.append(item)
+    described = np.array([item is not None for item in items], dtype=np.bool_)
+    unchanged = [item.item_id if item is not None and trained.get(item.item_id) == item else "" for item in items]
+    sources = model.item_ids.rows(unchanged)
+    fresh = described & (sources < 0)
+    sources[fresh] = len(model.item_ids) + np.arange(np.count_nonzero(fresh))
+    new = model.vectors([item for item, is_fresh in zip(items, fresh.tolist(), strict=True) if is_fresh and item is not None])
     empty = sp.csr_matrix((1, len(model.terms)), dtype=np.float32)
-    stacked = sp.vstack([model.item_vectors, model.vectors(fresh), empty], format="csr", dtype=np.float32)
+    stacked = sp.vstack([model.item_vectors, new, empty], format="csr", dtype=np.float32)
     sources[sources < 0] = stacked.shape[0] - 1
     return sp.csr_matrix(stacked[sources])
 

@@ -115,7 +115,7 @@ def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, stric
     """
     manifest = read_manifest(folder)
     verify(folder, manifest, CATALOGUE)
-    catalogue = files.read_json(folder / CATALOGUE, list[Item])
+    catalogue = files.read_entries(folder / CATALOGUE, Item)
     parts: dict[str, Any] = {}
     missing: dict[str, str] = {}
     chosen = {part: path for part, path in (overrides or {}).items() if path is not None}

@@ -30,6 +30,18 @@ def read_json(path: Path, kind: type[T]) -> T:
         raise ModelCorrupt(f"{path}: {error}; publish or copy the bundle again") from None
 
 
+def read_entries(path: Path, kind: type[T]) -> list[T]:
+    """The JSON list at `path`, each entry checked against `kind`. Raises ModelMissing, ModelCorrupt.
+
+    Entry by entry: decoding a large list in one call keeps every other thread of a serving process waiting for as long as it takes.
+    """
+    decode = msgspec.json.Decoder(kind).decode
+    try:
+        return [decode(entry) for entry in msgspec.json.decode(_read(path), type=list[msgspec.Raw])]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ModelCorrupt(f"{path}: {error}; publish or copy the bundle again") from None
+
+
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write one array as .npy."""
     path.parent.mkdir(parents=True, exist_ok=True)
