@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections import Counter
 
 import httpx
 import pytest
 from redis import Redis
 
+from api.health import Health
+from api.live import LiveView
+from api.metrics import Metrics
 from core.settings import Settings
+from core.types import HistoryEvent, Request, UserState
 from models.registry import Registry
 from tests.api.test_door import port_of
 from tests.api.world import FOR_DEVELOPER, publish, remember
@@ -17,6 +23,30 @@ from tests.conftest import Spawn
 from tests.support import eventually
 
 SWAPS = 6
+
+
+def test_a_bundle_that_was_replaced_leaves_memory_without_the_collector(settings: Settings, redis: Redis) -> None:
+    """The collector does not look at bundles (they would make it slow), so none may hold itself."""
+    publish(settings)
+    remember(redis, "warm", "pay", "bank", events=7)
+    view = LiveView(settings, Health(metrics := Metrics(), ("redis", "model")), metrics)
+    view.refresh()
+    gc.disable()
+    try:
+        state = UserState(user_id="warm", events=7, history=[HistoryEvent(0, "like", "pay"), HistoryEvent(0, "view", "bank")])
+        for engine in (None, "als", "content_based", "popular"):
+            view.current.recommend(state, Request(engine=engine, explore=0.2, diversity=0.2))
+            view.current.explain(state, "pay", Request(engine=engine))
+        view.current.similar("pay", Request())
+        held = [view.current, view.current.catalogue, *view.current.bundle.parts.values(), *view.current.engines.values()]
+        gone = [weakref.ref(each) for each in held]
+        del held
+        assert publish(settings) != view.current.bundle.version
+        view.refresh()
+        assert [each() for each in gone if each() is not None] == []
+    finally:
+        gc.enable()
+        view.stop()
 
 
 @pytest.mark.process
