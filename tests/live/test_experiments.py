@@ -1,0 +1,70 @@
+"""The whole loop of an experiment, as its users meet it: an answer, the event it leads to, the numbers, the deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from demo.processes import Child
+from store import experiments
+from tests.api.world import FOR_DEVELOPER, event, publish, serving
+from tests.support import eventually
+from training.experiments import Report, Row
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+
+TOML = """
+[experiments.blend]
+users = [0.0, 1.0]
+outcomes = ["like"]
+variants = { control = {}, even = { ensemble_als_weight = 0.5, ensemble_two_tower_weight = 0.5 } }
+"""
+USERS = [f"user:{number}" for number in range(40)]
+
+
+def test_from_an_answer_to_the_report(
+    broker: object, settings: Settings, redis: Redis, spawn: Callable[..., Child], tmp_path: Path
+) -> None:
+    path = tmp_path / "experiments.toml"
+    path.write_text(TOML)
+    publish(settings)
+    spawn("streams", "ingest", EXPERIMENTS_PATH=str(path))
+    with serving(settings, experiments_path=path) as api:
+        answers = {user: api.get(f"{FOR_DEVELOPER}/{user}").json() for user in USERS}
+        liked = [event(f"like-{user}", event_type="like", **_led_by(answers[user])) for user in USERS[:30]]
+        seen = [event(f"view-{user}", event_type="view", **_led_by(answers[user])) for user in USERS]
+        other = next(user for user in USERS if answers[user]["variant"] != answers[USERS[39]]["variant"])
+        foreign = event("foreign", event_type="like", **{**_led_by(answers[other]), "user_id": USERS[39]})
+        eventually(lambda: api.write("POST", "/api/events", [*liked, *liked, *seen, foreign]).status_code == 202, "the broker takes them")
+        rows = {row.variant: row for row in _report(spawn, path, lambda report: sum(sum(row.events.values()) for row in report) == 70)}
+        for name, row in rows.items():
+            mine = [user for user in USERS if answers[user]["variant"] == f"blend.{name}"]
+            assert (row.exposed_users, row.answers) == (len(mine), len(mine))
+            assert row.users_with_outcome == len(set(mine) & set(USERS[:30]))
+            assert row.events == {"view": len(mine), "like": row.users_with_outcome}
+            assert row.unexposed_users == 0
+        gone = USERS[0]
+        assert api.write("DELETE", f"/api/users/{gone}").status_code == 202
+        variant = answers[gone]["recommendation_id"].partition(".")[2]
+        eventually(lambda: not {gone} & {*experiments.read(redis, variant).exposed, *experiments.read(redis, variant).outcomes}, "deleted")
+
+
+def _led_by(answer: dict[str, str]) -> dict[str, object]:
+    return {"user_id": answer["user_id"], "recommendation_id": answer["recommendation_id"]}
+
+
+def _report(spawn: Callable[..., Child], path: Path, enough: Callable[[list[Row]], bool]) -> list[Row]:
+    """The rows of what `python -m training experiments --json` says, once they are `enough`."""
+
+    def told() -> list[Row]:
+        child = spawn("training", "experiments", "--json", EXPERIMENTS_PATH=str(path))
+        assert child.wait(60) == 0, child.describe("failed")
+        (report,) = msgspec.json.decode(child.log.read_text(), type=list[Report])
+        return report.variants if enough(report.variants) else []
+
+    return eventually(told, "every event counted")
