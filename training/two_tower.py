@@ -1,11 +1,4 @@
-"""Two-Tower by torch: next-item softmax over the catalogue, early stopping on each user's last item, exported as arrays.
-
-    loss(h, answer) = -log softmax over candidates c of  v_c . h - log P(c is a candidate)
-
-Up to TWO_TOWER_CANDIDATES items every item is a candidate, so P = 1 and the softmax is the full one. Beyond, the candidates of a batch are
-its own items, popular ones and so the hard ones, and uniform draws, and the subtracted log P takes back that popular items come more
-often (Bengio and Senécal 2008; Yi et al. 2019, "Sampling-bias-corrected neural modeling").
-"""
+"""Two-Tower by torch: what a fit is told, epochs with early stopping on each user's last item, and the export to arrays."""
 
 from __future__ import annotations
 
@@ -33,7 +26,8 @@ from models.two_tower import TwoTowerFacts, TwoTowerModel
 from training import two_tower_checkpoint as checkpoint
 from training.dataset import Bools, Dataset
 from training.two_tower_data import NOBODY, PROFILE_SHARE, Batch, Content, HeldOut, Sequences, declared
-from training.two_tower_net import SoftmaxLoss, Towers
+from training.two_tower_net import Towers
+from training.two_tower_softmax import SoftmaxLoss, candidates
 
 BATCH_TOKENS = 4096
 """Most events in one batch, padding included: large enough that a step is matrix products, small enough for many steps an epoch."""
@@ -235,34 +229,18 @@ class _Fit:
 
     def _loss(self, towers: Towers, batch: Batch, rng: np.random.Generator) -> Tensor:
         asked = batch.answers >= 0
-        candidates = self._candidates(batch, rng)
-        read = np.append(candidates, np.setdiff1d(batch.older, candidates))  # older items are read, not ranked
+        ranked, chance = candidates(batch, self.share, self.chosen.candidates, rng)
+        read = np.append(ranked, np.setdiff1d(batch.older, ranked))  # older items are read, not ranked
         places = np.zeros(self.facts.items, np.int64)
         places[read] = np.arange(len(read))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             vectors = towers.item_vectors(self._tensor(read), self.chosen.id_dropout)
             users = self._users(towers, batch, vectors, places, declared(batch, self.content, rng), rng)
-        chance = self._log_chance(candidates, batch) if len(candidates) < self.facts.items else np.zeros(len(candidates), np.float32)
         answers = self._tensor(places[batch.answers[asked]])
         loss: Tensor = SoftmaxLoss.apply(  # type: ignore[no-untyped-call]
-            users[self._tensor(asked)].float(), vectors[: len(candidates)].float(), self._tensor(chance), answers
+            users[self._tensor(asked)].float(), vectors[: len(ranked)].float(), self._tensor(chance), answers
         )
         return loss
-
-    def _candidates(self, batch: Batch, rng: np.random.Generator) -> Any:
-        """Rows of the items that are ranked: all of them, or the batch's own and as many uniform draws as TWO_TOWER_CANDIDATES leaves."""
-        items = self.facts.items
-        if items <= self.chosen.candidates:
-            return np.arange(items)
-        own = np.unique(np.concatenate([batch.items.ravel(), batch.answers[batch.answers >= 0]]))
-        drawn = rng.choice(items, max(self.chosen.candidates - len(own), self.chosen.candidates // 4), replace=False)
-        return np.union1d(own, drawn)
-
-    def _log_chance(self, candidates: Any, batch: Batch) -> Any:
-        """(n,) f32: log of the chance that each candidate came, by at least one event of the batch or by a uniform draw."""
-        missed = (1.0 - self.share[candidates]) ** int(batch.sizes.sum() + len(batch.sizes))
-        uniform = max(self.chosen.candidates - len(candidates), self.chosen.candidates // 4) / self.facts.items
-        return np.log(1.0 - missed * (1.0 - uniform)).astype(np.float32)
 
     def _users(self, towers: Towers, batch: Batch, vectors: Tensor, places: Any, profiles: Any, rng: np.random.Generator | None) -> Tensor:
         """`vectors` of some items; `places (n_items,)`: where among them each item lies."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,6 @@ from models.two_tower import EPSILON, PROFILE_AGE, Floats, TwoTowerFacts, shapes
 
 FIRST_SCALE = 0.05
 """Standard deviation of embeddings before training: scores start near 0, as a softmax over thousands of items wants them."""
-SOFTMAX_ROWS = 128
-"""Rows of scores that stay in a processor's cache, at some thousand candidates."""
 
 
 class Towers(nn.Module):
@@ -38,7 +35,7 @@ class Towers(nn.Module):
 
     def item_vectors(self, items: Tensor, without_id: float = 0.0) -> Tensor:
         """(n, d) of the rows `items (n,)`; the id is left out of a share `without_id` of them, so that content alone learns to serve."""
-        ids = self.id_vectors[items]
+        ids = functional.embedding(items, self.id_vectors)
         if without_id:
             ids = ids * (torch.rand(len(items), 1, device=ids.device) >= without_id)
         return ids + self.features[items] @ self.projection
@@ -92,42 +89,6 @@ class Towers(nn.Module):
     @staticmethod
     def _norm(x: Tensor, gain: Tensor) -> Tensor:
         return functional.rms_norm(x, (x.shape[-1],), gain, EPSILON)
-
-
-class SoftmaxLoss(torch.autograd.Function):
-    """Mean cross entropy of `users (n, d)` with answers `places (n,)` among `vectors (c, d)`, whose `log_chance (c,)` is subtracted.
-
-    Loss and gradient are made together, SOFTMAX_ROWS users at a time: the (n, c) scores, 60 MB at 4,096 by 3,700, never exist, and a step
-    on ML-1M takes a third of the time of `cross_entropy(users @ vectors.T, places)`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, users: Tensor, vectors: Tensor, log_chance: Tensor, places: Tensor) -> Tensor:
-        """The loss ()."""
-        by_users, by_vectors = torch.empty_like(users), torch.zeros_like(vectors)
-        total = users.new_zeros(())
-        scores = users.new_empty(SOFTMAX_ROWS, len(vectors))
-        for start in range(0, len(users), SOFTMAX_ROWS):
-            some, answers = users[start : start + SOFTMAX_ROWS], places[start : start + SOFTMAX_ROWS, None]
-            chunk = torch.mm(some, vectors.T, out=scores[: len(some)])
-            chunk -= log_chance
-            chunk -= chunk.amax(1, keepdim=True)
-            total -= chunk.gather(1, answers).sum()
-            sums = chunk.exp_().sum(1, keepdim=True)
-            total += sums.log().sum()
-            chunk /= sums
-            chunk.scatter_add_(1, answers, torch.full_like(sums, -1.0))
-            torch.mm(chunk, vectors, out=by_users[start : start + SOFTMAX_ROWS])
-            by_vectors.addmm_(chunk.T, some)
-        ctx.save_for_backward(by_users, by_vectors)
-        return total / len(users)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """Gradients of `users` and `vectors`."""
-        by_users, by_vectors = ctx.saved_tensors
-        scale = gradients[0] / len(by_users)
-        return by_users * scale, by_vectors * scale, None, None
 
 
 def _first(name: str, shape: tuple[int, ...]) -> Tensor:

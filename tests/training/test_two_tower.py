@@ -18,7 +18,8 @@ from training import dataset, two_tower
 from training.dataset import Dataset
 from training.two_tower import Hyperparameters
 from training.two_tower_data import NOBODY, Content, Sequences
-from training.two_tower_net import SoftmaxLoss, Towers
+from training.two_tower_net import Towers
+from training.two_tower_softmax import SoftmaxLoss, candidates
 
 USE_CASES = Settings(_env_file=None).use_cases  # type: ignore[call-arg]
 SMALL = Hyperparameters(dimension=16, layers=2, heads=2, history=6, dropout=0.0, epochs=30, patience=30, learning_rate=0.01)
@@ -228,6 +229,22 @@ def test_the_loss_and_its_gradient_are_those_of_cross_entropy() -> None:
     assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
     for mine, theirs in zip(torch.autograd.grad(found, (users, vectors)), torch.autograd.grad(expected, (users, vectors)), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_a_candidates_chance_is_how_often_it_comes() -> None:
+    sequences = Sequences.of(ring(), None, USE_CASES)
+    share = np.bincount(sequences.item, minlength=RING) / len(sequences.item)
+    rng = np.random.default_rng(1)
+    came, told, rounds = np.zeros(RING), np.zeros(RING), 2000
+    for _ in range(rounds):
+        batch = sequences.batch(sequences.latest(rng.integers(0, 96, 2), 2))
+        rows, log_chance = candidates(batch, share, 16, rng)
+        came[rows] += 1
+        told[rows] += np.exp(log_chance)
+    np.testing.assert_allclose(told / came, came / rounds, atol=0.08)
+    everything = candidates(batch, share, RING, rng)
+    assert everything[0].tolist() == list(range(RING))
+    assert not everything[1].any()
 
 
 def test_a_catalogue_without_terms_has_no_features_and_trains() -> None:
