@@ -75,7 +75,8 @@ def _content(parts: Parts) -> Engine:
 
 
 def _popular(parts: Parts) -> Engine:
-    return PopularEngine(parts.popularity, parts.catalogue, parts.windows)
+    previous = parts.previous if isinstance(parts.previous, PopularEngine) else None
+    return PopularEngine(parts.popularity, parts.catalogue, parts.windows, previous)
 
 
 def _ensemble(parts: Parts) -> Engine:
@@ -187,9 +188,12 @@ class Recommender:
         """The same with newer popularity, and newer windows (None: the same)."""
         windows = self.windows if windows is None else windows
         rows, deleted = self.catalogue.rows, self.catalogue.deleted
-        if any(item_id not in rows and item_id not in deleted for item_id in _shown(popularity, windows)):
+        new = _shown(popularity, {} if windows is self.windows else windows)
+        if any(item_id not in rows and item_id not in deleted for item_id in new):
             return Recommender(self.bundle, self.catalogue, popularity, self.settings, self, self.young, windows)
-        other = self._with_engine(PopularEngine(popularity, self.catalogue, windows))
+        before = self.engines.get(PopularEngine.name)
+        previous = before if isinstance(before, PopularEngine) else None
+        other = self._with_engine(PopularEngine(popularity, self.catalogue, windows, previous))
         other.popularity, other.windows = popularity, windows
         return other
 

@@ -33,9 +33,11 @@ WINDOWS: Mapping[str, tuple[Level, int]] = {"hour": (FINE, 3_600), "day": (COARS
 """Window -> the buckets that it is made of, and its length in seconds."""
 MARGIN = 3_600
 """Seconds that a bucket outlives its last window: so far apart may the clocks of ingest, Redis and readers be."""
-EVERY_S = 2.0
-"""Seconds between two looks of a reader: ingest itself writes after a second at the earliest."""
-MOST_ITEMS = 5_000
+EVERY_S = 5.0
+"""Seconds between two looks of a reader: ingest itself is late by one to ten."""
+SETTLES_S = 60.0
+"""Seconds that a bucket is still read at each look after it has ended."""
+MOST_ITEMS = 2_000
 """Items read of one bucket, the heaviest: it bounds a reader's memory. A window is exact while no bucket has more."""
 PAGE = 1_000
 """Items in one reply: under 1 ms of Redis."""
@@ -123,7 +125,12 @@ class Trending:
         every = dict.fromkeys(key for by_name in wanted.values() for mine in by_name.values() for key in mine)
         for key in self._buckets.keys() - every.keys():
             del self._buckets[key]
-        running = [key for by_name in wanted.values() for mine in by_name.values() for key in mine[:2]]  # the one before may still grow
+        running = [
+            key
+            for window, by_name in wanted.items()
+            for mine in by_name.values()
+            for key in mine[: 2 if now % WINDOWS[window][0].bucket < SETTLES_S else 1]
+        ]
         unread = [key for key in every if key not in self._buckets]
         self._look(client, list(dict.fromkeys([*running, *unread, *islice(self._buckets, AGAIN)])))
         self._looked = now

@@ -7,9 +7,10 @@ import time
 from redis import Redis
 
 from api import schemas
+from core.settings import Settings
 from store import keys
 from store.trending import COARSE, FINE
-from tests.api.world import Client, shown
+from tests.api.world import Client, publish, serving, shown
 from tests.support import eventually
 
 
@@ -22,11 +23,17 @@ def touched(redis: Redis, ago: float, name: str = "developer_startup", **weights
             redis.zincrby(keys.trending(name, level.bucket, int(at // level.bucket) * level.bucket), weight, item)
 
 
-def test_the_last_hour_day_and_week_have_orders_of_their_own(api: Client, redis: Redis) -> None:
+def test_the_last_hour_day_and_week_have_orders_of_their_own(settings: Settings, redis: Redis) -> None:
+    publish(settings)
     touched(redis, 0, bank=2.0, pay=1.0)
     touched(redis, 5 * 3600, medpay=9.0)
     touched(redis, 3 * 86400, coin=20.0)
     touched(redis, 0, "investor_startup", mute=5.0)
+    with serving(settings) as api:
+        _orders(api)
+
+
+def _orders(api: Client) -> None:
     eventually(lambda: shown(api.get("/api/popular?window=hour&limit=3")) == ["mute", "bank", "pay"], "the last hour's order")
     eventually(lambda: shown(api.get("/api/popular?window=day&limit=3")) == ["medpay", "mute", "bank"], "the last day's order")
     eventually(lambda: shown(api.get("/api/popular?window=week&limit=3")) == ["coin", "medpay", "mute"], "the last week's order")
@@ -38,6 +45,12 @@ def test_the_last_hour_day_and_week_have_orders_of_their_own(api: Client, redis:
     assert (first["score"], first["reasons"][0]["text"]) == (2.0, "popular with developers in the last hour")
     assert third["score"] == 0.0, "the rest follows as it would without a window"
     assert answer["fallbacks"] == []
+
+
+def test_what_happens_now_shows_in_the_running_api(api: Client, redis: Redis) -> None:
+    assert shown(api.get("/api/popular?window=hour&limit=1")) != ["mute"]
+    touched(redis, 0, mute=5.0)
+    eventually(lambda: shown(api.get("/api/popular?window=hour&limit=1")) == ["mute"], "the last hour's order")
 
 
 def test_a_window_that_is_not_known_says_so_and_answers_all_the_same(api: Client) -> None:
