@@ -21,7 +21,7 @@ SPEED = (
     "benchmarks.experiments",
     "benchmarks.retrain",
 )
-QUALITY = ("benchmarks.quality", "benchmarks.live_vs_retrained")
+QUALITY = ("benchmarks.quality", "benchmarks.quality_two_tower", "benchmarks.live_vs_retrained")
 
 
 def table() -> Table:

@@ -136,13 +136,13 @@ class Settings(BaseSettings):
     two_tower_id_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of items whose id is hidden in a training step, so that content alone can stand for a new item"
     )
-    two_tower_learning_rate: float = Field(0.001, gt=0, le=1, description="step size of Adam")
-    two_tower_epochs: int = Field(40, ge=1, le=10_000, description="most passes over the events")
+    two_tower_learning_rate: float = Field(0.002, gt=0, le=1, description="step size of Adam in the first epoch; it shrinks with each")
+    two_tower_epochs: int = Field(15, ge=1, le=10_000, description="most passes over the events")
     two_tower_patience: int = Field(
         4, ge=1, description="epochs without a better NDCG@10 on held-out last items, after which training stops"
     )
     two_tower_candidates: int = Field(
-        4096,
+        2048,
         ge=16,
         le=1_000_000,
         description="items ranked in a training step: the whole catalogue up to that many, else a sample with correction",

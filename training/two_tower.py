@@ -53,10 +53,10 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     history: int = 50
     dropout: float = 0.2
     id_dropout: float = 0.1
-    learning_rate: float = 0.001
-    epochs: int = 40
+    learning_rate: float = 0.002
+    epochs: int = 15
     patience: int = 4
-    candidates: int = 4096
+    candidates: int = 2048
 
 
 def hyperparameters(settings: Settings) -> Hyperparameters:
