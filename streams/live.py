@@ -44,6 +44,7 @@ def create_app(settings: Settings) -> faust.App:
     app = _App(
         settings.live_group,
         broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka_bootstrap_servers.split(",")),
+        env={},  # or its own variables, TOPIC_PARTITIONS among them, would overrule what stands here
         store="memory://",
         autodiscover=False,
         web_enabled=False,
