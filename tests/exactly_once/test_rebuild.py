@@ -8,11 +8,13 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 
+from core.experiments import recommendation_id
 from core.settings import Settings
 from core.types import Interaction, Item, User
 from demo.processes import Child
-from store import apply, catalogue, users
+from store import apply, catalogue, experiments, keys, users
 from store.log import Producer
+from streams import deletions
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic
@@ -125,7 +127,8 @@ def test_a_deleted_user_is_gone_and_replay_does_not_bring_them_back(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn
 ) -> None:
     def view(event_id: str, user_id: str) -> Interaction:
-        return Interaction(event_id, user_id, "startup-1", "view", time.time())
+        answer = recommendation_id(settings.experiments.assign(user_id, None))
+        return Interaction(event_id, user_id, "startup-1", "view", time.time(), recommendation_id=answer)
 
     def read(user_id: str) -> int:
         return users.read(redis, user_id, 50).events
@@ -146,6 +149,8 @@ def test_a_deleted_user_is_gone_and_replay_does_not_bring_them_back(
         producer.user("42", User(user_id="42", interests=["energy"]))
     eventually(lambda: read("42") == 1, "only what came after the deletion")
     eventually(lambda: apply.deletions(redis).times.keys() == {"42"}, "the deletion is remembered")
+    caught_up(redis, settings, child)
+    oracle.assert_equal(redis, settings, dict(apply.deletions(redis).times))
     child.stop()
     _archived(spawn)
     redis.flushall()
@@ -154,5 +159,24 @@ def test_a_deleted_user_is_gone_and_replay_does_not_bring_them_back(
     assert read("43") == 1
     oracle.assert_equal(redis, settings, dict(apply.deletions(redis).times))
     redis.flushall()
-    ingest()  # from the log alone, its topics in no particular order
+    child = ingest()  # from the log alone, its topics in no particular order
     eventually(lambda: read("42") == 1 and read("43") == 1 and users.read(redis, "42", 50).profile, "the same state from the log")
+    caught_up(redis, settings, child)
+    assert len(oracle.assert_equal(redis, settings, dict(apply.deletions(redis).times)).experiments) > 1
+
+
+def test_a_redis_from_before_a_deletion_forgets_the_user_at_the_next_start(broker: object, settings: Settings, redis: Redis) -> None:
+    """As a restored backup is: the user's keys and experiments are there, the deletion is in the log only."""
+    variant = settings.experiments.assign("42", None)
+    assert variant is not None
+    experiments.note(redis, settings.experiments)
+    redis.hset("user:42", "events", 1)
+    for key in (keys.experiment_outcomes(variant.id), keys.experiment_exposed(variant.id)):
+        redis.zadd(key, {"42": 3.0, "43": 1.0})
+    with Producer(settings) as producer:
+        producer.raw(settings.deletions_topic, b"42", b"20.5")
+    assert deletions.recover(settings, redis) == 1
+    assert apply.deletions(redis).times == {"42": 20.5}
+    assert redis.keys("user:42*") == []
+    assert experiments.read(redis, variant.id) == ({"43": 1.0}, {"43": 1.0}, {})
+    assert deletions.recover(settings, redis) == 0
