@@ -15,6 +15,10 @@ from core.errors import StoreCorrupt, StoreUnavailable
 from core.settings import Settings
 from store.arrivals import Arrivals
 
+MOST_WAITING = 1_000
+"""Reads that wait at once, each a connection that somebody holds open; one more is answered as stale, and at once."""
+WAIT_SHARE = 0.9
+"""Share of the time a request may take (API_TIMEOUT_S) that it may wait, whatever API_AFTER_S says: the rest is for answering."""
 LOOK_S = 0.01
 """Seconds between two looks at whether the live view has the catalogue entry; it follows Redis every REFRESH_S."""
 
@@ -49,33 +53,39 @@ class ReadYourWrites:
 
     def __init__(self, settings: Settings, view: LiveView, arrivals: Arrivals, health: Health, metrics: Metrics) -> None:
         self._settings, self._view, self._arrivals, self._health, self._metrics = settings, view, arrivals, health, metrics
+        self._seconds = min(settings.api_after_s, WAIT_SHARE * settings.api_timeout_s)
+        self._waiting = 0
         self._topics = (settings.interactions_topic, settings.items_topic, settings.users_topic)
 
-    async def stale(self, text: str | None) -> bool:
+    async def stale(self, text: str) -> bool:
         """Wait for the event of a token, API_AFTER_S at most; True when an answer made now may be without it.
 
-        None waits for nothing. While Redis is known to fail nobody waits. Raises ApiError for what is no token of ours.
+        While Redis is known to fail nobody waits. Raises ApiError for what is no token of ours.
         """
-        if text is None:
-            return False
         token = self._parsed(text)
+        if self._health.failing("redis") is not None or self._waiting >= MOST_WAITING:
+            self._metrics.waited(False, 0.0)
+            return True
         began = time.perf_counter()
-        arrived = self._health.failing("redis") is None and await self._arrived(token)
+        self._waiting += 1
+        try:
+            arrived = await self._arrived(token)
+        finally:
+            self._waiting -= 1
         self._metrics.waited(arrived, time.perf_counter() - began)
         return not arrived
 
     async def _arrived(self, token: Token) -> bool:
-        seconds = self._settings.api_after_s
         try:
             if token.topic == self._settings.items_topic:
-                return await self._in_view(token, seconds)
-            return await self._arrivals.wait(*token, seconds)
+                return await self._in_view(token)
+            return await self._arrivals.wait(*token, self._seconds)
         except (StoreUnavailable, StoreCorrupt) as error:
             self._health.failed("redis", str(error))
             return False
 
-    async def _in_view(self, token: Token, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
+    async def _in_view(self, token: Token) -> bool:
+        deadline = time.monotonic() + self._seconds
         while True:
             applied = self._view.items_applied
             if token.partition < len(applied) and token.offset < applied[token.partition]:

@@ -177,7 +177,10 @@ class Settings(BaseSettings):
     api_max_body_bytes: int = Field(1_048_576, ge=1024, description="largest accepted request body, in bytes")
     api_timeout_s: float = Field(5.0, gt=0, description="seconds after which a request is answered with 503")
     api_after_s: float = Field(
-        1.0, gt=0, le=60, description="seconds that a read with `after` waits for that event before it answers `stale`"
+        1.0,
+        gt=0,
+        le=60,
+        description="seconds that a read with `after` waits for that event before it answers `stale`; at most nine tenths of API_TIMEOUT_S",
     )
     api_redis_timeout_s: float = Field(0.25, gt=0, description="seconds that a read waits for Redis before it answers degraded")
     refresh_s: float = Field(0.5, gt=0, description="seconds between looks at catalogue changes, popularity and the bundle pointer")

@@ -140,7 +140,7 @@ def test_the_token_of_an_item_waits_for_this_process_to_know_the_item(settings: 
 def test_through_the_whole_loop_a_read_after_a_write_holds_it(settings: Settings, redis: Redis, spawn: Spawn, broker: object) -> None:
     publish(settings)
     spawn("streams", "ingest")
-    with serving(settings, api_after_s=30.0) as client:
+    with serving(settings, api_after_s=30.0, api_timeout_s=40.0) as client:
         until_missing(client)
         for number, item_id in enumerate(("pay", "coin", "bank"), 1):
             written = client.write("POST", "/api/events", event(f"e{number}", item_id=item_id))
@@ -155,3 +155,16 @@ def test_through_the_whole_loop_a_read_after_a_write_holds_it(settings: Settings
         assert client.get(f"/api/users/7?after={token}").json()["profile"]["interests"] == ["health"]
         token = client.write("DELETE", "/api/users/42").json()["token"]
         assert client.get(f"/api/users/42?after={token}").json()["known"] is False
+
+
+def test_a_wait_ends_before_the_request_times_out(settings: Settings, redis: Redis) -> None:
+    publish(settings)
+    with serving(settings, api_after_s=60.0, api_timeout_s=0.5) as client:
+        answer = client.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5")
+        assert (answer.status_code, answer.json()["stale"]) == (200, True)
+
+
+def test_only_so_many_wait_at_once(waiting: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.after.MOST_WAITING", 0)
+    assert waiting.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5").json()["stale"] is True
+    assert waiting.app.state.service._arrivals._poller is None
