@@ -173,10 +173,13 @@ def module(name: str, *arguments: str, directory: Path, environment: Mapping[str
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with every setting in it, so that a child reads exactly `settings`, whatever `.env` says."""
+    """This process's environment with every setting in it, so that a child reads exactly `settings`, whatever `.env` says.
+
+    Empty is unset: what nobody set here counts as set by nobody there either.
+    """
     environment = dict(os.environ)
     for name in Settings.model_fields:
-        value = getattr(settings, name)
+        value = getattr(settings, name) if name in settings.model_fields_set else None
         if isinstance(value, frozenset):
             value = ",".join(key.get_secret_value() for key in value)
         elif isinstance(value, SecretStr):

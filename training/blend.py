@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from core.types import Fusion, Item, Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
 from engines.catalogue import Catalogue, Mask
 from engines.fusion import SCALES, fuse
-from engines.recommender import Recommender
+from engines.recommender import BLEND_SETTINGS, Recommender
 from models.bundle import Bundle
 from models.ensemble import Blend
 from models.popular import Popularity
@@ -40,6 +41,8 @@ LEAST_USERS = 100
 """With fewer a grid finds luck, so the settings' blend stays."""
 LEAST_SHARE = 0.95
 """An engine that has nothing to go by for more users than the rest of this is no part: the ensemble answers only when every part does."""
+LONGEST = 200
+"""Best items of each part that a mixture may choose from: what no part has among these is in no mixture's first ten, but for odd cases."""
 TENTHS = 10
 SHOWN = 5
 _CUTOFF = 10
@@ -73,10 +76,15 @@ def choose(
     settings: Settings,
     users: int = USERS,
 ) -> Chosen | None:
-    """The best blend of `bundle`'s engines, fitted before the cut; None with fewer than two engines, or too few users beside `judged`.
+    """The best blend of `bundle`'s engines, which were fitted before the cut.
+
+    None when somebody has set the blend (engines.recommender.BLEND_SETTINGS) or the ensemble is off, and with fewer than two engines or
+    too few users beside `judged`.
 
     `popularity`: as of the cut. Users whom the router gives to the ensemble choose, unless there are too few of them: then all do.
     """
+    if not settings.enable_ensemble or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
+        return None
     assert bundle.content is not None, "users are judged by content's item ids"
     known = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
     recommender = Recommender(bundle, Catalogue.of(items, known), popularity, settings)
@@ -108,6 +116,12 @@ def choose(
     best = tried[0][0]
     weights = {name: round(weight, 1) for name, weight in best.weights.items() if weight > 0}
     return Chosen(Blend(weights=weights, fusion=best.fusion), len(voters), tried)
+
+
+def save(chosen: Chosen | None, folder: Path) -> None:
+    """Write the blend's part of a bundle, if there is one."""
+    if chosen is not None:
+        chosen.blend.save(folder)
 
 
 def report(chosen: Chosen, console: Console) -> None:
@@ -155,7 +169,8 @@ def _gains(
     if not scorings:
         return
     dead = np.flatnonzero(~catalogue.alive)
-    candidates = np.flatnonzero(allowed)
+    best = np.unique([row for scoring in scorings for row in scoring.top(allowed, LONGEST)])
+    candidates = best if len(best) else np.flatnonzero(allowed)
     for method in SCALES:
         _, scaled = fuse(method, [scoring.scores for scoring in scorings], [1.0] * len(scorings), dead)
         blended = mixtures @ scaled[:, candidates]

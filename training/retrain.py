@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from models.registry import Registry
 from store import apply, catalogue, connection, retrains
 from store.archive import Archive
 from store.lease import Lease
-from training import als, dataset, evaluate, events, gate, items, two_tower_command
+from training import als, blend, dataset, evaluate, events, gate, items, two_tower_command
 from training.als import Hyperparameters
 from training.dataset import Dataset, Split
 from training.evaluate import Evaluation, Judged
@@ -164,11 +164,11 @@ def _steps(
 
     run.step("evaluate")
     evaluation: Evaluation | None = None
+    mixed: blend.Chosen | None = None
     if split is not None and made.judged is not None:
         judged_two_tower = two_tower.model if two_tower is not None else None
         candidate = Bundle.of(catalogue=entries, als=fitted, two_tower=judged_two_tower, content=made.content, popular=made.popular_at_cut)
-        evaluation = evaluate.evaluate(candidate, entries, made.popular_at_cut.scores, data, split, made.judged, settings)
-        evaluate.report(evaluation, console)
+        evaluation, mixed = _evaluated(candidate, made, made.judged, data, split, settings, console)
     else:
         log.warning("the model was not evaluated", cause=made.unjudged)
 
@@ -196,6 +196,7 @@ def _steps(
             fresh_two_tower.save(folder / "two_tower")
             if split is not None:
                 two_tower.model.save(folder / gate.JUDGED_TWO_TOWER)
+        blend.save(mixed, folder / "ensemble")
         if judged_als is not None:
             judged_als.save(folder / gate.JUDGED_ALS)
         if evaluation is not None:
@@ -204,6 +205,7 @@ def _steps(
     manifest = _manifest(
         settings, options, chosen, data, split, evaluation, made.unjudged, run.seconds, verdict, two_tower.told if two_tower else None
     )
+    manifest["settings"]["ensemble"] = mixed.facts() if mixed is not None else None
     live = registry.publish(write, manifest)
     if client is not None:
         retrains.announce(client, live)
@@ -211,6 +213,20 @@ def _steps(
     run.step("prune", f"{live} is live")
     registry.prune(settings.keep_bundles)
     return live
+
+
+def _evaluated(
+    candidate: Bundle, made: _Beside, judged: Judged, data: Dataset, split: Split, settings: Settings, console: Console
+) -> tuple[Evaluation, blend.Chosen | None]:
+    """The evaluation of `candidate`, with the blend of ALS and Two-Tower that other users have chosen."""
+    entries, popularity = candidate.catalogue, made.popular_at_cut.scores
+    mixed = blend.choose(candidate, entries, popularity, data, split, judged, settings) if candidate.two_tower is not None else None
+    if mixed is not None:
+        blend.report(mixed, console)
+        candidate = replace(candidate, parts={**candidate.parts, "ensemble": mixed.blend})
+    evaluation = evaluate.evaluate(candidate, entries, popularity, data, split, judged, settings)
+    evaluate.report(evaluation, console)
+    return evaluation, mixed
 
 
 def _split(data: Dataset, settings: Settings) -> tuple[Split | None, str]:

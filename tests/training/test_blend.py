@@ -13,11 +13,13 @@ from core.settings import Settings
 from core.types import Request, UserState
 from engines.base import Scoring
 from engines.catalogue import Catalogue
+from engines.ensemble import EnsembleEngine
 from engines.recommender import Recommender
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap
+from models.registry import Registry
 from tests.training import world
 from training import als, blend, evaluate
 from training.als import Hyperparameters
@@ -25,19 +27,20 @@ from training.blend import Chosen
 from training.dataset import Dataset, Split
 from training.evaluate import Judged
 from training.popularity import popular
+from training.retrain import Options, retrain
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 PEOPLE = 240
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def offline(tmp_path: Path) -> Settings:
     return Settings(archive_url=str(tmp_path / "archive"), models_path=tmp_path / "models", holdout_fraction=0.25)
 
 
 @pytest.fixture
-def data(settings: Settings) -> Dataset:
-    return world.built(settings, world.parity(users=PEOPLE))
+def data(offline: Settings) -> Dataset:
+    return world.built(offline, world.parity(users=PEOPLE))
 
 
 def knowing(data: Dataset, split: Split) -> ALSModel:
@@ -50,25 +53,25 @@ def guessing(data: Dataset) -> ALSModel:
 
 
 def chosen(
-    settings: Settings, data: Dataset, model: ALSModel | None = None, judged: int = 20, users: int = blend.USERS
+    offline: Settings, data: Dataset, model: ALSModel | None = None, judged: int = 20, users: int = blend.USERS
 ) -> tuple[Chosen | None, Judged]:
-    split, content, entries = data.split(settings.holdout_fraction), ContentModel.fit(world.items()), world.items()
-    who = evaluate.judge(data, split, content, settings, judged, seed=1)
-    at_cut = popular(data, settings, split.train)
+    split, content, entries = data.split(offline.holdout_fraction), ContentModel.fit(world.items()), world.items()
+    who = evaluate.judge(data, split, content, offline, judged, seed=1)
+    at_cut = popular(data, offline, split.train)
     bundle = Bundle.of(catalogue=entries, als=model or knowing(data, split), content=content, popular=at_cut)
-    return blend.choose(bundle, entries, at_cut.scores, data, split, who, settings, users), who
+    return blend.choose(bundle, entries, at_cut.scores, data, split, who, offline, users), who
 
 
-def test_an_engine_that_only_guesses_gets_the_smaller_weight(settings: Settings, data: Dataset) -> None:
-    found, _ = chosen(settings, data, guessing(data))
+def test_an_engine_that_only_guesses_gets_the_smaller_weight(offline: Settings, data: Dataset) -> None:
+    found, _ = chosen(offline, data, guessing(data))
     assert found is not None
     assert found.blend.weights["content_based"] > 0.5
     alone = {name: value for blend, value in found.tried for name, weight in blend.weights.items() if weight == 1}
     assert alone["content_based"] > alone["als"]
 
 
-def test_the_chosen_blend_is_the_best_of_all_and_no_worse_than_an_engine_alone(settings: Settings, data: Dataset) -> None:
-    found, _ = chosen(settings, data)
+def test_the_chosen_blend_is_the_best_of_all_and_no_worse_than_an_engine_alone(offline: Settings, data: Dataset) -> None:
+    found, _ = chosen(offline, data)
     assert found is not None
     values = [value for _, value in found.tried]
     assert values == sorted(values, reverse=True)
@@ -84,16 +87,16 @@ def test_the_chosen_blend_is_the_best_of_all_and_no_worse_than_an_engine_alone(s
     assert "content_based" in shown.getvalue()
 
 
-def test_its_ndcg_is_that_of_the_recommender_that_serves_it(settings: Settings, data: Dataset) -> None:
+def test_its_ndcg_is_that_of_the_recommender_that_serves_it(offline: Settings, data: Dataset) -> None:
     """Ask the ensemble itself about everybody: the mean is the one that the choice was made by."""
-    found, who = chosen(settings, data, judged=1, users=PEOPLE)
-    split, entries = data.split(settings.holdout_fraction), world.items()
+    found, who = chosen(offline, data, judged=1, users=PEOPLE)
+    split, entries = data.split(offline.holdout_fraction), world.items()
     content = ContentModel.fit(entries)
-    everybody = evaluate.judge(data, split, content, settings, PEOPLE, seed=1)
+    everybody = evaluate.judge(data, split, content, offline, PEOPLE, seed=1)
     assert found is not None
     assert found.users == len(everybody.users) - 1
     bundle = Bundle.of(catalogue=entries, als=knowing(data, split), content=content, ensemble=found.blend)
-    recommender = Recommender(bundle, Catalogue.of(entries), {}, settings)
+    recommender = Recommender(bundle, Catalogue.of(entries), {}, offline)
     gains = []
     for at in np.flatnonzero(~np.isin(everybody.users, who.users)).tolist():
         state = everybody.states[at]
@@ -104,7 +107,7 @@ def test_its_ndcg_is_that_of_the_recommender_that_serves_it(settings: Settings, 
     assert found.ndcg == pytest.approx(float(np.mean(gains)), abs=0.002), "equal scores may fall either way"
 
 
-def test_who_is_judged_does_not_choose(settings: Settings, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_judged_does_not_choose(offline: Settings, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[str] = set()
     score = blend._score
 
@@ -113,24 +116,47 @@ def test_who_is_judged_does_not_choose(settings: Settings, data: Dataset, monkey
         return score(recommender, name, state, request)
 
     monkeypatch.setattr(blend, "_score", noted)
-    found, who = chosen(settings, data, judged=60)
+    found, who = chosen(offline, data, judged=60)
     assert found is not None
     assert found.users == len(asked) >= blend.LEAST_USERS
     assert not asked & {data.users.ids[user] for user in who.users.tolist()}
 
 
-def test_too_few_users_or_engines_choose_nothing(settings: Settings, data: Dataset) -> None:
-    assert chosen(settings, data, judged=PEOPLE)[0] is None
-    split, entries = data.split(settings.holdout_fraction), world.items()
-    who = evaluate.judge(data, split, ContentModel.fit(entries), settings, 20, seed=1)
+def test_too_few_users_or_engines_choose_nothing(offline: Settings, data: Dataset) -> None:
+    assert chosen(offline, data, judged=PEOPLE)[0] is None
+    split, entries = data.split(offline.holdout_fraction), world.items()
+    who = evaluate.judge(data, split, ContentModel.fit(entries), offline, 20, seed=1)
     alone = Bundle.of(catalogue=entries, content=ContentModel.fit(entries))
-    assert blend.choose(alone, entries, {}, data, split, who, settings) is None
+    assert blend.choose(alone, entries, {}, data, split, who, offline) is None
 
 
-def test_an_engine_with_nothing_to_go_by_for_many_users_is_no_part(settings: Settings, data: Dataset) -> None:
+def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -> None:
+    small = {"enable_two_tower": True, "two_tower_dimension": 8, "two_tower_epochs": 3, "two_tower_history": 10}
+    many = trainer.with_overrides({**small, "archive_url": trainer.archive_url + "-many"})
+    world.archived(many, world.parity(users=PEOPLE))
+    console = Console(file=io.StringIO(), width=120)
+    version = retrain(many, Options(users=40), console)
+    registry = Registry(many.models_path)
+    bundle = registry.load(version, strict=True)
+    facts = bundle.manifest.settings["ensemble"]
+    assert bundle.ensemble is not None
+    assert (bundle.ensemble.weights, bundle.ensemble.fusion) == (facts["weights"], facts["fusion"])
+    assert set(facts["weights"]) <= {"als", "two_tower", "content_based"}
+    assert facts["users"] >= blend.LEAST_USERS
+    engine = Recommender(bundle, settings=many).engines["ensemble"]
+    assert isinstance(engine, EnsembleEngine)
+    assert engine.chosen == bundle.ensemble
+
+
+def test_what_somebody_has_set_is_not_chosen_again(offline: Settings, data: Dataset) -> None:
+    for name, value in (("ensemble_als_weight", 0.6), ("ensemble_fusion", "rank"), ("enable_ensemble", False)):
+        assert chosen(offline.with_overrides({name: value}), data)[0] is None
+
+
+def test_an_engine_with_nothing_to_go_by_for_many_users_is_no_part(offline: Settings, data: Dataset) -> None:
     """The ensemble answers only when each of its parts does."""
-    split, entries = data.split(settings.holdout_fraction), world.items()
+    split, entries = data.split(offline.holdout_fraction), world.items()
     described = ContentModel.fit(entries)
-    who = evaluate.judge(data, split, described, settings, 20, seed=1)
+    who = evaluate.judge(data, split, described, offline, 20, seed=1)
     bundle = Bundle.of(catalogue=entries, als=knowing(data, split), content=ContentModel.fit([]))
-    assert blend.choose(bundle, entries, {}, data, split, who, settings) is None
+    assert blend.choose(bundle, entries, {}, data, split, who, offline) is None
