@@ -38,7 +38,8 @@ class Run:
 
     def step(self, name: str, text: str = "") -> None:
         """The step `name` begins. Raises Interrupted."""
-        self._stop_clock()
+        if self._step:
+            self.seconds[self._step] = round(time.monotonic() - self._since, 3)
         self.check()
         self._step, self._since = name, time.monotonic()
         self.tell(retrains.RUNNING)
@@ -57,7 +58,6 @@ class Run:
 
     def tell(self, status: str, **more: str) -> None:
         """Write `retrain:last`. It is for those who watch, so a Redis that is away for a moment stops no retrain."""
-        self._stop_clock()
         self._told = time.monotonic()
         if self._client is None:
             return
@@ -75,7 +75,3 @@ class Run:
             retrains.record(self._client, fields)
         except StoreUnavailable as error:
             log.warning("Redis does not hear of the retrain", status=status, step=self._step, error=str(error))
-
-    def _stop_clock(self) -> None:
-        if self._step:
-            self.seconds[self._step] = round(time.monotonic() - self._since, 3)
