@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -188,17 +189,20 @@ def show(found: Sequence[Report], console: Console) -> None:
         about = [report.tag, *([] if report.configured else ["no longer configured"]), *report.use_cases]
         if report.outcomes:
             about.append(f"outcomes: {' '.join(report.outcomes)}")
-        table = Table(title=f"{report.experiment} ({', '.join(about)})", title_justify="left")
-        for name in ("variant", "users", "answers", "with outcome", "%", "difference, points", "mean weight", "difference"):
-            table.add_column(name, justify="left" if name == "variant" else "right")
+        title = f"{report.experiment} ({', '.join(about)})"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # 80 columns, where output is piped
+        table.add_column("variant")
+        for name in ("users", "answers", "with outcome"):
+            table.add_column(name, justify="right")
+        for name in ("share, %", "to control", "mean weight"):
+            table.add_column(name, justify="right", no_wrap=True)
         for row in report.variants:
             table.add_row(
                 row.variant,
                 *(f"{count:,}" for count in (row.exposed_users, row.answers, row.users_with_outcome)),
                 _shown(row.share, 100, ".1f"),
                 _shown(row.difference, 100, "+.1f"),
-                _shown(row.mean_weight, 1, ".3f"),
-                _shown(row.weight_difference, 1, "+.3f"),
+                _shown(row.mean_weight, 1, ".2f"),
             )
         console.print(table)
         for row in report.variants[1:]:
@@ -220,4 +224,4 @@ def _shown(estimate: Estimate | None, scale: float, form: str) -> str:
     if estimate is None:
         return "-"
     value, low, high = (format(scale * number, form) for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]"
+    return f"{value}\n[{low}, {high}]"
