@@ -15,6 +15,7 @@ from api.guard import Guard
 from api.models import Models
 from api.reads import Reads
 from api.service import Service
+from api.similar_users import SimilarUsers
 from api.status import Status
 from api.users import Users
 from api.writes import Writes
@@ -70,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         exception_handlers=handlers,
     )
-    for routes in (Reads(service), Users(service), Writes(service), Models(service), Status(service)):
+    for routes in (Reads(service), Users(service), SimilarUsers(service), Writes(service), Models(service), Status(service)):
         routes.register(app)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     app.state.service = service

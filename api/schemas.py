@@ -172,6 +172,27 @@ class UserAnswer(_Answer):
     degraded: bool
 
 
+class SimilarUser(_Answer):
+    """A user with like taste."""
+
+    user_id: str = Field(examples=["17"])
+    score: float = Field(description="cosine of the ALS vectors", examples=[0.83])
+    rank: int = Field(description="counts from 1", examples=[1])
+    shared_items: list[str] = Field(description="items that both touched, the asked user's latest first", examples=[["startup-3"]])
+
+
+class SimilarUsers(_Answer):
+    """Users with like taste, among those that the live bundle was trained on."""
+
+    user_id: str
+    interaction_count: int
+    model_version: str | None
+    cause: str | None = Field(description="why there are none", examples=["the user has no history"])
+    stale: bool = Field(description="true when the event of `after` is not in this answer")
+    degraded: bool
+    users: list[SimilarUser]
+
+
 class EngineView(_Answer):
     """What one engine says of the item."""
 

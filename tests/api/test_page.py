@@ -29,6 +29,7 @@ ROUTES = {
     ("PUT", "/api/users/{user_id}"),
     ("DELETE", "/api/users/{user_id}"),
     ("GET", "/api/users/{user_id}"),
+    ("GET", "/api/users/{user_id}/similar"),
     ("GET", "/api/models"),
     ("GET", "/api/models/{version}"),
     ("GET", "/api/models/{a}/diff/{b}"),

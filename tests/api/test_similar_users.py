@@ -1,0 +1,97 @@
+"""Who has like taste, as an application engineer sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redis import Redis
+
+from api import schemas
+from core.settings import Settings
+from models import bundle, files
+from models.als import ALSModel
+from models.id_map import IdMap
+from models.registry import Registry
+from models.trained_users import TrainedUsers
+from store import keys
+from tests.api.world import Client, remember, serving
+from tests.engines.world import FACTORS, ITEMS
+
+PEOPLE = {"fin": (1.0, 0.0), "fin-too": (2.0, 0.1), "both": (1.0, 1.0), "health": (0.0, 1.0), "against": (-1.0, 0.0), "blank": (0.0, 0.0)}
+
+
+def publish(settings: Settings, people: dict[str, tuple[float, float]] | None) -> str:
+    def write(folder: Path) -> None:
+        files.write_json(folder / bundle.CATALOGUE, ITEMS)
+        users = (IdMap(list(people)), np.array(list(people.values()), np.float32)) if people is not None else (None, None)
+        items = IdMap(list(FACTORS)), np.array(list(FACTORS.values()), np.float32)
+        ALSModel(*items, *users, regularization=0.1, alpha=10).save(folder / "als")
+
+    return Registry(settings.models_path).publish(write)
+
+
+@pytest.fixture
+def api(settings: Settings, redis: Redis) -> Iterator[Client]:
+    publish(settings, PEOPLE)
+    for name in PEOPLE:
+        remember(redis, name, "bank", "pay")
+    remember(redis, "me", "coin", "pay")
+    remember(redis, "medic", "pill")
+    with serving(settings) as client:
+        yield client
+
+
+def similar(api: Client, user_id: str, query: str = "") -> schemas.SimilarUsers:
+    return schemas.SimilarUsers.model_validate(api.get(f"/api/users/{user_id}/similar{query}").json())
+
+
+def test_the_nearest_come_first_with_what_both_touched(api: Client) -> None:
+    found = similar(api, "me")
+    assert [user.user_id for user in found.users] == ["fin", "fin-too", "both"], "and nobody of the opposite taste, or of none"
+    assert [user.rank for user in found.users] == [1, 2, 3]
+    assert 1 > found.users[0].score > 0.95 > found.users[2].score > 0
+    assert found.users[0].shared_items == ["pay"]
+    assert (found.cause, found.degraded, found.interaction_count) == (None, False, 2)
+    assert similar(api, "medic").users[0].user_id == "health"
+
+
+def test_the_limit_is_kept_and_nobody_is_like_themselves(api: Client) -> None:
+    assert [user.user_id for user in similar(api, "fin", "?limit=1").users] == ["fin-too"]
+    assert api.get("/api/users/me/similar?limit=51").status_code == 422
+    assert api.get("/api/users/me/similar?engine=als").status_code == 422
+
+
+def test_who_was_deleted_since_the_training_is_not_named(api: Client, redis: Redis) -> None:
+    redis.delete(*keys.all_of_user("fin"))
+    assert [user.user_id for user in similar(api, "me").users] == ["fin-too", "both"]
+
+
+def test_who_has_no_history_is_told_why_there_is_nobody(api: Client) -> None:
+    found = similar(api, "stranger")
+    assert (found.users, found.cause) == ([], "the user has no history")
+
+
+def test_a_bundle_without_users_says_so_and_the_next_one_is_read_anew(settings: Settings, redis: Redis) -> None:
+    remember(redis, "me", "pay")
+    remember(redis, "newcomer", "pay")
+    publish(settings, None)
+    with serving(settings) as api:
+        assert "als_user_mapping.json" in (similar(api, "me").cause or "")
+        version = publish(settings, {"newcomer": (1.0, 0.0)})
+        api.app.state.service.view.refresh()
+        found = similar(api, "me")
+    assert ([user.user_id for user in found.users], found.model_version) == (["newcomer"], version)
+
+
+def test_many_users_are_compared_in_blocks_as_if_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    factors = random.normal(size=(1000, 8)).astype(np.float32)
+    vector = random.normal(size=8).astype(np.float32)
+    cosines = factors @ vector / np.linalg.norm(factors, axis=1) / np.linalg.norm(vector)
+    monkeypatch.setattr("models.trained_users.BLOCK_USERS", 64)
+    found = TrainedUsers(IdMap([str(row) for row in range(1000)]), factors).nearest(vector, 20)
+    assert [int(user) for user, _ in found] == np.argsort(-cosines)[:20].tolist()
+    assert [cosine for _, cosine in found] == pytest.approx(np.sort(cosines)[::-1][:20].tolist(), abs=1e-5)
