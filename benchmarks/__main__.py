@@ -20,6 +20,7 @@ SPEED = (
     "benchmarks.ensemble",
     "benchmarks.experiments",
     "benchmarks.retrain",
+    "benchmarks.swap",
 )
 QUALITY = ("benchmarks.quality", "benchmarks.quality_two_tower", "benchmarks.live_vs_retrained")
 
