@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+import structlog
 
 from core.types import Reason, Request, UserState
 from engines import router
-from engines.base import NotApplicable, eligible
-from engines.ensemble import EnsembleEngine
+from engines.base import NotApplicable, Scoring, eligible
+from engines.ensemble import EnsembleEngine, EnsembleScoring
 from engines.filters import conditions, objections
 
 if TYPE_CHECKING:
@@ -98,10 +99,9 @@ def _view(recommender: Recommender, name: str, state: UserState, item_id: str, r
     row = recommender.catalogue.rows.get(item_id)
     if row is None:
         return EngineView(engine=name, cause="the item is not known")
-    try:
-        scoring = recommender.engines[name].score(state, request)
-    except NotApplicable as nothing:
-        return EngineView(engine=name, cause=str(nothing))
+    scoring = _scoring(recommender, name, state, request)
+    if isinstance(scoring, str):
+        return EngineView(engine=name, cause=scoring)
     allowed = eligible(recommender.catalogue, state, request)
     allowed[row] = True
     rank = scoring.rank(row, allowed)
@@ -115,14 +115,24 @@ def _view(recommender: Recommender, name: str, state: UserState, item_id: str, r
 
 def _with_shares(recommender: Recommender, views: list[EngineView], state: UserState, item_id: str, request: Request) -> list[EngineView]:
     """The views, those of the ensemble's parts with how they enter it."""
-    ensemble, row = recommender.engines.get(EnsembleEngine.name), recommender.catalogue.rows.get(item_id)
-    if not isinstance(ensemble, EnsembleEngine) or row is None:
+    row = recommender.catalogue.rows.get(item_id)
+    if row is None or recommender.unavailable(EnsembleEngine.name):
         return views
-    try:
-        scoring = ensemble.score(state, request)
-    except NotApplicable:
+    scoring = _scoring(recommender, EnsembleEngine.name, state, request)
+    if not isinstance(scoring, EnsembleScoring):
         return views
     return [
         msgspec.structs.replace(view, normalised=part.normalised, weight=part.weight) if (part := scoring.part(view.engine, row)) else view
         for view in views
     ]
+
+
+def _scoring(recommender: Recommender, name: str, state: UserState, request: Request) -> Scoring | str:
+    """What engine `name` makes of the user, or why nothing."""
+    try:
+        return recommender.engines[name].score(state, request)
+    except NotApplicable as nothing:
+        return str(nothing)
+    except Exception as error:  # noqa: BLE001 - a broken engine is part of the explanation: answers go on without it, too
+        structlog.get_logger("engines").exception("engine failed", engine=name, model_version=recommender.bundle.version)
+        return f"failed with {type(error).__name__}; the log has the traceback"

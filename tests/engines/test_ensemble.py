@@ -179,6 +179,17 @@ def test_when_one_part_fails_the_other_answers_and_the_failure_is_logged_and_lab
     assert [entry["engine"] for entry in logs if entry["event"] == "engine failed"] == ["ensemble", "als"]
 
 
+def test_explain_names_a_part_that_fails_and_shows_the_others() -> None:
+    recommender = blended()
+    recommender.engines["als"] = Broken(recommender.catalogue)
+    recommender.engines["ensemble"] = EnsembleEngine(recommender.engines, BLEND)
+    with structlog.testing.capture_logs():
+        views = {view.engine: view for view in recommender.explain(HOT, "bank", ALL).engines}
+    broken = "failed with ZeroDivisionError; the log has the traceback"
+    assert (views["ensemble"].cause, views["als"].cause, views["als"].weight) == (broken, broken, None)
+    assert views["content_based"].score is not None
+
+
 def test_the_parts_must_be_built_over_one_catalogue() -> None:
     use_cases = Settings(_env_file=None).use_cases  # type: ignore[call-arg]
     engines = {
