@@ -35,7 +35,8 @@ LEAST_TOKENS, LEAST_STEPS = 128, 50
 """Little data makes smaller batches, down to LEAST_TOKENS events, so that an epoch still has about LEAST_STEPS steps."""
 JUDGED_USERS = 5000
 """Users whose last item says when to stop: NDCG@10 then has a standard error of about 0.002."""
-JUDGED_AT_ONCE = 512
+JUDGED_AT_ONCE, JUDGED_SCORES = 512, 20_000_000
+"""Most users whose scores are held at once, and most scores: 80 MB."""
 REFRESH_EPOCHS, REFRESH_STEP = 2, 0.3
 """Epochs that bring a model of the training part up to date with every event, and their share of the learning rate."""
 LAST_STEP = 0.05
@@ -267,8 +268,9 @@ class _Fit:
         towers.eval()
         vectors = towers.item_vectors(torch.arange(self.facts.items, device=self.device))
         gains = []
-        for start in range(0, len(held_out.users), JUDGED_AT_ONCE):
-            some = HeldOut(held_out.users[start : start + JUDGED_AT_ONCE], held_out.items[start : start + JUDGED_AT_ONCE])
+        at_once = min(JUDGED_AT_ONCE, max(1, JUDGED_SCORES // self.facts.items))
+        for start in range(0, len(held_out.users), at_once):
+            some = HeldOut(held_out.users[start : start + at_once], held_out.items[start : start + at_once])
             batch = self.sequences.batch(self.sequences.latest(some.users, self.chosen.history))
             nobody = np.zeros((len(some.users), self.content.features.shape[1]), np.float32)
             users = self._users(towers, batch, vectors, np.arange(self.facts.items), nobody, None)

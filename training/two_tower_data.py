@@ -62,10 +62,12 @@ class Content:
             (row, names.setdefault(label, len(names)))
             for row, entry in zip(rows.tolist(), entries, strict=True)
             if row >= 0
-            for label in {*entry.categories, *entry.tags}
+            for label in dict.fromkeys([*entry.categories, *entry.tags])  # no set: its order differs from run to run
         ]
         where = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        labels = sp.vstack([none, *(sp.csr_matrix(vocabulary.profile_from_interests([name])) for name in names)], format="csr")
+        labels = vocabulary.vectors(
+            [Item(item_id=name, item_type="", categories=[name]) for name in names]
+        )  # as declared interests are read
         ones = np.ones(len(where), np.float32)
         return cls(vocabulary, axes, features, labels, sp.csr_matrix((ones, (where[:, 0], where[:, 1])), shape=(len(items), len(names))))
 
