@@ -8,6 +8,7 @@ The weights are random: the cost does not depend on them. What must hold: below 
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def median(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     facts = TwoTowerFacts(dimension=64, layers=2, heads=2, history=EVENTS, items=ITEMS, event_types=["like"], roles=[])
     towers = Towers(facts, np.zeros((ITEMS, 0), np.float32), 0.0).eval()
