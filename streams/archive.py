@@ -25,11 +25,11 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
+from core import cli
 from core.errors import LogError, LogGap, LogRewound, Overtaken
 from core.settings import Settings
 from store import log, log_ends
 from store.archive import SCHEMA, Archive
-from streams import metrics
 from streams.archive_rows import to_batch
 
 _log = structlog.get_logger(__name__)
@@ -258,7 +258,7 @@ def run(settings: Settings, until_idle: bool = False, accept_gap: bool = False) 
     archiver = Archiver(settings, accept_gap)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: archiver.stop())
-    metrics.serve(settings)
+    cli.serve_metrics(settings)
     archived = archiver.run(until_idle)
     _log.info("archive has stopped", rows=archived, archive=settings.archive_url)
     return archived

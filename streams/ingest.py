@@ -25,7 +25,7 @@ from typing import Protocol, TypeVar, cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from core import codec
+from core import cli, codec
 from core.dedup import Dedup
 from core.errors import BadEvent, LogUnavailable, Stale, StoreUnavailable
 from core.settings import Settings
@@ -399,5 +399,5 @@ def run(settings: Settings) -> None:
     ingest = Ingest(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ingest.stop())
-    metrics.serve(settings)
+    cli.serve_metrics(settings)
     ingest.run()

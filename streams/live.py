@@ -12,7 +12,9 @@ from typing import Any
 
 import faust
 from faust.types import TP
+from threadpoolctl import threadpool_limits
 
+from core import cli
 from core.settings import Settings
 from store import connection, log
 from streams import metrics, schedules
@@ -110,11 +112,12 @@ def run(settings: Settings) -> None:
     """Fold in until SIGTERM or SIGINT. Raises LogUnavailable, StoreUnavailable, StoreMisconfigured, ConfigurationError."""
     connection.check_server(connection.connect(settings))
     log.ensure_topics(settings)
-    metrics.serve(settings)
+    cli.serve_metrics(settings)
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Sparse())
+    threadpool_limits(1)  # one worker, one core: the matrices are too small to be shared
     worker = faust.Worker(create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # our logs say what happens
     worker.execute_from_commandline()

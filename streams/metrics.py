@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
-
-from core.errors import ConfigurationError
-from core.settings import Settings
 
 events = Counter("eddyline_ingest_events", "Events handed on to be counted")
 duplicates = Counter("eddyline_ingest_duplicates", "Events whose event_id was seen within the window")
@@ -20,17 +16,6 @@ applied_seconds = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 hints_lost = Counter("eddyline_ingest_hints_lost", "Messages to the live workers that the broker did not take; readers fold in instead")
-
-
-def serve(settings: Settings) -> None:
-    """Serve /metrics at METRICS_HOST:METRICS_PORT, unless the port is 0. Raises ConfigurationError when the port is taken."""
-    if settings.metrics_port:
-        try:
-            prometheus_client.start_http_server(settings.metrics_port, addr=settings.metrics_host)
-        except OSError as error:
-            text = f"METRICS_PORT={settings.metrics_port} cannot be served: {error.strerror}; give each process its own"
-            raise ConfigurationError(text) from None
-
 
 live_users = Counter("eddyline_live_users_folded", "Users whose vector was written")
 live_items = Counter("eddyline_live_items_folded", "Young items whose factors were written")
