@@ -21,6 +21,9 @@ from models.als import ALSModel, Floats
 Known = NDArray[np.bool_]
 Places = NDArray[np.intp]
 _AFTER_TIME = itemgetter(slice(10, None))
+_ONE_BY_ONE = 4500
+"""Items times factors from which one LAPACK solution a user is faster than the compiled solver's loops: 70 items at 64 factors, where it
+saves a tenth, and six tenths at 500. Measured at 16 to 256 factors; python -m benchmarks.fold_in tells the sum of both."""
 _REMEMBERED = 500_000
 """Different lines without their time (event type, value, item) that `Lines` remembers: some 100 MB at most."""
 
@@ -69,7 +72,14 @@ class Lines:
     def vectors(self, histories: Sequence[Sequence[bytes]]) -> tuple[Floats, Known]:
         """Vectors (n_users, f) f32 as `vectors` makes them, and (n_users,) bool: who touched an item that the model knows."""
         weights = self.matrix(histories)
-        return self.model.fold_in_many(weights), np.diff(weights.indptr) > 0
+        sizes = np.diff(weights.indptr)
+        one_by_one = sizes * self.model.factors >= _ONE_BY_ONE
+        vectors = np.zeros((len(histories), self.model.factors), dtype=np.float32)
+        vectors[~one_by_one] = self.model.fold_in_many(weights[~one_by_one])
+        for row in np.flatnonzero(one_by_one).tolist():
+            mine = slice(weights.indptr[row], weights.indptr[row + 1])
+            vectors[row] = self.model.fold_in(weights.indices[mine], weights.data[mine])
+        return vectors, sizes > 0
 
     def matrix(self, histories: Sequence[Sequence[bytes]]) -> sp.csr_matrix:
         """Weights (n_users, n_items) f32 CSR, above 0, each item of a user once. Raises ValueError."""

@@ -80,6 +80,17 @@ def test_a_vector_is_what_implicit_makes_of_the_same_history(world: World) -> No
     np.testing.assert_allclose(found, np.ravel(expected), rtol=1e-4, atol=1e-6)
 
 
+def test_long_and_short_histories_of_one_batch_are_solved_alike(settings: Settings) -> None:
+    """Long ones one by one, short ones together: which is which shows in nothing but the time."""
+    space = Space("version-1", 0.0, model(1, items=900), settings)
+    assert space.model.factors * 900 > fold._ONE_BY_ONE > space.model.factors * 500
+    histories = [[history_line(1.7e9, "like", None, f"item-{row}").encode() for row in range(count)] for count in (900, 3, 0, 560, 700, 1)]
+    vectors, counted = space.lines.vectors(histories)
+    expected = space.model.fold_in_many(space.lines.matrix(histories))
+    np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
+    assert counted.tolist() == [True, True, False, True, True, True]
+
+
 @pytest.mark.parametrize("spaces", [False, True])
 @pytest.mark.parametrize("time", [0, 7.0, 12345.0, 999999999.5, 1.7e9, 253402300799.0, None])
 def test_weights_from_lines_are_those_of_the_events(world: World, time: float | None, spaces: bool) -> None:
