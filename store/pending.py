@@ -53,8 +53,10 @@ MARK_FIELDS = ("popularity_first", "popularity_next", "popularity_after")
 def read_mark(values: Sequence[bytes | None]) -> Mark:
     """The mark in the values of MARK_FIELDS; a partition that has none is at the log's beginning."""
     first, next_, after = values
-    name, _, item_id = (after or b"").decode().partition(" ")
-    return Mark(int(first or 0), int(next_ or 0), (name, item_id))
+    key, _, item_id = (after or b"").decode().partition(" ")
+    if key and ":" not in key:  # a cut that was under way before there were buckets: it held popularities alone, in the same order
+        key = keys.popular(key)
+    return Mark(int(first or 0), int(next_ or 0), (key, item_id))
 
 
 class Piece(NamedTuple):

@@ -9,7 +9,7 @@ from core.settings import Settings
 from core.types import Interaction
 from store import apply, connection, trending
 from store.apply import Applier, Planner
-from store.pending import FLUSH_EVENTS, PIECE, Mark, Pending
+from store.pending import FLUSH_EVENTS, PIECE, Mark, Pending, read_mark
 from store.trending import Trending
 
 NAMES = ("developer_startup", "unlabelled")
@@ -173,3 +173,13 @@ def test_a_cut_is_written_before_the_next_one_is_due_even_if_no_two_events_share
         batches, longest = batches + 1, max(longest, len(piece.sums))
     assert batches * settings.transaction_events <= FLUSH_EVENTS
     assert PIECE < longest <= 10 * PIECE
+
+
+def test_a_cut_that_an_older_release_left_half_written_goes_on_where_it_stopped(settings: Settings) -> None:
+    seconds = 1.9e9
+    pending = Pending(settings.use_cases, 30.0, read_mark([b"0", b"2", b"unlabelled a"]))
+    for offset, item_id in enumerate(("a", "b")):
+        pending.add(offset, Interaction("e", "42", item_id, "view", seconds), seconds)
+    found = [key for key, _ in pending.piece(2).sums]
+    assert [key for key in found if key[0].startswith("popular")] == [("popular:unlabelled", "b")]
+    assert len(found) == 5, "and both items in two buckets each, which the older release did not have"
