@@ -268,9 +268,9 @@ class Recommender:
         return answer
 
     def similar(self, item_id: str, request: Request) -> Recommendations:
-        """Items like `item_id`: by ALS factors, the rest by content; each line's `method` says which. Its `user_id` is empty.
+        """Items like `item_id`: by ALS factors, the rest by Two-Tower vectors and then by content; each line's `method` says which.
 
-        Empty, with causes, for an item that neither engine knows.
+        Its `user_id` is empty. It has no lines, and causes, for an item that none of them knows.
         """
         nobody = UserState(user_id="")
         allowed = eligible(self.catalogue, nobody, request)
