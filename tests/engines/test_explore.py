@@ -114,6 +114,15 @@ def test_an_item_that_was_shown_anyway_is_not_shown_twice() -> None:
         assert ids[0] == "new-3"
 
 
+def test_when_the_only_new_item_is_among_the_last_of_the_list_it_is_there_once() -> None:
+    scores = [(item.item_id, 100.0 - at) for at, item in enumerate(OLD)]
+    shop = recommender(OLD + NEW[:1]).with_popularity({"unlabelled": [*scores, ("new-0", 92.5)]})
+    plain, found = (answer(explore, shop=shop).recommendations for explore in (0.0, 0.4))
+    assert [line.item_id for line in plain].index("new-0") == 8
+    assert sorted(line.item_id for line in found) == sorted(line.item_id for line in plain)
+    assert [line.item_id for line in found if line.method == "exploration"] == ["new-0"]
+
+
 def test_filters_hold_for_explored_items_too() -> None:
     gone = SHOP.with_catalogue(SHOP.catalogue.updated([], [item.item_id for item in NEW[5:]]))
     found = gone.recommend(world.user("new-0", "new-1"), Request(limit=10, engine="popular", explore=1.0, at=NOW))
