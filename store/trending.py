@@ -79,18 +79,17 @@ def _expires(level: Level, begin: int) -> int:
 
 
 def of_item(client: redis.Redis, names: Iterable[str], item_id: str, now: float) -> dict[str, dict[str, float]]:
-    """Window -> name -> weight of one item, where it has any. Raises StoreUnavailable, StoreCorrupt."""
+    """Window -> name -> weight of one item, for names under which it has any. Raises StoreUnavailable, StoreCorrupt."""
     wanted = [(window, name, key) for window in WINDOWS for name in names for key in _keys(window, name, now)]
     with named_errors("reading the windows of an item"):
         pipe: Any = client.pipeline(transaction=False)
         for _, _, key in wanted:
             pipe.zscore(key, item_id)
         weights = pipe.execute()
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {window: {} for window in WINDOWS}
     for (window, name, _), weight in zip(wanted, weights, strict=True):
         if weight:
-            mine = found.setdefault(window, {})
-            mine[name] = mine.get(name, 0.0) + float(weight)
+            found[window][name] = found[window].get(name, 0.0) + float(weight)
     return found
 
 

@@ -66,7 +66,7 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
         "item": msgspec.to_builtins(entry),
         "young": _young(client, item_id),
         "popularity_now": scores,
-        "windows": trending.of_item(client, names, item_id, time.time()),
+        **{f"last_{window}": weights for window, weights in trending.of_item(client, names, item_id, time.time()).items()},
     }
 
 
