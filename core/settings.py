@@ -268,13 +268,14 @@ def rows(values: Settings | None = None) -> list[tuple[str, str, str]]:
         if isinstance(value, frozenset):
             text = ",".join(str(key) for key in value)
         else:
-            text = "" if value is None else _without_password(value) if isinstance(value, SecretStr) else str(value)
+            text = "" if value is None else without_password(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
         found.append((name.upper(), text, field.description or ""))
     return found
 
 
-def _without_password(url: SecretStr) -> str:
-    return re.sub(r"//[^@/]*@", "//***@", url.get_secret_value())
+def without_password(url: str) -> str:
+    """A URL as it may be shown: user name and password masked."""
+    return re.sub(r"//[^@/]*@", "//***@", url)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.errors import ModelMissing, StoreUnavailable
-from core.settings import Settings
+from core.settings import Settings, without_password
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.listing import Summary, summaries
@@ -39,7 +39,7 @@ def make_dataset(settings: Settings, output: Path, events: Path | None, console:
         archive = Archive(settings.archive_url)
         positions = archive.positions(settings.interactions_topic)
         table, skipped = event_sources.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, deleted)
-    source = str(events or f"{settings.archive_url}/{settings.interactions_topic}")
+    source = without_password(str(events or f"{settings.archive_url}/{settings.interactions_topic}"))
     made = dataset.build(table, settings.use_cases, positions, source, skipped)
     dataset.save(made, output)
     about = made.summary()

@@ -34,7 +34,7 @@ import threadpoolctl
 from rich.console import Console
 
 from core.errors import ConfigurationError, DatasetError, GateRefused
-from core.settings import Settings
+from core.settings import Settings, without_password
 from core.types import Item
 from models import files
 from models.als import ALSModel
@@ -148,7 +148,7 @@ def _steps(
         table, skipped = events.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, deleted)
     else:
         table, skipped = events.from_file(options.events)
-    source = str(options.events or f"{settings.archive_url}/{settings.interactions_topic}")
+    source = without_password(str(options.events or f"{settings.archive_url}/{settings.interactions_topic}"))
     data = dataset.build(table, settings.use_cases, positions, source, skipped)
     del table
     split, unsplit = _split(data, settings)
