@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar, cast
 
 import structlog
@@ -135,11 +135,11 @@ class Ingest:
         consumer.subscribe(list(self._take), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         _log.info("ingest is running", group=settings.ingest_group, topics=list(self._take), partitions="as the group assigns them")
         committed = measured = time.monotonic()
+        wait = _IDLE_S
         try:
             while not self._stopped.is_set():
                 self._mend(consumer)
-                self._consume(consumer)
-                self._flush_popularity()
+                wait = self._flush_popularity(besides=self._consume(consumer, wait))
                 now = time.monotonic()
                 if now - measured > _LAG_S:
                     measured = now
@@ -156,11 +156,11 @@ class Ingest:
                 "ingest has stopped", positions={f"{topic}/{number}": at for (topic, number), at in sorted(self._sender.applied.items())}
             )
 
-    def _consume(self, consumer: Consumer) -> None:
-        """Wait for an event, take what else is there, and hand each partition's messages on."""
-        waited = consumer.consume(1, _IDLE_S)
+    def _consume(self, consumer: Consumer, wait: float) -> Collection[Partition]:
+        """Wait `wait` seconds for an event, take what else is there, and hand each partition's messages on. Answers which had some."""
+        waited = consumer.consume(1, wait)
         if not waited:
-            return
+            return ()
         by_partition: dict[Partition, list[Message]] = {}
         for message in cast("list[Message]", [*waited, *consumer.consume(self._settings.poll_events, 0)]):
             error = message.error()
@@ -177,6 +177,7 @@ class Ingest:
             assigned = self._assigned.get(partition)
             if assigned is not None:  # else: revoked between the fetch and now
                 self._take[partition[0]](partition, assigned, messages)
+        return by_partition.keys()
 
     # Step 1
 
@@ -258,13 +259,21 @@ class Ingest:
         self._sender.put(Work(batch, assigned.generation, before))
         metrics.events.inc(len(events))
 
-    def _flush_popularity(self) -> None:
-        """Write popularity that waits although no event comes that would take it along."""
+    def _flush_popularity(self, besides: Collection[Partition]) -> float:
+        """Write popularity that waits, one piece of each partition but `besides`, whose events have taken one along.
+
+        One at a time, so that an event waits for a piece and never for a whole cut, which takes tenths of a second. Answers how many
+        seconds the next poll may wait.
+        """
+        wait = _IDLE_S
         for partition, assigned in self._assigned.items():
             if partition[0] != self._settings.interactions_topic or assigned.read < assigned.start:
                 continue
-            while assigned.popularity.due(assigned.next):
+            if partition not in besides and assigned.popularity.due(assigned.next):
                 self._put(partition, assigned, assigned.next, [], [])
+            if assigned.popularity.due(assigned.next):
+                wait = 0.0
+        return wait
 
     def _take_items(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
         entries, before = self._entries(messages, codec.decode_item)

@@ -1,0 +1,46 @@
+"""Popularity that waits is written beside the events, never in front of them."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from core.types import Interaction
+from store import pending
+from store.pending import Mark, Pending
+from streams.ingest import Assigned, Ingest
+from streams.sender import Work
+
+ITEMS = 50
+
+
+@pytest.fixture
+def ingest(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Ingest:
+    """Two partitions with a cut of several pieces each that is due; work is only gathered, in `put`."""
+    monkeypatch.setattr(pending, "PIECE", 10)
+    monkeypatch.setattr(pending, "FLUSH_S", 0.0)
+    loop = Ingest(settings)
+    for number in (0, 1):
+        sums = Pending(settings.use_cases, 30.0, Mark())
+        for offset in range(ITEMS):
+            sums.add(offset, Interaction(f"e{offset}", "u", f"item-{offset}", "like", 1.76e9), 1.76e9)
+        assigned = loop._assigned[settings.interactions_topic, number] = Assigned(0, 1, 10, sums)
+        assigned.read = assigned.next = ITEMS
+    return loop
+
+
+def test_one_piece_a_partition_between_two_looks_for_events(ingest: Ingest, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    put: list[Work] = []
+    monkeypatch.setattr(ingest._sender, "put", put.append)
+    topic = settings.interactions_topic
+    assert ingest._flush_popularity(besides=()) == 0.0, "more waits, so the next poll does not"
+    assert [work.batch.partition for work in put] == [0, 1]
+    assert ingest._flush_popularity(besides={(topic, 0)}) == 0.0
+    assert [work.batch.partition for work in put] == [0, 1, 1], "the events of partition 0 have taken a piece along"
+    rounds = 0
+    while ingest._flush_popularity(besides=()) == 0.0:
+        rounds += 1
+        assert rounds < 100
+    assert all(not each.popularity.due(each.next) for each in ingest._assigned.values())
+    assert ingest._flush_popularity(besides=()) > 0, "nothing waits any more, so the next poll may"
