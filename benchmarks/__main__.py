@@ -16,6 +16,7 @@ SPEED = (
     "benchmarks.memory",
     "benchmarks.reads",
     "benchmarks.als_read",
+    "benchmarks.fold_in",
     "benchmarks.two_tower_pass",
     "benchmarks.ensemble",
     "benchmarks.experiments",
