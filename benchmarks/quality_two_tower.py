@@ -31,7 +31,7 @@ from training.dataset import Dataset
 from training.two_tower import Hyperparameters
 from training.two_tower_data import Sequences
 
-ML1M = Hyperparameters(learning_rate=0.002, epochs=6, candidates=1024)
+ML1M = Hyperparameters(learning_rate=0.002, epochs=5, candidates=1024)
 SPORTS = Hyperparameters(dropout=0.5, learning_rate=0.002, epochs=10, candidates=2048)
 LAST_ITEM = "last item, whole catalogue"
 SPORTS_FOLDER = "s3rec_sports_and_outdoors"
