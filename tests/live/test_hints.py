@@ -1,0 +1,62 @@
+"""Hints of ingest to the live workers: gathered, in order, and never worth waiting for."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from core.errors import BadEvent
+from core.settings import Settings
+from store import log, model_updates
+from store.apply import Event
+from store.model_updates import Hints
+from tests.live.world import event
+
+
+def applied(*users: str) -> list[Event]:
+    return [Event(event(user, "item-1"), 1.7e9) for user in users]
+
+
+@pytest.mark.process
+def test_hints_of_a_partition_stay_in_order_on_one(settings: Settings, broker: object) -> None:
+    log.ensure_topics(settings)
+    lost: list[int] = []
+    hints = Hints(settings, lost.append)
+    assert hints.due_in() is None
+    sent = [f"user-{number}" for number in range(1200)]
+    for start in range(0, len(sent), 100):
+        hints.add(2, applied(*sent[start : start + 100]))
+    hints.add(2, [])
+    hints.close()
+    assert sum(lost) == 0
+    consumer = Consumer(log.consumer_config(settings, "hints"))
+    consumer.assign([TopicPartition(settings.model_updates_topic, 2, 0)])
+    found: list[str] = []
+    while len(found) < len(sent):
+        message = consumer.poll(10.0)
+        assert message is not None
+        pairs = model_updates.decode(message.value())
+        assert 0 < len(pairs) <= model_updates.GATHER_EVENTS
+        found += [user for user, _ in pairs]
+    consumer.close()
+    assert found == sent
+
+
+def test_a_broker_that_is_away_costs_hints_and_nothing_else(settings: Settings) -> None:
+    lost: list[int] = []
+    hints = Hints(settings, lost.append)
+    for _ in range(2):
+        hints.add(0, applied("ann"))
+        assert hints.due_in() is not None
+        hints.flush()
+        assert hints.due_in() is None
+    hints.close()
+    assert sum(lost) == 2
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"", b"\xff", b"{}", b"[1]", b'[["only one"]]', b'[["a", "b", "c"]]', b'[["a", 1]]', b"[" * 100_000]
+)
+def test_what_is_no_hint_is_refused(value: bytes | None) -> None:
+    with pytest.raises(BadEvent):
+        model_updates.decode(value)
