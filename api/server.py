@@ -17,7 +17,7 @@ _log = structlog.get_logger(__name__)
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Longer than the usual minute after which proxies and client pools drop an idle connection: they close it, not we under their feet."""
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 """Seconds after which the thread that keeps the live view fresh hands the interpreter to the event loop; by default 5 ms, for which reads
 would wait."""
 GRACEFUL_S = 10

@@ -28,6 +28,7 @@ FEW_S = 1.0
 """Seconds after which they are cut when they fit one piece: what popularity is late by when little happens."""
 PIECE = 400
 """Sums in one transaction: under 2 ms of Redis."""
+_SLOT = trending.FINE.bucket
 PIECES = 100
 """Transactions that a cut is spread over at most: FLUSH_EVENTS make more of them, so that it is written before the next one is due."""
 
@@ -77,7 +78,7 @@ class Pending:
         self.mark = mark
         self._use_cases, self._half_life_days = use_cases, half_life_days
         self._cut: Groups = {}
-        self._left: list[tuple[Key, float]] | None = None
+        self._left: _Cut | None = None
         self._size = PIECE
         self._open: Groups = {}
         self._events = 0
@@ -94,7 +95,7 @@ class Pending:
         timestamp = event.timestamp
         happened = min(broker_time, timestamp)
         tier = trending.tier(broker_time - happened)
-        group = (event.use_case, int(timestamp // HOUR), int(happened // trending.FINE.bucket) if tier else 0, tier)
+        group = (event.use_case, int(timestamp // HOUR), int(happened // _SLOT) if tier else 0, tier)
         weights = groups.get(group)
         if weights is None:
             weights = groups[group] = {}
@@ -121,29 +122,55 @@ class Pending:
         """
         before = self.mark
         if self._left is None:  # the first piece since the partition was taken: go on with the cut that Redis knows
-            self._left = [each for each in self._sums(self._cut) if each[0] > before.after]
+            self._left, self._cut = _Cut(self._cut, self._half_life_days, before.after), {}
         if not self._left and (self._ripe(position) or (whole and position > before.next)):
-            self._left = self._sums(self._open)
-            self._size = max(PIECE, len(self._left) // PIECES)
+            self._left, self._open = _Cut(self._open, self._half_life_days), {}
+            self._size = max(PIECE, self._left.most // PIECES)
             self._events, self._since = 0, time.monotonic()
             self.mark = Mark(before.next, position)
-        sums, self._left = self._left[: self._size], self._left[self._size :]
+        sums = self._left.take(self._size)
         if self._left:
             self.mark = self.mark._replace(after=sums[-1][0])
         elif self.mark.first < self.mark.next:
             self.mark = Mark(self.mark.next, self.mark.next)
         return Piece(sums, self.mark if self.mark != before else None, before)
 
-    def _sums(self, groups: Groups) -> list[tuple[Key, float]]:
-        """What `groups` add to each sorted set, in the order of the keys; the order of the events changes nothing (popularity._STEPS)."""
-        now, found = time.time(), dict[str, dict[str, float]]()
+
+class _Cut:
+    """What some groups add to each sorted set, in the order of the keys; the order of the events changes nothing (popularity._STEPS).
+
+    A set is added up when its turn comes: all of them at once took a tenth of a second, for which the events behind would wait.
+    """
+
+    def __init__(self, groups: Groups, half_life_days: float, after: Key = ("", "")) -> None:
+        """`after`: the last key that is written already."""
+        now = time.time()
+        self._after = after
+        self._ready: list[tuple[Key, float]] = []
+        self._weights: dict[str, list[tuple[dict[str, float], float]]] = {}
         for (use_case, hour, slot, tier), weights in groups.items():
             name = use_case or keys.POPULAR_UNLABELLED
-            factors = dict.fromkeys(trending.buckets(name, slot * trending.FINE.bucket, tier, now), 1.0)
-            factors[keys.popular(name)] = growth(hour * HOUR, self._half_life_days)
-            for key, factor in factors.items():
-                sums = found.setdefault(key, {})
-                for item_id, weight in weights.items():
-                    sums[item_id] = sums.get(item_id, 0.0) + weight * factor
-        groups.clear()
-        return [((key, item_id), found[key][item_id]) for key in sorted(found) for item_id in sorted(found[key])]
+            for key in trending.buckets(name, slot * trending.FINE.bucket, tier, now):
+                self._weights.setdefault(key, []).append((weights, 1.0))
+            self._weights.setdefault(keys.popular(name), []).append((weights, growth(hour * HOUR, half_life_days)))
+        self._sets = sorted((key for key in self._weights if key >= after[0]), reverse=True)
+        self.most = sum(len(weights) for several in self._weights.values() for weights, _ in several)
+        """At most so many sums are in it."""
+
+    def __bool__(self) -> bool:
+        return bool(self._ready or self._sets)
+
+    def take(self, count: int) -> list[tuple[Key, float]]:
+        """The next `count` sums; fewer when there are no more."""
+        while self._sets and len(self._ready) < count:
+            self._ready += self._sums(self._sets.pop())
+        taken, self._ready = self._ready[:count], self._ready[count:]
+        return taken
+
+    def _sums(self, key: str) -> list[tuple[Key, float]]:
+        sums: dict[str, float] = {}
+        for weights, factor in self._weights.pop(key):
+            for item_id, weight in weights.items():
+                sums[item_id] = sums.get(item_id, 0.0) + weight * factor
+        after = self._after[1] if key == self._after[0] else None
+        return [((key, item_id), sums[item_id]) for item_id in sorted(sums) if after is None or item_id > after]

@@ -29,6 +29,7 @@ class Level(NamedTuple):
 
 FINE = Level(300, 3_600)
 COARSE = Level(3_600, 7 * 86_400)
+_FINE_S, _COARSE_S = FINE.window, COARSE.window
 WINDOWS: Mapping[str, tuple[Level, int]] = {"hour": (FINE, 3_600), "day": (COARSE, 86_400), "week": (COARSE, 7 * 86_400)}
 """Window -> the buckets that it is made of, and its length in seconds."""
 MARGIN = 3_600
@@ -57,7 +58,7 @@ Entries = list[tuple[str, float]]
 
 def tier(age: float) -> int:
     """In how many buckets an event counts that the broker took `age` seconds after it happened: 2, 1 (the coarse one) or none."""
-    return (age < COARSE.window) + (age < FINE.window)
+    return 2 if age < _FINE_S else 1 if age < _COARSE_S else 0
 
 
 def buckets(name: str, happened: float, tier: int, now: float) -> list[str]:

@@ -74,7 +74,7 @@ def test_movielens_from_kafka_to_three_answers(broker: object, settings: Setting
     assert len(rows) == EVENTS
     by_user = Counter(str(user) for user, *_ in rows)
 
-    users, histories, popular, trending = oracle.in_redis(redis, settings)
+    users, histories, popular, _trending = oracle.in_redis(redis, settings)
     assert {user: int(fields["events"]) for user, fields in users.items()} == by_user
     kept = Counter((user, *line.split(" ")) for user, lines in histories.items() for line in lines)
     assert kept == Counter((str(user), str(int(at)), f"rating={value:g}", str(item)) for user, item, value, at in rows)
