@@ -7,6 +7,7 @@ import socket
 import sys
 
 import structlog
+import threadpoolctl
 import uvicorn
 
 from api.app import create_app
@@ -27,8 +28,12 @@ GRACEFUL_S = 10
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError when the address cannot be bound."""
     sys.setswitchinterval(SWITCH_S)
+    app = create_app(settings)
+    # After the libraries are loaded, for only these obey. One answer is too little work to share: threads of BLAS wait for each other, and
+    # while a bundle is loaded they take the cores from the event loop.
+    threadpoolctl.threadpool_limits(1, "blas")
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
         http="httptools",
         ws="none",
