@@ -50,7 +50,7 @@ class Run:
         assert what in self.text, self.text
 
     def end(self) -> int:
-        return self.process.wait(60)
+        return self.process.wait(100)
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_one_run_ends_with_three_reads_by_the_engines_of_the_router(
     finally:
         run.process.kill()
     methods = dict(re.findall(r"^(cold|warm|hot) user .*: method_used (\w+)$", run.text, re.MULTILINE))
-    assert methods == {"cold": "content_based", "warm": "als", "hot": "als"}, run.text
-    assert "fell back from ensemble" in run.text
+    assert methods == {"cold": "content_based", "warm": "als", "hot": "ensemble"}, run.text
+    assert "fell back" not in run.text
     assert run.text.count("similar to") >= 5
     assert redis.exists(*(f"ingest:eddyline-demo-interactions:{number}" for number in range(4))) == 4
     assert not list(folder.rglob("*.pid"))
