@@ -70,7 +70,18 @@ def test_the_settings_page_is_what_the_settings_say() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=_id)
 def test_every_setting_named_in_the_docs_exists(page: Path) -> None:
     known = {name.upper() for name in settings.Settings.model_fields}
-    others = {"KAFKA_HOME", "KAFKA_HEAP", "DEMO", "TESTS", "RETRAIN_EVERY_S", "REDIS_PASSWORD", "PATH", "HOME", "PYTHON", "PIP_EXTRA_INDEX_URL"}
+    others = {
+        "KAFKA_HOME",
+        "KAFKA_HEAP",
+        "DEMO",
+        "TESTS",
+        "RETRAIN_EVERY_S",
+        "REDIS_PASSWORD",
+        "PATH",
+        "HOME",
+        "PYTHON",
+        "PIP_EXTRA_INDEX_URL",
+    }
     for name in re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", page.read_text()):
         assert name in known | others, name
 
