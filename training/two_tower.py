@@ -78,11 +78,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model that serves, the arrays of `Towers.export` that another fit may start from, and what the fit was told and came to."""
+    """A model that serves, the arrays of `Towers.export` that another fit may start from, and what the fit was told and came to.
+
+    `curve`: of each epoch its number from 1, `loss` and `ndcg@10`, for reports.
+    """
 
     model: TwoTowerModel
     arrays: Mapping[str, Any]
     told: Mapping[str, Any]
+    curve: Sequence[Mapping[str, float | None]] = ()
 
 
 def fit(
@@ -186,6 +190,7 @@ class _Fit:
                 loss, whole = self._epoch(towers, optimizer, state.epoch, began + seconds, on_batch)
                 state.epoch += 1
                 ndcg = self._judge(towers)
+                state.curve.append({"epoch": state.epoch, "loss": round(loss, 6), "ndcg@10": None if ndcg is None else round(ndcg, 6)})
                 if ndcg is None or state.best_ndcg is None or ndcg > state.best_ndcg:
                     state.best, state.best_ndcg, state.best_epoch = towers.export(), ndcg, state.epoch
                     best = state.best
@@ -196,7 +201,7 @@ class _Fit:
                 if not whole:
                     break
         told = {**msgspec.to_builtins(self.chosen), "best_epoch": state.best_epoch, "validation_ndcg@10": state.best_ndcg}
-        return Fitted(self.exported(best), best, told)
+        return Fitted(self.exported(best), best, told, state.curve)
 
     def _epoch(
         self, towers: Towers, optimizer: torch.optim.Optimizer, epoch: int, deadline: float, on_batch: Callable[[float], None] | None

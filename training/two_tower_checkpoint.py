@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,27 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class State:
-    """How far a fit is: `epoch` whole epochs, and the arrays of the best one by NDCG@10 (None: no epoch yet, or nobody was held out)."""
+    """How far a fit is: `epoch` whole epochs, and the arrays of the best one by NDCG@10 (None: no epoch yet, or nobody was held out).
+
+    `curve`: what each epoch came to, as `Fitted` keeps it.
+    """
 
     epoch: int = 0
     best_epoch: int = 0
     best_ndcg: float | None = None
     best: Mapping[str, Any] | None = None
+    curve: list[Mapping[str, float | None]] = field(default_factory=list)
 
 
 def save(folder: Path, identity: str, state: State, towers: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write the state of a fit; `identity` says of which data and hyperparameters."""
-    about = {"identity": identity, "epoch": state.epoch, "best_epoch": state.best_epoch, "best_ndcg": state.best_ndcg}
+    about = {
+        "identity": identity,
+        "epoch": state.epoch,
+        "best_epoch": state.best_epoch,
+        "best_ndcg": state.best_ndcg,
+        "curve": state.curve,
+    }
     arrays: dict[str, Any] = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
     arrays |= {f"best/{name}": array for name, array in (state.best or {}).items()}
     arrays |= {f"now/{name}": value.detach().cpu().numpy() for name, value in towers.named_parameters()}
@@ -69,7 +79,7 @@ def load(folder: Path, identity: str, towers: nn.Module, optimizer: torch.optim.
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     best = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
     log.info("going on from a checkpoint", path=str(path), epoch=about["epoch"])
-    return State(about["epoch"], about["best_epoch"], about["best_ndcg"], best or None)
+    return State(about["epoch"], about["best_epoch"], about["best_ndcg"], best or None, about.get("curve", []))
 
 
 def remove(folder: Path) -> None:

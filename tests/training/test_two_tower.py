@@ -122,7 +122,7 @@ def test_an_item_without_an_event_lies_with_those_that_say_the_same() -> None:
 
 def test_a_killed_fit_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     chosen = Hyperparameters(**{**{name: getattr(SMALL, name) for name in SMALL.__struct_fields__}, "epochs": 4, "dropout": 0.2})
-    whole = two_tower.fit(ring(), items(), USE_CASES, chosen, seed=1, threads=1).model
+    whole = two_tower.fit(ring(), items(), USE_CASES, chosen, seed=1, threads=1)
 
     class Killed(Exception):
         pass
@@ -136,11 +136,13 @@ def test_a_killed_fit_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path
     seen: list[int] = []
     resumed = two_tower.fit(
         ring(), items(), USE_CASES, chosen, seed=1, threads=1, folder=tmp_path, on_epoch=lambda progress: seen.append(progress.epoch)
-    ).model
+    )
     assert seen == [3, 4]
-    np.testing.assert_array_equal(resumed.item_vectors, whole.item_vectors)
-    for name, array in whole.arrays.items():
-        np.testing.assert_array_equal(resumed.arrays[name], array)
+    assert [each["epoch"] for each in resumed.curve] == [1, 2, 3, 4]
+    assert resumed.curve == whole.curve, "the report shows the epochs before the kill, too"
+    np.testing.assert_array_equal(resumed.model.item_vectors, whole.model.item_vectors)
+    for name, array in whole.model.arrays.items():
+        np.testing.assert_array_equal(resumed.model.arrays[name], array)
 
 
 def test_a_refresh_takes_over_what_was_learnt_and_knows_the_items_that_came_since() -> None:
