@@ -7,6 +7,7 @@ import signal
 import urllib.request
 
 import pytest
+from confluent_kafka import Producer as KafkaProducer
 from redis import Redis
 
 from core.settings import Settings
@@ -132,6 +133,27 @@ def test_poison_stops_nobody_and_is_kept(settings: Settings, redis: Redis, spawn
     counted = {name: float(value) for name, value in re.findall(r"^(eddyline_live_\w+_total(?:\{[^}]*\})?) (\S+)$", text, re.MULTILINE)}
     assert counted['eddyline_live_dead_letters_total{code="not_folded_in"}'] == 2
     assert counted["eddyline_live_users_folded_total"] >= 8
+
+
+@pytest.mark.process
+def test_a_hint_is_read_whatever_its_compression(settings: Settings, redis: Redis, spawn: Spawn, broker: object) -> None:
+    log.ensure_topics(settings)
+    publish(settings, seed=1)
+    kinds = ["none", "gzip", "lz4", "snappy", "zstd"]
+    for kind in kinds:
+        redis.hset(keys.user(kind), "events", 1)
+        redis.rpush(keys.history(kind), "1732340000 like item-1")
+        producer = KafkaProducer(log.client_config(settings) | {"compression.type": kind})
+        hint = model_updates.encode([(kind, "item-1")] * 50)  # the client leaves alone what compression would not make smaller
+        producer.produce(settings.model_updates_topic, hint, partition=0)
+        assert producer.flush(20.0) == 0
+    worker, model = spawn("streams", "live"), live_model(settings)
+
+    def there() -> bool:
+        all_alive(worker)
+        return all(is_fresh(redis, settings, model, kind) for kind in kinds)
+
+    eventually(there, "a vector of every user", 60.0)
 
 
 @pytest.mark.process
