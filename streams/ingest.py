@@ -1,6 +1,7 @@
 """`streams ingest`: from Kafka into Redis, exactly once.
 
-One partition's way through this process, numbered; the crash tests use these numbers. `store.apply` has the steps inside 5.
+One partition's way through this process, numbered; the crash tests use these numbers. `streams.intake` does 2 to 4, `streams.sender` 4
+and 5; `store.apply` has the steps inside 5.
 
 1. Assigned: read the partition's position from Redis, compare it with what the log holds, start `dedup_window` before what Redis lacks.
 2. Up to the position, events only fill the duplicate window and what is still to be written of popularity.
@@ -19,27 +20,24 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol, TypeVar, cast
+from collections.abc import Collection
+from typing import cast
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from core import cli, codec
-from core.dedup import Dedup
-from core.errors import BadEvent, LogUnavailable, Stale, StoreUnavailable
+from core import cli
+from core.errors import LogUnavailable, Stale, StoreUnavailable
 from core.settings import Settings
-from core.types import Item, User
-from store import apply, catalogue, connection, dead_letters, experiments, log, log_ends, positions
-from store.apply import Event, Planner
-from store.catalogue import Deletion
+from store import connection, experiments, log, log_ends, positions
+from store.apply import Planner
 from store.pending import Pending
 from streams import deletions, metrics
-from streams.sender import Failure, Outgoing, Partition, Sender, Work
+from streams.intake import Assigned, Intake, Message
+from streams.retry import Retry
+from streams.sender import Failure, Partition, Sender
 
 _log = structlog.get_logger(__name__)
-_T = TypeVar("_T", Item, User)
-_Answer = TypeVar("_Answer")
 
 _COMMIT_S = 5.0
 """Seconds between reports of the position to Kafka (what a lag dashboard may be late by) and looks at whether Redis was set back."""
@@ -49,52 +47,6 @@ _IDLE_S = 0.2
 """Seconds that a poll waits for the first event; bounds how late a stop or a failure is noticed."""
 _SWITCH_S = 0.0002
 """Seconds after which the planning thread hands the interpreter to the sender; by default 5 ms, for which Redis would wait."""
-_RETRY_S = (0.1, 0.2, 0.5, 1.0)
-"""Seconds between tries while Redis or Kafka is away; the last one repeats."""
-
-
-class Message(Protocol):
-    """A message as a consumer answers it: unlike one made by hand, it has coordinates and a time."""
-
-    def topic(self) -> str:
-        """Name of the topic."""
-        ...
-
-    def partition(self) -> int:
-        """Number of the partition."""
-        ...
-
-    def offset(self) -> int:
-        """Position in the partition."""
-        ...
-
-    def timestamp(self) -> tuple[int, int]:
-        """Kind of time, and the broker's time in milliseconds since 1970."""
-        ...
-
-    def key(self) -> bytes | None:
-        """The key, if any."""
-        ...
-
-    def value(self) -> bytes | None:
-        """The value; None deletes."""
-        ...
-
-    def error(self) -> KafkaError | None:
-        """The client's error in place of a message."""
-        ...
-
-
-class Assigned:
-    """One partition in our hands. Offsets below `start` are only remembered, `next` is the first one not yet in a batch."""
-
-    def __init__(self, start: int, generation: int, window: int, popularity: Pending) -> None:
-        self.start = start
-        self.next = start
-        self.generation = generation
-        self.dedup = Dedup(window)
-        self.popularity = popularity
-        self.read = 0  # the offset after the last one read; below `start` the window is still being read
 
 
 class Ingest:
@@ -103,18 +55,14 @@ class Ingest:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client = connection.connect(settings)
-        self._planner = Planner(settings.use_cases, settings.experiments)
-        self._sender = Sender(connection.connect(settings), self._planner, settings)
+        self._stopped = threading.Event()
+        self._retry = Retry(self._stopped)
+        planner = Planner(settings.use_cases, settings.experiments)
+        self._sender = Sender(connection.connect(settings), planner, settings)
+        self._intake = Intake(settings, self._client, planner, self._sender, self._retry)
         self._assigned: dict[Partition, Assigned] = {}
         self._generation = 0
-        self._deletions = apply.Deletions(0, {})
-        self._stopped = threading.Event()
         self._topic_ids: dict[str, str | None] = {}
-        self._take: dict[str, Callable[[Partition, Assigned, Sequence[Message]], None]] = {
-            settings.interactions_topic: self._take_interactions,
-            settings.items_topic: self._take_items,
-            settings.users_topic: self._take_users,
-        }
 
     def stop(self) -> None:
         """Finish what is under way and return from `run`."""
@@ -127,13 +75,13 @@ class Ingest:
         positions.check_settings(self._client, settings)
         experiments.note(self._client, settings.experiments)
         log.ensure_topics(settings)
-        self._topic_ids = {topic: log.topic_id(settings, topic) for topic in self._take}
+        topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
+        self._topic_ids = {topic: log.topic_id(settings, topic) for topic in topics}
         deletions.recover(settings, self._client)
-        self._deletions = apply.deletions(self._client)
         self._sender.start()
         consumer = Consumer(log.consumer_config(settings, settings.ingest_group))
-        consumer.subscribe(list(self._take), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
-        _log.info("ingest is running", group=settings.ingest_group, topics=list(self._take), partitions="as the group assigns them")
+        consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        _log.info("ingest is running", group=settings.ingest_group, topics=topics, partitions="as the group assigns them")
         committed = measured = time.monotonic()
         wait = _IDLE_S
         try:
@@ -176,14 +124,13 @@ class Ingest:
         for partition, messages in by_partition.items():
             assigned = self._assigned.get(partition)
             if assigned is not None:  # else: revoked between the fetch and now
-                self._take[partition[0]](partition, assigned, messages)
+                self._intake.take(partition, assigned, messages)
         return by_partition.keys()
 
     # Step 1
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
-        self._planner.forget()
+        self._intake.reload()
         consumer.incremental_assign([self._place(consumer, (each.topic, each.partition)) for each in partitions])
 
     def _place(self, consumer: Consumer, partition: Partition) -> TopicPartition:
@@ -214,50 +161,7 @@ class Ingest:
             self._assigned.pop((each.topic, each.partition), None)
             _log.info("partition given up", topic=each.topic, partition=each.partition)
 
-    # Steps 2 and 3
-
-    def _take_interactions(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
-        topic, number = partition
-        use_cases, dedup, start = self._settings.use_cases, assigned.dedup, assigned.start
-        most = self._settings.transaction_events
-        decode, seen, popular = codec.decode_interaction, dedup.seen, assigned.popularity.add
-        events: list[Event] = []
-        before: list[Outgoing] = []
-        duplicates = 0
-        for message in messages:
-            offset = message.offset()
-            broker_time = message.timestamp()[1] / 1000
-            try:
-                interaction = decode(message.value(), broker_time, use_cases)
-            except BadEvent as bad:
-                if offset >= start:
-                    before.append(self._dead_letter(message, bad))
-                continue
-            if seen(interaction.event_id, offset):
-                duplicates += offset >= start
-                continue
-            popular(offset, interaction, broker_time)
-            if offset >= start:
-                events.append(Event(interaction, broker_time))
-                if len(events) == most:
-                    self._put(partition, assigned, offset + 1, events, before)
-                    events, before = [], []
-        assigned.read = messages[-1].offset() + 1
-        if assigned.read > start:
-            self._put(partition, assigned, assigned.read, events, before)
-        metrics.duplicates.inc(duplicates)
-        metrics.lag_seconds.labels(topic, number).set(max(0.0, time.time() - messages[-1].timestamp()[1] / 1000))
-
-    def _put(self, partition: Partition, assigned: Assigned, next_: int, events: list[Event], before: list[Outgoing]) -> None:
-        if next_ == assigned.next and not assigned.popularity.due(next_):
-            return
-        if self._sender.deletions.version > self._deletions.version:  # another process has deleted a user
-            self._deletions = self._sender.deletions
-        piece = assigned.popularity.piece(next_)
-        batch = self._planner.plan(*partition, assigned.next, next_, events, self._deletions, piece)
-        assigned.next = next_
-        self._sender.put(Work(batch, assigned.generation, before))
-        metrics.events.inc(len(events))
+    # Step 5, without events
 
     def _flush_popularity(self, besides: Collection[Partition]) -> float:
         """Write popularity that waits, one piece of each partition but `besides`, whose events have taken one along.
@@ -269,59 +173,11 @@ class Ingest:
         for partition, assigned in self._assigned.items():
             if partition[0] != self._settings.interactions_topic or assigned.read < assigned.start:
                 continue
-            if partition not in besides and assigned.popularity.due(assigned.next):
-                self._put(partition, assigned, assigned.next, [], [])
+            if partition not in besides:
+                self._intake.flush(partition, assigned)
             if assigned.popularity.due(assigned.next):
                 wait = 0.0
         return wait
-
-    def _take_items(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
-        entries, before = self._entries(messages, codec.decode_item)
-        batch = catalogue.item_batch(*partition, assigned.next, messages[-1].offset() + 1, entries)
-        assigned.next = batch.next
-        self._sender.put(Work(batch, assigned.generation, before))
-
-    def _take_users(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
-        entries, before = self._entries(messages, codec.decode_user)
-        known = self._deletions.times
-        # A deletion that Redis knows already (it was set back, the topic is read again) has done its work: what is there now came later.
-        entries = [entry for entry in entries if not isinstance(entry, Deletion) or entry.broker_time > known.get(entry.identifier, -1.0)]
-        for entry in entries:
-            if isinstance(entry, Deletion):  # kept apart from the profile, so that a user who comes back stays bare of the old events
-                before.append(Outgoing(self._settings.deletions_topic, entry.identifier.encode(), repr(entry.broker_time).encode(), []))
-        deleting = any(isinstance(entry, Deletion) for entry in entries)
-        sets = self._retry("reading experiments", lambda: experiments.sets_of_users(self._client)) if deleting else []
-        batch = catalogue.user_batch(*partition, assigned.next, messages[-1].offset() + 1, entries, sets)
-        assigned.next = batch.next
-        self._sender.put(Work(batch, assigned.generation, before))
-        if deleting:
-            self._sender.drain()
-            self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
-
-    def _entries(self, messages: Sequence[Message], decode: Callable[[bytes], _T]) -> tuple[list[_T | Deletion], list[Outgoing]]:
-        entries: list[_T | Deletion] = []
-        before: list[Outgoing] = []
-        for message in messages:
-            try:
-                identifier = codec.decode_id(message.key())
-                value = message.value()
-                if value is None:
-                    entries.append(Deletion(identifier, message.timestamp()[1] / 1000))
-                else:
-                    entries.append(codec.keyed(decode(value), identifier))
-            except BadEvent as bad:
-                before.append(self._dead_letter(message, bad))
-        return entries, before
-
-    def _dead_letter(self, message: Message, bad: BadEvent) -> Outgoing:
-        metrics.dead_letters.labels(bad.code).inc()
-        _log.warning(
-            "dead letter", topic=message.topic(), partition=message.partition(), offset=message.offset(), code=bad.code, reason=str(bad)
-        )
-        record = dead_letters.encode(
-            message.topic(), message.partition(), message.offset(), message.timestamp()[1] / 1000, message.key(), message.value(), bad
-        )
-        return Outgoing(self._settings.dlq_topic, record.key, record.value, record.headers)
 
     # Back to step 1
 
@@ -339,8 +195,7 @@ class Ingest:
             _log.warning("batch not applied; going back to what Redis says", topic=partition[0], partition=partition[1], error=str(error))
             metrics.retries.labels(type(error).__name__).inc()
         if failed:
-            self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
-            self._planner.forget()
+            self._intake.reload()
             again = [self._place(consumer, partition) for partition in failed]
             consumer.incremental_unassign(again)  # unlike a seek, this also drops what was fetched already
             consumer.incremental_assign(again)
@@ -359,20 +214,6 @@ class Ingest:
                     stands_at, f"{partition[0]}/{partition[1]} was applied up to {applied[partition]}, but Redis stands at {stands_at}"
                 )
                 self._sender.failures.put(Failure(partition, assigned.generation, stale))
-
-    def _retry(self, what: str, call: Callable[[], _Answer]) -> _Answer:
-        """`call`, again and again while Redis or Kafka is away."""
-        tries = 0
-        while True:
-            try:
-                return call()
-            except (StoreUnavailable, LogUnavailable) as error:
-                wait = _RETRY_S[min(tries, len(_RETRY_S) - 1)]
-                if tries in (0, 10) or tries % 60 == 0:
-                    _log.warning("waiting", what=what, error=str(error))
-                tries += 1
-                if self._stopped.wait(wait):
-                    raise
 
     # Step 6
 

@@ -9,7 +9,8 @@ from core.settings import Settings
 from core.types import Interaction
 from store import pending
 from store.pending import Mark, Pending
-from streams.ingest import Assigned, Ingest
+from streams.ingest import Ingest
+from streams.intake import Assigned
 from streams.sender import Work
 
 ITEMS = 50

@@ -1,0 +1,192 @@
+"""What the messages of a partition become: batches and dead letters for `streams.sender` (steps 2 to 4 of `streams.ingest`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import structlog
+from confluent_kafka import KafkaError
+
+from core import codec
+from core.dedup import Dedup
+from core.errors import BadEvent
+from core.settings import Settings
+from core.types import Item, User
+from store import apply, catalogue, dead_letters, experiments
+from store.apply import Event, Planner
+from store.catalogue import Deletion
+from store.connection import Client
+from store.pending import Pending
+from streams import metrics
+from streams.retry import Retry
+from streams.sender import Outgoing, Partition, Sender, Work
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T", Item, User)
+
+
+class Message(Protocol):
+    """A message as a consumer answers it: unlike one made by hand, it has coordinates and a time."""
+
+    def topic(self) -> str:
+        """Name of the topic."""
+        ...
+
+    def partition(self) -> int:
+        """Number of the partition."""
+        ...
+
+    def offset(self) -> int:
+        """Position in the partition."""
+        ...
+
+    def timestamp(self) -> tuple[int, int]:
+        """Kind of time, and the broker's time in milliseconds since 1970."""
+        ...
+
+    def key(self) -> bytes | None:
+        """The key, if any."""
+        ...
+
+    def value(self) -> bytes | None:
+        """The value; None deletes."""
+        ...
+
+    def error(self) -> KafkaError | None:
+        """The client's error in place of a message."""
+        ...
+
+
+class Assigned:
+    """One partition in our hands. Offsets below `start` are only remembered, `next` is the first one not yet in a batch."""
+
+    def __init__(self, start: int, generation: int, window: int, popularity: Pending) -> None:
+        self.start = start
+        self.next = start
+        self.generation = generation
+        self.dedup = Dedup(window)
+        self.popularity = popularity
+        self.read = 0  # the offset after the last one read; below `start` the window is still being read
+
+
+class Intake:
+    """Reads messages into batches, in the order of each partition, and queues them for `sender`."""
+
+    def __init__(self, settings: Settings, client: Client, planner: Planner, sender: Sender, retry: Retry) -> None:
+        self._settings = settings
+        self._client = client
+        self._planner = planner
+        self._sender = sender
+        self._retry = retry
+        self._deletions = apply.Deletions(0, {})
+        self._take: dict[str, Callable[[Partition, Assigned, Sequence[Message]], None]] = {
+            settings.interactions_topic: self._take_interactions,
+            settings.items_topic: self._take_items,
+            settings.users_topic: self._take_users,
+        }
+
+    def reload(self) -> None:
+        """Believe Redis alone: what another process may have changed is read again. Due before a partition is taken up."""
+        self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
+        self._planner.forget()
+
+    def take(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
+        """Put `messages` into batches; they follow each other, and what was taken before, in the log."""
+        self._take[partition[0]](partition, assigned, messages)
+
+    def flush(self, partition: Partition, assigned: Assigned) -> None:
+        """Queue one piece of the popularity that waits to be written, if it is due."""
+        self._put(partition, assigned, assigned.next, [], [])
+
+    def _take_interactions(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
+        topic, number = partition
+        use_cases, dedup, start = self._settings.use_cases, assigned.dedup, assigned.start
+        most = self._settings.transaction_events
+        decode, seen, popular = codec.decode_interaction, dedup.seen, assigned.popularity.add
+        events: list[Event] = []
+        before: list[Outgoing] = []
+        duplicates = 0
+        for message in messages:
+            offset = message.offset()
+            broker_time = message.timestamp()[1] / 1000
+            try:
+                interaction = decode(message.value(), broker_time, use_cases)
+            except BadEvent as bad:
+                if offset >= start:
+                    before.append(self._dead_letter(message, bad))
+                continue
+            if seen(interaction.event_id, offset):
+                duplicates += offset >= start
+                continue
+            popular(offset, interaction, broker_time)
+            if offset >= start:
+                events.append(Event(interaction, broker_time))
+                if len(events) == most:
+                    self._put(partition, assigned, offset + 1, events, before)
+                    events, before = [], []
+        assigned.read = messages[-1].offset() + 1
+        if assigned.read > start:
+            self._put(partition, assigned, assigned.read, events, before)
+        metrics.duplicates.inc(duplicates)
+        metrics.lag_seconds.labels(topic, number).set(max(0.0, time.time() - messages[-1].timestamp()[1] / 1000))
+
+    def _put(self, partition: Partition, assigned: Assigned, next_: int, events: list[Event], before: list[Outgoing]) -> None:
+        if next_ == assigned.next and not assigned.popularity.due(next_):
+            return
+        if self._sender.deletions.version > self._deletions.version:  # another process has deleted a user
+            self._deletions = self._sender.deletions
+        piece = assigned.popularity.piece(next_)
+        batch = self._planner.plan(*partition, assigned.next, next_, events, self._deletions, piece)
+        assigned.next = next_
+        self._sender.put(Work(batch, assigned.generation, before))
+        metrics.events.inc(len(events))
+
+    def _take_items(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
+        entries, before = self._entries(messages, codec.decode_item)
+        batch = catalogue.item_batch(*partition, assigned.next, messages[-1].offset() + 1, entries)
+        assigned.next = batch.next
+        self._sender.put(Work(batch, assigned.generation, before))
+
+    def _take_users(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
+        entries, before = self._entries(messages, codec.decode_user)
+        known = self._deletions.times
+        # A deletion that Redis knows already (it was set back, the topic is read again) has done its work: what is there now came later.
+        entries = [entry for entry in entries if not isinstance(entry, Deletion) or entry.broker_time > known.get(entry.identifier, -1.0)]
+        for entry in entries:
+            if isinstance(entry, Deletion):  # kept apart from the profile, so that a user who comes back stays bare of the old events
+                before.append(Outgoing(self._settings.deletions_topic, entry.identifier.encode(), repr(entry.broker_time).encode(), []))
+        deleting = any(isinstance(entry, Deletion) for entry in entries)
+        sets = self._retry("reading experiments", lambda: experiments.sets_of_users(self._client)) if deleting else []
+        batch = catalogue.user_batch(*partition, assigned.next, messages[-1].offset() + 1, entries, sets)
+        assigned.next = batch.next
+        self._sender.put(Work(batch, assigned.generation, before))
+        if deleting:
+            self._sender.drain()
+            self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
+
+    def _entries(self, messages: Sequence[Message], decode: Callable[[bytes], _T]) -> tuple[list[_T | Deletion], list[Outgoing]]:
+        entries: list[_T | Deletion] = []
+        before: list[Outgoing] = []
+        for message in messages:
+            try:
+                identifier = codec.decode_id(message.key())
+                value = message.value()
+                if value is None:
+                    entries.append(Deletion(identifier, message.timestamp()[1] / 1000))
+                else:
+                    entries.append(codec.keyed(decode(value), identifier))
+            except BadEvent as bad:
+                before.append(self._dead_letter(message, bad))
+        return entries, before
+
+    def _dead_letter(self, message: Message, bad: BadEvent) -> Outgoing:
+        metrics.dead_letters.labels(bad.code).inc()
+        _log.warning(
+            "dead letter", topic=message.topic(), partition=message.partition(), offset=message.offset(), code=bad.code, reason=str(bad)
+        )
+        record = dead_letters.encode(
+            message.topic(), message.partition(), message.offset(), message.timestamp()[1] / 1000, message.key(), message.value(), bad
+        )
+        return Outgoing(self._settings.dlq_topic, record.key, record.value, record.headers)
