@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import random
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import numpy as np
@@ -30,7 +29,7 @@ from tests.api.test_door import port_of
 from tests.conftest import Spawn
 from tests.exactly_once.conftest import ends
 from tests.live.world import is_fresh, live_model
-from tests.support import eventually
+from tests.support import Background, eventually
 from tests.training import world
 from training.retrain import Options, retrain
 
@@ -50,12 +49,12 @@ def _quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-class Events:
+class Events(Background):
     """Events of USERS until the block is left; `of[user]` are that user's, in order, noted before they are sent."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings, self._ended = settings, threading.Event()
-        self._thread = threading.Thread(target=self._run, name="events")
+        super().__init__()
+        self._settings = settings
         self._random, self._number = random.Random(3), 0
         self.of: dict[str, list[HistoryEvent]] = defaultdict(list)
 
@@ -71,35 +70,29 @@ class Events:
         self.of[user].append(HistoryEvent(int(now), kind, item))
         producer.interaction(Interaction(f"e{self._number}", user, item, kind, now))
 
-    def _run(self) -> None:
+    def run(self, _thread: int) -> None:
+        """Four events at a time."""
         with Producer(self._settings) as producer:
-            while not self._ended.wait(0.02):
+            while not self.ended.wait(0.02):
                 for _ in range(4):
                     self._send(producer, self._random.choice(USERS))
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-
-class Reads:
+class Reads(Background):
     """Reads for USERS until the block is left; `answers` are the different ones, `failed` what was no whole answer."""
 
     def __init__(self, port: int) -> None:
-        self._url, self._ended = f"http://127.0.0.1:{port}", threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,), name=f"reads-{number}") for number in range(READERS)]
+        super().__init__(READERS)
+        self._url = f"http://127.0.0.1:{port}"
         self.answers: dict[tuple[str, str, int], dict[str, Any]] = {}
         self.failed: list[str] = []
         self.count = 0
 
-    def _run(self, number: int) -> None:
+    def run(self, number: int) -> None:
+        """One read after the other."""
         rng = random.Random(number)
         with httpx.Client(base_url=self._url, timeout=30) as client:
-            while not self._ended.is_set():
+            while not self.ended.is_set():
                 answer = client.get(f"/api/recommendations/{rng.choice(USERS)}?limit=10&include_seen=true")
                 self.count += 1
                 body = answer.json()
@@ -107,16 +100,6 @@ class Reads:
                     self.failed.append(answer.text)
                 else:
                     self.answers[body["user_id"], body["model_version"], body["as_of"]] = body
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def mixed(answer: dict[str, Any], recommender: Recommender, history: list[HistoryEvent], cap: int) -> str | None:

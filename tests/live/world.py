@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from redis import Redis
@@ -20,6 +18,7 @@ from models.id_map import IdMap
 from models.registry import Registry
 from store import keys, users
 from store.log import Producer
+from tests.support import Background
 
 ITEMS = 40
 FACTORS = 8
@@ -67,32 +66,24 @@ def event(user_id: str, item_id: str, number: int = 0) -> Interaction:
     return Interaction(f"{user_id}-{item_id}-{number}", user_id, item_id, "like", time.time())
 
 
-class Flow:
+class Flow(Background):
     """Events of `USERS` users, without end until the block is left. `item-40` and later are unknown to the first bundle."""
 
     USERS = tuple(f"user-{number}" for number in range(30))
 
     def __init__(self, settings: Settings, seed: int = 1) -> None:
         self._settings, self._random = settings, random.Random(seed)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="flow")
+        super().__init__()
 
-    def _run(self) -> None:
+    def run(self, _thread: int) -> None:
+        """Five events at a time."""
         number = 0
         with Producer(self._settings) as producer:
-            while not self._ended.wait(0.02):
+            while not self.ended.wait(0.02):
                 for _ in range(5):
                     number += 1
                     user, item = self._random.choice(self.USERS), f"item-{self._random.randrange(ITEMS + 5)}"
                     producer.interaction(event(user, item, number))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
 
 def last_events(settings: Settings, number: int = 0) -> None:
