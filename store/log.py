@@ -133,8 +133,8 @@ class Producer:
     """
 
     def __init__(self, settings: Settings, *, delivery_timeout_s: float = 120.0, linger_ms: float = 2.0) -> None:
-        """`delivery_timeout_s`: seconds until an event that the broker does not take counts as failed; `linger_ms`: how long the first
-        event of a batch waits for others, where each is waited for."""
+        """`delivery_timeout_s`: seconds until an event that the broker does not take counts as failed; `linger_ms`: milliseconds
+        that an event waits for others to travel with; 0 where a caller waits for each."""
         self._settings = settings
         self._producer = KafkaProducer(
             client_config(settings)

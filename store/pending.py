@@ -28,7 +28,6 @@ FEW_S = 1.0
 """Seconds after which they are cut when they fit one piece: what popularity is late by when little happens."""
 PIECE = 400
 """Sums in one transaction: under 2 ms of Redis."""
-_SLOT = trending.FINE.bucket
 PIECES = 100
 """Transactions that a cut is spread over at most: FLUSH_EVENTS make more of them, so that it is written before the next one is due."""
 
@@ -37,6 +36,8 @@ Key = tuple[str, str]
 
 Groups = dict[tuple[str | None, int, int, int], dict[str, float]]
 """(use case, HOUR of the events' own time, number of the finest bucket they happened in, how many buckets take them) -> item -> weight."""
+_SLOT = trending.FINE.bucket
+"""Seconds of the finest bucket."""
 
 
 class Mark(NamedTuple):
