@@ -7,7 +7,7 @@ tenths is tried, by both methods of fusion; the best mean NDCG@10 wins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -61,9 +61,63 @@ class Chosen:
         """NDCG@10 of the chosen blend, by the users who chose it: a little too good."""
         return self.tried[0][1]
 
+    def table(self) -> dict[str, Any]:
+        """Every mixture, for the report."""
+        rows = [
+            {
+                "weights": {name: round(weight, 1) for name, weight in blend.weights.items()},
+                "fusion": blend.fusion,
+                "ndcg@10": round(ndcg, 6),
+            }
+            for blend, ndcg in self.tried
+        ]
+        return {"users": self.users, "tried": rows}
+
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
         return {"weights": self.blend.weights, "fusion": self.blend.fusion, "ndcg@10": round(self.ndcg, 6), "users": self.users}
+
+
+class Ballot:
+    """Every mixture of the engines `names` in tenths, `mixtures (n, n_names)` f32, by every method of fusion, and what voters gain."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        tenths = [each for each in product(range(TENTHS + 1), repeat=len(names)) if sum(each) == TENTHS]
+        self.names, self.voters = list(names), 0
+        self.mixtures = np.array(tenths, dtype=np.float32) / np.float32(TENTHS)
+        self._gains: dict[Fusion, list[npt.NDArray[np.float64]]] = {method: [] for method in SCALES}
+
+    def vote(self, scorings: Sequence[Scoring], allowed: Mask, wanted: Mask, catalogue: Catalogue) -> None:
+        """Add the NDCG@10 of one user, who took `wanted (n_rows,)` of the `allowed (n_rows,)`; `scorings` in the order of the names.
+
+        Without scorings, for a user whom the ensemble would not answer, nothing is added.
+        """
+        self.voters += 1
+        if not scorings:
+            return
+        dead = np.flatnonzero(~catalogue.alive)
+        best = np.unique([row for scoring in scorings for row in scoring.top(allowed, LONGEST)])
+        candidates = best if len(best) else np.flatnonzero(allowed)
+        for method, gains in self._gains.items():
+            _, scaled = fuse(method, [scoring.scores for scoring in scorings], [1.0] * len(scorings), dead)
+            blended = self.mixtures @ scaled[:, candidates]
+            length = min(_CUTOFF, len(candidates))
+            top = np.argpartition(-blended, length - 1, axis=1)[:, :length]
+            order = np.argsort(-np.take_along_axis(blended, top, axis=1), axis=1, kind="stable")
+            found = wanted[candidates][np.take_along_axis(top, order, axis=1)]
+            gains.append(metrics.ndcg(found, np.full(len(self.mixtures), max(int(wanted.sum()), 1)), _CUTOFF))
+
+    def chosen(self) -> Chosen:
+        """The mixture with the best mean."""
+        tried = [
+            (Blend(weights=dict(zip(self.names, mixture.tolist(), strict=True)), fusion=method), float(mean))
+            for method, gains in self._gains.items()
+            for mixture, mean in zip(self.mixtures, np.mean(gains, axis=0), strict=True)
+        ]
+        tried.sort(key=lambda pair: -pair[1])
+        best = tried[0][0]
+        weights = {name: round(weight, 1) for name, weight in best.weights.items() if weight > 0}
+        return Chosen(Blend(weights=weights, fusion=best.fusion), self.voters, tried)
 
 
 def choose(
@@ -97,25 +151,15 @@ def choose(
         names = _parts(recommender, questions)
         if len(names) < 2 or len(voters) < LEAST_USERS:
             return None
-        mixtures = _mixtures(len(names))
-        gains: dict[Fusion, list[npt.NDArray[np.float64]]] = {method: [] for method in SCALES}
+        ballot = Ballot(names)
         with progress("choosing the blend", len(voters)) as show:
             for at, (state, request) in zip(voters.tolist(), questions, strict=True):
                 wanted = np.zeros(len(recommender.catalogue.ids), np.bool_)
                 wanted[recommender.catalogue.rows_of(drawn.items.ids[row] for row in drawn.held_out[at].indices)] = True
                 allowed = eligible(recommender.catalogue, state, request)
-                for method, gain in _gains(_asked(recommender, names, state, request), mixtures, allowed, wanted, recommender.catalogue):
-                    gains[method].append(gain)
+                ballot.vote(_asked(recommender, names, state, request), allowed, wanted, recommender.catalogue)
                 show.advance()
-    tried = [
-        (Blend(weights=dict(zip(names, mixture.tolist(), strict=True)), fusion=method), float(mean))
-        for method, each in gains.items()
-        for mixture, mean in zip(mixtures, np.mean(each, axis=0), strict=True)
-    ]
-    tried.sort(key=lambda pair: -pair[1])
-    best = tried[0][0]
-    weights = {name: round(weight, 1) for name, weight in best.weights.items() if weight > 0}
-    return Chosen(Blend(weights=weights, fusion=best.fusion), len(voters), tried)
+    return ballot.chosen()
 
 
 def save(chosen: Chosen | None, folder: Path) -> None:
@@ -160,28 +204,3 @@ def _score(recommender: Recommender, name: str, state: UserState, request: Reque
         return recommender.engines[name].score(state, request)
     except NotApplicable:
         return None
-
-
-def _gains(
-    scorings: Sequence[Scoring], mixtures: npt.NDArray[np.float32], allowed: Mask, wanted: Mask, catalogue: Catalogue
-) -> Iterator[tuple[Fusion, npt.NDArray[np.float64]]]:
-    """By method: NDCG@10 (n_mixtures,) of one user; nothing for a user whom the ensemble would not answer."""
-    if not scorings:
-        return
-    dead = np.flatnonzero(~catalogue.alive)
-    best = np.unique([row for scoring in scorings for row in scoring.top(allowed, LONGEST)])
-    candidates = best if len(best) else np.flatnonzero(allowed)
-    for method in SCALES:
-        _, scaled = fuse(method, [scoring.scores for scoring in scorings], [1.0] * len(scorings), dead)
-        blended = mixtures @ scaled[:, candidates]
-        length = min(_CUTOFF, len(candidates))
-        top = np.argpartition(-blended, length - 1, axis=1)[:, :length]
-        order = np.argsort(-np.take_along_axis(blended, top, axis=1), axis=1, kind="stable")
-        found = wanted[candidates][np.take_along_axis(top, order, axis=1)]
-        yield method, metrics.ndcg(found, np.full(len(mixtures), max(int(wanted.sum()), 1)), _CUTOFF)
-
-
-def _mixtures(parts: int) -> npt.NDArray[np.float32]:
-    """(n, parts) f32: every mixture of tenths."""
-    tenths = [each for each in product(range(TENTHS + 1), repeat=parts) if sum(each) == TENTHS]
-    return np.array(tenths, dtype=np.float32) / np.float32(TENTHS)

@@ -102,6 +102,7 @@ def fit(
     judged_users: int = JUDGED_USERS,
     start: Fitted | None = None,
     folder: Path | None = None,
+    ordered: bool = True,
     on_epoch: Callable[[Progress], None] | None = None,
     on_batch: Callable[[float], None] | None = None,
 ) -> Fitted:
@@ -110,12 +111,13 @@ def fit(
     `entries`: the catalogue. `seconds`: no batch starts later. `threads` 0: one a core. `judged_users`: most users whose last item is
     held out to tell when to stop; with 0 the last epoch is returned. `start`: a fit of the same hyperparameters and catalogue whose
     arrays are taken over. `folder`: checkpoints, one an epoch; a killed fit that is started again with the same data and
-    hyperparameters goes on from there, and ends where it would have. `on_epoch` and `on_batch`, which is told the epochs done, may
+    hyperparameters goes on from there, and ends where it would have. `ordered` False: the order of a user's events says nothing, so each
+    epoch reads them in another; users take an item once. `on_epoch` and `on_batch`, which is told the epochs done, may
     raise to stop the fit. Raises DatasetError when there is nothing to learn.
     """
     sequences = Sequences.of(dataset, where, use_cases)
     content = Content.of(sequences.items, entries, seed)
-    fitting = _Fit(sequences, content, dataset.event_types, chosen, seed, dataset.sha256, judged_users, folder)
+    fitting = _Fit(sequences, content, dataset.event_types, chosen, seed, dataset.sha256, judged_users, folder, ordered)
     return fitting.run(seconds, threads, start, on_epoch, on_batch)
 
 
@@ -149,10 +151,11 @@ class _Fit:
         source: str,
         judged_users: int,
         folder: Path | None,
+        ordered: bool,
     ) -> None:
         if not (sequences.upcoming[:-1] < len(sequences.item)).any():
             raise DatasetError("no event has a weight above 0, so there is nothing to learn; check the event weights in USE_CASES_PATH")
-        self.chosen, self.seed, self.folder, self.content = chosen, seed, folder, content
+        self.chosen, self.seed, self.folder, self.content, self.ordered = chosen, seed, folder, content, ordered
         self.facts = TwoTowerFacts(
             dimension=chosen.dimension,
             layers=chosen.layers,
@@ -214,7 +217,8 @@ class _Fit:
         towers.train()
         total, count = 0.0, 0
         tokens = min(max(int((self.sequences.end - self.sequences.start).sum()) // LEAST_STEPS, LEAST_TOKENS), BATCH_TOKENS)
-        every = self.sequences.windows(self.chosen.history, rng)
+        sequences = self.sequences if self.ordered else self.sequences.shuffled(rng)
+        every = sequences.windows(self.chosen.history, rng)
         seen = 0
         for windows in every.batches(tokens, rng):
             if on_batch is not None:
@@ -222,7 +226,7 @@ class _Fit:
             seen += len(windows)
             if time.monotonic() >= deadline:
                 return total / max(count, 1), False
-            batch = self.sequences.batch(windows)
+            batch = sequences.batch(windows)
             if not (batch.answers >= 0).any():
                 continue
             loss = self._loss(towers, batch, rng)

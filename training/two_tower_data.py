@@ -113,8 +113,6 @@ class Sequences:
         new = np.zeros(len(item), np.bool_)
         new[np.unique(user * np.int64(len(present)) + item, return_index=True)[1]] = True
         new &= dataset.weight[chosen] > 0
-        places = np.where(new, np.arange(len(item)), len(item))
-        upcoming = np.append(np.minimum.accumulate(places[::-1])[::-1], len(item))
         ends = np.cumsum(np.bincount(user, minlength=len(dataset.users)))
         named = [use_cases.by_name[name].role if name in use_cases.by_name else "" for name in dataset.use_cases]
         roles = sorted({*named} - {""})
@@ -126,7 +124,7 @@ class Sequences:
             event_type=dataset.event_type[chosen].astype(np.int64),
             role=of_use_case[dataset.use_case[chosen]],
             time=time,
-            upcoming=upcoming,
+            upcoming=_upcoming(new),
             items=IdMap([dataset.items.ids[row] for row in present.tolist()]),
             roles=roles,
         )
@@ -143,6 +141,17 @@ class Sequences:
         end = self.end.copy()
         end[users] = last[users]
         return replace(self, end=end), HeldOut(users, self.item[last[users]])
+
+    def shuffled(self, rng: np.random.Generator) -> Sequences:
+        """Each user's events in an order drawn by `rng`, for users who take an item once and in no order that is known."""
+        rows, size = np.arange(len(self.item)), len(self.item)
+        owner = np.searchsorted(self.start, rows, side="right") - 1
+        kept = rows < self.end[owner]
+        order = np.lexsort((np.where(kept, rng.random(size), 1.0), owner))
+        new = np.zeros(size + 1, np.bool_)
+        new[self.upcoming] = True
+        moved = {name: getattr(self, name)[order] for name in ("item", "event_type", "role", "time")}
+        return replace(self, upcoming=_upcoming(new[:-1][order]), **moved)
 
     def windows(self, length: int, rng: np.random.Generator) -> Windows:
         """Every user's events cut into windows of at most `length`, from a place drawn anew each time."""
@@ -182,6 +191,12 @@ class Sequences:
             older=self.item[np.repeat(oldest - offsets, before) + np.arange(before.sum())],
             older_from=offsets,
         )
+
+
+def _upcoming(new: npt.NDArray[np.bool_]) -> Integers:
+    """(n + 1,): the first true place of `new (n,)` from each place on, n where there is none."""
+    places = np.where(new, np.arange(len(new)), len(new))
+    return np.append(np.minimum.accumulate(places[::-1])[::-1], len(new))
 
 
 @dataclass(frozen=True)

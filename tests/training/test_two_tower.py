@@ -222,6 +222,21 @@ def test_windows_cover_every_event_that_something_follows_once() -> None:
     assert sorted(batched) == sorted(windows.start.tolist())
 
 
+def test_events_without_an_order_are_read_in_another_each_time_and_what_is_held_out_stays_out() -> None:
+    sequences, held_out = Sequences.of(ring(users=7, steps=11), None, USE_CASES).without_last(np.random.default_rng(0), 5)
+    shuffled = sequences.shuffled(np.random.default_rng(1))
+
+    assert (shuffled.item != sequences.item).any()
+    for user in range(7):
+        mine = slice(sequences.start[user], sequences.end[user])
+        assert sorted(shuffled.item[mine]) == sorted(sequences.item[mine])
+    assert shuffled.item[sequences.end[held_out.users]].tolist() == held_out.items.tolist()
+    batch = shuffled.batch(shuffled.latest(np.arange(7), 50))
+    for items_read, answers, size in zip(batch.items, batch.answers, batch.sizes.tolist(), strict=True):
+        assert answers[:size].tolist() == items_read[:size].tolist(), "the next event is the answer, as each is new to its user"
+        assert answers[size] == NOBODY
+
+
 def test_the_loss_and_its_gradient_are_those_of_cross_entropy() -> None:
     torch.manual_seed(0)
     users, vectors = torch.randn(300, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)

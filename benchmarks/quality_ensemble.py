@@ -1,0 +1,182 @@
+"""Ranking quality of Two-Tower and of the ensemble: `python -m benchmarks.quality_ensemble` adds its rows to benchmarks/quality.json.
+
+The protocols are those of benchmarks.quality_protocols. Every score comes from the engines that serve, of a user's training items alone,
+without a profile. `ensemble` is the blend of the settings; `ensemble (chosen)` has the weights and the fusion that ranked the last training
+items of some users best. These items are in no model that chooses: Two-Tower never trains on them, as they tell it when to stop, and ALS
+is fitted once without them and once with them. The test rows choose nothing, hyperparameters neither.
+
+`--dataset` and `--seeds` narrow it down; `--keep FOLDER` keeps the fitted models, so that blends can be measured again without fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import numpy as np
+
+from benchmarks import quality
+from benchmarks.quality import Row
+from benchmarks.quality_models import Fit, Models, models
+from benchmarks.quality_protocols import FOLDERS, LOADERS, Gains, Protocol
+from core.settings import Settings
+from core.types import Request, UserState
+from engines.base import NotApplicable, Scoring
+from engines.ensemble import EnsembleEngine, EnsembleScoring
+from engines.recommender import Recommender
+from models.bundle import Bundle
+from models.ensemble import Blend
+from training import als, blend, two_tower
+
+VOTERS = 3000
+"""Users who choose a blend."""
+FITS = {
+    "ml1m": Fit(
+        als=als.hyperparameters(Settings(), quality.FOUND),
+        two_tower=two_tower.Hyperparameters(learning_rate=0.002, epochs=5, candidates=1024),
+    ),
+    "sports": Fit(
+        als=als.Hyperparameters(factors=64, regularization=10, alpha=10, iterations=10),
+        two_tower=two_tower.Hyperparameters(dropout=0.5, learning_rate=0.002, epochs=10, candidates=2048),
+        voters=40_000,
+    ),
+    "gowalla": Fit(
+        als=als.Hyperparameters(factors=256, regularization=30, alpha=20, iterations=15),
+        two_tower=two_tower.Hyperparameters(dropout=0.1, learning_rate=0.003, epochs=6, candidates=2048, heads=1, layers=1),
+        ordered=False,
+    ),
+}
+
+
+class Question:
+    """The engines of a protocol's models, asked about users as their events in `where` left them."""
+
+    def __init__(self, protocol: Protocol, fitted: Models, *, before: bool) -> None:
+        """`before`: as of the events before those that were held out for the choice."""
+        data = protocol.data
+        self.data, self.settings = data, Settings()
+        self.where = fitted.before if before else np.ones(data.events, np.bool_)
+        parts = {"als": fitted.als_before if before else fitted.als, "two_tower": fitted.two_tower, "content": protocol.content}
+        self.recommender = Recommender(Bundle.of(catalogue=protocol.entries, **parts), settings=self.settings)
+        self.catalogue = self.recommender.catalogue
+        self.rows = np.array(self.catalogue.rows_of(data.items.ids))
+        """The catalogue's rows of the data's items."""
+        if len(self.rows) != len(data.items):
+            raise ValueError("an item with training rows is in no model")
+
+    def state(self, user: int) -> UserState:
+        """The user in this row, with every event."""
+        return self.data.state(user, self.where, self.data.events)
+
+    def seen(self, user: int) -> np.ndarray:
+        """Rows of the data's items that the user has."""
+        return self.data.item[self.data.of_user(user, self.where)]
+
+    def scoring(self, name: str, state: UserState) -> Scoring | None:
+        """None where the engine has nothing to go by."""
+        try:
+            return self.recommender.engines[name].score(state, Request())
+        except NotApplicable:
+            return None
+
+
+def chosen(protocol: Protocol, fitted: Models, seed: int) -> blend.Chosen:
+    """The blend that is best for the items held out from the models' training."""
+    asked = Question(protocol, fitted, before=True)
+    names = [name for name in blend.PARTS if name != "content_based" or protocol.entries]
+    ballot = blend.Ballot(names)
+    drawn = np.random.default_rng(seed).permutation(len(fitted.held_out.users))[:VOTERS]
+    for user, item in zip(fitted.held_out.users[drawn].tolist(), fitted.held_out.items[drawn].tolist(), strict=True):
+        state = asked.state(user)
+        scorings = [scoring for name in names if (scoring := asked.scoring(name, state)) is not None]
+        allowed, wanted = np.zeros((2, len(asked.catalogue.ids)), np.bool_)
+        allowed[asked.rows] = True
+        allowed[asked.rows[asked.seen(user)]] = False
+        wanted[asked.rows[item]] = True
+        ballot.vote(scorings if len(scorings) == len(names) else [], allowed, wanted, asked.catalogue)
+    return ballot.chosen()
+
+
+def judged(protocol: Protocol, fitted: Models, blends: dict[str, Blend]) -> dict[str, Gains]:
+    """Engine or blend -> mean gains over all users who are judged. Where an engine has nothing to go by, no item has a score."""
+    asked = Question(protocol, fitted, before=False)
+    engines = asked.recommender.engines
+    ensembles = {name: EnsembleEngine(engines, each) for name, each in blends.items()}
+    parts = [name for name in blend.PARTS if any(name in each.shares for each in ensembles.values())]
+    total: dict[str, dict[tuple[str, str], float]] = {name: defaultdict(float) for name in (*parts, *ensembles)}
+    for one in protocol.judged:
+        seen = asked.seen(one.user)
+        for name, scores in _scores(asked, parts, ensembles, asked.state(one.user)):
+            for what, gain in protocol.gains(one, seen, scores[asked.rows]).items():
+                total[name][what] += gain / len(protocol.judged)
+    return {name: dict(gains) for name, gains in total.items()}
+
+
+def _scores(asked: Question, parts: list[str], ensembles: dict[str, EnsembleEngine], state: UserState) -> Iterator[tuple[str, np.ndarray]]:
+    nothing = np.full(len(asked.catalogue.ids), -np.inf, np.float32)
+    found = {name: asked.scoring(name, state) for name in parts}
+    for name, scoring in found.items():
+        yield name, nothing if scoring is None else scoring.scores
+    for name, ensemble in ensembles.items():
+        mine = {part: scoring for part in ensemble.shares if (scoring := found[part]) is not None}
+        yield name, EnsembleScoring(ensemble, mine).scores if len(mine) == len(ensemble.shares) else nothing
+
+
+def measured(name: str, protocol: Protocol, seed: int, folder: Path, threads: int) -> dict[str, Gains]:
+    """One seed: fits that are not in `folder`, the choice, the judgement."""
+    began = time.monotonic()
+    fitted = models(protocol, FITS[name], seed, folder, threads)
+    best = chosen(protocol, fitted, seed)
+    settings = Settings()
+    default = Blend(
+        weights={"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}, fusion=settings.ensemble_fusion
+    )
+    found = judged(protocol, fitted, {"ensemble": default, "ensemble (chosen)": best.blend})
+    print(f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: chosen {best.blend.weights}, {best.blend.fusion}", flush=True)
+    for engine, gains in found.items():
+        print(f"  {engine:18}", "  ".join(f"{protocol}: {metric} {value:.4f}" for (protocol, metric), value in gains.items()), flush=True)
+    return found
+
+
+def rows(name: str, runs: dict[int, dict[str, Gains]], command: str) -> list[Row]:
+    """The mean of the seeds in which the engine was judged: content is only where it is a part of the blend that the seed chose."""
+    found = []
+    for engine in dict.fromkeys(engine for run in runs.values() for engine in run):
+        mine = {seed: run[engine] for seed, run in runs.items() if engine in run}
+        for protocol, metric in next(iter(mine.values())):
+            mean = float(np.mean([gains[protocol, metric] for gains in mine.values()]))
+            found.append(Row(name, protocol, engine, metric, round(mean, 4), list(mine), command))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=LOADERS, action="append", help="only this one; may come twice")
+    parser.add_argument("--seeds", default=",".join(map(str, quality.SEEDS)), help="comma-separated")
+    parser.add_argument("--threads", type=int, default=0, help="of torch and the solver; 0: one a core")
+    parser.add_argument("--keep", type=Path, help="folder of the fitted models: those that are there are not fitted again")
+    asked = parser.parse_args()
+    data = quality.data_folder()
+    if data is None:
+        print("skipped: EDDYLINE_DATA names no folder (default ../shared/data)", file=sys.stderr)
+        return
+    seeds = [int(seed) for seed in asked.seeds.split(",")]
+    for name in asked.dataset or LOADERS:
+        command = f"python -m benchmarks.quality_ensemble --dataset {name} --seeds {asked.seeds}"
+        protocol, runs = LOADERS[name](data / FOLDERS[name]), {}
+        with tempfile.TemporaryDirectory() as temporary:
+            for seed in seeds:
+                runs[seed] = measured(name, protocol, seed, (asked.keep or Path(temporary)) / f"{name}-{seed}", asked.threads)
+        quality.record(rows(name, runs, command))
+
+
+if __name__ == "__main__":
+    main()
