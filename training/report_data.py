@@ -1,0 +1,88 @@
+"""metrics.json as the report reads it: checked, since a bundle may have come from anywhere."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import msgspec
+
+from training.charts import Estimate
+from training.evaluate import ENGINES, SEGMENTS
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A mean over users with its 95% interval; None where nobody has a value, or the metric no interval."""
+
+    engine: str
+    segment: str
+    users: int
+    metric: str
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """What an epoch of Two-Tower came to: mean loss, and NDCG@10 of users' last items, which were held out for that."""
+
+    epoch: int
+    loss: float
+    ndcg: float | None = msgspec.field(name="ndcg@10", default=None)
+
+
+class Mixture(msgspec.Struct, frozen=True):
+    """A blend that was tried."""
+
+    weights: dict[str, float]
+    fusion: str
+    ndcg: float = msgspec.field(name="ndcg@10")
+
+    def __post_init__(self) -> None:
+        if unknown := self.weights.keys() - set(ENGINES):
+            raise ValueError(f"{min(unknown)!r} is no engine")
+
+
+class Blends(msgspec.Struct, frozen=True):
+    """The blends, best first, by the NDCG@10 of `users` who are not judged."""
+
+    users: int
+    tried: list[Mixture]
+
+
+class Metrics(msgspec.Struct, frozen=True, dict=True):
+    """metrics.json, as `training.evaluate.save` writes it."""
+
+    rows: list[Row]
+    cut: float
+    users: int
+    users_with_new_items: int
+    seed: int
+    describes: str = ""
+    dataset: str = ""
+    two_tower: list[Epoch] = []
+    blends: Blends | None = None
+
+    def of(self, segment: str, engine: str, metric: str) -> Estimate | None:
+        """One number, named by its engine."""
+        row = self._by_key.get((segment, engine, metric))
+        return None if row is None or row.mean is None else Estimate(engine, row.mean, row.low, row.high)
+
+    def of_engines(self, segment: str, metric: str) -> list[Estimate]:
+        """The number of each engine that has one."""
+        return [found for engine in self.engines if (found := self.of(segment, engine, metric)) is not None]
+
+    @cached_property
+    def engines(self) -> list[str]:
+        """Those that were judged, in the order of the page."""
+        there = {row.engine for row in self.rows}
+        return [name for name in ENGINES if name in there]
+
+    @cached_property
+    def segments(self) -> dict[str, int]:
+        """Segment -> its users, in the order of the page."""
+        users = {row.segment: row.users for row in self.rows}
+        return {name: users[name] for name in SEGMENTS if name in users}
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str, str, str], Row]:
+        return {(row.segment, row.engine, row.metric): row for row in self.rows}
