@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,17 +156,18 @@ def evaluate(
     judged: Judged,
     settings: Settings,
     engines: Sequence[str] = ENGINES,
+    asked: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Ask for every judged user's list by every engine of `engines` that the bundle has. `popularity`: as of the cut.
 
-    The users come with their ALS vectors, folded in at once, as from Redis when the live workers keep up.
+    The users come with their ALS vectors, folded in at once, as from Redis when the live workers keep up. `asked`: called after each
+    user in place of a bar; may raise to stop.
     """
-    known = bundle.als.item_ids.ids if bundle.als is not None else []
-    recommender = Recommender(bundle, Catalogue.of(items, known), popularity, settings)
+    recommender = Recommender(bundle, Catalogue.of(items), popularity, settings)
     engines = [name for name in engines if name == ROUTED or name in recommender.engines]
     ranked = {engine: np.full((len(judged.users), LENGTH), -1, np.int32) for engine in engines}
     # Answers are made one by one, as when serving; BLAS threads would only wait for each other.
-    with threadpoolctl.threadpool_limits(1, "blas"), progress("evaluating", len(judged.users)) as show:
+    with threadpoolctl.threadpool_limits(1, "blas"), _each_user(asked, len(judged.users)) as done:
         states = _with_vectors(judged, dataset, bundle, recommender.made_with)
         for place, (state, filters) in enumerate(zip(states, judged.filters, strict=True)):
             routed = _ask(recommender, state, Request(limit=LENGTH, filters=filters, reasons=False))
@@ -178,7 +180,7 @@ def evaluate(
                 )
                 own = [line.item_id for line in answer.recommendations if engine in (ROUTED, line.method)]
                 ranked[engine][place, : len(own)] = judged.items.rows(own)
-            show.advance()
+            done()
     values = {engine: _values(lists, judged) for engine, lists in ranked.items()}
     return Evaluation(judged, split, values, ranked)
 
@@ -224,6 +226,15 @@ def save(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> None
 def headline(evaluation: Evaluation) -> dict[str, Any]:
     """What the manifest repeats: NDCG@10 and recall@10 by engine over all judged users."""
     return {engine: {name: _number(evaluation.mean(engine, name)) for name in ("ndcg@10", "recall@10")} for engine in evaluation.values}
+
+
+@contextmanager
+def _each_user(asked: Callable[[], None] | None, users: int) -> Iterator[Callable[[], None]]:
+    if asked is not None:
+        yield asked
+    else:
+        with progress("evaluating", users) as show:
+            yield show.advance
 
 
 def _ask(recommender: Recommender, state: UserState, request: Request) -> Recommendations:

@@ -6,8 +6,8 @@ in evaluation/ answer, fitted before an earlier cut; its published parts were re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import ModelError
@@ -19,8 +19,8 @@ from models.popular import PopularModel
 from models.registry import Registry
 from models.two_tower import TwoTowerModel
 from training import evaluate, metrics
-from training.dataset import Dataset
-from training.evaluate import NAMES, ROUTED, Evaluation
+from training.dataset import Dataset, Split
+from training.evaluate import NAMES, ROUTED, Evaluation, Judged
 
 ACCEPTED, REFUSED = "accepted", "refused"
 JUDGED_ALS = "evaluation/als"
@@ -30,39 +30,71 @@ JUDGED_TWO_TOWER = "evaluation/two_tower"
 METRIC = "ndcg@10"
 
 
-def decide(
+@dataclass(frozen=True)
+class Live:
+    """The live bundle before this retrain: its `version`, None without one; `missing`: why there is nothing to compare with;
+    `evaluation`: how it answers the judged users, None when nobody is judged; `note`: for the manifest."""
+
+    version: str | None
+    missing: str = ""
+    evaluation: Evaluation | None = None
+    note: str = ""
+
+    def still(self, registry: Registry) -> bool:
+        """Whether it still is the live one: a model may be rolled back while another is fitted."""
+        try:
+            return registry.current() == self.version
+        except ModelError:
+            return self.version is None
+
+
+def ask_live(
     registry: Registry,
-    candidate: Evaluation | None,
-    unjudged: str,
     items: Sequence[Item],
     at_cut: PopularModel,
     dataset: Dataset,
+    split: Split | None,
+    judged: Judged | None,
     settings: Settings,
-) -> dict[str, Any]:
+    asked: Callable[[], None] | None = None,
+) -> Live:
+    """What the live bundle answers to the `judged` users, which takes no new model. `at_cut`: what was popular at the cut.
+
+    `asked`: as of `evaluate.evaluate`.
+    """
+    try:
+        version = registry.current()
+        bundle = registry.load(version, strict=True) if version is not None else None
+    except ModelError as error:
+        return Live(None, f"the live bundle cannot be read: {error}")
+    if bundle is None:
+        return Live(None, "there is no live bundle yet")
+    if split is None or judged is None:
+        return Live(version)
+    unseen, note = _unseen(registry, bundle)
+    answers = evaluate.evaluate(unseen, items, at_cut.scores, dataset, split, judged, settings, (ROUTED,), asked)
+    return Live(version, evaluation=answers, note=note)
+
+
+def decide(live: Live, candidate: Evaluation | None, unjudged: str, settings: Settings) -> dict[str, Any]:
     """`{"decision": accepted or refused, "cause": ..., ...}`: what goes into the manifest.
 
     Refused when the routed NDCG@10 is lower than the live bundle's by more than GATE_MARGIN of it, and the 95% interval of the users'
     differences lies below 0 (with a few users a margin alone would refuse by chance). Refused, too, when there is a live bundle but
-    nothing to judge by. `unjudged`: why there is no evaluation; `at_cut`: what was popular at the cut.
+    nothing to judge by. `unjudged`: why there is no evaluation.
     """
-    try:
-        live = registry.current()
-        bundle = registry.load(live, strict=True) if live is not None else None
-    except ModelError as error:
-        return {"decision": ACCEPTED, "cause": f"the live bundle cannot be read: {error}"}
-    if bundle is None:
-        return {"decision": ACCEPTED, "cause": "there is no live bundle yet"}
-    if candidate is None:
-        return {"decision": REFUSED, "live": live, "cause": f"the new bundle cannot be judged: {unjudged}"}
-    unseen, note = _unseen(registry, bundle)
-    theirs = evaluate.evaluate(unseen, items, at_cut.scores, dataset, candidate.split, candidate.judged, settings, (ROUTED,))
+    if live.missing:
+        return {"decision": ACCEPTED, "cause": live.missing}
+    if candidate is None or live.evaluation is None:
+        return {"decision": REFUSED, "live": live.version, "cause": f"the new bundle cannot be judged: {unjudged}"}
+    theirs = live.evaluation
     ours, live_mean = candidate.mean(ROUTED, METRIC), theirs.mean(ROUTED, METRIC)
     column = NAMES.index(METRIC)
     low, high = metrics.bootstrap((candidate.values[ROUTED] - theirs.values[ROUTED])[:, [column]], candidate.judged.seed)
     worse = ours < live_mean * (1.0 - settings.gate_margin)
     refused = worse and bool(high[0] < 0.0)
     comparison = (
-        f"{METRIC} {ours:.4f} against {live_mean:.4f} of {live} on {len(candidate.judged.users)} users "
+        f"{METRIC} {ours:.4f} against {live_mean:.4f} of {live.version} on {len(candidate.judged.users)} users "
         f"(difference {low[0]:+.4f} to {high[0]:+.4f})"
     )
     cause = (
@@ -75,12 +107,12 @@ def decide(
     return {
         "decision": REFUSED if refused else ACCEPTED,
         "cause": cause,
-        "live": live,
+        "live": live.version,
         METRIC: ours,
         f"live_{METRIC}": live_mean,
         "difference": [float(low[0]), float(high[0])],
         "margin": settings.gate_margin,
-        "note": note,
+        "note": live.note,
     }
 
 

@@ -13,14 +13,15 @@ one; its lease ends by itself and the next retrain starts anew. Which model do t
 seen what it is judged by. It is kept in the bundle (evaluation/als, evaluation/two_tower) so that the next gate compares two models of
 the same kind: neither has seen the events it is judged by. What goes live is the same model with REFRESH_SWEEPS more (REFRESH_EPOCHS of
 Two-Tower), now over every event (docs/adr/one-fit-and-a-refresh.md); the refresh runs beside steps 4 and 5, which keep one core busy,
-and is thrown away if step 5 refuses. Two-Tower is left out where ENABLE_TWO_TOWER is false or torch is not installed.
+and is thrown away if step 5 refuses. All that needs no new model is done beside step 3: content, popularity, who is judged, and what the
+live bundle answers them. Two-Tower is left out where ENABLE_TWO_TOWER is false or torch is not installed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -40,12 +41,12 @@ from models import files
 from models.als import ALSModel
 from models.bundle import CATALOGUE, Bundle
 from models.content import ContentModel
-from models.popular import PopularModel
+from models.popular import Popularity, PopularModel
 from models.registry import Registry
 from store import apply, catalogue, connection, retrains
 from store.archive import Archive
 from store.lease import Lease
-from training import als, blend, dataset, evaluate, events, gate, items, two_tower_command
+from training import als, blend, dataset, evaluate, events, gate, items, report, two_tower_command
 from training.als import Hyperparameters
 from training.dataset import Dataset, Split
 from training.evaluate import Evaluation, Judged
@@ -73,7 +74,7 @@ class Options:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What is made on another core while ALS is fitted. `unjudged`: why `judged` is None."""
+    """What is made on another core while ALS is fitted. `unjudged`: why `judged` is None; `live`: what the live bundle answers them."""
 
     content: ContentModel
     popular_at_cut: PopularModel
@@ -81,6 +82,7 @@ class _Beside:
     matrix: sp.csr_matrix
     judged: Judged | None
     unjudged: str
+    live: gate.Live
 
 
 def retrain(
@@ -142,6 +144,7 @@ def _steps(
     positions = archive.positions(settings.interactions_topic) if options.events is None else {}
     entries = items.read(options.items) if options.items is not None else catalogue.changes(client).items if client is not None else []
     deleted = apply.deletions(client).times if client is not None else {}
+    content = beside.submit(ContentModel.fit, entries)
 
     run.step("dataset", f"up to {_positions(positions)}" if options.events is None else f"from {options.events}")
     if options.events is None:
@@ -155,7 +158,7 @@ def _steps(
 
     run.step("fit", f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {chosen}")
     # One core's work in Python, while the solver holds the others and not Python's lock.
-    waiting = beside.submit(_make_beside, data, split, unsplit, entries, options.users, settings)
+    waiting = beside.submit(_make_beside, data, split, unsplit, entries, content, registry, options.users, settings, run)
     fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads, run)
     made = waiting.result()
     two_tower = two_tower_command.fit_before(data, split, entries, settings, options.threads, run)
@@ -168,12 +171,14 @@ def _steps(
     if split is not None and made.judged is not None:
         judged_two_tower = two_tower.model if two_tower is not None else None
         candidate = Bundle.of(catalogue=entries, als=fitted, two_tower=judged_two_tower, content=made.content, popular=made.popular_at_cut)
-        evaluation, mixed = _evaluated(candidate, made, made.judged, data, split, settings, console)
+        evaluation, mixed = evaluated(candidate, made.popular_at_cut.scores, made.judged, data, split, settings, console)
     else:
         log.warning("the model was not evaluated", cause=made.unjudged)
 
     run.step("gate")
-    verdict = gate.decide(registry, evaluation, made.unjudged, entries, made.popular_at_cut, data, settings)
+    asked = made.live.still(registry)
+    live = made.live if asked else gate.ask_live(registry, entries, made.popular_at_cut, data, split, made.judged, settings)
+    verdict = gate.decide(live, evaluation, made.unjudged, settings)
     log.info("gate", **verdict)
     if verdict["decision"] == gate.REFUSED and not options.force:
         raise GateRefused(f"{verdict['cause']}; the live bundle stays. Look at the evaluation above; --force publishes all the same")
@@ -200,26 +205,28 @@ def _steps(
         if judged_als is not None:
             judged_als.save(folder / gate.JUDGED_ALS)
         if evaluation is not None:
-            evaluate.save(evaluation, folder / "evaluation", {"describes": gate.JUDGED_ALS, "dataset": data.sha256})
+            about = {"describes": gate.JUDGED_ALS, "dataset": data.sha256, "two_tower": two_tower.curve if two_tower else []}
+            evaluate.save(evaluation, folder / "evaluation", {**about, "blends": mixed.table() if mixed is not None else None})
+            report.write(folder / "evaluation", manifest)
 
     manifest = _manifest(
         settings, options, chosen, data, split, evaluation, made.unjudged, run.seconds, verdict, two_tower.told if two_tower else None
     )
     manifest["settings"]["ensemble"] = mixed.facts() if mixed is not None else None
-    live = registry.publish(write, manifest)
+    published = registry.publish(write, manifest)
     if client is not None:
-        retrains.announce(client, live)
+        retrains.announce(client, published)
 
-    run.step("prune", f"{live} is live")
+    run.step("prune", f"{published} is live")
     registry.prune(settings.keep_bundles)
-    return live
+    return published
 
 
-def _evaluated(
-    candidate: Bundle, made: _Beside, judged: Judged, data: Dataset, split: Split, settings: Settings, console: Console
+def evaluated(
+    candidate: Bundle, popularity: Popularity, judged: Judged, data: Dataset, split: Split, settings: Settings, console: Console
 ) -> tuple[Evaluation, blend.Chosen | None]:
-    """The evaluation of `candidate`, with the blend of ALS and Two-Tower that other users have chosen."""
-    entries, popularity = candidate.catalogue, made.popular_at_cut.scores
+    """The evaluation of `candidate`, with the blend of ALS and Two-Tower that other users have chosen. `popularity`: as of the cut."""
+    entries = candidate.catalogue
     mixed = blend.choose(candidate, entries, popularity, data, split, judged, settings) if candidate.two_tower is not None else None
     if mixed is not None:
         blend.report(mixed, console)
@@ -253,17 +260,28 @@ def fit(matrix: sp.csr_matrix, data: Dataset, chosen: Hyperparameters, seed: int
     return model
 
 
-def _make_beside(data: Dataset, split: Split | None, unsplit: str, entries: Sequence[Item], users: int, settings: Settings) -> _Beside:
-    """What takes a second beside ALS: content, what was popular at the cut, what is now, the whole matrix, who is judged."""
-    now, content = popular(data, settings), ContentModel.fit(entries)
+def _make_beside(
+    data: Dataset,
+    split: Split | None,
+    unsplit: str,
+    entries: Sequence[Item],
+    content: Future[ContentModel],
+    registry: Registry,
+    users: int,
+    settings: Settings,
+    run: Run,
+) -> _Beside:
+    """What takes some seconds beside ALS: popularity at the cut and now, the whole matrix, who is judged, how the live bundle answers."""
+    now, described = popular(data, settings), content.result()
     at_cut = now if split is None else popular(data, settings, split.train)
     judged, unjudged = None, unsplit
     if split is not None:
         try:
-            judged = evaluate.judge(data, split, content, settings, users, settings.training_seed)
+            judged = evaluate.judge(data, split, described, settings, users, settings.training_seed)
         except DatasetError as error:
             unjudged = str(error)
-    return _Beside(content, at_cut, now, data.matrix(), judged, unjudged)
+    live = gate.ask_live(registry, entries, at_cut, data, split, judged, settings, run.check)
+    return _Beside(described, at_cut, now, data.matrix(), judged, unjudged, live)
 
 
 def _refresh(

@@ -170,7 +170,9 @@ def publish(settings: Settings, data: Dataset, model: ALSModel) -> str:
 
 def decided(settings: Settings, data: Dataset, candidate: Evaluation | None) -> dict[str, Any]:
     at_cut = popular(data, settings, data.split(settings.holdout_fraction).train)
-    return gate.decide(Registry(settings.models_path), candidate, "no split", world.items(), at_cut, data, settings)
+    split, who = (candidate.split, candidate.judged) if candidate is not None else (None, None)
+    live = gate.ask_live(Registry(settings.models_path), world.items(), at_cut, data, split, who, settings)
+    return gate.decide(live, candidate, "no split", settings)
 
 
 def test_the_first_bundle_is_accepted(settings: Settings) -> None:

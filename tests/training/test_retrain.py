@@ -31,6 +31,7 @@ from tests.training import world
 from training import commands, gate
 from training.retrain import Options, retrain
 from training.run import STEPS
+from training.tune import Part
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -160,6 +161,23 @@ def test_a_worse_model_is_refused_and_forced_only_by_force(trainer: Settings, re
     assert redis.get(keys.MODEL_CURRENT) == before.encode()
 
 
+def test_a_bundle_that_is_rolled_back_while_a_model_is_fitted_is_not_what_the_model_is_compared_with(
+    trainer: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = published(trainer), published(trainer)
+    registry, really, asked = Registry(trainer.models_path), gate.ask_live, []
+
+    def ask_live(*arguments: Any) -> gate.Live:
+        asked.append(really(*arguments))
+        if len(asked) == 1:
+            registry.rollback()
+        return asked[-1]
+
+    monkeypatch.setattr(gate, "ask_live", ask_live)
+    assert registry.manifest(published(trainer)).gate["live"] == good
+    assert [live.version for live in asked] == [bad, good]
+
+
 def test_without_redis_it_says_so_or_works_from_files(trainer: Settings, tmp_path: Path) -> None:
     away = trainer.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "redis_timeout_s": 1.0})
     done = run(away, "retrain")
@@ -228,12 +246,13 @@ def test_the_steps_one_by_one_and_the_search_between(trainer: Settings, tmp_path
     commands.evaluate_dataset(trainer, folder, entries, None, 500, 1, tmp_path / "evaluation", console)
     rows = json.loads((tmp_path / "evaluation" / "metrics.json").read_text("utf-8"))["rows"]
     assert {row["engine"] for row in rows} == {"popular", "content_based", "als", "routed"}
-    commands.tune(trainer, folder, found, 1.0, 3, 0, study, 1, console)
-    assert json.loads(found.read_text("utf-8"))["tuned"]["trials"] == 3
-    commands.tune(trainer, folder, found, 1.0, 2, 0, study, 1, console)
+    commands.tune(trainer, Part.ALS, folder, None, found, 1.0, 3, 0, study, 1, console)
+    assert json.loads(found.read_text("utf-8"))["tuned"]["als"]["trials"] == 3
+    commands.tune(trainer, Part.ALS, folder, None, found, 1.0, 2, 0, study, 1, console)
     about = json.loads(found.read_text("utf-8"))
-    assert about["tuned"]["trials"] == 5, "it went on"
-    assert about["tuned"]["value"] >= about["tuned"]["configured"]["value"], "the configured ones were tried too"
+    tuned = about["tuned"]["als"]
+    assert tuned["trials"] == 5, "it went on"
+    assert tuned["value"] >= tuned["configured"]["value"], "the configured ones were tried too"
     version = published(trainer, hyperparameters=found)
     assert Registry(trainer.models_path).manifest(version).settings["als"] == about["als"]
 
