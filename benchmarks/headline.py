@@ -1,0 +1,199 @@
+"""The headline table: every engine by segment, on a split by time: `python -m benchmarks.headline` adds its rows to quality.json.
+
+Everything is fitted on the first 80% of the events: ALS with hyperparameters that `python -m training tune` found within them (--tune
+MINUTES searches again), Two-Tower with those below, content, and what was popular by then. What users took after it, and had not had
+before, judges the lists; every list comes from the recommender that serves (training/evaluate.py), and users fold in as when serving.
+
+    cold, warm, hot   users who were there before the cut, by their number of events before it: 1-4, 5-19, 20 and more. Half of them,
+                      another half with each seed, are judged; the other half chooses the blend of `ensemble` (training/blend.py)
+    new users         who came after the cut: asked when they had 1, 2, 3 and 4 events, the mean of the four; `before any event`, where
+                      users declare interests
+    new items         items that came after the cut, asked for when 90% of the events had happened, with everything that serving knows
+                      by then but the old models: users' histories, the catalogue, what is popular. Recall@10 of new items alone, and the
+                      share of places that new items get
+
+Each fit runs in a process of its own, which tells its processor time and its peak memory. `--keep FOLDER` keeps the models, so that
+another run only judges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks import headline_worlds, quality
+from benchmarks.headline_judge import SHARE, SHOWN, Means, judge
+from benchmarks.headline_worlds import FITTED, World
+from core import logs
+from core.settings import Settings
+from models.als import ALSModel
+from models.two_tower import TwoTowerModel
+from training import als, dataset
+from training.evaluate import SEGMENTS
+from training.two_tower import Hyperparameters
+
+FOUND = {
+    "ml1m": Path(__file__).with_name("ml1m-hyperparameters.json"),
+    "retailrocket": Path(__file__).with_name("retailrocket-hyperparameters.json"),
+    "simulator": Path(__file__).with_name("headline-simulator-hyperparameters.json"),
+}
+TWO_TOWER = {
+    "ml1m": Hyperparameters(epochs=4, candidates=1024),
+    "retailrocket": Hyperparameters(epochs=10, dropout=0.5),
+    "simulator": Hyperparameters(epochs=10),
+}
+PROTOCOL = "by time, fitted on the first 80%"
+SINGLE = ("popular", "content_based", "als", "two_tower")
+
+
+class Costs(msgspec.Struct, frozen=True):
+    """What a fit took: seconds of processor time over all threads, and peak memory of the process, data set included, in MB."""
+
+    als_cpu_s: float
+    two_tower_cpu_s: float
+    peak_mb: float
+    threads: int
+
+
+Run = tuple[Means, dict[str, int], Costs]
+"""Of one seed: every mean, the number of users by group, what the fit took."""
+
+
+def fit(world: World, seed: int, threads: int, folder: Path) -> None:
+    """Fit ALS and Two-Tower on what happened before the cut, into `folder`; costs.json last."""
+    from training import two_tower
+
+    settings = Settings()
+    data = world.dataset(settings)
+    split = world.split(data)
+    began = time.process_time()
+    model = als.fit(
+        data.matrix(split.train), data.users, data.items, als.hyperparameters(settings, FOUND[world.name]), seed, threads=threads
+    )
+    model.save(folder / "als")
+    fitted_als = time.process_time()
+
+    def told(now: two_tower.Progress) -> None:
+        print(f"  {world.name}, seed {seed}: epoch {now.epoch}, validation NDCG@10 {now.ndcg:.4f}, {now.seconds:.0f} s", flush=True)
+
+    entries = world.catalogue(split.cut)
+    chosen = TWO_TOWER[world.name]
+    towers = two_tower.fit(data, entries, settings.use_cases, chosen, seed, where=split.train, threads=threads, on_epoch=told)
+    towers.model.save(folder / "two_tower")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    costs = Costs(round(fitted_als - began, 1), round(time.process_time() - fitted_als, 1), round(peak), threads)
+    (folder / "costs.json").write_bytes(msgspec.json.encode(costs))
+
+
+def tune(world: World, minutes: float, threads: int) -> None:
+    """Search ALS hyperparameters within what happened before the cut, as anybody would."""
+    settings = Settings()
+    data = world.dataset(settings)
+    early = world.table.filter(np.asarray(world.table["timestamp"].to_numpy() < world.split(data).cut))
+    with tempfile.TemporaryDirectory() as work:
+        dataset.save(dataset.build(early, settings.use_cases, source=f"{world.name}, first {FITTED:.0%}"), Path(work) / "dataset")
+        options = {"--dataset": f"{work}/dataset", "--study": f"{work}/study", "--output": FOUND[world.name]}
+        options |= {"--minutes": minutes, "--threads": threads}
+        command = [sys.executable, "-m", "training", "tune", "als", *(str(word) for pair in options.items() for word in pair)]
+        subprocess.run(command, cwd=quality.ROOT, check=True)
+
+
+def run(world: World, seed: int, keep: Path, threads: int) -> Run:
+    """Judge the models of a seed: those in `keep`, or those of a process that fits them there."""
+    folder = keep / world.name / str(seed)
+    if not (folder / "costs.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "benchmarks.headline", "--dataset", world.name, "--keep", str(keep)]
+        subprocess.run([*command, "--fit", str(seed), "--threads", str(threads)], cwd=quality.ROOT, check=True)
+    costs = msgspec.json.decode((folder / "costs.json").read_bytes(), type=Costs)
+    return *judge(world, ALSModel.load(folder / "als"), TwoTowerModel.load(folder / "two_tower"), seed), costs
+
+
+def rows(world: str, runs: Sequence[Run], seeds: Sequence[int], command: str) -> list[quality.Row]:
+    """What goes into quality.json: the mean of the seeds."""
+
+    def row(group: str, engine: str, metric: str, found: Sequence[float], digits: int = 4) -> quality.Row:
+        return quality.Row(world, f"{PROTOCOL}: {group}", engine, metric, round(float(np.mean(found)), digits), list(seeds), command)
+
+    every = [means for means, _, _ in runs]
+    keys = [key for key in every[0] if all(key in means for means in every)]
+    rows = [row(group, engine, _title(metric), [means[group, engine, metric] for means in every]) for group, engine, metric in keys]
+    for group in runs[0][1]:
+        rows.append(row(group, "", "users", [users[group] for _, users, _ in runs], 1))
+        alone = {name: np.mean([means[group, name, "ndcg@10"] for means in every]) for name in SINGLE if (group, name, "ndcg@10") in keys}
+        if group in SEGMENTS:
+            best = max(alone, key=lambda name: alone[name])
+            ratios = [means[group, "ensemble", "ndcg@10"] / means[group, best, "ndcg@10"] for means in every]
+            print(f"{world}, {group}: ensemble / {best}, its best single model: {', '.join(f'{ratio:.3f}' for ratio in ratios)} by seed")
+            rows.append(row(group, f"ensemble / {best}", "ratio of NDCG@10", ratios, 3))
+    for engine, metric, field in (
+        ("als", "processor s", "als_cpu_s"),
+        ("two_tower", "processor s", "two_tower_cpu_s"),
+        ("als, then two_tower", "peak MB", "peak_mb"),
+    ):
+        rows.append(row("training", engine, metric, [getattr(costs, field) for _, _, costs in runs], 1))
+    return rows
+
+
+def _title(metric: str) -> str:
+    return metric.replace("ndcg", "NDCG").replace("recall", "Recall").replace("precision", "Precision")
+
+
+def report(found: Sequence[quality.Row]) -> None:
+    """The table as the documentation has it, and the rest of the rows as lines."""
+    lines: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for row in found:
+        lines[row.protocol.removeprefix(f"{PROTOCOL}: "), row.engine][row.metric] = row.mean
+    columns = [_title(metric) for metric in (*SHOWN, SHARE)]
+    print(f"\n{found[0].dataset}\n| group | engine | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
+    groups = list(dict.fromkeys(group for group, _ in lines))
+    for (group, engine), cells in sorted(lines.items(), key=lambda line: groups.index(line[0][0])):
+        if any(name in columns for name in cells):
+            print(f"| {group} | {engine} | " + " | ".join(f"{cells[name]:.4f}" if name in cells else "" for name in columns) + " |")
+        else:
+            print(f"{group} {engine}: " + ", ".join(f"{name} {value:g}" for name, value in cells.items()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=headline_worlds.WORLDS, action="append", help="only this one; may come twice")
+    parser.add_argument("--seeds", default=",".join(map(str, quality.SEEDS)), help="comma-separated")
+    parser.add_argument("--threads", type=int, default=0, help="of the fits; 0: one a core")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where models are kept, and taken from")
+    parser.add_argument("--tune", type=float, metavar="MINUTES", help="search ALS hyperparameters first")
+    parser.add_argument("--fit", type=int, metavar="SEED", help="only fit, into --keep: what this command runs in processes of their own")
+    chosen = parser.parse_args()
+    logs.configure("warning")
+    folder = quality.data_folder()
+    for name in chosen.dataset or headline_worlds.WORLDS:
+        if folder is None and name != "simulator":
+            print(f"{name} is skipped: EDDYLINE_DATA names no folder (default ../shared/data)", file=sys.stderr)
+            continue
+        world = headline_worlds.load(name, folder or Path())
+        if chosen.fit is not None:
+            fit(world, chosen.fit, chosen.threads, chosen.keep / name / str(chosen.fit))
+            continue
+        if chosen.tune:
+            tune(world, chosen.tune, chosen.threads)
+        seeds = [int(seed) for seed in chosen.seeds.split(",")]
+        with tempfile.TemporaryDirectory() as temporary:
+            keep = chosen.keep or Path(temporary)
+            runs = [run(world, seed, keep, chosen.threads) for seed in seeds]
+        command = f"python -m benchmarks.headline --dataset {name} --seeds {chosen.seeds}"
+        found = rows(name, runs, seeds, command)
+        quality.record(found)
+        report(found)
+
+
+if __name__ == "__main__":
+    main()

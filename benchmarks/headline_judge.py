@@ -1,0 +1,143 @@
+"""How good the models of one seed are, by group of users: what `python -m benchmarks.headline` asks of each data set and seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+
+from benchmarks.headline_worlds import FITTED, LATER, World
+from core.settings import Settings
+from models.als import ALSModel
+from models.bundle import Bundle
+from models.content import ContentModel
+from models.ensemble import Blend
+from models.popular import Popularity
+from models.two_tower import TwoTowerModel
+from training import blend, evaluate, metrics
+from training.dataset import Dataset, Split
+from training.evaluate import ENGINES, NAMES, ROUTED, SEGMENTS, Judged
+from training.popularity import popular
+
+JUDGED = 1000
+"""Most users who are judged at once: NDCG@10 then has a standard error of about 0.005."""
+SHOWN = ("precision@10", "recall@10", "ndcg@10", "diversity@10")
+SHARE = "share of places"
+NEW_USERS, NO_EVENT, NEW_ITEMS = "new users", "new users before any event", "new items"
+DEFAULT_BLEND, EXPLORING = "ensemble (0.6/0.4)", "routed (explore=0.1)"
+BESIDE = {
+    DEFAULT_BLEND: Blend(weights={"als": 0.6, "two_tower": 0.4}),
+    "content_based + popular (0.5/0.5)": Blend(weights={"content_based": 0.5, "popular": 0.5}),
+}
+"""Blends that nobody chose, judged beside the one that users did."""
+Means = dict[tuple[str, str, str], float]
+"""(group of users, engine, metric) -> mean over the users."""
+
+
+def judge(world: World, als_model: ALSModel, two_tower: TwoTowerModel, seed: int) -> tuple[Means, dict[str, int]]:
+    """Every mean of one seed's models, and how many users were judged by group."""
+    settings = Settings()
+    old = world.dataset(settings, new_users=False)
+    split = world.split(old)
+    content = ContentModel.fit(world.catalogue(split.cut))
+    at_cut = popular(old, settings, split.train).scores
+    bundle = Bundle.of("headline", catalogue=world.catalogue(split.cut), als=als_model, two_tower=two_tower, content=content)
+
+    half = evaluate.judge(old, split, content, settings, 1, seed).out_of // 2
+    judged = _declared(world, evaluate.judge(old, split, content, settings, min(half, JUDGED), seed))
+    chosen = blend.choose(bundle, bundle.catalogue, at_cut, old, split, judged, settings)
+    if chosen is not None:
+        print(f"{world.name}, seed {seed}: {chosen.facts()}", flush=True)
+        bundle = replace(bundle, parts={**bundle.parts, "ensemble": chosen.blend})
+    means, users = _by_segment(bundle, at_cut, old, split, judged, settings)
+
+    for group, after in ((NO_EVENT, (0,)), (NEW_USERS, (1, 2, 3, 4))):
+        if group == NO_EVENT and not world.profiles:
+            continue
+        found = [_newcomers(world, bundle, at_cut, events, settings, seed) for events in after]
+        means |= {(group, *key): float(np.mean([each[key] for each, _ in found])) for key in found[0][0]}
+        users[group] = min(count for _, count in found)
+    items, users[NEW_ITEMS] = _new_items(world, bundle, settings, seed)
+    means |= items
+    unknown = not world.entries  # nothing is known about an item, so content has no list, and any two items look unlike
+    silent = {
+        key
+        for key, mean in means.items()
+        if np.isnan(mean) or (unknown and (key[1].startswith("content_based") or key[2] == "diversity@10"))
+    }
+    return {key: mean for key, mean in means.items() if key not in silent}, users
+
+
+def _declared(world: World, judged: Judged) -> Judged:
+    """The same users with what they declare."""
+    states = [msgspec.structs.replace(state, profile=world.profiles.get(state.user_id)) for state in judged.states]
+    return replace(judged, states=states)
+
+
+def _by_segment(
+    bundle: Bundle, popularity: Popularity, data: Dataset, split: Split, judged: Judged, settings: Settings
+) -> tuple[Means, dict[str, int]]:
+    """Means by segment of every engine and of the blends BESIDE, NaN where one has nothing to show; and how many users each segment has."""
+    every = evaluate.evaluate(bundle, bundle.catalogue, popularity, data, split, judged, settings).values
+    for name, mixed in BESIDE.items():
+        other = replace(bundle, parts={**bundle.parts, "ensemble": mixed})
+        beside = evaluate.evaluate(other, bundle.catalogue, popularity, data, split, judged, settings, ("ensemble",))
+        every[name] = beside.values["ensemble"]
+    groups = {name: np.flatnonzero((judged.segments == name) | (name == "all")) for name in SEGMENTS}
+    groups = {name: chosen for name, chosen in groups.items() if len(chosen)}
+    means: Means = {}
+    for engine, values in every.items():
+        for group, chosen in groups.items():
+            for metric in SHOWN:
+                each = values[chosen, NAMES.index(metric)]
+                means[group, engine, metric] = float(each[~np.isnan(each)].mean()) if not np.isnan(each).all() else float("nan")
+    return means, {group: len(chosen) for group, chosen in groups.items()}
+
+
+def _newcomers(
+    world: World, bundle: Bundle, popularity: Popularity, events: int, settings: Settings, seed: int
+) -> tuple[dict[tuple[str, str], float], int]:
+    """(engine, metric) -> mean over users who came after the cut, asked when they had this many events; and how many they are."""
+    data = world.dataset(settings, new_users=True)
+    number = np.arange(data.events) - data.indptr[data.user]
+    split = Split(world.time(FITTED), number < events)
+    judged = _declared(world, evaluate.judge(data, split, bundle.content, settings, JUDGED // 2, seed))
+    means, _ = _by_segment(bundle, popularity, data, split, judged, settings)
+    return {(engine, metric): mean for (group, engine, metric), mean in means.items() if group == "all"}, len(judged.users)
+
+
+def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> tuple[Means, int]:
+    """Recall@10 of items that came after the cut, over the users who took one, and the share of all places that they get."""
+    data = world.dataset(settings)
+    split, cut = world.split(data, LATER), world.time(FITTED)
+    catalogue = world.catalogue(split.cut)
+    judged = _declared(world, evaluate.judge(data, split, ContentModel.fit(catalogue), settings, 2 * JUDGED, seed))
+    before = np.bincount(data.item[data.timestamp < cut], minlength=len(judged.items)) > 0
+    new = ~before
+    held_out = judged.held_out.multiply(new[None, :]).tocsr()
+    held_out.eliminate_zeros()
+    took = np.flatnonzero(np.diff(held_out.indptr))
+    popularity = popular(data, settings, split.train).scores
+    means: Means = {}
+    if not len(took):
+        return means, 0
+    few = replace(
+        judged,
+        users=judged.users[took],
+        states=[judged.states[at] for at in took.tolist()],
+        filters=[judged.filters[at] for at in took.tolist()],
+        weights=judged.weights[took],
+        segments=judged.segments[took],
+        held_out=held_out[took],
+    )
+    for name, asked, engines in ((None, settings, ENGINES), (EXPLORING, settings.with_overrides({"explore": 0.1}), (ROUTED,))):
+        found = evaluate.evaluate(bundle, catalogue, popularity, data, split, few, asked, engines)
+        for engine, ranked in found.ranked.items():
+            counts = metrics.held_out_counts(few.held_out)
+            recall = metrics.recall(metrics.hits(ranked, few.held_out), counts, 10).mean()
+            top = ranked[:, :10]
+            share = (new[top] & (top >= 0)).sum() / max(int((top >= 0).sum()), 1)
+            means[NEW_ITEMS, name or engine, "recall@10"] = float(recall)
+            means[NEW_ITEMS, name or engine, SHARE] = float(share)
+    return means, len(took)
