@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import msgspec
 import typer
 
 from core import cli, logs, settings
 from core.errors import ConfigurationError
-from core.types import HistoryEvent, Request, User, UserState
+from core.types import Filters, HistoryEvent, Request, User, UserState
 from engines import terminal
 from engines.filters import defaults
 from engines.recommender import Recommender
@@ -45,6 +46,18 @@ UseCaseName = Annotated[str | None, typer.Option("--use-case", "-u", help="A con
 BundleFolder = Annotated[Path | None, typer.Option("--bundle", help="A bundle's folder; unset: the live one in MODELS_PATH", metavar="DIR")]
 Version = Annotated[str | None, typer.Option("--version", help="A published version in MODELS_PATH")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Items to show")]
+Diversity = Annotated[
+    float | None, typer.Option(min=0, max=1, help="How much the list avoids being more of the same; unset: DIVERSITY", metavar="0..1")
+]
+Explore = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Share of the places that items new to the bundle get by lot; unset: EXPLORE", metavar="0..1"),
+]
+Categories = Annotated[str, typer.Option("--category", "-c", metavar="WORDS", help="Only items of at least one of these categories: a,b")]
+ItemTypes = Annotated[str, typer.Option("--item-type", metavar="WORDS", help="Only items of one of these types: a,b")]
+Exclude = Annotated[str, typer.Option(metavar="IDS", help="Not these items: a,b")]
+IncludeSeen = Annotated[bool | None, typer.Option(help="Whether to show what the history holds; unset: as the use case says, or not")]
+AvailableOnly = Annotated[bool | None, typer.Option(help="Whether to leave out what is not available; unset: as the use case says, or so")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API would")]
 
 
@@ -56,13 +69,21 @@ def recommend(
     use_case: UseCaseName = None,
     event_type: EventType = None,
     limit: Limit = 10,
+    diversity: Diversity = None,
+    explore: Explore = None,
+    category: Categories = "",
+    item_type: ItemTypes = "",
+    exclude: Exclude = "",
+    include_seen: IncludeSeen = None,
+    available_only: AvailableOnly = None,
     bundle: BundleFolder = None,
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
     """Recommend items to somebody with this history and these interests."""
     recommender = _recommender(bundle, version)
-    request = _request(recommender, limit, engine, use_case)
+    narrowed = _Narrowed(category, item_type, exclude, include_seen, available_only)
+    request = _request(recommender, use_case, narrowed, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))
     answer = recommender.recommend(_state(recommender, history, interests, event_type), request)
     terminal.show(answer, as_json, lambda: terminal.recommendations(answer, recommender.bundle))
 
@@ -90,13 +111,21 @@ def explain(
     use_case: UseCaseName = None,
     event_type: EventType = None,
     limit: Limit = 10,
+    diversity: Diversity = None,
+    explore: Explore = None,
+    category: Categories = "",
+    item_type: ItemTypes = "",
+    exclude: Exclude = "",
+    include_seen: IncludeSeen = None,
+    available_only: AvailableOnly = None,
     bundle: BundleFolder = None,
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
     """Say why an item is shown to somebody, or why it is not: each engine's score, rank and contributions, and the filters."""
     recommender = _recommender(bundle, version)
-    request = _request(recommender, limit, engine, use_case)
+    narrowed = _Narrowed(category, item_type, exclude, include_seen, available_only)
+    request = _request(recommender, use_case, narrowed, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))
     found = recommender.explain(_state(recommender, history, interests, event_type), item_id, request)
     terminal.show(found, as_json, lambda: terminal.explanation(found))
 
@@ -110,14 +139,33 @@ def _recommender(folder: Path | None, version: str | None) -> Recommender:
     return Recommender(Registry(configured.models_path).load(version, overrides["als"], overrides["two_tower"]), settings=configured)
 
 
-def _request(recommender: Recommender, limit: int, engine: str | None, use_case: str | None) -> Request:
-    if use_case is None:
-        return Request(limit=limit, engine=engine)
-    found = recommender.settings.use_cases.by_name.get(use_case)
-    if found is None:
-        known = ", ".join(recommender.settings.use_cases.by_name) or "none"
-        raise ConfigurationError(f"there is no use case {use_case!r}; configured: {known}")
-    return Request(limit=limit, engine=engine, use_case=found, filters=defaults(found))
+class _Narrowed(NamedTuple):
+    """The options that say which items may be shown."""
+
+    category: str
+    item_type: str
+    exclude: str
+    include_seen: bool | None
+    available_only: bool | None
+
+
+def _request(recommender: Recommender, use_case: str | None, narrowed: _Narrowed, asked: Request) -> Request:
+    """`asked` in the use case, if there is one, with the filters that were chosen; what was not follows the use case."""
+    found = None
+    if use_case is not None:
+        found = recommender.settings.use_cases.by_name.get(use_case)
+        if found is None:
+            known = ", ".join(recommender.settings.use_cases.by_name) or "none"
+            raise ConfigurationError(f"there is no use case {use_case!r}; configured: {known}")
+    usual = defaults(found)
+    filters = Filters(
+        categories=tuple(_split(narrowed.category)),
+        item_types=tuple(_split(narrowed.item_type)),
+        exclude_items=frozenset(_split(narrowed.exclude)),
+        exclude_seen=usual.exclude_seen if narrowed.include_seen is None else not narrowed.include_seen,
+        available_only=usual.available_only if narrowed.available_only is None else narrowed.available_only,
+    )
+    return msgspec.structs.replace(asked, use_case=found, filters=filters)
 
 
 def _state(recommender: Recommender, history: str, interests: str, event_type: str | None) -> UserState:

@@ -148,9 +148,16 @@ class ContentScoring(Scoring):
         return found
 
     def contributions(self, row: int) -> list[Reason]:
-        """One reason a term; together they are the score."""
+        """One reason a term, with the items of the history that brought it most; together they are the score."""
         if self.scores[row] == NO_OPINION:
             return []
+        weights = np.array(list(self._history.values()), dtype=np.float32)
+        brought, ids = self._touched.values * weights[self._touched.owners], [self._engine.catalogue.ids[at] for at in self._history]
+
+        def items(column: int) -> list[str]:
+            at = np.flatnonzero(self._touched.columns == column)
+            return [ids[owner] for owner in self._touched.owners[at[np.argsort(-brought[at], kind="stable")]][:REASON_ITEMS].tolist()]
+
         entries = self._engine.entries([row])
         columns, parts = entries.columns, entries.values * self._profile[entries.columns]
         terms = self._engine.model.terms
@@ -158,6 +165,7 @@ class ContentScoring(Scoring):
             Reason(
                 kind=INTERESTS_KIND if self._interest[columns[at]] > 0 else ITEMS_KIND,
                 text=f"matches {terms[columns[at]]}",
+                items=items(columns[at]),
                 attributes=[terms[columns[at]]],
                 contribution=float(parts[at]),
             )

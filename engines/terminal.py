@@ -34,6 +34,8 @@ def recommendations(answer: Recommendations, bundle: Bundle) -> RenderableType:
     table = Table("#", "item", "title", "score", "method", "why", header_style="bold")
     for line in answer.recommendations:
         why = "; ".join(reason.text for reason in line.reasons)
+        if not isinstance(line.propensity, msgspec.UnsetType):
+            why += f" (drawn with a probability of {line.propensity:.3g})"
         title = line.metadata.get("title") or ""
         table.add_row(str(line.rank), escape(line.item_id), escape(title), f"{line.score:.4g}", line.method, escape(why))
     head = f"[bold]{answer.method_used}[/] from model {answer.model_version or 'none'}"
@@ -53,15 +55,19 @@ def explanation(found: Explanation) -> RenderableType:
     else:
         place = "" if found.rank_if_allowed is None else f": rank {found.rank_if_allowed} with {found.method_used}"
         verdict = "[red]not shown[/]" + place
-    engines = Table("engine", "score", "rank", "of", "remark", header_style="bold")
-    parts = Table("engine", "contribution", "from", header_style="bold")
+    engines = Table("engine", "score", "rank", "of", "normalised", "weight", "remark", header_style="bold")
+    parts = Table("engine", "contribution", "from", "your items", "attributes", header_style="bold")
     for view in found.engines:
-        score = "" if view.score is None else f"{view.score:.4g}"
-        engines.add_row(view.engine, score, str(view.rank or ""), str(view.candidates or ""), escape(view.cause or ""))
+        numbers = _number(view.score), str(view.rank or ""), str(view.candidates or ""), _number(view.normalised), _number(view.weight)
+        engines.add_row(view.engine, *numbers, escape(view.cause or ""))
         for reason in view.contributions:
-            share = "" if reason.contribution is None else f"{reason.contribution:.4g}"
-            parts.add_row(view.engine, share, escape(reason.text))
+            named = (escape(", ".join(each)) for each in (reason.items, reason.attributes))
+            parts.add_row(view.engine, _number(reason.contribution), escape(reason.text), *named)
     return Group(f"[bold]{escape(found.item_id)}[/] {verdict}", found.routing, engines, parts)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _fallback(step: Fallback) -> str:

@@ -70,6 +70,34 @@ def test_similar_and_explain(models: Path) -> None:
     assert "not shown: it is not available" in engines("explain", "care", "--history", "pay", models=models).stdout
 
 
+def test_filters_diversity_and_exploration_as_over_the_api(models: Path) -> None:
+    def ids(*arguments: str) -> list[str]:
+        done = engines("recommend", "--history", "pay,bank", "--json", *arguments, models=models)
+        assert done.returncode == 0, done.stderr
+        return [line["item_id"] for line in json.loads(done.stdout)["recommendations"]]
+
+    usual = ids()
+    assert "care" not in usual, "it is not available"
+    assert not {"pay", "bank"} & set(usual)
+    assert ids("--exclude", usual[0]) == usual[1:]
+    assert set(ids("--include-seen", "--no-available-only")) == {*usual, "pay", "bank", "care"}
+    assert set(ids("--category", "health")) < set(usual)
+    assert ids("--item-type", "nothing of the kind") == []
+    assert sorted(ids("--diversity", "1")) == sorted(usual)
+    assert ids("--diversity", "1") != usual
+    done = engines("recommend", "--history", "pay,bank", "--explore", "0.5", "--limit", "4", models=models)
+    assert "exploration" in done.stdout
+    assert "drawn with a probability of" in done.stdout
+
+
+def test_explain_shows_a_person_the_items_and_attributes_behind_each_score(models: Path) -> None:
+    done = engines("explain", "medpay", "--history", "pay,pill", "--diversity", "0.5", models=models)
+    assert done.returncode == 0, done.stderr
+    for heading in ("normalised", "weight", "your items", "attributes"):
+        assert heading in done.stdout
+    assert any("content_based" in line and "pay" in line and "fintech" in line for line in done.stdout.splitlines())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
