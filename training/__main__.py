@@ -94,13 +94,26 @@ def evaluate(
     hyperparameters: Chosen = None,
     users: Users = 250,
     threads: Threads = 0,
-    output: Annotated[Path | None, typer.Option(help="Folder for metrics.json and metrics.csv.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for metrics.json, metrics.csv and report.html.")] = None,
 ) -> None:
     """Fit on the events before the cut and judge each engine, and the routed answers, by the events after it.
 
     Precision, recall, MAP and NDCG at 5, 10 and 20, diversity, coverage and novelty; by segment; with 95% intervals.
+    Two-Tower and the ensemble are fitted and judged too, unless ENABLE_TWO_TOWER=false or torch is not installed.
     """
     commands.evaluate_dataset(settings.load(), folder, items, hyperparameters, users, threads, output, Console())
+
+
+@app.command()
+def report(
+    model: Annotated[str | None, typer.Option(metavar="VERSION", help="A published version; without it, the live one.")] = None,
+    output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("data/report.html"),
+) -> None:
+    """The evaluation of a published bundle as one page to look at, to mail or to print: a table, curves and plots by segment.
+
+    A bundle has the same page within: evaluation/report.html.
+    """
+    commands.write_report(settings.load(), model, output)
 
 
 @app.command()

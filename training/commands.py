@@ -12,14 +12,15 @@ from rich.table import Table
 
 from core.errors import ModelMissing, StoreUnavailable
 from core.settings import Settings, without_password
-from models.bundle import Bundle
+from models import bundle as bundles
+from models.bundle import Bundle, Manifest
 from models.content import ContentModel
 from models.listing import Summary, summaries
 from models.registry import Registry
 from store import apply, connection, retrain_requests, retrains
 from store.archive import Archive
 from training import als as als_training
-from training import dataset, experiments, items, retrain
+from training import dataset, experiments, items, report, retrain, two_tower_command
 from training import evaluate as evaluation
 from training import events as event_sources
 from training import tune as search
@@ -72,12 +73,18 @@ def evaluate_dataset(
     judged = evaluation.judge(data, split, content, settings, users, settings.training_seed)
     chosen = als_training.hyperparameters(settings, hyperparameters)
     fitted = retrain.fit(data.matrix(split.train), data, chosen, settings.training_seed, threads)
+    two_tower = two_tower_command.fit_before(data, split, entries, settings, threads, None)
     at_cut = popular(data, settings, split.train)
-    bundle = Bundle.of(catalogue=entries, als=fitted, content=content, popular=at_cut)
-    found = evaluation.evaluate(bundle, entries, at_cut.scores, data, split, judged, settings)
-    evaluation.report(found, console)
-    if output is not None:
-        evaluation.save(found, output, {"als": msgspec.to_builtins(chosen), "dataset": data.sha256})
+    bundle = Bundle.of(
+        catalogue=entries, als=fitted, two_tower=two_tower.model if two_tower is not None else None, content=content, popular=at_cut
+    )
+    found, mixed = retrain.evaluated(bundle, at_cut.scores, judged, data, split, settings, console)
+    if output is None:
+        return
+    about = {"als": msgspec.to_builtins(chosen), "dataset": data.sha256, "two_tower": two_tower.curve if two_tower is not None else []}
+    evaluation.save(found, output, {**about, "blends": mixed.table() if mixed is not None else None})
+    report.write(output, {"settings": {"als": about["als"], "two_tower": two_tower.told if two_tower is not None else None}})
+    console.print(f"{output / report.PAGE} is the page to look at")
 
 
 def run_retrain(settings: Settings, options: retrain.Options, console: Console) -> None:
@@ -155,13 +162,19 @@ def list_models(settings: Settings, as_json: bool, console: Console) -> None:
     return None
 
 
+def write_report(settings: Settings, version: str | None, output: Path) -> None:
+    """`report`."""
+    manifest = _manifest(settings, version)
+    folder = settings.models_path / manifest.version
+    bundles.verify(folder, manifest, f"evaluation/{report.METRICS}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(report.page(report.read(folder / "evaluation"), msgspec.to_builtins(manifest)), "utf-8")
+    typer.echo(output)
+
+
 def show_model(settings: Settings, version: str | None) -> None:
     """`models show`."""
-    registry = Registry(settings.models_path)
-    wanted = version or registry.current()
-    if wanted is None:
-        raise ModelMissing(f"no bundle is published in {settings.models_path} yet; run `python -m training retrain`")
-    _print_json(registry.manifest(wanted))
+    _print_json(_manifest(settings, version))
 
 
 def diff_models(settings: Settings, a: str, b: str, as_json: bool, console: Console) -> None:
@@ -185,6 +198,15 @@ def promote_model(settings: Settings, version: str) -> None:
 def rollback_model(settings: Settings) -> None:
     """`models rollback`."""
     _announce(settings, Registry(settings.models_path).rollback())
+
+
+def _manifest(settings: Settings, version: str | None) -> Manifest:
+    """Of `version`, or of the live one."""
+    registry = Registry(settings.models_path)
+    wanted = version or registry.current()
+    if wanted is None:
+        raise ModelMissing(f"no bundle is published in {settings.models_path} yet; run `python -m training retrain`")
+    return registry.manifest(wanted)
 
 
 def _announce(settings: Settings, version: str) -> None:

@@ -83,8 +83,9 @@ def fit(
     return fitted
 
 
-def fit_before(data: Dataset, split: Split | None, entries: Sequence[Item], settings: Settings, threads: int, run: Run) -> Fitted | None:
-    """`fit` on the events before the cut, for a retrain. None, and the reason in the log, where Two-Tower is off or torch not there."""
+def fit_before(data: Dataset, split: Split | None, entries: Sequence[Item], settings: Settings, threads: int, run: Run | None
+) -> Fitted | None:
+    """`fit` on the events before the cut. None, and the reason in the log, where Two-Tower is off or torch not there."""
     if cause := unavailable(settings):
         log.info("Two-Tower is left out", cause=cause)
         return None

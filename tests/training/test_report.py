@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -11,9 +12,13 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from rich.console import Console
 
-from core.errors import ModelCorrupt
-from training import charts, report
+from core.errors import ModelCorrupt, ModelMissing
+from core.settings import Settings
+from models.registry import Registry
+from tests.training import world
+from training import charts, commands, report
 from training.charts import Estimate
 from training.evaluate import ENGINES, NAMES, SEGMENTS
 from training.markup import Markup, element
@@ -205,3 +210,32 @@ def test_labels_of_curves_that_end_together_do_not_lie_on_each_other() -> None:
 def test_what_is_no_markup_is_escaped() -> None:
     made = element("p", "a < b & c", Markup("<b>d</b>"), class_='"x"', aria_label=None)
     assert made == '<p class="&quot;x&quot;">a &lt; b &amp; c<b>d</b></p>'
+
+
+def test_the_command_writes_the_page_of_a_published_version(settings: Settings, tmp_path: Path) -> None:
+    data = world.built(settings, world.parity())
+    folder, output = tmp_path / "judged", tmp_path / "pages" / "report.html"
+    console = Console(file=io.StringIO(), width=200)
+    small = settings.model_copy(update={"als_factors": 4, "als_regularization": 5.0, "als_alpha": 2.0, "holdout_fraction": 0.25})
+    from training import dataset
+
+    dataset.save(data, tmp_path / "dataset")
+    commands.evaluate_dataset(small, tmp_path / "dataset", world.write_items(tmp_path / "items.jsonl"), None, 100, 1, folder, console)
+    assert (folder / "report.html").is_file()
+    numbers = (folder / "metrics.json").read_bytes()
+
+    def write(bundle: Path) -> None:
+        (bundle / "evaluation").mkdir()
+        (bundle / "evaluation" / "metrics.json").write_bytes(numbers)
+
+    registry = Registry(settings.models_path)
+    version = registry.publish(write, {"gate": {"decision": "accepted", "cause": "there is no live bundle yet"}})
+    commands.write_report(settings, None, output)
+    shown = Page(output.read_text("utf-8"))
+    assert f"Evaluation of {version}" in shown.words
+    assert "The gate accepted it: there is no live bundle yet." in shown.words
+    (settings.models_path / version / "evaluation" / "metrics.json").write_bytes(numbers.replace(b"0.", b"1.", 1))
+    with pytest.raises(ModelCorrupt, match=r"metrics\.json is damaged"):
+        commands.write_report(settings, version, output)
+    with pytest.raises(ModelMissing, match="has no evaluation"):
+        commands.write_report(settings, registry.publish(lambda _: None), output)
