@@ -31,7 +31,7 @@ if defined EVENTS (
 ) else (
     "%PYTHON%" -m training dataset --output "%WORK%\dataset" || exit /b 1
 )
-"%PYTHON%" -m training tune --dataset "%WORK%\dataset" --minutes %MINUTES% --study "%WORK%\tune.sqlite" --output "%WORK%\hyperparameters.json" || exit /b 1
+"%PYTHON%" -m training tune als --dataset "%WORK%\dataset" --minutes %MINUTES% --study "%WORK%\tune.sqlite" --output "%WORK%\hyperparameters.json" || exit /b 1
 set "ALL=%ALL% --hyperparameters "%WORK%\hyperparameters.json""
 
 :retrain

@@ -29,7 +29,7 @@ if [ "$MINUTES" != 0 ]; then
     else
         "$PYTHON" -m training dataset --output "$WORK/dataset"
     fi
-    "$PYTHON" -m training tune --dataset "$WORK/dataset" --minutes "$MINUTES" --study "$WORK/tune.sqlite" --output "$WORK/hyperparameters.json"
+    "$PYTHON" -m training tune als --dataset "$WORK/dataset" --minutes "$MINUTES" --study "$WORK/tune.sqlite" --output "$WORK/hyperparameters.json"
     set -- "$@" --hyperparameters "$WORK/hyperparameters.json"
 fi
 exec "$PYTHON" -m training retrain "$@"

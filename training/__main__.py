@@ -12,6 +12,7 @@ from core import cli, logs, settings
 from training import commands
 from training import worker as retrain_worker
 from training.retrain import Options
+from training.tune import Part
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,7 +34,7 @@ Events = Annotated[Path | None, typer.Option(help="Parquet or CSV file of events
 Items = Annotated[Path | None, typer.Option(help=".jsonl, .parquet or .csv of items; without it, the catalogue in Redis.", exists=True)]
 Chosen = Annotated[
     Path | None,
-    typer.Option("--hyperparameters", help="JSON that `tune` wrote; without it, ALS_FACTORS and the like.", exists=True, dir_okay=False),
+    typer.Option("--hyperparameters", help="JSON that `tune` wrote; without it, the settings say.", exists=True, dir_okay=False),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the solver; 0: one a core.")]
 Users = Annotated[int, typer.Option(min=1, help="Most users to judge by, drawn by TRAINING_SEED.")]
@@ -75,6 +76,7 @@ def two_tower(
     output: Annotated[Path, typer.Option(help="Folder to write the model to; TWO_TOWER_MODEL_PATH may name it.")] = Path("data/two_tower"),
     folder: Folder = Path("data/dataset"),
     items: Items = None,
+    hyperparameters: Chosen = None,
     threads: Threads = 0,
 ) -> None:
     """Train Two-Tower on a whole dataset and write item_vectors.npy, user_tower.npz, the id map, the vocabulary and two_tower.json.
@@ -84,7 +86,7 @@ def two_tower(
     """
     from training.two_tower_command import fit_two_tower
 
-    fit_two_tower(settings.load(), folder, items, output, threads)
+    fit_two_tower(settings.load(), folder, items, hyperparameters, output, threads)
 
 
 @app.command()
@@ -163,19 +165,26 @@ def request(reason: Annotated[str, typer.Option(help="Why, for those who read th
 
 @app.command()
 def tune(
-    output: Annotated[Path, typer.Option(help="JSON to write, for --hyperparameters.")] = Path("data/hyperparameters.json"),
+    part: Annotated[Part, typer.Argument(help="What to tune.")] = Part.ALL,
+    output: Annotated[Path, typer.Option(help="JSON to write, for --hyperparameters; other parts' sections in it stay.")] = Path(
+        "data/hyperparameters.json"
+    ),
     folder: Folder = Path("data/dataset"),
-    minutes: Annotated[float, typer.Option(min=0.05, help="Time budget of this run.")] = 15.0,
-    trials: Annotated[int | None, typer.Option(min=1, help="Most trials of this run.")] = None,
-    negatives: Annotated[int, typer.Option(min=0, help="Rank the held-out item among that many samples; 0: the whole catalogue.")] = 0,
-    study: Annotated[Path, typer.Option(help="SQLite file that holds the search; run again to go on.")] = Path("data/tune.sqlite"),
+    items: Items = None,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Time budget of this run, shared by the parts.")] = 15.0,
+    trials: Annotated[int | None, typer.Option(min=1, help="Most trials of each search in this run.")] = None,
+    negatives: Annotated[int, typer.Option(min=0, help="ALS: rank the held-out item among that many samples; 0: the whole catalogue.")] = 0,
+    study: Annotated[Path, typer.Option(help="SQLite file that holds the searches; run again to go on.")] = Path("data/tune.sqlite"),
     threads: Threads = 0,
 ) -> None:
-    """Search ALS hyperparameters (TPE) by NDCG@10 on each user's last item, held out from the training events.
+    """Find hyperparameters of ALS and Two-Tower (TPE), the blend, and whether the router's two thresholds suit this data.
 
-    Example: `python -m training tune --minutes 15`, then `python -m training retrain --hyperparameters data/hyperparameters.json`
+    The parts, in this order, each by what those before it found: `als`, `two-tower`, `blend`, `router`. All judge by NDCG@10 of what
+    users took next, held out from the training events. Killed, or with more `--minutes` later, the searches go on where they stood.
+
+    Example: `python -m training tune --minutes 60`, then `python -m training retrain --hyperparameters data/hyperparameters.json`
     """
-    commands.tune(settings.load(), folder, output, minutes, trials, negatives, study, threads, Console())
+    commands.tune(settings.load(), part, folder, items, output, minutes, trials, negatives, study, threads, Console())
 
 
 @app.command()

@@ -40,16 +40,21 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparameters:
-    """Those in the JSON file at `path` (as `training tune` writes it), or those of the settings. Raises ConfigurationError."""
+    """Those in the JSON file at `path` (as `training tune` writes it), or those of the settings. Raises ConfigurationError.
+
+    A file for which ALS was not tuned, but something else was, leaves the settings.
+    """
+    configured = Hyperparameters(
+        factors=settings.als_factors,
+        regularization=settings.als_regularization,
+        alpha=settings.als_alpha,
+        iterations=settings.als_iterations,
+    )
     if path is None:
-        return Hyperparameters(
-            factors=settings.als_factors,
-            regularization=settings.als_regularization,
-            alpha=settings.als_alpha,
-            iterations=settings.als_iterations,
-        )
+        return configured
     try:
-        return msgspec.convert(json.loads(path.read_text("utf-8"))["als"], Hyperparameters)
+        found = json.loads(path.read_text("utf-8"))
+        return configured if "tuned" in found and "als" not in found else msgspec.convert(found["als"], Hyperparameters)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{path} holds no ALS hyperparameters ({error!r}); it should look like "

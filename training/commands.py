@@ -23,7 +23,7 @@ from training import als as als_training
 from training import dataset, experiments, items, report, retrain, two_tower_command
 from training import evaluate as evaluation
 from training import events as event_sources
-from training import tune as search
+from training import tune as tuning
 from training.popularity import popular
 
 log = structlog.get_logger(__name__)
@@ -73,6 +73,7 @@ def evaluate_dataset(
     judged = evaluation.judge(data, split, content, settings, users, settings.training_seed)
     chosen = als_training.hyperparameters(settings, hyperparameters)
     fitted = retrain.fit(data.matrix(split.train), data, chosen, settings.training_seed, threads)
+    settings = two_tower_command.tuned(settings, hyperparameters)
     two_tower = two_tower_command.fit_before(data, split, entries, settings, threads, None)
     at_cut = popular(data, settings, split.train)
     bundle = Bundle.of(
@@ -99,7 +100,9 @@ def request_retrain(settings: Settings, reason: str) -> None:
 
 def tune(
     settings: Settings,
+    part: tuning.Part,
     folder: Path,
+    items_path: Path | None,
     output: Path,
     minutes: float,
     trials: int | None,
@@ -109,19 +112,21 @@ def tune(
     console: Console,
 ) -> None:
     """`tune`."""
-    found = search.search(
+    tuning.tune(
+        part,
         dataset.load(folder),
+        items.read(items_path) if items_path is not None else [],
         settings,
         minutes=minutes,
         trials=trials,
-        study_path=study,
         negatives=negatives,
-        seed=settings.training_seed,
+        study=study,
+        output=output,
         threads=threads,
+        console=console,
     )
-    search.write(found, output)
-    search.report(found, console)
-    console.print(f"{output}: use it with `python -m training retrain --hyperparameters {output}`")
+    if output.exists():
+        console.print(f"{output}: use it with `python -m training retrain --hyperparameters {output}`")
 
 
 def report_experiments(settings: Settings, as_json: bool, detect: float, forget: str | None, console: Console) -> None:

@@ -102,6 +102,7 @@ def retrain(
     import implicit.cpu.als  # noqa: F401 - a library that is loaded later would not obey the limit below
 
     chosen = als.hyperparameters(settings, options.hyperparameters)
+    settings = two_tower_command.tuned(settings, options.hyperparameters)
     if not options.lease and options.events is None:
         raise ConfigurationError(
             "--no-lease works without Redis, which alone knows the users who were deleted from the archive; add --events FILE, or drop it"

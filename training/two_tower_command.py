@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 import typer
 
@@ -36,13 +37,26 @@ def unavailable(settings: Settings) -> str | None:
     return None if find_spec("torch") is not None else "torch is not installed; requirements/train.txt has it"
 
 
-def fit_two_tower(settings: Settings, folder: Path, items_path: Path | None, output: Path, threads: int) -> None:
+def tuned(settings: Settings, path: Path | None) -> Settings:
+    """The settings with Two-Tower's hyperparameters of the JSON file at `path`, where it has any. Raises ConfigurationError."""
+    if path is None:
+        return settings
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("two_tower", {})
+        return settings.with_overrides({f"two_tower_{name}": value for name, value in msgspec.convert(found, dict[str, Any]).items()})
+    except (OSError, msgspec.MsgspecError, ConfigurationError) as error:
+        raise ConfigurationError(f"{path} holds no hyperparameters of Two-Tower ({error}); `python -m training tune` writes some") from None
+
+
+def fit_two_tower(
+    settings: Settings, folder: Path, items_path: Path | None, hyperparameters: Path | None, output: Path, threads: int
+) -> None:
     """`two-tower`. Raises ConfigurationError without torch."""
     if find_spec("torch") is None:
         raise ConfigurationError("Two-Tower is trained by torch, which is not installed; install requirements/train.txt")
     data = dataset.load(folder)
     entries = items.read(items_path) if items_path is not None else []
-    model = fit(data, entries, settings, threads=threads, checkpoints=output).model
+    model = fit(data, entries, tuned(settings, hyperparameters), threads=threads, checkpoints=output).model
     model.save(output)
     typer.echo(f"{output}: {model.facts.items} items, {model.facts.dimension} dimensions")
 
@@ -83,7 +97,8 @@ def fit(
     return fitted
 
 
-def fit_before(data: Dataset, split: Split | None, entries: Sequence[Item], settings: Settings, threads: int, run: Run | None
+def fit_before(
+    data: Dataset, split: Split | None, entries: Sequence[Item], settings: Settings, threads: int, run: Run | None
 ) -> Fitted | None:
     """`fit` on the events before the cut. None, and the reason in the log, where Two-Tower is off or torch not there."""
     if cause := unavailable(settings):

@@ -1,0 +1,179 @@
+"""`python -m training tune`: its parts share one file and one budget, and what they find is what a retrain uses."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from core.errors import ConfigurationError
+from core.settings import Settings
+from engines.recommender import Recommender
+from models.registry import Registry
+from tests.training import world
+from training import als, commands, tune, tune_als, tune_router, tune_served, tune_two_tower, two_tower, two_tower_command
+from training.als import Hyperparameters
+from training.dataset import Dataset
+from training.retrain import Options, retrain
+from training.tune import Part
+from training.tune_router import Asked
+
+PEOPLE = 240
+
+
+@pytest.fixture
+def small(settings: Settings) -> Settings:
+    more = {"enable_two_tower": True, "two_tower_dimension": 8, "two_tower_epochs": 2, "two_tower_history": 10}
+    als_small = {"als_factors": 16, "als_regularization": 5.0, "als_alpha": 2.0, "als_iterations": 6, "holdout_fraction": 0.25}
+    return settings.model_copy(update={**more, **als_small})
+
+
+@pytest.fixture
+def folder(small: Settings, tmp_path: Path) -> Path:
+    world.archived(small, world.parity(users=PEOPLE))
+    commands.make_dataset(small, tmp_path / "dataset", None, Console(file=io.StringIO()))
+    world.write_items(tmp_path / "items.jsonl")
+    return tmp_path
+
+
+def tuned(settings: Settings, folder: Path, part: Part, minutes: float = 60.0, trials: int = 1) -> tuple[dict[str, Any], str]:
+    """The file, and what was told."""
+    shown, output = Console(file=io.StringIO(), width=200), folder / "found.json"
+    study, entries = folder / "study.sqlite", folder / "items.jsonl"
+    commands.tune(settings, part, folder / "dataset", entries, output, minutes, trials, 0, study, 1, shown)
+    told = shown.file.getvalue()  # type: ignore[attr-defined]
+    return json.loads(output.read_text("utf-8")) if output.exists() else {}, told
+
+
+def test_all_parts_are_tuned_into_one_file(small: Settings, folder: Path) -> None:
+    found, told = tuned(small, folder, Part.ALL)
+    assert set(found) == {"als", "two_tower", "blend", "router", "tuned"}
+    assert set(found["tuned"]) == {"als", "two-tower", "blend", "router"}
+    assert set(found["blend"]["weights"]) <= {"als", "two_tower", "content_based"}
+    assert found["tuned"]["router"]["verdict"] in told.replace("\n", " ")
+    assert found["tuned"]["router"]["users"] == PEOPLE // 5
+    again, _ = tuned(small, folder, Part.TWO_TOWER)
+    assert again["tuned"]["two-tower"]["trials"] == 2, "it went on"
+    assert {name: again[name] for name in ("als", "blend", "router")} == {name: found[name] for name in ("als", "blend", "router")}
+
+
+def test_a_retrain_fits_by_what_was_found(small: Settings, folder: Path) -> None:
+    found = folder / "found.json"
+    tune.add(found, "als", {"als": {"factors": 5, "alpha": 2.0, "iterations": 3}, "tuned": {}})
+    tune.add(found, "two-tower", {"two_tower": {"dimension": 12, "layers": 1, "epochs": 1}, "tuned": {}})
+    options = Options(items=folder / "items.jsonl", hyperparameters=found, threads=1)
+    version = retrain(small, options, Console(file=io.StringIO()))
+    used = Registry(small.models_path).manifest(version).settings
+    assert used["als"] == {"factors": 5, "regularization": 0.01, "alpha": 2.0, "iterations": 3}
+    assert (used["two_tower"]["dimension"], used["two_tower"]["layers"], used["two_tower"]["epochs"]) == (12, 1, 1)
+    assert used["two_tower"]["history"] == small.two_tower_history
+
+
+def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really, chosen = tune_router.ask, []
+
+    def ask(recommender: Recommender, data: Dataset, users: Any, *more: Any) -> Asked:
+        chosen.append((recommender, data, users))
+        return really(recommender, data, users, *more)
+
+    fitted: list[Any] = []
+    fit = two_tower_command.fit
+
+    def fit_and_tell(*given: Any, where: Any, **more: Any) -> Any:
+        fitted.append(where)
+        return fit(*given, where=where, **more)
+
+    monkeypatch.setattr(tune_router, "ask", ask)
+    monkeypatch.setattr(two_tower_command, "fit", fit_and_tell)
+    found, told = tuned(small, folder, Part.ROUTER)
+    assert set(found) == {"router", "tuned"}, "only what was asked for is written"
+    [(recommender, data, users)] = chosen
+    assert recommender.bundle.als is not None
+    assert recommender.bundle.als.user_ids is not None
+    left_out = {data.users.ids[user] for user in users}
+    assert len(left_out) == PEOPLE // 5
+    assert not left_out & set(recommender.bundle.als.user_ids.ids)
+    assert len(recommender.bundle.als.user_ids) == PEOPLE - len(left_out)
+    assert not np.isin(data.user[fitted[0]], users).any()
+    assert found["tuned"]["router"]["no_ensemble"] is None, told
+
+
+def test_a_part_goes_by_what_was_tuned_before_it(small: Settings, folder: Path) -> None:
+    output = folder / "found.json"
+    configured = als.hyperparameters(small)
+    tune.add(output, "two-tower", {"two_tower": {"dimension": 12, "dropout": 0.3}, "tuned": {"value": 0.1}})
+    assert als.hyperparameters(small, output) == configured, "ALS was not tuned, so the settings say"
+    there = two_tower.hyperparameters(two_tower_command.tuned(small, output))
+    assert (there.dimension, there.dropout, there.epochs) == (12, 0.3, small.two_tower_epochs)
+    tune.add(output, "als", {"als": {"factors": 7}, "tuned": {"value": 0.2}})
+    assert als.hyperparameters(small, output) == Hyperparameters(factors=7)
+    assert json.loads(output.read_text("utf-8")) == {
+        "two_tower": {"dimension": 12, "dropout": 0.3},
+        "als": {"factors": 7},
+        "tuned": {"two-tower": {"value": 0.1}, "als": {"value": 0.2}},
+    }
+    assert two_tower_command.tuned(small, None) is small
+
+
+@pytest.mark.parametrize("text", ["[]", "no", '{"two_tower": 3}', '{"two_tower": {"dropout": 1.5}}', '{"two_tower": {"layers": "many"}}'])
+def test_a_file_that_is_no_good_is_named(small: Settings, tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.json").write_text(text, "utf-8")
+    with pytest.raises(ConfigurationError, match=r"bad\.json holds no hyperparameters of Two-Tower"):
+        two_tower_command.tuned(small, tmp_path / "bad.json")
+
+
+def test_what_else_lies_in_the_way_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "letter.json").write_text("Dear Ann", "utf-8")
+    with pytest.raises(ConfigurationError, match="no file of `tune`"):
+        tune.add(tmp_path / "letter.json", "als", {"als": {}, "tuned": {}})
+    assert (tmp_path / "letter.json").read_text("utf-8") == "Dear Ann"
+
+
+def test_the_budget_is_shared_and_what_a_part_leaves_goes_to_the_next(
+    small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, float] = {}
+
+    def told(name: str, found: Mapping[str, Any]) -> Any:
+        def part(*_: Any, minutes: float, **__: Any) -> Mapping[str, Any]:
+            given[name] = minutes
+            return found
+
+        return part
+
+    nothing = {"tuned": {}}
+    monkeypatch.setattr(tune_als, "search", told("als", nothing))
+    monkeypatch.setattr(tune_als, "report", lambda *_: None)
+    monkeypatch.setattr(tune_two_tower, "search", told("two-tower", nothing))
+    monkeypatch.setattr(tune_two_tower, "report", lambda *_: None)
+    monkeypatch.setattr(tune_served, "choose", told("served", {}))
+    tuned(small, folder, Part.ALL, minutes=100)
+    assert given["als"] == pytest.approx(20, abs=1)
+    assert given["two-tower"] == pytest.approx(62.5, abs=1), "five eighths of the 100 minutes that ALS left"
+    assert given["served"] == pytest.approx(100, abs=1)
+    given.clear()
+    tuned(small, folder, Part.ROUTER, minutes=7)
+    assert given == {"served": pytest.approx(7, abs=1)}
+
+
+def test_without_two_tower_the_rest_is_tuned(small: Settings, folder: Path) -> None:
+    without = small.model_copy(update={"enable_two_tower": False})
+    with pytest.raises(ConfigurationError, match="Two-Tower cannot be tuned: disabled by ENABLE_TWO_TOWER=false"):
+        tuned(without, folder, Part.TWO_TOWER)
+    found, told = tuned(without, folder, Part.ALL)
+    assert set(found) == {"als", "router", "tuned"}
+    assert "Two-Tower is left out: disabled by ENABLE_TWO_TOWER=false." in told
+    assert "Blend: nothing changes, there is no Two-Tower to blend" in told
+    assert found["router"]["warm_user_threshold"] == small.warm_user_threshold
+
+
+def test_too_little_time_leaves_the_thresholds_and_says_so(small: Settings, folder: Path) -> None:
+    found, told = tuned(small.model_copy(update={"enable_two_tower": False}), folder, Part.ROUTER, minutes=0.0)
+    assert found == {}
+    assert "Router: nothing changes, the thresholds were asked about 0 users only" in told.replace("\n", " ")

@@ -1,0 +1,176 @@
+"""The thresholds that a search finds are those that the data was made with, and chance changes nothing."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from core.errors import DatasetError
+from core.settings import Settings
+from core.types import Item, Recommendations, Request, UserState
+from engines.catalogue import Catalogue
+from engines.recommender import Recommender
+from models.als import ALSModel
+from models.bundle import Bundle
+from models.content import ContentModel
+from models.id_map import IdMap
+from tests.training import world
+from training import als, tune_router
+from training.dataset import Dataset
+from training.tune_router import COUNTS, ENGINES, NEVER, Asked
+
+CONFIGURED = (5, 20)
+CONTENT, ALS, ENSEMBLE = range(3)
+SMALL = als.Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
+
+
+def made(cold: int, warm: int, users: int = 60, noise: float = 0.02, lead: float = 0.1) -> Asked:
+    """Content is the best engine below `cold` events, ALS below `warm`, the ensemble from there on, each by `lead`."""
+    rng = np.random.default_rng(1)
+    user = np.repeat(np.arange(users), len(COUNTS))
+    count = np.tile(np.array(COUNTS), users)
+    gain = 0.3 + rng.normal(0, noise, (len(count), len(ENGINES)))
+    gain[np.arange(len(count)), (count >= cold).astype(int) + (count >= warm)] += lead
+    return Asked(user, count, gain)
+
+
+def test_the_thresholds_are_found_where_the_engines_change_places() -> None:
+    for pair in ((3, 12), (0, 8), (2, NEVER), (8, 8), CONFIGURED):
+        assert tune_router.best(made(*pair), CONFIGURED) == pair
+
+
+def test_a_gain_that_is_no_chance_is_told_with_the_settings_that_bring_it() -> None:
+    verdict = tune_router.judge(made(3, 12), CONFIGURED, seed=1)
+    assert verdict.better
+    assert verdict.kept == (3, 12)
+    assert 0 < verdict.low < verdict.gain < verdict.high
+    assert verdict.sentence().startswith("Here 3 and 12 would be better than 5 and 20: +")
+    assert verdict.sentence().endswith("Set COLD_START_THRESHOLD=3 and WARM_USER_THRESHOLD=12.")
+
+
+def test_a_gain_that_may_be_chance_leaves_5_and_20() -> None:
+    verdict = tune_router.judge(made(*CONFIGURED, noise=0.2, lead=0.0), CONFIGURED, seed=1)
+    assert verdict.pair != CONFIGURED, "half of the users prefers another pair, as chance will have it"
+    assert verdict.kept == CONFIGURED
+    assert verdict.sentence().startswith("5 and 20 suit this data: the best other pair, ")
+    assert verdict.sentence().endswith("which may be chance.")
+
+
+def test_5_and_20_that_are_best_are_said_to_suit() -> None:
+    verdict = tune_router.judge(made(*CONFIGURED), CONFIGURED, seed=1)
+    assert verdict.sentence() == "5 and 20 suit this data: no other pair did better for the users who chose."
+    assert (verdict.gain, verdict.low, verdict.high) == (0.0, 0.0, 0.0)
+
+
+def test_engines_that_are_alike_leave_the_thresholds_alone() -> None:
+    alike = made(3, 12)
+    alike.gain[:] = 0.25
+    assert tune_router.best(alike, (4, 17)) == (4, 17)
+    assert tune_router.gained(alike, (0, 0), (4, 17), seed=1) == (0.0, 0.0, 0.0)
+
+
+def test_the_gain_is_a_share_of_what_there_was_and_users_are_drawn_whole() -> None:
+    # Ann: ALS .5 and .5, ensemble .6 and .6 after 20 and 30 events. Every draw of users has the same two rows of each, so +20% for sure.
+    twice = Asked(np.array([0, 0, 1, 1]), np.array([20, 30, 20, 30]), np.array([[0, 0.5, 0.6]] * 4))
+    assert tune_router.gained(twice, (5, 20), (5, NEVER), seed=1) == pytest.approx((0.2, 0.2, 0.2))
+    # Ben now loses what Ann wins: nothing in the mean, and draws of one of them alone are the ends of the interval.
+    apart = Asked(twice.user, twice.count, np.array([[0, 0.5, 0.6]] * 2 + [[0, 0.5, 0.4]] * 2))
+    assert tune_router.gained(apart, (5, 20), (5, NEVER), seed=1) == pytest.approx((0.0, -0.2, 0.2))
+    nothing = Asked(twice.user, twice.count, np.zeros((4, 3)))
+    assert tune_router.gained(nothing, (5, 20), (5, NEVER), seed=1) == (0.0, 0.0, 0.0)
+
+
+def test_the_report_has_each_engine_by_count_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = made(3, 12)
+    found = tune_router.facts(asked, tune_router.judge(asked, CONFIGURED, seed=1), "two_tower: disabled by ENABLE_TWO_TOWER=false")
+    assert found["router"] == {"cold_start_threshold": 3, "warm_user_threshold": 12}
+    rows = found["tuned"]["by_count"]
+    assert [row["events"] for row in rows] == list(COUNTS)
+    assert all(row["users"] == 60 for row in rows)
+    assert rows[0]["content_based"] > rows[0]["als"]
+    shown = io.StringIO()
+    tune_router.report(found, Console(file=shown, width=300))
+    assert "Here 3 and 12 would be better" in shown.getvalue()
+    assert "disabled by ENABLE_TWO_TOWER=false" in shown.getvalue()
+
+
+class Listening(Recommender):
+    """Keeps what it was asked."""
+
+    def recommend(self, state: UserState, request: Request) -> Recommendations:
+        self.__dict__.setdefault("asked", []).append((state, request))
+        return super().recommend(state, request)
+
+
+@pytest.fixture
+def people(settings: Settings) -> Dataset:
+    return world.built(settings, world.parity(users=240))
+
+
+def asking(data: Dataset, settings: Settings, model: ALSModel, entries: list[Item]) -> Listening:
+    bundle = Bundle.of(catalogue=entries, als=model, content=ContentModel.fit(entries))
+    return Listening(bundle, Catalogue.of(entries, model.item_ids.ids), {}, settings)
+
+
+def knowing(data: Dataset, users: np.ndarray) -> ALSModel:
+    return als.fit(data.matrix(~np.isin(data.user, users)), data.users, data.items, SMALL, seed=1)
+
+
+def bare() -> list[Item]:
+    return [Item(item_id=item.item_id, item_type="startup") for item in world.items()]
+
+
+def test_users_are_asked_about_as_they_stood_and_judged_by_what_they_took_next(people: Dataset, settings: Settings) -> None:
+    users = tune_router.left_out(people, seed=1)
+    recommender = asking(people, settings, knowing(people, users), world.items())
+    found = tune_router.ask(recommender, people, users, settings, time.monotonic() + 600)
+    asked: list[tuple[UserState, Request]] = recommender.__dict__["asked"]
+    assert {state.user_id for state, _ in asked} == {people.users.ids[user] for user in users}
+    before = [count for count in COUNTS if count < 12]
+    assert [state.events for state, _ in asked[:: len(ENGINES)]] == before * len(users), "nobody has more than 12 events"
+    assert [request.engine for _, request in asked[: len(ENGINES)]] == list(ENGINES)
+    for state, request in asked:
+        user = people.users.rows([state.user_id])[0]
+        mine = [people.items.ids[item] for item in people.item[people.indptr[user] : people.indptr[user + 1]]]
+        assert [event.item_id for event in state.history] == mine[: state.events]
+        assert request.filters.exclude_items == frozenset(mine[: state.events])
+    assert found.gain[found.count >= 2, ALS].mean() > 0.3, "ALS knows after two items whether a user is even or odd"
+    assert set(np.unique(found.count)) == set(before)
+
+
+def test_als_that_knows_more_than_content_is_asked_early(people: Dataset, settings: Settings) -> None:
+    users = tune_router.left_out(people, seed=1)
+    recommender = asking(people, settings, knowing(people, users), bare())
+    verdict = tune_router.judge(tune_router.ask(recommender, people, users, settings, time.monotonic() + 600), CONFIGURED, seed=1)
+    assert verdict.better
+    assert verdict.pair[0] <= 2
+    assert verdict.pair[1] == CONFIGURED[1], "there was no ensemble to speak for another second threshold"
+
+
+def test_als_that_guesses_is_not_asked_before_it_must(people: Dataset, settings: Settings) -> None:
+    users = tune_router.left_out(people, seed=1)
+    factors = np.random.default_rng(0).normal(size=(len(people.items), 8)).astype(np.float32)
+    recommender = asking(people, settings, ALSModel(IdMap(people.items.ids), factors, regularization=0.1, alpha=5.0), world.items())
+    verdict = tune_router.judge(tune_router.ask(recommender, people, users, settings, time.monotonic() + 600), CONFIGURED, seed=1)
+    assert verdict.better
+    assert verdict.pair[0] >= 8, "with 8 events and more content still knows better"
+
+
+def test_without_time_or_users_there_is_no_verdict(people: Dataset, settings: Settings) -> None:
+    users = tune_router.left_out(people, seed=1)
+    recommender = asking(people, settings, knowing(people, users), world.items())
+    with pytest.raises(DatasetError, match=r"about 0 users only, of the 40 that it takes at least; give --minutes more"):
+        tune_router.ask(recommender, people, users, settings, time.monotonic() - 1)
+    with pytest.raises(DatasetError, match=r"about 3 users only.*collect more events"):
+        tune_router.ask(recommender, people, users[:3], settings, time.monotonic() + 600)
+
+
+def test_at_most_a_fifth_of_the_users_is_left_out_of_the_fit(people: Dataset) -> None:
+    users = tune_router.left_out(people, seed=1)
+    assert len(users) == len(set(users.tolist())) == 48
+    assert tune_router.left_out(people, seed=1).tolist() == users.tolist()
+    assert tune_router.left_out(people, seed=2).tolist() != users.tolist()
