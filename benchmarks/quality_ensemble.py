@@ -40,7 +40,7 @@ VOTERS = 3000
 """Users who choose a blend."""
 FITS = {
     "ml1m": Fit(
-        als=als.hyperparameters(Settings(), quality.FOUND),
+        als=als.hyperparameters(Settings(), quality.found("ml1m")),
         two_tower=two_tower.Hyperparameters(learning_rate=0.002, epochs=5, candidates=1024),
     ),
     "sports": Fit(

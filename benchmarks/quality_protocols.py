@@ -50,13 +50,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class Protocol:
-    """`data`: the training rows; `entries`: the catalogue; `name`: of what is ranked among the whole catalogue; `k`: places that count."""
+    """`data`: the training rows; `entries`: the catalogue; `name`: of what is ranked among the whole catalogue; `k`: places that count;
+    `share`: what the share of held-out items among these is called."""
 
     data: Dataset
     entries: list[Item]
     judged: list[Judged]
     name: str
     k: int = 10
+    share: str = "HR"
 
     @cached_property
     def content(self) -> ContentModel:
@@ -68,23 +70,13 @@ class Protocol:
         found: Gains = {}
         if judged.negatives is not None:
             first = int(judged.held_out[0])
-            better = len(judged.negatives) if first < 0 else int((scores[judged.negatives[judged.negatives >= 0]] >= scores[first]).sum())
+            better = self.k if first < 0 else int(np.count_nonzero(scores[judged.negatives[judged.negatives >= 0]] >= scores[first]))
             found |= {(SAMPLED, f"HR@{self.k}"): float(better < self.k), (SAMPLED, f"NDCG@{self.k}"): _discount(better, self.k)}
-        unseen = scores.astype(np.float64)
-        unseen[seen] = -np.inf
-        known = judged.held_out[judged.held_out >= 0]
-        others = unseen.copy()
-        others[known] = -np.inf
-        own = np.sort(unseen[known])[::-1]
-        own = own[own > -np.inf]
-        best = np.sort(np.partition(others, -self.k)[-self.k :])
-        # above the n-th best of one's own lie the n better of these, and others of at least its score
-        places = np.arange(len(own)) + self.k - np.searchsorted(best, own, side="left")
-        hits = places[places < self.k]
-        ideal = sum(_discount(place, self.k) for place in range(min(self.k, len(judged.held_out))))
-        recall = "HR" if self.name != PUBLISHED_SPLIT else "Recall"
-        found[self.name, f"{recall}@{self.k}"] = len(hits) / len(judged.held_out)
-        found[self.name, f"NDCG@{self.k}"] = sum(_discount(int(place), self.k) for place in hits) / ideal
+        mine, had = scores[judged.held_out[judged.held_out >= 0]], scores[seen]
+        places = [int(np.count_nonzero(scores >= own) - np.count_nonzero(had >= own)) - 1 for own in mine[mine > -np.inf].tolist()]
+        ideal = sum(_discount(place, self.k) for place in range(len(judged.held_out)))
+        found[self.name, f"{self.share}@{self.k}"] = sum(place < self.k for place in places) / len(judged.held_out)
+        found[self.name, f"NDCG@{self.k}"] = sum(_discount(place, self.k) for place in places) / ideal
         return found
 
 
@@ -123,7 +115,7 @@ def gowalla(folder: Path) -> Protocol:
     distinct, starts = np.unique(users[order], return_index=True)
     parts = np.split(held_out[order], starts[1:])
     judged = [Judged(user, part) for user, part in zip(distinct.tolist(), parts, strict=True)]
-    return Protocol(data, [], judged, PUBLISHED_SPLIT, k=20)
+    return Protocol(data, [], judged, PUBLISHED_SPLIT, k=20, share="Recall")
 
 
 LOADERS: dict[str, Callable[[Path], Protocol]] = {"ml1m": ml1m, "sports": sports, "gowalla": gowalla}
