@@ -13,11 +13,13 @@ import structlog
 
 from api.health import Health
 from api.metrics import Metrics
+from core.background import in_background, rest, resting
 from core.errors import ModelError, StoreError
 from core.experiments import Variant
 from core.settings import Settings
 from core.types import Item, LiveVector, Request, UserState
 from engines.catalogue import Catalogue
+from engines.filters import conditions, defaults
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
 from models.bundle import Bundle
@@ -34,8 +36,8 @@ from store.trending import Trending
 _log = structlog.get_logger(__name__)
 REDIS_TIMEOUT_S = 1.0
 """Seconds that the refresher waits for one answer of Redis; nobody waits for the refresher but a starting process."""
-LET_GO, LET_GO_S = 200, 0.001
-"""Entries that are freed at once, some 0.3 ms, and the seconds between."""
+LET_GO = 200
+"""Entries that are freed at once: some 0.2 ms."""
 RETRY_MODEL_S = 10.0
 """Seconds until a version that could not be loaded is tried again: reading and hashing a bundle costs as much as loading it."""
 
@@ -107,7 +109,8 @@ class LiveView:
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.refresh_s):
             try:
-                self.refresh()
+                with in_background():
+                    self.refresh()
                 self._health.works("refresh")
             except Exception as error:  # noqa: BLE001 - whatever it is, readers go on with what they hold, and the next round tries again
                 _log.exception("refreshing failed")
@@ -132,6 +135,7 @@ class LiveView:
         started = time.perf_counter()
         bundle = self._registry.load(wanted, self._settings.als_model_path, self._settings.two_tower_model_path)
         items = None
+        rest()
         if self._catalogue_from_redis:
             former = self.current.catalogue
             items = _catalogue(bundle, former.entries(), former.deleted)
@@ -201,8 +205,11 @@ class LiveView:
         self._popularity_from_redis = found
 
     def _swap(self, recommender: Recommender) -> None:
+        # Much is made on first use: here, not in a request, behind which all others would wait.
         popular = recommender.engines[PopularEngine.name]
-        for use_case in (None, *self._settings.use_cases.by_name.values()):  # its orders are made on first use: here, not in a request
+        recommender.catalogue.prepare(self.current.catalogue)
+        for use_case in (None, *self._settings.use_cases.by_name.values()):
+            recommender.catalogue.mask(conditions(Request(use_case=use_case, filters=defaults(use_case))))
             for window in (None, *recommender.windows):
                 popular.score(UserState(user_id=""), Request(use_case=use_case, window=window))
         if recommender.catalogue is not self.current.catalogue:
@@ -235,10 +242,11 @@ def _let_go(entries: list[Item | None]) -> None:
     """Free the entries of a replaced bundle a few at a time. With the bundle they would go all at once, and reads would wait for that."""
     while entries:
         del entries[-LET_GO:]
-        time.sleep(LET_GO_S)
+        rest()
 
 
 def _catalogue(bundle: Bundle, items: Sequence[Item], deleted: Iterable[str] = ()) -> Catalogue:
     """`items` as the whole catalogue: what the bundle's own has and they have not was deleted, though its model knows it."""
-    there = {item.item_id for item in items}
-    return Catalogue.of(items, deleted={*deleted, *(item.item_id for item in bundle.catalogue if item.item_id not in there)})
+    there = {item.item_id for item in resting(items)}
+    gone = {item.item_id for item in resting(bundle.catalogue) if item.item_id not in there}
+    return Catalogue.of(resting(items), deleted=gone.union(deleted))

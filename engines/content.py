@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from core.background import rest, resting
 from core.types import HistoryEvent, Item, Reason, Request, UserState
 from core.use_cases import UseCases
 from engines.als import SimilarScoring
@@ -220,8 +221,10 @@ _NONE = _Sparse(np.zeros(0, dtype=np.float32))
 def _vectors(model: ContentModel, items: Sequence[Item | None], trained: dict[str, Item]) -> sp.csr_matrix:
     """(n, n_terms) f32 CSR: the model's own vector where the item is as it was trained on, a new one elsewhere, zeros for None."""
     described = np.array([item is not None for item in items], dtype=np.bool_)
-    unchanged = [item.item_id if item is not None and trained.get(item.item_id) == item else "" for item in items]
+    unchanged = [item.item_id if item is not None and trained.get(item.item_id) == item else "" for item in resting(items)]
+    rest()
     sources = model.item_ids.rows(unchanged)
+    rest()
     fresh = described & (sources < 0)
     sources[fresh] = len(model.item_ids) + np.arange(np.count_nonzero(fresh))
     new = model.vectors([item for item, is_fresh in zip(items, fresh.tolist(), strict=True) if is_fresh and item is not None])

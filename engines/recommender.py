@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import structlog
 
+from core.background import rest
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Fallback, Recommendation, Recommendations, Request, ScoredItem, UserState
@@ -129,6 +130,7 @@ class Recommender:
         self.bundle, self.settings = bundle, settings or Settings()
         self.made_with = made_with(bundle.als, self.settings.use_cases, self.settings.history_cap) if bundle.als else ""
         self.young = young if young is not None and young.made_with == self.made_with else YoungItems.none()
+        rest()
         given = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
         self.popularity: Popularity = popularity if popularity is not None else bundle.popular.scores if bundle.popular else {}
         self.windows: Windows = windows if windows is not None else previous.windows if previous is not None else {}
@@ -139,6 +141,7 @@ class Recommender:
             given = given.without_bare()  # what only another bundle, or an old popularity, knew is gone with it
             given = given.updated([], [item.item_id for item in bundle.catalogue if item.item_id not in given.rows])  # deleted since then
             bare += known
+        rest()
         self.catalogue: Catalogue = given.with_bare(bare)
         self._build({}, previous.engines if previous else {})
         self._log = structlog.get_logger("engines").bind()
@@ -148,6 +151,7 @@ class Recommender:
         self.engines: dict[str, Engine] = {}
         self._absent = {name: f"this release has no engine {name!r}" for name in router.CHAIN}
         for name, build in BUILDERS.items():
+            rest()
             try:
                 if not getattr(self.settings, f"enable_{name}", True):
                     raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")

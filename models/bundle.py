@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from core.background import rest
 from core.errors import ModelCorrupt, ModelError, ModelMissing
 from core.types import Item
 from models import files
@@ -115,7 +116,7 @@ def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, stric
     """
     manifest = read_manifest(folder)
     verify(folder, manifest, CATALOGUE)
-    catalogue = files.read_entries(folder / CATALOGUE, Item)
+    catalogue = files.read_entries(folder / CATALOGUE, list[Item])
     parts: dict[str, Any] = {}
     missing: dict[str, str] = {}
     chosen = {part: path for part, path in (overrides or {}).items() if path is not None}
@@ -123,6 +124,7 @@ def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, stric
         if part in OPTIONAL and part not in chosen and not any(name.startswith(part + "/") for name in manifest.files):
             continue
         try:
+            rest()
             parts[part] = load_part(folder, manifest, part, chosen.get(part))
         except (ModelError, OSError, ValueError) as error:
             if strict:

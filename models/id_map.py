@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from core.background import rest, resting
 from core.errors import ModelCorrupt
 from models import files
 
@@ -49,8 +50,9 @@ class IdMap:
     @classmethod
     def load(cls, path: Path) -> IdMap:
         """Read what `save` wrote. Raises ModelMissing, ModelCorrupt."""
-        rows = files.read_json(path, dict[str, int])
+        rows = files.read_entries(path, dict[str, int])
         ids = sorted(rows, key=rows.__getitem__)
-        if [rows[item_id] for item_id in ids] != list(range(len(ids))):
+        if [rows[item_id] for item_id in resting(ids)] != list(range(len(ids))):
             raise ModelCorrupt(f"{path}: the rows are not 0..{len(ids) - 1}, each once")
+        rest()
         return cls(ids)

@@ -1,0 +1,72 @@
+"""The live view while what it serves changes: readers do no work of a swap, and the thread that does it leaves them the interpreter."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+from msgspec.structs import replace
+from redis import Redis
+
+from api.health import Health
+from api.live import LiveView
+from api.metrics import Metrics
+from core.settings import Settings
+from core.types import Filters, Request, UserState
+from engines import catalogue
+from tests.api.world import publish, store_items
+from tests.engines.world import ITEMS
+from tests.support import eventually
+
+
+@pytest.fixture
+def view(settings: Settings, redis: Redis) -> LiveView:
+    publish(settings)
+    metrics = Metrics()
+    return LiveView(settings.model_copy(update={"refresh_s": 0.01}), Health(metrics, ("redis", "model")), metrics)
+
+
+@pytest.mark.parametrize("in_redis", [False, True])
+def test_the_first_readers_of_a_new_bundle_wait_for_nothing_that_earlier_ones_had_made(
+    view: LiveView, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch, in_redis: bool
+) -> None:
+    if in_redis:
+        store_items(redis, *ITEMS)
+    use_case = settings.use_cases.by_name["developer_startup"]
+    usual = Request(use_case=use_case, engine="popular", limit=100)
+    picky = replace(usual, filters=Filters(categories=("fintech",)))
+    view.refresh()
+    expected = [view.current.recommend(UserState(user_id="new"), request).recommendations for request in (usual, picky)]
+    before = view.current
+    assert publish(settings) != before.bundle.version
+    view.refresh()
+    assert view.current is not before
+    monkeypatch.setattr(catalogue._Column, "extended", None)
+    monkeypatch.setattr("builtins.sorted", None)
+    found = [view.current.recommend(UserState(user_id="new"), request).recommendations for request in (usual, picky)]
+    monkeypatch.undo()
+    view.stop()
+    assert found == expected
+    assert all(expected)
+
+
+def test_the_thread_that_refreshes_rests_and_a_starting_process_does_not(
+    view: LiveView, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: Counter[str] = Counter()
+    sleep = time.sleep
+
+    def noted(seconds: float) -> None:
+        rests[threading.current_thread().name] += 1
+        sleep(seconds)
+
+    monkeypatch.setattr("core.background.time.sleep", noted)
+    view.refresh()
+    assert not rests
+    view.start()
+    version = publish(settings)
+    eventually(lambda: view.current.bundle.version == version, "the next bundle is live")
+    view.stop()
+    assert rests["live-view"] > 0

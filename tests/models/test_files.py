@@ -1,0 +1,79 @@
+"""Large JSON is read a slice at a time, and nobody can tell from the result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.errors import ModelCorrupt
+from core.types import Item
+from models import files
+
+ITEMS = [
+    Item(
+        item_id=f"item-{number}",
+        item_type="startup",
+        title=',\n "' + "é\u2028" * (number % 7),
+        tags=["a,\n b", "},\n {", "]"][: number % 4],
+        attributes={"deep": ["x", ",\n "]} if number % 3 else {},
+    )
+    for number in range(1000)
+]
+ROWS = {f',\n "{number}": 1' * (number % 5 + 1): number for number in range(3000)}
+
+
+@pytest.mark.parametrize(("kind", "value"), [(list[Item], ITEMS), (dict[str, int], ROWS)])
+def test_entries_come_back_as_they_were_and_no_call_decodes_much(
+    kind: Any, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sizes = tmp_path / "entries.json", list[int]()
+    files.write_json(path, value)
+    made = msgspec.json.Decoder(kind)
+
+    class Counting:
+        """A decoder that notes how much it was given at once."""
+
+        def __init__(self, _: object) -> None:
+            pass
+
+        def decode(self, data: bytes) -> Any:
+            sizes.append(len(data))
+            return made.decode(data)
+
+    monkeypatch.setattr(msgspec.json, "Decoder", Counting)
+    assert files.read_entries(path, kind) == value
+    assert len(sizes) > 3
+    assert max(sizes) < files.SLICE + 1000
+
+
+@pytest.mark.parametrize("indent", [None, 0, 1, 2, 4])
+@pytest.mark.parametrize(("kind", "value"), [(list[Item], ITEMS), (dict[str, int], ROWS), (list[Item], []), (dict[str, int], {})])
+def test_json_of_any_form_is_read(kind: Any, value: object, indent: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "entries.json"
+    path.write_text(json.dumps(msgspec.to_builtins(value), indent=indent))
+    assert files.read_entries(path, kind) == value
+    path.write_text("\n " + json.dumps(msgspec.to_builtins(value), indent=indent) + "\n\n")
+    assert files.read_entries(path, kind) == value
+
+
+def test_one_bad_entry_among_thousands_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "entries.json"
+    files.write_json(path, {**ROWS, "bad": "row"})
+    with pytest.raises(ModelCorrupt, match=r"entries\.json: Expected `int`, got `str`"):
+        files.read_entries(path, dict[str, int])
+    files.write_json(path, [*ITEMS[:700], {"item_id": 7}, *ITEMS[700:]])
+    with pytest.raises(ModelCorrupt, match=r"entries\.json: .*\$\[700\]"):
+        files.read_entries(path, list[Item])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20_000, 50_000])
+def test_a_file_that_ends_early_is_corrupt(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "entries.json"
+    files.write_json(path, ITEMS)
+    path.write_bytes(path.read_bytes().rstrip()[:-cut])
+    with pytest.raises(ModelCorrupt, match=r"entries\.json"):
+        files.read_entries(path, list[Item])
