@@ -140,8 +140,7 @@ def choose(
     if not settings.enable_ensemble or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
         return None
     assert bundle.content is not None, "users are judged by content's item ids"
-    known = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
-    recommender = Recommender(bundle, Catalogue.of(items, known), popularity, settings)
+    recommender = Recommender(bundle, Catalogue.of(items), popularity, settings)
     drawn = evaluate.judge(dataset, split, bundle.content, settings, users + len(judged.users), judged.seed + 1)
     others = ~np.isin(drawn.users, judged.users)
     hot = others & (drawn.segments == "hot")
