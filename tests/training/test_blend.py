@@ -146,6 +146,10 @@ def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -
     engine = Recommender(bundle, settings=many).engines["ensemble"]
     assert isinstance(engine, EnsembleEngine)
     assert engine.chosen == bundle.ensemble
+    page = (many.models_path / version / "evaluation" / "report.html").read_text("utf-8")
+    assert "Blends that were tried" in page
+    assert f"{facts['users']:,} users chose" in page
+    assert "Two-Tower&#x27;s training" in page
 
 
 def test_what_somebody_has_set_is_not_chosen_again(offline: Settings, data: Dataset) -> None:

@@ -88,6 +88,7 @@ def test_a_retrain_publishes_everything_that_serving_and_people_need(trainer: Se
         "als/user_gram.npy",
         "evaluation/metrics.json",
         "evaluation/metrics.csv",
+        "evaluation/report.html",
     } <= named
     assert not [name for name in named if name.endswith((".pkl", ".pickle", ".joblib", ".pt"))]
     assert (folder / "dataset" / "dataset.json").is_file()
