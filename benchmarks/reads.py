@@ -16,7 +16,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -154,13 +157,18 @@ def check(port: int, path: str) -> dict[str, object]:
     return body
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=10_000)
-    parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each route, in turn; the median counts")
-    arguments = parser.parse_args()
+class Served(NamedTuple):
+    """A warm API process: the `port` it answers at, one path for each user, and its `registry` with the `versions` that are there."""
+
+    port: int
+    paths: list[str]
+    registry: Registry
+    versions: list[str]
+
+
+@contextmanager
+def serving(users: int, connections: int, bundles: int = 1, **changed: Any) -> Iterator[Served]:
+    """One API process over `users` users and as many equal bundles, with a Redis and a broker of its own. `changed`: settings."""
     rng = np.random.default_rng(42)
     with (
         tempfile.TemporaryDirectory(prefix="eddyline-reads-") as folder,
@@ -173,23 +181,35 @@ def main() -> None:
             api_port=0,
             kafka_bootstrap_servers=broker.address,
             warm_user_threshold=EVENTS + 1,
+            **changed,
         )
         items = catalogue(rng)
-        publish(settings, items, rng)
+        versions = [publish(settings, items, rng) for _ in range(bundles)]
         with Redis.from_url(server.url) as client:
-            fill(client, items, arguments.users, rng)
+            fill(client, items, users, rng)
         child = module("api", directory=Path(folder) / "api", environment=settings_environment(settings)).start()
         try:
             port = serving_port(child)
-            paths = [f"/api/recommendations/startups/for-developer/{user}?limit=10" for user in rng.permutation(arguments.users)]
+            paths = [f"/api/recommendations/startups/for-developer/{user}?limit=10" for user in rng.permutation(users)]
             check(port, paths[0])
-            drive(port, paths, arguments.connections, 1.0)
-            empties, reads = [], []
-            for _ in range(arguments.rounds):
-                empties.append(drive(port, ["/health/live"], arguments.connections, arguments.seconds))
-                reads.append(drive(port, paths, arguments.connections, arguments.seconds))
+            drive(port, paths, connections, 1.0)
+            yield Served(port, paths, Registry(settings.models_path), versions)
         finally:
             child.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=10_000)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each route, in turn; the median counts")
+    arguments = parser.parse_args()
+    empties, reads = [], []
+    with serving(arguments.users, arguments.connections) as served:
+        for _ in range(arguments.rounds):
+            empties.append(drive(served.port, ["/health/live"], arguments.connections, arguments.seconds))
+            reads.append(drive(served.port, served.paths, arguments.connections, arguments.seconds))
     empty = statistics.median(run.per_second for run in empties)
     rate = statistics.median(run.per_second for run in reads)
     p99 = statistics.median(run.p99_ms for run in reads)

@@ -4,7 +4,8 @@ The API process, catalogue, users and connections of `benchmarks.reads`, and a s
 which one bundle after the other is promoted, without a pause between the swaps, take turns.
 
 swap          p99 of reads while swaps never end, beside the p99 of the quiet runs; the target is a ratio of 2 at most
-swap-seconds  from a promotion to the answer by the new bundle, REFRESH_S included; beside it, loading such a bundle in a process of its own
+swap-seconds  from a promotion to the answer by the new bundle, REFRESH_S included; beside it, loading such a bundle in a process
+              of its own, which does not rest as a server does (core/background.py)
 """
 
 from __future__ import annotations
@@ -14,23 +15,13 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
-from pathlib import Path
-
-import numpy as np
-from pydantic import SecretStr
-from redis import Redis
 
 from benchmarks.quality import ROOT
-from benchmarks.reads import EVENTS, catalogue, check, drive, fill, publish, serving_port
+from benchmarks.reads import Served, drive, serving
 from benchmarks.results import record
-from core.settings import Settings
-from demo.processes import module, settings_environment
-from demo.servers import RedisServer, TansuBroker
-from models.registry import Registry
 
 COMMAND = "python -m benchmarks.swap"
 REFRESH_S = 0.1
@@ -48,23 +39,24 @@ print(time.perf_counter() - began)
 class Swaps:
     """Promotes one of two versions after the other, as fast as the API follows, until the block is left."""
 
-    def __init__(self, registry: Registry, versions: list[str], port: int) -> None:
-        self._registry, self._versions, self._port = registry, versions, port
+    def __init__(self, served: Served) -> None:
+        self._served = served
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.seconds: list[float] = []
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            version = self._versions[len(self.seconds) % 2]
+            registry = self._served.registry
+            version = next(each for each in self._served.versions if each != registry.current())
             began = time.perf_counter()
-            self._registry.promote(version)
+            registry.promote(version)
             while self._serving() != version:
                 time.sleep(0.02)
             self.seconds.append(time.perf_counter() - began)
 
     def _serving(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health/ready", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._served.port}/health/ready", timeout=30) as answer:
             return str(json.load(answer)["model_version"])
 
     def __enter__(self) -> Swaps:
@@ -83,40 +75,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="of each run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind, in turn; the median counts")
     arguments = parser.parse_args()
-    rng = np.random.default_rng(42)
-    with (
-        tempfile.TemporaryDirectory(prefix="eddyline-swap-") as folder,
-        RedisServer(Path(folder) / "redis") as server,
-        TansuBroker(Path(folder) / "broker") as broker,
-    ):
-        settings = Settings(
-            redis_url=SecretStr(server.url),
-            models_path=Path(folder) / "models",
-            api_port=0,
-            kafka_bootstrap_servers=broker.address,
-            warm_user_threshold=EVENTS + 1,
-            refresh_s=REFRESH_S,
-        )
-        items = catalogue(rng)
-        versions = [publish(settings, items, rng) for _ in range(2)]
-        registry = Registry(settings.models_path)
-        with Redis.from_url(server.url) as client:
-            fill(client, items, arguments.users, rng)
-        child = module("api", directory=Path(folder) / "api", environment=settings_environment(settings)).start()
-        try:
-            port = serving_port(child)
-            paths = [f"/api/recommendations/startups/for-developer/{user}?limit=10" for user in rng.permutation(arguments.users)]
-            check(port, paths[0])
-            drive(port, paths, arguments.connections, 1.0)
-            quiet, swapping, seconds = [], [], []
-            for _ in range(arguments.rounds):
-                quiet.append(drive(port, paths, arguments.connections, arguments.seconds))
-                with Swaps(registry, versions, port) as swaps:
-                    swapping.append(drive(port, paths, arguments.connections, arguments.seconds))
-                seconds += swaps.seconds
-        finally:
-            child.stop()
-        command = [sys.executable, "-c", LOAD, str(settings.models_path)]
+    quiet, swapping, seconds = [], [], []
+    with serving(arguments.users, arguments.connections, bundles=2, refresh_s=REFRESH_S) as served:
+        for _ in range(arguments.rounds):
+            quiet.append(drive(served.port, served.paths, arguments.connections, arguments.seconds))
+            with Swaps(served) as swaps:
+                swapping.append(drive(served.port, served.paths, arguments.connections, arguments.seconds))
+            seconds += swaps.seconds
+        command = [sys.executable, "-c", LOAD, str(served.registry.path)]
         alone = float(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
     p99_quiet, p99_swapping = (statistics.median(run.p99_ms for run in runs) for runs in (quiet, swapping))
     what = f"p99 of quiet reads, {arguments.connections} connections"
