@@ -144,12 +144,13 @@ class Archive:
         upto: Mapping[int, int] | None = None,
         columns: Sequence[str] | None = None,
         start: Mapping[int, int] | None = None,
+        encoded: Sequence[str] = (),
     ) -> Iterator[pa.Table]:
         """Rows as tables of at most READ_ROWS rows: partition by partition, in offset order within each.
 
         `upto`: partition -> the offset before which to stop; partitions it does not name are not read (None: everything).
-        `start`: partition -> the first offset wanted. Memory is bounded by one table. Raises ArchiveError for an offset in `upto`
-        that the archive does not reach, and for a file that cannot be read.
+        `start`: partition -> the first offset wanted. `encoded`: text columns that come as dictionaries. Memory is bounded by one
+        table. Raises ArchiveError for an offset in `upto` that the archive does not reach, and for a file that cannot be read.
         """
         ranges = self.ranges(topic)
         for partition, limit in (upto or {}).items():
@@ -165,14 +166,16 @@ class Archive:
             low, high = (start or {}).get(partition, 0), files[-1].next if upto is None else upto[partition]
             for file in files:
                 if file.next > low and file.first < high:
-                    yield from self._read_file(file, low, high, columns)
+                    yield from self._read_file(file, low, high, columns, encoded)
 
-    def _read_file(self, file: Range, low: int, high: int, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    def _read_file(self, file: Range, low: int, high: int, columns: Sequence[str] | None, encoded: Sequence[str]) -> Iterator[pa.Table]:
         cut = file.first < low or file.next > high
         wanted = list(columns) if columns is not None else SCHEMA.names
         loaded = wanted if not cut or "offset" in wanted else [*wanted, "offset"]
         try:
-            with pq.ParquetFile(file.path, filesystem=self._filesystem, page_checksum_verification=True) as parquet:
+            with pq.ParquetFile(
+                file.path, filesystem=self._filesystem, read_dictionary=list(encoded), page_checksum_verification=True
+            ) as parquet:
                 for batch in parquet.iter_batches(READ_ROWS, columns=loaded):
                     table = pa.Table.from_batches([batch])
                     if cut:

@@ -26,6 +26,8 @@ from training.progress import progress
 COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
 _OPTIONAL = {"value": pa.float64(), "use_case": pa.string()}
 _ARCHIVED = ["offset", "broker_time", "event_id", *COLUMNS, "error"]
+_ENCODED = ("user_id", "item_id", "event_type", "use_case")
+"""Columns that repeat few texts: taken as the dictionaries that Parquet holds, they are read twice as fast."""
 _ID = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64()), ("use_case", _ID)]
@@ -55,7 +57,7 @@ def from_archive(
 
         def read(partition: int) -> tuple[pa.Table, Skipped] | None:
             tables = []
-            for table in archive.read(topic, {partition: positions[partition]}, _ARCHIVED):
+            for table in archive.read(topic, {partition: positions[partition]}, _ARCHIVED, encoded=_ENCODED):
                 tables.append(table)
                 show.advance(table.num_rows, f"partition {partition}")
             return _counted(pa.concat_tables(tables), dedup_window, deleted) if tables else None
@@ -68,15 +70,18 @@ def from_archive(
 
 def _counted(table: pa.Table, dedup_window: int, deleted: Mapping[str, float]) -> tuple[pa.Table, Skipped]:
     """The rows of one whole partition that count, and how many others. Dead letters take no part in what is a duplicate."""
-    valid = table.filter(pc.is_null(table["error"]))
+    dead_letters = table.num_rows - table["error"].null_count
+    valid = table.filter(pc.is_null(table["error"])) if dead_letters else table
     first = ~_duplicates(valid, dedup_window)
     gone = _before_deletion(valid, deleted)
     left_out = {
-        "dead_letters": table.num_rows - valid.num_rows,
+        "dead_letters": dead_letters,
         "duplicates": int((~first).sum()),
         "deleted_users": int((gone & first).sum()),
     }
-    return valid.filter(pa.array(first & ~gone)).select(COLUMNS).cast(SCHEMA), left_out
+    kept = first & ~gone
+    counted = valid.select(COLUMNS)
+    return (counted if kept.all() else counted.filter(pa.array(kept))).cast(SCHEMA), left_out
 
 
 def from_file(path: Path) -> tuple[pa.Table, Skipped]:

@@ -81,6 +81,14 @@ def test_rows_come_back_in_offset_order_and_can_be_cut(archive: Archive) -> None
         offsets(archive, upto={0: 181})
 
 
+def test_texts_that_repeat_can_be_had_as_dictionaries(archive: Archive) -> None:
+    append(archive, 0, 100)
+    plain, encoded = (pa.concat_tables(archive.read(TOPIC, upto={0: 90}, encoded=names)) for names in ([], ["user_id"]))
+    assert encoded.schema.field("user_id").type == pa.dictionary(pa.int32(), pa.string())
+    assert encoded.schema.field("event_id").type == pa.string()
+    assert encoded.to_pylist() == plain.to_pylist()
+
+
 def test_offsets_that_kafka_left_out_are_inside_a_range(archive: Archive) -> None:
     sparse = pa.concat_tables([rows(3, 4), rows(7, 9)])
     archive.append(TOPIC, 0, 0, 12, sparse)
