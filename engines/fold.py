@@ -55,6 +55,17 @@ def vectors(model: ALSModel, use_cases: UseCases, histories: Sequence[Sequence[H
     return model.fold_in_many(matrix(model, use_cases, histories))
 
 
+def solved(model: ALSModel, weights: sp.csr_matrix) -> Floats:
+    """Vectors (n_users, f) f32 of `weights` (n_users, n_items) f32 CSR, each user by the solver that is faster for so many items."""
+    one_by_one = np.diff(weights.indptr) * model.factors >= _ONE_BY_ONE
+    vectors = np.zeros((weights.shape[0], model.factors), dtype=np.float32)
+    vectors[~one_by_one] = model.fold_in_many(weights[~one_by_one])
+    for row in np.flatnonzero(one_by_one).tolist():
+        mine = slice(weights.indptr[row], weights.indptr[row + 1])
+        vectors[row] = model.fold_in(weights.indices[mine], weights.data[mine])
+    return vectors
+
+
 class Lines:
     """The same as `matrix`, straight from the lines that a history holds, for whoever folds in thousands of users a second.
 
@@ -72,14 +83,7 @@ class Lines:
     def vectors(self, histories: Sequence[Sequence[bytes]]) -> tuple[Floats, Known]:
         """Vectors (n_users, f) f32 as `vectors` makes them, and (n_users,) bool: who touched an item that the model knows."""
         weights = self.matrix(histories)
-        sizes = np.diff(weights.indptr)
-        one_by_one = sizes * self.model.factors >= _ONE_BY_ONE
-        vectors = np.zeros((len(histories), self.model.factors), dtype=np.float32)
-        vectors[~one_by_one] = self.model.fold_in_many(weights[~one_by_one])
-        for row in np.flatnonzero(one_by_one).tolist():
-            mine = slice(weights.indptr[row], weights.indptr[row + 1])
-            vectors[row] = self.model.fold_in(weights.indices[mine], weights.data[mine])
-        return vectors, sizes > 0
+        return solved(self.model, weights), np.diff(weights.indptr) > 0
 
     def matrix(self, histories: Sequence[Sequence[bytes]]) -> sp.csr_matrix:
         """Weights (n_users, n_items) f32 CSR, above 0, each item of a user once. Raises ValueError."""

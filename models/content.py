@@ -30,7 +30,6 @@ MAX_WORDS = 2000
 """Words read of one item's text: a bound on the work for one catalogue entry."""
 
 _WORD = re.compile(r"[^\W_][\w+#.-]*[\w+#]|[^\W\d_]")
-_SPACES = re.compile(r"[\s_]+")
 
 
 class ContentFacts(msgspec.Struct, frozen=True):
@@ -41,7 +40,7 @@ class ContentFacts(msgspec.Struct, frozen=True):
 
 def label(text: str) -> str:
     """A category, tag or interest in the form that terms have: lower case, single spaces."""
-    return _SPACES.sub(" ", text).strip().casefold()
+    return " ".join(text.replace("_", " ").split()).casefold()
 
 
 def item_terms(item: Item) -> list[str]:
@@ -49,9 +48,8 @@ def item_terms(item: Item) -> list[str]:
     terms = [term for category in item.categories for term in _label_terms(category)] * CATEGORY_WEIGHT
     terms += [term for tag in item.tags for term in _label_terms(tag)] * TAG_WEIGHT
     for name, value in item.attributes.items():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and text:
-                terms.append(f"{label(name)}: {label(text)}")
+        named = label(name)
+        terms += [f"{named}: {label(text)}" for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text]
     return terms + _words(f"{item.title or ''} {item.text or ''}")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -73,18 +72,21 @@ class Dataset:
 
     def matrix(self, where: Bools | None = None) -> sp.csr_matrix:
         """(n_users, n_items) float32 CSR: summed weight of the events in `where` (all). An event of weight 0 is no entry."""
-        chosen = self.weight > 0 if where is None else where & (self.weight > 0)
-        shape = (len(self.users), len(self.items))
-        summed = sp.coo_matrix((self.weight[chosen], (self.user[chosen], self.item[chosen])), shape=shape).tocsr()
-        summed.sort_indices()
-        return summed
+        return self._summed(self.weight, self.weight > 0 if where is None else where & (self.weight > 0))
 
     def touched(self, where: Bools) -> sp.csr_matrix:
         """(n_users, n_items) float32 CSR of ones: every pair with an event in `where`, of whatever weight."""
-        ones = np.ones(int(where.sum()), np.float32)
-        pairs = sp.coo_matrix((ones, (self.user[where], self.item[where])), shape=(len(self.users), len(self.items))).tocsr()
+        pairs = self._summed(np.ones(self.events, np.float32), where)
         pairs.data[:] = 1.0
         return pairs
+
+    def _summed(self, values: npt.NDArray[np.float32], where: Bools) -> sp.csr_matrix:
+        """(n_users, n_items) CSR: summed `values (n,)` of the events in `where`, items in order."""
+        indptr = np.concatenate([[0], np.cumsum(where)])[self.indptr]
+        matrix = sp.csr_matrix((values[where], self.item[where], indptr), shape=(len(self.users), len(self.items)))
+        summed = matrix.tocsc().tocsr()  # there and back puts the items in order, in a tenth of the time of a sort
+        summed.sum_duplicates()
+        return summed
 
     def split(self, fraction: float) -> Split:
         """Cut at the time after which the last `fraction` of the timed events lie; events without a time stay in training.
@@ -114,12 +116,13 @@ class Dataset:
         rows = self.of_user(user, where)
         types, counts = np.unique(self.event_type[rows], return_counts=True)
         kept = rows[-cap:]
-        columns = np.nan_to_num(self.timestamp[kept]), self.event_type[kept], self.item[kept], self.value[kept]
-        types_of, ids = self.event_types, self.items.ids
-        history = [
-            HistoryEvent(int(time), types_of[kind], ids[item], None if math.isnan(value) else value)
-            for time, kind, item, value in zip(*(column.tolist() for column in columns), strict=True)
-        ]
+        values = self.value[kept].astype(object)
+        values[np.isnan(self.value[kept])] = None
+        times, ids = np.nan_to_num(self.timestamp[kept]).astype(np.int64), self.items.ids
+        kinds, taken = self.event_type[kept].tolist(), self.item[kept].tolist()
+        history = list(
+            map(HistoryEvent, times.tolist(), map(self.event_types.__getitem__, kinds), map(ids.__getitem__, taken), values.tolist())
+        )
         return UserState(
             user_id=self.users.ids[user],
             events=len(rows),
