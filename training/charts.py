@@ -200,8 +200,9 @@ def _boxes(name: str, x: float, y: float) -> list[_Box]:
 
 
 def _free(boxes: Sequence[_Box], taken: Sequence[_Box], right: float) -> _Box:
-    free = (box for box in boxes if box.left > _LEFT and box.right < right and not any(box.meets(other) for other in taken))
-    return next(free, boxes[0])
+    """The first of `boxes` that meets the fewest of `taken`."""
+    inside = [box for box in boxes if box.left > _LEFT and box.right < right] or boxes
+    return min(inside, key=lambda box: sum(box.meets(other) for other in taken))
 
 
 def _text(content: str, x: float, y: float, anchor: str, style: str = "label") -> Markup:

@@ -24,6 +24,10 @@ _MAIN = "ndcg@10"
 _RANKING = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10", "precision@10": "Precision@10", "map@10": "MAP@10"}
 _VARIETY = {f"{name.lower()}@{DIVERSITY_AT}": f"{name}@{DIVERSITY_AT}" for name in ("Diversity", "Coverage", "Novelty")}
 _DIGITS = {f"novelty@{DIVERSITY_AT}": 2, **dict.fromkeys(_RANKING, 4)}
+_SERVED = {"hot": "ensemble"}
+"""Segment -> the engine on the router's rung for it, where that is not a single one."""
+_COMPARED = 20
+"""Users of a segment from which a sentence compares engines: of fewer, one user's luck decides."""
 _MEANINGS = {
     "NDCG": "hits count more the higher they stand; 1 is the best possible order",
     "Recall": "share of what the user took after the cut that the list holds",
@@ -81,17 +85,17 @@ def _lede(found: Metrics) -> str:
 
 def _in_short(found: Metrics, gate: Mapping[str, Any]) -> Markup:
     said = []
-    if (served := found.of("all", ROUTED, _MAIN)) is not None:
-        said.append(f"What users get, routed: NDCG@10 {served.mean:.4f}{_between(served)}.")
     for segment, users in found.segments.items():
         single = [each for each in found.of_engines(segment, _MAIN) if each.name not in (ROUTED, "ensemble")]
-        if not single:
+        if users < _COMPARED or not single:
+            said.append(f"{segment.capitalize()} users ({users:,}): too few to compare engines by.")
             continue
-        best, blended = max(single, key=lambda each: each.mean), found.of(segment, "ensemble", _MAIN)
-        told = f"{segment.capitalize()} users ({users:,}): the best single engine is {best.name}, {best.mean:.4f}"
-        if blended is not None and best.mean > 0:
-            told += f"; the ensemble has {blended.mean:.4f}, {blended.mean / best.mean - 1.0:+.1%}"
-            told += ", each within the other's interval" if _near(best, blended) else ""
+        best, served = max(single, key=lambda each: each.mean), found.of(segment, _SERVED.get(segment, ROUTED), _MAIN)
+        told = f"{segment.capitalize()} users ({users:,}): the best single engine is {best.name}, NDCG@10 {best.mean:.4f}"
+        if served is not None and best.mean > 0:
+            told += f"; {'what they get' if served.name == ROUTED else f'the {served.name}'} has {served.mean:.4f}"
+            told += f", {served.mean / best.mean - 1.0:+.1%}".replace("-", "−")
+            told += ", each within the other's interval" if _near(best, served) else ""
         said.append(f"{told}.")
     if gate.get("cause"):
         said.append(f"The gate {gate.get('decision', '')} it: {gate['cause']}.")
@@ -102,7 +106,7 @@ def _by_segment(found: Metrics) -> Markup:
     shown = {segment: found.of_engines(segment, _MAIN) for segment in found.segments}
     highest = max((each.high or each.mean for estimates in shown.values() for each in estimates), default=0.0) or 1.0
     charts = [
-        intervals(f"{segment.capitalize()}: {found.segments[segment]:,} users", estimates, highest, ENGINES)
+        intervals(f"{segment.capitalize()}: {_users(found.segments[segment])}", estimates, highest, ENGINES)
         for segment, estimates in shown.items()
         if estimates
     ]
@@ -114,7 +118,7 @@ def _main_table(found: Metrics) -> Markup:
     columns = {**_RANKING, **_VARIETY}
     bodies = []
     for segment, users in found.segments.items():
-        name = element("th", f"{segment} ", element("span", f"{users:,} users"), scope="rowgroup", colspan=len(columns) + 1)
+        name = element("th", f"{segment} ", element("span", _users(users)), scope="rowgroup", colspan=len(columns) + 1)
         best = {metric: max((each.mean for each in found.of_engines(segment, metric)), default=0.0) for metric in _RANKING}
         lines = [
             element(
@@ -247,13 +251,13 @@ def _cell(found: Estimate | None, digits: int, best: float | None) -> Markup:
     return element("td", number, element("small", f"{found.low:.{digits}f}–{found.high:.{digits}f}") if known else "")
 
 
-def _between(found: Estimate) -> str:
-    return "" if found.low is None or found.high is None else f" [{found.low:.4f} to {found.high:.4f}]"
-
-
 def _near(one: Estimate, other: Estimate) -> bool:
     """Whether each mean lies within the other's interval."""
     return all(a.low is not None and a.high is not None and a.low <= b.mean <= a.high for a, b in ((one, other), (other, one)))
+
+
+def _users(number: int) -> str:
+    return f"{number:,} user{'' if number == 1 else 's'}"
 
 
 def _highest(values: Sequence[float]) -> int:

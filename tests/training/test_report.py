@@ -30,7 +30,7 @@ HOSTILE = "</style><script>alert(1)</script>\"'&"
 def metrics(**more: Any) -> dict[str, Any]:
     """What metrics.json holds, with numbers that can be told apart."""
     rows = [
-        {"engine": engine, "segment": part, "users": 10 + at, "metric": name, "mean": mean, "low": mean - 0.004, "high": mean + 0.004}
+        {"engine": engine, "segment": part, "users": 30 + at, "metric": name, "mean": mean, "low": mean - 0.004, "high": mean + 0.004}
         for at, part in enumerate(SEGMENTS)
         for place, engine in enumerate(ENGINES)
         for column, name in enumerate([*NAMES, "coverage@10"])
@@ -106,12 +106,22 @@ def test_every_engine_and_segment_is_there_with_its_numbers(tmp_path: Path) -> N
 def test_the_best_is_bold_and_a_difference_within_the_intervals_is_called_so(tmp_path: Path) -> None:
     about = metrics()
     shown = page(about, tmp_path)
-    assert "the best single engine is two_tower, 0.1340; the ensemble has 0.1440, +7.5%." in shown.text
+    assert "All users (30): the best single engine is two_tower, NDCG@10 0.1340; what they get has 0.1540, +14.9%." in shown.text
+    assert "Hot users (33): the best single engine is two_tower, NDCG@10 0.4340; the ensemble has 0.4440, +2.3%." in shown.text
     assert re.findall(r"<b>(.*?)</b>", shown.source)[:1] == ["0.1540"]
     for row in about["rows"]:
         row["low"], row["high"] = row["mean"] - 0.05, row["mean"] + 0.05
     shown = page(about, tmp_path)
-    assert "the ensemble has 0.1440, +7.5%, each within the other's interval." in shown.text
+    assert "the ensemble has 0.4440, +2.3%, each within the other's interval." in shown.text
+
+
+def test_a_handful_of_users_is_no_comparison(tmp_path: Path) -> None:
+    few = metrics()
+    for row in few["rows"]:
+        row["users"] = 1
+    shown = page(few, tmp_path)
+    assert "Warm users (1): too few to compare engines by." in shown.text
+    assert "1 users" not in shown.text
 
 
 def test_training_and_blends_are_drawn_where_they_are_known(tmp_path: Path) -> None:
