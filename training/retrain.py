@@ -19,6 +19,9 @@ live bundle answers them. Two-Tower is left out where ENABLE_TWO_TOWER is false 
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -55,6 +58,9 @@ from training.progress import progress
 from training.run import Interrupted, Run
 
 LIBRARIES = ("implicit", "numpy", "scipy", "scikit-learn", "pyarrow")
+
+NICENESS = 10
+"""Of 19: a tenth of the share that a thread of niceness 0 has of a core."""
 
 log = structlog.get_logger(__name__)
 
@@ -291,6 +297,7 @@ def _refresh(
     """`fitted` with REFRESH_SWEEPS sweeps over every event; itself when it has seen them all."""
     if split is None:
         return fitted
+    _take_what_is_left()
     began = time.monotonic()
     short = msgspec.structs.replace(chosen, iterations=als.REFRESH_SWEEPS)
 
@@ -300,6 +307,13 @@ def _refresh(
     fresh = als.fit(matrix, data.users, data.items, short, seed, start=fitted, threads=threads, on_sweep=swept)
     run.seconds["refresh"] = round(time.monotonic() - began, 3)
     return fresh
+
+
+def _take_what_is_left() -> None:
+    """Give the other threads the cores first. This thread, and those that a solver starts from it, would slow the evaluation down, which
+    one core must do alone, and wait for it afterwards. Where a priority is a process's, not a thread's, nothing changes."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _manifest(
