@@ -94,7 +94,7 @@ def labelled(title: str, points: Sequence[tuple[str, Point]], x_label: str, name
     marks.append(_text(x_label, (_LEFT + right) / 2, height - 4, "middle", "axis"))
     places = {name: (x(at), y(value)) for name, (at, value) in points}
     taken = [_Box(at - 6, value - 6, at + 6, value + 6) for at, value in places.values()]
-    for name, (at, value) in places.items():
+    for name, (at, value) in sorted(places.items(), key=lambda each: -each[1][0]):  # those near the right edge have least choice
         box = _free(_boxes(name, at, value), taken, right)
         taken.append(box)
         marks += [_mark(name, at, value, names), _text(name, box.left, box.bottom - 3, "start", name)]

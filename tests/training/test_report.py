@@ -6,7 +6,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -215,6 +215,17 @@ def test_labels_of_curves_that_end_together_do_not_lie_on_each_other() -> None:
     heights = sorted(float(each.get("y", "")) for each in drawn.iter("text") if each.text in ENGINES)
     assert len(heights) == len(ENGINES)
     assert all(below - above >= 14 for above, below in pairwise(heights))
+
+
+def test_the_labels_of_points_near_each_other_and_the_edge_lie_apart_and_inside() -> None:
+    near = [("content_based", (0.1, 0.02)), ("als", (0.145, 0.07)), ("two_tower", (0.149, 0.05)), ("ensemble", (0.14, 0.068))]
+    drawn = ET.fromstring(re.findall(r"<svg.*</svg>", charts.labelled("t", near, "Coverage@10", ENGINES))[0])
+    labels = [(float(each.get("x", "")), float(each.get("y", "")), 6 * len(each.text or "")) for each in drawn.iter("text")]
+    labels = [label for label, each in zip(labels, drawn.iter("text"), strict=True) if each.text in ENGINES]
+    assert len(labels) == len(near)
+    assert all(x > 0 and x + wide < charts.PLOT_WIDTH for x, _, wide in labels)
+    for (left, y, wide), (other, below, width) in combinations(labels, 2):
+        assert abs(y - below) >= 12 or left + wide <= other or other + width <= left
 
 
 def test_what_is_no_markup_is_escaped() -> None:
