@@ -14,9 +14,10 @@ from core.types import Item
 from models import bundle, files
 from models.content import ContentModel
 from models.ensemble import Blend
+from models.popular import PopularModel
 from models.registry import Registry
 from tests.api.world import FOR_DEVELOPER, Client, remember, serving, shown, store_items
-from tests.engines.world import ITEMS, als
+from tests.engines.world import ITEMS, POPULAR, als, two_tower
 
 
 def test_a_hot_user_is_answered_by_the_ensemble_and_explain_shows_what_each_part_put_in(settings: Settings, redis: Redis) -> None:
@@ -39,6 +40,27 @@ def test_a_hot_user_is_answered_by_the_ensemble_and_explain_shows_what_each_part
         assert views["ensemble"].score == pytest.approx(best.score)
         assert sum((part.weight or 0) * (part.normalised or 0) for part in parts) == pytest.approx(best.score)
         assert "ensemble" not in {each["part"] for each in api.get("/health/ready").json()["missing"]}
+
+
+def test_every_engine_says_over_http_in_the_same_fields_why(settings: Settings, redis: Redis) -> None:
+    def write(folder: Path) -> None:
+        files.write_json(folder / bundle.CATALOGUE, ITEMS)
+        parts = {"als": als(), "two_tower": two_tower(), "content": ContentModel.fit(ITEMS), "popular": PopularModel(POPULAR)}
+        for part, model in parts.items():
+            (folder / part).mkdir()
+            model.save(folder / part)
+
+    Registry(settings.models_path).publish(write)
+    remember(redis, "hot", "pay", "pill", events=25, interests=["fintech"])
+    with serving(settings, enable_two_tower=True) as api:
+        found = schemas.Explanation.model_validate(api.get("/api/explain/hot/medpay").json())
+    assert [view.engine for view in found.engines] == ["ensemble", "als", "two_tower", "content_based", "popular"]
+    assert all(view.score is not None and view.rank is not None and view.contributions for view in found.engines)
+    assert {view.engine: view.weight for view in found.engines if view.weight is not None} == {"als": 0.6, "two_tower": 0.4}
+    for view in found.engines[:4]:
+        assert {item for reason in view.contributions for item in reason.items} == {"pay", "pill"}, view.engine
+        if view.engine != "als":
+            assert "fintech" in {word for reason in view.contributions for word in reason.attributes}, view.engine
 
 
 def test_diversity_and_exploration_are_options_of_a_personal_read(api: Client, redis: Redis) -> None:
