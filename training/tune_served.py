@@ -19,7 +19,6 @@ from rich.console import Console
 from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Item
-from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from models.bundle import Bundle
 from models.content import ContentModel
@@ -80,9 +79,7 @@ def choose(
 
 
 def _router(bundle: Bundle, dataset: Dataset, users: npt.NDArray[np.int32], settings: Settings, deadline: float) -> dict[str, Any]:
-    assert bundle.popular is not None, "made below"
-    items = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
-    recommender = Recommender(bundle, Catalogue.of(bundle.catalogue, items), bundle.popular.scores, settings)
+    recommender = Recommender(bundle, settings=settings)
     asked = tune_router.ask(recommender, dataset, users, settings, deadline)
     configured = settings.cold_start_threshold, settings.warm_user_threshold
     verdict = tune_router.judge(asked, configured, settings.training_seed)
