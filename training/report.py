@@ -90,10 +90,11 @@ def _in_short(found: Metrics, gate: Mapping[str, Any]) -> Markup:
         if users < _COMPARED or not single:
             said.append(f"{segment.capitalize()} users ({users:,}): too few to compare engines by.")
             continue
-        best, served = max(single, key=lambda each: each.mean), found.of(segment, _SERVED.get(segment, ROUTED), _MAIN)
+        best = max(single, key=lambda each: each.mean)
+        served = found.of(segment, _SERVED.get(segment, ROUTED), _MAIN) or found.of(segment, ROUTED, _MAIN)
         told = f"{segment.capitalize()} users ({users:,}): the best single engine is {best.name}, NDCG@10 {best.mean:.4f}"
         if served is not None and best.mean > 0:
-            told += f"; {'what they get' if served.name == ROUTED else f'the {served.name}'} has {served.mean:.4f}"
+            told += f"; {'what they get' if served.name == ROUTED else f'the {served.name}'} reaches {served.mean:.4f}"
             told += f", {served.mean / best.mean - 1.0:+.1%}".replace("-", "−")
             told += ", each within the other's interval" if _near(best, served) else ""
         said.append(f"{told}.")

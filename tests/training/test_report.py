@@ -106,13 +106,13 @@ def test_every_engine_and_segment_is_there_with_its_numbers(tmp_path: Path) -> N
 def test_the_best_is_bold_and_a_difference_within_the_intervals_is_called_so(tmp_path: Path) -> None:
     about = metrics()
     shown = page(about, tmp_path)
-    assert "All users (30): the best single engine is two_tower, NDCG@10 0.1340; what they get has 0.1540, +14.9%." in shown.text
-    assert "Hot users (33): the best single engine is two_tower, NDCG@10 0.4340; the ensemble has 0.4440, +2.3%." in shown.text
+    assert "All users (30): the best single engine is two_tower, NDCG@10 0.1340; what they get reaches 0.1540, +14.9%." in shown.text
+    assert "Hot users (33): the best single engine is two_tower, NDCG@10 0.4340; the ensemble reaches 0.4440, +2.3%." in shown.text
     assert re.findall(r"<b>(.*?)</b>", shown.source)[:1] == ["0.1540"]
     for row in about["rows"]:
         row["low"], row["high"] = row["mean"] - 0.05, row["mean"] + 0.05
     shown = page(about, tmp_path)
-    assert "the ensemble has 0.4440, +2.3%, each within the other's interval." in shown.text
+    assert "the ensemble reaches 0.4440, +2.3%, each within the other's interval." in shown.text
 
 
 def test_a_handful_of_users_is_no_comparison(tmp_path: Path) -> None:
@@ -122,6 +122,13 @@ def test_a_handful_of_users_is_no_comparison(tmp_path: Path) -> None:
     shown = page(few, tmp_path)
     assert "Warm users (1): too few to compare engines by." in shown.text
     assert "1 users" not in shown.text
+
+
+def test_hot_users_without_an_ensemble_are_told_what_they_get(tmp_path: Path) -> None:
+    about = metrics()
+    about["rows"] = [row for row in about["rows"] if row["engine"] != "ensemble"]
+    shown = page(about, tmp_path)
+    assert "Hot users (33): the best single engine is two_tower, NDCG@10 0.4340; what they get reaches 0.4540" in shown.text
 
 
 def test_training_and_blends_are_drawn_where_they_are_known(tmp_path: Path) -> None:
