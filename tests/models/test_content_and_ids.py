@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from core.errors import ModelCorrupt
 from core.types import Item
-from models.content import ContentModel
+from models import content
+from models.content import ContentModel, item_terms
 from models.id_map import IdMap
 from models.popular import PopularModel
 
@@ -56,6 +58,23 @@ def test_a_loaded_model_makes_the_same_vectors(tmp_path: Path) -> None:
     loaded = ContentModel.load(tmp_path)
     assert loaded.terms == model.terms
     assert (loaded.vectors(ITEMS) - model.item_vectors).nnz == 0 or abs(loaded.vectors(ITEMS) - model.item_vectors).max() < 1e-6
+
+
+def test_terms_and_vectors_are_those_of_scikit_learn() -> None:
+    model = ContentModel.fit(ITEMS)
+    theirs = TfidfVectorizer(analyzer=list, sublinear_tf=True, dtype=np.float32)
+    vectors = theirs.fit_transform([item_terms(item) for item in ITEMS])
+    assert model.terms == theirs.get_feature_names_out().tolist()
+    assert model.idf.tolist() == theirs.idf_.tolist()
+    assert model.item_vectors.toarray().tolist() == vectors.toarray().tolist()
+
+
+def test_of_too_many_terms_the_most_frequent_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "MAX_TERMS", 3)
+    texts = ["zeta beta alpha", "beta zeta", "zeta gamma"]
+    model = ContentModel.fit([Item(item_id=str(at), item_type="x", text=text) for at, text in enumerate(texts)])
+    assert model.terms == ["alpha", "beta", "zeta"], "of terms as frequent the first by name"
+    assert model.item_vectors.shape == (3, 3)
 
 
 @pytest.mark.parametrize("items", [[], [Item(item_id="silent", item_type="x")]])
