@@ -222,18 +222,9 @@ class Recommender:
             other.engines[EnsembleEngine.name] = blended.over(other.engines)
         return other
 
-    def with_bundle(self, bundle: Bundle) -> Recommender:
-        """The same catalogue and popularity served by another bundle."""
-        return Recommender(bundle, self.catalogue, self.popularity, self.settings)
-
     @cached_property
     def _new_items(self) -> NewItems:
         return NewItems(self.catalogue, self.settings.new_item_days, self.young.ids.ids)
-
-    @property
-    def given_catalogue(self) -> Catalogue:
-        """The catalogue to make an `updated` one of."""
-        return self.catalogue
 
     def recommend(self, state: UserState, request: Request) -> Recommendations:
         """An answer of `request.limit` items, fewer only when fewer are eligible.

@@ -132,7 +132,8 @@ def test_an_update_computes_only_what_changed() -> None:
 
 
 def test_what_only_an_old_bundle_knew_goes_with_it() -> None:
-    recommender = world.recommender().with_bundle(world.bundle(als=None))
+    was = world.recommender()
+    recommender = Recommender(world.bundle(als=None), was.catalogue, was.popularity, was.settings)
     assert "ghost" not in recommender.catalogue.rows
     assert len(recommender.catalogue) == len(world.ITEMS)
 
