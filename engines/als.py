@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -170,7 +171,7 @@ class ALSScoring(Scoring):
         best = (-shares).argsort(axis=1, kind="stable")[:, :REASON_ITEMS]
         largest = shares[np.arange(len(rows))[:, None], best].tolist()
         orders = best.tolist()
-        names = {at: name(self._engine.catalogue, items[at]) for order in orders for at in order}
+        names = {at: name(self._engine.catalogue, items[at]) for at in set(chain.from_iterable(orders))}
         return [[_reason(share, order, items, names)] for share, order in zip(largest, orders, strict=True)]
 
     def contributions(self, row: int) -> list[Reason]:
@@ -197,8 +198,8 @@ def _reason(shares: list[float], order: list[int], items: list[str], names: dict
         shares, order = shares[:used], order[:used]
     return Reason(
         kind=KIND,
-        text="similar to " + ", ".join([names[at] for at in order]),
-        items=[items[at] for at in order],
+        text="similar to " + ", ".join(map(names.__getitem__, order)),
+        items=list(map(items.__getitem__, order)),
         contribution=sum(shares),
     )
 

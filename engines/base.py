@@ -92,7 +92,7 @@ def eligible(catalogue: Catalogue, state: UserState, request: Request) -> Mask:
     allowed = catalogue.mask(conditions(request)).copy()
     filters = request.filters
     if filters.exclude_seen:
-        allowed[catalogue.rows_of({event.item_id for event in state.history})] = False
+        allowed[catalogue.rows_of([event.item_id for event in state.history])] = False
     if filters.exclude_items:
         allowed[catalogue.rows_of(filters.exclude_items)] = False
     return allowed
@@ -108,7 +108,7 @@ def top_rows(scores: NDArray[np.floating], allowed: Mask, limit: int) -> list[in
     # Each row of a matrix made of the scores has a largest one: the `limit`-th largest of these is not above that of all scores.
     columns = len(masked) // GROUP
     least = _largest(masked[: GROUP * columns].reshape(GROUP, columns).max(axis=0) if columns >= 4 * limit else masked, limit)
-    rows = np.flatnonzero(masked >= least) if least > NO_OPINION else np.flatnonzero(masked > NO_OPINION)
+    rows = (masked >= least if least > NO_OPINION else masked > NO_OPINION).nonzero()[0]
     order = np.argsort(-masked[rows], kind="stable")[:limit]
     best: list[int] = rows[order].tolist()
     return best

@@ -69,7 +69,8 @@ class Fold:
             _check_solved(failed)
             self.vector = sgetrs(self._factors, self._pivots, confidence, trans=1)[0] @ self._history
         else:
-            self._factors, failed = spotrf(gram + (history.T * (confidence - 1)) @ history, lower=1, clean=0, overwrite_a=1)
+            system = gram + (history.T * (confidence - 1)) @ history
+            self._factors, failed = spotrf(system.T, lower=1, clean=0, overwrite_a=1)  # symmetric; .T as LAPACK wants it, without a copy
             _check_solved(failed)
             self.vector = spotrs(self._factors, confidence @ history, lower=1)[0]
 
