@@ -23,7 +23,7 @@ SPEED = (
     "benchmarks.retrain",
     "benchmarks.swap",
 )
-QUALITY = ("benchmarks.quality", "benchmarks.quality_ensemble", "benchmarks.live_vs_retrained")
+QUALITY = ("benchmarks.quality", "benchmarks.quality_ensemble", "benchmarks.live_vs_retrained", "benchmarks.headline")
 
 
 def table() -> Table:

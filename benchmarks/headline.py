@@ -1,8 +1,9 @@
 """The headline table: every engine by segment, on a split by time: `python -m benchmarks.headline` adds its rows to quality.json.
 
-Everything is fitted on the first 80% of the events: ALS with hyperparameters that `python -m training tune` found within them (--tune
-MINUTES searches again), Two-Tower with those below, content, and what was popular by then. What users took after it, and had not had
-before, judges the lists; every list comes from the recommender that serves (training/evaluate.py), and users fold in as when serving.
+Everything is fitted on the first 80% of the events: ALS with hyperparameters that `python -m training tune als` found within them (--tune
+MINUTES searches again; those of ML-1M are of the leave-one-out rows of the same data), Two-Tower with those below, content, and what was
+popular by then. What users took after it, and had not had before, judges the lists; every list comes from the recommender that serves
+(training/evaluate.py), and users fold in as when serving.
 
     cold, warm, hot   users who were there before the cut, by their number of events before it: 1-4, 5-19, 20 and more. Half of them,
                       another half with each seed, are judged; the other half chooses the blend of `ensemble` (training/blend.py)
@@ -32,7 +33,7 @@ import msgspec
 import numpy as np
 
 from benchmarks import headline_worlds, quality
-from benchmarks.headline_judge import SHARE, SHOWN, Means, judge
+from benchmarks.headline_judge import SHOWN, Means, judge
 from benchmarks.headline_worlds import FITTED, World
 from core import logs
 from core.settings import Settings
@@ -150,18 +151,24 @@ def _title(metric: str) -> str:
 
 
 def report(found: Sequence[quality.Row]) -> None:
-    """The table as the documentation has it, and the rest of the rows as lines."""
-    lines: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    """The table of the documentation: engines by groups of users, each cell the metrics SHOWN; then the rest of the rows as lines."""
+    cells: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for row in found:
-        lines[row.protocol.removeprefix(f"{PROTOCOL}: "), row.engine][row.metric] = row.mean
-    columns = [_title(metric) for metric in (*SHOWN, SHARE)]
-    print(f"\n{found[0].dataset}\n| group | engine | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
-    groups = list(dict.fromkeys(group for group, _ in lines))
-    for (group, engine), cells in sorted(lines.items(), key=lambda line: groups.index(line[0][0])):
-        if any(name in columns for name in cells):
-            print(f"| {group} | {engine} | " + " | ".join(f"{cells[name]:.4f}" if name in cells else "" for name in columns) + " |")
-        else:
-            print(f"{group} {engine}: " + ", ".join(f"{name} {value:g}" for name, value in cells.items()))
+        cells[row.engine, row.protocol.removeprefix(f"{PROTOCOL}: ")][row.metric] = row.mean
+    shown = [_title(metric) for metric in SHOWN]
+    whole = {key: "/".join(_short(means.get(name)) for name in shown) for key, means in cells.items() if shown[0] in means}
+    groups = list(dict.fromkeys(group for _, group in whole))
+    print(f"\n{found[0].dataset}: {' / '.join(shown)}\n\n| | {' | '.join(groups)} |\n|{'---|' * (len(groups) + 1)}")
+    for engine in dict.fromkeys(engine for engine, _ in whole):
+        print(f"| {engine} | {' | '.join(whole.get((engine, group), '') for group in groups)} |")
+    print()
+    for (engine, group), means in cells.items():
+        if (engine, group) not in whole:
+            print(f"{group}, {engine}: {', '.join(f'{name} {value:g}' for name, value in means.items())}")
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}".removeprefix("0")
 
 
 def main() -> None:

@@ -102,7 +102,7 @@ def _newcomers(
     data = world.dataset(settings, new_users=True)
     number = np.arange(data.events) - data.indptr[data.user]
     split = Split(world.time(FITTED), number < events)
-    judged = _declared(world, evaluate.judge(data, split, bundle.content, settings, JUDGED // 2, seed))
+    judged = _declared(world, evaluate.judge(data, split, bundle.content, settings, JUDGED // 4, seed))
     means, _ = _by_segment(bundle, popularity, data, split, judged, settings)
     return {(engine, metric): mean for (group, engine, metric), mean in means.items() if group == "all"}, len(judged.users)
 
