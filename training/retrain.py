@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -151,7 +151,6 @@ def _steps(
     positions = archive.positions(settings.interactions_topic) if options.events is None else {}
     entries = items.read(options.items) if options.items is not None else catalogue.changes(client).items if client is not None else []
     deleted = apply.deletions(client).times if client is not None else {}
-    content = beside.submit(ContentModel.fit, entries)
 
     run.step("dataset", f"up to {_positions(positions)}" if options.events is None else f"from {options.events}")
     if options.events is None:
@@ -165,7 +164,7 @@ def _steps(
 
     run.step("fit", f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {chosen}")
     # One core's work in Python, while the solver holds the others and not Python's lock.
-    waiting = beside.submit(_make_beside, data, split, unsplit, entries, content, registry, options.users, settings, run)
+    waiting = beside.submit(_make_beside, data, split, unsplit, entries, registry, options.users, settings, run)
     fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads, run)
     made = waiting.result()
     two_tower = two_tower_command.fit_before(data, split, entries, settings, options.threads, run)
@@ -272,23 +271,22 @@ def _make_beside(
     split: Split | None,
     unsplit: str,
     entries: Sequence[Item],
-    content: Future[ContentModel],
     registry: Registry,
     users: int,
     settings: Settings,
     run: Run,
 ) -> _Beside:
     """What takes some seconds beside ALS: popularity at the cut and now, the whole matrix, who is judged, how the live bundle answers."""
-    now, described = popular(data, settings), content.result()
+    now, content = popular(data, settings), ContentModel.fit(entries)
     at_cut = now if split is None else popular(data, settings, split.train)
     judged, unjudged = None, unsplit
     if split is not None:
         try:
-            judged = evaluate.judge(data, split, described, settings, users, settings.training_seed)
+            judged = evaluate.judge(data, split, content, settings, users, settings.training_seed)
         except DatasetError as error:
             unjudged = str(error)
     live = gate.ask_live(registry, entries, at_cut, data, split, judged, settings, run.check)
-    return _Beside(described, at_cut, now, data.matrix(), judged, unjudged, live)
+    return _Beside(content, at_cut, now, data.matrix(), judged, unjudged, live)
 
 
 def _refresh(
