@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
@@ -146,14 +147,18 @@ def measured(name: str, protocol: Protocol, seed: int, folder: Path, threads: in
     return found
 
 
-def rows(name: str, runs: dict[int, dict[str, Gains]], command: str) -> list[Row]:
-    """The mean of the seeds in which the engine was judged: content is only where it is a part of the blend that the seed chose."""
+def rows(name: str, runs: dict[int, dict[str, Gains]], command: str, users: int | None) -> list[Row]:
+    """The mean of the seeds in which the engine was judged: content is only where it is a part of the blend that the seed chose.
+
+    `users`: how many were judged, if not all: these are rows of their own.
+    """
     found = []
     for engine in dict.fromkeys(engine for run in runs.values() for engine in run):
         mine = {seed: run[engine] for seed, run in runs.items() if engine in run}
         for protocol, metric in next(iter(mine.values())):
             mean = float(np.mean([gains[protocol, metric] for gains in mine.values()]))
-            found.append(Row(name, protocol, engine, metric, round(mean, 4), list(mine), command))
+            where = protocol if users is None else f"{protocol}, {users:,} users"
+            found.append(Row(name, where, engine, metric, round(mean, 4), list(mine), command))
     return found
 
 
@@ -162,6 +167,7 @@ def main() -> None:
     parser.add_argument("--dataset", choices=LOADERS, action="append", help="only this one; may come twice")
     parser.add_argument("--seeds", default=",".join(map(str, quality.SEEDS)), help="comma-separated")
     parser.add_argument("--threads", type=int, default=0, help="of torch and the solver; 0: one a core")
+    parser.add_argument("--users", type=int, help="judge so many, drawn at random, instead of all")
     parser.add_argument("--keep", type=Path, help="folder of the fitted models: those that are there are not fitted again")
     asked = parser.parse_args()
     data = quality.data_folder()
@@ -172,10 +178,14 @@ def main() -> None:
     for name in asked.dataset or LOADERS:
         command = f"python -m benchmarks.quality_ensemble --dataset {name} --seeds {asked.seeds}"
         protocol, runs = LOADERS[name](data / FOLDERS[name]), {}
+        if asked.users is not None:
+            command += f" --users {asked.users}"
+            drawn = np.random.default_rng(0).permutation(len(protocol.judged))[: asked.users]
+            protocol = replace(protocol, judged=[protocol.judged[place] for place in drawn.tolist()])
         with tempfile.TemporaryDirectory() as temporary:
             for seed in seeds:
                 runs[seed] = measured(name, protocol, seed, (asked.keep or Path(temporary)) / f"{name}-{seed}", asked.threads)
-        quality.record(rows(name, runs, command))
+        quality.record(rows(name, runs, command, asked.users))
 
 
 if __name__ == "__main__":
