@@ -136,7 +136,7 @@ def rows(world: str, runs: Sequence[Run], seeds: Sequence[int], command: str) ->
             best = max(alone, key=lambda name: alone[name])
             ratios = [means[group, "ensemble", "ndcg@10"] / means[group, best, "ndcg@10"] for means in every]
             print(f"{world}, {group}: ensemble / {best}, its best single model: {', '.join(f'{ratio:.3f}' for ratio in ratios)} by seed")
-            rows.append(row(group, f"ensemble / {best}", "ratio of NDCG@10", ratios, 3))
+            rows.append(row(group, "ensemble / best single model", "ratio of NDCG@10", ratios, 3))
     for engine, metric, field in (
         ("als", "processor s", "als_cpu_s"),
         ("two_tower", "processor s", "two_tower_cpu_s"),
