@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 from implicit.cpu.als import AlternatingLeastSquares
 from redis import Redis
+from threadpoolctl import threadpool_limits
 
 from core.settings import Settings
 from core.types import HistoryEvent
@@ -73,7 +74,8 @@ def test_a_vector_is_what_implicit_makes_of_the_same_history(world: World) -> No
     lines = [history_line(1.7e9, kind, value, item).encode() for kind, value, item in HISTORY]
     weights = space.lines.matrix([lines])
     found = space.model.fold_in_many(weights)[0]
-    reference = AlternatingLeastSquares(factors=space.model.factors, regularization=space.model.regularization, alpha=space.model.alpha)
+    with threadpool_limits(1):  # implicit warns of BLAS threads
+        reference = AlternatingLeastSquares(factors=space.model.factors, regularization=space.model.regularization, alpha=space.model.alpha)
     reference.item_factors = space.model.item_factors
     reference.user_factors = np.zeros((1, space.model.factors), dtype=np.float32)
     expected = reference.recalculate_user(np.array([0]), sp.csr_matrix(weights))
