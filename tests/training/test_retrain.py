@@ -117,7 +117,8 @@ def test_killed_at_any_step_a_retrain_leaves_a_whole_bundle_live_and_frees_its_l
     for version in registry.versions():
         registry.verify(version)
     assert not registry.load(strict=True).missing
-    assert retrains.last(redis)["status"] == "running", "whoever looks sees that it never ended, and where it stood"
+    seen = {"running"} if step != STEPS[-1] else {"running", "published"}  # the last step may be over before the signal comes
+    assert retrains.last(redis)["status"] in seen, "whoever looks sees that it never ended, and where it stood"
     assert STEPS.index(retrains.last(redis)["step"]) >= STEPS.index(step)
     eventually(lambda: redis.get(keys.lease(retrains.LEASE)) is None, "the lease of the killed trainer is free", timeout=3 * world.LEASE_S)
     after = published(trainer)

@@ -87,7 +87,7 @@ def test_what_is_served_is_what_was_trained() -> None:
     data = ring()
     sequences = Sequences.of(data, None, USE_CASES)
     content = Content.of(sequences.items, items(), 1)
-    fit = two_tower._Fit(sequences, content, data.event_types, SMALL, 1, "", 10, None)
+    fit = two_tower._Fit(sequences, content, data.event_types, SMALL, 1, "", 10, None, True)
     torch.manual_seed(3)
     towers = Towers(fit.facts, content.features, 0.3).eval()
     with torch.no_grad():
