@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import psutil
 import pytest
@@ -20,6 +21,10 @@ from demo.servers import KafkaBroker, RedisServer, TansuBroker, free_port
 from tests.support import eventually
 
 SMALL = ["--users", "600", "--items", "150", "--events", "12000"]
+PATIENCE = 400
+"""Seconds that one run may take on a busy machine: it starts seven Python processes and two servers, and fits two models."""
+
+pytestmark = pytest.mark.timeout(PATIENCE + 100)
 
 
 class Run:
@@ -45,12 +50,21 @@ class Run:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def until(self, what: str, timeout: float = 90.0) -> None:
-        eventually(lambda: what in self.text or self.process.poll() is not None, f"{what!r} in the output", timeout)
+    def until(self, what: str) -> None:
+        eventually(lambda: what in self.text or self.process.poll() is not None, f"{what!r} in the output", PATIENCE)
         assert what in self.text, self.text
 
     def end(self) -> int:
-        return self.process.wait(100)
+        return self.process.wait(PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing of the run outlives its test, also where the test failed half-way."""
+        for process in [*self.children(), self.process] if self.process.poll() is None else []:
+            process.kill()
+        self.process.wait()
 
 
 @pytest.fixture
@@ -63,11 +77,8 @@ def test_one_run_ends_with_three_reads_by_the_engines_of_the_router(
     folder: Path, broker: KafkaBroker | TansuBroker, redis: Redis, redis_server: RedisServer
 ) -> None:
     """On servers that run already, as with KAFKA_BOOTSTRAP_SERVERS and REDIS_URL of one's own."""
-    run = Run(folder, "--once", KAFKA_BOOTSTRAP_SERVERS=broker.address, REDIS_URL=redis_server.url)
-    try:
+    with Run(folder, "--once", KAFKA_BOOTSTRAP_SERVERS=broker.address, REDIS_URL=redis_server.url) as run:
         assert run.end() == 0, run.text
-    finally:
-        run.process.kill()
     methods = dict(re.findall(r"^(cold|warm|hot) user .*: method_used (\w+)$", run.text, re.MULTILINE))
     assert methods == {"cold": "content_based", "warm": "als", "hot": "ensemble"}, run.text
     assert "fell back" not in run.text
@@ -77,30 +88,24 @@ def test_one_run_ends_with_three_reads_by_the_engines_of_the_router(
 
 
 def test_it_stays_up_with_live_traffic_until_ctrl_c_and_leaves_nothing_running(folder: Path) -> None:
-    run = Run(folder)
-    try:
+    with Run(folder) as run:
         run.until("Now live")
         children = run.children()
         assert len(children) >= 7  # a broker, a Redis, ingest, archive, the model plane, the API, live traffic
         run.process.send_signal(signal.SIGINT)
         assert run.end() == 0, run.text
-    finally:
-        run.process.kill()
     for child in children:
         eventually(lambda child=child: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, f"{child} ended")
     assert "Traceback" not in run.text
 
 
 def test_a_dead_process_is_one_clear_line_and_ends_the_rest(folder: Path) -> None:
-    run = Run(folder)
-    try:
+    with Run(folder) as run:
         run.until("Creating the topics")
         ingest = eventually(lambda: [child for child in run.children() if "ingest" in child.cmdline()], "ingest runs")[0]
         children = run.children()
         ingest.kill()
         assert run.end() == 1
-    finally:
-        run.process.kill()
     assert re.search(r"^error: ingest died \(signal SIGKILL\); \S+ingest\.log ends: ", run.text, re.MULTILINE), run.text
     assert "Traceback" not in run.text
     for child in children:
@@ -108,43 +113,38 @@ def test_a_dead_process_is_one_clear_line_and_ends_the_rest(folder: Path) -> Non
 
 
 def test_a_port_in_use_is_one_clear_line(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        run = Run(folder, "--once", API_PORT=str(taken.getsockname()[1]))
+    with socket.create_server(("127.0.0.1", 0)) as taken, Run(folder, "--once", API_PORT=str(taken.getsockname()[1])) as run:
         assert run.end() == 1
     assert re.search(r"^error: API_PORT=\d+ is in use on 127.0.0.1; ", run.text, re.MULTILINE), run.text
     assert "Traceback" not in run.text
 
 
 def test_a_second_demo_in_the_same_folder_is_refused(folder: Path) -> None:
-    first = Run(folder)
-    try:
+    with Run(folder) as first:
         first.until("done")
         second = subprocess.run(
-            [sys.executable, "-m", "demo", "--once", "--folder", str(folder)], capture_output=True, text=True, cwd=ROOT, timeout=60
+            [sys.executable, "-m", "demo", "--once", "--folder", str(folder)], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE
         )
         assert second.returncode == 1
         assert second.stderr == f"error: another demo is running in {folder}; end that one first\n"
         assert first.process.poll() is None
-    finally:
         first.process.send_signal(signal.SIGTERM)
         assert first.end() == 0
 
 
 def test_a_wrong_setting_is_one_clear_line(folder: Path) -> None:
-    run = Run(folder, "--once", COLD_START_THRESHOLD="many")
-    assert run.end() == 1
+    with Run(folder, "--once", COLD_START_THRESHOLD="many") as run:
+        assert run.end() == 1
     assert "COLD_START_THRESHOLD" in run.text
     assert "Traceback" not in run.text
 
 
 def test_the_environment_file_points_commands_at_the_demo_and_is_private(folder: Path) -> None:
-    run = Run(folder)
-    try:
+    with Run(folder) as run:
         eventually(lambda: (folder / "env").exists() and (folder / "env").stat().st_size, "the file is written")
         lines = dict(line.split("=", 1) for line in (folder / "env").read_text().splitlines())
         assert {name.lower() for name in lines} <= set(Settings.model_fields)
         assert lines["REDIS_URL"].startswith("redis://127.0.0.1:")
         assert (folder / "env").stat().st_mode & 0o077 == 0
-    finally:
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == 0
