@@ -9,9 +9,9 @@ popular by then. What users took after it, and had not had before, judges the li
                       another half with each seed, are judged; the other half chooses the blend of `ensemble` (training/blend.py)
     new users         who came after the cut: asked when they had 1, 2, 3 and 4 events, the mean of the four; `before any event`, where
                       users declare interests
-    new items         items that came after the cut, asked for when 90% of the events had happened, with everything that serving knows
-                      by then but the old models: users' histories, the catalogue, what is popular. Recall@10 of new items alone, and the
-                      share of places that new items get
+    new items         items without an event before the cut, asked for when 90% of the events had happened, with everything that serving
+                      knows by then but the old models: users' histories, the catalogue, what is popular. Recall@10 of new items alone,
+                      and the share of places that new items get
 
 Each fit runs in a process of its own, which tells its processor time and its peak memory. `--keep FOLDER` keeps the models, so that
 another run only judges.
@@ -43,11 +43,7 @@ from training import als, dataset
 from training.evaluate import SEGMENTS
 from training.two_tower import Hyperparameters
 
-FOUND = {
-    "ml1m": Path(__file__).with_name("ml1m-hyperparameters.json"),
-    "retailrocket": Path(__file__).with_name("retailrocket-hyperparameters.json"),
-    "simulator": Path(__file__).with_name("headline-simulator-hyperparameters.json"),
-}
+FOUND = {"ml1m": quality.found("ml1m"), "retailrocket": quality.found("retailrocket"), "simulator": quality.found("headline-simulator")}
 TWO_TOWER = {
     "ml1m": Hyperparameters(epochs=4, candidates=1024),
     "retailrocket": Hyperparameters(epochs=10, dropout=0.5),
@@ -103,10 +99,7 @@ def tune(world: World, minutes: float, threads: int) -> None:
     early = world.table.filter(np.asarray(world.table["timestamp"].to_numpy() < world.split(data).cut))
     with tempfile.TemporaryDirectory() as work:
         dataset.save(dataset.build(early, settings.use_cases, source=f"{world.name}, first {FITTED:.0%}"), Path(work) / "dataset")
-        options = {"--dataset": f"{work}/dataset", "--study": f"{work}/study", "--output": FOUND[world.name]}
-        options |= {"--minutes": minutes, "--threads": threads}
-        command = [sys.executable, "-m", "training", "tune", "als", *(str(word) for pair in options.items() for word in pair)]
-        subprocess.run(command, cwd=quality.ROOT, check=True)
+        quality.tune(Path(work) / "dataset", minutes, FOUND[world.name], Path(work) / "study", negatives=0, threads=threads)
 
 
 def run(world: World, seed: int, keep: Path, threads: int) -> Run:
@@ -197,6 +190,7 @@ def main() -> None:
             keep = chosen.keep or Path(temporary)
             runs = [run(world, seed, keep, chosen.threads) for seed in seeds]
         command = f"python -m benchmarks.headline --dataset {name} --seeds {chosen.seeds}"
+        command += f" --threads {chosen.threads}" if chosen.threads else ""
         found = rows(name, runs, seeds, command)
         quality.record(found)
         report(found)

@@ -17,7 +17,7 @@ from models.popular import Popularity
 from models.two_tower import TwoTowerModel
 from training import blend, evaluate, metrics
 from training.dataset import Dataset, Split
-from training.evaluate import ENGINES, NAMES, ROUTED, SEGMENTS, Judged
+from training.evaluate import ENGINES, ROUTED, Judged
 from training.popularity import popular
 
 JUDGED = 1000
@@ -46,7 +46,7 @@ def judge(world: World, als_model: ALSModel, two_tower: TwoTowerModel, seed: int
 
     half = evaluate.judge(old, split, content, settings, 1, seed).out_of // 2
     judged = _declared(world, evaluate.judge(old, split, content, settings, min(half, JUDGED), seed))
-    chosen = blend.choose(bundle, bundle.catalogue, at_cut, old, split, judged, settings)
+    chosen = blend.choose(bundle, bundle.catalogue, at_cut, old, split, judged.users, judged.seed, settings)
     if chosen is not None:
         print(f"{world.name}, seed {seed}: {chosen.facts()}", flush=True)
         bundle = replace(bundle, parts={**bundle.parts, "ensemble": chosen.blend})
@@ -79,20 +79,17 @@ def _by_segment(
     bundle: Bundle, popularity: Popularity, data: Dataset, split: Split, judged: Judged, settings: Settings
 ) -> tuple[Means, dict[str, int]]:
     """Means by segment of every engine and of the blends BESIDE, NaN where one has nothing to show; and how many users each segment has."""
-    every = evaluate.evaluate(bundle, bundle.catalogue, popularity, data, split, judged, settings).values
+    rows = list(evaluate.evaluate(bundle, bundle.catalogue, popularity, data, split, judged, settings).rows)
     for name, mixed in BESIDE.items():
         other = replace(bundle, parts={**bundle.parts, "ensemble": mixed})
         beside = evaluate.evaluate(other, bundle.catalogue, popularity, data, split, judged, settings, ("ensemble",))
-        every[name] = beside.values["ensemble"]
-    groups = {name: np.flatnonzero((judged.segments == name) | (name == "all")) for name in SEGMENTS}
-    groups = {name: chosen for name, chosen in groups.items() if len(chosen)}
-    means: Means = {}
-    for engine, values in every.items():
-        for group, chosen in groups.items():
-            for metric in SHOWN:
-                each = values[chosen, NAMES.index(metric)]
-                means[group, engine, metric] = float(each[~np.isnan(each)].mean()) if not np.isnan(each).all() else float("nan")
-    return means, {group: len(chosen) for group, chosen in groups.items()}
+        rows += [{**row, "engine": name} for row in beside.rows]
+    means = {
+        (row["segment"], row["engine"], row["metric"]): float("nan") if row["mean"] is None else float(row["mean"])
+        for row in rows
+        if row["metric"] in SHOWN
+    }
+    return means, {row["segment"]: row["users"] for row in rows}
 
 
 def _newcomers(
@@ -108,7 +105,7 @@ def _newcomers(
 
 
 def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> tuple[Means, int]:
-    """Recall@10 of items that came after the cut, over the users who took one, and the share of all places that they get."""
+    """Recall@10 of items without an event before the cut, over the users who took one, and the share of all places that they get."""
     data = world.dataset(settings)
     split, cut = world.split(data, LATER), world.time(FITTED)
     catalogue = world.catalogue(split.cut)

@@ -50,7 +50,6 @@ SEEDS = (1, 2, 3)
 K = 10
 FIRST, SECOND = 0.8, 0.9
 DATASETS = {"ml1m": "ml1m", "retailrocket": "retailrocket_cml"}
-FOUND = {name: Path(__file__).with_name(f"{name}-hyperparameters.json") for name in DATASETS}
 VARIANTS = ("frozen", "users only", "live", "retrained")
 COMMAND = "python -m benchmarks.live_vs_retrained"
 PLACE = "new items taken"
@@ -245,8 +244,8 @@ def main() -> None:
                 cut = np.sort(data.timestamp)[int(len(data.timestamp) * FIRST)]
                 early = table.filter(pc.less(table["timestamp"], cut))
                 dataset.save(dataset.build(early, settings.use_cases, source=f"{name}, first 80%"), work / "dataset")
-                quality.tune(work / "dataset", arguments.tune, FOUND[name], work / "study.sqlite")
-        chosen = als.hyperparameters(settings, FOUND[name])
+                quality.tune(work / "dataset", arguments.tune, quality.found(name), work / "study.sqlite")
+        chosen = als.hyperparameters(settings, quality.found(name))
         told = world(data, settings)
         with threadpoolctl.threadpool_limits(1, "blas"):
             report(name, told, [compare(told, settings, chosen, seed) for seed in SEEDS])

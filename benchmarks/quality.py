@@ -60,9 +60,9 @@ def found(name: str) -> Path:
     return RESULTS.with_name(f"{name}-hyperparameters.json")
 
 
-def tune(made: Path, minutes: float, output: Path, study: Path, negatives: int = 99) -> None:
+def tune(made: Path, minutes: float, output: Path, study: Path, negatives: int = 99, threads: int = 0) -> None:
     """The search, as anybody would run it."""
-    told = {"dataset": made, "minutes": minutes, "negatives": negatives, "study": study, "output": output}
+    told = {"dataset": made, "minutes": minutes, "negatives": negatives, "study": study, "output": output, "threads": threads}
     options = [text for name, value in told.items() for text in (f"--{name}", str(value))]
     subprocess.run([sys.executable, "-m", "training", "tune", "als", *options], cwd=ROOT, check=True)
 
@@ -134,7 +134,7 @@ def main() -> None:
     command = f"python -m benchmarks.quality{f' --dataset {name}' if name != 'ml1m' else ''} {told}"
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
     command += f" --seeds {chosen.seeds}" if seeds != list(SEEDS) else ""
-    asked = {"als (tuned)": tuned} if chosen.hyperparameters else {"als (tuned)": tuned, "als (defaults)": als.Hyperparameters()}
+    asked = {"als (given)": tuned} if chosen.hyperparameters else {"als (tuned)": tuned, "als (defaults)": als.Hyperparameters()}
     runs: list[tuple[str, list[int], list[Gains]]] = [("popular", [], [by_popularity(protocol)])]
     runs += [(engine, seeds, [by_als(protocol, each, seed) for seed in seeds]) for engine, each in asked.items()]
     rows = [
@@ -143,7 +143,7 @@ def main() -> None:
         for where, metric in each[0]
     ]
     record(rows)
-    print(f"ALS tuned: {tuned}")
+    print(f"ALS: {tuned}")
     for row in rows:
         print(f"{row.dataset}  {row.protocol:32} {row.engine:16} {row.metric:8} {row.mean:.4f}")
 

@@ -32,7 +32,7 @@ from core.settings import Settings
 from core.types import Request, UserState
 from engines.base import NotApplicable, Scoring
 from engines.ensemble import EnsembleEngine, EnsembleScoring
-from engines.recommender import Recommender
+from engines.recommender import Recommender, blend_of
 from models.bundle import Bundle
 from models.ensemble import Blend
 from training import als, blend, two_tower
@@ -136,11 +136,7 @@ def measured(name: str, protocol: Protocol, seed: int, folder: Path, threads: in
     began = time.monotonic()
     fitted = models(protocol, FITS[name], seed, folder, threads)
     best = chosen(protocol, fitted, seed)
-    settings = Settings()
-    default = Blend(
-        weights={"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}, fusion=settings.ensemble_fusion
-    )
-    found = judged(protocol, fitted, {"ensemble": default, "ensemble (chosen)": best.blend})
+    found = judged(protocol, fitted, {"ensemble": blend_of(Settings()), "ensemble (chosen)": best.blend})
     print(f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: chosen {best.blend.weights}, {best.blend.fusion}", flush=True)
     for engine, gains in found.items():
         print(f"  {engine:18}", "  ".join(f"{protocol}: {metric} {value:.4f}" for (protocol, metric), value in gains.items()), flush=True)

@@ -80,11 +80,16 @@ def _popular(parts: Parts) -> Engine:
     return PopularEngine(parts.popularity, parts.catalogue, parts.windows, previous)
 
 
+def blend_of(settings: Settings) -> Blend:
+    """The blend that the settings say."""
+    weights = {"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}
+    return Blend(weights=weights, fusion=settings.ensemble_fusion)
+
+
 def _ensemble(parts: Parts) -> Engine:
     chosen, settings = parts.bundle.ensemble, parts.settings
     if chosen is None or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
-        weights = {"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}
-        chosen = Blend(weights=weights, fusion=settings.ensemble_fusion)
+        chosen = blend_of(settings)
     for name in chosen.shares:
         if name not in parts.engines:
             raise NotApplicable(f"{name}: {parts.absent.get(name, 'there is no such engine')}")

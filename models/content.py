@@ -6,17 +6,14 @@ All fields share one space of terms, so that a declared interest "fintech" finds
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfTransformer, TfidfVectorizer
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 
 from core.errors import ModelCorrupt
 from core.types import Item
@@ -46,16 +43,14 @@ def label(text: str) -> str:
     return " ".join(text.replace("_", " ").split()).casefold()
 
 
-_attribute = lru_cache(maxsize=1024)(label)  # all items share the names of their attributes
-
-
 def item_terms(item: Item) -> list[str]:
     """The terms of an item, a label as often as its field weighs."""
     terms = [term for category in item.categories for term in _label_terms(category)] * CATEGORY_WEIGHT
     terms += [term for tag in item.tags for term in _label_terms(tag)] * TAG_WEIGHT
     for name, value in item.attributes.items():
-        named = _attribute(name)
-        terms += [f"{named}: {label(text)}" for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text]
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and text:
+                terms.append(f"{label(name)}: {label(text)}")
     return terms + _words(f"{item.title or ''} {item.text or ''}")
 
 
@@ -70,8 +65,7 @@ class ContentModel:
         self.item_ids, self.item_vectors = item_ids, item_vectors
         self._vectorizer: TfidfVectorizer | None = None
         if self.terms:
-            vocabulary = {term: column for column, term in enumerate(self.terms)}
-            self._vectorizer = TfidfVectorizer(analyzer=_identity, vocabulary=vocabulary, sublinear_tf=True, dtype=np.float32)
+            self._vectorizer = _vectorizer({term: column for column, term in enumerate(self.terms)})
             self._vectorizer.idf_ = idf.astype(np.float64)
 
     @classmethod
@@ -81,10 +75,9 @@ class ContentModel:
         lists = [item_terms(item) for item in items]
         if not any(lists):
             return cls([], np.zeros(0, dtype=np.float32), item_ids, sp.csr_matrix((len(items), 0), dtype=np.float32))
-        terms, counts = _counted(lists)
-        weigher = TfidfTransformer(sublinear_tf=True)
-        vectors = sp.csr_matrix(weigher.fit(counts).transform(counts, copy=False), dtype=np.float32)
-        return cls(terms, weigher.idf_.astype(np.float32), item_ids, vectors)
+        vectorizer = _vectorizer(None)
+        vectors = sp.csr_matrix(vectorizer.fit_transform(lists), dtype=np.float32)
+        return cls([str(term) for term in vectorizer.get_feature_names_out()], vectorizer.idf_.astype(np.float32), item_ids, vectors)
 
     def vectors(self, items: Sequence[Item]) -> sp.csr_matrix:
         """Vectors (n, n_terms) f32 CSR of any items, rows of length 1; all zeros for an item without a known term."""
@@ -121,24 +114,14 @@ class ContentModel:
         return sp.csr_matrix(self._vectorizer.transform(lists), dtype=np.float32)
 
 
-def _counted(lists: Sequence[Sequence[str]]) -> tuple[list[str], sp.csr_matrix]:
-    """The terms in order, at most MAX_TERMS, and how often each list has them: (n_lists, n_terms) f32 CSR.
-
-    As scikit-learn's CountVectorizer does, without a step of Python for each of millions of words.
-    """
-    column: defaultdict[str, int] = defaultdict()
-    column.default_factory = column.__len__
-    columns = np.fromiter(map(column.__getitem__, chain.from_iterable(lists)), dtype=np.int32)
-    terms = sorted(column)
-    place = np.empty(len(terms), dtype=np.int32)
-    place[np.fromiter(map(column.__getitem__, terms), dtype=np.int32, count=len(terms))] = np.arange(len(terms), dtype=np.int32)
-    indptr = np.concatenate([[0], np.cumsum([len(each) for each in lists])])
-    counts = sp.csr_matrix((np.ones(len(columns), dtype=np.float32), place[columns], indptr), shape=(len(lists), len(terms)))
-    counts.sum_duplicates()
-    if len(terms) > MAX_TERMS:
-        kept = np.sort(np.argsort(-np.asarray(counts.sum(axis=0)).ravel(), kind="stable")[:MAX_TERMS])
-        terms, counts = [terms[each] for each in kept.tolist()], counts[:, kept].tocsr()
-    return terms, counts
+def _vectorizer(vocabulary: dict[str, int] | None) -> TfidfVectorizer:
+    return TfidfVectorizer(
+        analyzer=_identity,
+        vocabulary=vocabulary,
+        sublinear_tf=True,
+        dtype=np.float32,
+        max_features=MAX_TERMS if vocabulary is None else None,
+    )
 
 
 def _identity(terms: list[str]) -> list[str]:

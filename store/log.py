@@ -83,8 +83,7 @@ def ensure_topics(settings: Settings) -> list[str]:
         topic(settings.items_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
         topic(settings.users_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
         topic(settings.deletions_topic, **{"cleanup.policy": "compact"}),
-        # Hints: what is missed is folded in by the reader. The broker itself sees to a compression that Faust's client can read.
-        topic(settings.model_updates_topic, **{"retention.ms": str(_DAY_MS), "compression.type": "gzip"}),
+        topic(settings.model_updates_topic, **{"retention.ms": str(_DAY_MS)}),  # hints: what is missed is folded in by the reader
         topic(settings.retrain_requests_topic),
     ]
     missing = [new for new in wanted if new.topic not in known]

@@ -89,7 +89,7 @@ class Intake:
 
     def reload(self) -> None:
         """Believe Redis alone: what another process may have changed is read again. Due before a partition is taken up."""
-        self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
+        self._read_deletions()
         self._planner.forget()
 
     def take(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
@@ -164,7 +164,10 @@ class Intake:
         self._sender.put(Work(batch, assigned.generation, before))
         if deleting:
             self._sender.drain()
-            self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
+            self._read_deletions()
+
+    def _read_deletions(self) -> None:
+        self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
 
     def _entries(self, messages: Sequence[Message], decode: Callable[[bytes], _T]) -> tuple[list[_T | Deletion], list[Outgoing]]:
         entries: list[_T | Deletion] = []

@@ -32,6 +32,10 @@ app.add_typer(models_app, name="models")
 
 Events = Annotated[Path | None, typer.Option(help="Parquet or CSV file of events; without it, the archive.", exists=True, dir_okay=False)]
 Items = Annotated[Path | None, typer.Option(help=".jsonl, .parquet or .csv of items; without it, the catalogue in Redis.", exists=True)]
+Described = Annotated[
+    Path | None,
+    typer.Option("--items", help=".jsonl, .parquet or .csv of items; without it, nothing is known about them.", exists=True),
+]
 Chosen = Annotated[
     Path | None,
     typer.Option("--hyperparameters", help="JSON that `tune` wrote; without it, the settings say.", exists=True, dir_okay=False),
@@ -75,7 +79,7 @@ def als(
 def two_tower(
     output: Annotated[Path, typer.Option(help="Folder to write the model to; TWO_TOWER_MODEL_PATH may name it.")] = Path("data/two_tower"),
     folder: Folder = Path("data/dataset"),
-    items: Items = None,
+    items: Described = None,
     hyperparameters: Chosen = None,
     threads: Threads = 0,
 ) -> None:
@@ -92,7 +96,7 @@ def two_tower(
 @app.command()
 def evaluate(
     folder: Folder = Path("data/dataset"),
-    items: Items = None,
+    items: Described = None,
     hyperparameters: Chosen = None,
     users: Users = 250,
     threads: Threads = 0,
@@ -170,7 +174,7 @@ def tune(
         "data/hyperparameters.json"
     ),
     folder: Folder = Path("data/dataset"),
-    items: Items = None,
+    items: Described = None,
     minutes: Annotated[float, typer.Option(min=0.05, help="Time budget of this run, shared by the parts.")] = 15.0,
     trials: Annotated[int | None, typer.Option(min=1, help="Most trials of each search in this run.")] = None,
     negatives: Annotated[int, typer.Option(min=0, help="ALS: rank the held-out item among that many samples; 0: the whole catalogue.")] = 0,
@@ -182,7 +186,8 @@ def tune(
     The parts, in this order, each by what those before it found: `als`, `two-tower`, `blend`, `router`. All judge by NDCG@10 of what
     users took next, held out from the training events. Killed, or with more `--minutes` later, the searches go on where they stood.
 
-    Example: `python -m training tune --minutes 60`, then `python -m training retrain --hyperparameters data/hyperparameters.json`
+    Example: `python -m training tune --items items.jsonl --minutes 60`, then
+    `python -m training retrain --hyperparameters data/hyperparameters.json`
     """
     commands.tune(settings.load(), part, folder, items, output, minutes, trials, negatives, study, threads, Console())
 

@@ -30,7 +30,6 @@ from models.ensemble import Blend
 from models.popular import Popularity
 from training import evaluate, metrics
 from training.dataset import Dataset, Split
-from training.evaluate import Judged
 from training.progress import progress
 
 PARTS = ("als", "two_tower", "content_based")
@@ -126,23 +125,25 @@ def choose(
     popularity: Popularity,
     dataset: Dataset,
     split: Split,
-    judged: Judged,
+    apart: npt.NDArray[np.int32],
+    seed: int,
     settings: Settings,
     users: int = USERS,
 ) -> Chosen | None:
     """The best blend of `bundle`'s engines, which were fitted before the cut.
 
     None when somebody has set the blend (engines.recommender.BLEND_SETTINGS) or the ensemble is off, and with fewer than two engines or
-    too few users beside `judged`.
+    too few users beside those who stand `apart (n,)`, rows of the dataset: they are judged with it.
 
-    `popularity`: as of the cut. Users whom the router gives to the ensemble choose, unless there are too few of them: then all do.
+    `popularity`: as of the cut; `seed` draws the voters. Users whom the router gives to the ensemble choose, unless there are too few of
+    them: then all do. Raises DatasetError when nobody took anything new after the cut.
     """
     if not settings.enable_ensemble or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
         return None
     assert bundle.content is not None, "users are judged by content's item ids"
     recommender = Recommender(bundle, Catalogue.of(items), popularity, settings)
-    drawn = evaluate.judge(dataset, split, bundle.content, settings, users + len(judged.users), judged.seed + 1)
-    others = ~np.isin(drawn.users, judged.users)
+    drawn = evaluate.judge(dataset, split, bundle.content, settings, users + len(apart), seed + 1)
+    others = ~np.isin(drawn.users, apart)
     hot = others & (drawn.segments == "hot")
     voters = np.flatnonzero(hot if np.count_nonzero(hot) >= LEAST_USERS else others)[:users]
     questions = [(drawn.states[at], Request(filters=drawn.filters[at])) for at in voters.tolist()]

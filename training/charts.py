@@ -75,8 +75,8 @@ def curves(
     for each, label in zip(series, labels, strict=True):
         path = "M" + "L".join(f"{_at(x(at))} {_at(y(value))}" for at, value in each.points)
         marks.append(element("path", d=path, class_=f"curve {each.name}"))
-        shown = enumerate(each.points) if len(each.points) <= 30 else [(len(each.points) - 1, each.points[-1])]
-        marks += [_mark(each.name, x(at), y(value), names) for _, (at, value) in shown]
+        shown = each.points if len(each.points) <= 30 else each.points[-1:]
+        marks += [_mark(each.name, x(at), y(value), names) for at, value in shown]
         if each.best is not None:
             at, value = each.points[each.best]
             marks.append(element("circle", cx=_at(x(at)), cy=_at(y(value)), r=9, class_="best"))

@@ -72,9 +72,9 @@ def evaluate_dataset(
     content = ContentModel.fit(entries)
     judged = evaluation.judge(data, split, content, settings, users, settings.training_seed)
     chosen = als_training.hyperparameters(settings, hyperparameters)
-    fitted = retrain.fit(data.matrix(split.train), data, chosen, settings.training_seed, threads)
     settings = two_tower_command.tuned(settings, hyperparameters)
-    two_tower = two_tower_command.fit_before(data, split, entries, settings, threads, None)
+    fitted = retrain.fit(data.matrix(split.train), data, chosen, settings.training_seed, threads)
+    two_tower = two_tower_command.fit_before(data, split.train, entries, settings, threads)
     at_cut = popular(data, settings, split.train)
     bundle = Bundle.of(
         catalogue=entries, als=fitted, two_tower=two_tower.model if two_tower is not None else None, content=content, popular=at_cut

@@ -171,13 +171,13 @@ def evaluate(
     with threadpoolctl.threadpool_limits(1, "blas"), _each_user(asked, len(judged.users)) as done:
         states = _with_vectors(judged, dataset, bundle, recommender.made_with)
         for place, (state, filters) in enumerate(zip(states, judged.filters, strict=True)):
-            routed = _ask(recommender, state, Request(limit=LENGTH, filters=filters, reasons=False))
+            routed = ask(recommender, state, Request(limit=LENGTH, filters=filters, reasons=False))
             for engine in engines:
                 # When the routed answer begins with this engine, it is the answer of this engine.
                 answer = (
                     routed
                     if engine in (ROUTED, routed.method_used)
-                    else _ask(recommender, state, Request(limit=LENGTH, filters=filters, engine=engine, reasons=False))
+                    else ask(recommender, state, Request(limit=LENGTH, filters=filters, engine=engine, reasons=False))
                 )
                 own = [line.item_id for line in answer.recommendations if engine in (ROUTED, line.method)]
                 ranked[engine][place, : len(own)] = judged.items.rows(own)
@@ -238,8 +238,8 @@ def _each_user(asked: Callable[[], None] | None, users: int) -> Iterator[Callabl
             yield show.advance
 
 
-def _ask(recommender: Recommender, state: UserState, request: Request) -> Recommendations:
-    """An answer; raises ModelError when an engine broke on the way, which serving survives by falling back and an evaluation must not."""
+def ask(recommender: Recommender, state: UserState, request: Request) -> Recommendations:
+    """An answer. Raises ModelError when an engine broke on the way, which serving survives by falling back and an evaluation must not."""
     answer = recommender.recommend(state, request)
     for fallback in answer.fallbacks:
         if fallback.engine in recommender.engines and fallback.cause.startswith("failed with"):

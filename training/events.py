@@ -27,7 +27,7 @@ COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
 _OPTIONAL = {"value": pa.float64(), "use_case": pa.string()}
 _ARCHIVED = ["offset", "broker_time", "event_id", *COLUMNS, "error"]
 _ENCODED = ("user_id", "item_id", "event_type", "use_case")
-"""Columns that repeat few texts: taken as the dictionaries that Parquet holds, they are read twice as fast."""
+"""Columns that repeat few texts: taken as the dictionaries that Parquet holds, none is made into a text."""
 _ID = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64()), ("use_case", _ID)]

@@ -1,7 +1,7 @@
 """The evaluation of a bundle as one page for people: `evaluation/report.html`, beside the numbers it is made from.
 
 Everything is in the one file: no script, no font, nothing fetched, so it can be mailed, printed and opened in ten years. What it says
-follows from metrics.json and the manifest alone, so the same bundle has the same page.
+follows from metrics.json and the manifest alone, so the same numbers and manifest make the same page.
 """
 
 from __future__ import annotations

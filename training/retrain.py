@@ -167,7 +167,7 @@ def _steps(
     waiting = beside.submit(_make_beside, data, split, unsplit, entries, registry, options.users, settings, run)
     fitted = fit(data.matrix(split.train if split is not None else None), data, chosen, seed, options.threads, run)
     made = waiting.result()
-    two_tower = two_tower_command.fit_before(data, split, entries, settings, options.threads, run)
+    two_tower = two_tower_command.fit_before(data, split.train if split is not None else None, entries, settings, options.threads, run)
     refreshed = beside.submit(_refresh, fitted, made.matrix, data, split, chosen, seed, options.threads, run)
     two_tower_refreshed = beside.submit(two_tower_command.refresh, two_tower, data, split, entries, settings, options.threads, run)
 
@@ -182,8 +182,8 @@ def _steps(
         log.warning("the model was not evaluated", cause=made.unjudged)
 
     run.step("gate")
-    asked = made.live.still(registry)
-    live = made.live if asked else gate.ask_live(registry, entries, made.popular_at_cut, data, split, made.judged, settings)
+    still = made.live.still(registry)
+    live = made.live if still else gate.ask_live(registry, entries, made.popular_at_cut, data, split, made.judged, settings)
     verdict = gate.decide(live, evaluation, made.unjudged, settings)
     log.info("gate", **verdict)
     if verdict["decision"] == gate.REFUSED and not options.force:
@@ -233,7 +233,9 @@ def evaluated(
 ) -> tuple[Evaluation, blend.Chosen | None]:
     """The evaluation of `candidate`, with the blend of ALS and Two-Tower that other users have chosen. `popularity`: as of the cut."""
     entries = candidate.catalogue
-    mixed = blend.choose(candidate, entries, popularity, data, split, judged, settings) if candidate.two_tower is not None else None
+    mixed = None
+    if candidate.two_tower is not None:
+        mixed = blend.choose(candidate, entries, popularity, data, split, judged.users, judged.seed, settings)
     if mixed is not None:
         blend.report(mixed, console)
         candidate = replace(candidate, parts={**candidate.parts, "ensemble": mixed.blend})

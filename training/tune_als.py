@@ -87,13 +87,14 @@ def search(
     began = time.monotonic()
     deadline = began + 60.0 * minutes
     split = validation.leave_last_out(dataset, seed)
+    first = _first_points(als.hyperparameters(settings), seed)
     study = tune_study.opened(
         study_path,
         f"als-{dataset.sha256[:16]}-negatives-{negatives}-seed-{seed}",
         seed,
         SOBOL_TRIALS,
         optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=PRUNE_FROM),
-        _first_points(als.hyperparameters(settings), seed),
+        first,
     )
 
     with progress("searching", total=60.0 * minutes) as show:
@@ -136,7 +137,7 @@ def search(
             "ranked_among": f"{negatives} sampled items (expected value)" if negatives else "the whole catalogue",
             "value": ranked[0].value,
             "hit_rate": ranked[0].user_attrs["hit_rate"],
-            "configured": next((_row(trial) for trial in finished if trial.user_attrs.get(tune_study.CONFIGURED)), None),
+            "configured": next((_row(trial) for trial in finished if trial.params == first[0]), None),
             "trials": tune_study.ended(study),
             "finished": len(finished),
             "seconds": round(time.monotonic() - began, 1),

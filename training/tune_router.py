@@ -23,11 +23,11 @@ import threadpoolctl
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import DatasetError, ModelError
+from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Filters, Request
 from engines.recommender import Recommender
-from training import metrics
+from training import evaluate, metrics
 from training.dataset import Bools, Dataset
 from training.progress import progress
 
@@ -235,11 +235,7 @@ def _gains(
     answers = []
     for engine in ENGINES:
         request = Request(engine=engine, filters=Filters(available_only=False, exclude_items=had), reasons=False)
-        answer = recommender.recommend(state, request)
-        for fallback in answer.fallbacks:
-            if fallback.cause.startswith("failed with"):
-                raise ModelError(f"engine {fallback.engine} {fallback.cause} (user {state.user_id!r}); it cannot be judged")
-        answers.append([line.item_id for line in answer.recommendations])
+        answers.append([line.item_id for line in evaluate.ask(recommender, state, request).recommendations])
     ids = {dataset.items.ids[row] for row in wanted.tolist()}
     found = np.array([[item_id in ids for item_id in (*answer, *[""] * NEXT)[:NEXT]] for answer in answers])
     gains: list[float] = metrics.ndcg(found, np.full(len(answers), len(wanted)), NEXT).tolist()

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 from rich.console import Console
 
 from core.errors import DatasetError
@@ -22,15 +21,13 @@ from core.types import Item
 from engines.recommender import Recommender
 from models.bundle import Bundle
 from models.content import ContentModel
-from training import blend, evaluate, retrain, tune_router, two_tower_command
+from training import blend, retrain, tune_router, two_tower_command
 from training.als import Hyperparameters
 from training.dataset import Bools, Dataset, Split
 from training.popularity import popular
 
 FIT_SHARE = 0.7
 """Part of the time after which fitting Two-Tower stops; the rest is for asking."""
-
-log = structlog.get_logger(__name__)
 
 
 def choose(
@@ -57,6 +54,12 @@ def choose(
         console.print(f"{' and '.join(wanted).capitalize()}: nothing changes, {error}")
         return {}
     users = tune_router.left_out(dataset, settings.training_seed) if "router" in wanted else np.empty(0, np.int32)
+    if "router" in wanted and len(users) < tune_router.LEAST_USERS:
+        told = f"a fifth of the users is {len(users)} of the {tune_router.LEAST_USERS} that it takes at least; collect more events"
+        console.print(f"Router: nothing changes, {told}")
+        wanted, users = [each for each in wanted if each != "router"], users[:0]
+        if not wanted:
+            return {}
     known = split.train & ~np.isin(dataset.user, users)
     seconds = min(settings.two_tower_seconds, max(60.0 * minutes * FIT_SHARE, 0.001))
     bundle = _fitted(dataset, known, entries, settings.with_overrides({"two_tower_seconds": seconds}), chosen, threads, checkpoints)
@@ -90,15 +93,11 @@ def _fitted(
     dataset: Dataset, known: Bools, entries: Sequence[Item], settings: Settings, chosen: Hyperparameters, threads: int, checkpoints: Path
 ) -> Bundle:
     """Every engine's model of the events in `known`."""
-    two_tower = None
-    if cause := two_tower_command.unavailable(settings):
-        log.info("Two-Tower is left out", cause=cause)
-    else:
-        two_tower = two_tower_command.fit(dataset, entries, settings, where=known, threads=threads, checkpoints=checkpoints).model
+    two_tower = two_tower_command.fit_before(dataset, known, entries, settings, threads, checkpoints=checkpoints)
     return Bundle.of(
         catalogue=list(entries),
         als=retrain.fit(dataset.matrix(known), dataset, chosen, settings.training_seed, threads),
-        two_tower=two_tower,
+        two_tower=two_tower.model if two_tower is not None else None,
         content=ContentModel.fit(entries),
         popular=popular(dataset, settings, known),
     )
@@ -108,10 +107,11 @@ def _blend(bundle: Bundle, dataset: Dataset, split: Split, users: npt.NDArray[np
     """The blend that a retrain would choose, by none of `users`."""
     if bundle.two_tower is None:
         return None
-    assert bundle.content is not None, "fitted above"
     assert bundle.popular is not None, "made above"
-    judged = evaluate.judge(dataset, split, bundle.content, settings, 1, settings.training_seed)
-    return blend.choose(bundle, bundle.catalogue, bundle.popular.scores, dataset, split, replace(judged, users=users), settings)
+    try:
+        return blend.choose(bundle, bundle.catalogue, bundle.popular.scores, dataset, split, users, settings.training_seed, settings)
+    except DatasetError:  # nobody took anything new after the cut, which is what `_no_blend` says
+        return None
 
 
 def _no_blend(bundle: Bundle, settings: Settings) -> str:

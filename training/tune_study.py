@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 Point = Mapping[str, float]
-CONFIGURED = "configured"
-"""Attribute of the trial that tries what the settings say, so that a report can say what the search was worth."""
 
 
 def opened(path: Path, name: str, seed: int, startup: int, pruner: Any, first: Sequence[Point]) -> Any:
     """The study `name` in the file at `path`, made if it is not there; TPE (Bergstra et al. 2011) maximizes.
 
-    `startup`: trials before TPE starts to model; `first`: what a new study tries before anything else, what is configured foremost. A trial
-    whose process was killed counts as failed, and what it tried is asked for again.
+    `startup`: trials before TPE starts to model; `first`: what a new study tries before anything else; the foremost, what is configured,
+    is tried by an old one, too. A trial whose process was killed counts as failed, and what it tried is asked for again.
     """
     import optuna
 
@@ -33,9 +31,8 @@ def opened(path: Path, name: str, seed: int, startup: int, pruner: Any, first: S
     )
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         again(study, trial)
-    if known == 0:
-        for place, point in enumerate(first):
-            study.enqueue_trial(dict(point), user_attrs={CONFIGURED: place == 0})
+    for point in first if known == 0 else first[:1]:
+        study.enqueue_trial(dict(point), skip_if_exists=True)
     return study
 
 
@@ -44,7 +41,7 @@ def again(study: Any, trial: Any) -> None:
     import optuna
 
     study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    study.enqueue_trial(trial.params, user_attrs={CONFIGURED: trial.user_attrs.get(CONFIGURED, False)})
+    study.enqueue_trial(trial.params)
 
 
 def complete(study: Any) -> list[Any]:

@@ -77,7 +77,7 @@ def search(
                     raise optuna.TrialPruned
 
             try:
-                two_tower.fit(
+                fitted = two_tower.fit(
                     dataset,
                     entries,
                     settings.use_cases,
@@ -91,9 +91,11 @@ def search(
             except optuna.TrialPruned:
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
+                best = fitted.told["validation_ndcg@10"]
+                trial.set_user_attr(_BEST, best)  # nothing was told when the checkpoint was of the last epoch
                 if time.monotonic() >= deadline:
                     return tune_study.again(study, trial)
-                study.tell(trial, trial.user_attrs[_BEST])
+                study.tell(trial, best)
             return two_tower_checkpoint.remove(checkpoints)
 
         left = count() if trials is None else range(trials)
@@ -116,7 +118,7 @@ def search(
             "validation": "the last items that tell a fit when to stop",
             "ranked_among": "the whole catalogue",
             "value": ranked[0]["value"],
-            "configured": max((_value(trial) for trial in tried if trial.user_attrs.get(tune_study.CONFIGURED)), default=None),
+            "configured": next((row["value"] for row in ranked if all(row[name] == getattr(configured, name) for name in SEARCHED)), None),
             "trials": tune_study.ended(study),
             "finished": len(tune_study.complete(study)),
             "seconds": round(time.monotonic() - began, 1),

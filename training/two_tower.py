@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,7 +68,8 @@ def hyperparameters(settings: Settings) -> Hyperparameters:
 
 @dataclass(frozen=True)
 class Progress:
-    """After an epoch: its number from 1, mean loss, NDCG@10 of the held-out items (None: nobody was held out) and the best so far."""
+    """After an epoch: its number from 1, mean loss (NaN: there was time for no batch), NDCG@10 of the held-out items (None: nobody was
+    held out) and the best so far."""
 
     epoch: int
     loss: float
@@ -168,7 +170,8 @@ class _Fit:
         self.sequences, self.held_out = sequences.without_last(np.random.default_rng(seed), judged_users)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.share = np.bincount(sequences.item, minlength=len(sequences.items)) / len(sequences.item)
-        about = (source, msgspec.to_builtins(chosen), seed, int(sequences.end.sum()), len(sequences.item))
+        described = hashlib.sha256(content.features.tobytes()).hexdigest()
+        about = (source, msgspec.to_builtins(chosen), seed, int(sequences.end.sum()), len(sequences.item), described, ordered)
         self.identity = hashlib.sha256(repr(about).encode()).hexdigest()
 
     def run(
@@ -193,7 +196,8 @@ class _Fit:
                 loss, whole = self._epoch(towers, optimizer, state.epoch, began + seconds, on_batch)
                 state.epoch += 1
                 ndcg = self._judge(towers)
-                state.curve.append({"epoch": state.epoch, "loss": round(loss, 6), "ndcg@10": None if ndcg is None else round(ndcg, 6)})
+                if math.isfinite(loss):  # not of an epoch without a batch, nor of one that ran away
+                    state.curve.append({"epoch": state.epoch, "loss": round(loss, 6), "ndcg@10": None if ndcg is None else round(ndcg, 6)})
                 if ndcg is None or state.best_ndcg is None or ndcg > state.best_ndcg:
                     state.best, state.best_ndcg, state.best_epoch = towers.export(), ndcg, state.epoch
                     best = state.best
@@ -225,7 +229,7 @@ class _Fit:
                 on_batch(epoch + seen / len(every))
             seen += len(windows)
             if time.monotonic() >= deadline:
-                return total / max(count, 1), False
+                return total / count if count else math.nan, False
             batch = sequences.batch(windows)
             if not (batch.answers >= 0).any():
                 continue

@@ -42,8 +42,8 @@ def tuned(settings: Settings, path: Path | None) -> Settings:
     if path is None:
         return settings
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("two_tower", {})
-        return settings.with_overrides({f"two_tower_{name}": value for name, value in msgspec.convert(found, dict[str, Any]).items()})
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]]).get("two_tower", {})
+        return settings.with_overrides({f"two_tower_{name}": value for name, value in found.items()})
     except (OSError, msgspec.MsgspecError, ConfigurationError) as error:
         raise ConfigurationError(f"{path} holds no hyperparameters of Two-Tower ({error}); `python -m training tune` writes some") from None
 
@@ -98,13 +98,19 @@ def fit(
 
 
 def fit_before(
-    data: Dataset, split: Split | None, entries: Sequence[Item], settings: Settings, threads: int, run: Run | None
+    data: Dataset,
+    where: Bools | None,
+    entries: Sequence[Item],
+    settings: Settings,
+    threads: int,
+    run: Run | None = None,
+    checkpoints: Path | None = None,
 ) -> Fitted | None:
-    """`fit` on the events before the cut. None, and the reason in the log, where Two-Tower is off or torch not there."""
+    """`fit` on the events in `where`, those before the cut. None, and the reason in the log, where Two-Tower is off or torch not there."""
     if cause := unavailable(settings):
         log.info("Two-Tower is left out", cause=cause)
         return None
-    return fit(data, entries, settings, where=split.train if split is not None else None, threads=threads, run=run)
+    return fit(data, entries, settings, where=where, threads=threads, checkpoints=checkpoints, run=run)
 
 
 def refresh(

@@ -59,7 +59,7 @@ def chosen(
     who = evaluate.judge(data, split, content, offline, judged, seed=1)
     at_cut = popular(data, offline, split.train)
     bundle = Bundle.of(catalogue=entries, als=model or knowing(data, split), content=content, popular=at_cut)
-    return blend.choose(bundle, entries, at_cut.scores, data, split, who, offline, users), who
+    return blend.choose(bundle, entries, at_cut.scores, data, split, who.users, who.seed, offline, users), who
 
 
 def test_an_engine_that_only_guesses_gets_the_smaller_weight(offline: Settings, data: Dataset) -> None:
@@ -127,7 +127,7 @@ def test_too_few_users_or_engines_choose_nothing(offline: Settings, data: Datase
     split, entries = data.split(offline.holdout_fraction), world.items()
     who = evaluate.judge(data, split, ContentModel.fit(entries), offline, 20, seed=1)
     alone = Bundle.of(catalogue=entries, content=ContentModel.fit(entries))
-    assert blend.choose(alone, entries, {}, data, split, who, offline) is None
+    assert blend.choose(alone, entries, {}, data, split, who.users, who.seed, offline) is None
 
 
 def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -> None:
@@ -163,4 +163,4 @@ def test_an_engine_with_nothing_to_go_by_for_many_users_is_no_part(offline: Sett
     described = ContentModel.fit(entries)
     who = evaluate.judge(data, split, described, offline, 20, seed=1)
     bundle = Bundle.of(catalogue=entries, als=knowing(data, split), content=ContentModel.fit([]))
-    assert blend.choose(bundle, entries, {}, data, split, who, offline) is None
+    assert blend.choose(bundle, entries, {}, data, split, who.users, who.seed, offline) is None

@@ -27,6 +27,7 @@ from training.als import Hyperparameters
 from training.dataset import Dataset
 from training.evaluate import ROUTED, Evaluation
 from training.popularity import popular
+from training.run import Interrupted
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 
@@ -193,6 +194,19 @@ def test_a_worse_bundle_is_refused_and_a_better_one_is_not(settings: Settings) -
     assert (same["decision"], same["ndcg@10"]) == (gate.ACCEPTED, same["live_ndcg@10"])
     Registry(settings.models_path).publish(lambda folder: random_model(data).save(folder / "als"))
     assert decided(settings, data, good)["decision"] == gate.ACCEPTED
+
+
+def test_the_questions_to_the_live_bundle_can_be_stopped(settings: Settings) -> None:
+    data = world.built(settings, world.parity())
+    candidate = judged(settings, data)
+    publish(settings, data, random_model(data))
+    at_cut = popular(data, settings, candidate.split.train)
+
+    def stop() -> None:
+        raise Interrupted("stop")
+
+    with pytest.raises(Interrupted):
+        gate.ask_live(Registry(settings.models_path), world.items(), at_cut, data, candidate.split, candidate.judged, settings, stop)
 
 
 def test_a_margin_is_respected(settings: Settings) -> None:

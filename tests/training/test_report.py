@@ -18,12 +18,12 @@ from core.errors import ModelCorrupt, ModelMissing
 from core.settings import Settings
 from models.registry import Registry
 from tests.training import world
-from training import charts, commands, report
+from training import charts, commands, dataset, report
 from training.charts import Estimate
 from training.evaluate import ENGINES, NAMES, SEGMENTS
 from training.markup import Markup, element
 
-VOID = {"meta", "br"}
+VOID = {"meta"}
 HOSTILE = "</style><script>alert(1)</script>\"'&"
 
 
@@ -245,8 +245,6 @@ def test_the_command_writes_the_page_of_a_published_version(settings: Settings, 
     folder, output = tmp_path / "judged", tmp_path / "pages" / "report.html"
     console = Console(file=io.StringIO(), width=200)
     small = settings.model_copy(update={"als_factors": 4, "als_regularization": 5.0, "als_alpha": 2.0, "holdout_fraction": 0.25})
-    from training import dataset
-
     dataset.save(data, tmp_path / "dataset")
     commands.evaluate_dataset(small, tmp_path / "dataset", world.write_items(tmp_path / "items.jsonl"), None, 100, 1, folder, console)
     assert (folder / "report.html").is_file()

@@ -16,8 +16,9 @@ from core.errors import ConfigurationError
 from core.settings import Settings
 from engines.recommender import Recommender
 from models.registry import Registry
+from models.two_tower import TwoTowerModel
 from tests.training import world
-from training import als, commands, tune, tune_als, tune_router, tune_served, tune_two_tower, two_tower, two_tower_command
+from training import als, blend, commands, dataset, tune, tune_als, tune_router, tune_served, tune_two_tower, two_tower, two_tower_command
 from training.als import Hyperparameters
 from training.dataset import Dataset
 from training.retrain import Options, retrain
@@ -75,6 +76,20 @@ def test_a_retrain_fits_by_what_was_found(small: Settings, folder: Path) -> None
     assert used["two_tower"]["history"] == small.two_tower_history
 
 
+def test_an_evaluation_fits_by_what_was_found(small: Settings, folder: Path) -> None:
+    found = folder / "found.json"
+    tune.add(found, "two-tower", {"two_tower": {"epochs": 1}, "tuned": {}})
+    entries, console = folder / "items.jsonl", Console(file=io.StringIO())
+    commands.evaluate_dataset(small, folder / "dataset", entries, found, 20, 1, folder / "judged", console)
+    assert len(json.loads((folder / "judged" / "metrics.json").read_text("utf-8"))["two_tower"]) == 1
+    assert small.two_tower_epochs == 2
+    fit_two_tower = two_tower_command.fit_two_tower
+    fit_two_tower(small, folder / "dataset", entries, None, folder / "plain", 1)
+    tune.add(found, "two-tower", {"two_tower": {"epochs": 1, "dimension": 12}, "tuned": {}})
+    fit_two_tower(small, folder / "dataset", entries, found, folder / "chosen", 1)
+    assert [TwoTowerModel.load(folder / name).dimension for name in ("plain", "chosen")] == [8, 12]
+
+
 def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really, chosen = tune_router.ask, []
 
@@ -85,13 +100,21 @@ def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, fo
     fitted: list[Any] = []
     fit = two_tower_command.fit
 
-    def fit_and_tell(*given: Any, where: Any, **more: Any) -> Any:
-        fitted.append(where)
-        return fit(*given, where=where, **more)
+    def fit_and_tell(data: Dataset, entries: Any, settings: Settings, *, where: Any, **more: Any) -> Any:
+        fitted.append((where, settings.two_tower_seconds))
+        return fit(data, entries, settings, where=where, **more)
+
+    apart: list[Any] = []
+    choose = blend.choose
+
+    def choose_and_tell(*given: Any) -> Any:
+        apart.append(given[5])
+        return choose(*given)
 
     monkeypatch.setattr(tune_router, "ask", ask)
     monkeypatch.setattr(two_tower_command, "fit", fit_and_tell)
-    found, told = tuned(small, folder, Part.ROUTER)
+    monkeypatch.setattr(blend, "choose", choose_and_tell)
+    found, told = tuned(small.model_copy(update={"two_tower_seconds": 1e6}), folder, Part.ROUTER, minutes=60.0)
     assert set(found) == {"router", "tuned"}, "only what was asked for is written"
     [(recommender, data, users)] = chosen
     assert recommender.bundle.als is not None
@@ -100,7 +123,10 @@ def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, fo
     assert len(left_out) == PEOPLE // 5
     assert not left_out & set(recommender.bundle.als.user_ids.ids)
     assert len(recommender.bundle.als.user_ids) == PEOPLE - len(left_out)
-    assert not np.isin(data.user[fitted[0]], users).any()
+    [(where, seconds)] = fitted
+    assert not np.isin(data.user[where], users).any()
+    assert seconds == pytest.approx(60 * 60 * tune_served.FIT_SHARE, rel=0.01), "the rest of the time is for asking"
+    assert [each.tolist() for each in apart] == [users.tolist()], "nor do they choose the blend"
     assert found["tuned"]["router"]["no_ensemble"] is None, told
 
 
@@ -171,6 +197,42 @@ def test_without_two_tower_the_rest_is_tuned(small: Settings, folder: Path) -> N
     assert "Two-Tower is left out: disabled by ENABLE_TWO_TOWER=false." in told
     assert "Blend: nothing changes, there is no Two-Tower to blend" in told
     assert found["router"]["warm_user_threshold"] == small.warm_user_threshold
+
+
+def test_a_killed_search_of_als_goes_on_and_the_configured_ones_come_first(
+    small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, fit, seen = dataset.load(folder / "dataset"), als.fit, list[Hyperparameters]()
+
+    def dying(matrix: Any, users: Any, items: Any, chosen: Hyperparameters, *more: Any, **named: Any) -> Any:
+        seen.append(chosen)
+        if len(seen) == 2:
+            raise SystemExit  # which Optuna, as with a kill, does not hear of
+        return fit(matrix, users, items, chosen, *more, **named)
+
+    def search(settings: Settings, trials: int) -> dict[str, Any]:
+        study = folder / "als.sqlite"
+        return tune_als.search(data, settings, minutes=60.0, trials=trials, study_path=study, negatives=0, seed=1, threads=1)["tuned"]
+
+    monkeypatch.setattr(als, "fit", dying)
+    with pytest.raises(SystemExit):
+        search(small, 3)
+    found = search(small, tune_als.SOBOL_TRIALS)
+    assert (seen[0].factors, seen[0].regularization, seen[0].alpha) == (16, 5.0, 2.0)
+    assert found["configured"]["factors"] == 16
+    assert seen[1] in seen[2:], "what the killed one tried is tried again"
+    assert found["trials"] == tune_als.SOBOL_TRIALS + 2, "the killed one counts as failed"
+    other = search(small.model_copy(update={"als_alpha": 3.0}), 1)
+    assert seen[-1].alpha == pytest.approx(3.0), "what is configured now is tried, too"
+    assert other["configured"]["alpha"] == pytest.approx(3.0)
+
+
+def test_too_few_users_are_told_before_anything_is_fitted(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune_router, "LEAST_USERS", PEOPLE)
+    monkeypatch.setattr(tune_served, "_fitted", None)
+    found, told = tuned(small, folder, Part.ROUTER)
+    assert found == {}
+    assert f"a fifth of the users is {PEOPLE // 5} of the {PEOPLE} that it takes at least" in told.replace("\n", " ")
 
 
 def test_too_little_time_leaves_the_thresholds_and_says_so(small: Settings, folder: Path) -> None:

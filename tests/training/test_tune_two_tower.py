@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,13 +44,14 @@ def by_curve(monkeypatch: pytest.MonkeyPatch, curve: Curve) -> list[tuple[Hyperp
     """Fits that come out as `curve` says; what each was told, and how many epochs it came to."""
     seen: list[tuple[Hyperparameters, int]] = []
 
-    def fit(*given: Any, on_epoch: Callable[[Progress], None], **more: Any) -> None:
+    def fit(*given: Any, on_epoch: Callable[[Progress], None], **more: Any) -> Any:
         chosen = given[3]
         seen.append((chosen, 0))
         values = curve(chosen)
         for epoch, value in enumerate(values, 1):
             seen[-1] = chosen, epoch
             on_epoch(Progress(epoch, 1.0, value, max(values[:epoch]), 0.0))
+        return SimpleNamespace(told={"validation_ndcg@10": max(values)})
 
     monkeypatch.setattr(two_tower, "fit", fit)
     return seen
@@ -92,20 +94,25 @@ def test_a_second_run_goes_on(data: Dataset, small: Settings, tmp_path: Path, mo
     assert again["tuned"]["trials"] == 5
     assert again["tuned"]["configured"] == small.two_tower_learning_rate
     assert len({chosen.learning_rate for chosen, _ in seen}) == 5, "nothing was tried twice"
+    stepped = small.model_copy(update={"two_tower_learning_rate": 0.007})
+    assert search(data, stepped, tmp_path, trials=1)["tuned"]["configured"] == 0.007, "what is configured now is tried, too"
     other = small.model_copy(update={"two_tower_epochs": 2})
     assert search(data, other, tmp_path, trials=1)["tuned"]["trials"] == 1, "other fits are another search"
 
 
-def test_a_killed_search_goes_on_within_its_fit(data: Dataset, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("killed_at", [2, EPOCHS])
+def test_a_killed_search_goes_on_within_its_fit(
+    data: Dataset, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
     fit = two_tower.fit
     epochs: list[tuple[Hyperparameters, int]] = []
 
     def dying(*given: Any, on_epoch: Callable[[Progress], None], **more: Any) -> Any:
         def told(now: Progress) -> None:
-            on_epoch(now)
             epochs.append((given[3], now.epoch))
-            if len(epochs) == 2:
+            if len(epochs) == killed_at:
                 raise KeyboardInterrupt
+            on_epoch(now)
 
         return fit(*given, on_epoch=told, **more)
 

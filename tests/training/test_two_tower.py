@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -171,6 +172,23 @@ def test_a_checkpoint_of_other_data_is_not_gone_on_from(tmp_path: Path) -> None:
     seen: list[int] = []
     two_tower.fit(ring(50), [], USE_CASES, chosen, seed=1, threads=1, folder=tmp_path, on_epoch=lambda now: seen.append(now.epoch))
     assert seen == [1]
+
+
+def test_a_checkpoint_of_another_catalogue_or_order_is_not_gone_on_from(tmp_path: Path) -> None:
+    one = msgspec.structs.replace(SMALL, epochs=1)
+    told: list[int] = []
+    for entries, ordered in (([], True), (items(), True), (items(), False)):
+        two_tower.fit(
+            ring(24), entries, USE_CASES, one, 1, threads=1, folder=tmp_path, ordered=ordered, on_epoch=lambda now: told.append(now.epoch)
+        )
+    assert told == [1, 1, 1], "each began anew"
+
+
+def test_an_epoch_without_a_loss_is_not_in_the_curve() -> None:
+    fitted = two_tower.fit(ring(24), [], USE_CASES, SMALL, 1, threads=1, seconds=0.0)
+    assert fitted.curve == []
+    broken = two_tower.fit(ring(24), [], USE_CASES, msgspec.structs.replace(SMALL, epochs=3, learning_rate=1e30), 1, threads=1)
+    assert all(np.isfinite(row["loss"]) for row in broken.curve), "a page cannot show what is no number"
 
 
 def test_the_time_budget_ends_training_with_a_model_that_serves() -> None:
