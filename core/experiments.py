@@ -25,6 +25,7 @@ from core.use_cases import UseCases, checked_name
 OVERRIDES = (
     "cold_start_threshold",
     "warm_user_threshold",
+    "content_popularity_share",
     "ensemble_als_weight",
     "ensemble_two_tower_weight",
     "ensemble_fusion",

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     enable_ensemble: bool = Field(True, description="false: the ensemble is skipped")
     cold_start_threshold: int = Field(5, ge=0, description="interactions below which a user is cold: content-based")
     warm_user_threshold: int = Field(20, ge=0, description="interactions from which a user is hot: the ensemble")
+    content_popularity_share: float = Field(
+        0.5, ge=0, lt=1, description="share of popularity in a content-based score, among the items that match; 0: likeness alone"
+    )
     ensemble_als_weight: float = Field(0.6, ge=0, le=1000, description="weight of ALS in the ensemble; ratios count")
     ensemble_two_tower_weight: float = Field(0.4, ge=0, le=1000, description="weight of Two-Tower in the ensemble")
     ensemble_fusion: Fusion = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,10 @@ class Engine(ABC):
     def similar(self, item_id: str) -> Scoring:
         """Scores of every item by its likeness to `item_id`. Raises NotApplicable."""
         raise NotApplicable(f"{self.name} does not compare items, so it says nothing about {item_id}")
+
+    def over(self, engines: Mapping[str, Engine]) -> Engine:  # noqa: ARG002 - for those that ask other engines
+        """The same, asking newer `engines` by name where it asks others."""
+        return self
 
     def recommend(self, state: UserState, request: Request) -> list[ScoredItem]:
         """The best items for this user that pass the request's filters, best first; none when there is nothing to go by."""

@@ -120,12 +120,18 @@ class Catalogue:
         """Make now what readers made `former` make on first use: they would all wait for it, tens of milliseconds at 10,000 items."""
         for name, column in list(former._columns.items()):
             self._column(name, column.read)
-        if "newest" in former.__dict__:
-            _ = self.newest
+        for name in ("newest", "created"):
+            if name in former.__dict__:
+                getattr(self, name)
 
     def mask(self, asked: Conditions) -> Mask:
         """(n_rows,) bool: the items that pass. Shared between callers: copy before you change it."""
         return self._masks.get(asked.key, lambda: self._mask(asked))
+
+    @cached_property
+    def created(self) -> NDArray[np.float64]:
+        """(n_rows,) f64: when each row's item was created, in seconds since 1970; NaN where that is not known."""
+        return np.array([np.nan if item is None or item.created_at is None else item.created_at for item in self.items], dtype=np.float64)
 
     @cached_property
     def newest(self) -> Rows:

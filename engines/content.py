@@ -1,8 +1,13 @@
-"""Content: a profile from what the user touched and declared, compared with what every item says about itself."""
+"""Content: a profile from what the user touched and declared, compared with what every item says about itself.
+
+Likeness finds what is of the right kind, not what is good, so that alone it serves new users worse than popularity does. Among the items
+that match, what may be expected of each (prior.py) has a share of the score: (1 - share) x likeness / the highest + share x prior.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +21,8 @@ from engines.als import SimilarScoring
 from engines.base import NO_OPINION, REASON_ITEMS, Engine, NotApplicable, Scores, Scoring, item_weights, name, weigher
 from engines.cache import Bounded
 from engines.catalogue import Catalogue
+from engines.popular import PopularEngine
+from engines.prior import Expected, Prior
 from models.content import ContentModel
 
 INTERESTS_KIND, ITEMS_KIND = "matches_your_interests", "shares_with_your_items"
@@ -40,10 +47,15 @@ class ContentEngine(Engine):
         use_cases: UseCases,
         trained: Sequence[Item] = (),
         previous: ContentEngine | None = None,
+        prior: Prior | None = None,
     ) -> None:
         """`trained`: the items that `model` was fitted on, whose vectors it holds; `previous`: an engine of the same model,
-        whose vectors are taken over. Only items that neither knows as they are now are turned into vectors."""
+        whose vectors are taken over. Only items that neither knows as they are now are turned into vectors.
+
+        `prior`: over the same catalogue; None: likeness alone, the cosine.
+        """
         self.model, self.catalogue, self.use_cases = model, catalogue, use_cases
+        self.prior = prior
         if previous is not None and previous.model is not model:
             previous = None
         self._interests: Bounded[_Sparse] = Bounded(PROFILES_KEPT) if previous is None else previous._interests
@@ -70,7 +82,21 @@ class ContentEngine(Engine):
         interest = np.zeros_like(profile)
         interest[declared.columns] = declared.values * np.float32(1 - share)
         profile += interest
-        return ContentScoring(self, self._scores(profile), profile, interest, history, touched)
+        scores, expected = self._scores(profile), None
+        if self.prior is not None and (highest := float(scores.max(initial=0.0))) > 0:
+            scale, expected = np.float32((1 - self.prior.share) / highest), self.prior.of(state, request)
+            profile, interest = profile * scale, interest * scale  # so that what they explain is a part of the score
+            scores = scores * scale + expected.parts
+        return ContentScoring(self, scores, profile, interest, history, touched, expected)
+
+    def over(self, engines: Mapping[str, Engine]) -> ContentEngine:
+        """The same with newer popularity."""
+        popular = engines.get(PopularEngine.name)
+        if self.prior is None or not isinstance(popular, PopularEngine):
+            return self
+        other = copy(self)
+        other.prior = self.prior._replace(popular=popular)
+        return other
 
     def similar(self, item_id: str) -> Scoring:
         """Cosine of what two items say about themselves. Raises NotApplicable for an item that says nothing."""
@@ -116,17 +142,24 @@ class ContentEngine(Engine):
 class ContentScoring(Scoring):
     """`profile` (n_terms,) f32 is the sum of the history's part and `interest`, the part that was declared.
 
-    `history`: row -> weight; `touched`: the entries of these rows.
+    `history`: row -> weight; `touched`: the entries of these rows; `expected`: what has a share of the scores beside the profile.
     """
 
     def __init__(
-        self, engine: ContentEngine, scores: Scores, profile: Scores, interest: Scores, history: dict[int, float], touched: Entries
+        self,
+        engine: ContentEngine,
+        scores: Scores,
+        profile: Scores,
+        interest: Scores,
+        history: dict[int, float],
+        touched: Entries,
+        expected: Expected | None,
     ) -> None:
         self.scores, self._engine, self._profile, self._interest = scores, engine, profile, interest
-        self._history, self._touched = history, touched
+        self._history, self._touched, self._expected = history, touched, expected
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """The declared interests that each row matches, and the item of the history that it shares most with."""
+        """The declared interests that each row matches, the item of the history that it shares most with, and what is expected of it."""
         if not rows:
             return []
         shown = self._engine.entries(rows)
@@ -146,10 +179,12 @@ class ContentScoring(Scoring):
                     item_id = self._engine.catalogue.ids[touched[nearest]]
                     shared = np.where(history[nearest] > 0, lived[index], 0)
                     found[index].append(self._reason(ITEMS_KIND, f"like {name(self._engine.catalogue, item_id)}", shared, columns, item_id))
+        for index, row in enumerate(rows):
+            found[index] += self._general(row)
         return found
 
     def contributions(self, row: int) -> list[Reason]:
-        """One reason a term, with the items of the history that brought it most; together they are the score."""
+        """One reason a term, with the items of the history that brought it, and what is expected of the item; they sum to the score."""
         if self.scores[row] == NO_OPINION:
             return []
         weights = np.array(list(self._history.values()), dtype=np.float32)
@@ -162,7 +197,7 @@ class ContentScoring(Scoring):
         entries = self._engine.entries([row])
         columns, parts = entries.columns, entries.values * self._profile[entries.columns]
         terms = self._engine.model.terms
-        return [
+        found = [
             Reason(
                 kind=INTERESTS_KIND if self._interest[columns[at]] > 0 else ITEMS_KIND,
                 text=f"matches {terms[columns[at]]}",
@@ -170,9 +205,12 @@ class ContentScoring(Scoring):
                 attributes=[terms[columns[at]]],
                 contribution=float(parts[at]),
             )
-            for at in np.argsort(-parts, kind="stable").tolist()
-            if parts[at] > 0
+            for at in np.flatnonzero(parts > 0).tolist()
         ]
+        return sorted(found + self._general(row), key=lambda reason: -(reason.contribution or 0.0))
+
+    def _general(self, row: int) -> list[Reason]:
+        return [] if self._expected is None else self._expected.reasons(row)
 
     def _reason(self, kind: str, text: str, parts: Scores, columns: NDArray[np.int32], item_id: str | None) -> Reason:
         """`parts` (n_columns,): what each term gave; the largest are named, and together they are the contribution."""

@@ -43,11 +43,20 @@ class NewItems:
 
     def __init__(self, catalogue: Catalogue, days: float, young: Iterable[str] = ()) -> None:
         self._catalogue, self._window_s = catalogue, days * DAY_S
-        created = [np.nan if item is None or item.created_at is None else item.created_at for item in catalogue.items]
-        self._created: NDArray[np.float64] = np.array(created, dtype=np.float64)
         self._young: Mask = np.zeros(len(catalogue.ids), dtype=np.bool_)
         self._young[catalogue.rows_of(young)] = True
-        self._held: tuple[int, Rows, Keys] | None = None
+        self._found: tuple[int, Rows] | None = None
+        self._keys: tuple[int, Keys] | None = None
+
+    def rows(self, at: float | None) -> Rows:
+        """The live rows of the items that are new in the hour of `at`, in seconds since 1970; None: when the latest item was created."""
+        hour = self._hour(at)
+        found = self._found
+        if found is None or found[0] != hour:
+            start, created = hour * DRAW_S, self._catalogue.created
+            dated = (created >= start - self._window_s) & (created <= start + DRAW_S + CLOCKS_S)
+            found = self._found = (hour, np.flatnonzero((dated | self._young) & self._catalogue.alive))
+        return found[1]
 
     def mixed_in(
         self,
@@ -83,14 +92,9 @@ class NewItems:
         return [msgspec.structs.replace(explored.get(rank) or next(others), rank=rank) for rank in range(1, len(lines) + 1)]
 
     def draw(self, user_id: str, at: float | None, allowed: Mask, places: float) -> Drawn:
-        """Draw `places` new items (the fraction is the chance of one more) among the `allowed` rows, for a request at time `at`.
-
-        `at`: seconds since 1970; None: when the latest item was created. Each of the pool has the same chance.
-        """
-        if at is None:
-            at = float(np.nanmax(self._created, initial=0.0))
-        hour = int(at // DRAW_S)
-        rows, keys = self._pool(hour)
+        """Draw `places` new items (the fraction is the chance of one more) among the `allowed` of `rows(at)`. Each has the same chance."""
+        hour, rows = self._hour(at), self.rows(at)
+        keys = self._hashed(hour, rows)
         open_to = allowed[rows]
         rows, keys = rows[open_to], keys[open_to]
         digest = blake2b(f"{hour} {user_id}".encode(), digest_size=16).digest()
@@ -104,17 +108,17 @@ class NewItems:
         expected = chance * min(least + 1, len(rows)) + (1 - chance) * min(least, len(rows))
         return Drawn(rows[first].tolist(), expected / len(rows) if len(rows) else 0.0)
 
-    def _pool(self, hour: int) -> tuple[Rows, Keys]:
-        """Live rows of the items that are new in an hour, and a hash of each one's id."""
-        held = self._held
+    def _hour(self, at: float | None) -> int:
+        return int((float(np.nanmax(self._catalogue.created, initial=0.0)) if at is None else at) // DRAW_S)
+
+    def _hashed(self, hour: int, rows: Rows) -> Keys:
+        """A hash of each row's id, kept for the hour."""
+        held = self._keys
         if held is None or held[0] != hour:
-            at = hour * DRAW_S
-            dated = (self._created >= at - self._window_s) & (self._created <= at + DRAW_S + CLOCKS_S)
-            rows = np.flatnonzero((dated | self._young) & self._catalogue.alive)
             ids = self._catalogue.ids
             hashes = b"".join([blake2b(ids[row].encode(), digest_size=8).digest() for row in rows.tolist()])
-            held = self._held = (hour, rows, np.frombuffer(hashes, dtype="<u8").astype(np.uint64))
-        return held[1:]
+            held = self._keys = (hour, np.frombuffer(hashes, dtype="<u8").astype(np.uint64))
+        return held[1]
 
 
 def _scattered(keys: Keys) -> Keys:

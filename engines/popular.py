@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.types import Reason, Request, UserState
-from engines.base import NO_OPINION, Engine, Scoring
+from engines.base import NO_OPINION, Engine, Scores, Scoring
 from engines.cache import Bounded
 from engines.catalogue import Catalogue, Mask
 from models.popular import Popularity
@@ -112,6 +113,14 @@ class PopularScoring(Scoring):
         self._head, self._overall, self._text, self._rest, self._catalogue = head, overall, text, rest, catalogue
         self.scores = np.where(rest.scores == NO_OPINION, NO_OPINION, 0.0)
         self.scores[head.rows] = head.weights
+
+    @cached_property
+    def prior(self) -> Scores:
+        """(n_rows,) f32 in [0, 1]: what an engine may expect of an item before it knows the user. The root of its weight over the largest:
+        weights fall by powers, and by themselves would leave all but the first few items equal."""
+        weights = np.maximum(self.scores, 0.0)
+        highest = float(weights.max(initial=0.0))
+        return np.sqrt(weights / highest if highest > 0 else weights).astype(np.float32)
 
     def top(self, eligible: Mask, limit: int) -> list[int]:
         """The head, then the rest in its own order."""

@@ -25,6 +25,7 @@ from engines.explain import Explanation, explain
 from engines.explore import NewItems
 from engines.fold import made_with
 from engines.popular import PopularEngine, Windows
+from engines.prior import Prior
 from engines.rerank import Reranker
 from engines.two_tower import TwoTowerEngine
 from models.bundle import Bundle
@@ -68,16 +69,20 @@ def _two_tower(parts: Parts) -> Engine:
     return TwoTowerEngine(model, parts.catalogue, previous)
 
 
+def _popular(parts: Parts) -> Engine:
+    previous = parts.previous if isinstance(parts.previous, PopularEngine) else None
+    return PopularEngine(parts.popularity, parts.catalogue, parts.windows, previous)
+
+
 def _content(parts: Parts) -> Engine:
     model, previous = parts.bundle.content, parts.previous if isinstance(parts.previous, ContentEngine) else None
     if model is None:
         raise parts.lacking("content")
-    return ContentEngine(model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous)
-
-
-def _popular(parts: Parts) -> Engine:
-    previous = parts.previous if isinstance(parts.previous, PopularEngine) else None
-    return PopularEngine(parts.popularity, parts.catalogue, parts.windows, previous)
+    popular, share = parts.engines.get(PopularEngine.name), parts.settings.content_popularity_share
+    prior = None
+    if share and isinstance(popular, PopularEngine):
+        prior = Prior(popular, NewItems(parts.catalogue, parts.settings.new_item_days), share)
+    return ContentEngine(model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous, prior)
 
 
 def blend_of(settings: Settings) -> Blend:
@@ -99,14 +104,17 @@ def _ensemble(parts: Parts) -> Engine:
 BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
     "als": _als,
     "two_tower": _two_tower,
-    "content_based": _content,
     "popular": _popular,
+    "content_based": _content,
     "ensemble": _ensemble,
 }
-"""Engine -> how it is built; raises NotApplicable where it cannot be. A new engine is one line here, before the ensemble."""
+"""Engine -> how it is built; raises NotApplicable where it cannot be. A new engine is one line here, after those that it asks."""
 
 BLEND_SETTINGS = frozenset({"ensemble_als_weight", "ensemble_two_tower_weight", "ensemble_fusion"})
 """Settings that replace the bundle's blend where one of them was set, in the environment or by an experiment's variant."""
+
+SHAPED = frozenset({ContentEngine.name, EnsembleEngine.name})
+"""Engines that a variant of an experiment may give other weights."""
 
 MOST_FORGOTTEN = 10_000
 """Items without an entry that were popular once and may linger, before the catalogue is made anew without them: bounds memory."""
@@ -185,8 +193,8 @@ class Recommender:
         """
         other = copy(self)
         other.settings = settings
-        kept = {name: engine for name, engine in self.engines.items() if name != EnsembleEngine.name}
-        other._build(kept, previous.engines if previous else {})
+        kept = {name: engine for name, engine in self.engines.items() if name not in SHAPED}
+        other._build(kept, {**(previous.engines if previous else {}), **self.engines})
         return other
 
     def with_catalogue(self, catalogue: Catalogue) -> Recommender:
@@ -219,12 +227,13 @@ class Recommender:
         return other
 
     def _with_engine(self, engine: Engine) -> Recommender:
-        """The same with another engine in place of its namesake, in the ensemble too."""
+        """The same with another engine in place of its namesake, also for those that ask it."""
         other = copy(self)
         other.__dict__.pop("_new_items", None)  # made anew when it is asked for: young items may be others
         other.engines = {**self.engines, engine.name: engine}
-        if isinstance(blended := self.engines.get(EnsembleEngine.name), EnsembleEngine):
-            other.engines[EnsembleEngine.name] = blended.over(other.engines)
+        for name, asking in self.engines.items():
+            if name != engine.name:
+                other.engines[name] = asking.over(other.engines)
         return other
 
     @cached_property

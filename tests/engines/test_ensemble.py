@@ -202,7 +202,7 @@ def test_the_parts_must_be_built_over_one_catalogue() -> None:
 
 def test_a_line_has_the_reasons_of_each_part_and_they_share_its_score() -> None:
     best = next(line for line in blended().recommend(HOT, ALL).recommendations if line.item_id == "bank")
-    assert {reason.kind for reason in best.reasons} == {"similar_to_your_items", "matches_your_interests", "shares_with_your_items"}
+    assert {reason.kind for reason in best.reasons} == {"similar_to_your_items", "matches_your_interests", "shares_with_your_items", "new"}
     assert best.reasons[0].kind == "similar_to_your_items", "the part that gave most speaks first"
     assert best.reasons[0].items == ["pay"]
     assert sum(reason.contribution or 0 for reason in best.reasons) == pytest.approx(best.score, rel=1e-6)

@@ -26,7 +26,8 @@ def _method(recommender: Recommender, events: int) -> str:
 def test_the_engines_are_the_same_objects_and_only_the_blend_is_made_anew() -> None:
     live = _live()
     variant = _variant(live, ensemble_als_weight=0.1, ensemble_two_tower_weight=0.9)
-    assert all(variant.engines[name] is live.engines[name] for name in ("als", "two_tower", "content_based", "popular"))
+    assert all(variant.engines[name] is live.engines[name] for name in ("als", "two_tower", "popular"))
+    assert variant.engines["content_based"].vectors is live.engines["content_based"].vectors  # type: ignore[attr-defined]
     assert variant.catalogue is live.catalogue
     assert variant.engines["ensemble"].shares == {"als": 0.1, "two_tower": 0.9}  # type: ignore[attr-defined]
     assert live.engines["ensemble"].shares == {"als": 0.6, "two_tower": 0.4}  # type: ignore[attr-defined]
@@ -46,6 +47,14 @@ def test_thresholds_of_a_variant_are_its_own() -> None:
     variant = _variant(live, cold_start_threshold=8, warm_user_threshold=9)
     assert [_method(live, events) for events in (4, 7, 20)] == ["content_based", "als", "ensemble"]
     assert [_method(variant, events) for events in (7, 8, 9)] == ["content_based", "als", "ensemble"]
+
+
+def test_the_share_of_popularity_in_content_of_a_variant_is_its_own() -> None:
+    live = _live()
+    likeness, popularity = _variant(live, content_popularity_share=0.0), _variant(live, content_popularity_share=0.99)
+    state, request = world.user("pay", "pill", events=2), Request(limit=1)
+    assert likeness.recommend(state, request).recommendations[0].item_id == "medpay", "most like what the user took"
+    assert popularity.recommend(state, request).recommendations[0].item_id == "gene", "the most popular that matches"
 
 
 def test_an_engine_switched_off_is_missing_in_that_variant_only() -> None:
