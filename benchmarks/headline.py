@@ -45,7 +45,7 @@ from training.two_tower import Hyperparameters
 
 FOUND = {"ml1m": quality.found("ml1m"), "retailrocket": quality.found("retailrocket"), "simulator": quality.found("headline-simulator")}
 TWO_TOWER = {
-    "ml1m": Hyperparameters(epochs=4, candidates=1024),
+    "ml1m": Hyperparameters(epochs=20, candidates=1024),
     "retailrocket": Hyperparameters(epochs=10, dropout=0.5),
     "simulator": Hyperparameters(epochs=10),
 }

@@ -9,10 +9,10 @@ import numpy as np
 
 from benchmarks.headline_worlds import FITTED, LATER, World
 from core.settings import Settings
+from engines.recommender import blend_of
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.content import ContentModel
-from models.ensemble import Blend
 from models.popular import Popularity
 from models.two_tower import TwoTowerModel
 from training import blend, evaluate, metrics
@@ -25,12 +25,7 @@ JUDGED = 1000
 SHOWN = ("precision@10", "recall@10", "ndcg@10", "diversity@10")
 SHARE = "share of places"
 NEW_USERS, NO_EVENT, NEW_ITEMS = "new users", "new users before any event", "new items"
-DEFAULT_BLEND, EXPLORING = "ensemble (0.6/0.4)", "routed (explore=0.1)"
-BESIDE = {
-    DEFAULT_BLEND: Blend(weights={"als": 0.6, "two_tower": 0.4}),
-    "content_based + popular (0.5/0.5)": Blend(weights={"content_based": 0.5, "popular": 0.5}),
-}
-"""Blends that nobody chose, judged beside the one that users did."""
+DEFAULT_BLEND, LIKENESS, EXPLORING = "ensemble (0.6/0.4)", "content_based (likeness alone)", "routed (explore=0.1)"
 Means = dict[tuple[str, str, str], float]
 """(group of users, engine, metric) -> mean over the users."""
 
@@ -78,11 +73,16 @@ def _declared(world: World, judged: Judged) -> Judged:
 def _by_segment(
     bundle: Bundle, popularity: Popularity, data: Dataset, split: Split, judged: Judged, settings: Settings
 ) -> tuple[Means, dict[str, int]]:
-    """Means by segment of every engine and of the blends BESIDE, NaN where one has nothing to show; and how many users each segment has."""
+    """Means by segment of every engine, of the blend that nobody chose and of content without popularity, NaN where one has nothing to
+    show; and how many users each segment has."""
     rows = list(evaluate.evaluate(bundle, bundle.catalogue, popularity, data, split, judged, settings).rows)
-    for name, mixed in BESIDE.items():
-        other = replace(bundle, parts={**bundle.parts, "ensemble": mixed})
-        beside = evaluate.evaluate(other, bundle.catalogue, popularity, data, split, judged, settings, ("ensemble",))
+    unchosen = replace(bundle, parts={**bundle.parts, "ensemble": blend_of(settings)})
+    likeness = settings.with_overrides({"content_popularity_share": 0.0})
+    for name, engine, other, asked in (
+        (DEFAULT_BLEND, "ensemble", unchosen, settings),
+        (LIKENESS, "content_based", bundle, likeness),
+    ):
+        beside = evaluate.evaluate(other, bundle.catalogue, popularity, data, split, judged, asked, (engine,))
         rows += [{**row, "engine": name} for row in beside.rows]
     means = {
         (row["segment"], row["engine"], row["metric"]): float("nan") if row["mean"] is None else float(row["mean"])
@@ -128,7 +128,11 @@ def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> t
         segments=judged.segments[took],
         held_out=held_out[took],
     )
-    for name, asked, engines in ((None, settings, ENGINES), (EXPLORING, settings.with_overrides({"explore": 0.1}), (ROUTED,))):
+    for name, asked, engines in (
+        (None, settings, ENGINES),
+        (LIKENESS, settings.with_overrides({"content_popularity_share": 0.0}), ("content_based",)),
+        (EXPLORING, settings.with_overrides({"explore": 0.1}), (ROUTED,)),
+    ):
         found = evaluate.evaluate(bundle, catalogue, popularity, data, split, few, asked, engines)
         for engine, ranked in found.ranked.items():
             counts = metrics.held_out_counts(few.held_out)
