@@ -127,6 +127,9 @@ def rows(world: str, runs: Sequence[Run], seeds: Sequence[int], command: str) ->
         alone = {name: np.mean([means[group, name, "ndcg@10"] for means in every]) for name in SINGLE if (group, name, "ndcg@10") in keys}
         if group in SEGMENTS:
             best = max(alone, key=lambda name: alone[name])
+            if not all(means[group, best, "ndcg@10"] for means in every):
+                print(f"{world}, {group}: {best}, the best single model, has no hit by some seed")
+                continue
             ratios = [means[group, "ensemble", "ndcg@10"] / means[group, best, "ndcg@10"] for means in every]
             print(f"{world}, {group}: ensemble / {best}, its best single model: {', '.join(f'{ratio:.3f}' for ratio in ratios)} by seed")
             rows.append(row(group, "ensemble / best single model", "ratio of NDCG@10", ratios, 3))

@@ -1,13 +1,14 @@
-"""Applies a batch of interactions to Redis exactly once: state and position change together.
+"""Applies batches of interactions to Redis exactly once: state and position change together.
 
-A batch holds the events of one partition in [first, next). Its way, numbered; the crash tests use these numbers:
+A batch holds the events of one partition in [first, next). Batches of several partitions may go together: all of them are applied, or
+none. Their way, numbered; the crash tests use these numbers:
 
-1. WATCH the partition's position and the version of the deletions.
-2. Read both.
-3. Compare: a position other than `first`, or popularity written by another process, is Stale(position); with other deletions the batch
+1. WATCH each partition's position and the version of the deletions.
+2. Read them.
+3. Compare: a position other than `first`, or popularity written by another process, is Stale(position); with other deletions a batch
    is planned again.
-4. MULTI, the batch's commands, HSET position next, EXEC: sent as one write.
-5. The reply. Nil: another writer moved the position between 1 and 4: Stale. An error inside: StoreCorrupt, naming the key,
+4. MULTI, of each batch the commands and HSET position next, EXEC: sent as one write.
+5. The reply. Nil: another writer moved a position between 1 and 4: Stale. An error inside: StoreCorrupt, naming the key,
    because Redis does not undo the commands beside it. A lost connection: nobody knows, so read the position again and seek there.
 6. Histories that have grown past their cap are trimmed. Readers never look past the cap, so when, or whether, this happens
    changes no answer; a crash before it costs some bytes until the user's next event.
@@ -17,7 +18,7 @@ A process that dies before 4 leaves nothing; one that dies after it leaves all. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import hiredis
@@ -68,8 +69,8 @@ class Batch(NamedTuple):
     """What the events at offsets [first, next) of a partition do. Planned under `deletions_version` (None: they do not matter).
 
     `events` are the ones that count, in offset order: the valid ones that are no duplicates.
-    `payload` is the whole transaction as sent; `replies` how many replies its EXEC holds; `pushes` where among them stands the new
-    length of which user's history. `known`: where to note, once it is applied, that its users have a first_seen.
+    `payload` is its part of the transaction as sent, the new position last; `replies` how many replies that brings; `pushes` where among
+    them stands the new length of which user's history. `known`: where to note, once it is applied, that its users have a first_seen.
     """
 
     topic: str
@@ -85,10 +86,10 @@ class Batch(NamedTuple):
     known: set[str] | None = None
 
 
-def transaction(topic: str, partition: int, next_: int, commands: Iterable[Command]) -> tuple[bytes, int]:
-    """MULTI, `commands`, the new position, EXEC, as bytes to send; and how many replies EXEC will hold."""
+def moving(topic: str, partition: int, next_: int, commands: Iterable[Command]) -> tuple[bytes, int]:
+    """`commands` and the new position, as bytes to send; and how many replies they bring."""
     packed = [_pack(command) for command in commands]
-    return b"".join([_MULTI, *packed, _moved(topic, partition, next_), _EXEC]), len(packed) + 1
+    return b"".join([*packed, _moved(topic, partition, next_)]), len(packed) + 1
 
 
 class Planner:
@@ -136,8 +137,7 @@ class Planner:
         if self._running.all:
             replies += self._outcomes(events, deletions, lines)
         replies = _sums(popularity, lines, replies)
-        moved = _moved(topic, partition, next_, popularity.mark)
-        payload = b"".join([_MULTI, "".join(lines).encode(), moved, _EXEC])
+        payload = "".join(lines).encode() + _moved(topic, partition, next_, popularity.mark)
         return Batch(topic, partition, first, next_, events, deletions.version, payload, replies + 1, pushes, popularity, self._known)
 
     def _user(self, user_id: str, mine: list[Interaction], lines: list[str], replies: int) -> int:
@@ -211,12 +211,15 @@ class Applier:
         self._trims: set[str] = set()
         self.deletions = Deletions(0, {})
 
-    def apply(self, batch: Batch) -> None:
-        """Steps 1 to 6. Raises Stale, StoreUnavailable, StoreCorrupt; after any of them the caller reads the position anew."""
-        what = f"applying {batch.topic}/{batch.partition} [{batch.first}, {batch.next})"
+    def apply(self, *batches: Batch) -> None:
+        """Steps 1 to 6 for batches of as many partitions, in one transaction.
+
+        Raises Stale: none of them is applied; StoreUnavailable: nobody knows; StoreCorrupt. The caller reads the positions anew.
+        """
+        what = f"applying {', '.join(_name(batch) for batch in batches)}"
         try:
             with named_errors(what):
-                self._apply(batch, what)
+                self._apply(batches, what)
         except BaseException:
             self._planner.forget()
             self.close()
@@ -228,43 +231,53 @@ class Applier:
             self._connection.close()
             self._connection = None
 
-    def _apply(self, batch: Batch, what: str) -> None:
+    def _apply(self, batches: Sequence[Batch], what: str) -> None:
         if self._connection is None:
             self._connection = Pipe(self._client)
         connection = self._connection
-        key = keys.position(batch.topic, batch.partition)
+        positions = [keys.position(batch.topic, batch.partition) for batch in batches]
         trims: list[Command] = [("LTRIM", keys.history(user_id), str(-self._cap), "-1") for user_id in self._trims]
         self._trims.clear()
         opening: list[Command] = [
             *trims,
-            ("WATCH", key, keys.USERS_DELETED_VERSION),
-            ("HMGET", key, "position", *MARK_FIELDS),
+            ("WATCH", *positions, keys.USERS_DELETED_VERSION),
+            *[("HMGET", key, "position", *MARK_FIELDS) for key in positions],
             ("GET", keys.USERS_DELETED_VERSION),
         ]
         connection.send(b"".join([_pack(command) for command in opening]))
-        (position, *mark), version = connection.receive(len(opening))[-2:]
-        stands_at = int(position or 0)
-        if stands_at != batch.first:
-            raise Stale(stands_at, f"{what}: Redis stands at {stands_at}")
-        if batch.popularity.before not in (None, read_mark(mark)):  # it moves without the position, too
-            raise Stale(stands_at, f"{what}: another process has written popularity up to {read_mark(mark)}")
-        if batch.deletions_version not in (None, int(version or 0)):
-            self.deletions = deletions(self._client)
-            batch = self._planner.plan(*batch[:5], self.deletions, batch.popularity)
-            if batch.deletions_version != int(version or 0):
-                raise Stale(stands_at, f"{what}: users are being deleted right now")
-        connection.send(batch.payload)
-        *queued, replies = connection.receive(
-            batch.replies + 2, _QUEUED_BYTES * batch.replies
-        )  # OK, QUEUED, QUEUED, ..., and what EXEC answers
+        *stands, version = connection.receive(len(opening))[-1 - len(batches) :]
+        batches = [self._checked(batch, stood, int(version or 0)) for batch, stood in zip(batches, stands, strict=True)]
+        connection.send(b"".join([_MULTI, *[batch.payload for batch in batches], _EXEC]))
+        expected = sum(batch.replies for batch in batches)
+        *queued, replies = connection.receive(expected + 2, _QUEUED_BYTES * expected)  # OK, QUEUED, ..., and what EXEC answers
         if replies is None:
-            raise Stale(stands_at, f"{what}: another process moved the position")
+            raise Stale(batches[0].first, f"{what}: another process moved a position")
         if isinstance(replies, redis.ResponseError):  # EXECABORT: nothing was done, and an earlier reply says why
             raise next((reply for reply in queued if isinstance(reply, redis.ResponseError)), replies)
-        for index, reply in enumerate(replies):
-            if isinstance(reply, redis.ResponseError):
-                raise self._named(batch, index, reply)
-        self._note(batch, replies)
+        at = 0
+        for batch in batches:
+            mine = replies[at : at + batch.replies]
+            at += batch.replies
+            for index, reply in enumerate(mine):
+                if isinstance(reply, redis.ResponseError):
+                    raise self._named(batch, index, reply)
+            self._note(batch, mine)
+
+    def _checked(self, batch: Batch, stood: list[bytes | None], version: int) -> Batch:
+        """Step 3 for one batch, by what Redis holds for its partition."""
+        position, *mark = stood
+        stands_at = int(position or 0)
+        if stands_at != batch.first:
+            raise Stale(stands_at, f"applying {_name(batch)}: Redis stands at {stands_at}")
+        if batch.popularity.before not in (None, read_mark(mark)):  # it moves without the position, too
+            raise Stale(stands_at, f"applying {_name(batch)}: another process has written popularity up to {read_mark(mark)}")
+        if batch.deletions_version in (None, version):
+            return batch
+        if self.deletions.version != version:
+            self.deletions = deletions(self._client)
+        if self.deletions.version != version:
+            raise Stale(stands_at, f"applying {_name(batch)}: users are being deleted right now")
+        return self._planner.plan(*batch[:5], self.deletions, batch.popularity)
 
     def _note(self, batch: Batch, replies: list[int]) -> None:
         """Step 6, and who has a first_seen now."""
@@ -276,13 +289,17 @@ class Applier:
     def _named(self, batch: Batch, index: int, reply: redis.ResponseError) -> StoreCorrupt:
         reader = hiredis.Reader()
         reader.feed(batch.payload)
-        commands = [reader.gets() for _ in range(batch.replies + 1)]
-        name, key = (part.decode(errors="replace") for part in commands[index + 1][:2])
+        commands = [reader.gets() for _ in range(batch.replies)]
+        name, key = (part.decode(errors="replace") for part in commands[index][:2])
         return StoreCorrupt(
-            f"applying {batch.topic}/{batch.partition} [{batch.first}, {batch.next}): {name} {key} answered {reply}. "
-            f"The batch's other commands stand, this one is missing. Look at {key} (TYPE {key}), delete it if it is not ours, "
+            f"applying {_name(batch)}: {name} {key} answered {reply}. "
+            f"The transaction's other commands stand, this one is missing. Look at {key} (TYPE {key}), delete it if it is not ours, "
             "then run `python -m streams rebuild --wipe`"
         )
+
+
+def _name(batch: Batch) -> str:
+    return f"{batch.topic}/{batch.partition} [{batch.first}, {batch.next})"
 
 
 def deletions(client: redis.Redis) -> Deletions:

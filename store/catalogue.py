@@ -12,7 +12,7 @@ from core.codec import encode_json
 from core.types import Item, User
 from store import changes as streams
 from store import keys
-from store.apply import Batch, Command, transaction
+from store.apply import Batch, Command, moving
 from store.connection import named_errors
 
 _CHANGES = 100_000
@@ -50,7 +50,7 @@ def item_batch(topic: str, partition: int, first: int, next_: int, entries: Sequ
             identifier = entry.identifier
             commands.append(("HDEL", keys.ITEMS, identifier))
         commands.append(("XADD", keys.ITEMS_CHANGES, "MAXLEN", "~", str(_CHANGES), "*", "item", identifier))
-    return Batch(topic, partition, first, next_, [], None, *transaction(topic, partition, next_, commands), [])
+    return Batch(topic, partition, first, next_, [], None, *moving(topic, partition, next_, commands), [])
 
 
 def user_batch(
@@ -69,7 +69,7 @@ def user_batch(
             commands.extend([("ZREM", key, entry.identifier) for key in sets_of_users])
             commands.append(("HSET", keys.USERS_DELETED, entry.identifier, repr(entry.broker_time)))
             commands.append(("INCR", keys.USERS_DELETED_VERSION))
-    return Batch(topic, partition, first, next_, [], None, *transaction(topic, partition, next_, commands), [])
+    return Batch(topic, partition, first, next_, [], None, *moving(topic, partition, next_, commands), [])
 
 
 def changes(client: redis.Redis, after: str = "") -> CatalogueChanges:

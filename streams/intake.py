@@ -15,7 +15,7 @@ from core.errors import BadEvent
 from core.settings import Settings
 from core.types import Item, User
 from store import apply, catalogue, dead_letters, experiments
-from store.apply import Event, Planner
+from store.apply import NOTHING, Event, Planner
 from store.catalogue import Deletion
 from store.connection import Client
 from store.pending import Pending
@@ -24,6 +24,10 @@ from streams.retry import Retry
 from streams.sender import Outgoing, Partition, Sender, Work
 
 _log = structlog.get_logger(__name__)
+
+_TOGETHER = 250
+"""Events of several partitions in one transaction, and one piece of popularity: some 3 ms of Redis."""
+
 _T = TypeVar("_T", Item, User)
 
 
@@ -72,7 +76,7 @@ class Assigned:
 
 
 class Intake:
-    """Reads messages into batches, in the order of each partition, and queues them for `sender`."""
+    """Reads messages into batches, in order of each partition, and queues them for `sender`, small ones of several partitions together."""
 
     def __init__(self, settings: Settings, client: Client, planner: Planner, sender: Sender, retry: Retry) -> None:
         self._settings = settings
@@ -81,6 +85,7 @@ class Intake:
         self._sender = sender
         self._retry = retry
         self._deletions = apply.Deletions(0, {})
+        self._waiting: dict[Partition, Work] = {}
         self._take: dict[str, Callable[[Partition, Assigned, Sequence[Message]], None]] = {
             settings.interactions_topic: self._take_interactions,
             settings.items_topic: self._take_items,
@@ -93,12 +98,19 @@ class Intake:
         self._planner.forget()
 
     def take(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
-        """Put `messages` into batches; they follow each other, and what was taken before, in the log."""
+        """Put `messages` into batches; they follow each other, and what was taken before, in the log. `send` queues the last of them."""
         self._take[partition[0]](partition, assigned, messages)
 
     def flush(self, partition: Partition, assigned: Assigned) -> None:
-        """Queue one piece of the popularity that waits to be written, if it is due."""
-        self._put(partition, assigned, assigned.next, [], [])
+        """Take one piece of the popularity that waits to be written, if it is due and no other piece is taken. `send` queues it."""
+        if not self._has_piece():
+            self._put(partition, assigned, assigned.next, [], [])
+
+    def send(self) -> None:
+        """Queue what was taken and is not queued yet."""
+        works, self._waiting = self._waiting, {}
+        if works:
+            self._sender.put(*works.values())
 
     def _take_interactions(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
         topic, number = partition
@@ -137,17 +149,21 @@ class Intake:
             return
         if self._sender.deletions.version > self._deletions.version:  # another process has deleted a user
             self._deletions = self._sender.deletions
-        piece = assigned.popularity.piece(next_)
+        if partition in self._waiting or sum(len(work.batch.events) for work in self._waiting.values()) + len(events) > _TOGETHER:
+            self.send()
+        piece = NOTHING if self._has_piece() else assigned.popularity.piece(next_)
         batch = self._planner.plan(*partition, assigned.next, next_, events, self._deletions, piece)
         assigned.next = next_
-        self._sender.put(Work(batch, assigned.generation, before))
+        self._waiting[partition] = Work(batch, assigned.generation, before)
         metrics.events.inc(len(events))
+
+    def _has_piece(self) -> bool:
+        """Whether popularity is taken already: one piece in a transaction, or the events beside it would wait for several."""
+        return any(work.batch.popularity.mark is not None for work in self._waiting.values())
 
     def _take_items(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
         entries, before = self._entries(messages, codec.decode_item)
-        batch = catalogue.item_batch(*partition, assigned.next, messages[-1].offset() + 1, entries)
-        assigned.next = batch.next
-        self._sender.put(Work(batch, assigned.generation, before))
+        self._alone(assigned, catalogue.item_batch(*partition, assigned.next, messages[-1].offset() + 1, entries), before)
 
     def _take_users(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
         entries, before = self._entries(messages, codec.decode_user)
@@ -159,12 +175,16 @@ class Intake:
                 before.append(Outgoing(self._settings.deletions_topic, entry.identifier.encode(), repr(entry.broker_time).encode(), []))
         deleting = any(isinstance(entry, Deletion) for entry in entries)
         sets = self._retry("reading experiments", lambda: experiments.sets_of_users(self._client)) if deleting else []
-        batch = catalogue.user_batch(*partition, assigned.next, messages[-1].offset() + 1, entries, sets)
-        assigned.next = batch.next
-        self._sender.put(Work(batch, assigned.generation, before))
+        self._alone(assigned, catalogue.user_batch(*partition, assigned.next, messages[-1].offset() + 1, entries, sets), before)
         if deleting:
             self._sender.drain()
             self._read_deletions()
+
+    def _alone(self, assigned: Assigned, batch: apply.Batch, before: list[Outgoing]) -> None:
+        """Queue a batch in a transaction of its own: what it deletes must not come back by an earlier batch of events beside it."""
+        self.send()
+        assigned.next = batch.next
+        self._sender.put(Work(batch, assigned.generation, before))
 
     def _read_deletions(self) -> None:
         self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from core.errors import EddylineError
+from core.errors import EddylineError, Stale
 from core.settings import Settings
 from store.apply import Applier, Batch, Deletions, Planner
 from store.connection import Client
@@ -16,7 +17,7 @@ from store.model_updates import Hints
 from streams import metrics
 
 _DEPTH = 4
-"""Batches that wait: enough that Redis never waits for Python, few enough that a stop is short."""
+"""Transactions that wait: enough that Redis never waits for Python, few enough that a stop is short."""
 
 Partition = tuple[str, int]
 
@@ -37,6 +38,11 @@ class Work(NamedTuple):
     generation: int
     before: list[Outgoing]
 
+    @property
+    def partition(self) -> Partition:
+        """Whose batch it is."""
+        return self.batch.topic, self.batch.partition
+
 
 class Failure(NamedTuple):
     """A batch that was not applied, or nobody knows: the partition must be placed again by what Redis says."""
@@ -47,7 +53,10 @@ class Failure(NamedTuple):
 
 
 class Sender(threading.Thread):
-    """Applies work in the order it is put. After a failure it drops what else it holds of that partition's generation."""
+    """Applies work in the order it is put, what is put together in one transaction.
+
+    After a failure it drops what else it holds of the generation of the partitions that failed.
+    """
 
     def __init__(self, client: Client, planner: Planner, settings: Settings) -> None:
         super().__init__(name="sender", daemon=True)
@@ -57,7 +66,7 @@ class Sender(threading.Thread):
         self._settings = settings
         self._producer: Producer | None = None
         self._hints = Hints(settings, metrics.hints_lost.inc)
-        self._queue: queue.Queue[Work | None] = queue.Queue(_DEPTH)
+        self._queue: queue.Queue[Sequence[Work] | None] = queue.Queue(_DEPTH)
         self._failed: dict[Partition, int] = {}
 
     @property
@@ -65,9 +74,9 @@ class Sender(threading.Thread):
         """The deleted users as of the latest batch that had to be planned again because of them."""
         return self._applier.deletions
 
-    def put(self, work: Work) -> None:
-        """Queue one batch; waits while the queue is full."""
-        self._queue.put(work)
+    def put(self, *works: Work) -> None:
+        """Queue batches of as many partitions for one transaction; waits while the queue is full."""
+        self._queue.put(works)
 
     def drain(self) -> None:
         """Wait until all queued work is applied, failed or dropped."""
@@ -81,23 +90,38 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         """The thread: apply, note, next."""
-        while (work := self._next()) is not None:
-            partition = (work.batch.topic, work.batch.partition)
-            if work.generation > self._failed.get(partition, -1):
-                try:
-                    if work.before:
-                        self._publish(work.before)
-                    self._applier.apply(work.batch)
-                    self.applied[partition] = work.batch.next
-                    self._tell(work.batch)
-                except Exception as error:  # noqa: BLE001  the loop that owns the partition raises what it cannot mend
-                    self._failed[partition] = work.generation
-                    self.failures.put(Failure(partition, work.generation, error))
+        while (works := self._next()) is not None:
+            self._apply([work for work in works if work.generation > self._failed.get(work.partition, -1)])
             self._queue.task_done()
         self._hints.close()
         self._queue.task_done()
 
-    def _next(self) -> Work | None:
+    def _apply(self, works: Sequence[Work]) -> None:
+        if not works:
+            return
+        try:
+            if before := [message for work in works for message in work.before]:
+                self._publish(before)
+            self._applier.apply(*[work.batch for work in works])
+        except Stale as stale:
+            if len(works) == 1:
+                self._fail(works, stale)
+                return
+            for work in works:  # none is applied, and all but the stale ones can be
+                self._apply([work._replace(before=[])])
+        except Exception as error:  # noqa: BLE001  the loop that owns the partition raises what it cannot mend
+            self._fail(works, error)
+        else:
+            for work in works:
+                self.applied[work.partition] = work.batch.next
+                self._tell(work.batch)
+
+    def _fail(self, works: Sequence[Work], error: BaseException) -> None:
+        for work in works:
+            self._failed[work.partition] = work.generation
+            self.failures.put(Failure(work.partition, work.generation, error))
+
+    def _next(self) -> Sequence[Work] | None:
         while True:
             try:
                 return self._queue.get(timeout=self._hints.due_in())

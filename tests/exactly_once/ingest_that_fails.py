@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -92,19 +92,20 @@ class Countdown:
 def _position_before_apply() -> None:
     """Moves the position first and applies afterwards: a death between loses the batch."""
 
-    def apply_late(self: apply.Applier, batch: apply.Batch, what: str) -> None:
-        self._client.hset(keys.position(batch.topic, batch.partition), "position", str(batch.next))
-        _blind(self, batch, what)
+    def apply_late(self: apply.Applier, batches: Sequence[apply.Batch], what: str) -> None:
+        for batch in batches:
+            self._client.hset(keys.position(batch.topic, batch.partition), "position", str(batch.next))
+        _blind(self, batches, what)
 
     apply.Applier._apply = apply_late  # type: ignore[method-assign]
 
 
-def _blind(self: apply.Applier, batch: apply.Batch, what: str) -> None:
-    """Sends the transaction without looking at the position."""
+def _blind(self: apply.Applier, batches: Sequence[apply.Batch], _what: str) -> None:
+    """Sends the transaction without looking at the positions."""
     if self._connection is None:
         self._connection = Pipe(self._client)
-    self._connection.send(batch.payload)
-    self._connection.receive(batch.replies + 2)
+    self._connection.send(b"".join([apply._MULTI, *[batch.payload for batch in batches], apply._EXEC]))
+    self._connection.receive(sum(batch.replies for batch in batches) + 2)
 
 
 def _retry_by_client() -> None:
@@ -120,12 +121,12 @@ def _retry_by_client() -> None:
             raise redis.ConnectionError("the answer was lost")
         return reply
 
-    def retrying(self: apply.Applier, batch: apply.Batch, what: str) -> None:
+    def retrying(self: apply.Applier, batches: Sequence[apply.Batch], what: str) -> None:
         try:
-            _blind(self, batch, what)
+            _blind(self, batches, what)
         except redis.ConnectionError:
             self.close()
-            _blind(self, batch, what)
+            _blind(self, batches, what)
 
     Pipe.receive = losing  # type: ignore[method-assign]
     apply.Applier._apply = retrying  # type: ignore[method-assign]

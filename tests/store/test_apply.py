@@ -44,7 +44,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.redis.flushall()
-        self.position, self.users_position, self.clock = 0, 0, 1.0
+        self.positions, self.users_position, self.clock = [0, 0], 0, 1.0
         self.events: dict[str, Counter[str]] = defaultdict(Counter)
         self.first_seen: dict[str, int] = {}
         self.history: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
@@ -54,30 +54,44 @@ class Machine(RuleBasedStateMachine):
         planner = Planner(self.settings.use_cases)
         return planner, Applier(connection.connect(self.settings), planner, CAP)
 
-    @rule(target=planned, events=st.lists(EVENTS, max_size=30), writer=st.integers(0, 1), skip=st.integers(0, 2))
-    def plan(self, events: list[Interaction], writer: int, skip: int) -> tuple[int, apply.Batch]:
+    @rule(
+        target=planned, events=st.lists(EVENTS, max_size=30), writer=st.integers(0, 1), skip=st.integers(0, 2), partition=st.integers(0, 1)
+    )
+    def plan(self, events: list[Interaction], writer: int, skip: int, partition: int) -> tuple[int, apply.Batch]:
         self.clock += 1
-        first = max(0, self.position - skip)
+        first = max(0, self.positions[partition] - skip)
         stamped = [Event(event, self.clock) for event in events]
-        batch = self.writers[writer][0].plan("t", 0, first, first + len(events) + 1, stamped, apply.deletions(self.redis))
-        return writer, batch
+        return writer, self.writers[writer][0].plan("t", partition, first, first + len(events) + 1, stamped, apply.deletions(self.redis))
 
     @rule(planned=consumes(planned))
     def apply(self, planned: tuple[int, apply.Batch]) -> None:
-        writer, batch = planned
-        if batch.first != self.position:
+        self._apply(planned[0], planned[1])
+
+    @rule(one=consumes(planned), other=consumes(planned))
+    def apply_together(self, one: tuple[int, apply.Batch], other: tuple[int, apply.Batch]) -> None:
+        """Two partitions in one transaction; of one partition, the second has to follow the first."""
+        if one[1].partition == other[1].partition:
+            self._apply(one[0], one[1])
+            self._apply(other[0], other[1])
+        else:
+            self._apply(one[0], one[1], other[1])
+
+    def _apply(self, writer: int, *batches: apply.Batch) -> None:
+        stale = [batch for batch in batches if batch.first != self.positions[batch.partition]]
+        if stale:
             with pytest.raises(Stale) as raised:
-                self.writers[writer][1].apply(batch)
-            assert raised.value.position == self.position
+                self.writers[writer][1].apply(*batches)
+            assert raised.value.position == self.positions[stale[0].partition]
             return
         deleted = apply.deletions(self.redis).times
-        self.writers[writer][1].apply(batch)
-        self.position = batch.next
-        for event, broker_time in batch.events:
-            if broker_time > deleted.get(event.user_id, -1):
-                self.events[event.user_id][event.event_type] += 1
-                self.first_seen.setdefault(event.user_id, int(event.timestamp))
-                self.history[event.user_id].append((int(event.timestamp), event.event_type, event.item_id))
+        self.writers[writer][1].apply(*batches)
+        for batch in batches:
+            self.positions[batch.partition] = batch.next
+            for event, broker_time in batch.events:
+                if broker_time > deleted.get(event.user_id, -1):
+                    self.events[event.user_id][event.event_type] += 1
+                    self.first_seen.setdefault(event.user_id, int(event.timestamp))
+                    self.history[event.user_id].append((int(event.timestamp), event.event_type, event.item_id))
 
     @rule(user_id=st.sampled_from(USERS))
     def delete_user(self, user_id: str) -> None:
@@ -96,7 +110,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def redis_is_the_model(self) -> None:
-        assert positions.read(self.redis, "t", 0).offset == self.position
+        assert [positions.read(self.redis, "t", number).offset for number in (0, 1)] == self.positions
         for user_id in USERS:
             state = users.read(self.redis, user_id, CAP)
             assert state.first_seen == self.first_seen.get(user_id)

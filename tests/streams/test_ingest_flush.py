@@ -11,7 +11,6 @@ from store import pending
 from store.pending import Mark, Pending
 from streams.ingest import Ingest
 from streams.intake import Assigned
-from streams.sender import Work
 
 ITEMS = 50
 
@@ -31,17 +30,21 @@ def ingest(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
     return loop
 
 
-def test_one_piece_a_partition_between_two_looks_for_events(ingest: Ingest, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    put: list[Work] = []
-    monkeypatch.setattr(ingest._sender, "put", put.append)
+def test_one_piece_between_two_looks_for_events(ingest: Ingest, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    put: list[list[int]] = []
+    monkeypatch.setattr(ingest._sender, "put", lambda *works: put.append([work.batch.partition for work in works]))
     topic = settings.interactions_topic
     assert ingest._flush_popularity(besides=()) == 0.0, "more waits, so the next poll does not"
-    assert [work.batch.partition for work in put] == [0, 1]
+    ingest._intake.send()
+    assert put == [[0]], "one piece in a transaction, whoever's it is"
     assert ingest._flush_popularity(besides={(topic, 0)}) == 0.0
-    assert [work.batch.partition for work in put] == [0, 1, 1], "the events of partition 0 have taken a piece along"
-    rounds = 0
+    ingest._intake.send()
+    assert put == [[0], [1]], "the events of partition 0 have taken a piece along"
     while ingest._flush_popularity(besides=()) == 0.0:
-        rounds += 1
-        assert rounds < 100
+        ingest._intake.send()
+        assert len(put) < 100
+    assert [0] in put[2:]
+    assert [1] in put[2:]
+    assert max(map(len, put)) == 1
     assert all(not each.popularity.due(each.next) for each in ingest._assigned.values())
     assert ingest._flush_popularity(besides=()) > 0, "nothing waits any more, so the next poll may"
