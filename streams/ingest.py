@@ -33,7 +33,7 @@ from store import connection, experiments, log, log_ends, positions
 from store.apply import Planner
 from store.pending import Pending
 from streams import deletions, metrics
-from streams.intake import Assigned, Intake, Message
+from streams.intake import PIECE_S, Assigned, Intake, Message
 from streams.retry import Retry
 from streams.sender import Failure, Partition, Sender
 
@@ -183,7 +183,7 @@ class Ingest:
             if partition not in besides:
                 self._intake.flush(partition, assigned)
             if assigned.popularity.due(assigned.next):
-                wait = 0.0
+                wait = PIECE_S
         return wait
 
     # Back to step 1

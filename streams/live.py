@@ -7,6 +7,7 @@ is written twice with the same outcome, and what it loses is folded in by the re
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import Any
 
@@ -32,6 +33,8 @@ _SPARSE_S = 10.0
 """Seconds until the same line of a library is logged again."""
 _REPORT_S = 10.0
 """Seconds between progress lines."""
+_NICE = 10
+"""Added to the process's nice value: its vectors are a cache that readers can do without, so ingest and the API go first."""
 
 
 class _App(faust.App):
@@ -117,6 +120,8 @@ def run(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Sparse())
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
     threadpool_limits(1)  # one worker, one core: the matrices are too small to be shared
     worker = faust.Worker(create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # our logs say what happens

@@ -8,9 +8,12 @@ from redis import Redis
 from core.settings import Settings
 from core.types import Interaction
 from store import pending
+from store.apply import Event
 from store.pending import Mark, Pending
+from streams import intake
 from streams.ingest import Ingest
-from streams.intake import Assigned
+from streams.intake import PIECE_S, Assigned
+from streams.sender import Work
 
 ITEMS = 50
 
@@ -31,20 +34,39 @@ def ingest(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_one_piece_between_two_looks_for_events(ingest: Ingest, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PIECE_S", 0.0)
     put: list[list[int]] = []
     monkeypatch.setattr(ingest._sender, "put", lambda *works: put.append([work.batch.partition for work in works]))
     topic = settings.interactions_topic
-    assert ingest._flush_popularity(besides=()) == 0.0, "more waits, so the next poll does not"
+    assert ingest._flush_popularity(besides=()) == PIECE_S, "more waits, so the next poll is short"
     ingest._intake.send()
     assert put == [[0]], "one piece in a transaction, whoever's it is"
-    assert ingest._flush_popularity(besides={(topic, 0)}) == 0.0
+    assert ingest._flush_popularity(besides={(topic, 0)}) == PIECE_S
     ingest._intake.send()
     assert put == [[0], [1]], "the events of partition 0 have taken a piece along"
-    while ingest._flush_popularity(besides=()) == 0.0:
+    while ingest._flush_popularity(besides=()) == PIECE_S:
         ingest._intake.send()
         assert len(put) < 100
     assert [0] in put[2:]
     assert [1] in put[2:]
     assert max(map(len, put)) == 1
     assert all(not each.popularity.due(each.next) for each in ingest._assigned.values())
-    assert ingest._flush_popularity(besides=()) > 0, "nothing waits any more, so the next poll may"
+    assert ingest._flush_popularity(besides=()) > PIECE_S, "nothing waits any more, so the next poll may"
+
+
+def test_pieces_keep_their_distance_unless_many_events_pay_for_one(
+    ingest: Ingest, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "PIECE_S", 3600.0)
+    put: list[Work] = []
+    monkeypatch.setattr(ingest._sender, "put", lambda *works: put.extend(works))
+    partition = settings.interactions_topic, 0
+    assigned = ingest._assigned[partition]
+    events = [Event(Interaction(f"e{at}", "u", "startup-1", "like", 1.76e9), 1.76e9) for at in range(400)]
+    for _ in range(3):
+        ingest._intake.flush(partition, assigned)
+        ingest._intake.send()
+    for count in (3, 400):
+        ingest._intake._put(partition, assigned, assigned.next + count, events[:count], [])
+        ingest._intake.send()
+    assert [(len(work.batch.events), len(work.batch.popularity.sums)) for work in put] == [(0, 10), (3, 0), (400, 10)]
