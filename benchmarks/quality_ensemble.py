@@ -51,7 +51,7 @@ FITS = {
     ),
     "gowalla": Fit(
         als=als.Hyperparameters(factors=256, regularization=30, alpha=20, iterations=15),
-        two_tower=two_tower.Hyperparameters(dropout=0.1, learning_rate=0.003, epochs=6, candidates=2048, heads=1, layers=1),
+        two_tower=two_tower.Hyperparameters(dropout=0.1, learning_rate=0.003, epochs=16, candidates=2048, heads=1, layers=1),
         ordered=False,
     ),
 }
