@@ -83,7 +83,7 @@ class ContentEngine(Engine):
         interest[declared.columns] = declared.values * np.float32(1 - share)
         profile += interest
         scores, expected = self._scores(profile), None
-        if self.prior is not None and (highest := float(scores.max(initial=0.0))) > 0:
+        if self.prior is not None and (highest := float(scores.max(initial=0.0, where=self.catalogue.alive))) > 0:
             scale, expected = np.float32((1 - self.prior.share) / highest), self.prior.of(state, request)
             profile, interest = profile * scale, interest * scale  # so that what they explain is a part of the score
             scores = scores * scale + expected.parts

@@ -222,6 +222,7 @@ class Applier:
                 self._apply(batches, what)
         except BaseException:
             self._planner.forget()
+            self.deletions = Deletions(0, {})  # Redis may have been set back to one that knows others
             self.close()
             raise
 
@@ -245,7 +246,11 @@ class Applier:
             ("GET", keys.USERS_DELETED_VERSION),
         ]
         connection.send(b"".join([_pack(command) for command in opening]))
-        *stands, version = connection.receive(len(opening))[-1 - len(batches) :]
+        replies = connection.receive(len(opening))
+        for reply in replies:
+            if isinstance(reply, redis.ResponseError):
+                raise reply
+        *stands, version = replies[-1 - len(batches) :]
         batches = [self._checked(batch, stood, int(version or 0)) for batch, stood in zip(batches, stands, strict=True)]
         connection.send(b"".join([_MULTI, *[batch.payload for batch in batches], _EXEC]))
         expected = sum(batch.replies for batch in batches)

@@ -33,7 +33,7 @@ from store import connection, experiments, log, log_ends, positions
 from store.apply import Planner
 from store.pending import Pending
 from streams import deletions, metrics
-from streams.intake import PIECE_S, Assigned, Intake, Message
+from streams.intake import Assigned, Intake, Message
 from streams.retry import Retry
 from streams.sender import Failure, Partition, Sender
 
@@ -66,6 +66,7 @@ class Ingest:
         self._assigned: dict[Partition, Assigned] = {}
         self._generation = 0
         self._taken = 0.0  # time.monotonic()
+        self._behind = False
         self._topic_ids: dict[str, str | None] = {}
 
     def stop(self) -> None:
@@ -114,10 +115,13 @@ class Ingest:
         waited = consumer.consume(1, wait)
         if not waited:
             return ()
-        time.sleep(max(0.0, self._taken + _GATHER_S - time.monotonic()))
+        if not self._behind:
+            time.sleep(max(0.0, self._taken + _GATHER_S - time.monotonic()))
         self._taken = time.monotonic()
         by_partition: dict[Partition, list[Message]] = {}
-        for message in cast("list[Message]", [*waited, *consumer.consume(self._settings.poll_events, 0)]):
+        more = consumer.consume(self._settings.poll_events, 0)
+        self._behind = len(more) == self._settings.poll_events
+        for message in cast("list[Message]", [*waited, *more]):
             error = message.error()
             if error is not None:
                 self._client_error(error)
@@ -183,7 +187,7 @@ class Ingest:
             if partition not in besides:
                 self._intake.flush(partition, assigned)
             if assigned.popularity.due(assigned.next):
-                wait = PIECE_S
+                wait = _GATHER_S
         return wait
 
     # Back to step 1

@@ -28,9 +28,9 @@ _log = structlog.get_logger(__name__)
 _TOGETHER = 250
 """Events of several partitions in one transaction, and one piece of popularity: some 3 ms of Redis."""
 
-PIECE_S = 0.025
-"""Seconds from one piece of popularity to the next while events are few. A cut of 10,000 items has fifty pieces a partition: written
-without a pause they take most of a machine's second core for a second."""
+PIECE_S = 0.1
+"""Seconds from one piece of a partition's popularity to its next while events are few: PIECES of them take as long as what they hold took
+to gather. Written without a pause they would take most of a core for a second."""
 
 _T = TypeVar("_T", Item, User)
 
@@ -76,6 +76,7 @@ class Assigned:
         self.generation = generation
         self.dedup = Dedup(window)
         self.popularity = popularity
+        self.wrote_popularity = 0.0  # time.monotonic()
         self.read = 0  # the offset after the last one read; below `start` the window is still being read
 
 
@@ -90,7 +91,6 @@ class Intake:
         self._retry = retry
         self._deletions = apply.Deletions(0, {})
         self._waiting: dict[Partition, Work] = {}
-        self._wrote_popularity = 0.0  # time.monotonic()
         self._take: dict[str, Callable[[Partition, Assigned, Sequence[Message]], None]] = {
             settings.interactions_topic: self._take_interactions,
             settings.items_topic: self._take_items,
@@ -108,7 +108,7 @@ class Intake:
 
     def flush(self, partition: Partition, assigned: Assigned) -> None:
         """Take one piece of the popularity that waits to be written, if it is due and no other piece is taken. `send` queues it."""
-        if self._may_write_popularity(0):
+        if self._may_write_popularity(assigned, 0):
             self._put(partition, assigned, assigned.next, [], [])
 
     def send(self) -> None:
@@ -156,19 +156,21 @@ class Intake:
             self._deletions = self._sender.deletions
         if partition in self._waiting or sum(len(work.batch.events) for work in self._waiting.values()) + len(events) > _TOGETHER:
             self.send()
-        piece = assigned.popularity.piece(next_) if self._may_write_popularity(len(events)) else NOTHING
+        piece = assigned.popularity.piece(next_) if self._may_write_popularity(assigned, len(events)) else NOTHING
         if piece.mark is not None:
-            self._wrote_popularity = time.monotonic()
+            assigned.wrote_popularity = time.monotonic()
+        elif next_ == assigned.next:
+            return
         batch = self._planner.plan(*partition, assigned.next, next_, events, self._deletions, piece)
         assigned.next = next_
         self._waiting[partition] = Work(batch, assigned.generation, before)
         metrics.events.inc(len(events))
 
-    def _may_write_popularity(self, events: int) -> bool:
-        """One piece in a transaction and one in PIECE_S, or events would wait for one after the other; many `events` pay for one."""
+    def _may_write_popularity(self, assigned: Assigned, events: int) -> bool:
+        """One piece a transaction, and one of a partition in PIECE_S: else events wait for piece after piece. Many `events` pay for one."""
         if any(work.batch.popularity.mark is not None for work in self._waiting.values()):
             return False
-        return events >= _TOGETHER or time.monotonic() - self._wrote_popularity >= PIECE_S
+        return events >= _TOGETHER or time.monotonic() - assigned.wrote_popularity >= PIECE_S
 
     def _take_items(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
         entries, before = self._entries(messages, codec.decode_item)

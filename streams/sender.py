@@ -103,6 +103,9 @@ class Sender(threading.Thread):
             if before := [message for work in works for message in work.before]:
                 self._publish(before)
             self._applier.apply(*[work.batch for work in works])
+            for work in works:
+                self.applied[work.partition] = work.batch.next
+                self._tell(work.batch)
         except Stale as stale:
             if len(works) == 1:
                 self._fail(works, stale)
@@ -111,10 +114,6 @@ class Sender(threading.Thread):
                 self._apply([work._replace(before=[])])
         except Exception as error:  # noqa: BLE001  the loop that owns the partition raises what it cannot mend
             self._fail(works, error)
-        else:
-            for work in works:
-                self.applied[work.partition] = work.batch.next
-                self._tell(work.batch)
 
     def _fail(self, works: Sequence[Work], error: BaseException) -> None:
         for work in works:

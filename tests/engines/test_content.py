@@ -79,3 +79,12 @@ def test_the_answer_says_that_an_item_is_popular_or_new_and_how_much_that_gave()
 def test_nothing_is_popular_yet() -> None:
     alone = Recommender(Bundle.of("v1", ITEMS, content=ContentModel.fit(ITEMS)), popularity={}, settings=world.recommender().settings)
     assert {line.score for line in alone.engines["content_based"].recommend(NEWCOMER, LATER)} == {0.5}
+
+
+def test_a_deleted_item_does_not_go_on_setting_the_scale() -> None:
+    """Or a process that has seen the deletion would rank differently from one that started after it."""
+    items = [world.item("best", ["fintech"], 1), world.item("far", ["fintech", "a", "b", "c"], 1)]
+    running = recommender(items)
+    deleted = running.with_catalogue(running.catalogue.updated([], ["best"]))
+    line = deleted.engines["content_based"].recommend(NEWCOMER, LATER)[0]
+    assert (line.item_id, line.score) == ("far", pytest.approx(0.5))

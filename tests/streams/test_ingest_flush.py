@@ -11,8 +11,8 @@ from store import pending
 from store.apply import Event
 from store.pending import Mark, Pending
 from streams import intake
-from streams.ingest import Ingest
-from streams.intake import PIECE_S, Assigned
+from streams.ingest import _GATHER_S, Ingest
+from streams.intake import Assigned
 from streams.sender import Work
 
 ITEMS = 50
@@ -38,20 +38,20 @@ def test_one_piece_between_two_looks_for_events(ingest: Ingest, settings: Settin
     put: list[list[int]] = []
     monkeypatch.setattr(ingest._sender, "put", lambda *works: put.append([work.batch.partition for work in works]))
     topic = settings.interactions_topic
-    assert ingest._flush_popularity(besides=()) == PIECE_S, "more waits, so the next poll is short"
+    assert ingest._flush_popularity(besides=()) == _GATHER_S, "more waits, so the next poll is short"
     ingest._intake.send()
     assert put == [[0]], "one piece in a transaction, whoever's it is"
-    assert ingest._flush_popularity(besides={(topic, 0)}) == PIECE_S
+    assert ingest._flush_popularity(besides={(topic, 0)}) == _GATHER_S
     ingest._intake.send()
     assert put == [[0], [1]], "the events of partition 0 have taken a piece along"
-    while ingest._flush_popularity(besides=()) == PIECE_S:
+    while ingest._flush_popularity(besides=()) == _GATHER_S:
         ingest._intake.send()
         assert len(put) < 100
     assert [0] in put[2:]
     assert [1] in put[2:]
     assert max(map(len, put)) == 1
     assert all(not each.popularity.due(each.next) for each in ingest._assigned.values())
-    assert ingest._flush_popularity(besides=()) > PIECE_S, "nothing waits any more, so the next poll may"
+    assert ingest._flush_popularity(besides=()) > _GATHER_S, "nothing waits any more, so the next poll may"
 
 
 def test_pieces_keep_their_distance_unless_many_events_pay_for_one(
