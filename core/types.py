@@ -132,8 +132,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants: `limit` items that pass `filters`. `engine` asks for one engine first instead of the routed one.
 
     `reasons` False leaves the reasons out: they cost about as much as the ranking itself. `diversity`, `explore`: 0 to 1
-    (engines/rerank.py, engines/explore.py), None: as the settings say; `at`: seconds since 1970 at which exploration draws, None: when
-    the latest item was created.
+    (engines/rerank.py, engines/explore.py), None: as the settings say; `at`: seconds since 1970 as of which items are new, for exploration
+    and for content's prior, None: when the latest item was created.
     `window`: the popular engine ranks by the last "hour", "day" or "week" instead of all time.
     """
 
