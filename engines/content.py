@@ -61,8 +61,8 @@ class ContentEngine(Engine):
         self._interests: Bounded[_Sparse] = Bounded(PROFILES_KEPT) if previous is None else previous._interests
         self.vectors: sp.csr_matrix
         if previous is not None and catalogue.extends(previous.catalogue):
-            new = _vectors(model, catalogue.items[previous.vectors.shape[0] :], {})
-            self.vectors = sp.vstack([previous.vectors, new], format="csr") if new.shape[0] else previous.vectors
+            new = catalogue.items[previous.vectors.shape[0] :]
+            self.vectors = sp.vstack([previous.vectors, _vectors(model, new, {})], format="csr") if new else previous.vectors
         else:
             self.vectors = _vectors(model, catalogue.items, {item.item_id: item for item in trained})
 

@@ -13,8 +13,8 @@ from engines.explore import NewItems
 from engines.popular import PopularEngine, PopularScoring
 
 NEW_ITEM_PRIOR = 0.5
-"""Of a new item, between 0 and the most popular item's 1: it has had no time to become popular. What that costs and brings stands in
-docs/ENSEMBLE_GUIDE.md."""
+"""Of a new item, between 0 and the most popular item's 1: it has had no time to become popular. docs/ENSEMBLE_GUIDE.md has what new items
+get by it."""
 
 
 class Prior(NamedTuple):

@@ -92,6 +92,11 @@ def moving(topic: str, partition: int, next_: int, commands: Iterable[Command]) 
     return b"".join([*packed, _moved(topic, partition, next_)]), len(packed) + 1
 
 
+def transaction(batches: Sequence[Batch]) -> bytes:
+    """Step 4, as bytes to send."""
+    return b"".join([_MULTI, *[batch.payload for batch in batches], _EXEC])
+
+
 class Planner:
     """Turns events into the fewest commands that have their effect: one user's events of a batch go together.
 
@@ -252,7 +257,7 @@ class Applier:
                 raise reply
         *stands, version = replies[-1 - len(batches) :]
         batches = [self._checked(batch, stood, int(version or 0)) for batch, stood in zip(batches, stands, strict=True)]
-        connection.send(b"".join([_MULTI, *[batch.payload for batch in batches], _EXEC]))
+        connection.send(transaction(batches))
         expected = sum(batch.replies for batch in batches)
         *queued, replies = connection.receive(expected + 2, _QUEUED_BYTES * expected)  # OK, QUEUED, ..., and what EXEC answers
         if replies is None:

@@ -35,7 +35,7 @@ WINDOWS: Mapping[str, tuple[Level, int]] = {"hour": (FINE, 3_600), "day": (COARS
 MARGIN = 3_600
 """Seconds that a bucket outlives its last window: so far apart may the clocks of ingest, Redis and readers be."""
 EVERY_S = 5.0
-"""Seconds between two looks of a reader: ingest itself is late by one to ten."""
+"""Seconds between two looks of a reader: ingest itself is late by one to twenty."""
 SETTLES_S = 60.0
 """Seconds that a bucket is still read at each look after it has ended."""
 MOST_ITEMS = 2_000

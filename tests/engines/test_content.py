@@ -56,6 +56,18 @@ def test_the_first_events_of_a_new_item_do_not_take_it_down() -> None:
     assert [each["new"] for each in lines] == pytest.approx([0.75, 0.75, 0.5 + 0.5 * 0.8])
 
 
+def test_each_use_case_has_its_own_popularity() -> None:
+    popular = {"developer_startup": [("liked", 4.0), ("loved", 1.0)], "investor_startup": [("loved", 9.0)]}
+    mine = recommender().with_popularity(popular)
+    use_case = mine.settings.use_cases.by_name["developer_startup"]
+    lines = mine.engines["content_based"].recommend(NEWCOMER, Request(limit=2, at=LATER.at, use_case=use_case))
+    assert [(line.item_id, line.reasons[-1].text) for line in lines] == [
+        ("liked", "popular with developers"),
+        ("loved", "popular with developers"),
+    ]
+    assert [line.score for line in lines] == pytest.approx([1.0, 0.75])
+
+
 def test_popularity_moves_the_answer_at_once() -> None:
     moved = recommender().with_popularity({"unlabelled": [("unknown", 9.0), ("loved", 1.0)]})
     assert [line.item_id for line in moved.recommend(NEWCOMER, LATER).recommendations] == ["unknown", "loved", "liked", "pill"]

@@ -104,7 +104,7 @@ def _blind(self: apply.Applier, batches: Sequence[apply.Batch], _what: str) -> N
     """Sends the transaction without looking at the positions."""
     if self._connection is None:
         self._connection = Pipe(self._client)
-    self._connection.send(b"".join([apply._MULTI, *[batch.payload for batch in batches], apply._EXEC]))
+    self._connection.send(apply.transaction(batches))
     self._connection.receive(sum(batch.replies for batch in batches) + 2)
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import urllib.request
 
+import psutil
 import pytest
 from confluent_kafka import Producer as KafkaProducer
 from redis import Redis
@@ -63,6 +64,9 @@ def test_ten_events_of_a_user_all_reach_the_vector(settings: Settings, redis: Re
         return redis.hget(keys.user("ann"), "events") == b"10" and is_fresh(redis, settings, model, "ann")
 
     eventually(there, "a vector of all ten events", 60.0)
+    mine = psutil.Process().nice()
+    assert psutil.Process(children[0].pid).nice() == min(19, mine + 10), "it gives way to ingest and the API"
+    assert psutil.Process(children[1].pid).nice() == mine
     children[0].signal(signal.SIGTERM)
     assert children[0].wait(20.0) == 0
 

@@ -174,6 +174,37 @@ def test_a_key_of_another_type_is_named(settings: Settings, redis: Redis) -> Non
         _apply(settings, [Interaction("e", "42", "i", "view", 1.0)])
 
 
+def test_deletions_of_a_redis_that_was_set_back_are_not_remembered(settings: Settings, redis: Redis) -> None:
+    """Two histories of deletions may have versions of one number: after a failure only what Redis holds now counts."""
+    planner = Planner(settings.use_cases)
+    applier = Applier(connection.connect(settings), planner, CAP)
+    unaware = apply.Deletions(0, {})
+
+    def old(user_id: str) -> list[Event]:
+        return [Event(Interaction(f"of-{user_id}", user_id, "startup-1", "like", 1.0), 1.0)]
+
+    def deleted(user_id: str) -> None:
+        applier.apply(catalogue.user_batch("users", 0, 0, 1, [Deletion(user_id, 2.0)]))
+
+    deleted("ada")
+    applier.apply(planner.plan("t", 0, 0, 1, old("ada"), unaware))
+    assert redis.exists("user:ada") == 0
+    redis.flushall()
+    with pytest.raises(Stale):
+        applier.apply(planner.plan("t", 0, 1, 2, old("bob"), unaware))
+    deleted("bob")
+    applier.apply(planner.plan("t", 0, 0, 1, old("bob"), unaware))
+    applier.close()
+    assert redis.exists("user:bob") == 0
+
+
+def test_a_position_that_is_none_is_named(settings: Settings, redis: Redis) -> None:
+    redis.set("ingest:t:0", "somebody's own")
+    with pytest.raises(StoreCorrupt, match=r"WRONGTYPE.*while applying t/0 \[0, 1\)"):
+        _apply(settings, [Interaction("e", "42", "i", "view", 1.0)])
+    assert redis.exists("user:42") == 0
+
+
 def test_popularity_halves_in_a_half_life_and_weighs_by_use_case(settings: Settings, redis: Redis) -> None:
     month = 30 * 86400.0
     now = popularity.LANDMARK
