@@ -60,11 +60,12 @@ def found(name: str) -> Path:
     return RESULTS.with_name(f"{name}-hyperparameters.json")
 
 
-def tune(made: Path, minutes: float, output: Path, study: Path, negatives: int = 99, threads: int = 0) -> None:
-    """The search, as anybody would run it."""
+def tune(made: Path, minutes: float, output: Path, study: Path, negatives: int = 99, threads: int = 0, factors: int | None = None) -> None:
+    """The search, as anybody would run it; up to `factors`, if these are more than its range has."""
     told = {"dataset": made, "minutes": minutes, "negatives": negatives, "study": study, "output": output, "threads": threads}
     options = [text for name, value in told.items() for text in (f"--{name}", str(value))]
-    subprocess.run([sys.executable, "-m", "training", "tune", "als", *options], cwd=ROOT, check=True)
+    environment = os.environ if factors is None else {**os.environ, "ALS_FACTORS": str(factors)}
+    subprocess.run([sys.executable, "-m", "training", "tune", "als", *options], cwd=ROOT, env=environment, check=True)
 
 
 def mean(protocol: Protocol, scores: Scores) -> Gains:
@@ -114,6 +115,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=LOADERS, default="ml1m")
     parser.add_argument("--minutes", type=float, default=15.0, help="time budget of the search")
+    parser.add_argument("--factors", type=int, help="ALS_FACTORS of the search: it starts there, and its range reaches so far")
+    parser.add_argument("--threads", type=int, default=0, help="of the search; 0: one a core")
     parser.add_argument("--hyperparameters", type=Path, help="take these instead of searching, and leave the defaults out")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="comma-separated")
     chosen = parser.parse_args()
@@ -128,9 +131,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             work = Path(temporary)
             dataset.save(protocol.data, work / "dataset")
-            tune(work / "dataset", chosen.minutes, path, work / "study.sqlite", NEGATIVES.get(name, 0))
+            tune(work / "dataset", chosen.minutes, path, work / "study.sqlite", NEGATIVES.get(name, 0), chosen.threads, chosen.factors)
     tuned = als.hyperparameters(Settings(), path)
     told = f"--hyperparameters {chosen.hyperparameters}" if chosen.hyperparameters else f"--minutes {chosen.minutes:g}"
+    told += f" --factors {chosen.factors}" if chosen.factors else ""
     command = f"python -m benchmarks.quality{f' --dataset {name}' if name != 'ml1m' else ''} {told}"
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
     command += f" --seeds {chosen.seeds}" if seeds != list(SEEDS) else ""

@@ -42,7 +42,7 @@ VOTERS = 3000
 FITS = {
     "ml1m": Fit(
         als=als.hyperparameters(Settings(), quality.found("ml1m")),
-        two_tower=two_tower.Hyperparameters(learning_rate=0.002, epochs=5, candidates=1024),
+        two_tower=two_tower.Hyperparameters(learning_rate=0.002, epochs=16, candidates=1024),
     ),
     "sports": Fit(
         als=als.Hyperparameters(factors=64, regularization=10, alpha=10, iterations=10),

@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     als_regularization: float = Field(0.01, ge=0, description="L2 penalty on the factors")
     als_iterations: int = Field(20, ge=1, description="alternating sweeps")
     als_alpha: float = Field(40.0, gt=0, description="confidence of an interaction is alpha times its weight")
+    als_popularity_discount: float = Field(
+        0.0, ge=0, le=1, description="exponent by which an interaction counts less, the more users took the item; 0: all count alike"
+    )
     two_tower_dimension: int = Field(
         64, ge=2, le=1024, description="length of an item's and a user's vector in Two-Tower; a multiple of TWO_TOWER_HEADS"
     )

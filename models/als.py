@@ -1,7 +1,8 @@
 """The ALS model of Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (ICDM 2008).
 
-A user's vector is a pure function of the user's weights and the item factors. With Y (n_items, f), confidences
-c_i = alpha * weight_i over the items S that the user touched, preference 1 on S and 0 elsewhere with confidence 1 (as in `implicit`):
+A user's vector is a pure function of the user's weights and the item factors. With Y (n_items, f), confidences c_i of the items S that the
+user touched (alpha * weight_i, less for popular items: models/confidence.py), preference 1 on S and 0 elsewhere with confidence 1 (as in
+`implicit`):
 
     A = Y'Y + regularization * I + sum over S of (c_i - 1) y_i y_i'        b = sum over S of c_i y_i        x = A^-1 b
 
@@ -26,6 +27,7 @@ from scipy.linalg.lapack import sgetrf, sgetrs, spotrf, spotrs
 
 from core.errors import ModelCorrupt, ModelError
 from models import files
+from models.confidence import Confidence
 from models.id_map import IdMap
 
 Floats = NDArray[np.float32]
@@ -43,6 +45,7 @@ class ALSFacts(msgspec.Struct, frozen=True):
     factors: int
     items: int
     users: int = 0
+    popularity_discount: float = 0.0
 
 
 class Fold:
@@ -104,10 +107,13 @@ class ALSModel:
         *,
         regularization: float,
         alpha: float,
+        popularity_discount: float = 0.0,
+        item_counts: Floats | None = None,
         user_gram: Floats | None = None,
     ) -> None:
         """`item_factors` (n_items, f), `user_factors` (n_users, f): float32, C-contiguous. Raises ValueError.
 
+        `item_counts` (n_items,) f32: how many users took each item, for `popularity_discount` (models/confidence.py).
         `user_gram` (f, f) f32: X'X of the trained users, made from `user_factors` when it is not given; without either no item folds in.
         """
         _check_matrix("item_factors", item_factors, len(item_ids))
@@ -120,6 +126,11 @@ class ALSModel:
             _check_matrix("user_gram", user_gram, item_factors.shape[1], item_factors.shape[1])
         self.user_ids, self.user_factors, self.user_gram = user_ids, user_factors, user_gram
         self.regularization, self.alpha = float(regularization), float(alpha)
+        if item_counts is not None and item_counts.shape != (len(item_ids),):
+            raise ValueError(f"item_counts is {item_counts.shape} for {len(item_ids)} ids")
+        self.confidence = Confidence(self.alpha, float(popularity_discount), item_counts)
+        counts = np.ones(len(item_ids), np.float32) if item_counts is None else item_counts
+        self._alphas: Floats = np.float32(alpha) * self.confidence.relative(counts)
         self.factors: int = item_factors.shape[1]
         self._yty: Floats = np.ascontiguousarray(item_factors.T @ item_factors)
         self._gram: Floats = self._yty + np.float32(regularization) * np.eye(self.factors, dtype=np.float32)
@@ -129,10 +140,12 @@ class ALSModel:
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of everything a fold-in depends on: item ids and factors, regularization, alpha."""
+        """Hex digest of everything a fold-in depends on: item ids and factors, regularization, alpha, what the discount makes of it."""
         digest = hashlib.blake2b(repr((self.regularization, self.alpha, self.item_factors.shape)).encode(), digest_size=16)
         digest.update("\n".join(self.item_ids.ids).encode())
         digest.update(self.item_factors.data)
+        if self.confidence.discount:
+            digest.update(self._alphas.data)
         return digest.hexdigest()
 
     def fold_in(self, rows: Rows, weights: Floats) -> Floats:
@@ -151,7 +164,7 @@ class ALSModel:
         """
         if not checked:
             rows, weights = self._checked_history(rows, weights)
-        return Fold(self._gram, self._inverse, self.item_factors[rows], np.float32(self.alpha) * weights)
+        return Fold(self._gram, self._inverse, self.item_factors[rows], self._alphas[rows] * weights)
 
     def fold_in_many(self, user_items: sp.csr_matrix, num_threads: int = 1) -> Floats:
         """Vectors (n_users, f) f32 of many users at once, by `implicit`'s compiled solver.
@@ -160,7 +173,9 @@ class ALSModel:
         """
         if user_items.shape[1] != len(self.item_ids):
             raise ValueError(f"user_items has {user_items.shape[1]} columns for {len(self.item_ids)} items")
-        return self._solved(self._yty, user_items, self.item_factors, num_threads)
+        weights = _positive(user_items)
+        weights.data *= self._alphas[weights.indices]
+        return self._solved(self._yty, weights, self.item_factors, num_threads)
 
     def fold_items_in(self, item_users: sp.csr_matrix, user_vectors: Floats, num_threads: int = 1) -> Floats:
         """Factors (n_items, f) f32 of items that the model does not know, from the users who touched them.
@@ -171,23 +186,21 @@ class ALSModel:
         if self.user_gram is None:
             raise ModelError("this ALS part was saved without user_gram.npy, so no item folds in; retrain to have one")
         _check_matrix("user_vectors", user_vectors, item_users.shape[1], self.factors)
-        return self._solved(self.user_gram, item_users, user_vectors, num_threads)
+        weights = _positive(item_users)
+        counts = np.diff(weights.indptr)
+        weights.data *= np.repeat(np.float32(self.alpha) * self.confidence.relative(counts.astype(np.float32)), counts)
+        return self._solved(self.user_gram, weights, user_vectors, num_threads)
 
-    def _solved(self, gram: Floats, weights: sp.csr_matrix, factors: Floats, num_threads: int) -> Floats:
-        """One half of a sweep of ALS: what `weights` (n, m) make of `factors` (m, f), whose whole side has the `gram` (f, f)."""
+    def _solved(self, gram: Floats, confidences: sp.csr_matrix, factors: Floats, num_threads: int) -> Floats:
+        """One half of a sweep of ALS: what `confidences` (n, m) make of `factors` (m, f), whose whole side has the `gram` (f, f)."""
         from implicit.cpu._als import _least_squares  # here: importing implicit takes half a second, and one user needs no batch
 
-        matrix = sp.csr_matrix(weights, dtype=np.float32, copy=True)
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        if matrix.nnz and not (np.isfinite(matrix.data).all() and matrix.data.min() > 0):
-            raise ValueError("weights must be finite and not negative")
-        solved = np.zeros((matrix.shape[0], self.factors), dtype=np.float32)
+        solved = np.zeros((confidences.shape[0], self.factors), dtype=np.float32)
         _least_squares(
             gram,
-            matrix.indptr,
-            matrix.indices,
-            np.float32(self.alpha) * matrix.data,
+            confidences.indptr,
+            confidences.indices,
+            confidences.data,
             solved,
             factors,
             self.regularization,
@@ -225,11 +238,13 @@ class ALSModel:
         return rows, cosines[rows]
 
     def save(self, folder: Path) -> None:
-        """Write item_factors.npy, als_item_mapping.json, als.json, user_gram.npy, and user_factors.npy with als_user_mapping.json.
+        """Write item_factors.npy, als_item_mapping.json, als.json, item_counts.npy, user_gram.npy, user_factors.npy and its map.
 
-        The last three only when there are users.
+        The counts only with a discount, the last three only when there are users.
         """
         files.write_array(folder / "item_factors.npy", self.item_factors)
+        if self.confidence.counts is not None:
+            files.write_array(folder / "item_counts.npy", self.confidence.counts)
         if self.user_gram is not None:
             files.write_array(folder / "user_gram.npy", self.user_gram)
         self.item_ids.save(folder / "als_item_mapping.json")
@@ -237,7 +252,7 @@ class ALSModel:
             files.write_array(folder / "user_factors.npy", self.user_factors)
             self.user_ids.save(folder / "als_user_mapping.json")
         users = 0 if self.user_ids is None else len(self.user_ids)
-        facts = ALSFacts(self.regularization, self.alpha, self.factors, len(self.item_ids), users)
+        facts = ALSFacts(self.regularization, self.alpha, self.factors, len(self.item_ids), users, self.confidence.discount)
         files.write_json(folder / "als.json", facts)
 
     @classmethod
@@ -253,6 +268,7 @@ class ALSModel:
         user_factors = files.read_floats(folder / "user_factors.npy", 2, mmap=True) if user_ids is not None else None
         gram_path = folder / "user_gram.npy"  # older bundles have none
         user_gram = files.read_floats(gram_path, 2) if gram_path.exists() else None
+        item_counts = files.read_floats(folder / "item_counts.npy", 1) if facts.popularity_discount else None
         try:
             model = cls(
                 item_ids,
@@ -261,6 +277,8 @@ class ALSModel:
                 user_factors,
                 regularization=facts.regularization,
                 alpha=facts.alpha,
+                popularity_discount=facts.popularity_discount,
+                item_counts=item_counts,
                 user_gram=user_gram,
             )
         except ValueError as error:
@@ -281,6 +299,16 @@ class ALSModel:
         if not (least >= 0 and weights.max() < np.inf):
             raise ValueError("weights must be finite and not negative")
         return (rows, weights) if least > 0 else (rows[weights > 0], weights[weights > 0])
+
+
+def _positive(weights: sp.csr_matrix) -> sp.csr_matrix:
+    """A copy as f32 CSR, each pair once, without zeros. Raises ValueError."""
+    matrix = sp.csr_matrix(weights, dtype=np.float32, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    if matrix.nnz and not (np.isfinite(matrix.data).all() and matrix.data.min() > 0):
+        raise ValueError("weights must be finite and not negative")
+    return matrix
 
 
 def _inverse(gram: Floats) -> Floats | None:

@@ -16,6 +16,7 @@ import threadpoolctl
 from core.errors import ConfigurationError, DatasetError
 from core.settings import Settings
 from models.als import ALSModel
+from models.confidence import Confidence
 from models.id_map import IdMap
 
 REFRESH_SWEEPS = 1
@@ -27,16 +28,19 @@ Sweep = Callable[[int, npt.NDArray[np.float32], npt.NDArray[np.float32]], None]
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fit is told. Confidence of an entry is `alpha` times its weight, `regularization` the L2 penalty."""
+    """What a fit is told. `regularization`: the L2 penalty; `alpha` and `popularity_discount`: models/confidence.py."""
 
     factors: int = 128
     regularization: float = 0.01
     alpha: float = 40.0
     iterations: int = 20
+    popularity_discount: float = 0.0
 
     def __post_init__(self) -> None:
         if self.factors < 1 or self.iterations < 1 or self.alpha <= 0 or self.regularization < 0:
             raise ValueError(f"factors and iterations must be at least 1, alpha above 0, regularization at least 0; got {self}")
+        if not 0 <= self.popularity_discount <= 1:
+            raise ValueError(f"popularity_discount must lie between 0 and 1; got {self}")
 
 
 def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparameters:
@@ -49,6 +53,7 @@ def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparame
         regularization=settings.als_regularization,
         alpha=settings.als_alpha,
         iterations=settings.als_iterations,
+        popularity_discount=settings.als_popularity_discount,
     )
     if path is None:
         return configured
@@ -89,6 +94,10 @@ def fit(
         raise DatasetError("no event has a weight above 0, so there is nothing to learn; check the event weights in USE_CASES_PATH")
     whole = (len(rows), len(columns)) == user_items.shape
     weights = (user_items if whole else user_items[rows][:, columns].tocsr()).astype(np.float32, copy=False)
+    counts = np.bincount(weights.indices, minlength=len(columns)).astype(np.float32) if chosen.popularity_discount else None
+    if counts is not None:
+        relative = Confidence(chosen.alpha, chosen.popularity_discount, counts).relative(counts)
+        weights = sp.csr_matrix((weights.data * relative[weights.indices], weights.indices, weights.indptr), shape=weights.shape)
     known_users, known_items = IdMap([users.ids[row] for row in rows.tolist()]), IdMap([items.ids[column] for column in columns.tolist()])
     with threadpoolctl.threadpool_limits(1, "blas"):  # the solver has threads of its own; BLAS threads below them make it 10 times slower
         solver = AlternatingLeastSquares(
@@ -116,6 +125,8 @@ def fit(
         user_factors=np.ascontiguousarray(solver.user_factors),
         regularization=chosen.regularization,
         alpha=chosen.alpha,
+        popularity_discount=chosen.popularity_discount,
+        item_counts=counts,
     )
 
 

@@ -356,7 +356,14 @@ def _manifest(
 
 
 def _without_users(model: ALSModel) -> ALSModel:
-    return ALSModel(model.item_ids, model.item_factors, regularization=model.regularization, alpha=model.alpha)
+    return ALSModel(
+        model.item_ids,
+        model.item_factors,
+        regularization=model.regularization,
+        alpha=model.alpha,
+        popularity_discount=model.confidence.discount,
+        item_counts=model.confidence.counts,
+    )
 
 
 def _positions(positions: dict[int, int]) -> str:

@@ -1,6 +1,6 @@
 """`python -m training tune`: everything that data should choose, under one time budget, in one file.
 
-    als        factors, regularization, alpha, iterations                          training.tune_als
+    als        factors, regularization, alpha, popularity discount, iterations     training.tune_als
     two-tower  dimension, layers, dropout, id dropout, learning rate               training.tune_two_tower
     blend      the ensemble's weights and fusion, as every retrain chooses them    training.tune_served
     router     COLD_START_THRESHOLD and WARM_USER_THRESHOLD                        training.tune_router

@@ -1,4 +1,4 @@
-"""A validation split carved out of the training events alone: each user's last item, ranked among what the user does not have."""
+"""A validation split carved out of the training events alone: one item of each user, ranked among what the user does not have."""
 
 from __future__ import annotations
 
@@ -18,35 +18,45 @@ BLOCK_USERS = 1024
 
 @dataclass(frozen=True)
 class Validation:
-    """`user_items (n_users, n_items)` f32 CSR without the held-out items; `users (n,)`, `items (n,)` int32: who and what was held out."""
+    """`user_items (n_users, n_items)` f32 CSR without the held-out items; `users (n,)`, `items (n,)` int32: who and what was held out.
+
+    `ordered`: it was each user's last.
+    """
 
     user_items: sp.csr_matrix
     users: npt.NDArray[np.int32]
     items: npt.NDArray[np.int32]
+    ordered: bool
 
 
-def leave_last_out(dataset: Dataset, seed: int, max_users: int = 10_000) -> Validation:
+def leave_one_out(dataset: Dataset, seed: int, max_users: int = 10_000) -> Validation:
     """Hold out the item of each user's last event that says something good, with every entry of that user and item.
 
-    Users with a single item keep it. Of more than `max_users` users, that many are drawn by `seed`; only they lose an item.
-    Raises DatasetError when nobody has two items.
+    Where no event has a time, the events came from a table, and the order of its rows may say anything (it is often that of the ids):
+    then the event is drawn by `seed`. Users with a single item keep it. Of more than `max_users` users, that many are drawn by `seed`;
+    only they lose an item. Raises DatasetError when nobody has two items.
     """
     matrix = dataset.matrix()
     good = np.flatnonzero(dataset.weight > 0)
     owner = dataset.user[good]
+    rng = np.random.default_rng(seed)
+    ordered = not bool(np.isnan(dataset.timestamp).all())
+    if not ordered:
+        drawn = rng.permutation(len(good))
+        good, owner = good[drawn], owner[drawn]
     last = np.full(len(dataset.users), -1, np.int64)
     last[owner] = good  # events are in log order, so a user's last one is written last
     users = np.flatnonzero((last >= 0) & (np.diff(matrix.indptr) >= 2)).astype(np.int32)
     if not len(users):
         raise DatasetError("no user has two items, so none can be held out; collect more events before tuning")
     if len(users) > max_users:
-        users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
+        users = np.sort(rng.choice(users, max_users, replace=False))
     items = dataset.item[last[users]]
     held_out = sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=matrix.shape)
     remaining = matrix - matrix.multiply(held_out)
     remaining.eliminate_zeros()
     remaining.sort_indices()
-    return Validation(remaining.tocsr(), users, items)
+    return Validation(remaining.tocsr(), users, items, ordered)
 
 
 def ranks(

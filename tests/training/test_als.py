@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -87,3 +88,19 @@ def test_hyperparameters_come_from_the_settings_or_from_a_file(settings: Setting
         (tmp_path / "bad.json").write_text(bad, "utf-8")
         with pytest.raises(ConfigurationError, match=r"bad\.json holds no ALS hyperparameters"):
             als.hyperparameters(settings, tmp_path / "bad.json")
+
+
+def test_a_discount_is_a_fit_of_weights_that_popular_items_lost(settings: Settings) -> None:
+    """And the model knows by how much, to fold in alike."""
+    data = world.built(settings, [*world.parity(), *(row(20_000 + user, f"u{user}", "i0") for user in range(0, world.USERS, 2))])
+    matrix = data.matrix()
+    counts = matrix.getnnz(axis=0)
+    assert counts.max() > 2 * counts.min()
+    model = als.fit(matrix, data.users, data.items, msgspec.structs.replace(SMALL, popularity_discount=0.5), seed=1)
+    assert model.confidence.counts is not None
+    assert model.confidence.counts.tolist() == counts.tolist()
+    scale = counts.sum() / np.sqrt(counts).sum()
+    by_hand = matrix.multiply(scale / np.sqrt(counts)).tocsr().astype(np.float32)
+    plain = als.fit(by_hand, data.users, data.items, SMALL, seed=1)
+    np.testing.assert_allclose(model.item_factors, plain.item_factors, rtol=1e-2, atol=2e-4)
+    np.testing.assert_allclose(model.fold_in_many(matrix), plain.fold_in_many(by_hand), rtol=1e-2, atol=2e-4)

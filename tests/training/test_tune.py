@@ -66,12 +66,13 @@ def test_all_parts_are_tuned_into_one_file(small: Settings, folder: Path) -> Non
 
 def test_a_retrain_fits_by_what_was_found(small: Settings, folder: Path) -> None:
     found = folder / "found.json"
-    tune.add(found, "als", {"als": {"factors": 5, "alpha": 2.0, "iterations": 3}, "tuned": {}})
+    tune.add(found, "als", {"als": {"factors": 5, "alpha": 2.0, "iterations": 3, "popularity_discount": 0.25}, "tuned": {}})
     tune.add(found, "two-tower", {"two_tower": {"dimension": 12, "layers": 1, "epochs": 1}, "tuned": {}})
     options = Options(items=folder / "items.jsonl", hyperparameters=found, threads=1)
     version = retrain(small, options, Console(file=io.StringIO()))
     used = Registry(small.models_path).manifest(version).settings
-    assert used["als"] == {"factors": 5, "regularization": 0.01, "alpha": 2.0, "iterations": 3}
+    assert Registry(small.models_path).load_part(version, "als").confidence.discount == 0.25, "what serves folds in as the fit did"
+    assert used["als"] == {"factors": 5, "regularization": 0.01, "alpha": 2.0, "iterations": 3, "popularity_discount": 0.25}
     assert (used["two_tower"]["dimension"], used["two_tower"]["layers"], used["two_tower"]["epochs"]) == (12, 1, 1)
     assert used["two_tower"]["history"] == small.two_tower_history
 
