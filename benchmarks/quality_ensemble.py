@@ -102,7 +102,7 @@ def chosen(protocol: Protocol, fitted: Models, seed: int) -> blend.Chosen:
         allowed[asked.rows] = True
         allowed[asked.rows[asked.seen(user)]] = False
         wanted[asked.rows[item]] = True
-        ballot.vote(scorings if len(scorings) == len(names) else [], allowed, wanted, asked.catalogue)
+        ballot.vote(scorings if len(scorings) == len(names) else [], allowed, wanted, asked.catalogue, state.events)
     return ballot.chosen()
 
 
@@ -128,7 +128,7 @@ def _scores(asked: Question, parts: list[str], ensembles: dict[str, EnsembleEngi
         yield name, nothing if scoring is None else scoring.scores
     for name, ensemble in ensembles.items():
         mine = {part: scoring for part in ensemble.shares if (scoring := found[part]) is not None}
-        yield name, EnsembleScoring(ensemble, mine).scores if len(mine) == len(ensemble.shares) else nothing
+        yield name, EnsembleScoring(ensemble, mine, state.events).scores if len(mine) == len(ensemble.shares) else nothing
 
 
 def measured(name: str, protocol: Protocol, seed: int, folder: Path, threads: int) -> dict[str, Gains]:

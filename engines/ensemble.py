@@ -44,7 +44,7 @@ class EnsembleEngine(Engine):
                 scorings[name] = engine.score(state, request)
             except NotApplicable as nothing:
                 raise NotApplicable(f"{name}: {nothing}") from None
-        return EnsembleScoring(self, scorings)
+        return EnsembleScoring(self, scorings, state.events)
 
     def over(self, engines: Mapping[str, Engine]) -> EnsembleEngine:
         """The same blend of newer engines."""
@@ -52,14 +52,22 @@ class EnsembleEngine(Engine):
 
 
 class EnsembleScoring(Scoring):
-    """`scorings`: the parts', by name."""
+    """`scorings`: the parts', by name; `events`: how many the user has, which a learned blend goes by."""
 
-    def __init__(self, engine: EnsembleEngine, scorings: Mapping[str, Scoring]) -> None:
+    def __init__(self, engine: EnsembleEngine, scorings: Mapping[str, Scoring], events: int) -> None:
         """Raises ValueError for scores that cannot be put on a scale."""
-        self._scorings, self._shares = scorings, engine.shares
+        self._scorings, chosen = scorings, engine.chosen
         parts = [scorings[name].scores for name in engine.shares]
-        self.scores, scaled = fuse(engine.chosen.fusion, parts, list(engine.shares.values()), engine.dead)
-        self._normalised = dict(zip(engine.shares, scaled, strict=True))
+        if chosen.learned is None:
+            assert chosen.fusion != "learned", "refused when it was loaded"
+            self._shares = engine.shares
+            self.scores, scaled = fuse(chosen.fusion, parts, list(self._shares.values()), engine.dead)
+        else:
+            numbers = chosen.learned.at(events)
+            self._shares = {name: sum(numbers[name]) for name in engine.shares}
+            bends = [[number / share if share else 0.0 for number in numbers[name]] for name, share in self._shares.items()]
+            self.scores, scaled = fuse("min_max", parts, list(self._shares.values()), engine.dead, bends)
+        self._normalised = dict(zip(self._shares, scaled, strict=True))
 
     def part(self, name: str, row: int) -> Part | None:
         """How engine `name` entered the score of `row`; None for an engine that is not blended."""

@@ -24,11 +24,14 @@ RANK_CONSTANT = 60
 """The k of reciprocal rank fusion; 60 is its authors' (Cormack, Clarke, Büttcher 2009), and little depends on it."""
 
 
-def fuse(method: Fusion, parts: Sequence[Floats], weights: Sequence[float], dead: Rows) -> tuple[Scores, Scores]:
+def fuse(
+    method: Fusion, parts: Sequence[Floats], weights: Sequence[float], dead: Rows, bends: Sequence[Sequence[float]] | None = None
+) -> tuple[Scores, Scores]:
     """The blended scores (n,) f32, NO_OPINION where no part has one, and what they are made of: (n_parts, n) f32 from 0 to 1.
 
-    `parts`: each part's scores (n,), NO_OPINION where it has none; `weights` sum to 1; `dead`: rows that count nowhere.
-    Raises ValueError for a score that is NaN or +infinity.
+    `parts`: each part's scores (n,), NO_OPINION where it has none; `weights` sum to 1; `dead`: rows that count nowhere. `bends`: how
+    much of each of its powers (models.ensemble.POWERS) stands for a part's score on the scale; they sum to 1, so that 0 stays 0, 1 stays 1
+    and the order stays. Raises ValueError for a score that is NaN or +infinity.
     """
     scaled = np.empty((len(parts), len(parts[0])), dtype=np.float32)
     unknown = np.ones(scaled.shape[1], dtype=np.bool_)
@@ -40,9 +43,19 @@ def fuse(method: Fusion, parts: Sequence[Floats], weights: Sequence[float], dead
         missing = silent.nonzero()[0]
         SCALES[method](values, missing, out)
         out[missing] = MISSING
+    if bends is not None:
+        for out, bend in zip(scaled, bends, strict=True):
+            out[:] = bent(out, bend)
     blended: Scores = np.asarray(weights, dtype=np.float32) @ scaled
     blended[unknown.nonzero()[0]] = NO_OPINION
     return blended, scaled
+
+
+def bent(scaled: Scores, bend: Sequence[float]) -> Scores:
+    """So much of the root of `scaled (n,)` f32 from 0 to 1, of itself and of its square."""
+    root, itself, square = bend
+    found: Scores = np.float32(root) * np.sqrt(scaled) + (np.float32(itself) + np.float32(square) * scaled) * scaled
+    return found
 
 
 def min_max(scores: Floats, missing: Rows, out: Scores) -> None:

@@ -1,8 +1,9 @@
 """Which blend the ensemble should serve: weights and fusion method, chosen by users who are not judged with it.
 
 A bundle's models are fitted before the cut, and its evaluation judges users by what they took after it. Other users with something after
-the cut choose here, so the choice costs no fit of its own and never sees what it is judged by. Every mixture of the engines on a grid of
-tenths is tried, by both methods of fusion; the best mean NDCG@10 wins.
+the cut choose here, so the choice costs no fit of its own and never sees what it is judged by. Two ways are tried: the best of every
+mixture of the engines on a grid of tenths, by both methods of fusion, and a learned blend (training/blend_learned.py). Each is made by four
+fifths of the voters and judged by the last, in turn; the better one's mean NDCG@10 wins, and is made once more by all of them.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from engines.recommender import BLEND_SETTINGS, Recommender
 from models.bundle import Bundle
 from models.ensemble import Blend
 from models.popular import Popularity
-from training import evaluate, metrics
+from training import blend_learned, evaluate, metrics
+from training.blend_learned import Vote
 from training.dataset import Dataset, Split
 from training.progress import progress
 
-PARTS = ("als", "two_tower", "content_based")
+PARTS = ("als", "two_tower", "content_based", "popular")
 """Engines that may be blended, the default blend's first."""
 USERS = 1000
 """Users who choose: the NDCG@10 of two mixtures then differs by chance by some 0.003."""
@@ -43,28 +45,33 @@ LEAST_SHARE = 0.95
 LONGEST = 200
 """Best items of each part that a mixture may choose from: what no part has among these is in no mixture's first ten, but for odd cases."""
 TENTHS = 10
+FOLDS = 5
 SHOWN = 5
 _CUTOFF = 10
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """`blend` and its NDCG@10 over `users`; `tried`: every mixture with its own, best first."""
+    """`blend`, chosen by so many `users`; `tried`: it, then every mixture, best first, with these users' NDCG@10, a little too good.
+
+    `unseen`: what each way of making a blend, `mixture` and `learned`, reached for voters who had no part in making it.
+    """
 
     blend: Blend
     users: int
     tried: list[tuple[Blend, float]]
+    unseen: dict[str, float]
 
     @property
     def ndcg(self) -> float:
-        """NDCG@10 of the chosen blend, by the users who chose it: a little too good."""
+        """NDCG@10 of the chosen blend."""
         return self.tried[0][1]
 
     def table(self) -> dict[str, Any]:
-        """Every mixture, for the report."""
+        """Every blend, for the report."""
         rows = [
             {
-                "weights": {name: round(weight, 1) for name, weight in blend.weights.items()},
+                "weights": {name: round(weight, 2) for name, weight in blend.weights.items()},
                 "fusion": blend.fusion,
                 "ndcg@10": round(ndcg, 6),
             }
@@ -74,7 +81,9 @@ class Chosen:
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
-        return {"weights": self.blend.weights, "fusion": self.blend.fusion, "ndcg@10": round(self.ndcg, 6), "users": self.users}
+        unseen = {name: round(ndcg, 6) for name, ndcg in self.unseen.items()}
+        facts = {"weights": self.blend.weights, "fusion": self.blend.fusion, "ndcg@10": round(self.ndcg, 6), "users": self.users}
+        return {**facts, "unseen_ndcg@10": unseen}
 
 
 class Ballot:
@@ -85,9 +94,10 @@ class Ballot:
         self.names, self.voters = list(names), 0
         self.mixtures = np.array(tenths, dtype=np.float32) / np.float32(TENTHS)
         self._gains: dict[Fusion, list[npt.NDArray[np.float64]]] = {method: [] for method in SCALES}
+        self._votes: list[Vote] = []
 
-    def vote(self, scorings: Sequence[Scoring], allowed: Mask, wanted: Mask, catalogue: Catalogue) -> None:
-        """Add the NDCG@10 of one user, who took `wanted (n_rows,)` of the `allowed (n_rows,)`; `scorings` in the order of the names.
+    def vote(self, scorings: Sequence[Scoring], allowed: Mask, wanted: Mask, catalogue: Catalogue, events: int) -> None:
+        """Add one user of so many `events`, who took `wanted (n_rows,)` of the `allowed (n_rows,)`; `scorings` in the order of the names.
 
         Without scorings, for a user whom the ensemble would not answer, nothing is added.
         """
@@ -99,7 +109,10 @@ class Ballot:
         candidates = best if len(best) else np.flatnonzero(allowed)
         for method, gains in self._gains.items():
             _, scaled = fuse(method, [scoring.scores for scoring in scorings], [1.0] * len(scorings), dead)
-            blended = self.mixtures @ scaled[:, candidates]
+            mine = scaled[:, candidates]
+            blended = self.mixtures @ mine
+            if method == "min_max":
+                self._votes.append(Vote(mine, wanted[candidates], int(wanted.sum()), events))
             length = min(_CUTOFF, len(candidates))
             top = np.argpartition(-blended, length - 1, axis=1)[:, :length]
             order = np.argsort(-np.take_along_axis(blended, top, axis=1), axis=1, kind="stable")
@@ -107,16 +120,37 @@ class Ballot:
             gains.append(metrics.ndcg(found, np.full(len(self.mixtures), max(int(wanted.sum()), 1)), _CUTOFF))
 
     def chosen(self) -> Chosen:
-        """The mixture with the best mean."""
-        tried = [
-            (Blend(weights=dict(zip(self.names, mixture.tolist(), strict=True)), fusion=method), float(mean))
-            for method, gains in self._gains.items()
-            for mixture, mean in zip(self.mixtures, np.mean(gains, axis=0), strict=True)
+        """The blend that does best for voters who had no part in making it."""
+        gains = np.concatenate([np.array(found) for found in self._gains.values()], axis=1)  # (n_voters, n_mixtures of all methods)
+        blends = [
+            Blend(weights=dict(zip(self.names, mixture.tolist(), strict=True)), fusion=method)
+            for method in self._gains
+            for mixture in self.mixtures
         ]
-        tried.sort(key=lambda pair: -pair[1])
+        means = gains.mean(axis=0)
+        tried = [(blends[at], float(means[at])) for at in np.argsort(-means, kind="stable").tolist()]
         best = tried[0][0]
-        weights = {name: round(weight, 1) for name, weight in best.weights.items() if weight > 0}
-        return Chosen(Blend(weights=weights, fusion=best.fusion), self.voters, tried)
+        blend = Blend(weights={name: round(weight, 1) for name, weight in best.weights.items() if weight > 0}, fusion=best.fusion)
+        unseen = self._unseen(gains)
+        if unseen.get("learned", 0.0) > unseen["mixture"] and (learned := blend_learned.fit(self.names, self._votes)) is not None:
+            shares = blend_learned.shares(learned, self._votes)
+            blend = Blend(weights={name: round(share, 4) for name, share in shares.items()}, fusion="learned", learned=learned)
+            tried.insert(0, (blend, float(blend_learned.ndcg(self.names, learned, self._votes, _CUTOFF).mean())))
+        return Chosen(blend, self.voters, tried, unseen)
+
+    def _unseen(self, gains: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Mean NDCG@10 of each way, of each fifth of the voters by what the others made; `gains (n_voters, n_mixtures)`."""
+        fold = np.arange(len(gains)) % FOLDS
+        found: dict[str, list[float]] = {"mixture": [], "learned": []}
+        for at in range(min(FOLDS, len(gains))):
+            apart = fold == at
+            found["mixture"] += gains[apart, gains[~apart].mean(axis=0).argmax() if not apart.all() else 0].tolist()
+            learned = blend_learned.fit(self.names, [vote for vote, out in zip(self._votes, apart.tolist(), strict=True) if not out])
+            if learned is None:
+                return {"mixture": float(gains.mean(axis=0).max())}
+            held_out = [vote for vote, out in zip(self._votes, apart.tolist(), strict=True) if out]
+            found["learned"] += blend_learned.ndcg(self.names, learned, held_out, _CUTOFF).tolist()
+        return {way: float(np.mean(each)) for way, each in found.items()}
 
 
 def choose(
@@ -132,8 +166,8 @@ def choose(
 ) -> Chosen | None:
     """The best blend of `bundle`'s engines, which were fitted before the cut.
 
-    None when somebody has set the blend (engines.recommender.BLEND_SETTINGS) or the ensemble is off, and with fewer than two engines or
-    too few users beside those who stand `apart (n,)`, rows of the dataset: they are judged with it.
+    None when somebody has set the blend (engines.recommender.BLEND_SETTINGS) or the ensemble is off, and with fewer than two engines beside
+    popularity or too few users beside those who stand `apart (n,)`, rows of the dataset: they are judged with it.
 
     `popularity`: as of the cut; `seed` draws the voters. Users whom the router gives to the ensemble choose, unless there are too few of
     them: then all do. Raises DatasetError when nobody took anything new after the cut.
@@ -149,7 +183,7 @@ def choose(
     questions = [(drawn.states[at], Request(filters=drawn.filters[at])) for at in voters.tolist()]
     with threadpoolctl.threadpool_limits(1, "blas"):
         names = _parts(recommender, questions)
-        if len(names) < 2 or len(voters) < LEAST_USERS:
+        if len({*names} - {"popular"}) < 2 or len(voters) < LEAST_USERS:
             return None
         ballot = Ballot(names)
         with progress("choosing the blend", len(voters)) as show:
@@ -157,7 +191,7 @@ def choose(
                 wanted = np.zeros(len(recommender.catalogue.ids), np.bool_)
                 wanted[recommender.catalogue.rows_of(drawn.items.ids[row] for row in drawn.held_out[at].indices)] = True
                 allowed = eligible(recommender.catalogue, state, request)
-                ballot.vote(_asked(recommender, names, state, request), allowed, wanted, recommender.catalogue)
+                ballot.vote(_asked(recommender, names, state, request), allowed, wanted, recommender.catalogue, state.events)
                 show.advance()
     return ballot.chosen()
 
@@ -171,15 +205,17 @@ def save(chosen: Chosen | None, folder: Path) -> None:
 def report(chosen: Chosen, console: Console) -> None:
     """The best mixtures, and each engine alone."""
     table = Table(title=f"Blends by NDCG@{_CUTOFF} over {chosen.users} users who are not judged below")
-    names = list(chosen.tried[0][0].weights)
+    names = list(chosen.tried[-1][0].weights)
     for column in (*names, "fusion", f"NDCG@{_CUTOFF}"):
         table.add_column(column, justify="right")
     alone = [pair for pair in chosen.tried if max(pair[0].weights.values()) == 1 and pair[0].fusion == "min_max"]
     for section in (chosen.tried[:SHOWN], alone):
         for blend, ndcg in section:
-            table.add_row(*(f"{blend.weights[name]:.1f}" for name in names), blend.fusion, f"{ndcg:.4f}")
+            table.add_row(*(f"{blend.weights.get(name, 0.0):.2g}" for name in names), blend.fusion, f"{ndcg:.4f}")
         table.add_section()
     console.print(table)
+    told = ", ".join(f"{way} {ndcg:.4f}" for way, ndcg in chosen.unseen.items())
+    console.print(f"NDCG@{_CUTOFF} for voters who had no part in making it: {told}. Chosen: {chosen.blend.fusion}.")
 
 
 def _parts(recommender: Recommender, questions: Sequence[tuple[UserState, Request]]) -> list[str]:

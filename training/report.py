@@ -168,20 +168,20 @@ def _blends(blends: Blends) -> Markup:
     drawn = []
     for part in parts:
         reached: dict[float, float] = {}
-        for mixture in blends.tried:
+        for mixture in (each for each in blends.tried if each.fusion != "learned"):
             weight = round(mixture.weights.get(part, 0.0), 3)
             reached[weight] = max(reached.get(weight, 0.0), mixture.ndcg)
         points = sorted(reached.items())
         drawn.append(Series(part, points, _highest([height for _, height in points])))
-    told = " + ".join(f"{weight:.1f} {name}" for name, weight in best.weights.items() if weight > 0)
+    told = " + ".join(f"{weight:.2g} {name}" for name, weight in best.weights.items() if weight > 0)
     lines = [
-        [*(f"{mixture.weights.get(name, 0.0):.1f}" for name in parts), mixture.fusion, f"{mixture.ndcg:.4f}"] for mixture in blends.tried
+        [*(f"{mixture.weights.get(name, 0.0):.2g}" for name in parts), mixture.fusion, f"{mixture.ndcg:.4f}"] for mixture in blends.tried
     ]
     return joined(
         element("p", f"The ensemble serves {told}, fused by {best.fusion}: NDCG@10 {best.ndcg:.4f} for those who chose."),
         _figure(
             [curves("Best NDCG@10 by an engine's weight", drawn, "weight in the blend", ENGINES, from_zero=False)],
-            f"What the best blend reaches in which an engine has this weight. {blends.users:,} users chose; none of them is judged above.",
+            f"What the best mixture reaches in which an engine has this weight. {blends.users:,} users chose; none is judged above.",
             _table([*parts, "fusion", "NDCG@10"], lines, 0),
         ),
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
@@ -69,7 +70,7 @@ def choose(
         blend.report(mixed, console)
         bundle = replace(bundle, parts={**bundle.parts, "ensemble": mixed.blend})
         about = {"objective": "NDCG@10", "validation": "what users took after the cut", **mixed.facts()}
-        found["blend"] = {"blend": {"weights": mixed.blend.weights, "fusion": mixed.blend.fusion}, "tuned": about}
+        found["blend"] = {"blend": msgspec.to_builtins(mixed.blend), "tuned": about}
     elif "blend" in wanted:
         console.print(f"Blend: nothing changes, {_no_blend(bundle, settings)}.")
     if "router" in wanted:

@@ -73,14 +73,16 @@ def test_an_engine_that_only_guesses_gets_the_smaller_weight(offline: Settings, 
 def test_the_chosen_blend_is_the_best_of_all_and_no_worse_than_an_engine_alone(offline: Settings, data: Dataset) -> None:
     found, _ = chosen(offline, data)
     assert found is not None
-    values = [value for _, value in found.tried]
-    assert values == sorted(values, reverse=True)
-    assert len(found.tried) == 2 * 11, "eleven mixtures of two engines, by two methods"
+    mixtures = [value for tried, value in found.tried if tried.fusion != "learned"]
+    assert mixtures == sorted(mixtures, reverse=True)
+    assert len(mixtures) == 2 * 66, "66 mixtures of ALS, content and popularity, by two methods"
+    assert found.unseen[("learned" if found.blend.fusion == "learned" else "mixture")] == max(found.unseen.values())
     assert found.facts() == {
         "weights": found.blend.weights,
         "fusion": found.blend.fusion,
-        "ndcg@10": round(values[0], 6),
+        "ndcg@10": round(found.tried[0][1], 6),
         "users": found.users,
+        "unseen_ndcg@10": {way: round(value, 6) for way, value in found.unseen.items()},
     }
     shown = io.StringIO()
     blend.report(found, Console(file=shown, width=120))
@@ -141,7 +143,7 @@ def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -
     facts = bundle.manifest.settings["ensemble"]
     assert bundle.ensemble is not None
     assert (bundle.ensemble.weights, bundle.ensemble.fusion) == (facts["weights"], facts["fusion"])
-    assert set(facts["weights"]) <= {"als", "two_tower", "content_based"}
+    assert set(facts["weights"]) <= {"als", "two_tower", "content_based", "popular"}
     assert facts["users"] >= blend.LEAST_USERS
     engine = Recommender(bundle, settings=many).engines["ensemble"]
     assert isinstance(engine, EnsembleEngine)
