@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
@@ -28,8 +29,16 @@ from engines.recommender import Recommender
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.content import ContentModel
+from models.ensemble import Blend, Learned
 from models.id_map import IdMap
 from models.two_tower import TwoTowerFacts, TwoTowerModel, shapes
+
+_ENDS = (0.3, 0.1, 0.1), (0.1, 0.1, 0.3)
+LEARNED = Blend(
+    weights={"als": 1, "two_tower": 1, "content_based": 1, "popular": 1},
+    fusion="learned",
+    learned=Learned(few=5, many=500, weights=dict.fromkeys(("als", "two_tower", "content_based", "popular"), _ENDS)),
+)
 
 
 def measured(calls: dict[str, Callable[[], object]], repeats: int = 400) -> dict[str, float]:
@@ -71,14 +80,16 @@ def main() -> None:
         two_tower=two_tower(ids, words, asked.factors, random),
         content=words,
     )
-    recommender = Recommender(bundle, settings=Settings())
+    popularity = {"unlabelled": [(item.item_id, 1e6 / (row + 1)) for row, item in enumerate(items)]}
+    recommender = Recommender(bundle, popularity=popularity, settings=Settings())
+    learned = Recommender(replace(bundle, parts={**bundle.parts, "ensemble": LEARNED}), popularity=popularity, settings=Settings())
     touched = random.choice(asked.items, asked.history, replace=False)
     history = [HistoryEvent(timestamp=1_700_000_000 + 60 * at, event_type="view", item_id=f"item-{row}") for at, row in enumerate(touched)]
     state = UserState(user_id="somebody", events=asked.history, counts={"view": asked.history}, history=history)
 
-    def read(engine: str, **more: float) -> Callable[[], object]:
+    def read(engine: str, asked: Recommender = recommender, **more: float) -> Callable[[], object]:
         request = Request(engine=engine, **more)  # type: ignore[arg-type]
-        return lambda: recommender.recommend(state, request)
+        return lambda: asked.recommend(state, request)
 
     def score(engine: str) -> Callable[[], object]:
         return lambda: recommender.engines[engine].score(state, Request())
@@ -88,6 +99,7 @@ def main() -> None:
             "read of ALS": read("als"),
             "read of Two-Tower": read("two_tower"),
             "read of the ensemble": read("ensemble"),
+            "read of a learned blend of four engines": read("ensemble", learned),
             "read of the ensemble, diversity 0.3": read("ensemble", diversity=0.3),
             "read of the ensemble, a tenth explored": read("ensemble", explore=0.1),
             "scores of ALS": score("als"),

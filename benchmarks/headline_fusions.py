@@ -1,19 +1,17 @@
-"""Would another blend do better for hot users? `python -m benchmarks.headline_fusions --keep FOLDER` asks the kept models.
+"""What is each way of making a blend worth to hot users? `python -m benchmarks.headline_fusions --keep FOLDER` asks the kept models.
 
-`--keep` names where benchmarks.headline has kept its models. Mixtures in tenths of ALS, Two-Tower and one part more (--third) are put on
-one scale in three ways: `min_max` and `rank` as served, and `zscore` (mean 0, deviation 1). Each is chosen by the hot users who are not
-judged, as in benchmarks.headline; `best` is what the grid could have reached had the judged users chosen. Prints NDCG@10, writes no row.
+`--keep` names where benchmarks.headline has kept its models. Half of the hot users (`--segments` for others) make a blend of ALS,
+Two-Tower, content and popularity (`--parts` for fewer) in each way: the best mixture in tenths on one scale, `min_max` and `rank`, and
+learned weights. The other half, whom benchmarks.headline judges, says what it is worth beside the best single engine; `best` is what a
+mixture could have reached had these users chosen it. Prints NDCG@10, writes no row.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
-from itertools import product
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import threadpoolctl
 
 from benchmarks import headline_worlds, quality
@@ -21,37 +19,22 @@ from benchmarks.headline_worlds import World
 from core import logs
 from core.settings import Settings
 from core.types import Request
-from engines.base import NO_OPINION, NotApplicable, eligible
+from engines.base import NotApplicable, eligible
 from engines.catalogue import Catalogue
-from engines.fusion import SCALES
 from engines.recommender import Recommender
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.two_tower import TwoTowerModel
-from training import evaluate, metrics
+from training import blend, blend_learned, evaluate
+from training.blend import Ballot
 from training.popularity import popular
 
-USERS = 300
-"""Hot users of each side at most: a minute a seed on MovieLens 1M."""
 K = 10
-FUSIONS = (*SCALES, "zscore")
 
 
-def scaled(fusion: str, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`scores (n,)` on the scale of `fusion`; what a part does not know counts as its last."""
-    missing = np.flatnonzero(scores == NO_OPINION)
-    if fusion in SCALES:
-        out = np.empty(len(scores), np.float32)
-        SCALES[fusion](scores.copy(), missing, out)  # type: ignore[index]
-        out[missing] = 0.0
-        return out
-    known = np.where(scores == NO_OPINION, scores[scores != NO_OPINION].min(initial=0.0), scores)
-    return (known - known.mean()) / max(float(known.std()), 1e-9)
-
-
-def compare(world: World, keep: Path, seed: int, parts: list[str]) -> None:
-    """Print one seed's table."""
+def ballots(world: World, keep: Path, seed: int, parts: list[str], segments: list[str]) -> tuple[Ballot, Ballot]:
+    """What users want who are not judged, and what those want who are; both have something for every part to go by."""
     settings, folder = Settings(), keep / world.name / str(seed)
     data = world.dataset(settings, new_users=False)
     split = world.split(data)
@@ -62,38 +45,42 @@ def compare(world: World, keep: Path, seed: int, parts: list[str]) -> None:
         Bundle.of(catalogue=entries, **models), Catalogue.of(entries), popular(data, settings, split.train).scores, settings
     )
     everyone = evaluate.judge(data, split, content, settings, len(data.users), seed)
-    judged = set(evaluate.judge(data, split, content, settings, len(everyone.users) // 2, seed).users.tolist())
-    mixtures = np.array([each for each in product(range(11), repeat=len(parts)) if sum(each) == 10], np.float32) / 10
-    alive = np.flatnonzero(recommender.catalogue.alive)
-    gains: dict[tuple[bool, str], list[npt.NDArray[np.float64]]] = defaultdict(list)
-    for at in np.flatnonzero(everyone.segments == "hot").tolist():
-        votes = int(everyone.users[at]) not in judged
+    apart = set(evaluate.judge(data, split, content, settings, len(everyone.users) // 2, seed).users.tolist())
+    voting, judging = Ballot(parts), Ballot(parts)
+    for at in np.flatnonzero(np.isin(everyone.segments, segments)).tolist():
         state, request = everyone.states[at], Request(filters=everyone.filters[at])
-        if len(gains[votes, FUSIONS[0]]) == USERS:
-            continue
         try:
-            scores = [recommender.engines[name].score(state, request).scores[alive] for name in parts]
+            scorings = [recommender.engines[name].score(state, request) for name in parts]
         except NotApplicable:
             continue
         wanted = np.zeros(len(recommender.catalogue.ids), np.bool_)
         wanted[recommender.catalogue.rows_of(everyone.items.ids[row] for row in everyone.held_out[at].indices)] = True
-        closed = ~eligible(recommender.catalogue, state, request)[alive]
-        counts = np.full(len(mixtures), max(int(wanted.sum()), 1))
-        for fusion in FUSIONS:
-            blended = mixtures @ np.array([scaled(fusion, each) for each in scores])
-            blended[:, closed] = -np.inf
-            top = np.argsort(-blended, axis=1, kind="stable")[:, :K]
-            gains[votes, fusion].append(metrics.ndcg(wanted[alive][top], counts, K))
-    for fusion in FUSIONS:
-        voted, found = np.mean(gains[True, fusion], axis=0), np.mean(gains[False, fusion], axis=0)
-        chosen = int(voted.argmax())
-        alone = max(float(found[np.flatnonzero(mixtures[:, place] == 1)[0]]) for place in range(len(parts)))
-        weights = ", ".join(f"{name} {weight:.1f}" for name, weight in zip(parts, mixtures[chosen].tolist(), strict=True))
-        print(
-            f"{world.name}, seed {seed}, {fusion:8} {weights}: {found[chosen]:.4f}, {found[chosen] / alone:.3f} of the best part; "
-            f"best {found.max() / alone:.3f}",
-            flush=True,
-        )
+        allowed = eligible(recommender.catalogue, state, request)
+        ballot = judging if int(everyone.users[at]) in apart else voting
+        ballot.vote(scorings, allowed, wanted, recommender.catalogue, state.events)
+    return voting, judging
+
+
+def compare(name: str, seed: int, voting: Ballot, judging: Ballot) -> None:
+    """Print one seed's lines."""
+    voted, found, blends = voting.gains().mean(axis=0), judging.gains().mean(axis=0), voting.blends
+    alone = max(value for each, value in zip(blends, found.tolist(), strict=True) if max(each.weights.values()) == 1)
+
+    def line(way: str, value: float, weights: dict[str, float]) -> None:
+        told = ", ".join(f"{part} {weight:.2g}" for part, weight in weights.items())
+        print(f"{name}, seed {seed}, {way:8} {value:.4f}, {value / alone:.3f} of the best engine: {told}", flush=True)
+
+    print(f"{name}, seed {seed}: {len(voting.votes)} users choose, {len(judging.votes)} judge; the best engine {alone:.4f}", flush=True)
+    for method in dict.fromkeys(each.fusion for each in blends):
+        mine = np.array([each.fusion == method for each in blends])
+        at = int(np.where(mine, voted, -1.0).argmax())
+        line(method, found[at], blends[at].weights)
+    best = int(found.argmax())
+    line("best", found[best], blends[best].weights)
+    learned = blend_learned.fit(voting.names, voting.votes)
+    if learned is not None:
+        gains = blend_learned.ndcg(voting.names, learned, judging.votes, K)
+        line("learned", float(gains.mean()), blend_learned.shares(learned, judging.votes))
 
 
 def main() -> None:
@@ -101,13 +88,14 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, required=True, metavar="FOLDER", help="where benchmarks.headline has kept its models")
     parser.add_argument("--dataset", choices=headline_worlds.WORLDS, default="simulator")
     parser.add_argument("--seeds", default=",".join(map(str, quality.SEEDS)), help="comma-separated")
-    parser.add_argument("--third", choices=("content_based", "popular"), default="popular", help="the part beside ALS and Two-Tower")
+    parser.add_argument("--parts", default=",".join(blend.PARTS), help="comma-separated")
+    parser.add_argument("--segments", default="hot", help="comma-separated: cold, warm, hot")
     chosen = parser.parse_args()
     logs.configure("warning")
     world = headline_worlds.load(chosen.dataset, quality.data_folder() or Path())
     with threadpoolctl.threadpool_limits(1, "blas"):
-        for seed in chosen.seeds.split(","):
-            compare(world, chosen.keep, int(seed), ["als", "two_tower", chosen.third])
+        for seed in map(int, chosen.seeds.split(",")):
+            compare(world.name, seed, *ballots(world, chosen.keep, seed, chosen.parts.split(","), chosen.segments.split(",")))
 
 
 if __name__ == "__main__":

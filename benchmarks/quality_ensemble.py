@@ -36,6 +36,7 @@ from engines.recommender import Recommender, blend_of
 from models.bundle import Bundle
 from models.ensemble import Blend
 from training import als, blend, two_tower
+from training.popularity import popular
 
 VOTERS = 3000
 """Users who choose a blend."""
@@ -66,7 +67,8 @@ class Question:
         self.data, self.settings = data, Settings()
         self.where = fitted.before if before else np.ones(data.events, np.bool_)
         parts = {"als": fitted.als_before if before else fitted.als, "two_tower": fitted.two_tower, "content": protocol.content}
-        self.recommender = Recommender(Bundle.of(catalogue=protocol.entries, **parts), settings=self.settings)
+        at_hand = popular(data, self.settings, self.where).scores
+        self.recommender = Recommender(Bundle.of(catalogue=protocol.entries, **parts), popularity=at_hand, settings=self.settings)
         self.catalogue = self.recommender.catalogue
         self.rows = np.array(self.catalogue.rows_of(data.items.ids))
         """The catalogue's rows of the data's items."""
@@ -137,7 +139,7 @@ def measured(name: str, protocol: Protocol, seed: int, folder: Path, threads: in
     fitted = models(protocol, FITS[name], seed, folder, threads)
     best = chosen(protocol, fitted, seed)
     found = judged(protocol, fitted, {"ensemble": blend_of(Settings()), "ensemble (chosen)": best.blend})
-    print(f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: chosen {best.blend.weights}, {best.blend.fusion}", flush=True)
+    print(f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: chosen {best.facts()}", flush=True)
     for engine, gains in found.items():
         print(f"  {engine:18}", "  ".join(f"{protocol}: {metric} {value:.4f}" for (protocol, metric), value in gains.items()), flush=True)
     return found

@@ -94,7 +94,7 @@ class Ballot:
         self.names, self.voters = list(names), 0
         self.mixtures = np.array(tenths, dtype=np.float32) / np.float32(TENTHS)
         self._gains: dict[Fusion, list[npt.NDArray[np.float64]]] = {method: [] for method in SCALES}
-        self._votes: list[Vote] = []
+        self.votes: list[Vote] = []
 
     def vote(self, scorings: Sequence[Scoring], allowed: Mask, wanted: Mask, catalogue: Catalogue, events: int) -> None:
         """Add one user of so many `events`, who took `wanted (n_rows,)` of the `allowed (n_rows,)`; `scorings` in the order of the names.
@@ -112,30 +112,35 @@ class Ballot:
             mine = scaled[:, candidates]
             blended = self.mixtures @ mine
             if method == "min_max":
-                self._votes.append(Vote(mine, wanted[candidates], int(wanted.sum()), events))
+                self.votes.append(Vote(mine, wanted[candidates], int(wanted.sum()), events))
             length = min(_CUTOFF, len(candidates))
             top = np.argpartition(-blended, length - 1, axis=1)[:, :length]
             order = np.argsort(-np.take_along_axis(blended, top, axis=1), axis=1, kind="stable")
             found = wanted[candidates][np.take_along_axis(top, order, axis=1)]
             gains.append(metrics.ndcg(found, np.full(len(self.mixtures), max(int(wanted.sum()), 1)), _CUTOFF))
 
+    @property
+    def blends(self) -> list[Blend]:
+        """Every mixture by every method, those of the first method first."""
+        named = [dict(zip(self.names, mixture.tolist(), strict=True)) for mixture in self.mixtures]
+        return [Blend(weights=weights, fusion=method) for method in self._gains for weights in named]
+
+    def gains(self) -> npt.NDArray[np.float64]:
+        """(n_voters, n_blends): the NDCG@10 of each voter with an answer, by each of `blends`."""
+        return np.concatenate([np.array(found) for found in self._gains.values()], axis=1)
+
     def chosen(self) -> Chosen:
         """The blend that does best for voters who had no part in making it."""
-        gains = np.concatenate([np.array(found) for found in self._gains.values()], axis=1)  # (n_voters, n_mixtures of all methods)
-        blends = [
-            Blend(weights=dict(zip(self.names, mixture.tolist(), strict=True)), fusion=method)
-            for method in self._gains
-            for mixture in self.mixtures
-        ]
+        gains, blends = self.gains(), self.blends
         means = gains.mean(axis=0)
         tried = [(blends[at], float(means[at])) for at in np.argsort(-means, kind="stable").tolist()]
         best = tried[0][0]
         blend = Blend(weights={name: round(weight, 1) for name, weight in best.weights.items() if weight > 0}, fusion=best.fusion)
         unseen = self._unseen(gains)
-        if unseen.get("learned", 0.0) > unseen["mixture"] and (learned := blend_learned.fit(self.names, self._votes)) is not None:
-            shares = blend_learned.shares(learned, self._votes)
+        if unseen.get("learned", 0.0) > unseen["mixture"] and (learned := blend_learned.fit(self.names, self.votes)) is not None:
+            shares = blend_learned.shares(learned, self.votes)
             blend = Blend(weights={name: round(share, 4) for name, share in shares.items()}, fusion="learned", learned=learned)
-            tried.insert(0, (blend, float(blend_learned.ndcg(self.names, learned, self._votes, _CUTOFF).mean())))
+            tried.insert(0, (blend, float(blend_learned.ndcg(self.names, learned, self.votes, _CUTOFF).mean())))
         return Chosen(blend, self.voters, tried, unseen)
 
     def _unseen(self, gains: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -145,10 +150,10 @@ class Ballot:
         for at in range(min(FOLDS, len(gains))):
             apart = fold == at
             found["mixture"] += gains[apart, gains[~apart].mean(axis=0).argmax() if not apart.all() else 0].tolist()
-            learned = blend_learned.fit(self.names, [vote for vote, out in zip(self._votes, apart.tolist(), strict=True) if not out])
+            learned = blend_learned.fit(self.names, [vote for vote, out in zip(self.votes, apart.tolist(), strict=True) if not out])
             if learned is None:
                 return {"mixture": float(gains.mean(axis=0).max())}
-            held_out = [vote for vote, out in zip(self._votes, apart.tolist(), strict=True) if out]
+            held_out = [vote for vote, out in zip(self.votes, apart.tolist(), strict=True) if out]
             found["learned"] += blend_learned.ndcg(self.names, learned, held_out, _CUTOFF).tolist()
         return {way: float(np.mean(each)) for way, each in found.items()}
 

@@ -174,11 +174,12 @@ def _blends(blends: Blends) -> Markup:
         points = sorted(reached.items())
         drawn.append(Series(part, points, _highest([height for _, height in points])))
     told = " + ".join(f"{weight:.2g} {name}" for name, weight in best.weights.items() if weight > 0)
+    how = "in the mean of those who chose, with learned weights" if best.fusion == "learned" else f"fused by {best.fusion}"
     lines = [
         [*(f"{mixture.weights.get(name, 0.0):.2g}" for name in parts), mixture.fusion, f"{mixture.ndcg:.4f}"] for mixture in blends.tried
     ]
     return joined(
-        element("p", f"The ensemble serves {told}, fused by {best.fusion}: NDCG@10 {best.ndcg:.4f} for those who chose."),
+        element("p", f"The ensemble serves {told}, {how}: NDCG@10 {best.ndcg:.4f} for those who chose."),
         _figure(
             [curves("Best NDCG@10 by an engine's weight", drawn, "weight in the blend", ENGINES, from_zero=False)],
             f"What the best mixture reaches in which an engine has this weight. {blends.users:,} users chose; none is judged above.",
