@@ -46,13 +46,13 @@ FITS = {
         two_tower=two_tower.Hyperparameters(learning_rate=0.002, epochs=16, candidates=1024),
     ),
     "sports": Fit(
-        als=als.Hyperparameters(factors=64, regularization=10, alpha=10, iterations=10),
+        als=als.hyperparameters(Settings(), quality.found("sports")),
         two_tower=two_tower.Hyperparameters(dropout=0.5, learning_rate=0.002, epochs=10, candidates=2048),
         voters=40_000,
     ),
     "gowalla": Fit(
-        als=als.Hyperparameters(factors=256, regularization=30, alpha=20, iterations=15),
-        two_tower=two_tower.Hyperparameters(dropout=0.1, learning_rate=0.003, epochs=16, candidates=2048, heads=1, layers=1),
+        als=als.hyperparameters(Settings(), quality.found("gowalla")),
+        two_tower=two_tower.Hyperparameters(dropout=0.1, learning_rate=0.003, epochs=24, candidates=2048, heads=1, layers=1),
         ordered=False,
     ),
 }

@@ -139,7 +139,7 @@ class Ballot:
         unseen = self._unseen(gains)
         if unseen.get("learned", 0.0) > unseen["mixture"] and (learned := blend_learned.fit(self.names, self.votes)) is not None:
             shares = blend_learned.shares(learned, self.votes)
-            blend = Blend(weights={name: round(share, 4) for name, share in shares.items()}, fusion="learned", learned=learned)
+            blend = Blend(weights={name: max(round(share, 4), 0.0001) for name, share in shares.items()}, fusion="learned", learned=learned)
             tried.insert(0, (blend, float(blend_learned.ndcg(self.names, learned, self.votes, _CUTOFF).mean())))
         return Chosen(blend, self.voters, tried, unseen)
 
