@@ -40,6 +40,8 @@ from training.popularity import popular
 
 VOTERS = 3000
 """Users who choose a blend."""
+ROWS = {"popular": "popular (as served)"}
+"""Engine -> its name in quality.json, where `popular` counts every event alike, as published; what serves forgets by half-lives."""
 FITS = {
     "ml1m": Fit(
         als=als.hyperparameters(Settings(), quality.found("ml1m")),
@@ -52,7 +54,7 @@ FITS = {
     ),
     "gowalla": Fit(
         als=als.hyperparameters(Settings(), quality.found("gowalla")),
-        two_tower=two_tower.Hyperparameters(dropout=0.1, learning_rate=0.003, epochs=24, candidates=2048, heads=1, layers=1),
+        two_tower=two_tower.Hyperparameters(dropout=0.1, learning_rate=0.003, epochs=16, candidates=2048, heads=1, layers=1),
         ordered=False,
     ),
 }
@@ -156,7 +158,7 @@ def rows(name: str, runs: dict[int, dict[str, Gains]], command: str, users: int 
         for protocol, metric in next(iter(mine.values())):
             mean = float(np.mean([gains[protocol, metric] for gains in mine.values()]))
             where = protocol if users is None else f"{protocol}, {users:,} users"
-            found.append(Row(name, where, engine, metric, round(mean, 4), list(mine), command))
+            found.append(Row(name, where, ROWS.get(engine, engine), metric, round(mean, 4), list(mine), command))
     return found
 
 

@@ -3,12 +3,14 @@
 A bundle's models are fitted before the cut, and its evaluation judges users by what they took after it. Other users with something after
 the cut choose here, so the choice costs no fit of its own and never sees what it is judged by. Two ways are tried: the best of every
 mixture of the engines on a grid of tenths, by both methods of fusion, and a learned blend (training/blend_learned.py). Each is made by four
-fifths of the voters and judged by the last, in turn; the better one's mean NDCG@10 wins, and is made once more by all of them.
+fifths of the voters and judged by the last, in turn. The learned one is served, made once more by all voters, unless the mixture was better
+by more than the standard error of the difference: the best of hundreds of mixtures is luck to a part, and learned weights change less with
+those who teach them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -137,25 +139,33 @@ class Ballot:
         best = tried[0][0]
         blend = Blend(weights={name: round(weight, 1) for name, weight in best.weights.items() if weight > 0}, fusion=best.fusion)
         unseen = self._unseen(gains)
-        if unseen.get("learned", 0.0) > unseen["mixture"] and (learned := blend_learned.fit(self.names, self.votes)) is not None:
+        if _learned_serves(unseen) and (learned := blend_learned.fit(self.names, self.votes)) is not None:
             shares = blend_learned.shares(learned, self.votes)
             blend = Blend(weights={name: max(round(share, 4), 0.0001) for name, share in shares.items()}, fusion="learned", learned=learned)
             tried.insert(0, (blend, float(blend_learned.ndcg(self.names, learned, self.votes, _CUTOFF).mean())))
-        return Chosen(blend, self.voters, tried, unseen)
+        return Chosen(blend, self.voters, tried, {way: float(each.mean()) for way, each in unseen.items()})
 
-    def _unseen(self, gains: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Mean NDCG@10 of each way, of each fifth of the voters by what the others made; `gains (n_voters, n_mixtures)`."""
+    def _unseen(self, gains: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
+        """Way -> (n_voters,) NDCG@10 of each voter, by what the other fifths made; `gains (n_voters, n_blends)`. Without `learned` where
+        there is nothing to learn from."""
         fold = np.arange(len(gains)) % FOLDS
-        found: dict[str, list[float]] = {"mixture": [], "learned": []}
-        for at in range(min(FOLDS, len(gains))):
+        found = {"mixture": np.zeros(len(gains)), "learned": np.zeros(len(gains))}
+        for at in np.unique(fold).tolist():
             apart = fold == at
-            found["mixture"] += gains[apart, gains[~apart].mean(axis=0).argmax() if not apart.all() else 0].tolist()
-            learned = blend_learned.fit(self.names, [vote for vote, out in zip(self.votes, apart.tolist(), strict=True) if not out])
+            others, held_out = ([vote for vote, of in zip(self.votes, apart.tolist(), strict=True) if of == out] for out in (False, True))
+            learned = blend_learned.fit(self.names, others)
             if learned is None:
-                return {"mixture": float(gains.mean(axis=0).max())}
-            held_out = [vote for vote, out in zip(self.votes, apart.tolist(), strict=True) if out]
-            found["learned"] += blend_learned.ndcg(self.names, learned, held_out, _CUTOFF).tolist()
-        return {way: float(np.mean(each)) for way, each in found.items()}
+                return {"mixture": gains[:, gains.mean(axis=0).argmax()]}
+            found["mixture"][apart] = gains[apart, gains[~apart].mean(axis=0).argmax()]
+            found["learned"][apart] = blend_learned.ndcg(self.names, learned, held_out, _CUTOFF)
+        return found
+
+
+def _learned_serves(unseen: Mapping[str, npt.NDArray[np.float64]]) -> bool:
+    if "learned" not in unseen:
+        return False
+    lead = unseen["mixture"] - unseen["learned"]
+    return bool(lead.mean() <= lead.std() / np.sqrt(len(lead)))
 
 
 def choose(

@@ -120,6 +120,16 @@ def test_it_is_served_where_it_does_better_for_voters_who_had_no_part_in_it() ->
     assert found.ndcg == pytest.approx(found.unseen["learned"], abs=0.05)
 
 
+def test_a_mixture_leads_by_more_than_chance_or_the_learned_one_is_served() -> None:
+    """A mean lead of 0.01; single voters differ by 0.1, so 400 of them tell it from chance (0.005) and 25 do not (0.02)."""
+    for count, learned in ((25, True), (400, False)):
+        differing = np.resize([0.1, -0.1], count)
+        differing -= differing.mean()
+        unseen = {"mixture": 0.31 + differing, "learned": np.full(count, 0.3)}
+        assert blend._learned_serves(unseen) is learned
+    assert not blend._learned_serves({"mixture": np.ones(100)})
+
+
 def test_a_mixture_is_served_where_that_does_better(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blend_learned, "ndcg", lambda _names, _learned, voters, _k: np.zeros(len(voters)))
     found = ballot(votes(100, lambda _: "b")).chosen()
