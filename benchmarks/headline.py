@@ -1,7 +1,7 @@
 """The headline table: every engine by segment, on a split by time: `python -m benchmarks.headline` adds its rows to quality.json.
 
 Everything is fitted on the first 80% of the events: ALS with hyperparameters that `python -m training tune als` found within them (--tune
-MINUTES searches again; those of ML-1M are of the leave-one-out rows of the same data), Two-Tower with those below, content, and what was
+MINUTES searches again), Two-Tower with those below, content, and what was
 popular by then. What users took after it, and had not had before, judges the lists; every list comes from the recommender that serves
 (training/evaluate.py), and users fold in as when serving.
 

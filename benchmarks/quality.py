@@ -134,7 +134,8 @@ def main() -> None:
             tune(work / "dataset", chosen.minutes, path, work / "study.sqlite", NEGATIVES.get(name, 0), chosen.threads, chosen.factors)
     tuned = als.hyperparameters(Settings(), path)
     told = f"--hyperparameters {chosen.hyperparameters}" if chosen.hyperparameters else f"--minutes {chosen.minutes:g}"
-    told += f" --factors {chosen.factors}" if chosen.factors else ""
+    if not chosen.hyperparameters:
+        told += "".join(f" --{name} {value}" for name in ("factors", "threads") if (value := getattr(chosen, name)))
     command = f"python -m benchmarks.quality{f' --dataset {name}' if name != 'ml1m' else ''} {told}"
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
     command += f" --seeds {chosen.seeds}" if seeds != list(SEEDS) else ""

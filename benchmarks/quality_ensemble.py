@@ -1,9 +1,9 @@
 """Ranking quality of Two-Tower and of the ensemble: `python -m benchmarks.quality_ensemble` adds its rows to benchmarks/quality.json.
 
 The protocols are those of benchmarks.quality_protocols. Every score comes from the engines that serve, of a user's training items alone,
-without a profile. `ensemble` is the blend of the settings; `ensemble (chosen)` has the weights and the fusion that ranked the last training
-items of some users best. These items are in no model that chooses: Two-Tower never trains on them, as they tell it when to stop, and ALS
-is fitted once without them and once with them. The test rows choose nothing, hyperparameters neither.
+without a profile. `ensemble` is the blend of the settings; `ensemble (chosen)` the one that training.blend makes of how the engines rank
+the last training items of some users. These items are in no model that chooses: Two-Tower never trains on them, as they tell it when to
+stop, and ALS is fitted once without them and once with them. The test rows choose nothing, hyperparameters neither.
 
 `--dataset` and `--seeds` narrow it down; `--keep FOLDER` keeps the fitted models, so that blends can be measured again without fits.
 """
@@ -148,7 +148,7 @@ def measured(name: str, protocol: Protocol, seed: int, folder: Path, threads: in
 
 
 def rows(name: str, runs: dict[int, dict[str, Gains]], command: str, users: int | None) -> list[Row]:
-    """The mean of the seeds in which the engine was judged: content is only where it is a part of the blend that the seed chose.
+    """The mean of the seeds in which the engine was judged: content and popularity are only where they are parts of the blend chosen.
 
     `users`: how many were judged, if not all: these are rows of their own.
     """

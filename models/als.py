@@ -151,7 +151,8 @@ class ALSModel:
     def fold_in(self, rows: Rows, weights: Floats) -> Floats:
         """The vector (f,) f32 of a user who gave `weights` (n,) f32 >= 0 to the items `rows` (n,) int32, each at most once.
 
-        Equal to `implicit`'s `recalculate_user` but that a weight of 0 is left out (`implicit` reads it as confidence 0).
+        Equal to `implicit`'s `recalculate_user` but for the popularity discount, and that a weight of 0 is left out (`implicit` reads it as
+        confidence 0).
         """
         return self.fold(rows, weights).vector
 
@@ -181,7 +182,8 @@ class ALSModel:
         """Factors (n_items, f) f32 of items that the model does not know, from the users who touched them.
 
         `item_users` (n_items, n_users) f32 CSR: weights >= 0; `user_vectors` (n_users, f) f32: those users, folded in.
-        Equal to `implicit`'s `recalculate_item`. An item without a weight gets zeros. Raises ValueError; ModelError without `user_gram`.
+        Equal to `implicit`'s `recalculate_item` but for the popularity discount, which goes by how many users are given: live workers keep
+        YOUNG_ITEM_USERS an item at most. An item without a weight gets zeros. Raises ValueError; ModelError without `user_gram`.
         """
         if self.user_gram is None:
             raise ModelError("this ALS part was saved without user_gram.npy, so no item folds in; retrain to have one")

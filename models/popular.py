@@ -12,6 +12,10 @@ from models import files
 Popularity = Mapping[str, Sequence[tuple[str, float]]]
 """Use case name (or "unlabelled") -> (item_id, forward-decayed score), best first. Each event counts under one name."""
 
+MOST = 1000
+"""Items by name whose popularity is told, by Redis to readers, by a dataset to a bundle and to those who judge it: engines that go by
+popularity see the same wherever they are asked. The rest counts 0."""
+
 UNLABELLED = "unlabelled"
 """Name of the popularity of events that carry no use case."""
 

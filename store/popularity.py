@@ -13,6 +13,7 @@ from functools import lru_cache
 import redis
 
 from core.settings import Settings
+from models.popular import MOST
 from store import keys
 from store.connection import named_errors
 
@@ -41,7 +42,7 @@ def decay_factor(settings: Settings, now: float) -> float:
     return 1.0 / growth(now, settings.popularity_half_life_days)
 
 
-def top(client: redis.Redis, names: Sequence[str], count: int = 1000) -> dict[str, list[tuple[str, float]]]:
+def top(client: redis.Redis, names: Sequence[str], count: int = MOST) -> dict[str, list[tuple[str, float]]]:
     """The `count` most popular items by name (use cases and `unlabelled`), best first, with their stored scores.
 
     Raises StoreUnavailable, StoreCorrupt.

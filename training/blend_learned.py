@@ -46,7 +46,7 @@ class Vote:
 
 
 def fit(names: Sequence[str], votes: Sequence[Vote]) -> Learned | None:
-    """The best numbers for these voters; None when none of them took a candidate."""
+    """The best numbers for these voters; None when none of them took a candidate, or nothing speaks for what some of them took."""
     from scipy.optimize import minimize
 
     useful = [vote for vote in votes if vote.taken.any()]
@@ -80,8 +80,8 @@ def fit(names: Sequence[str], votes: Sequence[Vote]) -> Learned | None:
     numbers = np.where(found.x < NOTHING * found.x.sum(), 0.0, found.x).reshape(2, len(names), len(POWERS))
     if not numbers.sum(axis=(1, 2)).all():
         return None
-    rounded = np.round(numbers, 4).tolist()
-    weights = {name: (tuple(rounded[0][at]), tuple(rounded[1][at])) for at, name in enumerate(names) if numbers[:, at].any()}
+    told = numbers.tolist()
+    weights = {name: (tuple(told[0][at]), tuple(told[1][at])) for at, name in enumerate(names) if numbers[:, at].any()}
     return Learned(few=few, many=many, weights=weights)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.settings import Settings
-from models.popular import UNLABELLED, PopularModel
+from models.popular import MOST, UNLABELLED, PopularModel
 from store.popularity import growth
 from training.dataset import Bools, Dataset, weights
 
@@ -13,7 +13,7 @@ _HOUR = 3600.0
 
 
 def popular(dataset: Dataset, settings: Settings, where: Bools | None = None) -> PopularModel:
-    """Forward-decayed weight of each item, by use case, of the events in `where (n,) bool` (all). See store.popularity.
+    """Forward-decayed weight of the MOST items by use case, of the events in `where (n,) bool` (all). See store.popularity.
 
     Events without a time count undecayed against each other: as if all had happened when the earliest timed one did.
     """
@@ -35,5 +35,7 @@ def popular(dataset: Dataset, settings: Settings, where: Bools | None = None) ->
         name = dataset.use_cases[code] if code >= 0 else None
         weight = weights(settings.use_cases.weights(name), dataset.event_types, event_type[rows], value[rows])
         total = np.bincount(item[rows], weight * decayed[rows], minlength=len(dataset.items))
-        scores[name or UNLABELLED] = [(dataset.items.ids[row], float(total[row])) for row in np.flatnonzero(total).tolist()]
+        taken = np.flatnonzero(total)
+        best = taken[np.argsort(-total[taken], kind="stable")[:MOST]]
+        scores[name or UNLABELLED] = [(dataset.items.ids[row], float(total[row])) for row in best.tolist()]
     return PopularModel(scores)

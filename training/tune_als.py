@@ -94,7 +94,7 @@ def search(
     first = _first_points(configured, factors, seed)
     study = tune_study.opened(
         study_path,
-        f"als-{dataset.sha256[:16]}-negatives-{negatives}-seed-{seed}",
+        f"als-{dataset.sha256[:16]}{'' if split.ordered else '-drawn'}-negatives-{negatives}-seed-{seed}",
         seed,
         SOBOL_TRIALS,
         optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=PRUNE_FROM),

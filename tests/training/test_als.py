@@ -103,4 +103,9 @@ def test_a_discount_is_a_fit_of_weights_that_popular_items_lost(settings: Settin
     by_hand = matrix.multiply(scale / np.sqrt(counts)).tocsr().astype(np.float32)
     plain = als.fit(by_hand, data.users, data.items, SMALL, seed=1)
     np.testing.assert_allclose(model.item_factors, plain.item_factors, rtol=1e-2, atol=2e-4)
+    refreshed = als.fit(
+        matrix, data.users, data.items, msgspec.structs.replace(SMALL, popularity_discount=0.5, iterations=1), seed=1, start=model
+    )
+    assert refreshed.confidence.counts is not None
+    assert refreshed.confidence.counts.tolist() == counts.tolist()
     np.testing.assert_allclose(model.fold_in_many(matrix), plain.fold_in_many(by_hand), rtol=1e-2, atol=2e-4)

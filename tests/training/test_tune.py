@@ -226,6 +226,15 @@ def test_a_killed_search_of_als_goes_on_and_the_configured_ones_come_first(
     other = search(small.model_copy(update={"als_alpha": 3.0}), 1)
     assert seen[-1].alpha == pytest.approx(3.0), "what is configured now is tried, too"
     assert other["configured"]["alpha"] == pytest.approx(3.0)
+    assert other["ranges"]["factors"] == (16, 256)
+
+
+def test_more_factors_than_the_range_has_widen_it(small: Settings, folder: Path) -> None:
+    data = dataset.load(folder / "dataset")
+    wide = small.model_copy(update={"als_factors": 300, "als_iterations": 2})
+    found = tune_als.search(data, wide, minutes=0.05, trials=1, study_path=folder / "wide.sqlite", negatives=0, seed=1, threads=1)
+    assert found["tuned"]["ranges"]["factors"] == (16, 300)
+    assert found["als"]["factors"] == 300, "what is configured is tried first"
 
 
 def test_too_few_users_are_told_before_anything_is_fitted(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
