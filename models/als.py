@@ -128,7 +128,7 @@ class ALSModel:
         self.regularization, self.alpha = float(regularization), float(alpha)
         if item_counts is not None and item_counts.shape != (len(item_ids),):
             raise ValueError(f"item_counts is {item_counts.shape} for {len(item_ids)} ids")
-        self.confidence = Confidence(self.alpha, float(popularity_discount), item_counts)
+        self.confidence = Confidence(float(popularity_discount), item_counts)
         counts = np.ones(len(item_ids), np.float32) if item_counts is None else item_counts
         self._alphas: Floats = np.float32(alpha) * self.confidence.relative(counts)
         self.factors: int = item_factors.shape[1]

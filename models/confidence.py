@@ -22,7 +22,6 @@ Floats = NDArray[np.float32]
 class Confidence:
     """`counts (n_items,)` f32, at least 1: how many users took each item; None only without a discount. Raises ValueError."""
 
-    alpha: float
     discount: float = 0.0
     counts: Floats | None = None
 

@@ -96,7 +96,7 @@ def fit(
     weights = (user_items if whole else user_items[rows][:, columns].tocsr()).astype(np.float32, copy=False)
     counts = np.bincount(weights.indices, minlength=len(columns)).astype(np.float32) if chosen.popularity_discount else None
     if counts is not None:
-        relative = Confidence(chosen.alpha, chosen.popularity_discount, counts).relative(counts)
+        relative = Confidence(chosen.popularity_discount, counts).relative(counts)
         weights = sp.csr_matrix((weights.data * relative[weights.indices], weights.indices, weights.indptr), shape=weights.shape)
     known_users, known_items = IdMap([users.ids[row] for row in rows.tolist()]), IdMap([items.ids[column] for column in columns.tolist()])
     with threadpoolctl.threadpool_limits(1, "blas"):  # the solver has threads of its own; BLAS threads below them make it 10 times slower

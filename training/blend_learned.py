@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from engines.fusion import bent
 from models.ensemble import POWERS, Learned
 from training import metrics
 
@@ -96,8 +97,7 @@ def ndcg(names: Sequence[str], learned: Learned, votes: Sequence[Vote], k: int) 
     gains = np.zeros(len(votes))
     for at, vote in enumerate(votes):
         numbers = learned.at(vote.events)
-        mine = np.array([numbers.get(name, (0.0,) * len(POWERS)) for name in names], np.float32)
-        scores = mine.ravel() @ _powers(vote.scaled)
+        scores = np.sum([bent(scaled, numbers[name]) for name, scaled in zip(names, vote.scaled, strict=True) if name in numbers], axis=0)
         length = min(k, len(scores))
         best = np.argsort(-scores, kind="stable")[:length]
         gains[at] = metrics.ndcg(vote.taken[None, best], np.array([max(vote.out_of, 1)]), k)[0]

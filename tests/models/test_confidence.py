@@ -37,16 +37,16 @@ def discounted(items: int = 60, discount: float = 0.4) -> ALSModel:
 def test_by_hand() -> None:
     """One user took one item, four took another: s = (1 + 4) / (1 + 2) = 5/3 with the root, so 5/3 and 5/6: 1 in the mean of five."""
     counts = floats(1, 4)
-    assert Confidence(40, 0.5, counts).relative(counts) == pytest.approx([5 / 3, 5 / 6])
-    assert Confidence(40, 1, counts).relative(counts) == pytest.approx([5 / 2, 5 / 8])
-    assert Confidence(40, 0.5, counts).relative(floats(9, 0)) == pytest.approx([5 / 9, 5 / 3]), "nobody yet is as one"
-    assert Confidence(40).relative(counts).tolist() == [1, 1]
+    assert Confidence(0.5, counts).relative(counts) == pytest.approx([5 / 3, 5 / 6])
+    assert Confidence(1, counts).relative(counts) == pytest.approx([5 / 2, 5 / 8])
+    assert Confidence(0.5, counts).relative(floats(9, 0)) == pytest.approx([5 / 9, 5 / 3]), "nobody yet is as one"
+    assert Confidence().relative(counts).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("discount", [0.1, 0.4, 1.0])
 def test_alpha_stays_the_mean_confidence(discount: float) -> None:
     counts = np.random.default_rng(1).zipf(1.5, 500).clip(max=10_000).astype(np.float32)
-    relative = Confidence(40, discount, counts).relative(counts)
+    relative = Confidence(discount, counts).relative(counts)
     assert np.average(relative, weights=counts) == pytest.approx(1)
     assert (np.diff(relative[np.argsort(counts)]) <= 0).all()
 
@@ -56,7 +56,7 @@ def test_alpha_stays_the_mean_confidence(discount: float) -> None:
 )
 def test_what_no_fit_makes_is_refused(discount: float, counts: np.ndarray | None) -> None:
     with pytest.raises(ValueError, match=r"discount|taken"):
-        Confidence(40, discount, counts)
+        Confidence(discount, counts)
 
 
 @pytest.mark.parametrize("touched", [2, 30])
