@@ -7,18 +7,25 @@ EddylineError
 │   ├── StoreUnavailable          cannot be reached or answered too late: retry, or answer degraded
 │   ├── StoreMisconfigured        the server would lose counted data (eviction, too old): change the server
 │   ├── StoreCorrupt              a key holds another type than ours: names the key; ingest stops
-│   └── Stale                     the batch does not start at the stored position: seek to `position`
+│   ├── Stale                     the batch does not start at the stored position: seek to `position`
+│   ├── LeaseTaken                another process holds the lease: wait, or end that process
+│   └── LeaseLost                 the lease expired under its holder: start again
 ├── LogError                      Kafka
 │   ├── LogUnavailable            cannot be reached or answered too late
 │   ├── LogGap                    the stored position is older than the log's first offset: rebuild from the archive
 │   └── LogRewound                the stored position lies beyond the log's end, or the topic is another one
 ├── ArchiveError                  the Parquet archive overlaps, has a hole, or cannot be read
-├── DatasetError                  events from which nothing can be trained or judged: names what is missing
 │   └── Overtaken                 another process archived this range first: drop the rows and seek to the archive's position
-└── ModelError
-    ├── ModelMissing              no such version, or a bundle without this part
-    ├── ModelCorrupt              a file's sha256 is not the manifest's
-    └── GateRefused               a retrain that is worse than the live bundle by more than the margin
+├── DatasetError                  events from which nothing can be trained or judged: names what is missing
+├── ModelError
+│   ├── ModelMissing              no such version, or a bundle without this part
+│   ├── ModelCorrupt              a file's sha256 is not the manifest's
+│   └── GateRefused               a retrain that is worse than the live bundle by more than the margin
+├── Interrupted                   a retrain was asked to stop: the live bundle is unchanged
+├── SourceFailed                  a file or a database cannot be read to its end: names the place
+├── NothingImported               an import in which no row became an event: names the reasons
+├── NotSent                       lines given to `streams produce` that are no valid event: names the first one
+└── ProcessFailed                 a child process of the demo or a test did not start, died, or did not answer in time
 
 Each message says what failed, where, and what to do next.
 """
@@ -69,6 +76,14 @@ class Stale(StoreError):
         self.position = position
 
 
+class LeaseTaken(StoreError):
+    """Another process holds the lease."""
+
+
+class LeaseLost(StoreError):
+    """The lease expired under its holder: Redis was away for longer than the lease lasts."""
+
+
 class LogError(EddylineError):
     """Something about Kafka."""
 
@@ -111,3 +126,23 @@ class ModelCorrupt(ModelError):
 
 class GateRefused(ModelError):
     """A new bundle is worse than the live one by more than the margin."""
+
+
+class Interrupted(EddylineError):
+    """A retrain was asked to stop; nothing was published."""
+
+
+class SourceFailed(EddylineError):
+    """A file or a database could not be read to its end."""
+
+
+class NothingImported(EddylineError):
+    """No row of an import became an event."""
+
+
+class NotSent(EddylineError):
+    """Some lines are no valid event; all others were sent."""
+
+
+class ProcessFailed(EddylineError):
+    """A child could not be started, died, or did not answer in time. The message ends with the last lines of its log."""

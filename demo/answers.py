@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from demo.processes import ProcessFailed
+from core.errors import ProcessFailed
 
 SHOWN = 5
 """Items of an answer that are shown."""

@@ -23,7 +23,7 @@ from typing import Self
 import psutil
 from pydantic import SecretStr
 
-from core.errors import EddylineError
+from core.errors import ProcessFailed
 from core.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,10 +43,6 @@ os.execv(command[0], command)
 """Run between fork and exec by a fresh interpreter: `preexec_fn` may deadlock in a process that has threads."""
 
 _running: dict[int, Child] = {}
-
-
-class ProcessFailed(EddylineError):
-    """A child could not be started, died, or did not answer in time. The message ends with the last lines of its log."""
 
 
 class Child:

@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from demo.processes import Child, ProcessFailed, end_leftovers
+from core.errors import ProcessFailed
+from demo.processes import Child, end_leftovers
 
 HOST = "127.0.0.1"
 BrokerKind = Literal["apache", "tansu"]

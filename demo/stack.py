@@ -14,8 +14,9 @@ from typing import IO, Any, Self
 
 from pydantic import SecretStr
 
+from core.errors import ProcessFailed
 from core.settings import Settings
-from demo.processes import Child, ProcessFailed, end_leftovers, module, settings_environment
+from demo.processes import Child, end_leftovers, module, settings_environment
 from demo.servers import HOST, RedisServer, Server, broker, broker_kinds, free_port, port_is_free
 
 READY_S = 60.0

@@ -12,7 +12,7 @@ from typing import Self
 import redis
 import structlog
 
-from core.errors import StoreError
+from core.errors import LeaseLost, LeaseTaken, StoreError
 from store import keys
 from store.connection import named_errors
 
@@ -20,14 +20,6 @@ _log = structlog.get_logger(__name__)
 
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
-
-
-class LeaseTaken(StoreError):
-    """Somebody else holds the lease."""
-
-
-class LeaseLost(StoreError):
-    """The lease ran out under its holder (Redis was away for longer than it lasts)."""
 
 
 class Lease:

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from core import codec
-from core.errors import BadEvent, EddylineError
+from core.errors import BadEvent, NotSent
 from core.settings import Settings
 from store import log
 
@@ -23,10 +23,6 @@ _log = structlog.get_logger(__name__)
 
 IN_FLIGHT = 1000
 """Events sent ahead of the oldest one whose token is not printed yet."""
-
-
-class NotSent(EddylineError):
-    """Some lines are no valid event; all others were sent."""
 
 
 def run(settings: Settings, path: Path | None, fields: Sequence[str]) -> int:

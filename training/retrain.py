@@ -37,7 +37,7 @@ import structlog
 import threadpoolctl
 from rich.console import Console
 
-from core.errors import ConfigurationError, DatasetError, GateRefused
+from core.errors import ConfigurationError, DatasetError, GateRefused, Interrupted
 from core.settings import Settings, without_password
 from core.types import Item
 from models import files
@@ -55,7 +55,7 @@ from training.dataset import Dataset, Split
 from training.evaluate import Evaluation, Judged
 from training.popularity import popular
 from training.progress import progress
-from training.run import Interrupted, Run
+from training.run import Run
 
 LIBRARIES = ("implicit", "numpy", "scipy", "scikit-learn", "pyarrow")
 

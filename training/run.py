@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 import typer
 
-from core.errors import EddylineError, StoreUnavailable
+from core.errors import Interrupted, StoreUnavailable
 from store import retrains
 from store.connection import Client
 
@@ -18,10 +18,6 @@ TELL_EVERY_S = 1.0
 """Seconds between two notes of progress within a step: one command to Redis each."""
 
 log = structlog.get_logger(__name__)
-
-
-class Interrupted(EddylineError):
-    """The retrain was asked to stop, and did; nothing was published."""
 
 
 class Run:

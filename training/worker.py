@@ -23,14 +23,22 @@ from prometheus_client import Counter, Gauge, Histogram
 from rich.console import Console
 
 from core import cli
-from core.errors import BadEvent, EddylineError, GateRefused, LogUnavailable, ModelError, StoreUnavailable
+from core.errors import (
+    BadEvent,
+    EddylineError,
+    GateRefused,
+    Interrupted,
+    LeaseLost,
+    LeaseTaken,
+    LogUnavailable,
+    ModelError,
+    StoreUnavailable,
+)
 from core.settings import Settings
 from models.registry import Registry
 from store import connection, retrain_requests, retrains
-from store.lease import LeaseLost, LeaseTaken
 from store.retrain_requests import Asked, Request, Requests
 from training.retrain import Options, retrain
-from training.run import Interrupted
 
 IDLE_S = 1.0
 """Seconds between two looks at whether to stop; a request is taken at once."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import structlog
 
 from core.codec import encode_json
-from core.errors import BadEvent, EddylineError
+from core.errors import BadEvent, NothingImported
 from core.settings import Settings
 from store import log
 from streams.importers import convert, formats
@@ -32,10 +32,6 @@ _log = structlog.get_logger(__name__)
 
 CHUNK = 10_000
 """Messages held together while sorting."""
-
-
-class NothingImported(EddylineError):
-    """Not one row became an event."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from core.errors import ConfigurationError
+from core.errors import ConfigurationError, SourceFailed
 from streams.importers.formats import Format
-from streams.importers.sources import FETCH_ROWS, Row, SourceFailed
+from streams.importers.sources import FETCH_ROWS, Row
 
 
 class Table:

@@ -12,17 +12,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.errors import ConfigurationError, EddylineError
+from core.errors import ConfigurationError, SourceFailed
 from streams.importers.formats import KNOWN, Format
 
 FETCH_ROWS = 10_000
 """Rows taken from Parquet or a database at once."""
 
 Row = tuple[int, Sequence[Any]]
-
-
-class SourceFailed(EddylineError):
-    """The file or the database could not be read to its end."""
 
 
 class Source(Protocol):

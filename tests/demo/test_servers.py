@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from redis import Redis
 
-from demo.processes import ROOT, Child, ProcessFailed, end_leftovers
+from core.errors import ProcessFailed
+from demo.processes import ROOT, Child, end_leftovers
 from demo.servers import KafkaBroker, RedisServer, TansuBroker
 from tests.support import eventually
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
+from core.errors import LeaseLost, LeaseTaken
 from core.settings import Settings
 from store import connection
-from store.lease import Lease, LeaseLost, LeaseTaken
+from store.lease import Lease
 from tests.support import eventually
 
 

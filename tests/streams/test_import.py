@@ -15,15 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.errors import ConfigurationError, EddylineError
+from core.errors import ConfigurationError, EddylineError, NothingImported, SourceFailed
 from core.settings import Settings
 from store import log
 from store.archive import Archive
 from streams.archive import Archiver
 from streams.dlq import _all_messages
-from streams.importers.command import Import, NothingImported, Plan
+from streams.importers.command import Import, Plan
 from streams.importers.options import plan
-from streams.importers.sources import SourceFailed
 
 DATA = Path(os.environ.get("EDDYLINE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from core.errors import NotSent
 from core.settings import Settings
 from streams import produce
 from streams.dlq import _all_messages
@@ -31,7 +32,7 @@ def test_lines_of_which_some_are_wrong(broker: object, settings: Settings, tmp_p
     path = tmp_path / "events.jsonl"
     good = b'{"event_id": "e%d", "user_id": "u", "item_id": "i", "event_type": "view", "timestamp": 1790000000}\n'
     path.write_bytes(good % 1 + b"\nnot JSON\n" + good % 2 + b'{"user_id": "u", "item_id": "i", "event_type": "teleport"}\n')
-    with pytest.raises(produce.NotSent, match=r"2 of 4 lines are no valid event and were not sent; line 2: not_json"):
+    with pytest.raises(NotSent, match=r"2 of 4 lines are no valid event and were not sent; line 2: not_json"):
         produce.run(settings, path, [])
     tokens = [line for line in capsys.readouterr().out.splitlines() if line.startswith(settings.interactions_topic)]
     found = sent(settings)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import DatasetError, ModelError
+from core.errors import DatasetError, Interrupted, ModelError
 from core.settings import Settings
 from core.types import Recommendations, Request, UserState
 from engines.als import ALSEngine
@@ -27,7 +27,6 @@ from training.als import Hyperparameters
 from training.dataset import Dataset
 from training.evaluate import ROUTED, Evaluation
 from training.popularity import popular
-from training.run import Interrupted
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 

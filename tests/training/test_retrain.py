@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from redis import Redis
 from rich.console import Console
 
-from core.errors import ConfigurationError, GateRefused
+from core.errors import ConfigurationError, GateRefused, LeaseLost
 from core.settings import Settings
 from core.types import HistoryEvent, Request, UserState
 from demo.processes import ROOT, settings_environment
@@ -25,7 +25,7 @@ from engines.recommender import Recommender
 from models.als import ALSModel
 from models.registry import Registry
 from store import keys, retrains
-from store.lease import Lease, LeaseLost
+from store.lease import Lease
 from tests.support import eventually
 from tests.training import world
 from training import commands, gate
