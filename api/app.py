@@ -21,6 +21,7 @@ from api.users import Users
 from api.writes import Writes
 from core.errors import BadEvent
 from core.settings import Settings
+from core.version import VERSION
 from engines.router import describe
 
 _log = structlog.get_logger(__name__)
@@ -64,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     handlers: dict[Any, Any] = {ApiError: on_api_error, BadEvent: on_bad_event, HTTPException: on_http_exception}
     app = FastAPI(
         title="Eddyline",
-        version="0.1.0",
+        version=VERSION,
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
         lifespan=lifespan,
