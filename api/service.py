@@ -17,7 +17,8 @@ from core.types import UserState
 from engines.recommender import Recommender
 from store.arrivals import Arrivals
 from store.connection import connect_async
-from store.log import Producer, ensure_topics
+from store.log import ensure_topics
+from store.producer import Producer
 from store.reader import UserReader
 
 _log = structlog.get_logger(__name__)

@@ -36,6 +36,7 @@ from core.types import Interaction
 from demo.processes import Child, module, settings_environment
 from demo.servers import RedisServer, broker, broker_kinds
 from store import keys, log
+from store.producer import Producer
 from streams.pace import Pace
 
 COMMAND = "KAFKA_HOME=... python -m benchmarks.freshness"
@@ -122,7 +123,7 @@ async def probes(port: int, count: int, per_second: float, waiting: bool, users:
 def background(settings: Settings, rate: float) -> None:
     """Publish events until killed. Run in a process of its own."""
     pick, pace, number = random.Random(1), Pace(rate, threading.Event()), 0
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         while pace.wait():
             number += 1
             producer.interaction(

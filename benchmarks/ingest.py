@@ -31,6 +31,7 @@ from core.types import Interaction
 from demo.processes import module, settings_environment
 from demo.servers import RedisServer, broker, broker_kinds
 from store import log, users
+from store.producer import Producer
 
 USERS, ITEMS = 20_000, 10_000
 COMMAND = "KAFKA_HOME=... python -m benchmarks.ingest"
@@ -42,7 +43,7 @@ def produce(settings: Settings, count: int) -> None:
     types = ["view"] * 7 + ["click"] * 2 + ["like"]
     cases = ["developer_startup"] * 7 + ["investor_startup"] * 3
     began = time.time()  # events of the last minutes: older ones count in no window, which is less work
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         for number in range(count):
             user, item = pick.randrange(USERS), int(ITEMS * pick.random() ** 2)
             producer.interaction(

@@ -17,6 +17,7 @@ from core.codec import encode_json
 from core.errors import BadEvent
 from core.settings import Settings
 from store import dead_letters, log
+from store.producer import Producer
 
 KEY = b"retrain"
 MAX_BYTES = 16 * 1024
@@ -75,7 +76,7 @@ def decode(value: bytes | None) -> Request:
 def send(settings: Settings, requested_by: str, reason: str = "") -> str:
     """Ask for a retrain; answers the token topic:partition:offset. Raises LogUnavailable."""
     log.ensure_topics(settings)
-    with log.Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
+    with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
         return producer.publish(settings.retrain_requests_topic, KEY, encode(requested_by, reason)).result()
 
 
@@ -137,5 +138,5 @@ class Requests:
     def refuse(self, asked: Asked, bad: BadEvent) -> None:
         """Put a message that is no request into the dead-letter topic. Raises LogUnavailable."""
         record = dead_letters.encode(self._topic, asked.partition, asked.offset, asked.broker_time, asked.key, asked.value, bad)
-        with log.Producer(self._settings, delivery_timeout_s=self._settings.kafka_timeout_s) as producer:
+        with Producer(self._settings, delivery_timeout_s=self._settings.kafka_timeout_s) as producer:
             producer.raw(self._settings.dlq_topic, record.key, record.value, headers=record.headers)

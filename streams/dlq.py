@@ -20,6 +20,7 @@ from core.errors import BadEvent, ConfigurationError, LogUnavailable
 from core.settings import Settings
 from store import dead_letters, log
 from store.dead_letters import DeadLetter
+from store.producer import Delivered, Headers, Producer
 
 _log = structlog.get_logger(__name__)
 
@@ -110,7 +111,7 @@ def replay(
     """
     counts: Counter[str] = Counter()
     tokens: list[tuple[DeadLetter, str]] = []
-    with log.Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
+    with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
         for letter in letters:
             try:
                 key, value = _mended(settings, letter, fix, edits.get(letter.coordinates))
@@ -120,7 +121,7 @@ def replay(
                 continue
             counts["replayed"] += 1
             if not dry_run:
-                headers: log.Headers = [(REPLAYED_FROM, _shown(letter.coordinates))]
+                headers: Headers = [(REPLAYED_FROM, _shown(letter.coordinates))]
                 producer.raw(letter.topic, key, value, headers=headers, on_delivery=_collect(tokens, letter))
         producer.flush()
         for letter, token in tokens:
@@ -165,7 +166,7 @@ def _with(value: bytes, fix: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     return codec.encode_json({**defaults, **fields, **fix}) if isinstance(fields, dict) else value
 
 
-def _collect(tokens: list[tuple[DeadLetter, str]], letter: DeadLetter) -> log.Delivered:
+def _collect(tokens: list[tuple[DeadLetter, str]], letter: DeadLetter) -> Delivered:
     def delivered(error: KafkaError | None, message: Any) -> None:
         if error is None:
             tokens.append((letter, f"{message.topic()}:{message.partition()}:{message.offset()}"))

@@ -15,9 +15,10 @@ import structlog
 
 from core.errors import BadEvent, LogUnavailable, StoreUnavailable
 from core.settings import Settings
-from store import connection, dead_letters, log, model_updates
+from store import connection, dead_letters, model_updates
 from store.live import LiveStore
 from store.model_updates import Pair
+from store.producer import Producer
 from streams import metrics
 from streams.live_fold import Folder
 from streams.live_model import LiveModel
@@ -63,7 +64,7 @@ class LiveWorker:
         self._young = YoungItems(settings, client, self._store, self._folder)
         self._thread = ThreadPoolExecutor(1, "fold-in")
         self._looked = asyncio.Event()
-        self._producer: log.Producer | None = None
+        self._producer: Producer | None = None
         self._reported = _Tally(time.monotonic(), 0, 0, 0, 0)
         self._batches = self._events = 0
         self.lag_s = 0.0
@@ -177,7 +178,7 @@ class LiveWorker:
 
     def _publish(self, record: dead_letters.Record) -> None:
         if self._producer is None:
-            self._producer = log.Producer(self.settings, delivery_timeout_s=self.settings.kafka_timeout_s)
+            self._producer = Producer(self.settings, delivery_timeout_s=self.settings.kafka_timeout_s)
         self._producer.raw(self.settings.dlq_topic, record.key, record.value, headers=record.headers)
         self._producer.flush()
 

@@ -18,6 +18,7 @@ from core import codec
 from core.errors import BadEvent, NotSent
 from core.settings import Settings
 from store import log
+from store.producer import Producer
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ def run(settings: Settings, path: Path | None, fields: Sequence[str]) -> int:
     log.ensure_topics(settings)
     waiting: deque[Future[str]] = deque()
     sent, wrong, first = 0, 0, ""
-    with log.Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
+    with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
         for number, line in enumerate(lines, 1):
             try:
                 key, value = checked(settings, line)

@@ -12,8 +12,8 @@ from core.errors import EddylineError, Stale
 from core.settings import Settings
 from store.apply import Applier, Batch, Deletions, Planner
 from store.connection import Client
-from store.log import Headers, Producer
 from store.model_updates import Hints
+from store.producer import Headers, Producer
 from streams import metrics
 
 _DEPTH = 4

@@ -18,6 +18,7 @@ from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction
 from store import log
+from store.producer import Producer
 from streams.pace import Pace
 from streams.progress import progress
 from streams.simulate_events import Chunk, Simulation
@@ -63,7 +64,7 @@ class Simulator:
             return self._finish()
         log.ensure_topics(self._settings)
         pace = Pace(self._plan.rate, self._stopped)
-        with log.Producer(self._settings) as producer, progress("simulating", self._plan.events) as advance:
+        with Producer(self._settings) as producer, progress("simulating", self._plan.events) as advance:
             for chunk in self._simulation.chunks():
                 self._send(producer, chunk, pace, live=False)
                 advance(len(chunk.events))
@@ -82,7 +83,7 @@ class Simulator:
                 return
             yield chunk
 
-    def _send(self, producer: log.Producer, chunk: Chunk, pace: Pace, *, live: bool) -> None:
+    def _send(self, producer: Producer, chunk: Chunk, pace: Pace, *, live: bool) -> None:
         """`live`: an event's time is now, and what arrives is new now."""
         if self._plan.catalogue or live:
             for item in chunk.items:

@@ -21,6 +21,7 @@ from core.codec import encode_json
 from core.errors import BadEvent, NothingImported
 from core.settings import Settings
 from store import log
+from store.producer import Producer
 from streams.importers import convert, formats
 from streams.importers.convert import Message, Skip
 from streams.importers.formats import Format, Kind
@@ -76,7 +77,7 @@ class Import:
     def run(self) -> Counter[str]:
         """Send every row. Raises LogUnavailable, SourceFailed, NothingImported."""
         log.ensure_topics(self._settings)
-        with self._rejects, log.Producer(self._settings) as producer:
+        with self._rejects, Producer(self._settings) as producer:
             chunks: Iterator[list[tuple[bytes, bytes, float]]]
             if self._plan.sort and self.format.kind == "interactions" and self._plan.database is None:
                 with progress("reading", self._source.rows_known) as advance:
@@ -99,7 +100,7 @@ class Import:
         return self.counts
 
     def _send(
-        self, producer: log.Producer, chunk: list[tuple[bytes, bytes, float]], clock: Clock | None, advance: Callable[[int], None]
+        self, producer: Producer, chunk: list[tuple[bytes, bytes, float]], clock: Clock | None, advance: Callable[[int], None]
     ) -> None:
         if clock is None:
             producer.batch(self._topic, [(key, value) for key, value, _ in chunk])

@@ -13,7 +13,7 @@ from core.settings import Settings
 from core.types import Interaction, Item, User
 from demo.processes import Child
 from store import apply, catalogue, experiments, keys, users
-from store.log import Producer
+from store.producer import Producer
 from streams import deletions
 from tests import oracle
 from tests.exactly_once.conftest import caught_up

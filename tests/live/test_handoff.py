@@ -23,7 +23,7 @@ from core.types import Filters, HistoryEvent, Interaction, Request, UserState
 from engines.recommender import Recommender
 from models.registry import Registry
 from store import keys, log
-from store.log import Producer
+from store.producer import Producer
 from tests import oracle
 from tests.api.test_door import port_of
 from tests.conftest import Spawn

@@ -17,6 +17,7 @@ from demo.servers import KafkaBroker, RedisServer, free_port
 from models.als import ALSModel
 from models.registry import Registry
 from store import keys, log, model_updates
+from store.producer import Producer
 from streams import dlq
 from tests.conftest import Spawn
 from tests.live.world import Flow, event, is_fresh, last_events, live_model, publish, wrong
@@ -54,7 +55,7 @@ def test_ten_events_of_a_user_all_reach_the_vector(settings: Settings, redis: Re
     log.ensure_topics(settings)
     publish(settings, seed=1)
     children = [spawn("streams", "live"), spawn("streams", "ingest")]
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         for number in range(10):
             producer.interaction(event("ann", f"item-{number}"))
     model = live_model(settings)
@@ -116,7 +117,7 @@ def test_poison_stops_nobody_and_is_kept(settings: Settings, redis: Redis, spawn
     hints = [b"\xff not json", b'{"user": "ann"}', *(model_updates.encode([(name, "item-1")]) for name in ("strange", "alien"))]
     port = free_port()
     children = [spawn("streams", "live", METRICS_PORT=str(port)), spawn("streams", "ingest")]
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         for hint in hints:
             producer.raw(settings.model_updates_topic, b"0", hint, partition=0)
         producer.flush()
@@ -182,7 +183,7 @@ def test_a_new_item_gets_factors_and_a_deleted_user_leaves_nothing(settings: Set
     log.ensure_topics(settings)
     publish(settings, seed=1)
     children = [spawn("streams", "live"), spawn("streams", "ingest")]
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         for name in ("ann", "bob"):
             for item in ("item-1", "item-2", "brand new"):
                 producer.interaction(event(name, item))
@@ -220,7 +221,7 @@ def test_faust_s_own_command_line_runs_the_same_app(settings: Settings, redis: R
     log.ensure_topics(settings)
     publish(settings, seed=1)
     children = [spawn("faust", "-A", "streams.live_app", "worker", "--loglevel", "warn"), spawn("streams", "ingest")]
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         producer.interaction(event("ann", "item-1"))
 
     def there() -> bool:

@@ -17,7 +17,7 @@ from models.als import ALSModel
 from models.id_map import IdMap
 from models.registry import Registry
 from store import keys, users
-from store.log import Producer
+from store.producer import Producer
 from tests.support import Background
 
 ITEMS = 40

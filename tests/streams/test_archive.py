@@ -15,6 +15,7 @@ from core.types import Interaction
 from demo.processes import Child
 from store import log, log_ends
 from store.archive import SCHEMA, Archive
+from store.producer import Producer
 from streams.archive import Archiver
 from tests.support import eventually
 
@@ -24,7 +25,7 @@ BEYOND = 10**9
 
 
 def publish(settings: Settings, count: int, start: int = 0) -> None:
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         for number in range(start, start + count):
             producer.interaction(Interaction(f"e{number}", f"u{number % 97}", f"i{number % 31}", "view", 1_700_000_000.0 + number))
 
@@ -59,7 +60,7 @@ def assert_every_offset_once(settings: Settings) -> None:
 def test_every_message_is_a_row_valid_or_not(broker: object, settings: Settings) -> None:
     log.ensure_topics(settings)
     good = Interaction("e1", "u1", "i1", "rating", 1_700_000_000.5, value=4.0, use_case="developer_startup", recommendation_id="r1")
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         producer.interaction(good)
         producer.raw(settings.interactions_topic, b"u1", encode_json(good)[:-1] + b', "context": {"page": 3}}')
         producer.raw(settings.interactions_topic, b"u1", b"not JSON")

@@ -14,6 +14,7 @@ from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
 from demo.processes import Child
 from store import dead_letters, log
+from store.producer import Producer
 from streams import dlq, dlq_command, inspect
 from tests.support import eventually
 
@@ -30,7 +31,7 @@ def put(settings: Settings, offset: int, value: bytes | None, times: int = 1, to
             codec.decode_item(value or b"")
     except BadEvent as error:
         record = dead_letters.encode(source, 0, offset, 1_800_000_000.0 + offset, b"u1", value, error)
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         for _ in range(times):
             producer.raw(settings.dlq_topic, record.key, record.value, headers=record.headers)
 
@@ -99,12 +100,12 @@ def test_a_cut_letter_is_read_again_from_its_topic(broker: object, settings: Set
     log.ensure_topics(settings)
     huge = codec.encode_json({**GOOD, "context": {"note": "x" * 600_000}})
     places: list[tuple[int, int]] = []
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         producer.raw(
             settings.interactions_topic, b"u1", huge, on_delivery=lambda _, message: places.append((message.partition(), message.offset()))
         )
     record = dead_letters.encode(settings.interactions_topic, *places[0], 1_800_000_000.0, b"u1", huge, BadEvent("too_large", "too large"))
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         producer.raw(settings.dlq_topic, record.key, record.value, headers=record.headers)
     letters = dlq.read(settings).select()
     assert letters[0].truncated
@@ -129,7 +130,7 @@ def test_from_a_bad_message_to_a_counted_event(broker: object, settings: Setting
     """The operator's way: ingest refuses it, `dlq list` shows it, `dlq replay --set` mends it, ingest counts it, `inspect` shows that."""
     log.ensure_topics(settings)
     ingest = spawn("streams", "ingest")
-    with log.Producer(settings) as producer:
+    with Producer(settings) as producer:
         producer.raw(settings.interactions_topic, b"u1", codec.encode_json({**GOOD, "event_type": "veiw"}))
     eventually(lambda: dlq.read(settings).select(), "the letter arrives")
 

@@ -19,6 +19,7 @@ from demo.processes import Child, settings_environment
 from models.registry import Registry
 from store import keys, log, retrain_requests, retrains
 from store.lease import Lease
+from store.producer import Producer
 from streams import dlq
 from tests.support import eventually
 from training.retrain import Options
@@ -76,7 +77,7 @@ def test_requests_made_before_a_retrain_are_answered_by_it_and_one_made_after_by
 def test_what_is_no_request_becomes_a_dead_letter_and_the_next_is_served(broker: object, trainer: Settings, redis: Redis) -> None:
     log.ensure_topics(trainer)
     bad = [b"retrain, please", b"{}", b'{"requested_by":""}', b'{"requested_by":"' + b"x" * 20_000 + b'"}']
-    with log.Producer(trainer) as producer:
+    with Producer(trainer) as producer:
         for value in bad:
             producer.raw(trainer.retrain_requests_topic, retrain_requests.KEY, value)
     retrain_requests.send(trainer, "a test")
