@@ -3,10 +3,10 @@
 Everything is fitted on the first 80% of the events: ALS with hyperparameters that `python -m training tune als` found within them (--tune
 MINUTES searches again), Two-Tower with those below, content, and what was
 popular by then. What users took after it, and had not had before, judges the lists; every list comes from the recommender that serves
-(training/evaluate.py), and users fold in as when serving.
+(training/evaluation/evaluate.py), and users fold in as when serving.
 
     cold, warm, hot   users who were there before the cut, by their number of events before it: 1-4, 5-19, 20 and more. Half of them,
-                      another half with each seed, are judged; the other half chooses the blend of `ensemble` (training/blend.py)
+                      another half with each seed, are judged; the other half chooses the blend of `ensemble` (training/blend/mixture.py)
     new users         who came after the cut: asked when they had 1, 2, 3 and 4 events, the mean of the four; `before any event`, where
                       users declare interests
     new items         items without an event before the cut, asked for when 90% of the events had happened, with everything that serving
@@ -39,9 +39,10 @@ from core import logs
 from core.settings import Settings
 from models.als import ALSModel
 from models.two_tower import TwoTowerModel
-from training import als, dataset
-from training.evaluate import SEGMENTS
-from training.two_tower import Hyperparameters
+from training import als
+from training.data import dataset
+from training.evaluation.evaluate import SEGMENTS
+from training.two_tower.fit import Hyperparameters
 
 FOUND = {name: quality.found(f"headline-{name}") for name in headline_worlds.WORLDS}
 """Hyperparameters of ALS that `--tune` found within the first 80% of each."""
@@ -69,7 +70,7 @@ Run = tuple[Means, dict[str, int], Costs]
 
 def fit(world: World, seed: int, threads: int, folder: Path) -> None:
     """Fit ALS and Two-Tower on what happened before the cut, into `folder`; costs.json last."""
-    from training import two_tower
+    from training.two_tower import fit as two_tower
 
     settings = Settings()
     data = world.dataset(settings)

@@ -26,9 +26,11 @@ from models.als import ALSModel
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.two_tower import TwoTowerModel
-from training import blend, blend_learned, evaluate
-from training.blend import Ballot
-from training.popularity import popular
+from training.blend import learned as blend_learned
+from training.blend import mixture as blend
+from training.blend.mixture import Ballot
+from training.data.popularity import popular
+from training.evaluation import evaluate
 
 K = 10
 

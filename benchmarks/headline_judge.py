@@ -15,10 +15,11 @@ from models.bundle import Bundle
 from models.content import ContentModel
 from models.popular import Popularity
 from models.two_tower import TwoTowerModel
-from training import blend, evaluate, metrics
-from training.dataset import Dataset, Split
-from training.evaluate import ENGINES, ROUTED, Judged
-from training.popularity import popular
+from training.blend import mixture as blend
+from training.data.dataset import Dataset, Split
+from training.data.popularity import popular
+from training.evaluation import evaluate, metrics
+from training.evaluation.evaluate import ENGINES, ROUTED, Judged
 
 JUDGED = 1000
 """Most users who are judged at once: NDCG@10 then has a standard error of about 0.005."""

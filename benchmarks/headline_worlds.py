@@ -22,8 +22,8 @@ from benchmarks.live_vs_retrained import timed_events
 from core.settings import Settings
 from core.types import Item, User
 from streams.simulate_events import Simulation
-from training import dataset, events, items
-from training.dataset import Dataset, Split
+from training.data import dataset, events, items
+from training.data.dataset import Dataset, Split
 
 FITTED, LATER = 0.8, 0.9
 """Parts of the events, by time, that the models are fitted on, and after which readers ask for new items."""

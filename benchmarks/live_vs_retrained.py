@@ -44,7 +44,9 @@ from models.als import ALSModel
 from models.bundle import Bundle
 from models.id_map import IdMap
 from models.young import YoungItems
-from training import als, dataset, events, metrics
+from training import als
+from training.data import dataset, events
+from training.evaluation import metrics
 
 SEEDS = (1, 2, 3)
 K = 10

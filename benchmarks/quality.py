@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from benchmarks.quality_protocols import FOLDERS, LOADERS, Gains, Protocol
 from core.settings import Settings
-from training import als, dataset
+from training import als
+from training.data import dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("quality.json")

@@ -35,8 +35,10 @@ from engines.ensemble import EnsembleEngine, EnsembleScoring
 from engines.recommender import Recommender, blend_of
 from models.bundle import Bundle
 from models.ensemble import Blend
-from training import als, blend, two_tower
-from training.popularity import popular
+from training import als
+from training.blend import mixture as blend
+from training.data.popularity import popular
+from training.two_tower import fit as two_tower
 
 VOTERS = 3000
 """Users who choose a blend."""

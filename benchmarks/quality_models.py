@@ -16,8 +16,9 @@ from core.settings import Settings
 from models import files
 from models.als import ALSModel
 from models.two_tower import TwoTowerModel
-from training import als, two_tower
-from training.two_tower_data import HeldOut, Sequences
+from training import als
+from training.two_tower import fit as two_tower
+from training.two_tower.samples import HeldOut, Sequences
 
 Model = TypeVar("Model", ALSModel, TwoTowerModel)
 

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from core.settings import Settings
 from core.types import Item
 from models.content import ContentModel
-from training import dataset, events, items
-from training.dataset import Dataset
+from training.data import dataset, events, items
+from training.data.dataset import Dataset
 
 SAMPLED = "leave-one-out, 99 negatives"
 FULL = "leave-one-out, whole catalogue"

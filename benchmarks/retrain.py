@@ -39,7 +39,7 @@ from demo.servers import RedisServer
 from models.registry import Registry
 from store import connection, keys, retrains
 from store.archive import SCHEMA, Archive
-from training import items
+from training.data import items
 
 COMMAND = "python -m benchmarks.retrain"
 USERS, ITEMS, EVENTS, PARTITIONS = 6_040, 3_706, 1_000_209, 4

@@ -22,7 +22,7 @@ from benchmarks.results import record
 from models.content import ContentModel
 from models.id_map import IdMap
 from models.two_tower import TwoTowerFacts, TwoTowerModel, ages
-from training.two_tower_net import Towers
+from training.two_tower.network import Towers
 
 ITEMS, EVENTS, ROUNDS = 10_000, 50, 500
 

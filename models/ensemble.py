@@ -22,7 +22,7 @@ Numbers = tuple[float, float, float]
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What training/blend_learned.py found.
+    """What training/blend/learned.py found.
 
     `weights`: engine -> its numbers, none below 0, for users of `few` events (at least 1) or fewer, and for users of `many` or more;
     between them by the log of the events.

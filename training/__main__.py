@@ -10,9 +10,9 @@ from rich.console import Console
 
 from core import cli, logs, settings
 from training import commands
-from training import worker as retrain_worker
-from training.retrain import Options
-from training.tune import Part
+from training.job import worker as retrain_worker
+from training.job.retrain import Options
+from training.tuning.command import Part
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,7 +88,7 @@ def two_tower(
     Killed, it goes on from its last epoch when started again. `--items`: what items say about themselves, so that new ones have vectors.
     Nothing is published: try it with `TWO_TOWER_MODEL_PATH=data/two_tower python -m api`, or use `retrain`.
     """
-    from training.two_tower_command import fit_two_tower
+    from training.two_tower.command import fit_two_tower
 
     fit_two_tower(settings.load(), folder, items, hyperparameters, output, threads)
 

@@ -20,11 +20,15 @@ from models.registry import Registry
 from store import apply, connection, retrain_requests, retrains
 from store.archive import Archive
 from training import als as als_training
-from training import dataset, experiments, items, report, retrain, two_tower_command
-from training import evaluate as evaluation
-from training import events as event_sources
-from training import tune as tuning
-from training.popularity import popular
+from training.data import dataset, items
+from training.data import events as event_sources
+from training.data.popularity import popular
+from training.evaluation import evaluate as evaluation
+from training.evaluation import experiments
+from training.job import retrain
+from training.report import page as report
+from training.tuning import command as tuning
+from training.two_tower import command as two_tower_command
 
 log = structlog.get_logger(__name__)
 

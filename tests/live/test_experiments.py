@@ -14,7 +14,7 @@ from demo.processes import Child
 from store import experiments
 from tests.api.world import FOR_DEVELOPER, event, publish, serving
 from tests.support import eventually
-from training.experiments import Report, Row
+from training.evaluation.experiments import Report, Row
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 

@@ -31,7 +31,7 @@ from tests.exactly_once.conftest import ends
 from tests.live.world import is_fresh, live_model
 from tests.support import Background, eventually
 from tests.training import world
-from training.retrain import Options, retrain
+from training.job.retrain import Options, retrain
 
 ROUNDS = 10
 USERS = [f"live-{number}" for number in range(20)]

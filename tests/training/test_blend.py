@@ -21,13 +21,15 @@ from models.content import ContentModel
 from models.id_map import IdMap
 from models.registry import Registry
 from tests.training import world
-from training import als, blend, evaluate
+from training import als
 from training.als import Hyperparameters
-from training.blend import Chosen
-from training.dataset import Dataset, Split
-from training.evaluate import Judged
-from training.popularity import popular
-from training.retrain import Options, retrain
+from training.blend import mixture as blend
+from training.blend.mixture import Chosen
+from training.data.dataset import Dataset, Split
+from training.data.popularity import popular
+from training.evaluation import evaluate
+from training.evaluation.evaluate import Judged
+from training.job.retrain import Options, retrain
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 PEOPLE = 240

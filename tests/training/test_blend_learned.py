@@ -12,8 +12,9 @@ from engines.base import Scoring
 from engines.catalogue import Catalogue
 from models.ensemble import POWERS, Learned
 from tests.training import world
-from training import blend, blend_learned
-from training.blend_learned import Vote
+from training.blend import learned as blend_learned
+from training.blend import mixture as blend
+from training.blend.learned import Vote
 
 NAMES = ("a", "b")
 

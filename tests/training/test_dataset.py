@@ -23,8 +23,8 @@ from store.archive import Archive
 from store.popularity import growth, top
 from tests.training import world
 from tests.training.world import row
-from training import dataset, events
-from training.popularity import popular
+from training.data import dataset, events
+from training.data.popularity import popular
 
 
 @pytest.fixture
@@ -228,6 +228,6 @@ def test_popularity_is_what_ingest_adds_up(settings: Settings) -> None:
 def test_popularity_tells_as_many_items_as_readers_get_from_redis(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A blend is chosen by the popularity that serves it: what Redis leaves out must not speak offline."""
     assert inspect.signature(top).parameters["count"].default == MOST
-    monkeypatch.setattr("training.popularity.MOST", 2)
+    monkeypatch.setattr("training.data.popularity.MOST", 2)
     rows = [row(at, f"u{at}", item, "view") for at, item in enumerate(["a", "b", "b", "c", "c", "c"])]
     assert [item for item, _ in popular(world.built(settings, rows), settings).scores["unlabelled"]] == ["c", "b"]

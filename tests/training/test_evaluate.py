@@ -22,11 +22,13 @@ from models.id_map import IdMap
 from models.registry import Registry
 from tests.training import world
 from tests.training.world import row
-from training import als, evaluate, gate
+from training import als
 from training.als import Hyperparameters
-from training.dataset import Dataset
-from training.evaluate import ROUTED, Evaluation
-from training.popularity import popular
+from training.data.dataset import Dataset
+from training.data.popularity import popular
+from training.evaluation import evaluate
+from training.evaluation.evaluate import ROUTED, Evaluation
+from training.job import gate
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 

@@ -19,8 +19,8 @@ from store import apply, connection
 from store.apply import Applier, Event, Planner
 from store.experiments import Exposures
 from training import commands
-from training.experiments import Row, Sample, analyse, reports
-from training.intervals import balance, mean, mean_difference, needed, share_difference, wilson
+from training.evaluation.experiments import Row, Sample, analyse, reports
+from training.evaluation.intervals import balance, mean, mean_difference, needed, share_difference, wilson
 
 SEED = 20_261_123
 

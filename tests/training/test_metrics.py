@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import ndcg_score
 
-from training import metrics
+from training.evaluation import metrics
 
 # Two users, a catalogue of six items. The first was shown 3 1 0 and took 1 and 5; the second was shown 2 (and nothing more) and took 2.
 RANKED = np.array([[3, 1, 0], [2, -1, -1]], np.int32)

@@ -18,10 +18,13 @@ from core.errors import ModelCorrupt, ModelMissing
 from core.settings import Settings
 from models.registry import Registry
 from tests.training import world
-from training import charts, commands, dataset, report
-from training.charts import Estimate
-from training.evaluate import ENGINES, NAMES, SEGMENTS
-from training.markup import Markup, element
+from training import commands
+from training.data import dataset
+from training.evaluation.evaluate import ENGINES, NAMES, SEGMENTS
+from training.report import charts
+from training.report import page as report
+from training.report.charts import Estimate
+from training.report.markup import Markup, element
 
 VOID = {"meta"}
 HOSTILE = "</style><script>alert(1)</script>\"'&"

@@ -28,10 +28,11 @@ from store import keys, retrains
 from store.lease import Lease
 from tests.support import eventually
 from tests.training import world
-from training import commands, gate
-from training.retrain import Options, retrain
-from training.run import STEPS
-from training.tune import Part
+from training import commands
+from training.job import gate
+from training.job.retrain import Options, retrain
+from training.job.run import STEPS
+from training.tuning.command import Part
 
 
 def environment(settings: Settings) -> dict[str, str]:

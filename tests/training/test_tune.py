@@ -18,12 +18,21 @@ from engines.recommender import Recommender
 from models.registry import Registry
 from models.two_tower import TwoTowerModel
 from tests.training import world
-from training import als, blend, commands, dataset, tune, tune_als, tune_router, tune_served, tune_two_tower, two_tower, two_tower_command
+from training import als, commands
 from training.als import Hyperparameters
-from training.dataset import Dataset
-from training.retrain import Options, retrain
-from training.tune import Part
-from training.tune_router import Asked
+from training.blend import mixture as blend
+from training.data import dataset
+from training.data.dataset import Dataset
+from training.job.retrain import Options, retrain
+from training.tuning import als as tune_als
+from training.tuning import command as tune
+from training.tuning import router as tune_router
+from training.tuning import served as tune_served
+from training.tuning import two_tower as tune_two_tower
+from training.tuning.command import Part
+from training.tuning.router import Asked
+from training.two_tower import command as two_tower_command
+from training.two_tower import fit as two_tower
 
 PEOPLE = 240
 

@@ -19,9 +19,10 @@ from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap
 from tests.training import world
-from training import als, tune_router
-from training.dataset import Dataset
-from training.tune_router import COUNTS, ENGINES, NEVER, Asked
+from training import als
+from training.data.dataset import Dataset
+from training.tuning import router as tune_router
+from training.tuning.router import COUNTS, ENGINES, NEVER, Asked
 
 CONFIGURED = (5, 20)
 CONTENT, ALS, ENSEMBLE = range(3)

@@ -13,9 +13,10 @@ from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Item
 from tests.training.test_two_tower import items, ring, table
-from training import tune_two_tower, two_tower
-from training.dataset import Dataset
-from training.two_tower import Hyperparameters, Progress
+from training.data.dataset import Dataset
+from training.tuning import two_tower as tune_two_tower
+from training.two_tower import fit as two_tower
+from training.two_tower.fit import Hyperparameters, Progress
 
 EPOCHS = 6
 

@@ -15,12 +15,13 @@ from core.settings import Settings
 from core.types import Item
 from models.id_map import IdMap
 from models.two_tower import TwoTowerModel, ages
-from training import dataset, two_tower
-from training.dataset import Dataset
-from training.two_tower import Hyperparameters
-from training.two_tower_data import NOBODY, Content, Sequences
-from training.two_tower_net import Towers
-from training.two_tower_softmax import SoftmaxLoss, candidates
+from training.data import dataset
+from training.data.dataset import Dataset
+from training.two_tower import fit as two_tower
+from training.two_tower.fit import Hyperparameters
+from training.two_tower.network import Towers
+from training.two_tower.samples import NOBODY, Content, Sequences
+from training.two_tower.softmax import SoftmaxLoss, candidates
 
 USE_CASES = Settings(_env_file=None).use_cases  # type: ignore[call-arg]
 SMALL = Hyperparameters(dimension=16, layers=2, heads=2, history=6, dropout=0.0, epochs=30, patience=30, learning_rate=0.01)

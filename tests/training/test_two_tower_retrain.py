@@ -17,8 +17,8 @@ from engines.recommender import Recommender
 from models.registry import Registry
 from tests.engines import world as people
 from tests.training import world
-from training import gate
-from training.retrain import Options, retrain
+from training.job import gate
+from training.job.retrain import Options, retrain
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from core.errors import DatasetError
 from core.settings import Settings
-from training import dataset, events, validation
-from training.dataset import Dataset
+from training.data import dataset, events, validation
+from training.data.dataset import Dataset
 
 
 def of(*rows: tuple[str, str, float | None]) -> Dataset:

@@ -22,8 +22,8 @@ from store.lease import Lease
 from store.producer import Producer
 from streams import dlq
 from tests.support import eventually
-from training.retrain import Options
-from training.worker import Worker
+from training.job.retrain import Options
+from training.job.worker import Worker
 
 Spawn = Callable[..., Child]
 FOREVER = "1000000"

@@ -14,8 +14,8 @@ from core.settings import Settings
 from core.types import Item
 from store import keys
 from store.archive import SCHEMA, Archive
-from training import dataset, events
-from training.dataset import Dataset
+from training.data import dataset, events
+from training.data.dataset import Dataset
 
 USERS, ITEMS, DAYS = 80, 60, 100
 DAY = 86_400.0

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.two_tower_data import Batch, Floats, Integers
+from training.two_tower.samples import Batch, Floats, Integers
 
 SOFTMAX_ROWS = 128
 """Rows of scores that stay in a processor's cache, at some thousand candidates."""

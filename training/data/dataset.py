@@ -24,7 +24,7 @@ from core.errors import DatasetError, ModelError
 from core.types import HistoryEvent, UserState
 from core.use_cases import MAX_WEIGHT, WEIGHT_STEP, UseCases
 from models.id_map import IdMap
-from training.events import Skipped
+from training.data.events import Skipped
 
 Bools = npt.NDArray[np.bool_]
 COLUMNS = ("item", "event_type", "use_case", "value", "weight", "timestamp")
@@ -167,7 +167,7 @@ class Split:
 def build(
     table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None = None, source: str = "", skipped: Skipped | None = None
 ) -> Dataset:
-    """A dataset of a table of training.events. Ids are sorted, so that equal events make equal datasets.
+    """A dataset of a table of training.data.events. Ids are sorted, so that equal events make equal datasets.
 
     Events of a type that is not configured any more are left out and counted. Raises DatasetError when no event is left.
     """

@@ -24,11 +24,11 @@ from core.types import Item
 from core.use_cases import UseCases
 from models.id_map import IdMap
 from models.two_tower import TwoTowerFacts, TwoTowerModel
-from training import two_tower_checkpoint as checkpoint
-from training.dataset import Bools, Dataset
-from training.two_tower_data import NOBODY, PROFILE_SHARE, Batch, Content, HeldOut, Sequences, declared
-from training.two_tower_net import Towers
-from training.two_tower_softmax import SoftmaxLoss, candidates
+from training.data.dataset import Bools, Dataset
+from training.two_tower import checkpoint
+from training.two_tower.network import Towers
+from training.two_tower.samples import NOBODY, PROFILE_SHARE, Batch, Content, HeldOut, Sequences, declared
+from training.two_tower.softmax import SoftmaxLoss, candidates
 
 BATCH_TOKENS = 4096
 """Most events in one batch, padding included: large enough that a step is matrix products, small enough for many steps an epoch."""

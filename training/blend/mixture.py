@@ -2,7 +2,7 @@
 
 A bundle's models are fitted before the cut, and its evaluation judges users by what they took after it. Other users with something after
 the cut choose here, so the choice costs no fit of its own and never sees what it is judged by. Two ways are tried: the best of every
-mixture of the engines on a grid of tenths, by both methods of fusion, and a learned blend (training/blend_learned.py). Each is made by four
+mixture of the engines on a grid of tenths, by both methods of fusion, and a learned blend (training/blend/learned.py). Each is made by four
 fifths of the voters and judged by the last, in turn. The learned one is served, made once more by all voters, unless the mixture was better
 by more than the standard error of the difference: the best of hundreds of mixtures is luck to a part, and learned weights change less with
 those who teach them.
@@ -31,9 +31,10 @@ from engines.recommender import BLEND_SETTINGS, Recommender
 from models.bundle import Bundle
 from models.ensemble import Blend
 from models.popular import Popularity
-from training import blend_learned, evaluate, metrics
-from training.blend_learned import Vote
-from training.dataset import Dataset, Split
+from training.blend import learned as blend_learned
+from training.blend.learned import Vote
+from training.data.dataset import Dataset, Split
+from training.evaluation import evaluate, metrics
 from training.progress import progress
 
 PARTS = ("als", "two_tower", "content_based", "popular")

@@ -18,9 +18,9 @@ from models.bundle import Bundle
 from models.popular import PopularModel
 from models.registry import Registry
 from models.two_tower import TwoTowerModel
-from training import evaluate, metrics
-from training.dataset import Dataset, Split
-from training.evaluate import NAMES, ROUTED, Evaluation, Judged
+from training.data.dataset import Dataset, Split
+from training.evaluation import evaluate, metrics
+from training.evaluation.evaluate import NAMES, ROUTED, Evaluation, Judged
 
 ACCEPTED, REFUSED = "accepted", "refused"
 JUDGED_ALS = "evaluation/als"

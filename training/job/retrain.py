@@ -49,13 +49,19 @@ from models.registry import Registry
 from store import apply, catalogue, connection, retrains
 from store.archive import Archive
 from store.lease import Lease
-from training import als, blend, dataset, evaluate, events, gate, items, report, two_tower_command
+from training import als
 from training.als import Hyperparameters
-from training.dataset import Dataset, Split
-from training.evaluate import Evaluation, Judged
-from training.popularity import popular
+from training.blend import mixture as blend
+from training.data import dataset, events, items
+from training.data.dataset import Dataset, Split
+from training.data.popularity import popular
+from training.evaluation import evaluate
+from training.evaluation.evaluate import Evaluation, Judged
+from training.job import gate
+from training.job.run import Run
 from training.progress import progress
-from training.run import Run
+from training.report import page as report
+from training.two_tower import command as two_tower_command
 
 LIBRARIES = ("implicit", "numpy", "scipy", "scikit-learn", "pyarrow")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from models import files
-from training.charts import Estimate, Series, curves, intervals, labelled
-from training.evaluate import DIVERSITY_AT, ENGINES, ROUTED
-from training.markup import Markup, element, joined
-from training.metrics import CUTOFFS
-from training.report_data import Blends, Epoch, Metrics
+from training.evaluation.evaluate import DIVERSITY_AT, ENGINES, ROUTED
+from training.evaluation.metrics import CUTOFFS
+from training.report.charts import Estimate, Series, curves, intervals, labelled
+from training.report.markup import Markup, element, joined
+from training.report.numbers import Blends, Epoch, Metrics
 
 METRICS, PAGE = "metrics.json", "report.html"
 _MAIN = "ndcg@10"

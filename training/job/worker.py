@@ -38,7 +38,7 @@ from core.settings import Settings
 from models.registry import Registry
 from store import connection, retrain_requests, retrains
 from store.retrain_requests import Asked, Request, Requests
-from training.retrain import Options, retrain
+from training.job.retrain import Options, retrain
 
 IDLE_S = 1.0
 """Seconds between two looks at whether to stop; a request is taken at once."""

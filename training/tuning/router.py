@@ -27,8 +27,8 @@ from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Filters, Request
 from engines.recommender import Recommender
-from training import evaluate, metrics
-from training.dataset import Bools, Dataset
+from training.data.dataset import Bools, Dataset
+from training.evaluation import evaluate, metrics
 from training.progress import progress
 
 COUNTS = (0, 1, 2, 3, 5, 8, 12, 20, 30, 50)

@@ -22,10 +22,13 @@ from core.types import Item
 from engines.recommender import Recommender
 from models.bundle import Bundle
 from models.content import ContentModel
-from training import blend, retrain, tune_router, two_tower_command
 from training.als import Hyperparameters
-from training.dataset import Bools, Dataset, Split
-from training.popularity import popular
+from training.blend import mixture as blend
+from training.data.dataset import Bools, Dataset, Split
+from training.data.popularity import popular
+from training.job import retrain
+from training.tuning import router as tune_router
+from training.two_tower import command as two_tower_command
 
 FIT_SHARE = 0.7
 """Part of the time after which fitting Two-Tower stops; the rest is for asking."""

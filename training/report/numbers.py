@@ -6,8 +6,8 @@ from functools import cached_property
 
 import msgspec
 
-from training.charts import Estimate
-from training.evaluate import ENGINES, SEGMENTS
+from training.evaluation.evaluate import ENGINES, SEGMENTS
+from training.report.charts import Estimate
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class Blends(msgspec.Struct, frozen=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, dict=True):
-    """metrics.json, as `training.evaluate.save` writes it."""
+    """metrics.json, as `training.evaluation.evaluate.save` writes it."""
 
     rows: list[Row]
     cut: float

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from engines.fusion import bent
 from models.ensemble import POWERS, Learned
-from training import metrics
+from training.evaluation import metrics
 
 Floats = npt.NDArray[np.float64]
 

@@ -23,10 +23,12 @@ from rich.table import Table
 from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Item
-from training import tune_study, two_tower, two_tower_checkpoint
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.progress import progress
-from training.two_tower import Hyperparameters, Progress
+from training.tuning import study as tune_study
+from training.two_tower import checkpoint as two_tower_checkpoint
+from training.two_tower import fit as two_tower
+from training.two_tower.fit import Hyperparameters, Progress
 
 HEAD_DIMENSION, LAYERS = (16, 48), (1, 3)
 """Dimension is that of a head times the heads. With two heads, 32 to 96: above, a read costs more than a millisecond."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from training.markup import Markup, element, joined
+from training.report.markup import Markup, element, joined
 
 Point = tuple[float, float]
 

@@ -17,13 +17,13 @@ from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Item
 from models.two_tower import TwoTowerModel
-from training import dataset, items
-from training.dataset import Bools, Dataset, Split
+from training.data import dataset, items
+from training.data.dataset import Bools, Dataset, Split
+from training.job.run import Run
 from training.progress import progress
-from training.run import Run
 
 if TYPE_CHECKING:
-    from training.two_tower import Fitted, Progress
+    from training.two_tower.fit import Fitted, Progress
 
 # torch takes seconds to import and only the trainer has it, so the functions that train import it.
 
@@ -75,7 +75,8 @@ def fit(
 
     Raises DatasetError, and Interrupted when `run` was asked to stop.
     """
-    from training import two_tower, two_tower_checkpoint
+    from training.two_tower import checkpoint as two_tower_checkpoint
+    from training.two_tower import fit as two_tower
 
     chosen = two_tower.hyperparameters(settings)
     with _told(chosen.epochs, run) as (told, at):
@@ -119,7 +120,7 @@ def refresh(
     """The model of `fit_before`, brought up to date with every event by `two_tower.refresh`."""
     if fitted is None or split is None:
         return None if fitted is None else fitted.model
-    from training import two_tower
+    from training.two_tower import fit as two_tower
 
     def at(done: float) -> None:  # no bar: evaluation, which goes on beside, shows its own
         run.progress(f"refreshing Two-Tower: epoch {int(done) + 1} of {two_tower.REFRESH_EPOCHS}")

@@ -15,7 +15,7 @@ from core.use_cases import UseCases
 from models.content import ContentModel
 from models.id_map import IdMap
 from models.two_tower import OLDER, ages
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

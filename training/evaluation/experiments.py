@@ -21,7 +21,7 @@ from core.errors import ConfigurationError
 from core.experiments import Variant
 from core.settings import Settings
 from store import connection, experiments
-from training.intervals import Estimate, Floats, balance, mean, mean_difference, needed, share_difference, wilson
+from training.evaluation.intervals import Estimate, Floats, balance, mean, mean_difference, needed, share_difference, wilson
 
 ERROR = 0.05
 """Share of experiments without a difference that show one all the same."""

@@ -24,8 +24,11 @@ from rich.console import Console
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Item
-from training import als, tune_als, tune_served, two_tower_command
-from training.dataset import Dataset
+from training import als
+from training.data.dataset import Dataset
+from training.tuning import als as tune_als
+from training.tuning import served as tune_served
+from training.two_tower import command as two_tower_command
 
 
 class Part(StrEnum):
@@ -86,7 +89,7 @@ def tune(
             tune_als.report(found, console)
             return {step: found}
         if step is Part.TWO_TOWER:
-            from training import tune_two_tower
+            from training.tuning import two_tower as tune_two_tower
 
             found = tune_two_tower.search(dataset, entries, settings, minutes=left, trials=trials, study_path=study, threads=threads)
             tune_two_tower.report(found, console)

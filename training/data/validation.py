@@ -9,8 +9,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from core.errors import DatasetError
-from training import metrics
-from training.dataset import Dataset
+from training.data.dataset import Dataset
+from training.evaluation import metrics
 
 BLOCK_USERS = 1024
 """Users scored at once: 1024 rows of 100,000 items are 400 MB of scores."""

@@ -22,11 +22,13 @@ from rich.table import Table
 
 from core.settings import Settings
 from models.id_map import IdMap
-from training import als, tune_study, validation
+from training import als
 from training.als import Hyperparameters
-from training.dataset import Dataset
+from training.data import validation
+from training.data.dataset import Dataset
+from training.data.validation import Validation
 from training.progress import progress
-from training.validation import Validation
+from training.tuning import study as tune_study
 
 MAX_SWEEPS = 20
 REPORT_EVERY = 2

@@ -38,8 +38,8 @@ from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap
 from models.popular import Popularity
-from training import metrics
-from training.dataset import Dataset, Split
+from training.data.dataset import Dataset, Split
+from training.evaluation import metrics
 from training.progress import progress
 
 ROUTED = "routed"
