@@ -7,6 +7,7 @@ ZINCRBY a user and transaction.
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import time
@@ -49,6 +50,7 @@ def microseconds(call: Callable[[], object], parts: int, repeats: int = 300) -> 
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     use_cases = Settings().use_cases
     running = experiments.parse(TOML, use_cases)
     exposures = Exposures(running, 1, lambda: None)

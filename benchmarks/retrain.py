@@ -15,6 +15,7 @@ ML-1M itself when EDDYLINE_DATA has it (the events as they are, all of its catal
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -126,6 +127,7 @@ def bare_fit(matrix: Path) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as temporary, RedisServer(Path(temporary) / "redis") as server:
         work = Path(temporary)
         settings = Settings(
