@@ -19,9 +19,9 @@ from core.experiments import Variant
 from core.settings import Settings
 from core.types import Item, LiveVector, Request, UserState
 from engines.catalogue import Catalogue
-from engines.filters import conditions, defaults
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
+from engines.selection.filters import conditions, defaults
 from models.bundle import Bundle
 from models.id_map import IdMap
 from models.popular import Popularity

@@ -8,8 +8,8 @@ from urllib.parse import unquote_to_bytes
 
 from api.errors import invalid
 from core.types import AttributeFilter, Filters, Request, UseCase
-from engines.filters import defaults
 from engines.router import CHAIN
+from engines.selection.filters import defaults
 from store.trending import WINDOWS
 
 _TRUE = frozenset({"true", "1", "yes", "on"})

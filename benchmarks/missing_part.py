@@ -30,9 +30,9 @@ from core.settings import Settings
 from core.types import Fusion, HistoryEvent, Item, Request, UserState
 from engines.als import ALSEngine
 from engines.base import NO_OPINION, NotApplicable, Scores
+from engines.blending.fusion import SCALES, fuse
 from engines.catalogue import Catalogue
 from engines.content import ContentEngine
-from engines.fusion import SCALES, fuse
 from models.content import ContentModel
 from models.id_map import IdMap
 from training import als

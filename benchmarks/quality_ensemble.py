@@ -31,7 +31,7 @@ from benchmarks.quality_protocols import FOLDERS, LOADERS, Gains, Protocol
 from core.settings import Settings
 from core.types import Request, UserState
 from engines.base import NotApplicable, Scoring
-from engines.ensemble import EnsembleEngine, EnsembleScoring
+from engines.blending.ensemble import EnsembleEngine, EnsembleScoring
 from engines.recommender import Recommender, blend_of
 from models.bundle import Bundle
 from models.ensemble import Blend

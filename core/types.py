@@ -10,7 +10,7 @@ Value = str | int | float | bool | list[str] | None
 """What an attribute of an item or a user may hold."""
 
 Fusion = Literal["min_max", "rank"]
-"""How an ensemble puts the scores of its parts on one scale: engines/fusion.py."""
+"""How an ensemble puts the scores of its parts on one scale: engines/blending/fusion.py."""
 
 
 class Interaction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -129,12 +129,12 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller wants: `limit` items that pass `filters`. `engine` asks for one engine first instead of the routed one.
+    """What a caller wants: `limit` items that pass `filters`.
 
-    `reasons` False leaves the reasons out: they cost about as much as the ranking itself. `diversity`, `explore`: 0 to 1
-    (engines/rerank.py, engines/explore.py), None: as the settings say; `at`: seconds since 1970 as of which items are new, for exploration
-    and for content's prior, None: when the latest item was created.
-    `window`: the popular engine ranks by the last "hour", "day" or "week" instead of all time.
+    `engine`: the engine to ask first, instead of the routed one. `reasons` False omits the reasons, which cost about as much as
+    the ranking itself. `diversity`, `explore`: 0 to 1 (engines/selection/), None: as the settings say. `at`: seconds since 1970 as
+    of which an item is new, for exploration and for content's prior; None: when the latest item was created. `window`: the
+    popular engine ranks by the last "hour", "day" or "week" instead of all time.
     """
 
     limit: int = 10

@@ -14,8 +14,8 @@ from core import cli, logs, settings
 from core.errors import ConfigurationError
 from core.types import Filters, HistoryEvent, Request, User, UserState
 from engines import terminal
-from engines.filters import defaults
 from engines.recommender import Recommender
+from engines.selection.filters import defaults
 from models import bundle as bundles
 from models.registry import Registry
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from core.types import HistoryEvent, Reason, Request, ScoredItem, UserState
 from core.use_cases import UseCases
 from engines.catalogue import Catalogue, Mask
-from engines.filters import conditions
+from engines.selection.filters import conditions
 
 Scores = NDArray[np.float32]
 

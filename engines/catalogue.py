@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core.background import resting
 from core.types import AttributeFilter, Item, Value
 from engines.cache import Bounded
-from engines.filters import Conditions, attribute_passes, number, texts
+from engines.selection.filters import Conditions, attribute_passes, number, texts
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int32]

@@ -19,10 +19,10 @@ from core.types import HistoryEvent, Item, Reason, Request, UserState
 from core.use_cases import UseCases
 from engines.als import SimilarScoring
 from engines.base import NO_OPINION, REASON_ITEMS, Engine, NotApplicable, Scores, Scoring, item_weights, name, weigher
+from engines.blending.prior import Expected, Prior
 from engines.cache import Bounded
 from engines.catalogue import Catalogue
 from engines.popular import PopularEngine
-from engines.prior import Expected, Prior
 from models.content import ContentModel
 
 INTERESTS_KIND, ITEMS_KIND = "matches_your_interests", "shares_with_your_items"

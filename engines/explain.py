@@ -11,8 +11,8 @@ import structlog
 from core.types import Reason, Request, UserState
 from engines import router
 from engines.base import NotApplicable, Scoring, eligible
-from engines.ensemble import EnsembleEngine, EnsembleScoring
-from engines.filters import conditions, objections
+from engines.blending.ensemble import EnsembleEngine, EnsembleScoring
+from engines.selection.filters import conditions, objections
 
 if TYPE_CHECKING:
     from engines.recommender import Recommender

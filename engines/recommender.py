@@ -18,15 +18,15 @@ from core.types import Fallback, Recommendation, Recommendations, Request, Score
 from engines import router
 from engines.als import ALSEngine, Freshness
 from engines.base import Engine, NotApplicable, Scoring, eligible
+from engines.blending.ensemble import EnsembleEngine
+from engines.blending.prior import Prior
 from engines.catalogue import Catalogue, Mask
 from engines.content import ContentEngine
-from engines.ensemble import EnsembleEngine
 from engines.explain import Explanation, explain
-from engines.explore import NewItems
 from engines.fold import made_with
 from engines.popular import PopularEngine, Windows
-from engines.prior import Prior
-from engines.rerank import Reranker
+from engines.selection.explore import NewItems
+from engines.selection.rerank import Reranker
 from engines.two_tower import TwoTowerEngine
 from models.bundle import Bundle
 from models.ensemble import Blend

@@ -13,10 +13,10 @@ from core.settings import Settings, load
 from core.types import Filters, Item, Request, UserState
 from engines.als import ALSEngine
 from engines.base import NO_OPINION, Engine, Scoring
+from engines.blending.ensemble import EnsembleEngine
+from engines.blending.fusion import fuse
 from engines.catalogue import Catalogue
 from engines.content import ContentEngine
-from engines.ensemble import EnsembleEngine
-from engines.fusion import fuse
 from engines.recommender import Recommender
 from models import files
 from models.bundle import CATALOGUE, Bundle

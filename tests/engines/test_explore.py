@@ -10,8 +10,8 @@ import pytest
 from core.types import Item, Recommendation, Recommendations, Request, UserState
 from engines.catalogue import Catalogue
 from engines.explain import Explanation
-from engines.explore import NewItems
 from engines.recommender import Recommender
+from engines.selection.explore import NewItems
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap

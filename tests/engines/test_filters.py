@@ -12,7 +12,7 @@ from engines import catalogue as catalogues
 from engines.base import eligible, top_rows
 from engines.cache import Bounded
 from engines.catalogue import Catalogue
-from engines.filters import attribute_passes, conditions, defaults, passes
+from engines.selection.filters import attribute_passes, conditions, defaults, passes
 from tests.engines import world
 
 WORDS = ["a", "b", "true", "2", "2.5"]

@@ -10,7 +10,7 @@ import pytest
 from core.errors import ModelCorrupt
 from core.settings import Settings
 from core.types import Request
-from engines.fusion import bent, fuse
+from engines.blending.fusion import bent, fuse
 from engines.recommender import Recommender
 from models.ensemble import Blend, Learned
 from tests.engines import world

@@ -10,7 +10,7 @@ import pytest
 from core.types import Filters, Item, Reason, Recommendations, Request
 from engines.base import Scoring
 from engines.recommender import Recommender
-from engines.rerank import Reranker
+from engines.selection.rerank import Reranker
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.content import ContentModel

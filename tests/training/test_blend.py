@@ -12,8 +12,8 @@ from rich.console import Console
 from core.settings import Settings
 from core.types import Request, UserState
 from engines.base import Scoring
+from engines.blending.ensemble import EnsembleEngine
 from engines.catalogue import Catalogue
-from engines.ensemble import EnsembleEngine
 from engines.recommender import Recommender
 from models.als import ALSModel
 from models.bundle import Bundle

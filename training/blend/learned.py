@@ -1,7 +1,7 @@
 """A learned blend: weights that depend on how sure each engine is and on how many events the user has, fitted to what users took.
 
-With s_e(i) the score of item i by engine e, from 0 for its last to 1 for its first (engines/fusion.py), and u from 0 for a user of few
-events to 1 for one of many,
+With s_e(i) the score of item i by engine e, from 0 for its last to 1 for its first (engines/blending/fusion.py),
+and u from 0 for a user with few events to 1 for a user with many,
 
     score(i) = sum over engines e and powers p of  ((1 - u) a_ep + u b_ep) s_e(i)^p        a, b >= 0
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.fusion import bent
+from engines.blending.fusion import bent
 from models.ensemble import POWERS, Learned
 from training.evaluation import metrics
 

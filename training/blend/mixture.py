@@ -25,8 +25,8 @@ from rich.table import Table
 from core.settings import Settings
 from core.types import Fusion, Item, Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
+from engines.blending.fusion import SCALES, fuse
 from engines.catalogue import Catalogue, Mask
-from engines.fusion import SCALES, fuse
 from engines.recommender import BLEND_SETTINGS, Recommender
 from models.bundle import Bundle
 from models.ensemble import Blend

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from core.types import Reason, Request, UserState
 from engines.base import NO_OPINION, Engine, NotApplicable, Scoring
-from engines.fusion import fuse
+from engines.blending.fusion import fuse
 from models.ensemble import Blend
 
 
