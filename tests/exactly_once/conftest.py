@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
 from redis import Redis
 
 from core.settings import Settings
@@ -71,31 +70,23 @@ def ingest(spawn: Callable[..., Child], settings: Settings) -> Callable[..., Chi
     return start
 
 
-def ends(settings: Settings) -> dict[int, int]:
-    """Partition -> the log's end, of the interactions topic, by reading up to it."""
-    consumer = Consumer(log.consumer_config(settings, "ends") | {"enable.partition.eof": True})
-    consumer.assign([TopicPartition(settings.interactions_topic, partition, 0) for partition in range(settings.topic_partitions)])
-    found: dict[int, int] = {}
-    while len(found) < settings.topic_partitions:
-        for message in consumer.consume(1000, 0.1):
-            if (error := message.error()) is not None:
-                assert error.code() == KafkaError._PARTITION_EOF, error
-                found[message.partition()] = message.offset()
-    consumer.close()
-    return found
+def ends(settings: Settings, topic: str | None = None) -> dict[int, int]:
+    """Partition -> the end of a topic's log (None: interactions), by reading up to it."""
+    topic = topic or settings.interactions_topic
+    return {partition: end for (_, partition), end in oracle.RecordedLog(settings).read([topic]).ends.items()}
 
 
 def caught_up(redis: Redis, settings: Settings, child: Child, timeout: float = 60.0) -> None:
-    """Wait until Redis stands at the log's end, its popularities too."""
-    end = ends(settings)
-    stands: dict[int, int] = {}
+    """Wait until Redis stands at the end of every log, its popularities too."""
+    end = {topic: ends(settings, topic) for topic in (settings.interactions_topic, settings.items_topic, settings.users_topic)}
+    stands: dict[str, dict[int, int]] = {}
 
-    def there() -> bool:
+    def is_at_end() -> bool:
         child.check()
-        stands.update(oracle.positions(redis, settings))
-        return stands == end and oracle.popularity_positions(redis, settings) == end
+        stands.update({topic: oracle.positions(redis, settings, topic) for topic in end})
+        return stands == end and oracle.popularity_positions(redis, settings) == end[settings.interactions_topic]
 
     try:
-        eventually(there, "ingest at the log's end", timeout)
+        eventually(is_at_end, "ingest at the log's end", timeout)
     except AssertionError:
         raise AssertionError(f"the log ends at {end}, ingest stands at {stands} after {timeout:g} s; {child.describe('is slow')}") from None

@@ -1,0 +1,186 @@
+"""What must follow from the logs.
+
+An interaction counts when it is valid, is no duplicate within the window of its partition, and the broker took it after every deletion
+of its user (a null record in `users`). A user's profile is the last valid record of the user after the last deletion, an item's entry
+likewise. Popularity, what is trending and the sums of experiments keep what deleted users added. Records of an aborted transaction are
+no part of a log.
+
+A user whose records lie in several partitions (partitions were added) has no single order: the order within each partition holds, and
+any order between them is right. So a history is given as its lines by partition, and a profile as the set of right answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any, TypeVar
+
+from core import codec
+from core.errors import BadEvent
+from core.experiments import point
+from core.settings import Settings
+from core.types import Interaction, Item, User
+from store import popularity
+from tests.oracle.records import Partition, Record, RecordedLog
+
+Entry = TypeVar("Entry", Item, User)
+
+
+class Expected:
+    """What Redis must hold.
+
+    `users`: user -> counters (`first_seen` apart); `first_seen`: user -> the times that are right; `histories`: user -> partition ->
+    every line, oldest first; `profiles`, `items`: id -> the entries that are right; `dead`: coordinates of a dead letter -> its code.
+    """
+
+    def __init__(self) -> None:
+        self.users: dict[str, dict[str, str]] = {}
+        self.first_seen: dict[str, set[str]] = defaultdict(set)
+        self.histories: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+        self.profiles: dict[str, list[User]] = {}
+        self.items: dict[str, list[Item]] = {}
+        self.popular: dict[str, dict[str, float]] = {}
+        self.trending: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self.experiments: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self.dead: dict[tuple[str, int, int], str] = {}
+        self.deleted: dict[str, float] = {}
+        self.counted = self.duplicates = self.skipped = 0
+        """Events that count; that are duplicates; that a deletion removed."""
+
+
+def fold(settings: Settings, logs: RecordedLog, positions: Mapping[Partition, int] | None = None) -> Expected:
+    """Fold `logs` up to `positions` (None: to their ends; a partition that it does not name is at 0).
+
+    Deletions count from their record on, whatever the position of `users`: their own topic makes them known before.
+    """
+    expected = Expected()
+
+    def end(partition: Partition) -> int | None:
+        return None if positions is None else positions.get(partition, 0)
+
+    expected.profiles = _entries(expected, settings.users_topic, logs, end, codec.decode_user)
+    expected.items = _entries(expected, settings.items_topic, logs, end, codec.decode_item)
+    expected.deleted = _deletions(logs, settings.users_topic)
+    _interactions(expected, settings, logs, end)
+    return expected
+
+
+End = Callable[[Partition], int | None]
+
+
+def _entries(expected: Expected, topic: str, logs: RecordedLog, end: End, decode: Callable[[bytes], Entry]) -> dict[str, list[Entry]]:
+    """Id -> the last entry of each partition that is younger than every deletion of the id."""
+    last: dict[str, dict[int, tuple[float, Entry]]] = defaultdict(dict)
+    deleted: dict[str, dict[int, float]] = defaultdict(dict)
+    for partition in logs.partitions(topic):
+        for each in logs.of(partition, end(partition)):
+            try:
+                identifier = codec.decode_id(each.key)
+                if each.value is None:
+                    deleted[identifier][each.partition] = each.time
+                    last[identifier].pop(each.partition, None)
+                else:
+                    last[identifier][each.partition] = (each.time, codec.keyed(decode(each.value), identifier))
+            except BadEvent as bad:
+                expected.dead[each.topic, each.partition, each.offset] = bad.code
+    alive = {
+        identifier: [
+            entry
+            for partition, (when, entry) in by_partition.items()
+            if all(when > at for other, at in deleted[identifier].items() if other != partition)
+        ]
+        for identifier, by_partition in last.items()
+    }
+    return {identifier: entries for identifier, entries in alive.items() if entries}
+
+
+def _deletions(logs: RecordedLog, topic: str) -> dict[str, float]:
+    """Id -> time of its last deletion."""
+    deleted: dict[str, float] = {}
+    for partition in logs.partitions(topic):
+        for each in logs.of(partition):
+            if each.value is None:
+                try:
+                    identifier = codec.decode_id(each.key)
+                except BadEvent:
+                    continue
+                deleted[identifier] = max(each.time, deleted.get(identifier, 0.0))
+    return deleted
+
+
+def _interactions(expected: Expected, settings: Settings, logs: RecordedLog, end: End) -> None:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    scores: dict[str, dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
+    now = time.time()
+    for partition in logs.partitions(settings.interactions_topic):
+        first_seen: dict[str, str] = {}
+        for each, event in _first_of_each(expected, settings, logs.of(partition, end(partition))):
+            _popularity(expected, settings, event, each.time, scores, now)
+            shown = _shown(settings, event)
+            if shown:
+                expected.experiments[f"{shown}:events"][f"ev:{event.event_type}"] += 1
+            if each.time <= expected.deleted.get(event.user_id, -1.0):
+                expected.skipped += 1
+                continue
+            expected.counted += 1
+            weight = settings.use_cases.weight(event.event_type, event.value)
+            if shown and weight and event.event_type in (settings.experiments.by_id[shown].outcomes or [event.event_type]):
+                expected.experiments[f"{shown}:outcomes"][event.user_id] += weight
+            counts[event.user_id][event.event_type] += 1
+            first_seen.setdefault(event.user_id, str(int(event.timestamp)))
+            kind = event.event_type if event.value is None else f"{event.event_type}={_plain(event.value)}"
+            expected.histories[event.user_id][each.partition].append(f"{int(event.timestamp)} {kind} {event.item_id}")
+        for user_id, when in first_seen.items():
+            expected.first_seen[user_id].add(when)
+    for user_id, by_type in counts.items():
+        counters = {f"ev:{name}": str(count) for name, count in by_type.items()}
+        expected.users[user_id] = {"events": str(sum(by_type.values())), **counters}
+    expected.popular = {name: {item: float(score) for item, score in items.items()} for name, items in scores.items()}
+
+
+def _first_of_each(expected: Expected, settings: Settings, records: list[Record]) -> list[tuple[Record, Interaction]]:
+    """The valid events of one partition that are no duplicates."""
+    latest: dict[str, int] = {}
+    events = []
+    for each in records:
+        try:
+            event = codec.decode_interaction(each.value, each.time, settings.use_cases)
+        except BadEvent as bad:
+            expected.dead[each.topic, each.partition, each.offset] = bad.code
+            continue
+        before = latest.get(event.event_id)
+        latest[event.event_id] = each.offset
+        if before is not None and each.offset - before <= settings.dedup_window:
+            expected.duplicates += 1
+        else:
+            events.append((each, event))
+    return events
+
+
+def _popularity(expected: Expected, settings: Settings, event: Interaction, broker_time: float, scores: Any, now: float) -> None:
+    weight = settings.use_cases.weight(event.event_type, event.value, event.use_case)
+    if not weight:
+        return
+    name = event.use_case or "unlabelled"
+    scores[name][event.item_id] += Fraction(weight) * Fraction(popularity.growth(event.timestamp, settings.popularity_half_life_days))
+    happened = min(event.timestamp, broker_time)
+    for length, window in ((300, 3600), (3600, 7 * 24 * 3600)):
+        begin = int(happened // length) * length
+        if broker_time - happened < window and begin + length + window + 3600 > now:
+            expected.trending[f"{name}:{length}:{begin}"][event.item_id] += weight
+
+
+def _shown(settings: Settings, event: Interaction) -> str | None:
+    """Id of the variant whose answer led to an event, if its user takes part and was drawn into that variant."""
+    _, dot, label = (event.recommendation_id or "").partition(".")
+    for experiment in settings.experiments.all:
+        low, high = experiment.users
+        if dot and low <= point("", event.user_id) < high and experiment.variant_of(event.user_id).id == label:
+            return label
+    return None
+
+
+def _plain(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
