@@ -25,7 +25,7 @@ from training.data import events as event_sources
 from training.data.popularity import popular
 from training.evaluation import evaluate as evaluation
 from training.evaluation import experiments
-from training.job import retrain
+from training.job import fitting, retrain, stages
 from training.report import page as report
 from training.tuning import command as tuning
 from training.two_tower import command as two_tower_command
@@ -55,7 +55,7 @@ def fit_als(settings: Settings, folder: Path, output: Path, hyperparameters: Pat
     """`als`."""
     data = dataset.load(folder)
     chosen = als_training.hyperparameters(settings, hyperparameters)
-    retrain.fit(data.matrix(), data, chosen, settings.training_seed, threads).save(output)
+    fitting.fit_als(data.matrix(), data, chosen, settings.training_seed, threads).save(output)
     typer.echo(f"{output}: {chosen}")
 
 
@@ -77,13 +77,13 @@ def evaluate_dataset(
     judged = evaluation.judge(data, split, content, settings, users, settings.training_seed)
     chosen = als_training.hyperparameters(settings, hyperparameters)
     settings = two_tower_command.tuned(settings, hyperparameters)
-    fitted = retrain.fit(data.matrix(split.train), data, chosen, settings.training_seed, threads)
+    fitted = fitting.fit_als(data.matrix(split.train), data, chosen, settings.training_seed, threads)
     two_tower = two_tower_command.fit_before(data, split.train, entries, settings, threads)
     at_cut = popular(data, settings, split.train)
     bundle = Bundle.of(
         catalogue=entries, als=fitted, two_tower=two_tower.model if two_tower is not None else None, content=content, popular=at_cut
     )
-    found, mixed = retrain.evaluated(bundle, at_cut.scores, judged, data, split, settings, console)
+    found, mixed = stages.evaluate_candidate(bundle, at_cut.scores, judged, data, split, settings, console)
     if output is None:
         return
     about = {"als": msgspec.to_builtins(chosen), "dataset": data.sha256, "two_tower": two_tower.curve if two_tower is not None else []}

@@ -1,4 +1,4 @@
-"""The retrain job: `retrain` runs its steps in order, `gate` refuses a worse bundle, `worker` answers requests, `run` reports progress.
+"""The retrain job: `retrain` calls the `stages` in order, `gate` compares with the live bundle, `worker` answers requests.
 
-Start with `retrain`.
+`context` is what stages share, `fitting` the ALS fit, `background` what runs beside it, `run` the progress report. Start with `retrain`.
 """

@@ -26,7 +26,7 @@ from training.als import Hyperparameters
 from training.blend import mixture as blend
 from training.data.dataset import Bools, Dataset, Split
 from training.data.popularity import popular
-from training.job import retrain
+from training.job import fitting
 from training.tuning import router as tune_router
 from training.two_tower import command as two_tower_command
 
@@ -100,7 +100,7 @@ def _fitted(
     two_tower = two_tower_command.fit_before(dataset, known, entries, settings, threads, checkpoints=checkpoints)
     return Bundle.of(
         catalogue=list(entries),
-        als=retrain.fit(dataset.matrix(known), dataset, chosen, settings.training_seed, threads),
+        als=fitting.fit_als(dataset.matrix(known), dataset, chosen, settings.training_seed, threads),
         two_tower=two_tower.model if two_tower is not None else None,
         content=ContentModel.fit(entries),
         popular=popular(dataset, settings, known),

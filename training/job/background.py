@@ -1,0 +1,51 @@
+"""What is prepared on another core while ALS is fitted: everything that needs no new model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import scipy.sparse as sp
+
+from core.errors import DatasetError
+from core.types import Item
+from models.content import ContentModel
+from models.popular import PopularModel
+from training.data.dataset import Dataset, Split
+from training.data.popularity import popular
+from training.evaluation import evaluate
+from training.evaluation.evaluate import Judged
+from training.job import gate
+from training.job.context import Context
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a new model is compared by.
+
+    `matrix` (n_users, n_items) f32 CSR of every event; `judged` the users to judge by, None for the reason in `unjudged`; `live` what
+    the live bundle answers them.
+    """
+
+    content: ContentModel
+    popular_at_cut: PopularModel
+    popular_now: PopularModel
+    matrix: sp.csr_matrix
+    judged: Judged | None
+    unjudged: str
+    live: gate.Live
+
+
+def prepare_comparison(context: Context, data: Dataset, split: Split | None, unsplit: str, entries: Sequence[Item]) -> Comparison:
+    """Fit content, count popularity, select the users to judge by, and ask the live bundle about them. Takes some seconds."""
+    settings = context.settings
+    popular_now, content = popular(data, settings), ContentModel.fit(entries)
+    popular_at_cut = popular_now if split is None else popular(data, settings, split.train)
+    judged, unjudged = None, unsplit
+    if split is not None:
+        try:
+            judged = evaluate.judge(data, split, content, settings, context.options.users, context.seed)
+        except DatasetError as error:
+            unjudged = str(error)
+    live = gate.ask_live(context.registry, entries, popular_at_cut, data, split, judged, settings, context.run.check)
+    return Comparison(content, popular_at_cut, popular_now, data.matrix(), judged, unjudged, live)

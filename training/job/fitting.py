@@ -1,0 +1,83 @@
+"""ALS for a retrain and for the command line: a fit that shows its progress, and the refresh over every event."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+import msgspec
+import scipy.sparse as sp
+
+from models.als import ALSModel
+from training import als
+from training.als import Hyperparameters
+from training.data.dataset import Dataset, Split
+from training.job.context import Context
+from training.job.run import Run
+from training.progress import progress
+
+NICENESS = 10
+"""Of 19: a tenth of the share that a thread of niceness 0 has of a core."""
+
+
+def fit_als(
+    matrix: sp.csr_matrix, data: Dataset, hyperparameters: Hyperparameters, seed: int, threads: int, run: Run | None = None
+) -> ALSModel:
+    """`als.fit` with a progress bar. `matrix` (n_users, n_items) f32 CSR.
+
+    Notes in `run` the seconds of the sweeps alone, as `als`: what the bare solver would take.
+    """
+    ends: list[float] = []
+    with progress("fitting ALS", hyperparameters.iterations) as show:
+
+        def on_sweep(sweep: int, _users: Any, _items: Any) -> None:
+            ends.append(time.monotonic())
+            show.at(sweep, f"sweep {sweep}")
+            if run is not None:
+                run.progress(f"sweep {sweep} of {hyperparameters.iterations}")
+
+        model = als.fit(matrix, data.users, data.items, hyperparameters, seed, threads=threads, on_sweep=on_sweep)
+    if run is not None and len(ends) > 1:
+        run.seconds["als"] = round((ends[-1] - ends[0]) * len(ends) / (len(ends) - 1), 3)
+    return model
+
+
+def refresh_als(context: Context, fitted: ALSModel, matrix: sp.csr_matrix, data: Dataset, split: Split | None) -> ALSModel:
+    """`fitted` with REFRESH_SWEEPS sweeps over every event in `matrix`; `fitted` itself when it has seen them all.
+
+    Runs beside the evaluation, at a lower priority: the evaluation is bound to one core and waits for nobody.
+    """
+    if split is None:
+        return fitted
+    _lower_priority()
+    started = time.monotonic()
+    hyperparameters = msgspec.structs.replace(context.als, iterations=als.REFRESH_SWEEPS)
+
+    def on_sweep(sweep: int, _users: Any, _items: Any) -> None:
+        context.run.progress(f"refreshing: sweep {sweep} of {als.REFRESH_SWEEPS}")
+
+    threads = context.options.threads
+    model = als.fit(matrix, data.users, data.items, hyperparameters, context.seed, start=fitted, threads=threads, on_sweep=on_sweep)
+    context.run.seconds["refresh"] = round(time.monotonic() - started, 3)
+    return model
+
+
+def without_users(model: ALSModel) -> ALSModel:
+    """`model` without its user factors: a comparison folds users in."""
+    return ALSModel(
+        model.item_ids,
+        model.item_factors,
+        regularization=model.regularization,
+        alpha=model.alpha,
+        popularity_discount=model.confidence.discount,
+        item_counts=model.confidence.counts,
+    )
+
+
+def _lower_priority() -> None:
+    """Lower the priority of this thread, and of those that a solver starts from it. Only Linux has a priority a thread."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

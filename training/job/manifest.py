@@ -1,0 +1,51 @@
+"""The manifest of a bundle: what it takes to make the bundle again, and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from training import als
+from training.evaluation import evaluate
+from training.job import gate
+from training.job.context import Context
+
+if TYPE_CHECKING:
+    from training.job.stages import Evaluated, Fitted, TrainingSet
+
+LIBRARIES = ("implicit", "numpy", "scipy", "scikit-learn", "pyarrow")
+
+
+def describe(context: Context, training: TrainingSet, fitted: Fitted, evaluated: Evaluated, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest's fields that a retrain decides; the registry adds the version, the time and the files' checksums."""
+    settings, split, evaluation, two_tower = context.settings, training.split, evaluated.evaluation, fitted.two_tower
+    positions = {str(partition): offset for partition, offset in training.data.positions.items()}
+    describes = f"the model in {gate.JUDGED_ALS}, fitted before the cut"
+    return {
+        "positions": {settings.interactions_topic: positions},
+        "seeds": {"training": context.seed},
+        "settings": {
+            "als": msgspec.to_builtins(context.als),
+            "two_tower": two_tower.told if two_tower is not None else None,
+            "ensemble": evaluated.blend.facts() if evaluated.blend is not None else None,
+            "refresh_sweeps": als.REFRESH_SWEEPS if split is not None else 0,
+            "hyperparameters_from": str(context.options.hyperparameters or "settings"),
+            "holdout_fraction": settings.holdout_fraction,
+            "popularity_half_life_days": settings.popularity_half_life_days,
+            "history_cap": settings.history_cap,
+            "dedup_window": settings.dedup_window,
+            "event_weights": dict(settings.use_cases.event_types),
+        },
+        "metrics": {
+            "dataset": training.data.summary(),
+            "headline": evaluate.headline(evaluation) if evaluation is not None else {},
+            "describes": describes if evaluation is not None else f"nothing: {fitted.comparison.unjudged}",
+            "cut": split.cut if split is not None else None,
+            "seconds": dict(context.run.seconds),
+        },
+        "libraries": {name: version(name) for name in (*LIBRARIES, *(("torch",) if two_tower is not None else ()))},
+        "gate": dict(verdict),
+    }

@@ -1,0 +1,229 @@
+"""The stages of a retrain as functions over typed results.
+
+Snapshot -> TrainingSet -> Fitted -> Evaluated -> Verdict -> version. `retrain` calls them in order; each takes the context of the run
+and what the stages before it returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from rich.console import Console
+
+from core.errors import DatasetError, GateRefused
+from core.settings import Settings, without_password
+from core.types import Item
+from models import files
+from models.als import ALSModel
+from models.bundle import CATALOGUE, Bundle
+from models.popular import Popularity
+from models.two_tower import TwoTowerModel
+from store import apply, catalogue, retrains
+from store.archive import Archive
+from training.blend import mixture
+from training.data import dataset, events, items
+from training.data.dataset import Dataset, Split
+from training.evaluation import evaluate
+from training.evaluation.evaluate import Evaluation, Judged
+from training.job import fitting, gate
+from training.job.background import Comparison, prepare_comparison
+from training.job.context import Context
+from training.job.manifest import describe
+from training.report import page
+from training.two_tower import command as two_tower_command
+
+if TYPE_CHECKING:
+    from training.two_tower.fit import Fitted as FittedTwoTower
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the retrain starts from: archive positions by partition, the catalogue, and user id -> time of deletion (seconds)."""
+
+    positions: dict[int, int]
+    entries: list[Item]
+    deleted: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The events as a dataset, and its split by time; `unsplit` says why there is none."""
+
+    data: Dataset
+    split: Split | None
+    unsplit: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The models fitted before the cut, what they are compared by, and the refreshed models that are under way."""
+
+    als: ALSModel
+    two_tower: FittedTwoTower | None
+    comparison: Comparison
+    refreshed_als: Future[ALSModel]
+    refreshed_two_tower: Future[TwoTowerModel | None]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How good the models before the cut are, and the blend that users who are not judged prefer; None without judged users."""
+
+    evaluation: Evaluation | None
+    blend: mixture.Chosen | None
+
+
+def take_snapshot(context: Context) -> Snapshot:
+    """Stage 1."""
+    context.run.step("snapshot")
+    settings, options, client = context.settings, context.options, context.client
+    positions = Archive(settings.archive_url).positions(settings.interactions_topic) if options.events is None else {}
+    if options.items is not None:
+        entries: list[Item] = items.read(options.items)
+    else:
+        entries = catalogue.changes(client).items if client is not None else []
+    return Snapshot(positions, entries, apply.deletions(client).times if client is not None else {})
+
+
+def build_training_set(context: Context, snapshot: Snapshot) -> TrainingSet:
+    """Stage 2. Raises DatasetError, ArchiveError."""
+    settings, path = context.settings, context.options.events
+    topic = settings.interactions_topic
+    context.run.step("dataset", f"up to {_positions(snapshot.positions)}" if path is None else f"from {path}")
+    if path is None:
+        archive = Archive(settings.archive_url)
+        table, skipped = events.from_archive(archive, topic, snapshot.positions, settings.dedup_window, snapshot.deleted)
+    else:
+        table, skipped = events.from_file(path)
+    source = without_password(str(path or f"{settings.archive_url}/{topic}"))
+    data = dataset.build(table, settings.use_cases, snapshot.positions, source, skipped)
+    try:
+        return TrainingSet(data, data.split(settings.holdout_fraction), "")
+    except DatasetError as error:
+        return TrainingSet(data, None, str(error))
+
+
+def fit(context: Context, snapshot: Snapshot, training: TrainingSet) -> Fitted:
+    """Stage 3. The comparison needs one core and Python's lock, the solver needs the other cores and not the lock: both go on at once."""
+    data, split, threads = training.data, training.split, context.options.threads
+    facts = f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {context.als}"
+    context.run.step("fit", facts)
+    submit, train = context.background.submit, split.train if split is not None else None
+    pending = submit(prepare_comparison, context, data, split, training.unsplit, snapshot.entries)
+    als = fitting.fit_als(data.matrix(train), data, context.als, context.seed, threads, context.run)
+    comparison = pending.result()
+    two_tower = two_tower_command.fit_before(data, train, snapshot.entries, context.settings, threads, context.run)
+    refreshed_als = submit(fitting.refresh_als, context, als, comparison.matrix, data, split)
+    refreshed_two_tower = submit(
+        two_tower_command.refresh, two_tower, data, split, snapshot.entries, context.settings, threads, context.run
+    )
+    return Fitted(als, two_tower, comparison, refreshed_als, refreshed_two_tower)
+
+
+def evaluate_fitted(context: Context, snapshot: Snapshot, training: TrainingSet, fitted: Fitted) -> Evaluated:
+    """Stage 4."""
+    context.run.step("evaluate")
+    comparison, split = fitted.comparison, training.split
+    if split is None or comparison.judged is None:
+        log.warning("model_not_evaluated", cause=comparison.unjudged)
+        return Evaluated(None, None)
+    candidate = Bundle.of(
+        catalogue=snapshot.entries,
+        als=fitted.als,
+        two_tower=fitted.two_tower.model if fitted.two_tower is not None else None,
+        content=comparison.content,
+        popular=comparison.popular_at_cut,
+    )
+    popularity = comparison.popular_at_cut.scores
+    return Evaluated(*evaluate_candidate(candidate, popularity, comparison.judged, training.data, split, context.settings, context.console))
+
+
+def evaluate_candidate(
+    candidate: Bundle, popularity: Popularity, judged: Judged, data: Dataset, split: Split, settings: Settings, console: Console
+) -> tuple[Evaluation, mixture.Chosen | None]:
+    """The evaluation of `candidate` with the blend that other users than `judged` prefer. `popularity`: as of the cut."""
+    entries = candidate.catalogue
+    blend = None
+    if candidate.two_tower is not None:
+        blend = mixture.choose(candidate, entries, popularity, data, split, judged.users, judged.seed, settings)
+    if blend is not None:
+        mixture.report(blend, console)
+        candidate = replace(candidate, parts={**candidate.parts, "ensemble": blend.blend})
+    evaluation = evaluate.evaluate(candidate, entries, popularity, data, split, judged, settings)
+    evaluate.report(evaluation, console)
+    return evaluation, blend
+
+
+def decide(context: Context, snapshot: Snapshot, training: TrainingSet, fitted: Fitted, evaluated: Evaluated) -> dict[str, Any]:
+    """Stage 5: the verdict, for the manifest. Raises GateRefused."""
+    context.run.step("gate")
+    comparison, settings, registry = fitted.comparison, context.settings, context.registry
+    live = comparison.live
+    if not live.still(registry):  # another bundle was promoted while this one was fitted
+        live = gate.ask_live(
+            registry, snapshot.entries, comparison.popular_at_cut, training.data, training.split, comparison.judged, settings
+        )
+    verdict = gate.decide(live, evaluated.evaluation, comparison.unjudged, settings)
+    log.info("gate_decided", **verdict)
+    refused = verdict["decision"] == gate.REFUSED
+    if refused and not context.options.force:
+        raise GateRefused(f"{verdict['cause']}; the live bundle stays. Look at the evaluation above; --force publishes all the same")
+    return verdict | {"forced": refused}
+
+
+def publish(
+    context: Context, snapshot: Snapshot, training: TrainingSet, fitted: Fitted, evaluated: Evaluated, verdict: Mapping[str, Any]
+) -> str:
+    """Stage 6: the version that is live now. Raises LeaseLost."""
+    context.run.step("publish")
+    als, two_tower = fitted.refreshed_als.result(), fitted.refreshed_two_tower.result()
+    context.run.check()
+    if context.lease is not None:
+        context.lease.check()
+    data, split, comparison = training.data, training.split, fitted.comparison
+    manifest = describe(context, training, fitted, evaluated, verdict)
+
+    def write(folder: Path) -> None:
+        files.write_json(folder / CATALOGUE, snapshot.entries)
+        comparison.content.save(folder / "content")
+        comparison.popular_now.save(folder / "popular")
+        dataset.save(data, folder / "dataset", matrix=comparison.matrix, sequences=False)
+        als.save(folder / "als")
+        mixture.save(evaluated.blend, folder / "ensemble")
+        if two_tower is not None:
+            two_tower.save(folder / "two_tower")
+        if split is not None:  # what the metrics describe, and the next gate compares with
+            fitting.without_users(fitted.als).save(folder / gate.JUDGED_ALS)
+            if fitted.two_tower is not None:
+                fitted.two_tower.model.save(folder / gate.JUDGED_TWO_TOWER)
+        if evaluated.evaluation is not None:
+            about = {
+                "describes": gate.JUDGED_ALS,
+                "dataset": data.sha256,
+                "two_tower": fitted.two_tower.curve if fitted.two_tower is not None else [],
+                "blends": evaluated.blend.table() if evaluated.blend is not None else None,
+            }
+            evaluate.save(evaluated.evaluation, folder / "evaluation", about)
+            page.write(folder / "evaluation", manifest)
+
+    version = context.registry.publish(write, manifest)
+    if context.client is not None:
+        retrains.announce(context.client, version)
+    return version
+
+
+def prune(context: Context, version: str) -> None:
+    """Stage 7."""
+    context.run.step("prune", f"{version} is live")
+    context.registry.prune(context.settings.keep_bundles)
+
+
+def _positions(positions: Mapping[int, int]) -> str:
+    return ", ".join(f"{partition}:{offset}" for partition, offset in positions.items()) or "nothing archived"
