@@ -18,6 +18,7 @@ from core.errors import ModelError, StoreError
 from core.experiments import Variant
 from core.settings import Settings
 from core.types import Item, LiveVector, Request, UserState
+from engines.builder import build, with_catalogue, with_popularity, with_settings, with_young
 from engines.catalogue import Catalogue
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
@@ -64,7 +65,7 @@ class LiveView:
         self._variants_settings = {each.id: settings.with_overrides(each.overrides) for each in self._experiments.by_id.values()}
         self.exposures = Exposures(self._experiments, settings.experiment_users, metrics.exposures_lost.inc)
         self._variants: dict[str, Recommender] = {}
-        self._serve(Recommender(Bundle.empty(), settings=settings))
+        self._serve(build(Bundle.empty(), settings=settings))
         self.catalogue_items = 0
         self.items_applied: list[int] = []
         """By partition of the topic of items: every message below this offset shows in `current`."""
@@ -139,8 +140,8 @@ class LiveView:
         if self._catalogue_from_redis:
             former = self.current.catalogue
             items = _catalogue(bundle, former.entries(), former.deleted)
-        recommender = Recommender(bundle, items, self.current.popularity if self._popularity_from_redis else None, self._settings)
-        self._swap(recommender.with_young(self._young_items(recommender)) if self._young else recommender)
+        recommender = build(bundle, items, self.current.popularity if self._popularity_from_redis else None, self._settings)
+        self._swap(with_young(recommender, self._young_items(recommender)) if self._young else recommender)
         self._metrics.live_model(bundle.version, bundle.manifest.created)
         self._metrics.swap_seconds.observe(time.perf_counter() - started)
         self._health.works("model")
@@ -161,10 +162,10 @@ class LiveView:
         if news.complete and not news.cursor and not news.items:
             pass
         elif news.complete:
-            self._swap(self.current.with_catalogue(_catalogue(self.current.bundle, news.items)))
+            self._swap(with_catalogue(self.current, _catalogue(self.current.bundle, news.items)))
             self._catalogue_from_redis = True
         elif news.items or news.deleted:
-            self._swap(self.current.with_catalogue(self.current.catalogue.updated(news.items, news.deleted)))
+            self._swap(with_catalogue(self.current, self.current.catalogue.updated(news.items, news.deleted)))
         self._cursor, self.items_applied = news.cursor, applied
 
     def _refresh_young(self) -> None:
@@ -176,7 +177,7 @@ class LiveView:
         if found == self._young:
             return
         self._young = found
-        self._swap(self.current.with_young(self._young_items(self.current)))
+        self._swap(with_young(self.current, self._young_items(self.current)))
 
     def _young_items(self, recommender: Recommender) -> YoungItems:
         """Those whose factors were made with the recommender's model. Factors that are not whole are left out."""
@@ -197,11 +198,8 @@ class LiveView:
         if found is None or (found == self._popularity_from_redis and windows is self.current.windows):
             return
         factor = found[1]
-        self._swap(
-            self.current.with_popularity(
-                {name: [(item_id, score * factor) for item_id, score in entries] for name, entries in stored.items()}, windows
-            )
-        )
+        scores = {name: [(item_id, score * factor) for item_id, score in entries] for name, entries in stored.items()}
+        self._swap(with_popularity(self.current, scores, windows))
         self._popularity_from_redis = found
 
     def _swap(self, recommender: Recommender) -> None:
@@ -219,7 +217,7 @@ class LiveView:
 
     def _serve(self, recommender: Recommender) -> None:
         self._variants = {
-            variant_id: recommender.with_settings(settings, self._variants.get(variant_id))
+            variant_id: with_settings(recommender, settings, self._variants.get(variant_id))
             for variant_id, settings in self._variants_settings.items()
         }
         self.current = recommender

@@ -18,6 +18,7 @@ from api.schemas import ReadQuery
 from api.service import Service
 from core.experiments import Variant, recommendation_id
 from core.types import Fallback, Recommendation, Recommendations, Request, UseCase, UserState
+from engines.explain import explain
 from engines.recommender import Recommender
 from engines.router import CHAIN
 
@@ -148,7 +149,7 @@ class Reads:
         asked = _now(self._asked(query_string, (*PERSONAL, "use_case"), None))
         state, stale = await self._service.user_state(user_id, token)
         live, variant = self._of_user(user_id, asked, state)
-        explanation = live.explain(state or UserState(user_id=user_id), item_id, asked)
+        explanation = explain(live, state or UserState(user_id=user_id), item_id, asked)
         degraded = state is None or self._service.health.degraded
         label = variant and variant.label
         return json_response({**msgspec.structs.asdict(explanation), "variant": label, "stale": stale, "degraded": degraded})

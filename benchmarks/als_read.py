@@ -24,7 +24,8 @@ from core import logs
 from core.settings import Settings
 from core.types import HistoryEvent, Item, Request, UserState
 from engines.base import eligible
-from engines.recommender import Recommender
+from engines.builder import build
+from engines.explain import explain
 from models.als import ALSModel, Fold
 from models.bundle import Bundle
 from models.content import ContentModel
@@ -68,7 +69,7 @@ def main() -> None:
     ]
     factors = random.normal(size=(asked.items, asked.factors)).astype(np.float32)
     model = ALSModel(IdMap([item.item_id for item in items]), factors, regularization=0.01, alpha=40)
-    recommender = Recommender(Bundle.of("benchmark", items, als=model, content=ContentModel.fit(items)), settings=Settings())
+    recommender = build(Bundle.of("benchmark", items, als=model, content=ContentModel.fit(items)), settings=Settings())
     rows = np.sort(random.choice(asked.items, asked.history, replace=False)).astype(np.int32)
     weights = np.ones(asked.history, dtype=np.float32)
     history = [HistoryEvent(1_700_000_000 + at, "view", f"startup-{row}") for at, row in enumerate(rows.tolist())]
@@ -102,7 +103,7 @@ def main() -> None:
     record("top-k", whole, "us of one thread", "implicit's recommend(recalculate_user=True)", library, "python -m benchmarks.als_read")
     for name in ("als", "content_based", "popular"):
         report(f"whole read: {name}", lambda name=name: recommender.recommend(state, Request(limit=10, engine=name)))
-    report("explain one item", lambda: recommender.explain(state, items[0].item_id, request), 50)
+    report("explain one item", lambda: explain(recommender, state, items[0].item_id, request), 50)
 
 
 if __name__ == "__main__":

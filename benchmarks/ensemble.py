@@ -25,6 +25,7 @@ from benchmarks.results import record
 from core import logs
 from core.settings import Settings
 from core.types import HistoryEvent, Item, Request, UserState
+from engines.builder import build
 from engines.recommender import Recommender
 from models.als import ALSModel
 from models.bundle import Bundle
@@ -81,8 +82,8 @@ def main() -> None:
         content=words,
     )
     popularity = {"unlabelled": [(item.item_id, 1e6 / (row + 1)) for row, item in enumerate(items)]}
-    recommender = Recommender(bundle, popularity=popularity, settings=Settings())
-    learned = Recommender(replace(bundle, parts={**bundle.parts, "ensemble": LEARNED}), popularity=popularity, settings=Settings())
+    recommender = build(bundle, popularity=popularity, settings=Settings())
+    learned = build(replace(bundle, parts={**bundle.parts, "ensemble": LEARNED}), popularity=popularity, settings=Settings())
     touched = random.choice(asked.items, asked.history, replace=False)
     history = [HistoryEvent(timestamp=1_700_000_000 + 60 * at, event_type="view", item_id=f"item-{row}") for at, row in enumerate(touched)]
     state = UserState(user_id="somebody", events=asked.history, counts={"view": asked.history}, history=history)

@@ -20,8 +20,8 @@ from core import logs
 from core.settings import Settings
 from core.types import Request
 from engines.base import NotApplicable, eligible
+from engines.builder import build
 from engines.catalogue import Catalogue
-from engines.recommender import Recommender
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.content import ContentModel
@@ -43,7 +43,7 @@ def ballots(world: World, keep: Path, seed: int, parts: list[str], segments: lis
     entries = world.catalogue(split.cut)
     content = ContentModel.fit(entries)
     models = {"als": ALSModel.load(folder / "als"), "two_tower": TwoTowerModel.load(folder / "two_tower"), "content": content}
-    recommender = Recommender(
+    recommender = build(
         Bundle.of(catalogue=entries, **models), Catalogue.of(entries), popular(data, settings, split.train).scores, settings
     )
     everyone = evaluate.judge(data, split, content, settings, len(data.users), seed)

@@ -38,8 +38,8 @@ from core.settings import Settings
 from core.types import Filters, LiveVector, Request, UserState
 from engines import fold
 from engines.base import item_weights
+from engines.builder import build
 from engines.catalogue import Catalogue
-from engines.recommender import Recommender
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.id_map import IdMap
@@ -146,7 +146,7 @@ def ranked(
     model: ALSModel, told: World, settings: Settings, vectors: Mapping[str, npt.NDArray[np.float32]], young: YoungItems
 ) -> metrics.Rows:
     """(m, K) int32 rows of the items that the ALS engine shows each judged user, whose vector lies in Redis as current."""
-    recommender = Recommender(Bundle.of("v", als=model), Catalogue.of([], told.data.items.ids), {}, settings, young=young)
+    recommender = build(Bundle.of("v", als=model), Catalogue.of([], told.data.items.ids), {}, settings, young=young)
     found = np.full((len(told.users), K), -1, np.int32)
     for place, user in enumerate(told.users):
         state = told.states[user]

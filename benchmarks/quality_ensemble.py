@@ -32,7 +32,7 @@ from core.settings import Settings
 from core.types import Request, UserState
 from engines.base import NotApplicable, Scoring
 from engines.blending.ensemble import EnsembleEngine, EnsembleScoring
-from engines.recommender import Recommender, blend_of
+from engines.builder import blend_of, build
 from models.bundle import Bundle
 from models.ensemble import Blend
 from training import als
@@ -72,7 +72,7 @@ class Question:
         self.where = fitted.before if before else np.ones(data.events, np.bool_)
         parts = {"als": fitted.als_before if before else fitted.als, "two_tower": fitted.two_tower, "content": protocol.content}
         at_hand = popular(data, self.settings, self.where).scores
-        self.recommender = Recommender(Bundle.of(catalogue=protocol.entries, **parts), popularity=at_hand, settings=self.settings)
+        self.recommender = build(Bundle.of(catalogue=protocol.entries, **parts), popularity=at_hand, settings=self.settings)
         self.catalogue = self.recommender.catalogue
         self.rows = np.array(self.catalogue.rows_of(data.items.ids))
         """The catalogue's rows of the data's items."""

@@ -14,6 +14,8 @@ from core import cli, logs, settings
 from core.errors import ConfigurationError
 from core.types import Filters, HistoryEvent, Request, User, UserState
 from engines import terminal
+from engines.builder import build
+from engines.explain import explain
 from engines.recommender import Recommender
 from engines.selection.filters import defaults
 from models import bundle as bundles
@@ -102,8 +104,8 @@ def similar(
     terminal.show(answer, as_json, lambda: terminal.recommendations(answer, recommender.bundle))
 
 
-@app.command()
-def explain(
+@app.command("explain")
+def explain_item(
     item_id: Annotated[str, typer.Argument(help="The item to explain")],
     history: History = "",
     interests: Interests = "",
@@ -126,7 +128,7 @@ def explain(
     recommender = _recommender(bundle, version)
     narrowed = _Narrowed(category, item_type, exclude, include_seen, available_only)
     request = _request(recommender, use_case, narrowed, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))
-    found = recommender.explain(_state(recommender, history, interests, event_type), item_id, request)
+    found = explain(recommender, _state(recommender, history, interests, event_type), item_id, request)
     terminal.show(found, as_json, lambda: terminal.explanation(found))
 
 
@@ -135,8 +137,8 @@ def _recommender(folder: Path | None, version: str | None) -> Recommender:
     logs.configure(configured.log_level)
     overrides = {"als": configured.als_model_path, "two_tower": configured.two_tower_model_path}
     if folder is not None:
-        return Recommender(bundles.load(folder, overrides), settings=configured)
-    return Recommender(Registry(configured.models_path).load(version, overrides["als"], overrides["two_tower"]), settings=configured)
+        return build(bundles.load(folder, overrides), settings=configured)
+    return build(Registry(configured.models_path).load(version, overrides["als"], overrides["two_tower"]), settings=configured)
 
 
 class _Narrowed(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 import numpy as np
 import structlog
@@ -12,10 +10,8 @@ from core.types import Reason, Request, UserState
 from engines import router
 from engines.base import NotApplicable, Scoring, eligible
 from engines.blending.ensemble import EnsembleEngine, EnsembleScoring
+from engines.recommender import Recommender
 from engines.selection.filters import conditions, objections
-
-if TYPE_CHECKING:
-    from engines.recommender import Recommender
 
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,9 +1,12 @@
-"""The one path from a user's state to an answer, for the API, the offline evaluation and the command line."""
+"""The one path from a user's state to an answer, for the API, the offline evaluation and the command line.
+
+engines/builder.py makes recommenders; engines/explain.py says why an item is, or is not, in an answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,230 +14,43 @@ import msgspec
 import numpy as np
 import structlog
 
-from core.background import rest
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Fallback, Recommendation, Recommendations, Request, ScoredItem, UserState
 from engines import router
 from engines.als import ALSEngine, Freshness
 from engines.base import Engine, NotApplicable, Scoring, eligible
-from engines.blending.ensemble import EnsembleEngine
-from engines.blending.prior import Prior
 from engines.catalogue import Catalogue, Mask
-from engines.content import ContentEngine
-from engines.explain import Explanation, explain
-from engines.fold import made_with
-from engines.popular import PopularEngine, Windows
+from engines.popular import Windows
 from engines.selection.explore import NewItems
 from engines.selection.rerank import Reranker
-from engines.two_tower import TwoTowerEngine
 from models.bundle import Bundle
-from models.ensemble import Blend
 from models.popular import Popularity
 from models.young import YoungItems
 
+SIMILAR_CHAIN = ("als", "two_tower", "content_based")
+"""Engines that compare items, best-informed first."""
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What engines are built from. `engines`: those built before it; `absent`: why others are not there;
-    `made_with`, `young`: what stored vectors must be made with, and items that came after training; `previous`: the engine of the same
-    name that is being replaced."""
+_log = structlog.get_logger("engines")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recommender:
+    """Answers from one bundle, one catalogue and one popularity. Immutable: swap it as one reference.
+
+    `engines`: by name; `absent`: why others are not there. `made_with`: what a stored ALS vector must be made with to be used here;
+    `young`: items that came after the bundle.
+    """
 
     bundle: Bundle
     catalogue: Catalogue
     popularity: Popularity
     windows: Windows
     settings: Settings
-    engines: Mapping[str, Engine]
-    absent: Mapping[str, str]
     made_with: str
     young: YoungItems
-    previous: Engine | None = None
-
-    def lacking(self, part: str) -> NotApplicable:
-        """Why there is no engine without the bundle's `part`."""
-        return NotApplicable(self.bundle.missing.get(part, f"the bundle has no part {part!r}"))
-
-
-def _als(parts: Parts) -> Engine:
-    model, previous = parts.bundle.als, parts.previous if isinstance(parts.previous, ALSEngine) else None
-    if model is None:
-        raise parts.lacking("als")
-    return ALSEngine(model, parts.catalogue, parts.settings.use_cases, previous, made_with=parts.made_with, young=parts.young)
-
-
-def _two_tower(parts: Parts) -> Engine:
-    model, previous = parts.bundle.two_tower, parts.previous if isinstance(parts.previous, TwoTowerEngine) else None
-    if model is None:
-        raise parts.lacking("two_tower")
-    return TwoTowerEngine(model, parts.catalogue, previous)
-
-
-def _popular(parts: Parts) -> Engine:
-    previous = parts.previous if isinstance(parts.previous, PopularEngine) else None
-    return PopularEngine(parts.popularity, parts.catalogue, parts.windows, previous)
-
-
-def _content(parts: Parts) -> Engine:
-    model, previous = parts.bundle.content, parts.previous if isinstance(parts.previous, ContentEngine) else None
-    if model is None:
-        raise parts.lacking("content")
-    popular, share = parts.engines.get(PopularEngine.name), parts.settings.content_popularity_share
-    prior = None
-    if share and isinstance(popular, PopularEngine):
-        prior = Prior(popular, NewItems(parts.catalogue, parts.settings.new_item_days), share)
-    return ContentEngine(model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous, prior)
-
-
-def blend_of(settings: Settings) -> Blend:
-    """The blend that the settings say."""
-    weights = {"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}
-    return Blend(weights=weights, fusion=settings.ensemble_fusion)
-
-
-def _ensemble(parts: Parts) -> Engine:
-    chosen, settings = parts.bundle.ensemble, parts.settings
-    if chosen is None or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
-        chosen = blend_of(settings)
-    for name in chosen.shares:
-        if name not in parts.engines:
-            raise NotApplicable(f"{name}: {parts.absent.get(name, 'there is no such engine')}")
-    return EnsembleEngine(parts.engines, chosen)
-
-
-BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
-    "als": _als,
-    "two_tower": _two_tower,
-    "popular": _popular,
-    "content_based": _content,
-    "ensemble": _ensemble,
-}
-"""Engine -> how it is built; raises NotApplicable where it cannot be. A new engine is one line here, after those that it asks."""
-
-BLEND_SETTINGS = frozenset({"ensemble_als_weight", "ensemble_two_tower_weight", "ensemble_fusion"})
-"""Settings that replace the bundle's blend where one of them was set, in the environment or by an experiment's variant."""
-
-SHAPED = frozenset({ContentEngine.name, EnsembleEngine.name})
-"""Engines that a variant of an experiment may give other weights."""
-
-MOST_FORGOTTEN = 10_000
-"""Items without an entry that were popular once and may linger, before the catalogue is made anew without them: bounds memory."""
-
-SIMILAR_CHAIN = ("als", "two_tower", "content_based")
-"""Engines that compare items, best-informed first."""
-
-
-class Recommender:
-    """Immutable: swap it as one reference, so that every answer comes from one bundle, one catalogue and one popularity."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        catalogue: Catalogue | None = None,
-        popularity: Popularity | None = None,
-        settings: Settings | None = None,
-        previous: Recommender | None = None,
-        young: YoungItems | None = None,
-        windows: Windows | None = None,
-    ) -> None:
-        """`catalogue`, `popularity`: None takes the bundle's own. `previous`: what it replaces, to take over what still holds.
-
-        `young`: items that came after the bundle; left out when their factors were made with another model or other weights.
-        """
-        self.bundle, self.settings = bundle, settings or Settings()
-        self.made_with = made_with(bundle.als, self.settings.use_cases, self.settings.history_cap) if bundle.als else ""
-        self.young = young if young is not None and young.made_with == self.made_with else YoungItems.none()
-        rest()
-        given = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
-        self.popularity: Popularity = popularity if popularity is not None else bundle.popular.scores if bundle.popular else {}
-        self.windows: Windows = windows if windows is not None else previous.windows if previous is not None else {}
-        bare = [*_shown(self.popularity, self.windows), *self.young.ids.ids]
-        known = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
-        grown = previous is not None and previous.bundle is bundle and given.extends(previous.catalogue)
-        if not grown or given.bare > len(known) + len(bare) + MOST_FORGOTTEN:
-            given = given.without_bare()  # what only another bundle, or an old popularity, knew is gone with it
-            given = given.updated([], [item.item_id for item in bundle.catalogue if item.item_id not in given.rows])  # deleted since then
-            bare += known
-        rest()
-        self.catalogue: Catalogue = given.with_bare(bare)
-        self._build({}, previous.engines if previous else {})
-        self._log = structlog.get_logger("engines").bind()
-
-    def _build(self, kept: Mapping[str, Engine], previous: Mapping[str, Engine]) -> None:
-        """Make `engines` as the settings say. `kept` are taken as they are; of `previous` what still holds is taken over."""
-        self.engines: dict[str, Engine] = {}
-        self._absent = {name: f"this release has no engine {name!r}" for name in router.CHAIN}
-        for name, build in BUILDERS.items():
-            rest()
-            try:
-                if not getattr(self.settings, f"enable_{name}", True):
-                    raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")
-                self.engines[name] = kept.get(name) or build(
-                    Parts(
-                        bundle=self.bundle,
-                        catalogue=self.catalogue,
-                        popularity=self.popularity,
-                        windows=self.windows,
-                        settings=self.settings,
-                        engines=self.engines,
-                        absent=self._absent,
-                        made_with=self.made_with,
-                        young=self.young,
-                        previous=previous.get(name),
-                    )
-                )
-                del self._absent[name]
-            except NotApplicable as cause:
-                self._absent[name] = str(cause)
-
-    def with_settings(self, settings: Settings, previous: Recommender | None = None) -> Recommender:
-        """The same engines, routed, blended and enabled as `settings` say, which differ from these in core.experiments.OVERRIDES only.
-
-        `previous`: what it replaces, to take over what only that one has built.
-        """
-        other = copy(self)
-        other.settings = settings
-        kept = {name: engine for name, engine in self.engines.items() if name not in SHAPED}
-        other._build(kept, {**(previous.engines if previous else {}), **self.engines})
-        return other
-
-    def with_catalogue(self, catalogue: Catalogue) -> Recommender:
-        """The same over another catalogue, at best an `updated` one of `catalogue`: then only what changed is computed."""
-        return Recommender(self.bundle, catalogue, self.popularity, self.settings, self, self.young)
-
-    def with_popularity(self, popularity: Popularity, windows: Windows | None = None) -> Recommender:
-        """The same with newer popularity, and newer windows (None: the same)."""
-        windows = self.windows if windows is None else windows
-        rows, deleted = self.catalogue.rows, self.catalogue.deleted
-        new = _shown(popularity, {} if windows is self.windows else windows)
-        if any(item_id not in rows and item_id not in deleted for item_id in new):
-            return Recommender(self.bundle, self.catalogue, popularity, self.settings, self, self.young, windows)
-        before = self.engines.get(PopularEngine.name)
-        previous = before if isinstance(before, PopularEngine) else None
-        other = self._with_engine(PopularEngine(popularity, self.catalogue, windows, previous))
-        other.popularity, other.windows = popularity, windows
-        return other
-
-    def with_young(self, young: YoungItems) -> Recommender:
-        """The same with these items that came after the bundle."""
-        rows, deleted, before = self.catalogue.rows, self.catalogue.deleted, self.engines.get(ALSEngine.name)
-        grown = any(item_id not in rows and item_id not in deleted for item_id in young.ids.ids)
-        if grown or young.made_with != self.made_with or not isinstance(before, ALSEngine):
-            return Recommender(self.bundle, self.catalogue, self.popularity, self.settings, self, young)
-        other = self._with_engine(
-            ALSEngine(before.model, self.catalogue, self.settings.use_cases, before, made_with=self.made_with, young=young)
-        )
-        other.young = young
-        return other
-
-    def _with_engine(self, engine: Engine) -> Recommender:
-        """The same with another engine in place of its namesake, also for those that ask it."""
-        other = copy(self)
-        other.__dict__.pop("_new_items", None)  # made anew when it is asked for: young items may be others
-        other.engines = {**self.engines, engine.name: engine}
-        for name, asking in self.engines.items():
-            if name != engine.name:
-                other.engines[name] = asking.over(other.engines)
-        return other
+    engines: Mapping[str, Engine]
+    absent: Mapping[str, str]
 
     @cached_property
     def _new_items(self) -> NewItems:
@@ -264,7 +80,7 @@ class Recommender:
                 answer.recommendations, explore, state.user_id, request, unused, lambda item_id: metadata(self.catalogue, item_id)
             )
             answer = msgspec.structs.replace(answer, recommendations=lines)
-        self._log.debug(
+        _log.debug(
             "recommended",
             user_id=state.user_id,
             interactions=state.events,
@@ -286,10 +102,6 @@ class Recommender:
         allowed[self.catalogue.rows_of([item_id])] = False
         return self._descend(nobody, SIMILAR_CHAIN, lambda engine: engine.similar(item_id), allowed, request)
 
-    def explain(self, state: UserState, item_id: str, request: Request) -> Explanation:
-        """Why the item is, or is not, in the answer to this request. Raises ConfigurationError as `recommend` does."""
-        return explain(self, state, item_id, request)
-
     def vector_of(self, state: UserState) -> Freshness | None:
         """Whether the stored ALS vector that came with `state` may be used; None without ALS, and for a user without events."""
         engine = self.engines.get(ALSEngine.name)
@@ -297,7 +109,7 @@ class Recommender:
 
     def unavailable(self, name: str) -> str | None:
         """Why engine `name` cannot be asked, or None."""
-        return self._absent.get(name)
+        return self.absent.get(name)
 
     def _first(self, state: UserState, request: Request) -> str:
         if request.engine is None:
@@ -354,13 +166,9 @@ class Recommender:
         except NotApplicable as nothing:
             return [], str(nothing)
         except Exception as error:  # noqa: BLE001 - a broken engine must not take the answer down: logged, labelled, and the chain goes on
-            self._log.exception("engine failed", engine=name, model_version=self.bundle.version)
+            _log.exception("engine failed", engine=name, model_version=self.bundle.version)
             return [], f"failed with {type(error).__name__}; the log has the traceback"
         return picked, None if len(picked) >= wanted else f"knew only {len(picked)} of the {wanted} items wanted"
-
-
-def _shown(popularity: Popularity, windows: Windows) -> Iterator[str]:
-    return (item_id for each in (popularity, *windows.values()) for entries in each.values() for item_id, _ in entries)
 
 
 def metadata(catalogue: Catalogue, item_id: str) -> dict[str, Any]:

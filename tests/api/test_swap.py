@@ -16,6 +16,7 @@ from api.live import LiveView
 from api.metrics import Metrics
 from core.settings import Settings
 from core.types import HistoryEvent, Request, UserState
+from engines.explain import explain
 from models.registry import Registry
 from tests.api.test_door import port_of
 from tests.api.world import FOR_DEVELOPER, publish, remember
@@ -36,7 +37,7 @@ def test_a_bundle_that_was_replaced_leaves_memory_without_the_collector(settings
         state = UserState(user_id="warm", events=7, history=[HistoryEvent(0, "like", "pay"), HistoryEvent(0, "view", "bank")])
         for engine in (None, "als", "content_based", "popular"):
             view.current.recommend(state, Request(engine=engine, explore=0.2, diversity=0.2))
-            view.current.explain(state, "pay", Request(engine=engine))
+            explain(view.current, state, "pay", Request(engine=engine))
         view.current.similar("pay", Request())
         held = [view.current, view.current.catalogue, *view.current.bundle.parts.values(), *view.current.engines.values()]
         gone = [weakref.ref(each) for each in held]

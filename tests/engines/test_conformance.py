@@ -10,10 +10,11 @@ from core.types import AttributeFilter, Filters, HistoryEvent, Item, Request, Us
 from core.use_cases import UseCases
 from engines.als import ALSEngine
 from engines.base import Engine
+from engines.builder import BUILDERS, build, with_catalogue
 from engines.catalogue import Catalogue
 from engines.content import ContentEngine
 from engines.popular import PopularEngine
-from engines.recommender import BUILDERS, Recommender
+from engines.recommender import Recommender
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.ensemble import Blend
@@ -31,7 +32,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 def recommender() -> Recommender:
     """The world's, with an ensemble of the engines that it has."""
-    return Recommender(
+    return build(
         world.bundle(two_tower=world.two_tower(), ensemble=Blend(weights={"als": 0.6, "content_based": 0.4})),
         settings=world.recommender().settings,
     )
@@ -119,14 +120,14 @@ def test_strange_users_are_served_or_left_to_the_next_engine(engine: Engine, sta
 
 def test_an_empty_catalogue_has_no_answer(engine: Engine) -> None:
     nothing = Bundle.of("v0", [], content=ContentModel.fit([]), ensemble=Blend(weights={"content_based": 1}))
-    empty = Recommender(nothing, Catalogue.of([], deleted=list(world.FACTORS)), {}).engines.get(engine.name)
+    empty = build(nothing, Catalogue.of([], deleted=list(world.FACTORS)), {}).engines.get(engine.name)
     assert empty is None or ids(empty, FAN) == []
 
 
 def test_a_deleted_item_is_gone_at_once_and_back_when_it_returns(engine: Engine) -> None:
     now = recommender()
-    gone = now.with_catalogue(now.catalogue.updated([], ["bank"]))
-    back = gone.with_catalogue(gone.catalogue.updated([world.ITEMS[1]]))
+    gone = with_catalogue(now, now.catalogue.updated([], ["bank"]))
+    back = with_catalogue(gone, gone.catalogue.updated([world.ITEMS[1]]))
     assert "bank" in ids(engine, FAN)
     assert "bank" not in ids(gone.engines[engine.name], FAN)
     assert ids(back.engines[engine.name], FAN, Request(limit=100)) != []
@@ -161,5 +162,5 @@ def test_rank_agrees_with_the_order_shown(engine: Engine) -> None:
 def test_an_item_that_arrives_later_is_recommended_by_content_at_once() -> None:
     recommender = world.recommender()
     new = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["payments"], created_at=0)
-    later = recommender.with_catalogue(recommender.catalogue.updated([new]))
+    later = with_catalogue(recommender, recommender.catalogue.updated([new]))
     assert "new" in ids(later.engines["content_based"], FAN, Request(limit=2))

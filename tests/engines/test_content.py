@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.types import Item, Request, UserState
+from engines.builder import build, with_catalogue, with_popularity
 from engines.recommender import Recommender
 from models.bundle import Bundle
 from models.content import ContentModel
@@ -20,7 +21,7 @@ LATER = Request(limit=10, at=100.0 * DAY)
 
 def recommender(items: list[Item] = ITEMS, **settings: object) -> Recommender:
     bundle = Bundle.of("v1", items, content=ContentModel.fit(items))
-    return Recommender(bundle, popularity=POPULAR, settings=world.recommender(**settings).settings)
+    return build(bundle, popularity=POPULAR, settings=world.recommender(**settings).settings)
 
 
 def scores(user: UserState = NEWCOMER, request: Request = LATER, items: list[Item] = ITEMS, **settings: object) -> dict[str, float]:
@@ -50,15 +51,15 @@ def test_a_new_item_counts_as_half_as_good_as_the_most_popular_until_it_is_new_n
 def test_the_first_events_of_a_new_item_do_not_take_it_down() -> None:
     items = [*ITEMS, world.item("new", ["fintech"], 95)]
     before = recommender(items)
-    after = before.with_popularity({"unlabelled": [*POPULAR["unlabelled"], ("new", 1.0)]})
-    grown = before.with_popularity({"unlabelled": [*POPULAR["unlabelled"], ("new", 256.0)]})
+    after = with_popularity(before, {"unlabelled": [*POPULAR["unlabelled"], ("new", 1.0)]})
+    grown = with_popularity(before, {"unlabelled": [*POPULAR["unlabelled"], ("new", 256.0)]})
     lines = [{line.item_id: line.score for line in each.recommend(NEWCOMER, LATER).recommendations} for each in (before, after, grown)]
     assert [each["new"] for each in lines] == pytest.approx([0.75, 0.75, 0.5 + 0.5 * 0.8])
 
 
 def test_each_use_case_has_its_own_popularity() -> None:
     popular = {"developer_startup": [("liked", 4.0), ("loved", 1.0)], "investor_startup": [("loved", 9.0)]}
-    mine = recommender().with_popularity(popular)
+    mine = with_popularity(recommender(), popular)
     use_case = mine.settings.use_cases.by_name["developer_startup"]
     lines = mine.engines["content_based"].recommend(NEWCOMER, Request(limit=2, at=LATER.at, use_case=use_case))
     assert [(line.item_id, line.reasons[-1].text) for line in lines] == [
@@ -69,7 +70,7 @@ def test_each_use_case_has_its_own_popularity() -> None:
 
 
 def test_popularity_moves_the_answer_at_once() -> None:
-    moved = recommender().with_popularity({"unlabelled": [("unknown", 9.0), ("loved", 1.0)]})
+    moved = with_popularity(recommender(), {"unlabelled": [("unknown", 9.0), ("loved", 1.0)]})
     assert [line.item_id for line in moved.recommend(NEWCOMER, LATER).recommendations] == ["unknown", "loved", "liked", "pill"]
 
 
@@ -89,7 +90,7 @@ def test_the_answer_says_that_an_item_is_popular_or_new_and_how_much_that_gave()
 
 
 def test_nothing_is_popular_yet() -> None:
-    alone = Recommender(Bundle.of("v1", ITEMS, content=ContentModel.fit(ITEMS)), popularity={}, settings=world.recommender().settings)
+    alone = build(Bundle.of("v1", ITEMS, content=ContentModel.fit(ITEMS)), popularity={}, settings=world.recommender().settings)
     assert {line.score for line in alone.engines["content_based"].recommend(NEWCOMER, LATER)} == {0.5}
 
 
@@ -97,6 +98,6 @@ def test_a_deleted_item_does_not_go_on_setting_the_scale() -> None:
     """Or a process that has seen the deletion would rank differently from one that started after it."""
     items = [world.item("best", ["fintech"], 1), world.item("far", ["fintech", "a", "b", "c"], 1)]
     running = recommender(items)
-    deleted = running.with_catalogue(running.catalogue.updated([], ["best"]))
+    deleted = with_catalogue(running, running.catalogue.updated([], ["best"]))
     line = deleted.engines["content_based"].recommend(NEWCOMER, LATER)[0]
     assert (line.item_id, line.score) == ("far", pytest.approx(0.5))

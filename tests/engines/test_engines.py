@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.types import Item, Request
+from engines.builder import build, with_catalogue, with_popularity
 from engines.catalogue import Catalogue
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
@@ -82,7 +83,7 @@ def test_popular_goes_by_use_case_then_overall_then_newest() -> None:
 
 
 def test_items_that_the_use_case_does_not_know_follow_by_their_popularity_elsewhere() -> None:
-    recommender = world.recommender().with_popularity({"investor_startup": [("bank", 1.0), ("pill", 2.0)], "unlabelled": [("gene", 1.5)]})
+    recommender = with_popularity(world.recommender(), {"investor_startup": [("bank", 1.0), ("pill", 2.0)], "unlabelled": [("gene", 1.5)]})
     developer = recommender.settings.use_cases.by_name["developer_startup"]
     found = recommender.engines["popular"].recommend(world.user(), Request(limit=3, use_case=developer))
     assert [item.item_id for item in found] == ["pill", "gene", "bank"]
@@ -97,7 +98,7 @@ def test_forward_decayed_scores_beyond_float32_are_ranked() -> None:
 def test_similar_items_come_from_als_then_content_each_labelled() -> None:
     recommender = world.recommender()
     new = Item(item_id="new", item_type="startup", categories=["fintech"])
-    recommender = recommender.with_catalogue(recommender.catalogue.updated([new]))
+    recommender = with_catalogue(recommender, recommender.catalogue.updated([new]))
     found = recommender.similar("pay", Request(limit=3))
     assert [line.item_id for line in found.recommendations] == ["bank", "coin", "ghost"]
     assert found.method_used == "als"
@@ -119,30 +120,30 @@ def test_a_thousand_updates_change_no_answer(engine: str) -> None:
         changed = world.ITEMS[number % 3]
         catalogue = catalogue.updated([Item(item_id=changed.item_id, item_type=f"other-{number}")]).updated([changed])
         if number % 100 == 0:
-            recommender = recommender.with_catalogue(catalogue)
+            recommender = with_catalogue(recommender, catalogue)
             assert sorted(answer(recommender, engine, "pay")) == sorted(before)
     assert len(catalogue.ids) < 1100
 
 
 def test_an_update_computes_only_what_changed() -> None:
     recommender = world.recommender()
-    changed = recommender.with_catalogue(recommender.catalogue.updated([Item(item_id="new", item_type="startup", categories=["fintech"])]))
+    changed = with_catalogue(recommender, recommender.catalogue.updated([Item(item_id="new", item_type="startup", categories=["fintech"])]))
     assert changed.catalogue.extends(recommender.catalogue)
     assert changed.catalogue.ids[:-1] == recommender.catalogue.ids
 
 
 def test_what_only_an_old_bundle_knew_goes_with_it() -> None:
     was = world.recommender()
-    recommender = Recommender(world.bundle(als=None), was.catalogue, was.popularity, was.settings)
+    recommender = build(world.bundle(als=None), was.catalogue, was.popularity, was.settings)
     assert "ghost" not in recommender.catalogue.rows
     assert len(recommender.catalogue) == len(world.ITEMS)
 
 
 def test_items_that_were_popular_once_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.recommender.MOST_FORGOTTEN", 5)
+    monkeypatch.setattr("engines.builder.MOST_FORGOTTEN", 5)
     recommender = world.recommender()
     for number in range(50):
-        recommender = recommender.with_popularity({"unlabelled": [(f"fad-{number}", 1.0)]})
+        recommender = with_popularity(recommender, {"unlabelled": [(f"fad-{number}", 1.0)]})
         assert recommender.recommend(world.user(), Request(limit=1)).recommendations[0].item_id == f"fad-{number}"
     assert recommender.catalogue.bare < 20
     assert "ghost" in recommender.catalogue.rows

@@ -15,8 +15,10 @@ from engines.als import ALSEngine
 from engines.base import NO_OPINION, Engine, Scoring
 from engines.blending.ensemble import EnsembleEngine
 from engines.blending.fusion import fuse
+from engines.builder import build, with_catalogue, with_popularity
 from engines.catalogue import Catalogue
 from engines.content import ContentEngine
+from engines.explain import explain
 from engines.recommender import Recommender
 from models import files
 from models.bundle import CATALOGUE, Bundle
@@ -32,7 +34,7 @@ ALL = Request(limit=100)
 
 
 def blended(blend: Blend = BLEND, **settings: object) -> Recommender:
-    return Recommender(world.bundle(ensemble=blend), settings=Settings(_env_file=None, **settings))  # type: ignore[call-arg, arg-type]
+    return build(world.bundle(ensemble=blend), settings=Settings(_env_file=None, **settings))  # type: ignore[call-arg, arg-type]
 
 
 def floats(*values: float) -> np.ndarray:
@@ -116,7 +118,7 @@ def test_an_items_score_does_not_depend_on_what_else_may_be_shown() -> None:
 
 
 def test_weights_and_method_come_from_the_bundle_unless_somebody_set_them() -> None:
-    by_settings = Recommender(world.bundle(), settings=Settings(_env_file=None, ensemble_two_tower_weight=0, ensemble_fusion="rank"))
+    by_settings = build(world.bundle(), settings=Settings(_env_file=None, ensemble_two_tower_weight=0, ensemble_fusion="rank"))
     tuned = Blend(weights={"als": 3, "content_based": 0, "popular": 1})
     by_bundle = blended(tuned)
     set_by_hand = blended(tuned, ensemble_two_tower_weight=0)
@@ -145,7 +147,7 @@ def test_weights_that_leave_no_part_are_refused_by_name(monkeypatch: pytest.Monk
     ],
 )
 def test_without_one_of_its_parts_the_chain_goes_on_and_says_why(bundle: Bundle, settings: dict[str, bool], cause: str) -> None:
-    answer = Recommender(bundle, settings=Settings(_env_file=None, **settings)).recommend(HOT, Request(limit=2))  # type: ignore[call-arg, arg-type]
+    answer = build(bundle, settings=Settings(_env_file=None, **settings)).recommend(HOT, Request(limit=2))  # type: ignore[call-arg, arg-type]
     assert answer.method_used == ("als" if bundle.als and settings.get("enable_als", True) else "content_based")
     assert (answer.fallbacks[0].engine, answer.fallbacks[0].cause) == ("ensemble", cause)
 
@@ -184,7 +186,7 @@ def test_explain_names_a_part_that_fails_and_shows_the_others() -> None:
     recommender.engines["als"] = Broken(recommender.catalogue)
     recommender.engines["ensemble"] = EnsembleEngine(recommender.engines, BLEND)
     with structlog.testing.capture_logs():
-        views = {view.engine: view for view in recommender.explain(HOT, "bank", ALL).engines}
+        views = {view.engine: view for view in explain(recommender, HOT, "bank", ALL).engines}
     broken = "failed with ZeroDivisionError; the log has the traceback"
     assert (views["ensemble"].cause, views["als"].cause, views["als"].weight) == (broken, broken, None)
     assert views["content_based"].score is not None
@@ -211,7 +213,7 @@ def test_a_line_has_the_reasons_of_each_part_and_they_share_its_score() -> None:
 def test_an_item_that_one_part_does_not_know_has_the_reasons_of_the_other() -> None:
     recommender = blended()
     new = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["payments"])
-    later = recommender.with_catalogue(recommender.catalogue.updated([new]))
+    later = with_catalogue(recommender, recommender.catalogue.updated([new]))
     line = next(line for line in later.recommend(HOT, ALL).recommendations if line.item_id == "new")
     assert line.method == "ensemble"
     assert "similar_to_your_items" not in {reason.kind for reason in line.reasons}
@@ -220,7 +222,7 @@ def test_an_item_that_one_part_does_not_know_has_the_reasons_of_the_other() -> N
 
 def test_explain_shows_each_parts_raw_and_normalised_score_and_weight() -> None:
     recommender = blended()
-    found = recommender.explain(HOT, "medpay", ALL)
+    found = explain(recommender, HOT, "medpay", ALL)
     views = {view.engine: view for view in found.engines}
     parts = [views["als"], views["content_based"]]
     assert [part.weight for part in parts] == [0.6, 0.4]
@@ -240,21 +242,21 @@ def test_explain_of_an_item_that_one_part_does_not_know_says_what_it_counted() -
     recommender = blended()
     new = Item(item_id="new", item_type="startup", categories=["fintech"])
     views = {
-        view.engine: view for view in recommender.with_catalogue(recommender.catalogue.updated([new])).explain(HOT, "new", ALL).engines
+        view.engine: view for view in explain(with_catalogue(recommender, recommender.catalogue.updated([new])), HOT, "new", ALL).engines
     }
     assert (views["als"].score, views["als"].normalised, views["als"].weight) == (None, 0.0, 0.6)
     assert views["als"].cause is not None
 
 
 def test_a_user_whom_the_ensemble_cannot_answer_has_no_weights_in_the_explanation() -> None:
-    views = blended().explain(world.user(interests=["fintech"]), "bank", ALL).engines
+    views = explain(blended(), world.user(interests=["fintech"]), "bank", ALL).engines
     assert views[0].cause == "als: the user has no history"
     assert all(view.weight is None for view in views)
 
 
 def test_a_blend_with_popularity_follows_it() -> None:
     recommender = blended(Blend(weights={"popular": 1}))
-    later = recommender.with_popularity({"unlabelled": [("coin", 1.0)]})
+    later = with_popularity(recommender, {"unlabelled": [("coin", 1.0)]})
     assert later.recommend(HOT, Request(limit=1)).recommendations[0].item_id == "coin"
 
 
@@ -271,7 +273,7 @@ def test_the_blend_travels_in_the_bundle_and_a_bundle_without_one_misses_nothing
     registry = Registry(tmp_path)
     loaded = registry.load(registry.publish(write))
     assert loaded.ensemble == BLEND
-    assert Recommender(loaded, settings=Settings()).recommend(HOT, Request(limit=2)).method_used == "ensemble"
+    assert build(loaded, settings=Settings()).recommend(HOT, Request(limit=2)).method_used == "ensemble"
     without = registry.load(registry.publish(lambda folder: write(folder, None)))
     assert without.ensemble is None
     assert "ensemble" not in without.missing

@@ -7,7 +7,8 @@ import pytest
 
 from core.types import Reason, Request, UserState
 from engines import router
-from engines.explain import EngineView, Explanation
+from engines.builder import build
+from engines.explain import EngineView, Explanation, explain
 from engines.recommender import Recommender
 from models.ensemble import Blend
 from tests.engines import world
@@ -19,11 +20,11 @@ ADA = world.user(*OWN, events=25, interests=["fintech"])
 
 def recommender() -> Recommender:
     blend = Blend(weights={"als": 0.5, "two_tower": 0.3, "content_based": 0.2})
-    return Recommender(world.bundle(two_tower=world.two_tower(), ensemble=blend))
+    return build(world.bundle(two_tower=world.two_tower(), ensemble=blend))
 
 
 def explained(state: UserState = ADA) -> Explanation:
-    return recommender().explain(state, ITEM, Request(limit=20))
+    return explain(recommender(), state, ITEM, Request(limit=20))
 
 
 def view(name: str, state: UserState = ADA) -> EngineView:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from core.types import Item, Recommendation, Recommendations, Request, UserState
+from engines.builder import build, with_catalogue, with_popularity, with_young
 from engines.catalogue import Catalogue
-from engines.explain import Explanation
+from engines.explain import Explanation, explain
 from engines.recommender import Recommender
 from engines.selection.explore import NewItems
 from models.bundle import Bundle
@@ -27,7 +28,7 @@ POPULAR = {"unlabelled": [(item.item_id, float(100 - at)) for at, item in enumer
 
 def recommender(items: list[Item] | None = None) -> Recommender:
     items = OLD + NEW if items is None else items
-    return Recommender(Bundle.of("v1", items, content=ContentModel.fit(items)), Catalogue.of(items), POPULAR)
+    return build(Bundle.of("v1", items, content=ContentModel.fit(items)), Catalogue.of(items), POPULAR)
 
 
 SHOP = recommender()
@@ -106,7 +107,7 @@ def test_when_few_items_are_new_they_are_all_shown_for_certain() -> None:
 
 
 def test_an_item_that_was_shown_anyway_is_not_shown_twice() -> None:
-    shop = recommender().with_popularity({"unlabelled": [("new-3", 1000.0), *POPULAR["unlabelled"]]})
+    shop = with_popularity(recommender(), {"unlabelled": [("new-3", 1000.0), *POPULAR["unlabelled"]]})
     for user in range(50):
         found = answer(0.4, f"user-{user}", shop=shop)
         ids = [line.item_id for line in found.recommendations]
@@ -116,7 +117,7 @@ def test_an_item_that_was_shown_anyway_is_not_shown_twice() -> None:
 
 def test_when_the_only_new_item_is_among_the_last_of_the_list_it_is_there_once() -> None:
     scores = [(item.item_id, 100.0 - at) for at, item in enumerate(OLD)]
-    shop = recommender(OLD + NEW[:1]).with_popularity({"unlabelled": [*scores, ("new-0", 92.5)]})
+    shop = with_popularity(recommender(OLD + NEW[:1]), {"unlabelled": [*scores, ("new-0", 92.5)]})
     plain, found = (answer(explore, shop=shop).recommendations for explore in (0.0, 0.4))
     assert [line.item_id for line in plain].index("new-0") == 8
     assert sorted(line.item_id for line in found) == sorted(line.item_id for line in plain)
@@ -124,7 +125,7 @@ def test_when_the_only_new_item_is_among_the_last_of_the_list_it_is_there_once()
 
 
 def test_filters_hold_for_explored_items_too() -> None:
-    gone = SHOP.with_catalogue(SHOP.catalogue.updated([], [item.item_id for item in NEW[5:]]))
+    gone = with_catalogue(SHOP, SHOP.catalogue.updated([], [item.item_id for item in NEW[5:]]))
     found = gone.recommend(world.user("new-0", "new-1"), Request(limit=10, engine="popular", explore=1.0, at=NOW))
     assert {line.item_id for line in explored(found)} == {"new-2", "new-3", "new-4"}
 
@@ -148,19 +149,19 @@ def test_an_item_that_came_after_the_model_is_new_whatever_its_date() -> None:
     factors = YoungItems(IdMap(["mute"]), np.ones((1, 2), dtype=np.float32), late.made_with)
     asked = Request(limit=3, engine="popular", explore=0.34, at=NOW)
     assert not explored(late.recommend(state, asked)), "the world's items are old, and `mute` has no date"
-    for shop in (late.with_young(factors), late.with_young(YoungItems.none()).with_young(factors)):
+    for shop in (with_young(late, factors), with_young(with_young(late, YoungItems.none()), factors)):
         assert [line.item_id for line in explored(shop.recommend(state, asked))] == ["mute"]
-    assert not explored(late.with_young(factors).with_young(YoungItems.none()).recommend(state, asked))
+    assert not explored(with_young(with_young(late, factors), YoungItems.none()).recommend(state, asked))
 
 
 def test_an_empty_shop_and_one_without_dates_explore_nothing() -> None:
     for items in ([], [Item(item_id="a", item_type="toy")]):
-        shop = Recommender(Bundle.of("v1", items), Catalogue.of(items), {})
+        shop = build(Bundle.of("v1", items), Catalogue.of(items), {})
         assert not explored(shop.recommend(world.user(), Request(explore=1.0)))
 
 
 def test_explain_tells_the_place_of_an_explored_item() -> None:
     asked = Request(limit=10, engine="popular", explore=0.1, at=NOW)
     line = explored(SHOP.recommend(world.user(), asked))[0]
-    found: Explanation = SHOP.explain(world.user(), line.item_id, asked)
+    found: Explanation = explain(SHOP, world.user(), line.item_id, asked)
     assert (found.shown, found.rank, found.method_used) == (True, 10, "popular")

@@ -11,7 +11,8 @@ from core.errors import ModelCorrupt
 from core.settings import Settings
 from core.types import Request
 from engines.blending.fusion import bent, fuse
-from engines.recommender import Recommender
+from engines.builder import build
+from engines.explain import explain
 from models.ensemble import Blend, Learned
 from tests.engines import world
 
@@ -50,13 +51,13 @@ def test_a_bend_by_hand() -> None:
 
 @pytest.mark.parametrize("events", [2, 16, 100])
 def test_explain_adds_up_to_the_score_for_users_of_any_length(events: int) -> None:
-    recommender = Recommender(world.bundle(ensemble=blend()), settings=Settings())
+    recommender = build(world.bundle(ensemble=blend()), settings=Settings())
     user = world.user("pay", interests=["fintech"], events=events)
     asked = Request(limit=100, engine="ensemble")
     lines = {line.item_id: line.score for line in recommender.recommend(user, asked).recommendations if line.method == "ensemble"}
     assert lines
     for item_id, score in lines.items():
-        found = recommender.explain(user, item_id, asked)
+        found = explain(recommender, user, item_id, asked)
         views = {view.engine: view for view in found.engines}
         part = TURNING.part(events)
         assert (views["als"].weight, views["content_based"].weight) == pytest.approx((part, 1 - part))
@@ -65,7 +66,7 @@ def test_explain_adds_up_to_the_score_for_users_of_any_length(events: int) -> No
 
 
 def test_who_has_few_events_is_answered_as_by_one_part_and_who_has_many_as_by_the_other() -> None:
-    recommender = Recommender(world.bundle(ensemble=blend()), settings=Settings())
+    recommender = build(world.bundle(ensemble=blend()), settings=Settings())
     for events, alone in ((4, "content_based"), (64, "als")):
         user = world.user("pay", interests=["fintech"], events=events)
         mixed = recommender.engines["ensemble"].score(user, ALL).scores

@@ -13,7 +13,9 @@ from core.settings import Settings
 from core.types import Filters, Item, Request, UserState
 from engines import router
 from engines.base import Engine, Scoring
+from engines.builder import build, with_catalogue, with_popularity
 from engines.catalogue import Catalogue
+from engines.explain import explain
 from engines.recommender import Recommender
 from models import files
 from models.bundle import CATALOGUE, Bundle
@@ -72,7 +74,7 @@ def test_the_rest_comes_from_the_next_engine_and_each_line_says_from_which() -> 
 )
 def test_an_engine_that_cannot_be_asked_is_named_with_the_reason(settings: dict[str, bool], cause: str) -> None:
     parts = world.bundle() if settings else world.bundle(als=None)
-    answer = Recommender(parts, settings=Settings(**settings)).recommend(world.user("pay", events=7), Request(limit=2))
+    answer = build(parts, settings=Settings(**settings)).recommend(world.user("pay", events=7), Request(limit=2))
     assert answer.method_used == "content_based"
     assert (answer.fallbacks[0].engine, answer.fallbacks[0].cause) == ("als", cause)
 
@@ -102,7 +104,7 @@ def test_each_read_says_at_debug_level_what_was_chosen_and_why() -> None:
 
 def test_an_answer_is_never_empty_while_an_item_may_be_shown() -> None:
     """No bundle at all, no popularity: the catalogue alone answers, newest first."""
-    recommender = Recommender(Bundle.empty(), world.catalogue(), {}, Settings())
+    recommender = build(Bundle.empty(), world.catalogue(), {}, Settings())
     answer = recommender.recommend(world.user("gene", events=30), Request(limit=100))
     assert [line.item_id for line in answer.recommendations] == ["medpay", "pill", "coin", "bank", "pay", "mute"]
     assert answer.method_used == "popular"
@@ -122,7 +124,7 @@ def test_one_engine_can_be_asked_by_name() -> None:
 
 
 def test_popularity_follows_what_is_passed_in_unknown_items_too() -> None:
-    recommender = world.recommender().with_popularity({"unlabelled": [("brand-new", 9.0), ("coin", 1.0)]})
+    recommender = with_popularity(world.recommender(), {"unlabelled": [("brand-new", 9.0), ("coin", 1.0)]})
     answer = recommender.recommend(UserState(user_id="x"), Request(limit=2))
     assert [line.item_id for line in answer.recommendations] == ["brand-new", "coin"]
     startups = Request(limit=1, filters=Filters(item_types=("startup",)))
@@ -131,8 +133,8 @@ def test_popularity_follows_what_is_passed_in_unknown_items_too() -> None:
 
 def test_a_deleted_item_stays_hidden_though_model_and_popularity_know_it() -> None:
     recommender = world.recommender()
-    recommender = recommender.with_catalogue(recommender.catalogue.updated([], ["gene", "ghost"]))
-    recommender = recommender.with_popularity({"unlabelled": [("gene", 9.0)]})
+    recommender = with_catalogue(recommender, recommender.catalogue.updated([], ["gene", "ghost"]))
+    recommender = with_popularity(recommender, {"unlabelled": [("gene", 9.0)]})
     shown = {line.item_id for line in recommender.recommend(world.user("pill", events=7), Request(limit=100)).recommendations}
     assert shown == {"pay", "bank", "coin", "medpay", "mute"}
 
@@ -140,16 +142,16 @@ def test_a_deleted_item_stays_hidden_though_model_and_popularity_know_it() -> No
 def test_an_item_that_was_deleted_since_training_stays_hidden_though_nobody_told_of_the_deletion() -> None:
     """A process that starts later reads the catalogue as it is now; the bundle still describes `gene`."""
     now = Catalogue.of([item for item in world.ITEMS if item.item_id != "gene"])
-    recommender = Recommender(world.bundle(), now, {"unlabelled": [("gene", 9.0)]}, Settings())
+    recommender = build(world.bundle(), now, {"unlabelled": [("gene", 9.0)]}, Settings())
     for state in (world.user("pill", events=7), world.user("pill"), world.user()):
         shown = {line.item_id for line in recommender.recommend(state, Request(limit=100)).recommendations}
         assert "gene" not in shown
         assert "ghost" in shown
-    assert recommender.explain(world.user("pill"), "gene", Request()).removed_by == ["it was deleted from the catalogue"]
+    assert explain(recommender, world.user("pill"), "gene", Request()).removed_by == ["it was deleted from the catalogue"]
 
 
 def test_an_explanation_of_a_shown_item_has_every_engines_view() -> None:
-    found = world.recommender().explain(world.user("pay", "pill", events=7), "bank", Request(limit=3))
+    found = explain(world.recommender(), world.user("pay", "pill", events=7), "bank", Request(limit=3))
     assert (found.shown, found.removed_by, found.method_used) == (True, [], "als")
     assert found.rank == found.rank_if_allowed
     views = {view.engine: view for view in found.engines}
@@ -166,7 +168,7 @@ def test_an_explanation_names_every_filter_that_removes_an_item() -> None:
     use_case = world.recommender().settings.use_cases.by_name["developer_startup"]
     recommender = world.recommender()
     asked = Request(limit=3, use_case=use_case, filters=Filters(categories=("fintech",), exclude_items=frozenset({"care"})))
-    found = recommender.explain(world.user("care", events=7), "care", asked)
+    found = explain(recommender, world.user("care", events=7), "care", asked)
     assert not found.shown
     assert found.rank is None
     assert found.rank_if_allowed is not None
@@ -176,17 +178,17 @@ def test_an_explanation_names_every_filter_that_removes_an_item() -> None:
         "the user has already interacted with it",
         "the request excludes it by its id",
     ]
-    scaleup = recommender.explain(world.user("pay"), "medpay", Request(use_case=use_case))
+    scaleup = explain(recommender, world.user("pay"), "medpay", Request(use_case=use_case))
     assert scaleup.removed_by == ["its type is 'scaleup', and the use case serves 'startup'"]
-    assert recommender.explain(world.user("pay"), "unheard-of", Request()).removed_by == ["neither the catalogue nor a model knows it"]
-    ghost = recommender.explain(world.user("pay"), "ghost", Request(use_case=use_case))
+    assert explain(recommender, world.user("pay"), "unheard-of", Request()).removed_by == ["neither the catalogue nor a model knows it"]
+    ghost = explain(recommender, world.user("pay"), "ghost", Request(use_case=use_case))
     assert ghost.removed_by[0].startswith("the catalogue has no entry")
-    gone = recommender.with_catalogue(recommender.catalogue.updated([], ["bank"]))
-    assert gone.explain(world.user("pay"), "bank", Request()).removed_by == ["it was deleted from the catalogue"]
+    gone = with_catalogue(recommender, recommender.catalogue.updated([], ["bank"]))
+    assert explain(gone, world.user("pay"), "bank", Request()).removed_by == ["it was deleted from the catalogue"]
 
 
 def test_an_item_below_the_limit_is_explained_by_its_rank() -> None:
-    found = world.recommender().explain(world.user("pay", events=7), "gene", Request(limit=1))
+    found = explain(world.recommender(), world.user("pay", events=7), "gene", Request(limit=1))
     assert not found.shown
     assert found.removed_by == []
     assert found.rank_if_allowed is not None
@@ -203,9 +205,9 @@ def test_a_recommender_from_disk_answers_as_the_one_in_memory(tmp_path: Path) ->
 
     registry = Registry(tmp_path)
     version = registry.publish(write)
-    loaded = Recommender(registry.load(), settings=Settings())
+    loaded = build(registry.load(), settings=Settings())
     for state in (world.user("pay", events=7), world.user("pay"), UserState(user_id="x")):
-        before = Recommender(parts, settings=Settings()).recommend(state, Request(limit=5))
+        before = build(parts, settings=Settings()).recommend(state, Request(limit=5))
         after = loaded.recommend(state, Request(limit=5))
         assert after.model_version == version
         assert [line.item_id for line in after.recommendations] == [line.item_id for line in before.recommendations]
@@ -215,6 +217,6 @@ def test_a_recommender_from_disk_answers_as_the_one_in_memory(tmp_path: Path) ->
 def test_a_changed_item_is_scored_as_it_is_now_not_as_it_was_trained() -> None:
     recommender = world.recommender()
     moved = Item(item_id="pill", item_type="startup", categories=["fintech"], tags=["payments"])
-    recommender = recommender.with_catalogue(recommender.catalogue.updated([moved]))
+    recommender = with_catalogue(recommender, recommender.catalogue.updated([moved]))
     answer = recommender.recommend(world.user("pay"), Request(limit=1))
     assert answer.recommendations[0].item_id == "pill"

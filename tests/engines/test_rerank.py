@@ -9,6 +9,7 @@ import pytest
 
 from core.types import Filters, Item, Reason, Recommendations, Request
 from engines.base import Scoring
+from engines.builder import build
 from engines.recommender import Recommender
 from engines.selection.rerank import Reranker
 from models.als import ALSModel
@@ -31,7 +32,7 @@ class Given(Scoring):
 
 
 def toys(**parts: object) -> Recommender:
-    return Recommender(Bundle.of("v1", ITEMS, content=ContentModel.fit(ITEMS), **parts))
+    return build(Bundle.of("v1", ITEMS, content=ContentModel.fit(ITEMS), **parts))
 
 
 def order(diversity: float, limit: int = 6, scores: np.ndarray = SCORES, recommender: Recommender | None = None) -> list[str]:
@@ -67,12 +68,12 @@ def test_equal_scores_are_spread_and_keep_their_order_otherwise() -> None:
 def test_where_content_says_nothing_als_factors_tell_likeness() -> None:
     factors = np.array([(1, 0), (2, 0), (1, 0), (0, 1), (0, 2), (1, 1)], dtype=np.float32)
     als = ALSModel(IdMap(list(KINDS)), factors, regularization=0.1, alpha=1)
-    bare = Recommender(Bundle.of("v1", [], als=als))
+    bare = build(Bundle.of("v1", [], als=als))
     assert order(0.8, 3, recommender=bare) == ["red-1", "blue-1", "blue-2"], "blue-2 lies between the two axes, green-1 on the second"
 
 
 def test_without_anything_to_compare_by_the_order_stays() -> None:
-    bare = Recommender(Bundle.of("v1", []), popularity={"unlabelled": [(name, 1.0) for name in KINDS]})
+    bare = build(Bundle.of("v1", []), popularity={"unlabelled": [(name, 1.0) for name in KINDS]})
     assert order(0.9, recommender=bare) == list(KINDS)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from core.types import HistoryEvent, Item, Request, UserState
 from engines.base import NotApplicable
+from engines.builder import build, with_catalogue
 from engines.recommender import Recommender
 from engines.two_tower import KIND, TwoTowerEngine
 from models.two_tower import TwoTowerFacts, TwoTowerModel
@@ -17,7 +18,7 @@ ALL = Request(limit=100)
 
 
 def recommender() -> Recommender:
-    return Recommender(world.bundle(two_tower=world.two_tower()))
+    return build(world.bundle(two_tower=world.two_tower()))
 
 
 def engine() -> TwoTowerEngine:
@@ -61,7 +62,7 @@ def test_a_newcomer_is_served_by_what_they_declare_and_told_so() -> None:
 def test_an_item_that_arrives_later_has_a_vector_by_what_it_says_and_can_be_followed() -> None:
     now = recommender()
     new = [Item(item_id=name, item_type="startup", categories=[label]) for name, label in (("new", "health"), ("odd", "unheard of"))]
-    later = now.with_catalogue(now.catalogue.updated(new))
+    later = with_catalogue(now, now.catalogue.updated(new))
     grown = later.engines["two_tower"]
     found = [item.item_id for item in grown.recommend(world.user("pill"), ALL)]
     assert "new" in found
@@ -77,8 +78,8 @@ def test_growing_a_catalogue_gives_the_scores_of_one_made_at_once() -> None:
     new = [Item(item_id=f"new{number}", item_type="startup", categories=["health" if number % 2 else "fintech"]) for number in range(5)]
     grown = now
     for item in new:
-        grown = grown.with_catalogue(grown.catalogue.updated([item]))
-    at_once = Recommender(now.bundle, now.catalogue.updated(new))
+        grown = with_catalogue(grown, grown.catalogue.updated([item]))
+    at_once = build(now.bundle, now.catalogue.updated(new))
     state = world.user("pay", "new1")
     scores = [{item.item_id: item.score for item in each.engines["two_tower"].recommend(state, ALL)} for each in (grown, at_once)]
     assert scores[0] == scores[1]
@@ -118,7 +119,7 @@ def test_older_events_than_those_read_one_by_one_still_count() -> None:
 
 
 def test_items_that_only_the_model_knows_are_served() -> None:
-    now = Recommender(world.bundle(two_tower=random_model()))
+    now = build(world.bundle(two_tower=random_model()))
     found = now.recommend(UserState(user_id="x", history=[HistoryEvent(1, "like", "i1")]), Request(limit=3, engine="two_tower"))
     assert {line.method for line in found.recommendations} == {"two_tower"}
     assert {line.item_id for line in found.recommendations} <= now.catalogue.rows.keys()

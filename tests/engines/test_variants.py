@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.types import Request
+from engines.builder import build, with_catalogue, with_settings
 from engines.recommender import Recommender
 from models.ensemble import Blend
 from tests.engines import world
@@ -12,11 +13,11 @@ BLEND = Blend(weights={"als": 0.6, "two_tower": 0.4})
 
 def _live(**settings: object) -> Recommender:
     live = world.recommender(**settings)
-    return Recommender(world.bundle(two_tower=world.two_tower(), ensemble=BLEND), settings=live.settings)
+    return build(world.bundle(two_tower=world.two_tower(), ensemble=BLEND), settings=live.settings)
 
 
 def _variant(live: Recommender, previous: Recommender | None = None, **overrides: object) -> Recommender:
-    return live.with_settings(live.settings.with_overrides(overrides), previous)
+    return with_settings(live, live.settings.with_overrides(overrides), previous)
 
 
 def _method(recommender: Recommender, events: int) -> str:
@@ -71,7 +72,7 @@ def test_an_engine_switched_on_is_built_once_and_taken_over_at_the_next_swap() -
     first = _variant(live, enable_two_tower=True)
     assert _method(first, 25) == "ensemble"
     assert _method(live, 25) == "als"
-    newer = live.with_catalogue(live.catalogue.updated([world.item("fresh", ["health"], 9)], []))
+    newer = with_catalogue(live, live.catalogue.updated([world.item("fresh", ["health"], 9)], []))
     second = _variant(newer, first, enable_two_tower=True)
     assert second.engines["two_tower"]._profiles is first.engines["two_tower"]._profiles  # type: ignore[attr-defined]
     assert second.engines["two_tower"].catalogue.ids == newer.catalogue.ids

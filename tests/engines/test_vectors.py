@@ -8,6 +8,8 @@ import pytest
 
 from core.types import HistoryEvent, Item, LiveVector, Request, UserState
 from engines.als import ALSEngine
+from engines.builder import with_catalogue, with_popularity, with_young
+from engines.explain import explain
 from engines.recommender import Recommender
 from models.id_map import IdMap
 from models.young import YoungItems
@@ -119,14 +121,14 @@ def young(recommender: Recommender, made_with: str | None = None, **factors: tup
 
 
 def test_a_young_item_is_recommended_explained_and_compared_like_any_other(recommender: Recommender) -> None:
-    with_new = recommender.with_young(young(recommender, star=(2.0, 0.0), dull=(0.0, 0.1)))
+    with_new = with_young(recommender, young(recommender, star=(2.0, 0.0), dull=(0.0, 0.1)))
     answer = with_new.recommend(PAYER, ALL)
     assert answer.recommendations[0].item_id == "star"
     assert answer.recommendations[0].reasons[0].items == ["pay", "bank"]
     assert with_new.similar("star", Request(limit=2)).recommendations[0].method == "als"
     assert {line.item_id for line in with_new.similar("star", Request(limit=3)).recommendations} == {"pay", "bank", "coin"}
     assert "star" in [line.item_id for line in with_new.similar("pay", Request(limit=4)).recommendations]
-    why = next(view for view in with_new.explain(PAYER, "star", ALL).engines if view.engine == "als")
+    why = next(view for view in explain(with_new, PAYER, "star", ALL).engines if view.engine == "als")
     assert sum(part.contribution or 0 for part in why.contributions) == pytest.approx(why.score, rel=1e-4)
     assert why.rank == 1
     assert "star" not in recommender.catalogue.rows, "what answers stays as it was"
@@ -134,52 +136,52 @@ def test_a_young_item_is_recommended_explained_and_compared_like_any_other(recom
 
 def test_young_items_never_enter_a_users_vector(recommender: Recommender) -> None:
     state = world.user("pay", "star")
-    with_new = recommender.with_young(young(recommender, star=(0.0, 9.0)))
+    with_new = with_young(recommender, young(recommender, star=(0.0, 9.0)))
     before = {line.item_id: line.score for line in recommender.recommend(state, ALL).recommendations if line.method == "als"}
     after = {line.item_id: line.score for line in with_new.recommend(state, ALL).recommendations if line.method == "als"}
     assert before == after
 
 
 def test_factors_of_another_model_are_left_out(recommender: Recommender) -> None:
-    with_new = recommender.with_young(young(recommender, "another", star=(2.0, 0.0)))
+    with_new = with_young(recommender, young(recommender, "another", star=(2.0, 0.0)))
     assert "star" not in [line.item_id for line in with_new.recommend(PAYER, ALL).recommendations]
 
 
 def test_young_items_change_and_go(recommender: Recommender) -> None:
-    one = recommender.with_young(young(recommender, star=(2.0, 0.0)))
-    other = one.with_young(young(recommender, star=(0.0, 2.0), next=(3.0, 0.0)))
+    one = with_young(recommender, young(recommender, star=(2.0, 0.0)))
+    other = with_young(one, young(recommender, star=(0.0, 2.0), next=(3.0, 0.0)))
     assert first(other, PAYER) == "next"
-    gone = other.with_young(YoungItems.none())
+    gone = with_young(other, YoungItems.none())
     assert not [line for line in gone.recommend(PAYER, ALL).recommendations if line.item_id in ("star", "next") and line.method == "als"]
 
 
 def test_the_catalogue_rules_over_young_items_too(recommender: Recommender) -> None:
     factors = young(recommender, star=(2.0, 0.0))
     entry = Item(item_id="star", item_type="startup", categories=["fintech"], title="Star")
-    with_new = recommender.with_young(factors)
-    known = with_new.with_catalogue(with_new.catalogue.updated([entry]))
+    with_new = with_young(recommender, factors)
+    known = with_catalogue(with_new, with_new.catalogue.updated([entry]))
     assert known.recommend(PAYER, ALL).recommendations[0].metadata["title"] == "Star"
     assert first(known, PAYER) == "star"
-    hidden = known.with_catalogue(known.catalogue.updated([msgspec.structs.replace(entry, available=False)]))
+    hidden = with_catalogue(known, known.catalogue.updated([msgspec.structs.replace(entry, available=False)]))
     assert "star" not in [line.item_id for line in hidden.recommend(PAYER, ALL).recommendations]
-    deleted = known.with_catalogue(known.catalogue.updated([], ["star"]))
-    assert "star" not in [line.item_id for line in deleted.with_young(factors).recommend(PAYER, ALL).recommendations]
-    first_entry = recommender.with_catalogue(recommender.catalogue.updated([entry])).with_young(factors)
+    deleted = with_catalogue(known, known.catalogue.updated([], ["star"]))
+    assert "star" not in [line.item_id for line in with_young(deleted, factors).recommend(PAYER, ALL).recommendations]
+    first_entry = with_young(with_catalogue(recommender, recommender.catalogue.updated([entry])), factors)
     assert first(first_entry, PAYER) == "star"
 
 
 def test_an_item_that_the_model_knows_keeps_its_own_factors(recommender: Recommender) -> None:
-    with_known = recommender.with_young(young(recommender, coin=(0.0, 9.0)))
+    with_known = with_young(recommender, young(recommender, coin=(0.0, 9.0)))
     assert with_known.recommend(PAYER, ALL) == recommender.recommend(PAYER, ALL)
 
 
 def test_popularity_and_young_items_do_not_undo_each_other(recommender: Recommender) -> None:
-    with_new = recommender.with_young(young(recommender, star=(2.0, 0.0)))
-    assert first(with_new.with_popularity({"unlabelled": [("pill", 9.0)]}), PAYER) == "star"
-    assert first(with_new.with_popularity({"unlabelled": [("unheard", 9.0)]}), PAYER) == "star"
+    with_new = with_young(recommender, young(recommender, star=(2.0, 0.0)))
+    assert first(with_popularity(with_new, {"unlabelled": [("pill", 9.0)]}), PAYER) == "star"
+    assert first(with_popularity(with_new, {"unlabelled": [("unheard", 9.0)]}), PAYER) == "star"
 
 
 def test_a_history_of_young_items_alone_has_nothing_to_go_by(recommender: Recommender) -> None:
-    with_new = recommender.with_young(young(recommender, star=(2.0, 0.0)))
+    with_new = with_young(recommender, young(recommender, star=(2.0, 0.0)))
     state = UserState(user_id="x", events=7, history=[HistoryEvent(1, "like", "star")])
     assert "als" in [fallback.engine for fallback in with_new.recommend(state, ALL).fallbacks]

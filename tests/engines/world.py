@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from core.settings import Settings
 from core.types import HistoryEvent, Item, User, UserState
+from engines.builder import build
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from models.als import ALSModel
@@ -78,7 +79,7 @@ def bundle(**replaced: object) -> Bundle:
 
 
 def recommender(**settings: object) -> Recommender:
-    return Recommender(bundle(), settings=Settings(_env_file=None, **settings))  # type: ignore[call-arg, arg-type]
+    return build(bundle(), settings=Settings(_env_file=None, **settings))  # type: ignore[call-arg, arg-type]
 
 
 def catalogue() -> Catalogue:

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from core.settings import Settings
 from core.types import Filters, HistoryEvent, Interaction, Request, UserState
+from engines.builder import build
 from engines.recommender import Recommender
 from models.registry import Registry
 from store import keys, log
@@ -173,7 +174,7 @@ def test_ten_hand_offs_under_load(settings: Settings, redis: Redis, spawn: Spawn
     # 2. no answer that mixes two bundles
     by_als = [answer for answer in reads.answers.values() if answer["method_used"] == "als"]
     assert {answer["model_version"] for answer in by_als} == set(versions), "every bundle was met by readers"
-    recommenders = {version: Recommender(registry.load(version, strict=True), settings=small) for version in versions}
+    recommenders = {version: build(registry.load(version, strict=True), settings=small) for version in versions}
 
     def found_mixed(serving: dict[str, Recommender]) -> list[str]:
         looked = (mixed(answer, serving[answer["model_version"]], events.of[answer["user_id"]], small.history_cap) for answer in by_als)

@@ -13,6 +13,7 @@ from core.settings import Settings
 from core.types import Request, UserState
 from engines.base import Scoring
 from engines.blending.ensemble import EnsembleEngine
+from engines.builder import build
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from models.als import ALSModel
@@ -101,7 +102,7 @@ def test_its_ndcg_is_that_of_the_recommender_that_serves_it(offline: Settings, d
     assert found is not None
     assert found.users == len(everybody.users) - 1
     bundle = Bundle.of(catalogue=entries, als=knowing(data, split), content=content, ensemble=found.blend)
-    recommender = Recommender(bundle, Catalogue.of(entries), popular(data, offline, split.train).scores, offline)
+    recommender = build(bundle, Catalogue.of(entries), popular(data, offline, split.train).scores, offline)
     gains = []
     for at in np.flatnonzero(~np.isin(everybody.users, who.users)).tolist():
         state = everybody.states[at]
@@ -148,7 +149,7 @@ def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -
     assert (bundle.ensemble.weights, bundle.ensemble.fusion) == (facts["weights"], facts["fusion"])
     assert set(facts["weights"]) <= {"als", "two_tower", "content_based", "popular"}
     assert facts["users"] >= blend.LEAST_USERS
-    engine = Recommender(bundle, settings=many).engines["ensemble"]
+    engine = build(bundle, settings=many).engines["ensemble"]
     assert isinstance(engine, EnsembleEngine)
     assert engine.chosen == bundle.ensemble
     page = (many.models_path / version / "evaluation" / "report.html").read_text("utf-8")

@@ -21,7 +21,7 @@ from core.errors import ConfigurationError, GateRefused, LeaseLost
 from core.settings import Settings
 from core.types import HistoryEvent, Request, UserState
 from demo.processes import ROOT, settings_environment
-from engines.recommender import Recommender
+from engines.builder import build
 from models.als import ALSModel
 from models.registry import Registry
 from store import keys, retrains
@@ -106,7 +106,7 @@ def test_a_retrain_publishes_everything_that_serving_and_people_need(trainer: Se
     assert redis.get(keys.MODEL_CURRENT) == version.encode()
     assert redis.get(keys.lease(retrains.LEASE)) is None
     fan = UserState(user_id="u0", events=10, history=[HistoryEvent(0, "like", f"i{number}") for number in range(0, 20, 2)])
-    answer = Recommender(bundle, settings=trainer).recommend(fan, Request(limit=5))
+    answer = build(bundle, settings=trainer).recommend(fan, Request(limit=5))
     assert answer.method_used == "als"
     assert all(int(line.item_id[1:]) % 2 == 0 for line in answer.recommendations)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from core.settings import Settings
 from core.types import Item, Request
 from demo.processes import ROOT, settings_environment
-from engines.recommender import Recommender
+from engines.builder import build, with_catalogue
 from models.registry import Registry
 from tests.engines import world as people
 from tests.training import world
@@ -38,11 +38,11 @@ def test_a_retrain_publishes_two_tower_and_the_ensemble_answers_hot_users(both: 
     assert manifest.settings["two_tower"]["dimension"] == 8
     assert {"als", "two_tower", "ensemble", "routed"} <= set(manifest.metrics["headline"])
     assert manifest.libraries["torch"]
-    recommender = Recommender(registry.load(), settings=both)
+    recommender = build(registry.load(), settings=both)
     state = people.user(*(f"i{number}" for number in range(0, 40, 2)), events=25)
     assert recommender.recommend(state, Request(limit=3)).method_used == "ensemble"
     new = Item(item_id="new", item_type="startup", categories=["even"])
-    grown = recommender.with_catalogue(recommender.catalogue.updated([new]))
+    grown = with_catalogue(recommender, recommender.catalogue.updated([new]))
     answer = grown.recommend(state, Request(limit=100, engine="two_tower"))
     assert "new" in [line.item_id for line in answer.recommendations if line.method == "two_tower"]
 

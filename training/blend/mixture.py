@@ -26,8 +26,9 @@ from core.settings import Settings
 from core.types import Fusion, Item, Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
 from engines.blending.fusion import SCALES, fuse
+from engines.builder import BLEND_SETTINGS, build
 from engines.catalogue import Catalogue, Mask
-from engines.recommender import BLEND_SETTINGS, Recommender
+from engines.recommender import Recommender
 from models.bundle import Bundle
 from models.ensemble import Blend
 from models.popular import Popularity
@@ -182,7 +183,7 @@ def choose(
 ) -> Chosen | None:
     """The best blend of `bundle`'s engines, which were fitted before the cut.
 
-    None when somebody has set the blend (engines.recommender.BLEND_SETTINGS) or the ensemble is off, and with fewer than two engines beside
+    None when somebody has set the blend (engines.builder.BLEND_SETTINGS) or the ensemble is off, and with fewer than two engines beside
     popularity or too few users beside those who stand `apart (n,)`, rows of the dataset: they are judged with it.
 
     `popularity`: as of the cut; `seed` draws the voters. Users whom the router gives to the ensemble choose, unless there are too few of
@@ -191,7 +192,7 @@ def choose(
     if not settings.enable_ensemble or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
         return None
     assert bundle.content is not None, "users are judged by content's item ids"
-    recommender = Recommender(bundle, Catalogue.of(items), popularity, settings)
+    recommender = build(bundle, Catalogue.of(items), popularity, settings)
     drawn = evaluate.judge(dataset, split, bundle.content, settings, users + len(apart), seed + 1)
     others = ~np.isin(drawn.users, apart)
     hot = others & (drawn.segments == "hot")

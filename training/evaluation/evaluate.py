@@ -31,6 +31,7 @@ from core.errors import DatasetError, ModelError
 from core.settings import Settings
 from core.types import Filters, Item, LiveVector, Recommendations, Request, UserState
 from engines import fold
+from engines.builder import build
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from engines.router import segment
@@ -164,7 +165,7 @@ def evaluate(
     The users come with their ALS vectors, folded in at once, as from Redis when the live workers keep up. `asked`: called after each
     user in place of a bar; may raise to stop.
     """
-    recommender = Recommender(bundle, Catalogue.of(items), popularity, settings)
+    recommender = build(bundle, Catalogue.of(items), popularity, settings)
     engines = [name for name in engines if name == ROUTED or name in recommender.engines]
     ranked = {engine: np.full((len(judged.users), LENGTH), -1, np.int32) for engine in engines}
     # Answers are made one by one, as when serving; BLAS threads would only wait for each other.

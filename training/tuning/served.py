@@ -19,7 +19,7 @@ from rich.console import Console
 from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Item
-from engines.recommender import Recommender
+from engines.builder import build
 from models.bundle import Bundle
 from models.content import ContentModel
 from training.als import Hyperparameters
@@ -86,7 +86,7 @@ def choose(
 
 
 def _router(bundle: Bundle, dataset: Dataset, users: npt.NDArray[np.int32], settings: Settings, deadline: float) -> dict[str, Any]:
-    recommender = Recommender(bundle, settings=settings)
+    recommender = build(bundle, settings=settings)
     asked = tune_router.ask(recommender, dataset, users, settings, deadline)
     configured = settings.cold_start_threshold, settings.warm_user_threshold
     verdict = tune_router.judge(asked, configured, settings.training_seed)

@@ -1,0 +1,261 @@
+"""Builds a recommender from a bundle, and derives one from another when a part of it changed.
+
+Engines are built in the order of BUILDERS, each from the ones before it; what an engine of the previous recommender has computed, and
+still holds, is reused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import msgspec
+
+from core.background import rest
+from core.settings import Settings
+from engines import router
+from engines.als import ALSEngine
+from engines.base import Engine, NotApplicable
+from engines.blending.ensemble import EnsembleEngine
+from engines.blending.prior import Prior
+from engines.catalogue import Catalogue
+from engines.content import ContentEngine
+from engines.fold import made_with
+from engines.popular import PopularEngine, Windows
+from engines.recommender import Recommender
+from engines.selection.explore import NewItems
+from engines.two_tower import TwoTowerEngine
+from models.bundle import Bundle
+from models.ensemble import Blend
+from models.popular import Popularity
+from models.young import YoungItems
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What engines are built from. `engines`: those built before it; `absent`: why others are not there;
+    `made_with`, `young`: what stored vectors must be made with, and items that came after training; `previous`: the engine of the same
+    name that is being replaced."""
+
+    bundle: Bundle
+    catalogue: Catalogue
+    popularity: Popularity
+    windows: Windows
+    settings: Settings
+    engines: Mapping[str, Engine]
+    absent: Mapping[str, str]
+    made_with: str
+    young: YoungItems
+    previous: Engine | None = None
+
+    def lacking(self, part: str) -> NotApplicable:
+        """Why there is no engine without the bundle's `part`."""
+        return NotApplicable(self.bundle.missing.get(part, f"the bundle has no part {part!r}"))
+
+
+def _als(parts: Parts) -> Engine:
+    model, previous = parts.bundle.als, parts.previous if isinstance(parts.previous, ALSEngine) else None
+    if model is None:
+        raise parts.lacking("als")
+    return ALSEngine(model, parts.catalogue, parts.settings.use_cases, previous, made_with=parts.made_with, young=parts.young)
+
+
+def _two_tower(parts: Parts) -> Engine:
+    model, previous = parts.bundle.two_tower, parts.previous if isinstance(parts.previous, TwoTowerEngine) else None
+    if model is None:
+        raise parts.lacking("two_tower")
+    return TwoTowerEngine(model, parts.catalogue, previous)
+
+
+def _popular(parts: Parts) -> Engine:
+    previous = parts.previous if isinstance(parts.previous, PopularEngine) else None
+    return PopularEngine(parts.popularity, parts.catalogue, parts.windows, previous)
+
+
+def _content(parts: Parts) -> Engine:
+    model, previous = parts.bundle.content, parts.previous if isinstance(parts.previous, ContentEngine) else None
+    if model is None:
+        raise parts.lacking("content")
+    popular, share = parts.engines.get(PopularEngine.name), parts.settings.content_popularity_share
+    prior = None
+    if share and isinstance(popular, PopularEngine):
+        prior = Prior(popular, NewItems(parts.catalogue, parts.settings.new_item_days), share)
+    return ContentEngine(model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous, prior)
+
+
+def blend_of(settings: Settings) -> Blend:
+    """The blend that the settings say."""
+    weights = {"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}
+    return Blend(weights=weights, fusion=settings.ensemble_fusion)
+
+
+def _ensemble(parts: Parts) -> Engine:
+    chosen, settings = parts.bundle.ensemble, parts.settings
+    if chosen is None or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
+        chosen = blend_of(settings)
+    for name in chosen.shares:
+        if name not in parts.engines:
+            raise NotApplicable(f"{name}: {parts.absent.get(name, 'there is no such engine')}")
+    return EnsembleEngine(parts.engines, chosen)
+
+
+BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
+    "als": _als,
+    "two_tower": _two_tower,
+    "popular": _popular,
+    "content_based": _content,
+    "ensemble": _ensemble,
+}
+"""Engine -> how it is built; raises NotApplicable where it cannot be. A new engine is one line here, after those that it asks."""
+
+BLEND_SETTINGS = frozenset({"ensemble_als_weight", "ensemble_two_tower_weight", "ensemble_fusion"})
+"""Settings that replace the bundle's blend where one of them was set, in the environment or by an experiment's variant."""
+
+SHAPED = frozenset({ContentEngine.name, EnsembleEngine.name})
+"""Engines that a variant of an experiment may give other weights."""
+
+MOST_FORGOTTEN = 10_000
+"""Items without an entry that were popular once and may stay before the catalogue is rebuilt without them: bounds memory."""
+
+
+def build(
+    bundle: Bundle,
+    catalogue: Catalogue | None = None,
+    popularity: Popularity | None = None,
+    settings: Settings | None = None,
+    previous: Recommender | None = None,
+    young: YoungItems | None = None,
+    windows: Windows | None = None,
+) -> Recommender:
+    """The recommender of `bundle`.
+
+    `catalogue`, `popularity`: None takes the bundle's own. `previous`: the recommender it replaces, whose work is reused where it
+    still holds. `young`: items that came after the bundle; ignored when their factors were made with another model or other weights.
+    """
+    settings = settings or Settings()
+    made = made_with(bundle.als, settings.use_cases, settings.history_cap) if bundle.als else ""
+    young = young if young is not None and young.made_with == made else YoungItems.none()
+    rest()
+    if popularity is None:
+        popularity = bundle.popular.scores if bundle.popular else {}
+    if windows is None:
+        windows = previous.windows if previous is not None else {}
+    rows = _catalogue(bundle, catalogue, [*_item_ids(popularity, windows), *young.ids.ids], previous)
+    parts = Parts(
+        bundle=bundle,
+        catalogue=rows,
+        popularity=popularity,
+        windows=windows,
+        settings=settings,
+        engines={},
+        absent={},
+        made_with=made,
+        young=young,
+    )
+    engines, absent = _engines(parts, {}, previous.engines if previous is not None else {})
+    return Recommender(
+        bundle=bundle,
+        catalogue=rows,
+        popularity=popularity,
+        windows=windows,
+        settings=settings,
+        made_with=made,
+        young=young,
+        engines=engines,
+        absent=absent,
+    )
+
+
+def with_settings(recommender: Recommender, settings: Settings, previous: Recommender | None = None) -> Recommender:
+    """The same engines, routed, blended and enabled as `settings` say, which differ from the recommender's in
+    core.experiments.OVERRIDES only. `previous`: the variant it replaces, whose own engines are reused where they still hold."""
+    shared = {name: engine for name, engine in recommender.engines.items() if name not in SHAPED}
+    reusable = {**(previous.engines if previous is not None else {}), **recommender.engines}
+    engines, absent = _engines(_parts(recommender, settings), shared, reusable)
+    return replace(recommender, settings=settings, engines=engines, absent=absent)
+
+
+def with_catalogue(recommender: Recommender, catalogue: Catalogue) -> Recommender:
+    """The same over another catalogue, at best an `updated` one of its own: then only what changed is computed."""
+    return build(recommender.bundle, catalogue, recommender.popularity, recommender.settings, recommender, recommender.young)
+
+
+def with_popularity(recommender: Recommender, popularity: Popularity, windows: Windows | None = None) -> Recommender:
+    """The same with newer popularity, and newer windows (None: the same)."""
+    windows = recommender.windows if windows is None else windows
+    catalogue, engine = recommender.catalogue, recommender.engines.get(PopularEngine.name)
+    if _has_new_rows(catalogue, _item_ids(popularity, {} if windows is recommender.windows else windows)):
+        return build(recommender.bundle, catalogue, popularity, recommender.settings, recommender, recommender.young, windows)
+    previous = engine if isinstance(engine, PopularEngine) else None
+    changed = PopularEngine(popularity, catalogue, windows, previous)
+    return replace(recommender, popularity=popularity, windows=windows, engines=_replaced(recommender.engines, changed))
+
+
+def with_young(recommender: Recommender, young: YoungItems) -> Recommender:
+    """The same with these items that came after the bundle."""
+    catalogue, engine = recommender.catalogue, recommender.engines.get(ALSEngine.name)
+    if _has_new_rows(catalogue, young.ids.ids) or young.made_with != recommender.made_with or not isinstance(engine, ALSEngine):
+        return build(recommender.bundle, catalogue, recommender.popularity, recommender.settings, recommender, young)
+    use_cases = recommender.settings.use_cases
+    changed = ALSEngine(engine.model, catalogue, use_cases, engine, made_with=recommender.made_with, young=young)
+    return replace(recommender, young=young, engines=_replaced(recommender.engines, changed))
+
+
+def _engines(parts: Parts, shared: Mapping[str, Engine], reusable: Mapping[str, Engine]) -> tuple[dict[str, Engine], dict[str, str]]:
+    """The engines by name, and why others are absent. `shared` are used unchanged; of `reusable` what still holds is reused."""
+    engines: dict[str, Engine] = {}
+    absent = {name: f"this release has no engine {name!r}" for name in router.CHAIN}
+    for name, build_engine in BUILDERS.items():
+        rest()
+        try:
+            if not getattr(parts.settings, f"enable_{name}", True):
+                raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")
+            own = msgspec.structs.replace(parts, engines=engines, absent=absent, previous=reusable.get(name))
+            engines[name] = shared.get(name) or build_engine(own)
+            del absent[name]
+        except NotApplicable as cause:
+            absent[name] = str(cause)
+    return engines, absent
+
+
+def _parts(recommender: Recommender, settings: Settings) -> Parts:
+    return Parts(
+        bundle=recommender.bundle,
+        catalogue=recommender.catalogue,
+        popularity=recommender.popularity,
+        windows=recommender.windows,
+        settings=settings,
+        engines={},
+        absent={},
+        made_with=recommender.made_with,
+        young=recommender.young,
+    )
+
+
+def _replaced(engines: Mapping[str, Engine], changed: Engine) -> dict[str, Engine]:
+    """`engines` with `changed` in place of its namesake, also for those that ask it."""
+    replaced = {**engines, changed.name: changed}
+    for name, engine in engines.items():
+        if name != changed.name:
+            replaced[name] = engine.over(replaced)
+    return replaced
+
+
+def _catalogue(bundle: Bundle, catalogue: Catalogue | None, bare_ids: list[str], previous: Recommender | None) -> Catalogue:
+    """The catalogue with a row for every item that a model, the popularity or a new item's factors name."""
+    base = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
+    model_ids = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
+    extends = previous is not None and previous.bundle is bundle and base.extends(previous.catalogue)
+    if not extends or base.bare > len(model_ids) + len(bare_ids) + MOST_FORGOTTEN:
+        base = base.without_bare()  # items that only another bundle, or an old popularity, named
+        base = base.updated([], [item.item_id for item in bundle.catalogue if item.item_id not in base.rows])  # deleted since training
+        bare_ids = bare_ids + model_ids
+    rest()
+    return base.with_bare(bare_ids)
+
+
+def _has_new_rows(catalogue: Catalogue, item_ids: Iterator[str] | list[str]) -> bool:
+    return any(item_id not in catalogue.rows and item_id not in catalogue.deleted for item_id in item_ids)
+
+
+def _item_ids(popularity: Popularity, windows: Windows) -> Iterator[str]:
+    return (item_id for each in (popularity, *windows.values()) for entries in each.values() for item_id, _ in entries)
