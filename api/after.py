@@ -11,7 +11,7 @@ from api.errors import invalid
 from api.health import Health
 from api.live import LiveView
 from api.metrics import Metrics
-from core.errors import StoreCorrupt, StoreUnavailable
+from core.errors import StoreError
 from core.settings import Settings
 from store.arrivals import Arrivals
 
@@ -80,7 +80,7 @@ class ReadYourWrites:
             if token.topic == self._settings.items_topic:
                 return await self._in_view(token)
             return await self._arrivals.wait(*token, self._seconds)
-        except (StoreUnavailable, StoreCorrupt) as error:
+        except StoreError as error:
             self._health.failed("redis", str(error))
             return False
 

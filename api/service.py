@@ -11,7 +11,7 @@ from api.after import ReadYourWrites
 from api.health import Health
 from api.live import LiveView
 from api.metrics import Metrics
-from core.errors import LogUnavailable, StoreCorrupt, StoreUnavailable
+from core.errors import LogUnavailable, StoreCorrupt, StoreError
 from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
@@ -97,10 +97,10 @@ class Service:
         assert self._reader is not None, "the app's lifespan has not begun"
         try:
             return await self._reader.read(user_id)
-        except StoreUnavailable as error:
-            self.health.failed("redis", str(error))
         except StoreCorrupt as error:
-            _log.error("a user cannot be read", user_id=user_id, cause=str(error))
+            _log.error("user_not_readable", user_id=user_id, error=str(error))
+        except StoreError as error:
+            self.health.failed("redis", str(error))
         return None
 
     def _new_producer(self) -> Producer:

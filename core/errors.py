@@ -5,8 +5,8 @@ EddylineError
 ├── BadEvent                      bytes that are no valid event: goes to the dead-letter topic, never stops a consumer
 ├── StoreError                    Redis
 │   ├── StoreUnavailable          cannot be reached or answered too late: retry, or answer degraded
-│   ├── StoreMisconfigured        the server would lose counted data (eviction, too old): change the server
-│   ├── StoreCorrupt              a key holds another type than ours: names the key; ingest stops
+│   ├── StoreMisconfigured        no retry helps (eviction, version, permission, password, cluster mode): change the server or REDIS_URL
+│   ├── StoreCorrupt              a key holds another type than ours, or a partition is incomplete: names the key; ingest stops
 │   ├── Stale                     the batch does not start at the stored position: seek to `position`
 │   ├── LeaseTaken                another process holds the lease: wait, or end that process
 │   └── LeaseLost                 the lease expired under its holder: start again
@@ -61,11 +61,11 @@ class StoreUnavailable(StoreError):
 
 
 class StoreMisconfigured(StoreError):
-    """The Redis server is set up so that counted data could be lost."""
+    """The Redis server is set up so that Eddyline cannot work with it, or so that counted data could be lost."""
 
 
 class StoreCorrupt(StoreError):
-    """A key holds a type or a value that Eddyline did not write."""
+    """A key holds a type or a value that Eddyline did not write, or a transaction was applied in part."""
 
 
 class Stale(StoreError):

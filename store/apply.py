@@ -9,7 +9,8 @@ none. Their way, numbered; the crash tests use these numbers:
    is planned again.
 4. MULTI, of each batch the commands and HSET position next, EXEC: sent as one write.
 5. The reply. Nil: another writer moved a position between 1 and 4: Stale. An error inside: StoreCorrupt, naming the key,
-   because Redis does not undo the commands beside it. A lost connection: nobody knows, so read the position again and seek there.
+   because Redis does not undo the commands beside it; store/halts.py makes later starts refuse. An error before EXEC: nothing was done.
+   A lost connection: nobody knows, so read the position again and seek there.
 6. Histories that have grown past their cap are trimmed. Readers never look past the cap, so when, or whether, this happens
    changes no answer; a crash before it costs some bytes until the user's next event.
 
@@ -24,13 +25,14 @@ from typing import NamedTuple, cast
 import hiredis
 import redis
 
-from core.errors import Stale, StoreCorrupt
+from core.errors import Stale, StoreCorrupt, StoreMisconfigured
 from core.experiments import NONE, Experiments
 from core.types import Interaction
 from core.use_cases import UseCases
-from store import experiments, keys, trending
+from store import experiments, halts, keys, trending
 from store.connection import Pipe, named_errors
 from store.pending import MARK_FIELDS, Mark, Piece, read_mark
+from store.redis_errors import of_reply
 from store.users import history_line
 
 Command = tuple[str | int | bytes, ...]
@@ -93,8 +95,15 @@ def moving(topic: str, partition: int, next_: int, commands: Iterable[Command]) 
 
 
 def transaction(batches: Sequence[Batch]) -> bytes:
-    """Step 4, as bytes to send."""
-    return b"".join([_MULTI, *[batch.payload for batch in batches], _EXEC])
+    """Step 4, as bytes to send. It has `replies_of(batches)` replies, what EXEC answers being the last."""
+    payload = b"".join([batch.payload for batch in batches])
+    ranges = [halts.Range(batch.topic, batch.partition, batch.first, batch.next) for batch in batches]
+    return _MULTI + halts.guarded(ranges, payload) + _EXEC
+
+
+def replies_of(batches: Sequence[Batch]) -> int:
+    """Replies of `transaction`: to MULTI, one QUEUED a command, and to EXEC."""
+    return 2 + halts.GUARDS + sum(batch.replies for batch in batches)
 
 
 class Planner:
@@ -252,26 +261,44 @@ class Applier:
         ]
         connection.send(b"".join([_pack(command) for command in opening]))
         replies = connection.receive(len(opening))
-        for reply in replies:
-            if isinstance(reply, redis.ResponseError):
-                raise reply
+        self._check_opening(batches, opening, replies, what)
         *stands, version = replies[-1 - len(batches) :]
         batches = [self._checked(batch, stood, int(version or 0)) for batch, stood in zip(batches, stands, strict=True)]
         connection.send(transaction(batches))
-        expected = sum(batch.replies for batch in batches)
-        *queued, replies = connection.receive(expected + 2, _QUEUED_BYTES * expected)  # OK, QUEUED, ..., and what EXEC answers
+        expected = replies_of(batches)
+        *queued, replies = connection.receive(expected, _QUEUED_BYTES * (expected - 2))
         if replies is None:
             raise Stale(batches[0].first, f"{what}: another process moved a position")
         if isinstance(replies, redis.ResponseError):  # EXECABORT: nothing was done, and an earlier reply says why
             raise next((reply for reply in queued if isinstance(reply, redis.ResponseError)), replies)
-        at = 0
+        self._check_replies(batches, replies, what)
+        at = 1
         for batch in batches:
-            mine = replies[at : at + batch.replies]
+            self._note(batch, replies[at : at + batch.replies])
             at += batch.replies
-            for index, reply in enumerate(mine):
+
+    def _check_opening(self, batches: Sequence[Batch], opening: Sequence[Command], replies: Sequence[object], what: str) -> None:
+        """Raise the first error among the replies of step 2: nothing of the batches was done."""
+        for command, reply in zip(opening, replies, strict=True):
+            if isinstance(reply, redis.ResponseError):
+                error = of_reply(what, reply, " ".join(str(part) for part in command[:2]))
+                if command[0] == "HMGET" and isinstance(error, StoreCorrupt):  # the position is lost, so deleting the key mends nothing
+                    halts.note(self._client, [batch[:2] for batch in batches], f"{error}, {halts.MEND}")
+                raise error
+
+    def _check_replies(self, batches: Sequence[Batch], replies: Sequence[object], what: str) -> None:
+        """Raise the first error among the replies inside EXEC. One of a batch's commands: the state of all batches is incomplete."""
+        at = 1
+        for batch in batches:
+            for index, reply in enumerate(replies[at : at + batch.replies]):
                 if isinstance(reply, redis.ResponseError):
-                    raise self._named(batch, index, reply)
-            self._note(batch, mine)
+                    error = self._named(batch, index, reply)
+                    halts.note(self._client, [each[:2] for each in batches], str(error))
+                    raise error
+            at += batch.replies
+        for guard in (replies[0], replies[-1]):
+            if isinstance(guard, redis.ResponseError):
+                raise StoreMisconfigured(f"{what}: Redis runs no script that reads INFO stats: {guard}; allow EVAL, INFO, HSET and HGET")
 
     def _checked(self, batch: Batch, stood: list[bytes | None], version: int) -> Batch:
         """Step 3 for one batch, by what Redis holds for its partition."""
@@ -302,9 +329,8 @@ class Applier:
         commands = [reader.gets() for _ in range(batch.replies)]
         name, key = (part.decode(errors="replace") for part in commands[index][:2])
         return StoreCorrupt(
-            f"applying {_name(batch)}: {name} {key} answered {reply}. "
-            f"The transaction's other commands stand, this one is missing. Look at {key} (TYPE {key}), delete it if it is not ours, "
-            "then run `python -m streams rebuild --wipe`"
+            f"applying {_name(batch)}: {name} {key} answered {reply}. The transaction's other commands stand, this one is missing. "
+            f"Look at {key} (TYPE {key}) and find who else writes it, {halts.MEND}"
         )
 
 

@@ -14,7 +14,7 @@ import redis.asyncio
 
 from core.errors import StoreCorrupt, StoreError, StoreUnavailable
 from store import keys
-from store.connection import of_reply
+from store.redis_errors import of_reply
 from store.wire import Wire
 
 POLL_S = 0.002

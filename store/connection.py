@@ -13,8 +13,9 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from core.errors import StoreCorrupt, StoreMisconfigured, StoreUnavailable
+from core.errors import StoreMisconfigured, StoreUnavailable
 from core.settings import Settings
+from store.redis_errors import is_reply, of_reply
 
 Client = redis.Redis
 """What other rooms, which do not import the client library, call a connection of it."""
@@ -96,24 +97,18 @@ class Pipe:
 def named_errors(what: str) -> Iterator[None]:
     """Maps every error of the client to one of ours, naming what was being done.
 
-    Raises StoreUnavailable (worth a retry) or StoreCorrupt (not).
+    Raises StoreUnavailable: retry with back-off. Raises StoreMisconfigured, StoreCorrupt: stop (store/redis_errors.py has each code).
     """
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+    except (redis.InvalidResponse, hiredis.ProtocolError) as error:
+        raise StoreMisconfigured(
+            f"what answers at REDIS_URL while {what} does not speak the protocol of Redis: check host and port"
+        ) from error
+    except (redis.RedisError, OSError) as error:
+        if isinstance(error, redis.RedisError) and is_reply(error):
+            raise of_reply(what, error) from error
         raise StoreUnavailable(f"Redis did not answer while {what}: {error}; is it up, and is REDIS_URL right?") from error
-    except redis.ResponseError as error:
-        raise of_reply(what, error) from error
-
-
-def of_reply(what: str, error: redis.ResponseError) -> StoreUnavailable | StoreCorrupt:
-    """Our error for an error reply. Loading, read-only and out-of-memory servers come back; a wrong type does not."""
-    text = str(error)
-    if isinstance(error, redis.BusyLoadingError | redis.ReadOnlyError | redis.OutOfMemoryError) or text.startswith(
-        ("LOADING", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN")
-    ):
-        return StoreUnavailable(f"Redis refused while {what}: {text}")
-    return StoreCorrupt(f"Redis answered {text!r} while {what}; a key there is not of the type that Eddyline writes")
 
 
 def check_server(client: redis.Redis) -> None:

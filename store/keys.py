@@ -12,6 +12,8 @@ USERS_DELETED_VERSION = "users:deleted:version"
 """STRING: moves with each deletion; every apply watches it."""
 INGEST_SETTINGS = "ingest:settings"
 """HASH: the settings that shaped the stored numbers."""
+INGEST_HALTED = "ingest:halted"
+"""HASH: "topic/partition" -> why its state is incomplete; ingest refuses the partition until a rebuild wipes the state."""
 POPULAR_UNLABELLED = "unlabelled"
 """Name of the popularity of events without a use case."""
 MODEL_CURRENT = "model:current"
@@ -103,7 +105,7 @@ def experiment_exposed(variant: str) -> str:
 
 
 def position(topic: str, partition: int) -> str:
-    """HASH: position 182734 (the first offset that is not in the state), topic_id."""
+    """HASH: position 182734 (the first offset that is not in the state), topic_id, errors (store/halts.py)."""
     return f"ingest:{topic}:{partition}"
 
 

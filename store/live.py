@@ -20,7 +20,8 @@ import redis
 
 from core.types import LiveVector
 from store import keys
-from store.connection import Pipe, named_errors, of_reply
+from store.connection import Pipe, named_errors
+from store.redis_errors import of_reply
 
 Command = tuple[str | int | float | bytes, ...]
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one

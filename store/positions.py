@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import redis
 
-from core.errors import ConfigurationError, LogGap, LogRewound
+from core.errors import ConfigurationError, LogGap, LogRewound, StoreCorrupt
 from core.settings import Settings
-from store import keys
+from store import halts, keys
 from store.connection import named_errors
 from store.pending import MARK_FIELDS, Mark, read_mark
 
@@ -25,10 +25,28 @@ class Position(NamedTuple):
 
 
 def read(client: Any, topic: str, partition: int) -> Position:
-    """The position of one partition. Raises StoreUnavailable."""
-    with named_errors(f"reading the position of {topic}/{partition}"):
-        offset, topic_id, *mark = client.hmget(keys.position(topic, partition), ["position", "topic_id", *MARK_FIELDS])
-    return Position(int(offset or 0), topic_id.decode() if topic_id else None, read_mark(mark))
+    """The position of one partition. Raises StoreUnavailable: retry; StoreCorrupt: the key is not what Eddyline writes."""
+    key = keys.position(topic, partition)
+    with named_errors(f"reading the position of {topic}/{partition} in {key}"):
+        offset, topic_id, *mark = client.hmget(key, ["position", "topic_id", *MARK_FIELDS])
+    try:
+        return Position(int(offset or 0), topic_id.decode() if topic_id else None, read_mark(mark))
+    except ValueError as error:
+        raise StoreCorrupt(f"{key} holds what Eddyline did not write: {error}; find who else writes into this Redis") from None
+
+
+def take(client: Any, topic: str, partition: int) -> Position:
+    """The position of a partition that this process is going to write.
+
+    Raises StoreUnavailable: retry. Raises StoreCorrupt: the state is incomplete, or the position is lost, which is noted: once the
+    foreign key is deleted, a partition without a position would be counted again from the log's beginning.
+    """
+    halts.check(client, topic, partition)
+    try:
+        return read(client, topic, partition)
+    except StoreCorrupt as error:
+        halts.note(client, [(topic, partition)], f"{error}, {halts.MEND}")
+        raise
 
 
 def offsets(client: Any, topic: str, partitions: int) -> list[int]:

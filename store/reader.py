@@ -17,7 +17,7 @@ import redis.asyncio
 from core.errors import StoreError, StoreUnavailable
 from core.types import UserState
 from store import users
-from store.connection import of_reply
+from store.redis_errors import of_reply
 from store.wire import Wire
 
 _MOST = 64

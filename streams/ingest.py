@@ -147,7 +147,7 @@ class Ingest:
     def _place(self, consumer: Consumer, partition: Partition) -> TopicPartition:
         """Take up a partition where Redis says, and answer from where to read it."""
         topic, number = partition
-        position = self._retry(f"reading the position of {topic}/{number}", lambda: positions.read(self._client, topic, number))
+        position = self._retry(f"reading the position of {topic}/{number}", lambda: positions.take(self._client, topic, number))
         low, high = self._retry(
             f"asking for the offsets of {topic}/{number}", lambda: log_ends.ends(self._settings, consumer, topic, number, position.offset)
         )

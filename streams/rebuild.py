@@ -74,7 +74,7 @@ def run(settings: Settings, *, wipe: bool = False) -> list[Rebuilt]:
 def _partition(settings: Settings, client: connection.Client, archive: Archive, partition: int, end: int) -> Rebuilt:
     """Step 4 for one partition."""
     topic = settings.interactions_topic
-    position = positions.read(client, topic, partition)
+    position = positions.take(client, topic, partition)
     begin = position.offset
     if begin >= end:
         return Rebuilt(partition, begin, begin, 0)  # Redis knows all that the archive holds

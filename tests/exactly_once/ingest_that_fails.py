@@ -105,7 +105,7 @@ def _blind(self: apply.Applier, batches: Sequence[apply.Batch], _what: str) -> N
     if self._connection is None:
         self._connection = Pipe(self._client)
     self._connection.send(apply.transaction(batches))
-    self._connection.receive(sum(batch.replies for batch in batches) + 2)
+    self._connection.receive(apply.replies_of(batches))
 
 
 def _retry_by_client() -> None:

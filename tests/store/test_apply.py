@@ -200,7 +200,7 @@ def test_deletions_of_a_redis_that_was_set_back_are_not_remembered(settings: Set
 
 def test_a_position_that_is_none_is_named(settings: Settings, redis: Redis) -> None:
     redis.set("ingest:t:0", "somebody's own")
-    with pytest.raises(StoreCorrupt, match=r"WRONGTYPE.*while applying t/0 \[0, 1\)"):
+    with pytest.raises(StoreCorrupt, match=r"HMGET ingest:t:0 while applying t/0 \[0, 1\): WRONGTYPE"):
         _apply(settings, [Interaction("e", "42", "i", "view", 1.0)])
     assert redis.exists("user:42") == 0
 

@@ -1,0 +1,122 @@
+"""Redis refuses commands for a while, or for good: ingest waits or stops with true advice, and every event counts exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from demo.processes import Child
+from demo.servers import RedisServer
+from store.producer import Producer
+from tests import moods, oracle
+from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.traffic import Traffic
+from tests.support import eventually
+
+Ingest = Callable[..., Child]
+
+
+@pytest.fixture
+def own_redis_server(tmp_path: Path) -> object:
+    with RedisServer(tmp_path / "redis", options=moods.OPTIONS) as server:
+        yield server
+
+
+def _applied(redis: Redis, settings: Settings) -> int:
+    return sum(oracle.positions(redis, settings).values())
+
+
+def _logged(child: Child, text: str, since: int) -> None:
+    """Wait until ingest has logged `text` in what follows the first `since` characters."""
+
+    def there() -> bool:
+        child.check()
+        return text in child.log.read_text()[since:]
+
+    try:
+        eventually(there, f"{text} in the log of ingest", 60)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {child.describe('is silent')}") from None
+
+
+@pytest.mark.process
+@pytest.mark.timeout(240)
+def test_temporary_refusals_do_not_end_ingest_and_lose_nothing(
+    broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int, tmp_path: Path
+) -> None:
+    with Redis.from_url(own_redis_server.url) as redis, Traffic(settings, seed):
+        child = ingest()
+        for code in moods.TEMPORARY:
+            wanted = _applied(redis, settings) + 50
+            eventually(lambda wanted=wanted: _applied(redis, settings) > wanted, f"events applied before {code}")
+            logged = len(child.log.read_text())
+            with moods.refusing(code, redis, tmp_path / code):
+                text = "max number of clients" if code == "MAXCLIENTS" else code
+                _logged(child, text, logged)
+        wanted = _applied(redis, settings) + 50
+        eventually(lambda: _applied(redis, settings) > wanted, "events applied after the last refusal")
+    with Redis.from_url(own_redis_server.url) as redis:
+        caught_up(redis, settings, child)
+        oracle.assert_equal(redis, settings)
+    assert "type that Eddyline does not write" not in child.log.read_text()
+
+
+@pytest.mark.timeout(90)
+def test_a_permission_revoked_under_ingest_stops_it_and_once_granted_every_event_counts(
+    broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int
+) -> None:
+    url = f"redis://ingest:a-password@{own_redis_server.address}/0"
+    with Redis.from_url(own_redis_server.url) as redis, Producer(settings) as producer:
+        redis.execute_command("ACL", "SETUSER", "ingest", "reset", "on", ">a-password", *documented_permissions())
+        traffic = Traffic(settings, seed)
+        traffic.burst(producer, 200)
+        child = ingest(REDIS_URL=url)
+        caught_up(redis, settings, child)
+        redis.execute_command("ACL", "SETUSER", "ingest", "-hincrby")
+        traffic.burst(producer, 200)
+        assert child.wait(45) == 1
+        assert "NOPERM" in child.log.read_text()
+        assert "ACL SETUSER" in child.log.read_text()
+        assert "a-password" not in child.log.read_text()
+        redis.execute_command("ACL", "SETUSER", "ingest", "+hincrby")
+        caught_up(redis, settings, ingest(REDIS_URL=url))
+        oracle.assert_equal(redis, settings)
+
+
+def documented_permissions() -> list[str]:
+    """The rules that docs/operations.md gives for ingest."""
+    from demo.processes import ROOT
+
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    line = next(line for line in page.splitlines() if "ACL SETUSER ingest" in line)
+    return line.split(">PASSWORD", 1)[1].split()
+
+
+@pytest.mark.process
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("fault", [(), ("die=5.4-sent,1",)], ids=["alive", "killed-before-the-reply"])
+def test_after_a_foreign_key_no_start_passes_events_over(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, fault: tuple[str, ...]
+) -> None:
+    """Also when ingest is killed after it has sent the transaction, so that nobody reads that one of its commands failed."""
+    for number in range(60):
+        redis.set(f"user:user-{number}", "not a hash")
+    with Producer(settings) as producer:
+        Traffic(settings, seed).burst(producer, 100)
+    child = ingest(*fault)
+    assert child.wait(45) == (-9 if fault else 1)
+    if not fault:
+        assert "HSETNX user:user-" in child.log.read_text()
+    for number in range(60):
+        redis.delete(f"user:user-{number}")
+    child = ingest()
+    assert child.wait(45) == 1
+    assert "is incomplete in Redis" in child.log.read_text()
+    assert "rebuild --wipe" in child.log.read_text()
+    redis.flushall()  # what `rebuild --wipe` begins with; the log still holds everything
+    caught_up(redis, settings, ingest())
+    oracle.assert_equal(redis, settings)
