@@ -1,4 +1,4 @@
-"""What should an item count in a blend with a part that has no opinion on it? docs/adr/ensemble-scale.md tells what was decided from this.
+"""What an item counts in a blend with a part that has no score for it. docs/adr/0009-ensemble-scale.md has the decision.
 
 python -m benchmarks.missing_part --dataset sports
 python -m benchmarks.missing_part --dataset ml1m

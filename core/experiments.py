@@ -136,7 +136,7 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse(text: str, use_cases: UseCases, source: str = "experiments") -> Experiments:
-    """Read a configuration of the form that docs/EXPERIMENTS_GUIDE.md shows. `use_cases`: with the event types, as configured.
+    """Read a configuration of the form that docs/experiments-guide.md shows. `use_cases`: with the event types, as configured.
 
     Raises ConfigurationError with the field at fault; whether overrides have good values is for core.settings to say.
     """

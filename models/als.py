@@ -53,7 +53,7 @@ class Fold:
 
     A short history is solved in its own n dimensions. With G = Y'Y + regularization * I, H (n, f) the factors of the touched items,
     D = diag(c - 1) and K = H G^-1 H', the push-through identity gives  A^-1 H' = G^-1 H' (I + D K)^-1.  It takes 0.4 of the time
-    of the f x f Cholesky at n = 4 and 0.8 at n = 50 (f = 128), with a smaller error. docs/adr/als-read.md has the numbers.
+    of the f x f Cholesky at n = 4 and 0.8 at n = 50 (f = 128), with a smaller error. docs/adr/0001-als-read.md has the numbers.
     """
 
     __slots__ = ("_confidence", "_factors", "_history", "_pivots", "vector")
@@ -160,7 +160,7 @@ class ALSModel:
         """The same as `fold_in`, kept open for `Fold.explain`.
 
         One factorization by LAPACK serves vector and reasons, in a fraction of the compiled solver's time for one user
-        (docs/adr/als-read.md); `fold_in_many` uses that solver. `checked`: rows are known to lie within the model and weights to be
+        (docs/adr/0001-als-read.md); `fold_in_many` uses that solver. `checked`: rows are known to lie within the model and weights to be
         finite and above 0, and are not looked at again (a fifth of the time). Raises ValueError, ModelError.
         """
         if not checked:

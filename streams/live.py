@@ -1,7 +1,7 @@
 """`python -m streams live`: the model plane. A Faust app that folds changed users and items in as ingest names them.
 
 Faust shares the partitions among workers and elects the leader that runs schedules. Nothing rests on its commits: what it delivers twice
-is written twice with the same outcome, and what it loses is folded in by the reader. docs/adr/model-plane.md says what it does and why.
+is written twice with the same outcome, and what it loses is folded in by the reader. docs/adr/0007-model-plane.md has the reasons.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def experiments(
 ) -> None:
     """What the A/B experiments of EXPERIMENTS_PATH have shown: users, outcomes, differences with 95% intervals, and a verdict each.
 
-    A verdict waits until every variant has the users that a difference of `--detect` needs; docs/EXPERIMENTS_GUIDE.md says why.
+    A verdict waits until every variant has the users that a difference of `--detect` needs; docs/experiments-guide.md says why.
     """
     commands.report_experiments(settings.load(), as_json, detect, forget, Console())
 

@@ -19,7 +19,7 @@ Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.intp]
 
 MISSING = 0.0
-"""What an item counts with a part that has no opinion on it, as if it were that part's last: docs/ENSEMBLE_GUIDE.md has the measurement."""
+"""What an item counts with a part that has no opinion on it, as if it were that part's last: docs/ensemble-guide.md has the measurement."""
 RANK_CONSTANT = 60
 """The k of reciprocal rank fusion; 60 is its authors' (Cormack, Clarke, Büttcher 2009), and little depends on it."""
 

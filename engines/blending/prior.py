@@ -13,7 +13,7 @@ from engines.popular import PopularEngine, PopularScoring
 from engines.selection.explore import NewItems
 
 NEW_ITEM_PRIOR = 0.5
-"""Of a new item, between 0 and the most popular item's 1: it has had no time to become popular. docs/ENSEMBLE_GUIDE.md has what new items
+"""Of a new item, between 0 and the most popular item's 1: it has had no time to become popular. docs/ensemble-guide.md has what new items
 get by it."""
 
 

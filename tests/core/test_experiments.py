@@ -172,7 +172,7 @@ def test_a_wrong_value_is_told_with_the_variant_and_the_setting(tmp_path: Path, 
 
 
 def test_the_examples_of_the_guide_are_a_configuration() -> None:
-    page = (ROOT / "docs" / "EXPERIMENTS_GUIDE.md").read_text("utf-8")
+    page = (ROOT / "docs" / "experiments-guide.md").read_text("utf-8")
     blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     found = experiments.parse("".join(blocks), use_cases.load(None))
     assert [experiment.name for experiment in found.all] == ["blend", "earlier_als", "two_tower_worth_it", "fusion"]

@@ -62,6 +62,15 @@ def test_every_decision_is_in_the_index_of_the_architecture_page() -> None:
         assert f"(adr/{page.name})" in index, page.name
 
 
+def test_every_decision_has_a_number_a_status_and_a_date() -> None:
+    pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    assert [page.name[:5] for page in pages] == [f"{number:04d}-" for number in range(1, len(pages) + 1)]
+    for page in pages:
+        title, _, status = page.read_text().splitlines()[:3]
+        assert title.startswith(f"# {page.name[:4]}: "), page.name
+        assert re.fullmatch(r"Status: (accepted|superseded by \d{4})\. Date: \d{4}-\d{2}-\d{2}\.", status), page.name
+
+
 def test_the_settings_page_is_what_the_settings_say() -> None:
     table = [f"| `{name}` | {f'`{value}`' if value else ''} | {meaning} |" for name, value, meaning in settings.rows()]
     page = (ROOT / "docs" / "settings.md").read_text()

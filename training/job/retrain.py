@@ -13,7 +13,7 @@ half of one; its lease expires and the next retrain starts anew.
 
 The metrics describe the models of step 3, which have not seen the events that they are judged by. They stay in the bundle
 (evaluation/als, evaluation/two_tower), so that the next gate compares two models of the same kind. The published model is the same one
-after REFRESH_SWEEPS more sweeps (REFRESH_EPOCHS of Two-Tower) over every event (docs/adr/one-fit-and-a-refresh.md). The refresh runs
+after REFRESH_SWEEPS more sweeps (REFRESH_EPOCHS of Two-Tower) over every event (docs/adr/0005-one-fit-and-a-refresh.md). The refresh runs
 beside steps 4 and 5, which keep one core busy, and is discarded when step 5 refuses. What needs no new model is done beside step 3.
 Two-Tower is skipped where ENABLE_TWO_TOWER is false or torch is not installed.
 """
