@@ -49,21 +49,25 @@ class Traffic:
             if dice < 0.05 and self._recent:
                 event = pick.choice(self._recent)
             else:
-                user_id = f"user-{pick.randrange(60)}"
-                event = Interaction(
-                    event_id=f"{pick.getrandbits(64):016x}",
-                    user_id=user_id,
-                    item_id=f"item:{pick.randrange(200)}",
-                    event_type=pick.choice(("view", "view", "click", "like", "dismiss", "rating")),
-                    timestamp=time.time() - pick.choice(AGES_S),
-                    value=pick.choice((None, 1.0, 4.5, 0.1)),
-                    use_case=pick.choice((None, "developer_startup", "investor_startup")),
-                    context=msgspec.Raw(b'{"page":"home"}'),
-                    recommendation_id=self._answer(user_id),
-                )
+                event = self.event(f"user-{pick.randrange(60)}")
                 self._recent = [*self._recent[-300:], event]
             for _ in range(2 if self._twice else 1):
                 producer.raw(self._settings.interactions_topic, event.user_id.encode(), encode_json(event))
+
+    def event(self, user_id: str) -> Interaction:
+        """A valid event of a user that was never sent before."""
+        pick = self._random
+        return Interaction(
+            event_id=f"{pick.getrandbits(64):016x}",
+            user_id=user_id,
+            item_id=f"item:{pick.randrange(200)}",
+            event_type=pick.choice(("view", "view", "click", "like", "dismiss", "rating")),
+            timestamp=time.time() - pick.choice(AGES_S),
+            value=pick.choice((None, 1.0, 4.5, 0.1)),
+            use_case=pick.choice((None, "developer_startup", "investor_startup")),
+            context=msgspec.Raw(b'{"page":"home"}'),
+            recommendation_id=self._answer(user_id),
+        )
 
     def _answer(self, user_id: str) -> str | None:
         """Of the answer that led to an event: none, one that is no experiment's, the user's own variant's, somebody else's."""

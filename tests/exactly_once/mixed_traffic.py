@@ -1,0 +1,134 @@
+"""Traffic of every kind beside each other: events, transactions of events, users and items that come, go and return, garbage."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+
+from confluent_kafka import KafkaException
+from confluent_kafka import Producer as KafkaProducer
+
+from core.codec import encode_json
+from core.settings import Settings
+from core.types import Interaction, Item, User
+from store import log
+from store.producer import Producer
+from tests.exactly_once.traffic import Traffic
+
+PAUSE_S = 0.04
+"""Seconds between two bursts."""
+BURST = 12
+"""Events in one burst: some 300 a second, beside a loaded broker."""
+USERS, ITEMS = 60, 40
+_NOT_ENTRIES = (b"{", b"[]", b'{"user_id":"another","item_id":"another","item_type":"startup"}', b"\xff")
+
+
+class MixedTraffic:
+    """Produces in a thread of its own between `start` and `pause`. Which messages it sends follows from `seed`, their timing does not.
+
+    `transactions`: some events go through a transactional producer, and some of its transactions are aborted.
+    """
+
+    def __init__(self, settings: Settings, seed: int, *, transactions: bool) -> None:
+        self._settings, self._random, self._transactions = settings, random.Random(seed), transactions
+        self._events = Traffic(settings, seed + 1)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._transactional_id = f"mixed-{uuid.uuid4().hex[:8]}"
+        self._error: Exception | None = None
+        self.sent = 0
+
+    def start(self) -> None:
+        """Produce from now on, by producers that know nothing of earlier topics."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="mixed-traffic")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, once every message is delivered."""
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+            self._thread = None
+
+    def pause(self) -> None:
+        """`stop`. Raises what ended the thread."""
+        self.stop()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            with Producer(self._settings) as producer:
+                transactional: KafkaProducer | None = None
+                while not self._stop.wait(PAUSE_S):
+                    self._events.burst(producer, BURST)
+                    self.sent += BURST
+                    if self._random.random() < 0.3:
+                        self._change(producer)
+                    if self._transactions and self._random.random() < 0.1:
+                        transactional = self._transaction(transactional)
+        except Exception as error:  # noqa: BLE001  raised again by `pause`
+            self._error = error
+
+    def _change(self, producer: Producer) -> None:
+        """One change of the catalogue or of the users."""
+        pick, settings = self._random, self._settings
+        user_id, item_id = f"user-{pick.randrange(USERS)}", f"item:{pick.randrange(ITEMS)}"
+        dice = pick.random()
+        if dice < 0.25:
+            producer.user(user_id, self._user(user_id))
+        elif dice < 0.4:
+            producer.user(user_id, None)
+        elif dice < 0.5:  # deletes a user who goes on at once, and may declare something anew
+            producer.user(user_id, None)
+            for _ in range(pick.randrange(4)):
+                producer.interaction(self._event(user_id))
+            if pick.random() < 0.5:
+                producer.user(user_id, self._user(user_id))
+        elif dice < 0.75:
+            producer.item(item_id, self._item(item_id))
+        elif dice < 0.85:
+            producer.item(item_id, None)
+        elif dice < 0.9:
+            producer.item(item_id, None)
+            producer.item(item_id, self._item(item_id))
+        else:
+            key = pick.choice((user_id.encode(), b"", b"\xff", b"a\x00b"))
+            producer.raw(pick.choice((settings.users_topic, settings.items_topic)), key, pick.choice((*_NOT_ENTRIES, None)))
+        self.sent += 1
+
+    def _transaction(self, producer: KafkaProducer | None) -> KafkaProducer | None:
+        """Some events in a transaction, committed or aborted. Answers the producer for the next one; None after a failure."""
+        pick = self._random
+        events = [self._event(f"user-{pick.randrange(USERS)}") for _ in range(pick.randrange(1, 8))]
+        try:
+            if producer is None:
+                producer = KafkaProducer(
+                    log.client_config(self._settings)
+                    | {"transactional.id": self._transactional_id, "partitioner": "murmur2_random", "transaction.timeout.ms": 10_000}
+                )
+                producer.init_transactions(20)
+            producer.begin_transaction()
+            for event in events:
+                producer.produce(self._settings.interactions_topic, encode_json(event), event.user_id.encode())
+            if pick.random() < 0.4:
+                producer.flush(10)  # the aborted records are in the log
+                producer.abort_transaction(20)
+            else:
+                producer.commit_transaction(20)
+        except KafkaException:  # the broker is away: the next producer of this id ends what is open
+            return None
+        self.sent += len(events)
+        return producer
+
+    def _event(self, user_id: str) -> Interaction:
+        return self._events.event(user_id)
+
+    def _user(self, user_id: str) -> User:
+        return User(user_id=user_id, roles=["developer"], interests=[f"interest-{self._random.randrange(1000)}"])
+
+    def _item(self, item_id: str) -> Item:
+        pick = self._random
+        return Item(item_id=item_id, item_type="startup", title=f"title {pick.randrange(1000)}", available=pick.random() < 0.9)
