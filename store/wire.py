@@ -13,6 +13,8 @@ import redis.asyncio
 from store.connection import named_errors
 
 Command = tuple[str | int, ...]
+STEPS = 5
+"""Parts of a time-out, each of which needs a turn of the event loop."""
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
 
@@ -31,7 +33,7 @@ class Wire:
         payload = b"".join([_pack(command) for command in commands])
         with named_errors(what):
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with LoopTimeout(self._timeout_s):
                     return await self._ask(payload, len(commands))
             except BaseException:
                 await self.drop()  # replies that nobody took must not be taken for the next ones
@@ -61,3 +63,31 @@ class Wire:
             if not data:
                 raise redis.ConnectionError("the server closed the connection")
             self._replies.feed(data)
+
+
+class LoopTimeout:
+    """asyncio.timeout in STEPS steps, each timed from the turn of the loop that ended the step before. Raises TimeoutError.
+
+    An event loop that was blocked runs its timers before it looks at its sockets: with one timer, an answer that arrived
+    long ago would count as too late, and the server as failing. Here a blocked loop costs one step, and the next one
+    reads the answer.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._step_s, self._left = seconds / STEPS, STEPS
+
+    async def __aenter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout = await asyncio.timeout(None).__aenter__()
+        self._timer = self._loop.call_later(self._step_s, self._step)
+
+    async def __aexit__(self, *error: Any) -> None:
+        self._timer.cancel()
+        await self._timeout.__aexit__(*error)
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left:
+            self._timer = self._loop.call_later(self._step_s, self._step)
+        else:
+            self._timeout.reschedule(self._loop.time())

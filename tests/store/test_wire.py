@@ -1,0 +1,60 @@
+"""The shared connection of an event loop: whose fault a late answer is."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from core.errors import StoreUnavailable
+from core.settings import Settings
+from demo.servers import RedisServer
+from store.connection import connect_async
+from store.wire import Wire
+
+TIMEOUT_S = 0.25
+
+
+@pytest.fixture
+def settings_of(redis_server: RedisServer) -> Settings:
+    return Settings(redis_url=SecretStr(redis_server.url))
+
+
+def test_an_answer_that_a_blocked_event_loop_did_not_read_is_not_a_failure_of_redis(settings_of: Settings) -> None:
+    async def blocked() -> None:
+        client = connect_async(settings_of, TIMEOUT_S)
+        wire = Wire(client, TIMEOUT_S)
+        assert await wire.ask("testing", [("PING",)]) == [b"PONG"]
+        for _ in range(3):
+            asking = asyncio.create_task(wire.ask("testing", [("PING",)]))
+            await asyncio.sleep(0)
+            time.sleep(4 * TIMEOUT_S)  # noqa: ASYNC251 - the event loop is blocked on purpose
+            assert await asking == [b"PONG"]
+        await wire.drop()
+        await client.aclose()
+
+    asyncio.run(blocked())
+
+
+def test_a_redis_that_does_not_answer_is_unavailable_after_the_timeout(own_redis_server: RedisServer) -> None:
+    async def stopped() -> None:
+        settings = Settings(redis_url=SecretStr(own_redis_server.url))
+        client = connect_async(settings, TIMEOUT_S)
+        wire = Wire(client, TIMEOUT_S)
+        assert await wire.ask("testing", [("PING",)]) == [b"PONG"]
+        own_redis_server.child.signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await wire.ask("testing", [("PING",)])
+            assert time.monotonic() - began >= TIMEOUT_S
+        finally:
+            own_redis_server.child.signal(signal.SIGCONT)
+        assert await wire.ask("testing", [("PING",)]) == [b"PONG"]
+        await wire.drop()
+        await client.aclose()
+
+    asyncio.run(stopped())
