@@ -57,6 +57,13 @@ class Metrics:
             "answers of experiments that were not noted: Redis was away too long",
             registry=self.registry,
         )
+        self.connections = Gauge("eddyline_api_connections", "open connections that serve requests", registry=self.registry)
+        self._refused = Counter(
+            "eddyline_api_refused_total",
+            "connections and requests that a limit refused or closed: docs/security.md names the limits",
+            ["limit"],
+            registry=self.registry,
+        )
         self._bound_vectors: dict[str, Counter] = {}
         self._bound_answers: dict[tuple[str, bool], Counter] = {}
         self._bound_requests: dict[tuple[str, str, int], tuple[Histogram, Counter]] = {}
@@ -96,6 +103,10 @@ class Metrics:
         if created:
             made = datetime.fromisoformat(created).timestamp()
             self._model_age.set_function(lambda: time.time() - made)
+
+    def refused(self, limit: str) -> None:
+        """One connection or request that the limit of that name refused or closed."""
+        self._refused.labels(limit).inc()
 
     def events(self, outcome: str, count: int) -> None:
         """`count` events `accepted`, `invalid` or `unavailable`."""

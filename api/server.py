@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import resource
 import socket
 import sys
 
@@ -11,13 +13,15 @@ import threadpoolctl
 import uvicorn
 
 from api.app import create_app
+from api.connections import Connections
+from api.http_protocol import limited
 from core.errors import ConfigurationError
 from core.settings import Settings
 
 _log = structlog.get_logger(__name__)
 BACKLOG = 2048
-KEEP_ALIVE_S = 75
-"""Longer than the usual minute after which proxies and client pools drop an idle connection: they close it, not we under their feet."""
+OTHER_FILES = 128
+"""File descriptors beside those of connections: Redis, Kafka, the bundle, logs, and refused connections that are being closed."""
 SWITCH_S = 0.0001
 """Seconds after which the thread that keeps the live view fresh hands the interpreter to the event loop; by default 5 ms, for which reads
 would wait."""
@@ -29,36 +33,58 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError when the address cannot be bound."""
     sys.setswitchinterval(SWITCH_S)
     app = create_app(settings)
+    connections = Connections(settings, app.state.service.metrics, open_files(settings.api_max_connections))
     # After the libraries are loaded, for only these obey. One answer is too little work to share: threads of BLAS wait for each other, and
     # while a bundle is loaded they take the cores from the event loop.
     threadpoolctl.threadpool_limits(1, "blas")
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=limited(connections),
         ws="none",
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACEFUL_S,
     )
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     _log.info("serving", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", docs="/docs")
     with listener:
-        _Server(config).run(sockets=[listener])
+        _Server(config, connections).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Once the bundle and the catalogue are there, the garbage collector need not walk them again: some 7% of a read at 10,000 items."""
+    """uvicorn's server, with the deadlines of its connections checked, and with a garbage collector that knows what stays.
+
+    Once the bundle and the catalogue are there, the collector need not walk them again: some 7% of a read at 10,000 items.
+    """
+
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._deadlines = asyncio.create_task(self._connections.check_deadlines(), name="deadlines")
         gc.collect()
         gc.freeze()
+
+
+def open_files(connections: int) -> int:
+    """Let this process open as many files as `connections` need. Returns the connections that it may hold, fewer under a hard limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return connections
+    held = max(1, soft - OTHER_FILES)
+    _log.warning("connection_limit_lowered", connections=held, API_MAX_CONNECTIONS=connections, open_files_hard_limit=hard)
+    return held
 
 
 def bind(settings: Settings) -> socket.socket:

@@ -181,7 +181,41 @@ class Settings(BaseSettings):
     )
     api_max_limit: int = Field(100, ge=1, le=10_000, description="most recommendations in one answer")
     api_max_body_bytes: int = Field(1_048_576, ge=1024, description="largest accepted request body, in bytes")
-    api_timeout_s: float = Field(5.0, gt=0, description="seconds after which a request is answered with 503")
+    api_timeout_s: float = Field(
+        5.0, gt=0, description="seconds after which a request is answered with 503, or with 408 when its body is not there yet"
+    )
+    api_max_head_bytes: int = Field(
+        65_536, ge=1024, description="bytes of a request's head (request line and headers), above which it is answered with 431 or 414"
+    )
+    api_max_headers: int = Field(100, ge=10, description="headers of a request, above which it is answered with 431")
+    api_head_timeout_s: float = Field(
+        10.0, gt=0, description="seconds in which a whole request head must arrive, from its first byte or from connecting; else 408"
+    )
+    api_idle_timeout_s: float = Field(
+        75.0,
+        gt=0,
+        description="seconds after an answer without a new request, after which a connection is closed; longer than a proxy's own",
+    )
+    api_write_timeout_s: float = Field(
+        10.0, gt=0, description="seconds after which the connection of a client that does not read its answers is closed"
+    )
+    api_max_connections: int = Field(
+        1000,
+        ge=1,
+        description="connections held at once; at the limit the one that has waited longest for a request is closed, and if none waits, a new one gets 503",
+    )
+    api_max_connections_per_address: int = Field(
+        0, ge=0, description="connections held at once from one address, above which a new one gets 429; 0: no limit, as behind a proxy"
+    )
+    api_expensive_waiting: int = Field(
+        4,
+        ge=0,
+        description="requests of one expensive route (docs/security.md) that may wait while one is at work; one more gets 429",
+    )
+    api_rate_per_s: float = Field(
+        0.0, ge=0, description="requests a second by key, or by address without a key, above which a request gets 429; 0: no limit"
+    )
+    api_rate_burst: int = Field(20, ge=1, description="requests of one key or address that may come at once within API_RATE_PER_S")
     api_after_s: float = Field(
         1.0,
         gt=0,
