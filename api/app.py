@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
 from api.guard import Guard
 from api.models import Models
+from api.openapi import OpenApi
 from api.reads import Reads
 from api.service import Service
 from api.similar_users import SimilarUsers
@@ -69,11 +70,12 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
         lifespan=lifespan,
+        openapi_url=None,  # see api/openapi.py
         redirect_slashes=False,
         exception_handlers=handlers,
     )
-    for routes in (Reads(service), Users(service), SimilarUsers(service), Writes(service), Models(service), Status(service)):
-        routes.register(app)
+    for routes in (Reads, Users, SimilarUsers, Writes, Models, Status, OpenApi):
+        routes(service).register(app)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     app.state.service = service
     return app

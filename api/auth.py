@@ -46,6 +46,13 @@ class Authorization:
         self._admins, self._writers = Keys(admins), Keys(writers)
         self._readers = Keys([*readers, *writers, *admins] if readers else [])
 
+    def key_digest(self, scope: Scope) -> bytes | None:
+        """The digest of the request's key when it is one of this server's, else None: a key that nobody gave out names no caller."""
+        presented = _presented(scope)
+        if presented and any(keys.accepts(presented) for keys in (self._writers, self._readers, self._admins)):
+            return hashlib.sha256(presented).digest()
+        return None
+
     def refusal(self, scope: Scope) -> ApiError | None:
         """None when allowed; else 401 (no key, or a wrong one) or 403 (nobody may, or not with this key)."""
         if not scope["path"].startswith(PROTECTED_PREFIX):

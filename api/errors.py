@@ -8,6 +8,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from core.codec import encode_json
 from core.errors import BadEvent
@@ -63,12 +64,26 @@ def status_of(code: str) -> int:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Handler of what the framework itself raises: no such path, wrong method."""
+    """Handler of what the framework itself raises: no such path, wrong method. OPTIONS of a path is answered with its methods."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"allow": ", ".join(methods(request))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
     detail = (
         f"{request.method} {request.url.path}: {status.phrase.lower()}; /docs lists what there is"
         if status in (404, 405)
         else str(error.detail)
     )
-    return ApiError(status.value, status.name.lower(), detail, dict(error.headers or {})).response()
+    return ApiError(status.value, status.name.lower(), detail, headers).response()
+
+
+def methods(request: Request) -> list[str]:
+    """What may be sent to the request's path, over all routes of it."""
+    allowed = {"OPTIONS"}
+    for route in request.app.router.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            allowed |= set(route.methods or ())
+    return sorted(allowed | {"HEAD"} if "GET" in allowed else allowed)

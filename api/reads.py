@@ -46,6 +46,7 @@ class Reads:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._use_cases = service.settings.use_cases
+        self._explain_budget = service.worker.budget("explain")
         self._asked = lru_cache(QUERIES_KEPT)(self._parsed)
 
     def register(self, app: FastAPI) -> None:
@@ -104,7 +105,7 @@ class Reads:
             tag=tag,
             summary="Why is an item shown to a user, or why not?",
             parameters=query_parameters(ReadQuery, *PERSONAL, "use_case"),
-            errors=_ERRORS,
+            errors={**_ERRORS, 429: "too many such requests at once: send it again after `Retry-After` seconds"},
         )
 
     async def for_use_case(self, request: HttpRequest) -> Response:
@@ -149,7 +150,8 @@ class Reads:
         asked = _now(self._asked(query_string, (*PERSONAL, "use_case"), None))
         state, stale = await self._service.user_state(user_id, token)
         live, variant = self._of_user(user_id, asked, state)
-        explanation = explain(live, state or UserState(user_id=user_id), item_id, asked)
+        known = state or UserState(user_id=user_id)
+        explanation = await self._explain_budget.run(lambda: explain(live, known, item_id, asked))
         degraded = state is None or self._service.health.degraded
         label = variant and variant.label
         return json_response({**msgspec.structs.asdict(explanation), "variant": label, "stale": stale, "degraded": degraded})

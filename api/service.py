@@ -8,6 +8,7 @@ import threading
 import structlog
 
 from api.after import ReadYourWrites
+from api.budget import Worker
 from api.health import Health
 from api.live import LiveView
 from api.metrics import Metrics
@@ -37,6 +38,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.worker = Worker(self.metrics, settings.api_expensive_waiting)
         self.health = Health(self.metrics, PARTS)
         self.view = LiveView(settings, self.health, self.metrics)
         self._confirm_s = settings.api_timeout_s * CONFIRM_SHARE
@@ -71,6 +73,7 @@ class Service:
     async def stop(self) -> None:
         """Stop the threads, deliver what was accepted, close the connections. The broker's watch ends by itself, within BROKER_CHECK_S."""
         self._stopping.set()
+        await asyncio.to_thread(self.worker.close)
         await asyncio.to_thread(self.view.stop)
         if self._reader is not None:
             await self._reader.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -14,13 +12,16 @@ from api.errors import json_response
 from api.query import Query
 from api.routing import add, path_id, query_parameters
 from api.service import Service
-from core.errors import ModelError
+from core.errors import ModelError, StoreError
 from core.types import UserState
 from engines.als import ALSEngine
 from engines.base import NotApplicable
 from engines.recommender import Recommender
+from models.als import Floats
 from models.registry import Registry
 from models.trained_users import TrainedUsers
+from store.connection import Client, connect
+from store.histories import item_sets, with_events
 
 MOST = 50
 """Users in an answer: each one's history is read."""
@@ -52,13 +53,17 @@ class SimilarUsersAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimilarUsers:
-    """The trained users are loaded when they are first asked for, and again with another bundle: most processes never need them."""
+    """The trained users are loaded when they are first asked for, and again with another bundle: most processes never need them.
+
+    Comparing all of them and reading up to 50 histories is work for the worker's thread, with its budget and a connection of its own.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._registry = Registry(service.settings.models_path)
         self._trained: tuple[str | None, TrainedUsers] | None = None
-        self._one = asyncio.Lock()
+        self._budget = service.worker.budget("users_similar")
+        self._client: Client | None = None
 
     def register(self, app: FastAPI) -> None:
         """Add the route to `app`."""
@@ -71,7 +76,11 @@ class SimilarUsers:
             tag="users",
             summary="Users with like taste",
             parameters=query_parameters(schemas.ReadQuery, "limit", "after"),
-            errors={401: "this server wants a key for reads", 422: "a parameter is not acceptable; `detail` names it"},
+            errors={
+                401: "this server wants a key for reads",
+                422: "a parameter is not acceptable; `detail` names it",
+                429: "too many such requests at once: send it again after `Retry-After` seconds",
+            },
         )
 
     async def similar(self, request: Request) -> Response:
@@ -91,6 +100,9 @@ class SimilarUsers:
             users = await self._nearest(live, read, limit)
         except (NotApplicable, ModelError, ValueError) as nothing:
             cause = str(nothing)
+        except StoreError as error:
+            self._service.health.failed("redis", str(error))
+            cause = "the users' histories cannot be read now"
         return json_response(
             SimilarUsersAnswer(
                 user_id=user_id,
@@ -104,23 +116,26 @@ class SimilarUsers:
         )
 
     async def _nearest(self, live: Recommender, state: UserState, limit: int) -> list[SimilarUser]:
-        """Raises NotApplicable, ModelError, ValueError."""
+        """Raises NotApplicable, ModelError, StoreError, ValueError, ApiError 429."""
         engine = live.engines.get(ALSEngine.name)
         if not isinstance(engine, ALSEngine):
             raise NotApplicable(live.unavailable(ALSEngine.name) or "there is no ALS engine")
         vector = engine.fold(state.history, engine.use_cases).fold.vector
-        async with self._one:  # a look at every trained user is work for one core; more at once would only wait for each other
-            trained = await asyncio.to_thread(self._load, live.bundle.version)
-            found = await asyncio.to_thread(trained.nearest, vector, SPARE * limit + 1)
-        found = [(user_id, score) for user_id, score in found if user_id != state.user_id]
-        states = await asyncio.gather(*(self._service.user_state(user_id) for user_id, _ in found))
+        return await self._budget.run(lambda: self._compare(live.bundle.version, state, vector, limit))
+
+    def _compare(self, version: str | None, state: UserState, vector: Floats, limit: int) -> list[SimilarUser]:
+        """The answer's users. Runs in the worker's thread, one at a time."""
+        scores = dict(self._load(version).nearest(vector, SPARE * limit + 1))
+        scores.pop(state.user_id, None)
+        if self._client is None:
+            self._client = connect(self._service.settings, self._service.settings.api_redis_timeout_s)
+        nearest = with_events(self._client, list(scores))[:limit]
+        histories = item_sets(self._client, nearest, self._service.settings.history_cap)
         mine = list(dict.fromkeys(event.item_id for event in reversed(state.history)))
-        users: list[SimilarUser] = []
-        for (user_id, score), (other, _) in zip(found, states, strict=True):
-            if other is not None and other.events and len(users) < limit:
-                theirs = {event.item_id for event in other.history}
-                users.append(SimilarUser(user_id, score, len(users) + 1, [item_id for item_id in mine if item_id in theirs][:SHARED]))
-        return users
+        return [
+            SimilarUser(user_id, scores[user_id], rank, [item_id for item_id in mine if item_id in theirs][:SHARED])
+            for rank, (user_id, theirs) in enumerate(zip(nearest, histories, strict=True), 1)
+        ]
 
     def _load(self, version: str | None) -> TrainedUsers:
         held = self._trained

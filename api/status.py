@@ -20,6 +20,7 @@ class Status:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._metrics_budget = service.worker.budget("metrics")
 
     def register(self, app: FastAPI) -> None:
         """Add the routes to `app`."""
@@ -75,4 +76,4 @@ class Status:
 
     async def metrics(self, _request: Request) -> Response:
         """Requests, answers by engine, what is up, and how fresh the process is, in Prometheus' text format."""
-        return Response(self._service.metrics.render(), media_type=CONTENT_TYPE)
+        return Response(await self._metrics_budget.run(self._service.metrics.render), media_type=CONTENT_TYPE)

@@ -21,7 +21,9 @@ from core.errors import BadEvent, LogUnavailable
 from core.types import Interaction, Item, User
 
 MAX_EVENTS = 1000
-"""Events in one request: they take some 20 ms of the process, during which reads beside them wait."""
+"""Events in one request: they take some 40 ms of the process."""
+EVENTS_AT_ONCE = 32
+"""Events that are checked and handed to the producer before other requests get a turn: about a millisecond."""
 _Body = TypeVar("_Body")
 _Entry = TypeVar("_Entry", Item, User)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -114,8 +116,12 @@ class Writes:
         if not 1 <= len(raws) <= MAX_EVENTS:
             raise invalid(f"send 1 to {MAX_EVENTS} events at once, not {len(raws)}", "bad_count")
         results = [Result(index) for index in range(len(raws))]
-        events = [self._checked(result, raw) for result, raw in zip(results, raws, strict=True)]
-        await asyncio.gather(*(self._publish(result, event) for result, event in zip(results, events, strict=True) if event is not None))
+        async with asyncio.TaskGroup() as publishing:
+            for start in range(0, len(raws), EVENTS_AT_ONCE):
+                for result, raw in zip(results[start : start + EVENTS_AT_ONCE], raws[start : start + EVENTS_AT_ONCE], strict=True):
+                    if (event := self._checked(result, raw)) is not None:
+                        publishing.create_task(self._publish(result, event))
+                await asyncio.sleep(0)
         return self._answer(results, single)
 
     async def put_item(self, request: Request) -> Response:

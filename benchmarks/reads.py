@@ -82,8 +82,10 @@ def catalogue(rng: np.random.Generator) -> list[Item]:
     return items
 
 
-def publish(settings: Settings, items: list[Item], rng: np.random.Generator) -> str:
-    """A bundle of the size and shape of a trained one; its numbers are random, which costs a read the same."""
+def publish(settings: Settings, items: list[Item], rng: np.random.Generator, users: int = 0) -> str:
+    """A bundle of the size and shape of a trained one, with factors of `users` users; its numbers are random."""
+    user_factors = (rng.standard_normal((users, FACTORS)) * 0.1).astype(np.float32)
+    trained = (IdMap([str(user) for user in range(users)]), user_factors) if users else ()
     factors = (rng.standard_normal((ITEMS, FACTORS)) * 0.1).astype(np.float32)
     popular = sorted(
         ((item.item_id, float(score)) for item, score in zip(items[:1000], rng.exponential(50, 1000), strict=True)),
@@ -92,26 +94,26 @@ def publish(settings: Settings, items: list[Item], rng: np.random.Generator) -> 
 
     def write(folder: Path) -> None:
         files.write_json(folder / bundle.CATALOGUE, items)
-        ALSModel(IdMap([item.item_id for item in items]), factors, regularization=0.01, alpha=40.0).save(folder / "als")
+        ALSModel(IdMap([item.item_id for item in items]), factors, *trained, regularization=0.01, alpha=40.0).save(folder / "als")
         ContentModel.fit(items).save(folder / "content")
         PopularModel({"developer_startup": popular}).save(folder / "popular")
 
     return Registry(settings.models_path).publish(write)
 
 
-def fill(client: Redis, items: list[Item], users: int, rng: np.random.Generator) -> None:
-    """The catalogue, and `users` with EVENTS events each on popular and rare items alike."""
+def fill(client: Redis, items: list[Item], users: int, rng: np.random.Generator, events: int = EVENTS) -> None:
+    """The catalogue, and `users` with `events` events each on popular and rare items alike."""
     pipe = client.pipeline(transaction=False)
     for item in items:
         pipe.hset(keys.ITEMS, item.item_id, encode_json(item))
         pipe.xadd(keys.ITEMS_CHANGES, {"item": item.item_id})
     pipe.execute()
-    chosen = (rng.power(0.5, (users, EVENTS)) * ITEMS).astype(int)
-    types = rng.choice(["view", "click", "like", "apply"], (users, EVENTS), p=[0.6, 0.2, 0.15, 0.05])
+    chosen = (rng.power(0.5, (users, events)) * ITEMS).astype(int)
+    types = rng.choice(["view", "click", "like", "apply"], (users, events), p=[0.6, 0.2, 0.15, 0.05])
     for user in range(users):
-        lines = [history_line(1.73e9 + 3600 * at, types[user, at], None, f"startup-{chosen[user, at]}") for at in range(EVENTS)]
+        lines = [history_line(1.73e9 + 3600 * at, types[user, at], None, f"startup-{chosen[user, at]}") for at in range(events)]
         counts = {f"ev:{name}": int(count) for name, count in zip(*np.unique(types[user], return_counts=True), strict=True)}
-        pipe.hset(keys.user(str(user)), mapping={"events": EVENTS, "first_seen": 1_730_000_000, **counts})
+        pipe.hset(keys.user(str(user)), mapping={"events": events, "first_seen": 1_730_000_000, **counts})
         pipe.rpush(keys.history(str(user)), *lines)
         if user % 500 == 499:
             pipe.execute()
@@ -167,8 +169,11 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def serving(users: int, connections: int, bundles: int = 1, **changed: Any) -> Iterator[Served]:
-    """One API process over `users` users and as many equal bundles, with a Redis and a broker of its own. `changed`: settings."""
+def serving(users: int, connections: int, bundles: int = 1, trained: int = 0, events: int = EVENTS, **changed: Any) -> Iterator[Served]:
+    """One API process over `users` users of `events` events and as many equal bundles, with a Redis and a broker of its own.
+
+    `trained`: users with factors in the bundle; `changed`: settings.
+    """
     rng = np.random.default_rng(42)
     with (
         tempfile.TemporaryDirectory(prefix="eddyline-reads-") as folder,
@@ -180,13 +185,13 @@ def serving(users: int, connections: int, bundles: int = 1, **changed: Any) -> I
             models_path=Path(folder) / "models",
             api_port=0,
             kafka_bootstrap_servers=broker.address,
-            warm_user_threshold=EVENTS + 1,
+            warm_user_threshold=events + 1,
             **changed,
         )
         items = catalogue(rng)
-        versions = [publish(settings, items, rng) for _ in range(bundles)]
+        versions = [publish(settings, items, rng, trained) for _ in range(bundles)]
         with Redis.from_url(server.url) as client:
-            fill(client, items, users, rng)
+            fill(client, items, users, rng, events)
         child = module("api", directory=Path(folder) / "api", environment=settings_environment(settings)).start()
         try:
             port = serving_port(child)

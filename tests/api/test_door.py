@@ -135,6 +135,26 @@ def test_errors_have_one_shape(api: Client) -> None:
         assert answer.headers["content-type"] == "application/json"
 
 
+def test_head_is_answered_as_get_without_a_body_and_options_with_the_methods(api: Client) -> None:
+    for path in ("/health/live", "/health/ready", "/metrics", "/api/popular", "/api/users/1", "/openapi.json", "/docs"):
+        get, head = api.get(path), api.request("HEAD", path)
+        assert (head.status_code, head.content, head.headers["content-type"]) == (get.status_code, b"", get.headers["content-type"])
+        if path not in ("/metrics", "/health/ready"):  # these change between two requests
+            assert head.headers["content-length"] == str(len(get.content))
+    for path, methods in (
+        ("/health/live", "GET, HEAD, OPTIONS"),
+        ("/health/ready", "GET, HEAD, OPTIONS"),
+        ("/api/users/1", "DELETE, GET, HEAD, OPTIONS, PUT"),
+        ("/api/events", "OPTIONS, POST"),
+    ):
+        answer = api.request("OPTIONS", path)
+        assert (answer.status_code, answer.headers["allow"], answer.content) == (204, methods, b"")
+        refused = api.write("PATCH", path)
+        assert (refused.status_code, refused.headers["allow"], refused.json()["error"]) == (405, methods, "method_not_allowed")
+    assert api.request("HEAD", "/api/events").status_code == 405
+    assert api.request("OPTIONS", "/nothing").status_code == 404
+
+
 def test_a_request_that_takes_too_long_is_a_503(settings: Settings, redis: object, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_: object) -> None:
         import asyncio
@@ -196,7 +216,7 @@ def test_the_process_says_what_it_serves_and_keeps_its_limits_on_a_real_socket(
     eventually(lambda: posted().count(b"token") == 1, "the event accepted")
     with socket.create_connection(("127.0.0.1", port), 30) as slow:  # a body that never comes
         slow.sendall(b"POST /api/events HTTP/1.1\r\nhost: x\r\nx-api-key: " + KEY.encode() + b"\r\ncontent-length: 100\r\n\r\n{")
-        assert slow.recv(4096).startswith(b"HTTP/1.1 503")
+        assert slow.recv(4096).startswith(b"HTTP/1.1 408")
     with socket.create_connection(("127.0.0.1", port), 30) as raw:
         raw.sendall(
             b"POST /api/events HTTP/1.1\r\nhost: x\r\nx-api-key: "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -77,6 +78,10 @@ class Client:
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.request("GET", path, **options)
+
+    def start(self, run: Callable[[], Awaitable[None]]) -> Future[None]:
+        """Run `run` in the app's event loop, beside its requests, until the future is cancelled."""
+        return self._portal.start_task_soon(run)
 
     def write(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response:
         """A request with the writer's key; `body` as JSON."""

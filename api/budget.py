@@ -1,0 +1,64 @@
+"""What an expensive route may take of a process, so that its callers do not slow down everybody else's reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from api.errors import ApiError
+from api.metrics import Metrics
+from core.background import in_background
+
+_Answer = TypeVar("_Answer")
+
+
+class Worker:
+    """The one thread of a process for expensive answers. More would only take the interpreter from the event loop more often."""
+
+    def __init__(self, metrics: Metrics, waiting: int) -> None:
+        """`waiting`: requests of one route that may wait while one of them is at work (API_EXPENSIVE_WAITING)."""
+        self._metrics, self._waiting = metrics, waiting
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="expensive")
+
+    def budget(self, route: str) -> Budget:
+        """The budget of one route; `route` names it in metrics and answers."""
+        return Budget(self, route, self._waiting, self._metrics)
+
+    async def run(self, work: Callable[[], _Answer]) -> _Answer:
+        """Do `work` in the thread, which rests often enough that ordinary reads go on. Raises what `work` raises."""
+
+        def rested() -> _Answer:
+            with in_background():
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, rested)
+
+    def close(self) -> None:
+        """End the thread, after what is at work."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+class Budget:
+    """One request of a route at work, `waiting` more in turn. Belongs to one event loop."""
+
+    def __init__(self, worker: Worker, route: str, waiting: int, metrics: Metrics) -> None:
+        self._worker, self._route, self._metrics = worker, route, metrics
+        self._most, self._taken = 1 + waiting, 0
+
+    async def run(self, work: Callable[[], _Answer]) -> _Answer:
+        """Do `work` in the worker's thread when it is this request's turn.
+
+        Raises ApiError 429 when too many wait, and what `work` raises.
+        """
+        if self._taken >= self._most:
+            self._metrics.refused(self._route)
+            raise ApiError(
+                429, "too_busy", f"{self._most} requests of this route are at work or waiting; send it again", {"retry-after": "1"}
+            )
+        self._taken += 1
+        try:
+            return await self._worker.run(work)
+        finally:
+            self._taken -= 1

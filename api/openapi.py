@@ -1,0 +1,36 @@
+"""The API's own documentation: /openapi.json and the page /docs that shows it."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.service import Service
+from core.codec import encode_json
+
+PATH = "/openapi.json"
+
+
+class OpenApi:
+    """Made when it is first asked for, which takes some 80 ms, and kept as bytes. FastAPI's own route encodes it anew for each request."""
+
+    def __init__(self, service: Service) -> None:
+        self._budget = service.worker.budget("openapi")
+        self._schema: bytes | None = None
+
+    def register(self, app: FastAPI) -> None:
+        """Add the routes to `app`."""
+        page = get_swagger_ui_html(openapi_url=PATH, title=f"{app.title} API")
+
+        async def schema(_request: Request) -> Response:
+            if self._schema is None:
+                self._schema = await self._budget.run(lambda: encode_json(app.openapi()))
+            return Response(self._schema, media_type="application/json")
+
+        async def docs(_request: Request) -> Response:
+            return page
+
+        app.add_route(PATH, schema, include_in_schema=False)
+        app.add_route("/docs", docs, include_in_schema=False)
