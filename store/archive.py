@@ -105,6 +105,15 @@ class Archive:
             raise ArchiveError(f"{files[-1].path} cannot be read: {error}") from None
         return metadata[TOPIC_ID].decode() if TOPIC_ID in metadata else None
 
+    def holds_rows(self, topic: str, partition: int, below: int | None = None) -> bool:
+        """Whether there is any message of this partition (at an offset less than `below`). Ranges may be empty."""
+        for file in self._partition_ranges(topic, partition):
+            if below is not None and file.first >= below:
+                return False
+            if next(self._read_file(file, 0, file.next if below is None else below, ["offset"], ()), None) is not None:
+                return True
+        return False
+
     def append(self, topic: str, partition: int, first: int, end: int, rows: pa.Table, topic_id: str | None = None) -> None:
         """Publish `rows` (SCHEMA, in offset order) as the range [first, end), whole or not at all.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -82,19 +82,6 @@ def ensure_topics(settings: Settings) -> list[str]:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster: as good
                     raise unreachable(settings, f"creating the topic {name}", error) from error
     return created
-
-
-def topic_id(settings: Settings, topic: str) -> str | None:
-    """The id that the broker gave this very topic, or None where a broker gives none. Raises LogUnavailable."""
-    client = admin(settings)  # held until the answer is there: its end cancels the request
-    try:
-        description = client.describe_topics(TopicCollection([topic]), request_timeout=settings.kafka_timeout_s)[topic].result()
-    except KafkaException as error:
-        if error.args[0].code() in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
-            return None
-        raise unreachable(settings, f"describing the topic {topic}", error) from error
-    identifier = str(description.topic_id)
-    return None if set(identifier) <= {"A", "0", "-"} else identifier  # all zero: the broker knows no topic ids
 
 
 def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailable:

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
-from core.errors import ConfigurationError, LogGap, LogRewound, StoreCorrupt
+from core.errors import ConfigurationError, LogGap, LogRewound, Stale, StoreCorrupt
 from core.settings import Settings
 from store import halts, keys
 from store.connection import named_errors
 from store.pending import MARK_FIELDS, Mark, read_mark
 
+_START_OVER = (
+    "Stop every ingest and run `python -m streams rebuild --wipe --from-log`: it empties Redis, and ingest then counts what the log holds. "
+    "An archive of the former topic stays readable: set another ARCHIVE_URL for the new one"
+)
+
 
 class Position(NamedTuple):
-    """`offset`: the first one that is not in the state (0: nothing applied yet). `topic_id`: of the topic it counts in, if known.
+    """`offset`: the first one that is not in the state. `topic_id`: of the topic it counts in, if known.
 
-    `popularity`: how much of the log below `offset` the popularities hold.
+    `popularity`: how much of the log below `offset` the popularities hold. `begins`: the offset at which the log began when Redis
+    started to count this partition; what retention had removed before was never in Redis.
     """
 
     offset: int
     topic_id: str | None
     popularity: Mark = Mark()
+    begins: int = 0
+
+    @property
+    def applied(self) -> bool:
+        """Whether anything of this partition was ever applied. If not, any log fits: it is read from its beginning."""
+        return self.offset > self.begins
+
+
+_FIELDS = ("position", "topic_id", "begins", *MARK_FIELDS)
 
 
 def read(client: Any, topic: str, partition: int) -> Position:
     """The position of one partition. Raises StoreUnavailable: retry; StoreCorrupt: the key is not what Eddyline writes."""
     key = keys.position(topic, partition)
     with named_errors(f"reading the position of {topic}/{partition} in {key}"):
-        offset, topic_id, *mark = client.hmget(key, ["position", "topic_id", *MARK_FIELDS])
-    try:
-        return Position(int(offset or 0), topic_id.decode() if topic_id else None, read_mark(mark))
-    except ValueError as error:
-        raise StoreCorrupt(f"{key} holds what Eddyline did not write: {error}; find who else writes into this Redis") from None
+        values = client.hmget(key, _FIELDS)
+    return _position(key, values)
 
 
 def take(client: Any, topic: str, partition: int) -> Position:
@@ -47,6 +60,15 @@ def take(client: Any, topic: str, partition: int) -> Position:
     except StoreCorrupt as error:
         halts.note(client, [(topic, partition)], f"{error}, {halts.MEND}")
         raise
+
+
+def _position(key: str, values: Sequence[bytes | None]) -> Position:
+    """Raises StoreCorrupt."""
+    offset, topic_id, begins, *mark = values
+    try:
+        return Position(int(offset or 0), topic_id.decode() if topic_id else None, read_mark(mark), int(begins or 0))
+    except ValueError as error:
+        raise StoreCorrupt(f"{key} holds what Eddyline did not write: {error}; find who else writes into this Redis") from None
 
 
 def offsets(client: Any, topic: str, partitions: int) -> list[int]:
@@ -65,27 +87,76 @@ def claim(client: redis.Redis, topic: str, partition: int, topic_id: str | None)
             client.hsetnx(keys.position(topic, partition), "topic_id", topic_id)
 
 
+def begin(client: redis.Redis, topic: str, partition: int, low: int, topic_id: str | None) -> Position:
+    """Let a partition of which nothing was applied begin at offset `low` of the topic `topic_id`. Answers the position as it stands.
+
+    Changes nothing when another process has applied something meanwhile. Raises StoreUnavailable.
+    """
+    former = _move(client, topic, partition, lambda position: None if position.applied else low, begins=low, topic_id=topic_id)
+    return former if former.applied else Position(low, topic_id, Mark(low, low), low)
+
+
+def skip(client: redis.Redis, topic: str, partition: int, expected: int, offset: int) -> None:
+    """Move a position from `expected` to `offset` without counting anything: what lies between is given up.
+
+    The popularities go on at `offset`, too. Raises Stale when the position is not `expected`, StoreUnavailable.
+    """
+    former = _move(client, topic, partition, lambda position: offset if position.offset == expected else None)
+    if former.offset != expected:
+        text = f"{topic}/{partition} moved from {expected} to {former.offset} meanwhile: stop every ingest, then run this again"
+        raise Stale(former.offset, text)
+
+
+def _move(
+    client: redis.Redis,
+    topic: str,
+    partition: int,
+    choose: Callable[[Position], int | None],
+    begins: int | None = None,
+    topic_id: str | None = None,
+) -> Position:
+    """Set a position and its mark to what `choose` answers (None: leave them), and the other fields if given. Answers the former one."""
+    key = keys.position(topic, partition)
+    former = Position(0, None)
+
+    def change(pipe: Any) -> None:
+        nonlocal former
+        former = _position(key, pipe.hmget(key, _FIELDS))
+        offset = choose(former)
+        pipe.multi()
+        if offset is not None:
+            fields = {"position": offset, "popularity_first": offset, "popularity_next": offset, "popularity_after": ""}
+            others = {"begins": begins, "topic_id": topic_id}
+            pipe.hset(key, mapping=fields | {name: value for name, value in others.items() if value is not None})
+
+    with named_errors(f"moving the position of {topic}/{partition}"):
+        client.transaction(change, key)
+    return former
+
+
 def check(topic: str, partition: int, position: Position, low: int, high: int, topic_id: str | None) -> None:
     """Whether a consumer may go on from `position` in a log that holds offsets [low, high).
 
-    Raises LogRewound: the topic was created anew, or the broker lost part of its log. Raises LogGap: events between are gone.
+    Raises LogRewound: the topic was created anew, or the broker lost part of its log. Raises LogGap: the log no longer holds
+    offsets after the position, and there may have been events in them. Neither when nothing was ever applied.
     """
+    if not position.applied:
+        return
     where = f"{topic}/{partition}"
     if position.topic_id is not None and topic_id is not None and position.topic_id != topic_id:
         raise LogRewound(
-            f"{where} was created anew: Redis counts in topic id {position.topic_id}, the broker has {topic_id}. If the old events are in "
-            f"the archive, keep it aside and start with an empty Redis and archive; else restore the topic from a backup of the broker"
+            f"{where} was created anew: Redis counts in topic id {position.topic_id}, the broker has {topic_id}. Redis may hold events "
+            f"of both. {_START_OVER}"
         )
     if position.offset > high:
         raise LogRewound(
-            f"{where}: Redis stands at {position.offset}, but the log ends at {high}: the broker lost {position.offset - high} events that "
-            f"are already counted, and new ones would take their offsets. Restore the broker's log, or start over with a new topic "
-            f"and an empty Redis (`python -m streams rebuild` brings back what the archive holds)"
+            f"{where}: Redis stands at {position.offset}, but the log ends at {high}: the broker lost {position.offset - high} offsets "
+            f"that are already counted, and new events would take them. Restore the broker's log. If that is impossible: {_START_OVER}"
         )
     if position.offset < low:
         raise LogGap(
-            f"{where}: Redis stands at {position.offset}, but the log begins at {low}: {low - position.offset} events are missing between. "
-            f"Run `python -m streams rebuild` to read them from the archive, then start ingest again"
+            f"{where}: Redis stands at {position.offset}, but the log begins at {low}: {low - position.offset} offsets between are gone. "
+            "Run `python -m streams rebuild`, which reads them from the archive or says what else can be done, then start ingest again"
         )
 
 

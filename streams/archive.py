@@ -1,10 +1,12 @@
 """`python -m streams archive`: the interactions topic to Parquet, every offset once.
 
 1. A partition is assigned: finish or remove what a crashed writer left, read the archive's position from the file names, check that the
-   log still holds it, and seek there.
-2. Poll; every message, valid or not, becomes a row in its partition's buffer.
+   log still holds it and is the same topic, and seek there.
+2. Poll; every message, valid or not, becomes a row in its partition's buffer. The partition's end may lie beyond its last message (control
+   records and aborted messages are never delivered): the buffer's range reaches up to there.
 3. A buffer is finished by count (ARCHIVE_FILE_EVENTS), by age (ARCHIVE_FILE_S), by size (BUFFER_BYTES), when the partition is revoked,
-   and at the end: it is published as one file (store/archive_publish.py has the protocol that keeps two writers from overlapping).
+   and at the end: once the broker has confirmed the topic's id after the buffer's last row was read, it is published as one file
+   (store/archive_publish.py has the protocol that keeps two writers from overlapping).
 4. Overtaken, because this process was paused and another one took its place: the rows are dropped, and reading goes on at the
    archive's position.
 5. The position is committed to Kafka, for lag dashboards alone; nothing here reads it back.
@@ -26,11 +28,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
 from core import cli
-from core.errors import LogError, LogGap, LogRewound, Overtaken
+from core.errors import LogError, LogGap, LogRewound, LogUnavailable, Overtaken
 from core.settings import Settings
 from store import log, log_ends
 from store.archive import SCHEMA, Archive
+from store.topic_ids import TopicId, TopicIds
 from streams.archive_rows import to_batch
+from streams.retry import Retry
 
 _log = structlog.get_logger(__name__)
 
@@ -56,16 +60,26 @@ class Buffer:
         self.first = self.next = first
         self.batches: list[pa.RecordBatch] = []
         self.rows = self.bytes = 0
-        self.since = time.monotonic()
+        self.since = self.read_at = time.monotonic()
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to publish: rows, or offsets that hold none."""
+        return self.next > self.first
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """`batch` follows what is here; the age counts from the first row."""
-        if not self.rows:
-            self.since = time.monotonic()
+        """`batch` follows what is here."""
         self.batches.append(batch)
         self.rows += batch.num_rows
         self.bytes += batch.nbytes
-        self.next = batch.column("offset")[-1].as_py() + 1
+        self.reach(batch.column("offset")[-1].as_py() + 1)
+
+    def reach(self, next_: int) -> None:
+        """Extend the range to `next_`; the age counts from the first time."""
+        now = time.monotonic()
+        if not self.pending:
+            self.since = now
+        self.next, self.read_at = next_, now
 
 
 class Archiver:
@@ -78,9 +92,12 @@ class Archiver:
         self._archive = Archive(settings.archive_url)
         self._buffers: dict[int, Buffer] = {}
         self._assigned = False
-        self._topic_id: str | None = None
-        self._consumer = Consumer(log.consumer_config(settings, settings.archive_group))
+        self._topics = TopicIds(settings, [self._topic])
+        self._topic_id: TopicId = None
+        self._consumer = Consumer(log.consumer_config(settings, settings.archive_group) | {"enable.partition.eof": True})
+        self._ends: dict[int, int] = {}
         self._stopped = threading.Event()
+        self._retry = Retry(self._stopped)
         self.archived = 0
 
     def stop(self) -> None:
@@ -93,16 +110,17 @@ class Archiver:
         Answers the number of rows archived. Raises LogGap, LogRewound, LogUnavailable, ArchiveError.
         """
         log.ensure_topics(self._settings)
-        self._topic_id = log.topic_id(self._settings, self._topic)
         self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         reported, done = time.monotonic(), 0
         try:
             while not self._stopped.is_set():
                 messages = self._consumer.consume(self._settings.poll_events, POLL_S)
                 self._take(messages)
+                for topic_id in self._topics.poll().values():
+                    self._check_topic(topic_id)
                 now = time.monotonic()
                 for partition, buffer in list(self._buffers.items()):
-                    if buffer.rows and now - buffer.since >= self._settings.archive_file_s:
+                    if buffer.pending and now - buffer.since >= self._settings.archive_file_s:
                         self._finish(partition)
                 BUFFERED.set(sum(buffer.rows for buffer in self._buffers.values()))
                 if now - reported >= REPORT_S:
@@ -116,7 +134,7 @@ class Archiver:
                 if until_idle and not messages and self._assigned and self._idle():
                     break
             for partition in list(self._buffers):
-                self._finish(partition)
+                self._finish_or_drop(partition)
         finally:
             self._consumer.close()
         return self.archived
@@ -124,12 +142,16 @@ class Archiver:
     def _take(self, messages: Sequence[Any]) -> None:
         """Step 2."""
         good: dict[int, list[Any]] = {}
+        ended = set()
         for message in messages:
             error = message.error()
             if error is None:
                 good.setdefault(message.partition(), []).append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ended.add(message.partition())
+                self._ends[message.partition()] = message.offset()
             else:
-                self._check_error(error)
+                self._check_error(message.partition(), error)
         for partition, wanted in good.items():
             buffer = self._buffers.get(partition)
             rest = [message for message in wanted if buffer is not None and message.offset() >= buffer.next]
@@ -141,12 +163,17 @@ class Archiver:
                 is_full = buffer.rows >= self._settings.archive_file_events or buffer.bytes >= BUFFER_BYTES
                 if is_full and not self._finish(partition):
                     break
+        for partition in ended & self._buffers.keys():
+            if self._ends.get(partition, 0) > self._buffers[partition].next:
+                self._buffers[partition].reach(self._ends[partition])
 
     def _finish(self, partition: int) -> bool:
-        """Steps 3 to 5. False when another process was first."""
+        """Steps 3 to 5. False when another process was first. Raises LogRewound; LogUnavailable only once stopped."""
         buffer = self._buffers[partition]
-        if not buffer.rows:
+        if not buffer.pending:
             return True
+        if self._topics.confirmed_at <= buffer.read_at:
+            self._check_topic(self._retry("reading the id of the topic", self._topics.read)[self._topic])
         table = pa.Table.from_batches(buffer.batches, SCHEMA)
         try:
             self._archive.append(self._topic, partition, buffer.first, buffer.next, table, self._topic_id)
@@ -167,12 +194,34 @@ class Archiver:
             _log.debug("commit for lag dashboards failed", error=str(error))
         return True
 
+    def _finish_or_drop(self, partition: int) -> None:
+        """Finish a buffer at the end of our turn; its rows are read again later if the broker cannot confirm the topic's id now."""
+        try:
+            self._finish(partition)
+        except LogUnavailable as error:
+            _log.warning("buffer_dropped", partition=partition, rows=self._buffers[partition].rows, error=str(error))
+
+    def _check_topic(self, topic_id: TopicId) -> None:
+        """Raises LogRewound when the topic was created anew since partitions were assigned: its offsets are not the archive's."""
+        if self._buffers and topic_id != self._topic_id:
+            raise LogRewound(
+                f"{self._topic} was created anew while it was archived: its id was {self._topic_id} and is {topic_id}; nothing of the new "
+                f"topic was archived. {self._way_out()}"
+            )
+
+    def _way_out(self) -> str:
+        return (
+            f"Set another ARCHIVE_URL (or move the folder {self._topic} in {self._settings.archive_url} aside) and start archive again: it "
+            "begins where the log begins"
+        )
+
     def _overtaken(self, partition: int, buffer: Buffer, error: Overtaken) -> None:
         """Step 4."""
         position = self._archive.position(self._topic, partition)
         OVERTAKEN.inc()
         _log.warning("overtaken", partition=partition, dropped=buffer.rows, first=buffer.first, position=position, reason=str(error))
         self._buffers[partition] = Buffer(position)
+        self._ends.pop(partition, None)
         try:
             self._consumer.seek(TopicPartition(self._topic, partition, position))
         except KafkaException:  # the partition is not ours any more: the rebalance that says so is on its way
@@ -180,6 +229,9 @@ class Archiver:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Step 1. What is raised in here comes out of `consume`."""
+        ids = self._retry("reading the id of the topic", self._topics.read)
+        self._check_topic(ids[self._topic])
+        self._topic_id = ids[self._topic]
         for assigned in partitions:
             assigned.offset = self._start(assigned.partition)
         consumer.incremental_assign(partitions)
@@ -192,28 +244,32 @@ class Archiver:
         self._archive.recover(self._topic, partition)
         position = self._archive.position(self._topic, partition)
         before = self._archive.topic_id(self._topic, partition)
-        low, high = self._ends(partition, position)
+        low, high = log_ends.ends(self._settings, self._consumer, self._topic, partition, position)
         if before is not None and self._topic_id is not None and before != self._topic_id:
             raise LogRewound(
                 f"{where} was created anew: the archive was written from topic id {before}, the broker has {self._topic_id}. "
-                f"Move {self._settings.archive_url} aside, or set another ARCHIVE_URL or INTERACTIONS_TOPIC"
+                f"{self._way_out()}"
             )
         if position > high:
             raise LogRewound(
-                f"{where}: the archive holds offsets up to {position - 1}, but the log ends at {high}: it was created anew "
-                "or lost events. Restore the broker's log, or set another INTERACTIONS_TOPIC; this archive stays readable"
+                f"{where}: the archive holds offsets up to {position - 1}, but the log ends at {high}: it was created anew or lost events. "
+                f"Restore the broker's log. If that is impossible: {self._way_out()}"
             )
         if position < low:
-            if not self._accept_gap:
+            if not self._archive.holds_rows(self._topic, partition):
+                _log.warning("log_begins_late", partition=partition, begins=low, reason="retention removed what was before")
+            elif not self._accept_gap:
                 raise LogGap(
-                    f"{where}: the archive wants offset {position}, but the log begins at {low}: {low - position} messages "
-                    "are gone. Restore newer archive files from a backup, or run `python -m streams archive --accept-gap` "
-                    "to record the gap and go on"
+                    f"{where}: the archive ends at offset {position}, but the log begins at {low}: {low - position} offsets between are "
+                    "gone. Restore newer archive files from a backup, or run `python -m streams archive --accept-gap` to record the "
+                    "gap and go on"
                 )
-            _log.warning("gap accepted", partition=partition, first=position, next=low)
+            else:
+                _log.warning("gap_accepted", partition=partition, first=position, next=low)
             self._archive.append(self._topic, partition, position, low, SCHEMA.empty_table(), self._topic_id)
             position = low
         self._buffers[partition] = Buffer(position)
+        self._ends.pop(partition, None)
         POSITION.labels(str(partition)).set(position)
         return position
 
@@ -221,7 +277,7 @@ class Archiver:
         """Hand over cleanly: what is buffered becomes a file, so that the next owner need not read it again."""
         for revoked in partitions:
             if revoked.partition in self._buffers:
-                self._finish(revoked.partition)
+                self._finish_or_drop(revoked.partition)
                 self._buffers.pop(revoked.partition, None)
 
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -230,27 +286,23 @@ class Archiver:
             self._buffers.pop(lost.partition, None)
         _log.warning("partitions lost", partitions=[lost.partition for lost in partitions])
 
-    def _check_error(self, error: KafkaError) -> None:
-        """Raise what cannot be waited out; the client repairs the rest by itself."""
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise LogGap(
-                f"{self._topic} no longer holds an offset that the archive wants ({error.str()}); start archive again: it compares "
-                "the log with the files and names the ways out"
-            )
+    def _check_error(self, partition: int, error: KafkaError) -> None:
+        """Start the partition again when its next offset is gone; raise what cannot be waited out; the client mends the rest by itself."""
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and partition in self._buffers:
+            _log.warning("offset_gone", partition=partition, error=error.str())
+            self._finish(partition)
+            del self._buffers[partition]
+            again = [TopicPartition(self._topic, partition)]
+            self._consumer.incremental_unassign(again)
+            self._on_assign(self._consumer, again)
+            return
         if error.fatal() or error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
             raise LogError(f"reading {self._topic} failed: {error.str()}")
         _log.warning("kafka", error=error.str())
 
-    def _ends(self, partition: int, position: int) -> tuple[int, int]:
-        return log_ends.ends(self._settings, self._consumer, self._topic, partition, position)
-
     def _idle(self) -> bool:
-        reached = self._consumer.position([TopicPartition(self._topic, partition) for partition in self._buffers])
-        known = [log_ends.known_end(self._consumer, self._topic, place.partition) for place in reached]
-        return all(
-            end is not None and max(self._buffers[place.partition].next, place.offset) >= end
-            for place, end in zip(reached, known, strict=True)
-        )
+        """Whether every partition was read up to its end."""
+        return all(self._ends.get(partition) == buffer.next for partition, buffer in self._buffers.items())
 
 
 def run(settings: Settings, until_idle: bool = False, accept_gap: bool = False) -> int:

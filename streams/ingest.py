@@ -3,7 +3,8 @@
 One partition's way through this process, numbered; the crash tests use these numbers. `streams.intake` does 2 to 4, `streams.sender` 4
 and 5; `store.apply` has the steps inside 5.
 
-1. Assigned: read the partition's position from Redis, compare it with what the log holds, start `dedup_window` before what Redis lacks.
+1. Assigned: read the partition's position from Redis, compare it and the topic's id with the log (`streams.placement`), start
+   `dedup_window` before what Redis lacks.
 2. Up to the position, events only fill the duplicate window and what is still to be written of popularity.
 3. From there on, decode; what cannot be decoded becomes a dead letter, duplicates count nowhere, the rest makes batches.
 4. Dead letters are published and acknowledged.
@@ -11,7 +12,11 @@ and 5; `store.apply` has the steps inside 5.
 6. Kafka is told the position, for lag dashboards only.
 
 Whenever Redis and this process disagree or nobody knows (a lost connection, a position moved by another process, a server set back),
-the partition goes back to 1. So there is one way to start, to recover and to take over.
+the partition goes back to 1. So there is one way to start, to recover and to take over. The same happens when the log may be another
+one: the topic's id changed (asked every few seconds), an offset went back, or the broker no longer has the offset that comes next.
+
+The client delivers only committed records (its default isolation level). Control records and aborted ones leave holes, which it reports
+as the partition's end at an offset beyond the last record; the position moves there too.
 """
 
 from __future__ import annotations
@@ -27,13 +32,15 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from core import cli
-from core.errors import LogUnavailable, Stale, StoreUnavailable
+from core.errors import EddylineError, LogRewound, LogUnavailable, Stale, StoreUnavailable
 from core.settings import Settings
 from store import connection, experiments, log, log_ends, positions
 from store.apply import Planner
 from store.pending import Pending
+from store.topic_ids import TopicId, TopicIds
 from streams import deletions, metrics
 from streams.intake import Assigned, Intake, Message
+from streams.placement import place
 from streams.retry import Retry
 from streams.sender import Failure, Partition, Sender
 
@@ -48,6 +55,8 @@ _IDLE_S = 0.2
 _GATHER_S = 0.008
 """Seconds from one taking of events to the next at least. An event that comes alone is taken at once; with thousands a second, those of
 8 ms share one transaction of all partitions, which takes half the processor time of a transaction for each that comes."""
+_OFFSET_GONE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+"""The broker has no record at the offset that comes next: the log was trimmed, cut, or is another one."""
 _SWITCH_S = 0.0002
 """Seconds after which the planning thread hands the interpreter to the sender; by default 5 ms, for which Redis would wait."""
 
@@ -67,7 +76,8 @@ class Ingest:
         self._generation = 0
         self._taken = 0.0  # time.monotonic()
         self._behind = False
-        self._topic_ids: dict[str, str | None] = {}
+        self._topics = TopicIds(settings, [settings.interactions_topic, settings.items_topic, settings.users_topic])
+        self._topic_ids: dict[str, TopicId] = {}
 
     def stop(self) -> None:
         """Finish what is under way and return from `run`."""
@@ -81,16 +91,16 @@ class Ingest:
         experiments.note(self._client, settings.experiments)
         log.ensure_topics(settings)
         topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
-        self._topic_ids = {topic: log.topic_id(settings, topic) for topic in topics}
         deletions.recover(settings, self._client)
         self._sender.start()
-        consumer = Consumer(log.consumer_config(settings, settings.ingest_group))
+        consumer = Consumer(log.consumer_config(settings, settings.ingest_group) | {"enable.partition.eof": True})
         consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         _log.info("ingest is running", group=settings.ingest_group, topics=topics, partitions="as the group assigns them")
         committed = measured = time.monotonic()
         wait = _IDLE_S
         try:
             while not self._stopped.is_set():
+                self._check_topics()
                 self._mend(consumer)
                 wait = self._flush_popularity(besides=self._consume(consumer, wait))
                 self._intake.send()
@@ -115,16 +125,19 @@ class Ingest:
         waited = consumer.consume(1, wait)
         if not waited:
             return ()
+        if waited[0].error() is not None:  # no event, so there is nothing to gather for
+            self._not_an_event(cast("Message", waited[0]))
+            return ()
         if not self._behind:
             time.sleep(max(0.0, self._taken + _GATHER_S - time.monotonic()))
         self._taken = time.monotonic()
         by_partition: dict[Partition, list[Message]] = {}
+        others: list[Message] = []
         more = consumer.consume(self._settings.poll_events, 0)
         self._behind = len(more) == self._settings.poll_events
         for message in cast("list[Message]", [*waited, *more]):
-            error = message.error()
-            if error is not None:
-                self._client_error(error)
+            if message.error() is not None:
+                others.append(message)
                 continue
             partition = (message.topic(), message.partition())
             mine = by_partition.get(partition)
@@ -134,25 +147,46 @@ class Ingest:
                 mine.append(message)
         for partition, messages in by_partition.items():
             assigned = self._assigned.get(partition)
-            if assigned is not None:  # else: revoked between the fetch and now
+            if assigned is None:  # revoked between the fetch and now
+                continue
+            if messages[0].offset() < assigned.read:
+                reason = f"offset {messages[0].offset()} came after offset {assigned.read - 1}"
+                self._place_again(partition, LogRewound(f"{partition[0]}/{partition[1]}: {reason}"))
+            else:
                 self._intake.take(partition, assigned, messages)
+        for message in others:
+            self._not_an_event(message)
         return by_partition.keys()
+
+    def _not_an_event(self, message: Message) -> None:
+        """Handle a partition's end, which may lie beyond its last record, and the client's errors. Raises LogUnavailable."""
+        error, partition = message.error(), (message.topic(), message.partition())
+        assert error is not None
+        assigned = self._assigned.get(partition)
+        if error.code() == KafkaError._PARTITION_EOF:
+            if assigned is not None and message.offset() > assigned.read:
+                self._intake.skip_to(partition, assigned, message.offset())
+        elif assigned is not None and error.code() in _OFFSET_GONE:
+            self._place_again(partition, LogUnavailable(f"the broker does not have the next offset: {error.str()}"))
+        elif error.fatal():
+            raise LogUnavailable(f"the Kafka client gave up: {error.str()}")
+        else:
+            _log.warning("kafka client", code=error.name(), error=error.str())
 
     # Step 1
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._read_topic_ids()
         self._intake.reload()
         consumer.incremental_assign([self._place(consumer, (each.topic, each.partition)) for each in partitions])
 
     def _place(self, consumer: Consumer, partition: Partition) -> TopicPartition:
         """Take up a partition where Redis says, and answer from where to read it."""
         topic, number = partition
-        position = self._retry(f"reading the position of {topic}/{number}", lambda: positions.take(self._client, topic, number))
-        low, high = self._retry(
-            f"asking for the offsets of {topic}/{number}", lambda: log_ends.ends(self._settings, consumer, topic, number, position.offset)
+        position, low, high = self._retry(
+            f"comparing Redis with the log of {topic}/{number}",
+            lambda: place(self._settings, self._client, consumer, topic, number, self._topic_ids[topic]),
         )
-        positions.check(topic, number, position, low, high, self._topic_ids[topic])
-        self._retry(f"claiming {topic}/{number}", lambda: positions.claim(self._client, topic, number, self._topic_ids[topic]))
         self._generation += 1
         window = self._settings.dedup_window if topic == self._settings.interactions_topic else 0
         popularity = Pending(self._settings.use_cases, self._settings.popularity_half_life_days, position.popularity)
@@ -201,20 +235,37 @@ class Ingest:
             if assigned is not None and assigned.generation == failure.generation:
                 failed[failure.partition] = failure.error
         for partition, error in failed.items():
-            if not isinstance(error, Stale | StoreUnavailable | LogUnavailable):
+            if not isinstance(error, Stale | StoreUnavailable | LogUnavailable | LogRewound):
                 raise error
             _log.warning("batch not applied; going back to what Redis says", topic=partition[0], partition=partition[1], error=str(error))
             metrics.retries.labels(type(error).__name__).inc()
         if failed:
+            self._read_topic_ids()
             self._intake.reload()
             again = [self._place(consumer, partition) for partition in failed]
             consumer.incremental_unassign(again)  # unlike a seek, this also drops what was fetched already
             consumer.incremental_assign(again)
 
+    def _place_again(self, partition: Partition, reason: EddylineError) -> None:
+        """Have `_mend` compare the partition with Redis and the log before anything else of it is taken."""
+        self._sender.failures.put(Failure(partition, self._assigned[partition].generation, reason))
+
+    def _read_topic_ids(self) -> None:
+        self._topic_ids = self._retry("reading the ids of the topics", self._topics.read)
+
+    def _check_topics(self) -> None:
+        """Notice a topic that was created anew: its offsets would go on as if they were those of the old one."""
+        for topic, topic_id in self._topics.poll().items():
+            if topic_id != self._topic_ids.get(topic, topic_id):
+                self._topic_ids[topic] = topic_id
+                for partition in self._assigned:
+                    if partition[0] == topic:
+                        self._place_again(partition, LogRewound(f"{topic} was created anew, with the id {topic_id}"))
+
     def _check_redis(self) -> None:
         """Notice a Redis that was set back while a partition had no events, whose next batch would have told."""
         applied = dict(self._sender.applied)  # noted after the apply, so Redis stands here or further on
-        for partition, assigned in self._assigned.items():
+        for partition in self._assigned:
             try:
                 stands_at = positions.read(self._client, *partition).offset
             except StoreUnavailable as error:
@@ -224,7 +275,7 @@ class Ingest:
                 stale = Stale(
                     stands_at, f"{partition[0]}/{partition[1]} was applied up to {applied[partition]}, but Redis stands at {stands_at}"
                 )
-                self._sender.failures.put(Failure(partition, assigned.generation, stale))
+                self._place_again(partition, stale)
 
     # Step 6
 
@@ -242,16 +293,9 @@ class Ingest:
         for partition in self._assigned:
             end = log_ends.known_end(consumer, *partition)
             if end is not None:
+                if end < self._sender.applied[partition]:
+                    self._place_again(partition, LogRewound(f"{partition[0]}/{partition[1]} ends at {end}, before what was applied"))
                 metrics.lag_events.labels(*partition).set(max(0, end - self._sender.applied[partition]))
-
-    def _client_error(self, error: KafkaError) -> None:
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise LogUnavailable(
-                f"the log no longer holds the offset that was asked for ({error.str()}); start ingest again: it compares Redis and log"
-            )
-        if error.fatal():
-            raise LogUnavailable(f"the Kafka client gave up: {error.str()}")
-        _log.warning("kafka client", code=error.name(), error=error.str())
 
 
 def run(settings: Settings) -> None:

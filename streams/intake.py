@@ -105,6 +105,17 @@ class Intake:
     def take(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
         """Put `messages` into batches; they follow each other, and what was taken before, in the log. `send` queues the last of them."""
         self._take[partition[0]](partition, assigned, messages)
+        assigned.read = messages[-1].offset() + 1
+
+    def skip_to(self, partition: Partition, assigned: Assigned, end: int) -> None:
+        """Move on to `end`, up to which the partition holds no more records, only what a transaction or compaction left behind."""
+        assigned.read = end
+        if end <= assigned.next:
+            return
+        if partition[0] == self._settings.interactions_topic:
+            self._put(partition, assigned, end, [], [])
+        else:
+            self._alone(assigned, apply.Batch(*partition, assigned.next, end, [], None, *apply.moving(*partition, end, ()), []), [])
 
     def flush(self, partition: Partition, assigned: Assigned) -> None:
         """Take one piece of the popularity that waits to be written, if it is due and no other piece is taken. `send` queues it."""

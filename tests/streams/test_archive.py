@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 
 from core.codec import encode_json
 from core.errors import LogGap, LogRewound
@@ -18,6 +18,7 @@ from store.archive import SCHEMA, Archive
 from store.producer import Producer
 from streams.archive import Archiver
 from tests.support import eventually
+from tests.topics import recreate, trim
 
 Spawn = Callable[..., Child]
 BEYOND = 10**9
@@ -175,30 +176,47 @@ def test_an_archive_beyond_the_logs_end_is_not_continued(broker: object, setting
 @pytest.mark.apache
 def test_a_gap_between_archive_and_log_is_named_and_can_be_recorded(broker: object, settings: Settings) -> None:
     log.ensure_topics(settings)
-    publish(settings, 1000)
-    client = log.admin(settings)
-    deleted = {partition: min(end, 100) for partition, end in ends(settings).items()}
-    topic = settings.interactions_topic
-    futures = client.delete_records([TopicPartition(topic, partition, offset) for partition, offset in deleted.items()])
-    for future in futures.values():
-        future.result()
-    with pytest.raises(LogGap, match=r"wants offset 0, but the log begins at 100: 100 messages are gone.*--accept-gap"):
+    publish(settings, 200)
+    Archiver(settings).run(until_idle=True)
+    former = ends(settings)
+    publish(settings, 800, start=200)
+    trim(settings, settings.interactions_topic, {partition: end + 50 for partition, end in former.items()})
+    with pytest.raises(LogGap, match=r"archive ends at offset \d+, but the log begins at \d+: 50 offsets between.*--accept-gap"):
         Archiver(settings).run(until_idle=True)
     Archiver(settings, accept_gap=True).run(until_idle=True)
-    assert archived(settings) == {partition: list(range(deleted[partition], end)) for partition, end in ends(settings).items()}
+    assert archived(settings) == {
+        partition: [*range(former[partition]), *range(former[partition] + 50, end)] for partition, end in ends(settings).items()
+    }
     assert Archive(settings.archive_url).positions(settings.interactions_topic) == ends(settings)
 
 
 @pytest.mark.apache
-def test_a_topic_created_anew_is_noticed(broker: object, settings: Settings) -> None:
+def test_a_first_archive_of_a_trimmed_log_begins_where_the_log_begins(broker: object, settings: Settings) -> None:
+    log.ensure_topics(settings)
+    publish(settings, 400)
+    trim(settings, settings.interactions_topic, dict.fromkeys(ends(settings), 20))
+    Archiver(settings).run(until_idle=True)
+    trim(settings, settings.interactions_topic, dict.fromkeys(ends(settings), 40))
+    Archiver(settings).run(until_idle=True)
+    assert archived(settings) == {partition: list(range(20, end)) for partition, end in ends(settings).items()}
+
+
+@pytest.mark.apache
+@pytest.mark.parametrize("refilled", [5, 100, 300])
+def test_a_topic_created_anew_under_a_running_archive_stops_it(broker: object, settings: Settings, spawn: Spawn, refilled: int) -> None:
+    """Refilled below, about at, and far beyond the offsets that the archive has read."""
     log.ensure_topics(settings)
     publish(settings, 100)
-    Archiver(settings).run(until_idle=True)
-    client = log.admin(settings)
-    client.delete_topics([settings.interactions_topic])[settings.interactions_topic].result()
-    eventually(lambda: settings.interactions_topic not in client.list_topics(timeout=10).topics, "the topic is gone")
-    log.ensure_topics(settings)
-    eventually(lambda: settings.interactions_topic in client.list_topics(timeout=10).topics, "the topic is back")
-    publish(settings, 200)
-    with pytest.raises(LogRewound, match="was created anew"):
+    child = spawn("streams", "archive", ARCHIVE_FILE_S="1")
+    eventually(lambda: sum(Archive(settings.archive_url).positions(settings.interactions_topic).values()) == 100, "all is archived")
+    before = archived(settings)
+    recreate(settings, settings.interactions_topic)
+    publish(settings, refilled, start=1000)
+    assert child.wait(60) == 1, child.describe("goes on")
+    assert "was created anew" in child.log.read_text()
+    assert archived(settings) == before, "nothing of the new topic is mixed with the old one"
+    with pytest.raises(LogRewound, match="Set another ARCHIVE_URL"):
         Archiver(settings).run(until_idle=True)
+    elsewhere = settings.model_copy(update={"archive_url": settings.archive_url + "-new"})
+    assert Archiver(elsewhere).run(until_idle=True) == refilled
+    assert_every_offset_once(elsewhere)

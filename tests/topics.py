@@ -1,0 +1,36 @@
+"""What happens to topics from outside: retention removes their head, somebody deletes and creates them again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from core.settings import Settings
+from store import log
+from tests.support import eventually
+
+
+def trim(settings: Settings, topic: str, upto: Mapping[int, int]) -> None:
+    """Drop what `topic` holds below `upto` (partition -> offset), as retention does. Needs Apache Kafka."""
+    client = log.admin(settings)  # held until the answers are there: its end cancels the requests
+    for future in client.delete_records([TopicPartition(topic, *place) for place in upto.items()]).values():
+        future.result(30)
+
+
+def use_retention(settings: Settings, topic: str) -> None:
+    """Give a compacted topic the policy `delete`, as one has that somebody else created."""
+    entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
+    client = log.admin(settings)
+    for future in client.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]).values():
+        future.result(30)
+
+
+def recreate(settings: Settings, topic: str) -> None:
+    """Delete `topic` and create it again, with the partitions that the settings say."""
+    client = log.admin(settings)
+    client.delete_topics([topic])[topic].result(30)
+    eventually(lambda: topic not in client.list_topics(timeout=10).topics, "the topic is gone")
+    log.ensure_topics(settings)
+    eventually(lambda: topic in client.list_topics(timeout=10).topics, "the topic is back")
