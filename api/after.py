@@ -11,14 +11,17 @@ from api.errors import invalid
 from api.health import Health
 from api.live import LiveView
 from api.metrics import Metrics
-from core.errors import StoreError
+from core.errors import LogUnavailable, StoreError
 from core.settings import Settings
 from store.arrivals import Arrivals
+from store.partitions import Partitions
 
 MOST_WAITING = 1_000
 """Reads that wait at once, each a connection that somebody holds open; one more is answered as stale, and at once."""
 WAIT_SHARE = 0.9
 """Share of the time a request may take (API_TIMEOUT_S) that it may wait, whatever API_AFTER_S says: the rest is for answering."""
+RECOUNT_S = 1.0
+"""Seconds between two questions to the broker because of tokens, and seconds that one waits."""
 LOOK_S = 0.01
 """Seconds between two looks at whether the live view has the catalogue entry; it follows Redis every REFRESH_S."""
 
@@ -51,8 +54,12 @@ def taken(query_string: bytes) -> tuple[bytes, str | None]:
 class ReadYourWrites:
     """Waits for events. One per app."""
 
-    def __init__(self, settings: Settings, view: LiveView, arrivals: Arrivals, health: Health, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, view: LiveView, arrivals: Arrivals, health: Health, metrics: Metrics, partitions: Partitions
+    ) -> None:
         self._settings, self._view, self._arrivals, self._health, self._metrics = settings, view, arrivals, health, metrics
+        self._partitions = partitions
+        self._recounted = float("-inf")  # time.monotonic()
         self._seconds = min(settings.api_after_s, WAIT_SHARE * settings.api_timeout_s)
         self._waiting = 0
         self._topics = (settings.interactions_topic, settings.items_topic, settings.users_topic)
@@ -63,6 +70,7 @@ class ReadYourWrites:
         While Redis is known to fail nobody waits. Raises ApiError for what is no token of ours.
         """
         token = self._parsed(text)
+        await self._check_partition(token)
         if self._health.failing("redis") is not None or self._waiting >= MOST_WAITING:
             self._metrics.waited(False, 0.0)
             return True
@@ -101,7 +109,23 @@ class ReadYourWrites:
             raise invalid(f"after must be a token topic:partition:offset, as a write answers it, not {text[:300]!r}", "bad_token")
         if topic not in self._topics:
             raise invalid(f"after names the topic {topic[:300]!r}; this server waits for {', '.join(self._topics)}", "bad_token")
-        if int(partition) >= self._settings.topic_partitions:
-            most = self._settings.topic_partitions
-            raise invalid(f"after names partition {partition}; the topics here have {most} (TOPIC_PARTITIONS)", "bad_token")
         return Token(topic, int(partition), int(offset))
+
+    async def _check_partition(self, token: Token) -> None:
+        """Refuse a partition that the topic does not have, as soon as the broker has told how many there are.
+
+        Another process may have written to a partition that was added since, so the broker is asked again before. Raises ApiError.
+        """
+        count = self._partitions.count(token.topic)
+        if count is None or token.partition < count:
+            return
+        if time.monotonic() - self._recounted > RECOUNT_S:
+            self._recounted = time.monotonic()
+            try:
+                await asyncio.to_thread(self._partitions.refresh, RECOUNT_S)
+            except LogUnavailable as error:
+                self._health.failed("kafka", str(error))
+                return
+        count = self._partitions.count(token.topic) or 0
+        if token.partition >= count:
+            raise invalid(f"after names partition {token.partition}; the topic {token.topic} has {count}", "bad_token")

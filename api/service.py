@@ -12,15 +12,16 @@ from api.budget import Worker
 from api.health import Health
 from api.live import LiveView
 from api.metrics import Metrics
-from core.errors import LogUnavailable, StoreCorrupt, StoreError
+from core.errors import LogMisconfigured, LogUnavailable, StoreCorrupt, StoreError
 from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
 from store.arrivals import Arrivals
 from store.connection import connect_async
-from store.log import ensure_topics
+from store.partitions import Partitions
 from store.producer import Producer
 from store.reader import UserReader
+from store.topic_check import TopicCheck
 
 _log = structlog.get_logger(__name__)
 PARTS = ("redis", "kafka", "model")
@@ -40,7 +41,9 @@ class Service:
         self.metrics = Metrics()
         self.worker = Worker(self.metrics, settings.api_expensive_waiting)
         self.health = Health(self.metrics, PARTS)
-        self.view = LiveView(settings, self.health, self.metrics)
+        self.partitions = Partitions(settings, [settings.interactions_topic, settings.items_topic, settings.users_topic])
+        self._topic_check = TopicCheck(settings)
+        self.view = LiveView(settings, self.health, self.metrics, self.partitions)
         self._confirm_s = settings.api_timeout_s * CONFIRM_SHARE
         self._producer: Producer | None = None
         self._reader: UserReader | None = None
@@ -64,7 +67,7 @@ class Service:
         timeout_s = self.settings.api_redis_timeout_s
         self._reader = UserReader(self._redis, self.settings.history_cap, timeout_s)
         self._arrivals = Arrivals(self._redis, timeout_s)
-        self._writes = ReadYourWrites(self.settings, self.view, self._arrivals, self.health, self.metrics)
+        self._writes = ReadYourWrites(self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions)
         self._producer = self._new_producer()
         self._broker_watch.start()
         await asyncio.to_thread(self.view.refresh)
@@ -131,6 +134,13 @@ class Service:
         self.health.failed("kafka", str(error))
         raise error
 
+    def _prepare_topics(self) -> None:
+        """Raises LogUnavailable. A topic that loses events is ingest's reason not to start; the API says it and serves."""
+        try:
+            self._topic_check.prepare()
+        except LogMisconfigured as error:
+            _log.error("topic_misconfigured", error=str(error))
+
     def _watch_broker(self) -> None:
         """Ask the broker every BROKER_CHECK_S whether it is there; when it has come (back), make sure that our topics are."""
         topics_known = False
@@ -139,8 +149,9 @@ class Service:
                 self._replace_failed_producer()
                 self.producer.check(BROKER_CHECK_S)
                 if not topics_known:
-                    ensure_topics(self.settings)
+                    self._prepare_topics()
                     topics_known = True
+                self.partitions.refresh(BROKER_CHECK_S)
                 self.health.works("kafka")
             except LogUnavailable as error:
                 topics_known = False

@@ -12,6 +12,7 @@ EddylineError
 │   └── LeaseLost                 the lease expired under its holder: start again
 ├── LogError                      Kafka
 │   ├── LogUnavailable            cannot be reached or answered too late
+│   ├── LogMisconfigured          a topic is set up so that events are lost: names the topic and the command that mends it
 │   ├── LogGap                    the stored position is older than the log's first offset: rebuild from the archive
 │   └── LogRewound                the stored position lies beyond the log's end, or the topic is another one
 ├── ArchiveError                  the Parquet archive overlaps, has a hole, or cannot be read
@@ -90,6 +91,10 @@ class LogError(EddylineError):
 
 class LogUnavailable(LogError):
     """The broker cannot be reached or answered too late."""
+
+
+class LogMisconfigured(LogError):
+    """A topic is set up so that events would be lost."""
 
 
 class LogGap(LogError):

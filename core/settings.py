@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         4,
         ge=1,
         le=1000,
-        description="partitions of a topic that Eddyline creates; a partition is the unit of parallelism and of atomicity, and changing it later moves users between partitions",
+        description="partitions of a topic that Eddyline creates; a partition is the unit of parallelism and of atomicity; a topic that exists keeps its own number",
     )
     topic_replication: int = Field(1, ge=1, le=10, description="replicas of a topic that Eddyline creates; 3 in production")
     ingest_group: str = Field("eddyline-ingest", description="consumer group that shares the partitions among ingest processes")
@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     live_group: str = Field("eddyline-live", description="consumer group that shares the model updates among live workers")
     trainer_group: str = Field("eddyline-trainer", description="the same for retrain requests among training workers")
     kafka_timeout_s: float = Field(10.0, gt=0, description="seconds to wait for the broker before a clear error")
+    start_timeout_s: float = Field(
+        60.0,
+        ge=0,
+        description="seconds that a starting process waits for Kafka and Redis before it ends with an error; the API starts without",
+    )
     session_timeout_s: float = Field(
         10.0, ge=6, le=1800, description="seconds without a heartbeat after which a consumer's partitions go to another one"
     )

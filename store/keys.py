@@ -68,9 +68,14 @@ def user_als(user_id: str) -> str:
     return f"user:{escape(user_id)}:als"
 
 
+def user_partitions(user_id: str) -> str:
+    """SET with expiry: partitions of the interactions topic that events of the user came through though murmur2 chooses another."""
+    return f"user:{escape(user_id)}:partitions"
+
+
 def all_of_user(user_id: str) -> tuple[str, ...]:
     """Every key that a user has."""
-    return user(user_id), history(user_id), profile(user_id), user_als(user_id)
+    return user(user_id), history(user_id), profile(user_id), user_als(user_id), user_partitions(user_id)
 
 
 def item_users(item_id: str) -> str:
@@ -111,6 +116,11 @@ def experiment_exposed(variant: str) -> str:
 def position(topic: str, partition: int) -> str:
     """HASH: position 182734 (the first offset that is not in the state), topic_id, errors (store/halts.py)."""
     return f"ingest:{topic}:{partition}"
+
+
+def layout(topic: str) -> str:
+    """HASH: partitions 8, since 1732340000.5 (from when on producers are held to that number; 0: from the log's beginning)."""
+    return "layout:" + topic
 
 
 def lease(name: str) -> str:

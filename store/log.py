@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from core.errors import LogUnavailable
 from core.settings import Settings
+from store import topics
+from store.client_events import ClientEvents
 
-_log = structlog.get_logger(__name__)
-
-_DAY_MS = 24 * 3600 * 1000
+METADATA_MS = 10_000
+"""Milliseconds until a client notices added partitions; librdkafka's default is 300,000. One small request each."""
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
@@ -24,9 +24,8 @@ def client_config(settings: Settings) -> dict[str, Any]:
         "socket.timeout.ms": int(settings.kafka_timeout_s * 1000),
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,  # a restarted broker is found within a second, not ten
-        "logger": _ClientLog(),
-        "error_cb": _report,
-    }
+        "topic.metadata.refresh.interval.ms": METADATA_MS,
+    } | ClientEvents().config()
 
 
 def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
@@ -57,19 +56,9 @@ def ensure_topics(settings: Settings) -> list[str]:
         known = client.list_topics(timeout=settings.kafka_timeout_s).topics
     except KafkaException as error:
         raise unreachable(settings, "listing topics", error) from error
-
-    def topic(name: str, **config: str) -> NewTopic:
-        return NewTopic(name, settings.topic_partitions, settings.topic_replication, config=config)
-
     wanted = [
-        # The broker's own clock on each record: whether an event lies in the far future must not hang on its sender's word.
-        topic(settings.interactions_topic, **{"message.timestamp.type": "LogAppendTime"}),
-        topic(settings.dlq_topic),
-        topic(settings.items_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
-        topic(settings.users_topic, **{"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}),
-        topic(settings.deletions_topic, **{"cleanup.policy": "compact"}),
-        topic(settings.model_updates_topic, **{"retention.ms": str(_DAY_MS)}),  # hints: what is missed is folded in by the reader
-        topic(settings.retrain_requests_topic),
+        NewTopic(spec.name, settings.topic_partitions, settings.topic_replication, config=dict(spec.config))
+        for spec in topics.specs(settings)
     ]
     missing = [new for new in wanted if new.topic not in known]
     created = []
@@ -91,16 +80,3 @@ def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailab
         f"Kafka at {settings.kafka_bootstrap_servers} failed while {what}: {reason}; is the broker up, and is "
         "KAFKA_BOOTSTRAP_SERVERS right?"
     )
-
-
-def _report(error: KafkaError) -> None:
-    # A single connection that fails is retried by the client; that no broker at all is left is news.
-    level = _log.debug if error.code() in (KafkaError._TRANSPORT, KafkaError._RESOLVE) else _log.warning
-    level("kafka client", code=error.name(), error=error.str())
-
-
-class _ClientLog:
-    """librdkafka's own lines, as debug: what matters of them comes through `error_cb` and raised errors."""
-
-    def log(self, level: int, message: str, *args: Any) -> None:
-        _log.debug("kafka client", level=level, line=message % args if args else message)

@@ -15,6 +15,8 @@ from store.connection import named_errors
 
 REPLIES = 4
 """Replies for one user."""
+NOTED_S = 30 * 24 * 3600
+"""Seconds that a partition stays noted: until long after the producer was mended, and no id stays for good."""
 VECTOR_FIELDS = ("version", "made_with", "as_of", "vector")
 """Fields of a stored vector, in the order of LiveVector."""
 
@@ -72,6 +74,23 @@ def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
         for command in commands(user_id, cap):
             pipe.execute_command(*command)
         return parse(user_id, pipe.execute())
+
+
+def note_partitions(client: redis.Redis, foreign: Sequence[tuple[str, int]]) -> None:
+    """Note users whose events came through another partition than theirs: (user id, partition). Raises StoreUnavailable."""
+    with named_errors("noting foreign partitions"):
+        pipe: Any = client.pipeline(transaction=False)
+        for user_id, partition in foreign:
+            pipe.sadd(keys.user_partitions(user_id), partition)
+            pipe.expire(keys.user_partitions(user_id), NOTED_S)
+        pipe.execute()
+
+
+def foreign_partitions(client: redis.Redis, user_id: str) -> list[int]:
+    """The partitions that `note_partitions` noted of a user in the last NOTED_S. Raises StoreUnavailable."""
+    with named_errors(f"reading the partitions of user {user_id!r}"):
+        noted: Any = client.smembers(keys.user_partitions(user_id))
+    return sorted(map(int, noted))
 
 
 def history_line(timestamp: float, event_type: str, value: float | None, item_id: str) -> str:

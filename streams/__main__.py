@@ -21,11 +21,15 @@ app = typer.Typer(
 
 
 @app.command()
-def topics() -> None:
-    """Create what is missing of the topics, and print which."""
-    from store.log import ensure_topics
+def topics(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Exit with 0 also when a topic differs from what is needed.")] = False,
+) -> None:
+    """Create what is missing of the topics, and compare the others with what is needed; exits with 1 when one differs."""
+    from streams.topics import run
 
-    typer.echo("created: " + (", ".join(ensure_topics(_settings())) or "nothing, they are all there"))
+    if not run(_settings(), as_json) and not accept:
+        raise typer.Exit(1)
 
 
 @app.command()

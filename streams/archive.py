@@ -30,10 +30,12 @@ from prometheus_client import Counter, Gauge
 from core import cli
 from core.errors import LogError, LogGap, LogRewound, LogUnavailable, Overtaken
 from core.settings import Settings
-from store import log, log_ends
+from store import log, log_ends, start
 from store.archive import SCHEMA, Archive
+from store.topic_check import TopicCheck
 from store.topic_ids import TopicId, TopicIds
 from streams.archive_rows import to_batch
+from streams.partition_watch import PartitionWatch
 from streams.retry import Retry
 
 _log = structlog.get_logger(__name__)
@@ -96,6 +98,8 @@ class Archiver:
         self._topic_id: TopicId = None
         self._consumer = Consumer(log.consumer_config(settings, settings.archive_group) | {"enable.partition.eof": True})
         self._ends: dict[int, int] = {}
+        self._topic_check = TopicCheck(settings)
+        self._watch = PartitionWatch(settings, [self._topic])
         self._stopped = threading.Event()
         self._retry = Retry(self._stopped)
         self.archived = 0
@@ -109,7 +113,9 @@ class Archiver:
 
         Answers the number of rows archived. Raises LogGap, LogRewound, LogUnavailable, ArchiveError.
         """
-        log.ensure_topics(self._settings)
+        if not start.until_ready(self._settings, self._stopped, self._topic_check.prepare):
+            return 0
+        self._watch.start()
         self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         reported, done = time.monotonic(), 0
         try:
@@ -136,6 +142,7 @@ class Archiver:
             for partition in list(self._buffers):
                 self._finish_or_drop(partition)
         finally:
+            self._watch.close()
             self._consumer.close()
         return self.archived
 

@@ -34,12 +34,15 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from core import cli
 from core.errors import EddylineError, LogRewound, LogUnavailable, Stale, StoreUnavailable
 from core.settings import Settings
-from store import connection, experiments, log, log_ends, positions
+from store import connection, experiments, log, log_ends, outage, positions, start
 from store.apply import Planner
 from store.pending import Pending
+from store.topic_check import TopicCheck
 from store.topic_ids import TopicId, TopicIds
 from streams import deletions, metrics
+from streams.foreign_partitions import ForeignPartitions
 from streams.intake import Assigned, Intake, Message
+from streams.partition_watch import IngestWatch
 from streams.placement import place
 from streams.retry import Retry
 from streams.sender import Failure, Partition, Sender
@@ -71,12 +74,16 @@ class Ingest:
         self._retry = Retry(self._stopped)
         planner = Planner(settings.use_cases, settings.experiments)
         self._sender = Sender(connection.connect(settings), planner, settings)
-        self._intake = Intake(settings, self._client, planner, self._sender, self._retry)
+        self._topic_names = [settings.interactions_topic, settings.items_topic, settings.users_topic]
+        self._topic_check = TopicCheck(settings)
+        self._watch = IngestWatch(settings, self._topic_names)
+        self._foreign = ForeignPartitions(self._client, settings.interactions_topic, self._watch)
+        self._intake = Intake(settings, self._client, planner, self._sender, self._retry, self._foreign.add)
         self._assigned: dict[Partition, Assigned] = {}
         self._generation = 0
         self._taken = 0.0  # time.monotonic()
         self._behind = False
-        self._topics = TopicIds(settings, [settings.interactions_topic, settings.items_topic, settings.users_topic])
+        self._topics = TopicIds(settings, self._topic_names)
         self._topic_ids: dict[str, TopicId] = {}
 
     def stop(self) -> None:
@@ -86,16 +93,13 @@ class Ingest:
     def run(self) -> None:
         """Consume until stopped. Raises what no retry mends: LogGap, LogRewound, StoreCorrupt, StoreMisconfigured, ConfigurationError."""
         settings = self._settings
-        connection.check_server(self._client)
-        positions.check_settings(self._client, settings)
-        experiments.note(self._client, settings.experiments)
-        log.ensure_topics(settings)
-        topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
-        deletions.recover(settings, self._client)
+        if not start.until_ready(settings, self._stopped, self._prepare):
+            return
         self._sender.start()
+        self._watch.start()
         consumer = Consumer(log.consumer_config(settings, settings.ingest_group) | {"enable.partition.eof": True})
-        consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
-        _log.info("ingest is running", group=settings.ingest_group, topics=topics, partitions="as the group assigns them")
+        consumer.subscribe(self._topic_names, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        _log.info("ingest is running", group=settings.ingest_group, topics=self._topic_names)
         committed = measured = time.monotonic()
         wait = _IDLE_S
         try:
@@ -104,6 +108,7 @@ class Ingest:
                 self._mend(consumer)
                 wait = self._flush_popularity(besides=self._consume(consumer, wait))
                 self._intake.send()
+                self._foreign.check()
                 now = time.monotonic()
                 if now - measured > _LAG_S:
                     measured = now
@@ -113,12 +118,22 @@ class Ingest:
                     self._commit(consumer)
                     self._check_redis()
         finally:
+            self._watch.close()
             self._sender.close()
             self._commit(consumer)
             consumer.close()
             _log.info(
                 "ingest has stopped", positions={f"{topic}/{number}": at for (topic, number), at in sorted(self._sender.applied.items())}
             )
+
+    def _prepare(self) -> None:
+        """What must hold before the first event; may be repeated."""
+        settings = self._settings
+        connection.check_server(self._client)
+        positions.check_settings(self._client, settings)
+        experiments.note(self._client, settings.experiments)
+        self._topic_check.prepare()
+        deletions.recover(settings, self._client)
 
     def _consume(self, consumer: Consumer, wait: float) -> Collection[Partition]:
         """Wait `wait` seconds for an event, take what else is there, and hand each partition's messages on. Answers which had some."""
@@ -237,12 +252,17 @@ class Ingest:
         for partition, error in failed.items():
             if not isinstance(error, Stale | StoreUnavailable | LogUnavailable | LogRewound):
                 raise error
-            _log.warning("batch not applied; going back to what Redis says", topic=partition[0], partition=partition[1], error=str(error))
+            if isinstance(error, StoreUnavailable | LogUnavailable):
+                outage.of(error).begin(str(error), f"applying a batch of {partition[0]}/{partition[1]}")
+            else:
+                _log.warning("batch_refused", topic=partition[0], partition=partition[1], error=str(error))
             metrics.retries.labels(type(error).__name__).inc()
         if failed:
             self._read_topic_ids()
             self._intake.reload()
             again = [self._place(consumer, partition) for partition in failed]
+            outage.REDIS.end()  # placing read the position from Redis and the offsets from Kafka
+            outage.KAFKA.end()
             consumer.incremental_unassign(again)  # unlike a seek, this also drops what was fetched already
             consumer.incremental_assign(again)
 
@@ -269,8 +289,9 @@ class Ingest:
             try:
                 stands_at = positions.read(self._client, *partition).offset
             except StoreUnavailable as error:
-                _log.warning("waiting", what="checking positions", error=str(error))
+                outage.REDIS.begin(str(error), "checking positions")
                 return
+            outage.REDIS.end()
             if stands_at < applied[partition]:
                 stale = Stale(
                     stands_at, f"{partition[0]}/{partition[1]} was applied up to {applied[partition]}, but Redis stands at {stands_at}"

@@ -14,14 +14,22 @@ from rich.table import Table
 from rich.text import Text
 
 from core.codec import encode_json
-from core.errors import EddylineError
+from core.errors import EddylineError, LogUnavailable
+from core.murmur2 import partitions_of
 from core.settings import Settings
 from core.types import LiveVector
 from engines import router
 from models.registry import Registry
-from store import catalogue, connection, keys, log, log_ends, popularity, positions, trending, users
+from store import catalogue, connection, keys, log, log_ends, partitions, popularity, positions, trending, users
 from store.archive import Archive
 from store.live import LiveStore
+
+KAFKA_S = 2.0
+"""Seconds to wait for Kafka where Redis has most of the answer."""
+FOREIGN = (
+    "events of this user came through foreign_partitions, not only through partition: a producer uses another partitioner or another key, "
+    "and an event that is sent through both counts twice; see docs/operations.md, Producers with another partitioner"
+)
 
 
 def user(settings: Settings, user_id: str) -> dict[str, Any]:
@@ -32,8 +40,12 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
     variant = settings.experiments.assign(user_id, None)
     settings = settings.with_overrides(variant.overrides) if variant else settings
     engine = router.route(state.events, settings)
+    foreign = users.foreign_partitions(client, user_id)
     return {
         "user_id": user_id,
+        "partition": _partition(settings, user_id),
+        "foreign_partitions": foreign,
+        "partition_note": FOREIGN if foreign else None,
         "keys": list(keys.all_of_user(user_id)),
         "events": state.events,
         "counts": dict(sorted(state.counts.items(), key=lambda entry: -entry[1])),
@@ -78,11 +90,11 @@ def where(settings: Settings) -> list[dict[str, Any]]:
     try:
         for topic in (settings.interactions_topic, settings.items_topic, settings.users_topic):
             try:
-                partitions = sorted(consumer.list_topics(topic, timeout=settings.kafka_timeout_s).topics[topic].partitions)
+                numbers = sorted(consumer.list_topics(topic, timeout=settings.kafka_timeout_s).topics[topic].partitions)
             except KafkaException as error:
                 raise log.unreachable(settings, "listing topics", error) from error
             archived = Archive(settings.archive_url).positions(topic) if topic == settings.interactions_topic else {}
-            for partition in partitions:
+            for partition in numbers:
                 redis = positions.read(client, topic, partition).offset
                 reached = archived.get(partition, 0) if topic == settings.interactions_topic else None
                 low, high = log_ends.ends(settings, consumer, topic, partition, max(redis, reached or 0))
@@ -131,6 +143,15 @@ def show(found: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) 
     for row in found:
         rows.add_row(*(Text("-" if value is None else str(value)) for value in row.values()))
     console.print(rows)
+
+
+def _partition(settings: Settings, user_id: str) -> int | None:
+    """The partition that murmur2 chooses for a user's events; None while Kafka does not answer."""
+    try:
+        count = partitions.count(settings, settings.interactions_topic, KAFKA_S)
+    except LogUnavailable:
+        return None
+    return int(partitions_of([user_id.encode()], count)[0])
 
 
 def _vector(als: LiveVector | None) -> dict[str, Any] | None:

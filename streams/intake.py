@@ -76,19 +76,29 @@ class Assigned:
         self.generation = generation
         self.dedup = Dedup(window)
         self.popularity = popularity
-        self.wrote_popularity = 0.0  # time.monotonic()
+        self.wrote_popularity = float("-inf")  # time.monotonic()
         self.read = 0  # the offset after the last one read; below `start` the window is still being read
 
 
 class Intake:
     """Reads messages into batches, in order of each partition, and queues them for `sender`, small ones of several partitions together."""
 
-    def __init__(self, settings: Settings, client: Client, planner: Planner, sender: Sender, retry: Retry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        planner: Planner,
+        sender: Sender,
+        retry: Retry,
+        check_partition: Callable[[int, Sequence[Event]], None],
+    ) -> None:
+        """`check_partition`: called with the events of each batch of interactions and their partition."""
         self._settings = settings
         self._client = client
         self._planner = planner
         self._sender = sender
         self._retry = retry
+        self._check_partition = check_partition
         self._deletions = apply.Deletions(0, {})
         self._waiting: dict[Partition, Work] = {}
         self._take: dict[str, Callable[[Partition, Assigned, Sequence[Message]], None]] = {
@@ -176,6 +186,7 @@ class Intake:
         assigned.next = next_
         self._waiting[partition] = Work(batch, assigned.generation, before)
         metrics.events.inc(len(events))
+        self._check_partition(partition[1], events)
 
     def _may_write_popularity(self, assigned: Assigned, events: int) -> bool:
         """One piece a transaction, and one of a partition in PIECE_S: else events wait for piece after piece. Many `events` pay for one."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
+import signal
+import threading
 from typing import Any
 
 import faust
@@ -17,8 +18,10 @@ from threadpoolctl import threadpool_limits
 
 from core import cli
 from core.settings import Settings
-from store import connection, log
+from store import connection, log, start
+from store.topic_check import TopicCheck
 from streams import metrics, schedules
+from streams.live_noise import LIBRARIES, ClientNoise
 from streams.live_worker import LiveWorker
 
 _MESSAGES = 20
@@ -29,8 +32,6 @@ _REFOLD_S = 0.1
 """Seconds between looks at the young items that wait."""
 _TEND_S = 10.0
 """Seconds between looks at all young items: how long one that a dead worker left, or a deleted user in a list, may stay."""
-_SPARSE_S = 10.0
-"""Seconds until the same line of a library is logged again."""
 _REPORT_S = 10.0
 """Seconds between progress lines."""
 _NICE = 10
@@ -57,12 +58,16 @@ def create_app(settings: Settings) -> faust.App:
         topic_replication_factor=settings.topic_replication,
         table_standby_replicas=0,  # there are no tables
         consumer_auto_offset_reset="earliest",  # a new group warms up with whoever was active in the last day
+        consumer_metadata_max_age_ms=log.METADATA_MS,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 5,
         broker_request_timeout=max(90.0, 3 * settings.session_timeout_s),
         worker_redirect_stdouts=False,
     )
     live = LiveWorker(settings)
+    noise = ClientNoise()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(noise)
     hints = app.topic(settings.model_updates_topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
     @app.agent(hints, name="hints")
@@ -72,6 +77,7 @@ def create_app(settings: Settings) -> faust.App:
 
     @app.timer(settings.refresh_s, name="follow")  # type: ignore[untyped-decorator]
     async def follow() -> None:
+        noise.check()
         if await live.follow() and app.is_leader():
             await live.tend()
 
@@ -95,31 +101,22 @@ def create_app(settings: Settings) -> faust.App:
     return app
 
 
-class _Sparse(logging.Filter):
-    """Lets a line of code log once in a while: without its broker, Faust's client writes thirty lines a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last: dict[tuple[str, int], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is written."""
-        place, now = (record.pathname, record.lineno), time.monotonic()
-        if now - self._last.get(place, -_SPARSE_S) < _SPARSE_S:
-            return False
-        self._last[place] = now
-        return True
-
-
 def run(settings: Settings) -> None:
     """Fold in until SIGTERM or SIGINT. Raises LogUnavailable, StoreUnavailable, StoreMisconfigured, ConfigurationError."""
-    connection.check_server(connection.connect(settings))
-    log.ensure_topics(settings)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())  # until Faust takes the signals over
     cli.serve_metrics(settings)
-    for name in ("faust", "mode", "aiokafka"):
+    check = TopicCheck(settings)
+
+    def prepare() -> None:
+        connection.check_server(connection.connect(settings))
+        check.prepare()
+
+    if not start.until_ready(settings, stopped, prepare):
+        return
+    for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_Sparse())
     if hasattr(os, "nice"):
         os.nice(_NICE)
     threadpool_limits(1)  # one worker, one core: the matrices are too small to be shared

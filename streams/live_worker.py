@@ -15,7 +15,7 @@ import structlog
 
 from core.errors import BadEvent, LogUnavailable, StoreUnavailable
 from core.settings import Settings
-from store import connection, dead_letters, model_updates
+from store import connection, dead_letters, model_updates, outage
 from store.live import LiveStore
 from store.model_updates import Pair
 from store.producer import Producer
@@ -148,9 +148,10 @@ class LiveWorker:
         while True:
             try:
                 await self._apart(lambda: self._fold(pairs))
+                outage.REDIS.end()
                 return None
             except StoreUnavailable as error:
-                _log.warning("waiting for Redis; readers fold in meanwhile", error=str(error))
+                outage.REDIS.begin(str(error), "folding in; readers do it meanwhile")
                 metrics.live_retries.labels("StoreUnavailable").inc()
                 await asyncio.sleep(AWAY_S)
             except Exception as error:  # noqa: BLE001  whatever a batch does, the worker goes on
@@ -186,6 +187,10 @@ class LiveWorker:
         """Do it; False when it failed. What is still to do then is found again later."""
         try:
             await self._apart(call)
+        except StoreUnavailable as error:
+            metrics.live_retries.labels("StoreUnavailable").inc()
+            outage.REDIS.begin(str(error), what)
+            return False
         except Exception as error:  # noqa: BLE001  raised any further, it would end the worker
             metrics.live_retries.labels(type(error).__name__).inc()
             _log.warning("failed, and tried again later", what=what, error=f"{type(error).__name__}: {error}")

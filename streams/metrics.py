@@ -10,6 +10,12 @@ dead_letters = Counter("eddyline_ingest_dead_letters", "Messages that are no val
 retries = Counter("eddyline_ingest_retries", "Batches that went back to what Redis says", ["cause"])
 lag_seconds = Gauge("eddyline_ingest_lag_seconds", "Age of the latest event taken", ["topic", "partition"])
 lag_events = Gauge("eddyline_ingest_lag_events", "Events between the position in Redis and the log's end", ["topic", "partition"])
+topic_lag_events = Gauge(
+    "eddyline_ingest_topic_lag_events", "Events between Redis and the log's ends, over all partitions, whoever owns them", ["topic"]
+)
+foreign_partition_events = Counter(
+    "eddyline_ingest_foreign_partition_events", "Events that came through a partition that murmur2 does not choose for their user"
+)
 applied_seconds = Histogram(
     "eddyline_ingest_applied_seconds",
     "From the broker's time of a batch's oldest event to Redis holding it",

@@ -1,4 +1,4 @@
-"""Patience with Redis and Kafka: a call is made again and again while they are away."""
+"""Retries with back-off while Redis or Kafka is away."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-import structlog
-
 from core.errors import LogUnavailable, StoreUnavailable
+from store import outage
 
-_log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
 
 _WAITS_S = (0.1, 0.2, 0.5, 1.0)
@@ -18,21 +16,28 @@ _WAITS_S = (0.1, 0.2, 0.5, 1.0)
 
 
 class Retry:
-    """Calls until it is answered, or `stopped` is set."""
+    """Repeats a call until it returns, or `stopped` is set."""
 
     def __init__(self, stopped: threading.Event) -> None:
         self._stopped = stopped
 
     def __call__(self, what: str, call: Callable[[], _Answer]) -> _Answer:
-        """The answer of `call`; the log says `what` is waited for. Raises StoreUnavailable and LogUnavailable only once stopped."""
+        """Return what `call` returns. The log tells the outage once, with `what` was tried, and its end.
+
+        Raises StoreUnavailable and LogUnavailable only once stopped.
+        """
+        failed: set[outage.Outage] = set()
         tries = 0
         while True:
             try:
-                return call()
+                answer = call()
             except (StoreUnavailable, LogUnavailable) as error:
-                wait = _WAITS_S[min(tries, len(_WAITS_S) - 1)]
-                if tries in (0, 10) or tries % 60 == 0:
-                    _log.warning("waiting", what=what, error=str(error))
-                tries += 1
-                if self._stopped.wait(wait):
+                failed.add(outage.of(error))
+                outage.of(error).begin(str(error), what)
+                if self._stopped.wait(_WAITS_S[min(tries, len(_WAITS_S) - 1)]):
                     raise
+                tries += 1
+            else:
+                for server in failed:
+                    server.end()
+                return answer

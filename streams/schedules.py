@@ -23,7 +23,7 @@ import structlog
 from core.errors import ConfigurationError, EddylineError
 from core.settings import Settings
 from models.registry import Registry
-from store import connection, positions, retrain_requests
+from store import connection, partitions, positions, retrain_requests
 
 SLOT = "0 3 * * 0"
 PRESETS = ("weekly", "biweekly", "monthly", "auto")
@@ -74,13 +74,16 @@ def nearest_slot(now: datetime) -> datetime:
 
 
 def new_events(settings: Settings) -> int:
-    """Events applied to Redis since the live bundle's snapshot; all of them while no bundle is live. Raises StoreError, ModelError."""
+    """Events applied to Redis since the live bundle's snapshot; all of them while no bundle is live.
+
+    Raises StoreError, ModelError, LogUnavailable.
+    """
     registry, topic = Registry(settings.models_path), settings.interactions_topic
     live = registry.current()
     seen = registry.manifest(live).positions.get(topic, {}) if live is not None else {}
-    partitions = range(max(settings.topic_partitions, *(int(number) + 1 for number in seen), 1))
+    count = partitions.count(settings, topic)
     with connection.connect(settings) as client:
-        return sum(max(0, positions.read(client, topic, number).offset - seen.get(str(number), 0)) for number in partitions)
+        return sum(max(0, positions.read(client, topic, number).offset - seen.get(str(number), 0)) for number in range(count))
 
 
 def ask(settings: Settings, slot: datetime) -> str | None:

@@ -78,7 +78,6 @@ def test_nobody_looks_at_positions_while_nobody_waits(waiting: Client, settings:
         "{topic}:0:",
         "{topic}:0:-1",
         "{topic}:0:1:2",
-        "{topic}:4:1",
         "{topic}:0:1e3",
         "{topic}:0:٣",
         "other:0:1",

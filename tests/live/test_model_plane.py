@@ -171,7 +171,7 @@ def test_redis_away_costs_freshness_only(settings: Settings, own_redis_server: R
         with Redis.from_url(own_redis_server.url) as redis:
             eventually(lambda: redis.exists(keys.user_als("user-0")), "a first vector", 60.0)
         own_redis_server.kill()
-        eventually(lambda: "waiting for Redis" in children[0].log.read_text(), "the worker to meet its absence")
+        eventually(lambda: "server_unavailable" in children[0].log.read_text(), "the worker to meet its absence")
         own_redis_server.start()
     with Redis.from_url(own_redis_server.url) as redis:
         last_events(settings)

@@ -36,8 +36,9 @@ from core.errors import (
 )
 from core.settings import Settings
 from models.registry import Registry
-from store import connection, retrain_requests, retrains
+from store import connection, outage, retrain_requests, retrains, start
 from store.retrain_requests import Asked, Request, Requests
+from store.topic_check import TopicCheck
 from training.job.retrain import Options, retrain
 
 IDLE_S = 1.0
@@ -73,8 +74,10 @@ class Worker:
         self._stopping.set()
 
     def run(self) -> None:
-        """Work until stopped. Raises LogUnavailable when the broker is not there at the start."""
+        """Work until stopped. Raises LogUnavailable and StoreUnavailable after START_TIMEOUT_S without the broker or Redis."""
         _age.set_function(lambda: model_age(self._settings))
+        if not start.until_ready(self._settings, self._stopping, self._prepare):
+            return
         with Requests(self._settings) as requests:
             _log.info("waiting for requests", topic=self._settings.retrain_requests_topic, group=self._settings.trainer_group)
             while not self._stopping.is_set():
@@ -83,6 +86,11 @@ class Worker:
                     self._take(requests, asked)
                 elif self._first and self._needs_first():
                     self._retrain({"requested_by": "worker", "reason": "no bundle is live yet"})
+
+    def _prepare(self) -> None:
+        with connection.connect(self._settings) as client:
+            connection.check_server(client)
+        TopicCheck(self._settings).prepare()
 
     def _take(self, requests: Requests, asked: Asked) -> None:
         """Steps 1 to 4 of one request."""
@@ -103,8 +111,9 @@ class Worker:
         try:
             requests.refuse(asked, bad)
         except LogUnavailable as error:
-            _log.warning("waiting", what="writing a dead letter", error=str(error))
+            outage.KAFKA.begin(str(error), "writing a dead letter")
             return False
+        outage.KAFKA.end()
         return True
 
     def _answer(self, requests: Requests, asked: Asked, request: Request) -> bool:
@@ -116,9 +125,11 @@ class Worker:
                 with connection.connect(self._settings) as client:
                     last = retrains.last(client)
             except (StoreUnavailable, LogUnavailable) as error:
-                _log.warning("waiting", what="looking at the last retrain", error=str(error))
+                outage.of(error).begin(str(error), "reading the last retrain")
                 self._stopping.wait(RETRY_S)
                 continue
+            outage.REDIS.end()
+            outage.KAFKA.end()
             if retrains.answered(last, asked.partition, asked.offset, ends.get(asked.partition, 0)):
                 _log.info("answered by a retrain before", request=token, requested_by=request.requested_by, version=last.get("version"))
                 _outcomes.labels(ANSWERED).inc()
@@ -147,8 +158,12 @@ class Worker:
             _log.info("interrupted", error=str(error))
             _outcomes.labels(retrains.INTERRUPTED).inc()
             return False
-        except (StoreUnavailable, LeaseLost) as error:
-            _log.warning("waiting", what="retraining", error=str(error))
+        except StoreUnavailable as error:
+            outage.REDIS.begin(str(error), "retraining")
+            self._stopping.wait(RETRY_S)
+            return False
+        except LeaseLost as error:
+            _log.warning("lease_lost", error=str(error))
             self._stopping.wait(RETRY_S)
             return False
         except GateRefused as error:

@@ -1,0 +1,47 @@
+"""What ingest pays to find foreign partitions: `python -m benchmarks.partition_check`. Processor time an event, printed.
+
+200,000 events of 100,000 users in batches of 250, each in the partition that murmur2 chooses, as ingest hands them to the check.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from core.murmur2 import partitions_of
+from core.types import Interaction
+from store.apply import Event
+from store.partitions import Layout
+from streams.foreign_partitions import ForeignPartitions
+
+PARTITIONS, BATCHES, BATCH = 4, 800, 250
+ROUNDS = 5
+
+
+def main() -> None:
+    users = [f"user-{number}" for number in range(100_000)]
+    of_partition: list[list[str]] = [[] for _ in range(PARTITIONS)]
+    for user, partition in zip(users, partitions_of([user.encode() for user in users], PARTITIONS).tolist(), strict=True):
+        of_partition[partition].append(user)
+    pick = random.Random(3)
+    batches = []
+    for batch in range(BATCHES):
+        names = pick.choices(of_partition[batch % PARTITIONS], k=BATCH)
+        batches.append([Event(Interaction(f"e{at}", name, "startup-1", "view", 1.76e9), 1.76e9) for at, name in enumerate(names)])
+    watch: Any = SimpleNamespace(layout=Layout(PARTITIONS, 0.0), answered=0.0)
+    unused: Any = None
+    check = ForeignPartitions(unused, "interactions", watch)
+    seconds = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        for number, events in enumerate(batches):
+            check.add(number % PARTITIONS, events)
+            check.check()
+        seconds.append(time.process_time() - began)
+    print(f"{min(seconds) / (BATCHES * BATCH) * 1e6:.2f} us an event, the best of {ROUNDS} rounds")
+
+
+if __name__ == "__main__":
+    main()

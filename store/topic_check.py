@@ -1,0 +1,87 @@
+"""Topics at the start of a process: created where missing, compared with what is needed where they exist already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+
+from core.errors import LogMisconfigured
+from core.settings import Settings
+from store import log
+from store.topics import Described, Difference, differences, specs
+
+_log = structlog.get_logger(__name__)
+
+
+class TopicCheck:
+    """Creates and compares the topics of one process; logs each difference once, however often it is asked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._logged: set[tuple[str, str]] = set()
+
+    def prepare(self) -> None:
+        """Create what is missing, log what differs. Raises LogMisconfigured for a fatal difference, LogUnavailable."""
+        log.ensure_topics(self._settings)
+        found = compare(self._settings)
+        for difference in found:
+            if (key := (difference.topic, difference.setting)) not in self._logged:
+                self._logged.add(key)
+                _log.warning(
+                    "topic_differs",
+                    topic=difference.topic,
+                    setting=difference.setting,
+                    value=difference.value,
+                    needed=difference.needed,
+                    consequence=difference.consequence,
+                    command=difference.command,
+                )
+        for difference in found:
+            if difference.fatal:
+                raise LogMisconfigured(
+                    f"the topic {difference.topic} has {difference.setting}={difference.value}, not {difference.needed}: "
+                    f"{difference.consequence}. Run: {difference.command}"
+                )
+
+
+def compare(settings: Settings) -> list[Difference]:
+    """How the topics that exist differ from what is needed. Raises LogUnavailable.
+
+    A broker that does not describe topics or their settings (too old, or an ACL) costs one warning, and that part of the comparison.
+    """
+    client = log.admin(settings)
+    names = [spec.name for spec in specs(settings)]
+    try:
+        metadata = client.list_topics(timeout=settings.kafka_timeout_s)
+    except KafkaException as error:
+        raise log.unreachable(settings, "listing topics", error) from error
+    there = [name for name in names if name in metadata.topics and metadata.topics[name].partitions]  # else: only being created
+    configs = _configs(settings, client, there)
+    described = {
+        name: Described([metadata.topics[name].partitions[number].replicas for number in sorted(metadata.topics[name].partitions)], config)
+        for name, config in zip(there, configs, strict=True)
+    }
+    return differences(settings, described, list(metadata.brokers))
+
+
+def _configs(settings: Settings, client: AdminClient, topics: Sequence[str]) -> list[dict[str, str] | None]:
+    """The settings of each topic; None where the broker does not tell."""
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    configs: list[dict[str, str] | None] = []
+    refused: dict[str, str] = {}
+    futures = client.describe_configs(resources, request_timeout=settings.kafka_timeout_s) if resources else {}
+    for resource in resources:
+        try:
+            entries = futures[resource].result()
+            configs.append({name: entry.value for name, entry in entries.items() if entry.value is not None})
+        except KafkaException as error:
+            if error.args[0].code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT):
+                raise log.unreachable(settings, f"describing the topic {resource.name}", error) from error
+            refused[resource.name] = error.args[0].str()
+            configs.append(None)
+    if refused:
+        _log.warning("topic_settings_not_described", topics=sorted(refused), error=next(iter(refused.values())))
+    return configs

@@ -1,0 +1,44 @@
+"""The log lines of Faust's Kafka client: without its broker it writes thirty a second, of which one tells that and one its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import structlog
+
+from store import outage
+
+_log = structlog.get_logger(__name__)
+
+LIBRARIES = ("faust", "mode", "aiokafka")
+QUIET_S = 5.0
+"""Seconds without a line after which the client is connected again: it tries, and fails aloud, several times a second."""
+_CONNECTION = ("connect", "broker", "coordinator", "heartbeat", "metadata", "not ready", "timeout", "timed out")
+"""Words of a line that tell that the broker does not answer."""
+
+
+class ClientNoise(logging.Filter):
+    """A filter of log handlers: lines about the connection become one outage of Kafka, every other line passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: float | None = None  # time.monotonic()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        if record.name.partition(".")[0] not in LIBRARIES or record.levelno < logging.WARNING:
+            return True
+        text = f"{record.getMessage()} {record.exc_info[1]!r}" if record.exc_info else record.getMessage()
+        if not any(word in text.lower() for word in _CONNECTION):
+            return True
+        self._last = time.monotonic()
+        outage.KAFKA.begin(record.getMessage().strip()[:300], f"the live worker's client ({record.name})")
+        return False
+
+    def check(self) -> None:
+        """Note the end of the outage once the client is quiet. Call it every few seconds."""
+        last = self._last
+        if last is not None and time.monotonic() - last > QUIET_S:
+            self._last = None
+            outage.KAFKA.end(last)

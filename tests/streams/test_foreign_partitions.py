@@ -1,0 +1,147 @@
+"""Events that come through a partition which murmur2 does not choose for their user are counted, told once, and shown of the user."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer as KafkaProducer
+from redis import Redis
+
+from core.codec import encode_json
+from core.murmur2 import partitions_of
+from core.settings import Settings
+from core.types import Interaction
+from demo.servers import free_port
+from store import keys, log
+from store.apply import Event
+from store.partitions import PRODUCERS_NOTICE_S, Layout, note_layout
+from store.producer import Producer
+from streams import inspect, metrics
+from streams.foreign_partitions import ForeignPartitions
+from tests.conftest import Spawn
+from tests.streams.test_partitions import lines, metric
+from tests.support import eventually
+
+USERS = [f"user-{number}" for number in range(40)]
+METRIC = "eddyline_ingest_foreign_partition_events_total"
+
+
+def own_partition(user: str) -> int:
+    return int(partitions_of([user.encode()], 4)[0])
+
+
+def interaction(user: str, event_id: str) -> bytes:
+    return encode_json(Interaction(event_id, user, "item-1", "view", time.time()))
+
+
+def send(settings: Settings, key: Callable[[str], bytes | None], prefix: str = "e") -> None:
+    """One event of each user through a client with librdkafka's default partitioner."""
+    other = KafkaProducer({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    for user in USERS:
+        other.produce(settings.interactions_topic, interaction(user, f"{prefix}-{user}"), key(user))
+    assert other.flush(20) == 0
+
+
+@pytest.mark.process
+@pytest.mark.timeout(120)
+def test_events_sent_through_two_partitioners_are_counted_told_and_shown(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
+    log.ensure_topics(settings)
+    with Producer(settings) as producer:
+        for user in USERS:
+            producer.raw(settings.interactions_topic, user.encode(), interaction(user, f"e-{user}"))
+    send(settings, str.encode)
+    foreign = {user: zlib.crc32(user.encode()) % 4 for user in USERS if zlib.crc32(user.encode()) % 4 != own_partition(user)}
+    port = free_port()
+    child = spawn("streams", "ingest", METRICS_PORT=str(port))
+    eventually(lambda: lines(child, "events_in_foreign_partitions"), "a warning", 40.0)
+    assert metric(port, METRIC) == {"": float(len(foreign))}
+    (warning,) = lines(child, "events_in_foreign_partitions")
+    assert warning["topic"] == settings.interactions_topic
+    assert "murmur2" in str(warning["remedy"])
+    user, partition = next(iter(foreign.items()))
+    shown = inspect.user(settings, user)
+    assert (shown["partition"], shown["foreign_partitions"]) == (own_partition(user), [partition])
+    assert "counts twice" in shown["partition_note"]
+    assert inspect.user(settings, next(user for user in USERS if user not in foreign))["partition_note"] is None
+    assert {key.decode() for key in redis.scan_iter("user:*:partitions")} == set(map(keys.user_partitions, foreign))
+    assert all(redis.ttl(keys.user_partitions(user)) > 0 for user in foreign)  # type: ignore[operator]
+    send(settings, str.encode, "later")
+    eventually(lambda: metric(port, METRIC)[""] == 2 * len(foreign), "later ones counted, too")
+    assert len(lines(child, "events_in_foreign_partitions")) == 1, "told once"
+
+
+@pytest.mark.parametrize("key", [lambda _user: None, lambda _user: b"item-1"], ids=["no key", "another key"])
+@pytest.mark.timeout(120)
+def test_records_whose_key_is_not_the_user_are_told_likewise(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn, key: Callable[[str], bytes | None]
+) -> None:
+    log.ensure_topics(settings)
+    send(settings, key)
+    child = spawn("streams", "ingest")
+    eventually(lambda: lines(child, "events_in_foreign_partitions"), "a warning", 40.0)
+    assert any(redis.scan_iter("user:*:partitions"))
+
+
+def test_producers_that_agree_are_no_news(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
+    log.ensure_topics(settings)
+    port = free_port()
+    child = spawn("streams", "ingest", METRICS_PORT=str(port))
+    with Producer(settings) as producer:
+        for user in USERS:
+            producer.raw(settings.interactions_topic, user.encode(), interaction(user, f"e-{user}"))
+    eventually(lambda: all(redis.exists(keys.user(user)) for user in USERS), "all counted")
+    eventually(lambda: "eddyline_ingest_topic_lag_events" in _text(port), "the number of partitions is there")
+    child.stop()
+    assert lines(child, "events_in_foreign_partitions") == []
+    assert not any(redis.scan_iter("user:*:partitions"))
+
+
+def _text(port: int) -> str:
+    return str(metric(port, "eddyline_ingest_topic_lag_events")) and "eddyline_ingest_topic_lag_events"
+
+
+class Watch(SimpleNamespace):
+    """What the number of partitions is, as a test says it."""
+
+    layout: Layout | None
+    answered: float
+
+
+def checked(redis: Redis, layout: Layout, later: Layout, broker_time: float, users: list[str] = USERS) -> float:
+    """How many events count as foreign that come through partition 0, `later` being the layout when the broker is asked again."""
+    watch: Any = Watch(layout=layout, answered=0.0)
+    detector = ForeignPartitions(redis, "interactions", watch)
+    detector._checked = float("-inf")
+    before = metrics.foreign_partition_events._value.get()
+    detector.add(0, [Event(Interaction(f"e-{user}", user, "item-1", "view", 1.0), broker_time) for user in users])
+    detector.check()
+    watch.layout, watch.answered = later, time.monotonic() + 1
+    detector.check()
+    return float(metrics.foreign_partition_events._value.get() - before)
+
+
+def test_events_of_the_time_before_partitions_were_added_are_not_foreign(redis: Redis) -> None:
+    now = time.time()
+    four, eight = Layout(4, 0.0), Layout(8, now + PRODUCERS_NOTICE_S)
+    mine = [user for user in USERS if own_partition(user) == 0]
+    assert checked(redis, four, four, now) == len(USERS) - len(mine)
+    assert checked(redis, eight, eight, now, mine) == 0, "they came before"
+    assert checked(redis, four, eight, now) == 0, "partitions were added meanwhile: nobody knows"
+    assert checked(redis, Layout(8, now - 1), Layout(8, now - 1), now, mine) > 0, "producers have had their time"
+
+
+def test_the_layout_is_noted_once_and_outlives_a_wipe(redis: Redis) -> None:
+    assert note_layout(redis, "interactions", 4) == Layout(4, 0.0), "what was before is not known"
+    assert note_layout(redis, "interactions", 4) == Layout(4, 0.0)
+    grown = note_layout(redis, "interactions", 8)
+    assert grown.partitions == 8
+    assert grown.since > time.time()
+    assert note_layout(redis, "interactions", 8) == grown
+    assert not any(key.startswith(keys.layout("")) for key in keys.OWNED)

@@ -1,0 +1,139 @@
+"""A process that starts while its servers are away waits and says so once; an outage later is one line, and its end another."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from demo.processes import Child
+from demo.servers import KafkaBroker, RedisServer, TansuBroker
+from store import keys, log
+from store.producer import Producer
+from streams.retry import Retry
+from tests.conftest import Spawn
+from tests.live.world import event
+from tests.streams.test_partitions import lines
+from tests.support import eventually
+
+PROCESSES = [("streams", "ingest"), ("streams", "archive"), ("streams", "live"), ("training", "worker")]
+WORKS = {"ingest": "partition taken", "archive": "partitions taken", "worker": "waiting for requests"}
+
+
+def warnings(child: Child) -> list[dict[str, object]]:
+    """The lines from `warning` up."""
+    found = [json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in found if line.get("level") not in ("debug", "info")]
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process[1])
+def test_without_its_servers_a_process_ends_with_one_line(settings: Settings, redis: Redis, spawn: Spawn, process: tuple[str, str]) -> None:
+    child = spawn(*process, START_TIMEOUT_S="2")
+    assert child.wait(60) == 1
+    output = child.log.read_text()
+    assert len(lines(child, "start_waits")) == 1
+    (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert "START_TIMEOUT_S=2" in error
+    assert settings.kafka_bootstrap_servers in error
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process[1])
+def test_a_stop_ends_the_wait(settings: Settings, redis: Redis, spawn: Spawn, process: tuple[str, str]) -> None:
+    child = spawn(*process)
+    eventually(lambda: lines(child, "start_waits"), "it waits")
+    child.signal(signal.SIGTERM)
+    assert child.wait(20) == 0
+
+
+@pytest.mark.parametrize("process", [process for process in PROCESSES if process[1] in WORKS], ids=lambda process: process[1])
+def test_a_process_goes_on_once_the_broker_is_there(
+    settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker | TansuBroker, process: tuple[str, str]
+) -> None:
+    own_broker.stop()
+    child = spawn(*process)
+    eventually(lambda: lines(child, "start_waits"), "it waits")
+    own_broker.start()
+    eventually(lambda: lines(child, WORKS[process[1]]), "at work")
+    assert len(lines(child, "start_waits")) == len(lines(child, "start_continues")) == 1
+
+
+def test_a_process_goes_on_once_redis_is_there(broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn) -> None:
+    own_redis_server.stop()
+    child = spawn("streams", "ingest")
+    eventually(lambda: lines(child, "start_waits"), "it waits")
+    assert "Redis" in str(lines(child, "start_waits")[0]["error"])
+    own_redis_server.start()
+    eventually(lambda: lines(child, "partition taken"), "at work")
+
+
+def test_what_no_waiting_mends_ends_the_start_at_once(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
+    redis.hset(keys.INGEST_SETTINGS, "dedup_window", "7")
+    child = spawn("streams", "ingest")
+    assert child.wait(30) == 1
+    assert lines(child, "start_waits") == []
+
+
+@pytest.mark.apache
+@pytest.mark.timeout(180)
+def test_an_outage_of_the_broker_is_two_lines_a_process(settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker) -> None:
+    log.ensure_topics(settings)
+    children = {name: spawn(room, name) for room, name in PROCESSES if name != "worker"}
+    with Producer(settings) as producer:
+        producer.interaction(event("ann", "item-1"))
+    eventually(lambda: redis.exists(keys.user("ann")), "an event counted", 60.0)
+    eventually(lambda: lines(children["archive"], "partitions taken"), "archive at work")
+    own_broker.kill()
+    for name in ("ingest", "archive"):
+        eventually(lambda name=name: lines(children[name], "server_unavailable"), f"{name} tells it")
+    own_broker.start()
+    with Producer(settings) as producer:
+        producer.interaction(event("bob", "item-1"))
+    eventually(lambda: redis.exists(keys.user("bob")), "an event counted after the outage", 60.0)
+    for name, child in children.items():
+        if name == "live":
+            eventually(lambda: lines(children["live"], "server_available"), "live tells the end", 60.0)
+        (end,) = eventually(lambda child=child: lines(child, "server_available"), f"{name} tells the end", 30.0)
+        assert (end["server"], len(lines(child, "server_unavailable"))) == ("kafka", 1), name
+        assert float(str(end["outage_s"])) > 1
+        others = [line for line in warnings(child) if line["event"] != "server_unavailable"]
+        assert len(others) <= 3, others
+
+
+@pytest.mark.timeout(120)
+def test_an_outage_of_redis_is_two_lines(broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn) -> None:
+    child = spawn("streams", "ingest")
+    eventually(lambda: len(lines(child, "partition taken")) == 12, "at work")
+    own_redis_server.kill()
+    with Producer(settings) as producer:
+        for number in range(40):
+            producer.interaction(event(f"user-{number}", "item-1"))
+    eventually(lambda: lines(child, "server_unavailable"), "it tells the outage")
+    own_redis_server.start()
+    with Redis.from_url(own_redis_server.url) as redis:
+        eventually(lambda: all(redis.exists(keys.user(f"user-{number}")) for number in range(40)), "all counted")
+    (end,) = lines(child, "server_available")
+    assert (end["server"], len(lines(child, "server_unavailable"))) == ("redis", 1)
+    assert len(warnings(child)) == 1, warnings(child)
+
+
+def test_failures_between_the_first_and_the_last_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    import threading
+
+    from core.errors import StoreUnavailable
+
+    left = [StoreUnavailable("away")] * 5
+
+    def call() -> str:
+        if left:
+            raise left.pop()
+        return "here"
+
+    assert Retry(threading.Event())("asking", call) == "here"
+    output = capsys.readouterr().out
+    assert output.count("[warning") == 1
+    assert output.count("server_available") == 1
+    assert "failures=5" in output
