@@ -9,6 +9,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import deadline
 from api.auth import READING_METHODS, Authorization
 from api.errors import ApiError, internal
 from api.metrics import Metrics
@@ -97,6 +98,7 @@ class Guard:
         timeout = asyncio.timeout(self._timeout_s)
         try:
             async with timeout:
+                deadline.current.set(timeout)
                 await self._app(scope, body or receive, answer)
         except ClientDisconnect:
             raise

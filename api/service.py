@@ -7,6 +7,7 @@ import threading
 
 import structlog
 
+from api import deadline
 from api.after import ReadYourWrites
 from api.budget import Worker
 from api.health import Health
@@ -47,6 +48,7 @@ class Service:
         self._confirm_s = settings.api_timeout_s * CONFIRM_SHARE
         self._producer: Producer | None = None
         self._reader: UserReader | None = None
+        self._topics_exist = False
         self._stopping = threading.Event()
         self._broker_watch = threading.Thread(target=self._watch_broker, name="broker-watch", daemon=True)
 
@@ -68,7 +70,8 @@ class Service:
         self._reader = UserReader(self._redis, self.settings.history_cap, timeout_s)
         self._arrivals = Arrivals(self._redis, timeout_s)
         self._writes = ReadYourWrites(self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions)
-        self._producer = self._new_producer()
+        # Its callers wait for each message: no lingering, and a verdict well within the time of a request.
+        self._producer = Producer(self.settings, delivery_timeout_s=self.settings.api_timeout_s * DELIVERY_SHARE, linger_ms=0)
         self._broker_watch.start()
         await asyncio.to_thread(self.view.refresh)
         self.view.start()
@@ -109,29 +112,20 @@ class Service:
             self.health.failed("redis", str(error))
         return None
 
-    def _new_producer(self) -> Producer:
-        return Producer(self.settings, delivery_timeout_s=self.settings.api_timeout_s * DELIVERY_SHARE, linger_ms=0)  # its caller waits
-
-    def _replace_failed_producer(self) -> None:
-        """An idempotent producer that the broker no longer knows (it lost its log) never sends again; nothing in it was accepted."""
-        failed = self.producer
-        if failed.fatal is not None:
-            self._producer = self._new_producer()
-            try:
-                failed.close(0)
-            except LogUnavailable as error:
-                _log.warning("closing the failed producer", cause=str(error))
-
     async def publish(self, topic: str, key: bytes, value: bytes | None) -> str:
         """Publish one message and wait for its token. Raises LogUnavailable in good time, and notes it in Health."""
+        deadline.hand_over()
         try:
             async with asyncio.timeout(self._confirm_s):
-                return await asyncio.wrap_future(self.producer.publish(topic, key, value))
+                token = await asyncio.wrap_future(self.producer.publish(topic, key, value))
+            self.health.works("kafka")
+            return token
         except TimeoutError:
             error = LogUnavailable(f"the broker has not confirmed it within {self._confirm_s:g} s; it may still arrive")
         except LogUnavailable as refused:
             error = refused
         self.health.failed("kafka", str(error))
+        self._topics_exist = False
         raise error
 
     def _prepare_topics(self) -> None:
@@ -142,19 +136,17 @@ class Service:
             _log.error("topic_misconfigured", error=str(error))
 
     def _watch_broker(self) -> None:
-        """Ask the broker every BROKER_CHECK_S whether it is there; when it has come (back), make sure that our topics are."""
-        topics_known = False
+        """Ask the broker every BROKER_CHECK_S whether it is there; create our topics after the first answer and after every failure."""
         while True:
             try:
-                self._replace_failed_producer()
                 self.producer.check(BROKER_CHECK_S)
-                if not topics_known:
+                if not self._topics_exist:
+                    self._topics_exist = True  # before the question: a write that fails meanwhile asks for another
                     self._prepare_topics()
-                    topics_known = True
                 self.partitions.refresh(BROKER_CHECK_S)
                 self.health.works("kafka")
             except LogUnavailable as error:
-                topics_known = False
+                self._topics_exist = False
                 self.health.failed("kafka", str(error))
             if self._stopping.wait(BROKER_CHECK_S):
                 return

@@ -187,7 +187,9 @@ class Settings(BaseSettings):
     api_max_limit: int = Field(100, ge=1, le=10_000, description="most recommendations in one answer")
     api_max_body_bytes: int = Field(1_048_576, ge=1024, description="largest accepted request body, in bytes")
     api_timeout_s: float = Field(
-        5.0, gt=0, description="seconds after which a request is answered with 503, or with 408 when its body is not there yet"
+        5.0,
+        gt=0,
+        description="seconds after which a request is answered with 503, or with 408 when its body is not there yet; a write waits for the broker for nine tenths of it",
     )
     api_max_head_bytes: int = Field(
         65_536, ge=1024, description="bytes of a request's head (request line and headers), above which it is answered with 431 or 414"

@@ -6,9 +6,10 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from core.errors import EddylineError, Stale
+from core.errors import LogUnavailable, Stale
 from core.settings import Settings
 from store.apply import Applier, Batch, Deletions, Planner
 from store.connection import Client
@@ -94,6 +95,9 @@ class Sender(threading.Thread):
             self._apply([work for work in works if work.generation > self._failed.get(work.partition, -1)])
             self._queue.task_done()
         self._hints.close()
+        if self._producer is not None:
+            with suppress(LogUnavailable):  # _publish has raised for each message that was not delivered
+                self._producer.close()
         self._queue.task_done()
 
     def _apply(self, works: Sequence[Work]) -> None:
@@ -136,10 +140,6 @@ class Sender(threading.Thread):
     def _publish(self, messages: list[Outgoing]) -> None:
         if self._producer is None:
             self._producer = Producer(self._settings, delivery_timeout_s=self._settings.kafka_timeout_s)
-        try:
-            for message in messages:
-                self._producer.raw(message.topic, message.key, message.value, headers=message.headers)
-            self._producer.flush()
-        except EddylineError:
-            self._producer = None
-            raise
+        for message in messages:
+            self._producer.raw(message.topic, message.key, message.value, headers=message.headers)
+        self._producer.flush()
