@@ -23,7 +23,7 @@ from engines.catalogue import Catalogue
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
 from engines.selection.filters import conditions, defaults
-from models.bundle import Bundle
+from models.bundle import LOADERS, Bundle
 from models.id_map import IdMap
 from models.popular import Popularity
 from models.registry import Registry
@@ -143,6 +143,7 @@ class LiveView:
             items = _catalogue(bundle, former.entries(), former.deleted)
         recommender = build(bundle, items, self.current.popularity if self._popularity_from_redis else None, self._settings)
         self._swap(with_young(recommender, self._young_items(recommender)) if self._young else recommender)
+        self._note_damaged(bundle)
         self._metrics.live_model(bundle.version, bundle.manifest.created)
         self._metrics.swap_seconds.observe(time.perf_counter() - started)
         self._health.works("model")
@@ -155,6 +156,15 @@ class LiveView:
             catalogue_items=self.catalogue_items,
             seconds=round(time.perf_counter() - started, 3),
         )
+
+    def _note_damaged(self, bundle: Bundle) -> None:
+        """Note in Health which parts of the bundle could not be loaded. A bundle that was made without a part is no fault."""
+        overridden = {"als": self._settings.als_model_path, "two_tower": self._settings.two_tower_model_path}
+        for part in LOADERS:
+            if part in bundle.missing and (part in bundle.manifest.parts or overridden.get(part) is not None):
+                self._health.failed(part, bundle.missing[part])
+            elif self._health.failing(part) is not None:
+                self._health.works(part)
 
     def _refresh_catalogue(self) -> None:
         """Follow the catalogue in Redis; while nothing was ever written there, the bundle's own catalogue stands in."""

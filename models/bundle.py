@@ -35,12 +35,18 @@ LOADERS: Mapping[str, Callable[[Path], Any]] = {
 OPTIONAL = frozenset({"two_tower", "ensemble"})
 """Parts that a bundle may go without: a retrain may leave Two-Tower out, and settings stand in for a blend."""
 
+FORMAT = (1, 0)
+"""Major and minor format of the bundles that this release writes. A newer minor adds fields and files that an older release passes
+over; a newer major is refused, because what it changes would be misread."""
+
 log = logging.getLogger(__name__)
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """manifest.json. `files`: path -> sha256 of every other file; `positions`: the snapshot W, topic -> partition -> next offset."""
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """manifest.json. `format`: major.minor, see FORMAT. `files`: path -> sha256 of every other file; `positions`: the snapshot W,
+    topic -> partition -> next offset."""
 
+    format: str = ".".join(map(str, FORMAT))
     version: str = ""
     created: str = ""
     parts: list[str] = []
@@ -102,9 +108,22 @@ class Bundle:
         return cls(version, Manifest(version=version or ""), catalogue or [], present, missing)
 
 
+class _Format(msgspec.Struct):
+    format: str = "1.0"  # bundles that were made before the field
+
+
 def read_manifest(folder: Path) -> Manifest:
-    """Raises ModelMissing, ModelCorrupt."""
-    return files.read_json(folder / MANIFEST, Manifest)
+    """The manifest of the bundle in `folder`; fields that this release does not know are passed over. Raises ModelMissing, ModelCorrupt."""
+    path = folder / MANIFEST
+    format_ = files.read_json(path, _Format).format
+    major, _, minor = format_.partition(".")
+    if not (major.isdecimal() and minor.isdecimal()):
+        raise ModelCorrupt(f"{path}: format {format_!r} is not of the form major.minor")
+    if int(major) > FORMAT[0]:
+        raise ModelCorrupt(
+            f"{path} has format {format_}, and this release reads {FORMAT[0]}.x: update this process, or roll back to an older version"
+        )
+    return files.read_json(path, Manifest)
 
 
 def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, strict: bool = False) -> Bundle:
@@ -149,6 +168,12 @@ def verify(folder: Path, manifest: Manifest, prefix: str = "") -> None:
                 f"{folder / name} is damaged: sha256 {found[:12]}, the manifest says {manifest.files[name][:12]}; "
                 "roll back, or copy the bundle again"
             )
+
+
+def check_finite(folder: Path, manifest: Manifest) -> None:
+    """Raises ModelCorrupt, naming the first file of arrays that holds NaN or infinity: its sha256 is right, and its scores are not."""
+    for name in manifest.files:
+        files.check_finite(folder / name)
 
 
 def sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ A crash before 5 leaves a hidden folder that `prune` removes later; a crash befo
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -36,6 +37,9 @@ REMEMBERED = 100
 ABANDONED_S = 24 * 3600
 """Age in seconds after which an unfinished folder is surely a dead publisher's: no retrain writes for a day."""
 
+_MEND = "promote the version to serve: `python -m training models promote VERSION`"
+
+log = logging.getLogger(__name__)
 _VERSION = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")
 
 
@@ -86,8 +90,10 @@ class Registry:
         return bundle.load_part(folder, bundle.read_manifest(folder), part, override)
 
     def verify(self, version: str) -> None:
-        """Raises ModelCorrupt or ModelMissing, naming the first file that is not what the manifest says."""
-        bundle.verify(self._folder(version), self.manifest(version))
+        """Raises ModelCorrupt or ModelMissing, naming the first file that is not what the manifest says, or holds NaN or infinity."""
+        folder, manifest = self._folder(version), self.manifest(version)
+        bundle.verify(folder, manifest)
+        bundle.check_finite(folder, manifest)
 
     def publish(self, write: Callable[[Path], None], manifest: Mapping[str, Any] | None = None, promote: bool = True) -> str:
         """Publish what `write(folder)` writes; returns the version. The module's text numbers the steps.
@@ -109,9 +115,17 @@ class Registry:
         return version
 
     def promote(self, version: str) -> None:
-        """Make `version` live. Raises ModelMissing, ModelCorrupt: a damaged bundle never goes live."""
+        """Make `version` live. Raises ModelMissing, ModelCorrupt: a damaged bundle never goes live.
+
+        A pointer that holds no versions is replaced; what was live before is then forgotten.
+        """
         self.verify(version)
-        self._point([version, *(other for other in self._promoted() if other != version)])
+        try:
+            promoted = self._promoted()
+        except ModelCorrupt as error:
+            log.warning("the pointer is replaced: %s", error)
+            promoted = []
+        self._point([version, *(other for other in promoted if other != version)])
 
     def rollback(self) -> str:
         """Make the version that was live before live again, and return it. Raises ModelMissing when there is none."""
@@ -155,6 +169,8 @@ class Registry:
         now = datetime.now(UTC)
         stem = now.strftime("%Y-%m-%dT%H-%M-%SZ")
         number = 1
+        if unknown := fields.keys() - set(Manifest.__struct_fields__):
+            raise ValueError(f"no such field of a manifest: {', '.join(sorted(unknown))}")
         while True:
             version = stem if number == 1 else f"{stem}-{number}"
             manifest = msgspec.convert({**fields, "version": version, "created": now.isoformat(), "parts": parts, "files": sums}, Manifest)
@@ -186,11 +202,16 @@ class Registry:
             lines = (self.path / POINTER).read_text("utf-8").split()
         except FileNotFoundError:
             return []
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise ModelCorrupt(f"{self.path / POINTER} cannot be read: {reason}; {_MEND}") from None
         if not lines or not all(_VERSION.fullmatch(line) for line in lines):
-            raise ModelCorrupt(f"{self.path / POINTER} does not hold versions, one a line; write the version to serve into it")
+            raise ModelCorrupt(f"{self.path / POINTER} does not hold versions, one a line; {_MEND}")
         return lines
 
     def _point(self, versions: list[str]) -> None:
+        if (self.path / POINTER).is_dir():
+            raise ModelCorrupt(f"{self.path / POINTER} is a folder where a file should be; remove it, then promote a version")
         with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=".pointer-", delete=False, encoding="utf-8") as file:
             file.write("\n".join(versions[:REMEMBERED]) + "\n")
             file.flush()

@@ -125,6 +125,40 @@ def test_a_bundle_without_a_part_serves_with_the_rest(settings: Settings, redis:
         assert "als" in {gap["part"] for gap in client.get("/health/ready").json()["missing"]}
 
 
+@pytest.mark.parametrize("part", ["als", "content"])
+def test_a_damaged_part_makes_answers_degraded_until_a_whole_bundle_serves(
+    settings: Settings, redis: Redis, broker: object, part: str
+) -> None:
+    remember(redis, "warm", "pay", "bank", events=7)
+    version = publish(settings)
+    broken = next(path for path in sorted((settings.models_path / version / part).iterdir()) if path.suffix in (".npy", ".npz"))
+    broken.write_bytes(broken.read_bytes()[:-1])
+    with serving(settings) as client:
+        until_missing(client, part)
+        ready = client.get("/health/ready").json()
+        assert (ready["degraded"], [gap["part"] for gap in ready["missing"]]) == (True, [part])
+        assert broken.name in ready["missing"][0]["cause"]
+        read = client.get(f"{FOR_DEVELOPER}/warm").json()
+        assert (read["degraded"], len(read["recommendations"]) > 0) == (True, True)
+        publish(settings)
+        until_missing(client)
+        assert client.get(f"{FOR_DEVELOPER}/warm").json()["degraded"] is False
+
+
+def test_a_pointer_that_is_not_text_is_named_and_the_api_starts(settings: Settings, redis: Redis, broker: object) -> None:
+    version = publish(settings)
+    store_items(redis, *ITEMS)
+    (settings.models_path / "current").write_bytes(b"\xff\xfe\x00")
+    with serving(settings) as client:
+        cause = eventually(
+            lambda: [gap["cause"] for gap in client.get("/health/ready").json()["missing"] if gap["part"] == "model"], "noticed"
+        )
+        assert "current cannot be read: it is not text" in cause[0]
+        assert client.get(f"{FOR_DEVELOPER}/42").json()["method_used"] == "popular"
+        Registry(settings.models_path).promote(version)
+        eventually(lambda: client.get("/health/ready").json()["model_version"] == version, "the promoted version serves")
+
+
 def test_a_damaged_new_bundle_leaves_the_old_one_serving_and_is_named(settings: Settings, redis: Redis) -> None:
     old = publish(settings)
     with serving(settings) as client:

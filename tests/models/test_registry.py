@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -191,6 +192,82 @@ def test_an_unknown_field_of_the_manifest_is_refused_before_anything_appears(mod
     with pytest.raises(ValueError, match="metricz"):
         models.publish(write, {"metricz": {}})
     assert models.versions() == []
+
+
+def _spoil(array: Path, value: float) -> None:
+    """One bad number in an array of either form."""
+    held = np.load(array)
+    arrays = {"": held} if isinstance(held, np.ndarray) else dict(held)
+    name = next(name for name, part in arrays.items() if part.dtype.kind == "f")
+    arrays[name] = arrays[name].copy()
+    arrays[name].reshape(-1)[-1] = value
+    np.save(array, arrays[""]) if "" in arrays else np.savez(array, **arrays)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["als/item_factors.npy", "als/user_factors.npy", "content/item_vectors.npz", "content/idf.npy"])
+def test_a_bundle_with_nan_or_infinity_never_goes_live_and_names_the_file(models: Registry, name: str, value: float) -> None:
+    old = models.publish(write)
+
+    def spoilt(folder: Path) -> None:
+        write(folder)
+        factors = np.eye(2, dtype=np.float32)
+        ids = IdMap(["a", "b"])
+        ALSModel(ids, factors, IdMap(["u", "v"]), factors, regularization=0.1, alpha=1).save(folder / "als")
+        _spoil(folder / name, value)
+
+    new = models.publish(spoilt, promote=False)
+    with pytest.raises(ModelCorrupt, match=rf"{name}.* holds NaN or infinity"):
+        models.promote(new)
+    with pytest.raises(ModelCorrupt, match=rf"{name}.* holds NaN or infinity"):
+        models.verify(new)
+    assert models.current() == old
+    part = name.split("/", maxsplit=1)[0]
+    if "user_factors" in name:  # serving reads none
+        with pytest.raises(ModelCorrupt, match=name):
+            ALSModel.load(models.path / new / part, users=True)
+    else:
+        loaded = models.load(new)
+        assert name in loaded.missing[part]
+        assert loaded.popular is not None
+        with pytest.raises(ModelCorrupt, match=name):
+            models.load(new, strict=True)
+
+
+def test_a_manifest_of_a_newer_minor_format_is_read_and_of_a_newer_major_is_refused(models: Registry) -> None:
+    version = models.publish(write)
+    path = models.path / version / "manifest.json"
+    fields = json.loads(path.read_text())
+    assert fields["format"] == "1.0"
+    path.write_text(json.dumps({**fields, "format": "1.7", "signature": {"by": "a later release"}}))
+    assert models.load(strict=True).als is not None
+    del fields["format"]
+    path.write_text(json.dumps(fields))
+    assert models.load(strict=True).manifest.version == version, "bundles made before the field"
+    path.write_text(json.dumps({**fields, "format": "2.0", "files": ["of another type"]}))
+    with pytest.raises(ModelCorrupt, match=r"manifest\.json has format 2\.0, and this release reads 1\.x: update"):
+        models.load()
+    path.write_text(json.dumps({**fields, "format": "new"}))
+    with pytest.raises(ModelCorrupt, match=r"major\.minor"):
+        models.load()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01", b"", b"\x00" * 10, b"../../etc", None])
+def test_a_pointer_that_holds_no_version_is_named_and_can_be_replaced(models: Registry, content: bytes | None) -> None:
+    version = models.publish(write)
+    pointer = models.path / "current"
+    pointer.unlink()
+    pointer.mkdir() if content is None else pointer.write_bytes(content)
+    for use in (models.current, models.load, models.rollback, lambda: models.prune(1)):
+        with pytest.raises(ModelCorrupt, match=r"/current .*models promote VERSION"):
+            use()
+    if content is None:
+        with pytest.raises(ModelCorrupt, match="/current is a folder"):
+            models.promote(version)
+        pointer.rmdir()
+    models.promote(version)
+    assert (models.current(), models.load().version) == (version, version)
+    assert list(models.path.glob(".pointer-*")) == []
 
 
 def test_readers_see_only_whole_bundles_while_others_publish_and_prune(models: Registry) -> None:
