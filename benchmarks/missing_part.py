@@ -30,7 +30,7 @@ from core.settings import Settings
 from core.types import Fusion, HistoryEvent, Item, Request, UserState
 from engines.als import ALSEngine
 from engines.base import NO_OPINION, NotApplicable, Scores
-from engines.blending.fusion import SCALES, fuse
+from engines.blending.scales import SCALES, blend_scores
 from engines.catalogue import Catalogue
 from engines.content import ContentEngine
 from models.content import ContentModel
@@ -126,7 +126,7 @@ def main() -> None:
         known = np.array([score > NO_OPINION for score in scores])
         methods: list[Fusion] = list(SCALES)
         for method in methods:
-            _, scaled = fuse(method, scores, [0.5, 0.5], np.zeros(0, np.intp))
+            _, scaled = blend_scores(method, scores, [0.5, 0.5], np.zeros(0, np.intp))
             for weight in WEIGHTS:
                 for treatment, blended in treatments(scaled, known, weight):
                     found[f"{method}, {weight:.1f} / {1 - weight:.1f}", treatment] = blended

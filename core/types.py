@@ -10,7 +10,7 @@ Value = str | int | float | bool | list[str] | None
 """What an attribute of an item or a user may hold."""
 
 Fusion = Literal["min_max", "rank"]
-"""How an ensemble puts the scores of its parts on one scale: engines/blending/fusion.py."""
+"""How an ensemble puts the scores of its parts on one scale: engines/blending/scales.py."""
 
 
 class Interaction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -1,4 +1,7 @@
-"""ALS: a user's vector, as the model plane keeps it or folded in on the spot, scores every item; the history says what carried a score."""
+"""The ALS engine: scores every item by the user's vector, which a live worker stored or which is folded in on the spot.
+
+The reasons come from the decomposition of the score over the user's history (Hu, Koren and Volinsky 2008, section 5).
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,16 @@ Freshness = Literal["fresh", "stale", "missing", "other_model"]
 
 
 class Folded(NamedTuple):
-    """A fold-in, and the items behind it in its order."""
+    """A fold-in and the ids of the items it used, in its order."""
 
     fold: Fold
     items: list[str]
 
 
 class ALSEngine(Engine):
-    """Answers from a user's history alone: a user whom training never saw is served like any other.
+    """Scores by the user's history alone, so a user unknown to training is served like any other.
 
-    An item that came after training is scored by its factors in `young`. They never enter a user's vector, so that it stays a
+    An item that came after training is scored by its factors in `young`. These never enter a user's vector, which therefore stays a
     function of the history and the model.
     """
 
@@ -47,25 +50,26 @@ class ALSEngine(Engine):
         made_with: str = "",
         young: YoungItems | None = None,
     ) -> None:
-        """`previous`: an engine of the same model, over a catalogue that `catalogue` may extend: then only the new rows are looked at.
+        """`previous`: an engine of the same model; if `catalogue` extends its catalogue, only the new rows are computed.
 
-        `made_with` (engines.fold.made_with): what a stored vector must be made with to be used; empty, none is. `young`: of the same.
+        `made_with` (engines.fold.made_with): a stored vector is used only if it was made with the same; empty: none is used. `young`:
+        factors made with the same.
         """
         self.model, self.use_cases, self.made_with = model, use_cases, made_with
         self.young = young or YoungItems.none()
-        grown = previous is not None and previous.model is model and catalogue.extends(previous.catalogue)
-        self.catalogue = catalogue if grown else catalogue.with_bare(model.item_ids.ids)
-        held: NDArray[np.int64] = previous._trained if grown and previous is not None else np.zeros(0, dtype=np.int64)
-        self._trained: NDArray[np.int64] = np.concatenate([held, model.item_ids.rows(self.catalogue.ids[len(held) :])])
-        self._place: NDArray[np.int64] = self._trained.copy()
-        live = self.catalogue.rows
-        for row, item_id in enumerate(self.young.ids.ids, len(model.item_ids)):
-            if (at := live.get(item_id)) is not None and self._trained[at] < 0:
-                self._place[at] = row
-        self._place[self._place < 0] = len(model.item_ids) + len(self.young)  # the place past the end is NO_OPINION
+        extends = previous is not None and previous.model is model and catalogue.extends(previous.catalogue)
+        self.catalogue = catalogue if extends else catalogue.with_bare(model.item_ids.ids)
+        reused: NDArray[np.int64] = previous._trained if extends and previous is not None else np.zeros(0, dtype=np.int64)
+        self._trained: NDArray[np.int64] = np.concatenate([reused, model.item_ids.rows(self.catalogue.ids[len(reused) :])])
+        # Catalogue row -> index of its factors: those of the model, then those in `young`, then one that stands for NO_OPINION.
+        self._factor_index: NDArray[np.int64] = self._trained.copy()
+        for index, item_id in enumerate(self.young.ids.ids, len(model.item_ids)):
+            if (row := self.catalogue.rows.get(item_id)) is not None and self._trained[row] < 0:
+                self._factor_index[row] = index
+        self._factor_index[self._factor_index < 0] = len(model.item_ids) + len(self.young)
 
     def score(self, state: UserState, request: Request) -> ALSScoring:
-        """Raises NotApplicable when no item of the history has factors."""
+        """Scores by the stored vector if it is fresh, else by a fold-in. Raises NotApplicable: no item of the history has factors."""
         weights = weigher(self.use_cases, request)
         stored = self._stored(state, weights)
         if stored is not None:
@@ -74,7 +78,7 @@ class ALSEngine(Engine):
         return ALSScoring(self, folded.fold.vector, state.history, weights, folded)
 
     def similar(self, item_id: str) -> Scoring:
-        """Cosine of item factors. Raises NotApplicable for an item without factors."""
+        """Scores by the cosine of item factors. Raises NotApplicable for an item without factors."""
         row, young = self.model.item_ids.row(item_id), self.young.ids.row(item_id)
         if row < 0 and young < 0:
             raise NotApplicable(f"{item_id} is not in the ALS model")
@@ -83,7 +87,7 @@ class ALSEngine(Engine):
         return SimilarScoring(self._by_row(self.model.cosines(factors), _cosines(self.young.factors, factors)), text, item_id)
 
     def freshness(self, state: UserState) -> Freshness:
-        """Whether the vector that came with `state` is the fold-in of just its events by this model."""
+        """Whether the stored vector in `state` is the fold-in of exactly the user's events by this model."""
         vector = state.als
         if vector is None or len(vector.vector) != 4 * self.model.factors:
             return "missing"
@@ -92,14 +96,14 @@ class ALSEngine(Engine):
         return "fresh" if vector.as_of == state.events else "stale"
 
     def fold(self, history: Sequence[HistoryEvent], weights: UseCases) -> Folded:
-        """Fold a history in on the spot. Raises NotApplicable when no item of it has factors."""
-        mine = item_weights(history, weights)
-        items = list(mine)
-        rows, values = self.model.item_ids.rows(items), np.fromiter(mine.values(), dtype=np.float32, count=len(mine))
-        known = rows >= 0
-        if not known.all():
-            rows, values = rows[known], values[known]
-            items = [item_id for item_id, there in zip(items, known.tolist(), strict=True) if there]
+        """Fold a history in. Raises NotApplicable when no item of it has factors."""
+        by_item = item_weights(history, weights)
+        items = list(by_item)
+        rows, values = self.model.item_ids.rows(items), np.fromiter(by_item.values(), dtype=np.float32, count=len(by_item))
+        in_model = rows >= 0
+        if not in_model.all():
+            rows, values = rows[in_model], values[in_model]
+            items = [item_id for item_id, has_factors in zip(items, in_model.tolist(), strict=True) if has_factors]
         if not items:
             raise NotApplicable("the user has no history" if not history else "no item of the user's history is in the ALS model")
         return Folded(self.model.fold(rows, values, checked=True), items)
@@ -109,33 +113,35 @@ class ALSEngine(Engine):
         return self._by_row(self.model.scores(vector), self.young.factors @ vector if self.young else None)
 
     def factors(self, rows: Sequence[int]) -> Scores:
-        """Item factors (n, f) of catalogue rows that have some."""
-        places, trained = self._place[list(rows)], len(self.model.item_ids)
+        """Item factors (n, f) f32 of catalogue rows that have some."""
+        indices, trained = self._factor_index[list(rows)], len(self.model.item_ids)
         if not self.young:
-            return self.model.item_factors[places]
-        found = np.empty((len(places), self.model.factors), dtype=np.float32)
-        young = places >= trained
-        found[~young], found[young] = self.model.item_factors[places[~young]], self.young.factors[places[young] - trained]
-        return found
+            return self.model.item_factors[indices]
+        factors = np.empty((len(indices), self.model.factors), dtype=np.float32)
+        is_new = indices >= trained
+        factors[~is_new] = self.model.item_factors[indices[~is_new]]
+        factors[is_new] = self.young.factors[indices[is_new] - trained]
+        return factors
 
     def _stored(self, state: UserState, weights: UseCases) -> Scores | None:
-        """The stored vector (f,) if it is what a fold-in would give, by weights that weigh this user's events as the defaults do."""
+        """The stored vector (f,) f32 if a fold-in would give the same: it is fresh, and `weights` weigh this user's events as the
+        default weights do. Else None."""
         if self.freshness(state) != "fresh" or state.als is None:
             return None
-        mine, usual = weights.event_types, self.use_cases.event_types
-        if mine is not usual and any(mine.get(kind, 0.0) != usual.get(kind, 0.0) for kind in state.counts):
+        requested, default = weights.event_types, self.use_cases.event_types
+        if requested is not default and any(requested.get(name, 0.0) != default.get(name, 0.0) for name in state.counts):
             return None
         vector = np.frombuffer(state.als.vector, dtype="<f4")
-        return vector if vector.any() and np.isfinite(vector).all() else None  # zeros: nothing to go by, and the fold-in says why
+        return vector if vector.any() and np.isfinite(vector).all() else None  # zeros: the fold-in raises, and says why
 
     def _by_row(self, trained: Scores, young: Scores | None) -> Scores:
-        """(n_items of the model,) and (n_young,) to (n_rows of the catalogue,)."""
-        parts = [trained, _NOTHING] if young is None else [trained, young, _NOTHING]
-        scores: Scores = np.concatenate(parts).take(self._place, mode="clip")  # every row is within: "clip" only spares the check
+        """From scores of the model's items (n_items,) and of new items (n_young,) to scores by catalogue row (n_rows,)."""
+        parts = [trained, _UNSCORED] if young is None else [trained, young, _UNSCORED]
+        scores: Scores = np.concatenate(parts).take(self._factor_index, mode="clip")  # all indices are valid; "clip" skips the check
         return scores
 
 
-_NOTHING: Scores = np.array([NO_OPINION], dtype=np.float32)
+_UNSCORED: Scores = np.array([NO_OPINION], dtype=np.float32)
 
 
 def _cosines(factors: Scores, other: Scores) -> Scores | None:
@@ -148,7 +154,7 @@ def _cosines(factors: Scores, other: Scores) -> Scores | None:
 
 
 class ALSScoring(Scoring):
-    """Scores by a vector; the history is folded in for its reasons, if it was not for the vector."""
+    """Scores by a user vector. For reasons the history is folded in, unless that made the vector."""
 
     def __init__(
         self, engine: ALSEngine, vector: Scores, history: Sequence[HistoryEvent], weights: UseCases, folded: Folded | None = None
@@ -163,54 +169,54 @@ class ALSScoring(Scoring):
         return self._engine.fold(self._history, self._weights)
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """The items of the history that carried each score most."""
+        """The items of the history that contribute most to each score."""
         if not rows:
             return []
         fold, items = self._folded
         shares = fold.explain(self._engine.factors(rows))
         best = (-shares).argsort(axis=1, kind="stable")[:, :REASON_ITEMS]
         largest = shares[np.arange(len(rows))[:, None], best].tolist()
-        orders = best.tolist()
-        names = {at: name(self._engine.catalogue, items[at]) for at in set(chain.from_iterable(orders))}
-        return [[_reason(share, order, items, names)] for share, order in zip(largest, orders, strict=True)]
+        indices = best.tolist()
+        names = {index: name(self._engine.catalogue, items[index]) for index in set(chain.from_iterable(indices))}
+        return [[_reason(row_shares, row_indices, items, names)] for row_shares, row_indices in zip(largest, indices, strict=True)]
 
     def contributions(self, row: int) -> list[Reason]:
-        """One reason an item of the history; together they are the score (Hu, Koren and Volinsky, section 5)."""
+        """One reason for each item of the history; their contributions add up to the score."""
         if self.scores[row] == NO_OPINION:
             return []
         fold, items = self._folded
-        share = fold.explain(self._engine.factors([row]))[0]
+        shares = fold.explain(self._engine.factors([row]))[0]
         return [
             Reason(
                 kind=KIND,
-                text=f"your events with {name(self._engine.catalogue, items[at])}",
-                items=[items[at]],
-                contribution=float(share[at]),
+                text=f"your events with {name(self._engine.catalogue, items[index])}",
+                items=[items[index]],
+                contribution=float(shares[index]),
             )
-            for at in np.argsort(-share, kind="stable").tolist()
+            for index in np.argsort(-shares, kind="stable").tolist()
         ]
 
 
-def _reason(shares: list[float], order: list[int], items: list[str], names: dict[int, str]) -> Reason:
-    """`shares`: the largest ones, largest first, of the items `order`."""
+def _reason(shares: list[float], indices: list[int], items: list[str], names: dict[int, str]) -> Reason:
+    """`shares`: the largest contributions, largest first; `indices`: whose they are, within `items`."""
     if shares[-1] <= 0:  # an item that lowers the score is no reason, unless all do
-        used = sum(share > 0 for share in shares) or 1
-        shares, order = shares[:used], order[:used]
+        count = sum(share > 0 for share in shares) or 1
+        shares, indices = shares[:count], indices[:count]
     return Reason(
         kind=KIND,
-        text="similar to " + ", ".join(map(names.__getitem__, order)),
-        items=list(map(items.__getitem__, order)),
+        text="similar to " + ", ".join(map(names.__getitem__, indices)),
+        items=list(map(items.__getitem__, indices)),
         contribution=sum(shares),
     )
 
 
 class SimilarScoring(Scoring):
-    """Likeness to one item, all for one reason."""
+    """Similarity to one item, which is the one reason of every score."""
 
     def __init__(self, scores: Scores, text: str, item_id: str) -> None:
         self.scores = scores
         self._reason = Reason(kind="similar_item", text=text, items=[item_id])
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """The one reason, for each row."""
+        """The same reason for each row."""
         return [[self._reason] for _ in rows]

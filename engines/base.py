@@ -1,4 +1,4 @@
-"""What every engine is: a function from a user's state and a request to scores by catalogue row, with reasons."""
+"""The interface of an engine: from a user's state and a request to scores by catalogue row, with reasons."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ from engines.selection.filters import conditions
 Scores = NDArray[np.float32]
 
 NO_OPINION = -np.inf
-"""Score of an item that an engine can say nothing about: it is never shown by that engine."""
+"""Score of an item that an engine cannot score: the engine never shows it."""
 GROUP = 64
-"""Scores of which only the largest is compared at first, when the best few of thousands are looked for: halves the time."""
+"""Size of a group in the search for the best few of thousands of scores. Only the largest score of each group is compared at
+first, which halves the time."""
 REASON_ITEMS = 3
 """Items or attributes named in one reason: what a person reads on a card."""
 
 
 class NotApplicable(Exception):
-    """An engine has nothing to go by for this user or item. Expected: the message becomes the fallback's cause."""
+    """An engine cannot score for this user or item. This is expected: the message becomes the cause of the fallback."""
 
 
 class Scoring(ABC):
-    """One engine's view of the whole catalogue for one request. `scores` (n_rows,) by catalogue row, NO_OPINION where it has none."""
+    """One engine's scores of the whole catalogue for one request.
+
+    `scores` (n_rows,) f32 by catalogue row, NO_OPINION where the engine has none.
+    """
 
     scores: Scores
 
     @abstractmethod
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """Why each of `rows` scores as it does, in short: for a list that is shown."""
+        """The main reasons for the score of each of `rows`, for the items of an answer."""
 
     def contributions(self, row: int) -> list[Reason]:
-        """All that made the score of `row`, largest first: for `explain`."""
+        """Everything that the score of `row` consists of, largest first, for `explain`."""
         return self.reasons([row])[0]
 
     def top(self, eligible: Mask, limit: int) -> list[int]:
@@ -45,7 +49,7 @@ class Scoring(ABC):
         return top_rows(self.scores, eligible, limit)
 
     def rank(self, row: int, eligible: Mask) -> int | None:
-        """Rank of `row` (from 1) among `eligible` rows and itself; None when the engine has no opinion on it."""
+        """Rank of `row` (from 1) among `eligible` rows and itself; None when the engine does not score it."""
         score = self.scores[row]
         if score == NO_OPINION:
             return None
@@ -55,25 +59,25 @@ class Scoring(ABC):
 
 
 class Engine(ABC):
-    """`name` is what `method_used` says."""
+    """One way to score items. `name` stands in the answer's `method_used`."""
 
     name: str
     catalogue: Catalogue
 
     @abstractmethod
     def score(self, state: UserState, request: Request) -> Scoring:
-        """Raises NotApplicable."""
+        """Scores of every item for this user. Raises NotApplicable."""
 
     def similar(self, item_id: str) -> Scoring:
-        """Scores of every item by its likeness to `item_id`. Raises NotApplicable."""
+        """Scores of every item by its similarity to `item_id`. Raises NotApplicable."""
         raise NotApplicable(f"{self.name} does not compare items, so it says nothing about {item_id}")
 
-    def over(self, engines: Mapping[str, Engine]) -> Engine:  # noqa: ARG002 - for those that ask other engines
-        """The same, asking newer `engines` by name where it asks others."""
+    def over(self, engines: Mapping[str, Engine]) -> Engine:  # noqa: ARG002 - used by engines that ask other engines
+        """The same engine with `engines` (by name) in place of the other engines that it asks."""
         return self
 
     def recommend(self, state: UserState, request: Request) -> list[ScoredItem]:
-        """The best items for this user that pass the request's filters, best first; none when there is nothing to go by."""
+        """The best items for this user that pass the request's filters, best first; none where the engine cannot score."""
         try:
             scoring = self.score(state, request)
         except NotApplicable:
@@ -84,15 +88,15 @@ class Engine(ABC):
         """The best `limit` of the `allowed` rows."""
         rows = scoring.top(allowed, limit)
         ids, scores = self.catalogue.ids, scoring.scores
-        why = scoring.reasons(rows) if with_reasons else [[] for _ in rows]
+        reasons_by_row = scoring.reasons(rows) if with_reasons else [[] for _ in rows]
         return [
             ScoredItem(item_id=ids[row], score=float(scores[row]), engine=self.name, reasons=reasons)
-            for row, reasons in zip(rows, why, strict=True)
+            for row, reasons in zip(rows, reasons_by_row, strict=True)
         ]
 
 
 def eligible(catalogue: Catalogue, state: UserState, request: Request) -> Mask:
-    """(n_rows,) bool: rows that pass every filter of `request` for this user. The caller's own copy."""
+    """Rows (n_rows,) bool that pass every filter of `request` for this user. The caller may change the array."""
     allowed = catalogue.mask(conditions(request)).copy()
     filters = request.filters
     if filters.exclude_seen:
@@ -103,37 +107,40 @@ def eligible(catalogue: Catalogue, state: UserState, request: Request) -> Mask:
 
 
 def top_rows(scores: NDArray[np.floating], allowed: Mask, limit: int) -> list[int]:
-    """Rows of the `limit` highest finite scores among `allowed`, best first; equal scores by row, so that answers are repeatable."""
+    """Rows of the `limit` highest finite scores among `allowed`, best first. Equal scores are ordered by row: answers repeat."""
     masked = scores.copy()
     np.copyto(masked, NO_OPINION, where=~allowed)
     limit = min(limit, len(masked))
     if limit <= 0:
         return []
-    # Each row of a matrix made of the scores has a largest one: the `limit`-th largest of these is not above that of all scores.
+    # The `limit`-th largest of the groups' maxima is a lower bound of the `limit`-th largest score.
     columns = len(masked) // GROUP
-    least = _largest(masked[: GROUP * columns].reshape(GROUP, columns).max(axis=0) if columns >= 4 * limit else masked, limit)
-    rows = (masked >= least if least > NO_OPINION else masked > NO_OPINION).nonzero()[0]
+    maxima = masked[: GROUP * columns].reshape(GROUP, columns).max(axis=0) if columns >= 4 * limit else masked
+    bound = _nth_largest(maxima, limit)
+    rows = (masked >= bound if bound > NO_OPINION else masked > NO_OPINION).nonzero()[0]
     order = np.argsort(-masked[rows], kind="stable")[:limit]
     best: list[int] = rows[order].tolist()
     return best
 
 
-def _largest(scores: NDArray[np.floating], nth: int) -> float:
+def _nth_largest(scores: NDArray[np.floating], nth: int) -> float:
     return float(np.partition(scores, len(scores) - nth)[len(scores) - nth])
 
 
 def item_weights(history: Sequence[HistoryEvent], weigher: UseCases) -> dict[str, float]:
-    """Item -> sum of its events' weights, for weights above 0. An event of a type that is no longer configured counts nothing."""
-    plain = weigher.event_types
-    valued: dict[tuple[str, float], float] = {}  # a history repeats few types and values
+    """Item id -> sum of its events' weights, where it is above 0. An event of a type that is no longer configured weighs 0."""
+    type_weights = weigher.event_types
+    value_weights: dict[tuple[str, float], float] = {}  # cache: a history repeats few types and values
     weights: dict[str, float] = {}
     for event in history:
-        kind, value = event.event_type, event.value
+        event_type, value = event.event_type, event.value
         if value is None:
-            weight = plain.get(kind, 0.0)
+            weight = type_weights.get(event_type, 0.0)
+        elif (cached := value_weights.get((event_type, value))) is not None:
+            weight = cached
         else:
-            known = valued.get((kind, value))
-            weight = known if known is not None else valued.setdefault((kind, value), weigher.weight(kind, value) if kind in plain else 0.0)
+            weight = weigher.weight(event_type, value) if event_type in type_weights else 0.0
+            value_weights[event_type, value] = weight
         if weight > 0:
             item_id = event.item_id
             weights[item_id] = weights.get(item_id, 0.0) + weight
@@ -141,13 +148,13 @@ def item_weights(history: Sequence[HistoryEvent], weigher: UseCases) -> dict[str
 
 
 def weigher(use_cases: UseCases, request: Request) -> UseCases:
-    """What weighs events for this request: the use case's own weights, else the defaults."""
+    """The event weights for this request: those of its use case, else the defaults."""
     if request.use_case is None:
         return use_cases
     return UseCases(request.use_case.weights, use_cases.by_name, use_cases.by_path)
 
 
 def name(catalogue: Catalogue, item_id: str) -> str:
-    """An item for people: its title, or its id."""
+    """How an item is named to people: its title, or its id."""
     item = catalogue.get(item_id)
     return item.title if item is not None and item.title else item_id

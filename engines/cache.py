@@ -1,4 +1,4 @@
-"""A small bounded cache."""
+"""A least-recently-used cache of a fixed size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Bounded(Generic[T]):
-    """The `limit` values used last, by key. Keys come from callers we do not trust, so it never grows past its limit. Thread-safe."""
+    """Keeps the `limit` values used last, by key. Keys may come from untrusted callers, so the size is bounded. Thread-safe."""
 
     __slots__ = ("_limit", "_lock", "_values")
 
@@ -22,10 +22,10 @@ class Bounded(Generic[T]):
         return len(self._values)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of `key`, made by `make()` when it is not held (twice at worst, when two threads ask at once)."""
+        """The value of `key`; `make()` computes it on a miss (twice, when two threads miss at the same time)."""
         with self._lock:
             if key in self._values:
-                value = self._values[key] = self._values.pop(key)  # to the end: used last
+                value = self._values[key] = self._values.pop(key)  # moves the key to the end: used last
                 return value
         value = make()
         with self._lock:

@@ -1,7 +1,7 @@
-"""Content: a profile from what the user touched and declared, compared with what every item says about itself.
+"""The content-based engine: compares a profile of the user's interests and history with the TF-IDF vector of every item.
 
-Likeness finds what is of the right kind, not what is good, so that alone it serves new users worse than popularity does. Among the items
-that match, what may be expected of each (prior.py) has a share of the score: (1 - share) x likeness / the highest + share x prior.
+Similarity alone finds items of the right kind, not good ones, and serves new users worse than popularity does. So a prior
+(engines/blending/prior.py) has a share of the score of each matching item: (1 - share) x similarity / highest + share x prior.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from core.types import HistoryEvent, Item, Reason, Request, UserState
 from core.use_cases import UseCases
 from engines.als import SimilarScoring
 from engines.base import NO_OPINION, REASON_ITEMS, Engine, NotApplicable, Scores, Scoring, item_weights, name, weigher
-from engines.blending.prior import Expected, Prior
+from engines.blending.prior import Prior, PriorScores
 from engines.cache import Bounded
 from engines.catalogue import Catalogue
 from engines.popular import PopularEngine
@@ -28,15 +28,15 @@ from models.content import ContentModel
 INTERESTS_KIND, ITEMS_KIND = "matches_your_interests", "shares_with_your_items"
 
 RECENCY_HALF_LIFE_S = 30 * 24 * 3600
-"""Seconds, before the user's own latest event, after which an event says half as much about present taste. No clock is read."""
+"""Age of an event at which it weighs half, in seconds before the user's latest event. No clock is read."""
 INTERESTS_AS_EVENTS = 3.0
-"""Declared interests speak as loud as a history of so many items: they lead for a newcomer and fade as events arrive."""
-PROFILES_KEPT = 4096
-"""Vectors of declared interests that are kept (2 KB each at most for a list of twenty)."""
+"""Declared interests weigh as much as a history of this many items: they lead for a new user and fade as events arrive."""
+CACHED_PROFILES = 4096
+"""Vectors of declared interests in the cache: at most 2 KB each for a list of twenty."""
 
 
 class ContentEngine(Engine):
-    """Needs no other users: it serves new users by what they declare, and new items by what they say."""
+    """Scores without other users: new users by their declared interests, new items by their catalogue entry."""
 
     name = "content_based"
 
@@ -49,16 +49,16 @@ class ContentEngine(Engine):
         previous: ContentEngine | None = None,
         prior: Prior | None = None,
     ) -> None:
-        """`trained`: the items that `model` was fitted on, whose vectors it holds; `previous`: an engine of the same model,
-        whose vectors are taken over. Only items that neither knows as they are now are turned into vectors.
+        """`trained`: the items that `model` was fitted on, whose vectors it holds; `previous`: an engine of the same model, whose
+        vectors are reused. Only changed and new items are vectorised.
 
-        `prior`: over the same catalogue; None: likeness alone, the cosine.
+        `prior`: over the same catalogue; None: the score is the cosine alone.
         """
         self.model, self.catalogue, self.use_cases = model, catalogue, use_cases
         self.prior = prior
         if previous is not None and previous.model is not model:
             previous = None
-        self._interests: Bounded[_Sparse] = Bounded(PROFILES_KEPT) if previous is None else previous._interests
+        self._interests: Bounded[_Sparse] = Bounded(CACHED_PROFILES) if previous is None else previous._interests
         self.vectors: sp.csr_matrix
         if previous is not None and catalogue.extends(previous.catalogue):
             new = catalogue.items[previous.vectors.shape[0] :]
@@ -67,7 +67,7 @@ class ContentEngine(Engine):
             self.vectors = _vectors(model, catalogue.items, {item.item_id: item for item in trained})
 
     def score(self, state: UserState, request: Request) -> ContentScoring:
-        """Raises NotApplicable when neither history nor interests hold a known term."""
+        """Scores by similarity and prior. Raises NotApplicable: neither history nor interests hold a term of the model."""
         history = self._history(state.history, weigher(self.use_cases, request))
         touched = self.entries(list(history))
         profile = np.zeros(len(self.model.terms), dtype=np.float32)
@@ -84,8 +84,8 @@ class ContentEngine(Engine):
         profile += interest
         scores, expected = self._scores(profile), None
         if self.prior is not None and (highest := float(scores.max(initial=0.0, where=self.catalogue.alive))) > 0:
-            scale, expected = np.float32((1 - self.prior.share) / highest), self.prior.of(state, request)
-            profile, interest = profile * scale, interest * scale  # so that what they explain is a part of the score
+            scale, expected = np.float32((1 - self.prior.share) / highest), self.prior.score(state, request)
+            profile, interest = profile * scale, interest * scale  # contributions then add up to the score
             scores = scores * scale + expected.parts
         return ContentScoring(self, scores, profile, interest, history, touched, expected)
 
@@ -99,7 +99,7 @@ class ContentEngine(Engine):
         return other
 
     def similar(self, item_id: str) -> Scoring:
-        """Cosine of what two items say about themselves. Raises NotApplicable for an item that says nothing."""
+        """Cosine of the items' TF-IDF vectors. Raises NotApplicable for an item without a term of the model."""
         row = self.catalogue.rows.get(item_id)
         if row is None or self.vectors.indptr[row] == self.vectors.indptr[row + 1]:
             raise NotApplicable(f"the catalogue says nothing about {item_id} that the content model knows")
@@ -107,7 +107,7 @@ class ContentEngine(Engine):
         return SimilarScoring(self._scores(vector), f"says much the same as {name(self.catalogue, item_id)}", item_id)
 
     def entries(self, rows: Sequence[int]) -> Entries:
-        """The terms of some rows, flat: scipy's own row selection costs several times as much for a few rows."""
+        """The entries of `rows` in the vectors. scipy's own row selection costs several times as much for a few rows."""
         if not rows:
             return Entries(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64))
         indptr, indices, data = self.vectors.indptr, self.vectors.indices, self.vectors.data
@@ -120,7 +120,7 @@ class ContentEngine(Engine):
         return np.where(scores > 0, scores, np.float32(NO_OPINION))
 
     def _history(self, history: Sequence[HistoryEvent], weights: UseCases) -> dict[int, float]:
-        """Row -> weight, decayed by age, of items that have a vector."""
+        """Catalogue row -> weight, decayed by age, of the history's items that have a vector."""
         if not history:
             return {}
         now = max(event.timestamp for event in history)
@@ -140,9 +140,10 @@ class ContentEngine(Engine):
 
 
 class ContentScoring(Scoring):
-    """`profile` (n_terms,) f32 is the sum of the history's part and `interest`, the part that was declared.
+    """Scores by a profile.
 
-    `history`: row -> weight; `touched`: the entries of these rows; `expected`: what has a share of the scores beside the profile.
+    `profile` (n_terms,) f32 is the sum of the history's part and `interest`, the declared part. `history`: row -> weight; `touched`:
+    the entries of these rows; `expected`: the prior's part of the scores, if there is one.
     """
 
     def __init__(
@@ -153,13 +154,13 @@ class ContentScoring(Scoring):
         interest: Scores,
         history: dict[int, float],
         touched: Entries,
-        expected: Expected | None,
+        expected: PriorScores | None,
     ) -> None:
         self.scores, self._engine, self._profile, self._interest = scores, engine, profile, interest
         self._history, self._touched, self._expected = history, touched, expected
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """The declared interests that each row matches, the item of the history that it shares most with, and what is expected of it."""
+        """For each row: the declared interests that it matches, the most similar item of the history, and the prior's reason."""
         if not rows:
             return []
         shown = self._engine.entries(rows)
@@ -184,7 +185,7 @@ class ContentScoring(Scoring):
         return found
 
     def contributions(self, row: int) -> list[Reason]:
-        """One reason a term, with the items of the history that brought it, and what is expected of the item; they sum to the score."""
+        """One reason for each term, with the items of the history that contain it, and the prior's. They add up to the score."""
         if self.scores[row] == NO_OPINION:
             return []
         weights = np.array(list(self._history.values()), dtype=np.float32)
@@ -213,7 +214,7 @@ class ContentScoring(Scoring):
         return [] if self._expected is None else self._expected.reasons(row)
 
     def _reason(self, kind: str, text: str, parts: Scores, columns: NDArray[np.int32], item_id: str | None) -> Reason:
-        """`parts` (n_columns,): what each term gave; the largest are named, and together they are the contribution."""
+        """`parts` (n_columns,): contribution of each term. The largest are named; their sum is the reason's contribution."""
         terms = self._engine.model.terms
         best = [at for at in np.argsort(-parts, kind="stable")[:REASON_ITEMS].tolist() if parts[at] > 0]
         words = [terms[columns[at]] for at in best]
@@ -227,14 +228,14 @@ class ContentScoring(Scoring):
 
 
 class Entries(NamedTuple):
-    """The entries of some rows of a sparse matrix: `owners` says which of the rows each belongs to."""
+    """Entries of some rows of a sparse matrix. `owners`: for each entry, the index of its row among them."""
 
     columns: NDArray[np.int32]
     values: Scores
     owners: NDArray[np.int64]
 
     def dense(self, columns: NDArray[np.int32], rows: int) -> Scores:
-        """(rows, n_columns) f32: the part of them in `columns`, which are sorted and each there once."""
+        """The entries in `columns` (sorted, distinct) as a dense array (rows, n_columns) f32."""
         out = np.zeros((rows, len(columns)), dtype=np.float32)
         if len(columns):
             at = np.minimum(np.searchsorted(columns, self.columns), len(columns) - 1)
@@ -244,7 +245,7 @@ class Entries(NamedTuple):
 
 
 class _Sparse:
-    """The columns of a dense vector that are not 0, and their values."""
+    """The non-zero columns of a dense vector, and their values."""
 
     __slots__ = ("columns", "values")
 
@@ -257,7 +258,7 @@ _NONE = _Sparse(np.zeros(0, dtype=np.float32))
 
 
 def _vectors(model: ContentModel, items: Sequence[Item | None], trained: dict[str, Item]) -> sp.csr_matrix:
-    """(n, n_terms) f32 CSR: the model's own vector where the item is as it was trained on, a new one elsewhere, zeros for None."""
+    """Vectors (n, n_terms) f32 CSR: the model's own where the item did not change since training, a new one elsewhere, zeros for None."""
     described = np.array([item is not None for item in items], dtype=np.bool_)
     unchanged = [item.item_id if item is not None and trained.get(item.item_id) == item else "" for item in resting(items)]
     rest()

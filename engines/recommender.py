@@ -76,7 +76,7 @@ class Recommender:
 
         answer = self._descend(state, chain, ask, allowed, request)
         if explore > 0:
-            lines = self._new_items.mixed_in(
+            lines = self._new_items.insert(
                 answer.recommendations, explore, state.user_id, request, unused, lambda item_id: metadata(self.catalogue, item_id)
             )
             answer = msgspec.structs.replace(answer, recommendations=lines)

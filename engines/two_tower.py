@@ -1,4 +1,7 @@
-"""Two-Tower: what the user did last, in order, against every item's vector. A new item has a vector by what it says."""
+"""The Two-Tower engine: scores items by the dot product of a user vector, made from the latest events in order, and item vectors.
+
+A new item gets its vector from its catalogue entry.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +19,34 @@ from models.two_tower import OLDER, TwoTowerModel
 
 KIND, INTERESTS_KIND = "follows_your_recent_items", "matches_your_interests"
 
-PROFILES_KEPT = 4096
-"""Vectors of declared interests that are kept: 256 bytes each at 64 dimensions."""
+CACHED_PROFILES = 4096
+"""Vectors of declared interests in the cache: 256 bytes each at 64 dimensions."""
 
 History = list[tuple[HistoryEvent, int]]
 """Events, oldest first, each with the catalogue row of its item."""
 
 
 class TwoTowerEngine(Engine):
-    """Users that training never saw are read like any other; items that it never saw have a vector by content."""
+    """Serves users unknown to training like any other; items unknown to training have a vector by content."""
 
     name = "two_tower"
 
     def __init__(self, model: TwoTowerModel, catalogue: Catalogue, previous: TwoTowerEngine | None = None) -> None:
-        """`previous`: an engine of the same model, over a catalogue that `catalogue` may extend: then only the new rows are looked at."""
+        """`previous`: an engine of the same model; if `catalogue` extends its catalogue, only the new rows are computed."""
         self.model = model
-        self._profiles: Bounded[Scores] = Bounded(PROFILES_KEPT)
+        self._profiles: Bounded[Scores] = Bounded(CACHED_PROFILES)
         self._source: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        """(n_rows,): 0 for no vector, then the items of the model, then the rows of `_young`: those known by content alone."""
+        """(n_rows,): 0 for no vector, then the items of the model, then the rows of `_young`, which have a vector by content alone."""
         self._young: Scores = np.zeros((0, model.dimension), dtype=np.float32)
         if previous is not None and previous.model is model:
             self._profiles = previous._profiles
             if catalogue.extends(previous.catalogue):
                 self._source, self._young = previous._source, previous._young
         self.catalogue = catalogue if len(self._source) else catalogue.with_bare(model.item_ids.ids)
-        self._look_at(self.catalogue.ids[len(self._source) :], self.catalogue.items[len(self._source) :])
+        self._add_rows(self.catalogue.ids[len(self._source) :], self.catalogue.items[len(self._source) :])
 
     def score(self, state: UserState, request: Request) -> TwoTowerScoring:
-        """Raises NotApplicable when no item of the history has a vector and no declared interest is known."""
+        """Scores of every item. Raises NotApplicable: no item of the history has a vector, and the model knows no declared interest."""
         history, older = self._readable(state.history)
         interests = tuple(state.profile.interests) if state.profile else ()
         roles = {request.use_case.role} if request.use_case is not None else set()
@@ -56,7 +59,7 @@ class TwoTowerEngine(Engine):
         return TwoTowerScoring(self, vector, history, profile, interests if interested else ())
 
     def similar(self, item_id: str) -> Scoring:
-        """Cosine of item vectors. Raises NotApplicable for an item without one."""
+        """Scores by the cosine of item vectors. Raises NotApplicable for an item without one."""
         row = self.catalogue.rows.get(item_id)
         if row is None or not self._source[row]:
             raise NotApplicable(f"{item_id} is not in the Two-Tower model, and the catalogue says nothing about it that the model knows")
@@ -65,7 +68,7 @@ class TwoTowerEngine(Engine):
         return SimilarScoring(scores, f"taken by users on the same path as {name(self.catalogue, item_id)}", item_id)
 
     def user_vector(self, history: History, profile: Scores) -> Scores:
-        """(d,) f32 of a user with these events, at most as many as the model reads."""
+        """Vector (d,) f32 of a user with these events, at most as many as the model reads."""
         return self.model.user_vector(
             self.vectors([row for _, row in history]),
             self.model.type_rows([event.event_type for event, _ in history]),
@@ -74,86 +77,87 @@ class TwoTowerEngine(Engine):
         )
 
     def scores(self, vector: Scores) -> Scores:
-        """(n_rows,) f32 of a user vector (d,), NO_OPINION for an item without a vector."""
+        """Scores (n_rows,) f32 of a user vector (d,), NO_OPINION for an item without a vector."""
         return self._by_row(self.model.scores(vector), self._young @ vector)
 
     def vectors(self, rows: Sequence[int]) -> Scores:
-        """(n, d) f32 of catalogue rows that have one."""
+        """Vectors (n, d) f32 of catalogue rows that have one."""
         source = self._source[list(rows)] - 1
         trained = len(self.model.item_ids)
-        found = np.empty((len(source), self.model.dimension), dtype=np.float32)
-        young = source >= trained
-        found[~young] = self.model.item_vectors[source[~young]]
-        found[young] = self._young[source[young] - trained]
-        return found
+        vectors = np.empty((len(source), self.model.dimension), dtype=np.float32)
+        is_new = source >= trained
+        vectors[~is_new] = self.model.item_vectors[source[~is_new]]
+        vectors[is_new] = self._young[source[is_new] - trained]
+        return vectors
 
     def _by_row(self, trained: Scores, young: Scores) -> Scores:
         scores: Scores = np.concatenate([[np.float32(NO_OPINION)], trained, young]).take(self._source, mode="clip")
         return scores
 
-    def _look_at(self, ids: Sequence[str], items: Sequence[Item | None]) -> None:
+    def _add_rows(self, ids: Sequence[str], items: Sequence[Item | None]) -> None:
         """Extend `_source` and `_young` by the rows of `items`."""
         trained = len(self.model.item_ids)
         source = self.model.item_ids.rows(ids).astype(np.int64) + 1
-        unknown = [place for place in np.flatnonzero(source == 0).tolist() if items[place] is not None]
-        vectors = self.model.content_vectors([item for place in unknown if (item := items[place]) is not None])
-        says = vectors.any(axis=1)
-        source[np.array(unknown, dtype=np.int64)[says]] = 1 + trained + len(self._young) + np.arange(int(says.sum()))
+        untrained = [index for index in np.flatnonzero(source == 0).tolist() if items[index] is not None]
+        vectors = self.model.content_vectors([item for index in untrained if (item := items[index]) is not None])
+        has_content = vectors.any(axis=1)
+        first = 1 + trained + len(self._young)
+        source[np.array(untrained, dtype=np.int64)[has_content]] = first + np.arange(int(has_content.sum()))
         self._source = np.concatenate([self._source, source])
-        self._young = np.concatenate([self._young, vectors[says]])
+        self._young = np.concatenate([self._young, vectors[has_content]])
 
     def _readable(self, history: Sequence[HistoryEvent]) -> tuple[History, list[int]]:
-        """The latest events whose items have vectors, in order of time, those without a time the oldest; and the rows of older ones."""
+        """The latest events whose items have vectors, in order of time (those without a time first); and the rows of older ones."""
         rows, source = self.catalogue.rows, self._source
-        known = [(event, row) for event in history if (row := rows.get(event.item_id)) is not None and source[row]]
-        known.sort(key=lambda pair: pair[0].timestamp)
-        older = known[: -self.model.history]
-        return known[-self.model.history :], [row for _, row in older[-OLDER:]]
+        events = [(event, row) for event in history if (row := rows.get(event.item_id)) is not None and source[row]]
+        events.sort(key=lambda pair: pair[0].timestamp)
+        older = events[: -self.model.history]
+        return events[-self.model.history :], [row for _, row in older[-OLDER:]]
 
     def _profile(self, interests: tuple[str, ...], roles: tuple[str, ...]) -> Scores:
         return self._profiles.get((interests, roles), lambda: self.model.profile_vector(interests, roles))
 
 
 class TwoTowerScoring(Scoring):
-    """`history`: what the user tower read; `interests`: declared, and known to the model."""
+    """Scores by a user vector. `history`: what the user tower read; `interests`: the declared ones that the model knows."""
 
     def __init__(self, engine: TwoTowerEngine, vector: Scores, history: History, profile: Scores, interests: tuple[str, ...]) -> None:
         self.scores = engine.scores(vector)
         self._engine, self._history, self._profile, self._interests = engine, history, profile, interests
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """The recent items nearest to each row, by cosine; without a history, the interests."""
+        """The recent items most similar to each row, by cosine; without a history, the interests."""
         if not rows:
             return []
         recent = list(dict.fromkeys(row for _, row in reversed(self._history)))
         if not recent:
             text = "matches your interests: " + ", ".join(self._interests[:REASON_ITEMS])
             return [[Reason(kind=INTERESTS_KIND, text=text, attributes=list(self._interests))] for _ in rows]
-        likeness = _normed(self._engine.vectors(rows)) @ _normed(self._engine.vectors(recent)).T
-        best = (-likeness).argsort(axis=1, kind="stable")[:, :REASON_ITEMS]
+        similarity = _normalise(self._engine.vectors(rows)) @ _normalise(self._engine.vectors(recent)).T
+        best = (-similarity).argsort(axis=1, kind="stable")[:, :REASON_ITEMS]
         return [
-            [self._nearest([recent[at] for at in order if near[at] > 0] or [recent[order[0]]])]
-            for near, order in zip(likeness, best.tolist(), strict=True)
+            [self._nearest([recent[index] for index in order if row_similarity[index] > 0] or [recent[order[0]]])]
+            for row_similarity, order in zip(similarity, best.tolist(), strict=True)
         ]
 
     def contributions(self, row: int) -> list[Reason]:
-        """By how much the score would be lower without each item of the history, largest first. They do not sum to the score."""
+        """How much lower the score is without each item of the history, largest first. The numbers do not add up to the score."""
         if self.scores[row] == NO_OPINION:
             return []
         engine, target = self._engine, self._engine.vectors([row])[0]
-        found = []
+        reasons = []
         for item in dict.fromkeys(row for _, row in self._history):
             without = engine.user_vector([pair for pair in self._history if pair[1] != item], self._profile)
             item_id = engine.catalogue.ids[item]
             text = f"your events with {name(engine.catalogue, item_id)}"
-            lost = float(self.scores[row]) - float(target @ without)
-            found.append(Reason(kind=KIND, text=text, items=[item_id], contribution=lost))
+            difference = float(self.scores[row]) - float(target @ without)
+            reasons.append(Reason(kind=KIND, text=text, items=[item_id], contribution=difference))
         if self._profile.any():
             without = engine.user_vector(self._history, np.zeros_like(self._profile))
-            lost = float(self.scores[row]) - float(target @ without)
+            difference = float(self.scores[row]) - float(target @ without)
             text = "what you declared" if self._interests else "what you did before"
-            found.append(Reason(kind=INTERESTS_KIND, text=text, attributes=list(self._interests), contribution=lost))
-        return sorted(found, key=lambda reason: -(reason.contribution or 0.0))
+            reasons.append(Reason(kind=INTERESTS_KIND, text=text, attributes=list(self._interests), contribution=difference))
+        return sorted(reasons, key=lambda reason: -(reason.contribution or 0.0))
 
     def _nearest(self, rows: list[int]) -> Reason:
         catalogue = self._engine.catalogue
@@ -162,15 +166,15 @@ class TwoTowerScoring(Scoring):
 
 
 def cosines(vectors: Scores, vector: Scores) -> Scores:
-    """(n,) f32 of `vectors (n, d)` with `vector (d,)`."""
-    found: Scores = _normed(vectors) @ _normed(vector[None])[0]
-    return found
+    """Cosines (n,) f32 of `vectors` (n, d) with `vector` (d,)."""
+    products: Scores = _normalise(vectors) @ _normalise(vector[None])[0]
+    return products
 
 
-def _normed(vectors: Scores) -> Scores:
+def _normalise(vectors: Scores) -> Scores:
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    normed: Scores = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return normed
+    normalised: Scores = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return normalised
 
 
 def _nothing(state: UserState) -> str:

@@ -1,4 +1,4 @@
-"""The ensemble: several engines' scores of every item on one scale, summed by weight, with the reasons of each."""
+"""The ensemble engine: blends several engines' scores of every item, with the reasons of each."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 
 from core.types import Reason, Request, UserState
 from engines.base import NO_OPINION, Engine, NotApplicable, Scoring
-from engines.blending.fusion import fuse
+from engines.blending.scales import blend_scores
 from models.ensemble import Blend
 
 
 class Part(msgspec.Struct, frozen=True):
-    """How one engine's score enters the blend: `weight` x `normalised` is its share of the blended score."""
+    """How one engine's score enters the blend: `weight` times `normalised` is its share of the blended score."""
 
     normalised: float
     weight: float
 
 
 class EnsembleEngine(Engine):
-    """Blends engines over one catalogue. Answers only when each of them does: else the router's chain goes on, and the answer says why."""
+    """Blends engines over one catalogue. When one of them cannot score, the ensemble cannot either, and the next engine answers."""
 
     name = "ensemble"
 
-    def __init__(self, engines: Mapping[str, Engine], chosen: Blend) -> None:
-        """`engines`: by name, at least those that `chosen` weighs. Raises ValueError when they do not share their rows."""
-        self.chosen, self.shares = chosen, chosen.shares
+    def __init__(self, engines: Mapping[str, Engine], blend: Blend) -> None:
+        """`engines`: by name, at least those that `blend` weighs. Raises ValueError when their catalogues differ."""
+        self.blend, self.shares = blend, blend.shares
         self.engines = {name: engines[name] for name in self.shares}
         first = next(iter(self.engines.values()))
         self.catalogue = first.catalogue
@@ -37,69 +37,69 @@ class EnsembleEngine(Engine):
         self.dead: NDArray[np.intp] = np.flatnonzero(~self.catalogue.alive)
 
     def score(self, state: UserState, request: Request) -> EnsembleScoring:
-        """Raises NotApplicable, naming the part that has nothing to go by."""
+        """Blended scores. Raises NotApplicable, naming the part that cannot score."""
         scorings: dict[str, Scoring] = {}
         for name, engine in self.engines.items():
             try:
                 scorings[name] = engine.score(state, request)
-            except NotApplicable as nothing:
-                raise NotApplicable(f"{name}: {nothing}") from None
+            except NotApplicable as cause:
+                raise NotApplicable(f"{name}: {cause}") from None
         return EnsembleScoring(self, scorings, state.events)
 
     def over(self, engines: Mapping[str, Engine]) -> EnsembleEngine:
-        """The same blend of newer engines."""
-        return EnsembleEngine(engines, self.chosen)
+        """The same blend of `engines`."""
+        return EnsembleEngine(engines, self.blend)
 
 
 class EnsembleScoring(Scoring):
-    """`scorings`: the parts', by name; `events`: how many the user has, which a learned blend goes by."""
+    """Blended scores. A learned blend's weights depend on the user's number of events."""
 
     def __init__(self, engine: EnsembleEngine, scorings: Mapping[str, Scoring], events: int) -> None:
-        """Raises ValueError for scores that cannot be put on a scale."""
-        self._scorings, chosen = scorings, engine.chosen
+        """`scorings`: of the parts, by name; `events`: of the user. Raises ValueError for a score that is NaN or infinite."""
+        self._scorings, blend = scorings, engine.blend
         parts = [scorings[name].scores for name in engine.shares]
-        if chosen.learned is None:
-            assert chosen.fusion != "learned", "refused when it was loaded"
+        if blend.learned is None:
+            assert blend.fusion != "learned", "Blend.load refuses this"
             self._shares = engine.shares
-            self.scores, scaled = fuse(chosen.fusion, parts, list(self._shares.values()), engine.dead)
+            self.scores, scaled = blend_scores(blend.fusion, parts, list(self._shares.values()), engine.dead)
         else:
-            numbers = chosen.learned.at(events)
-            self._shares = {name: sum(numbers[name]) for name in engine.shares}
-            bends = [[number / share if share else 0.0 for number in numbers[name]] for name, share in self._shares.items()]
-            self.scores, scaled = fuse("min_max", parts, list(self._shares.values()), engine.dead, bends)
+            coefficients = blend.learned.at(events)
+            self._shares = {name: sum(coefficients[name]) for name in engine.shares}
+            bends = [[coefficient / share if share else 0.0 for coefficient in coefficients[name]] for name, share in self._shares.items()]
+            self.scores, scaled = blend_scores("min_max", parts, list(self._shares.values()), engine.dead, bends)
         self._normalised = dict(zip(self._shares, scaled, strict=True))
 
     def part(self, name: str, row: int) -> Part | None:
-        """How engine `name` entered the score of `row`; None for an engine that is not blended."""
+        """How engine `name` enters the score of `row`; None for an engine that is no part of the blend."""
         if name not in self._shares:
             return None
         return Part(float(self._normalised[name][row]), self._shares[name])
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """Every part's reasons, the part that gave most first; a `contribution` is a share of the blended score."""
-        why: list[list[tuple[float, list[Reason]]]] = [[] for _ in rows]
+        """Every part's reasons, the part with the largest share first. A `contribution` is a share of the blended score."""
+        by_row: list[list[tuple[float, list[Reason]]]] = [[] for _ in rows]
         for name, scoring in self._scorings.items():
-            spoken = [at for at, row in enumerate(rows) if scoring.scores[row] > NO_OPINION]
-            for at, reasons in zip(spoken, scoring.reasons([rows[at] for at in spoken]), strict=True):
-                share = self._share(name, rows[at])
-                why[at].append((share, _apportioned(reasons, share)))
-        return [[reason for _, reasons in sorted(parts, key=lambda part: -part[0]) for reason in reasons] for parts in why]
+            scored = [index for index, row in enumerate(rows) if scoring.scores[row] > NO_OPINION]
+            for index, reasons in zip(scored, scoring.reasons([rows[index] for index in scored]), strict=True):
+                share = self._share(name, rows[index])
+                by_row[index].append((share, _divide(share, reasons)))
+        return [[reason for _, reasons in sorted(parts, key=lambda part: -part[0]) for reason in reasons] for parts in by_row]
 
     def contributions(self, row: int) -> list[Reason]:
-        """Every part's contributions; together they are the blended score."""
+        """Every part's contributions, largest first; they add up to the blended score."""
         if self.scores[row] == NO_OPINION:
             return []
-        found: list[Reason] = []
+        reasons: list[Reason] = []
         for name, scoring in self._scorings.items():
             if scoring.scores[row] > NO_OPINION:
-                found += _apportioned(scoring.contributions(row), self._share(name, row))
-        return sorted(found, key=lambda reason: -(reason.contribution or 0.0))
+                reasons += _divide(self._share(name, row), scoring.contributions(row))
+        return sorted(reasons, key=lambda reason: -(reason.contribution or 0.0))
 
     def _share(self, name: str, row: int) -> float:
         return self._shares[name] * float(self._normalised[name][row])
 
 
-def _apportioned(reasons: list[Reason], share: float) -> list[Reason]:
+def _divide(share: float, reasons: list[Reason]) -> list[Reason]:
     """`share` divided among `reasons` by their contributions above 0, evenly where none is above 0."""
     parts = [max(reason.contribution or 0.0, 0.0) for reason in reasons]
     total = sum(parts)

@@ -1,4 +1,7 @@
-"""What may be expected of an item before anything is known of the user: that it is popular, or, while it is new, that it may become so."""
+"""The prior of content-based scores: how likely an item is taken by a user of whom nothing is known.
+
+A popular item is likely; a new item has had no time to become popular, so it gets a fixed share.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,33 @@ from engines.popular import PopularEngine, PopularScoring
 from engines.selection.explore import NewItems
 
 NEW_ITEM_PRIOR = 0.5
-"""Of a new item, between 0 and the most popular item's 1: it has had no time to become popular. docs/ensemble-guide.md has what new items
-get by it."""
+"""Least prior of a new item, on a scale on which the most popular item has 1. docs/ensemble-guide.md has its effect."""
 
 
 class Prior(NamedTuple):
-    """`share` of a score, in (0, 1), that `popular` and the `new_items` of its catalogue have."""
+    """The part of a score, `share` in (0, 1), that popularity and newness decide."""
 
     popular: PopularEngine
     new_items: NewItems
     share: float
 
-    def of(self, state: UserState, request: Request) -> Expected:
-        """Its part of every item's score."""
-        popular, new = self.popular.score(state, request), self.new_items.rows(request.at)
+    def score(self, state: UserState, request: Request) -> PriorScores:
+        """The prior's part of every item's score."""
+        popular, new_rows = self.popular.score(state, request), self.new_items.rows(request.at)
         parts = popular.prior * np.float32(self.share)
-        parts[new] = np.maximum(parts[new], np.float32(self.share * NEW_ITEM_PRIOR))
-        return Expected(parts, popular, self.share)
+        parts[new_rows] = np.maximum(parts[new_rows], np.float32(self.share * NEW_ITEM_PRIOR))
+        return PriorScores(parts, popular, self.share)
 
 
-class Expected(NamedTuple):
-    """`parts` (n_rows,) f32: `share` x what is expected of each item; `popular` says why."""
+class PriorScores(NamedTuple):
+    """`parts` (n_rows,) f32: `share` times the prior of each item; `popular` gives the reasons."""
 
     parts: Scores
     popular: PopularScoring
     share: float
 
     def reasons(self, row: int) -> list[Reason]:
-        """That the item is popular or new; none where nothing is expected of it."""
+        """That the item is popular or new; none where its prior is 0."""
         part = self.parts[row]
         if not part > 0:
             return []

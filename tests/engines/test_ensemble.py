@@ -14,7 +14,7 @@ from core.types import Filters, Item, Request, UserState
 from engines.als import ALSEngine
 from engines.base import NO_OPINION, Engine, Scoring
 from engines.blending.ensemble import EnsembleEngine
-from engines.blending.fusion import fuse
+from engines.blending.scales import blend_scores
 from engines.builder import build, with_catalogue, with_popularity
 from engines.catalogue import Catalogue
 from engines.content import ContentEngine
@@ -43,21 +43,21 @@ def floats(*values: float) -> np.ndarray:
 
 def test_min_max_by_hand() -> None:
     """2 to 6 becomes 0 to 1, -10 to 10 too: 0.75 x 1/4 + 0.25 x 1/2, and so on."""
-    scores, scaled = fuse("min_max", [floats(3, 6, 2), floats(0, -10, 10)], [0.75, 0.25], NONE)
+    scores, scaled = blend_scores("min_max", [floats(3, 6, 2), floats(0, -10, 10)], [0.75, 0.25], NONE)
     assert scaled.tolist() == [[0.25, 1, 0], [0.5, 0, 1]]
     assert scores.tolist() == [0.3125, 0.75, 0.25]
 
 
 def test_rank_fusion_by_hand() -> None:
     """(60 + 1) / (60 + rank); the two that are equal share rank 2, and the next one is 4th."""
-    scores, scaled = fuse("rank", [floats(5, 9, 5, 1)], [1.0], NONE)
+    scores, scaled = blend_scores("rank", [floats(5, 9, 5, 1)], [1.0], NONE)
     assert scores == pytest.approx([61 / 62, 1, 61 / 62, 61 / 64])
     assert scaled[0] == pytest.approx(scores)
 
 
 @pytest.mark.parametrize("method", ["min_max", "rank"])
 def test_an_item_that_one_part_does_not_know_counts_as_its_last_and_one_that_none_knows_is_not_shown(method: str) -> None:
-    scores, scaled = fuse(method, [floats(1, NO_OPINION, 2, NO_OPINION), floats(4, 8, 2, NO_OPINION)], [0.5, 0.5], NONE)  # type: ignore[arg-type]
+    scores, scaled = blend_scores(method, [floats(1, NO_OPINION, 2, NO_OPINION), floats(4, 8, 2, NO_OPINION)], [0.5, 0.5], NONE)  # type: ignore[arg-type]
     assert scaled[:, 1].tolist() == [0, 1]
     assert scores[1] == 0.5
     assert scores[3] == NO_OPINION
@@ -68,9 +68,9 @@ def test_an_item_that_one_part_does_not_know_counts_as_its_last_and_one_that_non
 def test_dead_rows_count_nowhere(method: str) -> None:
     """The same item's former row must not stretch the scale, nor take a rank."""
     parts = [floats(1, 2, 3), floats(9, 5, 7)]
-    alone, _ = fuse(method, parts, [0.5, 0.5], NONE)  # type: ignore[arg-type]
+    alone, _ = blend_scores(method, parts, [0.5, 0.5], NONE)  # type: ignore[arg-type]
     longer = [floats(-50, *part, 99) for part in parts]
-    scores, _ = fuse(method, longer, [0.5, 0.5], np.array([0, 4]))  # type: ignore[arg-type]
+    scores, _ = blend_scores(method, longer, [0.5, 0.5], np.array([0, 4]))  # type: ignore[arg-type]
     assert scores[1:4] == pytest.approx(alone)
     assert scores[[0, 4]].tolist() == [NO_OPINION, NO_OPINION]
     assert longer[0][0] == -50, "an engine may share its scores between readers"
@@ -79,17 +79,17 @@ def test_dead_rows_count_nowhere(method: str) -> None:
 @pytest.mark.parametrize("method", ["min_max", "rank"])
 def test_scores_that_are_all_equal_or_absent_say_nothing(method: str) -> None:
     parts = [floats(2, 2, 2), floats(*[NO_OPINION] * 3), floats(1, 2, 3)]
-    scores, scaled = fuse(method, parts, [0.25, 0.25, 0.5], NONE)  # type: ignore[arg-type]
+    scores, scaled = blend_scores(method, parts, [0.25, 0.25, 0.5], NONE)  # type: ignore[arg-type]
     assert scaled[:2].tolist() == [[1, 1, 1], [0, 0, 0]]
     assert scores.argsort().tolist() == [0, 1, 2]
-    assert [len(array) for array in fuse(method, [floats()], [1.0], NONE)] == [0, 1]  # type: ignore[arg-type]
+    assert [len(array) for array in blend_scores(method, [floats()], [1.0], NONE)] == [0, 1]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["min_max", "rank"])
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_a_score_that_is_no_number_is_refused(method: str, wrong: float) -> None:
     with pytest.raises(ValueError, match="a score is"):
-        fuse(method, [floats(1, wrong, 2)], [1.0], NONE)  # type: ignore[arg-type]
+        blend_scores(method, [floats(1, wrong, 2)], [1.0], NONE)  # type: ignore[arg-type]
 
 
 def test_hot_users_are_answered_by_the_blend_of_its_parts() -> None:
@@ -123,7 +123,7 @@ def test_weights_and_method_come_from_the_bundle_unless_somebody_set_them() -> N
     by_bundle = blended(tuned)
     set_by_hand = blended(tuned, ensemble_two_tower_weight=0)
     engines = [recommender.engines["ensemble"] for recommender in (by_settings, by_bundle, set_by_hand)]
-    assert [(engine.shares, engine.chosen.fusion) for engine in engines if isinstance(engine, EnsembleEngine)] == [
+    assert [(engine.shares, engine.blend.fusion) for engine in engines if isinstance(engine, EnsembleEngine)] == [
         ({"als": 1.0}, "rank"),
         ({"als": 0.75, "popular": 0.25}, "min_max"),
         ({"als": 1.0}, "min_max"),

@@ -10,7 +10,7 @@ import pytest
 from core.errors import ModelCorrupt
 from core.settings import Settings
 from core.types import Request
-from engines.blending.fusion import bent, fuse
+from engines.blending.scales import blend_scores, reshape
 from engines.builder import build
 from engines.explain import explain
 from models.ensemble import Blend, Learned
@@ -42,9 +42,9 @@ def test_users_of_one_length_have_one_set_of_weights() -> None:
 def test_a_bend_by_hand() -> None:
     """Half of the root of 1/4, a quarter of itself and a quarter of its square: 1/4 + 1/16 + 1/64. 0 and 1 stay."""
     scaled = np.array([0, 0.25, 1], dtype=np.float32)
-    assert bent(scaled, (0.5, 0.25, 0.25)).tolist() == [0, 0.328125, 1]
+    assert reshape(scaled, (0.5, 0.25, 0.25)).tolist() == [0, 0.328125, 1]
     none = np.zeros(0, dtype=np.intp)
-    scores, parts = fuse("min_max", [scaled * 8 - 3, -scaled], [0.75, 0.25], none, [(0.5, 0.25, 0.25), (0, 1, 0)])
+    scores, parts = blend_scores("min_max", [scaled * 8 - 3, -scaled], [0.75, 0.25], none, [(0.5, 0.25, 0.25), (0, 1, 0)])
     assert parts.tolist() == [[0, 0.328125, 1], [1, 0.75, 0]]
     assert scores.tolist() == [0.25, 0.75 * 0.328125 + 0.25 * 0.75, 0.75]
 

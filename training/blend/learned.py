@@ -1,6 +1,6 @@
 """A learned blend: weights that depend on how sure each engine is and on how many events the user has, fitted to what users took.
 
-With s_e(i) the score of item i by engine e, from 0 for its last to 1 for its first (engines/blending/fusion.py),
+With s_e(i) the score of item i by engine e, from 0 for its last to 1 for its first (engines/blending/scales.py),
 and u from 0 for a user with few events to 1 for a user with many,
 
     score(i) = sum over engines e and powers p of  ((1 - u) a_ep + u b_ep) s_e(i)^p        a, b >= 0
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.blending.fusion import bent
+from engines.blending.scales import reshape
 from models.ensemble import POWERS, Learned
 from training.evaluation import metrics
 
@@ -97,7 +97,8 @@ def ndcg(names: Sequence[str], learned: Learned, votes: Sequence[Vote], k: int) 
     gains = np.zeros(len(votes))
     for at, vote in enumerate(votes):
         numbers = learned.at(vote.events)
-        scores = np.sum([bent(scaled, numbers[name]) for name, scaled in zip(names, vote.scaled, strict=True) if name in numbers], axis=0)
+        parts = [reshape(scaled, numbers[name]) for name, scaled in zip(names, vote.scaled, strict=True) if name in numbers]
+        scores = np.sum(parts, axis=0)
         length = min(k, len(scores))
         best = np.argsort(-scores, kind="stable")[:length]
         gains[at] = metrics.ndcg(vote.taken[None, best], np.array([max(vote.out_of, 1)]), k)[0]

@@ -25,7 +25,7 @@ from rich.table import Table
 from core.settings import Settings
 from core.types import Fusion, Item, Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
-from engines.blending.fusion import SCALES, fuse
+from engines.blending.scales import SCALES, blend_scores
 from engines.builder import BLEND_SETTINGS, build
 from engines.catalogue import Catalogue, Mask
 from engines.recommender import Recommender
@@ -112,7 +112,7 @@ class Ballot:
         best = np.unique([row for scoring in scorings for row in scoring.top(allowed, LONGEST)])
         candidates = best if len(best) else np.flatnonzero(allowed)
         for method, gains in self._gains.items():
-            _, scaled = fuse(method, [scoring.scores for scoring in scorings], [1.0] * len(scorings), dead)
+            _, scaled = blend_scores(method, [scoring.scores for scoring in scorings], [1.0] * len(scorings), dead)
             mine = scaled[:, candidates]
             blended = self.mixtures @ mine
             if method == "min_max":

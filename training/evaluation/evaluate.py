@@ -271,7 +271,7 @@ def _with_vectors(judged: Judged, dataset: Dataset, bundle: Bundle, made_with: s
     columns = model.item_ids.rows(dataset.items.ids)[entries.col]
     known = columns >= 0
     shape = (len(judged.states), len(model.item_ids))
-    vectors = fold.solved(model, sp.csr_matrix((entries.data[known], (entries.row[known], columns[known])), shape=shape))
+    vectors = fold.solve(model, sp.csr_matrix((entries.data[known], (entries.row[known], columns[known])), shape=shape))
     return [
         replace(state, als=LiveVector(bundle.version or "", made_with, state.events, vector.astype("<f4").tobytes()))
         for state, vector in zip(judged.states, vectors, strict=True)
