@@ -13,8 +13,8 @@ EddylineError
 ├── LogError                      Kafka
 │   ├── LogUnavailable            cannot be reached or answered too late
 │   ├── LogMisconfigured          a topic is set up so that events are lost: names the topic and the command that mends it
-│   ├── LogGap                    the stored position is older than the log's first offset: rebuild from the archive
-│   └── LogRewound                the stored position lies beyond the log's end, or the topic is another one
+│   ├── LogGap                    the stored position is older than the log's first offset: rebuild, or go on with --from-log
+│   └── LogRewound                the position lies beyond the log's end, or the topic is another one: start over
 ├── ArchiveError                  the Parquet archive overlaps, has a hole, or cannot be read
 │   └── Overtaken                 another process archived this range first: drop the rows and seek to the archive's position
 ├── DatasetError                  events from which nothing can be trained or judged: names what is missing

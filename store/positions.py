@@ -135,10 +135,23 @@ def _move(
 
 
 def check(topic: str, partition: int, position: Position, low: int, high: int, topic_id: str | None) -> None:
-    """Whether a consumer may go on from `position` in a log that holds offsets [low, high).
+    """Whether a consumer may go on from `position` in a log that holds offsets [low, high). Any log fits while nothing was applied.
 
-    Raises LogRewound: the topic was created anew, or the broker lost part of its log. Raises LogGap: the log no longer holds
-    offsets after the position, and there may have been events in them. Neither when nothing was ever applied.
+    Raises LogRewound as `check_topic` does. Raises LogGap: the log no longer holds offsets after the position, and there may have been
+    events in them.
+    """
+    check_topic(topic, partition, position, high, topic_id)
+    if position.applied and position.offset < low:
+        raise LogGap(
+            f"{topic}/{partition}: Redis stands at {position.offset}, but the log begins at {low}: {low - position.offset} offsets between "
+            "are gone. Run `python -m streams rebuild`, which reads them from the archive or says what else can be done, then start ingest"
+        )
+
+
+def check_topic(topic: str, partition: int, position: Position, high: int, topic_id: str | None) -> None:
+    """Whether `position` counts in the log that ends at `high`, whose topic has the id `topic_id`.
+
+    Raises LogRewound: the topic was created anew, or the broker lost part of its log.
     """
     if not position.applied:
         return
@@ -153,11 +166,6 @@ def check(topic: str, partition: int, position: Position, low: int, high: int, t
             f"{where}: Redis stands at {position.offset}, but the log ends at {high}: the broker lost {position.offset - high} offsets "
             f"that are already counted, and new events would take them. Restore the broker's log. If that is impossible: {_START_OVER}"
         )
-    if position.offset < low:
-        raise LogGap(
-            f"{where}: Redis stands at {position.offset}, but the log begins at {low}: {low - position.offset} offsets between are gone. "
-            "Run `python -m streams rebuild`, which reads them from the archive or says what else can be done, then start ingest again"
-        )
 
 
 def check_settings(client: redis.Redis, settings: Settings) -> None:
@@ -165,7 +173,31 @@ def check_settings(client: redis.Redis, settings: Settings) -> None:
 
     Raises ConfigurationError: numbers made under two settings must not meet in one key.
     """
-    wanted = {
+    with named_errors("noting settings"):
+        pipe: Any = client.pipeline(transaction=True)
+        for name, value in _shaping(settings).items():
+            pipe.hsetnx(keys.INGEST_SETTINGS, name, value)
+        pipe.execute()
+    compare_settings(client, settings)
+
+
+def compare_settings(client: redis.Redis, settings: Settings) -> None:
+    """Compare them, and note nothing. Raises ConfigurationError."""
+    with named_errors("comparing settings"):
+        fields: Any = client.hgetall(keys.INGEST_SETTINGS)
+    noted = {name.decode(): value.decode() for name, value in fields.items()}
+    now = _shaping(settings)
+    changed = [f"{name} was {noted[name]} and is {value}" for name, value in now.items() if noted.get(name, value) != value]
+    if changed:
+        raise ConfigurationError(
+            f"settings that shape stored numbers have changed: {'; '.join(changed)}. Put them back, or run "
+            "`python -m streams rebuild --wipe` to make every number anew from the archive"
+        )
+
+
+def _shaping(settings: Settings) -> dict[str, str]:
+    """The settings that stored numbers follow from."""
+    return {
         "popularity_half_life_days": f"{settings.popularity_half_life_days:g}",
         "dedup_window": str(settings.dedup_window),
     } | {
@@ -173,15 +205,3 @@ def check_settings(client: redis.Redis, settings: Settings) -> None:
         for use_case in (None, *settings.use_cases.by_name)
         for event_type, weight in settings.use_cases.weights(use_case).items()
     }
-    with named_errors("comparing settings"):
-        pipe: Any = client.pipeline(transaction=True)
-        for name, value in wanted.items():
-            pipe.hsetnx(keys.INGEST_SETTINGS, name, value)
-        pipe.hgetall(keys.INGEST_SETTINGS)
-        noted = {name.decode(): value.decode() for name, value in pipe.execute()[-1].items()}
-    changed = [f"{name} was {noted[name]} and is {value}" for name, value in wanted.items() if noted[name] != value]
-    if changed:
-        raise ConfigurationError(
-            f"settings that shape stored numbers have changed: {'; '.join(changed)}. Put them back, or run "
-            "`python -m streams rebuild --wipe` to make every number anew from the archive"
-        )

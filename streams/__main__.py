@@ -51,11 +51,18 @@ def live() -> None:
 @app.command()
 def rebuild(
     wipe: Annotated[bool, typer.Option(help="First delete everything in Redis that is made from the log.")] = False,
+    from_log: Annotated[
+        bool, typer.Option(help="Do without the archive: go on (with --wipe: begin) where the log begins, and give up what is older.")
+    ] = False,
+    yes: Annotated[bool, typer.Option(help="Do not ask before deleting or giving up anything.")] = False,
 ) -> None:
-    """Redis from the archive, after Redis was lost or a gap opened between it and the log. Stop every ingest before."""
+    """Redis from the archive, after Redis was lost or a gap opened between it and the log. Stop every ingest before.
+
+    First compares Redis, archive and log, shows what it will do, and changes nothing if that would lose anything.
+    """
     from streams.rebuild import run
 
-    run(_settings(), wipe=wipe)
+    run(_settings(), wipe=wipe, from_log=from_log, yes=yes)
 
 
 @app.command()

@@ -21,6 +21,7 @@ as the partition's end at an offset beyond the last record; the position moves t
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -34,9 +35,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from core import cli
 from core.errors import EddylineError, LogRewound, LogUnavailable, Stale, StoreUnavailable
 from core.settings import Settings
-from store import connection, experiments, log, log_ends, outage, positions, start
+from store import connection, experiments, log, log_ends, outage, positions, start, wipe
 from store.apply import Planner
 from store.pending import Pending
+from store.running import Running
 from store.topic_check import TopicCheck
 from store.topic_ids import TopicId, TopicIds
 from streams import deletions, metrics
@@ -83,6 +85,7 @@ class Ingest:
         self._generation = 0
         self._taken = 0.0  # time.monotonic()
         self._behind = False
+        self._running = Running(self._client)
         self._topics = TopicIds(settings, self._topic_names)
         self._topic_ids: dict[str, TopicId] = {}
 
@@ -122,6 +125,8 @@ class Ingest:
             self._sender.close()
             self._commit(consumer)
             consumer.close()
+            with contextlib.suppress(StoreUnavailable):  # the entry expires by itself
+                self._running.end()
             _log.info(
                 "ingest has stopped", positions={f"{topic}/{number}": at for (topic, number), at in sorted(self._sender.applied.items())}
             )
@@ -133,6 +138,9 @@ class Ingest:
         positions.check_settings(self._client, settings)
         experiments.note(self._client, settings.experiments)
         self._topic_check.prepare()
+        self._running.renew()
+        self._running.check_rebuild()
+        wipe.check(self._client)
         deletions.recover(settings, self._client)
 
     def _consume(self, consumer: Consumer, wait: float) -> Collection[Partition]:
@@ -285,13 +293,14 @@ class Ingest:
     def _check_redis(self) -> None:
         """Notice a Redis that was set back while a partition had no events, whose next batch would have told."""
         applied = dict(self._sender.applied)  # noted after the apply, so Redis stands here or further on
-        for partition in self._assigned:
-            try:
-                stands_at = positions.read(self._client, *partition).offset
-            except StoreUnavailable as error:
-                outage.REDIS.begin(str(error), "checking positions")
-                return
-            outage.REDIS.end()
+        try:
+            self._running.renew()
+            stands = {partition: positions.read(self._client, *partition).offset for partition in self._assigned}
+        except StoreUnavailable as error:
+            outage.REDIS.begin(str(error), "checking positions")
+            return
+        outage.REDIS.end()
+        for partition, stands_at in stands.items():
             if stands_at < applied[partition]:
                 stale = Stale(
                     stands_at, f"{partition[0]}/{partition[1]} was applied up to {applied[partition]}, but Redis stands at {stands_at}"

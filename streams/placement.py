@@ -46,10 +46,10 @@ def place(settings: Settings, client: Client, consumer: Consumer, topic: str, pa
                 remedy="python -m streams rebuild --wipe",
             )
         return Place(position, low, high)
-    if low > 0:
+    if low > position.offset:
         _check_archive(settings, topic, partition, low, topic_id)
     position = positions.begin(client, topic, partition, low, topic_id)
-    if position.begins == low > 0:
+    if position.begins == low > 0 and not position.applied:
         _log.warning("log_begins_late", topic=topic, partition=partition, begins=low, reason="retention removed what was before")
     return Place(position, low, high)
 

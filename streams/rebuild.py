@@ -1,31 +1,38 @@
 """`streams rebuild`: Redis from the archive, after Redis was lost or a gap opened between it and the log.
 
-1. Nobody else may write: the lease `ingest-rebuild` keeps a second rebuild out, and a running ingest shows itself by moving a position.
-2. With `wipe`, every key that is made from the log is deleted.
-3. Users who were deleted are read from their topic, so that their interactions stay out.
-4. Each partition: the duplicate window is read from the archive, then the archive's events are applied from Redis' position on,
+1. Nobody else may write: the lease `ingest-rebuild` keeps a second rebuild out; ingest processes that run are waited for and then refused.
+2. Redis, Kafka and the archive are asked what there is, and the plan is shown (`streams.rebuild_plan`). Up to here nothing is changed.
+3. With `wipe`, every key that is made from the log is deleted. A wipe that was killed goes on in the next rebuild.
+4. Users who were deleted are read from their topic, so that their interactions stay out.
+5. Each partition: the duplicate window is read from the archive, then the archive's events are applied from Redis' position on,
    by the same planner and transactions as ingest uses. A rebuild that is killed goes on from where it stood.
-5. Items and profiles, and events younger than the archive, come from the log when ingest starts again.
+6. Items and profiles, and events younger than the archive, come from the log when ingest starts again.
+
+With `from_log` the archive is not read: step 5 moves the positions to where the log begins.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import structlog
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.dedup import Dedup
-from core.errors import Stale, StoreError
+from core.errors import LogGap, Stale, StoreError
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, experiments, keys, positions
+from store import apply, connection, experiments, positions, running
+from store import wipe as store_wipe
 from store.apply import Applier, Event, Planner
 from store.archive import Archive
 from store.lease import Lease
 from store.pending import Pending
-from streams import deletions
+from streams import deletions, rebuild_plan
+from streams.rebuild_plan import Part, Plan
 
 _log = structlog.get_logger(__name__)
 
@@ -44,40 +51,79 @@ class Rebuilt(NamedTuple):
     events: int
 
 
-def run(settings: Settings, *, wipe: bool = False) -> list[Rebuilt]:
-    """Rebuild, with a progress bar; answers what was done, by partition. Raises StoreError, LogUnavailable, ArchiveError."""
+def run(settings: Settings, *, wipe: bool = False, from_log: bool = False, yes: bool = False) -> list[Rebuilt]:
+    """Rebuild, with a progress bar; answers what was done, by partition. `yes`: ask nothing.
+
+    Raises what `rebuild_plan.make` raises, with nothing changed; StoreError and LogUnavailable later: run it again.
+    """
     client = connection.connect(settings)
     connection.check_server(client)
-    archive = Archive(settings.archive_url)
-    topic = settings.interactions_topic
-    with Lease(client, "ingest-rebuild", _LEASE_S):
-        if wipe:
-            _wipe(client)
+    with Lease(client, running.REBUILD_LEASE, _LEASE_S):
+        running.wait_until_none(client)
+        plan = rebuild_plan.make(settings, client, wipe_first=wipe, from_log=from_log)
+        _confirm(plan, yes)
+        if plan.is_empty:
+            typer.echo("nothing to rebuild: Redis holds all that the archive holds, and the log holds what comes next")
+            return []
+        if plan.wipe:
+            store_wipe.wipe(client)
         positions.check_settings(client, settings)
         experiments.note(client, settings.experiments)
         deletions.recover(settings, client)
-        deleted = len(apply.deletions(client).times)
-        ranges = archive.ranges(topic)
-        total = sum(files[-1].next for files in ranges.values())
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, transient=False) as progress:
-            task = progress.add_task(f"{topic} ({deleted} deleted users stay out)", total=total)
-            rebuilt = []
-            for partition, files in ranges.items():
-                rebuilt.append(_partition(settings, client, archive, partition, files[-1].next))
-                progress.update(task, advance=files[-1].next)
+        for part in plan.to_move:
+            _begin_at_log(client, plan, part)
+        rebuilt = _from_archive(settings, client, plan)
     for one in rebuilt:
-        _log.info("partition rebuilt", topic=topic, **one._asdict())
+        _log.info("partition_rebuilt", topic=settings.interactions_topic, **one._asdict())
+    typer.echo("done: start ingest, which reads on from the log")
     return rebuilt
 
 
-def _partition(settings: Settings, client: connection.Client, archive: Archive, partition: int, end: int) -> Rebuilt:
-    """Step 4 for one partition."""
-    topic = settings.interactions_topic
+def _confirm(plan: Plan, yes: bool) -> None:
+    """Show the plan; on a terminal ask before anything is deleted or given up. Raises LogGap where nobody can be asked."""
+    for line in plan.lines():
+        typer.echo(line)
+    if yes or not (plan.wipe or plan.lost):
+        return
+    if sys.stdin.isatty():
+        typer.confirm("Go on?", abort=True)
+    elif plan.lost and not plan.from_log:
+        raise LogGap(f"{'; '.join(plan.lost)}. Nothing was changed; --yes goes on all the same")
+
+
+def _begin_at_log(client: connection.Client, plan: Plan, part: Part) -> None:
+    """Let a partition go on, or begin, at the log's first offset."""
+    if part.redis.applied and not plan.wipe:
+        positions.skip(client, part.topic, part.partition, part.redis.offset, part.low)
+    else:
+        positions.begin(client, part.topic, part.partition, part.low, part.topic_id)
+    _log.warning("gap_accepted", topic=part.topic, partition=part.partition, next=part.low, offsets=part.missing)
+
+
+def _from_archive(settings: Settings, client: connection.Client, plan: Plan) -> list[Rebuilt]:
+    """Step 5."""
+    if not plan.archived:
+        return []
+    archive = Archive(settings.archive_url)
+    deleted = len(apply.deletions(client).times)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    rebuilt = []
+    with Progress(*columns, transient=False) as progress:
+        title = f"{settings.interactions_topic} ({deleted} deleted users stay out)"
+        task = progress.add_task(title, total=sum(part.from_archive for part in plan.archived))
+        for part in plan.archived:
+            rebuilt.append(_partition(settings, client, archive, part))
+            progress.update(task, advance=part.from_archive)
+    return rebuilt
+
+
+def _partition(settings: Settings, client: connection.Client, archive: Archive, part: Part) -> Rebuilt:
+    """Step 5 for one partition."""
+    topic, partition, end = part.topic, part.partition, part.archived
     position = positions.take(client, topic, partition)
+    if not position.applied:
+        position = positions.begin(client, topic, partition, 0, part.topic_id)
     begin = position.offset
-    if begin >= end:
-        return Rebuilt(partition, begin, begin, 0)  # Redis knows all that the archive holds
     popularity = Pending(settings.use_cases, settings.popularity_half_life_days, position.popularity)
     planner = Planner(settings.use_cases, settings.experiments)
     applier = Applier(connection.connect(settings), planner, settings.history_cap)
@@ -109,8 +155,7 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
             put(end)
         while popularity.mark.first < at:
             put(at)
-        topic_id = archive.topic_id(topic, partition)
-        positions.claim(client, topic, partition, topic_id)
+        positions.claim(client, topic, partition, part.topic_id)
     finally:
         applier.close()
     return Rebuilt(partition, begin, end, counted)
@@ -127,16 +172,3 @@ def _rows(archive: Archive, topic: str, partition: int, start: int, end: int) ->
 
 def _interaction(row: dict[str, Any]) -> Interaction:
     return Interaction(**{name: row[name] for name in _FIELDS})
-
-
-def _wipe(client: connection.Client) -> None:
-    with connection.named_errors("deleting what is made from the log"):
-        for pattern in keys.OWNED:
-            found: list[Any] = []
-            for key in client.scan_iter(pattern, count=1000):
-                found.append(key)
-                if len(found) == 1000:
-                    client.unlink(*found)
-                    found.clear()
-            if found:
-                client.unlink(*found)
