@@ -8,7 +8,7 @@ DEMO_STAMP := $(call lock_stamp,demo)
 DEV_STAMP := $(call lock_stamp,dev)
 LOCKS := dev serve streams train database demo
 ROOMS := core models store engines streams training api demo
-CODE := $(ROOMS) tests benchmarks
+CODE := $(ROOMS) tests benchmarks clients/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lock bench bench-freshness bench-quality clean

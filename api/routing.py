@@ -51,8 +51,12 @@ def add(
     body: dict[str, Any] | None = None,
     status: int = 200,
     errors: dict[int, str] | None = None,
+    other_models: dict[int, Any] | None = None,
 ) -> None:
-    """Register one route with its documentation: `model` of the answer, `parameters` and `body` as OpenAPI has them."""
+    """Register one route with its documentation: `model` of the answer, `parameters` and `body` as OpenAPI has them.
+
+    `other_models`: by status, where a status of `errors` does not answer `Error`.
+    """
     extra: dict[str, Any] = {"parameters": [*_path_parameters(path), *(parameters or [])]}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": {"application/json": body}}
@@ -67,7 +71,7 @@ def add(
         openapi_extra=extra,
         description=(handler.__doc__ or "").strip(),
         route_class_override=PlainRoute,
-        responses={code: {"model": Error, "description": text} for code, text in (errors or {}).items()},
+        responses={code: {"model": (other_models or {}).get(code, Error), "description": text} for code, text in (errors or {}).items()},
     )
 
 

@@ -73,6 +73,7 @@ class Writes:
             body=one_or_many,
             status=202,
             errors={**_ERRORS, 207: "some were accepted, some not: look at each result"},
+            other_models={207: schemas.EventResults, 422: schemas.EventResults | schemas.Error},
         )
         for path, tag, model, put, delete, example in (
             ("/api/items/{item_id}", "catalogue", schemas.Item, self.put_item, self.delete_item, _ITEM),

@@ -1,0 +1,81 @@
+"""Client of Eddyline, the streaming recommender.
+
+- `EventProducer`: publishes events, items and users to Kafka (needs the extra `kafka`);
+- `EddylineClient`, `AsyncEddylineClient`: the HTTP API, events included.
+
+types.py has what they send and answer, errors.py what they raise.
+"""
+
+from eddyline_client.async_client import AsyncEddylineClient
+from eddyline_client.client import EddylineClient
+from eddyline_client.errors import (
+    DeliveryFailed,
+    EddylineClientError,
+    EventsRejected,
+    FailedDelivery,
+    InvalidInput,
+    MissingDependency,
+    NotFound,
+    RequestRejected,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from eddyline_client.producer import EventProducer
+from eddyline_client.retries import RetryPolicy
+from eddyline_client.types import (
+    Accepted,
+    EngineView,
+    Event,
+    EventResult,
+    EventResults,
+    Explanation,
+    Fallback,
+    HistoryEvent,
+    Item,
+    ItemList,
+    Reason,
+    Recommendation,
+    Recommendations,
+    SimilarUser,
+    SimilarUsers,
+    User,
+    UserAnswer,
+)
+from eddyline_client.version import __version__
+
+__all__ = [
+    "Accepted",
+    "AsyncEddylineClient",
+    "DeliveryFailed",
+    "EddylineClient",
+    "EddylineClientError",
+    "EngineView",
+    "Event",
+    "EventProducer",
+    "EventResult",
+    "EventResults",
+    "EventsRejected",
+    "Explanation",
+    "FailedDelivery",
+    "Fallback",
+    "HistoryEvent",
+    "InvalidInput",
+    "Item",
+    "ItemList",
+    "MissingDependency",
+    "NotFound",
+    "Reason",
+    "Recommendation",
+    "Recommendations",
+    "RequestRejected",
+    "RetryPolicy",
+    "SimilarUser",
+    "SimilarUsers",
+    "Unauthorized",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "User",
+    "UserAnswer",
+    "__version__",
+]

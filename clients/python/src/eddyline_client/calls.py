@@ -1,0 +1,174 @@
+"""One function for each route: the arguments as a request that is not sent yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
+from urllib.parse import quote, urlencode
+
+from eddyline_client.contract import check_id, encode_item, encode_user
+from eddyline_client.errors import InvalidInput
+from eddyline_client.types import (
+    Accepted,
+    EventResults,
+    Explanation,
+    Item,
+    ItemList,
+    Recommendations,
+    SimilarUsers,
+    User,
+    UserAnswer,
+)
+
+Texts = str | Sequence[str]
+AttributeValue = str | int | float | bool | Sequence[str]
+_Answer = TypeVar("_Answer")
+
+
+class ItemOptions(TypedDict, total=False):
+    """Which items an answer may hold.
+
+    `limit`: 1 to the server's maximum, 10 by default. `category`, `item_type`: at least one of these.
+    `exclude`: not these items. `attr`: filters by attribute; `{"stage": "seed"}` equals,
+    `{"stage": ["seed", "a"]}` one of, `{"team_size.min": 3, "team_size.max": 20}` a range.
+    `available_only`: False also allows items that are not available. `reasons`: False leaves them out,
+    which saves a fifth of a read. `use_case`: name of a configured use case.
+    """
+
+    limit: int
+    category: Texts
+    item_type: Texts
+    exclude: Texts
+    available_only: bool
+    reasons: bool
+    attr: Mapping[str, AttributeValue]
+    use_case: str
+
+
+class PopularOptions(ItemOptions, total=False):
+    """`window`: what was popular in the last hour, day or week; without it, over all time."""
+
+    window: Literal["hour", "day", "week"]
+
+
+class PersonalOptions(ItemOptions, total=False):
+    """Options of an answer to one user.
+
+    `include_seen`: also items the user has interacted with. `engine`: ask this engine first.
+    `diversity`, `explore`: 0 to 1. `after`: token of a write; the answer waits until that write is in
+    it, for the server's API_AFTER_S at most, and else says `stale`.
+    """
+
+    include_seen: bool
+    engine: str
+    diversity: float
+    explore: float
+    after: str
+
+
+class UserOptions(TypedDict, total=False):
+    """`after`: token of a write that the answer waits for."""
+
+    after: str
+
+
+class SimilarUserOptions(UserOptions, total=False):
+    """`limit`: users in the answer, 1 to 50."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[_Answer]):
+    """A request without its server: `path` is percent-encoded, `query` is a query string, `answer` the type of a success."""
+
+    method: str
+    path: str
+    answer: type[_Answer]
+    query: str = ""
+    body: bytes | None = None
+
+
+def recommend(user_id: str, **options: Unpack[PersonalOptions]) -> Call[Recommendations]:
+    """Recommendations for a user. An unknown user is answered with what is popular."""
+    return Call("GET", f"/api/recommendations/{_segment('user_id', user_id)}", Recommendations, _query(options))
+
+
+def explain(user_id: str, item_id: str, **options: Unpack[PersonalOptions]) -> Call[Explanation]:
+    """Why an item is shown to a user, or why not."""
+    path = f"/api/explain/{_segment('user_id', user_id)}/{_segment('item_id', item_id)}"
+    return Call("GET", path, Explanation, _query(options))
+
+
+def similar_items(item_id: str, **options: Unpack[ItemOptions]) -> Call[ItemList]:
+    """Items that the same users chose, or of like content."""
+    return Call("GET", f"/api/items/{_segment('item_id', item_id)}/similar", ItemList, _query(options))
+
+
+def popular(**options: Unpack[PopularOptions]) -> Call[ItemList]:
+    """What others choose now, or chose within a window."""
+    return Call("GET", "/api/popular", ItemList, _query(options))
+
+
+def similar_users(user_id: str, **options: Unpack[SimilarUserOptions]) -> Call[SimilarUsers]:
+    """Users of like taste."""
+    return Call("GET", f"/api/users/{_segment('user_id', user_id)}/similar", SimilarUsers, _query(options))
+
+
+def user(user_id: str, **options: Unpack[UserOptions]) -> Call[UserAnswer]:
+    """What is held about a user."""
+    return Call("GET", f"/api/users/{_segment('user_id', user_id)}", UserAnswer, _query(options))
+
+
+def publish(events: Sequence[bytes]) -> Call[EventResults]:
+    """Encoded events into the log, in one request."""
+    return Call("POST", "/api/events", EventResults, body=b"[" + b",".join(events) + b"]")
+
+
+def upsert_item(item: Item) -> Call[Accepted]:
+    """Create or replace an item."""
+    return Call("PUT", f"/api/items/{_segment('item_id', item.item_id)}", Accepted, body=encode_item(item))
+
+
+def delete_item(item_id: str) -> Call[Accepted]:
+    """Delete an item; an unknown one is accepted too."""
+    return Call("DELETE", f"/api/items/{_segment('item_id', item_id)}", Accepted)
+
+
+def upsert_user(declared: User) -> Call[Accepted]:
+    """Create or replace what a user declares."""
+    return Call("PUT", f"/api/users/{_segment('user_id', declared.user_id)}", Accepted, body=encode_user(declared))
+
+
+def delete_user(user_id: str) -> Call[Accepted]:
+    """Forget a user; an unknown one is accepted too."""
+    return Call("DELETE", f"/api/users/{_segment('user_id', user_id)}", Accepted)
+
+
+def _segment(name: str, identifier: str) -> str:
+    """An id as one part of a path. `.` and `..` are encoded too: as they are, a URL would lose them."""
+    check_id(name, identifier)
+    return quote(identifier, safe="") if identifier.strip(".") else identifier.replace(".", "%2E")
+
+
+def _query(options: Mapping[str, Any]) -> str:
+    """The query string; an option that is None is left out. Raises InvalidInput."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in options.items():
+        if name == "attr" and value is not None:
+            for attribute, condition in value.items():
+                pairs += [(f"attr.{attribute}", text) for text in _texts(f"attr.{attribute}", condition)]
+        elif value is not None:
+            pairs += [(name, text) for text in _texts(name, value)]
+    return urlencode(pairs)
+
+
+def _texts(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    if isinstance(value, (str, int, float)):
+        return [str(value)]
+    if isinstance(value, Sequence) and all(isinstance(part, str) for part in value):
+        return list(value)
+    raise InvalidInput("invalid_parameter", f"{name} must be a text, a number, a truth value or a list of texts, not {value!r}")

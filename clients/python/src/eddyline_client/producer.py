@@ -1,0 +1,239 @@
+"""Publishes events, items and users to Kafka."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from eddyline_client.contract import check_id, encode_event, encode_item, encode_user
+from eddyline_client.errors import DeliveryFailed, FailedDelivery, InvalidInput, MissingDependency, Unavailable
+from eddyline_client.types import Event, Item, User
+
+if TYPE_CHECKING:
+    import confluent_kafka
+
+_log = logging.getLogger("eddyline_client")
+_log.addHandler(logging.NullHandler())
+POLL_S = 0.1
+"""Seconds between two looks at what was delivered, at most."""
+_DEFAULTS = {
+    "compression.type": "lz4",
+    "queue.buffering.max.kbytes": 128 * 1024,  # bounds the memory of the queue, whatever the size of the events
+    "reconnect.backoff.max.ms": 1000,  # a restarted broker is found within a second
+}
+_ALIASES = {"request.required.acks", "delivery.timeout.ms", "queue.buffering.max.ms", "retries", "message.send.max.retries"}
+"""Other names of settings that are arguments, and what would weaken idempotence."""
+_PURGE_S = 1.0
+"""Seconds for the verdicts on messages that are dropped: they need no broker."""
+
+
+class EventProducer:
+    """Publishes to Kafka: idempotent, acknowledged by all replicas, each user's events in order. Thread-safe.
+
+        with EventProducer("localhost:9092") as producer:
+            producer.send(Event(user_id="42", item_id="startup-9", event_type="like"))
+
+    Messages are sent in batches by a thread of this object; `send` returns before they are delivered.
+    What Kafka does not acknowledge within `delivery_timeout_s` raises DeliveryFailed at the next `send`,
+    `flush` or `close` (the end of the block). Keep one producer for the life of the process.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        interactions_topic: str = "interactions",
+        items_topic: str = "items",
+        users_topic: str = "users",
+        config: Mapping[str, Any] | None = None,
+        max_queued: int = 100_000,
+        linger_s: float = 0.005,
+        delivery_timeout_s: float = 30.0,
+        connect_timeout_s: float = 5.0,
+    ) -> None:
+        """Connects at once.
+
+        `config`: more librdkafka settings, such as `security.protocol` and `sasl.password`; not those that
+        the guarantees rest on. `max_queued`: messages that may wait for delivery; `send` blocks while there
+        are more. `linger_s`: seconds that a message waits for others to travel with.
+        `delivery_timeout_s`: seconds after which a message counts as failed, retries included.
+        Raises Unavailable when no broker answers within `connect_timeout_s`; InvalidInput;
+        MissingDependency.
+        """
+        try:
+            import confluent_kafka  # optional: HTTP needs none of it
+        except ImportError as error:
+            raise MissingDependency("EventProducer needs confluent-kafka: pip install 'eddyline-client[kafka]'") from error
+        self._kafka = confluent_kafka
+        self._servers = bootstrap_servers
+        self._interactions, self._items, self._users = interactions_topic, items_topic, users_topic
+        self._connect_timeout_s, self._delivery_timeout_s = connect_timeout_s, delivery_timeout_s
+        fixed = {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",  # as Kafka's Java clients: all backends agree on a user's partition
+            "linger.ms": linger_s * 1000,
+            "message.timeout.ms": int(delivery_timeout_s * 1000),
+            "queue.buffering.max.messages": max_queued,
+            "logger": _log,
+            "error_cb": self._on_error,
+        }
+        if clash := sorted((fixed.keys() | _ALIASES) & (config or {}).keys()):
+            raise InvalidInput("invalid_parameter", f"config may not set {', '.join(clash)}: the guarantees rest on them")
+        self._config = _DEFAULTS | dict(config or {}) | fixed
+        self._lock = threading.Lock()
+        self._failures: list[FailedDelivery] = []
+        self._last_error = ""
+        self._renewal = threading.Lock()
+        self._closed = threading.Event()
+        self._topics: frozenset[str] = frozenset()
+        self._producer = self._connect()
+        self._poller = threading.Thread(target=self._poll, name="eddyline-deliveries", daemon=True)
+        self._poller.start()
+
+    def send(self, *events: Event) -> None:
+        """Queue events for delivery; blocks while the queue is full.
+
+        Raises InvalidInput before anything is queued; DeliveryFailed when earlier messages failed, and then
+        queues nothing; Unavailable when the topic does not exist.
+        """
+        for event, data in [(event, encode_event(event)) for event in events]:
+            self._queue(self._interactions, event.user_id, data, event)
+
+    def upsert_item(self, item: Item) -> None:
+        """Queue a catalogue entry. Raises as `send`."""
+        self._queue(self._items, item.item_id, encode_item(item), item)
+
+    def delete_item(self, item_id: str) -> None:
+        """Queue the deletion of an item. Raises as `send`."""
+        check_id("item_id", item_id)
+        self._queue(self._items, item_id, None, item_id)
+
+    def upsert_user(self, user: User) -> None:
+        """Queue what a user declares. Raises as `send`."""
+        self._queue(self._users, user.user_id, encode_user(user), user)
+
+    def delete_user(self, user_id: str) -> None:
+        """Queue the deletion of a user and everything known about them. Raises as `send`."""
+        check_id("user_id", user_id)
+        self._queue(self._users, user_id, None, user_id)
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until every message is acknowledged.
+
+        Raises DeliveryFailed when some failed; Unavailable when some still wait after `timeout_s` (by
+        default as long as a delivery may take).
+        """
+        waiting = self._producer.flush(self._delivery_timeout_s + 1 if timeout_s is None else timeout_s)
+        self._raise_failures()
+        if waiting:
+            raise Unavailable(f"Kafka at {self._servers}: {waiting} messages still wait for delivery after the time-out")
+
+    def close(self) -> None:
+        """Wait for deliveries and stop. Raises DeliveryFailed as `flush`. To call it again does nothing."""
+        if self._closed.is_set():
+            return
+        try:
+            self._producer.flush(self._delivery_timeout_s + 1)
+            self._drop_queued()
+        finally:
+            self._closed.set()
+            self._poller.join()
+        self._raise_failures()
+
+    def __len__(self) -> int:
+        """Messages that wait for delivery."""
+        return len(self._producer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _connect(self) -> confluent_kafka.Producer:
+        try:
+            producer = self._kafka.Producer(self._config)
+        except (self._kafka.KafkaException, ValueError, TypeError) as error:
+            raise InvalidInput("invalid_parameter", f"Kafka's client refuses its configuration: {error}") from error
+        self._look_at_topics(producer)
+        return producer
+
+    def _look_at_topics(self, producer: confluent_kafka.Producer) -> None:
+        """List the topics: all of them, since to ask for one would make a broker create it. Raises Unavailable."""
+        try:
+            self._topics = frozenset(producer.list_topics(timeout=self._connect_timeout_s).topics)
+        except self._kafka.KafkaException as error:
+            producer.poll(0)  # serves error_cb, which knows more than the time-out
+            reason = self._last_error or error.args[0].str()
+            raise Unavailable(
+                f"Kafka at {self._servers} did not answer within {self._connect_timeout_s:g} s: {reason};"
+                " is the broker up, and is the address right?"
+            ) from error
+
+    def _queue(self, topic: str, key: str, value: bytes | None, entry: object) -> None:
+        def on_delivery(error: confluent_kafka.KafkaError | None, _message: confluent_kafka.Message) -> None:
+            if error is not None:
+                with self._lock:
+                    self._failures.append(FailedDelivery(topic, entry, error.str()))
+
+        if self._closed.is_set():
+            raise InvalidInput("closed", "this producer is closed")
+        if topic not in self._topics:
+            self._look_at_topics(self._producer)
+            if topic not in self._topics:
+                raise Unavailable(f"Kafka at {self._servers} has no topic {topic!r}; Eddyline's processes create it when they start")
+        while True:
+            self._raise_failures()
+            producer = self._producer
+            try:
+                producer.produce(topic, value=value, key=key.encode(), on_delivery=on_delivery)
+                return
+            except BufferError:  # the queue is full: wait for room
+                producer.poll(POLL_S)
+            except self._kafka.KafkaException as error:
+                if error.args[0].fatal():
+                    self._renew(producer)
+                else:
+                    raise Unavailable(f"Kafka at {self._servers} cannot take a message to {topic}: {error.args[0].str()}") from error
+
+    def _renew(self, failed: confluent_kafka.Producer) -> None:
+        """Replace a producer that failed for good, as when the broker lost what it knew of it. Raises Unavailable."""
+        with self._renewal:
+            if self._producer is failed:
+                self._drop_queued()
+                self._producer = self._connect()
+
+    def _drop_queued(self) -> None:
+        """Fail what still waits: each message gets its verdict."""
+        if len(self._producer):
+            self._producer.purge()
+            self._producer.flush(_PURGE_S)
+
+    def _raise_failures(self) -> None:
+        if not self._failures:
+            return
+        with self._lock:
+            failures, self._failures = self._failures, []
+        if failures:
+            raise DeliveryFailed(
+                f"Kafka at {self._servers} did not take {len(failures)} messages; the first, to {failures[0].topic}:"
+                f" {failures[0].reason}. Send them again (`failures` has them): a repeated event_id counts once",
+                failures,
+            )
+
+    def _on_error(self, error: confluent_kafka.KafkaError) -> None:
+        self._last_error = error.str()
+        _log.debug("kafka_error code=%s error=%s", error.name(), error.str())
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._producer.poll(POLL_S)
+            except self._kafka.KafkaException as error:  # the producer failed for good; the next `send` replaces it
+                _log.warning("producer_failed error=%s", error)
+                self._closed.wait(POLL_S)
