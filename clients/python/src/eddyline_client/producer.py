@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -26,8 +29,17 @@ _DEFAULTS = {
 }
 _ALIASES = {"request.required.acks", "delivery.timeout.ms", "queue.buffering.max.ms", "retries", "message.send.max.retries"}
 """Other names of settings that are arguments, and what would weaken idempotence."""
-_PURGE_S = 1.0
+_LOOK_S = 0.005
+"""Seconds between two looks at the queue while a call waits for it."""
+_PURGE_S = 5.0
 """Seconds for the verdicts on messages that are dropped: they need no broker."""
+
+
+class _ClientLog:
+    """librdkafka's own lines, as debug: it repeats them while it retries; what matters of them is raised."""
+
+    def log(self, level: int, message: str, *arguments: object) -> None:
+        _log.debug("kafka_client level=%s line=%s", level, message % arguments if arguments else message)
 
 
 class EventProducer:
@@ -79,14 +91,13 @@ class EventProducer:
             "linger.ms": linger_s * 1000,
             "message.timeout.ms": int(delivery_timeout_s * 1000),
             "queue.buffering.max.messages": max_queued,
-            "logger": _log,
+            "logger": _ClientLog(),
             "error_cb": self._on_error,
         }
         if clash := sorted((fixed.keys() | _ALIASES) & (config or {}).keys()):
             raise InvalidInput("invalid_parameter", f"config may not set {', '.join(clash)}: the guarantees rest on them")
         self._config = _DEFAULTS | dict(config or {}) | fixed
-        self._lock = threading.Lock()
-        self._failures: list[FailedDelivery] = []
+        self._failures: deque[FailedDelivery] = deque()  # appended by the polling thread, emptied by callers: needs no lock
         self._last_error = ""
         self._renewal = threading.Lock()
         self._closed = threading.Event()
@@ -128,17 +139,17 @@ class EventProducer:
         Raises DeliveryFailed when some failed; Unavailable when some still wait after `timeout_s` (by
         default as long as a delivery may take).
         """
-        waiting = self._producer.flush(self._delivery_timeout_s + 1 if timeout_s is None else timeout_s)
+        delivered = self._wait_until_empty(self._delivery_timeout_s + 1 if timeout_s is None else timeout_s)
         self._raise_failures()
-        if waiting:
-            raise Unavailable(f"Kafka at {self._servers}: {waiting} messages still wait for delivery after the time-out")
+        if not delivered:
+            raise Unavailable(f"Kafka at {self._servers}: {len(self)} messages still wait for delivery after the time-out")
 
     def close(self) -> None:
         """Wait for deliveries and stop. Raises DeliveryFailed as `flush`. To call it again does nothing."""
         if self._closed.is_set():
             return
         try:
-            self._producer.flush(self._delivery_timeout_s + 1)
+            self._wait_until_empty(self._delivery_timeout_s + 1)
             self._drop_queued()
         finally:
             self._closed.set()
@@ -156,35 +167,41 @@ class EventProducer:
         self.close()
 
     def _connect(self) -> confluent_kafka.Producer:
+        """A producer that has reached a broker. Raises Unavailable, InvalidInput."""
         try:
             producer = self._kafka.Producer(self._config)
         except (self._kafka.KafkaException, ValueError, TypeError) as error:
             raise InvalidInput("invalid_parameter", f"Kafka's client refuses its configuration: {error}") from error
-        self._look_at_topics(producer)
+        try:
+            self._topics = self._list_topics(producer)
+        except Unavailable:
+            producer.poll(0)  # serves error_cb, which knows more than the time-out
+            raise Unavailable(self._unreachable()) from None
         return producer
 
-    def _look_at_topics(self, producer: confluent_kafka.Producer) -> None:
-        """List the topics: all of them, since to ask for one would make a broker create it. Raises Unavailable."""
+    def _list_topics(self, producer: confluent_kafka.Producer) -> frozenset[str]:
+        """All topics: to ask for one would make a broker create it. Raises Unavailable."""
         try:
-            self._topics = frozenset(producer.list_topics(timeout=self._connect_timeout_s).topics)
+            return frozenset(producer.list_topics(timeout=self._connect_timeout_s).topics)
         except self._kafka.KafkaException as error:
-            producer.poll(0)  # serves error_cb, which knows more than the time-out
-            reason = self._last_error or error.args[0].str()
-            raise Unavailable(
-                f"Kafka at {self._servers} did not answer within {self._connect_timeout_s:g} s: {reason};"
-                " is the broker up, and is the address right?"
-            ) from error
+            self._last_error = self._last_error or error.args[0].str()
+            raise Unavailable(self._unreachable()) from error
+
+    def _unreachable(self) -> str:
+        return (
+            f"Kafka at {self._servers} did not answer within {self._connect_timeout_s:g} s: {self._last_error};"
+            " is the broker up, and is the address right?"
+        )
 
     def _queue(self, topic: str, key: str, value: bytes | None, entry: object) -> None:
         def on_delivery(error: confluent_kafka.KafkaError | None, _message: confluent_kafka.Message) -> None:
             if error is not None:
-                with self._lock:
-                    self._failures.append(FailedDelivery(topic, entry, error.str()))
+                self._failures.append(FailedDelivery(topic, entry, error.str()))
 
         if self._closed.is_set():
             raise InvalidInput("closed", "this producer is closed")
         if topic not in self._topics:
-            self._look_at_topics(self._producer)
+            self._topics = self._list_topics(self._producer)
             if topic not in self._topics:
                 raise Unavailable(f"Kafka at {self._servers} has no topic {topic!r}; Eddyline's processes create it when they start")
         while True:
@@ -194,9 +211,9 @@ class EventProducer:
                 producer.produce(topic, value=value, key=key.encode(), on_delivery=on_delivery)
                 return
             except BufferError:  # the queue is full: wait for room
-                producer.poll(POLL_S)
+                self._closed.wait(_LOOK_S)
             except self._kafka.KafkaException as error:
-                if error.args[0].fatal():
+                if error.args[0].code() == self._kafka.KafkaError._FATAL:
                     self._renew(producer)
                 else:
                     raise Unavailable(f"Kafka at {self._servers} cannot take a message to {topic}: {error.args[0].str()}") from error
@@ -212,25 +229,40 @@ class EventProducer:
         """Fail what still waits: each message gets its verdict."""
         if len(self._producer):
             self._producer.purge()
-            self._producer.flush(_PURGE_S)
+            self._wait_until_empty(_PURGE_S)
+
+    def _wait_until_empty(self, timeout_s: float) -> bool:
+        """Whether every message has its verdict within `timeout_s`.
+
+        librdkafka's own flush would serve callbacks in this thread, and run them with an exception pending
+        once the producer has failed for good.
+        """
+        deadline = time.monotonic() + timeout_s
+        while len(self._producer):
+            if time.monotonic() > deadline:
+                return False
+            self._closed.wait(_LOOK_S)
+        return True
 
     def _raise_failures(self) -> None:
-        if not self._failures:
+        failures: list[FailedDelivery] = []
+        with contextlib.suppress(IndexError):  # another thread may empty it too
+            while True:
+                failures.append(self._failures.popleft())
+        if not failures:
             return
-        with self._lock:
-            failures, self._failures = self._failures, []
-        if failures:
-            raise DeliveryFailed(
-                f"Kafka at {self._servers} did not take {len(failures)} messages; the first, to {failures[0].topic}:"
-                f" {failures[0].reason}. Send them again (`failures` has them): a repeated event_id counts once",
-                failures,
-            )
+        raise DeliveryFailed(
+            f"Kafka at {self._servers} did not take {len(failures)} messages; the first, to {failures[0].topic}:"
+            f" {failures[0].reason}. Send them again (`failures` has them): a repeated event_id counts once",
+            failures,
+        )
 
     def _on_error(self, error: confluent_kafka.KafkaError) -> None:
         self._last_error = error.str()
         _log.debug("kafka_error code=%s error=%s", error.name(), error.str())
 
     def _poll(self) -> None:
+        """Serve every callback, in this thread alone."""
         while not self._closed.is_set():
             try:
                 self._producer.poll(POLL_S)

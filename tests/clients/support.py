@@ -1,0 +1,113 @@
+"""Both HTTP clients behind one blocking face, a free port, and a server that answers by a script."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+import anyio.from_thread
+import httpx
+import pytest
+
+from eddyline_client import AsyncEddylineClient, EddylineClient
+
+Client = Any
+"""EddylineClient, or `_Blocking` around its asynchronous twin: the same methods, answers and errors."""
+KINDS = ["blocking", "async"]
+each_client = pytest.mark.parametrize("kind", KINDS)
+
+
+class _Blocking:
+    """An AsyncEddylineClient whose coroutines run in the event loop of another thread."""
+
+    def __init__(self, client: AsyncEddylineClient, portal: anyio.from_thread.BlockingPortal) -> None:
+        self._client, self._portal = client, portal
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        return lambda *arguments, **options: self._portal.call(partial(method, *arguments, **options))
+
+
+@contextmanager
+def client(kind: str, base_url: str, **options: Any) -> Iterator[Client]:
+    """A connected client of that kind."""
+    if kind == "blocking":
+        with EddylineClient(base_url, **options) as blocking:
+            yield blocking
+        return
+    with anyio.from_thread.start_blocking_portal() as portal:
+        made = portal.call(partial(AsyncEddylineClient, base_url, **options))
+        with portal.wrap_async_context_manager(made) as asynchronous:
+            yield _Blocking(asynchronous, portal)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether a server is there and has something to answer from."""
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+class Reply(NamedTuple):
+    """What the scripted server does with one request: answer, or (status 0) close the connection without an answer."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+
+
+class Request(NamedTuple):
+    """A request that the scripted server got."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@contextmanager
+def scripted(replies: Sequence[Reply]) -> Iterator[tuple[str, list[Request]]]:
+    """A real server at an address of its own that gives `replies` in turn, the last one for ever; what it was sent."""
+    requests: list[Request] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _reply(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            reply = replies[min(len(requests), len(replies) - 1)]
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            requests.append(Request(self.command, self.path, headers, body))
+            if reply.status == 0:
+                self.close_connection = True
+                return
+            self.send_response(reply.status)
+            for name, value in {"content-length": str(len(reply.body)), **reply.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(reply.body)
+
+        do_GET = do_POST = do_PUT = do_DELETE = _reply  # noqa: N815 - the names that the base class calls
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class has
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", requests
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,230 @@
+"""`EventProducer`: what a backend publishes is in the log, or the backend knows that it is not."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from core.codec import decode_interaction, decode_item, decode_user, keyed
+from core.settings import Settings
+from demo.processes import ROOT
+from demo.servers import KafkaBroker, TansuBroker
+from eddyline_client import DeliveryFailed, Event, EventProducer, InvalidInput, Item, Unavailable
+from store.log import admin, ensure_topics
+from tests.clients.kafka import java_partition, messages, murmur2
+from tests.support import eventually
+
+Broker = KafkaBroker | TansuBroker
+BACKEND = """
+import importlib.util, json, sys
+from eddyline_client import Event, EventProducer, Item, User
+
+address, interactions, items, users = sys.argv[1:]
+with EventProducer(address, interactions_topic=interactions, items_topic=items, users_topic=users) as producer:
+    for number in range(300):
+        user_id, event_id = f"user-{number % 100}", f"e{number}"
+        producer.send(Event(user_id=user_id, item_id="é/9", event_type="like", event_id=event_id, context={"page": number}))
+    producer.upsert_item(Item(item_id="é/9", item_type="startup", categories=["fintech"], attributes={"stage": "seed", "team": 7}))
+    producer.delete_item("old")
+    producer.upsert_user(User(user_id="user-1", interests=["fintech"]))
+    producer.delete_user("user-2")
+print(json.dumps({room: importlib.util.find_spec(room) is not None for room in ("core", "store", "api")}))
+"""
+
+
+def producer(settings: Settings, **options: object) -> EventProducer:
+    return EventProducer(settings.kafka_bootstrap_servers, interactions_topic=settings.interactions_topic, **options)  # type: ignore[arg-type]
+
+
+def likes(count: int) -> list[Event]:
+    return [Event(user_id="42", item_id="9", event_type="like", event_id=str(number)) for number in range(count)]
+
+
+@pytest.mark.process
+def test_a_backend_with_nothing_but_the_wheel_publishes_what_ingest_accepts(
+    settings: Settings, broker: Broker, backend_python: Path, tmp_path: Path
+) -> None:
+    ensure_topics(settings)
+    script = tmp_path / "backend.py"
+    script.write_text(BACKEND)
+    topics = (settings.interactions_topic, settings.items_topic, settings.users_topic)
+    command = [backend_python, script, settings.kafka_bootstrap_servers, *topics]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={}, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == '{"core": false, "store": false, "api": false}', "it ran with nothing of this repository"
+    assert done.stderr == ""
+
+    partitions = settings.topic_partitions
+    sent = messages(settings, settings.interactions_topic, 300)
+    events = [decode_interaction(message.value(), message.timestamp()[1] / 1000, settings.use_cases) for message in sent]
+    assert sorted(int(event.event_id[1:]) for event in events) == list(range(300)), "each once"
+    for message, event in zip(sent, events, strict=True):
+        assert message.key().decode() == event.user_id
+        assert message.partition() == java_partition(message.key(), partitions)
+    for user_id in {event.user_id for event in events}:
+        numbers = [int(event.event_id[1:]) for event in events if event.user_id == user_id]
+        assert numbers == sorted(numbers), "a user's events stay in order"
+    entries = {message.key().decode(): message.value() for message in messages(settings, settings.items_topic, 2)}
+    assert entries.pop("old") is None
+    assert keyed(decode_item(entries["é/9"]), "é/9").attributes == {"stage": "seed", "team": 7}
+    declared = {message.key().decode(): message.value() for message in messages(settings, settings.users_topic, 2)}
+    assert declared.pop("user-2") is None
+    assert decode_user(declared["user-1"]).interests == ["fintech"]
+
+
+def test_the_example_of_the_event_contract_runs_when_it_is_pasted(
+    settings: Settings, broker: Broker, backend_python: Path, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "event-contract.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    as_documented = settings.model_copy(update={"interactions_topic": "interactions"})
+    ensure_topics(as_documented)
+    pasted = example.replace("localhost:9092", settings.kafka_bootstrap_servers)
+    assert pasted != example
+    done = subprocess.run([backend_python, "-c", pasted], capture_output=True, text=True, cwd=tmp_path, env={}, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    (message,) = messages(as_documented, "interactions", 1)
+    assert decode_interaction(message.value(), time.time(), settings.use_cases).item_id == "startup-9"
+
+
+@pytest.mark.parametrize(
+    ("key", "java"),
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_the_partition_that_is_expected_is_the_one_of_java_clients(key: bytes, java: int) -> None:
+    assert murmur2(key) == java & 0xFFFFFFFF, "values of Apache Kafka's own UtilsTest"
+
+
+def test_without_a_broker_it_is_one_clear_error_within_seconds() -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match=r"Kafka at 127.0.0.1:9 did not answer within 1 s: .*Connection refused.*is the broker up"):
+        EventProducer("127.0.0.1:9", connect_timeout_s=1)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.process
+def test_events_that_a_dead_broker_did_not_take_come_back_to_their_sender(settings: Settings, own_broker: Broker) -> None:
+    ensure_topics(settings)
+    events = likes(3)
+    publisher = producer(settings, delivery_timeout_s=2)
+    publisher.send(*events)
+    publisher.flush()
+    own_broker.kill()
+    publisher.send(*events)
+    began = time.monotonic()
+    with pytest.raises(DeliveryFailed, match=r"did not take 3 messages.*Send them again") as failed:
+        publisher.flush()
+    assert time.monotonic() - began < 15
+    assert [failure.entry for failure in failed.value.failures] == events
+    publisher.send(events[0])
+    eventually(lambda: _fails(publisher, events[1]), "the next call says that an earlier event failed", every=0.1)
+
+    own_broker.restart()
+    ensure_topics(settings)  # the embedded broker forgets them
+
+    def again() -> bool:
+        try:
+            publisher.send(*events)
+            publisher.flush()
+        except Unavailable:
+            return False
+        return True
+
+    eventually(again, "the same producer delivers to the broker that came back", 60)
+    publisher.close()
+    ids = {
+        decode_interaction(one.value(), time.time(), settings.use_cases).event_id
+        for one in messages(settings, settings.interactions_topic, 3)
+    }
+    assert ids == {"0", "1", "2"}
+
+
+def _fails(publisher: EventProducer, event: Event) -> bool:
+    try:
+        publisher.send(event)
+    except DeliveryFailed:
+        return True
+    return False
+
+
+def test_leaving_the_block_raises_what_was_not_delivered(settings: Settings, own_broker: Broker) -> None:
+    ensure_topics(settings)
+    event = likes(1)[0]
+    with pytest.raises(DeliveryFailed, match="did not take 1 messages"):
+        _send_to_a_broker_that_dies(settings, own_broker, event)
+
+
+def _send_to_a_broker_that_dies(settings: Settings, own_broker: Broker, event: Event) -> None:
+    with producer(settings, delivery_timeout_s=1) as publisher:
+        own_broker.kill()
+        publisher.send(event)
+
+
+def test_a_full_queue_blocks_the_sender_until_there_is_room(settings: Settings, own_broker: Broker) -> None:
+    ensure_topics(settings)
+    with producer(settings, max_queued=10) as publisher, ThreadPoolExecutor(1) as pool:
+        own_broker.child.signal(signal.SIGSTOP)
+        try:
+            sending = pool.submit(publisher.send, *likes(25))
+            eventually(lambda: len(publisher) >= 10, "the queue is full")
+            time.sleep(0.3)  # time in which a queue without a bound would take the rest
+            assert not sending.done()
+            assert len(publisher) <= 10
+        finally:
+            own_broker.child.signal(signal.SIGCONT)
+        sending.result(60)
+    sent = messages(settings, settings.interactions_topic, 25)
+    ids = [decode_interaction(message.value(), time.time(), settings.use_cases).event_id for message in sent]
+    assert ids == [str(number) for number in range(25)]
+    own_broker.kill()  # it would wait for its connections
+
+
+def test_a_topic_that_is_not_there_is_named_and_not_made(settings: Settings, broker: Broker) -> None:
+    with producer(settings) as publisher, pytest.raises(Unavailable, match=f"no topic '{settings.interactions_topic}'"):
+        publisher.send(*likes(1))
+    assert settings.interactions_topic not in admin(settings).list_topics(timeout=10).topics
+
+
+def test_settings_that_the_guarantees_rest_on_are_refused_and_others_reach_the_client(settings: Settings, broker: Broker) -> None:
+    for name, value in {"acks": 0, "enable.idempotence": False, "partitioner": "random", "retries": 0}.items():
+        with pytest.raises(InvalidInput, match=name):
+            producer(settings, config={name: value})
+    with pytest.raises(InvalidInput, match=r"no\.such\.setting"):
+        producer(settings, config={"no.such.setting": 1})
+    with pytest.raises(Unavailable):
+        producer(settings, config={"security.protocol": "ssl"}, connect_timeout_s=1)
+    with producer(settings, config={"client.id": "shop"}) as publisher:
+        assert len(publisher) == 0
+
+
+def test_what_breaks_the_contract_is_refused_and_nothing_is_queued(settings: Settings, broker: Broker) -> None:
+    ensure_topics(settings)
+    with producer(settings, items_topic=settings.items_topic) as publisher:
+        good = likes(1)[0]
+        for wrong in (
+            Event(user_id="", item_id="9", event_type="like"),
+            Event(user_id="42", item_id="9", event_type="like", timestamp=time.time() * 1000),
+        ):
+            with pytest.raises(InvalidInput):
+                publisher.send(good, wrong)
+        with pytest.raises(InvalidInput):
+            publisher.upsert_item(Item(item_id="9", item_type="startup", attributes={"a": {}}))  # type: ignore[dict-item]
+        with pytest.raises(InvalidInput):
+            publisher.delete_item("\n")
+        assert len(publisher) == 0
+    with pytest.raises(InvalidInput, match="closed"):
+        publisher.send(good)
+    publisher.close()
