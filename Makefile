@@ -11,7 +11,7 @@ ROOMS := core models store engines streams training api demo
 CODE := $(ROOMS) tests benchmarks clients/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock bench bench-freshness bench-quality clean
+.PHONY: help demo test check client-types format lock bench bench-freshness bench-quality clean
 
 help:
 	@echo 'Eddyline, a streaming recommender. Python 3.11 or newer is all it needs.'
@@ -24,6 +24,7 @@ help:
 	@echo '  make bench          speed: a table, and benchmarks/results.json'
 	@echo '  make bench-freshness  from an event to the answer that has it, the whole stack at 5,000 events/s'
 	@echo '  make bench-quality  ranking quality on MovieLens: benchmarks/quality.json'
+	@echo '  make client-types   the TypeScript client'"'"'s types, from the OpenAPI document; needs Node 20 and npm'
 	@echo '  make lock           requirements/*.in -> requirements/*.txt'
 	@echo '  make clean          removes .venv, .demo and caches; keeps data/ and models/artifacts/'
 	@echo
@@ -55,6 +56,11 @@ bench-freshness: $(DEV_STAMP)
 
 bench-quality: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks quality
+
+client-types: $(DEV_STAMP)
+	$(BIN)/python -c 'import json; from api.app import create_app; from core.settings import Settings; \
+	  print(json.dumps(create_app(Settings(_env_file=None)).openapi()))' > clients/typescript/openapi.json
+	cd clients/typescript && npm ci && npm run generate
 
 # A lock names torch without the local version (+cpu) that only some indexes have.
 lock: $(DEV_STAMP)

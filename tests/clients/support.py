@@ -13,8 +13,14 @@ from typing import Any, NamedTuple
 import anyio.from_thread
 import httpx
 import pytest
+from redis import Redis
 
+from core.settings import Settings
 from eddyline_client import AsyncEddylineClient, EddylineClient
+from tests.api.world import KEY, publish, store_items
+from tests.conftest import Spawn
+from tests.engines.world import ITEMS
+from tests.support import eventually
 
 Client = Any
 """EddylineClient, or `_Blocking` around its asynchronous twin: the same methods, answers and errors."""
@@ -57,6 +63,17 @@ def answers(url: str) -> bool:
         return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def serve_world(settings: Settings, redis: Redis, spawn: Spawn) -> str:
+    """URL of a real API over the world of tests/api/world.py, with ingest beside it."""
+    publish(settings)
+    store_items(redis, *ITEMS)
+    url = f"http://127.0.0.1:{free_port()}"
+    spawn("streams", "ingest")
+    spawn("api", API_PORT=url.rpartition(":")[2], API_KEYS=KEY, REFRESH_S="0.05", API_AFTER_S="25", API_TIMEOUT_S="30")
+    eventually(lambda: answers(url), "the API answers", 60)
+    return url
 
 
 class Reply(NamedTuple):

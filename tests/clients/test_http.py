@@ -26,10 +26,9 @@ from eddyline_client import (
     User,
 )
 from eddyline_client.exchange import MAX_BODY_BYTES, MAX_EVENTS
-from tests.api.world import KEY, publish, remember, store_items
-from tests.clients.support import KINDS, Client, Reply, answers, client, each_client, free_port, scripted
+from tests.api.world import KEY, publish, remember
+from tests.clients.support import KINDS, Client, Reply, answers, client, each_client, free_port, scripted, serve_world
 from tests.conftest import Spawn
-from tests.engines.world import ITEMS
 from tests.support import eventually
 
 QUICK = RetryPolicy(attempts=4, first_wait_s=0.01, longest_wait_s=0.02)
@@ -44,12 +43,7 @@ def like(user_id: str = "42", item_id: str = "pay", **fields: object) -> Event:
 def test_every_call_of_both_clients_against_the_api_and_what_ingest_makes_of_it(
     settings: Settings, redis: Redis, broker: object, spawn: Spawn
 ) -> None:
-    publish(settings)
-    store_items(redis, *ITEMS)
-    url = f"http://127.0.0.1:{free_port()}"
-    spawn("streams", "ingest")
-    spawn("api", API_PORT=url.rpartition(":")[2], API_KEYS=KEY, REFRESH_S="0.05", API_AFTER_S="25", API_TIMEOUT_S="30")
-    eventually(lambda: answers(url), "the API answers", 60)
+    url = serve_world(settings, redis, spawn)
     for kind in KINDS:
         with client(kind, url + "/", api_key=KEY, timeout_s=60) as connected:
             _every_call(connected, f"{kind}/ü ..?")
