@@ -151,7 +151,7 @@ def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -
     assert facts["users"] >= blend.LEAST_USERS
     engine = build(bundle, settings=many).engines["ensemble"]
     assert isinstance(engine, EnsembleEngine)
-    assert engine.chosen == bundle.ensemble
+    assert engine.blend == bundle.ensemble
     page = (many.models_path / version / "evaluation" / "report.html").read_text("utf-8")
     assert "Blends that were tried" in page
     assert f"{facts['users']:,} users chose" in page
