@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import sys
+import threading
+import traceback
 
 import prometheus_client
 import typer
 
 from core.errors import ConfigurationError, EddylineError
+from core.redaction import redact
 from core.settings import Settings
 
 
 def run(app: typer.Typer) -> None:
-    """Run `app`; an error of ours is one line on stderr and exit status 1, Ctrl-C is 130, a defect keeps its traceback."""
+    """Run `app`; an error of ours is one line on stderr and exit status 1, Ctrl-C is 130, a defect keeps its traceback, without secrets."""
+    threading.excepthook = _print_traceback
     try:
         app()
     except EddylineError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        typer.secho(f"error: {redact(str(error))}", fg=typer.colors.RED, err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:  # noqa: BLE001 - whatever it is, its text may hold a secret
+        sys.stderr.write(redact(traceback.format_exc()))
+        sys.exit(1)
+
+
+def _print_traceback(failure: threading.ExceptHookArgs) -> None:
+    """Of a thread that ends with an exception."""
+    lines = traceback.format_exception(failure.exc_type, failure.exc_value, failure.exc_traceback)
+    sys.stderr.write(redact(f"Exception in thread {failure.thread.name if failure.thread else '?'}:\n{''.join(lines)}"))
 
 
 def serve_metrics(settings: Settings) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 
+from core.redaction import redact
+
 
 def configure(level: str = "info") -> None:
-    """Send logs of structlog and of `logging` to stderr, from `level` up."""
+    """Send logs of structlog and of `logging` to stderr, from `level` up, without the registered secrets (core/redaction.py)."""
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -17,7 +20,13 @@ def configure(level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     terminal = sys.stderr.isatty()
-    last: structlog.types.Processor = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+
+    def last(logger: Any, method: str, event: structlog.types.EventDict) -> str:
+        """Redacted before it is rendered, as JSON may write a secret in another way, and after, as a traceback is made here."""
+        masked = {name: _redacted(value) for name, value in event.items()}
+        return redact(str(renderer(logger, method, masked)))
+
     formats: list[structlog.types.Processor] = [] if terminal else [structlog.processors.format_exc_info]
     structlog.configure(
         processors=[*shared, *formats, last],
@@ -32,3 +41,13 @@ def configure(level: str = "info") -> None:
         )
     )
     logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: _redacted(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(each) for each in value]
+    return value

@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core import experiments, use_cases
+from core import experiments, redaction, use_cases
 from core.errors import ConfigurationError
 from core.experiments import Experiments
 from core.types import Fusion
@@ -24,7 +23,9 @@ from core.use_cases import UseCases
 class Settings(BaseSettings):
     """Names are environment variables in upper case (`kafka_bootstrap_servers` is KAFKA_BOOTSTRAP_SERVERS)."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, str_strip_whitespace=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, str_strip_whitespace=True, hide_input_in_errors=True
+    )
 
     # Kafka
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port of the brokers, comma-separated")
@@ -90,7 +91,7 @@ class Settings(BaseSettings):
     )
 
     # Files
-    archive_url: str = Field("data/archive", description="folder (or s3:// URL) of the Parquet archive")
+    archive_url: str = Field("data/archive", repr=False, description="folder (or s3:// URL) of the Parquet archive")
     archive_file_events: int = Field(200_000, ge=1, description="most events in one archive file")
     archive_file_s: float = Field(30.0, gt=0, description="seconds after which an archive file is finished even if it is small")
     models_path: Path = Field(Path("models/artifacts"), description="folder of the published bundles")
@@ -245,6 +246,12 @@ class Settings(BaseSettings):
                 values[name] = [key.strip() for key in text.split(",") if key.strip()]
         return {name: value for name, value in values.items() if value != ""}
 
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        redaction.check_redis_url(value.get_secret_value())
+        return value
+
     @model_validator(mode="after")
     def _check_thresholds(self) -> Self:
         if self.cold_start_threshold > self.warm_user_threshold:
@@ -258,6 +265,13 @@ class Settings(BaseSettings):
         if self.ensemble_als_weight == self.ensemble_two_tower_weight == 0:
             raise ValueError("ENSEMBLE_ALS_WEIGHT and ENSEMBLE_TWO_TOWER_WEIGHT are both 0; ENABLE_ENSEMBLE=false skips the ensemble")
         return self
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must appear in no output: passwords of URLs and keys of the API."""
+        keys = self.api_keys | self.api_read_keys | self.api_admin_keys
+        urls = (self.redis_url.get_secret_value(), self.archive_url)
+        return [secret for url in urls for secret in redaction.secrets_of(url)] + [key.get_secret_value() for key in keys]
 
     @property
     def dlq_topic(self) -> str:
@@ -294,16 +308,19 @@ class Settings(BaseSettings):
 
 
 def load() -> Settings:
-    """The settings of this process. Raises ConfigurationError, one line a wrong name."""
+    """The settings of this process; logs and tracebacks mask their secrets from now on. Raises ConfigurationError, one line a wrong name."""
     try:
-        return Settings()
+        loaded = Settings()
     except ValidationError as error:
         raise ConfigurationError(_told(error)) from None
+    redaction.register(loaded.secrets)
+    return loaded
 
 
 def _told(error: ValidationError) -> str:
     return "; ".join(
-        f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}: {problem['msg']}" for problem in error.errors()
+        f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors()
     )
 
 
@@ -315,14 +332,9 @@ def rows(values: Settings | None = None) -> list[tuple[str, str, str]]:
         if isinstance(value, frozenset):
             text = ",".join(str(key) for key in value)
         else:
-            text = "" if value is None else without_password(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
+            text = "" if value is None else redaction.shown_url(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
         found.append((name.upper(), text, field.description or ""))
     return found
-
-
-def without_password(url: str) -> str:
-    """A URL as it may be shown: user name and password masked."""
-    return re.sub(r"//[^@/]*@", "//***@", url)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from core.errors import ArchiveError, ConfigurationError
+from core.redaction import is_plain, reason, shown_url
 from store import archive_publish
 
 READ_ROWS = 65_536
@@ -69,7 +70,7 @@ class Archive:
     """
 
     def __init__(self, url: str, filesystem: pafs.FileSystem | None = None) -> None:
-        self.url = url
+        self._url = url
         self._filesystem, self._root = (filesystem, url) if filesystem is not None else _open(url)
         self.on_step: archive_publish.OnStep = _ignore_step
         self._is_local = isinstance(self._filesystem, pafs.LocalFileSystem)
@@ -102,7 +103,7 @@ class Archive:
         try:
             metadata = pq.read_schema(files[-1].path, filesystem=self._filesystem).metadata or {}
         except (OSError, pa.ArrowException) as error:
-            raise ArchiveError(f"{files[-1].path} cannot be read: {error}") from None
+            raise ArchiveError(f"{files[-1].path} cannot be read: {reason(error, self._url)}") from None
         return metadata[TOPIC_ID].decode() if TOPIC_ID in metadata else None
 
     def holds_rows(self, topic: str, partition: int, below: int | None = None) -> bool:
@@ -134,7 +135,7 @@ class Archive:
             else:
                 archive_publish.publish_remote(self._filesystem, target, sink.getvalue(), position, self.on_step)
         except OSError as error:
-            raise ArchiveError(f"cannot write {target.path}: {error}") from None
+            raise ArchiveError(f"cannot write {target.path}: {reason(error, self._url)}") from None
 
     def recover(self, topic: str, partition: int) -> None:
         """Called by a process that becomes a partition's writer: finish or remove what a crashed one left behind."""
@@ -145,7 +146,7 @@ class Archive:
             else:
                 archive_publish.recover_remote(self._filesystem, [info.path for info in self._list(folder)])
         except OSError as error:
-            raise ArchiveError(f"cannot clean up {folder}: {error}") from None
+            raise ArchiveError(f"cannot clean up {folder}: {reason(error, self._url)}") from None
 
     def read(
         self,
@@ -195,8 +196,8 @@ class Archive:
                         yield table.select(wanted).replace_schema_metadata(None)
         except (OSError, pa.ArrowException, KeyError) as error:
             raise ArchiveError(
-                f"{file.path} cannot be read: {error}; restore it from a backup, or remove it and all later files of its "
-                "partition and archive again while the log still holds these offsets"
+                f"{file.path} cannot be read: {reason(error, self._url)}; restore it from a backup, or remove it and all later files "
+                "of its partition and archive again while the log still holds these offsets"
             ) from None
 
     def _partition_ranges(self, topic: str, partition: int) -> list[Range]:
@@ -211,7 +212,7 @@ class Archive:
         try:
             return [info for info in self._filesystem.get_file_info(selector) if info.type == pafs.FileType.File]
         except OSError as error:
-            raise ArchiveError(f"cannot list {folder}: {error}; check ARCHIVE_URL") from None
+            raise ArchiveError(f"cannot list {folder}: {reason(error, self._url)}; check ARCHIVE_URL") from None
 
     def topics(self) -> list[str]:
         """The topics that the archive holds anything of."""
@@ -226,12 +227,17 @@ class Archive:
 
 
 def _open(url: str) -> tuple[pafs.FileSystem, str]:
+    if not is_plain(url):
+        raise ConfigurationError(
+            f"ARCHIVE_URL={shown_url(url)} is neither a folder nor s3://bucket/prefix. In an access key and its secret write / as %2F, "
+            "+ as %2B, # as %23, ? as %3F, @ as %40; or leave both to the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        )
     if "://" not in url:
         return pafs.LocalFileSystem(), Path(url).expanduser().absolute().as_posix()
     try:
         filesystem, path = pafs.FileSystem.from_uri(url)
     except (OSError, pa.ArrowException) as error:
-        raise ConfigurationError(f"ARCHIVE_URL={url}: {error}; give a folder or s3://bucket/prefix") from None
+        raise ConfigurationError(f"ARCHIVE_URL={shown_url(url)}: {reason(error, url)}; give a folder or s3://bucket/prefix") from None
     return filesystem, path.rstrip("/")
 
 

@@ -13,7 +13,8 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from core.errors import StoreMisconfigured, StoreUnavailable
+from core.errors import ConfigurationError, StoreMisconfigured, StoreUnavailable
+from core.redaction import reason, redact
 from core.settings import Settings
 from store.redis_errors import is_reply, of_reply
 
@@ -30,20 +31,31 @@ def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
     A command is never sent twice by the client itself: whether to repeat it is the caller's decision, made by position.
     """
     timeout = timeout_s or settings.redis_timeout_s
-    return redis.Redis.from_url(
-        settings.redis_url.get_secret_value(), socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-    )
+    with _refused_url(settings):
+        return redis.Redis.from_url(
+            settings.redis_url.get_secret_value(), socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+        )
 
 
 def connect_async(settings: Settings, timeout_s: float | None = None) -> redis.asyncio.Redis:
     """The same for asyncio."""
     timeout = timeout_s or settings.redis_timeout_s
-    return redis.asyncio.Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
-    )
+    with _refused_url(settings):
+        return redis.asyncio.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+        )
+
+
+@contextmanager
+def _refused_url(settings: Settings) -> Iterator[None]:
+    """Maps the client's complaint about a parameter of REDIS_URL to a ConfigurationError without the password."""
+    try:
+        yield
+    except (ValueError, TypeError, redis.RedisError) as error:
+        raise ConfigurationError(f"REDIS_URL is not accepted: {reason(error, settings.redis_url.get_secret_value())}") from None
 
 
 class Pipe:
@@ -108,7 +120,7 @@ def named_errors(what: str) -> Iterator[None]:
     except (redis.RedisError, OSError) as error:
         if isinstance(error, redis.RedisError) and is_reply(error):
             raise of_reply(what, error) from error
-        raise StoreUnavailable(f"Redis did not answer while {what}: {error}; is it up, and is REDIS_URL right?") from error
+        raise StoreUnavailable(f"Redis did not answer while {what}: {redact(str(error))}; is it up, and is REDIS_URL right?") from error
 
 
 def check_server(client: redis.Redis) -> None:

@@ -29,6 +29,7 @@ from prometheus_client import Counter, Gauge
 
 from core import cli
 from core.errors import LogError, LogGap, LogRewound, LogUnavailable, Overtaken
+from core.redaction import shown_url
 from core.settings import Settings
 from store import log, log_ends, start
 from store.archive import SCHEMA, Archive
@@ -218,7 +219,8 @@ class Archiver:
 
     def _way_out(self) -> str:
         return (
-            f"Set another ARCHIVE_URL (or move the folder {self._topic} in {self._settings.archive_url} aside) and start archive again: it "
+            f"Set another ARCHIVE_URL (or move the folder {self._topic} in {shown_url(self._settings.archive_url)} aside) "
+            f"and start archive again: it "
             "begins where the log begins"
         )
 
@@ -319,5 +321,5 @@ def run(settings: Settings, until_idle: bool = False, accept_gap: bool = False) 
         signal.signal(number, lambda *_: archiver.stop())
     cli.serve_metrics(settings)
     archived = archiver.run(until_idle)
-    _log.info("archive has stopped", rows=archived, archive=settings.archive_url)
+    _log.info("archive has stopped", rows=archived, archive=shown_url(settings.archive_url))
     return archived

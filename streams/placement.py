@@ -8,6 +8,7 @@ import structlog
 from confluent_kafka import Consumer
 
 from core.errors import ArchiveError, ConfigurationError, LogGap
+from core.redaction import shown_url
 from core.settings import Settings
 from store import log_ends, positions
 from store.archive import Archive
@@ -71,6 +72,7 @@ def _check_archive(settings: Settings, topic: str, partition: int, low: int, top
         ) from None
     if is_older:
         raise LogGap(
-            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the archive at {settings.archive_url} holds older "
+            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the archive at "
+            f"{shown_url(settings.archive_url)} holds older "
             f"events. Run `python -m streams rebuild` to read them, {way_out}; then start ingest again"
         )

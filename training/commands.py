@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from core.errors import ModelMissing, StoreUnavailable
-from core.settings import Settings, without_password
+from core.redaction import shown_url
+from core.settings import Settings
 from models import bundle as bundles
 from models.bundle import Bundle, Manifest
 from models.content import ContentModel
@@ -44,7 +45,7 @@ def make_dataset(settings: Settings, output: Path, events: Path | None, console:
         archive = Archive(settings.archive_url)
         positions = archive.positions(settings.interactions_topic)
         table, skipped = event_sources.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, deleted)
-    source = without_password(str(events or f"{settings.archive_url}/{settings.interactions_topic}"))
+    source = shown_url(str(events or f"{settings.archive_url}/{settings.interactions_topic}"))
     made = dataset.build(table, settings.use_cases, positions, source, skipped)
     dataset.save(made, output)
     about = made.summary()

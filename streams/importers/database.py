@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from core.errors import ConfigurationError, SourceFailed
+from core.redaction import reason, shown_url
 from streams.importers.formats import Format
 from streams.importers.sources import FETCH_ROWS, Row
 
@@ -25,17 +26,18 @@ class Table:
         schema, _, name = table.rpartition(".")
         try:
             self._engine: Any = sqlalchemy.create_engine(url)
-            self._shown = self._engine.url.render_as_string(hide_password=True)
+            self._url, self._shown = url, shown_url(url)
             self._table: Any = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=self._engine)
         except ModuleNotFoundError as error:
             raise ConfigurationError(f"--database needs the driver {error.name}: pip install {error.name}") from None
         except sqlalchemy.exc.NoSuchTableError:
             raise ConfigurationError(f"{self._shown} has no table {table!r}") from None
-        except sqlalchemy.exc.ArgumentError:
+        except (sqlalchemy.exc.ArgumentError, ValueError):  # ValueError: a port that is no number, which may be a part of a password
             raise ConfigurationError("--database is no URL such as postgresql+psycopg://user@host/name or sqlite:///file.db") from None
         except sqlalchemy.exc.SQLAlchemyError as error:
-            raise SourceFailed(f"the database cannot be read: {_reason(error)}") from None
-        self.name = f"{self._engine.url.database or ''}.{table}"[-80:]
+            raise SourceFailed(f"the database cannot be read: {_reason(error, url)}") from None
+        database = self._engine.url.database or ""
+        self.name = f"{'' if '@' in database else database}.{table}"[-80:]  # with an @ it holds a part of an unescaped password
         self.columns: Sequence[str] = [column.name for column in self._table.columns]
 
     def rows(self, format_: Format) -> Iterator[Row]:
@@ -48,11 +50,11 @@ class Table:
             with self._engine.connect().execution_options(stream_results=True, yield_per=FETCH_ROWS) as connection:
                 yield from enumerate(connection.execute(query), 1)
         except self._sql.exc.SQLAlchemyError as error:
-            raise SourceFailed(f"reading {self._table.name} of {self._shown} failed: {_reason(error)}") from None
+            raise SourceFailed(f"reading {self._table.name} of {self._shown} failed: {_reason(error, self._url)}") from None
         finally:
             self._engine.dispose()
 
 
-def _reason(error: Exception) -> str:
-    """The driver's own words on one line, without the statement and its parameters."""
-    return " ".join(str(getattr(error, "orig", None) or error).split())
+def _reason(error: Exception, url: str) -> str:
+    """The driver's own words on one line, without the statement, its parameters and the secrets of `url`."""
+    return reason(getattr(error, "orig", None) or error, url)

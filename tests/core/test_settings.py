@@ -3,19 +3,73 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr, ValidationError
 
-from core.settings import Settings, rows, without_password
+from core.redaction import shown_url
+from core.settings import Settings, rows
 
 
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("s3://KEY:SECRET@bucket/archive?region=eu", "s3://***@bucket/archive?region=eu"),
+        ("s3://bucket/a?access_key=KEY&secret_key=SECRET", "s3://bucket/a?access_key=***&secret_key=***"),
+        ("s3://KEY:SEC/RET@bucket/archive", "s3://***"),
         ("redis://:secret@host:6379/0", "redis://***@host:6379/0"),
+        ("redis://host:6379?password=secret&db=3", "redis://host:6379?password=***&db=3"),
+        ("redis://:sec#ret@host:6379/0", "redis://***"),
+        ("postgresql+psycopg://bob:secret@host/name", "postgresql+psycopg://***@host/name"),
+        ("secret://host", "secret://host"),
         ("data/archive", "data/archive"),
-        ("s3://bucket/a@b", "s3://bucket/a@b"),
+        ("data/a@b", "data/a@b"),
+        ("KEY:SECRET@bucket", "***"),
+        ("s3://bucket/a@b", "s3://***"),
     ],
 )
-def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert without_password(url) == shown
+def test_a_url_is_shown_without_its_secret(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
     assert ("ARCHIVE_URL", shown) in [row[:2] for row in rows(Settings(archive_url=url))]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "host:6379",
+            "redis://:sec#ret@host",
+            "redis://:sec/ret@host",
+            "redis://:12/34@host",
+            "redis://user:12/34@host",
+            "redis://:a@b@host",
+        ),
+        *(
+            "redis://:sec?ret@host",
+            "redis://user:12#secret@host",
+            "redis://host:port",
+            "http://host",
+            "redis://",
+            "unix://",
+            "redis://host/a",
+        ),
+        *("redis://host?pass#word=x", "redis://:a b@host", "secret"),
+    ],
+)
+def test_a_redis_url_of_another_form_gets_one_line_with_the_right_form(url: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Settings(redis_url=SecretStr(url))
+    message = raised.value.errors()[0]["msg"]
+    assert "redis://[[user]:password@]host[:port][/database]" in message
+    assert "\n" not in message
+    assert len(url) < 10 or url not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://host", "redis://host/", "redis://:p%23w@host:6379/0", "rediss://user:p@127.0.0.1:6380/2?ssl_cert_reqs=none"),
+        *("redis://[::1]:6379/0", "unix:///run/redis.sock?db=1", "unix://:pw@/run/redis.sock", "redis://host?password=p%40w&db=2"),
+        "redis://eu-1.cache_x.example.com:6379",
+    ],
+)
+def test_a_redis_url_of_the_right_form_is_taken(url: str) -> None:
+    assert Settings(redis_url=SecretStr(url)).redis_url.get_secret_value() == url

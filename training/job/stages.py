@@ -16,7 +16,8 @@ import structlog
 from rich.console import Console
 
 from core.errors import DatasetError, GateRefused
-from core.settings import Settings, without_password
+from core.redaction import shown_url
+from core.settings import Settings
 from core.types import Item
 from models import files
 from models.als import ALSModel
@@ -102,7 +103,7 @@ def build_training_set(context: Context, snapshot: Snapshot) -> TrainingSet:
         table, skipped = events.from_archive(archive, topic, snapshot.positions, settings.dedup_window, snapshot.deleted)
     else:
         table, skipped = events.from_file(path)
-    source = without_password(str(path or f"{settings.archive_url}/{topic}"))
+    source = shown_url(str(path or f"{settings.archive_url}/{topic}"))
     data = dataset.build(table, settings.use_cases, snapshot.positions, source, skipped)
     try:
         return TrainingSet(data, data.split(settings.holdout_fraction), "")
