@@ -14,6 +14,7 @@ import structlog
 from api.health import Health
 from api.metrics import Metrics
 from core.background import in_background, rest, resting
+from core.deletions import IdHasher
 from core.errors import ModelError, StoreError
 from core.experiments import Variant
 from core.settings import Settings
@@ -64,7 +65,9 @@ class LiveView:
         self._thread = threading.Thread(target=self._run, name="live-view", daemon=True)
         self._experiments = settings.experiments
         self._variants_settings = {each.id: settings.with_overrides(each.overrides) for each in self._experiments.by_id.values()}
-        self.exposures = Exposures(self._experiments, settings.experiment_users, metrics.exposures_lost.inc)
+        self.exposures = Exposures(
+            self._experiments, settings.experiment_users, metrics.exposures_lost.inc, IdHasher(settings.deletion_salt)
+        )
         self._variants: dict[str, Recommender] = {}
         self._serve(build(Bundle.empty(), settings=settings))
         self.catalogue_items = 0

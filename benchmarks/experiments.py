@@ -17,13 +17,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import msgspec
+from pydantic import SecretStr
 
 from benchmarks.results import record
 from core import experiments
+from core.deletions import IdHasher
 from core.experiments import NONE, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
-from store.apply import Deletions, Event, Planner
+from store.apply import UNKNOWN, Event, Planner
 from store.experiments import Exposures
 
 COMMAND = "python -m benchmarks.experiments"
@@ -53,7 +55,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     use_cases = Settings().use_cases
     running = experiments.parse(TOML, use_cases)
-    exposures = Exposures(running, 1, lambda: None)
+    exposures = Exposures(running, 1, lambda: None, IdHasher(SecretStr("")))
 
     def within() -> None:
         exposures._given.clear()
@@ -78,7 +80,7 @@ def main() -> None:
 
     def planning(planner: Planner, interactions: list[Interaction]) -> Callable[[], object]:
         events = [Event(each, 1.7e9) for each in interactions]
-        return lambda: planner.plan("t", 0, 0, 500, events, Deletions(0, {}))
+        return lambda: planner.plan("t", 0, 0, 500, events, UNKNOWN)
 
     counted, bare = (microseconds(planning(Planner(use_cases, running), events), 500) for events in (led, plain))
     off = microseconds(planning(Planner(use_cases), led), 500)

@@ -14,10 +14,11 @@ from pydantic import SecretStr
 from redis import Redis
 
 from benchmarks.results import record
+from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Interaction
 from demo.servers import RedisServer
-from store import apply, connection, keys
+from store import apply, connection, deletions, keys
 from store.apply import Applier, Event, Planner
 
 USERS, EVENTS, ITEMS = 5_000, 50, 10_000
@@ -34,7 +35,8 @@ def main() -> None:
     ):
         settings = Settings(redis_url=SecretStr(server.url))
         planner = Planner(settings.use_cases)
-        applier = Applier(connection.connect(settings), planner, settings.history_cap)
+        applier = Applier(connection.connect(settings), planner, settings.history_cap, IdHasher(settings.deletion_salt))
+        deletions.mark_ready(redis)
         before = int(redis.info("memory")["used_memory"])
         position = 0
         for round_number in range(EVENTS):
@@ -52,7 +54,7 @@ def main() -> None:
                     )
                     for user in range(start, start + 500)
                 ]
-                applier.apply(planner.plan("interactions", 0, position, position + 500, events, apply.Deletions(0, {})))
+                applier.apply(planner.plan("interactions", 0, position, position + 500, events, apply.UNKNOWN))
                 position += 500
         applier.close()
         whole = int(redis.info("memory")["used_memory"]) - before

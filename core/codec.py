@@ -31,7 +31,7 @@ _NO_CONTEXT = Interaction("", "", "", "", 0.0).context
 _interactions = msgspec.json.Decoder(Interaction)
 _items = msgspec.json.Decoder(Item)
 _users = msgspec.json.Decoder(User)
-_Entry = TypeVar("_Entry", Item, User)
+_Entry = TypeVar("_Entry", bound=Item | User)
 encode_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 

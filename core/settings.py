@@ -65,6 +65,11 @@ class Settings(BaseSettings):
         description="latest events kept in a user's history; bounds memory a user and the cost of a fold-in; 50 is what the Two-Tower user tower reads",
     )
 
+    deletion_salt: SecretStr = Field(
+        SecretStr(""),
+        description="secret text in the hashes that stand for the ids of deleted users and items; choose it before the first event, it cannot be changed later",
+    )
+
     # Ingest
     dedup_window: int = Field(
         100_000, ge=0, description="offsets of a partition within which an event_id counts once; about 150 bytes each in ingest's memory"
@@ -331,6 +336,8 @@ def rows(values: Settings | None = None) -> list[tuple[str, str, str]]:
         value = field.default if values is None else getattr(values, name)
         if isinstance(value, frozenset):
             text = ",".join(str(key) for key in value)
+        elif name == "deletion_salt":
+            text = str(value)  # masked
         else:
             text = "" if value is None else redaction.shown_url(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
         found.append((name.upper(), text, field.description or ""))

@@ -3,14 +3,14 @@
 A batch holds the events of one partition in [first, next). Batches of several partitions may go together: all of them are applied, or
 none. Their way, numbered; the crash tests use these numbers:
 
-1. WATCH each partition's position and the version of the deletions.
-2. Read them.
-3. Compare: a position other than `first`, or popularity written by another process, is Stale(position); with other deletions a batch
-   is planned again.
+1. WATCH each partition's position and the state of the deletions (store.deletions).
+2. Read them; and, if an event is not younger than the newest deletion, the deletions of the users of such events.
+3. Compare: a position other than `first`, popularity written by another process, or deletions that are not complete (Redis was
+   emptied) are Stale(position); a batch with events of a deleted user, or planned before the latest deletion, is planned again.
 4. MULTI, of each batch the commands and HSET position next, EXEC: sent as one write.
-5. The reply. Nil: another writer moved a position between 1 and 4: Stale. An error inside: StoreCorrupt, naming the key,
-   because Redis does not undo the commands beside it; store/halts.py makes later starts refuse. An error before EXEC: nothing was done.
-   A lost connection: nobody knows, so read the position again and seek there.
+5. The reply. Nil: another writer moved a position or deleted a user between 1 and 4: again from 1. An error inside: StoreCorrupt, naming
+   the key, because Redis does not undo the commands beside it; store/halts.py makes later starts refuse. An error before EXEC: nothing
+   was done. A lost connection: nobody knows, so read the position again and seek there.
 6. Histories that have grown past their cap are trimmed. Readers never look past the cap, so when, or whether, this happens
    changes no answer; a crash before it costs some bytes until the user's next event.
 
@@ -19,20 +19,20 @@ A process that dies before 4 leaves nothing; one that dies after it leaves all. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import hiredis
 import redis
 
-from core.errors import Stale, StoreCorrupt, StoreMisconfigured
+from core.deletions import IdHasher
+from core.errors import Stale
 from core.experiments import NONE, Experiments
 from core.types import Interaction
 from core.use_cases import UseCases
-from store import experiments, halts, keys, trending
+from store import deletions, experiments, halts, keys, trending
 from store.connection import Pipe, named_errors
 from store.pending import MARK_FIELDS, Mark, Piece, read_mark
-from store.redis_errors import of_reply
 from store.users import history_line
 
 Command = tuple[str | int | bytes, ...]
@@ -53,11 +53,20 @@ _KNOWN_USERS = 1_000_000
 NOTHING = Piece([], None, None)
 
 
-class Deletions(NamedTuple):
-    """Users who were deleted: their interactions with a broker time up to `times[user_id]` (seconds) never count."""
+_TRIES = 20
+"""Times that a transaction is sent again because a user was deleted meanwhile: each takes a millisecond, deletions are far apart."""
 
-    version: int
+
+class Deletions(NamedTuple):
+    """What a batch is planned under: the version of the deletions, and of its users those who were deleted, with the broker time
+    (seconds) up to which their interactions do not count."""
+
+    version: str
     times: Mapping[str, float]
+
+
+UNKNOWN = Deletions("", {})
+"""No version is empty: a batch that is planned under it is planned again when it is applied."""
 
 
 class Event(NamedTuple):
@@ -68,7 +77,7 @@ class Event(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the events at offsets [first, next) of a partition do. Planned under `deletions_version` (None: they do not matter).
+    """What the events at offsets [first, next) of a partition do. Planned under `deletions_version` of the deletions.
 
     `events` are the ones that count, in offset order: the valid ones that are no duplicates.
     `payload` is its part of the transaction as sent, the new position last; `replies` how many replies that brings; `pushes` where among
@@ -80,18 +89,12 @@ class Batch(NamedTuple):
     first: int
     next: int
     events: list[Event]
-    deletions_version: int | None
+    deletions_version: str
     payload: bytes
     replies: int
     pushes: list[tuple[int, str]]
     popularity: Piece = NOTHING
     known: set[str] | None = None
-
-
-def moving(topic: str, partition: int, next_: int, commands: Iterable[Command]) -> tuple[bytes, int]:
-    """`commands` and the new position, as bytes to send; and how many replies they bring."""
-    packed = [_pack(command) for command in commands]
-    return b"".join([*packed, _moved(topic, partition, next_)]), len(packed) + 1
 
 
 def transaction(batches: Sequence[Batch]) -> bytes:
@@ -115,7 +118,7 @@ class Planner:
     def __init__(self, use_cases: UseCases, running: Experiments = NONE) -> None:
         """`running`: the experiments whose outcomes are counted."""
         self._known: set[str] = set()
-        self._deletions_version = 0
+        self._deletions_version = UNKNOWN.version
         self._use_cases, self._running = use_cases, running
         self._type_fields = {name: _bulk("ev:" + name) for name in use_cases.event_types}
 
@@ -127,15 +130,15 @@ class Planner:
         self._known = set()
 
     def plan(
-        self, topic: str, partition: int, first: int, next_: int, events: list[Event], deletions: Deletions, popularity: Piece = NOTHING
+        self, topic: str, partition: int, first: int, next_: int, events: list[Event], known: Deletions, popularity: Piece = NOTHING
     ) -> Batch:
         """The batch that counts `events`, writes a piece of the sums and moves the position of `topic`/`partition` to `next_`."""
-        if deletions.version != self._deletions_version:  # somebody's first_seen is gone
+        if known.version != self._deletions_version:  # somebody's first_seen is gone
             self.forget()
-            self._deletions_version = deletions.version
+            self._deletions_version = known.version
         by_user: dict[str, list[Interaction]] = {}
         for event, broker_time in events:
-            if deletions.times and broker_time <= deletions.times.get(event.user_id, -1.0):
+            if known.times and broker_time <= known.times.get(event.user_id, -1.0):
                 continue
             mine = by_user.get(event.user_id)
             if mine is None:
@@ -149,16 +152,32 @@ class Planner:
             replies = self._user(user_id, mine, lines, replies)
             pushes.append((replies - 1, user_id))
         if self._running.all:
-            replies += self._outcomes(events, deletions, lines)
+            replies += self._outcomes(events, known, lines)
         replies = _sums(popularity, lines, replies)
         payload = "".join(lines).encode() + _moved(topic, partition, next_, popularity.mark)
-        return Batch(topic, partition, first, next_, events, deletions.version, payload, replies + 1, pushes, popularity, self._known)
+        return Batch(topic, partition, first, next_, events, known.version, payload, replies + 1, pushes, popularity, self._known)
 
-    def _user(self, user_id: str, mine: list[Interaction], lines: list[str], replies: int) -> int:
-        """Counters and history of one user; answers how many replies there are by now, the history's new length being the last."""
+    def restore(self, events: Mapping[str, list[Event]]) -> tuple[bytes, int]:
+        """Commands that count `events` (by user) again after the keys of their users were deleted, and how many replies they bring.
+
+        What is a sum over all users (popularity, the events of experiments) holds them already.
+        """
+        lines: list[str] = []
+        replies = 0
+        for user_id, mine in events.items():
+            replies = self._user(user_id, [event.interaction for event in mine], lines, replies, first=True)
+            found = experiments.outcomes(self._running, self._use_cases, mine, {}).users
+            replies += _user_outcomes(found, lines)
+        return "".join(lines).encode(), replies
+
+    def _user(self, user_id: str, mine: list[Interaction], lines: list[str], replies: int, *, first: bool = False) -> int:
+        """Counters and history of one user; answers how many replies there are by now, the history's new length being the last.
+
+        `first`: whether these are the user's first events, whatever was known before.
+        """
         key = keys.user(user_id)
         user = _bulk(key)
-        if user_id not in self._known:
+        if first or user_id not in self._known:
             lines.append(f"*4\r\n$6\r\nHSETNX\r\n{user}$10\r\nfirst_seen\r\n{_bulk(str(int(mine[0].timestamp)))}")
             replies += 1
         if len(mine) == 1:  # by far the most: a batch holds few events of a user
@@ -178,14 +197,19 @@ class Planner:
         lines.extend([_bulk(history_line(event.timestamp, event.event_type, event.value, event.item_id)) for event in mine])
         return replies + 2 + len(counts)
 
-    def _outcomes(self, events: list[Event], deletions: Deletions, lines: list[str]) -> int:
+    def _outcomes(self, events: list[Event], known: Deletions, lines: list[str]) -> int:
         """What events that answers of experiments led to add to their variants; answers how many replies that will bring."""
-        found = experiments.outcomes(self._running, self._use_cases, events, deletions.times)
+        found = experiments.outcomes(self._running, self._use_cases, events, known.times)
         for (variant, event_type), count in found.events.items():
             lines.append(f"{_HINCRBY}{_bulk(keys.experiment_events(variant))}{self._type_fields[event_type]}{_bulk(str(count))}")
-        for (variant, user_id), weight in found.users.items():
-            lines.append(f"{_ZINCRBY}{_bulk(keys.experiment_outcomes(variant))}{_bulk(repr(weight))}{_bulk(user_id)}")
-        return len(found.events) + len(found.users)
+        return len(found.events) + _user_outcomes(found.users, lines)
+
+
+def _user_outcomes(weights: Mapping[tuple[str, str], float], lines: list[str]) -> int:
+    """Add to the outcomes of users, by (variant, user); answers how many replies that will bring."""
+    for (variant, user_id), weight in weights.items():
+        lines.append(f"{_ZINCRBY}{_bulk(keys.experiment_outcomes(variant))}{_bulk(repr(weight))}{_bulk(user_id)}")
+    return len(weights)
 
 
 def _bulk(text: str) -> str:
@@ -214,16 +238,18 @@ def _moved(topic: str, partition: int, next_: int, mark: Mark | None = None) -> 
 
 
 class Applier:
-    """Applies batches of every topic over one connection of its own. Not thread-safe."""
+    """Applies batches of interactions over one connection of its own. Not thread-safe."""
 
-    def __init__(self, client: redis.Redis, planner: Planner, history_cap: int) -> None:
+    def __init__(self, client: redis.Redis, planner: Planner, history_cap: int, hasher: IdHasher) -> None:
         self._client = client
         self._planner = planner
+        self._hasher = hasher
         self._cap = history_cap
         self._slack = history_cap // 8 + 16  # trimming a history by a few lines at a time would double its commands
         self._connection: Pipe | None = None
         self._trims: set[str] = set()
-        self.deletions = Deletions(0, {})
+        self.deletions_version = UNKNOWN.version
+        """Of the deletions, as of the latest transaction: what is planned under it is most often not planned again."""
 
     def apply(self, *batches: Batch) -> None:
         """Steps 1 to 6 for batches of as many partitions, in one transaction.
@@ -236,7 +262,6 @@ class Applier:
                 self._apply(batches, what)
         except BaseException:
             self._planner.forget()
-            self.deletions = Deletions(0, {})  # Redis may have been set back to one that knows others
             self.close()
             raise
 
@@ -247,6 +272,13 @@ class Applier:
             self._connection = None
 
     def _apply(self, batches: Sequence[Batch], what: str) -> None:
+        for _ in range(_TRIES):
+            if self._try(batches, what):
+                return
+        raise Stale(batches[0].first, f"{what}: other processes changed what it watches {_TRIES} times")
+
+    def _try(self, batches: Sequence[Batch], what: str) -> bool:
+        """Steps 1 to 6; False: nothing is applied, because another process changed a watched key."""
         if self._connection is None:
             self._connection = Pipe(self._client)
         connection = self._connection
@@ -255,20 +287,24 @@ class Applier:
         self._trims.clear()
         opening: list[Command] = [
             *trims,
-            ("WATCH", *positions, keys.USERS_DELETED_VERSION),
+            ("WATCH", *positions, keys.DELETIONS),
             *[("HMGET", key, "position", *MARK_FIELDS) for key in positions],
-            ("GET", keys.USERS_DELETED_VERSION),
+            ("HMGET", keys.DELETIONS, *deletions.STATE_FIELDS),
         ]
-        connection.send(b"".join([_pack(command) for command in opening]))
-        replies = connection.receive(len(opening))
-        self._check_opening(batches, opening, replies, what)
-        *stands, version = replies[-1 - len(batches) :]
-        batches = [self._checked(batch, stood, int(version or 0)) for batch, stood in zip(batches, stands, strict=True)]
+        replies = self._ask(opening)
+        halts.check_opening(self._client, [batch[:2] for batch in batches], what, opening, replies)
+        *stands, values = replies[-1 - len(batches) :]
+        state = deletions.parse_state(values)
+        for batch, stood in zip(batches, stands, strict=True):
+            _check(batch, stood, state)
+        times = self._deletion_times(batches, state.newest, what)
+        self.deletions_version = state.version
+        batches = [self._planned(batch, Deletions(state.version, times)) for batch in batches]
         connection.send(transaction(batches))
         expected = replies_of(batches)
         *queued, replies = connection.receive(expected, _QUEUED_BYTES * (expected - 2))
         if replies is None:
-            raise Stale(batches[0].first, f"{what}: another process moved a position")
+            return False
         if isinstance(replies, redis.ResponseError):  # EXECABORT: nothing was done, and an earlier reply says why
             raise next((reply for reply in queued if isinstance(reply, redis.ResponseError)), replies)
         self._check_replies(batches, replies, what)
@@ -276,15 +312,7 @@ class Applier:
         for batch in batches:
             self._note(batch, replies[at : at + batch.replies])
             at += batch.replies
-
-    def _check_opening(self, batches: Sequence[Batch], opening: Sequence[Command], replies: Sequence[object], what: str) -> None:
-        """Raise the first error among the replies of step 2: nothing of the batches was done."""
-        for command, reply in zip(opening, replies, strict=True):
-            if isinstance(reply, redis.ResponseError):
-                error = of_reply(what, reply, " ".join(str(part) for part in command[:2]))
-                if command[0] == "HMGET" and isinstance(error, StoreCorrupt):  # the position is lost, so deleting the key mends nothing
-                    halts.note(self._client, [batch[:2] for batch in batches], f"{error}, {halts.MEND}")
-                raise error
+        return True
 
     def _check_replies(self, batches: Sequence[Batch], replies: Sequence[object], what: str) -> None:
         """Raise the first error among the replies inside EXEC. One of a batch's commands: the state of all batches is incomplete."""
@@ -292,29 +320,35 @@ class Applier:
         for batch in batches:
             for index, reply in enumerate(replies[at : at + batch.replies]):
                 if isinstance(reply, redis.ResponseError):
-                    error = self._named(batch, index, reply)
+                    error = halts.partial(f"applying {_name(batch)}", batch.payload, index, reply)
                     halts.note(self._client, [each[:2] for each in batches], str(error))
                     raise error
             at += batch.replies
-        for guard in (replies[0], replies[-1]):
-            if isinstance(guard, redis.ResponseError):
-                raise StoreMisconfigured(f"{what}: Redis runs no script that reads INFO stats: {guard}; allow EVAL, INFO, HSET and HGET")
+        halts.check_guards(what, replies)
 
-    def _checked(self, batch: Batch, stood: list[bytes | None], version: int) -> Batch:
-        """Step 3 for one batch, by what Redis holds for its partition."""
-        position, *mark = stood
-        stands_at = int(position or 0)
-        if stands_at != batch.first:
-            raise Stale(stands_at, f"applying {_name(batch)}: Redis stands at {stands_at}")
-        if batch.popularity.before not in (None, read_mark(mark)):  # it moves without the position, too
-            raise Stale(stands_at, f"applying {_name(batch)}: another process has written popularity up to {read_mark(mark)}")
-        if batch.deletions_version in (None, version):
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """One reply a command; an error reply is a redis.ResponseError among them."""
+        connection = cast("Pipe", self._connection)
+        connection.send(b"".join([_pack(command) for command in commands]))
+        return connection.receive(len(commands))
+
+    def _deletion_times(self, batches: Sequence[Batch], newest: float, what: str) -> dict[str, float]:
+        """Step 2: of the users with an event that is not younger than any deletion, those who were deleted, and when."""
+        events = [event for batch in batches for event in batch.events if event.broker_time <= newest]
+        if not events:
+            return {}
+        users = list(dict.fromkeys(event.interaction.user_id for event in events))
+        command = ("HMGET", keys.USERS_DELETED, *[self._hasher("user", user_id) for user_id in users])
+        replies = self._ask([command])
+        halts.check_opening(self._client, [batch[:2] for batch in batches], what, [command], replies)
+        places = [deletions.parse(keys.USERS_DELETED, value) for value in replies[0]]
+        return {user_id: place.time for user_id, place in zip(users, places, strict=True) if place is not None}
+
+    def _planned(self, batch: Batch, known: Deletions) -> Batch:
+        """The batch, planned again if what it was planned under is not `known`."""
+        if batch.deletions_version == known.version and not (known.times and any(_is_dead(event, known) for event in batch.events)):
             return batch
-        if self.deletions.version != version:
-            self.deletions = deletions(self._client)
-        if self.deletions.version != version:
-            raise Stale(stands_at, f"applying {_name(batch)}: users are being deleted right now")
-        return self._planner.plan(*batch[:5], self.deletions, batch.popularity)
+        return self._planner.plan(*batch[:5], known, batch.popularity)
 
     def _note(self, batch: Batch, replies: list[int]) -> None:
         """Step 6, and who has a first_seen now."""
@@ -323,26 +357,22 @@ class Applier:
         if batch.known is not None and len(batch.known) < _KNOWN_USERS:
             batch.known.update([user_id for _, user_id in batch.pushes])
 
-    def _named(self, batch: Batch, index: int, reply: redis.ResponseError) -> StoreCorrupt:
-        reader = hiredis.Reader()
-        reader.feed(batch.payload)
-        commands = [reader.gets() for _ in range(batch.replies)]
-        name, key = (part.decode(errors="replace") for part in commands[index][:2])
-        return StoreCorrupt(
-            f"applying {_name(batch)}: {name} {key} answered {reply}. The transaction's other commands stand, this one is missing. "
-            f"Look at {key} (TYPE {key}) and find who else writes it, {halts.MEND}"
-        )
-
 
 def _name(batch: Batch) -> str:
     return f"{batch.topic}/{batch.partition} [{batch.first}, {batch.next})"
 
 
-def deletions(client: redis.Redis) -> Deletions:
-    """The deleted users, as they stand. Raises StoreUnavailable, StoreCorrupt."""
-    with named_errors("reading deleted users"):
-        pipe = client.pipeline(transaction=True)
-        pipe.get(keys.USERS_DELETED_VERSION)
-        pipe.hgetall(keys.USERS_DELETED)
-        version, times = pipe.execute()
-    return Deletions(int(version or 0), {user_id.decode(): float(time) for user_id, time in times.items()})
+def _check(batch: Batch, stood: list[bytes | None], state: deletions.State) -> None:
+    """Step 3 for one batch, by what Redis holds for its partition. Raises Stale."""
+    position, *mark = stood
+    stands_at = int(position or 0)
+    if stands_at != batch.first:
+        raise Stale(stands_at, f"applying {_name(batch)}: Redis stands at {stands_at}")
+    if batch.popularity.before not in (None, read_mark(mark)):  # it moves without the position, too
+        raise Stale(stands_at, f"applying {_name(batch)}: another process has written popularity up to {read_mark(mark)}")
+    if not state.ready:
+        raise Stale(stands_at, f"applying {_name(batch)}: Redis was emptied, or its deletions are being recovered")
+
+
+def _is_dead(event: Event, known: Deletions) -> bool:
+    return event.broker_time <= known.times.get(event.interaction.user_id, -1.0)

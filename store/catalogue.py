@@ -1,4 +1,4 @@
-"""Items and profiles in Redis: what a batch of catalogue messages does, and how readers follow the items."""
+"""The items in Redis, and how readers follow them. store.entries writes them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,15 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 
-from core.codec import encode_json
-from core.types import Item, User
+from core.types import Item
 from store import changes as streams
 from store import keys
-from store.apply import Batch, Command, moving
 from store.connection import named_errors
 
-_CHANGES = 100_000
-"""Changes kept for readers that follow; one that falls further behind reads everything again."""
 _CHUNK = 500
 """Items in one command: it holds Redis for well under a millisecond."""
 
 _items = msgspec.json.Decoder(Item)
-
-
-class Deletion(NamedTuple):
-    """A null message: the item or user `identifier` is gone since `broker_time` (seconds)."""
-
-    identifier: str
-    broker_time: float
 
 
 class CatalogueChanges(NamedTuple):
@@ -37,39 +26,6 @@ class CatalogueChanges(NamedTuple):
     complete: bool
     items: list[Item]
     deleted: list[str]
-
-
-def item_batch(topic: str, partition: int, first: int, next_: int, entries: Sequence[Item | Deletion]) -> Batch:
-    """The batch that writes and deletes items; the last entry of an item wins."""
-    commands: list[Command] = []
-    for entry in entries:
-        if isinstance(entry, Item):
-            identifier = entry.item_id
-            commands.append(("HSET", keys.ITEMS, identifier, encode_json(entry)))
-        else:
-            identifier = entry.identifier
-            commands.append(("HDEL", keys.ITEMS, identifier))
-        commands.append(("XADD", keys.ITEMS_CHANGES, "MAXLEN", "~", str(_CHANGES), "*", "item", identifier))
-    return Batch(topic, partition, first, next_, [], None, *moving(topic, partition, next_, commands), [])
-
-
-def user_batch(
-    topic: str, partition: int, first: int, next_: int, entries: Sequence[User | Deletion], sets_of_users: Sequence[str] = ()
-) -> Batch:
-    """The batch that writes profiles; a deletion removes every key of the user and bars older interactions from counting.
-
-    `sets_of_users`: other sorted sets that a deleted user is removed from.
-    """
-    commands: list[Command] = []
-    for entry in entries:
-        if isinstance(entry, User):
-            commands.append(("SET", keys.profile(entry.user_id), encode_json(entry)))
-        else:
-            commands.append(("DEL", *keys.all_of_user(entry.identifier)))
-            commands.extend([("ZREM", key, entry.identifier) for key in sets_of_users])
-            commands.append(("HSET", keys.USERS_DELETED, entry.identifier, repr(entry.broker_time)))
-            commands.append(("INCR", keys.USERS_DELETED_VERSION))
-    return Batch(topic, partition, first, next_, [], None, *moving(topic, partition, next_, commands), [])
 
 
 def changes(client: redis.Redis, after: str = "") -> CatalogueChanges:

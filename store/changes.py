@@ -18,7 +18,7 @@ def since(client: Any, stream: str, after: str) -> News | None:
     entries = client.xrange(stream, min=after) if after else None
     if not entries or entries[0][0].decode() != after:
         return None
-    return News(entries[-1][0].decode(), list(dict.fromkeys(fields[b"item"] for _, fields in entries[1:])))
+    return News(entries[-1][0].decode(), list(dict.fromkeys(next(iter(fields.values())) for _, fields in entries[1:])))
 
 
 def now(client: Any, stream: str) -> str:

@@ -123,6 +123,20 @@ def named_errors(what: str) -> Iterator[None]:
         raise StoreUnavailable(f"Redis did not answer while {what}: {redact(str(error))}; is it up, and is REDIS_URL right?") from error
 
 
+def watch(pipe: Any, *watched: str) -> None:
+    """WATCH these keys: `executed` is False once another client has changed one."""
+    pipe.watch(*watched)
+
+
+def executed(pipe: Any) -> bool:
+    """Run a transaction; False: nothing is applied, because another client changed a watched key."""
+    try:
+        pipe.execute()
+    except redis.WatchError:
+        return False
+    return True
+
+
 def check_server(client: redis.Redis) -> None:
     """Raises StoreMisconfigured unless the server is new enough and never evicts; StoreUnavailable if it is not there."""
     with named_errors("checking the server"):

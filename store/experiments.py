@@ -16,6 +16,7 @@ import msgspec
 import redis
 
 from core.codec import encode_json
+from core.deletions import IdHasher
 from core.experiments import Experiments, Variant
 from core.types import Interaction
 from core.use_cases import UseCases
@@ -126,9 +127,9 @@ class Exposures:
     A process that dies takes with it what was added since the last `write`.
     """
 
-    def __init__(self, experiments: Experiments, most_users: int, lost: Callable[[], None]) -> None:
+    def __init__(self, experiments: Experiments, most_users: int, lost: Callable[[], None], hasher: IdHasher) -> None:
         """`most_users`: of one variant in Redis; who comes later is not noted. `lost` is called for an answer beyond MOST_WAITING."""
-        self._notes, self._most_users, self._lost = _notes(experiments), most_users, lost
+        self._notes, self._most_users, self._lost, self._hasher = _notes(experiments), most_users, lost, hasher
         self._tags = {variant.id: variant.tag for variant in experiments.by_id.values()}
         self._given: deque[tuple[str, str]] = deque()
         self._unwritten: dict[tuple[str, str], int] = {}
@@ -162,11 +163,11 @@ class Exposures:
         with client.pipeline() as pipe:
             while True:
                 try:
-                    pipe.watch(keys.USERS_DELETED_VERSION)
-                    version = pipe.get(keys.USERS_DELETED_VERSION)
+                    pipe.watch(keys.DELETIONS)
+                    version = pipe.hget(keys.DELETIONS, "users")
                     gone: list[Any] = [None] * len(chunk)
                     if version != self._deletions:
-                        gone = pipe.hmget(keys.USERS_DELETED, [user_id for _, user_id in chunk])
+                        gone = pipe.hmget(keys.USERS_DELETED, [self._hasher("user", user_id) for _, user_id in chunk])
                     full = {each for each in variants if pipe.zcard(keys.experiment_exposed(each)) >= self._most_users}
                     pipe.multi()
                     for variant_id in variants:

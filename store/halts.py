@@ -13,15 +13,17 @@ Both are scripts of about 12 us of Redis a transaction, measured on Redis 7 (a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import hiredis
+import redis
 import structlog
 
-from core.errors import StoreCorrupt, StoreError
+from core.errors import StoreCorrupt, StoreError, StoreMisconfigured
 from store import keys
 from store.connection import named_errors
+from store.redis_errors import of_reply
 
 _log = structlog.get_logger(__name__)
 _pack = cast("Callable[[tuple[str, ...]], bytes]", hiredis.pack_command)  # its own type says tuples of one
@@ -53,6 +55,45 @@ def guarded(ranges: Iterable[Range], payload: bytes) -> bytes:
     counter = keys.position(ranges[0].topic, ranges[0].partition)
     notes = [part for each in ranges for part in (_field(each.topic, each.partition), _text(each))]
     return b"".join([_pack(("EVAL", _COUNT, "1", counter)), payload, _pack(("EVAL", _COMPARE, "2", counter, keys.INGEST_HALTED, *notes))])
+
+
+def check_opening(
+    client: Any,
+    partitions: Sequence[tuple[str, int]],
+    what: str,
+    commands: Sequence[tuple[str | int | bytes, ...]],
+    replies: Sequence[object],
+) -> None:
+    """Raises our error for the first error among the replies to what is read before a transaction: nothing was done.
+
+    A position or deletions of a foreign type are lost, so deleting the key mends nothing: that is noted.
+    """
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, redis.ResponseError):
+            error = of_reply(what, reply, " ".join(str(part) for part in command[:2]))
+            if command[0] == "HMGET" and isinstance(error, StoreCorrupt):
+                note(client, partitions, f"{error}, {MEND}")
+            raise error
+
+
+def partial(what: str, payload: bytes, index: int, reply: Exception) -> StoreCorrupt:
+    """The error for a command that failed inside EXEC: the one at `index` of the packed commands in `payload`."""
+    reader = hiredis.Reader()
+    reader.feed(payload)
+    for _ in range(index):
+        reader.gets()
+    name, key = (part.decode(errors="replace") for part in cast("list[bytes]", reader.gets())[:2])
+    return StoreCorrupt(
+        f"{what}: {name} {key} answered {reply}. The transaction's other commands stand, this one is missing. "
+        f"Look at {key} (TYPE {key}) and find who else writes it, {MEND}"
+    )
+
+
+def check_guards(what: str, replies: Sequence[object]) -> None:
+    """Raises StoreMisconfigured when a guard among the replies inside EXEC (the first and the last) could not run."""
+    for guard in (replies[0], replies[-1]):
+        if isinstance(guard, Exception):
+            raise StoreMisconfigured(f"{what}: Redis runs no script that reads INFO stats: {guard}; allow EVAL, INFO, HSET and HGET")
 
 
 def note(client: Any, partitions: Iterable[tuple[str, int]], cause: str) -> None:

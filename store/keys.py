@@ -6,10 +6,14 @@ ITEMS = "items"
 """HASH: item id -> JSON of core.types.Item."""
 ITEMS_CHANGES = "items:changes"
 """STREAM: the id of each item that was written or deleted, the latest 100,000 or so; readers follow it."""
+ITEMS_DELETED = "items:deleted"
+"""HASH: hashed item id -> core.deletions.Place of the item's latest deletion; older records of the item are dead."""
 USERS_DELETED = "users:deleted"
-"""HASH: user id -> broker time (seconds) of the deletion; older interactions never count."""
-USERS_DELETED_VERSION = "users:deleted:version"
-"""STRING: moves with each deletion; every apply watches it."""
+"""HASH: hashed user id -> core.deletions.Place of the user's latest deletion; older interactions and profiles are dead."""
+USERS_DELETED_CHANGES = "users:deleted:changes"
+"""STREAM: the hashed id of each deleted user, the latest 100,000 or so; the live workers follow it."""
+DELETIONS = "deletions"
+"""HASH: how far Redis has the topic of deletions, and what changes with each deletion; every apply watches it."""
 INGEST_SETTINGS = "ingest:settings"
 """HASH: the settings that shaped the stored numbers."""
 INGEST_HALTED = "ingest:halted"
@@ -29,7 +33,7 @@ ITEMS_YOUNG_CHANGES = "items:young:changes"
 EXPERIMENTS = "experiments"
 """HASH: tag of an experiment -> JSON of store.experiments.Noted."""
 OWNED = (
-    *("user:*", "users:*", "item:*", "items", "items:*", "popular:*", "trending:*", "ingest:*"),
+    *("user:*", "users:*", "item:*", "items", "items:*", "popular:*", "trending:*", "ingest:*", "deletions"),
     *("experiment:*:events", "experiment:*:outcomes"),  # exposures are in no log
 )
 """Patterns of every key that is made from the log, and can be made from it again."""
@@ -46,6 +50,11 @@ def escape(identifier: str) -> str:
     if ":" in identifier or "%" in identifier:
         return identifier.replace("%", "%25").replace(":", "%3A")
     return identifier
+
+
+def unescape(text: str) -> str:
+    """The id whose `escape` is `text`."""
+    return text.replace("%3A", ":").replace("%25", "%")
 
 
 def user(user_id: str) -> str:

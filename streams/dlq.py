@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -16,11 +18,14 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from core import codec
+from core.deletions import IdHasher, Kind
 from core.errors import BadEvent, ConfigurationError, LogUnavailable
 from core.settings import Settings
-from store import dead_letters, log
+from store import connection, dead_letters, log
+from store import deletions as known_deletions
 from store.dead_letters import DeadLetter
 from store.producer import Delivered, Headers, Producer
+from streams import deletions
 
 _log = structlog.get_logger(__name__)
 
@@ -107,14 +112,19 @@ def replay(
     """Mend, check and send again. Answers counts: `replayed`, and by code what is still no event.
 
     `fix`: field -> JSON value, set in every letter that is a JSON object; `edits`: coordinates -> the whole new message.
-    A letter's event_id is kept; where it has none, it becomes one made of the coordinates. Raises LogUnavailable.
+    A letter's event_id is kept; where it has none, it becomes one made of the coordinates. A letter from before the deletion of its user
+    or item, or of the one that the mended message names, is refused (`deleted`): sent again it would count as new.
+
+    Raises LogUnavailable, StoreUnavailable: without Redis nobody knows who was deleted.
     """
+    refusal = _Refusal(settings)
     counts: Counter[str] = Counter()
     tokens: list[tuple[DeadLetter, str]] = []
     with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
         for letter in letters:
             try:
                 key, value = _mended(settings, letter, fix, edits.get(letter.coordinates))
+                refusal.check(letter, key)
             except BadEvent as error:
                 counts[error.code] += 1
                 _log.warning("still no event", place=_shown(letter.coordinates), code=error.code, reason=str(error))
@@ -128,6 +138,39 @@ def replay(
             record = dead_letters.note(letter, token)
             producer.raw(settings.dlq_topic, record.key, record.value, headers=record.headers)
     return counts
+
+
+class _Refusal:
+    """Refuses letters that are older than the deletion of whom they are about."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Redis is first brought up to date with every deletion in the log."""
+        self._settings, self._client = settings, connection.connect(settings)
+        self._hasher = IdHasher(settings.deletion_salt)
+        deletions.recover(settings, self._client)
+
+    def check(self, letter: DeadLetter, key: bytes) -> None:
+        """`key`: the id that the mended message names. Raises BadEvent (`deleted`)."""
+        kind: Kind = "item" if letter.topic == self._settings.items_topic else "user"
+        names = dict.fromkeys([key.decode(), *self._named(letter)])
+        places = known_deletions.lookup(self._client, kind, [self._hasher(kind, name) for name in names])
+        for place in places:
+            if place is not None and letter.broker_time <= place.time:
+                when = datetime.fromtimestamp(place.time, UTC).isoformat(timespec="seconds")
+                raise BadEvent("deleted", f"its {kind} was deleted at {when}, after the message: sent again it would count as new")
+
+    def _named(self, letter: DeadLetter) -> list[str]:
+        """The ids that the letter itself names: by its key and in its value."""
+        named = []
+        with suppress(BadEvent):  # a key may name nobody
+            named.append(codec.decode_id(letter.key))
+        field = "item_id" if letter.topic == self._settings.items_topic else "user_id"
+        try:
+            fields = msgspec.json.decode(letter.value or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return named
+        value = fields.get(field) if isinstance(fields, dict) else None
+        return [*named, value] if isinstance(value, str) else named
 
 
 def read_edits(lines: Iterable[bytes]) -> dict[Coordinates, bytes]:

@@ -36,12 +36,14 @@ from core import cli
 from core.errors import EddylineError, LogRewound, LogUnavailable, Stale, StoreUnavailable
 from core.settings import Settings
 from store import connection, experiments, log, log_ends, outage, positions, start, wipe
+from store import deletions as known_deletions
 from store.apply import Planner
 from store.pending import Pending
 from store.running import Running
 from store.topic_check import TopicCheck
 from store.topic_ids import TopicId, TopicIds
 from streams import deletions, metrics
+from streams.deletions_reach import drop_out_of_reach
 from streams.foreign_partitions import ForeignPartitions
 from streams.intake import Assigned, Intake, Message
 from streams.partition_watch import IngestWatch
@@ -142,6 +144,8 @@ class Ingest:
         self._running.check_rebuild()
         wipe.check(self._client)
         deletions.recover(settings, self._client)
+        if known_deletions.count(self._client, "user") or known_deletions.count(self._client, "item"):
+            drop_out_of_reach(settings, self._client)
 
     def _consume(self, consumer: Consumer, wait: float) -> Collection[Partition]:
         """Wait `wait` seconds for an event, take what else is there, and hand each partition's messages on. Answers which had some."""
@@ -168,7 +172,8 @@ class Ingest:
                 by_partition[partition] = [message]
             else:
                 mine.append(message)
-        for partition, messages in by_partition.items():
+        # Users first: an event that came with the deletion of its user is then most often not counted and taken back.
+        for partition, messages in sorted(by_partition.items(), key=lambda each: each[0][0] != self._settings.users_topic):
             assigned = self._assigned.get(partition)
             if assigned is None:  # revoked between the fetch and now
                 continue
@@ -213,7 +218,7 @@ class Ingest:
         self._generation += 1
         window = self._settings.dedup_window if topic == self._settings.interactions_topic else 0
         popularity = Pending(self._settings.use_cases, self._settings.popularity_half_life_days, position.popularity)
-        self._assigned[partition] = Assigned(position.offset, self._generation, window, popularity)
+        self._assigned[partition] = Assigned(position.offset, self._generation, window, popularity, self._topic_ids[topic])
         self._sender.applied[partition] = position.offset
         _log.info("partition taken", topic=topic, partition=number, position=position.offset, log=[low, high])
         wanted = position.popularity.first if topic == self._settings.interactions_topic else position.offset

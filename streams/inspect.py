@@ -14,13 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from core.codec import encode_json
+from core.deletions import IdHasher
 from core.errors import EddylineError, LogUnavailable
 from core.murmur2 import partitions_of
 from core.settings import Settings
 from core.types import LiveVector
 from engines import router
 from models.registry import Registry
-from store import catalogue, connection, keys, log, log_ends, partitions, popularity, positions, trending, users
+from store import catalogue, connection, deletions, keys, log, log_ends, partitions, popularity, positions, trending, users
 from store.archive import Archive
 from store.live import LiveStore
 
@@ -36,7 +37,7 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
     """A person's whole state, and the engine that would answer them. Raises StoreUnavailable."""
     client = connection.connect(settings)
     state = users.read(client, user_id, settings.history_cap)
-    deleted: Any = client.hget(keys.USERS_DELETED, user_id)
+    deletion = deletions.lookup(client, "user", [IdHasher(settings.deletion_salt)("user", user_id)])[0]
     variant = settings.experiments.assign(user_id, None)
     settings = settings.with_overrides(variant.overrides) if variant else settings
     engine = router.route(state.events, settings)
@@ -50,7 +51,7 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
         "events": state.events,
         "counts": dict(sorted(state.counts.items(), key=lambda entry: -entry[1])),
         "first_seen": state.first_seen,
-        "deleted_at": None if deleted is None else float(deleted),
+        "deleted_at": None if deletion is None else deletion.time,
         "profile": None if state.profile is None else msgspec.to_builtins(state.profile),
         "als_vector": _vector(state.als),
         "variant": variant and variant.label,

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 from confluent_kafka import KafkaError
 
 from core import codec
 from core.dedup import Dedup
+from core.deletions import IdHasher, Kind, Place
 from core.errors import BadEvent
 from core.settings import Settings
 from core.types import Item, User
-from store import apply, catalogue, dead_letters, experiments
-from store.apply import NOTHING, Event, Planner
-from store.catalogue import Deletion
+from store import dead_letters
+from store.apply import NOTHING, Batch, Deletions, Event, Planner
 from store.connection import Client
+from store.entries import Entry, EntryBatch
 from store.pending import Pending
-from streams import metrics
+from streams import deletions, metrics
 from streams.retry import Retry
 from streams.sender import Outgoing, Partition, Sender, Work
 
@@ -31,8 +32,6 @@ _TOGETHER = 250
 PIECE_S = 0.1
 """Seconds from one piece of a partition's popularity to its next while events are few: PIECES of them take as long as what they hold took
 to gather. Written without a pause they would take most of a core for a second."""
-
-_T = TypeVar("_T", Item, User)
 
 
 class Message(Protocol):
@@ -70,7 +69,9 @@ class Message(Protocol):
 class Assigned:
     """One partition in our hands. Offsets below `start` are only remembered, `next` is the first one not yet in a batch."""
 
-    def __init__(self, start: int, generation: int, window: int, popularity: Pending) -> None:
+    def __init__(self, start: int, generation: int, window: int, popularity: Pending, topic_id: str | None = None) -> None:
+        """`window`: of duplicates, in offsets; `topic_id`: as the broker tells it, if it does."""
+        self.topic_id = topic_id
         self.start = start
         self.next = start
         self.generation = generation
@@ -99,7 +100,7 @@ class Intake:
         self._sender = sender
         self._retry = retry
         self._check_partition = check_partition
-        self._deletions = apply.Deletions(0, {})
+        self._hasher = IdHasher(settings.deletion_salt)
         self._waiting: dict[Partition, Work] = {}
         self._take: dict[str, Callable[[Partition, Assigned, Sequence[Message]], None]] = {
             settings.interactions_topic: self._take_interactions,
@@ -108,8 +109,11 @@ class Intake:
         }
 
     def reload(self) -> None:
-        """Believe Redis alone: what another process may have changed is read again. Due before a partition is taken up."""
-        self._read_deletions()
+        """Believe Redis alone, which may have been emptied or set back: due before a partition is taken up.
+
+        Raises ConfigurationError, StoreCorrupt.
+        """
+        self._retry("recovering deletions", lambda: deletions.recover(self._settings, self._client))
         self._planner.forget()
 
     def take(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
@@ -125,7 +129,7 @@ class Intake:
         if partition[0] == self._settings.interactions_topic:
             self._put(partition, assigned, end, [], [])
         else:
-            self._alone(assigned, apply.Batch(*partition, assigned.next, end, [], None, *apply.moving(*partition, end, ()), []), [])
+            self._put_alone(assigned, EntryBatch(*partition, assigned.next, end, []), [])
 
     def flush(self, partition: Partition, assigned: Assigned) -> None:
         """Take one piece of the popularity that waits to be written, if it is due and no other piece is taken. `send` queues it."""
@@ -173,8 +177,6 @@ class Intake:
     def _put(self, partition: Partition, assigned: Assigned, next_: int, events: list[Event], before: list[Outgoing]) -> None:
         if next_ == assigned.next and not assigned.popularity.due(next_):
             return
-        if self._sender.deletions.version > self._deletions.version:  # another process has deleted a user
-            self._deletions = self._sender.deletions
         if partition in self._waiting or sum(len(work.batch.events) for work in self._waiting.values()) + len(events) > _TOGETHER:
             self.send()
         piece = assigned.popularity.piece(next_) if self._may_write_popularity(assigned, len(events)) else NOTHING
@@ -182,7 +184,7 @@ class Intake:
             assigned.wrote_popularity = time.monotonic()
         elif next_ == assigned.next:
             return
-        batch = self._planner.plan(*partition, assigned.next, next_, events, self._deletions, piece)
+        batch = self._planner.plan(*partition, assigned.next, next_, events, Deletions(self._sender.deletions_version, {}), piece)
         assigned.next = next_
         self._waiting[partition] = Work(batch, assigned.generation, before)
         metrics.events.inc(len(events))
@@ -190,51 +192,46 @@ class Intake:
 
     def _may_write_popularity(self, assigned: Assigned, events: int) -> bool:
         """One piece a transaction, and one of a partition in PIECE_S: else events wait for piece after piece. Many `events` pay for one."""
-        if any(work.batch.popularity.mark is not None for work in self._waiting.values()):
+        if any(isinstance(work.batch, Batch) and work.batch.popularity.mark is not None for work in self._waiting.values()):
             return False
         return events >= _TOGETHER or time.monotonic() - assigned.wrote_popularity >= PIECE_S
 
     def _take_items(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
-        entries, before = self._entries(messages, codec.decode_item)
-        self._alone(assigned, catalogue.item_batch(*partition, assigned.next, messages[-1].offset() + 1, entries), before)
+        self._take_entries("item", partition, assigned, messages, codec.decode_item)
 
     def _take_users(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:
-        entries, before = self._entries(messages, codec.decode_user)
-        known = self._deletions.times
-        # A deletion that Redis knows already (it was set back, the topic is read again) has done its work: what is there now came later.
-        entries = [entry for entry in entries if not isinstance(entry, Deletion) or entry.broker_time > known.get(entry.identifier, -1.0)]
-        for entry in entries:
-            if isinstance(entry, Deletion):  # kept apart from the profile, so that a user who comes back stays bare of the old events
-                before.append(Outgoing(self._settings.deletions_topic, entry.identifier.encode(), repr(entry.broker_time).encode(), []))
-        deleting = any(isinstance(entry, Deletion) for entry in entries)
-        sets = self._retry("reading experiments", lambda: experiments.sets_of_users(self._client)) if deleting else []
-        self._alone(assigned, catalogue.user_batch(*partition, assigned.next, messages[-1].offset() + 1, entries, sets), before)
-        if deleting:
-            self._sender.drain()
-            self._read_deletions()
+        self._take_entries("user", partition, assigned, messages, codec.decode_user)
 
-    def _alone(self, assigned: Assigned, batch: apply.Batch, before: list[Outgoing]) -> None:
-        """Queue a batch in a transaction of its own: what it deletes must not come back by an earlier batch of events beside it."""
+    def _take_entries(
+        self, kind: Kind, partition: Partition, assigned: Assigned, messages: Sequence[Message], decode: Callable[[bytes], Item | User]
+    ) -> None:
+        """Each batch in a transaction of its own: what it deletes must not come back by an earlier batch of events beside it."""
+        most = self._settings.transaction_events
+        for start in range(0, len(messages), most):
+            part = messages[start : start + most]
+            entries, before = self._entries(kind, assigned, part, decode)
+            self._put_alone(assigned, EntryBatch(*partition, assigned.next, part[-1].offset() + 1, entries), before)
+
+    def _put_alone(self, assigned: Assigned, batch: EntryBatch, before: list[Outgoing]) -> None:
         self.send()
         assigned.next = batch.next
         self._sender.put(Work(batch, assigned.generation, before))
 
-    def _read_deletions(self) -> None:
-        self._deletions = self._retry("reading deleted users", lambda: apply.deletions(self._client))
-
-    def _entries(self, messages: Sequence[Message], decode: Callable[[bytes], _T]) -> tuple[list[_T | Deletion], list[Outgoing]]:
-        entries: list[_T | Deletion] = []
+    def _entries(
+        self, kind: Kind, assigned: Assigned, messages: Sequence[Message], decode: Callable[[bytes], Item | User]
+    ) -> tuple[list[Entry], list[Outgoing]]:
+        entries: list[Entry] = []
         before: list[Outgoing] = []
         for message in messages:
             try:
                 identifier = codec.decode_id(message.key())
-                value = message.value()
-                if value is None:
-                    entries.append(Deletion(identifier, message.timestamp()[1] / 1000))
-                else:
-                    entries.append(codec.keyed(decode(value), identifier))
+                data = message.value()
+                value = None if data is None else codec.encode_json(codec.keyed(decode(data), identifier))
             except BadEvent as bad:
                 before.append(self._dead_letter(message, bad))
+                continue
+            place = Place(message.timestamp()[1] / 1000, message.partition(), message.offset(), assigned.topic_id)
+            entries.append(Entry(kind, self._hasher(kind, identifier), identifier, place, value))
         return entries, before
 
     def _dead_letter(self, message: Message, bad: BadEvent) -> Outgoing:

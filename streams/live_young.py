@@ -12,10 +12,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import scipy.sparse as sp
 
+from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import LiveVector
 from models.als import Floats
-from store.apply import deletions
+from store import deletions
 from store.connection import Client
 from store.live import LiveStore
 from streams import metrics
@@ -39,8 +40,9 @@ class YoungItems:
         self._most, self._client, self._store, self._folder = settings.young_items, client, store, folder
         self._waiting: dict[str, None] = {}
         self._not_before: dict[str, float] = {}
+        self._hasher = IdHasher(settings.deletion_salt)
         self._deleted: set[str] = set()
-        self._deleted_version = -1
+        self._cursor = ""
         self.folded = 0
 
     def note(self, item_ids: Iterable[str]) -> None:
@@ -67,7 +69,7 @@ class YoungItems:
 
     def distrust(self) -> None:
         """Look for deleted users again: a round of `tend` was broken off."""
-        self._deleted_version = -1
+        self._cursor = ""
 
     def overdue(self, space: Space) -> list[list[str]]:
         """Every young item, in chunks for `tend`. Those that are young no more, or too many, are forgotten here."""
@@ -84,7 +86,7 @@ class YoungItems:
         """Drop deleted users from these items' lists, and note whose factors are not those of the list."""
         if self._deleted:
             for item_id, listed in zip(items, self._store.item_users(items), strict=True):
-                self._store.drop_users(item_id, self._deleted.intersection(listed))
+                self._store.drop_users(item_id, [user_id for user_id in listed if self._hasher("user", user_id) in self._deleted])
         made = dict(zip(items, self._store.made(items), strict=True))
         self._store.forget_items([item_id for item_id, each in made.items() if not each.listed])
         self.note(
@@ -93,11 +95,8 @@ class YoungItems:
 
     def _note_deletions(self) -> None:
         """Who was deleted since the last time; at first everyone, because a list may hold them since before this process."""
-        known = deletions(self._client)
-        if known.version == self._deleted_version:
-            self._deleted = set()
-            return
-        self._deleted_version, self._deleted = known.version, set(known.times)
+        news = deletions.changed_users(self._client, self._cursor)
+        self._cursor, self._deleted = news.cursor, set(news.digests)
 
     def _write(self, space: Space, lists: dict[str, dict[str, float]]) -> None:
         users = list(dict.fromkeys(user_id for listed in lists.values() for user_id in listed))

@@ -7,6 +7,8 @@ from prometheus_client import Counter, Gauge, Histogram
 events = Counter("eddyline_ingest_events", "Events handed on to be counted")
 duplicates = Counter("eddyline_ingest_duplicates", "Events whose event_id was seen within the window")
 dead_letters = Counter("eddyline_ingest_dead_letters", "Messages that are no valid event", ["code"])
+deletions = Counter("eddyline_ingest_deletions", "Users and items deleted")
+dead_records = Counter("eddyline_ingest_dead_records", "Items and profiles left out because they are older than a deletion")
 retries = Counter("eddyline_ingest_retries", "Batches that went back to what Redis says", ["cause"])
 lag_seconds = Gauge("eddyline_ingest_lag_seconds", "Age of the latest event taken", ["topic", "partition"])
 lag_events = Gauge("eddyline_ingest_lag_events", "Events between the position in Redis and the log's end", ["topic", "partition"])

@@ -3,7 +3,7 @@
 1. Nobody else may write: the lease `ingest-rebuild` keeps a second rebuild out; ingest processes that run are waited for and then refused.
 2. Redis, Kafka and the archive are asked what there is, and the plan is shown (`streams.rebuild_plan`). Up to here nothing is changed.
 3. With `wipe`, every key that is made from the log is deleted. A wipe that was killed goes on in the next rebuild.
-4. Users who were deleted are read from their topic, so that their interactions stay out.
+4. Deletions are recovered from the log, so that what is older than they are stays out.
 5. Each partition: the duplicate window is read from the archive, then the archive's events are applied from Redis' position on,
    by the same planner and transactions as ingest uses. A rebuild that is killed goes on from where it stood.
 6. Items and profiles, and events younger than the archive, come from the log when ingest starts again.
@@ -22,12 +22,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.dedup import Dedup
+from core.deletions import IdHasher
 from core.errors import LogGap, Stale, StoreError
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, experiments, positions, running
+from store import connection, experiments, positions, running
+from store import deletions as known_deletions
 from store import wipe as store_wipe
-from store.apply import Applier, Event, Planner
+from store.apply import Applier, Deletions, Event, Planner
 from store.archive import Archive
 from store.lease import Lease
 from store.pending import Pending
@@ -105,7 +107,7 @@ def _from_archive(settings: Settings, client: connection.Client, plan: Plan) -> 
     if not plan.archived:
         return []
     archive = Archive(settings.archive_url)
-    deleted = len(apply.deletions(client).times)
+    deleted = known_deletions.count(client, "user")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     rebuilt = []
     with Progress(*columns, transient=False) as progress:
@@ -126,15 +128,15 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
     begin = position.offset
     popularity = Pending(settings.use_cases, settings.popularity_half_life_days, position.popularity)
     planner = Planner(settings.use_cases, settings.experiments)
-    applier = Applier(connection.connect(settings), planner, settings.history_cap)
-    deleted = apply.deletions(client)
+    applier = Applier(connection.connect(settings), planner, settings.history_cap, IdHasher(settings.deletion_salt))
     dedup = Dedup(settings.dedup_window)
     at, counted, events = begin, 0, list[Event]()
 
     def put(next_: int) -> None:
         nonlocal at, counted, events
         try:
-            applier.apply(planner.plan(topic, partition, at, next_, events, deleted, popularity.piece(next_, whole=next_ == end)))
+            under = Deletions(applier.deletions_version, {})
+            applier.apply(planner.plan(topic, partition, at, next_, events, under, popularity.piece(next_, whole=next_ == end)))
         except Stale as stale:
             raise StoreError(
                 f"{topic}/{partition} moved to {stale.position} while it was rebuilt: stop every ingest, then run this again"

@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from core.deletions import IdHasher
 from core.errors import LogUnavailable, Stale
 from core.settings import Settings
-from store.apply import Applier, Batch, Deletions, Planner
+from store.apply import Applier, Batch, Planner
 from store.connection import Client
+from store.entries import EntryApplier, EntryBatch
 from store.model_updates import Hints
 from store.producer import Headers, Producer
 from streams import metrics
+from streams.deletions import Publisher
+from streams.later_events import LaterEvents
 
 _DEPTH = 4
 """Transactions that wait: enough that Redis never waits for Python, few enough that a stop is short."""
@@ -24,7 +28,7 @@ Partition = tuple[str, int]
 
 
 class Outgoing(NamedTuple):
-    """A message that must be in the log before the position may pass what caused it (a dead letter, a deletion)."""
+    """A message that must be in the log before the position may pass what caused it: a dead letter."""
 
     topic: str
     key: bytes | None
@@ -35,7 +39,7 @@ class Outgoing(NamedTuple):
 class Work(NamedTuple):
     """A batch, what must be published before it, and the generation of its partition: work of an older one is dropped."""
 
-    batch: Batch
+    batch: Batch | EntryBatch
     generation: int
     before: list[Outgoing]
 
@@ -63,7 +67,12 @@ class Sender(threading.Thread):
         super().__init__(name="sender", daemon=True)
         self.applied: dict[Partition, int] = {}
         self.failures: queue.SimpleQueue[Failure] = queue.SimpleQueue()
-        self._applier = Applier(client, planner, settings.history_cap)
+        hasher = IdHasher(settings.deletion_salt)
+        self._applier = Applier(client, planner, settings.history_cap, hasher)
+        self._later = LaterEvents(settings)
+        restoring = Planner(settings.use_cases, settings.experiments)
+        publish = Publisher(settings, hasher).publish
+        self._entries = EntryApplier(client, restoring, settings.history_cap, publish, self._later)
         self._settings = settings
         self._producer: Producer | None = None
         self._hints = Hints(settings, metrics.hints_lost.inc)
@@ -71,9 +80,9 @@ class Sender(threading.Thread):
         self._failed: dict[Partition, int] = {}
 
     @property
-    def deletions(self) -> Deletions:
-        """The deleted users as of the latest batch that had to be planned again because of them."""
-        return self._applier.deletions
+    def deletions_version(self) -> str:
+        """Version of the deletions, as of the latest transaction."""
+        return self._applier.deletions_version
 
     def put(self, *works: Work) -> None:
         """Queue batches of as many partitions for one transaction; waits while the queue is full."""
@@ -88,6 +97,8 @@ class Sender(threading.Thread):
         self._queue.put(None)
         self.join()
         self._applier.close()
+        self._entries.close()
+        self._later.close()
 
     def run(self) -> None:
         """The thread: apply, note, next."""
@@ -106,7 +117,7 @@ class Sender(threading.Thread):
         try:
             if before := [message for work in works for message in work.before]:
                 self._publish(before)
-            self._applier.apply(*[work.batch for work in works])
+            self._write([work.batch for work in works])
             for work in works:
                 self.applied[work.partition] = work.batch.next
                 self._tell(work.batch)
@@ -118,6 +129,16 @@ class Sender(threading.Thread):
                 self._apply([work._replace(before=[])])
         except Exception as error:  # noqa: BLE001  the loop that owns the partition raises what it cannot mend
             self._fail(works, error)
+
+    def _write(self, batches: Sequence[Batch | EntryBatch]) -> None:
+        """Batches of interactions go together, one of entries goes alone."""
+        for batch in batches:
+            if isinstance(batch, EntryBatch):
+                applied = self._entries.apply(batch)
+                metrics.deletions.inc(applied.deletions)
+                metrics.dead_records.inc(applied.dead)
+        if interactions := [batch for batch in batches if isinstance(batch, Batch)]:
+            self._applier.apply(*interactions)
 
     def _fail(self, works: Sequence[Work], error: BaseException) -> None:
         for work in works:
@@ -131,7 +152,7 @@ class Sender(threading.Thread):
             except queue.Empty:
                 self._hints.flush()
 
-    def _tell(self, batch: Batch) -> None:
+    def _tell(self, batch: Batch | EntryBatch) -> None:
         """Say that a batch is applied: the oldest of its events tells how late, the hints tell the live workers whom it changed."""
         if batch.events:
             metrics.applied_seconds.observe(max(0.0, time.time() - batch.events[0].broker_time))

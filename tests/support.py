@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self, TypeVar
+
+from core.deletions import IdHasher, Place
+from core.settings import Settings
+from store import connection
+from store.apply import Event, Planner
+from store.entries import Entry, EntryApplier, EntryBatch
 
 _Value = TypeVar("_Value")
 
@@ -18,6 +24,28 @@ def eventually(condition: Callable[[], _Value], what: str, timeout: float = 30.0
             raise AssertionError(f"not within {timeout:g} s: {what} (last answer: {value!r})")
         time.sleep(every)
     return value
+
+
+class NoLaterEvents:
+    """As store.entries.LaterEvents, for a test without a log."""
+
+    def partitions(self) -> list[tuple[str, int]]:
+        """None."""
+        return []
+
+    def find(self, times: Mapping[str, float], positions: Sequence[int]) -> dict[str, list[Event]]:
+        """Nothing."""
+        return {}
+
+
+def delete_user(settings: Settings, user_id: str, broker_time: float, offset: int) -> None:
+    """Delete a user in Redis as ingest does, by a record at `offset` of partition 0 of a topic "u" that nothing else writes to."""
+    hasher = IdHasher(settings.deletion_salt)
+    planner = Planner(settings.use_cases, settings.experiments)
+    applier = EntryApplier(connection.connect(settings), planner, settings.history_cap, lambda _published: None, NoLaterEvents())
+    entry = Entry("user", hasher("user", user_id), user_id, Place(broker_time, 0, offset, "u"), None)
+    applier.apply(EntryBatch("u", 0, offset, offset + 1, [entry]))
+    applier.close()
 
 
 class Background:

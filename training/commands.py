@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from core.deletions import IdHasher
 from core.errors import ModelMissing, StoreUnavailable
 from core.redaction import shown_url
 from core.settings import Settings
@@ -18,7 +19,7 @@ from models.bundle import Bundle, Manifest
 from models.content import ContentModel
 from models.listing import Summary, summaries
 from models.registry import Registry
-from store import apply, connection, retrain_requests, retrains
+from store import connection, deletions, retrain_requests, retrains
 from store.archive import Archive
 from training import als as als_training
 from training.data import dataset, items
@@ -41,7 +42,7 @@ def make_dataset(settings: Settings, output: Path, events: Path | None, console:
         positions: dict[int, int] = {}
     else:
         with connection.connect(settings) as client:
-            deleted = apply.deletions(client).times
+            deleted = deletions.users(client, IdHasher(settings.deletion_salt))
         archive = Archive(settings.archive_url)
         positions = archive.positions(settings.interactions_topic)
         table, skipped = event_sources.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, deleted)

@@ -21,9 +21,10 @@ from confluent_kafka import Consumer, TopicPartition
 from core import cli, logs
 from core.dedup import Dedup
 from core.settings import load
-from store import apply, keys, pending
+from store import apply, entries, keys, pending
 from store.connection import Pipe
 from streams import ingest
+from streams.deletions import Publisher
 from streams.sender import Sender
 
 Hook = Callable[..., None]
@@ -75,6 +76,12 @@ STEPS: dict[str, Callable[[Any], None]] = {
     "5.6-applied": lambda hook: _wrap(apply.Applier, "apply", after=hook),
     "6-committed": lambda hook: _wrap(ingest.Ingest, "_commit", after=hook),
 }
+
+
+DELETION_STEPS: dict[str, Callable[[Any], None]] = {
+    "3-deletions-published": lambda hook: _wrap(Publisher, "publish", after=hook),
+}
+"""Steps of a batch with deletions, numbered as in store/entries.py."""
 
 
 class Countdown:
@@ -162,12 +169,31 @@ def _no_watch() -> None:
     Pipe.send = lambda pipe, payload: send(pipe, payload.replace(b"$5\r\nWATCH\r\n", b"$5\r\nTOUCH\r\n"))  # type: ignore[method-assign]
 
 
+def _deletion_erases_later_events() -> None:
+    """A deletion removes every event of its user that was applied before it, also those that came after it."""
+    entries.EntryApplier._restorable = lambda *_: {}  # type: ignore[method-assign]
+
+
+def _dead_profile_returns() -> None:
+    """A known deletion is skipped, and the older profile beside it is applied."""
+    outcome = entries._outcome
+
+    def without_known(batch: Sequence[entries.Entry], known: Any) -> Any:
+        right = outcome(batch, known)
+        values = {entry.digest: entry for entry in batch if entry.value is not None and (entry.kind, entry.digest) not in right.new}
+        return right._replace(values=list(values.values()))
+
+    entries._outcome = without_known
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "position-before-apply": _position_before_apply,
     "retry-by-client": _retry_by_client,
     "no-seek-on-assignment": _no_seek_on_assignment,
     "no-window-after-restart": _no_window_after_restart,
     "no-watch": _no_watch,
+    "deletion-erases-later-events": _deletion_erases_later_events,
+    "dead-profile-returns": _dead_profile_returns,
 }
 
 
@@ -183,7 +209,7 @@ def main(arguments: list[str]) -> None:
             BUGS[value]()
         else:
             step, times = value.split(",")
-            STEPS[step](Countdown(int(times), signal.SIGKILL if what == "die" else signal.SIGSTOP))
+            (STEPS | DELETION_STEPS)[step](Countdown(int(times), signal.SIGKILL if what == "die" else signal.SIGSTOP))
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(lambda: ingest.run(settings))
     sys.argv = sys.argv[:1]

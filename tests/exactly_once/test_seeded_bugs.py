@@ -10,10 +10,11 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
+from core.types import User
 from demo.processes import Child
 from store.producer import Producer
 from tests import oracle
-from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.conftest import caught_up, ends
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
 
@@ -53,6 +54,27 @@ def _thawed(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic:
     caught_up(redis, settings, other)
 
 
+def _deleted_late(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+    """Every user is deleted between two bursts, and the topic of users is read last."""
+    with Producer(settings) as producer:
+        for number in range(60):
+            producer.user(f"user-{number}", User(user_id=f"user-{number}"))
+            producer.user(f"user-{number}", None)
+        producer.flush()
+        traffic.burst(producer, 300)
+    unaware = ingest(USERS_TOPIC=f"other-{settings.users_topic}")
+    end = ends(settings)
+    eventually(lambda: oracle.positions(redis, settings) == end, "every event applied")
+    unaware.stop()
+    caught_up(redis, settings, ingest(*_bugs(bug)))
+
+
+def _emptied(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+    _deleted_late(settings, redis, ingest, bug, traffic)
+    redis.flushall()
+    caught_up(redis, settings, ingest(*_bugs(bug)))
+
+
 def _bugs(bug: str) -> list[str]:
     return [f"bug={bug}"] if bug else []
 
@@ -63,6 +85,8 @@ SCENARIOS = {
     "no-seek-on-assignment": _started_again,
     "no-window-after-restart": _started_again,
     "no-watch": _thawed,
+    "deletion-erases-later-events": _deleted_late,
+    "dead-profile-returns": _emptied,
 }
 
 

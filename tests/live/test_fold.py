@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from core.settings import Settings
 from core.types import HistoryEvent
 from engines import fold
-from store import keys
+from store import deletions, keys
 from store.connection import connect
 from store.live import LiveStore
 from store.users import history_event, history_line
@@ -22,6 +22,7 @@ from streams.live_fold import Folder
 from streams.live_model import Space
 from streams.live_young import YoungItems
 from tests.live.world import is_fresh, model
+from tests.support import delete_user
 
 HISTORY = [
     ("like", None, "item-1"),
@@ -64,6 +65,7 @@ class World:
 
 @pytest.fixture
 def world(settings: Settings, redis: Redis) -> Iterator[World]:
+    deletions.mark_ready(redis)
     made = World(settings)
     yield made
     made.store.close()
@@ -161,8 +163,7 @@ def test_a_user_deleted_while_being_folded_in_leaves_nothing(world: World, redis
     def deleting(user_ids: list[str]) -> object:
         seen = read(user_ids)
         if not reads:
-            redis.delete(*keys.all_of_user("ann"))
-            redis.incr(keys.USERS_DELETED_VERSION)
+            delete_user(world.settings, "ann", 1.0, 0)
             remember(redis, "ann", "item-7", "item-8")
         reads.append(user_ids)
         return seen
@@ -245,9 +246,7 @@ def test_deleted_users_leave_the_lists_of_young_items(world: World, redis: Redis
     remember(redis, "ann", "hers alone")
     world.young.note(world.folder.fold(world.space, [("ann", "new"), ("bob", "new"), ("ann", "hers alone")]))
     world.tend()
-    redis.delete(*keys.all_of_user("ann"))
-    redis.hset(keys.USERS_DELETED, "ann", "1.0")
-    redis.incr(keys.USERS_DELETED_VERSION)
+    delete_user(world.settings, "ann", 1.0, 0)
     world.tend()
     assert redis.zrange(keys.item_users("new"), 0, -1) == [b"bob"]
     assert redis.hget(keys.item_als("new"), "as_of") == b"1"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from pydantic import SecretStr
 from redis import Redis
 
+from core.deletions import IdHasher, Place
 from core.errors import ConfigurationError, LogGap, LogRewound, Stale, StoreCorrupt
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, catalogue, connection, keys, popularity, positions, users
+from store import apply, connection, deletions, keys, popularity, positions, users
 from store.apply import Applier, Event, Planner
-from store.catalogue import Deletion
+from store.entries import Entry, EntryApplier, EntryBatch
 from store.pending import FEW_S, PIECE, Mark, Pending, _Cut
 
 USERS = ("42", "42:history", "a%3Ab", "ü ser", "*")
@@ -32,6 +35,14 @@ EVENTS = st.builds(
     use_case=st.sampled_from((None, "developer_startup")),
 )
 CAP = 50
+HASHER = IdHasher(SecretStr("salt"))
+
+
+@pytest.fixture
+def redis(redis: Redis) -> Redis:
+    """An empty Redis that knows every deletion there is: none."""
+    deletions.mark_ready(redis)
+    return redis
 
 
 class Machine(RuleBasedStateMachine):
@@ -44,15 +55,32 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.redis.flushall()
+        deletions.mark_ready(self.redis)
         self.positions, self.users_position, self.clock = [0, 0], 0, 1.0
-        self.events: dict[str, Counter[str]] = defaultdict(Counter)
-        self.first_seen: dict[str, int] = {}
-        self.history: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+        self.log: list[list[Event]] = [[], []]
+        self.deleted: dict[str, float] = {}
+        self.counted: dict[str, list[Interaction]] = defaultdict(list)
         self.writers = [self._writer(), self._writer()]
+        planner = Planner(self.settings.use_cases)
+        self.entries = EntryApplier(connection.connect(self.settings), planner, CAP, lambda _published: None, self)
 
     def _writer(self) -> tuple[Planner, Applier]:
         planner = Planner(self.settings.use_cases)
-        return planner, Applier(connection.connect(self.settings), planner, CAP)
+        return planner, Applier(connection.connect(self.settings), planner, CAP, HASHER)
+
+    def partitions(self) -> list[tuple[str, int]]:
+        """As store.entries.LaterEvents."""
+        return [("t", 0), ("t", 1)]
+
+    def find(self, times: Mapping[str, float], positions: Sequence[int]) -> dict[str, list[Event]]:
+        """As store.entries.LaterEvents."""
+        assert list(positions) == self.positions
+        later: dict[str, list[Event]] = {}
+        for event in [event for partition in self.log for event in partition]:
+            user_id = event.interaction.user_id
+            if event.broker_time > times.get(user_id, 1e12):
+                later.setdefault(user_id, []).append(event)
+        return later
 
     @rule(
         target=planned, events=st.lists(EVENTS, max_size=30), writer=st.integers(0, 1), skip=st.integers(0, 2), partition=st.integers(0, 1)
@@ -61,7 +89,7 @@ class Machine(RuleBasedStateMachine):
         self.clock += 1
         first = max(0, self.positions[partition] - skip)
         stamped = [Event(event, self.clock) for event in events]
-        return writer, self.writers[writer][0].plan("t", partition, first, first + len(events) + 1, stamped, apply.deletions(self.redis))
+        return writer, self.writers[writer][0].plan("t", partition, first, first + len(events) + 1, stamped, apply.UNKNOWN)
 
     @rule(planned=consumes(planned))
     def apply(self, planned: tuple[int, apply.Batch]) -> None:
@@ -83,25 +111,26 @@ class Machine(RuleBasedStateMachine):
                 self.writers[writer][1].apply(*batches)
             assert raised.value.position == self.positions[stale[0].partition]
             return
-        deleted = apply.deletions(self.redis).times
         self.writers[writer][1].apply(*batches)
         for batch in batches:
             self.positions[batch.partition] = batch.next
-            for event, broker_time in batch.events:
-                if broker_time > deleted.get(event.user_id, -1):
-                    self.events[event.user_id][event.event_type] += 1
-                    self.first_seen.setdefault(event.user_id, int(event.timestamp))
-                    self.history[event.user_id].append((int(event.timestamp), event.event_type, event.item_id))
+            self.log[batch.partition] += batch.events
+            for event in batch.events:
+                if self._counts(event):
+                    self.counted[event.interaction.user_id].append(event.interaction)
 
-    @rule(user_id=st.sampled_from(USERS))
-    def delete_user(self, user_id: str) -> None:
+    @rule(user_id=st.sampled_from(USERS), late=st.integers(0, 4))
+    def delete_user(self, user_id: str, late: int) -> None:
+        """`late`: so many batches that came after the deletion may be applied already."""
         self.clock += 1
-        batch = catalogue.user_batch("users", 0, self.users_position, self.users_position + 1, [Deletion(user_id, self.clock)])
-        self.writers[0][1].apply(batch)
+        time = self.clock - late
+        place = Place(time, 0, self.users_position, "T")
+        entry = Entry("user", HASHER("user", user_id), user_id, place, None)
+        self.entries.apply(EntryBatch("users", 0, self.users_position, self.users_position + 1, [entry]))
         self.users_position += 1
-        self.events.pop(user_id, None)
-        self.first_seen.pop(user_id, None)
-        self.history.pop(user_id, None)
+        self.deleted[user_id] = max(time, self.deleted.get(user_id, 0.0))
+        events = [event for partition in self.log for event in partition if event.interaction.user_id == user_id]
+        self.counted[user_id] = [event.interaction for event in events if self._counts(event)]
 
     @rule(writer=st.integers(0, 1))
     def restart_writer(self, writer: int) -> None:
@@ -112,15 +141,21 @@ class Machine(RuleBasedStateMachine):
     def redis_is_the_model(self) -> None:
         assert [positions.read(self.redis, "t", number).offset for number in (0, 1)] == self.positions
         for user_id in USERS:
+            events = self.counted[user_id]
             state = users.read(self.redis, user_id, CAP)
-            assert state.first_seen == self.first_seen.get(user_id)
-            assert state.counts == dict(self.events.get(user_id, {}))
-            assert state.events == sum(self.events.get(user_id, {}).values())
-            assert [(line.timestamp, line.event_type, line.item_id) for line in state.history] == self.history.get(user_id, [])[-CAP:]
+            assert state.first_seen == (int(events[0].timestamp) if events else None)
+            assert state.counts == dict(Counter(event.event_type for event in events))
+            assert state.events == len(events)
+            lines = [(int(event.timestamp), event.event_type, event.item_id) for event in events]
+            assert [(line.timestamp, line.event_type, line.item_id) for line in state.history] == lines[-CAP:]
+
+    def _counts(self, event: Event) -> bool:
+        return event.broker_time > self.deleted.get(event.interaction.user_id, 0.0)
 
     def teardown(self) -> None:
         for _, applier in self.writers:
             applier.close()
+        self.entries.close()
 
 
 @pytest.mark.timeout(240)
@@ -131,12 +166,12 @@ def test_any_order_of_batches_deletions_and_restarts(settings: Settings, redis: 
 
 def _apply(settings: Settings, events: list[Interaction], first: int = 0) -> None:
     planner = Planner(settings.use_cases)
-    applier = Applier(connection.connect(settings), planner, CAP)
+    applier = Applier(connection.connect(settings), planner, CAP, HASHER)
     pending = Pending(settings.use_cases, settings.popularity_half_life_days, Mark(first, first))
     for offset, event in enumerate(events, first):
         pending.add(offset, event, 1.77e9)
     stamped, next_ = [Event(event, 1.0) for event in events], first + len(events)
-    applier.apply(planner.plan("t", 0, first, next_, stamped, apply.Deletions(0, {}), pending.piece(next_, whole=True)))
+    applier.apply(planner.plan("t", 0, first, next_, stamped, apply.UNKNOWN, pending.piece(next_, whole=True)))
     applier.close()
 
 
@@ -157,10 +192,10 @@ def test_no_id_can_name_another_users_key() -> None:
 
 def test_a_history_is_cut_to_its_cap(settings: Settings, redis: Redis) -> None:
     planner = Planner(settings.use_cases)
-    applier = Applier(connection.connect(settings), planner, CAP)
+    applier = Applier(connection.connect(settings), planner, CAP, HASHER)
     for first in range(0, 400, 20):
         events = [Event(Interaction(f"{at}", "42", f"i{at}", "view", float(at)), 1.0) for at in range(first, first + 20)]
-        applier.apply(planner.plan("t", 0, first, first + 20, events, apply.Deletions(0, {})))
+        applier.apply(planner.plan("t", 0, first, first + 20, events, apply.UNKNOWN))
     applier.close()
     assert redis.llen("user:42:history") < CAP + CAP // 8 + 16 + 20
     state = users.read(redis, "42", CAP)
@@ -174,28 +209,20 @@ def test_a_key_of_another_type_is_named(settings: Settings, redis: Redis) -> Non
         _apply(settings, [Interaction("e", "42", "i", "view", 1.0)])
 
 
-def test_deletions_of_a_redis_that_was_set_back_are_not_remembered(settings: Settings, redis: Redis) -> None:
-    """Two histories of deletions may have versions of one number: after a failure only what Redis holds now counts."""
+def test_an_emptied_redis_counts_nothing_until_its_deletions_are_recovered(settings: Settings, redis: Redis) -> None:
+    """Also where the position matches: nobody can tell yet whose events are dead."""
     planner = Planner(settings.use_cases)
-    applier = Applier(connection.connect(settings), planner, CAP)
-    unaware = apply.Deletions(0, {})
-
-    def old(user_id: str) -> list[Event]:
-        return [Event(Interaction(f"of-{user_id}", user_id, "startup-1", "like", 1.0), 1.0)]
-
-    def deleted(user_id: str) -> None:
-        applier.apply(catalogue.user_batch("users", 0, 0, 1, [Deletion(user_id, 2.0)]))
-
-    deleted("ada")
-    applier.apply(planner.plan("t", 0, 0, 1, old("ada"), unaware))
-    assert redis.exists("user:ada") == 0
+    applier = Applier(connection.connect(settings), planner, CAP, HASHER)
+    event = Event(Interaction("e", "ada", "startup-1", "like", 1.0), 1.0)
     redis.flushall()
-    with pytest.raises(Stale):
-        applier.apply(planner.plan("t", 0, 1, 2, old("bob"), unaware))
-    deleted("bob")
-    applier.apply(planner.plan("t", 0, 0, 1, old("bob"), unaware))
+    with pytest.raises(Stale, match="Redis was emptied") as raised:
+        applier.apply(planner.plan("t", 0, 0, 1, [event], apply.UNKNOWN))
+    assert raised.value.position == 0
+    assert redis.keys() == []
+    deletions.mark_ready(redis)
+    applier.apply(planner.plan("t", 0, 0, 1, [event], apply.UNKNOWN))
     applier.close()
-    assert redis.exists("user:bob") == 0
+    assert redis.exists("user:ada") == 1
 
 
 def test_a_position_that_is_none_is_named(settings: Settings, redis: Redis) -> None:
@@ -221,9 +248,9 @@ def test_popularity_halves_in_a_half_life_and_weighs_by_use_case(settings: Setti
 def test_two_owners_of_a_partition_do_not_both_write_its_popularity(settings: Settings, redis: Redis) -> None:
     """The mark moves without the position when nothing happens: comparing the position alone would not tell."""
     planner = Planner(settings.use_cases)
-    applier = Applier(connection.connect(settings), planner, CAP)
+    applier = Applier(connection.connect(settings), planner, CAP, HASHER)
     event = Interaction("e", "42", "startup-9", "like", 1.76e9)
-    none = apply.Deletions(0, {})
+    none = apply.UNKNOWN
     applier.apply(planner.plan("t", 0, 0, 1, [Event(event, 1.0)], none))
     owners = [Pending(settings.use_cases, 30.0, Mark()) for _ in range(2)]
     for owner in owners:
@@ -279,7 +306,7 @@ def test_popularity_written_piece_by_piece_goes_on_where_another_process_stopped
         ((10, "A"), (0, 9), "A", LogRewound),
         ((10, "A"), (0, 12), "B", LogRewound),
         ((10, "A"), (11, 12), "A", LogGap),
-        ((0, None), (1, 12), None, LogGap),
+        ((0, None), (1, 12), None, None),  # nothing is applied yet: it begins where the log begins
     ],
 )
 def test_a_position_that_does_not_fit_the_log_stops(

@@ -5,24 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 
 from core import experiments, use_cases
+from core.deletions import IdHasher
 from core.errors import StoreUnavailable
 from core.experiments import Variant, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, catalogue, connection
+from store import apply, connection, deletions
 from store import experiments as store
 from store.apply import Applier, Event, Planner
-from store.catalogue import Deletion
 from store.experiments import Exposures
+from tests.support import delete_user
 
 TOML = """
 [experiments.blend]
 users = [0.0, 0.5]
 variants = { control = {}, half = { ensemble_als_weight = 0.5 } }
 """
+HASHER = IdHasher(SecretStr(""))
 RUNNING = experiments.parse(TOML, use_cases.load(None))
 CONTROL, HALF = RUNNING.all[0].variants
 
@@ -51,21 +54,21 @@ class Writer:
     def __init__(self, settings: Settings, running: experiments.Experiments = RUNNING) -> None:
         self._planner = Planner(settings.use_cases, running)
         self._client = connection.connect(settings)
-        self._applier = Applier(self._client, self._planner, 50)
+        self._applier = Applier(self._client, self._planner, 50, HASHER)
+        self._settings = settings
+        deletions.mark_ready(self._client)
         self._at, self._users_at = 0, 0
         store.note(self._client, running)
 
     def apply(self, *events: Interaction, broker_time: float = 10.0) -> None:
         stamped = [Event(event, broker_time) for event in events]
-        batch = self._planner.plan("t", 0, self._at, self._at + len(events), stamped, apply.deletions(self._client))
+        batch = self._planner.plan("t", 0, self._at, self._at + len(events), stamped, apply.UNKNOWN)
         self._applier.apply(batch)
         self._at = batch.next
 
     def delete(self, user: str, broker_time: float) -> None:
-        sets = store.sets_of_users(self._client)
-        batch = catalogue.user_batch("u", 0, self._users_at, self._users_at + 1, [Deletion(user, broker_time)], sets)
-        self._applier.apply(batch)
-        self._users_at = batch.next
+        delete_user(self._settings, user, broker_time, self._users_at)
+        self._users_at += 1
 
 
 @pytest.fixture
@@ -110,7 +113,7 @@ def test_a_forged_id_counts_nothing_but_the_event_itself(redis: Redis, writer: W
 def test_without_experiments_the_very_same_commands_are_sent(settings: Settings) -> None:
     plain = [Event(_event(A, "like", None), 1.0)]
     with_id = [Event(_event(A, "like", recommendation_id(CONTROL)), 1.0)]
-    batches = [Planner(settings.use_cases).plan("t", 0, 0, 1, events, apply.Deletions(0, {})) for events in (plain, with_id)]
+    batches = [Planner(settings.use_cases).plan("t", 0, 0, 1, events, apply.UNKNOWN) for events in (plain, with_id)]
     assert batches[0].payload == batches[1].payload
 
 
@@ -119,7 +122,7 @@ def test_a_deleted_user_is_removed_from_every_experiment_ever_and_older_events_s
     assert former.all[0].tag != RUNNING.all[0].tag
     before, (control, _) = Writer(settings, former), former.all[0].variants
     before.apply(_event(A, "like", recommendation_id(control)), _event(B, "like", recommendation_id(control)))
-    exposures = Exposures(former, 10, _never)
+    exposures = Exposures(former, 10, _never, HASHER)
     exposures.add(control, A)
     exposures.write(redis)
     now = Writer(settings)
@@ -135,7 +138,7 @@ def test_a_deleted_user_is_removed_from_every_experiment_ever_and_older_events_s
 
 
 def test_exposures_add_up_and_are_written_once(redis: Redis) -> None:
-    exposures = Exposures(RUNNING, 1000, _never)
+    exposures = Exposures(RUNNING, 1000, _never, HASHER)
     for user, variant in ((A, CONTROL), (B, CONTROL), (A, CONTROL), (C, HALF)):
         exposures.add(variant, user)
     exposures.write(redis)
@@ -154,7 +157,7 @@ def test_exposures_add_up_and_are_written_once(redis: Redis) -> None:
 
 
 def test_exposures_wait_while_redis_is_away(redis: Redis, own_redis_server: Any, settings: Settings) -> None:
-    exposures = Exposures(RUNNING, 1000, _never)
+    exposures = Exposures(RUNNING, 1000, _never, HASHER)
     client = connection.connect(settings, 1.0)
     for number in range(700):  # more than one transaction
         exposures.add(CONTROL, str(number))
@@ -172,7 +175,7 @@ def test_exposures_wait_while_redis_is_away(redis: Redis, own_redis_server: Any,
 def test_an_exposure_before_the_deletion_does_not_bring_the_user_back(
     redis: Redis, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exposures = Exposures(RUNNING, 1000, _never)
+    exposures = Exposures(RUNNING, 1000, _never, HASHER)
     exposures.add(CONTROL, A)
     exposures.write(redis)
     exposures.add(CONTROL, A)
@@ -206,7 +209,7 @@ def _at_multi(monkeypatch: pytest.MonkeyPatch, deed: Any) -> None:
 def test_both_ends_are_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MOST_WAITING", 3)
     lost: list[int] = []
-    exposures = Exposures(RUNNING, 2, lambda: lost.append(1))
+    exposures = Exposures(RUNNING, 2, lambda: lost.append(1), HASHER)
     for user in ("1", "2", "1", "4"):
         exposures.add(HALF, user)
     assert len(lost) == 1
@@ -220,7 +223,7 @@ def test_both_ends_are_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_waits_while_redis_is_away_is_bounded(redis: Redis, own_redis_server: Any, settings: Settings, monkeypatch: Any) -> None:
     monkeypatch.setattr(store, "MOST_WAITING", 3)
     lost: list[int] = []
-    exposures = Exposures(RUNNING, 100, lambda: lost.append(1))
+    exposures = Exposures(RUNNING, 100, lambda: lost.append(1), HASHER)
     client = connection.connect(settings, 1.0)
     own_redis_server.kill()
     for number in range(10):
@@ -235,7 +238,7 @@ def test_what_waits_while_redis_is_away_is_bounded(redis: Redis, own_redis_serve
 
 
 def test_a_forgotten_experiment_leaves_no_key(redis: Redis, writer: Writer) -> None:
-    exposures = Exposures(RUNNING, 10, _never)
+    exposures = Exposures(RUNNING, 10, _never, HASHER)
     exposures.add(HALF, C)
     exposures.write(redis)
     writer.apply(_event(C, "like", recommendation_id(HALF)))
@@ -248,7 +251,7 @@ def test_every_key_of_an_experiment_is_known_to_a_wipe_but_exposures(redis: Redi
     """What the log can make again goes; what is nowhere else stays."""
     from streams.rebuild import _wipe
 
-    exposures = Exposures(RUNNING, 10, _never)
+    exposures = Exposures(RUNNING, 10, _never, HASHER)
     exposures.add(HALF, C)
     exposures.write(redis)
     writer.apply(_event(C, "like", recommendation_id(HALF)))

@@ -11,16 +11,19 @@ import redis as client_library
 from pydantic import SecretStr
 from redis import Redis
 
+from core.codec import encode_json
+from core.deletions import IdHasher, Kind, Place
 from core.errors import StoreCorrupt, StoreError, StoreMisconfigured, StoreUnavailable
 from core.settings import Settings
 from core.types import Interaction, Item, User
 from demo.processes import ROOT
 from demo.servers import RedisServer
-from store import apply, catalogue, connection, keys, positions, redis_errors
+from store import apply, connection, deletions, keys, positions, redis_errors
 from store.apply import Applier, Batch, Event, Planner
-from store.catalogue import Deletion
+from store.entries import Entry, EntryApplier, EntryBatch
 from store.pending import Mark, Pending
 from tests import moods
+from tests.support import NoLaterEvents
 
 NOW = 1.76e9
 
@@ -35,6 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def moody(server: RedisServer) -> Iterator[Redis]:
     with Redis.from_url(server.url) as client:
         client.flushall()
+        deletions.mark_ready(client)
         yield client
 
 
@@ -48,15 +52,22 @@ class Writer:
 
     def __init__(self, settings: Settings) -> None:
         self.planner = Planner(settings.use_cases)
-        self.applier = Applier(connection.connect(settings), self.planner, 50)
+        self.applier = Applier(connection.connect(settings), self.planner, 50, IdHasher(settings.deletion_salt))
+        self.entries = EntryApplier(connection.connect(settings), Planner(settings.use_cases), 50, lambda _published: None, NoLaterEvents())
+
+    def apply(self, batch: Batch | EntryBatch) -> None:
+        if isinstance(batch, Batch):
+            self.applier.apply(batch)
+        else:
+            self.entries.apply(batch)
 
     def event(self, first: int) -> Batch:
         events = [Event(Interaction(f"e{first}", "42", "startup-9", "view", NOW), NOW)]
-        return self.planner.plan("t", 0, first, first + 1, events, apply.Deletions(0, {}))
+        return self.planner.plan("t", 0, first, first + 1, events, apply.UNKNOWN)
 
-    def error(self, batch: Batch) -> StoreError:
+    def error(self, batch: Batch | EntryBatch) -> StoreError:
         with pytest.raises(StoreError) as raised:
-            self.applier.apply(batch)
+            self.apply(batch)
         self.applier.close()
         return raised.value
 
@@ -169,22 +180,27 @@ def test_the_page_for_operators_lists_every_code() -> None:
 
 
 def _event(settings: Settings, planner: Planner) -> Batch:
-    return planner.plan("t", 0, 0, 1, [Event(Interaction("e", "42", "startup-9", "like", NOW), NOW)], apply.Deletions(0, {}))
+    return planner.plan("t", 0, 0, 1, [Event(Interaction("e", "42", "startup-9", "like", NOW), NOW)], apply.UNKNOWN)
 
 
 def _popularity(settings: Settings, planner: Planner) -> Batch:
     pending = Pending(settings.use_cases, 30.0, Mark())
     pending.add(0, Interaction("e", "42", "startup-9", "like", NOW), NOW)
     events = [Event(Interaction("e", "42", "startup-9", "like", NOW), NOW)]
-    return planner.plan("t", 0, 0, 1, events, apply.Deletions(0, {}), pending.piece(1, whole=True))
+    return planner.plan("t", 0, 0, 1, events, apply.UNKNOWN, pending.piece(1, whole=True))
 
 
-def _item(_settings: Settings, _planner: Planner) -> Batch:
-    return catalogue.item_batch("t", 0, 0, 1, [Item(item_id="startup-9", item_type="startup")])
+def _item(settings: Settings, _planner: Planner) -> EntryBatch:
+    return EntryBatch("t", 0, 0, 1, [_entry(settings, "item", "startup-9", 0, encode_json(Item(item_id="startup-9", item_type="startup")))])
 
 
-def _deletion(_settings: Settings, _planner: Planner) -> Batch:
-    return catalogue.user_batch("t", 0, 0, 2, [User(user_id="7"), Deletion("42", 2.0)])
+def _deletion(settings: Settings, _planner: Planner) -> EntryBatch:
+    profile = _entry(settings, "user", "7", 0, encode_json(User(user_id="7")))
+    return EntryBatch("t", 0, 0, 2, [profile, _entry(settings, "user", "42", 1, None)])
+
+
+def _entry(settings: Settings, kind: Kind, identifier: str, offset: int, value: bytes | None) -> Entry:
+    return Entry(kind, IdHasher(settings.deletion_salt)(kind, identifier), identifier, Place(2.0, 0, offset, "t"), value)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +233,8 @@ def test_a_foreign_key_halts_the_partition_until_a_rebuild(key: str, make: objec
         if any(fnmatch(each.decode(), pattern) for pattern in keys.OWNED):
             moody.delete(each)
     assert positions.take(moody, "t", 0).offset == 0
-    writer.applier.apply(make(settings, writer.planner))  # type: ignore[operator]
+    deletions.mark_ready(moody)
+    writer.apply(make(settings, writer.planner))  # type: ignore[operator]
     writer.applier.close()
     assert positions.take(moody, "t", 0).offset > 0
 

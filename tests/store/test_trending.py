@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
+from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, trending
+from store import apply, connection, deletions, trending
 from store.apply import Applier, Planner
 from store.pending import FLUSH_EVENTS, PIECE, Mark, Pending, read_mark
 from store.trending import Trending
@@ -24,7 +25,8 @@ class World:
         seconds, _ = redis.time()
         self.now = float(seconds)
         self._settings, self._planner = settings, Planner(settings.use_cases)
-        self._applier = Applier(connection.connect(settings), self._planner, 50)
+        deletions.mark_ready(connection.connect(settings))
+        self._applier = Applier(connection.connect(settings), self._planner, 50, IdHasher(settings.deletion_salt))
 
     def happened(self, item_id: str, ago: float, *, late: float = 0.0, use_case: str | None = None, kind: str = "view") -> None:
         """An event `ago` seconds ago, which the broker took `late` seconds after that."""
@@ -32,7 +34,7 @@ class World:
         event = Interaction("e", "42", item_id, kind, self.now - ago, None, use_case)
         pending.add(self.position, event, self.now - ago + late)
         piece = pending.piece(self.position + 1, whole=True)
-        none = apply.Deletions(0, {})
+        none = apply.UNKNOWN
         self._applier.apply(self._planner.plan("t", 0, self.position, self.position + 1, [], none, piece))
         self.position += 1
 

@@ -10,7 +10,7 @@ from redis import Redis
 from core.errors import Stale, StoreCorrupt
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, positions
+from store import apply, connection, deletions, positions
 from store.apply import Event, Planner
 from streams.sender import Sender, Work
 
@@ -20,12 +20,13 @@ class Writing:
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.redis, self.planner = redis, Planner(settings.use_cases)
+        deletions.mark_ready(redis)
         self.sender = Sender(connection.connect(settings), self.planner, settings)
         self.sender.start()
 
     def work(self, partition: int, first: int) -> Work:
         event = Event(Interaction(f"e{first}", f"user-{partition}", "startup-1", "like", 1.76e9), 1.76e9)
-        return Work(self.planner.plan("t", partition, first, first + 1, [event], apply.Deletions(0, {})), 0, [])
+        return Work(self.planner.plan("t", partition, first, first + 1, [event], apply.UNKNOWN), 0, [])
 
     def stands_at(self) -> list[int]:
         self.sender.drain()

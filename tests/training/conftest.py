@@ -4,6 +4,7 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
+from store import deletions
 from tests.training import world
 
 
@@ -21,4 +22,5 @@ def trainer(settings: Settings, redis: Redis) -> Settings:
     )
     world.archived(small, world.parity())
     world.put_items(redis)
+    deletions.mark_ready(redis)
     return small

@@ -13,18 +13,23 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from core.dedup import Dedup
+from core.deletions import IdHasher
 from core.errors import ArchiveError, DatasetError
 from core.settings import Settings
 from core.types import HistoryEvent
 from models.popular import MOST
 from store.archive import Archive
+from store.deletions import DeletedUsers
 from store.popularity import growth, top
 from tests.training import world
 from tests.training.world import row
 from training.data import dataset, events
 from training.data.popularity import popular
+
+NOBODY = DeletedUsers(IdHasher(SecretStr("")), {})
 
 
 @pytest.fixture
@@ -77,20 +82,20 @@ def test_a_duplicate_is_what_ingest_calls_a_duplicate(ids: list[int], window: in
 
 def test_events_after_the_snapshot_are_not_in_it(settings: Settings) -> None:
     archive = world.archived(settings, [row(offset, "ann", f"i{offset}") for offset in range(10)])
-    table, _ = events.from_archive(archive, settings.interactions_topic, {0: 4}, 100, {})
+    table, _ = events.from_archive(archive, settings.interactions_topic, {0: 4}, 100, NOBODY)
     assert table["item_id"].to_pylist() == ["i0", "i1", "i2", "i3"]
 
 
 def test_a_snapshot_beyond_the_archive_is_refused(settings: Settings) -> None:
     archive = world.archived(settings, [row(0, "ann", "a")])
     with pytest.raises(ArchiveError, match="streams archive"):
-        events.from_archive(archive, settings.interactions_topic, {0: 5}, 100, {})
+        events.from_archive(archive, settings.interactions_topic, {0: 5}, 100, NOBODY)
     with pytest.raises(ArchiveError, match="partition 3"):
-        events.from_archive(archive, settings.interactions_topic, {3: 5}, 100, {})
+        events.from_archive(archive, settings.interactions_topic, {3: 5}, 100, NOBODY)
 
 
 def test_an_empty_archive_says_what_to_do(settings: Settings) -> None:
-    table, skipped = events.from_archive(Archive(settings.archive_url), settings.interactions_topic, {}, 100, {})
+    table, skipped = events.from_archive(Archive(settings.archive_url), settings.interactions_topic, {}, 100, NOBODY)
     with pytest.raises(DatasetError, match="ingest and archive some first"):
         dataset.build(table, settings.use_cases, {}, "archive", skipped)
 

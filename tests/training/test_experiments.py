@@ -11,11 +11,12 @@ import pytest
 from redis import Redis
 from rich.console import Console
 
+from core.deletions import IdHasher
 from core.errors import ConfigurationError
 from core.experiments import Variant, point, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection
+from store import apply, connection, deletions
 from store.apply import Applier, Event, Planner
 from store.experiments import Exposures
 from training import commands
@@ -182,19 +183,20 @@ def running(settings: Settings, tmp_path: Path) -> Settings:
 
 def _lived(settings: Settings, redis: Redis, exposed: list[str], liking: list[str]) -> None:
     """Every user of `exposed` was given two answers; every one of `liking` liked something in one."""
-    exposures = Exposures(settings.experiments, 1000, lambda: None)
+    exposures = Exposures(settings.experiments, 1000, lambda: None, IdHasher(settings.deletion_salt))
     for user in [*exposed, *exposed]:
         variant = settings.experiments.assign(user, None)
         assert variant is not None
         exposures.add(variant, user)
     exposures.write(redis)
+    deletions.mark_ready(redis)
     planner = Planner(settings.use_cases, settings.experiments)
-    applier = Applier(connection.connect(settings), planner, 50)
+    applier = Applier(connection.connect(settings), planner, 50, IdHasher(settings.deletion_salt))
     events = [
         Event(Interaction("e", user, "i", "like", 1.0, recommendation_id=recommendation_id(settings.experiments.assign(user, None))), 1.0)
         for user in liking
     ]
-    applier.apply(planner.plan("t", 0, 0, len(events), events, apply.deletions(redis)))
+    applier.apply(planner.plan("t", 0, 0, len(events), events, apply.UNKNOWN))
     applier.close()
 
 
@@ -250,7 +252,7 @@ def test_without_experiments_the_report_says_so(settings: Settings, redis: Redis
 def test_exposures_without_any_outcome_point_at_the_usual_cause(
     running: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exposures = Exposures(running.experiments, 10, lambda: None)
+    exposures = Exposures(running.experiments, 10, lambda: None, IdHasher(running.deletion_salt))
     exposures.add(running.experiments.all[0].variants[0], "1")
     exposures.write(redis)
     commands.report_experiments(running, False, 0.1, None, Console(width=200))

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from redis import Redis
 from rich.console import Console
 
-from core.errors import ConfigurationError, GateRefused, LeaseLost
+from core.errors import ConfigurationError, GateRefused, LeaseLost, StoreUnavailable
 from core.settings import Settings
 from core.types import HistoryEvent, Request, UserState
 from demo.processes import ROOT, settings_environment
@@ -26,7 +26,7 @@ from models.als import ALSModel
 from models.registry import Registry
 from store import keys, retrains
 from store.lease import Lease
-from tests.support import eventually
+from tests.support import delete_user, eventually
 from tests.training import world
 from training import commands
 from training.job import gate
@@ -205,12 +205,19 @@ def test_without_redis_it_says_so_or_works_from_files(trainer: Settings, tmp_pat
 
 
 def test_deleted_users_are_not_learnt_from(trainer: Settings, redis: Redis) -> None:
-    redis.hset(keys.USERS_DELETED, "u0", repr(world.START + 1000 * world.DAY))
+    delete_user(trainer, "u0", world.START + 1000 * world.DAY, 0)
     folder = trainer.models_path / published(trainer)
     for mapping in ("dataset/als_user_mapping.json", "als/als_user_mapping.json"):
         users = json.loads((folder / mapping).read_text("utf-8"))
         assert "u0" not in users
         assert "u1" in users
+
+
+def test_nothing_is_learnt_while_nobody_knows_who_was_deleted(trainer: Settings, redis: Redis) -> None:
+    redis.flushall()
+    with pytest.raises(StoreUnavailable, match="does not know who was deleted"):
+        published(trainer)
+    assert Registry(trainer.models_path).current() is None
 
 
 def test_too_little_to_judge_by_is_published_once_and_then_refused(trainer: Settings, redis: Redis) -> None:

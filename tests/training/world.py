@@ -10,10 +10,12 @@ import pyarrow as pa
 from redis import Redis
 
 from core.codec import encode_json
+from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Item
 from store import keys
 from store.archive import SCHEMA, Archive
+from store.deletions import DeletedUsers
 from training.data import dataset, events
 from training.data.dataset import Dataset
 
@@ -79,7 +81,9 @@ def built(settings: Settings, rows: Iterable[Row], deleted: dict[str, float] | N
     """The dataset of an archive of `rows`."""
     archive = archived(settings, rows)
     positions = archive.positions(settings.interactions_topic)
-    table, skipped = events.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, deleted or {})
+    hasher = IdHasher(settings.deletion_salt)
+    gone = DeletedUsers(hasher, {hasher("user", user_id): time for user_id, time in (deleted or {}).items()})
+    table, skipped = events.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, gone)
     return dataset.build(table, settings.use_cases, positions, "archive", skipped)
 
 

@@ -21,6 +21,7 @@ from core.codec import MAX_VALUE
 from core.dedup import Dedup
 from core.errors import ArchiveError, DatasetError
 from store.archive import Archive
+from store.deletions import DeletedUsers
 from training.progress import progress
 
 COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
@@ -41,11 +42,11 @@ Skipped = dict[str, int]
 
 
 def from_archive(
-    archive: Archive, topic: str, positions: Mapping[int, int], dedup_window: int, deleted: Mapping[str, float]
+    archive: Archive, topic: str, positions: Mapping[int, int], dedup_window: int, deleted: DeletedUsers
 ) -> tuple[pa.Table, Skipped]:
     """Every event that counts, of the offsets below `positions` (partition -> offset), partition by partition in offset order.
 
-    `deleted`: user id -> broker time (seconds) of the deletion. Memory: the result, and AT_ONCE partitions with their event ids.
+    `deleted`: whose events up to the deletion do not count. Memory: the result, and AT_ONCE partitions with their event ids.
     Raises ArchiveError when the archive does not reach `positions`.
     """
     ranges = archive.ranges(topic)
@@ -68,7 +69,7 @@ def from_archive(
     return (pa.concat_tables(kept) if kept else SCHEMA.empty_table()), skipped
 
 
-def _counted(table: pa.Table, dedup_window: int, deleted: Mapping[str, float]) -> tuple[pa.Table, Skipped]:
+def _counted(table: pa.Table, dedup_window: int, deleted: DeletedUsers) -> tuple[pa.Table, Skipped]:
     """The rows of one whole partition that count, and how many others. Dead letters take no part in what is a duplicate."""
     dead_letters = table.num_rows - table["error"].null_count
     valid = table.filter(pc.is_null(table["error"])) if dead_letters else table
@@ -139,10 +140,13 @@ def _duplicates(table: pa.Table, window: int) -> npt.NDArray[np.bool_]:
     return repeated
 
 
-def _before_deletion(table: pa.Table, deleted: Mapping[str, float]) -> npt.NDArray[np.bool_]:
-    gone = np.zeros(table.num_rows, dtype=np.bool_)
-    if deleted:
-        users, times = pa.array(list(deleted), pa.string()), np.fromiter(deleted.values(), np.float64, len(deleted))
-        place = pc.index_in(table["user_id"], users).fill_null(-1).to_numpy()
-        gone = (place >= 0) & (table["broker_time"].to_numpy() <= times[place])
+def _before_deletion(table: pa.Table, deleted: DeletedUsers) -> npt.NDArray[np.bool_]:
+    """Which rows are not after the deletion of their user. Only users with a row as old as a deletion are hashed."""
+    broker_times = table["broker_time"].to_numpy()
+    gone: npt.NDArray[np.bool_] = broker_times <= deleted.newest
+    old = np.flatnonzero(gone)
+    if old.size:
+        users = table["user_id"].take(pa.array(old)).cast(pa.string()).combine_chunks().dictionary_encode()
+        times = np.array([deleted.time_of(user_id) for user_id in users.dictionary.to_pylist()])
+        gone[old] = broker_times[old] <= times[users.indices.to_numpy()]
     return gone

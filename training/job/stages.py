@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from rich.console import Console
 
+from core.deletions import IdHasher
 from core.errors import DatasetError, GateRefused
 from core.redaction import shown_url
 from core.settings import Settings
@@ -24,8 +25,9 @@ from models.als import ALSModel
 from models.bundle import CATALOGUE, Bundle
 from models.popular import Popularity
 from models.two_tower import TwoTowerModel
-from store import apply, catalogue, retrains
+from store import catalogue, deletions, retrains
 from store.archive import Archive
+from store.deletions import DeletedUsers
 from training.blend import mixture
 from training.data import dataset, events, items
 from training.data.dataset import Dataset, Split
@@ -46,11 +48,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the retrain starts from: archive positions by partition, the catalogue, and user id -> time of deletion (seconds)."""
+    """What the retrain starts from: archive positions by partition, the catalogue, and who was deleted."""
 
     positions: dict[int, int]
     entries: list[Item]
-    deleted: Mapping[str, float]
+    deleted: DeletedUsers
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def take_snapshot(context: Context) -> Snapshot:
         entries: list[Item] = items.read(options.items)
     else:
         entries = catalogue.changes(client).items if client is not None else []
-    return Snapshot(positions, entries, apply.deletions(client).times if client is not None else {})
+    hasher = IdHasher(settings.deletion_salt)
+    from_archive = client is not None and options.events is None
+    return Snapshot(positions, entries, deletions.users(client, hasher) if from_archive else DeletedUsers(hasher, {}))
 
 
 def build_training_set(context: Context, snapshot: Snapshot) -> TrainingSet:

@@ -1,0 +1,78 @@
+"""Drops deletions that nothing can contradict any more: log and archive hold nothing that is as old. This bounds their memory."""
+
+from __future__ import annotations
+
+import pyarrow.compute as pc
+import structlog
+
+from core.deletions import IdHasher, Kind, record_key
+from core.errors import ArchiveError
+from core.settings import Settings
+from store import deletions
+from store.archive import Archive
+from store.connection import Client
+from store.log_reader import LogReader
+from store.topic_ids import TopicIds
+from streams.deletions import Publisher
+
+_log = structlog.get_logger(__name__)
+
+
+def drop_out_of_reach(settings: Settings, client: Client) -> int:
+    """Drop, from Redis and from the topic, deletions older than the oldest record that could come back; answers how many.
+
+    While the archive is empty, or of another topic, nothing is dropped: ARCHIVE_URL may point to the wrong place.
+    Raises LogUnavailable, StoreUnavailable, StoreCorrupt.
+    """
+    dropped = 0
+    with LogReader(settings, "reach") as reader:
+        for kind, topic in (("user", settings.users_topic), ("item", settings.items_topic)):
+            dropped += _drop(settings, client, reader, kind, topic)  # type: ignore[arg-type]
+    return dropped
+
+
+def _drop(settings: Settings, client: Client, reader: LogReader, kind: Kind, topic: str) -> int:
+    if deletions.count(client, kind) == 0:
+        return 0
+    oldest = [_oldest_in_log(reader, topic)]
+    if kind == "user":
+        archived = _oldest_in_archive(settings)
+        if archived is None:
+            return 0
+        oldest += [archived, _oldest_in_log(reader, settings.interactions_topic)]
+    reach = min(oldest)
+    digests = sorted({digest for digest, place in deletions.every(client, kind) if place.time < reach})
+    if digests:
+        publisher = Publisher(settings, IdHasher(settings.deletion_salt))
+        publisher.publish([], [record_key(kind, digest) for digest in digests])
+        deletions.forget(client, kind, digests)
+        _log.info("deletions_dropped", kind=kind, deletions=len(digests), older_than=reach)
+    return len(digests)
+
+
+def _oldest_in_log(reader: LogReader, topic: str) -> float:
+    """Broker time (seconds) of the oldest message of a topic; infinity when it has none."""
+    times = [float("inf")]
+    for partition in reader.partitions(topic):
+        times += [message.timestamp()[1] / 1000 for message in reader.first(partition)]
+    return min(times)
+
+
+def _oldest_in_archive(settings: Settings) -> float | None:
+    """Broker time (seconds) of the oldest archived message; None: the archive is empty, unreadable, or of another topic."""
+    topic = settings.interactions_topic
+    archive = Archive(settings.archive_url)
+    topic_id = TopicIds(settings, [topic]).read()[topic]
+    times: list[float] = []
+    try:
+        for partition, end in archive.positions(topic).items():
+            if topic_id is not None and archive.topic_id(topic, partition) not in (None, topic_id):
+                return None
+            for table in archive.read(topic, {partition: end}, ["broker_time"]):
+                if table.num_rows:
+                    times.append(pc.min(table["broker_time"]).as_py())
+                    break
+    except ArchiveError as error:
+        _log.warning("archive_reach_unknown", error=str(error))
+        return None
+    return min(times, default=None)
