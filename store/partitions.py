@@ -86,17 +86,21 @@ class Layout(NamedTuple):
     since: float
 
 
-def note_layout(client: Any, topic: str, partitions: int) -> Layout:
+def note_layout(client: Any, topic: str, partitions: int, known: Layout | None = None) -> Layout:
     """Note the number of partitions that the broker says, and return the layout. Raises StoreUnavailable.
 
-    Events of the time before partitions were added lie where the old number put them, for good. The first number that is noted counts from
-    the log's beginning on: what was before is not known.
+    `known`: what this process noted before, which is noted again in a Redis that was emptied since. Events of the time before partitions
+    were added lie where the old number put them, for good. The first number that anybody notes counts from the log's beginning on: what
+    was before is not known.
     """
     key = keys.layout(topic)
     with named_errors(f"noting the partitions of {topic}"):
         noted, since = client.hmget(key, ["partitions", "since"])
         if noted is not None and int(noted) == partitions:
             return Layout(partitions, float(since or 0))
-        layout = Layout(partitions, 0.0 if noted is None else time.time() + PRODUCERS_NOTICE_S)
+        if noted is None and known is not None and known.partitions == partitions:
+            layout = known
+        else:
+            layout = Layout(partitions, 0.0 if noted is known is None else time.time() + PRODUCERS_NOTICE_S)
         client.hset(key, mapping={"partitions": layout.partitions, "since": repr(layout.since)})
     return layout

@@ -71,8 +71,8 @@ class IngestWatch(PartitionWatch):
     def _counted(self, counts: Partitions) -> None:
         interactions = self._settings.interactions_topic
         count = counts.count(interactions)
-        if count is not None and (self._layout is None or self._layout.partitions != count):
-            self._layout = partitions.note_layout(self._client, interactions, count)
+        if count is not None:
+            self._layout = partitions.note_layout(self._client, interactions, count, self._layout)
         for topic in self._topics:
             ends = counts.ends(topic)
             applied = positions.offsets(self._client, topic, len(ends))

@@ -144,4 +144,7 @@ def test_the_layout_is_noted_once_and_outlives_a_wipe(redis: Redis) -> None:
     assert grown.partitions == 8
     assert grown.since > time.time()
     assert note_layout(redis, "interactions", 8) == grown
+    redis.flushall()
+    assert note_layout(redis, "interactions", 8, grown) == grown, "a process that knows it notes it in an emptied Redis, too"
+    assert note_layout(redis, "interactions", 8) == grown
     assert not any(key.startswith(keys.layout("")) for key in keys.OWNED)
