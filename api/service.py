@@ -13,7 +13,7 @@ from api.budget import Worker
 from api.health import Health
 from api.live import LiveView
 from api.metrics import Metrics
-from core.errors import LogMisconfigured, LogUnavailable, StoreCorrupt, StoreError
+from core.errors import LogUnavailable, StoreCorrupt, StoreError
 from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
@@ -128,13 +128,6 @@ class Service:
         self._topics_exist = False
         raise error
 
-    def _prepare_topics(self) -> None:
-        """Raises LogUnavailable. A topic that loses events is ingest's reason not to start; the API says it and serves."""
-        try:
-            self._topic_check.prepare()
-        except LogMisconfigured as error:
-            _log.error("topic_misconfigured", error=str(error))
-
     def _watch_broker(self) -> None:
         """Ask the broker every BROKER_CHECK_S whether it is there; create our topics after the first answer and after every failure."""
         while True:
@@ -142,7 +135,7 @@ class Service:
                 self.producer.check(BROKER_CHECK_S)
                 if not self._topics_exist:
                     self._topics_exist = True  # before the question: a write that fails meanwhile asks for another
-                    self._prepare_topics()
+                    self._topic_check.prepare(refuse=False)
                 self.partitions.refresh(BROKER_CHECK_S)
                 self.health.works("kafka")
             except LogUnavailable as error:

@@ -23,14 +23,18 @@ class TopicCheck:
         self._settings = settings
         self._logged: set[tuple[str, str]] = set()
 
-    def prepare(self) -> None:
-        """Create what is missing, log what differs. Raises LogMisconfigured for a fatal difference, LogUnavailable."""
+    def prepare(self, refuse: bool = True) -> None:
+        """Create what is missing, log what differs. Raises LogUnavailable.
+
+        `refuse`: raise LogMisconfigured for a fatal difference, as who reads the events does; else it is logged as an error.
+        """
         log.ensure_topics(self._settings)
         found = compare(self._settings)
         for difference in found:
             if (key := (difference.topic, difference.setting)) not in self._logged:
                 self._logged.add(key)
-                _log.warning(
+                level = _log.error if difference.fatal else _log.warning
+                level(
                     "topic_differs",
                     topic=difference.topic,
                     setting=difference.setting,
@@ -40,7 +44,7 @@ class TopicCheck:
                     command=difference.command,
                 )
         for difference in found:
-            if difference.fatal:
+            if difference.fatal and refuse:
                 raise LogMisconfigured(
                     f"the topic {difference.topic} has {difference.setting}={difference.value}, not {difference.needed}: "
                     f"{difference.consequence}. Run: {difference.command}"

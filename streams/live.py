@@ -111,7 +111,7 @@ def run(settings: Settings) -> None:
 
     def prepare() -> None:
         connection.check_server(connection.connect(settings))
-        check.prepare()
+        check.prepare(refuse=False)
 
     if not start.until_ready(settings, stopped, prepare):
         return

@@ -90,7 +90,7 @@ class Worker:
     def _prepare(self) -> None:
         with connection.connect(self._settings) as client:
             connection.check_server(client)
-        TopicCheck(self._settings).prepare()
+        TopicCheck(self._settings).prepare(refuse=False)
 
     def _take(self, requests: Requests, asked: Asked) -> None:
         """Steps 1 to 4 of one request."""
