@@ -66,6 +66,7 @@ class Worker:
 
     def __init__(self, settings: Settings, options: Options, console: Console, first: bool = False) -> None:
         self._settings, self._options, self._console, self._first = settings, options, console, first
+        self._topic_check = TopicCheck(settings)
         self._stopping = threading.Event()
         self._first_tried = -math.inf
 
@@ -90,7 +91,7 @@ class Worker:
     def _prepare(self) -> None:
         with connection.connect(self._settings) as client:
             connection.check_server(client)
-        TopicCheck(self._settings).prepare(refuse=False)
+        self._topic_check.prepare(refuse=False)
 
     def _take(self, requests: Requests, asked: Asked) -> None:
         """Steps 1 to 4 of one request."""
