@@ -181,19 +181,19 @@ def test_live_workers_read_added_partitions_of_their_topic(broker: object, setti
     with Producer(settings) as producer:
         producer.raw(topic, b"0", b'[["ann","item-1"]]', partition=0)
         producer.flush()
-        eventually(lambda: _batches(live, port) >= 1, "the first hint taken", 60.0)
+        eventually(lambda: batches(live, port) >= 1, "the first hint taken", 60.0)
         add_partitions(settings, topic, 6)
         eventually(lambda: producer_knows(producer, topic) == 6, "the producer knows the new partitions")
         producer.raw(topic, b"5", b'[["bob","item-1"]]', partition=5)
         producer.flush()
-    eventually(lambda: _batches(live, port) >= 2, "the hint of the new partition taken", NOTICED_S + 10)
+    eventually(lambda: batches(live, port) >= 2, "the hint of the new partition taken", NOTICED_S + 10)
 
 
 def producer_knows(producer: Producer, topic: str) -> int:
     return len(producer._producer.list_topics(topic, timeout=5).topics[topic].partitions)
 
 
-def _batches(child: Child, port: int) -> float:
+def batches(child: Child, port: int) -> float:
     child.check()
     try:
         return metric(port, "eddyline_live_batches_total").get("", 0.0)

@@ -10,13 +10,13 @@ from redis import Redis
 
 from core.settings import Settings
 from demo.processes import Child
-from demo.servers import KafkaBroker, RedisServer, TansuBroker
+from demo.servers import KafkaBroker, RedisServer, TansuBroker, free_port
 from store import keys, log
 from store.producer import Producer
 from streams.retry import Retry
 from tests.conftest import Spawn
 from tests.live.world import event
-from tests.streams.test_partitions import lines
+from tests.streams.test_partitions import batches, lines
 from tests.support import eventually
 
 PROCESSES = [("streams", "ingest"), ("streams", "archive"), ("streams", "live"), ("training", "worker")]
@@ -81,22 +81,23 @@ def test_what_no_waiting_mends_ends_the_start_at_once(broker: object, settings: 
 @pytest.mark.timeout(180)
 def test_an_outage_of_the_broker_is_two_lines_a_process(settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker) -> None:
     log.ensure_topics(settings)
-    children = {name: spawn(room, name) for room, name in PROCESSES if name != "worker"}
+    port = free_port()
+    children = {name: spawn("streams", name) for name in ("ingest", "archive")}
+    children["live"] = spawn("streams", "live", METRICS_PORT=str(port))
     with Producer(settings) as producer:
         producer.interaction(event("ann", "item-1"))
     eventually(lambda: redis.exists(keys.user("ann")), "an event counted", 60.0)
     eventually(lambda: lines(children["archive"], "partitions taken"), "archive at work")
+    eventually(lambda: batches(children["live"], port) >= 1, "live at work", 60.0)
     own_broker.kill()
-    for name in ("ingest", "archive"):
-        eventually(lambda name=name: lines(children[name], "server_unavailable"), f"{name} tells it")
+    for name, child in children.items():
+        eventually(lambda child=child: lines(child, "server_unavailable"), f"{name} tells it")
     own_broker.start()
     with Producer(settings) as producer:
         producer.interaction(event("bob", "item-1"))
     eventually(lambda: redis.exists(keys.user("bob")), "an event counted after the outage", 60.0)
     for name, child in children.items():
-        if name == "live":
-            eventually(lambda: lines(children["live"], "server_available"), "live tells the end", 60.0)
-        (end,) = eventually(lambda child=child: lines(child, "server_available"), f"{name} tells the end", 30.0)
+        (end,) = eventually(lambda child=child: lines(child, "server_available"), f"{name} tells the end", 60.0)
         assert (end["server"], len(lines(child, "server_unavailable"))) == ("kafka", 1), name
         assert float(str(end["outage_s"])) > 1
         others = [line for line in warnings(child) if line["event"] != "server_unavailable"]
