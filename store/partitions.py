@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from core.settings import Settings
@@ -40,14 +40,19 @@ class Partitions:
 
         `timeout_s`: seconds to wait, KAFKA_TIMEOUT_S unless given. Raises LogUnavailable.
         """
-        try:
-            known = self._connected().list_topics(timeout=timeout_s or self._settings.kafka_timeout_s).topics
-        except KafkaException as error:
-            raise log.unreachable(self._settings, "counting partitions", error) from error
+        answers = self._connected().describe_topics(
+            TopicCollection(list(self._topics)), request_timeout=timeout_s or self._settings.kafka_timeout_s
+        )
+        found: dict[str, int] = {}
+        for topic, answer in answers.items():
+            try:
+                found[topic] = len(answer.result().partitions)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise log.unreachable(self._settings, f"counting the partitions of {topic}", error) from error
         with self._lock:
             counts = dict(self._counts)
-            for topic in self._topics:
-                count = len(known[topic].partitions) if topic in known else 0
+            for topic, count in found.items():
                 before = counts.get(topic)
                 if not count:  # just being created
                     continue
