@@ -26,6 +26,7 @@ from eddyline_client import (
     User,
 )
 from eddyline_client.exchange import MAX_BODY_BYTES, MAX_EVENTS
+from eddyline_client.retries import Backoff
 from tests.api.world import KEY, publish, remember
 from tests.clients.support import KINDS, Client, Reply, answers, client, each_client, free_port, scripted, serve_world
 from tests.conftest import Spawn
@@ -151,6 +152,13 @@ def test_a_lasting_failure_is_one_error_that_names_the_last_cause(kind: str) -> 
         assert len(requests) == 4
 
 
+def test_any_number_of_attempts_has_a_wait() -> None:
+    backoff = Backoff(RetryPolicy(attempts=5000, total_s=1e9))
+    waits = [backoff.next_wait() for _ in range(4999)]
+    assert all(wait is not None and 0 < wait <= 3.0 for wait in waits)
+    assert backoff.next_wait() is None
+
+
 @each_client
 @pytest.mark.parametrize("header", ["1", "date"])
 def test_the_wait_that_the_server_asks_for_is_kept(kind: str, header: str) -> None:
@@ -255,6 +263,17 @@ def test_when_sending_ends_early_the_error_says_what_was_accepted(kind: str) -> 
     assert stopped.value.results is not None
     assert (stopped.value.results.accepted, stopped.value.results.rejected) == (MAX_EVENTS, MAX_EVENTS), "the last five were never taken"
     assert {result.error for result in stopped.value.results.results[MAX_EVENTS:]} == {"not_sent"}
+
+
+@each_client
+def test_an_event_that_cannot_be_sent_stops_the_rest_and_the_error_says_what_was_accepted(kind: str) -> None:
+    first = Reply(202, results(*[None] * MAX_EVENTS))
+    with scripted([first]) as (url, requests), client(kind, url, retries=QUICK) as connected:
+        with pytest.raises(InvalidInput) as stopped:
+            connected.send_events([*(like() for _ in range(MAX_EVENTS)), like(), like(user_id="")])
+        assert len(requests) == 1
+    assert stopped.value.results is not None
+    assert stopped.value.results.accepted == MAX_EVENTS
 
 
 def test_requests_stay_below_the_size_that_the_server_takes() -> None:

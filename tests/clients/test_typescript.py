@@ -14,6 +14,7 @@ from redis import Redis
 from api.app import create_app
 from core.settings import Settings
 from demo.processes import ROOT
+from eddyline_client import __version__
 from tests.api.world import KEY
 from tests.clients.support import serve_world
 from tests.conftest import Spawn
@@ -58,6 +59,11 @@ def test_the_types_are_those_of_the_openapi_document(packages: Path, tmp_path: P
 def test_the_lock_names_no_place_to_download_from() -> None:
     lock = json.loads((CLIENT / "package-lock.json").read_text())
     assert not [name for name, package in lock["packages"].items() if "resolved" in package]
+
+
+def test_both_clients_have_one_version() -> None:
+    for name in ("package.json", "package-lock.json"):
+        assert json.loads((CLIENT / name).read_text())["version"] == __version__, name
 
 
 def test_retries_and_errors(compiled: Path) -> None:

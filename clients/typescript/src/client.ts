@@ -100,13 +100,11 @@ export class EddylineClient {
    */
   async sendEvents(events: types.Event | Iterable<types.Event>): Promise<types.EventResults> {
     const results: types.EventResult[] = [];
-    for (const batch of batches(isIterable(events) ? events : [events])) {
-      try {
-        await this.publish(batch, results);
-      } catch (error) {
-        if (error instanceof EddylineError) error.results = summary(results);
-        throw error;
-      }
+    try {
+      for (const batch of batches(isIterable(events) ? events : [events])) await this.publish(batch, results);
+    } catch (error) {
+      if (error instanceof EddylineError) error.results = summary(results);
+      throw error;
     }
     const all = summary(results);
     const first = results.find((result) => result.token == null);

@@ -107,15 +107,16 @@ def send_events(service: Service, events: Event | Iterable[Event]) -> Steps[Even
     """Send events in requests of at most 1,000, each again until the log has it, and gather what became of each.
 
     Raises EventsRejected once all were sent, if some break the contract; Unavailable or RequestRejected
-    at the first request that fails for good. Either has `results`.
+    at the first request that fails for good; InvalidInput at the first event that cannot be sent. Each
+    has `results`.
     """
     results: list[EventResult] = []
-    for batch in _batches([events] if isinstance(events, Event) else events):
-        try:
+    try:
+        for batch in _batches([events] if isinstance(events, Event) else events):
             yield from _publish(service, batch, results)
-        except EddylineClientError as error:
-            error.results = _summary(results)
-            raise
+    except EddylineClientError as error:
+        error.results = _summary(results)
+        raise
     summary = _summary(results)
     if summary.rejected:
         first = next(result for result in results if result.token is None)

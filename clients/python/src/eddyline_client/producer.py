@@ -109,8 +109,9 @@ class EventProducer:
     def send(self, *events: Event) -> None:
         """Queue events for delivery; blocks while the queue is full.
 
-        Raises InvalidInput before anything is queued; DeliveryFailed when earlier messages failed, and then
-        queues nothing; Unavailable when the topic does not exist.
+        Raises InvalidInput before anything is queued; DeliveryFailed when earlier messages failed: send
+        those again, and `events` too, of which a part may be queued; Unavailable when the topic does not
+        exist.
         """
         for event, data in [(event, encode_event(event)) for event in events]:
             self._queue(self._interactions, event.user_id, data, event)

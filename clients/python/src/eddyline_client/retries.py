@@ -10,6 +10,8 @@ import msgspec
 
 JITTER = 0.5
 """Share of a wait that is random, so that clients of a restarted server do not return in step."""
+_MOST_DOUBLINGS = 60
+"""More would overflow a float; the wait is at its longest long before."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +40,7 @@ class Backoff:
 
         `retry_after_s`: what the server asks for; a longer wait than the time left ends the call at once.
         """
-        backoff = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2.0 ** (self.attempts - 1))
+        backoff = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2.0 ** min(self.attempts - 1, _MOST_DOUBLINGS))
         wait = max(retry_after_s, backoff * (1 - JITTER * random.random()))
         if self.attempts >= self._policy.attempts or time.monotonic() + wait > self._deadline:
             return None
