@@ -201,6 +201,12 @@ def _await_end(world: World, kind: str) -> None:
         world.kill(process)
 
 
+def compact(world: World) -> None:
+    """The broker compacts `users` and `items` from now on; some of it is done before the next fault."""
+    world.compact()
+    world.sleep(8.0)
+
+
 class Fault(NamedTuple):
     """`weight`: how often it is drawn; `needs_apache`: other brokers here cannot do it; `most`: times in one schedule."""
 
@@ -225,5 +231,6 @@ FAULTS = {
     "add-partitions": Fault(add_partitions, 5, needs_apache=True, most=2),
     "rebuild-wipe": Fault(rebuild_and_wipe, 5),
     "trim": Fault(trim_head, 6, needs_apache=True),
+    "compaction": Fault(compact, 6, needs_apache=True, most=1),
     "recreate-topic": Fault(recreate_topic, 3, needs_apache=True, most=1),
 }

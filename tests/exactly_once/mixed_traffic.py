@@ -27,11 +27,13 @@ _NOT_ENTRIES = (b"{", b"[]", b'{"user_id":"another","item_id":"another","item_ty
 class MixedTraffic:
     """Produces in a thread of its own between `start` and `pause`. Which messages it sends follows from `seed`, their timing does not.
 
-    `transactions`: some events go through a transactional producer, and some of its transactions are aborted.
+    `transactions`: some events go through a transactional producer, and some of its transactions are aborted. `bad_entries`: some users
+    and items have a good key and a bad value; compaction would let such a record take the place of a good one.
     """
 
-    def __init__(self, settings: Settings, seed: int, *, transactions: bool) -> None:
+    def __init__(self, settings: Settings, seed: int, *, transactions: bool, bad_entries: bool = True) -> None:
         self._settings, self._random, self._transactions = settings, random.Random(seed), transactions
+        self._bad_entries = bad_entries
         self._events = Traffic(settings, seed + 1)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -95,7 +97,7 @@ class MixedTraffic:
             producer.item(item_id, None)
             producer.item(item_id, self._item(item_id))
         else:
-            key = pick.choice((user_id.encode(), b"", b"\xff", b"a\x00b"))
+            key = pick.choice((user_id.encode() if self._bad_entries else b" ", b"", b"\xff", b"a\x00b"))
             producer.raw(pick.choice((settings.users_topic, settings.items_topic)), key, pick.choice((*_NOT_ENTRIES, None)))
         self.sent += 1
 

@@ -16,9 +16,12 @@ _SHOWN = 5
 """Differences of one kind that are named; the rest are counted."""
 
 
-def assert_equal(redis: Redis, settings: Settings) -> Expected:
-    """Redis equals the fold of the logs up to its positions. Answers the fold. Raises AssertionError with the differences."""
-    logs = record(settings)
+def assert_equal(redis: Redis, settings: Settings, logs: RecordedLog | None = None) -> Expected:
+    """Redis equals the fold of the logs up to its positions. Answers the fold. Raises AssertionError with the differences.
+
+    `logs`: recorded before the broker dropped a part of them (None: what it holds now).
+    """
+    logs = logs or record(settings)
     stands: dict[Partition, int] = {
         (topic, partition): at for topic in sources(settings) for partition, at in positions(redis, settings, topic).items()
     }

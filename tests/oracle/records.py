@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Self
@@ -39,12 +40,17 @@ class RecordedLog:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._lock = threading.Lock()
         self.records: dict[Partition, list[Record]] = {}
         self.ends: dict[Partition, int] = {}
         """The offset at which a reader of committed records reaches the end; control records lie below it, too."""
 
     def read(self, topics: Iterable[str]) -> Self:
-        """Read `topics` from where the last call ended up to their ends. Raises AssertionError after READ_S."""
+        """Read `topics` from where the last call ended up to their ends. Raises AssertionError after READ_S. Thread-safe."""
+        with self._lock:
+            return self._read(topics)
+
+    def _read(self, topics: Iterable[str]) -> Self:
         consumer = Consumer(log.consumer_config(self._settings, "oracle") | {"enable.partition.eof": True, "auto.offset.reset": "earliest"})
         try:
             partitions = [

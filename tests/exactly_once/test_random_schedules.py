@@ -1,0 +1,28 @@
+"""A few random schedules of every kind of fault; many more are run by hand: `python -m tests.exactly_once.random_schedules --help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo.servers import KafkaBroker, TansuBroker
+from tests.exactly_once.faults import FAULTS
+from tests.exactly_once.random_schedules import plan, run_schedule
+
+
+@pytest.mark.process
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("number", range(2))
+def test_redis_dead_letters_and_archive_equal_the_logs_after_random_faults(
+    broker: KafkaBroker | TansuBroker, tmp_path: Path, seed: int, number: int
+) -> None:
+    result = run_schedule(broker, tmp_path, seed)
+    print(result)
+    assert result.problems == [], f"python -m tests.exactly_once.random_schedules --replay {seed}"
+
+
+def test_a_seed_gives_the_same_faults_and_many_seeds_give_all_of_them() -> None:
+    assert [plan(seed, is_apache=True) for seed in range(50)] == [plan(seed, is_apache=True) for seed in range(50)]
+    assert {name for seed in range(100) for name in plan(seed, is_apache=True)} == FAULTS.keys()
+    assert not any(FAULTS[name].needs_apache for seed in range(100) for name in plan(seed, is_apache=False))
