@@ -137,8 +137,7 @@ class Ingest:
         """What must hold before the first event; may be repeated."""
         settings = self._settings
         connection.check_server(self._client)
-        positions.check_settings(self._client, settings)
-        experiments.note(self._client, settings.experiments)
+        self._note_settings()
         self._topic_check.prepare()
         self._running.renew()
         self._running.check_rebuild()
@@ -146,6 +145,11 @@ class Ingest:
         deletions.recover(settings, self._client)
         if known_deletions.count(self._client, "user") or known_deletions.count(self._client, "item"):
             drop_out_of_reach(settings, self._client)
+
+    def _note_settings(self) -> None:
+        """What a Redis that is new, was emptied or was set back must hold besides the deletions before anything is applied."""
+        positions.check_settings(self._client, self._settings)
+        experiments.note(self._client, self._settings.experiments)
 
     def _consume(self, consumer: Consumer, wait: float) -> Collection[Partition]:
         """Wait `wait` seconds for an event, take what else is there, and hand each partition's messages on. Answers which had some."""
@@ -205,6 +209,7 @@ class Ingest:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._read_topic_ids()
+        self._retry("noting the settings", self._note_settings)
         self._intake.reload()
         consumer.incremental_assign([self._place(consumer, (each.topic, each.partition)) for each in partitions])
 
@@ -272,6 +277,7 @@ class Ingest:
             metrics.retries.labels(type(error).__name__).inc()
         if failed:
             self._read_topic_ids()
+            self._retry("noting the settings", self._note_settings)
             self._intake.reload()
             again = [self._place(consumer, partition) for partition in failed]
             outage.REDIS.end()  # placing read the position from Redis and the offsets from Kafka

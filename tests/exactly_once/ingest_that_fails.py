@@ -20,10 +20,11 @@ from confluent_kafka import Consumer, TopicPartition
 
 from core import cli, logs
 from core.dedup import Dedup
-from core.settings import load
-from store import apply, entries, keys, pending
+from core.settings import Settings, load
+from store import apply, entries, keys, log, pending
+from store import deletions as store_deletions
 from store.connection import Pipe
-from streams import ingest
+from streams import deletions, ingest
 from streams.deletions import Publisher
 from streams.sender import Sender
 
@@ -186,6 +187,27 @@ def _dead_profile_returns() -> None:
     entries._outcome = without_known
 
 
+def _deletions_recovered_at_start_only() -> None:
+    """Believes that a Redis which was emptied while ingest runs holds every deletion."""
+    recover, runs = deletions.recover, 0
+
+    def twice(settings: Settings, client: Any) -> int:
+        nonlocal runs
+        runs += 1
+        if runs <= 2:  # at the start, and when the first partitions are assigned
+            return recover(settings, client)
+        store_deletions.mark_ready(client)
+        return 0
+
+    deletions.recover = twice
+
+
+def _aborted_records_count() -> None:
+    """Reads records of transactions that were aborted."""
+    config = log.consumer_config
+    log.consumer_config = lambda *arguments: config(*arguments) | {"isolation.level": "read_uncommitted"}
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "position-before-apply": _position_before_apply,
     "retry-by-client": _retry_by_client,
@@ -194,6 +216,8 @@ BUGS: dict[str, Callable[[], None]] = {
     "no-watch": _no_watch,
     "deletion-erases-later-events": _deletion_erases_later_events,
     "dead-profile-returns": _dead_profile_returns,
+    "deletions-recovered-at-start-only": _deletions_recovered_at_start_only,
+    "aborted-records-count": _aborted_records_count,
 }
 
 

@@ -266,3 +266,21 @@ def test_deletions_that_nothing_can_contradict_any_more_are_dropped(
     caught_up(redis, settings, ingest())
     assert lookup(redis, "user", [digest]) == [None], "dropped from the topic"
     oracle.assert_equal(redis, settings)
+
+
+def test_a_redis_that_was_emptied_notes_its_settings_and_experiments_again_while_ingest_runs(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest
+) -> None:
+    with Producer(settings) as producer:
+        act(producer, settings, "kept")
+    child = ingest()
+    caught_up(redis, settings, child)
+    noted = redis.hgetall(keys.INGEST_SETTINGS), redis.hgetall(keys.EXPERIMENTS).keys()
+    redis.flushall()
+    with Producer(settings) as producer:
+        act(producer, settings, "gone", "kept")
+        caught_up(redis, settings, child)
+        delete(producer, "gone")
+    caught_up(redis, settings, child)
+    assert (redis.hgetall(keys.INGEST_SETTINGS), redis.hgetall(keys.EXPERIMENTS).keys()) == noted
+    oracle.assert_equal(redis, settings)  # the outcomes of the deleted user are gone

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import uuid
 from collections.abc import Callable
 
 import psutil
 import pytest
+from confluent_kafka import Producer as KafkaProducer
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from redis import Redis
 
+from core.codec import encode_json
 from core.settings import Settings
 from core.types import User
 from demo.processes import Child
+from store import log
 from store.producer import Producer
 from tests import oracle
 from tests.exactly_once.conftest import caught_up, ends
@@ -111,3 +118,56 @@ def test_the_same_scenario_without_the_bug_holds(
         traffic.burst(producer, 1200)
     next(each for each in SCENARIOS.values() if each.__name__ == scenario)(settings, redis, ingest, "", traffic)
     oracle.assert_equal(redis, settings)
+
+
+@pytest.mark.apache
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("bug", ["", "aborted-records-count"])
+def test_the_oracle_catches_records_of_aborted_transactions(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, bug: str
+) -> None:
+    traffic = Traffic(settings, seed)
+    config = log.client_config(settings) | {"transactional.id": f"seeded-{uuid.uuid4().hex[:8]}", "partitioner": "murmur2_random"}
+    producer = KafkaProducer(config)
+    producer.init_transactions(30)
+    for is_committed in (True, False, True):
+        producer.begin_transaction()
+        for number in range(40):
+            producer.produce(settings.interactions_topic, encode_json(traffic.event(f"user-{number}")), f"user-{number}".encode())
+        producer.flush(30)
+        producer.commit_transaction(30) if is_committed else producer.abort_transaction(30)
+    caught_up(redis, settings, ingest(*_bugs(bug)))
+    _assert_caught(redis, settings, bug)
+
+
+@pytest.mark.apache
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("bug", ["", "deletions-recovered-at-start-only"])
+def test_the_oracle_catches_deletions_that_an_emptied_redis_does_not_learn(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, bug: str
+) -> None:
+    """The topic `users` no longer holds the deletion, as after its compaction."""
+    traffic = Traffic(settings, seed)
+    with Producer(settings) as producer:
+        traffic.burst(producer, 600)
+    child = ingest(*_bugs(bug))
+    with Producer(settings) as producer:
+        producer.user("user-1", None)
+    caught_up(redis, settings, child)
+    logs = oracle.record(settings)
+    admin = log.admin(settings)
+    entry = ConfigEntry("cleanup.policy", "compact,delete", incremental_operation=AlterConfigOpType.SET)  # else it refuses to drop records
+    resource = ConfigResource(ResourceType.TOPIC, settings.users_topic, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result(30)
+    ends = [TopicPartition(*partition, logs.ends[partition]) for partition in logs.partitions(settings.users_topic)]
+    for dropped in admin.delete_records(ends).values():
+        dropped.result(30)
+    redis.flushall()
+    interactions = {partition: end for (topic, partition), end in logs.ends.items() if topic == settings.interactions_topic}
+    eventually(lambda: oracle.popularity_positions(redis, settings) == interactions, "everything is counted again", 60)
+    _assert_caught(redis, settings, bug, logs)
+
+
+def _assert_caught(redis: Redis, settings: Settings, bug: str, logs: oracle.RecordedLog | None = None) -> None:
+    with pytest.raises(AssertionError) if bug else contextlib.nullcontext():
+        oracle.assert_equal(redis, settings, logs)
