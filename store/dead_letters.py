@@ -1,7 +1,8 @@
 """The record of a message that is no valid event, as it lies in the dead-letter topic.
 
 Key: the original key. Value: the original bytes, or their first TRUNCATED_BYTES when they are more than MAX_COPY_BYTES
-(the original is still in the source topic, at the coordinates in the headers). Headers, all text: topic, partition, offset,
+(the original is still in the source topic, at the coordinates in the headers). One made from the archive has no key, and what the archive
+keeps of the bytes. Headers, all text: topic, partition, offset,
 code, reason, truncated, broker_time (seconds since 1970), and size, the original's length in bytes.
 
 A replayed dead letter gets a note: a second record in the same topic with the same coordinates, no value, and the header replayed_to
@@ -55,10 +56,23 @@ class Record(msgspec.Struct, frozen=True):
     headers: list[tuple[str, str | bytes | None]]
 
 
-def encode(topic: str, partition: int, offset: int, broker_time: float, key: bytes | None, value: bytes | None, error: BadEvent) -> Record:
-    """The dead-letter record of the message at these coordinates, refused with `error`."""
+def encode(
+    topic: str,
+    partition: int,
+    offset: int,
+    broker_time: float,
+    key: bytes | None,
+    value: bytes | None,
+    error: BadEvent,
+    *,
+    truncated: bool = False,
+) -> Record:
+    """The dead-letter record of the message at these coordinates, refused with `error`.
+
+    `truncated`: `value` holds the first bytes of the message alone, so `size` is the least that it had.
+    """
     size = len(value or b"")
-    truncated = size > MAX_COPY_BYTES
+    truncated = truncated or size > MAX_COPY_BYTES
     headers: list[tuple[str, str | bytes | None]] = [
         ("topic", topic),
         ("partition", str(partition)),

@@ -5,7 +5,8 @@
 3. With `wipe`, every key that is made from the log is deleted. A wipe that was killed goes on in the next rebuild.
 4. Deletions are recovered from the log, so that what is older than they are stays out.
 5. Each partition: the duplicate window is read from the archive, then the archive's events are applied from Redis' position on,
-   by the same planner and transactions as ingest uses. A rebuild that is killed goes on from where it stood.
+   by the same planner and transactions as ingest uses. Messages that are no valid event are published as dead letters before the position
+   passes them, as ingest may not have read them. A rebuild that is killed goes on from where it stood.
 6. Items and profiles, and events younger than the archive, come from the log when ingest starts again.
 
 With `from_log` the archive is not read: step 5 moves the positions to where the log begins.
@@ -33,14 +34,15 @@ from store.apply import Applier, Deletions, Event, Planner
 from store.archive import Archive
 from store.lease import Lease
 from store.pending import Pending
-from streams import deletions, rebuild_plan
+from streams import archived_letters, deletions, rebuild_plan
+from streams.archived_letters import ArchivedLetters
 from streams.rebuild_plan import Part, Plan
 
 _log = structlog.get_logger(__name__)
 
 _FIELDS = ("event_id", "user_id", "item_id", "event_type", "timestamp", "value", "use_case", "recommendation_id")
 """What an event's effect on Redis follows from."""
-_COLUMNS = ["offset", "broker_time", "error", *_FIELDS]
+_COLUMNS = [*archived_letters.COLUMNS, *_FIELDS]
 _LEASE_S = 30.0
 
 
@@ -130,10 +132,12 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
     planner = Planner(settings.use_cases, settings.experiments)
     applier = Applier(connection.connect(settings), planner, settings.history_cap, IdHasher(settings.deletion_salt))
     dedup = Dedup(settings.dedup_window)
+    letters = ArchivedLetters(settings, topic)
     at, counted, events = begin, 0, list[Event]()
 
     def put(next_: int) -> None:
         nonlocal at, counted, events
+        letters.publish()
         try:
             under = Deletions(applier.deletions_version, {})
             applier.apply(planner.plan(topic, partition, at, next_, events, under, popularity.piece(next_, whole=next_ == end)))
@@ -145,7 +149,11 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
 
     try:
         for offset, event in _rows(archive, topic, partition, max(0, position.popularity.first - settings.dedup_window), end):
-            if event is None or dedup.seen(event.interaction.event_id, offset):
+            if not isinstance(event, Event):
+                if offset >= begin:
+                    letters.add(partition, event)
+                continue
+            if dedup.seen(event.interaction.event_id, offset):
                 continue
             popularity.add(offset, event.interaction, event.broker_time)
             if offset < begin:
@@ -159,17 +167,18 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
             put(at)
         positions.claim(client, topic, partition, part.topic_id)
     finally:
+        letters.close()
         applier.close()
     return Rebuilt(partition, begin, end, counted)
 
 
-def _rows(archive: Archive, topic: str, partition: int, start: int, end: int) -> Iterator[tuple[int, Event | None]]:
-    """The archived messages at offsets [start, end); None for one that is no valid event."""
+def _rows(archive: Archive, topic: str, partition: int, start: int, end: int) -> Iterator[tuple[int, Event | dict[str, Any]]]:
+    """The archived messages at offsets [start, end); of one that is no valid event, its row."""
     if start >= end:
         return
     for table in archive.read(topic, {partition: end}, _COLUMNS, {partition: start}):
         for row in table.to_pylist():
-            yield row["offset"], None if row["error"] is not None else Event(_interaction(row), row["broker_time"])
+            yield row["offset"], row if row["error"] is not None else Event(_interaction(row), row["broker_time"])
 
 
 def _interaction(row: dict[str, Any]) -> Interaction:

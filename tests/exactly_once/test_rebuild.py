@@ -16,7 +16,7 @@ from demo.processes import Child
 from store import catalogue, experiments, keys, users
 from store.deletions import lookup
 from store.producer import Producer
-from streams import deletions
+from streams import deletions, dlq
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic
@@ -188,3 +188,21 @@ def test_a_redis_from_before_a_deletion_forgets_the_user_at_the_next_start(broke
     assert redis.keys("user:42*") == []
     assert experiments.read(redis, variant.id) == ({"43": 1.0}, {"43": 1.0}, {})
     assert deletions.recover(settings, redis) == 0
+
+
+def test_messages_that_only_the_archiver_has_read_become_dead_letters_in_a_rebuild(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int
+) -> None:
+    traffic = Traffic(settings, seed)
+    with Producer(settings) as producer:
+        traffic.burst(producer, 300)
+        for value in (b"not json", b"", b"x" * 5000):
+            producer.raw(settings.interactions_topic, b"user-1", value)
+    _archived(spawn)
+    _rebuilt(spawn)
+    expected = oracle.assert_equal(redis, settings)
+    assert sum(oracle.positions(redis, settings).values()) == traffic.sent + 3
+    assert oracle.dead_letter_differences(settings, expected) == []
+    long = next(letter for letter in dlq.read(settings).select(codes=["not_json"]) if letter.size > 4000)
+    assert long.truncated
+    assert long.value == b"x" * 4096
