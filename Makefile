@@ -11,7 +11,7 @@ ROOMS := core models store engines streams training api demo
 CODE := $(ROOMS) tests benchmarks clients/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check client-types format lock bench bench-freshness bench-quality clean
+.PHONY: help demo test check client-types format lock bench bench-door bench-freshness bench-quality clean
 
 help:
 	@echo 'Eddyline, a streaming recommender. Python 3.11 or newer is all it needs.'
@@ -22,6 +22,7 @@ help:
 	@echo '  make check          ruff, mypy, import-linter, the compose file against the Compose schema'
 	@echo '  make format         ruff format and its safe fixes'
 	@echo '  make bench          speed: a table, and benchmarks/results.json'
+	@echo '  make bench-door     ordinary reads of the API beside clients that send too much, wait, or do not read'
 	@echo '  make bench-freshness  from an event to the answer that has it, the whole stack at 5,000 events/s'
 	@echo '  make bench-quality  ranking quality on MovieLens: benchmarks/quality.json'
 	@echo '  make client-types   the TypeScript client'"'"'s types, from the OpenAPI document; needs Node 20 and npm'
@@ -50,6 +51,9 @@ format: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks speed
+
+bench-door: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.door
 
 bench-freshness: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.freshness

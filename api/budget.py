@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -12,6 +13,9 @@ from api.metrics import Metrics
 from core.background import in_background
 
 _Answer = TypeVar("_Answer")
+SHARE = 1 / 3
+"""Of the time that the worker's thread works at most. While it works, a read beside it waits for the interpreter at each step, and takes
+some three times as long."""
 
 
 class Worker:
@@ -20,6 +24,7 @@ class Worker:
     def __init__(self, metrics: Metrics, waiting: int) -> None:
         """`waiting`: requests of one route that may wait while one of them is at work (API_EXPENSIVE_WAITING)."""
         self._metrics, self._waiting = metrics, waiting
+        self._rest_until = 0.0
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="expensive")
 
     def budget(self, route: str) -> Budget:
@@ -29,11 +34,16 @@ class Worker:
     async def run(self, work: Callable[[], _Answer]) -> _Answer:
         """Do `work` in the thread, which rests often enough that ordinary reads go on. Raises what `work` raises."""
 
-        def rested() -> _Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
+
+    def _run(self, work: Callable[[], _Answer]) -> _Answer:
+        time.sleep(max(0.0, self._rest_until - time.monotonic()))  # for the work before, whose caller has its answer already
+        began, worked = time.monotonic(), time.thread_time()
+        try:
             with in_background():
                 return work()
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, rested)
+        finally:
+            self._rest_until = began + (time.thread_time() - worked) / SHARE
 
     def close(self) -> None:
         """End the thread, after what is at work."""

@@ -22,7 +22,8 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api import request_head
 from api.connections import Connections
@@ -70,6 +71,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._ending: bytes | None = None  # set: no more requests are taken; the last bytes to write
         self._ended = False
         self._dropped = 0
+        self._active: RequestResponseCycle | None = None  # the request that is being answered; `cycle` is the newest one
         self._blocked_since: float | None = None
         self._closing_since: float | None = None
 
@@ -87,6 +89,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.all_connections.lost(self)
         super().connection_lost(exc)
         self.pipeline.clear()
+        if self._active is not None:  # uvicorn tells only the newest request
+            self._active.disconnected = True
+            self._active.message_event.set()
+        self._answer_transport.close = self.transport.close  # no reference back to the connection, so that it is freed at once
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, within the limits."""
@@ -117,7 +123,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """The client reads again."""
         super().resume_writing()
         self._blocked_since = None
-        if not self._answering:
+        if self._active is None and not self._ended and not self.transport.is_closing():
             self._next()
 
     def close_for_another(self) -> None:
@@ -209,10 +215,15 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer is written: go on with the next request, if its client reads."""
         self.server_state.total_requests += 1
+        self._active = None
         if not self.transport.is_closing() and not self._ended:
             self._since = self.loop.time()
             if not self.flow.write_paused:
                 self._next()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _next(self) -> None:
         """Answer the next queued request; with none left, end the connection or wait for more."""
@@ -226,7 +237,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        """Whether a request of this connection is being answered or queued. `cycle` is the newest one, which is answered last."""
+        """Whether a request of this connection is being answered or queued: the newest one is answered last."""
         return self.cycle is not None and not self.cycle.response_complete and not self.cycle.disconnected
 
     def _enter(self, phase: Phase) -> None:
@@ -247,6 +258,8 @@ class LimitedProtocol(HttpToolsProtocol):
                 if self.cycle.response_started:
                     self._end_now()
                     return
+            else:  # it has its answer already
+                self._ending = b""
         if not self._answering:
             self._end()
             return

@@ -23,7 +23,9 @@ from core.types import Interaction, Item, User
 MAX_EVENTS = 1000
 """Events in one request: they take some 40 ms of the process."""
 EVENTS_AT_ONCE = 32
-"""Events that are checked and handed to the producer before other requests get a turn: about a millisecond."""
+"""Events that are checked and handed to the producer before other requests get their turns: about a millisecond."""
+TURNS_S = 0.002
+"""Seconds of these turns: a read takes several turns of the event loop, and would wait for as many parts of the events in between."""
 _Body = TypeVar("_Body")
 _Entry = TypeVar("_Entry", Item, User)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -122,7 +124,7 @@ class Writes:
                 for result, raw in zip(results[start : start + EVENTS_AT_ONCE], raws[start : start + EVENTS_AT_ONCE], strict=True):
                     if (event := self._checked(result, raw)) is not None:
                         publishing.create_task(self._publish(result, event))
-                await asyncio.sleep(0)
+                await asyncio.sleep(TURNS_S)
         return self._answer(results, single)
 
     async def put_item(self, request: Request) -> Response:

@@ -160,8 +160,9 @@ def check(port: int, path: str) -> dict[str, object]:
 
 
 class Served(NamedTuple):
-    """A warm API process: the `port` it answers at, one path for each user, and its `registry` with the `versions` that are there."""
+    """A warm API process: `pid`, the `port` it answers at, a path for each user, and its `registry` with the `versions` that are there."""
 
+    pid: int
     port: int
     paths: list[str]
     registry: Registry
@@ -198,7 +199,7 @@ def serving(users: int, connections: int, bundles: int = 1, trained: int = 0, ev
             paths = [f"/api/recommendations/startups/for-developer/{user}?limit=10" for user in rng.permutation(users)]
             check(port, paths[0])
             drive(port, paths, connections, 1.0)
-            yield Served(port, paths, Registry(settings.models_path), versions)
+            yield Served(child.pid, port, paths, Registry(settings.models_path), versions)
         finally:
             child.stop()
 
