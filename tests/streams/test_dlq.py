@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from core import codec
+from core.deletions import IdHasher, Place
 from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
 from demo.processes import Child
-from store import dead_letters, log
+from store import connection, dead_letters, keys, log
 from store.producer import Producer
-from streams import dlq, dlq_command, inspect
+from streams import deletions, dlq, dlq_command, inspect
 from tests.support import eventually
 
 GOOD = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "event_type": "view", "timestamp": 1_790_000_000}
@@ -160,3 +161,35 @@ def test_from_a_bad_message_to_a_counted_event(broker: object, settings: Setting
     assert all(row["redis_lag"] == 0 for row in rows)
     assert msgspec.json.decode(command("inspect", "model", "--json"))["live"] is None
     ingest.check()
+
+
+def test_a_letter_from_before_the_deletion_of_its_user_is_refused(broker: object, settings: Settings) -> None:
+    """Sent again it would count as new. What the letter itself names counts, and what the mended message names."""
+    log.ensure_topics(settings)
+    bad = {**GOOD, "timestamp": 99_999_999_999}
+    put(settings, 1, codec.encode_json(bad))  # of u1, and every letter's key is u1
+    item = dead_letters.encode(settings.items_topic, 0, 2, 1_800_000_002.0, b"i1", b"not JSON", BadEvent("not_json", "no"))
+    own = dead_letters.encode(
+        settings.interactions_topic, 0, 3, 1_800_000_003.0, b"u2", codec.encode_json(bad | {"user_id": "u2"}), BadEvent("x", "y")
+    )
+    with Producer(settings) as producer:
+        for record in (item, own):
+            producer.raw(settings.dlq_topic, record.key, record.value, headers=record.headers)
+    letters = dlq.read(settings).select()
+    assert len(letters) == 3
+    fix: dict[str, Any] = {"timestamp": 1_790_000_000}
+    edits = {(settings.items_topic, 0, 2): b'{"item_id":"i1","item_type":"startup"}'}
+    assert dlq.replay(settings, letters, fix, edits, dry_run=True) == {"replayed": 3}
+    far = 1_800_000_100.0  # the letters' times are ahead of the broker's clock
+    hasher = IdHasher(settings.deletion_salt)
+    with connection.connect(settings) as client:
+        deletions.recover(settings, client)
+        for kind, key, name in (("user", keys.USERS_DELETED, "u1"), ("item", keys.ITEMS_DELETED, "i1")):
+            client.hset(key, hasher(kind, name), Place(far).text())  # type: ignore[arg-type]
+    assert dlq.replay(settings, letters, fix, edits, dry_run=True) == {"deleted": 2, "replayed": 1}
+    assert dlq.replay(settings, letters, fix | {"user_id": "u3"}, edits, dry_run=True) == {"deleted": 2, "replayed": 1}, (
+        "renamed, still u1's"
+    )
+    assert dlq.replay(settings, letters, fix | {"user_id": "u1"}, edits) == {"deleted": 3}, "renamed to somebody who was deleted"
+    assert events(settings) == []
+    assert len(dlq.read(settings).select()) == 3, "they wait on"

@@ -1,0 +1,134 @@
+"""What a deletion costs Redis, and what is older than one, on a real Redis without a log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+
+from core.deletions import IdHasher, Kind, Place, parse_place
+from core.errors import ConfigurationError
+from core.settings import Settings
+from core.types import Interaction
+from store import apply, connection, deletions, keys
+from store.apply import Applier, Event, Planner
+from store.entries import Entry, EntryApplier, EntryBatch
+from tests.support import NoLaterEvents
+
+HASHER = IdHasher(SecretStr("salt"))
+EARLIER = 200_000
+
+
+def entry(kind: Kind, identifier: str, offset: int, value: bytes | None, topic_id: str | None = "t", time: float = 0.0) -> Entry:
+    return Entry(kind, HASHER(kind, identifier), identifier, Place(time or 100.0 + offset, 0, offset, topic_id), value)
+
+
+class Entries:
+    """Applies entries of one partition, in turn."""
+
+    def __init__(self, settings: Settings) -> None:
+        planner = Planner(settings.use_cases)
+        self.published: list[tuple[Kind, str, Place]] = []
+        self.applier = EntryApplier(connection.connect(settings), planner, 50, self.published.extend, NoLaterEvents())
+        self.at = 0
+
+    def apply(self, *entries: Entry, first: int | None = None) -> None:
+        first = self.at if first is None else first
+        self.at = first + len(entries)
+        self.applier.apply(EntryBatch("users", 0, first, self.at, list(entries)))
+
+
+@pytest.fixture
+def entries(settings: Settings, redis: Redis) -> Entries:
+    deletions.mark_ready(redis)
+    return Entries(settings)
+
+
+def _work(redis: Redis) -> tuple[int, int]:
+    """Commands and bytes out of Redis so far, this question's own share left out."""
+    stats: Any = redis.info("stats")
+    return stats["total_commands_processed"], stats["total_net_output_bytes"]
+
+
+def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(settings: Settings, redis: Redis, entries: Entries) -> None:
+    planner = Planner(settings.use_cases)
+    applier = Applier(connection.connect(settings), planner, 50, HASHER)
+    at = 0
+
+    def cost() -> tuple[int, int]:
+        """Of one deletion, of an event of that time, and of one that is younger."""
+        nonlocal at
+        before = _work(redis)
+        entries.apply(entry("user", f"user-{at}", entries.at, None))
+        for time in (100.0, 1e9):
+            applier.apply(planner.plan("t", 0, at, at + 1, [Event(Interaction(f"e{at}", "42", "i", "view", 1.0), time)], apply.UNKNOWN))
+            at += 1
+        after = _work(redis)
+        return after[0] - before[0], after[1] - before[1]
+
+    cost()
+    few = cost()
+    pipe = redis.pipeline(transaction=False)
+    for number in range(EARLIER):
+        pipe.hset(keys.USERS_DELETED, HASHER("user", f"earlier-{number}"), Place(50.0, 0, number, "t").text())
+    pipe.execute()
+    many = cost()
+    assert many[0] == few[0], "commands"
+    assert many[1] < few[1] + 200, "bytes: only digits may be more"
+    applier.close()
+
+
+def test_a_record_is_dead_by_its_place_and_alive_after_it(redis: Redis, entries: Entries) -> None:
+    put = [entry("user", "42", 0, b"old"), entry("user", "42", 1, None), entry("user", "42", 2, b"new")]
+    entries.apply(*put)
+    assert redis.get("user:42:profile") == b"new"
+    redis.hset("ingest:users:0", "position", 0)
+    entries.apply(put[0], first=0)  # read again, in other batches
+    assert redis.get("user:42:profile") == b"new", "the older value is dead"
+    entries.apply(put[1])
+    assert redis.get("user:42:profile") == b"new", "a deletion that is known has done its work"
+    entries.apply(put[2])
+    assert redis.get("user:42:profile") == b"new"
+    assert len(entries.published) == 1
+
+
+def test_two_records_of_one_millisecond_are_in_the_order_of_the_log(redis: Redis, entries: Entries) -> None:
+    entries.apply(
+        entry("item", "a", 0, b"1", time=7.0), entry("item", "a", 1, None, time=7.0), entry("item", "a", 2, b"2", time=7.0)
+    )  # fmt: skip
+    assert redis.hget("items", "a") == b"2"
+
+
+def test_a_record_of_a_topic_that_was_created_anew_is_compared_by_time(redis: Redis, entries: Entries) -> None:
+    entries.apply(entry("item", "a", 50, None, "former", time=500.0))
+    entries.apply(entry("item", "a", 1, b"older", "new", time=400.0))
+    assert redis.hget("items", "a") is None
+    entries.apply(entry("item", "a", 2, b"younger", "new", time=600.0))
+    assert redis.hget("items", "a") == b"younger"
+
+
+def test_the_broker_clock_that_was_set_back_brings_no_event_back() -> None:
+    first, second = Place(200.0, 0, 1, "t"), Place(150.0, 0, 2, "t")
+    assert second.later(first) == Place(200.0, 0, 2, "t")
+    assert parse_place(second.text().encode()) == second
+    assert parse_place(Place(1.5).text().encode()) == Place(1.5)
+
+
+def test_notes_of_an_older_release_are_rewritten_and_still_count(settings: Settings, redis: Redis) -> None:
+    redis.hset("users:deleted", mapping={"alice": "20.5", "bob": "30.5"})
+    redis.set("users:deleted:version", 2)
+    deletions.prepare(redis, HASHER)
+    deletions.mark_ready(redis)
+    assert deletions.lookup(redis, "user", [HASHER("user", name) for name in ("alice", "bob", "eve")]) == [Place(20.5), Place(30.5), None]
+    assert b"alice" not in redis.hkeys("users:deleted")
+    assert not redis.exists("users:deleted:version")
+    assert deletions.state(redis).newest == 30.5
+    assert deletions.users(redis, HASHER).time_of("bob") == 30.5
+
+
+def test_another_salt_is_refused(settings: Settings, redis: Redis) -> None:
+    deletions.prepare(redis, HASHER)
+    with pytest.raises(ConfigurationError, match="DELETION_SALT is not the one"):
+        deletions.prepare(redis, IdHasher(SecretStr("another")))
