@@ -167,7 +167,8 @@ class EntryApplier:
             return None
         later = sum(len(events) for events in restored.values())
         if outcome.new:
-            _log.info("deletions_applied", topic=batch.topic, partition=batch.partition, deletions=len(outcome.new), later_events=later)
+            level = _log.debug if batch.of_deletions and not later else _log.info  # a recovery tells its sum
+            level("deletions_applied", topic=batch.topic, partition=batch.partition, deletions=len(outcome.new), later_events=later)
         return Applied(len(outcome.new), outcome.dead, later)
 
     def _restorable(self, batch: EntryBatch, what: str, outcome: _Outcome) -> dict[str, list[Event]]:

@@ -79,8 +79,9 @@ class LogReader:
         quiet_since = time.monotonic()
         try:
             while left:
-                messages = self._consumer.consume(_MESSAGES, 0.1)
+                messages = self._consumer.consume(1, 0.1)
                 if messages:
+                    messages += self._consumer.consume(_MESSAGES, 0)  # asked for many at once, it would wait for as many
                     quiet_since = time.monotonic()
                 elif time.monotonic() - quiet_since > self._settings.kafka_timeout_s:
                     raise LogUnavailable(

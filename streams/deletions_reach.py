@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import structlog
 
 from core.deletions import IdHasher, Kind, record_key
-from core.errors import ArchiveError
+from core.errors import ArchiveError, ConfigurationError
 from core.settings import Settings
 from store import deletions
 from store.archive import Archive
@@ -61,10 +61,10 @@ def _oldest_in_log(reader: LogReader, topic: str) -> float:
 def _oldest_in_archive(settings: Settings) -> float | None:
     """Broker time (seconds) of the oldest archived message; None: the archive is empty, unreadable, or of another topic."""
     topic = settings.interactions_topic
-    archive = Archive(settings.archive_url)
     topic_id = TopicIds(settings, [topic]).read()[topic]
     times: list[float] = []
     try:
+        archive = Archive(settings.archive_url)
         for partition, end in archive.positions(topic).items():
             if topic_id is not None and archive.topic_id(topic, partition) not in (None, topic_id):
                 return None
@@ -72,7 +72,7 @@ def _oldest_in_archive(settings: Settings) -> float | None:
                 if table.num_rows:
                     times.append(pc.min(table["broker_time"]).as_py())
                     break
-    except ArchiveError as error:
+    except (ArchiveError, ConfigurationError) as error:
         _log.warning("archive_reach_unknown", error=str(error))
         return None
     return min(times, default=None)
