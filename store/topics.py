@@ -11,7 +11,8 @@ import msgspec
 from core.settings import Settings
 
 DAY_MS = 24 * 3600 * 1000
-"""Least retention of `interactions`, in milliseconds: an archive that is down for a day loses nothing."""
+"""Least retention of `interactions`, and least age at which `items` and `users` are compacted, in milliseconds: an archive or ingest that
+is down for a day loses nothing."""
 HOUR_MS = 3600 * 1000
 """Least retention of the hints, in milliseconds: older ones are folded in by readers."""
 UNLIMITED = "-1"
@@ -76,12 +77,16 @@ def specs(settings: Settings) -> list[Spec]:
         "cleanup.policy", "compact", "deletions are forgotten after the retention, and a rebuild brings deleted users back", fatal=True
     )
     hints = (_never_compact("hints replace each other, and readers fold in instead"), _at_least("retention.ms", HOUR_MS, "hints are lost"))
+    unread = _at_least(
+        "min.compaction.lag.ms", DAY_MS, "a deletion may be compacted away before an ingest that is down for a while has read it"
+    )
     compact, append_time = {"cleanup.policy": "compact"}, {"message.timestamp.type": "LogAppendTime"}
+    lagging = {"min.compaction.lag.ms": str(DAY_MS)}
     return [
         Spec(settings.interactions_topic, append_time, (every_event, broker_time, retained), scales=True),
         Spec(settings.dlq_topic, {}, (letters,), scales=False),
-        Spec(settings.items_topic, compact | append_time, (kept, broker_time), scales=False),
-        Spec(settings.users_topic, compact | append_time, (kept, broker_time), scales=False),
+        Spec(settings.items_topic, compact | append_time | lagging, (kept, broker_time, unread), scales=False),
+        Spec(settings.users_topic, compact | append_time | lagging, (kept, broker_time, unread), scales=False),
         Spec(settings.deletions_topic, compact, (deletions,), scales=False),
         Spec(settings.model_updates_topic, {"retention.ms": str(DAY_MS)}, hints, scales=True),
         Spec(settings.retrain_requests_topic, {}, (_never_compact("requests for a retrain replace each other"),), scales=False),

@@ -87,7 +87,9 @@ def test_each_difference_goes_by_the_command_that_is_shown_with_it(broker: objec
         (settings.interactions_topic, "retention.ms", "3600000", "86400000"),
         (settings.items_topic, "cleanup.policy", "delete", "compact"),
         (settings.items_topic, "message.timestamp.type", "CreateTime", "LogAppendTime"),
+        (settings.items_topic, "min.compaction.lag.ms", "0", "86400000"),
         (settings.users_topic, "cleanup.policy", "compact,delete", "compact"),
+        (settings.users_topic, "min.compaction.lag.ms", "0", "86400000"),
     }
     assert not any(row["fatal"] for row in found)
     for row in found:
@@ -115,7 +117,8 @@ def test_who_reads_a_topic_that_loses_events_refuses_to_start(
 
 @pytest.mark.apache
 def test_a_difference_is_logged_once_and_the_process_works(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
-    create(settings, settings.items_topic, config={"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"})
+    config = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime", "min.compaction.lag.ms": "86400000"}
+    create(settings, settings.items_topic, config=config)
     child = spawn("streams", "ingest")
     eventually(lambda: "partition taken" in child.log.read_text(), "ingest at work")
     (line,) = lines(child, "topic_differs")
