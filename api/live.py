@@ -34,6 +34,7 @@ from store.connection import Client, connect
 from store.experiments import Exposures
 from store.keys import POPULAR_UNLABELLED
 from store.partitions import Partitions
+from store.topic_ids import TopicIds
 from store.trending import Trending
 
 _log = structlog.get_logger(__name__)
@@ -51,8 +52,9 @@ class LiveView:
     A request takes `current` once and answers from that object alone, so no answer mixes two bundles, catalogues or popularities.
     """
 
-    def __init__(self, settings: Settings, health: Health, metrics: Metrics, partitions: Partitions) -> None:
+    def __init__(self, settings: Settings, health: Health, metrics: Metrics, partitions: Partitions, topic_ids: TopicIds) -> None:
         self._settings, self._health, self._metrics, self._partitions = settings, health, metrics, partitions
+        self._topic_ids = topic_ids
         self._registry = Registry(settings.models_path)
         self._client: Client = connect(settings, REDIS_TIMEOUT_S)
         self._cursor, self._young_cursor = "", ""
@@ -172,7 +174,8 @@ class LiveView:
     def _refresh_catalogue(self) -> None:
         """Follow the catalogue in Redis; while nothing was ever written there, the bundle's own catalogue stands in."""
         count = self._partitions.count(self._settings.items_topic) or self._settings.topic_partitions
-        applied = positions.offsets(self._client, self._settings.items_topic, count)
+        topic = self._settings.items_topic
+        applied = positions.offsets(self._client, topic, count, self._topic_ids.latest(topic))
         news = catalogue.changes(self._client, self._cursor)
         if news.complete and not news.cursor and not news.items:
             pass

@@ -23,6 +23,7 @@ from store.partitions import Partitions
 from store.producer import Producer
 from store.reader import UserReader
 from store.topic_check import TopicCheck
+from store.topic_ids import TopicIds
 
 _log = structlog.get_logger(__name__)
 PARTS = ("redis", "kafka", "model")
@@ -42,9 +43,11 @@ class Service:
         self.metrics = Metrics()
         self.worker = Worker(self.metrics, settings.api_expensive_waiting)
         self.health = Health(self.metrics, PARTS)
-        self.partitions = Partitions(settings, [settings.interactions_topic, settings.items_topic, settings.users_topic])
+        topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
+        self.partitions = Partitions(settings, topics)
+        self._topic_ids = TopicIds(settings, topics)
         self._topic_check = TopicCheck(settings)
-        self.view = LiveView(settings, self.health, self.metrics, self.partitions)
+        self.view = LiveView(settings, self.health, self.metrics, self.partitions, self._topic_ids)
         self._confirm_s = settings.api_timeout_s * CONFIRM_SHARE
         self._producer: Producer | None = None
         self._reader: UserReader | None = None
@@ -68,7 +71,7 @@ class Service:
         self._redis = connect_async(self.settings, self.settings.api_redis_timeout_s)
         timeout_s = self.settings.api_redis_timeout_s
         self._reader = UserReader(self._redis, self.settings.history_cap, timeout_s)
-        self._arrivals = Arrivals(self._redis, timeout_s)
+        self._arrivals = Arrivals(self._redis, timeout_s, self._topic_ids)
         self._writes = ReadYourWrites(self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions)
         # Its callers wait for each message: no lingering, and a verdict well within the time of a request.
         self._producer = Producer(self.settings, delivery_timeout_s=self.settings.api_timeout_s * DELIVERY_SHARE, linger_ms=0)
@@ -128,6 +131,13 @@ class Service:
         self._topics_exist = False
         raise error
 
+    def _read_topic_ids(self) -> None:
+        """Learn of a topic that was created anew. Without an answer the latest one stands: reads need it for `after` alone."""
+        try:
+            self._topic_ids.read()
+        except LogUnavailable as error:
+            _log.debug("topic_ids_unknown", error=str(error))
+
     def _watch_broker(self) -> None:
         """Ask the broker every BROKER_CHECK_S whether it is there; create our topics after the first answer and after every failure."""
         while True:
@@ -138,6 +148,7 @@ class Service:
                     self._topic_check.prepare(refuse=False)
                 self.partitions.refresh(BROKER_CHECK_S)
                 self.health.works("kafka")
+                self._read_topic_ids()
             except LogUnavailable as error:
                 self._topics_exist = False
                 self.health.failed("kafka", str(error))

@@ -13,8 +13,9 @@ import redis
 import redis.asyncio
 
 from core.errors import StoreCorrupt, StoreError, StoreUnavailable
-from store import keys
+from store import keys, positions
 from store.redis_errors import of_reply
+from store.topic_ids import TopicId, TopicIds
 from store.wire import Wire
 
 POLL_S = 0.002
@@ -27,8 +28,9 @@ _Waiting = list[tuple[int, asyncio.Future[None]]]
 class Arrivals:
     """All who wait share one look at the positions every POLL_S, and nobody looks while nobody waits. Belongs to one event loop."""
 
-    def __init__(self, client: redis.asyncio.Redis, timeout_s: float) -> None:
-        """`timeout_s`: for one round trip, connecting included."""
+    def __init__(self, client: redis.asyncio.Redis, timeout_s: float, topic_ids: TopicIds) -> None:
+        """`timeout_s`: for one round trip, connecting included. `topic_ids`: a position that counts in another topic tells nothing."""
+        self._topic_ids = topic_ids
         self._wire = Wire(client, timeout_s)
         self._waiting: dict[_Partition, _Waiting] = {}
         self._poller: asyncio.Task[None] | None = None
@@ -81,18 +83,21 @@ class Arrivals:
 
     async def _look(self) -> None:
         partitions = list(self._waiting)
-        replies = await self._wire.ask("looking at positions", [("HGET", keys.position(*each), "position") for each in partitions])
+        replies = await self._wire.ask(
+            "looking at positions", [("HMGET", keys.position(*each), "position", "topic_id") for each in partitions]
+        )
         for partition, reply in zip(partitions, replies, strict=True):
-            position = _position(partition, reply)
+            position = _position(partition, reply, self._topic_ids.latest(partition[0]))
             for offset, arrived in self._waiting[partition]:
                 if offset < position and not arrived.done():
                     arrived.set_result(None)
 
 
-def _position(partition: _Partition, reply: Any) -> int:
+def _position(partition: _Partition, reply: Any, topic_id: TopicId) -> int:
     if isinstance(reply, redis.ResponseError):
         raise of_reply(f"reading the position of {partition[0]}/{partition[1]}", reply)
+    offset, noted = reply
     try:
-        return int(reply or 0)
+        return positions.counting_in(topic_id, noted, int(offset or 0))
     except ValueError:
-        raise StoreCorrupt(f"{keys.position(*partition)} holds the position {reply!r}, which is no number") from None
+        raise StoreCorrupt(f"{keys.position(*partition)} holds the position {offset!r}, which is no number") from None

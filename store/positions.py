@@ -71,13 +71,22 @@ def _position(key: str, values: Sequence[bytes | None]) -> Position:
         raise StoreCorrupt(f"{key} holds what Eddyline did not write: {error}; find who else writes into this Redis") from None
 
 
-def offsets(client: Any, topic: str, partitions: int) -> list[int]:
-    """The positions of the first `partitions` partitions of a topic, by number. Raises StoreUnavailable, StoreCorrupt."""
+def offsets(client: Any, topic: str, partitions: int, topic_id: str | None = None) -> list[int]:
+    """The positions of the first `partitions` partitions of a topic, by number: 0 for one that counts in another topic than `topic_id`.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
     with named_errors(f"reading the positions of {topic}"):
         pipe = client.pipeline(transaction=False)
         for partition in range(partitions):
-            pipe.hget(keys.position(topic, partition), "position")
-        return [int(offset or 0) for offset in pipe.execute()]
+            pipe.hmget(keys.position(topic, partition), ["position", "topic_id"])
+        return [counting_in(topic_id, noted, int(offset or 0)) for offset, noted in pipe.execute()]
+
+
+def counting_in(topic_id: str | None, noted: bytes | None, offset: int) -> int:
+    """`offset`, or 0 when it counts in another topic (`noted`) than the one with the id `topic_id`: nothing of that one was applied."""
+    is_other = topic_id is not None and noted is not None and noted.decode(errors="replace") != topic_id
+    return 0 if is_other else offset
 
 
 def claim(client: redis.Redis, topic: str, partition: int, topic_id: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
 
 from core.settings import Settings
 from store import log
@@ -25,22 +26,30 @@ TopicId = str | None
 
 
 class TopicIds:
-    """Reads the ids of `topics` with one admin client. Construction connects nothing. Not thread-safe."""
+    """Reads the ids of `topics` with one admin client. `latest` is for any thread, the rest for one.
+
+    Connects nothing before the first question.
+    """
 
     def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
         self._settings, self._topics = settings, list(topics)
-        self._client = log.admin(settings)
+        self._client: AdminClient | None = None
+        self._latest: dict[str, TopicId] = {}
         self._asked_at = 0.0  # time.monotonic()
         self._pending: Mapping[str, Future[Any]] | None = None
         self._missing: set[str] = set()
         self.confirmed_at: float = 0.0
         """time.monotonic() at which the latest answered question was sent: what was read before it came from the topics it names."""
 
+    def latest(self, topic: str) -> TopicId:
+        """The id in the latest answer; None before there is one, or where the broker gives no ids."""
+        return self._latest.get(topic)
+
     def read(self) -> dict[str, TopicId]:
         """The ids, after waiting for the broker's answer. Raises LogUnavailable, also for a topic that does not exist."""
         sent = time.monotonic()
         ids = {topic: self._id(topic, future) for topic, future in self._describe().items()}
-        self.confirmed_at = sent
+        self.confirmed_at, self._latest = sent, ids
         return ids
 
     def poll(self) -> dict[str, TopicId]:
@@ -66,11 +75,14 @@ class TopicIds:
                 if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic not in self._missing:
                     self._missing.add(topic)
                     _log.warning("topic_missing", topic=topic, error=error.args[0].str())
+        self._latest = {**self._latest, **ids}
         if len(ids) == len(self._topics):
             self.confirmed_at = self._asked_at
         return ids
 
     def _describe(self) -> Mapping[str, Future[Any]]:
+        if self._client is None:
+            self._client = log.admin(self._settings)
         timeout = self._settings.kafka_timeout_s
         futures: Mapping[str, Future[Any]] = self._client.describe_topics(TopicCollection(self._topics), request_timeout=timeout)
         return futures

@@ -49,7 +49,7 @@ def test_what_arrives_while_the_read_waits_is_in_the_answer(settings: Settings, 
     topic = settings.interactions_topic
     with serving(settings, api_after_s=30.0) as client, ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(client.get, f"{FOR_DEVELOPER}/warm?limit=50&after={topic}:0:{offset}") for offset in (3, 4, 5, 5, 5)]
-        eventually(lambda: redis.info("commandstats").get("cmdstat_hget", {}).get("calls", 0) > 3, "they look at the position")
+        eventually(lambda: redis.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0) > 3, "they look at the position")
         assert not any(answer.done() for answer in answers)
         remember(redis, "warm", "coin")
         stand(redis, topic, 6)
@@ -57,6 +57,18 @@ def test_what_arrives_while_the_read_waits_is_in_the_answer(settings: Settings, 
             found = answer.result(20)
             assert "coin" not in shown(found), "the user has seen it now"
             assert found.json()["stale"] is False
+
+
+def test_a_position_in_another_topic_of_the_same_name_says_nothing(waiting: Client, redis: Redis, settings: Settings) -> None:
+    """The topic was deleted and created again; what the token names is at an offset that the old topic had, too."""
+    topics = (settings.interactions_topic, settings.items_topic)
+    waiting.app.state.service._topic_ids._latest = dict.fromkeys(topics, "new")
+    for topic in topics:
+        stand(redis, topic, 8)
+        redis.hset(keys.position(topic, 0), "topic_id", "old")
+        assert waiting.get(f"/api/users/warm?after={topic}:0:7").json()["stale"] is True
+        redis.hset(keys.position(topic, 0), "topic_id", "new")
+        eventually(lambda topic=topic: waiting.get(f"/api/users/warm?after={topic}:0:7").json()["stale"] is False, "ingest counts anew")
 
 
 def test_nobody_looks_at_positions_while_nobody_waits(waiting: Client, settings: Settings) -> None:
@@ -114,7 +126,7 @@ def test_a_redis_that_dies_ends_the_wait(settings: Settings, own_redis_server: R
     with serving(settings, api_after_s=50.0) as client, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get, f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5")
         with Redis.from_url(own_redis_server.url) as redis:
-            eventually(lambda: redis.info("commandstats").get("cmdstat_hget", {}).get("calls", 0) > 3, "it looks at the position")
+            eventually(lambda: redis.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0) > 3, "it looks at the position")
         own_redis_server.kill()
         body = waiting.result(20).json()
         assert (body["stale"], body["degraded"]) == (True, True)

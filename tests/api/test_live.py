@@ -10,13 +10,12 @@ import pytest
 from msgspec.structs import replace
 from redis import Redis
 
-from api.health import Health
 from api.live import LiveView
 from api.metrics import Metrics
 from core.settings import Settings
 from core.types import Filters, Request, UserState
 from engines import catalogue
-from tests.api.world import publish, store_items
+from tests.api.world import live_view, publish, store_items
 from tests.engines.world import ITEMS
 from tests.support import eventually
 
@@ -24,8 +23,7 @@ from tests.support import eventually
 @pytest.fixture
 def view(settings: Settings, redis: Redis) -> LiveView:
     publish(settings)
-    metrics = Metrics()
-    return LiveView(settings.model_copy(update={"refresh_s": 0.01}), Health(metrics, ("redis", "model")), metrics)
+    return live_view(settings.model_copy(update={"refresh_s": 0.01}), Metrics())
 
 
 @pytest.mark.parametrize("in_redis", [False, True])

@@ -11,15 +11,13 @@ import httpx
 import pytest
 from redis import Redis
 
-from api.health import Health
-from api.live import LiveView
 from api.metrics import Metrics
 from core.settings import Settings
 from core.types import HistoryEvent, Request, UserState
 from engines.explain import explain
 from models.registry import Registry
 from tests.api.test_door import port_of
-from tests.api.world import FOR_DEVELOPER, publish, remember
+from tests.api.world import FOR_DEVELOPER, live_view, publish, remember
 from tests.conftest import Spawn
 from tests.support import eventually
 
@@ -30,7 +28,7 @@ def test_a_bundle_that_was_replaced_leaves_memory_without_the_collector(settings
     """The collector does not look at bundles (they would make it slow), so none may hold itself."""
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
-    view = LiveView(settings, Health(metrics := Metrics(), ("redis", "model")), metrics)
+    view = live_view(settings, Metrics())
     view.refresh()
     gc.disable()
     try:

@@ -18,6 +18,9 @@ from pydantic import SecretStr
 from redis import Redis
 
 from api.app import create_app
+from api.health import Health
+from api.live import LiveView
+from api.metrics import Metrics
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item, User
@@ -26,6 +29,8 @@ from models.content import ContentModel
 from models.popular import PopularModel
 from models.registry import Registry
 from store import keys
+from store.partitions import Partitions
+from store.topic_ids import TopicIds
 from store.users import history_line
 from tests.engines.world import ITEMS, POPULAR, als
 from tests.support import eventually
@@ -46,6 +51,13 @@ def publish(settings: Settings, *, without: str = "", items: list[Item] | None =
                 model.save(folder / part)
 
     return Registry(settings.models_path).publish(write)
+
+
+def live_view(settings: Settings, metrics: Metrics) -> LiveView:
+    """The view of an app, without the app."""
+    topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
+    health = Health(metrics, ("redis", "model"))
+    return LiveView(settings, health, metrics, Partitions(settings, topics), TopicIds(settings, topics))
 
 
 def remember(redis: Redis, user_id: str, *items: str, events: int | None = None, interests: list[str] | None = None) -> None:

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 from core import cli, logs
 from core.dedup import Dedup
 from core.settings import Settings, load
-from store import apply, entries, keys, log, pending
+from store import apply, entries, keys, log, pending, positions
 from store import deletions as store_deletions
 from store.connection import Pipe
 from streams import deletions, ingest
@@ -208,6 +208,16 @@ def _aborted_records_count() -> None:
     log.consumer_config = lambda *arguments: config(*arguments) | {"isolation.level": "read_uncommitted"}
 
 
+def _topic_id_not_compared() -> None:
+    """Goes on in a topic that was created anew as if its offsets were those of the old one."""
+    check = positions.check_topic
+
+    def check_offsets(topic: str, partition: int, position: positions.Position, high: int, _topic_id: str | None) -> None:
+        check(topic, partition, position, high, None)
+
+    positions.check_topic = check_offsets
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "position-before-apply": _position_before_apply,
     "retry-by-client": _retry_by_client,
@@ -218,6 +228,7 @@ BUGS: dict[str, Callable[[], None]] = {
     "dead-profile-returns": _dead_profile_returns,
     "deletions-recovered-at-start-only": _deletions_recovered_at_start_only,
     "aborted-records-count": _aborted_records_count,
+    "topic-id-not-compared": _topic_id_not_compared,
 }
 
 

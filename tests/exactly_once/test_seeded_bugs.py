@@ -24,6 +24,7 @@ from tests import oracle
 from tests.exactly_once.conftest import caught_up, ends
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
+from tests.topics import recreate
 
 Ingest = Callable[..., Child]
 
@@ -171,3 +172,22 @@ def test_the_oracle_catches_deletions_that_an_emptied_redis_does_not_learn(
 def _assert_caught(redis: Redis, settings: Settings, bug: str, logs: oracle.RecordedLog | None = None) -> None:
     with pytest.raises(AssertionError) if bug else contextlib.nullcontext():
         oracle.assert_equal(redis, settings, logs)
+
+
+@pytest.mark.apache  # the client library crashes when Tansu deletes a topic that it reads
+@pytest.mark.timeout(120)
+def test_the_oracle_catches_a_topic_id_that_is_not_compared(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
+) -> None:
+    """tests/exactly_once/test_rebuild_checks.py has the same sequence without the bug."""
+    traffic = Traffic(settings, seed)
+    with Producer(settings) as producer:
+        traffic.burst(producer, 1200)
+    child = ingest(*_bugs("topic-id-not-compared"))
+    caught_up(redis, settings, child)
+    recreate(settings, settings.interactions_topic)
+    with Producer(settings) as producer:
+        traffic.burst(producer, 4000)  # in every partition more than the old topic held
+    caught_up(redis, settings, child)
+    with pytest.raises(AssertionError):
+        oracle.assert_equal(redis, settings)
