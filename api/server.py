@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
+import signal
 import socket
 import sys
 
@@ -52,6 +53,9 @@ def serve(settings: Settings) -> None:
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     _log.info("serving", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", docs="/docs")
+    # uvicorn shuts down on these signals and then raises them once more for the handlers below: its end is a success (exit code 0).
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     with listener:
         _Server(config, connections).run(sockets=[listener])
 

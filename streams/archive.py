@@ -27,7 +27,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
-from core import cli
+from core import cli, stop
 from core.errors import LogError, LogGap, LogRewound, LogUnavailable, Overtaken
 from core.redaction import shown_url
 from core.settings import Settings
@@ -317,8 +317,13 @@ class Archiver:
 def run(settings: Settings, until_idle: bool = False, accept_gap: bool = False) -> int:
     """Archive until SIGTERM or SIGINT, or until idle. Answers the number of rows archived."""
     archiver = Archiver(settings, accept_gap)
+
+    def end(*_: object) -> None:
+        archiver.stop()
+        stop.limit("Kafka or the archive's store did not answer; the next archive goes on at the positions in the file names")
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: archiver.stop())
+        signal.signal(number, end)
     cli.serve_metrics(settings)
     archived = archiver.run(until_idle)
     _log.info("archive has stopped", rows=archived, archive=shown_url(settings.archive_url))

@@ -76,6 +76,17 @@ def read(settings: Settings) -> Dead:
     return Dead(dict(sorted(letters.items(), key=lambda entry: (entry[1].broker_time, entry[0]))), replayed)
 
 
+def find(settings: Settings, place: Coordinates) -> DeadLetter | None:
+    """The dead letter of the message at `place`, or None; decodes no other and reads no further than it. Raises LogUnavailable."""
+    wanted = {"topic": place[0].encode(), "partition": str(place[1]).encode(), "offset": str(place[2]).encode()}
+    for message in _all_messages(settings, settings.dlq_topic):
+        headers = message.headers()
+        if headers and wanted.items() <= dict(headers).items() and dead_letters.replayed(headers) is None:
+            with suppress(BadEvent):  # a record that is no dead letter of Eddyline
+                return dead_letters.decode(message.key(), message.value(), headers)
+    return None
+
+
 def parse_place(text: str) -> Coordinates:
     """`topic:partition:offset` as coordinates. Raises ConfigurationError."""
     topic, _, rest = text.partition(":") if text.count(":") == 2 else ("", "", "")

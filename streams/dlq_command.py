@@ -49,7 +49,9 @@ def list_(settings: Settings, codes: Sequence[str], topic: str | None, limit: in
 
 def show(settings: Settings, place: str) -> None:
     """One letter whole."""
-    letter = _find(dlq.read(settings), place)
+    letter = dlq.find(settings, dlq.parse_place(place))
+    if letter is None:
+        raise ConfigurationError(f"there is no dead letter {place}; `python -m streams dlq list` shows those that are")
     console = Console()
     for name, value in _plain(letter).items():
         if name != "value":
@@ -103,13 +105,6 @@ def _edits(path: Path | None) -> dict[dlq.Coordinates, bytes]:
         return dlq.read_edits(path.read_bytes().splitlines())
     except OSError as error:
         raise ConfigurationError(f"--edit {path}: {error.strerror}") from None
-
-
-def _find(dead: dlq.Dead, place: str) -> DeadLetter:
-    letter = dead.letters.get(dlq.parse_place(place))
-    if letter is None:
-        raise ConfigurationError(f"there is no dead letter {place}; `python -m streams dlq list` shows those that are")
-    return letter
 
 
 def _place(letter: DeadLetter) -> str:

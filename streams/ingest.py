@@ -32,7 +32,7 @@ from typing import cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from core import cli
+from core import cli, stop
 from core.errors import EddylineError, LogRewound, LogUnavailable, Stale, StoreUnavailable
 from core.settings import Settings
 from store import connection, experiments, log, log_ends, outage, positions, start, wipe
@@ -343,7 +343,12 @@ def run(settings: Settings) -> None:
     """Ingest until SIGTERM or SIGINT."""
     sys.setswitchinterval(_SWITCH_S)
     ingest = Ingest(settings)
+
+    def end(*_: object) -> None:
+        ingest.stop()
+        stop.limit("Kafka or Redis did not answer; the next ingest goes on at the positions in Redis")
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ingest.stop())
+        signal.signal(number, end)
     cli.serve_metrics(settings)
     ingest.run()

@@ -16,7 +16,7 @@ import faust
 from faust.types import TP
 from threadpoolctl import threadpool_limits
 
-from core import cli
+from core import cli, stop
 from core.settings import Settings
 from store import connection, log, start
 from store.topic_check import TopicCheck
@@ -43,6 +43,14 @@ class _App(faust.App):
 
     def _create_directories(self) -> None:
         pass
+
+
+class _Worker(faust.Worker):
+    """A worker that ends within STOP_S of a signal, also while Kafka does not answer: nothing that it holds can be lost."""
+
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
+        stop.limit("Kafka or Redis did not answer; hints that were not committed are read again")
+        super()._schedule_shutdown(number)
 
 
 def create_app(settings: Settings) -> faust.App:
@@ -120,6 +128,6 @@ def run(settings: Settings) -> None:
     if hasattr(os, "nice"):
         os.nice(_NICE)
     threadpool_limits(1)  # one worker, one core: the matrices are too small to be shared
-    worker = faust.Worker(create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False)
+    worker = _Worker(create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # our logs say what happens
     worker.execute_from_commandline()

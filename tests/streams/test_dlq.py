@@ -193,3 +193,39 @@ def test_a_letter_from_before_the_deletion_of_its_user_is_refused(broker: object
     assert dlq.replay(settings, letters, fix | {"user_id": "u1"}, edits) == {"deleted": 3}, "renamed to somebody who was deleted"
     assert events(settings) == []
     assert len(dlq.read(settings).select()) == 3, "they wait on"
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_show_decodes_one_letter_of_thousands(
+    broker: object, settings: Settings, partitions: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten megabytes of letters take a fraction of a second: no other letter is decoded, and nothing is read past the one sought."""
+    chosen = settings.model_copy(update={"topic_partitions": partitions})
+    log.ensure_topics(chosen)
+    error = BadEvent("not_json", "not JSON")
+    with Producer(chosen) as producer:
+        for offset in range(3000):
+            record = dead_letters.encode(
+                chosen.interactions_topic, offset % 4, offset, 1.8e9, b"u%d" % offset, b"letter %d" % offset, error
+            )
+            producer.raw(chosen.dlq_topic, record.key, record.value, headers=record.headers)
+        note = dead_letters.note(
+            dead_letters.decode(b"u9", b"", [(n, v.encode() if isinstance(v, str) else v) for n, v in record.headers]), "t:0:1"
+        )
+        producer.raw(chosen.dlq_topic, note.key, note.value, headers=note.headers)
+        producer.raw(chosen.dlq_topic, b"foreign", b"no letter")
+    decoded: list[bytes | None] = []
+    original = dead_letters.decode
+
+    def decode(key: bytes | None, value: bytes | None, headers: Any) -> dead_letters.DeadLetter:
+        decoded.append(value)
+        return original(key, value, headers)
+
+    monkeypatch.setattr(dead_letters, "decode", decode)
+    for offset in (0, 1501, 2999):
+        decoded.clear()
+        dlq_command.show(chosen, f"{chosen.interactions_topic}:{offset % 4}:{offset}")
+        assert f"letter {offset}" in capsys.readouterr().out
+        assert decoded == [b"letter %d" % offset]
+    with pytest.raises(ConfigurationError, match="there is no dead letter"):
+        dlq_command.show(chosen, f"{chosen.interactions_topic}:1:2999")
