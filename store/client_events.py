@@ -1,7 +1,7 @@
-"""What librdkafka tells of its connections, as one line when all brokers are away and one when a broker is back.
+"""Callbacks for librdkafka's events: one log line when all brokers are away and one when a broker is back.
 
 A client calls `error` for each connection that fails and `statistics` every STATISTICS_MS, from the thread that polls it. librdkafka has
-no event for a connection that works again, so the brokers' states in the statistics tell of it.
+no event for a connection that works again, so the brokers' states in the statistics show it.
 """
 
 from __future__ import annotations

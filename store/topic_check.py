@@ -1,4 +1,4 @@
-"""Topics at the start of a process: created where missing, compared with what is needed where they exist already."""
+"""Topics at the start of a process: creates those that are missing and compares the others with what is needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TopicCheck:
     def prepare(self, refuse: bool = True) -> None:
         """Create what is missing, log what differs. Raises LogUnavailable.
 
-        `refuse`: raise LogMisconfigured for a fatal difference, as who reads the events does; else it is logged as an error.
+        `refuse`: raise LogMisconfigured for a fatal difference, as the processes that read events do; else it is only logged, as an error.
         """
         log.ensure_topics(self._settings)
         found = compare(self._settings)
@@ -72,7 +72,7 @@ def compare(settings: Settings) -> list[Difference]:
 
 
 def _configs(settings: Settings, client: AdminClient, topics: Sequence[str]) -> list[dict[str, str] | None]:
-    """The settings of each topic; None where the broker does not tell."""
+    """The settings of each topic; None where the broker does not describe them."""
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
     configs: list[dict[str, str] | None] = []
     refused: dict[str, str] = {}

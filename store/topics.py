@@ -43,7 +43,7 @@ class Spec(NamedTuple):
 
 
 class Described(NamedTuple):
-    """A topic as the broker describes it. `replicas`: brokers of each partition. `config`: None where the broker does not tell."""
+    """A topic as the broker describes it. `replicas`: brokers of each partition. `config`: None where the broker does not describe it."""
 
     replicas: Sequence[Sequence[int]]
     config: Mapping[str, str] | None
@@ -69,7 +69,6 @@ def specs(settings: Settings) -> list[Spec]:
         "deletions, late events and lag are judged by the producers' clocks instead of the broker's",
     )
     kept = _exactly("cleanup.policy", "compact", "entries older than the retention vanish, and an emptied Redis cannot be refilled")
-    # An archive that is down for longer than the log reaches back loses what lies between.
     retained = _at_least("retention.ms", DAY_MS, "an archive or ingest that is down for longer than this loses events")
     every_event = _never_compact("all but the latest event of each user are removed from the log before they may be counted", fatal=True)
     letters = _never_compact("dead letters of the same user replace each other")
@@ -94,7 +93,7 @@ def specs(settings: Settings) -> list[Spec]:
 
 
 def differences(settings: Settings, described: Mapping[str, Described], brokers: Sequence[int]) -> list[Difference]:
-    """Compare topics with their specs; topics that are not in `described`, and settings that a broker does not tell, are skipped.
+    """Compare topics with their specs; topics that are not in `described`, and settings that a broker does not report, are skipped.
 
     `brokers`: ids of the brokers that there are.
     """
@@ -159,12 +158,12 @@ def _tool(settings: Settings, name: str, *arguments: str) -> str:
 
 
 def _exactly(setting: str, value: str, consequence: str, fatal: bool = False) -> Need:
-    return Need(setting, value, lambda there: there == value, consequence, fatal)
+    return Need(setting, value, lambda actual: actual == value, consequence, fatal)
 
 
 def _never_compact(consequence: str, fatal: bool = False) -> Need:
-    return Need("cleanup.policy", "delete", lambda there: "compact" not in there, consequence, fatal)
+    return Need("cleanup.policy", "delete", lambda actual: "compact" not in actual, consequence, fatal)
 
 
 def _at_least(setting: str, value: int, consequence: str) -> Need:
-    return Need(setting, str(value), lambda there: there == UNLIMITED or int(there) >= value, consequence)
+    return Need(setting, str(value), lambda actual: actual == UNLIMITED or int(actual) >= value, consequence)

@@ -1,4 +1,4 @@
-"""The log lines of Faust's Kafka client: without its broker it writes thirty a second, of which one tells that and one its end."""
+"""Log filter for Faust's Kafka client, which writes thirty lines a second while its broker is away: one at the start, one at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIBRARIES = ("faust", "mode", "aiokafka")
 QUIET_S = 5.0
 """Seconds without a line after which the client is connected again: it tries, and fails aloud, several times a second."""
 _CONNECTION = ("connect", "broker", "coordinator", "heartbeat", "metadata", "not ready", "timeout", "timed out")
-"""Words of a line that tell that the broker does not answer."""
+"""Words that mark a line about a broker that does not answer."""
 
 
 class ClientNoise(logging.Filter):

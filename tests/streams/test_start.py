@@ -41,7 +41,7 @@ def test_without_its_servers_a_process_ends_with_one_line(settings: Settings, re
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process[1])
+@pytest.mark.parametrize("process", [("streams", "ingest"), ("streams", "live")], ids=lambda process: process[1])
 def test_a_stop_ends_the_wait(settings: Settings, redis: Redis, spawn: Spawn, process: tuple[str, str]) -> None:
     child = spawn(*process)
     eventually(lambda: lines(child, "start_waits"), "it waits")

@@ -1,0 +1,40 @@
+"""Partitions that are added under load lose nothing and count nothing twice, whatever dies or is emptied meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from demo.processes import Child
+from tests import oracle
+from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.traffic import Traffic
+from tests.streams.test_partitions import add_partitions
+from tests.support import eventually
+
+pytestmark = [pytest.mark.apache, pytest.mark.timeout(240)]
+
+
+def _reaches(redis: Redis, settings: Settings, partitions: int) -> bool:
+    """Whether events of the last of `partitions` partitions are counted."""
+    return oracle.positions(redis, settings).get(partitions - 1, 0) > 20
+
+
+def test_users_who_move_between_partitions_are_counted_exactly(
+    broker: object, settings: Settings, redis: Redis, ingest: Callable[..., Child], seed: int
+) -> None:
+    """Two processes share the partitions when the first are added; one is killed; Redis is emptied after the last were added."""
+    with Traffic(settings, seed):
+        doomed, child = ingest(group="one"), ingest(group="one")
+        eventually(lambda: _reaches(redis, settings, 4), "the first partitions are read")
+        add_partitions(settings, settings.interactions_topic, 6)
+        doomed.kill()
+        eventually(lambda: _reaches(redis, settings, 6), "two more are read", 60.0)
+        add_partitions(settings, settings.interactions_topic, 7)
+        eventually(lambda: _reaches(redis, settings, 7), "and one more", 60.0)
+        redis.flushall()
+    caught_up(redis, settings, child)
+    oracle.assert_equal(redis, settings)
