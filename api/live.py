@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import numpy as np
 import structlog
 
 from api.health import Health
 from api.metrics import Metrics
+from api.snapshot import CatalogueSnapshot, Snapshot, merged
 from core.background import in_background, rest, resting
 from core.deletions import IdHasher
 from core.errors import ModelError, StoreError
@@ -60,6 +62,9 @@ class LiveView:
         self._cursor, self._young_cursor = "", ""
         self._young: dict[str, LiveVector] = {}
         self._catalogue_from_redis = False
+        self._snapshots = CatalogueSnapshot(settings.models_path, settings.items_topic)
+        self._snapshot: Snapshot | None = None
+        self._started, self._redis_read = False, False
         self._popularity_from_redis: tuple[Popularity, float] | None = None
         self._trending = Trending([*settings.use_cases.by_name, POPULAR_UNLABELLED])
         self._tried: tuple[str | None, float] = (None, float("-inf"))
@@ -98,6 +103,10 @@ class LiveView:
 
     def refresh(self) -> None:
         """One look at the bundle pointer, the catalogue's changes and popularity. What fails is noted in Health; the rest goes on."""
+        if not self._started:
+            self._started, self._snapshot = True, self._snapshots.load()
+            if self._snapshot is not None:
+                self._swap(with_catalogue(self.current, self._restored(self.current.bundle, self._snapshot)))
         try:
             self._refresh_bundle()
         except (ModelError, OSError) as error:
@@ -109,6 +118,8 @@ class LiveView:
             self.exposures.write(self._client)
         except StoreError as error:
             self._health.failed("redis", str(error))
+            if not self._redis_read:
+                self._health.failed("catalogue", self._unknown())
         else:
             self._health.works("redis")
             self._metrics.refreshed.set_to_current_time()
@@ -146,7 +157,10 @@ class LiveView:
         if self._catalogue_from_redis:
             former = self.current.catalogue
             items = _catalogue(bundle, former.entries(), former.deleted)
-        recommender = build(bundle, items, self.current.popularity if self._popularity_from_redis else None, self._settings)
+        elif self._snapshot is not None:
+            items = self._restored(bundle, self._snapshot)
+        popular = self.current.popularity if self._popularity_from_redis else self._decayed(bundle)
+        recommender = build(bundle, items, popular, self._settings)
         self._swap(with_young(recommender, self._young_items(recommender)) if self._young else recommender)
         self._note_damaged(bundle)
         self._metrics.live_model(bundle.version, bundle.manifest.created)
@@ -161,6 +175,24 @@ class LiveView:
             catalogue_items=self.catalogue_items,
             seconds=round(time.perf_counter() - started, 3),
         )
+
+    def _restored(self, bundle: Bundle, snapshot: Snapshot) -> Catalogue:
+        """The catalogue while Redis has not answered yet: the bundle's, with what the copy on disk knows of hidden and deleted items."""
+        return _catalogue(bundle, *merged(bundle.catalogue, _made_at(bundle), snapshot))
+
+    def _unknown(self) -> str:
+        """What is not known of the catalogue while Redis has not answered since the start."""
+        known = max(self._snapshot.at if self._snapshot is not None else 0.0, _made_at(self.current.bundle))
+        when = f"as of {datetime.fromtimestamp(known, UTC):%Y-%m-%d %H:%M:%S} UTC" if known else "unknown"
+        return f"which items are available and which were deleted is {when}: Redis has not been read since the start"
+
+    def _decayed(self, bundle: Bundle) -> Popularity | None:
+        """The bundle's popularity as of now, on the scale on which Redis' is shown. None: the bundle has none."""
+        if bundle.popular is None:
+            return None
+        half_life = bundle.manifest.settings.get("popularity_half_life_days", self._settings.popularity_half_life_days)
+        factor = 1.0 / popularity.growth(time.time(), float(half_life))
+        return {name: [(item_id, score * factor) for item_id, score in entries] for name, entries in bundle.popular.scores.items()}
 
     def _note_damaged(self, bundle: Bundle) -> None:
         """Note in Health which parts of the bundle could not be loaded. A bundle that was made without a part is no fault."""
@@ -177,13 +209,19 @@ class LiveView:
         topic = self._settings.items_topic
         applied = positions.offsets(self._client, topic, count, self._topic_ids.latest(topic))
         news = catalogue.changes(self._client, self._cursor)
+        if not self._redis_read:
+            self._redis_read = True
+            self._health.works("catalogue")
         if news.complete and not news.cursor and not news.items:
             pass
         elif news.complete:
             self._swap(with_catalogue(self.current, _catalogue(self.current.bundle, news.items)))
             self._catalogue_from_redis = True
+            self._snapshots.replace(news.items, self.current.catalogue.deleted)
         elif news.items or news.deleted:
             self._swap(with_catalogue(self.current, self.current.catalogue.updated(news.items, news.deleted)))
+            if not self._snapshots.append(news.items, news.deleted, self.catalogue_items):
+                self._snapshots.replace(self.current.catalogue.entries(), self.current.catalogue.deleted)
         self._cursor, self.items_applied = news.cursor, applied
 
     def _refresh_young(self) -> None:
@@ -259,6 +297,11 @@ def _let_go(entries: list[Item | None]) -> None:
     while entries:
         del entries[-LET_GO:]
         rest()
+
+
+def _made_at(bundle: Bundle) -> float:
+    """Seconds since 1970; 0 where the manifest does not say."""
+    return datetime.fromisoformat(bundle.manifest.created).timestamp() if bundle.manifest.created else 0.0
 
 
 def _catalogue(bundle: Bundle, items: Sequence[Item], deleted: Iterable[str] = ()) -> Catalogue:
