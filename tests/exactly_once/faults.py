@@ -164,6 +164,7 @@ def trim_head(world: World) -> None:
 
 def recreate_topic(world: World) -> None:
     """The interactions are deleted and created anew under running processes: they stop, and the advice leads back."""
+    world.await_progress()
     world.traffic.pause()
     world.recreate_interactions()
     world.traffic.start()

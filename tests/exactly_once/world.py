@@ -184,6 +184,17 @@ class World:
         archived = {partition: self._archived(partition) for partition in stands}
         return {partition: min(at, popularity[partition], archived[partition]) for partition, at in stands.items()}
 
+    def await_progress(self) -> None:
+        """Until Redis and the archive hold something of the interactions, and so know which topic they count in."""
+
+        def has_progress() -> bool:
+            self.supervise()
+            with self.redis() as redis:
+                stands = oracle.positions(redis, self.settings)
+            return sum(stands.values()) > 0 and sum(map(self._archived, stands)) > 0
+
+        eventually(has_progress, "something is applied and archived", CATCH_UP_S, every=0.1)
+
     def _archived(self, partition: int) -> int:
         folder = Path(self.settings.archive_url) / self.settings.interactions_topic / f"partition={partition}"
         return max((int(path.stem.partition("-")[2]) for path in folder.glob("[0-9]*.parquet")), default=0)
