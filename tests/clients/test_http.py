@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
+from pathlib import Path
 
 import msgspec
 import pytest
 from redis import Redis
 
 from core.settings import Settings
+from demo.processes import ROOT
 from eddyline_client import (
     Event,
     EventResult,
@@ -42,9 +46,14 @@ def like(user_id: str = "42", item_id: str = "pay", **fields: object) -> Event:
 
 
 def test_every_call_of_both_clients_against_the_api_and_what_ingest_makes_of_it(
-    settings: Settings, redis: Redis, broker: object, spawn: Spawn
+    settings: Settings, redis: Redis, broker: object, spawn: Spawn, backend_python: Path
 ) -> None:
     url = serve_world(settings, redis, spawn)
+    _, example = re.findall(r"```python\n(.*?)```", (ROOT / "clients/python/README.md").read_text(), re.DOTALL)
+    pasted = example.replace("http://127.0.0.1:8000", url).replace('api_key="..."', f'api_key="{KEY}"')
+    done = subprocess.run([backend_python, "-I", "-c", pasted], capture_output=True, text=True, env={}, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("1 "), "the example of the README prints the first recommendation"
     for kind in KINDS:
         with client(kind, url + "/", api_key=KEY, timeout_s=60) as connected:
             _every_call(connected, f"{kind}/ü ..?")

@@ -99,6 +99,7 @@ class EventProducer:
         self._config = _DEFAULTS | dict(config or {}) | fixed
         self._failures: deque[FailedDelivery] = deque()  # appended by the polling thread, emptied by callers: needs no lock
         self._last_error = ""
+        self._timed_out = False
         self._renewal = threading.Lock()
         self._closed = threading.Event()
         self._topics: frozenset[str] = frozenset()
@@ -111,7 +112,7 @@ class EventProducer:
 
         Raises InvalidInput before anything is queued; DeliveryFailed when earlier messages failed: send
         those again, and `events` too, of which a part may be queued; Unavailable when the topic does not
-        exist.
+        exist, or when no broker answers after a delivery timed out.
         """
         for event, data in [(event, encode_event(event)) for event in events]:
             self._queue(self._interactions, event.user_id, data, event)
@@ -198,6 +199,7 @@ class EventProducer:
         def on_delivery(error: confluent_kafka.KafkaError | None, _message: confluent_kafka.Message) -> None:
             if error is not None:
                 self._failures.append(FailedDelivery(topic, entry, error.str()))
+                self._timed_out = self._timed_out or error.code() == self._kafka.KafkaError._MSG_TIMED_OUT
 
         if self._closed.is_set():
             raise InvalidInput("closed", "this producer is closed")
@@ -208,6 +210,9 @@ class EventProducer:
         while True:
             self._raise_failures()
             producer = self._producer
+            if self._timed_out and not len(producer):
+                self._renew(producer)
+                continue
             try:
                 producer.produce(topic, value=value, key=key.encode(), on_delivery=on_delivery)
                 return
@@ -220,11 +225,16 @@ class EventProducer:
                     raise Unavailable(f"Kafka at {self._servers} cannot take a message to {topic}: {error.args[0].str()}") from error
 
     def _renew(self, failed: confluent_kafka.Producer) -> None:
-        """Replace a producer that failed for good, as when the broker lost what it knew of it. Raises Unavailable."""
+        """Replace a producer that can send nothing any more. Raises Unavailable when no broker answers.
+
+        A broker that comes back without its memory does not know the id of an idempotent producer. librdkafka
+        then fails for good, or retries for ever under new epochs of that id; of the latter only time-outs tell.
+        """
         with self._renewal:
             if self._producer is failed:
                 self._drop_queued()
                 self._producer = self._connect()
+                self._timed_out = False
 
     def _drop_queued(self) -> None:
         """Fail what still waits: each message gets its verdict."""
