@@ -123,6 +123,7 @@ def test_without_a_broker_it_is_one_clear_error_within_seconds() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.timeout(240)  # Apache Kafka is started twice
 def test_events_that_a_dead_broker_did_not_take_come_back_to_their_sender(settings: Settings, own_broker: Broker) -> None:
     ensure_topics(settings)
     events = likes(3)
