@@ -21,6 +21,7 @@ EddylineError
 ├── ModelError
 │   ├── ModelMissing              no such version, or a bundle without this part
 │   ├── ModelCorrupt              a file's sha256 is not the manifest's
+│   ├── DiskFull                  no space for a new bundle: the live one is unchanged
 │   └── GateRefused               a retrain that is worse than the live bundle by more than the margin
 ├── Interrupted                   a retrain was asked to stop: the live bundle is unchanged
 ├── SourceFailed                  a file or a database cannot be read to its end: names the place
@@ -123,6 +124,10 @@ class ModelError(EddylineError):
 
 class ModelMissing(ModelError):
     """No such version, or the bundle lacks this part."""
+
+
+class DiskFull(ModelError):
+    """No space is left for a new bundle; what was live before is live, and what was written of the new one is removed."""
 
 
 class ModelCorrupt(ModelError):

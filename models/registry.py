@@ -27,8 +27,8 @@ from typing import Any
 
 import msgspec
 
-from core.errors import ModelCorrupt, ModelMissing
-from models import bundle, files
+from core.errors import DiskFull, ModelCorrupt, ModelMissing
+from models import bundle, disk, files
 from models.bundle import Bundle, Manifest
 
 POINTER = "current"
@@ -99,16 +99,20 @@ class Registry:
         """Publish what `write(folder)` writes; returns the version. The module's text numbers the steps.
 
         `manifest`: fields of `models.bundle.Manifest` but version, created, parts and files, which are filled in here.
-        An exception of `write` passes through, and nothing has changed.
+        An exception of `write` passes through, and nothing has changed. Raises DiskFull, and nothing has changed either.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.path))  # 1
+        staging: Path | None = None
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.path))  # 1
             staging.chmod(0o755)  # mkdtemp says 0700; the API may run as another user
             write(staging)  # 2
             version = self._seal(staging, manifest or {})  # 3, 4, 5
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+        except BaseException as error:
+            if staging is not None:
+                shutil.rmtree(staging, ignore_errors=True)
+            if isinstance(error, OSError) and disk.is_full(error):
+                raise self._disk_full("a new bundle") from error
             raise
         if promote:
             self.promote(version)  # 6
@@ -209,14 +213,31 @@ class Registry:
             raise ModelCorrupt(f"{self.path / POINTER} does not hold versions, one a line; {_MEND}")
         return lines
 
+    def _disk_full(self, what: str) -> DiskFull:
+        """Called after what was written of `what` is removed, so that the free bytes are those that it did not fit into."""
+        free = disk.free_bytes(self.path)
+        live = next(iter(self._promoted()), None)
+        needed = f"; the live bundle {live} takes {disk.folder_bytes(self.path / live):,} bytes and still serves" if live else ""
+        return DiskFull(
+            f"no space for {what} in {self.path}: it needs more than the {free:,} bytes that are free{needed}. "
+            "Free space, or lower KEEP_BUNDLES, and run it again"
+        )
+
     def _point(self, versions: list[str]) -> None:
         if (self.path / POINTER).is_dir():
             raise ModelCorrupt(f"{self.path / POINTER} is a folder where a file should be; remove it, then promote a version")
-        with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=".pointer-", delete=False, encoding="utf-8") as file:
-            file.write("\n".join(versions[:REMEMBERED]) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh = Path(file.name)
+        handle, name = tempfile.mkstemp(dir=self.path, prefix=".pointer-")
+        fresh = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write("\n".join(versions[:REMEMBERED]) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            fresh.unlink()
+            if disk.is_full(error):
+                raise self._disk_full("the pointer") from error
+            raise
         fresh.chmod(0o644)  # a temporary file says 0600; the API may run as another user
         fresh.replace(self.path / POINTER)
         _fsync(self.path)

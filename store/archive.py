@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from core.errors import ArchiveError, ConfigurationError
 from core.redaction import is_plain, reason, shown_url
+from models import disk
 from store import archive_publish
 
 READ_ROWS = 65_536
@@ -127,14 +128,21 @@ class Archive:
         metadata = {archive_publish.RANGE: f"{first}-{end}".encode()} | ({TOPIC_ID: topic_id.encode()} if topic_id else {})
         sink = pa.BufferOutputStream()
         pq.write_table(rows.replace_schema_metadata(metadata), sink, compression="zstd", row_group_size=READ_ROWS, write_page_checksum=True)
+        data = sink.getvalue()
         target = archive_publish.Target(self._folder(topic, partition), first, end)
         position = partial(self.position, topic, partition)
         try:
             if self._is_local:
-                archive_publish.publish_local(target, sink.getvalue(), position, self.on_step)
+                archive_publish.publish_local(target, data, position, self.on_step)
             else:
-                archive_publish.publish_remote(self._filesystem, target, sink.getvalue(), position, self.on_step)
+                archive_publish.publish_remote(self._filesystem, target, data, position, self.on_step)
         except OSError as error:
+            if self._is_local and disk.is_full(error):
+                free = disk.free_bytes(Path(target.folder))
+                raise ArchiveError(
+                    f"no space for {target.path}: it needs {len(data):,} bytes, and {free:,} are free; nothing of it was kept. "
+                    "Free space and start archive again: it goes on at this range"
+                ) from None
             raise ArchiveError(f"cannot write {target.path}: {reason(error, self._url)}") from None
 
     def recover(self, topic: str, partition: int) -> None:
