@@ -18,7 +18,7 @@ from core.settings import Settings
 from core.types import Interaction
 from demo.processes import Child
 from demo.servers import free_port
-from store import keys, log
+from store import keys, log, partitions
 from store.archive import Archive
 from store.producer import Producer
 from streams import inspect, schedules
@@ -182,15 +182,12 @@ def test_live_workers_read_added_partitions_of_their_topic(broker: object, setti
         producer.raw(topic, b"0", b'[["ann","item-1"]]', partition=0)
         producer.flush()
         eventually(lambda: batches(live, port) >= 1, "the first hint taken", 60.0)
-        add_partitions(settings, topic, 6)
-        eventually(lambda: producer_knows(producer, topic) == 6, "the producer knows the new partitions")
+    add_partitions(settings, topic, 6)
+    eventually(lambda: partitions.count(settings, topic) == 6, "the broker knows the new partitions")
+    with Producer(settings) as producer:
         producer.raw(topic, b"5", b'[["bob","item-1"]]', partition=5)
         producer.flush()
     eventually(lambda: batches(live, port) >= 2, "the hint of the new partition taken", NOTICED_S + 10)
-
-
-def producer_knows(producer: Producer, topic: str) -> int:
-    return len(producer._producer.list_topics(topic, timeout=5).topics[topic].partitions)
 
 
 def batches(child: Child, port: int) -> float:
