@@ -100,14 +100,16 @@ _values = msgspec.json.Decoder(_Value)
 _encode = msgspec.json.Encoder().encode
 
 
-def record_key(kind: Kind, digest: str) -> bytes:
-    """The key of a deletion's record: the topic is compacted, so that the latest deletion of an id stays."""
-    return f"{kind}:{digest}".encode()
+def record_key(kind: Kind, digest: str, place: Place) -> bytes:
+    """The key of a deletion's record. The place is part of it, so that compaction keeps every deletion of an id, in whatever order they
+    are published: a process that was frozen may publish an earlier one last."""
+    partition, offset = ("-" if part is None else part for part in (place.partition, place.offset))
+    return f"{kind}:{digest}:{partition}:{offset}".encode()
 
 
 def encode_record(kind: Kind, digest: str, place: Place, salt: str) -> tuple[bytes, bytes]:
     """Key and value of a deletion's record. `salt`: the fingerprint of the salt that made `digest`."""
-    return record_key(kind, digest), _encode(_Value(kind=kind, salt=salt, **place._asdict()))
+    return record_key(kind, digest, place), _encode(_Value(kind=kind, salt=salt, **place._asdict()))
 
 
 def decode_record(key: bytes | None, value: bytes, hasher: IdHasher) -> DeletionRecord:
@@ -122,7 +124,7 @@ def decode_record(key: bytes | None, value: bytes, hasher: IdHasher) -> Deletion
         except ValueError:
             found = _values.decode(value)
             place = Place(found.time, found.partition, found.offset, found.topic_id)
-            return DeletionRecord(kind=found.kind, digest=text.partition(":")[2], place=place, salt=found.salt)
+            return DeletionRecord(kind=found.kind, digest=text.split(":")[1], place=place, salt=found.salt)
         return DeletionRecord(kind="user", digest=hasher("user", text), place=Place(time), salt=hasher.fingerprint, identifier=text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, IndexError) as error:
         raise BadEvent("not_json", f"the record is no deletion: {error}") from None

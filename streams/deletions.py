@@ -93,7 +93,7 @@ class _Unread:
     """A partition of the topic of deletions from Redis' position to its end: [first, next).
 
     By the message's key: `unknown`: offset and record of each deletion that Redis does not know; `outdated`: records that an older release
-    wrote; `overtaken`: deletions that stand before an earlier one of the same id, which compaction would keep in their place.
+    wrote.
     """
 
     partition: Partition
@@ -101,23 +101,17 @@ class _Unread:
     next: int
     unknown: dict[bytes, tuple[int, DeletionRecord]] = field(default_factory=dict)
     outdated: dict[bytes, DeletionRecord] = field(default_factory=dict)
-    overtaken: dict[bytes, tuple[Kind, str, Place]] = field(default_factory=dict)
 
     def add(self, key: bytes, offset: int, record: DeletionRecord | None, known: Place | None) -> None:
         """The next record of the topic, in its order. None: the deletion of this key was dropped. `known`: what Redis knows of the id."""
-        self.overtaken.pop(key, None)
         if record is None:
             self.unknown.pop(key, None)
             self.outdated.pop(key, None)
             return
         if record.identifier is not None:
             self.outdated[key] = record
-        if known is None and key in self.unknown:
-            known = self.unknown[key][1].place
         if not record.place.is_dead(known):
             self.unknown[key] = offset, record
-        elif known is not None and record.place.time < known.time and record.identifier is None:
-            self.overtaken[key] = record.kind, record.digest, known
 
 
 class _Recovery:
@@ -154,8 +148,8 @@ class _Recovery:
         self._mark_ready(unread)
         for part in unread:
             rewritten = [(record.kind, record.digest, record.place) for record in part.outdated.values()]
-            if rewritten or part.overtaken:
-                self._publisher.publish([*rewritten, *part.overtaken.values()], list(part.outdated))
+            if rewritten:
+                self._publisher.publish(rewritten, list(part.outdated))
         if unknown:
             _log.info("deletions_recovered", topic=self._settings.deletions_topic, deletions=len(unknown))
         return len({(record.kind, record.digest) for record in unknown})

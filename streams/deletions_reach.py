@@ -41,13 +41,13 @@ def _drop(settings: Settings, client: Client, reader: LogReader, kind: Kind, top
             return 0
         oldest += [archived, _oldest_in_log(reader, settings.interactions_topic)]
     reach = min(oldest)
-    digests = sorted({digest for digest, place in deletions.every(client, kind) if place.time < reach})
-    if digests:
+    old = {digest: place for digest, place in deletions.every(client, kind) if place.time < reach}
+    if old:
         publisher = Publisher(settings, IdHasher(settings.deletion_salt))
-        publisher.publish([], [record_key(kind, digest) for digest in digests])
-        deletions.forget(client, kind, digests)
-        _log.info("deletions_dropped", kind=kind, deletions=len(digests), older_than=reach)
-    return len(digests)
+        publisher.publish([], [record_key(kind, digest, place) for digest, place in old.items()])
+        deletions.forget(client, kind, list(old))
+        _log.info("deletions_dropped", kind=kind, deletions=len(old), older_than=reach)
+    return len(old)
 
 
 def _oldest_in_log(reader: LogReader, topic: str) -> float:

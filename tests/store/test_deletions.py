@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 from redis import Redis
 
-from core.deletions import IdHasher, Kind, Place, parse_place
+from core.deletions import IdHasher, Kind, Place, decode_record, encode_record, parse_place
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Interaction
@@ -132,3 +132,10 @@ def test_another_salt_is_refused(settings: Settings, redis: Redis) -> None:
     deletions.prepare(redis, HASHER)
     with pytest.raises(ConfigurationError, match="DELETION_SALT is not the one"):
         deletions.prepare(redis, IdHasher(SecretStr("another")))
+
+
+def test_an_earlier_deletion_that_is_published_last_does_not_take_the_place_of_a_later_one() -> None:
+    """The topic is compacted by key, and a process that was frozen may publish late."""
+    early, late = (encode_record("user", HASHER("user", "42"), Place(10.0 + offset, 0, offset, "t"), "salt") for offset in (1, 2))
+    assert early[0] != late[0]
+    assert [decode_record(*each, HASHER).digest for each in (early, late)] == [HASHER("user", "42")] * 2
