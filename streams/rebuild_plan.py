@@ -13,6 +13,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaException
 
 from core.errors import ArchiveError, LogGap, LogRewound, StoreCorrupt
+from core.redaction import shown_url
 from core.settings import Settings
 from store import halts, log, log_ends, positions, wipe
 from store.archive import Archive
@@ -108,7 +109,7 @@ def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool
     archive = None if from_log else Archive(settings.archive_url)
     archived = {} if archive is None else _archived(settings, archive, ids[settings.interactions_topic])
     parts = _parts(settings, client, ids, archived, wipe_first)
-    source = "the log alone" if from_log else f"the archive at {settings.archive_url}, then from the log"
+    source = "the log alone" if from_log else f"the archive at {shown_url(settings.archive_url)}, then from the log"
     plan = Plan(wipe_first, from_log, source, parts, wipe.count(client) if wipe_first else {})
     for part in parts:
         _check(settings, plan, part, archive)
@@ -121,7 +122,7 @@ def _archived(settings: Settings, archive: Archive, topic_id: TopicId) -> Mappin
     ends = archive.positions(topic)
     if not ends:
         raise ArchiveError(
-            f"the archive at {settings.archive_url} holds nothing of {topic}: is ARCHIVE_URL right? Nothing was changed. "
+            f"the archive at {shown_url(settings.archive_url)} holds nothing of {topic}: is ARCHIVE_URL right? Nothing was changed. "
             "`python -m streams rebuild --from-log` goes on without an archive"
         )
     for partition in ends:
