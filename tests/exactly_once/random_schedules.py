@@ -69,7 +69,8 @@ def run_schedule(broker: KafkaBroker | TansuBroker, directory: Path, seed: int) 
         world.traffic.start()
         world.start_ingest()
         world.start_archiver()
-        world.sleep(1.5)
+        world.await_progress()  # faults before it would strike idle processes
+        world.sleep(0.5)
         for name in names:
             world.sleep(world.random.uniform(0.1, 0.8))
             FAULTS[name].apply(world)
