@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable
 
 import structlog
-from confluent_kafka import KafkaException
 
 from core.errors import LogUnavailable, StoreUnavailable
 from core.settings import Settings
-from store import log
 
 _log = structlog.get_logger(__name__)
 
 _TRY_S = 1.0
-"""Seconds that one try waits for a broker, and between two tries: how late a stop is noticed."""
+"""Seconds between two tries: how late a stop is noticed."""
 
 
 def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[[], None]) -> bool:
@@ -28,7 +26,6 @@ def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[
     waiting = False
     while not stopped.is_set():
         try:
-            _reach_kafka(settings)
             prepare()
         except (LogUnavailable, StoreUnavailable) as error:
             waited = time.monotonic() - began
@@ -43,11 +40,3 @@ def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[
                 _log.info("start_continues", waited_s=round(time.monotonic() - began, 1))
             return True
     return False
-
-
-def _reach_kafka(settings: Settings) -> None:
-    """Raises LogUnavailable soon when no broker answers: the calls of `prepare` would wait for KAFKA_TIMEOUT_S each."""
-    try:
-        log.admin(settings).list_topics(timeout=_TRY_S)
-    except KafkaException as error:
-        raise log.unreachable(settings, "starting", error) from error

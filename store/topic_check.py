@@ -15,6 +15,9 @@ from store.topics import Described, Difference, differences, specs
 
 _log = structlog.get_logger(__name__)
 
+_REACH_S = 1.0
+"""Seconds to wait for a first answer of a broker."""
+
 
 class TopicCheck:
     """Creates and compares the topics of one process; logs each difference once, however often it is asked."""
@@ -28,6 +31,7 @@ class TopicCheck:
 
         `refuse`: raise LogMisconfigured for a fatal difference, as the processes that read events do; else it is only logged, as an error.
         """
+        _reach(self._settings)
         log.ensure_topics(self._settings)
         found = compare(self._settings)
         for difference in found:
@@ -49,6 +53,14 @@ class TopicCheck:
                     f"the topic {difference.topic} has {difference.setting}={difference.value}, not {difference.needed}: "
                     f"{difference.consequence}. Run: {difference.command}"
                 )
+
+
+def _reach(settings: Settings) -> None:
+    """Raise LogUnavailable soon when no broker answers: each of the calls that follow would wait for KAFKA_TIMEOUT_S."""
+    try:
+        log.admin(settings).list_topics(timeout=_REACH_S)
+    except KafkaException as error:
+        raise log.unreachable(settings, "starting", error) from error
 
 
 def compare(settings: Settings) -> list[Difference]:

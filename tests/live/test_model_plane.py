@@ -237,7 +237,7 @@ def test_faust_s_own_command_line_runs_the_same_app(settings: Settings, redis: R
     [("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9", "KAFKA_BOOTSTRAP_SERVERS"), ("RETRAIN_SCHEDULE", "daily", "RETRAIN_SCHEDULE")],
 )
 def test_what_cannot_work_is_said_in_one_line(settings: Settings, spawn: Spawn, broker: object, name: str, value: str, text: str) -> None:
-    child = spawn("streams", "live", KAFKA_TIMEOUT_S="1", **{name: value})
+    child = spawn("streams", "live", KAFKA_TIMEOUT_S="1", START_TIMEOUT_S="1", **{name: value})
     assert child.wait(30.0) == 1
     assert text in child.tail(1)
     assert "Traceback" not in child.log.read_text()
