@@ -13,6 +13,8 @@ repetitions, and one of them reads as accepted. So an id is not used again after
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +65,8 @@ class IdempotentClient:
         self._identity = _Identity()
         self._acknowledged, self._failed = False, 0
         """Since the last statistics: whether a message was acknowledged. Since the last acknowledged one: how many failed."""
+        self._reports: deque[tuple[Delivered, KafkaError | None, Message]] = deque()
+        self._reports_lock = threading.RLock()  # a handler may publish, and so poll
         self._accepted_epoch = 0
         """The latest epoch at which the broker was known to accept the id."""
         self._outage = False
@@ -94,7 +98,7 @@ class IdempotentClient:
         """Queue a message. Raises BufferError while the queue is full, KafkaException when the message can never be delivered."""
         try:
             self._producer.produce(
-                topic, value=value, key=key, on_delivery=self._counting(on_delivery), headers=headers, partition=partition
+                topic, value=value, key=key, on_delivery=self._collector(on_delivery), headers=headers, partition=partition
             )
         except KafkaException as error:
             self._note_fatal(error)
@@ -102,7 +106,7 @@ class IdempotentClient:
 
     def produce_batch(self, topic: str, messages: list[dict[str, Any]], on_delivery: Delivered) -> None:
         """Queue messages (`key`, `value`); one that is refused gets an `_error`."""
-        self._producer.produce_batch(topic, messages, on_delivery=self._counting(on_delivery))
+        self._producer.produce_batch(topic, messages, on_delivery=self._collector(on_delivery))
         for message in messages:
             if (error := message.get("_error")) is not None and error.code() == KafkaError._FATAL:
                 self._note_fatal(KafkaException(error))
@@ -113,14 +117,17 @@ class IdempotentClient:
             self._producer.poll(timeout_s)
         except KafkaException as error:  # the library raises a fatal error here, once
             self._note_fatal(error)
+        self._deliver_reports()
 
     def flush(self, timeout_s: float) -> int:
         """Wait for deliveries, up to `timeout_s` seconds; answers how many messages still wait."""
         try:
-            return self._producer.flush(timeout_s)
+            waiting = self._producer.flush(timeout_s)
         except KafkaException as error:
             self._note_fatal(error)
-            return len(self._producer)
+            waiting = len(self._producer)
+        self._deliver_reports()
+        return waiting
 
     def list_topics(self, topic: str, timeout_s: float) -> None:
         """Ask a broker about `topic`. Raises KafkaException when none answers in time."""
@@ -131,21 +138,37 @@ class IdempotentClient:
         self._producer.purge()
         unresolved = self.flush(CLOSE_S)
         self._producer.close()
+        self._deliver_reports()
         return unresolved
 
     def __len__(self) -> int:
         """Messages that wait for delivery."""
         return len(self._producer)
 
-    def _counting(self, on_delivery: Delivered) -> Delivered:
+    def _collector(self, on_delivery: Delivered) -> Delivered:
+        """A delivery callback that only queues the report.
+
+        The library may call back while an exception is pending (it has just met a fatal error). A lock taken there would never be
+        released, so handlers run later, outside of the library.
+        """
+        append = self._reports.append
+
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 self._acknowledged = True
             else:
                 self._failed += 1
-            on_delivery(error, message)
+            append((on_delivery, error, message))
 
         return delivered
+
+    def _deliver_reports(self) -> None:
+        """Call the handlers of the queued reports. Returns once those that another thread calls are done too: a flush that finds
+        nothing waiting must know of every failure."""
+        with self._reports_lock:
+            while self._reports:
+                on_delivery, error, message = self._reports.popleft()
+                on_delivery(error, message)
 
     def _on_statistics(self, text: str) -> None:
         previous, self._identity = self._identity, _decode_statistics(text).eos
