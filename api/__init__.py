@@ -1,1 +1,5 @@
-"""The HTTP API: routes and response schemas over a live view of the current bundle. No business logic lives here."""
+"""The HTTP API: routes and response schemas over a live view of the current bundle. No business logic.
+
+`app` wires it, `live` holds the current recommender, `service` what routes stand on; `routes/`, `schemas/`, `middleware/` and
+`server/` (the process and its connections). Start with `routes/reads`.
+"""

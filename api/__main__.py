@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def serve() -> None:
     """Serve recommendations, events and health over HTTP until SIGTERM or Ctrl-C. Everything is set by environment variables."""
-    from api import server
+    from api.server import process as server
     from core import logs, settings
 
     chosen = settings.load()

@@ -13,8 +13,8 @@ from api.live import LiveView
 from api.metrics import Metrics
 from core.errors import LogUnavailable, StoreError
 from core.settings import Settings
-from store.arrivals import Arrivals
-from store.partitions import Partitions
+from store.log.partitions import Partitions
+from store.state.entities.arrivals import Arrivals
 
 MOST_WAITING = 1_000
 """Reads that wait at once, each a connection that somebody holds open; one more is answered as stale, and at once."""

@@ -11,15 +11,15 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
-from api.guard import Guard
-from api.models import Models
-from api.openapi import OpenApi
-from api.reads import Reads
+from api.middleware.guard import Guard
+from api.routes.models import Models
+from api.routes.openapi import OpenApi
+from api.routes.reads import Reads
+from api.routes.similar_users import SimilarUsers
+from api.routes.status import Status
+from api.routes.users import Users
+from api.routes.writes import Writes
 from api.service import Service
-from api.similar_users import SimilarUsers
-from api.status import Status
-from api.users import Users
-from api.writes import Writes
 from core.errors import BadEvent
 from core.settings import Settings
 from core.version import VERSION
@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
         lifespan=lifespan,
-        openapi_url=None,  # see api/openapi.py
+        openapi_url=None,  # see api/routes/openapi.py
         redirect_slashes=False,
         exception_handlers=handlers,
     )

@@ -31,13 +31,15 @@ from models.id_map import IdMap
 from models.popular import Popularity
 from models.registry import Registry
 from models.young import YoungItems
-from store import catalogue, popularity, positions, young
-from store.connection import Client, connect
-from store.experiments import Exposures
-from store.keys import POPULAR_UNLABELLED
-from store.partitions import Partitions
-from store.topic_ids import TopicIds
-from store.trending import Trending
+from store.log.partitions import Partitions
+from store.log.topic_ids import TopicIds
+from store.state.apply import positions
+from store.state.connection import Client, connect
+from store.state.entities import catalogue, popularity
+from store.state.entities import new_items as young
+from store.state.entities.experiments import Exposures
+from store.state.entities.trending import Trending
+from store.state.keys import POPULAR_UNLABELLED
 
 _log = structlog.get_logger(__name__)
 REDIS_TIMEOUT_S = 1.0
@@ -281,9 +283,11 @@ class LiveView:
 
 @contextmanager
 def _collector_resting() -> Iterator[None]:
-    """The garbage collector would walk the thousands of entries that a bundle is made of, again and again while they are made, and reads
-    would wait for it, some 15 ms each time at 10,000 items. Afterwards they are out of its sight, as after the start (api/server.py): a
-    bundle holds no cycle, so it goes with its last reference all the same."""
+    """Pauses the garbage collector while a bundle is built, and freezes the objects afterwards, as at the start (api/server/process.py).
+
+    The collector would walk thousands of entries again and again, and reads would wait 15 ms each time at 10,000 items. A bundle
+    holds no cycle, so it is freed with its last reference all the same.
+    """
     gc.disable()
     try:
         yield

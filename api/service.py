@@ -7,23 +7,23 @@ import threading
 
 import structlog
 
-from api import deadline
 from api.after import ReadYourWrites
-from api.budget import Worker
 from api.health import Health
 from api.live import LiveView
 from api.metrics import Metrics
+from api.middleware import deadline
+from api.middleware.budget import Worker
 from core.errors import LogUnavailable, StoreCorrupt, StoreError
 from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
-from store.arrivals import Arrivals
-from store.connection import connect_async
-from store.partitions import Partitions
-from store.producer import Producer
-from store.reader import UserReader
-from store.topic_check import TopicCheck
-from store.topic_ids import TopicIds
+from store.log.partitions import Partitions
+from store.log.producer import Producer
+from store.log.topic_check import TopicCheck
+from store.log.topic_ids import TopicIds
+from store.state.connection import connect_async
+from store.state.entities.arrivals import Arrivals
+from store.state.entities.reader import UserReader
 
 _log = structlog.get_logger(__name__)
 PARTS = ("redis", "kafka", "model")

@@ -25,8 +25,8 @@ from core.deletions import IdHasher
 from core.experiments import NONE, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
-from store.apply import UNKNOWN, Event, Planner
-from store.experiments import Exposures
+from store.state.apply.batches import UNKNOWN, Event, Planner
+from store.state.entities.experiments import Exposures
 
 COMMAND = "python -m benchmarks.experiments"
 TOML = """

@@ -33,8 +33,10 @@ from models import bundle, files
 from models.als import ALSModel
 from models.id_map import IdMap
 from models.registry import Registry
-from store import keys, log, model_updates
-from store.users import history_event, history_line
+from store.log import client as log
+from store.log import model_updates
+from store.state import keys
+from store.state.entities.users import history_event, history_line
 
 FACTORS, BATCH = 64, 500
 COMMAND = "python -m benchmarks.fold_in"

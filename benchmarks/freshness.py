@@ -35,8 +35,9 @@ from core.settings import Settings, load
 from core.types import Interaction
 from demo.processes import Child, module, settings_environment
 from demo.servers import RedisServer, broker, broker_kinds
-from store import keys, log
-from store.producer import Producer
+from store.log import client as log
+from store.log.producer import Producer
+from store.state import keys
 from streams.pace import Pace
 
 COMMAND = "KAFKA_HOME=... python -m benchmarks.freshness"

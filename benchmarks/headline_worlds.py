@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from benchmarks.live_vs_retrained import timed_events
 from core.settings import Settings
 from core.types import Item, User
-from streams.simulate_events import Simulation
+from streams.simulator.events import Simulation
 from training.data import dataset, events, items
 from training.data.dataset import Dataset, Split
 

@@ -30,8 +30,9 @@ from core.settings import Settings, load
 from core.types import Interaction
 from demo.processes import module, settings_environment
 from demo.servers import RedisServer, broker, broker_kinds
-from store import log, users
-from store.producer import Producer
+from store.log import client as log
+from store.log.producer import Producer
+from store.state.entities import users
 
 USERS, ITEMS = 20_000, 10_000
 COMMAND = "KAFKA_HOME=... python -m benchmarks.ingest"

@@ -18,8 +18,10 @@ from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Interaction
 from demo.servers import RedisServer
-from store import apply, connection, deletions, keys
-from store.apply import Applier, Event, Planner
+from store.state import connection, keys
+from store.state.apply import batches as apply
+from store.state.apply import deletions
+from store.state.apply.batches import Applier, Event, Planner
 
 USERS, EVENTS, ITEMS = 5_000, 50, 10_000
 COMMAND = "python -m benchmarks.memory"

@@ -12,9 +12,9 @@ from typing import Any
 
 from core.murmur2 import partitions_of
 from core.types import Interaction
-from store.apply import Event
-from store.partitions import Layout
-from streams.foreign_partitions import ForeignPartitions
+from store.log.partitions import Layout
+from store.state.apply.batches import Event
+from streams.ingest.foreign_partitions import ForeignPartitions
 
 PARTITIONS, BATCHES, BATCH = 4, 800, 250
 ROUNDS = 5

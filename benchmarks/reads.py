@@ -39,8 +39,8 @@ from models.content import ContentModel
 from models.id_map import IdMap
 from models.popular import PopularModel
 from models.registry import Registry
-from store import keys
-from store.users import history_line
+from store.state import keys
+from store.state.entities.users import history_line
 
 ITEMS = 10_000
 FACTORS = 64

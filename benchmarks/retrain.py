@@ -38,8 +38,8 @@ from core.types import Item
 from demo.processes import settings_environment
 from demo.servers import RedisServer
 from models.registry import Registry
-from store import connection, keys, retrains
-from store.archive import SCHEMA, Archive
+from store.archive.layout import SCHEMA, Archive
+from store.state import connection, keys, retrains
 from training.data import items
 
 COMMAND = "python -m benchmarks.retrain"

@@ -1,1 +1,5 @@
-"""Every place where data rests: Redis, the log (Kafka's client side) and the Parquet archive."""
+"""Every place where data rests: `state/` (Redis), `log/` (Kafka's client side) and `archive/` (Parquet).
+
+`start` waits for servers at the start of a process, `outage` logs when one goes away and comes back. Start with `state/keys` for what
+Redis holds, `state/apply/batches` for how it changes.
+"""

@@ -35,7 +35,7 @@ def topics(
 @app.command()
 def ingest() -> None:
     """From Kafka into Redis, exactly once, until stopped. Any number of processes share the partitions."""
-    from streams.ingest import run
+    from streams.ingest.loop import run
 
     run(_settings())
 
@@ -43,7 +43,7 @@ def ingest() -> None:
 @app.command()
 def live() -> None:
     """Keep the ALS vectors of changed users and new items fresh in Redis, until stopped. Any number of processes share the work."""
-    from streams.live import run
+    from streams.live.command import run
 
     run(_settings())
 
@@ -60,7 +60,7 @@ def rebuild(
 
     First compares Redis, archive and log, shows what it will do, and changes nothing if that would lose anything.
     """
-    from streams.rebuild import run
+    from streams.rebuild.command import run
 
     run(_settings(), wipe=wipe, from_log=from_log, yes=yes)
 
@@ -71,7 +71,7 @@ def archive(
     accept_gap: Annotated[bool, typer.Option(help="Record offsets that the log no longer holds as an empty range, and go on.")] = False,
 ) -> None:
     """The interactions topic to Parquet files, every offset once. Any number of processes share the partitions."""
-    from streams.archive import run
+    from streams.archiver.archiver import run
 
     run(_settings(), until_idle, accept_gap)
 
@@ -93,7 +93,7 @@ def simulate(
     catalogue: Annotated[bool, typer.Option(help="Send the startups and users of the past too; --no-catalogue if they are there.")] = True,
 ) -> None:
     """A marketplace of startups, developers and investors, with tastes that drift: something to look at within a minute."""
-    from streams.simulate import Plan, run
+    from streams.simulator.command import Plan, run
     from streams.times import parse
 
     begin = time.time() - days * 86400 if start is None else parse(start)
@@ -194,7 +194,7 @@ def dlq_list(
     as_json: _Json = False,
 ) -> None:
     """Counts by reason, and the oldest letters that wait."""
-    from streams.dlq_command import list_
+    from streams.dead_letters.command import list_
 
     list_(_settings(), code or [], topic, limit, as_json)
 
@@ -202,7 +202,7 @@ def dlq_list(
 @dlq.command("show")
 def dlq_show(place: Annotated[str, typer.Argument(help="topic:partition:offset, as `list` prints it.")]) -> None:
     """One letter with its whole message."""
-    from streams.dlq_command import show
+    from streams.dead_letters.command import show
 
     show(_settings(), place)
 
@@ -221,7 +221,7 @@ def dlq_replay(
     dry_run: Annotated[bool, typer.Option(help="Check and count only.")] = False,
 ) -> None:
     """Check letters again, after a fix, and send those that are valid now; none is sent twice."""
-    from streams.dlq_command import replay
+    from streams.dead_letters.command import replay
 
     replay(_settings(), places or [], code or [], topic, set_ or [], edit, dry_run)
 

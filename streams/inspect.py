@@ -21,9 +21,14 @@ from core.settings import Settings
 from core.types import LiveVector
 from engines import router
 from models.registry import Registry
-from store import catalogue, connection, deletions, keys, log, log_ends, partitions, popularity, positions, trending, users
-from store.archive import Archive
-from store.live import LiveStore
+from store.archive.layout import Archive
+from store.log import client as log
+from store.log import ends as log_ends
+from store.log import partitions
+from store.state import connection, keys
+from store.state.apply import deletions, positions
+from store.state.entities import catalogue, popularity, trending, users
+from store.state.entities.vectors import LiveStore
 
 KAFKA_S = 2.0
 """Seconds to wait for Kafka where Redis has most of the answer."""

@@ -17,8 +17,8 @@ import structlog
 from core import codec
 from core.errors import BadEvent, NotSent
 from core.settings import Settings
-from store import log
-from store.producer import Producer
+from store.log import client as log
+from store.log.producer import Producer
 
 _log = structlog.get_logger(__name__)
 

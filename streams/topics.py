@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from core.settings import Settings
-from store import log, topic_check
+from store.log import client as log
+from store.log import topic_check
 
 
 def run(settings: Settings, as_json: bool = False) -> bool:

@@ -9,9 +9,9 @@ from typing import Self, TypeVar
 
 from core.deletions import IdHasher, Place
 from core.settings import Settings
-from store import connection
-from store.apply import Event, Planner
-from store.entries import Entry, EntryApplier, EntryBatch
+from store.state import connection
+from store.state.apply.batches import Event, Planner
+from store.state.apply.entries import Entry, EntryApplier, EntryBatch
 
 _Value = TypeVar("_Value")
 

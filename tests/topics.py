@@ -8,7 +8,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from core.settings import Settings
-from store import log
+from store.log import client as log
 from tests.support import eventually
 
 

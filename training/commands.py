@@ -19,8 +19,10 @@ from models.bundle import Bundle, Manifest
 from models.content import ContentModel
 from models.listing import Summary, summaries
 from models.registry import Registry
-from store import connection, deletions, retrain_requests, retrains
-from store.archive import Archive
+from store.archive.layout import Archive
+from store.log import retrain_requests
+from store.state import connection, retrains
+from store.state.apply import deletions
 from training import als as als_training
 from training.data import dataset, items
 from training.data import events as event_sources

@@ -20,8 +20,8 @@ import structlog
 from core.codec import encode_json
 from core.errors import BadEvent, NothingImported
 from core.settings import Settings
-from store import log
-from store.producer import Producer
+from store.log import client as log
+from store.log.producer import Producer
 from streams.importers import convert, formats
 from streams.importers.convert import Message, Skip
 from streams.importers.formats import Format, Kind

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from redis import Redis
 
-from api import schemas
+from api.schemas import answers as schemas
 from core.settings import Settings
 from demo.servers import RedisServer
-from store import keys
+from store.state import keys
 from tests.api.world import FOR_DEVELOPER, Client, event, publish, remember, serving, shown, until_missing
 from tests.conftest import Spawn
 from tests.engines.world import ITEMS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from api import schemas
+from api.schemas import answers as schemas
 from core.settings import Settings
 from core.types import Item
 from models import bundle, files

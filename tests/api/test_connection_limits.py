@@ -18,7 +18,7 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from api.http_protocol import MAX_PIPELINED
+from api.server.protocol import MAX_PIPELINED
 from core.settings import Settings
 from demo.processes import Child, settings_environment
 from demo.servers import RedisServer

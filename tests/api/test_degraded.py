@@ -7,11 +7,11 @@ import time
 import pytest
 from redis import Redis
 
-from api import schemas
+from api.schemas import answers as schemas
 from core.settings import Settings
 from demo.servers import KafkaBroker, RedisServer, TansuBroker
 from models.registry import Registry
-from store.log import ensure_topics
+from store.log.client import ensure_topics
 from tests.api.world import FOR_DEVELOPER, event, publish, remember, serving, shown, store_items, until_missing
 from tests.engines.world import ITEMS
 from tests.support import eventually

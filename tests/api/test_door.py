@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from api.auth import Keys
+from api.middleware.auth import Keys
 from core.settings import Settings
 from tests.api.world import KEY, Client, event, publish, serving
 from tests.conftest import Spawn

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from api import schemas
+from api.schemas import answers as schemas
 from core import experiments, use_cases
 from core.errors import ConfigurationError
 from core.settings import Settings
-from store import experiments as store
+from store.state.entities import experiments as store
 from tests.api.world import FOR_DEVELOPER, Client, publish, remember, serving, shown
 from tests.support import eventually
 

@@ -19,7 +19,8 @@ from demo.servers import RedisServer
 from models import files
 from models.popular import PopularModel
 from models.registry import Registry
-from store import keys, popularity
+from store.state import keys
+from store.state.entities import popularity
 from tests.api.world import FOR_DEVELOPER, Client, publish, serving, shown, store_items, until_missing
 from tests.engines.world import ITEMS
 from tests.support import eventually

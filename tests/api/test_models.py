@@ -9,11 +9,12 @@ import pytest
 from pydantic import SecretStr
 from redis import Redis
 
-from api.model_schemas import Difference, Model, Models, Promoted, RetrainRequested
+from api.schemas.models import Difference, Model, Models, Promoted, RetrainRequested
 from core.settings import Settings
 from models.registry import Registry
-from store import keys, retrain_requests, retrains
-from store.retrain_requests import Requests
+from store.log import retrain_requests
+from store.log.retrain_requests import Requests
+from store.state import keys, retrains
 from tests.api.world import KEY, Client, publish, serving
 from tests.support import eventually
 

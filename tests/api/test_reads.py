@@ -7,10 +7,10 @@ from urllib.parse import quote
 import pytest
 from redis import Redis
 
-from api import schemas
+from api.schemas import answers as schemas
 from core.settings import Settings
 from core.types import Item
-from store import keys
+from store.state import keys
 from tests.api.world import FOR_DEVELOPER, Client, event, publish, remember, serving, shown, store_items, until_missing
 from tests.engines.world import ITEMS
 from tests.support import eventually
@@ -152,7 +152,7 @@ def test_similar_items_and_popular_items(api: Client) -> None:
 def test_popularity_follows_redis_and_reads_as_weight_of_events(api: Client, redis: Redis, settings: Settings) -> None:
     import time
 
-    from store.popularity import growth
+    from store.state.entities.popularity import growth
 
     redis.zadd(keys.popular("developer_startup"), {"coin": 6.0 * growth(time.time(), settings.popularity_half_life_days)})
     answer = eventually(

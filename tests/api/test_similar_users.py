@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from api import schemas
+from api.schemas import answers as schemas
 from core.settings import Settings
 from models import bundle, files
 from models.als import ALSModel
 from models.id_map import IdMap
 from models.registry import Registry
 from models.trained_users import TrainedUsers
-from store import keys
+from store.state import keys
 from tests.api.world import Client, remember, serving
 from tests.engines.world import FACTORS, ITEMS
 

@@ -6,10 +6,10 @@ import time
 
 from redis import Redis
 
-from api import schemas
+from api.schemas import answers as schemas
 from core.settings import Settings
-from store import keys
-from store.trending import COARSE, FINE
+from store.state import keys
+from store.state.entities.trending import COARSE, FINE
 from tests.api.world import Client, publish, serving, shown
 from tests.support import eventually
 

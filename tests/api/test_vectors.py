@@ -10,7 +10,7 @@ from core.settings import Settings
 from core.types import Item
 from engines.fold import made_with
 from models.registry import Registry
-from store import keys
+from store.state import keys
 from tests.api.world import FOR_DEVELOPER, Client, publish, shown, store_items
 from tests.engines.world import ITEMS
 from tests.support import eventually

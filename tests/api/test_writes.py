@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from api import schemas
+from api.schemas import answers as schemas
 from core.codec import decode_interaction
 from core.settings import Settings
-from store.log import consumer_config
+from store.log.client import consumer_config
 from tests.api.world import Client, event, serving, until_missing
 
 

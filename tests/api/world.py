@@ -28,10 +28,10 @@ from models import bundle, files
 from models.content import ContentModel
 from models.popular import PopularModel
 from models.registry import Registry
-from store import keys
-from store.partitions import Partitions
-from store.topic_ids import TopicIds
-from store.users import history_line
+from store.log.partitions import Partitions
+from store.log.topic_ids import TopicIds
+from store.state import keys
+from store.state.entities.users import history_line
 from tests.engines.world import ITEMS, POPULAR, als
 from tests.support import eventually
 

@@ -7,7 +7,7 @@ from typing import Any
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from core.settings import Settings
-from store.log import consumer_config
+from store.log.client import consumer_config
 from tests.support import eventually
 
 

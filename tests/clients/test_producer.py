@@ -17,7 +17,7 @@ from core.settings import Settings
 from demo.processes import ROOT
 from demo.servers import KafkaBroker, TansuBroker
 from eddyline_client import DeliveryFailed, Event, EventProducer, InvalidInput, Item, MissingDependency, Unavailable
-from store.log import admin, ensure_topics
+from store.log.client import admin, ensure_topics
 from tests.clients.kafka import java_partition, messages, murmur2
 from tests.support import eventually
 

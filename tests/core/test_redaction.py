@@ -20,8 +20,9 @@ from core import cli, logs, redaction
 from core import settings as settings_module
 from core.errors import EddylineError
 from core.settings import Settings
-from store import connection, positions
-from store.archive import Archive
+from store.archive.layout import Archive
+from store.state import connection
+from store.state.apply import positions
 from streams.importers.database import Table
 
 PIECE = 3

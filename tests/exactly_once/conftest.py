@@ -12,7 +12,7 @@ from redis import Redis
 
 from core.settings import Settings
 from demo.processes import Child
-from store import log
+from store.log import client as log
 from tests import oracle
 from tests.support import eventually
 

@@ -3,7 +3,7 @@
     python -m tests.exactly_once.ingest_that_fails [die=STEP,TIMES] [freeze=STEP,TIMES] [bug=NAME]
 
 dies by SIGKILL (or freezes by SIGSTOP) when STEP is reached for the TIMES-th time. Production code knows nothing of this: its steps
-are wrapped from outside. Their numbers are those in streams/ingest.py (1 to 6) and store/apply.py (5.1 to 5.6).
+are wrapped from outside. Their numbers are those in streams/ingest/loop.py (1 to 6) and store/state/apply/batches.py (5.1 to 5.6).
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from confluent_kafka import Consumer, TopicPartition
 from core import cli, logs
 from core.dedup import Dedup
 from core.settings import Settings, load
-from store import apply, entries, keys, log, pending, positions
-from store import deletions as store_deletions
-from store.connection import Pipe
-from streams import deletions, ingest
-from streams.deletions import Publisher
-from streams.sender import Sender
+from store.log import client as log
+from store.state import keys
+from store.state.apply import batches as apply
+from store.state.apply import deletions as store_deletions
+from store.state.apply import entries, pending, positions
+from store.state.connection import Pipe
+from streams.ingest import deletions
+from streams.ingest import loop as ingest
+from streams.ingest.deletions import Publisher
+from streams.ingest.sender import Sender
 
 Hook = Callable[..., None]
 
@@ -82,7 +86,7 @@ STEPS: dict[str, Callable[[Any], None]] = {
 DELETION_STEPS: dict[str, Callable[[Any], None]] = {
     "3-deletions-published": lambda hook: _wrap(Publisher, "publish", after=hook),
 }
-"""Steps of a batch with deletions, numbered as in store/entries.py."""
+"""Steps of a batch with deletions, numbered as in store/state/apply/entries.py."""
 
 
 class Countdown:

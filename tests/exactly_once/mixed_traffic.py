@@ -12,8 +12,8 @@ from confluent_kafka import Producer as KafkaProducer
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from store import log
-from store.producer import Producer
+from store.log import client as log
+from store.log.producer import Producer
 from tests.exactly_once.traffic import Traffic
 
 PAUSE_S = 0.04

@@ -18,11 +18,12 @@ from core.settings import Settings
 from core.types import Interaction, Item, User
 from demo.processes import Child
 from demo.servers import RedisServer
-from store import catalogue, keys, users
-from store.deletions import lookup
-from store.log_reader import LogReader
-from store.producer import Producer
-from streams import deletions
+from store.log.producer import Producer
+from store.log.reader import LogReader
+from store.state import keys
+from store.state.apply.deletions import lookup
+from store.state.entities import catalogue, users
+from streams.ingest import deletions
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.test_rebuild import _archived, _rebuilt

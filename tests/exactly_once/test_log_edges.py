@@ -16,8 +16,8 @@ from core.settings import Settings
 from core.types import Interaction, Item, User
 from demo.processes import Child
 from demo.servers import free_port
-from store.archive import Archive
-from store.producer import Producer
+from store.archive.layout import Archive
+from store.log.producer import Producer
 from tests import oracle
 from tests.exactly_once.conftest import caught_up, ends
 from tests.exactly_once.traffic import Traffic

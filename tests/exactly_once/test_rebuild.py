@@ -13,10 +13,12 @@ from core.experiments import recommendation_id
 from core.settings import Settings
 from core.types import Interaction, Item, User
 from demo.processes import Child
-from store import catalogue, experiments, keys, users
-from store.deletions import lookup
-from store.producer import Producer
-from streams import deletions, dlq
+from store.log.producer import Producer
+from store.state import keys
+from store.state.apply.deletions import lookup
+from store.state.entities import catalogue, experiments, users
+from streams.dead_letters import letters as dlq
+from streams.ingest import deletions
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic
@@ -83,7 +85,7 @@ def test_a_gap_between_redis_and_the_log_stops_ingest_with_the_way_out(
 ) -> None:
     from confluent_kafka import TopicPartition
 
-    from store import log
+    from store.log import client as log
 
     traffic = Traffic(settings, seed)
     with Producer(settings) as producer:

@@ -15,12 +15,12 @@ from core.errors import ArchiveError, ConfigurationError, EddylineError, LogRewo
 from core.settings import Settings
 from core.types import Item, User
 from demo.processes import Child
-from store import keys, running, wipe
-from store.archive import SCHEMA, Archive
-from store.lease import Lease
-from store.producer import Producer
-from streams import rebuild
-from streams.archive import Archiver
+from store.archive.layout import SCHEMA, Archive
+from store.log.producer import Producer
+from store.state import keys, running, wipe
+from store.state.lease import Lease
+from streams.archiver.archiver import Archiver
+from streams.rebuild import command as rebuild
 from tests import oracle
 from tests.exactly_once.conftest import caught_up, ends
 from tests.exactly_once.traffic import Traffic

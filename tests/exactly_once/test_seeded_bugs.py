@@ -18,8 +18,8 @@ from core.codec import encode_json
 from core.settings import Settings
 from core.types import User
 from demo.processes import Child
-from store import log
-from store.producer import Producer
+from store.log import client as log
+from store.log.producer import Producer
 from tests import oracle
 from tests.exactly_once.conftest import caught_up, ends
 from tests.exactly_once.traffic import Traffic

@@ -13,7 +13,7 @@ from redis import Redis
 from core.settings import Settings
 from demo.processes import Child
 from demo.servers import KafkaBroker, RedisServer
-from store.producer import Producer
+from store.log.producer import Producer
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic

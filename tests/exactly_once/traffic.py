@@ -14,7 +14,7 @@ from core.codec import encode_json
 from core.experiments import recommendation_id
 from core.settings import Settings
 from core.types import Interaction
-from store.producer import Producer
+from store.log.producer import Producer
 
 BAD = (b"not json", b"{}", b'{"event_id":"x","user_id":"","item_id":"i","event_type":"view","timestamp":1}', b"\xff\xfe")
 

@@ -18,7 +18,7 @@ from redis import Redis
 from core.settings import Settings
 from demo.processes import Child, module, settings_environment
 from demo.servers import KafkaBroker, RedisServer, TansuBroker
-from store import log
+from store.log import client as log
 from tests import oracle
 from tests.exactly_once.mixed_traffic import MixedTraffic
 from tests.oracle.compare import Coordinates

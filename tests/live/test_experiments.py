@@ -11,7 +11,7 @@ from redis import Redis
 
 from core.settings import Settings
 from demo.processes import Child
-from store import experiments
+from store.state.entities import experiments
 from tests.api.world import FOR_DEVELOPER, event, publish, serving
 from tests.support import eventually
 from training.evaluation.experiments import Report, Row

@@ -14,13 +14,14 @@ from threadpoolctl import threadpool_limits
 from core.settings import Settings
 from core.types import HistoryEvent
 from engines import fold
-from store import deletions, keys
-from store.connection import connect
-from store.live import LiveStore
-from store.users import history_event, history_line
-from streams.live_fold import Folder
-from streams.live_model import Space
-from streams.live_young import YoungItems
+from store.state import keys
+from store.state.apply import deletions
+from store.state.connection import connect
+from store.state.entities.users import history_event, history_line
+from store.state.entities.vectors import LiveStore
+from streams.live.fold import Folder
+from streams.live.model import Space
+from streams.live.new_items import YoungItems
 from tests.live.world import is_fresh, model
 from tests.support import delete_user
 

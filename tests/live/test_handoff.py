@@ -23,8 +23,9 @@ from core.types import Filters, HistoryEvent, Interaction, Request, UserState
 from engines.builder import build
 from engines.recommender import Recommender
 from models.registry import Registry
-from store import keys, log
-from store.producer import Producer
+from store.log import client as log
+from store.log.producer import Producer
+from store.state import keys
 from tests import oracle
 from tests.api.test_door import port_of
 from tests.conftest import Spawn

@@ -7,9 +7,10 @@ from confluent_kafka import Consumer, TopicPartition
 
 from core.errors import BadEvent
 from core.settings import Settings
-from store import log, model_updates
-from store.apply import Event
-from store.model_updates import Hints
+from store.log import client as log
+from store.log import model_updates
+from store.log.model_updates import Hints
+from store.state.apply.batches import Event
 from tests.live.world import event
 
 

@@ -16,9 +16,11 @@ from demo.processes import ROOT, Child
 from demo.servers import KafkaBroker, RedisServer, free_port
 from models.als import ALSModel
 from models.registry import Registry
-from store import keys, log, model_updates
-from store.producer import Producer
-from streams import dlq
+from store.log import client as log
+from store.log import model_updates
+from store.log.producer import Producer
+from store.state import keys
+from streams.dead_letters import letters as dlq
 from tests.conftest import Spawn
 from tests.live.world import Flow, event, is_fresh, last_events, live_model, publish, wrong
 from tests.support import eventually
@@ -220,7 +222,7 @@ def test_a_broker_that_dies_costs_freshness_only(settings: Settings, redis: Redi
 def test_faust_s_own_command_line_runs_the_same_app(settings: Settings, redis: Redis, spawn: Spawn, broker: object) -> None:
     log.ensure_topics(settings)
     publish(settings, seed=1)
-    children = [spawn("faust", "-A", "streams.live_app", "worker", "--loglevel", "warn"), spawn("streams", "ingest")]
+    children = [spawn("faust", "-A", "streams.live.faust_app", "worker", "--loglevel", "warn"), spawn("streams", "ingest")]
     with Producer(settings) as producer:
         producer.interaction(event("ann", "item-1"))
 

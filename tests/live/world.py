@@ -16,8 +16,9 @@ from models import bundle, files
 from models.als import ALSModel
 from models.id_map import IdMap
 from models.registry import Registry
-from store import keys, users
-from store.producer import Producer
+from store.log.producer import Producer
+from store.state import keys
+from store.state.entities import users
 from tests.support import Background
 
 ITEMS = 40

@@ -18,7 +18,7 @@ from models import files
 from models.als import ALSModel
 from models.id_map import IdMap
 from models.registry import Registry
-from store.archive import SCHEMA, Archive
+from store.archive.layout import SCHEMA, Archive
 from tests.models.test_registry import write
 
 SIZE = 1 << 20

@@ -22,7 +22,7 @@ from core.errors import BadEvent
 from core.experiments import point
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from store import popularity
+from store.state.entities import popularity
 from tests.oracle.records import Partition, Record, RecordedLog
 
 Entry = TypeVar("Entry", Item, User)

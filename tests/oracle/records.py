@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from core.settings import Settings
-from store import log
+from store.log import client as log
 
 READ_S = 60.0
 """Seconds in which the rest of a log must be read: a test's log takes well under one."""

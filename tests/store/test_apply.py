@@ -17,10 +17,13 @@ from core.deletions import IdHasher, Place
 from core.errors import ConfigurationError, LogGap, LogRewound, Stale, StoreCorrupt
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, deletions, keys, popularity, positions, users
-from store.apply import Applier, Event, Planner
-from store.entries import Entry, EntryApplier, EntryBatch
-from store.pending import FEW_S, PIECE, Mark, Pending, _Cut
+from store.state import connection, keys
+from store.state.apply import batches as apply
+from store.state.apply import deletions, positions
+from store.state.apply.batches import Applier, Event, Planner
+from store.state.apply.entries import Entry, EntryApplier, EntryBatch
+from store.state.apply.pending import FEW_S, PIECE, Mark, Pending, _Cut
+from store.state.entities import popularity, users
 
 USERS = ("42", "42:history", "a%3Ab", "ü ser", "*")
 ITEMS = ("startup-9", "with space", "ü", "1:2")

@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from core.errors import ArchiveError, ConfigurationError, Overtaken
-from store.archive import READ_ROWS, SCHEMA, Archive
+from store.archive.layout import READ_ROWS, SCHEMA, Archive
 
 TOPIC = "interactions"
 
@@ -180,7 +180,7 @@ except Overtaken:
 
 
 def writer(folder: Path, step: int, signal_name: str) -> subprocess.Popen[bytes]:
-    """A process that publishes [100, 250) and sends itself a signal after a step of store/archive_publish.py."""
+    """A process that publishes [100, 250) and sends itself a signal after a step of store/archive/publish.py."""
     code = WRITER.format(root=str(Path(__file__).parents[2]), folder=str(folder), step=step, signal=signal_name)
     return subprocess.Popen([sys.executable, "-c", code])
 

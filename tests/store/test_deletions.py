@@ -12,9 +12,11 @@ from core.deletions import IdHasher, Kind, Place, decode_record, encode_record, 
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, deletions, keys
-from store.apply import Applier, Event, Planner
-from store.entries import Entry, EntryApplier, EntryBatch
+from store.state import connection, keys
+from store.state.apply import batches as apply
+from store.state.apply import deletions
+from store.state.apply.batches import Applier, Event, Planner
+from store.state.apply.entries import Entry, EntryApplier, EntryBatch
 from tests.support import NoLaterEvents
 
 HASHER = IdHasher(SecretStr("salt"))

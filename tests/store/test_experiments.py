@@ -14,10 +14,12 @@ from core.errors import StoreUnavailable
 from core.experiments import Variant, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, deletions
-from store import experiments as store
-from store.apply import Applier, Event, Planner
-from store.experiments import Exposures
+from store.state import connection
+from store.state.apply import batches as apply
+from store.state.apply import deletions
+from store.state.apply.batches import Applier, Event, Planner
+from store.state.entities import experiments as store
+from store.state.entities.experiments import Exposures
 from tests.support import delete_user
 
 TOML = """
@@ -249,7 +251,7 @@ def test_a_forgotten_experiment_leaves_no_key(redis: Redis, writer: Writer) -> N
 
 def test_every_key_of_an_experiment_is_known_to_a_wipe_but_exposures(redis: Redis, writer: Writer, settings: Settings) -> None:
     """What the log can make again goes; what is nowhere else stays."""
-    from streams.rebuild import _wipe
+    from streams.rebuild.command import _wipe
 
     exposures = Exposures(RUNNING, 10, _never, HASHER)
     exposures.add(HALF, C)

@@ -7,8 +7,8 @@ from redis import Redis
 
 from core.errors import LeaseLost, LeaseTaken
 from core.settings import Settings
-from store import connection
-from store.lease import Lease
+from store.state import connection
+from store.state.lease import Lease
 from tests.support import eventually
 
 

@@ -14,8 +14,8 @@ from confluent_kafka import Consumer, TopicPartition
 from core.errors import LogUnavailable
 from core.settings import Settings
 from demo.servers import KafkaBroker, TansuBroker
-from store.log import consumer_config, ensure_topics
-from store.producer import Producer
+from store.log.client import consumer_config, ensure_topics
+from store.log.producer import Producer
 from tests.support import eventually
 
 SOON_S = 20.0

@@ -18,10 +18,12 @@ from core.settings import Settings
 from core.types import Interaction, Item, User
 from demo.processes import ROOT
 from demo.servers import RedisServer
-from store import apply, connection, deletions, keys, positions, redis_errors
-from store.apply import Applier, Batch, Event, Planner
-from store.entries import Entry, EntryApplier, EntryBatch
-from store.pending import Mark, Pending
+from store.state import connection, keys, redis_errors
+from store.state.apply import batches as apply
+from store.state.apply import deletions, positions
+from store.state.apply.batches import Applier, Batch, Event, Planner
+from store.state.apply.entries import Entry, EntryApplier, EntryBatch
+from store.state.apply.pending import Mark, Pending
 from tests import moods
 from tests.support import NoLaterEvents
 

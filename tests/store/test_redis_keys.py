@@ -6,7 +6,7 @@ import inspect
 import re
 
 from demo.processes import ROOT
-from store import keys
+from store.state import keys
 
 
 def test_the_page_names_every_key() -> None:

@@ -8,10 +8,13 @@ from redis import Redis
 from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, deletions, trending
-from store.apply import Applier, Planner
-from store.pending import FLUSH_EVENTS, PIECE, Mark, Pending, read_mark
-from store.trending import Trending
+from store.state import connection
+from store.state.apply import batches as apply
+from store.state.apply import deletions
+from store.state.apply.batches import Applier, Planner
+from store.state.apply.pending import FLUSH_EVENTS, PIECE, Mark, Pending, read_mark
+from store.state.entities import trending
+from store.state.entities.trending import Trending
 
 NAMES = ("developer_startup", "unlabelled")
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

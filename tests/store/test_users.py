@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.users import history_event, history_events, history_line
+from store.state.entities.users import history_event, history_events, history_line
 
 IDS = st.text("ab= é7", min_size=1, max_size=6)
 EVENTS = st.tuples(st.integers(0, 2_000_000_000), st.sampled_from(["view", "like"]), st.sampled_from([None, 4.0, 0.5]), IDS)

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from core.errors import StoreUnavailable
 from core.settings import Settings
 from demo.servers import RedisServer
-from store.connection import connect_async
-from store.wire import Wire
+from store.state.connection import connect_async
+from store.state.wire import Wire
 
 TIMEOUT_S = 0.25
 

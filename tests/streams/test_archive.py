@@ -13,10 +13,11 @@ from core.errors import LogGap, LogRewound
 from core.settings import Settings
 from core.types import Interaction
 from demo.processes import Child
-from store import log, log_ends
-from store.archive import SCHEMA, Archive
-from store.producer import Producer
-from streams.archive import Archiver
+from store.archive.layout import SCHEMA, Archive
+from store.log import client as log
+from store.log import ends as log_ends
+from store.log.producer import Producer
+from streams.archiver.archiver import Archiver
 from tests.support import eventually
 from tests.topics import recreate, trim
 

@@ -14,9 +14,14 @@ from core.deletions import IdHasher, Place
 from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
 from demo.processes import Child
-from store import connection, dead_letters, keys, log
-from store.producer import Producer
-from streams import deletions, dlq, dlq_command, inspect
+from store.log import client as log
+from store.log import dead_letters
+from store.log.producer import Producer
+from store.state import connection, keys
+from streams import inspect
+from streams.dead_letters import command as dlq_command
+from streams.dead_letters import letters as dlq
+from streams.ingest import deletions
 from tests.support import eventually
 
 GOOD = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "event_type": "view", "timestamp": 1_790_000_000}

@@ -17,12 +17,13 @@ from core.murmur2 import partitions_of
 from core.settings import Settings
 from core.types import Interaction
 from demo.servers import free_port
-from store import keys, log
-from store.apply import Event
-from store.partitions import PRODUCERS_NOTICE_S, Layout, note_layout
-from store.producer import Producer
+from store.log import client as log
+from store.log.partitions import PRODUCERS_NOTICE_S, Layout, note_layout
+from store.log.producer import Producer
+from store.state import keys
+from store.state.apply.batches import Event
 from streams import inspect, metrics
-from streams.foreign_partitions import ForeignPartitions
+from streams.ingest.foreign_partitions import ForeignPartitions
 from tests.conftest import Spawn
 from tests.streams.test_partitions import lines, metric
 from tests.support import eventually

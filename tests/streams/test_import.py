@@ -17,10 +17,10 @@ import pytest
 
 from core.errors import ConfigurationError, EddylineError, NothingImported, SourceFailed
 from core.settings import Settings
-from store import log
-from store.archive import Archive
-from streams.archive import Archiver
-from streams.dlq import _all_messages
+from store.archive.layout import Archive
+from store.log import client as log
+from streams.archiver.archiver import Archiver
+from streams.dead_letters.letters import _all_messages
 from streams.importers.command import Import, Plan
 from streams.importers.options import plan
 

@@ -7,13 +7,13 @@ from redis import Redis
 
 from core.settings import Settings
 from core.types import Interaction
-from store import pending
-from store.apply import Event
-from store.pending import Mark, Pending
-from streams import intake
-from streams.ingest import _GATHER_S, Ingest
-from streams.intake import Assigned
-from streams.sender import Work
+from store.state.apply import pending
+from store.state.apply.batches import Event
+from store.state.apply.pending import Mark, Pending
+from streams.ingest import intake
+from streams.ingest.intake import Assigned
+from streams.ingest.loop import _GATHER_S, Ingest
+from streams.ingest.sender import Work
 
 ITEMS = 50
 

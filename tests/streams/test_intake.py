@@ -11,11 +11,12 @@ from redis import Redis
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction, Item
-from store.pending import Mark, Pending
-from streams import ingest, intake
-from streams.ingest import Ingest
-from streams.intake import Assigned
-from streams.sender import Work
+from store.state.apply.pending import Mark, Pending
+from streams.ingest import intake
+from streams.ingest import loop as ingest
+from streams.ingest.intake import Assigned
+from streams.ingest.loop import Ingest
+from streams.ingest.sender import Work
 
 
 class Told(NamedTuple):

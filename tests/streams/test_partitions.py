@@ -18,10 +18,13 @@ from core.settings import Settings
 from core.types import Interaction
 from demo.processes import Child
 from demo.servers import free_port
-from store import keys, log, partitions
-from store.archive import Archive
-from store.producer import Producer
-from streams import inspect, schedules
+from store.archive.layout import Archive
+from store.log import client as log
+from store.log import partitions
+from store.log.producer import Producer
+from store.state import keys
+from streams import inspect
+from streams.live import schedules
 from tests.api.world import FOR_DEVELOPER, event, publish, serving, until_missing
 from tests.conftest import Spawn
 from tests.support import eventually

@@ -11,7 +11,7 @@ import pytest
 from core.errors import NotSent
 from core.settings import Settings
 from streams import produce
-from streams.dlq import _all_messages
+from streams.dead_letters.letters import _all_messages
 
 
 def sent(settings: Settings) -> dict[str, dict[str, Any]]:

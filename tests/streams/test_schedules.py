@@ -14,9 +14,10 @@ from redis import Redis
 from core.errors import ConfigurationError
 from core.settings import Settings
 from models.registry import Registry
-from store import keys, retrain_requests
-from streams import schedules
-from streams.schedules import AUTO_BIWEEKLY, AUTO_WEEKLY, cron, due
+from store.log import retrain_requests
+from store.state import keys
+from streams.live import schedules
+from streams.live.schedules import AUTO_BIWEEKLY, AUTO_WEEKLY, cron, due
 
 SUNDAYS = [datetime(2026, 1, 4, 3, tzinfo=UTC) + timedelta(weeks=week) for week in range(105)]
 """Two years of slots; 2026 has 53 ISO weeks, so that a rhythm by week numbers would break at its end."""

@@ -10,9 +10,11 @@ from redis import Redis
 from core.errors import Stale, StoreCorrupt
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, deletions, positions
-from store.apply import Event, Planner
-from streams.sender import Sender, Work
+from store.state import connection
+from store.state.apply import batches as apply
+from store.state.apply import deletions, positions
+from store.state.apply.batches import Event, Planner
+from streams.ingest.sender import Sender, Work
 
 
 class Writing:

@@ -15,11 +15,11 @@ from core import codec
 from core.settings import Settings
 from core.types import Interaction, Item, User
 from demo.processes import Child
-from store import log
-from store.archive import Archive
-from store.log_ends import ends
-from streams.archive import Archiver
-from streams.simulate_events import Simulation
+from store.archive.layout import Archive
+from store.log import client as log
+from store.log.ends import ends
+from streams.archiver.archiver import Archiver
+from streams.simulator.events import Simulation
 from tests.support import eventually
 
 START = 1_790_000_000.0

@@ -11,8 +11,9 @@ from redis import Redis
 from core.settings import Settings
 from demo.processes import Child
 from demo.servers import KafkaBroker, RedisServer, TansuBroker, free_port
-from store import keys, log
-from store.producer import Producer
+from store.log import client as log
+from store.log.producer import Producer
+from store.state import keys
 from streams.retry import Retry
 from tests.conftest import Spawn
 from tests.live.world import event

@@ -14,8 +14,8 @@ from redis import Redis
 from core.settings import Settings
 from demo.processes import Child
 from demo.servers import RedisServer, TansuBroker
-from store import log
-from store.producer import Producer
+from store.log import client as log
+from store.log.producer import Producer
 from tests.api.world import publish
 from tests.conftest import Spawn
 from tests.live.world import event

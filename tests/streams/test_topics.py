@@ -23,8 +23,9 @@ from redis import Redis
 from core.settings import Settings
 from demo.processes import Child
 from demo.servers import KafkaBroker, TansuBroker, kafka_home
-from store import log, topics
-from store.topics import Described, differences
+from store.log import client as log
+from store.log import topics
+from store.log.topics import Described, differences
 from tests.api.world import event, publish, serving
 from tests.conftest import Spawn
 from tests.support import eventually

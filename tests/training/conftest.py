@@ -4,7 +4,7 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from store import deletions
+from store.state.apply import deletions
 from tests.training import world
 
 

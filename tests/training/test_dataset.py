@@ -21,9 +21,9 @@ from core.errors import ArchiveError, DatasetError
 from core.settings import Settings
 from core.types import HistoryEvent
 from models.popular import MOST
-from store.archive import Archive
-from store.deletions import DeletedUsers
-from store.popularity import growth, top
+from store.archive.layout import Archive
+from store.state.apply.deletions import DeletedUsers
+from store.state.entities.popularity import growth, top
 from tests.training import world
 from tests.training.world import row
 from training.data import dataset, events

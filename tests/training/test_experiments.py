@@ -16,9 +16,11 @@ from core.errors import ConfigurationError
 from core.experiments import Variant, point, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
-from store import apply, connection, deletions
-from store.apply import Applier, Event, Planner
-from store.experiments import Exposures
+from store.state import connection
+from store.state.apply import batches as apply
+from store.state.apply import deletions
+from store.state.apply.batches import Applier, Event, Planner
+from store.state.entities.experiments import Exposures
 from training import commands
 from training.evaluation.experiments import Row, Sample, analyse, reports
 from training.evaluation.intervals import balance, mean, mean_difference, needed, share_difference, wilson

@@ -24,8 +24,8 @@ from demo.processes import ROOT, settings_environment
 from engines.builder import build
 from models.als import ALSModel
 from models.registry import Registry
-from store import keys, retrains
-from store.lease import Lease
+from store.state import keys, retrains
+from store.state.lease import Lease
 from tests.support import delete_user, eventually
 from tests.training import world
 from training import commands

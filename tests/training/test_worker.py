@@ -17,10 +17,12 @@ from core.errors import BadEvent
 from core.settings import Settings
 from demo.processes import Child, settings_environment
 from models.registry import Registry
-from store import keys, log, retrain_requests, retrains
-from store.lease import Lease
-from store.producer import Producer
-from streams import dlq
+from store.log import client as log
+from store.log import retrain_requests
+from store.log.producer import Producer
+from store.state import keys, retrains
+from store.state.lease import Lease
+from streams.dead_letters import letters as dlq
 from tests.support import eventually
 from training.job.retrain import Options
 from training.job.worker import Worker

@@ -13,9 +13,9 @@ from core.codec import encode_json
 from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Item
-from store import keys
-from store.archive import SCHEMA, Archive
-from store.deletions import DeletedUsers
+from store.archive.layout import SCHEMA, Archive
+from store.state import keys
+from store.state.apply.deletions import DeletedUsers
 from training.data import dataset, events
 from training.data.dataset import Dataset
 

@@ -19,8 +19,8 @@ from redis import Redis
 
 from core.settings import Settings
 from demo.processes import ROOT, Child
-from store import log
-from store.archive import Archive
+from store.archive.layout import Archive
+from store.log import client as log
 from tests import oracle
 from tests.support import eventually
 

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from core.codec import MAX_VALUE
 from core.dedup import Dedup
 from core.errors import ArchiveError, DatasetError
-from store.archive import Archive
-from store.deletions import DeletedUsers
+from store.archive.layout import Archive
+from store.state.apply.deletions import DeletedUsers
 from training.progress import progress
 
 COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")

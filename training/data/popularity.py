@@ -6,7 +6,7 @@ import numpy as np
 
 from core.settings import Settings
 from models.popular import MOST, UNLABELLED, PopularModel
-from store.popularity import growth
+from store.state.entities.popularity import growth
 from training.data.dataset import Bools, Dataset, weights
 
 _HOUR = 3600.0

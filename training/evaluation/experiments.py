@@ -20,7 +20,8 @@ from rich.table import Table
 from core.errors import ConfigurationError
 from core.experiments import Variant
 from core.settings import Settings
-from store import connection, experiments
+from store.state import connection
+from store.state.entities import experiments
 from training.evaluation.intervals import Estimate, Floats, balance, mean, mean_difference, needed, share_difference, wilson
 
 ERROR = 0.05

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from core.settings import Settings
 from models.registry import Registry
-from store.connection import Client
-from store.lease import Lease
+from store.state.connection import Client
+from store.state.lease import Lease
 from training.als import Hyperparameters
 from training.job.run import Run
 

@@ -30,8 +30,8 @@ from rich.console import Console
 from core.errors import ConfigurationError, GateRefused, Interrupted
 from core.settings import Settings
 from models.registry import Registry
-from store import connection, retrains
-from store.lease import Lease
+from store.state import connection, retrains
+from store.state.lease import Lease
 from training import als
 from training.job import stages
 from training.job.context import Context, Options

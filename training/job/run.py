@@ -10,8 +10,8 @@ import structlog
 import typer
 
 from core.errors import Interrupted, StoreUnavailable
-from store import retrains
-from store.connection import Client
+from store.state import retrains
+from store.state.connection import Client
 
 STEPS = ("snapshot", "dataset", "fit", "evaluate", "gate", "publish", "prune")
 TELL_EVERY_S = 1.0

@@ -25,9 +25,11 @@ from models.als import ALSModel
 from models.bundle import CATALOGUE, Bundle
 from models.popular import Popularity
 from models.two_tower import TwoTowerModel
-from store import catalogue, deletions, retrains
-from store.archive import Archive
-from store.deletions import DeletedUsers
+from store.archive.layout import Archive
+from store.state import retrains
+from store.state.apply import deletions
+from store.state.apply.deletions import DeletedUsers
+from store.state.entities import catalogue
 from training.blend import mixture
 from training.data import dataset, events, items
 from training.data.dataset import Dataset, Split

@@ -36,9 +36,11 @@ from core.errors import (
 )
 from core.settings import Settings
 from models.registry import Registry
-from store import connection, outage, retrain_requests, retrains, start
-from store.retrain_requests import Asked, Request, Requests
-from store.topic_check import TopicCheck
+from store import outage, start
+from store.log import retrain_requests
+from store.log.retrain_requests import Asked, Request, Requests
+from store.log.topic_check import TopicCheck
+from store.state import connection, retrains
 from training.job.retrain import Options, retrain
 
 IDLE_S = 1.0

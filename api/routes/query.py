@@ -1,0 +1,162 @@
+"""Query strings to what the engines take. Parsed by hand: this runs on every read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+from api.errors import invalid
+from core.types import AttributeFilter, Filters, Request, UseCase
+from engines.router import CHAIN
+from engines.selection.filters import defaults
+from store.state.entities.trending import WINDOWS
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+_SCALARS = frozenset({"limit", "engine", "include_seen", "available_only", "use_case", "reasons", "window", "diversity", "explore"})
+_LISTS = frozenset({"category", "item_type", "exclude"})
+MAX_VALUES = 1000
+"""Values in one filter: more would make a single read hold the process."""
+
+
+class Query:
+    """The parameters of one read, checked one by one. Raises ApiError 422 naming the parameter at fault."""
+
+    def __init__(self, query_string: bytes, accepted: Iterable[str]) -> None:
+        """`accepted`: the names that this route takes; `attr` stands for every `attr.<name>`."""
+        self._scalars: dict[str, str] = {}
+        self._lists: dict[str, list[str]] = {}
+        self._attributes: dict[str, list[str]] = {}
+        names = frozenset(accepted)
+        for pair in query_string.split(b"&"):
+            if not pair:
+                continue
+            raw_name, _, raw_value = pair.partition(b"=")
+            name, value = _decoded(raw_name), _decoded(raw_value)
+            if name.startswith("attr.") and "attr" in names:
+                self._attributes.setdefault(name[5:], []).append(value)
+            elif name not in names:
+                raise invalid(
+                    f"unknown parameter {name!r}; this path takes {', '.join(sorted(names - {'attr'}))}"
+                    + (", attr.<name>" if "attr" in names else ""),
+                    "unknown_parameter",
+                )
+            elif name in _LISTS:
+                self._lists.setdefault(name, []).append(value)
+            elif name in self._scalars:
+                raise invalid(f"{name} is given twice")
+            else:
+                self._scalars[name] = value
+
+    def request(self, max_limit: int, use_case: UseCase | None = None) -> Request:
+        """What the caller wants; what is not given follows the use case."""
+        engine = self._scalars.get("engine")
+        if engine is not None and engine not in CHAIN:
+            raise invalid(f"engine {engine!r} is not one of {', '.join(CHAIN)}")
+        window = self._scalars.get("window")
+        if window is not None and window not in WINDOWS:
+            raise invalid(f"window {window!r} is not one of {', '.join(WINDOWS)}")
+        usual = defaults(use_case)
+        return Request(
+            limit=self._limit(max_limit),
+            use_case=use_case,
+            engine=engine,
+            reasons=self.boolean("reasons", True),
+            window=window,
+            diversity=self._share("diversity"),
+            explore=self._share("explore"),
+            filters=Filters(
+                item_types=self._values("item_type"),
+                categories=self._values("category"),
+                attributes=tuple(_attribute_filters(self._attributes)),
+                available_only=self.boolean("available_only", usual.available_only),
+                exclude_seen=not self.boolean("include_seen", not usual.exclude_seen),
+                exclude_items=frozenset(self._values("exclude")),
+            ),
+        )
+
+    def scalar(self, name: str) -> str | None:
+        """The parameter's text, or None."""
+        return self._scalars.get(name)
+
+    def boolean(self, name: str, default: bool) -> bool:
+        """true/false, 1/0, yes/no, on/off."""
+        text = self._scalars.get(name)
+        if text is None:
+            return default
+        if text.lower() in _TRUE:
+            return True
+        if text.lower() in _FALSE:
+            return False
+        raise invalid(f"{name} must be true or false, not {text!r}")
+
+    def _limit(self, most: int) -> int:
+        text = self._scalars.get("limit")
+        if text is None:
+            return min(10, most)
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+            raise invalid(f"limit must be a whole number from 1 to {most}, not {text!r}")
+        return int(text)
+
+    def _share(self, name: str) -> float | None:
+        text = self._scalars.get(name)
+        if text is None:
+            return None
+        share = _number(name, text)
+        if not 0 <= share <= 1:
+            raise invalid(f"{name} must be a number from 0 to 1, not {text!r}")
+        return share
+
+    def _values(self, name: str) -> tuple[str, ...]:
+        return _split(name, self._lists.get(name, []))
+
+
+def _split(name: str, given: list[str]) -> tuple[str, ...]:
+    """`a,b` and `a` `b` alike. A text with a comma also stands for itself, so that an id that holds one can be named."""
+    values: dict[str, None] = {}
+    for text in given:
+        if "," in text:
+            values.update(dict.fromkeys(part for part in text.split(",") if part))
+        if text:
+            values[text] = None
+    if not values and given:
+        raise invalid(f"{name} is empty")
+    if len(values) > MAX_VALUES:
+        raise invalid(f"{name} has more than {MAX_VALUES} values")
+    return tuple(values)
+
+
+def _attribute_filters(given: dict[str, list[str]]) -> Iterable[AttributeFilter]:
+    """`stage=seed` equals, `stage=seed,a` one of, `size.min=3` and `size.max=9` a range."""
+    ranges: dict[str, dict[str, float]] = {}
+    for name, texts in given.items():
+        base, dot, bound = name.rpartition(".")
+        if dot and base and bound in ("min", "max"):
+            if len(texts) > 1:
+                raise invalid(f"attr.{name} is given twice")
+            ranges.setdefault(base, {})[bound] = _number(f"attr.{name}", texts[0])
+            continue
+        if not name:
+            raise invalid("attr. names no attribute; write attr.<name>=<value>")
+        values = _split(f"attr.{name}", texts)
+        yield AttributeFilter(name=name, equals=values[0]) if len(values) == 1 else AttributeFilter(name=name, one_of=values)
+    for name, bounds in ranges.items():
+        yield AttributeFilter(name=name, low=bounds.get("min"), high=bounds.get("max"))
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise invalid(f"{name} must be a finite number, not {text!r}")
+    return number
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return unquote_to_bytes(raw.replace(b"+", b" ")).decode() if b"%" in raw or b"+" in raw else raw.decode()
+    except UnicodeDecodeError:
+        raise invalid("the query string is not UTF-8 once percent-decoded") from None

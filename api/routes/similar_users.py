@@ -1,0 +1,146 @@
+"""Users with like taste: the user's ALS vector as of now, against those of the users that training saw."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import after
+from api.errors import json_response
+from api.routes.query import Query
+from api.routes.routing import add, path_id, query_parameters
+from api.schemas import answers as schemas
+from api.service import Service
+from core.errors import ModelError, StoreError
+from core.types import UserState
+from engines.als import ALSEngine
+from engines.base import NotApplicable
+from engines.recommender import Recommender
+from models.als import Floats
+from models.registry import Registry
+from models.trained_users import TrainedUsers
+from store.state.connection import Client, connect
+from store.state.entities.histories import item_sets, with_events
+
+MOST = 50
+"""Users in an answer: each one's history is read."""
+SPARE = 2
+"""Candidates for each place: users who were deleted since the training are left out."""
+SHARED = 5
+"""Items in common that are named."""
+
+
+class SimilarUser(msgspec.Struct, frozen=True):
+    """schemas.SimilarUser, as it is encoded."""
+
+    user_id: str
+    score: float
+    rank: int
+    shared_items: list[str]
+
+
+class SimilarUsersAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """schemas.SimilarUsers, as it is encoded."""
+
+    user_id: str
+    interaction_count: int
+    model_version: str | None
+    cause: str | None
+    stale: bool
+    degraded: bool
+    users: list[SimilarUser]
+
+
+class SimilarUsers:
+    """The trained users are loaded when they are first asked for, and again with another bundle: most processes never need them.
+
+    Comparing all of them and reading up to 50 histories is work for the worker's thread, with its budget and a connection of its own.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._registry = Registry(service.settings.models_path)
+        self._trained: tuple[str | None, TrainedUsers] | None = None
+        self._budget = service.worker.budget("users_similar")
+        self._client: Client | None = None
+
+    def register(self, app: FastAPI) -> None:
+        """Add the route to `app`."""
+        add(
+            app,
+            "GET",
+            "/api/users/{user_id}/similar",
+            self.similar,
+            model=schemas.SimilarUsers,
+            tag="users",
+            summary="Users with like taste",
+            parameters=query_parameters(schemas.ReadQuery, "limit", "after"),
+            errors={
+                401: "this server wants a key for reads",
+                422: "a parameter is not acceptable; `detail` names it",
+                429: "too many such requests at once: send it again after `Retry-After` seconds",
+            },
+        )
+
+    async def similar(self, request: Request) -> Response:
+        """By the cosine of ALS vectors: this user's as of now, the others' as the live bundle was trained, so who came later is not among
+        them. Who was deleted is not shown. Without an answer, `cause` says why.
+        """
+        user_id = path_id(request, "user_id")
+        rest, token = after.taken(request.scope["query_string"])
+        limit = Query(rest, ("limit",)).request(min(MOST, self._service.settings.api_max_limit)).limit
+        read, stale = await self._service.user_state(user_id, token)
+        live = self._service.live
+        users: list[SimilarUser] = []
+        cause = None
+        try:
+            if read is None:
+                raise NotApplicable("the user's history cannot be read now")
+            users = await self._nearest(live, read, limit)
+        except (NotApplicable, ModelError, ValueError) as nothing:
+            cause = str(nothing)
+        except StoreError as error:
+            self._service.health.failed("redis", str(error))
+            cause = "the users' histories cannot be read now"
+        return json_response(
+            SimilarUsersAnswer(
+                user_id=user_id,
+                interaction_count=read.events if read is not None else 0,
+                model_version=live.bundle.version,
+                cause=cause,
+                stale=stale,
+                degraded=read is None or self._service.health.degraded,
+                users=users,
+            )
+        )
+
+    async def _nearest(self, live: Recommender, state: UserState, limit: int) -> list[SimilarUser]:
+        """Raises NotApplicable, ModelError, StoreError, ValueError, ApiError 429."""
+        engine = live.engines.get(ALSEngine.name)
+        if not isinstance(engine, ALSEngine):
+            raise NotApplicable(live.unavailable(ALSEngine.name) or "there is no ALS engine")
+        vector = engine.fold(state.history, engine.use_cases).fold.vector
+        return await self._budget.run(lambda: self._compare(live.bundle.version, state, vector, limit))
+
+    def _compare(self, version: str | None, state: UserState, vector: Floats, limit: int) -> list[SimilarUser]:
+        """The answer's users. Runs in the worker's thread, one at a time."""
+        scores = dict(self._load(version).nearest(vector, SPARE * limit + 1))
+        scores.pop(state.user_id, None)
+        if self._client is None:
+            self._client = connect(self._service.settings, self._service.settings.api_redis_timeout_s)
+        nearest = with_events(self._client, list(scores))[:limit]
+        histories = item_sets(self._client, nearest, self._service.settings.history_cap)
+        mine = list(dict.fromkeys(event.item_id for event in reversed(state.history)))
+        return [
+            SimilarUser(user_id, scores[user_id], rank, [item_id for item_id in mine if item_id in theirs][:SHARED])
+            for rank, (user_id, theirs) in enumerate(zip(nearest, histories, strict=True), 1)
+        ]
+
+    def _load(self, version: str | None) -> TrainedUsers:
+        held = self._trained
+        if held is None or held[0] != version:
+            folder = self._service.settings.als_model_path or self._registry.path / str(version) / "als"
+            held = self._trained = (version, TrainedUsers.load(folder))
+        return held[1]

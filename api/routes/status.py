@@ -1,0 +1,79 @@
+"""What an operator, a load balancer and Prometheus ask."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.errors import json_response
+from api.metrics import CONTENT_TYPE
+from api.routes.routing import add
+from api.schemas import answers as schemas
+from api.service import Service
+
+_ALIVE = b'{"alive":true}'
+
+
+class Status:
+    """The routes about the process itself."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._metrics_budget = service.worker.budget("metrics")
+
+    def register(self, app: FastAPI) -> None:
+        """Add the routes to `app`."""
+        add(app, "GET", "/health/live", self.alive, model=schemas.Live, tag="operations", summary="Is the process up?")
+        add(
+            app,
+            "GET",
+            "/health/ready",
+            self.ready,
+            model=schemas.Ready,
+            tag="operations",
+            summary="Can it answer, and what is missing?",
+            errors={503: "nothing to answer from yet"},
+        )
+        app.router.add_api_route(
+            "/metrics",
+            self.metrics,
+            methods=["GET"],
+            tags=["operations"],
+            summary="Metrics for Prometheus",
+            response_class=Response,
+            description=str(self.metrics.__doc__),
+            status_code=200,
+            responses={200: {"content": {"text/plain": {"example": 'eddyline_api_up{part="redis"} 1.0'}}}},
+        )
+
+    async def alive(self, _request: Request) -> Response:
+        """200 while the process answers at all."""
+        return Response(_ALIVE, media_type="application/json")
+
+    async def ready(self, _request: Request) -> Response:
+        """200 as soon as there is a bundle or a catalogue to answer from, with everything that is missing named.
+
+        It stays 200 when Redis or Kafka go away: the answers are then degraded, not gone, and a load balancer that took every process
+        out for that would turn a poorer answer into none. Alert on `degraded`; require `missing` to be empty in a deployment check.
+        """
+        service = self._service
+        live = service.live
+        causes = service.health.causes
+        ready = live.bundle.version is not None or service.view.catalogue_items > 0
+        parts = [{"part": part, "cause": cause} for part, cause in {**dict(live.bundle.missing), **causes}.items()]
+        return json_response(
+            {
+                "ready": ready,
+                "degraded": bool(causes),
+                "model_version": live.bundle.version,
+                "models": sorted(live.bundle.parts),
+                "catalogue_items": service.view.catalogue_items,
+                "missing": parts,
+            },
+            200 if ready else 503,
+        )
+
+    async def metrics(self, _request: Request) -> Response:
+        """Requests, answers by engine, what is up, and how fresh the process is, in Prometheus' text format."""
+        return Response(await self._metrics_budget.run(self._service.metrics.render), media_type=CONTENT_TYPE)

@@ -1,0 +1,94 @@
+"""What is held about a user, for the user's own eyes and an operator's."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import after
+from api.errors import json_response
+from api.routes.query import Query
+from api.routes.routing import add, path_id, query_parameters
+from api.schemas import answers as schemas
+from api.service import Service
+from core.types import HistoryEvent, User, UserState
+from engines import router
+
+
+class UserAnswer(msgspec.Struct, frozen=True):
+    """schemas.UserAnswer, as it is encoded."""
+
+    user_id: str
+    known: bool
+    interaction_count: int
+    counts: dict[str, int]
+    first_seen: int | None
+    history: list[HistoryEvent]
+    profile: User | None
+    engine: str
+    why: str
+    stale: bool
+    degraded: bool
+
+
+class Users:
+    """Reading a user."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def register(self, app: FastAPI) -> None:
+        """Add the route to `app`."""
+        add(
+            app,
+            "GET",
+            "/api/users/{user_id}",
+            self.user,
+            model=schemas.UserAnswer,
+            tag="users",
+            summary="What is held about a user, and which engine would serve them",
+            parameters=query_parameters(schemas.ReadQuery, "after"),
+            errors={401: "this server wants a key for reads", 422: "a parameter is not acceptable; `detail` names it"},
+        )
+
+    async def user(self, request: Request) -> Response:
+        """Counters, latest history and declared profile, and the engine that answers for this many interactions.
+
+        An unknown user has no interactions. While Redis is down nothing is known about anybody, and `degraded` says so.
+        """
+        user_id = path_id(request, "user_id")
+        rest, token = after.taken(request.scope["query_string"])
+        Query(rest, ("after",))
+        read, stale = await self._service.user_state(user_id, token)
+        state = read or UserState(user_id=user_id)
+        engine, why = self._engine(state, read is not None)
+        return json_response(
+            UserAnswer(
+                user_id=user_id,
+                known=bool(state.events or state.history or state.profile),
+                interaction_count=state.events,
+                counts=state.counts,
+                first_seen=state.first_seen,
+                history=state.history,
+                profile=state.profile,
+                engine=engine,
+                why=why,
+                stale=stale,
+                degraded=read is None or self._service.health.degraded,
+            )
+        )
+
+    def _engine(self, state: UserState, known: bool) -> tuple[str, str]:
+        """The first engine that would be asked and can be, and the sentence why."""
+        if not known:
+            return "popular", f"the user's history cannot be read: {self._service.health.failing('redis') or 'see the log'}"
+        live, _ = self._service.view.of_user(state.user_id, None)
+        why = f"{state.events} interactions: {router.describe(live.settings)}"
+        for name in router.CHAIN[router.CHAIN.index(router.route(state.events, live.settings)) :]:
+            cause = live.unavailable(name)
+            if cause is None:
+                return name, why
+            why += f"; {name}: {cause}"
+        return "popular", why

@@ -1,0 +1,223 @@
+"""Writes: events and catalogue changes into the log. What is answered with a token is in the log; nothing else was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.errors import ApiError, invalid, json_response, status_of
+from api.routes.routing import add, path_id
+from api.schemas import answers as schemas
+from api.service import Service
+from core.codec import decode_interaction, decode_item, decode_user, encode_json
+from core.errors import BadEvent, LogUnavailable
+from core.types import Interaction, Item, User
+
+MAX_EVENTS = 1000
+"""Events in one request: they take some 40 ms of the process."""
+EVENTS_AT_ONCE = 32
+"""Events that are checked and handed to the producer before other requests get their turns: about a millisecond."""
+TURNS_S = 0.002
+"""Seconds of these turns: a read takes several turns of the event loop, and would wait for as many parts of the events in between."""
+_Body = TypeVar("_Body")
+_Entry = TypeVar("_Entry", Item, User)
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ERRORS = {
+    400: "not JSON",
+    401: "no key, or a wrong one",
+    403: "this server has no API_KEYS: writes are off",
+    413: "the body is too large",
+    422: "outside the contract",
+    503: "the broker did not take it: it was not accepted, send it again",
+}
+
+
+class Result(msgspec.Struct, omit_defaults=True):
+    """schemas.EventResult, as it is encoded."""
+
+    index: int
+    event_id: str | None = None
+    token: str | None = None
+    error: str | None = None
+    detail: str | None = None
+
+
+class Writes:
+    """The writing routes."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._settings = service.settings
+
+    def register(self, app: FastAPI) -> None:
+        """Add the routes to `app`."""
+        event = schemas.Event.model_json_schema()
+        one_or_many = {
+            "schema": {"oneOf": [event, {"type": "array", "items": event, "minItems": 1, "maxItems": MAX_EVENTS}]},
+            "examples": {"one": {"value": _EVENT}, "many": {"value": [_EVENT, {**_EVENT, "event_id": "2", "event_type": "view"}]}},
+        }
+        add(
+            app,
+            "POST",
+            "/api/events",
+            self.events,
+            model=schemas.EventResults,
+            tag="events",
+            summary="Publish one event or many",
+            body=one_or_many,
+            status=202,
+            errors={**_ERRORS, 207: "some were accepted, some not: look at each result"},
+            other_models={207: schemas.EventResults, 422: schemas.EventResults | schemas.Error},
+        )
+        for path, tag, model, put, delete, example in (
+            ("/api/items/{item_id}", "catalogue", schemas.Item, self.put_item, self.delete_item, _ITEM),
+            ("/api/users/{user_id}", "users", schemas.User, self.put_user, self.delete_user, _USER),
+        ):
+            kind = tag.removesuffix("s").replace("catalogue", "item")
+            add(
+                app,
+                "PUT",
+                path,
+                put,
+                model=schemas.Accepted,
+                tag=tag,
+                summary=f"Create or replace one {kind}",
+                status=202,
+                body={"schema": model.model_json_schema(), "example": example},
+                errors=_ERRORS,
+            )
+            add(
+                app,
+                "DELETE",
+                path,
+                delete,
+                model=schemas.Accepted,
+                tag=tag,
+                summary=f"Delete one {kind}",
+                status=202,
+                errors={code: text for code, text in _ERRORS.items() if code not in (400, 413)},
+            )
+
+    async def events(self, request: Request) -> Response:
+        """Publish one event (an object) or up to 1,000 (an array) to the log, and wait until the broker holds them.
+
+        Each is checked by the same contract as in Kafka. 202: all were accepted; 207: some; 422: none is valid (400: not JSON);
+        503: the broker took none. An event without a token in its result was not accepted: send it again with the same `event_id`,
+        which counts once however often it arrives.
+        """
+        body = await request.body()
+        single = body.lstrip()[:1] != b"["
+        raws = [msgspec.Raw(body)] if single else _parsed(_array, body)
+        if not 1 <= len(raws) <= MAX_EVENTS:
+            raise invalid(f"send 1 to {MAX_EVENTS} events at once, not {len(raws)}", "bad_count")
+        results = [Result(index) for index in range(len(raws))]
+        async with asyncio.TaskGroup() as publishing:
+            for start in range(0, len(raws), EVENTS_AT_ONCE):
+                for result, raw in zip(results[start : start + EVENTS_AT_ONCE], raws[start : start + EVENTS_AT_ONCE], strict=True):
+                    if (event := self._checked(result, raw)) is not None:
+                        publishing.create_task(self._publish(result, event))
+                await asyncio.sleep(TURNS_S)
+        return self._answer(results, single)
+
+    async def put_item(self, request: Request) -> Response:
+        """The body replaces the item's whole catalogue entry. Answers show it within about a second."""
+        item = await _entry(request, "item_id", decode_item)
+        return await self._change(self._settings.items_topic, item.item_id, encode_json(item))
+
+    async def delete_item(self, request: Request) -> Response:
+        """The item disappears from every answer within about a second. An unknown id is accepted as well."""
+        return await self._change(self._settings.items_topic, path_id(request, "item_id"), None)
+
+    async def put_user(self, request: Request) -> Response:
+        """The body replaces what the user declares. Interests make recommendations for a user without interactions."""
+        user = await _entry(request, "user_id", decode_user)
+        return await self._change(self._settings.users_topic, user.user_id, encode_json(user))
+
+    async def delete_user(self, request: Request) -> Response:
+        """Removes everything held about the user from Redis; older interactions never count again. An unknown id is accepted as well."""
+        return await self._change(self._settings.users_topic, path_id(request, "user_id"), None)
+
+    def _checked(self, result: Result, raw: msgspec.Raw) -> Interaction | None:
+        try:
+            event = decode_interaction(bytes(raw), time.time(), self._settings.use_cases)
+        except BadEvent as error:
+            result.error, result.detail = error.code, str(error)
+            return None
+        result.event_id = event.event_id
+        return event
+
+    async def _publish(self, result: Result, event: Interaction) -> None:
+        try:
+            result.token = await self._service.publish(self._settings.interactions_topic, event.user_id.encode(), encode_json(event))
+        except LogUnavailable as error:
+            result.error, result.detail = "log_unavailable", str(error)
+
+    def _answer(self, results: list[Result], single: bool) -> Response:
+        accepted = sum(result.token is not None for result in results)
+        unavailable = sum(result.error == "log_unavailable" for result in results)
+        metrics = self._service.metrics
+        metrics.events("accepted", accepted)
+        metrics.events("unavailable", unavailable)
+        metrics.events("invalid", len(results) - accepted - unavailable)
+        if accepted == len(results):
+            status = 202
+        elif accepted:
+            status = 207
+        elif unavailable:
+            first = next(result for result in results if result.error == "log_unavailable")
+            raise ApiError(
+                503,
+                "log_unavailable",
+                f"no event was accepted, send them again with the same event_id: {first.detail}",
+                {"retry-after": "1"},
+            )
+        else:
+            status = status_of(results[0].error or "") if single else 422
+        return json_response({"accepted": accepted, "rejected": len(results) - accepted, "results": results}, status)
+
+    async def _change(self, topic: str, identifier: str, value: bytes | None) -> Response:
+        try:
+            token = await self._service.publish(topic, identifier.encode(), value)
+        except LogUnavailable as error:
+            raise ApiError(503, "log_unavailable", f"the change was not accepted, send it again: {error}", {"retry-after": "1"}) from None
+        return json_response({"id": identifier, "token": token}, 202)
+
+
+def _parsed(decoder: msgspec.json.Decoder[_Body], body: bytes) -> _Body:
+    """The body's outer shape. Raises ApiError."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid(f"the body is not of the right shape: {error}", "bad_field") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(400, "not_json", f"the body is not JSON: {error}") from None
+
+
+async def _entry(request: Request, id_name: str, decode: Callable[[bytes], _Entry]) -> _Entry:
+    """The catalogue entry in the body, under the id in the path. Raises ApiError, BadEvent."""
+    identifier = path_id(request, id_name)
+    fields = _parsed(_object, await request.body())
+    given = fields.setdefault(id_name, msgspec.Raw(encode_json(identifier)))
+    entry = decode(encode_json(fields))
+    if getattr(entry, id_name) != identifier:
+        raise invalid(f"{id_name} in the body is {bytes(given).decode()}, in the path {identifier!r}; leave it out of the body", "bad_id")
+    return entry
+
+
+_EVENT = {"event_id": "1", "user_id": "42", "item_id": "startup-9", "event_type": "like", "timestamp": 1795341600.0}
+_ITEM = {
+    "item_type": "startup",
+    "title": "Ledgerly",
+    "categories": ["fintech"],
+    "tags": ["python", "kafka"],
+    "attributes": {"stage": "seed", "team_size": 7},
+}
+_USER = {"roles": ["developer"], "interests": ["fintech", "python"]}

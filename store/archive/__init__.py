@@ -1,0 +1,4 @@
+"""The Parquet archive: `layout` names, reads and appends files, `publish` makes each appear whole and once.
+
+Start with `layout`.
+"""

@@ -1,0 +1,82 @@
+"""Client settings, topics and errors of Kafka, shared by every consumer and producer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from core.errors import LogUnavailable
+from core.settings import Settings
+from store.log import topics
+from store.log.client_events import ClientEvents
+
+METADATA_MS = 10_000
+"""Milliseconds until a client notices added partitions; librdkafka's default is 300,000. One small request each."""
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """What every Kafka client of ours starts from. Its log lines go to structlog."""
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "socket.timeout.ms": int(settings.kafka_timeout_s * 1000),
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,  # a restarted broker is found within a second, not ten
+        "topic.metadata.refresh.interval.ms": METADATA_MS,
+    } | ClientEvents().config()
+
+
+def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
+    """A consumer whose positions we keep ourselves: it commits nothing and never guesses where to start."""
+    return client_config(settings) | {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": int(settings.session_timeout_s * 1000),
+        "heartbeat.interval.ms": int(settings.session_timeout_s * 1000 / 5),
+        "enable.partition.eof": False,
+        "fetch.max.bytes": 16 * 1024 * 1024,  # more than one largest message of a generous broker
+        "queued.max.messages.kbytes": 32 * 1024,
+    }
+
+
+def admin(settings: Settings) -> AdminClient:
+    """An admin client."""
+    return AdminClient(client_config(settings))
+
+
+def ensure_topics(settings: Settings) -> list[str]:
+    """Create what is missing of our topics; answers the names created. Raises LogUnavailable."""
+    client = admin(settings)
+    try:
+        known = client.list_topics(timeout=settings.kafka_timeout_s).topics
+    except KafkaException as error:
+        raise unreachable(settings, "listing topics", error) from error
+    wanted = [
+        NewTopic(spec.name, settings.topic_partitions, settings.topic_replication, config=dict(spec.config))
+        for spec in topics.specs(settings)
+    ]
+    missing = [new for new in wanted if new.topic not in known]
+    created = []
+    if missing:
+        for name, future in client.create_topics(missing, operation_timeout=settings.kafka_timeout_s).items():
+            try:
+                future.result()
+                created.append(name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster: as good
+                    raise unreachable(settings, f"creating the topic {name}", error) from error
+    return created
+
+
+def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailable:
+    """A LogUnavailable that says what was being done and where."""
+    reason = error.args[0].str() if isinstance(error, KafkaException) and hasattr(error.args[0], "str") else str(error)
+    return LogUnavailable(
+        f"Kafka at {settings.kafka_bootstrap_servers} failed while {what}: {reason}; is the broker up, and is "
+        "KAFKA_BOOTSTRAP_SERVERS right?"
+    )

@@ -1,0 +1,194 @@
+"""One librdkafka producer, and how to tell that the broker no longer accepts the producer id it has.
+
+An idempotent producer has an id from the broker and numbers its messages, so that the broker drops what is sent twice. A broker
+that comes back without its memory (an embedded one, a wiped disk) does not know that id. librdkafka then does one of two things:
+
+- It stops for good with a fatal error, when a message may have been written before. `produce` raises from then on.
+- It raises the epoch of its id by one and sends again, when it knows that the message was not written. Such a broker does not know
+  the id under any epoch, so this repeats every 100 ms until the message times out, and for every later message: no write succeeds.
+
+Worse, such a broker gives the same id to the next producer that asks. Two producers of one id can take each other's messages for
+repetitions, and one of them reads as accepted. So an id is not used again after an outage unless messages that wait need it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from core.settings import Settings
+from store.log.client import client_config
+
+_log = structlog.get_logger(__name__)
+
+MAX_MESSAGE_BYTES = 1_048_576
+"""Largest message that the producer sends: Kafka's own default limit."""
+QUEUED = 200_000
+"""Most messages that wait for delivery in one client."""
+STATISTICS_MS = 500
+"""Milliseconds between two reports of the client about its producer id; one costs 0.5 ms of CPU."""
+MAX_REFUSED_EPOCHS = 3
+"""Epochs that may pass without an acknowledged message. One is ordinary after an error, several mean an unknown producer id."""
+CLOSE_S = 2.0
+"""Seconds that a client that is closed has to report its messages as failed; it needs milliseconds."""
+
+Headers = list[tuple[str, str | bytes | None]]
+Delivered = Callable[[KafkaError | None, Message], None]
+
+
+class _Identity(msgspec.Struct):
+    producer_id: int = -1
+    producer_epoch: int = -1
+
+
+class _Statistics(msgspec.Struct):
+    eos: _Identity = msgspec.field(default_factory=_Identity)
+
+
+_decode_statistics = msgspec.json.Decoder(_Statistics).decode
+
+
+class IdempotentClient:
+    """A librdkafka producer: idempotent, acknowledged by all replicas, in order. `poll` must be called regularly."""
+
+    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+        """`options`: librdkafka's own, over those here."""
+        self.lost: str | None = None
+        """Why this client must be replaced; None while it need not."""
+        self._report_error = client_config(settings)["error_cb"]
+        self._identity = _Identity()
+        self._acknowledged, self._failed = False, 0
+        """Since the last statistics: whether a message was acknowledged. Since the last acknowledged one: how many failed."""
+        self._reports: deque[tuple[Delivered, KafkaError | None, Message]] = deque()
+        self._reports_lock = threading.RLock()  # a handler may publish, and so poll
+        self._accepted_epoch = 0
+        """The latest epoch at which the broker was known to accept the id."""
+        self._outage = False
+        self._producer = Producer(
+            client_config(settings)
+            | {
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "lz4",
+                "partitioner": "murmur2_random",  # the partitioner of Kafka's own clients: all backends agree where a user is
+                "message.max.bytes": MAX_MESSAGE_BYTES,
+                "queue.buffering.max.messages": QUEUED,
+                "statistics.interval.ms": STATISTICS_MS,
+                "stats_cb": self._on_statistics,
+                "error_cb": self._on_error,
+            }
+            | options
+        )
+
+    def produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        on_delivery: Delivered,
+        headers: Headers | None = None,
+        partition: int = -1,
+    ) -> None:
+        """Queue a message. Raises BufferError while the queue is full, KafkaException when the message can never be delivered."""
+        try:
+            self._producer.produce(
+                topic, value=value, key=key, on_delivery=self._collector(on_delivery), headers=headers, partition=partition
+            )
+        except KafkaException as error:
+            self._note_fatal(error)
+            raise
+
+    def produce_batch(self, topic: str, messages: list[dict[str, Any]], on_delivery: Delivered) -> None:
+        """Queue messages (`key`, `value`); one that is refused gets an `_error`."""
+        self._producer.produce_batch(topic, messages, on_delivery=self._collector(on_delivery))
+        for message in messages:
+            if (error := message.get("_error")) is not None and error.code() == KafkaError._FATAL:
+                self._note_fatal(KafkaException(error))
+
+    def poll(self, timeout_s: float) -> None:
+        """Call back for deliveries, errors and statistics; waits up to `timeout_s` seconds for the first."""
+        try:
+            self._producer.poll(timeout_s)
+        except KafkaException as error:  # the library raises a fatal error here, once
+            self._note_fatal(error)
+        self._deliver_reports()
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for deliveries, up to `timeout_s` seconds; answers how many messages still wait."""
+        try:
+            waiting = self._producer.flush(timeout_s)
+        except KafkaException as error:
+            self._note_fatal(error)
+            waiting = len(self._producer)
+        self._deliver_reports()
+        return waiting
+
+    def list_topics(self, topic: str, timeout_s: float) -> None:
+        """Ask a broker about `topic`. Raises KafkaException when none answers in time."""
+        self._producer.list_topics(topic, timeout=timeout_s)
+
+    def close(self) -> int:
+        """Fail every message that waits and end the client; answers how many messages got no report even so."""
+        self._producer.purge()
+        unresolved = self.flush(CLOSE_S)
+        self._producer.close()
+        self._deliver_reports()
+        return unresolved
+
+    def __len__(self) -> int:
+        """Messages that wait for delivery."""
+        return len(self._producer)
+
+    def _collector(self, on_delivery: Delivered) -> Delivered:
+        """A delivery callback that only queues the report.
+
+        The library may call back while an exception is pending (it has just met a fatal error). A lock taken there would never be
+        released, so handlers run later, outside of the library.
+        """
+        append = self._reports.append
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                self._acknowledged = True
+            else:
+                self._failed += 1
+            append((on_delivery, error, message))
+
+        return delivered
+
+    def _deliver_reports(self) -> None:
+        """Call the handlers of the queued reports. Returns once those that another thread calls are done too: a flush that finds
+        nothing waiting must know of every failure."""
+        with self._reports_lock:
+            while self._reports:
+                on_delivery, error, message = self._reports.popleft()
+                on_delivery(error, message)
+
+    def _on_statistics(self, text: str) -> None:
+        previous, self._identity = self._identity, _decode_statistics(text).eos
+        if self._acknowledged or self._identity.producer_id != previous.producer_id:
+            self._acknowledged, self._failed = False, 0
+            self._accepted_epoch = self._identity.producer_epoch
+        # A message that times out raises the epoch once, too: that is no refusal.
+        elif self._identity.producer_epoch - self._accepted_epoch - self._failed >= MAX_REFUSED_EPOCHS:
+            self._lose("the broker does not know this producer's id")
+        if self._outage and not len(self._producer):
+            self._lose("all brokers were away: another producer may have this id now")
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._outage = self._outage or self._acknowledged or self._identity.producer_id >= 0
+        self._report_error(error)
+
+    def _note_fatal(self, error: KafkaException) -> None:
+        if error.args[0].fatal() or error.args[0].code() == KafkaError._FATAL:
+            self._lose(str(error.args[0].str()))
+
+    def _lose(self, cause: str) -> None:
+        self.lost = self.lost or cause

@@ -1,0 +1,122 @@
+"""The topic MODEL_UPDATES: hints by which ingest names the users and items that changed.
+
+A message is a JSON list of [user id, item id], one pair an event. Hints of one partition of the log stay on one partition here, in order.
+They are worth sending and not worth waiting for: a reader folds in whatever a lost hint left stale.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as KafkaProducer
+
+from core.errors import BadEvent
+from core.settings import Settings
+from store.log.client import client_config
+from store.state.apply.batches import Event
+
+Pair = tuple[str, str]
+"""User id, item id."""
+
+GATHER_EVENTS = 500
+"""Pairs in one message: a message costs the worker the same, whatever it holds."""
+GATHER_S = 0.05
+"""Seconds that pairs wait for more: some twenty messages a second and partition at most."""
+_QUEUED = 2_000
+"""Messages that wait for a broker that is away, a million events; older ones are of no use by then."""
+
+_METADATA_S = 1.0
+"""Seconds that the first message waits for the topic's partitions: the broker has just delivered events, so it is there."""
+
+encode: Callable[[Sequence[Pair]], bytes] = msgspec.json.Encoder().encode
+_pairs = msgspec.json.Decoder(list[Pair])
+
+
+def decode(value: bytes | None) -> list[Pair]:
+    """The pairs of one message. Raises BadEvent."""
+    try:
+        return _pairs.decode(value or b"")
+    except msgspec.ValidationError as error:
+        raise BadEvent("bad_field", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadEvent("not_json", f"not JSON: {error}") from None
+
+
+def connect(settings: Settings) -> KafkaProducer:
+    """A client that sends hints."""
+    return KafkaProducer(
+        client_config(settings)
+        | {
+            "linger.ms": 0,  # gathered already
+            "compression.type": "lz4",
+            "message.timeout.ms": 10_000,
+            "queue.buffering.max.messages": _QUEUED,
+        }
+    )
+
+
+class Hints:
+    """Gathers what was applied and sends it. Never waits and never raises: what the broker does not take is counted by `lost`.
+
+    Belongs to one thread.
+    """
+
+    def __init__(self, settings: Settings, lost: Callable[[int], None]) -> None:
+        """`lost`: told how many messages were dropped."""
+        self._topic, self._settings, self._lost = settings.model_updates_topic, settings, lost
+        self._gathered: dict[int, list[Pair]] = {}
+        self._since = 0.0
+        self._producer: KafkaProducer | None = None
+        self._partitions = 0
+
+    def add(self, partition: int, events: Sequence[Event]) -> None:
+        """Note that `events` of a partition of the log are applied; sends what has gathered when it is time."""
+        if not events:
+            return
+        now = time.monotonic()
+        if not self._gathered:
+            self._since = now
+        pairs = self._gathered.setdefault(partition, [])
+        pairs += [(event.user_id, event.item_id) for event, _ in events]
+        if len(pairs) >= GATHER_EVENTS or now - self._since >= GATHER_S:
+            self.flush()
+
+    def due_in(self) -> float | None:
+        """Seconds until `flush` should be called; None while nothing waits."""
+        return max(0.0, self._since + GATHER_S - time.monotonic()) if self._gathered else None
+
+    def flush(self) -> None:
+        """Hand what has gathered to the client, which sends it from a thread of its own."""
+        gathered, self._gathered = self._gathered, {}
+        try:
+            producer = self._connected()
+            for partition, pairs in gathered.items():
+                for start in range(0, len(pairs), GATHER_EVENTS):
+                    value = encode(pairs[start : start + GATHER_EVENTS])
+                    producer.produce(self._topic, value, str(partition), partition % self._partitions, on_delivery=self._delivered)
+            producer.poll(0)
+        except (BufferError, KafkaException):
+            self._lost(len(gathered))
+
+    def close(self) -> None:
+        """Send what has gathered, and give the broker a second to take it."""
+        if self._gathered:
+            self.flush()
+        if self._producer is not None:
+            self._lost(self._producer.flush(1.0))
+
+    def _connected(self) -> KafkaProducer:
+        if self._producer is None:
+            producer = connect(self._settings)
+            self._partitions = len(producer.list_topics(self._topic, timeout=_METADATA_S).topics[self._topic].partitions)
+            if not self._partitions:
+                raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+            self._producer = producer
+        return self._producer
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._lost(1)

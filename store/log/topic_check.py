@@ -1,0 +1,103 @@
+"""Topics at the start of a process: creates those that are missing and compares the others with what is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+
+from core.errors import LogMisconfigured
+from core.settings import Settings
+from store.log import client as log
+from store.log.topics import Described, Difference, differences, specs
+
+_log = structlog.get_logger(__name__)
+
+_REACH_S = 1.0
+"""Seconds to wait for a first answer of a broker."""
+
+
+class TopicCheck:
+    """Creates and compares the topics of one process; logs each difference once, however often it is asked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._logged: set[tuple[str, str]] = set()
+
+    def prepare(self, refuse: bool = True) -> None:
+        """Create what is missing, log what differs. Raises LogUnavailable.
+
+        `refuse`: raise LogMisconfigured for a fatal difference, as the processes that read events do; else it is only logged, as an error.
+        """
+        _reach(self._settings)
+        log.ensure_topics(self._settings)
+        found = compare(self._settings)
+        for difference in found:
+            if (key := (difference.topic, difference.setting)) not in self._logged:
+                self._logged.add(key)
+                level = _log.error if difference.fatal else _log.warning
+                level(
+                    "topic_differs",
+                    topic=difference.topic,
+                    setting=difference.setting,
+                    value=difference.value,
+                    needed=difference.needed,
+                    consequence=difference.consequence,
+                    command=difference.command,
+                )
+        for difference in found:
+            if difference.fatal and refuse:
+                raise LogMisconfigured(
+                    f"the topic {difference.topic} has {difference.setting}={difference.value}, not {difference.needed}: "
+                    f"{difference.consequence}. Run: {difference.command}"
+                )
+
+
+def _reach(settings: Settings) -> None:
+    """Raise LogUnavailable soon when no broker answers: each of the calls that follow would wait for KAFKA_TIMEOUT_S."""
+    try:
+        log.admin(settings).list_topics(timeout=_REACH_S)
+    except KafkaException as error:
+        raise log.unreachable(settings, "starting", error) from error
+
+
+def compare(settings: Settings) -> list[Difference]:
+    """How the topics that exist differ from what is needed. Raises LogUnavailable.
+
+    A broker that does not describe topics or their settings (too old, or an ACL) costs one warning, and that part of the comparison.
+    """
+    client = log.admin(settings)
+    names = [spec.name for spec in specs(settings)]
+    try:
+        metadata = client.list_topics(timeout=settings.kafka_timeout_s)
+    except KafkaException as error:
+        raise log.unreachable(settings, "listing topics", error) from error
+    there = [name for name in names if name in metadata.topics and metadata.topics[name].partitions]  # else: only being created
+    configs = _configs(settings, client, there)
+    described = {
+        name: Described([metadata.topics[name].partitions[number].replicas for number in sorted(metadata.topics[name].partitions)], config)
+        for name, config in zip(there, configs, strict=True)
+    }
+    return differences(settings, described, list(metadata.brokers))
+
+
+def _configs(settings: Settings, client: AdminClient, topics: Sequence[str]) -> list[dict[str, str] | None]:
+    """The settings of each topic; None where the broker does not describe them."""
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    configs: list[dict[str, str] | None] = []
+    refused: dict[str, str] = {}
+    futures = client.describe_configs(resources, request_timeout=settings.kafka_timeout_s) if resources else {}
+    for resource in resources:
+        try:
+            entries = futures[resource].result()
+            configs.append({name: entry.value for name, entry in entries.items() if entry.value is not None})
+        except KafkaException as error:
+            if error.args[0].code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT):
+                raise log.unreachable(settings, f"describing the topic {resource.name}", error) from error
+            refused[resource.name] = error.args[0].str()
+            configs.append(None)
+    if refused:
+        _log.warning("topic_settings_not_described", topics=sorted(refused), error=next(iter(refused.values())))
+    return configs

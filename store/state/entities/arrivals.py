@@ -1,0 +1,104 @@
+"""When an event of the log is in the state: for readers who wait for what they wrote.
+
+A partition's position moves in the same transaction as what its events change. So whoever has seen it pass an offset, and reads after
+that, reads that event too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from core.errors import StoreCorrupt, StoreError, StoreUnavailable
+from store.log.topic_ids import TopicId, TopicIds
+from store.state import keys
+from store.state.apply import positions
+from store.state.redis_errors import of_reply
+from store.state.wire import Wire
+
+POLL_S = 0.002
+"""Seconds between two looks while somebody waits: a tenth of the time that an event takes, and some 30 us of this process each."""
+
+_Partition = tuple[str, int]
+_Waiting = list[tuple[int, asyncio.Future[None]]]
+
+
+class Arrivals:
+    """All who wait share one look at the positions every POLL_S, and nobody looks while nobody waits. Belongs to one event loop."""
+
+    def __init__(self, client: redis.asyncio.Redis, timeout_s: float, topic_ids: TopicIds) -> None:
+        """`timeout_s`: for one round trip, connecting included. `topic_ids`: a position that counts in another topic tells nothing."""
+        self._topic_ids = topic_ids
+        self._wire = Wire(client, timeout_s)
+        self._waiting: dict[_Partition, _Waiting] = {}
+        self._poller: asyncio.Task[None] | None = None
+
+    async def wait(self, topic: str, partition: int, offset: int, seconds: float) -> bool:
+        """Whether the message at `offset` is in the state, after `seconds` at most. Raises StoreUnavailable, StoreCorrupt."""
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault((topic, partition), [])
+        waiting.append((offset, arrived))
+        if self._poller is None:
+            self._poller = asyncio.create_task(self._poll(), name="arrivals")
+        try:
+            await asyncio.wait([arrived], timeout=seconds)
+            if arrived.done():
+                arrived.result()
+            return arrived.done()
+        finally:
+            arrived.cancel()  # the next look leaves it out
+
+    async def close(self) -> None:
+        """Stop; whoever still waits gets StoreUnavailable. The client stays its owner's."""
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+        await self._wire.drop()
+
+    async def _poll(self) -> None:
+        """Look until nobody waits. A task of its own: a caller that gives up takes nobody's look with it."""
+        failure: StoreError = StoreUnavailable("waiting for a position was interrupted")
+        try:
+            while self._still_waiting():
+                await self._look()
+                await asyncio.sleep(POLL_S)
+        except StoreError as error:
+            failure = error
+        finally:
+            self._poller = None
+            for waiting in self._waiting.values():
+                for _, arrived in waiting:
+                    if not arrived.done():
+                        arrived.set_exception(failure)
+            self._waiting.clear()
+
+    def _still_waiting(self) -> bool:
+        for partition, waiting in list(self._waiting.items()):
+            waiting[:] = [(offset, arrived) for offset, arrived in waiting if not arrived.done()]
+            if not waiting:
+                del self._waiting[partition]
+        return bool(self._waiting)
+
+    async def _look(self) -> None:
+        partitions = list(self._waiting)
+        replies = await self._wire.ask(
+            "looking at positions", [("HMGET", keys.position(*each), "position", "topic_id") for each in partitions]
+        )
+        for partition, reply in zip(partitions, replies, strict=True):
+            position = _position(partition, reply, self._topic_ids.latest(partition[0]))
+            for offset, arrived in self._waiting[partition]:
+                if offset < position and not arrived.done():
+                    arrived.set_result(None)
+
+
+def _position(partition: _Partition, reply: Any, topic_id: TopicId) -> int:
+    if isinstance(reply, redis.ResponseError):
+        raise of_reply(f"reading the position of {partition[0]}/{partition[1]}", reply)
+    offset, noted = reply
+    try:
+        return positions.counting_in(topic_id, noted, int(offset or 0))
+    except ValueError:
+        raise StoreCorrupt(f"{keys.position(*partition)} holds the position {offset!r}, which is no number") from None

@@ -1,0 +1,70 @@
+"""The items in Redis, and how readers follow them. store.entries writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+from core.types import Item
+from store.state import changes as streams
+from store.state import keys
+from store.state.connection import named_errors
+
+_CHUNK = 500
+"""Items in one command: it holds Redis for well under a millisecond."""
+
+_items = msgspec.json.Decoder(Item)
+
+
+class CatalogueChanges(NamedTuple):
+    """What happened since a cursor. `complete`: `items` is the whole catalogue, forget everything else; `cursor`: ask from here next."""
+
+    cursor: str
+    complete: bool
+    items: list[Item]
+    deleted: list[str]
+
+
+def changes(client: redis.Redis, after: str = "") -> CatalogueChanges:
+    """What changed in the catalogue since `after` (a former answer's cursor; "": everything).
+
+    Answers everything, marked complete, also when the changes since then are no longer kept or Redis was set back.
+    Raises StoreUnavailable, StoreCorrupt.
+    """
+    with named_errors("reading the catalogue"):
+        news = streams.since(client, keys.ITEMS_CHANGES, after)
+        if news is not None:
+            return CatalogueChanges(news.cursor, False, *_read(client, news.ids))
+        cursor = streams.now(client, keys.ITEMS_CHANGES)
+        return CatalogueChanges(cursor, True, list(_all(client)), [])
+
+
+def item(client: redis.Redis, item_id: str) -> Item | None:
+    """One item, or None. Raises StoreUnavailable."""
+    with named_errors(f"reading item {item_id!r}"):
+        data: Any = client.hget(keys.ITEMS, item_id)
+    return None if data is None else _items.decode(data)
+
+
+def _read(client: Any, identifiers: Sequence[bytes]) -> tuple[list[Item], list[str]]:
+    """The items, and the ids of those that are gone."""
+    items, deleted = [], []
+    for start in range(0, len(identifiers), _CHUNK):
+        chunk = identifiers[start : start + _CHUNK]
+        for identifier, data in zip(chunk, client.hmget(keys.ITEMS, chunk), strict=True):
+            if data is None:
+                deleted.append(identifier.decode())
+            else:
+                items.append(_items.decode(data))
+    return items, deleted
+
+
+def _all(client: Any) -> Iterator[Item]:
+    seen: set[bytes] = set()
+    for identifier, data in client.hscan_iter(keys.ITEMS, count=_CHUNK):
+        if identifier not in seen:  # a scan may answer one twice
+            seen.add(identifier)
+            yield _items.decode(data)

@@ -1,0 +1,121 @@
+"""A user's whole state, read in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import redis
+
+from core.errors import StoreCorrupt
+from core.types import HistoryEvent, LiveVector, User, UserState
+from store.state import keys
+from store.state.connection import named_errors
+
+REPLIES = 4
+"""Replies for one user."""
+NOTED_S = 30 * 24 * 3600
+"""Seconds that a partition stays noted: until long after the producer was mended, and no id stays for good."""
+VECTOR_FIELDS = ("version", "made_with", "as_of", "vector")
+"""Fields of a stored vector, in the order of LiveVector."""
+
+_users = msgspec.json.Decoder(User)
+
+
+def commands(user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
+    """The commands that read one user, REPLIES of them; `parse` takes their replies in the same order.
+
+    They need no transaction: a vector counts as that of `events` only when its own `as_of`, set with it, says so, and the history may at
+    worst be an event ahead.
+    """
+    return (
+        ("HGETALL", keys.user(user_id)),
+        ("LRANGE", keys.history(user_id), -cap, -1),
+        ("GET", keys.profile(user_id)),
+        ("HMGET", keys.user_als(user_id), *VECTOR_FIELDS),
+    )
+
+
+def parse(user_id: str, replies: list[Any]) -> UserState:
+    """The state in the replies to `commands`. Raises StoreCorrupt when a key holds what we did not write."""
+    counters, history, profile, als = replies
+    if isinstance(counters, list):  # a raw connection answers a flat list where a client answers a dict
+        counters = dict(zip(counters[::2], counters[1::2], strict=True))
+    try:
+        counts = {name[3:].decode(): int(count) for name, count in counters.items() if name.startswith(b"ev:")}
+        first_seen = counters.get(b"first_seen")
+        return UserState(
+            user_id=user_id,
+            events=int(counters.get(b"events", 0)),
+            counts=counts,
+            first_seen=None if first_seen is None else int(first_seen),
+            history=history_events(history),
+            profile=None if profile is None else _users.decode(profile),
+            als=live_vector(als),
+        )
+    except (ValueError, msgspec.DecodeError) as error:
+        raise StoreCorrupt(f"{keys.user(user_id)} or a key below it holds what Eddyline did not write: {error}") from None
+
+
+def live_vector(reply: Any) -> LiveVector | None:
+    """The vector in the reply to HMGET VECTOR_FIELDS; None where it is not of the model plane's making, as it is only a cache."""
+    try:
+        version, made_with, as_of, vector = reply
+        return LiveVector(version.decode(), made_with.decode(), int(as_of), bytes(vector))
+    except (AttributeError, TypeError, ValueError):  # a field is missing, or the reply is an error: a key of another type
+        return None
+
+
+def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
+    """The state of one user; an unknown user has no events. Raises StoreUnavailable, StoreCorrupt."""
+    with named_errors(f"reading user {user_id!r}"):
+        pipe: Any = client.pipeline(transaction=False)
+        for command in commands(user_id, cap):
+            pipe.execute_command(*command)
+        return parse(user_id, pipe.execute())
+
+
+def note_partitions(client: redis.Redis, foreign: Sequence[tuple[str, int]]) -> None:
+    """Note users whose events came through another partition than theirs: (user id, partition). Raises StoreUnavailable."""
+    with named_errors("noting foreign partitions"):
+        pipe: Any = client.pipeline(transaction=False)
+        for user_id, partition in foreign:
+            pipe.sadd(keys.user_partitions(user_id), partition)
+            pipe.expire(keys.user_partitions(user_id), NOTED_S)
+        pipe.execute()
+
+
+def foreign_partitions(client: redis.Redis, user_id: str) -> list[int]:
+    """The partitions that `note_partitions` noted of a user in the last NOTED_S. Raises StoreUnavailable."""
+    with named_errors(f"reading the partitions of user {user_id!r}"):
+        noted: Any = client.smembers(keys.user_partitions(user_id))
+    return sorted(map(int, noted))
+
+
+def history_line(timestamp: float, event_type: str, value: float | None, item_id: str) -> str:
+    """One event as an operator reads it: `1732340000 view startup-9`, `1732340000 rating=4 2571`."""
+    if value is None:
+        return f"{int(timestamp)} {event_type} {item_id}"
+    return f"{int(timestamp)} {event_type}={repr(value).removesuffix('.0')} {item_id}"
+
+
+def history_events(lines: Sequence[bytes]) -> list[HistoryEvent]:
+    """The events of a history's lines. Raises ValueError.
+
+    When no id holds a space and no event a value, a cut at every space makes them all, in six tenths of the time of line by line.
+    """
+    text = b" ".join(lines)
+    if text.count(b" ") != 3 * len(lines) - 1 or b"=" in text:
+        return [history_event(line) for line in lines]
+    fields = text.decode().split(" ")
+    return list(map(HistoryEvent, map(int, fields[::3]), fields[1::3], fields[2::3]))
+
+
+def history_event(line: bytes) -> HistoryEvent:
+    """What `history_line` wrote. Raises ValueError."""
+    timestamp, event_type, item_id = line.decode().split(" ", 2)
+    if "=" not in event_type:
+        return HistoryEvent(int(timestamp), event_type, item_id)
+    name, _, value = event_type.partition("=")
+    return HistoryEvent(int(timestamp), name, item_id, float(value))

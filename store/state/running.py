@@ -1,0 +1,74 @@
+"""Which ingest processes run: each renews an entry in Redis that expires soon after its process dies.
+
+Ingest announces itself and then looks for a rebuild; a rebuild takes its lease and then looks for ingest. So one of them sees the other.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from typing import Any
+
+import redis
+
+from core.errors import StoreError
+from store.state import keys
+from store.state.connection import named_errors
+
+EXPIRY_S = 15
+"""Seconds for which an entry counts: three renewals of ingest. So long a rebuild waits for a process that was killed."""
+REBUILD_LEASE = "ingest-rebuild"
+"""Name of the lease that a rebuild holds."""
+
+
+class Running:
+    """The entry of this process."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+    def renew(self) -> None:
+        """Announce this process for EXPIRY_S more seconds. Raises StoreUnavailable."""
+        with named_errors("announcing this process"):
+            now = _now(self._client)
+            pipe = self._client.pipeline(transaction=False)
+            pipe.zremrangebyscore(keys.INGEST_RUNNING, "-inf", f"({now}")
+            pipe.zadd(keys.INGEST_RUNNING, {self._name: now + EXPIRY_S})
+            pipe.execute()
+
+    def end(self) -> None:
+        """Remove the entry. Raises StoreUnavailable."""
+        with named_errors("announcing the end of this process"):
+            self._client.zrem(keys.INGEST_RUNNING, self._name)
+
+    def check_rebuild(self) -> None:
+        """Raises StoreError while a rebuild runs."""
+        with named_errors("looking for a rebuild"):
+            holder = self._client.get(keys.lease(REBUILD_LEASE))
+        if isinstance(holder, bytes):
+            raise StoreError(f"a rebuild of Redis runs at {holder.decode(errors='replace')}: start ingest when it has ended")
+
+
+def names(client: redis.Redis) -> list[str]:
+    """The ingest processes that run, or were killed less than EXPIRY_S ago: `host:pid:...`. Raises StoreUnavailable."""
+    with named_errors("looking for running ingest processes"):
+        entries: list[Any] = client.zrangebyscore(keys.INGEST_RUNNING, _now(client), "+inf")
+    return [entry.decode(errors="replace") for entry in entries]
+
+
+def wait_until_none(client: redis.Redis, timeout_s: float = EXPIRY_S + 1.0) -> None:
+    """Wait for entries of killed processes to expire. Raises StoreError naming the processes that still run after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while running := names(client):
+        if time.monotonic() > deadline:
+            raise StoreError(f"ingest runs ({', '.join(running)}): stop every ingest, then run this again. Nothing was changed")
+        time.sleep(0.2)
+
+
+def _now(client: redis.Redis) -> int:
+    """Seconds since 1970 by the clock of Redis, which all processes share."""
+    seconds: int = client.time()[0]
+    return seconds

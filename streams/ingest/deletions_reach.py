@@ -1,0 +1,78 @@
+"""Drops deletions that nothing can contradict any more: log and archive hold nothing that is as old. This bounds their memory."""
+
+from __future__ import annotations
+
+import pyarrow.compute as pc
+import structlog
+
+from core.deletions import IdHasher, Kind, record_key
+from core.errors import ArchiveError, ConfigurationError
+from core.settings import Settings
+from store.archive.layout import Archive
+from store.log.reader import LogReader
+from store.log.topic_ids import TopicIds
+from store.state.apply import deletions
+from store.state.connection import Client
+from streams.ingest.deletions import Publisher
+
+_log = structlog.get_logger(__name__)
+
+
+def drop_out_of_reach(settings: Settings, client: Client) -> int:
+    """Drop, from Redis and from the topic, deletions older than the oldest record that could come back; answers how many.
+
+    While the archive is empty, or of another topic, nothing is dropped: ARCHIVE_URL may point to the wrong place.
+    Raises LogUnavailable, StoreUnavailable, StoreCorrupt.
+    """
+    dropped = 0
+    with LogReader(settings, "reach") as reader:
+        for kind, topic in (("user", settings.users_topic), ("item", settings.items_topic)):
+            dropped += _drop(settings, client, reader, kind, topic)  # type: ignore[arg-type]
+    return dropped
+
+
+def _drop(settings: Settings, client: Client, reader: LogReader, kind: Kind, topic: str) -> int:
+    if deletions.count(client, kind) == 0:
+        return 0
+    oldest = [_oldest_in_log(reader, topic)]
+    if kind == "user":
+        archived = _oldest_in_archive(settings)
+        if archived is None:
+            return 0
+        oldest += [archived, _oldest_in_log(reader, settings.interactions_topic)]
+    reach = min(oldest)
+    old = {digest: place for digest, place in deletions.every(client, kind) if place.time < reach}
+    if old:
+        publisher = Publisher(settings, IdHasher(settings.deletion_salt))
+        publisher.publish([], [record_key(kind, digest, place) for digest, place in old.items()])
+        deletions.forget(client, kind, list(old))
+        _log.info("deletions_dropped", kind=kind, deletions=len(old), older_than=reach)
+    return len(old)
+
+
+def _oldest_in_log(reader: LogReader, topic: str) -> float:
+    """Broker time (seconds) of the oldest message of a topic; infinity when it has none."""
+    times = [float("inf")]
+    for partition in reader.partitions(topic):
+        times += [message.timestamp()[1] / 1000 for message in reader.first(partition)]
+    return min(times)
+
+
+def _oldest_in_archive(settings: Settings) -> float | None:
+    """Broker time (seconds) of the oldest archived message; None: the archive is empty, unreadable, or of another topic."""
+    topic = settings.interactions_topic
+    topic_id = TopicIds(settings, [topic]).read()[topic]
+    times: list[float] = []
+    try:
+        archive = Archive(settings.archive_url)
+        for partition, end in archive.positions(topic).items():
+            if topic_id is not None and archive.topic_id(topic, partition) not in (None, topic_id):
+                return None
+            for table in archive.read(topic, {partition: end}, ["broker_time"]):
+                if table.num_rows:
+                    times.append(pc.min(table["broker_time"]).as_py())
+                    break
+    except (ArchiveError, ConfigurationError) as error:
+        _log.warning("archive_reach_unknown", error=str(error))
+        return None
+    return min(times, default=None)

@@ -1,0 +1,82 @@
+"""Follows the number of partitions beside a consumer: what it says is true also for partitions that no process has been given yet."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import structlog
+
+from core.errors import LogUnavailable, StoreUnavailable
+from core.settings import Settings
+from store.log import partitions
+from store.log.partitions import Layout, Partitions
+from store.state import connection
+from store.state.apply import positions
+from streams import metrics
+
+_log = structlog.get_logger(__name__)
+
+WATCH_S = 5.0
+"""Seconds between two questions to the broker: how late added partitions are noticed, and how old the lag of a topic may be."""
+
+
+class PartitionWatch(threading.Thread):
+    """Asks every WATCH_S, and logs `partitions_added`. What fails is asked again: the consumer's thread tells of outages."""
+
+    def __init__(self, settings: Settings, topics: list[str]) -> None:
+        super().__init__(name="partition-watch", daemon=True)
+        self._settings, self._topics = settings, topics
+        self._stopped = threading.Event()
+        self._partitions = Partitions(settings, topics)
+        self.answered = 0.0
+        """time.monotonic() before the latest question that was answered."""
+
+    def run(self) -> None:
+        """The thread."""
+        while True:
+            try:
+                self.look()
+            except (LogUnavailable, StoreUnavailable) as error:
+                _log.debug("partitions_not_counted", error=str(error))
+            if self._stopped.wait(WATCH_S):
+                return
+
+    def look(self) -> None:
+        """Ask once. Raises LogUnavailable, StoreUnavailable."""
+        began = time.monotonic()
+        self._partitions.refresh()
+        self._counted(self._partitions)
+        self.answered = began
+
+    def close(self) -> None:
+        """End the thread; it may be in a question for KAFKA_TIMEOUT_S more, which nobody waits for."""
+        self._stopped.set()
+
+    def _counted(self, counts: Partitions) -> None:
+        """Use an answer of the broker."""
+
+
+class IngestWatch(PartitionWatch):
+    """Also measures the lag of whole topics, and knows the layout of the interactions."""
+
+    def __init__(self, settings: Settings, topics: list[str]) -> None:
+        super().__init__(settings, topics)
+        self._client = connection.connect(settings)
+        self._layout: Layout | None = None
+
+    @property
+    def layout(self) -> Layout | None:
+        """Of the interactions topic, as of `answered`; None before the first answer."""
+        return self._layout
+
+    def _counted(self, counts: Partitions) -> None:
+        interactions = self._settings.interactions_topic
+        count = counts.count(interactions)
+        if count is not None:
+            self._layout = partitions.note_layout(self._client, interactions, count, self._layout)
+        for topic in self._topics:
+            ends = counts.ends(topic)
+            applied = positions.offsets(self._client, topic, len(ends))
+            behind = sum(max(0, end - position) for end, position in zip(ends, applied, strict=True))
+            metrics.topic_lag_events.labels(topic).set(behind)

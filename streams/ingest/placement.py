@@ -1,0 +1,79 @@
+"""Where ingest starts to read a partition: what Redis says, compared with what the log still holds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import structlog
+from confluent_kafka import Consumer
+
+from core.errors import ArchiveError, ConfigurationError, LogGap
+from core.redaction import shown_url
+from core.settings import Settings
+from store.archive.layout import Archive
+from store.log import ends as log_ends
+from store.log.topic_ids import TopicId
+from store.state.apply import positions
+from store.state.apply.positions import Position
+from store.state.connection import Client
+
+_log = structlog.get_logger(__name__)
+
+
+class Place(NamedTuple):
+    """A partition's position in Redis, and the offsets [low, high) that the log holds."""
+
+    position: Position
+    low: int
+    high: int
+
+
+def place(settings: Settings, client: Client, consumer: Consumer, topic: str, partition: int, topic_id: TopicId) -> Place:
+    """Compare Redis with the log, and let a partition of which nothing was applied begin where the log begins.
+
+    `topic_id`: the topic's id as the broker has it now. Raises LogGap, LogRewound: an operator has to decide; StoreUnavailable,
+    LogUnavailable: try again; StoreCorrupt: the state is incomplete.
+    """
+    position = positions.take(client, topic, partition)
+    low, high = log_ends.ends(settings, consumer, topic, partition, position.offset)
+    positions.check(topic, partition, position, low, high, topic_id)
+    if position.applied:
+        positions.claim(client, topic, partition, topic_id)
+        if topic == settings.interactions_topic and position.popularity.first < low:
+            _log.warning(
+                "popularity_incomplete",
+                topic=topic,
+                partition=partition,
+                missing_offsets=low - position.popularity.first,
+                remedy="python -m streams rebuild --wipe",
+            )
+        return Place(position, low, high)
+    if low > position.offset:
+        _check_archive(settings, topic, partition, low, topic_id)
+    position = positions.begin(client, topic, partition, low, topic_id)
+    if position.begins == low > 0 and not position.applied:
+        _log.warning("log_begins_late", topic=topic, partition=partition, begins=low, reason="retention removed what was before")
+    return Place(position, low, high)
+
+
+def _check_archive(settings: Settings, topic: str, partition: int, low: int, topic_id: TopicId) -> None:
+    """Raises LogGap when the archive holds events from before the log's first offset `low`: then Redis was lost, and is not new."""
+    if topic != settings.interactions_topic:
+        return
+    way_out = "or run `python -m streams rebuild --from-log` to start without them"
+    try:
+        archive = Archive(settings.archive_url)
+        former = archive.topic_id(topic, partition)
+        is_same = former is None or topic_id is None or former == topic_id
+        is_older = is_same and archive.holds_rows(topic, partition, low)
+    except (ArchiveError, ConfigurationError) as error:
+        raise LogGap(
+            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the archive, which may hold older events, cannot be "
+            f"read: {error}. Mend it, {way_out}"
+        ) from None
+    if is_older:
+        raise LogGap(
+            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the archive at "
+            f"{shown_url(settings.archive_url)} holds older "
+            f"events. Run `python -m streams rebuild` to read them, {way_out}; then start ingest again"
+        )

@@ -1,0 +1,136 @@
+"""`python -m streams live`: the model plane. A Faust app that folds changed users and items in as ingest names them.
+
+Faust shares the partitions among workers and elects the leader that runs schedules. Nothing rests on its commits: what it delivers twice
+is written twice with the same outcome, and what it loses is folded in by the reader. docs/adr/0007-model-plane.md has the reasons.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from typing import Any
+
+import faust
+from faust.types import TP
+from threadpoolctl import threadpool_limits
+
+from core import cli, stop
+from core.settings import Settings
+from store import start
+from store.log import client as log
+from store.log.topic_check import TopicCheck
+from store.state import connection
+from streams import metrics
+from streams.live import schedules
+from streams.live.noise import LIBRARIES, ClientNoise
+from streams.live.worker import LiveWorker
+
+_MESSAGES = 20
+"""Most messages taken at once: 10,000 events, a few batches of users."""
+_WITHIN_S = 0.02
+"""Seconds that a message waits for others; ingest has gathered already."""
+_REFOLD_S = 0.1
+"""Seconds between looks at the young items that wait."""
+_TEND_S = 10.0
+"""Seconds between looks at all young items: how long one that a dead worker left, or a deleted user in a list, may stay."""
+_REPORT_S = 10.0
+"""Seconds between progress lines."""
+_NICE = 10
+"""Added to the process's nice value: its vectors are a cache that readers can do without, so ingest and the API go first."""
+
+
+class _App(faust.App):
+    """An app that keeps nothing on disk: there are no tables, and the place it runs in may be read-only."""
+
+    def _create_directories(self) -> None:
+        pass
+
+
+class _Worker(faust.Worker):
+    """A worker that ends within STOP_S of a signal, also while Kafka does not answer: nothing that it holds can be lost."""
+
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
+        stop.limit("Kafka or Redis did not answer; hints that were not committed are read again")
+        super()._schedule_shutdown(number)
+
+
+def create_app(settings: Settings) -> faust.App:
+    """The app, connected to nothing yet; `faust.Worker(app)` or `faust -A streams.live.faust_app worker` runs it."""
+    app = _App(
+        settings.live_group,
+        broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka_bootstrap_servers.split(",")),
+        env={},  # or its own variables, TOPIC_PARTITIONS among them, would overrule what stands here
+        store="memory://",
+        autodiscover=False,
+        web_enabled=False,
+        topic_partitions=settings.topic_partitions,
+        topic_replication_factor=settings.topic_replication,
+        table_standby_replicas=0,  # there are no tables
+        consumer_auto_offset_reset="earliest",  # a new group warms up with whoever was active in the last day
+        consumer_metadata_max_age_ms=log.METADATA_MS,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 5,
+        broker_request_timeout=max(90.0, 3 * settings.session_timeout_s),
+        worker_redirect_stdouts=False,
+    )
+    live = LiveWorker(settings)
+    noise = ClientNoise()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(noise)
+    hints = app.topic(settings.model_updates_topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+    @app.agent(hints, name="hints")
+    async def fold_in(stream: Any) -> None:
+        async for events in stream.take_events(_MESSAGES, within=_WITHIN_S):
+            await live.take([event.message for event in events])
+
+    @app.timer(settings.refresh_s, name="follow")  # type: ignore[untyped-decorator]
+    async def follow() -> None:
+        noise.check()
+        if await live.follow() and app.is_leader():
+            await live.tend()
+
+    @app.timer(_REFOLD_S, name="refold")  # type: ignore[untyped-decorator]
+    async def refold() -> None:
+        await live.refold()
+
+    @app.timer(_TEND_S, on_leader=True, name="tend")  # type: ignore[untyped-decorator]
+    async def tend() -> None:
+        await live.tend()
+
+    @app.timer(_REPORT_S, name="report")  # type: ignore[untyped-decorator]
+    async def report() -> None:
+        live.report()
+        for partition, taken in live.taken.items():
+            end = app.consumer.highwater(TP(settings.model_updates_topic, partition))
+            if end is not None:
+                metrics.live_lag_messages.labels(partition).set(max(0, end - taken))
+
+    schedules.register(app, settings)
+    return app
+
+
+def run(settings: Settings) -> None:
+    """Fold in until SIGTERM or SIGINT. Raises LogUnavailable, StoreUnavailable, StoreMisconfigured, ConfigurationError."""
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())  # until Faust takes the signals over
+    cli.serve_metrics(settings)
+    check = TopicCheck(settings)
+
+    def prepare() -> None:
+        connection.check_server(connection.connect(settings))
+        check.prepare(refuse=False)
+
+    if not start.until_ready(settings, stopped, prepare):
+        return
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
+    threadpool_limits(1)  # one worker, one core: the matrices are too small to be shared
+    worker = _Worker(create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False)
+    worker.spinner = None  # our logs say what happens
+    worker.execute_from_commandline()
