@@ -6,7 +6,7 @@ popular by then. What users took after it, and had not had before, judges the li
 (training/evaluation/evaluate.py), and users fold in as when serving.
 
     cold, warm, hot   users who were there before the cut, by their number of events before it: 1-4, 5-19, 20 and more. Half of them,
-                      another half with each seed, are judged; the other half chooses the blend of `ensemble` (training/blend/mixture.py)
+                      another half with each seed, are judged; the other half chooses the blend of `ensemble` (training/blend/grid.py)
     new users         who came after the cut: asked when they had 1, 2, 3 and 4 events, the mean of the four; `before any event`, where
                       users declare interests
     new items         items without an event before the cut, asked for when 90% of the events had happened, with everything that serving

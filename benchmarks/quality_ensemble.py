@@ -36,7 +36,7 @@ from engines.builder import blend_of, build
 from models.bundle import Bundle
 from models.ensemble import Blend
 from training import als
-from training.blend import mixture as blend
+from training.blend import grid as blend
 from training.data.popularity import popular
 from training.two_tower import fit as two_tower
 
@@ -95,11 +95,11 @@ class Question:
             return None
 
 
-def chosen(protocol: Protocol, fitted: Models, seed: int) -> blend.Chosen:
+def chosen(protocol: Protocol, fitted: Models, seed: int) -> blend.BlendChoice:
     """The blend that is best for the items held out from the models' training."""
     asked = Question(protocol, fitted, before=True)
-    names = [name for name in blend.PARTS if name != "content_based" or protocol.entries]
-    ballot = blend.Ballot(names)
+    names = [name for name in blend.ENGINES if name != "content_based" or protocol.entries]
+    search = blend.BlendSearch(names)
     drawn = np.random.default_rng(seed).permutation(len(fitted.held_out.users))[:VOTERS]
     for user, item in zip(fitted.held_out.users[drawn].tolist(), fitted.held_out.items[drawn].tolist(), strict=True):
         state = asked.state(user)
@@ -108,8 +108,8 @@ def chosen(protocol: Protocol, fitted: Models, seed: int) -> blend.Chosen:
         allowed[asked.rows] = True
         allowed[asked.rows[asked.seen(user)]] = False
         wanted[asked.rows[item]] = True
-        ballot.vote(scorings if len(scorings) == len(names) else [], allowed, wanted, asked.catalogue, state.events)
-    return ballot.chosen()
+        search.add_user(scorings if len(scorings) == len(names) else [], allowed, wanted, asked.catalogue, state.events)
+    return search.choose()
 
 
 def judged(protocol: Protocol, fitted: Models, blends: dict[str, Blend]) -> dict[str, Gains]:
@@ -117,7 +117,7 @@ def judged(protocol: Protocol, fitted: Models, blends: dict[str, Blend]) -> dict
     asked = Question(protocol, fitted, before=False)
     engines = asked.recommender.engines
     ensembles = {name: EnsembleEngine(engines, each) for name, each in blends.items()}
-    parts = [name for name in blend.PARTS if any(name in each.shares for each in ensembles.values())]
+    parts = [name for name in blend.ENGINES if any(name in each.shares for each in ensembles.values())]
     total: dict[str, dict[tuple[str, str], float]] = {name: defaultdict(float) for name in (*parts, *ensembles)}
     for one in protocol.judged:
         seen = asked.seen(one.user)

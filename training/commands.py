@@ -87,11 +87,11 @@ def evaluate_dataset(
     bundle = Bundle.of(
         catalogue=entries, als=fitted, two_tower=two_tower.model if two_tower is not None else None, content=content, popular=at_cut
     )
-    found, mixed = stages.evaluate_candidate(bundle, at_cut.scores, judged, data, split, settings, console)
+    found, choice = stages.evaluate_candidate(bundle, at_cut.scores, judged, data, split, settings, console)
     if output is None:
         return
     about = {"als": msgspec.to_builtins(chosen), "dataset": data.sha256, "two_tower": two_tower.curve if two_tower is not None else []}
-    evaluation.save(found, output, {**about, "blends": mixed.table() if mixed is not None else None})
+    evaluation.save(found, output, {**about, "blends": choice.table() if choice is not None else None})
     report.write(output, {"settings": {"als": about["als"], "two_tower": two_tower.told if two_tower is not None else None}})
     console.print(f"{output / report.PAGE} is the page to look at")
 

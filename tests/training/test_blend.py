@@ -1,4 +1,4 @@
-"""The blend that is served is chosen by users, and never by those whom it is judged with."""
+"""The served blend is chosen by users whom the evaluation does not judge."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from models.registry import Registry
 from tests.training import world
 from training import als
 from training.als import Hyperparameters
-from training.blend import mixture as blend
-from training.blend.mixture import Chosen
+from training.blend import grid as blend
+from training.blend.grid import BlendChoice
 from training.data.dataset import Dataset, Split
 from training.data.popularity import popular
 from training.evaluation import evaluate
@@ -46,90 +46,90 @@ def data(offline: Settings) -> Dataset:
     return world.built(offline, world.parity(users=PEOPLE))
 
 
-def knowing(data: Dataset, split: Split) -> ALSModel:
+def fitted_als(data: Dataset, split: Split) -> ALSModel:
     return als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
 
 
-def guessing(data: Dataset) -> ALSModel:
+def random_als(data: Dataset) -> ALSModel:
     factors = np.random.default_rng(0).normal(size=(len(data.items), 8)).astype(np.float32)
     return ALSModel(IdMap(data.items.ids), factors, regularization=0.1, alpha=5.0)
 
 
-def chosen(
+def choose(
     offline: Settings, data: Dataset, model: ALSModel | None = None, judged: int = 20, users: int = blend.USERS
-) -> tuple[Chosen | None, Judged]:
+) -> tuple[BlendChoice | None, Judged]:
     split, content, entries = data.split(offline.holdout_fraction), ContentModel.fit(world.items()), world.items()
     who = evaluate.judge(data, split, content, offline, judged, seed=1)
     at_cut = popular(data, offline, split.train)
-    bundle = Bundle.of(catalogue=entries, als=model or knowing(data, split), content=content, popular=at_cut)
+    bundle = Bundle.of(catalogue=entries, als=model or fitted_als(data, split), content=content, popular=at_cut)
     return blend.choose(bundle, entries, at_cut.scores, data, split, who.users, who.seed, offline, users), who
 
 
-def test_an_engine_that_only_guesses_gets_the_smaller_weight(offline: Settings, data: Dataset) -> None:
-    found, _ = chosen(offline, data, guessing(data))
-    assert found is not None
-    assert found.blend.weights["content_based"] > 0.5
-    alone = {name: value for blend, value in found.tried for name, weight in blend.weights.items() if weight == 1}
+def test_an_engine_with_random_factors_gets_the_smaller_weight(offline: Settings, data: Dataset) -> None:
+    choice, _ = choose(offline, data, random_als(data))
+    assert choice is not None
+    assert choice.blend.weights["content_based"] > 0.5
+    alone = {name: value for blend, value in choice.candidates for name, weight in blend.weights.items() if weight == 1}
     assert alone["content_based"] > alone["als"]
 
 
-def test_every_mixture_is_told_best_first_and_the_chosen_blend_is_no_worse_than_an_engine_alone(offline: Settings, data: Dataset) -> None:
-    found, _ = chosen(offline, data)
-    assert found is not None
-    mixtures = [value for tried, value in found.tried if tried.fusion != "learned"]
-    assert mixtures == sorted(mixtures, reverse=True)
-    assert len(mixtures) == 2 * 66, "66 mixtures of ALS, content and popularity, by two methods"
-    alone = max(value for tried, value in found.tried if max(tried.weights.values()) == 1)
-    assert found.ndcg >= alone - 0.01
-    assert found.facts() == {
-        "weights": found.blend.weights,
-        "fusion": found.blend.fusion,
-        "ndcg@10": round(found.tried[0][1], 6),
-        "users": found.users,
-        "unseen_ndcg@10": {way: round(value, 6) for way, value in found.unseen.items()},
+def test_every_blend_is_reported_best_first_and_the_chosen_one_is_not_worse_than_a_single_engine(offline: Settings, data: Dataset) -> None:
+    choice, _ = choose(offline, data)
+    assert choice is not None
+    values = [value for candidate, value in choice.candidates if candidate.fusion != "learned"]
+    assert values == sorted(values, reverse=True)
+    assert len(values) == 2 * 66, "66 grid points of ALS, content and popularity, by two methods"
+    alone = max(value for candidate, value in choice.candidates if max(candidate.weights.values()) == 1)
+    assert choice.ndcg >= alone - 0.01
+    assert choice.facts() == {
+        "weights": choice.blend.weights,
+        "fusion": choice.blend.fusion,
+        "ndcg@10": round(choice.candidates[0][1], 6),
+        "users": choice.users,
+        "unseen_ndcg@10": {method: round(value, 6) for method, value in choice.cross_validated.items()},
     }
     shown = io.StringIO()
-    blend.report(found, Console(file=shown, width=120))
+    blend.report(choice, Console(file=shown, width=120))
     assert "content_based" in shown.getvalue()
 
 
-def test_its_ndcg_is_that_of_the_recommender_that_serves_it(offline: Settings, data: Dataset) -> None:
+def test_the_reported_ndcg_is_that_of_the_recommender_that_serves_the_blend(offline: Settings, data: Dataset) -> None:
     """Ask the ensemble itself about everybody: the mean is the one that the choice was made by."""
-    found, who = chosen(offline, data, judged=1, users=PEOPLE)
+    choice, who = choose(offline, data, judged=1, users=PEOPLE)
     split, entries = data.split(offline.holdout_fraction), world.items()
     content = ContentModel.fit(entries)
     everybody = evaluate.judge(data, split, content, offline, PEOPLE, seed=1)
-    assert found is not None
-    assert found.users == len(everybody.users) - 1
-    bundle = Bundle.of(catalogue=entries, als=knowing(data, split), content=content, ensemble=found.blend)
+    assert choice is not None
+    assert choice.users == len(everybody.users) - 1
+    bundle = Bundle.of(catalogue=entries, als=fitted_als(data, split), content=content, ensemble=choice.blend)
     recommender = build(bundle, Catalogue.of(entries), popular(data, offline, split.train).scores, offline)
     gains = []
-    for at in np.flatnonzero(~np.isin(everybody.users, who.users)).tolist():
-        state = everybody.states[at]
-        lines = recommender.recommend(state, Request(engine="ensemble", filters=everybody.filters[at])).recommendations
-        wanted = {everybody.items.ids[row] for row in everybody.held_out[at].indices}
-        gain = sum(1 / np.log2(line.rank + 1) for line in lines if line.item_id in wanted)
-        gains.append(gain / sum(1 / np.log2(place + 1) for place in range(1, min(10, len(wanted)) + 1)))
-    assert found.ndcg == pytest.approx(float(np.mean(gains)), abs=0.002), "equal scores may fall either way"
+    for place in np.flatnonzero(~np.isin(everybody.users, who.users)).tolist():
+        state = everybody.states[place]
+        lines = recommender.recommend(state, Request(engine="ensemble", filters=everybody.filters[place])).recommendations
+        relevant = {everybody.items.ids[row] for row in everybody.held_out[place].indices}
+        gain = sum(1 / np.log2(line.rank + 1) for line in lines if line.item_id in relevant)
+        gains.append(gain / sum(1 / np.log2(rank + 1) for rank in range(1, min(10, len(relevant)) + 1)))
+    assert choice.ndcg == pytest.approx(float(np.mean(gains)), abs=0.002), "equal scores may fall either way"
 
 
-def test_who_is_judged_does_not_choose(offline: Settings, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: set[str] = set()
+def test_users_who_are_judged_do_not_choose_the_blend(offline: Settings, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored_users: set[str] = set()
     score = blend._score
 
-    def noted(recommender: Recommender, name: str, state: UserState, request: Request) -> Scoring | None:
-        asked.add(state.user_id)
+    def record(recommender: Recommender, name: str, state: UserState, request: Request) -> Scoring | None:
+        scored_users.add(state.user_id)
         return score(recommender, name, state, request)
 
-    monkeypatch.setattr(blend, "_score", noted)
-    found, who = chosen(offline, data, judged=60)
-    assert found is not None
-    assert found.users == len(asked) >= blend.LEAST_USERS
-    assert not asked & {data.users.ids[user] for user in who.users.tolist()}
+    monkeypatch.setattr(blend, "_score", record)
+    choice, who = choose(offline, data, judged=60)
+    assert choice is not None
+    assert choice.users == len(scored_users) >= blend.LEAST_USERS
+    assert not scored_users & {data.users.ids[user] for user in who.users.tolist()}
 
 
-def test_too_few_users_or_engines_choose_nothing(offline: Settings, data: Dataset) -> None:
-    assert chosen(offline, data, judged=PEOPLE)[0] is None
+def test_too_few_users_or_engines_keep_the_blend_of_the_settings(offline: Settings, data: Dataset) -> None:
+    assert choose(offline, data, judged=PEOPLE)[0] is None
     split, entries = data.split(offline.holdout_fraction), world.items()
     who = evaluate.judge(data, split, ContentModel.fit(entries), offline, 20, seed=1)
     alone = Bundle.of(catalogue=entries, content=ContentModel.fit(entries))
@@ -158,15 +158,15 @@ def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -
     assert "Two-Tower&#x27;s training" in page
 
 
-def test_what_somebody_has_set_is_not_chosen_again(offline: Settings, data: Dataset) -> None:
+def test_a_blend_fixed_by_settings_is_not_chosen(offline: Settings, data: Dataset) -> None:
     for name, value in (("ensemble_als_weight", 0.6), ("ensemble_fusion", "rank"), ("enable_ensemble", False)):
-        assert chosen(offline.with_overrides({name: value}), data)[0] is None
+        assert choose(offline.with_overrides({name: value}), data)[0] is None
 
 
-def test_an_engine_with_nothing_to_go_by_for_many_users_is_no_part(offline: Settings, data: Dataset) -> None:
+def test_an_engine_that_cannot_score_many_users_is_not_blended(offline: Settings, data: Dataset) -> None:
     """The ensemble answers only when each of its parts does."""
     split, entries = data.split(offline.holdout_fraction), world.items()
     described = ContentModel.fit(entries)
     who = evaluate.judge(data, split, described, offline, 20, seed=1)
-    bundle = Bundle.of(catalogue=entries, als=knowing(data, split), content=ContentModel.fit([]))
+    bundle = Bundle.of(catalogue=entries, als=fitted_als(data, split), content=ContentModel.fit([]))
     assert blend.choose(bundle, entries, {}, data, split, who.users, who.seed, offline) is None

@@ -20,7 +20,7 @@ from models.two_tower import TwoTowerModel
 from tests.training import world
 from training import als, commands
 from training.als import Hyperparameters
-from training.blend import mixture as blend
+from training.blend import grid as blend
 from training.data import dataset
 from training.data.dataset import Dataset
 from training.job.retrain import Options, retrain

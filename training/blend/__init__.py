@@ -1,4 +1,6 @@
-"""Which weights the ensemble serves: `mixture` compares fixed weights, `learned` fits weights by confidence and by the number of events.
+"""Chooses the blend that the ensemble serves.
 
-Start with `mixture`.
+`grid` compares fixed weights and decides; `learned` fits weights that depend on score and number of events.
+
+Start with `grid.choose`.
 """

@@ -30,7 +30,7 @@ from store.state import retrains
 from store.state.apply import deletions
 from store.state.apply.deletions import DeletedUsers
 from store.state.entities import catalogue
-from training.blend import mixture
+from training.blend import grid
 from training.data import dataset, events, items
 from training.data.dataset import Dataset, Split
 from training.evaluation import evaluate
@@ -82,7 +82,7 @@ class Evaluated:
     """How good the models before the cut are, and the blend that users who are not judged prefer; None without judged users."""
 
     evaluation: Evaluation | None
-    blend: mixture.Chosen | None
+    blend: grid.BlendChoice | None
 
 
 def take_snapshot(context: Context) -> Snapshot:
@@ -154,14 +154,14 @@ def evaluate_fitted(context: Context, snapshot: Snapshot, training: TrainingSet,
 
 def evaluate_candidate(
     candidate: Bundle, popularity: Popularity, judged: Judged, data: Dataset, split: Split, settings: Settings, console: Console
-) -> tuple[Evaluation, mixture.Chosen | None]:
+) -> tuple[Evaluation, grid.BlendChoice | None]:
     """The evaluation of `candidate` with the blend that other users than `judged` prefer. `popularity`: as of the cut."""
     entries = candidate.catalogue
     blend = None
     if candidate.two_tower is not None:
-        blend = mixture.choose(candidate, entries, popularity, data, split, judged.users, judged.seed, settings)
+        blend = grid.choose(candidate, entries, popularity, data, split, judged.users, judged.seed, settings)
     if blend is not None:
-        mixture.report(blend, console)
+        grid.report(blend, console)
         candidate = replace(candidate, parts={**candidate.parts, "ensemble": blend.blend})
     evaluation = evaluate.evaluate(candidate, entries, popularity, data, split, judged, settings)
     evaluate.report(evaluation, console)
@@ -203,7 +203,7 @@ def publish(
         comparison.popular_now.save(folder / "popular")
         dataset.save(data, folder / "dataset", matrix=comparison.matrix, sequences=False)
         als.save(folder / "als")
-        mixture.save(evaluated.blend, folder / "ensemble")
+        grid.save(evaluated.blend, folder / "ensemble")
         if two_tower is not None:
             two_tower.save(folder / "two_tower")
         if split is not None:  # what the metrics describe, and the next gate compares with

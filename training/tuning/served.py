@@ -23,7 +23,7 @@ from engines.builder import build
 from models.bundle import Bundle
 from models.content import ContentModel
 from training.als import Hyperparameters
-from training.blend import mixture as blend
+from training.blend import grid as blend
 from training.data.dataset import Bools, Dataset, Split
 from training.data.popularity import popular
 from training.job import fitting
@@ -68,12 +68,12 @@ def choose(
     seconds = min(settings.two_tower_seconds, max(60.0 * minutes * FIT_SHARE, 0.001))
     bundle = _fitted(dataset, known, entries, settings.with_overrides({"two_tower_seconds": seconds}), chosen, threads, checkpoints)
     found: dict[str, dict[str, Any]] = {}
-    mixed = _blend(bundle, dataset, split, users, settings)
-    if mixed is not None:
-        blend.report(mixed, console)
-        bundle = replace(bundle, parts={**bundle.parts, "ensemble": mixed.blend})
-        about = {"objective": "NDCG@10", "validation": "what users took after the cut", **mixed.facts()}
-        found["blend"] = {"blend": msgspec.to_builtins(mixed.blend), "tuned": about}
+    choice = _blend(bundle, dataset, split, users, settings)
+    if choice is not None:
+        blend.report(choice, console)
+        bundle = replace(bundle, parts={**bundle.parts, "ensemble": choice.blend})
+        about = {"objective": "NDCG@10", "validation": "what users took after the cut", **choice.facts()}
+        found["blend"] = {"blend": msgspec.to_builtins(choice.blend), "tuned": about}
     elif "blend" in wanted:
         console.print(f"Blend: nothing changes, {_no_blend(bundle, settings)}.")
     if "router" in wanted:
@@ -107,7 +107,7 @@ def _fitted(
     )
 
 
-def _blend(bundle: Bundle, dataset: Dataset, split: Split, users: npt.NDArray[np.int32], settings: Settings) -> blend.Chosen | None:
+def _blend(bundle: Bundle, dataset: Dataset, split: Split, users: npt.NDArray[np.int32], settings: Settings) -> blend.BlendChoice | None:
     """The blend that a retrain would choose, by none of `users`."""
     if bundle.two_tower is None:
         return None
