@@ -26,7 +26,8 @@ from core.types import HistoryEvent, Item, Request, UserState
 from engines.base import eligible
 from engines.builder import build
 from engines.explain import explain
-from models.als import ALSModel, Fold
+from models.als import ALSModel
+from models.als_fold import Fold
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap

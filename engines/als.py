@@ -17,7 +17,8 @@ from core.types import HistoryEvent, Reason, Request, UserState
 from core.use_cases import UseCases
 from engines.base import NO_OPINION, REASON_ITEMS, Engine, NotApplicable, Scores, Scoring, item_weights, name, weigher
 from engines.catalogue import Catalogue
-from models.als import ALSModel, Fold
+from models.als import ALSModel
+from models.als_fold import Fold
 from models.young import YoungItems
 
 KIND = "similar_to_your_items"

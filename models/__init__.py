@@ -1,1 +1,7 @@
-"""What a trained model is, and the registry that publishes and loads bundles of them. Trains nothing, loads no pickle."""
+"""Trained models as they are stored and used for scoring. Trains nothing and loads no pickle.
+
+`registry` publishes and loads bundles, `bundle` is one version with all of its parts, `listing`
+summarizes the versions. One file for each kind of part: `als` (with `als_fold`, `confidence`,
+`trained_users`, `young`), `content`, `two_tower`, `popular`, `ensemble`. `files`, `id_map` and
+`disk` read and write. Start with `bundle`.
+"""

@@ -1,15 +1,19 @@
-"""The ALS model of Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (ICDM 2008).
+"""The ALS model: item factors, fold-in of users and new items, scores and similar items.
 
-A user's vector is a pure function of the user's weights and the item factors. With Y (n_items, f), confidences c_i of the items S that the
-user touched (alpha * weight_i, less for popular items: models/confidence.py), preference 1 on S and 0 elsewhere with confidence 1 (as in
-`implicit`):
+Implements Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets"
+(ICDM 2008). A user's vector is a pure function of the user's weights and the item factors. S are
+the items of the user's interactions, with confidence c_i = alpha * weight_i (lower for popular
+items: models/confidence.py) and preference 1; every other item has preference 0 and confidence 1,
+as in `implicit`. With the item factors Y (n_items, f):
 
     A = Y'Y + regularization * I + sum over S of (c_i - 1) y_i y_i'        b = sum over S of c_i y_i        x = A^-1 b
 
-Section 5 of the paper splits the score of item t among the items of the history:  y_t' x = sum over S of  c_i * y_t' A^-1 y_i.
+Section 5 of the paper splits the score of item t among the items of the history:
 
-An item that came after the training gets its factors the same way with the roles swapped: X'X of the trained users in place of Y'Y,
-and the vectors of the users who touched it in place of the factors of the items.
+    y_t' x = sum over S of  c_i * y_t' A^-1 y_i
+
+An item that came after the training gets its factors in the same way with the roles swapped: X'X
+of the trained users in place of Y'Y, and the vectors of the item's users in place of item factors.
 """
 
 from __future__ import annotations
@@ -23,22 +27,19 @@ import msgspec
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.linalg.lapack import sgetrf, sgetrs, spotrf, spotrs
 
 from core.errors import ModelCorrupt, ModelError
 from models import files
+from models.als_fold import Fold, inverse_of
 from models.confidence import Confidence
 from models.id_map import IdMap
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int32]
 
-MOST_CONDITION = 1e5
-"""Condition number of G up to which its float32 inverse keeps the error of a fold-in below that of the direct solution."""
-
 
 class ALSFacts(msgspec.Struct, frozen=True):
-    """als.json: what the arrays beside it are."""
+    """als.json: the hyperparameters, and the sizes of the arrays in the same folder."""
 
     regularization: float
     alpha: float
@@ -48,55 +49,8 @@ class ALSFacts(msgspec.Struct, frozen=True):
     popularity_discount: float = 0.0
 
 
-class Fold:
-    """One user's fold-in: `vector` (f,) f32, and the factorized equation that also splits scores.
-
-    A short history is solved in its own n dimensions. With G = Y'Y + regularization * I, H (n, f) the factors of the touched items,
-    D = diag(c - 1) and K = H G^-1 H', the push-through identity gives  A^-1 H' = G^-1 H' (I + D K)^-1.  It takes 0.4 of the time
-    of the f x f Cholesky at n = 4 and 0.8 at n = 50 (f = 128), with a smaller error. docs/adr/0001-als-read.md has the numbers.
-    """
-
-    __slots__ = ("_confidence", "_factors", "_history", "_pivots", "vector")
-
-    def __init__(self, gram: Floats, inverse: Floats | None, history: Floats, confidence: Floats) -> None:
-        """`gram` G and `inverse` G^-1 (f, f), None where float32 cannot hold it; `history` H (n, f); `confidence` c (n,): all f32."""
-        self._confidence = confidence
-        self._history: Floats = history
-        self._pivots: Any = None
-        self.vector: Floats
-        if inverse is not None and 2 * len(history) <= history.shape[1]:
-            self._history = history @ inverse
-            system = (self._history @ history.T) * (confidence - 1)  # K D
-            system.flat[:: len(history) + 1] += 1
-            self._factors, self._pivots, failed = sgetrf(system)
-            _check_solved(failed)
-            self.vector = sgetrs(self._factors, self._pivots, confidence, trans=1)[0] @ self._history
-        else:
-            system = gram + (history.T * (confidence - 1)) @ history
-            self._factors, failed = spotrf(system.T, lower=1, clean=0, overwrite_a=1)  # symmetric; .T as LAPACK wants it, without a copy
-            _check_solved(failed)
-            self.vector = spotrs(self._factors, confidence @ history, lower=1)[0]
-
-    def explain(self, targets: Floats) -> Floats:
-        """Contribution of each item of the history to the score of each target.
-
-        `targets` (n_targets, f) f32: item factors. Returns (n_targets, n_history) f32; a row's sum is that target's score.
-        """
-        if self._pivots is None:
-            solved = self._history @ spotrs(self._factors, targets.T, lower=1)[0]
-        else:
-            solved = sgetrs(self._factors, self._pivots, self._history @ targets.T)[0]
-        contributions: Floats = solved.T * self._confidence
-        return contributions
-
-
-def _check_solved(failed: int) -> None:
-    if failed:
-        raise ModelError("the fold-in equation of ALS is singular; train with a regularization above 0")
-
-
 class ALSModel:
-    """Item factors, with everything needed to fold a user in. Immutable."""
+    """Item factors, and what the fold-in of a user or an item needs. Immutable."""
 
     def __init__(
         self,
@@ -111,10 +65,12 @@ class ALSModel:
         item_counts: Floats | None = None,
         user_gram: Floats | None = None,
     ) -> None:
-        """`item_factors` (n_items, f), `user_factors` (n_users, f): float32, C-contiguous. Raises ValueError.
+        """`item_factors` (n_items, f), `user_factors` (n_users, f): float32, C-contiguous.
 
-        `item_counts` (n_items,) f32: how many users took each item, for `popularity_discount` (models/confidence.py).
-        `user_gram` (f, f) f32: X'X of the trained users, made from `user_factors` when it is not given; without either no item folds in.
+        `item_counts` (n_items,) f32: the number of users of each item, for `popularity_discount`
+        (models/confidence.py). `user_gram` (f, f) f32: X'X of the trained users; None computes it
+        from `user_factors`, and without these no item can be folded in.
+        Raises ValueError when shapes or dtypes do not fit.
         """
         _check_matrix("item_factors", item_factors, len(item_ids))
         if user_factors is not None:
@@ -134,13 +90,16 @@ class ALSModel:
         self.factors: int = item_factors.shape[1]
         self._yty: Floats = np.ascontiguousarray(item_factors.T @ item_factors)
         self._gram: Floats = self._yty + np.float32(regularization) * np.eye(self.factors, dtype=np.float32)
-        self._inverse = _inverse(self._gram)
+        self._inverse = inverse_of(self._gram)
         norms = np.sqrt(np.einsum("ij,ij->i", item_factors, item_factors))
         self._inverse_norms: Floats = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of everything a fold-in depends on: item ids and factors, regularization, alpha, what the discount makes of it."""
+        """Hex digest of all that a fold-in depends on.
+
+        These are item ids and factors, regularization, and alpha after the popularity discount.
+        """
         digest = hashlib.blake2b(repr((self.regularization, self.alpha, self.item_factors.shape)).encode(), digest_size=16)
         digest.update("\n".join(self.item_ids.ids).encode())
         digest.update(self.item_factors.data)
@@ -149,26 +108,29 @@ class ALSModel:
         return digest.hexdigest()
 
     def fold_in(self, rows: Rows, weights: Floats) -> Floats:
-        """The vector (f,) f32 of a user who gave `weights` (n,) f32 >= 0 to the items `rows` (n,) int32, each at most once.
+        """The vector (f,) f32 of one user.
 
-        Equal to `implicit`'s `recalculate_user` but for the popularity discount, and that a weight of 0 is left out (`implicit` reads it as
-        confidence 0).
+        `rows` (n,) int32: the user's items, each at most once; `weights` (n,) f32 >= 0: theirs.
+        Raises ValueError for other input; ModelError when the equation is singular.
+        Equal to `implicit`'s `recalculate_user`, except for the popularity discount and for a
+        weight of 0, which is skipped here (`implicit` reads it as confidence 0).
         """
         return self.fold(rows, weights).vector
 
     def fold(self, rows: Rows, weights: Floats, *, checked: bool = False) -> Fold:
-        """The same as `fold_in`, kept open for `Fold.explain`.
+        """The same as `fold_in`, with the factorized equation for `Fold.explain`.
 
-        One factorization by LAPACK serves vector and reasons, in a fraction of the compiled solver's time for one user
-        (docs/adr/0001-als-read.md); `fold_in_many` uses that solver. `checked`: rows are known to lie within the model and weights to be
-        finite and above 0, and are not looked at again (a fifth of the time). Raises ValueError, ModelError.
+        `checked`: the caller has checked that rows lie within the model and that weights are finite
+        and above 0; the check, a fifth of the time, is skipped. Raises as `fold_in` does.
+        One factorization by LAPACK serves vector and reasons. For one user it takes a fraction of
+        the time of the compiled solver (docs/adr/0001-als-read.md), which `fold_in_many` uses.
         """
         if not checked:
-            rows, weights = self._checked_history(rows, weights)
+            rows, weights = self._check_history(rows, weights)
         return Fold(self._gram, self._inverse, self.item_factors[rows], self._alphas[rows] * weights)
 
     def fold_in_many(self, user_items: sp.csr_matrix, num_threads: int = 1) -> Floats:
-        """Vectors (n_users, f) f32 of many users at once, by `implicit`'s compiled solver.
+        """Vectors (n_users, f) f32 of many users, by `implicit`'s compiled solver.
 
         `user_items` (n_users, n_items) f32 CSR: weights >= 0. A user without a weight gets zeros. Raises ValueError.
         """
@@ -176,39 +138,46 @@ class ALSModel:
             raise ValueError(f"user_items has {user_items.shape[1]} columns for {len(self.item_ids)} items")
         weights = _positive(user_items)
         weights.data *= self._alphas[weights.indices]
-        return self._solved(self._yty, weights, self.item_factors, num_threads)
+        return self._solve(self._yty, weights, self.item_factors, num_threads)
 
     def fold_items_in(self, item_users: sp.csr_matrix, user_vectors: Floats, num_threads: int = 1) -> Floats:
-        """Factors (n_items, f) f32 of items that the model does not know, from the users who touched them.
+        """Factors (n_items, f) f32 of items that are not in the model, from the items' users.
 
-        `item_users` (n_items, n_users) f32 CSR: weights >= 0; `user_vectors` (n_users, f) f32: those users, folded in.
-        Equal to `implicit`'s `recalculate_item` but for the popularity discount, which goes by how many users are given: live workers keep
-        YOUNG_ITEM_USERS an item at most. An item without a weight gets zeros. Raises ValueError; ModelError without `user_gram`.
+        `item_users` (n_items, n_users) f32 CSR: weights >= 0; `user_vectors` (n_users, f) f32: the
+        fold-ins of those users. An item without a weight gets zeros.
+        Raises ValueError; ModelError without `user_gram`: a retrain writes one.
+        Equal to `implicit`'s `recalculate_item`, except for the popularity discount. That counts
+        the users in `item_users`, of which live workers store at most YOUNG_ITEM_USERS for an item.
         """
         if self.user_gram is None:
-            raise ModelError("this ALS part was saved without user_gram.npy, so no item folds in; retrain to have one")
+            raise ModelError("this ALS part has no user_gram.npy, which the fold-in of an item needs; retrain to write it")
         _check_matrix("user_vectors", user_vectors, item_users.shape[1], self.factors)
         weights = _positive(item_users)
         counts = np.diff(weights.indptr)
         weights.data *= np.repeat(np.float32(self.alpha) * self.confidence.relative(counts.astype(np.float32)), counts)
-        return self._solved(self.user_gram, weights, user_vectors, num_threads)
+        return self._solve(self.user_gram, weights, user_vectors, num_threads)
 
-    def _solved(self, gram: Floats, confidences: sp.csr_matrix, factors: Floats, num_threads: int) -> Floats:
-        """One half of a sweep of ALS: what `confidences` (n, m) make of `factors` (m, f), whose whole side has the `gram` (f, f)."""
-        from implicit.cpu._als import _least_squares  # here: importing implicit takes half a second, and one user needs no batch
+    def _solve(self, gram: Floats, confidences: sp.csr_matrix, factors: Floats, num_threads: int) -> Floats:
+        """Vectors (n, f) f32 of one side, as half a sweep of ALS computes them.
 
-        solved = np.zeros((confidences.shape[0], self.factors), dtype=np.float32)
+        `confidences` (n, m) f32 CSR with the other side, whose `factors` are (m, f); `gram` (f, f)
+        is that of all trained vectors of the other side.
+        """
+        # Imported here: it takes half a second, and a process that folds in single users needs none.
+        from implicit.cpu._als import _least_squares
+
+        solution = np.zeros((confidences.shape[0], self.factors), dtype=np.float32)
         _least_squares(
             gram,
             confidences.indptr,
             confidences.indices,
             confidences.data,
-            solved,
+            solution,
             factors,
             self.regularization,
             num_threads=num_threads,
         )
-        return solved
+        return solution
 
     def explain(self, rows: Rows, weights: Floats, target_rows: Rows) -> Floats:
         """Contributions (n_targets, n_history) f32 of the history to the scores of `target_rows` (n_targets,) int32.
@@ -227,22 +196,26 @@ class ALSModel:
         return scores
 
     def cosines(self, factors: Floats) -> Floats:
-        """Cosine (n_items,) f32 of every item's factors with `factors` (f,); 0 where either is all zeros."""
+        """Cosine (n_items,) f32 of all item factors with `factors` (f,); 0 where either is zero."""
         norm = float(np.linalg.norm(factors))
         cosines: Floats = (self.item_factors @ factors) * self._inverse_norms * np.float32(1 / norm if norm > 0 else 0)
         return cosines
 
     def similar(self, row: int, k: int) -> tuple[Rows, Floats]:
-        """The `k` items closest to item `row` by cosine, best first, without itself: rows int32 and cosines f32."""
+        """The `k` items with the highest cosine with item `row`, best first, without itself.
+
+        Returns rows (k,) int32 and cosines (k,) f32.
+        """
         cosines = self.cosines(self.item_factors[row])
         order = np.argsort(-cosines, kind="stable")
         rows = order[order != row][:k].astype(np.int32)
         return rows, cosines[rows]
 
     def save(self, folder: Path) -> None:
-        """Write item_factors.npy, als_item_mapping.json, als.json, item_counts.npy, user_gram.npy, user_factors.npy and its map.
+        """Write item_factors.npy, als_item_mapping.json and als.json, and the optional arrays.
 
-        The counts only with a discount, the last three only when there are users.
+        These are item_counts.npy with a popularity discount, and user_gram.npy, user_factors.npy
+        and als_user_mapping.json when the model has users.
         """
         files.write_array(folder / "item_factors.npy", self.item_factors)
         if self.confidence.counts is not None:
@@ -259,16 +232,17 @@ class ALSModel:
 
     @classmethod
     def load(cls, folder: Path, users: bool = False) -> ALSModel:
-        """Read what `save` wrote. `users`: also the trained user vectors, left on disk (serving folds in and needs none).
+        """Read what `save` wrote.
 
-        Raises ModelMissing, ModelCorrupt: they name the file.
+        `users`: also map the trained user vectors, which stay on disk; serving folds users in and
+        does not need them. Raises ModelMissing and ModelCorrupt, which name the file.
         """
         facts = files.read_json(folder / "als.json", ALSFacts)
         item_ids = IdMap.load(folder / "als_item_mapping.json")
         item_factors = files.read_floats(folder / "item_factors.npy", 2)
         user_ids = IdMap.load(folder / "als_user_mapping.json") if users and facts.users > 0 else None
         user_factors = files.read_floats(folder / "user_factors.npy", 2, mmap=True) if user_ids is not None else None
-        gram_path = folder / "user_gram.npy"  # older bundles have none
+        gram_path = folder / "user_gram.npy"  # bundles of older releases lack it
         user_gram = files.read_floats(gram_path, 2) if gram_path.exists() else None
         item_counts = files.read_floats(folder / "item_counts.npy", 1) if facts.popularity_discount else None
         try:
@@ -289,35 +263,29 @@ class ALSModel:
             raise ModelCorrupt(f"{folder}: item_factors.npy is {item_factors.shape}, als.json says ({facts.items}, {facts.factors})")
         return model
 
-    def _checked_history(self, rows: Any, weights: Any) -> tuple[Rows, Floats]:
+    def _check_history(self, rows: Any, weights: Any) -> tuple[Rows, Floats]:
+        """`rows` int32 and `weights` f32 without weights of 0. Raises ValueError."""
         rows, weights = np.asarray(rows, dtype=np.int32), np.asarray(weights, dtype=np.float32)
         if rows.ndim != 1 or rows.shape != weights.shape:
-            raise ValueError(f"rows {rows.shape} and weights {weights.shape} must be of one length")
+            raise ValueError(f"rows {rows.shape} and weights {weights.shape} must have the same length")
         if not len(rows):
             return rows, weights
         if not (rows.min() >= 0 and rows.max() < len(self.item_ids)):
             raise ValueError(f"rows must lie within [0, {len(self.item_ids)})")
-        least = weights.min()
-        if not (least >= 0 and weights.max() < np.inf):
+        lowest = weights.min()
+        if not (lowest >= 0 and weights.max() < np.inf):
             raise ValueError("weights must be finite and not negative")
-        return (rows, weights) if least > 0 else (rows[weights > 0], weights[weights > 0])
+        return (rows, weights) if lowest > 0 else (rows[weights > 0], weights[weights > 0])
 
 
 def _positive(weights: sp.csr_matrix) -> sp.csr_matrix:
-    """A copy as f32 CSR, each pair once, without zeros. Raises ValueError."""
+    """A copy as f32 CSR without duplicate pairs and zeros. Raises ValueError."""
     matrix = sp.csr_matrix(weights, dtype=np.float32, copy=True)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     if matrix.nnz and not (np.isfinite(matrix.data).all() and matrix.data.min() > 0):
         raise ValueError("weights must be finite and not negative")
     return matrix
-
-
-def _inverse(gram: Floats) -> Floats | None:
-    sizes, vectors = np.linalg.eigh(gram.astype(np.float64))
-    if sizes[0] <= 0 or sizes[-1] > MOST_CONDITION * sizes[0]:
-        return None
-    return np.ascontiguousarray((vectors / sizes) @ vectors.T, dtype=np.float32)
 
 
 def _check_matrix(name: str, matrix: Any, rows: int, columns: int | None = None) -> None:

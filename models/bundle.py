@@ -1,15 +1,18 @@
-"""A bundle: every part of one trained model under one version. docs/bundle.md shows the folder."""
+"""Loads and verifies a bundle: all parts of a trained model under one version, in one folder.
+
+docs/bundle.md shows the folder.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from core.background import rest
 from core.errors import ModelCorrupt, ModelError, ModelMissing
@@ -31,20 +34,24 @@ LOADERS: Mapping[str, Callable[[Path], Any]] = {
     "two_tower": TwoTowerModel.load,
     "ensemble": Blend.load,
 }
-"""Part -> how to load its folder. A new kind of model is one line here and one engine."""
+"""Part -> loader of its folder. A new kind of model needs one line here and one engine."""
 OPTIONAL = frozenset({"two_tower", "ensemble"})
-"""Parts that a bundle may go without: a retrain may leave Two-Tower out, and settings stand in for a blend."""
+"""Parts that a bundle may lack: a retrain may skip Two-Tower, and the settings replace a blend."""
 
 FORMAT = (1, 0)
-"""Major and minor format of the bundles that this release writes. A newer minor adds fields and files that an older release passes
-over; a newer major is refused, because what it changes would be misread."""
+"""Major and minor format of the bundles that this release writes. A newer minor only adds fields
+and files, which an older release ignores. A newer major changes the meaning of existing ones, so an
+older release refuses it."""
 
-log = logging.getLogger(__name__)
+_log = structlog.get_logger("models")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """manifest.json. `format`: major.minor, see FORMAT. `files`: path -> sha256 of every other file; `positions`: the snapshot W,
-    topic -> partition -> next offset."""
+    """manifest.json: what the bundle contains and how it was trained.
+
+    `format`: major.minor, see FORMAT. `files`: path -> sha256 of every other file. `positions`: the
+    snapshot, topic -> partition -> next offset.
+    """
 
     format: str = ".".join(map(str, FORMAT))
     version: str = ""
@@ -61,7 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Bundle:
-    """What serves. `missing`: part -> why it is not among `parts`; the other parts work."""
+    """The loaded parts of one version. `missing`: part -> why it could not be loaded."""
 
     version: str | None
     manifest: Manifest
@@ -71,7 +78,7 @@ class Bundle:
 
     @property
     def als(self) -> ALSModel | None:
-        """The ALS part, or None: `missing["als"]` says why."""
+        """The ALS part, or None; then `missing["als"]` has the cause."""
         return self.parts.get("als")
 
     @property
@@ -81,12 +88,12 @@ class Bundle:
 
     @property
     def popular(self) -> PopularModel | None:
-        """Popularity when the bundle was made, or None."""
+        """Popularity at the time of the retrain, or None."""
         return self.parts.get("popular")
 
     @property
     def ensemble(self) -> Blend | None:
-        """The blend that tuning chose, or None: that of the settings."""
+        """The blend that the retrain tuned, or None: the settings apply."""
         return self.parts.get("ensemble")
 
     @property
@@ -96,12 +103,15 @@ class Bundle:
 
     @classmethod
     def empty(cls, cause: str = "no bundle is published yet; run `python -m training retrain`") -> Bundle:
-        """A bundle without a part: the popular engine still answers from live popularity and catalogue."""
+        """A bundle without parts. The popular engine still answers from live popularity and catalogue."""
         return cls(None, Manifest(), [], {}, {part: cause for part in LOADERS if part not in OPTIONAL})
 
     @classmethod
     def of(cls, version: str | None = None, catalogue: list[Item] | None = None, **parts: Any) -> Bundle:
-        """A bundle from parts in memory, for notebooks, evaluation and tests: `Bundle.of(catalogue=items, als=model)`."""
+        """A bundle of parts in memory, for evaluation, notebooks and tests.
+
+        Example: `Bundle.of(catalogue=items, als=model)`.
+        """
         absent = [part for part in LOADERS if part not in OPTIONAL and parts.get(part) is None]
         missing = {part: f"the bundle was made without its part {part!r}" for part in absent}
         present = {name: part for name, part in parts.items() if part is not None}
@@ -109,11 +119,14 @@ class Bundle:
 
 
 class _Format(msgspec.Struct):
-    format: str = "1.0"  # bundles that were made before the field
+    format: str = "1.0"  # the default is for bundles without the field, which are older
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the bundle in `folder`; fields that this release does not know are passed over. Raises ModelMissing, ModelCorrupt."""
+    """The manifest of the bundle in `folder`; unknown fields are ignored.
+
+    Raises ModelMissing, and ModelCorrupt also for a newer major format.
+    """
     path = folder / MANIFEST
     format_ = files.read_json(path, _Format).format
     major, _, minor = format_.partition(".")
@@ -127,51 +140,58 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, strict: bool = False) -> Bundle:
-    """The bundle in `folder`, each file verified against its sha256.
+    """Load the bundle in `folder`, each file verified against its sha256.
 
-    A part that cannot be loaded goes to `missing`, with the cause, and to the log; with `strict` it raises.
-    `overrides`: part -> folder of the same form to load instead (ALS_MODEL_PATH, TWO_TOWER_MODEL_PATH), not verified.
-    Raises ModelMissing and ModelCorrupt for a folder without a readable manifest or catalogue.
+    `overrides`: part -> folder of the same form to load instead (ALS_MODEL_PATH,
+    TWO_TOWER_MODEL_PATH), not verified. A part that cannot be loaded is recorded in `missing` with
+    the cause, and logged; with `strict` the error is raised.
+    Raises ModelMissing and ModelCorrupt when the manifest or the catalogue cannot be read.
     """
     manifest = read_manifest(folder)
     verify(folder, manifest, CATALOGUE)
     catalogue = files.read_entries(folder / CATALOGUE, list[Item])
     parts: dict[str, Any] = {}
     missing: dict[str, str] = {}
-    chosen = {part: path for part, path in (overrides or {}).items() if path is not None}
-    for part in [*LOADERS, *(part for part in chosen if part not in LOADERS)]:
-        if part in OPTIONAL and part not in chosen and not any(name.startswith(part + "/") for name in manifest.files):
+    paths = {part: path for part, path in (overrides or {}).items() if path is not None}
+    for part in [*LOADERS, *(part for part in paths if part not in LOADERS)]:
+        if part in OPTIONAL and part not in paths and not any(name.startswith(part + "/") for name in manifest.files):
             continue
         try:
             rest()
-            parts[part] = load_part(folder, manifest, part, chosen.get(part))
+            parts[part] = load_part(folder, manifest, part, paths.get(part))
         except (ModelError, OSError, ValueError) as error:
             if strict:
                 raise
-            log.warning("part %s of bundle %s is not loaded: %s", part, manifest.version, error)
+            _log.warning("part_not_loaded", part=part, version=manifest.version, cause=str(error))
             missing[part] = str(error)
     return Bundle(manifest.version, manifest, catalogue, parts, missing)
 
 
 def verify(folder: Path, manifest: Manifest, prefix: str = "") -> None:
-    """Raises ModelCorrupt or ModelMissing, naming the first file that starts with `prefix` and is not what the manifest says."""
+    """Check the files whose names start with `prefix` against the manifest.
+
+    Raises ModelCorrupt or ModelMissing, which name the first file that differs or is absent.
+    """
     names = [name for name in manifest.files if name.startswith(prefix)]
     if prefix and not names:
         raise ModelMissing(f"bundle {manifest.version} in {folder} has no {prefix.rstrip('/')}")
     for name in names:
         try:
-            found = sha256(folder / name)
+            digest = sha256(folder / name)
         except OSError as error:
             raise ModelMissing(f"{folder / name}: {error.strerror}; publish or copy the bundle again") from None
-        if found != manifest.files[name]:
+        if digest != manifest.files[name]:
             raise ModelCorrupt(
-                f"{folder / name} is damaged: sha256 {found[:12]}, the manifest says {manifest.files[name][:12]}; "
+                f"{folder / name} is damaged: sha256 {digest[:12]}, the manifest says {manifest.files[name][:12]}; "
                 "roll back, or copy the bundle again"
             )
 
 
 def check_finite(folder: Path, manifest: Manifest) -> None:
-    """Raises ModelCorrupt, naming the first file of arrays that holds NaN or infinity: its sha256 is right, and its scores are not."""
+    """Check all arrays for NaN and infinity, which a sha256 does not detect.
+
+    Raises ModelCorrupt, which names the first such file.
+    """
     for name in manifest.files:
         files.check_finite(folder / name)
 
@@ -183,7 +203,7 @@ def sha256(path: Path) -> str:
 
 
 def load_part(folder: Path, manifest: Manifest, part: str, override: Path | None) -> Any:
-    """One part, verified unless it comes from `override`. Raises ModelMissing, ModelCorrupt."""
+    """Load one part, verified unless `override` replaces it. Raises ModelMissing, ModelCorrupt."""
     if part not in LOADERS:
         raise ModelMissing(f"{part.upper()}_MODEL_PATH={override} is set, but this release has no loader for {part}")
     if override is not None:

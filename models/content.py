@@ -1,6 +1,7 @@
-"""TF-IDF over what items say about themselves: categories, tags, string attributes, title and text.
+"""The content model: TF-IDF vectors of items and of declared interests.
 
-All fields share one space of terms, so that a declared interest "fintech" finds the category, the tag and the word.
+The terms come from categories, tags, string attributes, title and text. All fields share one
+vocabulary, so a declared interest "fintech" matches the category, the tag and the word.
 """
 
 from __future__ import annotations
@@ -23,28 +24,29 @@ from models.id_map import IdMap
 Floats = NDArray[np.float32]
 
 MAX_TERMS = 50_000
-"""Most terms of a vocabulary, the most frequent first: bounds a dense profile to 200 KB whatever texts arrive."""
+"""Terms of a vocabulary at most; the most frequent stay. A dense profile has 200 KB at most."""
 CATEGORY_WEIGHT, TAG_WEIGHT = 4, 3
-"""How often a category or tag counts beside a word of the text, before the logarithm of sublinear TF: a curated label says more."""
+"""Term count of a category or a tag, where a word of the text has 1, before the logarithm of
+sublinear TF: a curated label says more than a word."""
 MAX_WORDS = 2000
-"""Words read of one item's text: a bound on the work for one catalogue entry."""
+"""Words of an item's text that are read at most: bounds the work for one item."""
 
 _WORD = re.compile(r"[^\W_][\w+#.-]*[\w+#]|[^\W\d_]")
 
 
 class ContentFacts(msgspec.Struct, frozen=True):
-    """content.json: the terms, in the order of the columns."""
+    """content.json: the terms, in column order."""
 
     terms: list[str]
 
 
 def label(text: str) -> str:
-    """A category, tag or interest in the form that terms have: lower case, single spaces."""
+    """A category, tag or interest as a term: lower case, single spaces."""
     return " ".join(text.replace("_", " ").split()).casefold()
 
 
 def item_terms(item: Item) -> list[str]:
-    """The terms of an item, a label as often as its field weighs."""
+    """The terms of an item; a category or tag is repeated as often as its weight says."""
     terms = [term for category in item.categories for term in _label_terms(category)] * CATEGORY_WEIGHT
     terms += [term for tag in item.tags for term in _label_terms(tag)] * TAG_WEIGHT
     for name, value in item.attributes.items():
@@ -55,10 +57,13 @@ def item_terms(item: Item) -> list[str]:
 
 
 class ContentModel:
-    """A vocabulary with its idf, and the vectors of the items that it was fitted on. Immutable."""
+    """A vocabulary with its idf, and the vectors of the items it was fitted on. Immutable."""
 
     def __init__(self, terms: Sequence[str], idf: Floats, item_ids: IdMap, item_vectors: sp.csr_matrix) -> None:
-        """`idf` (n_terms,) f32; `item_vectors` (n_items, n_terms) f32 CSR with rows of length 1 (or 0). Raises ValueError."""
+        """`idf` (n_terms,) f32; `item_vectors` (n_items, n_terms) f32 CSR, rows of norm 1 or 0.
+
+        Raises ValueError when the sizes do not fit.
+        """
         if idf.shape != (len(terms),) or item_vectors.shape != (len(item_ids), len(terms)):
             raise ValueError(f"{len(terms)} terms, idf {idf.shape}, {len(item_ids)} items and vectors {item_vectors.shape} do not fit")
         self.terms, self.idf = list(terms), idf
@@ -70,21 +75,21 @@ class ContentModel:
 
     @classmethod
     def fit(cls, items: Sequence[Item]) -> ContentModel:
-        """Learn terms and idf from a catalogue."""
+        """Fit terms and idf on a catalogue."""
         item_ids = IdMap([item.item_id for item in items])
-        lists = [item_terms(item) for item in items]
-        if not any(lists):
+        term_lists = [item_terms(item) for item in items]
+        if not any(term_lists):
             return cls([], np.zeros(0, dtype=np.float32), item_ids, sp.csr_matrix((len(items), 0), dtype=np.float32))
         vectorizer = _vectorizer(None)
-        vectors = sp.csr_matrix(vectorizer.fit_transform(lists), dtype=np.float32)
+        vectors = sp.csr_matrix(vectorizer.fit_transform(term_lists), dtype=np.float32)
         return cls([str(term) for term in vectorizer.get_feature_names_out()], vectorizer.idf_.astype(np.float32), item_ids, vectors)
 
     def vectors(self, items: Sequence[Item]) -> sp.csr_matrix:
-        """Vectors (n, n_terms) f32 CSR of any items, rows of length 1; all zeros for an item without a known term."""
+        """Vectors (n, n_terms) f32 CSR of any items: norm 1, or 0 without a term of the vocabulary."""
         return self._transform([item_terms(item) for item in items])
 
     def profile_from_interests(self, interests: Iterable[str]) -> Floats:
-        """The vector (n_terms,) f32 of declared interests, of length 1; all zeros when no term is known."""
+        """Vector (n_terms,) f32 of interests: norm 1, or 0 without a term of the vocabulary."""
         terms = [term for interest in interests for term in _label_terms(interest)]
         profile: Floats = np.asarray(self._transform([terms]).todense(), dtype=np.float32).ravel()
         return profile
@@ -108,10 +113,10 @@ class ContentModel:
         except ValueError as error:
             raise ModelCorrupt(f"{folder}: {error}") from None
 
-    def _transform(self, lists: list[list[str]]) -> sp.csr_matrix:
-        if self._vectorizer is None or not lists:
-            return sp.csr_matrix((len(lists), len(self.terms)), dtype=np.float32)
-        return sp.csr_matrix(self._vectorizer.transform(lists), dtype=np.float32)
+    def _transform(self, term_lists: list[list[str]]) -> sp.csr_matrix:
+        if self._vectorizer is None or not term_lists:
+            return sp.csr_matrix((len(term_lists), len(self.terms)), dtype=np.float32)
+        return sp.csr_matrix(self._vectorizer.transform(term_lists), dtype=np.float32)
 
 
 def _vectorizer(vocabulary: dict[str, int] | None) -> TfidfVectorizer:
@@ -129,7 +134,7 @@ def _identity(terms: list[str]) -> list[str]:
 
 
 def _label_terms(text: str) -> list[str]:
-    """The whole label, and its words when it has several: "climate tech" is also found by "climate"."""
+    """The whole label, then its words if it has several: "climate" also matches "climate tech"."""
     whole = label(text)
     words = _words(whole)
     if not whole:

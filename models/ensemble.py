@@ -1,4 +1,4 @@
-"""The blend that tuning chose: which engines, with which weights, fused how."""
+"""The tuned blend of a bundle: its engines, their weights, and how their scores are combined."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from models import files
 
 FILE = "ensemble.json"
 POWERS = (0.5, 1.0, 2.0)
-"""Of a part's score between 0 and 1: the first raises what lies behind the best, the last leaves little of it."""
+"""Exponents of an engine's score in [0, 1]: the first raises scores below the best, the last lowers
+them."""
 
 Numbers = tuple[float, float, float]
-"""One weight a power."""
+"""One weight for each of POWERS."""
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What training/blend/learned.py found.
+    """Learned blend weights, which depend on the user's number of events (training/blend/learned.py).
 
-    `weights`: engine -> its numbers, none below 0, for users of `few` events (at least 1) or fewer, and for users of `many` or more;
-    between them by the log of the events.
+    `weights`: engine -> (weights for users with at most `few` events, weights for users with at
+    least `many`), none below 0; `few` is at least 1. Between the two, the weights are interpolated
+    by the logarithm of the number of events.
     """
 
     few: int
@@ -33,23 +35,24 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     weights: dict[str, tuple[Numbers, Numbers]]
 
     def part(self, events: int) -> float:
-        """From 0 for `few` events to 1 for `many`."""
+        """Position of `events` between the two ends: 0 at `few`, 1 at `many`."""
         if self.many <= self.few:
             return 0.5
         return min(max(math.log(max(events, 1) / self.few) / math.log(self.many / self.few), 0.0), 1.0)
 
     def at(self, events: int) -> dict[str, Numbers]:
-        """Engine -> its numbers for a user of so many events; together they sum to 1."""
+        """Engine -> weights for a user with this number of events; the sum of all is 1."""
         part = self.part(events)
-        mixed = {name: [(1.0 - part) * few + part * many for few, many in zip(*ends, strict=True)] for name, ends in self.weights.items()}
-        total = math.fsum(number for numbers in mixed.values() for number in numbers)
-        return {name: (a / total, b / total, c / total) for name, (a, b, c) in mixed.items()}
+        weights = {name: [(1.0 - part) * few + part * many for few, many in zip(*ends, strict=True)] for name, ends in self.weights.items()}
+        total = math.fsum(weight for numbers in weights.values() for weight in numbers)
+        return {name: (a / total, b / total, c / total) for name, (a, b, c) in weights.items()}
 
 
 class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """ensemble.json. `weights`: engine -> its weight, 0 leaves it out; only their ratios count. Checked by `load` alone.
+    """ensemble.json. Only `load` checks it.
 
-    `learned` goes with that fusion alone; `weights` are then the mean of those who chose.
+    `weights`: engine -> weight; 0 skips the engine, and only the ratios count. `learned`: set if and
+    only if `fusion` is "learned"; `weights` are then its mean over the users it was tuned on.
     """
 
     weights: dict[str, float]
@@ -70,19 +73,21 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def load(cls, folder: Path) -> Blend:
         """Read what `save` wrote. Raises ModelMissing, ModelCorrupt."""
         blend = files.read_json(folder / FILE, cls)
-        if not _weighs(blend.weights.values()):
+        if not _valid_weights(blend.weights.values()):
             raise ModelCorrupt(f"{folder / FILE}: weights must be finite, none below 0 and one above it, not {blend.weights}")
         if (blend.learned is not None) != (blend.fusion == "learned"):
-            raise ModelCorrupt(f"{folder / FILE}: learned weights belong to the fusion 'learned', not to {blend.fusion!r}, and it to them")
-        if blend.learned is not None and not _learned(blend.learned, blend.shares):
+            raise ModelCorrupt(
+                f"{folder / FILE}: learned weights need the fusion 'learned', and it needs them; the fusion is {blend.fusion!r}"
+            )
+        if blend.learned is not None and not _valid_learned(blend.learned, blend.shares):
             raise ModelCorrupt(f"{folder / FILE}: learned weights must be those of {', '.join(blend.shares)}, not {blend.learned}")
         return blend
 
 
-def _weighs(weights: Collection[float]) -> bool:
+def _valid_weights(weights: Collection[float]) -> bool:
     return all(0 <= weight < math.inf for weight in weights) and any(weights)
 
 
-def _learned(learned: Learned, shares: Mapping[str, float]) -> bool:
-    ends = [[number for both in learned.weights.values() for number in both[end]] for end in (0, 1)]
-    return learned.few >= 1 and learned.weights.keys() == shares.keys() and all(map(_weighs, ends))
+def _valid_learned(learned: Learned, shares: Mapping[str, float]) -> bool:
+    few, many = ([weight for ends in learned.weights.values() for weight in ends[side]] for side in (0, 1))
+    return learned.few >= 1 and learned.weights.keys() == shares.keys() and _valid_weights(few) and _valid_weights(many)

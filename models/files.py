@@ -1,4 +1,4 @@
-"""Arrays and JSON on disk. Nothing that executes code when loaded; every failure names the file."""
+"""Reads and writes arrays and JSON of model parts. No format executes code; errors name the file."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from core.errors import ModelCorrupt, ModelMissing
 
 T = TypeVar("T")
 
-SLICE = 16_384
-"""Bytes of JSON that are decoded at once: some 0.2 ms."""
-FLOATS_AT_ONCE = 1 << 20
-"""Numbers that are checked at once: some 0.3 ms, and no copy of a large array that is left on disk."""
+SLICE_BYTES = 16_384
+"""Bytes of JSON decoded in one call: about 0.2 ms."""
+CHECK_FLOATS = 1 << 20
+"""Numbers checked in one call: about 0.3 ms. A memory-mapped array is not copied as a whole."""
 _NEXT_ENTRY = re.compile(rb",\n (?! )")
-"""Between two entries of the outermost list or map that `write_json` wrote: no text in JSON holds a line break, and what lies deeper is
-indented further. JSON of another form has no such place and is decoded as a whole."""
+"""Separates two entries of the outermost list or map in the JSON of `write_json`: a JSON string has
+no line break, and deeper levels have a larger indent. Other JSON has no match and is decoded as a
+whole."""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, keys in their order, a newline at the end."""
+    """Write `value` as indented JSON with a final newline; keys keep their order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """The JSON at `path`, checked against `kind`. Raises ModelMissing, ModelCorrupt."""
+    """Decode the JSON at `path` as `kind`. Raises ModelMissing, ModelCorrupt."""
     try:
         return msgspec.json.decode(_read(path), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -41,9 +42,10 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def read_entries(path: Path, kind: type[T]) -> T:
-    """The same for a list or a map of thousands of entries (`kind`: list[...] or dict[str, ...]), a slice at a time.
+    """The same as `read_json`, in slices, for a list or a map with thousands of entries.
 
-    Decoding it in one call would keep every other thread of a serving process waiting for as long as it takes.
+    `kind`: list[...] or dict[str, ...]. One call would block all other threads of a serving process
+    until the whole file is decoded.
     """
     data = _read(path)
     entries: Any = kind()
@@ -51,15 +53,15 @@ def read_entries(path: Path, kind: type[T]) -> T:
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
     begin = 0
     try:
-        while data.startswith(opening) and (end := _NEXT_ENTRY.search(data, begin + SLICE)):
+        while data.startswith(opening) and (end := _NEXT_ENTRY.search(data, begin + SLICE_BYTES)):
             add(decode(opening + data[begin + 1 : end.start()] + closing))
             begin = end.start()
             rest()
         add(decode(opening + data[begin + 1 :] if begin else data))
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return read_json(path, kind)  # as a whole: a slice does not know where in the file it is
-    found: T = entries
-    return found
+        return read_json(path, kind)  # decoding the whole file gives an error with the position in the file
+    result: T = entries
+    return result
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -69,16 +71,16 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def read_floats(path: Path, ndim: int, mmap: bool = False) -> NDArray[np.float32]:
-    """The float32, C-contiguous, finite array of `ndim` dimensions at `path` (`mmap`: left on disk).
+    """The finite, C-contiguous float32 array of `ndim` dimensions at `path`.
 
-    Raises ModelMissing, ModelCorrupt.
+    `mmap`: map the file instead of reading it. Raises ModelMissing, ModelCorrupt.
     """
     try:
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
-        raise ModelMissing(f"{path} is not there") from None
+        raise ModelMissing(f"{path} does not exist") from None
     except (OSError, ValueError, EOFError) as error:
-        raise ModelCorrupt(f"{path} is no .npy array: {error}") from None
+        raise ModelCorrupt(f"{path} is not a .npy array: {error}") from None
     if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != ndim or not array.flags.c_contiguous:
         raise ModelCorrupt(f"{path} must hold a C-contiguous float32 array of {ndim} dimension(s)")
     _check_finite(path, array)
@@ -92,14 +94,14 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
-    """The named float32, C-contiguous, finite arrays of the .npz at `path`. Raises ModelMissing, ModelCorrupt."""
+    """The finite float32 arrays of the .npz at `path` by name. Raises ModelMissing, ModelCorrupt."""
     try:
-        with np.load(path, allow_pickle=False) as held:
-            arrays = {name: np.ascontiguousarray(held[name]) for name in held.files}
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: np.ascontiguousarray(archive[name]) for name in archive.files}
     except FileNotFoundError:
-        raise ModelMissing(f"{path} is not there") from None
-    except Exception as error:  # noqa: BLE001 - zipfile and numpy each raise their own kinds on a damaged file
-        raise ModelCorrupt(f"{path} is no .npz of arrays: {error}") from None
+        raise ModelMissing(f"{path} does not exist") from None
+    except Exception as error:  # noqa: BLE001 - zipfile and numpy raise errors of many types for a damaged file
+        raise ModelCorrupt(f"{path} is not a .npz of arrays: {error}") from None
     for name, array in arrays.items():
         if array.dtype != np.float32:
             raise ModelCorrupt(f"{path}: {name} must hold float32 numbers")
@@ -108,50 +110,53 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def write_csr(path: Path, matrix: sp.csr_matrix) -> None:
-    """Write a CSR matrix in scipy's .npz form, uncompressed: it loads several times faster."""
+    """Write a CSR matrix as scipy's .npz; uncompressed, because it loads several times faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sp.save_npz(path, matrix, compressed=False)
 
 
 def read_csr(path: Path) -> sp.csr_matrix:
-    """The CSR f32 matrix at `path`. Raises ModelMissing, ModelCorrupt."""
+    """The finite f32 CSR matrix at `path`. Raises ModelMissing, ModelCorrupt."""
     try:
         matrix = sp.load_npz(path)
     except FileNotFoundError:
-        raise ModelMissing(f"{path} is not there") from None
-    except Exception as error:  # noqa: BLE001 - zipfile, numpy and scipy each raise their own kinds on a damaged file
-        raise ModelCorrupt(f"{path} is no scipy .npz matrix: {error}") from None
-    found = sp.csr_matrix(matrix, dtype=np.float32)
-    _check_finite(path, found.data)
-    return found
+        raise ModelMissing(f"{path} does not exist") from None
+    except Exception as error:  # noqa: BLE001 - zipfile, numpy and scipy raise errors of many types for a damaged file
+        raise ModelCorrupt(f"{path} is not a scipy .npz matrix: {error}") from None
+    matrix = sp.csr_matrix(matrix, dtype=np.float32)
+    _check_finite(path, matrix.data)
+    return matrix
 
 
 def check_finite(path: Path) -> None:
-    """Check every float array of the .npy or .npz at `path`; a file of another kind passes. Raises ModelMissing, ModelCorrupt."""
+    """Check every float array of the .npy or .npz at `path`; other files are skipped.
+
+    Raises ModelMissing; ModelCorrupt also for NaN or infinity.
+    """
     if path.suffix not in (".npy", ".npz"):
         return
     try:
-        held = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            _check_finite(path, held)
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            _check_finite(path, loaded)
         else:
-            with held:
-                for name in held.files:
-                    _check_finite(path, held[name], name)
+            with loaded:
+                for name in loaded.files:
+                    _check_finite(path, loaded[name], name)
     except FileNotFoundError:
-        raise ModelMissing(f"{path} is not there") from None
+        raise ModelMissing(f"{path} does not exist") from None
     except ModelCorrupt:
         raise
-    except Exception as error:  # noqa: BLE001 - zipfile and numpy each raise their own kinds on a damaged file
-        raise ModelCorrupt(f"{path} holds no arrays: {error}") from None
+    except Exception as error:  # noqa: BLE001 - zipfile and numpy raise errors of many types for a damaged file
+        raise ModelCorrupt(f"{path} is not a file of arrays: {error}") from None
 
 
 def _check_finite(path: Path, array: NDArray[Any], name: str = "") -> None:
     if array.dtype.kind != "f":
         return
     flat = array.reshape(-1)
-    for start in range(0, len(flat), FLOATS_AT_ONCE):
-        finite = np.isfinite(flat[start : start + FLOATS_AT_ONCE])
+    for start in range(0, len(flat), CHECK_FLOATS):
+        finite = np.isfinite(flat[start : start + CHECK_FLOATS])
         if not finite.all():
             row = np.unravel_index(start + int(finite.argmin()), array.shape)[0] if array.ndim else 0
             raise ModelCorrupt(f"{path}{name and f': {name}'} holds NaN or infinity in row {row}; retrain, or roll back to another version")
@@ -161,6 +166,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise ModelMissing(f"{path} is not there") from None
+        raise ModelMissing(f"{path} does not exist") from None
     except OSError as error:
         raise ModelCorrupt(f"{path}: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""Ids to the rows of a matrix and back."""
+"""Maps ids to rows of a matrix and back."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class IdMap:
     __slots__ = ("_rows", "ids")
 
     def __init__(self, ids: Sequence[str]) -> None:
-        """Raises ValueError when an id comes twice."""
+        """Raises ValueError for a duplicate id."""
         self.ids: list[str] = list(ids)
         self._rows: dict[str, int] = {item_id: row for row, item_id in enumerate(self.ids)}
         if len(self._rows) != len(self.ids):
             seen: set[str] = set()
-            twice = next(item_id for item_id in self.ids if item_id in seen or seen.add(item_id))  # type: ignore[func-returns-value]
-            raise ValueError(f"id {twice!r} comes twice")
+            duplicate = next(item_id for item_id in self.ids if item_id in seen or seen.add(item_id))  # type: ignore[func-returns-value]
+            raise ValueError(f"duplicate id {duplicate!r}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -36,11 +36,11 @@ class IdMap:
         return item_id in self._rows
 
     def row(self, item_id: str) -> int:
-        """The row of `item_id`, or -1."""
+        """The row of `item_id`, or UNKNOWN (-1)."""
         return self._rows.get(item_id, UNKNOWN)
 
     def rows(self, ids: Iterable[str]) -> NDArray[np.int32]:
-        """The rows of `ids` (n,) int32, -1 for an unknown id."""
+        """The rows (n,) int32 of `ids`, UNKNOWN (-1) for an unknown id."""
         return np.array([self._rows.get(item_id, UNKNOWN) for item_id in ids], dtype=np.int32)
 
     def save(self, path: Path) -> None:
@@ -53,6 +53,6 @@ class IdMap:
         rows = files.read_entries(path, dict[str, int])
         ids = sorted(rows, key=rows.__getitem__)
         if [rows[item_id] for item_id in resting(ids)] != list(range(len(ids))):
-            raise ModelCorrupt(f"{path}: the rows are not 0..{len(ids) - 1}, each once")
+            raise ModelCorrupt(f"{path}: the rows must be 0..{len(ids) - 1}, each once")
         rest()
         return cls(ids)

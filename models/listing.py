@@ -1,4 +1,4 @@
-"""The published versions in a line each, for people and programs who choose among them."""
+"""Summarizes the published versions for the command line and the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from models.registry import Registry
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """One version. `metrics`: engine -> metric -> value as judged when it was made; `problem`: why its manifest cannot be read."""
+    """One version.
+
+    `metrics`: engine -> metric -> value that its retrain measured. `problem`: why the manifest
+    cannot be read; then the other fields have their defaults.
+    """
 
     version: str
     live: bool
@@ -25,7 +29,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summaries(registry: Registry) -> list[Summary]:
-    """Every finished version, newest first. Raises ModelCorrupt when the pointer cannot be read."""
+    """All versions, newest first. Raises ModelCorrupt when the pointer cannot be read."""
     live = registry.current()
     return [_summary(registry, version, version == live) for version in reversed(registry.versions())]
 

@@ -1,4 +1,4 @@
-"""What was popular when a bundle was made: answers without Redis rest on it."""
+"""Popularity at the time of a retrain, which the popular engine uses while Redis is away."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from core.errors import ModelCorrupt
 from models import files
 
 Popularity = Mapping[str, Sequence[tuple[str, float]]]
-"""Use case name (or "unlabelled") -> (item_id, forward-decayed score), best first. Each event counts under one name."""
+"""Use case name (or "unlabelled") -> (item_id, forward-decayed score), best first. Each event counts
+under one name."""
 
 MOST = 1000
-"""Items by name whose popularity is told, by Redis to readers, by a dataset to a bundle and to those who judge it: engines that go by
-popularity see the same wherever they are asked. The rest counts 0."""
+"""Items under each name that have a popularity; all others count 0. Redis, the dataset of a retrain
+and the bundle share this limit, so that engines see the same popularity when they serve and when
+they are evaluated."""
 
 UNLABELLED = "unlabelled"
-"""Name of the popularity of events that carry no use case."""
+"""Name for the popularity of events without a use case."""
 
 
 class PopularModel:
     """A snapshot of popularity. Immutable."""
 
     def __init__(self, scores: Popularity) -> None:
-        """Raises ValueError unless every score is finite and not negative."""
+        """Raises ValueError for a score that is negative or not finite."""
         self.scores: dict[str, list[tuple[str, float]]] = {
             name: sorted(((item_id, float(score)) for item_id, score in entries), key=lambda entry: (-entry[1], entry[0]))
             for name, entries in scores.items()

@@ -1,20 +1,21 @@
-"""The folder of published bundles. A bundle appears whole or not at all; a swap is one file replaced.
+"""Publishes, promotes, loads and removes bundles in one folder.
 
-Publishing:
-    1. make a folder whose name no reader looks at (`.new-...`)
+A bundle becomes visible as a whole or not at all, and a promotion replaces one file. Publishing:
+    1. create a folder with a name that readers ignore (`.new-...`)
     2. the caller writes the parts into it
-    3. sha256 of each file into manifest.json
+    3. write manifest.json with the sha256 of each file
     4. fsync every file and folder
-    5. rename to the version
+    5. rename the folder to the version
     6. replace the pointer `current`
-A crash before 5 leaves a hidden folder that `prune` removes later; a crash before 6 leaves the old bundle live.
+A crash before 5 leaves a hidden folder, which `prune` removes later. A crash before 6 leaves the
+previous bundle live.
 
-`current` is text: its first line is the live version, the next lines are those that were live before it, latest first.
+`current` is a text file: the first line is the live version, the next lines are the versions that
+were live before it, latest first.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -26,48 +27,50 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from core.errors import DiskFull, ModelCorrupt, ModelMissing
 from models import bundle, disk, files
 from models.bundle import Bundle, Manifest
 
 POINTER = "current"
-REMEMBERED = 100
-"""Lines kept in the pointer: as many roll-backs in a row are possible."""
+POINTER_LINES = 100
+"""Versions in the pointer at most, and so the number of roll-backs in a row."""
 ABANDONED_S = 24 * 3600
-"""Age in seconds after which an unfinished folder is surely a dead publisher's: no retrain writes for a day."""
+"""Seconds after which an unfinished folder belongs to a dead publisher: no retrain writes for a day."""
 
-_MEND = "promote the version to serve: `python -m training models promote VERSION`"
+_REMEDY = "promote the version to serve: `python -m training models promote VERSION`"
 
-log = logging.getLogger(__name__)
+_log = structlog.get_logger("models")
 _VERSION = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")
 
 
 class Registry:
-    """Bundles under one folder. Any number of processes may read while one publishes."""
+    """The bundles in one folder. Any number of processes may read while one publishes."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
     def versions(self) -> list[str]:
-        """Every finished version, oldest first."""
+        """All finished versions, oldest first."""
         if not self.path.is_dir():
             return []
         return sorted((entry.name for entry in self.path.iterdir() if _VERSION.fullmatch(entry.name) and entry.is_dir()), key=_order)
 
     def current(self) -> str | None:
-        """The live version, or None before the first."""
+        """The live version, or None before the first promotion. Raises ModelCorrupt."""
         return next(iter(self._promoted()), None)
 
     def manifest(self, version: str) -> Manifest:
-        """Raises ModelMissing, ModelCorrupt."""
+        """The manifest of `version`. Raises ModelMissing, ModelCorrupt."""
         return bundle.read_manifest(self._folder(version))
 
     def load(
         self, version: str | None = None, als_path: Path | None = None, two_tower_path: Path | None = None, strict: bool = False
     ) -> Bundle:
-        """The bundle `version` (None: the live one), verified; the paths override its parts. See `models.bundle.load`.
+        """Load and verify the bundle `version`; None: the live one.
 
+        The paths replace its parts; see `models.bundle.load`, also for `strict`.
         Raises ModelMissing, ModelCorrupt.
         """
         overrides = {"als": als_path, "two_tower": two_tower_path}
@@ -77,35 +80,43 @@ class Registry:
         try:
             loaded = bundle.load(self.path / live, overrides, strict)
         except ModelMissing:
-            if (now := self._live()) == live:
+            if (latest := self._live()) == live:
                 raise
         else:
-            if not loaded.missing or (now := self._live()) == live:
+            if not loaded.missing or (latest := self._live()) == live:
                 return loaded
-        return bundle.load(self.path / now, overrides, strict)  # promoted and pruned while this reader was on its way
+        # Another version was promoted and the old one pruned while this call read it.
+        return bundle.load(self.path / latest, overrides, strict)
 
     def load_part(self, version: str, part: str, override: Path | None = None) -> Any:
-        """One part of the bundle `version`, or of `override` in its place. Raises ModelMissing, ModelCorrupt."""
+        """Load one part of the bundle `version`, or the folder `override` in its place.
+
+        Raises ModelMissing, ModelCorrupt.
+        """
         folder = self._folder(version)
         return bundle.load_part(folder, bundle.read_manifest(folder), part, override)
 
     def verify(self, version: str) -> None:
-        """Raises ModelCorrupt or ModelMissing, naming the first file that is not what the manifest says, or holds NaN or infinity."""
+        """Check all files against the manifest, and arrays for NaN and infinity.
+
+        Raises ModelCorrupt or ModelMissing, which name the first such file.
+        """
         folder, manifest = self._folder(version), self.manifest(version)
         bundle.verify(folder, manifest)
         bundle.check_finite(folder, manifest)
 
     def publish(self, write: Callable[[Path], None], manifest: Mapping[str, Any] | None = None, promote: bool = True) -> str:
-        """Publish what `write(folder)` writes; returns the version. The module's text numbers the steps.
+        """Publish the files that `write(folder)` writes; returns the version.
 
-        `manifest`: fields of `models.bundle.Manifest` but version, created, parts and files, which are filled in here.
-        An exception of `write` passes through, and nothing has changed. Raises DiskFull, and nothing has changed either.
+        `manifest`: fields of `models.bundle.Manifest` except version, created, parts and files,
+        which this method fills in. Raises DiskFull, and passes an exception of `write` on; after
+        both the registry is unchanged. The numbers are those of the module docstring.
         """
         staging: Path | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.path))  # 1
-            staging.chmod(0o755)  # mkdtemp says 0700; the API may run as another user
+            staging.chmod(0o755)  # mkdtemp creates 0700; the API may run as another user
             write(staging)  # 2
             version = self._seal(staging, manifest or {})  # 3, 4, 5
         except BaseException as error:
@@ -119,39 +130,46 @@ class Registry:
         return version
 
     def promote(self, version: str) -> None:
-        """Make `version` live. Raises ModelMissing, ModelCorrupt: a damaged bundle never goes live.
+        """Verify `version` and make it live.
 
-        A pointer that holds no versions is replaced; what was live before is then forgotten.
+        Raises ModelMissing and ModelCorrupt: a damaged bundle never goes live. A damaged pointer is
+        replaced; the versions that were live before are then lost for `rollback`.
         """
         self.verify(version)
         try:
             promoted = self._promoted()
         except ModelCorrupt as error:
-            log.warning("the pointer is replaced: %s", error)
+            _log.warning("pointer_replaced", cause=str(error))
             promoted = []
         self._point([version, *(other for other in promoted if other != version)])
 
     def rollback(self) -> str:
-        """Make the version that was live before live again, and return it. Raises ModelMissing when there is none."""
+        """Make the previously live version live again, and return it.
+
+        Raises ModelMissing when there is none, ModelCorrupt when it is damaged.
+        """
         promoted = self._promoted()
         existing = set(self.versions())
-        earlier = [version for version in promoted[1:] if version in existing]
-        if not earlier:
+        previous = [version for version in promoted[1:] if version in existing]
+        if not previous:
             raise ModelMissing(
                 f"no bundle in {self.path} was live before {promoted[0] if promoted else 'this'}; "
                 f"promote one of: {', '.join(sorted(existing, key=_order)) or 'none'}"
             )
-        self.verify(earlier[0])
-        self._point(earlier)
-        return earlier[0]
+        self.verify(previous[0])
+        self._point(previous)
+        return previous[0]
 
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` versions, never the live one, and what dead publishers left; returns the removed versions."""
+        """Remove all but the newest `keep` versions and the live one; returns the removed versions.
+
+        Also removes unfinished folders of dead publishers (ABANDONED_S).
+        """
         live = self.current()
         removed = [version for version in self.versions()[: -keep or None] if version != live]
         for version in removed:
             hidden = Path(tempfile.mkdtemp(prefix=".old-", dir=self.path))
-            (self.path / version).rename(hidden / version)  # gone at once for readers, before the slow removal
+            (self.path / version).rename(hidden / version)  # hides it from readers before the slow removal
             shutil.rmtree(hidden, ignore_errors=True)
         for leftover in self.path.glob(".*-*"):
             if leftover.name.startswith((".new-", ".old-", ".pointer-")) and time.time() - leftover.stat().st_mtime > ABANDONED_S:
@@ -159,7 +177,10 @@ class Registry:
         return removed
 
     def diff(self, a: str, b: str) -> dict[str, tuple[Any, Any]]:
-        """What the manifests of two versions say differently: dotted name -> (in `a`, in `b`), None where absent."""
+        """Differences between two manifests: dotted name -> (value in `a`, value in `b`).
+
+        A field that is absent has the value None. Raises ModelMissing, ModelCorrupt.
+        """
         left, right = (_flat(msgspec.to_builtins(self.manifest(version))) for version in (a, b))
         names = sorted(left.keys() | right.keys())
         return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
@@ -168,16 +189,18 @@ class Registry:
         if not (staging / bundle.CATALOGUE).is_file():
             files.write_json(staging / bundle.CATALOGUE, [])
         paths = sorted(path for path in staging.rglob("*") if path.is_file())
-        sums = {path.relative_to(staging).as_posix(): bundle.sha256(path) for path in paths}
-        parts = sorted({name.split("/")[0] for name in sums if "/" in name})
+        digests = {path.relative_to(staging).as_posix(): bundle.sha256(path) for path in paths}
+        parts = sorted({name.split("/")[0] for name in digests if "/" in name})
         now = datetime.now(UTC)
         stem = now.strftime("%Y-%m-%dT%H-%M-%SZ")
         number = 1
         if unknown := fields.keys() - set(Manifest.__struct_fields__):
-            raise ValueError(f"no such field of a manifest: {', '.join(sorted(unknown))}")
+            raise ValueError(f"a manifest has no field {', '.join(sorted(unknown))}")
         while True:
             version = stem if number == 1 else f"{stem}-{number}"
-            manifest = msgspec.convert({**fields, "version": version, "created": now.isoformat(), "parts": parts, "files": sums}, Manifest)
+            manifest = msgspec.convert(
+                {**fields, "version": version, "created": now.isoformat(), "parts": parts, "files": digests}, Manifest
+            )
             files.write_json(staging / bundle.MANIFEST, manifest)
             for path in [*paths, staging / bundle.MANIFEST, *(path for path in staging.rglob("*") if path.is_dir()), staging]:
                 _fsync(path)
@@ -186,14 +209,14 @@ class Registry:
             except OSError:
                 if not (self.path / version).exists():
                     raise
-                number += 1  # another publisher took this second's name
+                number += 1  # another publisher used the name of this second
                 continue
             _fsync(self.path)
             return version
 
     def _folder(self, version: str) -> Path:
         if not _VERSION.fullmatch(version) or not (self.path / version).is_dir():
-            raise ModelMissing(f"{self.path} has no version {version!r}; there is: {', '.join(self.versions()) or 'none'}")
+            raise ModelMissing(f"{self.path} has no version {version!r}; versions: {', '.join(self.versions()) or 'none'}")
         return self.path / version
 
     def _live(self) -> str:
@@ -208,13 +231,16 @@ class Registry:
             return []
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ModelCorrupt(f"{self.path / POINTER} cannot be read: {reason}; {_MEND}") from None
+            raise ModelCorrupt(f"{self.path / POINTER} cannot be read: {reason}; {_REMEDY}") from None
         if not lines or not all(_VERSION.fullmatch(line) for line in lines):
-            raise ModelCorrupt(f"{self.path / POINTER} does not hold versions, one a line; {_MEND}")
+            raise ModelCorrupt(f"{self.path / POINTER} must hold one version in each line; {_REMEDY}")
         return lines
 
     def _disk_full(self, what: str) -> DiskFull:
-        """Called after what was written of `what` is removed, so that the free bytes are those that it did not fit into."""
+        """The error for `what`, to be called after the removal of its partial files.
+
+        The free bytes are then those that `what` did not fit into.
+        """
         free = disk.free_bytes(self.path)
         live = next(iter(self._promoted()), None)
         needed = f"; the live bundle {live} takes {disk.folder_bytes(self.path / live):,} bytes and still serves" if live else ""
@@ -227,19 +253,19 @@ class Registry:
         if (self.path / POINTER).is_dir():
             raise ModelCorrupt(f"{self.path / POINTER} is a folder where a file should be; remove it, then promote a version")
         handle, name = tempfile.mkstemp(dir=self.path, prefix=".pointer-")
-        fresh = Path(name)
+        temporary = Path(name)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write("\n".join(versions[:REMEMBERED]) + "\n")
+                file.write("\n".join(versions[:POINTER_LINES]) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            fresh.unlink()
+            temporary.unlink()
             if disk.is_full(error):
                 raise self._disk_full("the pointer") from error
             raise
-        fresh.chmod(0o644)  # a temporary file says 0600; the API may run as another user
-        fresh.replace(self.path / POINTER)
+        temporary.chmod(0o644)  # mkstemp creates 0600; the API may run as another user
+        temporary.replace(self.path / POINTER)
         _fsync(self.path)
 
 
@@ -250,11 +276,11 @@ def _order(version: str) -> tuple[str, int]:
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            flat.update(_flat(inner, f"{prefix}{name}."))
+    for name, field in value.items():
+        if isinstance(field, Mapping):
+            flat.update(_flat(field, f"{prefix}{name}."))
         else:
-            flat[prefix + name] = inner
+            flat[prefix + name] = field
     return flat
 
 

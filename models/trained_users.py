@@ -1,4 +1,4 @@
-"""The users of an ALS part as training left them: who is like whom."""
+"""Finds similar users among the trained user vectors of an ALS part."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from models.als import Floats
 from models.id_map import IdMap
 
 BLOCK_USERS = 65_536
-"""Users compared at once: their factors come from disk, 32 MB a block at 128 factors."""
+"""Users in a block: their factors are read from disk, 32 MB for 128 factors."""
 
 
 class TrainedUsers:
-    """Ids and factors (n_users, f) f32 of the users that training saw; the factors stay on disk. Immutable."""
+    """Ids and factors (n_users, f) f32 of the trained users; the factors stay on disk. Immutable."""
 
     def __init__(self, ids: IdMap, factors: Floats) -> None:
-        """Raises ValueError when there are not as many ids as rows."""
+        """Raises ValueError when the numbers of ids and of rows differ."""
         if len(ids) != len(factors):
             raise ValueError(f"{len(ids)} ids for factors of {len(factors)} users")
         self.ids, self.factors = ids, factors
 
     @classmethod
     def load(cls, folder: Path) -> TrainedUsers:
-        """Those of the ALS part in `folder`. Raises ModelMissing, ModelCorrupt, ValueError."""
+        """Open the users of the ALS part in `folder`. Raises ModelMissing, ModelCorrupt, ValueError."""
         return cls(IdMap.load(folder / "als_user_mapping.json"), files.read_floats(folder / "user_factors.npy", 2, mmap=True))
 
     def nearest(self, vector: Floats, k: int) -> list[tuple[str, float]]:
-        """The `k` users whose factors have the highest cosine with `vector` (f,), best first; only those above 0."""
-        size = float(np.linalg.norm(vector))
-        if size == 0 or not len(self.ids):
+        """The `k` users with the highest cosine with `vector` (f,) f32, best first.
+
+        Returns pairs of user id and cosine, only those with a cosine above 0.
+        """
+        norm = float(np.linalg.norm(vector))
+        if norm == 0 or not len(self.ids):
             return []
-        unit = (vector / np.float32(size)).astype(np.float32)
+        unit = (vector / np.float32(norm)).astype(np.float32)
         blocks = [self.factors[start : start + BLOCK_USERS] @ unit for start in range(0, len(self.ids), BLOCK_USERS)]
         cosines = np.concatenate(blocks) * self._inverse_norms
         best = np.argpartition(-cosines, k)[:k] if k < len(cosines) else np.arange(len(cosines))

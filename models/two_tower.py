@@ -1,16 +1,20 @@
-"""The Two-Tower model as it serves: arrays, and one forward pass in numpy. No torch.
+"""Scores items by the Two-Tower model: one forward pass in numpy over stored arrays, without torch.
 
-The item tower is a vector an item, made when training ended: an id embedding plus a projection of what the item says about itself. An item
-that training never saw has the projection alone. The user tower is a small causal transformer (Vaswani et al. 2017; Kang and McAuley 2018,
-"SASRec") over one profile token and the latest events. The profile token holds what the user declares, and the mean of the items of
-older events, as long-term taste. An event's token is the item's vector plus an embedding of the event's type; attention knows order and
-age by a bias on each pair of tokens (Raffel et al. 2020; Zhai et al. 2024, "HSTU"), looked up by how many places and how much time lie
-between them. With x (n, d) the tokens, heads h and RMS norms (Zhang and Sennrich 2019):
+The item tower is stored as one vector for each item: an id embedding plus a projection of the
+item's terms. An item that came after the training has the projection alone.
+
+The user tower is a small causal transformer (Vaswani et al. 2017; Kang and McAuley 2018, "SASRec")
+over one profile token and the latest events. The profile token contains the declared profile, and
+the mean of the items of older events as long-term taste. The token of an event is the item's vector
+plus an embedding of the event type. Attention gets order and age from a bias on each pair of tokens
+(Raffel et al. 2020; Zhai et al. 2024, "HSTU"), which depends on the distance and the time between
+them. With the tokens x (n, d), heads h and RMS norms (Zhang and Sennrich 2019):
 
     q, k, v = split(norm1(x) W_qkv)        x += concat_h(softmax(q_h k_h' / sqrt(d / H) + bias_h) v_h) W_out
     x += relu(norm2(x) W_up + b_up) W_down + b_down
 
-The user's vector is the norm of the last token after the last layer; an item's score is its dot product with the item's vector.
+The user's vector is the RMS-normed last token after the last layer. The score of an item is the dot
+product of both vectors.
 """
 
 from __future__ import annotations
@@ -34,17 +38,22 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 AGES = 32
-"""Ages are told apart by the power of two of their seconds: 2^31 s are 68 years."""
+"""Age classes: powers of two in seconds. 2^31 s are 68 years."""
 OLDER = 450
-"""Events before those that the user tower reads one by one, whose mean it reads: with 50 of these, a history of HISTORY_CAP=500."""
+"""Older events at most, of which the user tower reads only the mean. With the 50 latest events, which
+it reads one by one, these are a history of HISTORY_CAP=500."""
 UNKNOWN_AGE, PROFILE_AGE = AGES, AGES + 1
-"""The age of an event without a time, and that of the profile token, which has none."""
+"""Age classes of an event without a time, and of the profile token."""
 EPSILON = 1e-6
-"""Added to a mean square before the root, so that a token of zeros stays one."""
+"""Added to a mean square before the root, so that the norm of a zero token is zero, not NaN."""
 
 
 class TwoTowerFacts(msgspec.Struct, frozen=True):
-    """two_tower.json. `history`: latest events that the user tower reads; `event_types`, `roles`: in the order of their embeddings."""
+    """two_tower.json.
+
+    `history`: number of latest events that the user tower reads; `event_types`, `roles`: in the row
+    order of their embeddings.
+    """
 
     dimension: int
     layers: int
@@ -56,9 +65,9 @@ class TwoTowerFacts(msgspec.Struct, frozen=True):
 
 
 def shapes(facts: TwoTowerFacts, terms: int) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every array of the model but the item vectors; `terms` is the size of its vocabulary."""
+    """Name -> shape of each array except the item vectors; `terms`: size of the vocabulary."""
     d = facts.dimension
-    found: dict[str, tuple[int, ...]] = {
+    by_name: dict[str, tuple[int, ...]] = {
         "term_vectors": (terms, d),
         "start": (d,),
         "older": (d, d),
@@ -69,7 +78,7 @@ def shapes(facts: TwoTowerFacts, terms: int) -> dict[str, tuple[int, ...]]:
         "norm": (d,),
     }
     for layer in range(facts.layers):
-        found |= {
+        by_name |= {
             f"layer{layer}_norm1": (d,),
             f"layer{layer}_qkv": (d, 3 * d),
             f"layer{layer}_out": (d, d),
@@ -79,20 +88,21 @@ def shapes(facts: TwoTowerFacts, terms: int) -> dict[str, tuple[int, ...]]:
             f"layer{layer}_down": (2 * d, d),
             f"layer{layer}_down_bias": (d,),
         }
-    return found
+    return by_name
 
 
 def ages(timestamps: NDArray[np.float64]) -> Integers:
-    """(n, n) int64: the age of event k (column) when event q (row) happens: 0 at once, b for 2^(b-1) to 2^b - 1 whole seconds.
+    """Age classes (..., n, n) int64 of event k (column) at the time of event q (row).
 
-    `timestamps (..., n)` seconds since 1970, 0 where unknown; leading axes are kept.
+    `timestamps` (..., n): seconds since 1970, 0 where unknown. A class b stands for 2^(b-1) to
+    2^b - 1 whole seconds, 0 for the same second; UNKNOWN_AGE where either time is unknown.
     """
     seconds = np.floor(timestamps)
-    since = np.maximum(seconds[..., :, None] - seconds[..., None, :], 0.0)
-    found: Integers = np.minimum(np.frexp(since)[1].astype(np.int64), AGES - 1)
+    elapsed = np.maximum(seconds[..., :, None] - seconds[..., None, :], 0.0)
+    classes: Integers = np.minimum(np.frexp(elapsed)[1].astype(np.int64), AGES - 1)
     unknown = seconds <= 0
-    found[unknown[..., :, None] | unknown[..., None, :]] = UNKNOWN_AGE
-    return found
+    classes[unknown[..., :, None] | unknown[..., None, :]] = UNKNOWN_AGE
+    return classes
 
 
 class TwoTowerModel:
@@ -101,9 +111,12 @@ class TwoTowerModel:
     def __init__(
         self, facts: TwoTowerFacts, item_ids: IdMap, item_vectors: Floats, vocabulary: ContentModel, arrays: Mapping[str, Floats]
     ) -> None:
-        """`item_vectors (n_items, d)` f32; `vocabulary`: terms and idf, without items; `arrays`: those of `shapes`. Raises ValueError."""
+        """`item_vectors` (n_items, d) f32; `vocabulary`: terms and idf, without items.
+
+        `arrays`: those that `shapes` names, f32. Raises ValueError when one has another shape.
+        """
         if facts.dimension % max(facts.heads, 1) or min(facts.dimension, facts.heads, facts.history) < 1:
-            raise ValueError(f"a dimension of {facts.dimension} cannot be split among {facts.heads} heads")
+            raise ValueError(f"a dimension of {facts.dimension} cannot be split into {facts.heads} heads")
         _check("item_vectors", item_vectors, (len(item_ids), facts.dimension))
         for name, shape in shapes(facts, len(vocabulary.terms)).items():
             if name not in arrays:
@@ -125,11 +138,11 @@ class TwoTowerModel:
         self._age_bias = np.ascontiguousarray(arrays["age_bias"])
 
     def content_vectors(self, items: Sequence[Item]) -> Floats:
-        """Vectors (n, d) f32 of any items by what they say alone; zeros for an item that says nothing known."""
+        """Vectors (n, d) f32 of any items by their terms alone; zeros without a known term."""
         return self._projected(self.vocabulary.vectors(items))
 
     def profile_vector(self, interests: Sequence[str], roles: Sequence[str]) -> Floats:
-        """The part (d,) f32 of the profile token that a user declared; zeros when nothing of it is known."""
+        """The declared part (d,) f32 of the profile token; zeros without a known term or role."""
         profile: Floats = self.vocabulary.profile_from_interests(interests) @ self.arrays["term_vectors"]
         for role in roles:
             if (row := self._role_rows.get(role)) is not None:
@@ -137,12 +150,15 @@ class TwoTowerModel:
         return profile
 
     def type_rows(self, event_types: Sequence[str]) -> Integers:
-        """Rows (n,) int64 of the event types' embeddings; the last row is for a type that training never saw."""
-        other = len(self._type_rows)
-        return np.array([self._type_rows.get(name, other) for name in event_types], dtype=np.int64)
+        """Rows (n,) int64 of the embeddings of event types; the last row for an unknown type."""
+        unknown = len(self._type_rows)
+        return np.array([self._type_rows.get(name, unknown) for name in event_types], dtype=np.int64)
 
     def older_part(self, vectors: Floats) -> Floats:
-        """The part (d,) f32 of the profile token that events before the latest make; `vectors (n, d)` f32 of the latest OLDER of them."""
+        """The part (d,) f32 of the profile token for older events.
+
+        `vectors` (n, d) f32: the item vectors of at most the latest OLDER of these events.
+        """
         if not len(vectors):
             return np.zeros(self.dimension, dtype=np.float32)
         part: Floats = vectors.mean(axis=0) @ self.arrays["older"]
@@ -151,12 +167,14 @@ class TwoTowerModel:
     def user_vector(self, vectors: Floats, type_rows: Integers, timestamps: NDArray[np.float64], profile: Floats) -> Floats:
         """The vector (d,) f32 of a user.
 
-        `vectors (n, d)` f32 of the items of the latest n <= `history` events, oldest first; `type_rows (n,)` their types;
-        `timestamps (n,)` seconds since 1970, 0 where unknown; `profile (d,)`: `profile_vector` plus `older_part`.
+        `vectors` (n, d) f32: item vectors of the latest n <= `history` events, oldest first;
+        `type_rows` (n,) int64: their types; `timestamps` (n,): seconds since 1970, 0 where unknown;
+        `profile` (d,) f32: `profile_vector` plus `older_part`.
+        Raises ValueError for more events than `history`.
         """
         n, arrays = len(vectors), self.arrays
         if n > self.history:
-            raise ValueError(f"{n} events are more than the {self.history} that the user tower reads")
+            raise ValueError(f"{n} events, but the user tower reads at most {self.history}")
         x = np.empty((n + 1, self.dimension), dtype=np.float32)
         np.add(arrays["start"], profile, out=x[0])
         np.add(vectors, arrays["event_types"][type_rows], out=x[1:])
@@ -173,13 +191,13 @@ class TwoTowerModel:
         return scores
 
     def cosines(self, vector: Floats) -> Floats:
-        """Cosine (n_items,) f32 of every item's vector with `vector` (d,); 0 where either is zero."""
-        length = float(np.linalg.norm(vector))
+        """Cosine (n_items,) f32 of all item vectors with `vector` (d,); 0 where either is zero."""
+        norm = float(np.linalg.norm(vector))
         cosines: Floats = (self.item_vectors @ vector) * self._inverse_norms
-        return cosines / np.float32(length) if length else np.zeros_like(cosines)
+        return cosines / np.float32(norm) if norm else np.zeros_like(cosines)
 
     def save(self, folder: Path) -> None:
-        """Write two_tower.json, two_tower_item_mapping.json, item_vectors.npy, user_tower.npz and the folder vocabulary."""
+        """Write two_tower.json, two_tower_item_mapping.json, item_vectors.npy, user_tower.npz, vocabulary/."""
         files.write_json(folder / "two_tower.json", self.facts)
         self.item_ids.save(folder / "two_tower_item_mapping.json")
         files.write_array(folder / "item_vectors.npy", self.item_vectors)
@@ -188,7 +206,7 @@ class TwoTowerModel:
 
     @classmethod
     def load(cls, folder: Path) -> TwoTowerModel:
-        """Read what `save` wrote. Raises ModelMissing, ModelCorrupt: they name the file."""
+        """Read what `save` wrote. Raises ModelMissing and ModelCorrupt, which name the file."""
         facts = files.read_json(folder / "two_tower.json", TwoTowerFacts)
         item_ids = IdMap.load(folder / "two_tower_item_mapping.json")
         item_vectors = files.read_floats(folder / "item_vectors.npy", 2)
@@ -204,7 +222,11 @@ class TwoTowerModel:
         return vectors
 
     def _layer(self, x: Floats, bias: Floats, layer: int, only_last: bool) -> Floats:
-        """One layer; `only_last`: only the last token's answer (1, d), which is all that anybody reads of the last layer."""
+        """One layer on the tokens `x` (n, d) f32 with `bias` (heads, n, n) f32.
+
+        `only_last`: compute only the last token (1, d), the only output that is used of the last
+        layer.
+        """
         arrays, heads = self.arrays, self.facts.heads
         d = self.dimension
         normed = _norm(x, arrays[f"layer{layer}_norm1"])
@@ -214,26 +236,27 @@ class TwoTowerModel:
         queries = normed[-len(x) :] @ qkv[:, :d]
         keys, values = np.split(normed @ qkv[:, d:], 2, axis=1)
         scale = np.float32((d // heads) ** -0.5)
-        seen: Any = (_split(queries, heads) * scale) @ _split(keys, heads).transpose(0, 2, 1) + bias
-        seen -= seen.max(axis=2, keepdims=True)
-        np.exp(seen, out=seen)
-        seen /= seen.sum(axis=2, keepdims=True)
-        mixed = (seen @ _split(values, heads)).transpose(1, 0, 2).reshape(len(x), d)
-        after: Floats = x + mixed @ arrays[f"layer{layer}_out"]
-        hidden: Any = _norm(after, arrays[f"layer{layer}_norm2"]) @ arrays[f"layer{layer}_up"] + arrays[f"layer{layer}_up_bias"]
+        attention: Any = (_split(queries, heads) * scale) @ _split(keys, heads).transpose(0, 2, 1) + bias
+        attention -= attention.max(axis=2, keepdims=True)
+        np.exp(attention, out=attention)
+        attention /= attention.sum(axis=2, keepdims=True)
+        heads_output = (attention @ _split(values, heads)).transpose(1, 0, 2).reshape(len(x), d)
+        attended: Floats = x + heads_output @ arrays[f"layer{layer}_out"]
+        hidden: Any = _norm(attended, arrays[f"layer{layer}_norm2"]) @ arrays[f"layer{layer}_up"] + arrays[f"layer{layer}_up_bias"]
         np.maximum(hidden, 0, out=hidden)
-        answer: Floats = after + hidden @ arrays[f"layer{layer}_down"] + arrays[f"layer{layer}_down_bias"]
-        return answer
+        output: Floats = attended + hidden @ arrays[f"layer{layer}_down"] + arrays[f"layer{layer}_down_bias"]
+        return output
 
 
 def _norm(x: Floats, gain: Floats) -> Floats:
+    """RMS norm of `x` (..., d) f32, times `gain` (d,) f32."""
     squares = np.einsum("...i,...i->...", x, x)[..., None] / np.float32(x.shape[-1])
     normed: Floats = x / np.sqrt(squares + np.float32(EPSILON)) * gain
     return normed
 
 
 def _split(x: Floats, heads: int) -> Floats:
-    """(n, d) to (heads, n, d / heads)."""
+    """Reshape (n, d) to (heads, n, d / heads)."""
     return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
 
 

@@ -1,4 +1,7 @@
-"""Items that came after the bundle was trained, with ALS factors from the users who touched them (ALSModel.fold_items_in)."""
+"""New items: ALS factors of items that came after the training of the bundle.
+
+`ALSModel.fold_items_in` computes the factors from the items' users.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,22 @@ from models.id_map import IdMap
 
 
 class YoungItems:
-    """Factors of items that the ALS part of a bundle does not know. Immutable; falsy when there are none.
+    """Factors of new items, which are not in the bundle's ALS part. Immutable; falsy when empty.
 
-    They are scored with the same user vectors as the bundle's items and never enter one, so a user's vector stays a function of the
-    log and the bundle alone. `made_with` names what they were made with (engines.fold.made_with): factors of another one don't compare.
+    The user vectors that score the bundle's items also score these. They never enter a user vector,
+    which so stays a function of the log and the bundle alone. `made_with` (engines.fold.made_with)
+    identifies model and settings of the factors; only factors with the same one are comparable.
     """
 
     __slots__ = ("factors", "ids", "made_with")
 
     def __init__(self, ids: IdMap, factors: NDArray[np.float32], made_with: str) -> None:
-        """`factors` (n_items, f) f32, finite. Raises ValueError."""
-        shaped: Any = factors
-        if not isinstance(shaped, np.ndarray) or shaped.ndim != 2 or shaped.dtype != np.float32 or len(shaped) != len(ids):
-            raise ValueError(f"factors of {len(ids)} young items must be a float32 matrix of as many rows")
-        if not np.isfinite(shaped).all():
-            raise ValueError("factors of young items must be finite")
+        """`factors` (n_items, f) f32, finite. Raises ValueError for others."""
+        matrix: Any = factors
+        if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != len(ids):
+            raise ValueError(f"factors of {len(ids)} new items must be a float32 matrix with as many rows")
+        if not np.isfinite(matrix).all():
+            raise ValueError("factors of new items must be finite")
         self.ids, self.factors, self.made_with = ids, factors, made_with
 
     def __len__(self) -> int:
@@ -33,5 +37,5 @@ class YoungItems:
 
     @classmethod
     def none(cls) -> YoungItems:
-        """No young items: fits every model."""
+        """No new items: fits every model."""
         return cls(IdMap([]), np.zeros((0, 1), dtype=np.float32), "")

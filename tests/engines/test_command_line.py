@@ -102,7 +102,7 @@ def test_explain_shows_a_person_the_items_and_attributes_behind_each_score(model
     ("arguments", "message"),
     [
         (["recommend", "--version", "nope"], "no version 'nope'"),
-        (["recommend", "--bundle", "nowhere"], "nowhere/manifest.json is not there"),
+        (["recommend", "--bundle", "nowhere"], "nowhere/manifest.json does not exist"),
         (["recommend", "--use-case", "nope"], "there is no use case 'nope'; configured: developer_startup"),
         (["recommend", "--event-type", "nope"], "there is no event type 'nope'"),
     ],

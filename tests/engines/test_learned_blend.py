@@ -90,5 +90,5 @@ def test_it_travels_and_what_cannot_be_is_refused(tmp_path: Path) -> None:
             Blend.load(tmp_path)
     for wrong in (Blend(weights={"als": 1}, fusion="learned"), Blend(weights={"als": 1}, learned=TURNING)):
         wrong.save(tmp_path)
-        with pytest.raises(ModelCorrupt, match="belong to the fusion"):
+        with pytest.raises(ModelCorrupt, match="need the fusion"):
             Blend.load(tmp_path)

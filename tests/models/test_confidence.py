@@ -1,4 +1,4 @@
-"""What everybody takes says less about a taste: numbers by hand, and the same ones wherever a vector is made."""
+"""The popularity discount: examples by hand, and the same effect on every fold-in."""
 
 from __future__ import annotations
 
@@ -34,12 +34,16 @@ def discounted(items: int = 60, discount: float = 0.4) -> ALSModel:
     )
 
 
-def test_by_hand() -> None:
-    """One user took one item, four took another: s = (1 + 4) / (1 + 2) = 5/3 with the root, so 5/3 and 5/6: 1 in the mean of five."""
+def test_the_relative_confidence_by_hand() -> None:
+    """One item has one user, another has four.
+
+    With a discount of 1/2, s = (1 + 4) / (1 + 2) = 5/3, which gives 5/3 and 5/6: the mean of the
+    five pairs is 1.
+    """
     counts = floats(1, 4)
     assert Confidence(0.5, counts).relative(counts) == pytest.approx([5 / 3, 5 / 6])
     assert Confidence(1, counts).relative(counts) == pytest.approx([5 / 2, 5 / 8])
-    assert Confidence(0.5, counts).relative(floats(9, 0)) == pytest.approx([5 / 9, 5 / 3]), "nobody yet is as one"
+    assert Confidence(0.5, counts).relative(floats(9, 0)) == pytest.approx([5 / 9, 5 / 3]), "no user counts as one"
     assert Confidence().relative(counts).tolist() == [1, 1]
 
 
@@ -54,36 +58,36 @@ def test_alpha_stays_the_mean_confidence(discount: float) -> None:
 @pytest.mark.parametrize(
     ("discount", "counts"), [(-0.1, floats(1)), (1.1, floats(1)), (0.5, None), (0.5, floats(0)), (0.5, floats(np.inf)), (0.5, floats())]
 )
-def test_what_no_fit_makes_is_refused(discount: float, counts: np.ndarray | None) -> None:
-    with pytest.raises(ValueError, match=r"discount|taken"):
+def test_invalid_discounts_and_counts_are_rejected(discount: float, counts: np.ndarray | None) -> None:
+    with pytest.raises(ValueError, match=r"discount|item_counts"):
         Confidence(discount, counts)
 
 
-@pytest.mark.parametrize("touched", [2, 30])
-def test_every_fold_in_of_a_user_counts_popular_items_less(touched: int) -> None:
-    """As `implicit` folds in weights that were discounted before."""
+@pytest.mark.parametrize("history_size", [2, 30])
+def test_every_fold_in_of_a_user_discounts_popular_items(history_size: int) -> None:
+    """Equal to the fold-in of weights that were discounted before, by `implicit`."""
     model = discounted()
     counts = model.confidence.counts
     assert counts is not None
-    random = np.random.default_rng(touched)
-    rows = random.choice(60, touched, replace=False).astype(np.int32)
-    weights = random.integers(1, 9, touched).astype(np.float32)
+    random = np.random.default_rng(history_size)
+    rows = random.choice(60, history_size, replace=False).astype(np.int32)
+    weights = random.integers(1, 9, history_size).astype(np.float32)
     with threadpool_limits(1):
-        theirs = AlternatingLeastSquares(factors=16, regularization=0.5, alpha=4, num_threads=1)
-    theirs.item_factors = model.item_factors
+        reference = AlternatingLeastSquares(factors=16, regularization=0.5, alpha=4, num_threads=1)
+    reference.item_factors = model.item_factors
     relative = model.confidence.relative(counts)[rows]
-    expected = theirs.recalculate_user(0, csr_matrix((weights * relative, rows, [0, touched]), shape=(1, 60)))
-    many = model.fold_in_many(csr_matrix((weights, rows, [0, touched]), shape=(1, 60)))[0]
+    expected = reference.recalculate_user(0, csr_matrix((weights * relative, rows, [0, history_size]), shape=(1, 60)))
+    many = model.fold_in_many(csr_matrix((weights, rows, [0, history_size]), shape=(1, 60)))[0]
     for vector in (model.fold_in(rows, weights), many):
         assert np.linalg.norm(vector - expected) <= 1e-4 * np.linalg.norm(expected)
     shares = model.explain(rows, weights, rows)
-    assert shares.sum(axis=1) == pytest.approx(model.scores(many)[rows], abs=1e-4), "the reasons are those of the score"
+    assert shares.sum(axis=1) == pytest.approx(model.scores(many)[rows], abs=1e-4), "contributions add up to the score"
 
 
-def test_a_young_item_counts_by_those_who_took_it_so_far() -> None:
-    """The items of the model as above, a young one of two users with the factor 1: alpha 3 gives c = 3 * 5/3 / root of 2 each.
+def test_a_new_item_is_discounted_by_its_users_so_far() -> None:
+    """The counts of the first test, and a new item with two users, whose factor is 1.
 
-    y = 2 c / (gram + 2 (c - 1)), with the gram 5.
+    With alpha 3 each user has c = 3 * 5/3 / sqrt(2). y = 2 c / (gram + 2 (c - 1)) with the gram 5.
     """
     model = ALSModel(
         IdMap(["a", "b"]),
@@ -99,13 +103,13 @@ def test_a_young_item_counts_by_those_who_took_it_so_far() -> None:
     assert folded == pytest.approx(np.array([[2 * confidence / (5 + 2 * (confidence - 1))]]))
 
 
-def test_a_discount_makes_other_vectors_and_so_another_digest() -> None:
-    plain, some = discounted(discount=0), discounted()
-    assert plain.digest == ALSModel(plain.item_ids, plain.item_factors, regularization=0.5, alpha=4).digest, "stored vectors stay good"
-    assert len({plain.digest, some.digest, discounted(discount=0.5).digest}) == 3
+def test_the_digest_changes_with_the_discount() -> None:
+    plain, default = discounted(discount=0), discounted()
+    assert plain.digest == ALSModel(plain.item_ids, plain.item_factors, regularization=0.5, alpha=4).digest, "stored vectors stay valid"
+    assert len({plain.digest, default.digest, discounted(discount=0.5).digest}) == 3
 
 
-def test_a_saved_model_discounts_as_before(tmp_path: Path) -> None:
+def test_a_loaded_model_has_the_same_discount(tmp_path: Path) -> None:
     model = discounted()
     model.save(tmp_path)
     loaded = ALSModel.load(tmp_path)

@@ -1,4 +1,4 @@
-"""Content vectors and id maps."""
+"""Content vectors, id maps and stored popularity."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def cosine(model: ContentModel, a: Item, b: Item) -> float:
     return float((vectors[[0]] @ vectors[[1]].T).toarray()[0, 0])
 
 
-def test_items_that_share_a_category_are_alike_whatever_its_case() -> None:
+def test_items_with_the_same_category_are_similar_in_any_letter_case() -> None:
     model = ContentModel.fit(ITEMS)
     assert cosine(model, ITEMS[0], ITEMS[1]) > 0
     assert cosine(model, ITEMS[0], ITEMS[2]) == 0
 
 
-def test_an_interest_finds_the_category_the_tag_and_the_word() -> None:
+def test_an_interest_matches_categories_tags_and_words() -> None:
     model = ContentModel.fit(ITEMS)
-    for interest, found in {
+    for interest, expected in {
         "FinTech": ["pay", "bank"],
         "payments": ["pay"],
         "carbon": ["leaf"],
@@ -43,16 +43,16 @@ def test_an_interest_finds_the_category_the_tag_and_the_word() -> None:
         "climate": ["leaf"],
     }.items():
         scores = model.item_vectors @ model.profile_from_interests([interest])
-        assert [item_id for item_id, score in zip(model.item_ids.ids, scores, strict=True) if score > 0] == found, interest
+        assert [item_id for item_id, score in zip(model.item_ids.ids, scores, strict=True) if score > 0] == expected, interest
 
 
-def test_an_item_that_arrives_after_training_gets_the_vector_of_its_twin() -> None:
+def test_a_new_item_has_the_vector_of_an_identical_one() -> None:
     model = ContentModel.fit(ITEMS)
     twin = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["banking"])
     assert cosine(model, twin, ITEMS[1]) == pytest.approx(1)
 
 
-def test_a_loaded_model_makes_the_same_vectors(tmp_path: Path) -> None:
+def test_a_loaded_model_has_the_same_vectors(tmp_path: Path) -> None:
     model = ContentModel.fit(ITEMS)
     model.save(tmp_path)
     loaded = ContentModel.load(tmp_path)
@@ -60,32 +60,32 @@ def test_a_loaded_model_makes_the_same_vectors(tmp_path: Path) -> None:
     assert (loaded.vectors(ITEMS) - model.item_vectors).nnz == 0 or abs(loaded.vectors(ITEMS) - model.item_vectors).max() < 1e-6
 
 
-def test_terms_and_vectors_are_those_of_scikit_learn() -> None:
+def test_terms_and_vectors_equal_those_of_scikit_learn() -> None:
     model = ContentModel.fit(ITEMS)
-    theirs = TfidfVectorizer(analyzer=list, sublinear_tf=True, dtype=np.float32)
-    vectors = theirs.fit_transform([item_terms(item) for item in ITEMS])
-    assert model.terms == theirs.get_feature_names_out().tolist()
-    assert model.idf.tolist() == theirs.idf_.tolist()
+    reference = TfidfVectorizer(analyzer=list, sublinear_tf=True, dtype=np.float32)
+    vectors = reference.fit_transform([item_terms(item) for item in ITEMS])
+    assert model.terms == reference.get_feature_names_out().tolist()
+    assert model.idf.tolist() == reference.idf_.tolist()
     assert model.item_vectors.toarray().tolist() == vectors.toarray().tolist()
 
 
-def test_of_too_many_terms_the_most_frequent_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_vocabulary_has_the_most_frequent_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content, "MAX_TERMS", 3)
     texts = ["zeta beta alpha", "beta zeta", "zeta gamma"]
-    model = ContentModel.fit([Item(item_id=str(at), item_type="x", text=text) for at, text in enumerate(texts)])
-    assert model.terms == ["alpha", "beta", "zeta"], "of terms as frequent the first by name"
+    model = ContentModel.fit([Item(item_id=str(row), item_type="x", text=text) for row, text in enumerate(texts)])
+    assert model.terms == ["alpha", "beta", "zeta"], "terms of equal frequency are taken by name"
     assert model.item_vectors.shape == (3, 3)
 
 
 @pytest.mark.parametrize("items", [[], [Item(item_id="silent", item_type="x")]])
-def test_a_catalogue_without_a_word_is_no_error(items: list[Item], tmp_path: Path) -> None:
+def test_a_catalogue_without_terms_has_empty_vectors(items: list[Item], tmp_path: Path) -> None:
     ContentModel.fit(items).save(tmp_path)
     model = ContentModel.load(tmp_path)
     assert model.vectors(ITEMS).shape == (3, 0)
     assert model.profile_from_interests(["fintech"]).shape == (0,)
 
 
-def test_an_id_map_goes_both_ways_and_survives_the_disk(tmp_path: Path) -> None:
+def test_an_id_map_maps_both_ways_and_loads_unchanged(tmp_path: Path) -> None:
     ids = IdMap(["b", "a", "é\u2028"])
     ids.save(tmp_path / "map.json")
     loaded = IdMap.load(tmp_path / "map.json")
@@ -93,18 +93,18 @@ def test_an_id_map_goes_both_ways_and_survives_the_disk(tmp_path: Path) -> None:
     assert (loaded.row("a"), loaded.row("nobody")) == (1, -1)
     assert loaded.rows(["a", "nobody", "b"]).tolist() == [1, -1, 0]
     assert loaded.rows([]).dtype == np.int32
-    with pytest.raises(ValueError, match="'a' comes twice"):
+    with pytest.raises(ValueError, match="duplicate id 'a'"):
         IdMap(["a", "a"])
 
 
 @pytest.mark.parametrize("text", ['{"a": 0, "b": 0}', '{"a": 1}', '["a"]', "{", ""])
-def test_a_damaged_id_map_names_its_file(text: str, tmp_path: Path) -> None:
+def test_the_error_for_a_damaged_id_map_names_the_file(text: str, tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text(text)
     with pytest.raises(ModelCorrupt, match=r"map\.json"):
         IdMap.load(tmp_path / "map.json")
 
 
-def test_popularity_is_sorted_and_survives_the_disk(tmp_path: Path) -> None:
+def test_popularity_is_sorted_and_loads_unchanged(tmp_path: Path) -> None:
     PopularModel({"unlabelled": [("a", 1.0), ("b", 3.0)]}).save(tmp_path)
     assert PopularModel.load(tmp_path).scores == {"unlabelled": [("b", 3.0), ("a", 1.0)]}
     with pytest.raises(ValueError, match="unlabelled"):

@@ -1,4 +1,7 @@
-"""A full disk: one line with true numbers, and everything that was there before is still there. On a real file system of one megabyte."""
+"""A full disk: the error is one line with correct numbers, and earlier files are unchanged.
+
+The tests mount a file system of one megabyte.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system needs root")
     path = tmp_path / "disk"
     path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", path], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"this machine does not let a test mount a file system: {mounted.stderr.strip()}")
+    result = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", path], capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"mounting a file system is not permitted: {result.stderr.strip()}")
     yield path
     subprocess.run(["umount", path], check=True)
 
@@ -56,7 +59,7 @@ def _too_large(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "bytes"])
-def test_a_bundle_that_does_not_fit_leaves_the_live_one_serving(small_disk: Path, kind: str) -> None:
+def test_a_bundle_that_does_not_fit_leaves_the_live_one_in_place(small_disk: Path, kind: str) -> None:
     models = Registry(small_disk / "models")
     live = models.publish(write)
     free = shutil.disk_usage(small_disk).free
@@ -73,7 +76,7 @@ def test_a_bundle_that_does_not_fit_leaves_the_live_one_serving(small_disk: Path
     assert [path.name for path in models.path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_pointer_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> None:
+def test_a_pointer_that_does_not_fit_leaves_the_old_one_in_place(small_disk: Path) -> None:
     models = Registry(small_disk / "models")
     old, new = models.publish(write), models.publish(write)
     filler = small_disk / "filler"
@@ -86,7 +89,7 @@ def test_a_pointer_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> Non
     assert models.current() == old
 
 
-def test_an_archive_file_that_does_not_fit_is_not_there(small_disk: Path) -> None:
+def test_an_archive_file_that_does_not_fit_does_not_appear(small_disk: Path) -> None:
     archive = Archive(str(small_disk / "archive"))
     count = 30_000
 

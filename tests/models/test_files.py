@@ -1,4 +1,4 @@
-"""Large JSON is read a slice at a time, and nobody can tell from the result."""
+"""`read_entries` decodes large JSON in slices, with the result of decoding it as a whole."""
 
 from __future__ import annotations
 
@@ -27,32 +27,30 @@ ROWS = {f',\n "{number}": 1' * (number % 5 + 1): number for number in range(3000
 
 
 @pytest.mark.parametrize(("kind", "value"), [(list[Item], ITEMS), (dict[str, int], ROWS)])
-def test_entries_come_back_as_they_were_and_no_call_decodes_much(
-    kind: Any, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_entries_load_unchanged_in_small_slices(kind: Any, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, sizes = tmp_path / "entries.json", list[int]()
     files.write_json(path, value)
-    made = msgspec.json.Decoder(kind)
+    decoder = msgspec.json.Decoder(kind)
 
     class Counting:
-        """A decoder that notes how much it was given at once."""
+        """A decoder that records the bytes of each call."""
 
         def __init__(self, _: object) -> None:
             pass
 
         def decode(self, data: bytes) -> Any:
             sizes.append(len(data))
-            return made.decode(data)
+            return decoder.decode(data)
 
     monkeypatch.setattr(msgspec.json, "Decoder", Counting)
     assert files.read_entries(path, kind) == value
     assert len(sizes) > 3
-    assert max(sizes) < files.SLICE + 1000
+    assert max(sizes) < files.SLICE_BYTES + 1000
 
 
 @pytest.mark.parametrize("indent", [None, 0, 1, 2, 4])
 @pytest.mark.parametrize(("kind", "value"), [(list[Item], ITEMS), (dict[str, int], ROWS), (list[Item], []), (dict[str, int], {})])
-def test_json_of_any_form_is_read(kind: Any, value: object, indent: int | None, tmp_path: Path) -> None:
+def test_json_with_any_indent_is_read(kind: Any, value: object, indent: int | None, tmp_path: Path) -> None:
     path = tmp_path / "entries.json"
     path.write_text(json.dumps(msgspec.to_builtins(value), indent=indent))
     assert files.read_entries(path, kind) == value
@@ -60,7 +58,7 @@ def test_json_of_any_form_is_read(kind: Any, value: object, indent: int | None, 
     assert files.read_entries(path, kind) == value
 
 
-def test_one_bad_entry_among_thousands_is_named(tmp_path: Path) -> None:
+def test_the_error_names_the_invalid_entry(tmp_path: Path) -> None:
     path = tmp_path / "entries.json"
     files.write_json(path, {**ROWS, "bad": "row"})
     with pytest.raises(ModelCorrupt, match=r"entries\.json: Expected `int`, got `str`"):
@@ -71,7 +69,7 @@ def test_one_bad_entry_among_thousands_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 20_000, 50_000])
-def test_a_file_that_ends_early_is_corrupt(cut: int, tmp_path: Path) -> None:
+def test_a_truncated_file_is_corrupt(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "entries.json"
     files.write_json(path, ITEMS)
     path.write_bytes(path.read_bytes().rstrip()[:-cut])

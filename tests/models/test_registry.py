@@ -1,4 +1,4 @@
-"""Publishing: a bundle appears whole or not at all, whatever dies, and readers never see half of one."""
+"""The registry: a bundle becomes visible as a whole or not at all, and readers never see a part of it."""
 
 from __future__ import annotations
 
@@ -50,31 +50,31 @@ def test_a_published_bundle_is_live_and_complete(models: Registry) -> None:
     assert "als/item_factors.npy" in bundle.manifest.files
 
 
-def test_before_the_first_bundle_the_error_says_what_to_run(models: Registry) -> None:
+def test_without_a_bundle_the_error_names_the_command_to_run(models: Registry) -> None:
     with pytest.raises(ModelMissing, match="training retrain"):
         models.load()
     with pytest.raises(ModelMissing, match="no version"):
         models.load("../../etc")
 
 
-def test_a_writer_that_dies_leaves_the_old_bundle_live(models: Registry) -> None:
-    """Step 2 raises half-way."""
+def test_a_writer_that_fails_leaves_the_old_bundle_live(models: Registry) -> None:
+    """Step 2 raises after it has written one file."""
     live = models.publish(write)
 
-    def dies(folder: Path) -> None:
+    def fail(folder: Path) -> None:
         (folder / "als").mkdir()
         (folder / "als" / "half.npy").write_bytes(b"half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        models.publish(dies)
+        models.publish(fail)
     assert (models.versions(), models.current()) == ([live], live)
     assert not list(models.path.glob(".new-*"))
 
 
 @pytest.mark.parametrize("step", ["_fsync", "_seal", "_point"])
 def test_a_power_cut_between_the_steps_leaves_the_old_bundle_live(models: Registry, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps 4, 3 and 6. A power cut runs no clean-up, so the folder that `finally` would remove is put back."""
+    """Steps 4, 3 and 6. A power cut runs no clean-up, so `rmtree` does nothing here."""
     live = models.publish(write)
 
     def cut(*_: object) -> None:
@@ -88,17 +88,17 @@ def test_a_power_cut_between_the_steps_leaves_the_old_bundle_live(models: Regist
     assert models.current() == live
     assert models.load().version == live
     if step == "_point":
-        assert len(models.versions()) == 2  # step 5 was done: a finished bundle that nobody serves yet
+        assert len(models.versions()) == 2  # step 5 is complete: a finished bundle that is not live yet
     else:
         assert models.versions() == [live]
         assert list(models.path.glob(".new-*"))
 
 
-def test_what_dead_publishers_left_is_pruned_after_a_day_and_not_before(models: Registry) -> None:
+def test_unfinished_folders_are_pruned_after_a_day(models: Registry) -> None:
     models.publish(write)
-    old, young = models.path / ".new-dead", models.path / ".new-alive"
+    old, recent = models.path / ".new-dead", models.path / ".new-alive"
     old.mkdir()
-    young.mkdir()
+    recent.mkdir()
     (models.path / ".pointer-dead").write_text("x")
     yesterday = time.time() - registry.ABANDONED_S - 60
     for leftover in (old, models.path / ".pointer-dead"):
@@ -107,12 +107,12 @@ def test_what_dead_publishers_left_is_pruned_after_a_day_and_not_before(models: 
     assert sorted(path.name for path in models.path.glob(".*")) == [".new-alive"]
 
 
-def test_a_damaged_part_is_named_and_the_others_work(models: Registry) -> None:
+def test_a_damaged_part_is_reported_and_the_others_load(models: Registry) -> None:
     models.publish(write)
-    broken = models.path / str(models.current()) / "als" / "item_factors.npy"
-    data = bytearray(broken.read_bytes())
+    damaged = models.path / str(models.current()) / "als" / "item_factors.npy"
+    data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
-    broken.write_bytes(data)
+    damaged.write_bytes(data)
     bundle = models.load()
     assert bundle.als is None
     assert bundle.content is not None
@@ -124,7 +124,7 @@ def test_a_damaged_part_is_named_and_the_others_work(models: Registry) -> None:
         models.promote(str(models.current()))
 
 
-def test_a_part_that_is_gone_is_named_and_the_others_work(models: Registry) -> None:
+def test_a_missing_part_is_reported_and_the_others_load(models: Registry) -> None:
     models.publish(write)
     (models.path / str(models.current()) / "content" / "idf.npy").unlink()
     bundle = models.load()
@@ -133,20 +133,20 @@ def test_a_part_that_is_gone_is_named_and_the_others_work(models: Registry) -> N
     assert "idf.npy" in bundle.missing["content"]
 
 
-def test_a_bundle_without_a_part_says_so(models: Registry) -> None:
+def test_a_bundle_reports_the_parts_it_lacks(models: Registry) -> None:
     models.publish(lambda folder: PopularModel({}).save(folder / "popular"))
     assert models.load().missing.keys() == {"als", "content"}
 
 
 @pytest.mark.parametrize("name", ["manifest.json", CATALOGUE])
-def test_without_manifest_or_catalogue_there_is_no_bundle(models: Registry, name: str) -> None:
+def test_a_damaged_manifest_or_catalogue_makes_the_bundle_corrupt(models: Registry, name: str) -> None:
     models.publish(write)
     (models.path / str(models.current()) / name).write_text("[")
     with pytest.raises(ModelCorrupt, match=name.replace(".", r"\.")):
         models.load()
 
 
-def test_paths_override_parts_and_a_bad_path_costs_only_its_part(models: Registry, tmp_path: Path) -> None:
+def test_paths_override_parts_and_a_bad_path_affects_only_its_part(models: Registry, tmp_path: Path) -> None:
     models.publish(write)
     ALSModel(IdMap(["z"]), np.ones((1, 3), dtype=np.float32), regularization=0.1, alpha=1).save(tmp_path / "mine")
     bundle = models.load(als_path=tmp_path / "mine")
@@ -158,16 +158,16 @@ def test_paths_override_parts_and_a_bad_path_costs_only_its_part(models: Registr
     assert "tower" in bundle.missing["two_tower"]
 
 
-def test_rollback_goes_back_through_what_was_live(models: Registry) -> None:
+def test_rollback_returns_to_the_version_that_was_live_before(models: Registry) -> None:
     first, second = models.publish(write), models.publish(write)
-    refused = models.publish(write, promote=False)
-    assert len({first, second, refused}) == 3
+    unpromoted = models.publish(write, promote=False)
+    assert len({first, second, unpromoted}) == 3
     assert models.current() == second
     assert models.rollback() == first
     assert models.current() == first
     with pytest.raises(ModelMissing, match="promote one of"):
         models.rollback()
-    models.promote(refused)
+    models.promote(unpromoted)
     assert models.rollback() == first
 
 
@@ -179,7 +179,7 @@ def test_prune_keeps_the_newest_and_never_removes_the_live_one(models: Registry)
     assert models.load().version == versions[0]
 
 
-def test_diff_says_what_two_versions_were_made_with(models: Registry) -> None:
+def test_diff_lists_the_differences_between_two_manifests(models: Registry) -> None:
     a = models.publish(write, {"settings": {"als_factors": 64, "als_alpha": 40}})
     b = models.publish(lambda folder: write(folder, 2), {"settings": {"als_factors": 128, "als_alpha": 40}})
     diff = models.diff(a, b)
@@ -188,16 +188,16 @@ def test_diff_says_what_two_versions_were_made_with(models: Registry) -> None:
     assert "files.als/item_factors.npy" in diff
 
 
-def test_an_unknown_field_of_the_manifest_is_refused_before_anything_appears(models: Registry) -> None:
+def test_an_unknown_manifest_field_is_rejected_and_nothing_is_published(models: Registry) -> None:
     with pytest.raises(ValueError, match="metricz"):
         models.publish(write, {"metricz": {}})
     assert models.versions() == []
 
 
 def _spoil(array: Path, value: float) -> None:
-    """One bad number in an array of either form."""
-    held = np.load(array)
-    arrays = {"": held} if isinstance(held, np.ndarray) else dict(held)
+    """Write one invalid number into a .npy or .npz."""
+    loaded = np.load(array)
+    arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     name = next(name for name, part in arrays.items() if part.dtype.kind == "f")
     arrays[name] = arrays[name].copy()
     arrays[name].reshape(-1)[-1] = value
@@ -206,24 +206,24 @@ def _spoil(array: Path, value: float) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["als/item_factors.npy", "als/user_factors.npy", "content/item_vectors.npz", "content/idf.npy"])
-def test_a_bundle_with_nan_or_infinity_never_goes_live_and_names_the_file(models: Registry, name: str, value: float) -> None:
+def test_a_bundle_with_nan_or_infinity_never_goes_live(models: Registry, name: str, value: float) -> None:
     old = models.publish(write)
 
-    def spoilt(folder: Path) -> None:
+    def write_damaged(folder: Path) -> None:
         write(folder)
         factors = np.eye(2, dtype=np.float32)
         ids = IdMap(["a", "b"])
         ALSModel(ids, factors, IdMap(["u", "v"]), factors, regularization=0.1, alpha=1).save(folder / "als")
         _spoil(folder / name, value)
 
-    new = models.publish(spoilt, promote=False)
+    new = models.publish(write_damaged, promote=False)
     with pytest.raises(ModelCorrupt, match=rf"{name}.* holds NaN or infinity"):
         models.promote(new)
     with pytest.raises(ModelCorrupt, match=rf"{name}.* holds NaN or infinity"):
         models.verify(new)
     assert models.current() == old
     part = name.split("/", maxsplit=1)[0]
-    if "user_factors" in name:  # serving reads none
+    if "user_factors" in name:  # serving does not read them
         with pytest.raises(ModelCorrupt, match=name):
             ALSModel.load(models.path / new / part, users=True)
     else:
@@ -234,7 +234,7 @@ def test_a_bundle_with_nan_or_infinity_never_goes_live_and_names_the_file(models
             models.load(new, strict=True)
 
 
-def test_a_manifest_of_a_newer_minor_format_is_read_and_of_a_newer_major_is_refused(models: Registry) -> None:
+def test_a_newer_minor_format_is_read_and_a_newer_major_is_rejected(models: Registry) -> None:
     version = models.publish(write)
     path = models.path / version / "manifest.json"
     fields = json.loads(path.read_text())
@@ -243,7 +243,7 @@ def test_a_manifest_of_a_newer_minor_format_is_read_and_of_a_newer_major_is_refu
     assert models.load(strict=True).als is not None
     del fields["format"]
     path.write_text(json.dumps(fields))
-    assert models.load(strict=True).manifest.version == version, "bundles made before the field"
+    assert models.load(strict=True).manifest.version == version, "bundles of older releases lack the field"
     path.write_text(json.dumps({**fields, "format": "2.0", "files": ["of another type"]}))
     with pytest.raises(ModelCorrupt, match=r"manifest\.json has format 2\.0, and this release reads 1\.x: update"):
         models.load()
@@ -253,7 +253,7 @@ def test_a_manifest_of_a_newer_minor_format_is_read_and_of_a_newer_major_is_refu
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01", b"", b"\x00" * 10, b"../../etc", None])
-def test_a_pointer_that_holds_no_version_is_named_and_can_be_replaced(models: Registry, content: bytes | None) -> None:
+def test_a_damaged_pointer_is_named_and_can_be_replaced(models: Registry, content: bytes | None) -> None:
     version = models.publish(write)
     pointer = models.path / "current"
     pointer.unlink()
@@ -270,17 +270,17 @@ def test_a_pointer_that_holds_no_version_is_named_and_can_be_replaced(models: Re
     assert list(models.path.glob(".pointer-*")) == []
 
 
-def test_readers_see_only_whole_bundles_while_others_publish_and_prune(models: Registry) -> None:
+def test_readers_load_complete_bundles_while_others_publish_and_prune(models: Registry) -> None:
     models.publish(lambda folder: write(folder, 1))
-    done, failures, seen = threading.Event(), [], set()
+    done, failures, versions = threading.Event(), [], set()
 
     def read() -> None:
         while not done.is_set():
             try:
                 bundle = models.load(strict=True)
-                seen.add(bundle.version)
+                versions.add(bundle.version)
                 assert bundle.als is not None
-            except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+            except Exception as error:  # noqa: BLE001 - the main thread asserts that there is none
                 failures.append(repr(error))
 
     readers = [threading.Thread(target=read) for _ in range(2)]
@@ -293,10 +293,10 @@ def test_readers_see_only_whole_bundles_while_others_publish_and_prune(models: R
     for reader in readers:
         reader.join()
     assert failures == []
-    assert len(seen) > 1
+    assert len(versions) > 1
 
 
-def test_nothing_in_a_bundle_executes_code_when_loaded(models: Registry) -> None:
+def test_no_file_of_a_bundle_can_execute_code(models: Registry) -> None:
     models.publish(write)
     for path in (models.path / str(models.current())).rglob("*"):
         if path.is_file():

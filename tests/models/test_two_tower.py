@@ -1,4 +1,4 @@
-"""The served user tower: what it reads, what it refuses, and that a saved model answers as the one that was saved."""
+"""The user tower: which inputs change its vector, which it rejects, and that a loaded model is equal."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def read(model: TwoTowerModel, rows: list[int], times: list[float], types: list[
     return model.user_vector(model.item_vectors[rows], kinds, np.array(times, dtype=np.float64), profile)
 
 
-def test_ages_are_powers_of_two_of_whole_seconds_and_the_future_is_no_age() -> None:
-    found = ages(np.array([1000.0, 1000.9, 1001.0, 1004.0, 1e10]))
-    assert found[:4, :4].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [3, 3, 2, 0]]
-    assert found[4, 0] == AGES - 1
+def test_age_classes_are_powers_of_two_of_whole_seconds() -> None:
+    classes = ages(np.array([1000.0, 1000.9, 1001.0, 1004.0, 1e10]))
+    assert classes[:4, :4].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [3, 3, 2, 0]]
+    assert classes[4, 0] == AGES - 1
     assert (ages(np.array([0.0, 5.0]))[[0, 0, 1], [0, 1, 0]] == UNKNOWN_AGE).all()
 
 
-def test_order_age_event_types_and_declared_interests_all_matter() -> None:
+def test_order_age_event_types_and_profile_change_the_vector() -> None:
     model = random_model()
     base = read(model, [1, 2, 3], [100, 200, 300])
     assert base.shape == (8,)
@@ -56,12 +56,12 @@ def test_order_age_event_types_and_declared_interests_all_matter() -> None:
     assert all(not np.allclose(base, other, atol=1e-3) for other in others)
 
 
-def test_what_counts_is_how_long_ago_not_when() -> None:
+def test_the_vector_depends_on_relative_time_only() -> None:
     model = random_model()
     assert np.array_equal(read(model, [1, 2], [100, 200]), read(model, [1, 2], [900_100, 900_200]))
 
 
-def test_a_user_without_history_is_read_by_what_they_declare() -> None:
+def test_a_user_without_history_gets_a_vector_from_the_profile() -> None:
     model = random_model()
     fintech, health = (read(model, [], [], profile=model.profile_vector([word], [])) for word in ("fintech", "health"))
     assert np.isfinite(fintech).all()
@@ -69,12 +69,12 @@ def test_a_user_without_history_is_read_by_what_they_declare() -> None:
     assert not model.profile_vector(["unheard of"], ["nor of this"]).any()
 
 
-def test_more_events_than_the_tower_reads_are_refused() -> None:
-    with pytest.raises(ValueError, match="6 events are more than the 5"):
+def test_too_many_events_are_rejected() -> None:
+    with pytest.raises(ValueError, match="6 events, but the user tower reads at most 5"):
         read(random_model(), [0] * 6, [1] * 6)
 
 
-def test_a_saved_model_answers_as_before(tmp_path: Path) -> None:
+def test_a_loaded_model_gives_the_same_vectors(tmp_path: Path) -> None:
     model = random_model()
     model.save(tmp_path)
     loaded = TwoTowerModel.load(tmp_path)
@@ -87,7 +87,7 @@ def test_a_saved_model_answers_as_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["two_tower.json", "two_tower_item_mapping.json", "item_vectors.npy", "user_tower.npz", "vocabulary/idf.npy"]
 )
-def test_a_damaged_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
+def test_the_error_for_a_damaged_or_missing_file_names_it(tmp_path: Path, name: str) -> None:
     random_model().save(tmp_path)
     (tmp_path / name).write_bytes(b"damaged")
     with pytest.raises(ModelCorrupt, match=name):
@@ -97,10 +97,10 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
         TwoTowerModel.load(tmp_path)
 
 
-def test_arrays_that_are_not_the_models_are_refused(tmp_path: Path) -> None:
+def test_arrays_of_another_shape_or_type_are_rejected(tmp_path: Path) -> None:
     random_model().save(tmp_path)
-    with np.load(tmp_path / "user_tower.npz") as held:
-        arrays = dict(held)
+    with np.load(tmp_path / "user_tower.npz") as loaded:
+        arrays = dict(loaded)
     np.savez(tmp_path / "user_tower.npz", **{**arrays, "start": np.zeros(9, np.float32)})
     with pytest.raises(ModelCorrupt, match="start must be"):
         TwoTowerModel.load(tmp_path)
