@@ -2,6 +2,8 @@
 # Two stamps in .venv are named by the lock's checksum, so a second run installs nothing and a changed lock installs itself.
 VENV ?= .venv
 DEMO ?= live
+# Test files run side by side, each worker with servers of its own: most tests wait. 0 runs them in one process.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 lock_stamp = $(VENV)/.installed-$(1)-$(shell cksum <requirements/$(1).txt | cut -d ' ' -f 1)
 DEMO_STAMP := $(call lock_stamp,demo)
@@ -36,7 +38,7 @@ demo: $(DEMO_STAMP)
 	@$(BIN)/python -m demo $(if $(filter once,$(DEMO)),--once)
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 check: $(DEV_STAMP)
 	$(BIN)/ruff check $(CODE)
