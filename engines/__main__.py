@@ -1,4 +1,4 @@
-"""`python -m engines`: ask the engines directly, with neither broker nor Redis; a published bundle is enough."""
+"""`python -m engines`: recommend and explain from a published bundle, without Kafka and Redis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 
 class EngineName(StrEnum):
-    """Names of the chain, as choices on the command line."""
+    """The engines as choices of `--engine`."""
 
     ensemble = "ensemble"
     als = "als"
@@ -34,32 +34,38 @@ class EngineName(StrEnum):
     popular = "popular"
 
 
-History = Annotated[str, typer.Option("--history", "-H", metavar="IDS", help="Items that the user touched, oldest first: a,b,c")]
+History = Annotated[str, typer.Option("--history", "-H", metavar="IDS", help="Items of the user's history, oldest first: a,b,c")]
 Interests = Annotated[str, typer.Option("--interests", "-i", metavar="WORDS", help="Interests that the user declares: fintech,payments")]
-EngineOption = Annotated[EngineName | None, typer.Option("--engine", "-e", help="Ask this engine first; unset: as routed")]
+EngineOption = Annotated[
+    EngineName | None, typer.Option("--engine", "-e", help="Engine to use first; unset: the one that the router picks")
+]
 EventType = Annotated[
     str | None,
     typer.Option(
         "--event-type",
-        help="What the user did with the items of the history; unset: like, or the first configured type that weighs anything",
+        help="Event type of the history; unset: like, or the first configured type with a weight above 0",
     ),
 ]
-UseCaseName = Annotated[str | None, typer.Option("--use-case", "-u", help="A configured use case: its item type, weights, default filters")]
-BundleFolder = Annotated[Path | None, typer.Option("--bundle", help="A bundle's folder; unset: the live one in MODELS_PATH", metavar="DIR")]
+UseCaseName = Annotated[
+    str | None, typer.Option("--use-case", "-u", help="A configured use case: sets item type, weights and default filters")
+]
+BundleFolder = Annotated[
+    Path | None, typer.Option("--bundle", help="Folder of a bundle; unset: the live bundle in MODELS_PATH", metavar="DIR")
+]
 Version = Annotated[str | None, typer.Option("--version", help="A published version in MODELS_PATH")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Items to show")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of items")]
 Diversity = Annotated[
-    float | None, typer.Option(min=0, max=1, help="How much the list avoids being more of the same; unset: DIVERSITY", metavar="0..1")
+    float | None, typer.Option(min=0, max=1, help="How much the list avoids similar items; unset: DIVERSITY", metavar="0..1")
 ]
 Explore = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Share of the places that items new to the bundle get by lot; unset: EXPLORE", metavar="0..1"),
+    typer.Option(min=0, max=1, help="Share of the ranks that randomly drawn new items get; unset: EXPLORE", metavar="0..1"),
 ]
-Categories = Annotated[str, typer.Option("--category", "-c", metavar="WORDS", help="Only items of at least one of these categories: a,b")]
+Categories = Annotated[str, typer.Option("--category", "-c", metavar="WORDS", help="Only items in at least one of these categories: a,b")]
 ItemTypes = Annotated[str, typer.Option("--item-type", metavar="WORDS", help="Only items of one of these types: a,b")]
-Exclude = Annotated[str, typer.Option(metavar="IDS", help="Not these items: a,b")]
-IncludeSeen = Annotated[bool | None, typer.Option(help="Whether to show what the history holds; unset: as the use case says, or not")]
-AvailableOnly = Annotated[bool | None, typer.Option(help="Whether to leave out what is not available; unset: as the use case says, or so")]
+Exclude = Annotated[str, typer.Option(metavar="IDS", help="Items to exclude: a,b")]
+IncludeSeen = Annotated[bool | None, typer.Option(help="Whether to show items of the history; unset: the use case decides, else no")]
+AvailableOnly = Annotated[bool | None, typer.Option(help="Whether to hide unavailable items; unset: the use case decides, else yes")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API would")]
 
 
@@ -82,10 +88,10 @@ def recommend(
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recommend items to somebody with this history and these interests."""
+    """Recommend items to a user with this history and these interests."""
     recommender = _recommender(bundle, version)
-    narrowed = _Narrowed(category, item_type, exclude, include_seen, available_only)
-    request = _request(recommender, use_case, narrowed, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))
+    options = _FilterOptions(category, item_type, exclude, include_seen, available_only)
+    request = _request(recommender, use_case, options, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))
     answer = recommender.recommend(_state(recommender, history, interests, event_type), request)
     terminal.show(answer, as_json, lambda: terminal.recommendations(answer, recommender.bundle))
 
@@ -98,7 +104,7 @@ def similar(
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the items most like one item: by ALS factors, the rest by content."""
+    """Show the items most similar to one item: by ALS factors, then by content."""
     recommender = _recommender(bundle, version)
     answer = recommender.similar(item_id, Request(limit=limit))
     terminal.show(answer, as_json, lambda: terminal.recommendations(answer, recommender.bundle))
@@ -124,12 +130,12 @@ def explain_item(
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why an item is shown to somebody, or why it is not: each engine's score, rank and contributions, and the filters."""
+    """Explain why an item is shown to a user or not: scores, ranks and contributions by engine, and the filters."""
     recommender = _recommender(bundle, version)
-    narrowed = _Narrowed(category, item_type, exclude, include_seen, available_only)
-    request = _request(recommender, use_case, narrowed, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))
-    found = explain(recommender, _state(recommender, history, interests, event_type), item_id, request)
-    terminal.show(found, as_json, lambda: terminal.explanation(found))
+    options = _FilterOptions(category, item_type, exclude, include_seen, available_only)
+    request = _request(recommender, use_case, options, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))
+    explanation = explain(recommender, _state(recommender, history, interests, event_type), item_id, request)
+    terminal.show(explanation, as_json, lambda: terminal.explanation(explanation))
 
 
 def _recommender(folder: Path | None, version: str | None) -> Recommender:
@@ -141,8 +147,8 @@ def _recommender(folder: Path | None, version: str | None) -> Recommender:
     return build(Registry(configured.models_path).load(version, overrides["als"], overrides["two_tower"]), settings=configured)
 
 
-class _Narrowed(NamedTuple):
-    """The options that say which items may be shown."""
+class _FilterOptions(NamedTuple):
+    """The command-line options that filter items."""
 
     category: str
     item_type: str
@@ -151,26 +157,33 @@ class _Narrowed(NamedTuple):
     available_only: bool | None
 
 
-def _request(recommender: Recommender, use_case: str | None, narrowed: _Narrowed, asked: Request) -> Request:
-    """`asked` in the use case, if there is one, with the filters that were chosen; what was not follows the use case."""
-    found = None
-    if use_case is not None:
-        found = recommender.settings.use_cases.by_name.get(use_case)
-        if found is None:
-            known = ", ".join(recommender.settings.use_cases.by_name) or "none"
-            raise ConfigurationError(f"there is no use case {use_case!r}; configured: {known}")
-    usual = defaults(found)
+def _request(recommender: Recommender, use_case_name: str | None, options: _FilterOptions, request: Request) -> Request:
+    """`request` with the use case and the filters; an unset filter gets the use case's default.
+
+    Raises ConfigurationError for an unknown use case.
+    """
+    use_case = None
+    if use_case_name is not None:
+        by_name = recommender.settings.use_cases.by_name
+        use_case = by_name.get(use_case_name)
+        if use_case is None:
+            raise ConfigurationError(f"there is no use case {use_case_name!r}; configured: {', '.join(by_name) or 'none'}")
+    default = defaults(use_case)
     filters = Filters(
-        categories=tuple(_split(narrowed.category)),
-        item_types=tuple(_split(narrowed.item_type)),
-        exclude_items=frozenset(_split(narrowed.exclude)),
-        exclude_seen=usual.exclude_seen if narrowed.include_seen is None else not narrowed.include_seen,
-        available_only=usual.available_only if narrowed.available_only is None else narrowed.available_only,
+        categories=tuple(_split(options.category)),
+        item_types=tuple(_split(options.item_type)),
+        exclude_items=frozenset(_split(options.exclude)),
+        exclude_seen=default.exclude_seen if options.include_seen is None else not options.include_seen,
+        available_only=default.available_only if options.available_only is None else options.available_only,
     )
-    return msgspec.structs.replace(asked, use_case=found, filters=filters)
+    return msgspec.structs.replace(request, use_case=use_case, filters=filters)
 
 
 def _state(recommender: Recommender, history: str, interests: str, event_type: str | None) -> UserState:
+    """A user whose events with the items of `history` are all of now.
+
+    Raises ConfigurationError for an unknown event type.
+    """
     weights = recommender.settings.use_cases.event_types
     if event_type is None:
         event_type = "like" if "like" in weights else next((name for name, weight in weights.items() if weight > 0), next(iter(weights)))

@@ -1,7 +1,7 @@
-"""Builds a recommender from a bundle, and derives one from another when a part of it changed.
+"""Builds a recommender from a bundle, and derives a new one when a part of it has changed.
 
-Engines are built in the order of BUILDERS, each from the ones before it; what an engine of the previous recommender has computed, and
-still holds, is reused.
+Engines are built in the order of BUILDERS; each may use the engines before it. An engine reuses what
+its predecessor in the previous recommender has computed, as far as it is still valid.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ from models.young import YoungItems
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What engines are built from. `engines`: those built before it; `absent`: why others are not there;
-    `made_with`, `young`: what stored vectors must be made with, and items that came after training; `previous`: the engine of the same
-    name that is being replaced."""
+    """What an engine is built from.
+
+    `engines`: the engines built before; `absent`: engine -> why there is none. `made_with`: what
+    stored ALS vectors must be made with (engines.fold.made_with). `young`: factors of new items.
+    `previous`: the engine of the same name that is replaced.
+    """
 
     bundle: Bundle
     catalogue: Catalogue
@@ -47,22 +50,22 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     young: YoungItems
     previous: Engine | None = None
 
-    def lacking(self, part: str) -> NotApplicable:
-        """Why there is no engine without the bundle's `part`."""
+    def missing(self, part: str) -> NotApplicable:
+        """The error for an engine whose `part` is not in the bundle."""
         return NotApplicable(self.bundle.missing.get(part, f"the bundle has no part {part!r}"))
 
 
 def _als(parts: Parts) -> Engine:
     model, previous = parts.bundle.als, parts.previous if isinstance(parts.previous, ALSEngine) else None
     if model is None:
-        raise parts.lacking("als")
+        raise parts.missing("als")
     return ALSEngine(model, parts.catalogue, parts.settings.use_cases, previous, made_with=parts.made_with, young=parts.young)
 
 
 def _two_tower(parts: Parts) -> Engine:
     model, previous = parts.bundle.two_tower, parts.previous if isinstance(parts.previous, TwoTowerEngine) else None
     if model is None:
-        raise parts.lacking("two_tower")
+        raise parts.missing("two_tower")
     return TwoTowerEngine(model, parts.catalogue, previous)
 
 
@@ -74,7 +77,7 @@ def _popular(parts: Parts) -> Engine:
 def _content(parts: Parts) -> Engine:
     model, previous = parts.bundle.content, parts.previous if isinstance(parts.previous, ContentEngine) else None
     if model is None:
-        raise parts.lacking("content")
+        raise parts.missing("content")
     popular, share = parts.engines.get(PopularEngine.name), parts.settings.content_popularity_share
     prior = None
     if share and isinstance(popular, PopularEngine):
@@ -83,19 +86,19 @@ def _content(parts: Parts) -> Engine:
 
 
 def blend_of(settings: Settings) -> Blend:
-    """The blend that the settings say."""
+    """The blend of the settings."""
     weights = {"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}
     return Blend(weights=weights, fusion=settings.ensemble_fusion)
 
 
 def _ensemble(parts: Parts) -> Engine:
-    chosen, settings = parts.bundle.ensemble, parts.settings
-    if chosen is None or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
-        chosen = blend_of(settings)
-    for name in chosen.shares:
+    blend, settings = parts.bundle.ensemble, parts.settings
+    if blend is None or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
+        blend = blend_of(settings)
+    for name in blend.shares:
         if name not in parts.engines:
             raise NotApplicable(f"{name}: {parts.absent.get(name, 'there is no such engine')}")
-    return EnsembleEngine(parts.engines, chosen)
+    return EnsembleEngine(parts.engines, blend)
 
 
 BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
@@ -105,16 +108,18 @@ BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
     "content_based": _content,
     "ensemble": _ensemble,
 }
-"""Engine -> how it is built; raises NotApplicable where it cannot be. A new engine is one line here, after those that it asks."""
+"""Engine -> its builder, which raises NotApplicable if there can be none. A new engine needs one line
+here, after the engines that it uses."""
 
 BLEND_SETTINGS = frozenset({"ensemble_als_weight", "ensemble_two_tower_weight", "ensemble_fusion"})
-"""Settings that replace the bundle's blend where one of them was set, in the environment or by an experiment's variant."""
+"""Settings that replace the bundle's blend if at least one of them is set, in the environment or by a
+variant of an experiment."""
 
-SHAPED = frozenset({ContentEngine.name, EnsembleEngine.name})
-"""Engines that a variant of an experiment may give other weights."""
+VARIANT_ENGINES = frozenset({ContentEngine.name, EnsembleEngine.name})
+"""Engines whose weights a variant of an experiment may change."""
 
-MOST_FORGOTTEN = 10_000
-"""Items without an entry that were popular once and may stay before the catalogue is rebuilt without them: bounds memory."""
+MAX_STALE_BARE_ITEMS = 10_000
+"""Bare items, formerly popular, above which the catalogue is rebuilt without them: bounds memory."""
 
 
 def build(
@@ -128,37 +133,38 @@ def build(
 ) -> Recommender:
     """The recommender of `bundle`.
 
-    `catalogue`, `popularity`: None takes the bundle's own. `previous`: the recommender it replaces, whose work is reused where it
-    still holds. `young`: items that came after the bundle; ignored when their factors were made with another model or other weights.
+    `catalogue`, `popularity`: None for those of the bundle. `windows`: None for those of `previous`.
+    `previous`: the recommender that this one replaces, whose valid results are reused. `young`:
+    factors of new items, ignored if they were made with another model or other weights.
     """
     settings = settings or Settings()
-    made = made_with(bundle.als, settings.use_cases, settings.history_cap) if bundle.als else ""
-    young = young if young is not None and young.made_with == made else YoungItems.none()
+    fold_id = made_with(bundle.als, settings.use_cases, settings.history_cap) if bundle.als else ""
+    young = young if young is not None and young.made_with == fold_id else YoungItems.none()
     rest()
     if popularity is None:
         popularity = bundle.popular.scores if bundle.popular else {}
     if windows is None:
         windows = previous.windows if previous is not None else {}
-    rows = _catalogue(bundle, catalogue, [*_item_ids(popularity, windows), *young.ids.ids], previous)
+    full_catalogue = _catalogue(bundle, catalogue, [*_item_ids(popularity, windows), *young.ids.ids], previous)
     parts = Parts(
         bundle=bundle,
-        catalogue=rows,
+        catalogue=full_catalogue,
         popularity=popularity,
         windows=windows,
         settings=settings,
         engines={},
         absent={},
-        made_with=made,
+        made_with=fold_id,
         young=young,
     )
     engines, absent = _engines(parts, {}, previous.engines if previous is not None else {})
     return Recommender(
         bundle=bundle,
-        catalogue=rows,
+        catalogue=full_catalogue,
         popularity=popularity,
         windows=windows,
         settings=settings,
-        made_with=made,
+        made_with=fold_id,
         young=young,
         engines=engines,
         absent=absent,
@@ -166,42 +172,51 @@ def build(
 
 
 def with_settings(recommender: Recommender, settings: Settings, previous: Recommender | None = None) -> Recommender:
-    """The same engines, routed, blended and enabled as `settings` say, which differ from the recommender's in
-    core.experiments.OVERRIDES only. `previous`: the variant it replaces, whose own engines are reused where they still hold."""
-    shared = {name: engine for name, engine in recommender.engines.items() if name not in SHAPED}
+    """The recommender with other `settings` for routing, blending and enabled engines.
+
+    They may differ from the recommender's only in core.experiments.OVERRIDES. `previous`: the
+    variant that this one replaces, whose engines are reused as far as they are valid.
+    """
+    shared = {name: engine for name, engine in recommender.engines.items() if name not in VARIANT_ENGINES}
     reusable = {**(previous.engines if previous is not None else {}), **recommender.engines}
     engines, absent = _engines(_parts(recommender, settings), shared, reusable)
     return replace(recommender, settings=settings, engines=engines, absent=absent)
 
 
 def with_catalogue(recommender: Recommender, catalogue: Catalogue) -> Recommender:
-    """The same over another catalogue, at best an `updated` one of its own: then only what changed is computed."""
+    """The recommender with another catalogue.
+
+    If it is an `updated` one of the recommender's own, only the changed rows are computed.
+    """
     return build(recommender.bundle, catalogue, recommender.popularity, recommender.settings, recommender, recommender.young)
 
 
 def with_popularity(recommender: Recommender, popularity: Popularity, windows: Windows | None = None) -> Recommender:
-    """The same with newer popularity, and newer windows (None: the same)."""
+    """The recommender with newer popularity, and newer windows (None: the same)."""
     windows = recommender.windows if windows is None else windows
     catalogue, engine = recommender.catalogue, recommender.engines.get(PopularEngine.name)
     if _has_new_rows(catalogue, _item_ids(popularity, {} if windows is recommender.windows else windows)):
         return build(recommender.bundle, catalogue, popularity, recommender.settings, recommender, recommender.young, windows)
     previous = engine if isinstance(engine, PopularEngine) else None
-    changed = PopularEngine(popularity, catalogue, windows, previous)
-    return replace(recommender, popularity=popularity, windows=windows, engines=_replaced(recommender.engines, changed))
+    replacement = PopularEngine(popularity, catalogue, windows, previous)
+    return replace(recommender, popularity=popularity, windows=windows, engines=_with_engine(recommender.engines, replacement))
 
 
 def with_young(recommender: Recommender, young: YoungItems) -> Recommender:
-    """The same with these items that came after the bundle."""
+    """The recommender with the factors `young` of new items."""
     catalogue, engine = recommender.catalogue, recommender.engines.get(ALSEngine.name)
     if _has_new_rows(catalogue, young.ids.ids) or young.made_with != recommender.made_with or not isinstance(engine, ALSEngine):
         return build(recommender.bundle, catalogue, recommender.popularity, recommender.settings, recommender, young)
     use_cases = recommender.settings.use_cases
-    changed = ALSEngine(engine.model, catalogue, use_cases, engine, made_with=recommender.made_with, young=young)
-    return replace(recommender, young=young, engines=_replaced(recommender.engines, changed))
+    replacement = ALSEngine(engine.model, catalogue, use_cases, engine, made_with=recommender.made_with, young=young)
+    return replace(recommender, young=young, engines=_with_engine(recommender.engines, replacement))
 
 
 def _engines(parts: Parts, shared: Mapping[str, Engine], reusable: Mapping[str, Engine]) -> tuple[dict[str, Engine], dict[str, str]]:
-    """The engines by name, and why others are absent. `shared` are used unchanged; of `reusable` what still holds is reused."""
+    """Build the engines: name -> engine, and name -> why there is none.
+
+    `shared`: engines to use unchanged; `reusable`: engines whose valid results are reused.
+    """
     engines: dict[str, Engine] = {}
     absent = {name: f"this release has no engine {name!r}" for name in router.CHAIN}
     for name, build_engine in BUILDERS.items():
@@ -209,8 +224,8 @@ def _engines(parts: Parts, shared: Mapping[str, Engine], reusable: Mapping[str, 
         try:
             if not getattr(parts.settings, f"enable_{name}", True):
                 raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")
-            own = msgspec.structs.replace(parts, engines=engines, absent=absent, previous=reusable.get(name))
-            engines[name] = shared.get(name) or build_engine(own)
+            engine_parts = msgspec.structs.replace(parts, engines=engines, absent=absent, previous=reusable.get(name))
+            engines[name] = shared.get(name) or build_engine(engine_parts)
             del absent[name]
         except NotApplicable as cause:
             absent[name] = str(cause)
@@ -231,23 +246,24 @@ def _parts(recommender: Recommender, settings: Settings) -> Parts:
     )
 
 
-def _replaced(engines: Mapping[str, Engine], changed: Engine) -> dict[str, Engine]:
-    """`engines` with `changed` in place of its namesake, also for those that ask it."""
-    replaced = {**engines, changed.name: changed}
+def _with_engine(engines: Mapping[str, Engine], replacement: Engine) -> dict[str, Engine]:
+    """`engines` with `replacement` under its name, also inside of the engines that use it."""
+    replaced = {**engines, replacement.name: replacement}
     for name, engine in engines.items():
-        if name != changed.name:
+        if name != replacement.name:
             replaced[name] = engine.over(replaced)
     return replaced
 
 
 def _catalogue(bundle: Bundle, catalogue: Catalogue | None, bare_ids: list[str], previous: Recommender | None) -> Catalogue:
-    """The catalogue with a row for every item that a model, the popularity or a new item's factors name."""
+    """The catalogue with a row for every id in a model, the popularity or the new items."""
     base = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
     model_ids = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
     extends = previous is not None and previous.bundle is bundle and base.extends(previous.catalogue)
-    if not extends or base.bare > len(model_ids) + len(bare_ids) + MOST_FORGOTTEN:
-        base = base.without_bare()  # items that only another bundle, or an old popularity, named
-        base = base.updated([], [item.item_id for item in bundle.catalogue if item.item_id not in base.rows])  # deleted since training
+    if not extends or base.bare > len(model_ids) + len(bare_ids) + MAX_STALE_BARE_ITEMS:
+        base = base.without_bare()  # removes ids of another bundle or of an old popularity
+        deleted = [item.item_id for item in bundle.catalogue if item.item_id not in base.rows]  # since the training
+        base = base.updated([], deleted)
         bare_ids = bare_ids + model_ids
     rest()
     return base.with_bare(bare_ids)
@@ -258,4 +274,4 @@ def _has_new_rows(catalogue: Catalogue, item_ids: Iterator[str] | list[str]) -> 
 
 
 def _item_ids(popularity: Popularity, windows: Windows) -> Iterator[str]:
-    return (item_id for each in (popularity, *windows.values()) for entries in each.values() for item_id, _ in entries)
+    return (item_id for by_use_case in (popularity, *windows.values()) for entries in by_use_case.values() for item_id, _ in entries)

@@ -1,4 +1,4 @@
-"""Why an item is shown to a user, or why it is not: every engine's score, rank and contributions, in one shape."""
+"""Explains why an item is in a user's answer or not: scores, ranks and contributions by engine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from engines.blending.ensemble import EnsembleEngine, EnsembleScoring
 from engines.recommender import Recommender
 from engines.selection.filters import conditions, objections
 
+_log = structlog.get_logger("engines")
+
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):
-    """What one engine says of the item. `cause`: why it says nothing.
+    """The score of the item by one engine. `cause`: why there is no score.
 
-    `rank` counts from 1 among the `candidates` that pass the filters (and the item itself). `contributions` sum to `score`
-    for ALS, content and the ensemble. `normalised` and `weight` are how the score enters the ensemble's, as their product; None where it
-    enters none.
+    `rank`: from 1 among the `candidates`, which are the items that pass the filters, and this item.
+    `contributions` add up to `score` for ALS, content and the ensemble. The product of `normalised`
+    and `weight` is the engine's part of the ensemble's score; both are None if it has none.
     """
 
     engine: str
@@ -33,9 +35,10 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """`shown`: the item is in the answer to this request, at `rank`. `removed_by`: every filter that keeps it out, in words.
+    """Why the item is in the answer or not. `shown`: it is, at `rank`.
 
-    `method_used` is the engine that answers this user; `rank_if_allowed` the rank that the item has, or would have, with it.
+    `removed_by`: all filters that exclude it, in words. `method_used`: the engine that answers this
+    user. `rank_if_allowed`: rank of the item by that engine, without the filters on this item.
     """
 
     user_id: str
@@ -52,11 +55,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain(recommender: Recommender, state: UserState, item_id: str, request: Request) -> Explanation:
-    """Explain `item_id` for the user of `state`, as `recommender` would answer `request`. Raises ConfigurationError as it does."""
+    """Explain `item_id` for the user of `state` and the answer of `recommender` to `request`.
+
+    Raises ConfigurationError as `Recommender.recommend` does.
+    """
     answer = recommender.recommend(state, request)
     views = _with_shares(recommender, [_view(recommender, name, state, item_id, request) for name in router.CHAIN], state, item_id, request)
     by_name = {view.engine: view for view in views}
-    rank = next((line.rank for line in answer.recommendations if line.item_id == item_id), None)
+    rank = next((item.rank for item in answer.recommendations if item.item_id == item_id), None)
     return Explanation(
         user_id=state.user_id,
         item_id=item_id,
@@ -73,20 +79,20 @@ def explain(recommender: Recommender, state: UserState, item_id: str, request: R
 
 
 def removed_by(recommender: Recommender, state: UserState, item_id: str, request: Request) -> list[str]:
-    """Every filter that keeps the item out of this user's answers, in words; none when it may be shown."""
+    """All filters that exclude the item from this user's answers, in words; empty if none does."""
     catalogue, filters = recommender.catalogue, request.filters
-    found = []
+    causes = []
     if item_id in catalogue.deleted:
-        found.append("it was deleted from the catalogue")
+        causes.append("it was deleted from the catalogue")
     elif item_id not in catalogue.rows:
-        found.append("neither the catalogue nor a model knows it")
+        causes.append("neither the catalogue nor a model knows it")
     else:
-        found += objections(catalogue.get(item_id), conditions(request))
+        causes += objections(catalogue.get(item_id), conditions(request))
     if filters.exclude_seen and any(event.item_id == item_id for event in state.history):
-        found.append("the user has already interacted with it")
+        causes.append("the user has already interacted with it")
     if item_id in filters.exclude_items:
-        found.append("the request excludes it by its id")
-    return found
+        causes.append("the request excludes it by its id")
+    return causes
 
 
 def _view(recommender: Recommender, name: str, state: UserState, item_id: str, request: Request) -> EngineView:
@@ -94,23 +100,21 @@ def _view(recommender: Recommender, name: str, state: UserState, item_id: str, r
         return EngineView(engine=name, cause=cause)
     row = recommender.catalogue.rows.get(item_id)
     if row is None:
-        return EngineView(engine=name, cause="the item is not known")
+        return EngineView(engine=name, cause="the item is unknown")
     scoring = _scoring(recommender, name, state, request)
     if isinstance(scoring, str):
         return EngineView(engine=name, cause=scoring)
-    allowed = eligible(recommender.catalogue, state, request)
-    allowed[row] = True
-    rank = scoring.rank(row, allowed)
-    candidates = int(np.count_nonzero(allowed & np.isfinite(scoring.scores)))
+    candidates = eligible(recommender.catalogue, state, request)
+    candidates[row] = True
+    rank = scoring.rank(row, candidates)
+    count = int(np.count_nonzero(candidates & np.isfinite(scoring.scores)))
     if rank is None:
-        return EngineView(engine=name, candidates=candidates, cause="the engine finds nothing that speaks for the item")
-    return EngineView(
-        engine=name, score=float(scoring.scores[row]), rank=rank, candidates=candidates, contributions=scoring.contributions(row)
-    )
+        return EngineView(engine=name, candidates=count, cause="the engine has no score for the item")
+    return EngineView(engine=name, score=float(scoring.scores[row]), rank=rank, candidates=count, contributions=scoring.contributions(row))
 
 
 def _with_shares(recommender: Recommender, views: list[EngineView], state: UserState, item_id: str, request: Request) -> list[EngineView]:
-    """The views, those of the ensemble's parts with how they enter it."""
+    """`views`, with `normalised` and `weight` for the engines that are parts of the ensemble."""
     row = recommender.catalogue.rows.get(item_id)
     if row is None or recommender.unavailable(EnsembleEngine.name):
         return views
@@ -124,11 +128,11 @@ def _with_shares(recommender: Recommender, views: list[EngineView], state: UserS
 
 
 def _scoring(recommender: Recommender, name: str, state: UserState, request: Request) -> Scoring | str:
-    """What engine `name` makes of the user, or why nothing."""
+    """The scoring of engine `name` for the user, or the cause why there is none."""
     try:
         return recommender.engines[name].score(state, request)
-    except NotApplicable as nothing:
-        return str(nothing)
-    except Exception as error:  # noqa: BLE001 - a broken engine is part of the explanation: answers go on without it, too
-        structlog.get_logger("engines").exception("engine failed", engine=name, model_version=recommender.bundle.version)
+    except NotApplicable as cause:
+        return str(cause)
+    except Exception as error:  # noqa: BLE001 - as in `Recommender`, the other engines still answer
+        _log.exception("engine_failed", engine=name, model_version=recommender.bundle.version)
         return f"failed with {type(error).__name__}; the log has the traceback"

@@ -1,4 +1,4 @@
-"""What others choose now: by use case first, then over all, and then the rest of the catalogue, newest first."""
+"""The popular engine: ranks by popularity in the use case, then overall, then by age, newest first."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from engines.cache import Bounded
 from engines.catalogue import Catalogue, Mask
 from models.popular import Popularity
 
-ORDERS_KEPT = 64
-"""Orders that are kept, by use case and window; more than anybody configures."""
+ORDER_CACHE_SIZE = 64
+"""Cached orders, one for each use case and window: more than a configuration has."""
 
 Windows = Mapping[str, Popularity]
-"""Window ("hour", "day", "week") -> what was popular within it; a window that is not known yet is not there."""
+"""Window ("hour", "day", "week") -> popularity within it; a window without data yet is absent."""
 
 
 class Head(NamedTuple):
-    """Items in their order: `rows` (n,) by catalogue row, `weights` (n,) f64, `by_id` the weights above 0."""
+    """The first items of an order: catalogue `rows` (n,) int64 and `weights` (n,) f64.
+
+    `by_id`: item id -> weight, only those above 0.
+    """
 
     rows: NDArray[np.int64]
     weights: NDArray[np.float64]
@@ -31,33 +34,40 @@ class Head(NamedTuple):
 
 
 class PopularEngine(Engine):
-    """The last resort, which has an opinion on every item, so that an answer is never empty while an item is eligible."""
+    """The last engine of the chain. It scores every item, so an answer is empty only if no item is
+    eligible."""
 
     name = "popular"
 
     def __init__(
         self, popularity: Popularity, catalogue: Catalogue, windows: Windows | None = None, previous: PopularEngine | None = None
     ) -> None:
-        """`previous`: an engine whose windows may be the same; over the same catalogue their orders are taken over."""
+        """`previous`: the engine that this one replaces.
+
+        If it has the same windows and the same catalogue, its orders of the windows are reused.
+        """
         self.popularity, self.windows = popularity, {} if windows is None else windows
-        kept = previous is not None and previous.windows is self.windows and previous.catalogue is catalogue
-        shown = (popularity,) if kept else (popularity, *self.windows.values())
-        self.catalogue = catalogue.with_bare(item_id for each in shown for entries in each.values() for item_id, _ in entries)
-        kept = kept and self.catalogue is catalogue
-        self._heads: Bounded[Head] = previous._heads if kept and previous is not None else Bounded(ORDERS_KEPT)
-        self._scorings: Bounded[PopularScoring] = Bounded(ORDERS_KEPT)
+        same_windows = previous is not None and previous.windows is self.windows and previous.catalogue is catalogue
+        new_popularity = (popularity,) if same_windows else (popularity, *self.windows.values())
+        self.catalogue = catalogue.with_bare(
+            item_id for by_use_case in new_popularity for entries in by_use_case.values() for item_id, _ in entries
+        )
+        reusable = previous if same_windows and self.catalogue is catalogue else None
+        self._heads: Bounded[Head] = Bounded(ORDER_CACHE_SIZE) if reusable is None else reusable._heads
+        self._scorings: Bounded[PopularScoring] = Bounded(ORDER_CACHE_SIZE)
         self._newest = NewestScoring(self.catalogue)
 
     def score(self, state: UserState, request: Request) -> PopularScoring:  # noqa: ARG002 - the same for every user
-        """Never raises NotApplicable. With a use case: its own popularity, ties by the sum over all use cases; else that sum.
+        """Scores by the popularity in the request's use case, ties by the sum over all use cases.
 
-        With a window that is known, what was popular within it comes first, and then the rest as without.
+        Without a use case by that sum. With a window that has data, items that are popular within
+        it come first, then all others in the order without a window. Never raises NotApplicable.
         """
         key = None if request.use_case is None else (request.use_case.name, request.use_case.role)
         window = request.window
         if window is None or window not in self.windows:
             return self._scorings.get(key, lambda: self._scoring(key))
-        return self._scorings.get((key, window), lambda: self._of_window(window, key))
+        return self._scorings.get((key, window), lambda: self._window_scoring(window, key))
 
     def _scoring(self, key: tuple[str, str] | None) -> PopularScoring:
         overall = _sum(self.popularity)
@@ -67,63 +77,70 @@ class PopularEngine(Engine):
         head = _head(self.catalogue, dict(self.popularity.get(name, ())), overall)
         return PopularScoring(head, overall, f"popular with {role}s", self._newest, self.catalogue)
 
-    def _of_window(self, window: str, key: tuple[str, str] | None) -> PopularScoring:
-        def made() -> Head:
+    def _window_scoring(self, window: str, key: tuple[str, str] | None) -> PopularScoring:
+        def head() -> Head:
             weights = _sum(self.windows[window]) if key is None else dict(self.windows[window].get(key[0], ()))
             return _head(self.catalogue, weights, weights)
 
         rest = self._scorings.get(key, lambda: self._scoring(key))
         text = f"popular{'' if key is None else f' with {key[1]}s'} in the last {window}"
-        return PopularScoring(self._heads.get((key, window), made), {}, text, rest, self.catalogue)
+        return PopularScoring(self._heads.get((key, window), head), {}, text, rest, self.catalogue)
 
 
 class NewestScoring(Scoring):
-    """The whole catalogue at a score of 0, newest first."""
+    """The whole catalogue with a score of 0, newest first."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self.scores = np.where(catalogue.alive, 0.0, NO_OPINION)
 
     def top(self, eligible: Mask, limit: int) -> list[int]:
-        """The newest."""
+        """The `limit` newest eligible rows."""
         newest = self._catalogue.newest
         best: list[int] = newest[eligible[newest]][:limit].tolist()
         return best
 
     def rank(self, row: int, eligible: Mask) -> int | None:
-        """Rank in the order of `top`."""
+        """Rank in the order of `top`, from 1; None for a dead row."""
         if self.scores[row] == NO_OPINION:
             return None
         newest = self._catalogue.newest
         return 1 + int(np.count_nonzero(eligible[newest[: int(np.flatnonzero(newest == row)[0])]]))
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """That they are new."""
+        """The same reason for every row: the item is new."""
         return [[Reason(kind="new", text="new in the catalogue", contribution=0.0)] for _ in rows]
 
 
 class PopularScoring(Scoring):
-    """An order of the whole catalogue, shared by all users: a head, and then the `rest` at a score of 0.
+    """An order of the whole catalogue, shared by all users: a head, then `rest` with a score of 0.
 
-    Its scores are float64: forward-decayed ones outgrow float32.
+    The scores are float64, because forward-decayed weights exceed the range of float32.
     """
 
     def __init__(self, head: Head, overall: Mapping[str, float], text: str, rest: Scoring, catalogue: Catalogue) -> None:
-        """`text` says what the weights of the head are; `overall` has what popularity has put items without a weight into the head."""
+        """`text`: the reason for an item with a weight in the head.
+
+        `overall`: item id -> popularity over all use cases, which ranks the head's items without a
+        weight.
+        """
         self._head, self._overall, self._text, self._rest, self._catalogue = head, overall, text, rest, catalogue
         self.scores = np.where(rest.scores == NO_OPINION, NO_OPINION, 0.0)
         self.scores[head.rows] = head.weights
 
     @cached_property
     def prior(self) -> Scores:
-        """(n_rows,) f32 in [0, 1]: what an engine may expect of an item before it knows the user. The root of its weight over the largest:
-        weights fall by powers, and by themselves would leave all but the first few items equal."""
+        """(n_rows,) f32 in [0, 1]: prior score of each item, for a user without history.
+
+        It is the square root of the weight over the largest weight: weights follow a power law,
+        and without the root all but the first few items would be almost equal.
+        """
         weights = np.maximum(self.scores, 0.0)
         highest = float(weights.max(initial=0.0))
         return np.sqrt(weights / highest if highest > 0 else weights).astype(np.float32)
 
     def top(self, eligible: Mask, limit: int) -> list[int]:
-        """The head, then the rest in its own order."""
+        """The first `limit` eligible rows of the head, then of the rest."""
         rows = self._head.rows
         best: list[int] = rows[eligible[rows]][:limit].tolist()
         if len(best) < limit:
@@ -131,18 +148,18 @@ class PopularScoring(Scoring):
         return best
 
     def rank(self, row: int, eligible: Mask) -> int | None:
-        """Rank in the order of `top`."""
+        """Rank in the order of `top`, from 1; None for a dead row."""
         if self.scores[row] == NO_OPINION:
             return None
         rows = self._head.rows
-        at = np.flatnonzero(rows == row)
-        if len(at):
-            return 1 + int(np.count_nonzero(eligible[rows[: at[0]]]))
-        behind = self._rest.rank(row, self._tail(eligible))
-        return None if behind is None else behind + int(np.count_nonzero(eligible[rows]))
+        position = np.flatnonzero(rows == row)
+        if len(position):
+            return 1 + int(np.count_nonzero(eligible[rows[: position[0]]]))
+        rank = self._rest.rank(row, self._tail(eligible))
+        return None if rank is None else rank + int(np.count_nonzero(eligible[rows]))
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """With whom or when each row is popular, or what the rest says of it."""
+        """Where or when each row is popular; for rows outside of the head the reason of the rest."""
         return [self._reasons(row) for row in rows]
 
     def _reasons(self, row: int) -> list[Reason]:
@@ -154,27 +171,31 @@ class PopularScoring(Scoring):
         return self._rest.reasons([row])[0]
 
     def _tail(self, eligible: Mask) -> Mask:
+        """(n_rows,) bool: `eligible` without the rows of the head."""
         tail = eligible.copy()
         tail[self._head.rows] = False
         return tail
 
 
-def _head(catalogue: Catalogue, first: Mapping[str, float], overall: Mapping[str, float]) -> Head:
-    """`first`: item -> weight that ranks; `overall` ranks those that it leaves equal or out, at a weight of 0."""
+def _head(catalogue: Catalogue, weights: Mapping[str, float], overall: Mapping[str, float]) -> Head:
+    """The head of the items in `weights` or `overall` (item id -> weight), sorted by both.
+
+    `weights` comes first, an absent item has 0; `overall` breaks ties.
+    """
     rows = catalogue.rows
     ranked = sorted(
-        (item_id for item_id in overall.keys() | first.keys() if item_id in rows),
-        key=lambda item_id: (-first.get(item_id, 0.0), -overall.get(item_id, 0.0), item_id),
+        (item_id for item_id in overall.keys() | weights.keys() if item_id in rows),
+        key=lambda item_id: (-weights.get(item_id, 0.0), -overall.get(item_id, 0.0), item_id),
     )
     return Head(
         np.array([rows[item_id] for item_id in ranked], dtype=np.int64),
-        np.array([first.get(item_id, 0.0) for item_id in ranked], dtype=np.float64),
-        {item_id: weight for item_id, weight in first.items() if weight > 0},
+        np.array([weights.get(item_id, 0.0) for item_id in ranked], dtype=np.float64),
+        {item_id: weight for item_id, weight in weights.items() if weight > 0},
     )
 
 
 def _sum(popularity: Popularity) -> dict[str, float]:
-    """Item -> sum over all use cases."""
+    """Item id -> sum over all use cases."""
     sums: dict[str, float] = {}
     for entries in popularity.values():
         for item_id, score in entries:

@@ -166,7 +166,7 @@ class Recommender:
         except NotApplicable as nothing:
             return [], str(nothing)
         except Exception as error:  # noqa: BLE001 - a broken engine must not take the answer down: logged, labelled, and the chain goes on
-            _log.exception("engine failed", engine=name, model_version=self.bundle.version)
+            _log.exception("engine_failed", engine=name, model_version=self.bundle.version)
             return [], f"failed with {type(error).__name__}; the log has the traceback"
         return picked, None if len(picked) >= wanted else f"knew only {len(picked)} of the {wanted} items wanted"
 

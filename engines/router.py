@@ -1,25 +1,25 @@
-"""Which engine answers a user, by the user's live count of interactions."""
+"""Picks the engine for a user by the user's live number of interactions."""
 
 from __future__ import annotations
 
 from core.settings import Settings
 
 CHAIN = ("ensemble", "als", "two_tower", "content_based", "popular")
-"""The engines, best-informed first. Each hands what it cannot fill to the next."""
+"""The engines, best-informed first. When one cannot fill the answer, the next one is the fallback."""
 
 
 def route(events: int, settings: Settings) -> str:
-    """Name of the engine for a user with `events` interactions."""
+    """The engine's name for a user with `events` interactions."""
     if events < settings.cold_start_threshold:
         return "content_based"
     return "als" if events < settings.warm_user_threshold else "ensemble"
 
 
 def describe(settings: Settings) -> str:
-    """The routing in one line, for the log: `content_based < 5 <= als < 20 <= ensemble`."""
+    """The routing in one line, such as `content_based < 5 <= als < 20 <= ensemble`."""
     return f"content_based < {settings.cold_start_threshold} <= als < {settings.warm_user_threshold} <= ensemble"
 
 
 def segment(events: int, settings: Settings) -> str:
-    """`cold`, `warm` or `hot`: the users of each engine, for evaluation."""
+    """The user's segment in evaluations: `cold`, `warm` or `hot`, one for each engine of `route`."""
     return {"content_based": "cold", "als": "warm", "ensemble": "hot"}[route(events, settings)]

@@ -140,7 +140,7 @@ def test_what_only_an_old_bundle_knew_goes_with_it() -> None:
 
 
 def test_items_that_were_popular_once_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.builder.MOST_FORGOTTEN", 5)
+    monkeypatch.setattr("engines.builder.MAX_STALE_BARE_ITEMS", 5)
     recommender = world.recommender()
     for number in range(50):
         recommender = with_popularity(recommender, {"unlabelled": [(f"fad-{number}", 1.0)]})

@@ -178,7 +178,7 @@ def test_when_one_part_fails_the_other_answers_and_the_failure_is_logged_and_lab
     assert answer.method_used == "content_based"
     assert [step.engine for step in answer.fallbacks] == ["ensemble", "als", "two_tower"]
     assert answer.fallbacks[0].cause == "failed with ZeroDivisionError; the log has the traceback"
-    assert [entry["engine"] for entry in logs if entry["event"] == "engine failed"] == ["ensemble", "als"]
+    assert [entry["engine"] for entry in logs if entry["event"] == "engine_failed"] == ["ensemble", "als"]
 
 
 def test_explain_names_a_part_that_fails_and_shows_the_others() -> None:

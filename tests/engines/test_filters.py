@@ -103,8 +103,8 @@ def test_filters_from_outside_cannot_fill_the_memory() -> None:
     for number in range(1000):
         asked = Filters(categories=(f"c{number}",), attributes=(AttributeFilter(name=f"a{number}", equals="x"),))
         catalogue.mask(conditions(Request(filters=asked)))
-    assert len(catalogue._masks) == catalogues.MASKS_KEPT
-    assert len(catalogue._columns) <= catalogues.COLUMNS_KEPT
+    assert len(catalogue._masks) == catalogues.MASK_CACHE_SIZE
+    assert len(catalogue._columns) <= catalogues.COLUMN_CACHE_SIZE
 
 
 def test_the_cache_keeps_what_was_used_last() -> None:

@@ -93,7 +93,7 @@ def test_an_engine_that_raises_is_logged_and_labelled_and_the_next_one_answers()
         answer = recommender.recommend(world.user("pay", events=7), Request(limit=2))
     assert answer.method_used == "content_based"
     assert answer.fallbacks[0].cause == "failed with ZeroDivisionError; the log has the traceback"
-    assert any(entry["event"] == "engine failed" and entry["exc_info"] for entry in logs)
+    assert any(entry["event"] == "engine_failed" and entry["exc_info"] for entry in logs)
 
 
 def test_each_read_says_at_debug_level_what_was_chosen_and_why() -> None:
