@@ -1,5 +1,6 @@
-"""Scoring, routing and blending: the one path that the API and the offline evaluation share. Does no I/O.
+"""Scoring, routing and blending, for the API and the offline evaluation alike. Does no I/O.
 
-`recommender` answers, `builder` makes recommenders, `explain` says why; one file an engine (`als`, `content`, `popular`, `two_tower`,
-`blending/ensemble`). `selection/` holds what decides which items make the list. Start with `recommender`.
+`recommender` answers requests, `builder` builds recommenders, `explain` explains answers, `router`
+picks the engine. One file for each engine: `als`, `content`, `popular`, `two_tower` and
+`blending/ensemble`. `selection/` filters, reranks and explores. Start with `recommender`.
 """

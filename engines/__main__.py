@@ -130,7 +130,7 @@ def explain_item(
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
-    """Explain why an item is shown to a user or not: scores, ranks and contributions by engine, and the filters."""
+    """Explain why an item is shown or not: scores, ranks, contributions and filters."""
     recommender = _recommender(bundle, version)
     options = _FilterOptions(category, item_type, exclude, include_seen, available_only)
     request = _request(recommender, use_case, options, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))

@@ -108,18 +108,19 @@ BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
     "content_based": _content,
     "ensemble": _ensemble,
 }
-"""Engine -> its builder, which raises NotApplicable if there can be none. A new engine needs one line
-here, after the engines that it uses."""
+"""Engine -> its builder, which raises NotApplicable if there can be none.
+
+A new engine needs one line here, after the engines that it uses."""
 
 BLEND_SETTINGS = frozenset({"ensemble_als_weight", "ensemble_two_tower_weight", "ensemble_fusion"})
-"""Settings that replace the bundle's blend if at least one of them is set, in the environment or by a
-variant of an experiment."""
+"""Settings that replace the bundle's blend if at least one of them is set, in the environment or by
+a variant of an experiment."""
 
 VARIANT_ENGINES = frozenset({ContentEngine.name, EnsembleEngine.name})
 """Engines whose weights a variant of an experiment may change."""
 
 MAX_STALE_BARE_ITEMS = 10_000
-"""Bare items, formerly popular, above which the catalogue is rebuilt without them: bounds memory."""
+"""Formerly popular bare items at most; above it the catalogue is rebuilt without them."""
 
 
 def build(
@@ -262,7 +263,8 @@ def _catalogue(bundle: Bundle, catalogue: Catalogue | None, bare_ids: list[str],
     extends = previous is not None and previous.bundle is bundle and base.extends(previous.catalogue)
     if not extends or base.bare > len(model_ids) + len(bare_ids) + MAX_STALE_BARE_ITEMS:
         base = base.without_bare()  # removes ids of another bundle or of an old popularity
-        deleted = [item.item_id for item in bundle.catalogue if item.item_id not in base.rows]  # since the training
+        # Items of the bundle that are not in the catalogue were deleted after the training.
+        deleted = [item.item_id for item in bundle.catalogue if item.item_id not in base.rows]
         base = base.updated([], deleted)
         bare_ids = bare_ids + model_ids
     rest()

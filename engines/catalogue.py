@@ -25,7 +25,7 @@ Rows = NDArray[np.int32]
 MASK_CACHE_SIZE = 64
 """Masks of different filters in the cache: 100 KB each at 100,000 items."""
 COLUMN_CACHE_SIZE = 64
-"""Columns in the cache. Filters of requests name their attributes, so the number must be bounded."""
+"""Columns in the cache. Requests name the attributes, so the number must be bounded."""
 COMPACT_FROM = 1000
 """Dead rows up to which the table is never compacted."""
 ANCESTORS = 16
@@ -132,7 +132,7 @@ class Catalogue:
         return None if row is None else self.items[row]
 
     def extends(self, other: Catalogue) -> bool:
-        """Whether all rows of `other` are the same here, so that data computed by row stays valid."""
+        """Whether all rows of `other` are the same here: data computed by row stays valid."""
         if other._token is self._token or other._token in self._ancestors:
             return True
         length = len(other.ids)
@@ -154,7 +154,7 @@ class Catalogue:
                 getattr(self, name)
 
     def mask(self, conditions: Conditions) -> Mask:
-        """(n_rows,) bool: live items that pass `conditions`. Shared by all callers: do not modify."""
+        """(n_rows,) bool: live items that pass `conditions`. Shared: do not modify."""
         return self._masks.get(conditions.key, lambda: self._mask(conditions))
 
     @cached_property
@@ -174,7 +174,7 @@ class Catalogue:
         return np.array(sorted(self.rows.values(), key=age), dtype=np.int32)
 
     def _append(self, ids: list[str], items: list[Item | None], removed: set[str], deleted: frozenset[str]) -> Catalogue:
-        """The catalogue with a new row for each of `ids` and without the ids `removed`; compacts."""
+        """The catalogue with new rows for `ids` and without the ids `removed`; may compact."""
         rows = dict(self.rows)
         rows.update(zip(ids, range(len(self.ids), len(self.ids) + len(ids)), strict=True))
         for item_id in removed:

@@ -1,4 +1,4 @@
-"""The popular engine: ranks by popularity in the use case, then overall, then by age, newest first."""
+"""The popular engine: ranks by popularity in the use case, then overall, then newest first."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class PopularScoring(Scoring):
         return None if rank is None else rank + int(np.count_nonzero(eligible[rows]))
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """Where or when each row is popular; for rows outside of the head the reason of the rest."""
+        """Where or when each row is popular; outside of the head the reason of the rest."""
         return [self._reasons(row) for row in rows]
 
     def _reasons(self, row: int) -> list[Reason]:

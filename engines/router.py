@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.settings import Settings
 
 CHAIN = ("ensemble", "als", "two_tower", "content_based", "popular")
-"""The engines, best-informed first. When one cannot fill the answer, the next one is the fallback."""
+"""The engines, best-informed first. Each is the fallback of the one before it."""
 
 
 def route(events: int, settings: Settings) -> str:
@@ -21,5 +21,5 @@ def describe(settings: Settings) -> str:
 
 
 def segment(events: int, settings: Settings) -> str:
-    """The user's segment in evaluations: `cold`, `warm` or `hot`, one for each engine of `route`."""
+    """The user's segment in evaluations: `cold`, `warm` or `hot`, by engine."""
     return {"content_based": "cold", "als": "warm", "ensemble": "hot"}[route(events, settings)]

@@ -163,7 +163,7 @@ class ALSModel:
         `confidences` (n, m) f32 CSR with the other side, whose `factors` are (m, f); `gram` (f, f)
         is that of all trained vectors of the other side.
         """
-        # Imported here: it takes half a second, and a process that folds in single users needs none.
+        # Imported here: it takes half a second, and the fold-in of one user does not need it.
         from implicit.cpu._als import _least_squares
 
         solution = np.zeros((confidences.shape[0], self.factors), dtype=np.float32)
@@ -180,9 +180,10 @@ class ALSModel:
         return solution
 
     def explain(self, rows: Rows, weights: Floats, target_rows: Rows) -> Floats:
-        """Contributions (n_targets, n_history) f32 of the history to the scores of `target_rows` (n_targets,) int32.
+        """Contributions (n_targets, n_history) f32 of the history to the scores of targets.
 
-        A row's sum is the score of that target; a weight of 0 contributes 0.
+        `rows`, `weights`: the history, as for `fold_in`; `target_rows` (n_targets,) int32. The sum
+        of a row is the score of that target; a weight of 0 contributes 0. Raises as `fold_in` does.
         """
         contributions = np.zeros((len(target_rows), len(rows)), dtype=np.float32)
         used = np.asarray(weights) > 0

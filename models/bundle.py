@@ -103,7 +103,7 @@ class Bundle:
 
     @classmethod
     def empty(cls, cause: str = "no bundle is published yet; run `python -m training retrain`") -> Bundle:
-        """A bundle without parts. The popular engine still answers from live popularity and catalogue."""
+        """A bundle without parts: only the popular engine answers, from live data."""
         return cls(None, Manifest(), [], {}, {part: cause for part in LOADERS if part not in OPTIONAL})
 
     @classmethod

@@ -85,7 +85,7 @@ class ContentModel:
         return cls([str(term) for term in vectorizer.get_feature_names_out()], vectorizer.idf_.astype(np.float32), item_ids, vectors)
 
     def vectors(self, items: Sequence[Item]) -> sp.csr_matrix:
-        """Vectors (n, n_terms) f32 CSR of any items: norm 1, or 0 without a term of the vocabulary."""
+        """Vectors (n, n_terms) f32 CSR of any items: norm 1, or 0 without a known term."""
         return self._transform([item_terms(item) for item in items])
 
     def profile_from_interests(self, interests: Iterable[str]) -> Floats:

@@ -23,7 +23,7 @@ Numbers = tuple[float, float, float]
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Learned blend weights, which depend on the user's number of events (training/blend/learned.py).
+    """Learned blend weights by the user's number of events (training/blend/learned.py).
 
     `weights`: engine -> (weights for users with at most `few` events, weights for users with at
     least `many`), none below 0; `few` is at least 1. Between the two, the weights are interpolated

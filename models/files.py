@@ -1,4 +1,7 @@
-"""Reads and writes arrays and JSON of model parts. No format executes code; errors name the file."""
+"""Reads and writes arrays and JSON of model parts.
+
+No format executes code; errors name the file.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def read_entries(path: Path, kind: type[T]) -> T:
             rest()
         add(decode(opening + data[begin + 1 :] if begin else data))
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return read_json(path, kind)  # decoding the whole file gives an error with the position in the file
+        return read_json(path, kind)  # its error has the position within the whole file
     result: T = entries
     return result
 
@@ -94,7 +97,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
-    """The finite float32 arrays of the .npz at `path` by name. Raises ModelMissing, ModelCorrupt."""
+    """Finite float32 arrays of the .npz at `path` by name. Raises ModelMissing, ModelCorrupt."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: np.ascontiguousarray(archive[name]) for name in archive.files}

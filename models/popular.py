@@ -10,8 +10,9 @@ from core.errors import ModelCorrupt
 from models import files
 
 Popularity = Mapping[str, Sequence[tuple[str, float]]]
-"""Use case name (or "unlabelled") -> (item_id, forward-decayed score), best first. Each event counts
-under one name."""
+"""Use case name (or "unlabelled") -> (item_id, forward-decayed score), best first.
+
+Each event counts under one name."""
 
 MOST = 1000
 """Items under each name that have a popularity; all others count 0. Redis, the dataset of a retrain

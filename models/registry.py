@@ -37,7 +37,7 @@ POINTER = "current"
 POINTER_LINES = 100
 """Versions in the pointer at most, and so the number of roll-backs in a row."""
 ABANDONED_S = 24 * 3600
-"""Seconds after which an unfinished folder belongs to a dead publisher: no retrain writes for a day."""
+"""Age in seconds of an unfinished folder whose publisher is dead: no retrain writes for a day."""
 
 _REMEDY = "promote the version to serve: `python -m training models promote VERSION`"
 

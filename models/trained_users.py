@@ -16,7 +16,7 @@ BLOCK_USERS = 65_536
 
 
 class TrainedUsers:
-    """Ids and factors (n_users, f) f32 of the trained users; the factors stay on disk. Immutable."""
+    """Ids and factors (n_users, f) f32 of the trained users. The factors stay on disk."""
 
     def __init__(self, ids: IdMap, factors: Floats) -> None:
         """Raises ValueError when the numbers of ids and of rows differ."""
@@ -26,7 +26,7 @@ class TrainedUsers:
 
     @classmethod
     def load(cls, folder: Path) -> TrainedUsers:
-        """Open the users of the ALS part in `folder`. Raises ModelMissing, ModelCorrupt, ValueError."""
+        """Open those of the ALS part in `folder`. Raises ModelMissing, ModelCorrupt, ValueError."""
         return cls(IdMap.load(folder / "als_user_mapping.json"), files.read_floats(folder / "user_factors.npy", 2, mmap=True))
 
     def nearest(self, vector: Floats, k: int) -> list[tuple[str, float]]:

@@ -40,8 +40,9 @@ Integers = NDArray[np.int64]
 AGES = 32
 """Age classes: powers of two in seconds. 2^31 s are 68 years."""
 OLDER = 450
-"""Older events at most, of which the user tower reads only the mean. With the 50 latest events, which
-it reads one by one, these are a history of HISTORY_CAP=500."""
+"""Older events at most, of which the user tower reads only the mean.
+
+With the 50 latest events, which it reads one by one, these are a history of HISTORY_CAP=500."""
 UNKNOWN_AGE, PROFILE_AGE = AGES, AGES + 1
 """Age classes of an event without a time, and of the profile token."""
 EPSILON = 1e-6
@@ -197,7 +198,7 @@ class TwoTowerModel:
         return cosines / np.float32(norm) if norm else np.zeros_like(cosines)
 
     def save(self, folder: Path) -> None:
-        """Write two_tower.json, two_tower_item_mapping.json, item_vectors.npy, user_tower.npz, vocabulary/."""
+        """Write the facts, the item map, item_vectors.npy, user_tower.npz and vocabulary/."""
         files.write_json(folder / "two_tower.json", self.facts)
         self.item_ids.save(folder / "two_tower_item_mapping.json")
         files.write_array(folder / "item_vectors.npy", self.item_vectors)

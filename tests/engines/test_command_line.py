@@ -1,4 +1,4 @@
-"""`python -m engines`, as a newcomer types it: nothing runs but the command."""
+"""`python -m engines`: works with a bundle alone, without Kafka and Redis."""
 
 from __future__ import annotations
 
@@ -38,64 +38,64 @@ def engines(*arguments: str, models: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_recommend_by_als_from_a_history(models: Path) -> None:
-    done = engines("recommend", "--engine", "als", "--history", "bank,coin", "--limit", "1", "--json", models=models)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    process = engines("recommend", "--engine", "als", "--history", "bank,coin", "--limit", "1", "--json", models=models)
+    assert process.returncode == 0, process.stderr
+    answer = json.loads(process.stdout)
     assert answer["method_used"] == "als"
     assert [line["item_id"] for line in answer["recommendations"]] == ["pay"]
     assert answer["model_version"] == Registry(models).current()
 
 
-def test_a_person_sees_a_table_with_reasons(models: Path) -> None:
-    done = engines("recommend", "--interests", "fintech,payments", models=models)
-    assert done.returncode == 0, done.stderr
-    assert "Payflow" in done.stdout
-    assert "matches your" in done.stdout
+def test_the_default_output_is_a_table_with_reasons(models: Path) -> None:
+    process = engines("recommend", "--interests", "fintech,payments", models=models)
+    assert process.returncode == 0, process.stderr
+    assert "Payflow" in process.stdout
+    assert "matches your" in process.stdout
 
 
-def test_a_missing_part_says_so_and_the_rest_works(models: Path) -> None:
+def test_a_damaged_part_is_reported_and_the_other_engines_answer(models: Path) -> None:
     live = models / str(Registry(models).current())
     (live / "als" / "item_factors.npy").write_bytes(b"broken")
-    done = engines("recommend", "--engine", "als", "--history", "pay", "--bundle", str(live), models=models)
-    assert done.returncode == 0, done.stderr
-    assert "missing part als" in done.stdout
-    assert "content_based" in done.stdout
+    process = engines("recommend", "--engine", "als", "--history", "pay", "--bundle", str(live), models=models)
+    assert process.returncode == 0, process.stderr
+    assert "missing part als" in process.stdout
+    assert "content_based" in process.stdout
 
 
 def test_similar_and_explain(models: Path) -> None:
-    found = json.loads(engines("similar", "pay", "--json", models=models).stdout)
-    assert found["recommendations"][0]["item_id"] == "bank"
-    found = json.loads(engines("explain", "care", "--history", "pay", "--json", models=models).stdout)
-    assert found["removed_by"] == ["it is not available"]
+    output = json.loads(engines("similar", "pay", "--json", models=models).stdout)
+    assert output["recommendations"][0]["item_id"] == "bank"
+    output = json.loads(engines("explain", "care", "--history", "pay", "--json", models=models).stdout)
+    assert output["removed_by"] == ["it is not available"]
     assert "not shown: it is not available" in engines("explain", "care", "--history", "pay", models=models).stdout
 
 
-def test_filters_diversity_and_exploration_as_over_the_api(models: Path) -> None:
+def test_options_for_filters_diversity_and_exploration(models: Path) -> None:
     def ids(*arguments: str) -> list[str]:
-        done = engines("recommend", "--history", "pay,bank", "--json", *arguments, models=models)
-        assert done.returncode == 0, done.stderr
-        return [line["item_id"] for line in json.loads(done.stdout)["recommendations"]]
+        process = engines("recommend", "--history", "pay,bank", "--json", *arguments, models=models)
+        assert process.returncode == 0, process.stderr
+        return [line["item_id"] for line in json.loads(process.stdout)["recommendations"]]
 
-    usual = ids()
-    assert "care" not in usual, "it is not available"
-    assert not {"pay", "bank"} & set(usual)
-    assert ids("--exclude", usual[0]) == usual[1:]
-    assert set(ids("--include-seen", "--no-available-only")) == {*usual, "pay", "bank", "care"}
-    assert set(ids("--category", "health")) < set(usual)
+    default = ids()
+    assert "care" not in default, "it is not available"
+    assert not {"pay", "bank"} & set(default)
+    assert ids("--exclude", default[0]) == default[1:]
+    assert set(ids("--include-seen", "--no-available-only")) == {*default, "pay", "bank", "care"}
+    assert set(ids("--category", "health")) < set(default)
     assert ids("--item-type", "nothing of the kind") == []
-    assert sorted(ids("--diversity", "1")) == sorted(usual)
-    assert ids("--diversity", "1") != usual
-    done = engines("recommend", "--history", "pay,bank", "--explore", "0.5", "--limit", "4", models=models)
-    assert "exploration" in done.stdout
-    assert "drawn with a probability of" in done.stdout
+    assert sorted(ids("--diversity", "1")) == sorted(default)
+    assert ids("--diversity", "1") != default
+    process = engines("recommend", "--history", "pay,bank", "--explore", "0.5", "--limit", "4", models=models)
+    assert "exploration" in process.stdout
+    assert "drawn with a probability of" in process.stdout
 
 
-def test_explain_shows_a_person_the_items_and_attributes_behind_each_score(models: Path) -> None:
-    done = engines("explain", "medpay", "--history", "pay,pill", "--diversity", "0.5", models=models)
-    assert done.returncode == 0, done.stderr
+def test_explain_shows_the_items_and_attributes_of_each_contribution(models: Path) -> None:
+    process = engines("explain", "medpay", "--history", "pay,pill", "--diversity", "0.5", models=models)
+    assert process.returncode == 0, process.stderr
     for heading in ("normalised", "weight", "your items", "attributes"):
-        assert heading in done.stdout
-    assert any("content_based" in line and "pay" in line and "fintech" in line for line in done.stdout.splitlines())
+        assert heading in process.stdout
+    assert any("content_based" in line and "pay" in line and "fintech" in line for line in process.stdout.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_explain_shows_a_person_the_items_and_attributes_behind_each_score(model
         (["recommend", "--event-type", "nope"], "there is no event type 'nope'"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], message: str, models: Path) -> None:
-    done = engines(*arguments, models=models)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_an_error_is_one_line(arguments: list[str], message: str, models: Path) -> None:
+    process = engines(*arguments, models=models)
+    assert process.returncode == 1
+    assert message in process.stderr
+    assert len(process.stderr.splitlines()) == 1

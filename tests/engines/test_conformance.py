@@ -1,4 +1,4 @@
-"""What every engine promises, each on the same small world. A new engine is one name in ENGINES."""
+"""Tests that every engine must pass, on the same catalogue. Add a new engine to ENGINES."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def recommender() -> Recommender:
-    """The world's, with an ensemble of the engines that it has."""
+    """The recommender of `world`, with Two-Tower and an ensemble."""
     return build(
         world.bundle(two_tower=world.two_tower(), ensemble=Blend(weights={"als": 0.6, "content_based": 0.4})),
         settings=world.recommender().settings,
@@ -42,31 +42,31 @@ def ids(engine: Engine, state: UserState, request: Request = ALL) -> list[str]:
     return [item.item_id for item in engine.recommend(state, request)]
 
 
-def test_every_engine_is_tried_here() -> None:
+def test_every_engine_is_tested_here() -> None:
     assert set(ENGINES) == set(BUILDERS)
 
 
-def test_answers_are_sorted_finite_and_named_after_their_engine(engine: Engine) -> None:
-    found = engine.recommend(FAN, ALL)
-    scores = [item.score for item in found]
-    assert len(found) >= 2
+def test_answers_are_sorted_finite_and_labelled_with_their_engine(engine: Engine) -> None:
+    recommended = engine.recommend(FAN, ALL)
+    scores = [item.score for item in recommended]
+    assert len(recommended) >= 2
     assert scores == sorted(scores, reverse=True)
     assert all(math.isfinite(score) for score in scores)
-    assert {item.engine for item in found} == {engine.name}
-    assert len({item.item_id for item in found}) == len(found)
+    assert {item.engine for item in recommended} == {engine.name}
+    assert len({item.item_id for item in recommended}) == len(recommended)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 100])
-def test_the_limit_is_kept_and_cuts_the_end_off(engine: Engine, limit: int) -> None:
+def test_the_limit_truncates_the_list(engine: Engine, limit: int) -> None:
     whole = ids(engine, FAN)
     assert ids(engine, FAN, Request(limit=limit)) == whole[:limit]
 
 
-def test_the_same_question_has_the_same_answer(engine: Engine) -> None:
+def test_the_same_request_has_the_same_answer(engine: Engine) -> None:
     assert engine.recommend(FAN, ALL) == engine.recommend(FAN, ALL) == recommender().engines[engine.name].recommend(FAN, ALL)
 
 
-def test_what_the_user_has_seen_is_left_out_unless_asked_for(engine: Engine) -> None:
+def test_seen_items_are_excluded_unless_the_request_includes_them(engine: Engine) -> None:
     assert "pay" not in ids(engine, FAN)
     assert "pay" in ids(engine, FAN, Request(limit=100, filters=Filters(exclude_seen=False)))
 
@@ -83,18 +83,18 @@ def test_what_the_user_has_seen_is_left_out_unless_asked_for(engine: Engine) -> 
         (Filters(categories=("nothing",)), set()),
     ],
 )
-def test_filters_hold(engine: Engine, filters: Filters, allowed: set[str]) -> None:
+def test_answers_contain_only_items_that_pass_the_filters(engine: Engine, filters: Filters, allowed: set[str]) -> None:
     assert set(ids(engine, FAN, Request(limit=100, filters=filters))) <= allowed
 
 
-def test_a_use_case_serves_its_item_type_only(engine: Engine) -> None:
+def test_a_use_case_returns_only_its_item_type(engine: Engine) -> None:
     use_case = world.recommender().settings.use_cases.by_name["developer_startup"]
-    found = ids(engine, FAN, Request(limit=100, use_case=use_case))
-    assert found
-    assert not {"medpay", "ghost"} & set(found)
+    recommended = ids(engine, FAN, Request(limit=100, use_case=use_case))
+    assert recommended
+    assert not {"medpay", "ghost"} & set(recommended)
 
 
-def test_each_item_comes_with_a_reason_in_words(engine: Engine) -> None:
+def test_each_item_has_a_reason_in_words(engine: Engine) -> None:
     for item in engine.recommend(FAN, ALL):
         assert item.reasons
         assert all(reason.kind and reason.text and not reason.text.endswith(": ") for reason in item.reasons)
@@ -113,36 +113,36 @@ def test_each_item_comes_with_a_reason_in_words(engine: Engine) -> None:
         world.user("ghost"),
     ],
 )
-def test_strange_users_are_served_or_left_to_the_next_engine(engine: Engine, state: UserState) -> None:
+def test_unusual_users_get_finite_scores_or_none(engine: Engine, state: UserState) -> None:
     for item in engine.recommend(state, ALL):
         assert math.isfinite(item.score)
 
 
-def test_an_empty_catalogue_has_no_answer(engine: Engine) -> None:
+def test_an_empty_catalogue_gives_an_empty_answer(engine: Engine) -> None:
     nothing = Bundle.of("v0", [], content=ContentModel.fit([]), ensemble=Blend(weights={"content_based": 1}))
     empty = build(nothing, Catalogue.of([], deleted=list(world.FACTORS)), {}).engines.get(engine.name)
     assert empty is None or ids(empty, FAN) == []
 
 
-def test_a_deleted_item_is_gone_at_once_and_back_when_it_returns(engine: Engine) -> None:
-    now = recommender()
-    gone = with_catalogue(now, now.catalogue.updated([], ["bank"]))
-    back = with_catalogue(gone, gone.catalogue.updated([world.ITEMS[1]]))
+def test_a_deleted_item_disappears_at_once_and_returns_with_a_new_entry(engine: Engine) -> None:
+    current = recommender()
+    without_bank = with_catalogue(current, current.catalogue.updated([], ["bank"]))
+    restored = with_catalogue(without_bank, without_bank.catalogue.updated([world.ITEMS[1]]))
     assert "bank" in ids(engine, FAN)
-    assert "bank" not in ids(gone.engines[engine.name], FAN)
-    assert ids(back.engines[engine.name], FAN, Request(limit=100)) != []
-    assert "bank" in ids(back.engines[engine.name], FAN)
+    assert "bank" not in ids(without_bank.engines[engine.name], FAN)
+    assert ids(restored.engines[engine.name], FAN, Request(limit=100)) != []
+    assert "bank" in ids(restored.engines[engine.name], FAN)
 
 
-def test_each_engine_works_alone_from_its_own_part() -> None:
-    """In a notebook: a model, a catalogue, a history."""
+def test_each_engine_works_without_a_recommender() -> None:
+    """As in a notebook: a model, a catalogue and a history are enough."""
     use_cases: UseCases = world.recommender().settings.use_cases
     assert ids(ALSEngine(world.als(), world.catalogue(), use_cases), FAN)[0] == "bank"
     assert ids(ContentEngine(ContentModel.fit(world.ITEMS), world.catalogue(), use_cases), world.user("pay"))[0] == "bank"
     assert ids(PopularEngine(world.POPULAR, world.catalogue()), FAN)[0] == "gene"
 
 
-def test_contributions_are_the_whole_score() -> None:
+def test_contributions_add_up_to_the_score() -> None:
     state = world.user("pay", "pill", interests=["fintech"])
     for name in ("als", "content_based", "ensemble"):
         engine = recommender().engines[name]
@@ -152,15 +152,15 @@ def test_contributions_are_the_whole_score() -> None:
             assert sum(part.contribution or 0 for part in parts) == pytest.approx(float(scoring.scores[row]), rel=1e-4, abs=1e-5)
 
 
-def test_rank_agrees_with_the_order_shown(engine: Engine) -> None:
+def test_rank_agrees_with_the_order_of_the_answer(engine: Engine) -> None:
     scoring = engine.score(FAN, ALL)
     allowed = engine.catalogue.alive.copy()
     for rank, row in enumerate(scoring.top(allowed, 100), 1):
         assert scoring.rank(row, allowed) == rank
 
 
-def test_an_item_that_arrives_later_is_recommended_by_content_at_once() -> None:
+def test_a_new_item_is_recommended_by_content_at_once() -> None:
     recommender = world.recommender()
     new = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["payments"], created_at=0)
-    later = with_catalogue(recommender, recommender.catalogue.updated([new]))
-    assert "new" in ids(later.engines["content_based"], FAN, Request(limit=2))
+    updated_recommender = with_catalogue(recommender, recommender.catalogue.updated([new]))
+    assert "new" in ids(updated_recommender.engines["content_based"], FAN, Request(limit=2))

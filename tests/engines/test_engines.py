@@ -1,4 +1,4 @@
-"""What each engine answers in the small world, and why."""
+"""The order and the reasons of each engine on the catalogue of `world`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def answer(recommender: Recommender, engine: str, *items: str, interests: list[s
     return [item.item_id for item in recommender.engines[engine].recommend(state, Request(limit=limit))]
 
 
-def test_als_follows_the_taste_in_the_history() -> None:
+def test_als_ranks_by_the_history() -> None:
     assert answer(world.recommender(), "als", "pay", limit=2) == ["bank", "coin"]
     assert answer(world.recommender(), "als", "pill", limit=2) == ["gene", "medpay"]
 
 
-def test_als_says_which_of_the_users_items_carried_the_score() -> None:
+def test_als_reasons_name_the_history_items_that_contribute_most() -> None:
     engine = world.recommender().engines["als"]
     reasons = {item.item_id: item.reasons[0] for item in engine.recommend(world.user("pay", "pill"), ALL)}
     assert reasons["bank"].text == "similar to Payflow"
@@ -32,7 +32,7 @@ def test_als_says_which_of_the_users_items_carried_the_score() -> None:
     assert set(reasons["medpay"].items) == {"pay", "pill"}
 
 
-def test_als_counts_every_event_on_an_item_and_what_the_use_case_says_of_it() -> None:
+def test_als_weighs_all_events_of_an_item_by_the_use_case() -> None:
     """Two likes of `pill` weigh more than one of `pay`; for an investor one `invest` in `pay` weighs more than both."""
     recommender = world.recommender()
     engine, weights = recommender.engines["als"], recommender.settings.use_cases.by_name["investor_startup"]
@@ -46,22 +46,22 @@ def test_als_counts_every_event_on_an_item_and_what_the_use_case_says_of_it() ->
     assert shares["pay"] > shares["pill"]  # type: ignore[operator]
 
 
-def test_content_matches_declared_interests_in_words() -> None:
-    found = world.recommender().engines["content_based"].recommend(world.user(interests=["fintech", "payments"]), ALL)
-    assert [item.item_id for item in found[:2]] in (["pay", "bank"], ["bank", "pay"])
-    best = next(item for item in found if item.item_id == "bank").reasons[0]
+def test_content_reasons_name_the_matching_interests() -> None:
+    recommended = world.recommender().engines["content_based"].recommend(world.user(interests=["fintech", "payments"]), ALL)
+    assert [item.item_id for item in recommended[:2]] in (["pay", "bank"], ["bank", "pay"])
+    best = next(item for item in recommended if item.item_id == "bank").reasons[0]
     assert best.kind == "matches_your_interests"
     assert best.text == "matches your interests: payments, fintech"
-    assert {item.item_id for item in found} == {"pay", "bank", "coin", "medpay"}
+    assert {item.item_id for item in recommended} == {"pay", "bank", "coin", "medpay"}
 
 
-def test_content_says_what_an_item_shares_with_the_history() -> None:
-    found = world.recommender().engines["content_based"].recommend(world.user("pay"), Request(limit=1))
-    assert found[0].reasons[0].text == "like Payflow: payments, fintech"
-    assert found[0].reasons[0].items == ["pay"]
+def test_content_reasons_name_what_an_item_shares_with_the_history() -> None:
+    recommended = world.recommender().engines["content_based"].recommend(world.user("pay"), Request(limit=1))
+    assert recommended[0].reasons[0].text == "like Payflow: payments, fintech"
+    assert recommended[0].reasons[0].items == ["pay"]
 
 
-def test_content_follows_the_latest_taste() -> None:
+def test_content_weighs_recent_events_more() -> None:
     """Fintech a year ago and health today: health leads."""
     long_ago, today = world.user("pay").history[0], world.user("pill").history[0]
     state = world.user()
@@ -69,50 +69,50 @@ def test_content_follows_the_latest_taste() -> None:
     assert world.recommender().engines["content_based"].recommend(state, ALL)[0].item_id == "gene"
 
 
-def test_popular_goes_by_use_case_then_overall_then_newest() -> None:
+def test_popular_ranks_by_use_case_then_overall_then_newest() -> None:
     recommender = world.recommender()
     developer = recommender.settings.use_cases.by_name["developer_startup"]
     engine = recommender.engines["popular"]
-    found = engine.recommend(world.user(), Request(limit=100, use_case=developer))
-    assert [item.item_id for item in found] == ["pill", "pay", "gene", "coin", "bank", "mute"]
-    assert [item.score for item in found] == [5, 1, 0, 0, 0, 0]
+    recommended = engine.recommend(world.user(), Request(limit=100, use_case=developer))
+    assert [item.item_id for item in recommended] == ["pill", "pay", "gene", "coin", "bank", "mute"]
+    assert [item.score for item in recommended] == [5, 1, 0, 0, 0, 0]
     reasons = ["popular with developers", "popular with developers", "popular now", "new in the catalogue"]
-    assert [item.reasons[0].text for item in found][:4] == reasons
+    assert [item.reasons[0].text for item in recommended][:4] == reasons
     overall = [item.item_id for item in engine.recommend(world.user(), ALL)]
     assert overall == ["gene", "pill", "pay", "medpay", "coin", "bank", "ghost", "mute"]
 
 
-def test_items_that_the_use_case_does_not_know_follow_by_their_popularity_elsewhere() -> None:
+def test_items_without_popularity_in_the_use_case_follow_by_overall_popularity() -> None:
     recommender = with_popularity(world.recommender(), {"investor_startup": [("bank", 1.0), ("pill", 2.0)], "unlabelled": [("gene", 1.5)]})
     developer = recommender.settings.use_cases.by_name["developer_startup"]
-    found = recommender.engines["popular"].recommend(world.user(), Request(limit=3, use_case=developer))
-    assert [item.item_id for item in found] == ["pill", "gene", "bank"]
+    recommended = recommender.engines["popular"].recommend(world.user(), Request(limit=3, use_case=developer))
+    assert [item.item_id for item in recommended] == ["pill", "gene", "bank"]
 
 
 def test_forward_decayed_scores_beyond_float32_are_ranked() -> None:
     catalogue = Catalogue.of([Item(item_id="a", item_type="x"), Item(item_id="b", item_type="x")])
-    found = PopularEngine({"unlabelled": [("b", 2e200), ("a", 1e200)]}, catalogue).recommend(world.user(), ALL)
-    assert [(item.item_id, item.score) for item in found] == [("b", 2e200), ("a", 1e200)]
+    recommended = PopularEngine({"unlabelled": [("b", 2e200), ("a", 1e200)]}, catalogue).recommend(world.user(), ALL)
+    assert [(item.item_id, item.score) for item in recommended] == [("b", 2e200), ("a", 1e200)]
 
 
-def test_similar_items_come_from_als_then_content_each_labelled() -> None:
+def test_similar_items_come_from_als_and_for_new_items_from_content() -> None:
     recommender = world.recommender()
     new = Item(item_id="new", item_type="startup", categories=["fintech"])
     recommender = with_catalogue(recommender, recommender.catalogue.updated([new]))
-    found = recommender.similar("pay", Request(limit=3))
-    assert [line.item_id for line in found.recommendations] == ["bank", "coin", "ghost"]
-    assert found.method_used == "als"
-    assert found.recommendations[0].reasons[0].text == "chosen by the same users as Payflow"
-    found = recommender.similar("new", Request(limit=3))
-    assert found.method_used == "content_based"
-    assert found.fallbacks[0].engine == "als"
-    assert "new" not in {line.item_id for line in found.recommendations}
+    recommended = recommender.similar("pay", Request(limit=3))
+    assert [line.item_id for line in recommended.recommendations] == ["bank", "coin", "ghost"]
+    assert recommended.method_used == "als"
+    assert recommended.recommendations[0].reasons[0].text == "chosen by the same users as Payflow"
+    recommended = recommender.similar("new", Request(limit=3))
+    assert recommended.method_used == "content_based"
+    assert recommended.fallbacks[0].engine == "als"
+    assert "new" not in {line.item_id for line in recommended.recommendations}
     assert recommender.similar("unheard-of", Request()).recommendations == []
 
 
 @pytest.mark.parametrize("engine", ["als", "content_based", "popular"])
-def test_a_thousand_updates_change_no_answer(engine: str) -> None:
-    """Rows die and the table is made anew on the way; who asks sees only the items as they are."""
+def test_a_thousand_catalogue_updates_do_not_change_the_answers(engine: str) -> None:
+    """Old rows become dead, and the table is compacted in between."""
     recommender = world.recommender()
     before = answer(recommender, engine, "pay")
     catalogue = recommender.catalogue
@@ -125,21 +125,21 @@ def test_a_thousand_updates_change_no_answer(engine: str) -> None:
     assert len(catalogue.ids) < 1100
 
 
-def test_an_update_computes_only_what_changed() -> None:
+def test_an_update_appends_rows_and_leaves_the_others() -> None:
     recommender = world.recommender()
     changed = with_catalogue(recommender, recommender.catalogue.updated([Item(item_id="new", item_type="startup", categories=["fintech"])]))
     assert changed.catalogue.extends(recommender.catalogue)
     assert changed.catalogue.ids[:-1] == recommender.catalogue.ids
 
 
-def test_what_only_an_old_bundle_knew_goes_with_it() -> None:
-    was = world.recommender()
-    recommender = build(world.bundle(als=None), was.catalogue, was.popularity, was.settings)
+def test_bare_items_of_an_old_bundle_are_removed() -> None:
+    previous = world.recommender()
+    recommender = build(world.bundle(als=None), previous.catalogue, previous.popularity, previous.settings)
     assert "ghost" not in recommender.catalogue.rows
     assert len(recommender.catalogue) == len(world.ITEMS)
 
 
-def test_items_that_were_popular_once_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formerly_popular_bare_items_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engines.builder.MAX_STALE_BARE_ITEMS", 5)
     recommender = world.recommender()
     for number in range(50):

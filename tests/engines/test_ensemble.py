@@ -1,4 +1,4 @@
-"""The ensemble: scales and sums by hand, what a missing or failing part does, reasons and explanations with each part's share."""
+"""The ensemble: blends by hand, missing and failing parts, reasons and explanations."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def floats(*values: float) -> np.ndarray:
 
 
 def test_min_max_by_hand() -> None:
-    """2 to 6 becomes 0 to 1, -10 to 10 too: 0.75 x 1/4 + 0.25 x 1/2, and so on."""
+    """The ranges 2 to 6 and -10 to 10 become 0 to 1. The first item: 0.75 x 1/4 + 0.25 x 1/2."""
     scores, scaled = blend_scores("min_max", [floats(3, 6, 2), floats(0, -10, 10)], [0.75, 0.25], NONE)
     assert scaled.tolist() == [[0.25, 1, 0], [0.5, 0, 1]]
     assert scores.tolist() == [0.3125, 0.75, 0.25]
 
 
-def test_rank_fusion_by_hand() -> None:
-    """(60 + 1) / (60 + rank); the two that are equal share rank 2, and the next one is 4th."""
+def test_a_blend_by_ranks_by_hand() -> None:
+    """(60 + 1) / (60 + rank); the two equal scores share rank 2, and the next has rank 4."""
     scores, scaled = blend_scores("rank", [floats(5, 9, 5, 1)], [1.0], NONE)
     assert scores == pytest.approx([61 / 62, 1, 61 / 62, 61 / 64])
     assert scaled[0] == pytest.approx(scores)
 
 
 @pytest.mark.parametrize("method", ["min_max", "rank"])
-def test_an_item_that_one_part_does_not_know_counts_as_its_last_and_one_that_none_knows_is_not_shown(method: str) -> None:
+def test_an_item_without_a_score_in_one_part_gets_0_there_and_in_all_parts_is_not_scored(method: str) -> None:
     scores, scaled = blend_scores(method, [floats(1, NO_OPINION, 2, NO_OPINION), floats(4, 8, 2, NO_OPINION)], [0.5, 0.5], NONE)  # type: ignore[arg-type]
     assert scaled[:, 1].tolist() == [0, 1]
     assert scores[1] == 0.5
@@ -65,8 +65,8 @@ def test_an_item_that_one_part_does_not_know_counts_as_its_last_and_one_that_non
 
 
 @pytest.mark.parametrize("method", ["min_max", "rank"])
-def test_dead_rows_count_nowhere(method: str) -> None:
-    """The same item's former row must not stretch the scale, nor take a rank."""
+def test_dead_rows_do_not_affect_the_blend(method: str) -> None:
+    """A dead row of an item must not extend the scale or take a rank."""
     parts = [floats(1, 2, 3), floats(9, 5, 7)]
     alone, _ = blend_scores(method, parts, [0.5, 0.5], NONE)  # type: ignore[arg-type]
     longer = [floats(-50, *part, 99) for part in parts]
@@ -77,7 +77,7 @@ def test_dead_rows_count_nowhere(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["min_max", "rank"])
-def test_scores_that_are_all_equal_or_absent_say_nothing(method: str) -> None:
+def test_scores_that_are_all_equal_or_absent_do_not_change_the_order(method: str) -> None:
     parts = [floats(2, 2, 2), floats(*[NO_OPINION] * 3), floats(1, 2, 3)]
     scores, scaled = blend_scores(method, parts, [0.25, 0.25, 0.5], NONE)  # type: ignore[arg-type]
     assert scaled[:2].tolist() == [[1, 1, 1], [0, 0, 0]]
@@ -87,12 +87,12 @@ def test_scores_that_are_all_equal_or_absent_say_nothing(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["min_max", "rank"])
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_a_score_that_is_no_number_is_refused(method: str, wrong: float) -> None:
+def test_a_score_of_nan_or_infinity_is_rejected(method: str, wrong: float) -> None:
     with pytest.raises(ValueError, match="a score is"):
         blend_scores(method, [floats(1, wrong, 2)], [1.0], NONE)  # type: ignore[arg-type]
 
 
-def test_hot_users_are_answered_by_the_blend_of_its_parts() -> None:
+def test_hot_users_get_the_weighted_sum_of_scaled_scores() -> None:
     recommender = blended()
     answer = recommender.recommend(HOT, ALL)
     assert (answer.method_used, answer.fallbacks[0].engine) == ("ensemble", "ensemble")  # it knows nothing of `mute`
@@ -108,16 +108,16 @@ def test_hot_users_are_answered_by_the_blend_of_its_parts() -> None:
         assert line.score == pytest.approx(0.6 * share("als", row) + 0.4 * share("content_based", row), abs=1e-6)
 
 
-def test_an_items_score_does_not_depend_on_what_else_may_be_shown() -> None:
-    """So filters and pages agree with each other and with `explain`."""
+def test_the_score_of_an_item_does_not_depend_on_the_filters() -> None:
+    """So answers with other filters or limits agree with each other and with `explain`."""
     recommender = blended()
     whole = {line.item_id: line.score for line in recommender.recommend(HOT, ALL).recommendations}
-    few = recommender.recommend(HOT, Request(limit=2, filters=Filters(item_types=("scaleup",)))).recommendations
-    assert [line.item_id for line in few] == ["medpay"]
-    assert few[0].score == whole["medpay"]
+    filtered = recommender.recommend(HOT, Request(limit=2, filters=Filters(item_types=("scaleup",)))).recommendations
+    assert [line.item_id for line in filtered] == ["medpay"]
+    assert filtered[0].score == whole["medpay"]
 
 
-def test_weights_and_method_come_from_the_bundle_unless_somebody_set_them() -> None:
+def test_the_blend_comes_from_the_bundle_unless_a_setting_replaces_it() -> None:
     by_settings = build(world.bundle(), settings=Settings(_env_file=None, ensemble_two_tower_weight=0, ensemble_fusion="rank"))
     tuned = Blend(weights={"als": 3, "content_based": 0, "popular": 1})
     by_bundle = blended(tuned)
@@ -130,7 +130,7 @@ def test_weights_and_method_come_from_the_bundle_unless_somebody_set_them() -> N
     ]
 
 
-def test_weights_that_leave_no_part_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_with_all_weights_zero_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENSEMBLE_ALS_WEIGHT", "0")
     monkeypatch.setenv("ENSEMBLE_TWO_TOWER_WEIGHT", "0")
     with pytest.raises(ConfigurationError, match="ENSEMBLE_ALS_WEIGHT"):
@@ -146,14 +146,14 @@ def test_weights_that_leave_no_part_are_refused_by_name(monkeypatch: pytest.Monk
         (world.bundle(ensemble=BLEND), {"enable_ensemble": False}, "disabled by ENABLE_ENSEMBLE=false"),
     ],
 )
-def test_without_one_of_its_parts_the_chain_goes_on_and_says_why(bundle: Bundle, settings: dict[str, bool], cause: str) -> None:
+def test_without_one_of_its_parts_the_ensemble_falls_back_with_a_cause(bundle: Bundle, settings: dict[str, bool], cause: str) -> None:
     answer = build(bundle, settings=Settings(_env_file=None, **settings)).recommend(HOT, Request(limit=2))  # type: ignore[call-arg, arg-type]
     assert answer.method_used == ("als" if bundle.als and settings.get("enable_als", True) else "content_based")
     assert (answer.fallbacks[0].engine, answer.fallbacks[0].cause) == ("ensemble", cause)
 
 
-def test_when_one_part_has_nothing_to_go_by_the_other_answers() -> None:
-    """Twenty events with items that ALS never saw: content still answers, from what the user declares."""
+def test_when_one_part_cannot_score_the_user_another_engine_answers() -> None:
+    """Twenty events with items that are not in the ALS model: content answers by the interests."""
     answer = blended().recommend(world.user("never-heard-of", interests=["fintech"], events=20), Request(limit=2))
     assert answer.method_used == "content_based"
     assert answer.fallbacks[0].cause == "als: no item of the user's history is in the ALS model"
@@ -169,7 +169,7 @@ class Broken(Engine):
         raise ZeroDivisionError("boom")
 
 
-def test_when_one_part_fails_the_other_answers_and_the_failure_is_logged_and_labelled() -> None:
+def test_when_one_part_fails_another_engine_answers_and_the_failure_is_logged() -> None:
     recommender = blended()
     recommender.engines["als"] = Broken(recommender.catalogue)
     recommender.engines["ensemble"] = EnsembleEngine(recommender.engines, BLEND)
@@ -181,7 +181,7 @@ def test_when_one_part_fails_the_other_answers_and_the_failure_is_logged_and_lab
     assert [entry["engine"] for entry in logs if entry["event"] == "engine_failed"] == ["ensemble", "als"]
 
 
-def test_explain_names_a_part_that_fails_and_shows_the_others() -> None:
+def test_explain_reports_a_failing_part_and_shows_the_others() -> None:
     recommender = blended()
     recommender.engines["als"] = Broken(recommender.catalogue)
     recommender.engines["ensemble"] = EnsembleEngine(recommender.engines, BLEND)
@@ -192,7 +192,7 @@ def test_explain_names_a_part_that_fails_and_shows_the_others() -> None:
     assert views["content_based"].score is not None
 
 
-def test_the_parts_must_be_built_over_one_catalogue() -> None:
+def test_the_parts_must_share_one_catalogue() -> None:
     use_cases = Settings(_env_file=None).use_cases  # type: ignore[call-arg]
     engines = {
         "als": ALSEngine(world.als(), world.catalogue(), use_cases),  # has a row for `ghost`
@@ -202,28 +202,28 @@ def test_the_parts_must_be_built_over_one_catalogue() -> None:
         EnsembleEngine(engines, BLEND)
 
 
-def test_a_line_has_the_reasons_of_each_part_and_they_share_its_score() -> None:
+def test_reasons_of_all_parts_add_up_to_the_score() -> None:
     best = next(line for line in blended().recommend(HOT, ALL).recommendations if line.item_id == "bank")
     assert {reason.kind for reason in best.reasons} == {"similar_to_your_items", "matches_your_interests", "shares_with_your_items", "new"}
-    assert best.reasons[0].kind == "similar_to_your_items", "the part that gave most speaks first"
+    assert best.reasons[0].kind == "similar_to_your_items", "the part that contributes most comes first"
     assert best.reasons[0].items == ["pay"]
     assert sum(reason.contribution or 0 for reason in best.reasons) == pytest.approx(best.score, rel=1e-6)
 
 
-def test_an_item_that_one_part_does_not_know_has_the_reasons_of_the_other() -> None:
+def test_an_item_without_a_score_in_one_part_has_the_reasons_of_the_other() -> None:
     recommender = blended()
     new = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["payments"])
-    later = with_catalogue(recommender, recommender.catalogue.updated([new]))
-    line = next(line for line in later.recommend(HOT, ALL).recommendations if line.item_id == "new")
+    updated_recommender = with_catalogue(recommender, recommender.catalogue.updated([new]))
+    line = next(line for line in updated_recommender.recommend(HOT, ALL).recommendations if line.item_id == "new")
     assert line.method == "ensemble"
     assert "similar_to_your_items" not in {reason.kind for reason in line.reasons}
     assert line.score <= 0.4 + 1e-6
 
 
-def test_explain_shows_each_parts_raw_and_normalised_score_and_weight() -> None:
+def test_explain_shows_raw_score_normalised_score_and_weight_of_each_part() -> None:
     recommender = blended()
-    found = explain(recommender, HOT, "medpay", ALL)
-    views = {view.engine: view for view in found.engines}
+    explanation = explain(recommender, HOT, "medpay", ALL)
+    views = {view.engine: view for view in explanation.engines}
     parts = [views["als"], views["content_based"]]
     assert [part.weight for part in parts] == [0.6, 0.4]
     raw = recommender.engines["als"].score(HOT, ALL).scores[recommender.catalogue.rows["medpay"]]
@@ -235,10 +235,10 @@ def test_explain_shows_each_parts_raw_and_normalised_score_and_weight() -> None:
     assert sum(reason.contribution or 0 for reason in contributions) == pytest.approx(total, rel=1e-6)
     assert "pay" in {item for reason in contributions for item in reason.items}
     assert "fintech" in {word for reason in contributions for word in reason.attributes}
-    assert (found.method_used, found.shown, found.rank) == ("ensemble", True, views["ensemble"].rank)
+    assert (explanation.method_used, explanation.shown, explanation.rank) == ("ensemble", True, views["ensemble"].rank)
 
 
-def test_explain_of_an_item_that_one_part_does_not_know_says_what_it_counted() -> None:
+def test_explain_shows_a_normalised_score_of_0_for_a_part_without_a_score() -> None:
     recommender = blended()
     new = Item(item_id="new", item_type="startup", categories=["fintech"])
     views = {
@@ -248,19 +248,19 @@ def test_explain_of_an_item_that_one_part_does_not_know_says_what_it_counted() -
     assert views["als"].cause is not None
 
 
-def test_a_user_whom_the_ensemble_cannot_answer_has_no_weights_in_the_explanation() -> None:
+def test_explain_has_no_weights_for_a_user_whom_the_ensemble_cannot_score() -> None:
     views = explain(blended(), world.user(interests=["fintech"]), "bank", ALL).engines
     assert views[0].cause == "als: the user has no history"
     assert all(view.weight is None for view in views)
 
 
-def test_a_blend_with_popularity_follows_it() -> None:
+def test_a_blend_with_popularity_uses_newer_popularity() -> None:
     recommender = blended(Blend(weights={"popular": 1}))
-    later = with_popularity(recommender, {"unlabelled": [("coin", 1.0)]})
-    assert later.recommend(HOT, Request(limit=1)).recommendations[0].item_id == "coin"
+    updated_recommender = with_popularity(recommender, {"unlabelled": [("coin", 1.0)]})
+    assert updated_recommender.recommend(HOT, Request(limit=1)).recommendations[0].item_id == "coin"
 
 
-def test_the_blend_travels_in_the_bundle_and_a_bundle_without_one_misses_nothing(tmp_path: Path) -> None:
+def test_a_blend_is_loaded_from_the_bundle_and_is_optional(tmp_path: Path) -> None:
     parts = world.bundle(ensemble=BLEND)
 
     def write(folder: Path, blend: Blend | None = BLEND) -> None:

@@ -1,4 +1,4 @@
-"""Why, in one shape: whatever engine is asked, an explanation names what it rests on in the same fields, and the sums are right."""
+"""Explanations: the same fields for every engine, and contributions that add up to the score."""
 
 from __future__ import annotations
 
@@ -28,51 +28,51 @@ def explained(state: UserState = ADA) -> Explanation:
 
 
 def view(name: str, state: UserState = ADA) -> EngineView:
-    return next(each for each in explained(state).engines if each.engine == name)
+    return next(engine_view for engine_view in explained(state).engines if engine_view.engine == name)
 
 
 def named(reasons: list[Reason], field: str) -> set[str]:
-    return {each for reason in reasons for each in getattr(reason, field)}
+    return {text for reason in reasons for text in getattr(reason, field)}
 
 
-def test_every_engine_speaks_and_in_the_order_of_the_chain() -> None:
-    assert [each.engine for each in explained().engines] == list(router.CHAIN)
+def test_an_explanation_has_every_engine_in_the_order_of_the_chain() -> None:
+    assert [engine_view.engine for engine_view in explained().engines] == list(router.CHAIN)
 
 
 @pytest.mark.parametrize("engine", router.CHAIN)
-def test_one_shape_for_every_engine(engine: str) -> None:
-    found = view(engine)
-    assert found.cause is None
-    assert found.score is not None
-    assert found.rank is not None
-    assert 1 <= found.rank <= found.candidates
-    assert found.contributions
-    for reason in found.contributions:
+def test_every_engine_fills_the_same_fields(engine: str) -> None:
+    engine_view = view(engine)
+    assert engine_view.cause is None
+    assert engine_view.score is not None
+    assert engine_view.rank is not None
+    assert 1 <= engine_view.rank <= engine_view.candidates
+    assert engine_view.contributions
+    for reason in engine_view.contributions:
         assert reason.text
         assert reason.contribution is not None
-        assert set(reason.items) <= set(OWN), "the user's own items and no others"
-    values = [reason.contribution or 0.0 for reason in found.contributions]
+        assert set(reason.items) <= set(OWN), "only items of the user's history"
+    values = [reason.contribution or 0.0 for reason in engine_view.contributions]
     assert values == sorted(values, reverse=True)
-    assert set(msgspec.to_builtins(found)) == set(EngineView.__struct_fields__), "nothing is left out, so programs need not ask"
+    assert set(msgspec.to_builtins(engine_view)) == set(EngineView.__struct_fields__), "all fields are present, also when empty"
 
 
 @pytest.mark.parametrize("engine", ["als", "two_tower", "content_based", "ensemble"])
-def test_the_users_own_items_are_named(engine: str) -> None:
+def test_contributions_name_the_items_of_the_history(engine: str) -> None:
     assert named(view(engine).contributions, "items") == set(OWN)
 
 
 @pytest.mark.parametrize("engine", ["two_tower", "content_based", "ensemble"])
-def test_the_attributes_that_matched_are_named(engine: str) -> None:
+def test_contributions_name_the_matching_attributes(engine: str) -> None:
     assert "fintech" in named(view(engine).contributions, "attributes")
 
 
 @pytest.mark.parametrize("engine", ["als", "content_based", "ensemble", "popular"])
-def test_the_contributions_are_the_score(engine: str) -> None:
-    found = view(engine)
-    assert sum(reason.contribution or 0.0 for reason in found.contributions) == pytest.approx(found.score, rel=1e-5)
+def test_the_contributions_add_up_to_the_score(engine: str) -> None:
+    engine_view = view(engine)
+    assert sum(reason.contribution or 0.0 for reason in engine_view.contributions) == pytest.approx(engine_view.score, rel=1e-5)
 
 
-def test_a_term_names_the_items_that_brought_it_and_no_others() -> None:
+def test_a_term_names_the_history_items_that_have_it() -> None:
     by_term = {reason.attributes[0]: reason.items for reason in view("content_based").contributions if reason.attributes}
     assert by_term["fintech"] == ["pay"]
     assert by_term["health"] == ["pill"]
@@ -80,8 +80,8 @@ def test_a_term_names_the_items_that_brought_it_and_no_others() -> None:
     assert {reason.attributes[0]: reason.items for reason in alone if reason.attributes} == {"fintech": []}
 
 
-def test_each_parts_share_of_the_blend_is_its_weight_times_its_normalised_score() -> None:
-    views = {each.engine: each for each in explained().engines}
+def test_the_ensemble_score_is_the_sum_of_weight_times_normalised_score() -> None:
+    views = {engine_view.engine: engine_view for engine_view in explained().engines}
     parts = {name: views[name] for name in ("als", "two_tower", "content_based")}
     assert {name: part.weight for name, part in parts.items()} == {"als": 0.5, "two_tower": 0.3, "content_based": 0.2}
     assert all(0.0 <= (part.normalised or 0.0) <= 1.0 for part in parts.values())

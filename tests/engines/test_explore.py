@@ -1,4 +1,4 @@
-"""Exploration: new items get their share of the places, by a lot that is fair, repeatable and says its odds."""
+"""Exploration: new items get their share of the ranks, drawn at random, repeatably, with a propensity."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ def answer(explore: float, user: str = "ada", at: float | None = NOW, limit: int
     return shop.recommend(UserState(user_id=user), Request(limit=limit, engine="popular", explore=explore, at=at))
 
 
-def explored(found: Recommendations) -> list[Recommendation]:
-    return [line for line in found.recommendations if line.method == "exploration"]
+def explored(result: Recommendations) -> list[Recommendation]:
+    return [line for line in result.recommendations if line.method == "exploration"]
 
 
-@pytest.mark.parametrize(("explore", "places"), [(0.1, [10]), (0.2, [5, 10]), (0.3, [4, 7, 10]), (1.0, list(range(1, 11)))])
-def test_new_items_have_their_share_of_the_places_spread_over_the_list(explore: float, places: list[int]) -> None:
-    found = answer(explore)
-    assert [line.rank for line in found.recommendations] == list(range(1, 11))
-    assert [line.rank for line in explored(found)] == places
-    assert all(line.item_id.startswith("new-") and line.reasons[0].kind == "new" and line.metadata for line in explored(found))
-    others = [line.item_id for line in found.recommendations if line.method == "popular"]
-    assert others == [f"old-{number}" for number in range(10 - len(places))], "the others keep their order"
-    assert found.method_used == "popular"
+@pytest.mark.parametrize(("explore", "ranks"), [(0.1, [10]), (0.2, [5, 10]), (0.3, [4, 7, 10]), (1.0, list(range(1, 11)))])
+def test_new_items_get_their_share_of_the_ranks_spread_over_the_list(explore: float, ranks: list[int]) -> None:
+    result = answer(explore)
+    assert [line.rank for line in result.recommendations] == list(range(1, 11))
+    assert [line.rank for line in explored(result)] == ranks
+    assert all(line.item_id.startswith("new-") and line.reasons[0].kind == "new" and line.metadata for line in explored(result))
+    others = [line.item_id for line in result.recommendations if line.method == "popular"]
+    assert others == [f"old-{number}" for number in range(10 - len(ranks))], "the others keep their order"
+    assert result.method_used == "popular"
 
 
-def test_without_exploration_the_answer_is_as_ever_and_says_nothing_of_propensity() -> None:
+def test_without_exploration_the_answer_is_unchanged() -> None:
     assert not explored(answer(0.0))
     assert answer(0.0).recommendations == recommender().recommend(world.user(), Request(engine="popular", explore=0.0)).recommendations
 
 
-def test_the_list_holds_for_the_hour_and_is_drawn_anew_in_the_next_one_and_for_each_user() -> None:
+def test_draws_are_stable_within_an_hour_and_differ_between_hours_and_users() -> None:
     def drawn(user: str, at: float) -> list[str]:
         return [line.item_id for line in explored(answer(0.5, user, at))]
 
@@ -66,12 +66,17 @@ def test_the_list_holds_for_the_hour_and_is_drawn_anew_in_the_next_one_and_for_e
     assert len({tuple(drawn("ada", NOW + hour * 3600)) for hour in range(6)}) > 1
     assert len({tuple(drawn(user, NOW)) for user in ("ada", "bob", "cy", "dee")}) > 1
     elsewhere = recommender(list(reversed(OLD + NEW)))
-    assert drawn("ada", NOW) == [line.item_id for line in explored(answer(0.5, shop=elsewhere))], "every process draws alike"
+    assert drawn("ada", NOW) == [line.item_id for line in explored(answer(0.5, shop=elsewhere))], (
+        "the draw does not depend on the order of rows"
+    )
 
 
 @pytest.mark.parametrize("explore", [0.15, 0.3])
 def test_each_new_item_is_drawn_as_often_as_its_propensity_says(explore: float) -> None:
-    """Over 4,000 users; a fraction of a place is a chance of one. Five standard deviations of a binomial count."""
+    """Over 4,000 users, within five standard deviations of a binomial count.
+
+    A fraction of a rank is the probability of one more.
+    """
     users = 4000
     counts: Counter[str] = Counter()
     for user in range(users):
@@ -84,84 +89,84 @@ def test_each_new_item_is_drawn_as_often_as_its_propensity_says(explore: float) 
     assert max(abs(count - expected) for count in counts.values()) < 5 * expected**0.5
 
 
-def test_a_share_is_kept_on_average_where_it_is_no_whole_number_of_places() -> None:
+def test_a_fractional_number_of_ranks_is_met_on_average() -> None:
     numbers = Counter(len(explored(answer(0.25, f"user-{user}", limit=10))) for user in range(500))
     assert set(numbers) == {2, 3}
     assert 200 < numbers[2] < 300
 
 
-def test_inverse_propensity_weighting_finds_the_true_mean() -> None:
-    """What the propensity is for: the mean of something over all new items, from the drawn ones alone."""
+def test_inverse_propensity_weighting_estimates_the_true_mean() -> None:
+    """The use of the propensity: the mean over all new items, estimated from the drawn ones."""
     value = {item.item_id: float(at) for at, item in enumerate(NEW)}
     users = 3000
     total = sum(value[line.item_id] / line.propensity for user in range(users) for line in explored(answer(0.25, f"u{user}")))
     assert total / users / len(NEW) == pytest.approx(np.mean(list(value.values())), rel=0.05)
 
 
-def test_when_few_items_are_new_they_are_all_shown_for_certain() -> None:
+def test_when_few_items_are_new_all_are_drawn_with_propensity_1() -> None:
     shop = recommender(OLD + NEW[:2])
-    found = answer(0.5, shop=shop)
-    assert sorted(line.item_id for line in explored(found)) == ["new-0", "new-1"]
-    assert [line.propensity for line in explored(found)] == [1.0, 1.0]
-    assert len({line.item_id for line in found.recommendations}) == 10
+    result = answer(0.5, shop=shop)
+    assert sorted(line.item_id for line in explored(result)) == ["new-0", "new-1"]
+    assert [line.propensity for line in explored(result)] == [1.0, 1.0]
+    assert len({line.item_id for line in result.recommendations}) == 10
 
 
-def test_an_item_that_was_shown_anyway_is_not_shown_twice() -> None:
+def test_a_new_item_that_is_popular_is_not_shown_twice() -> None:
     shop = with_popularity(recommender(), {"unlabelled": [("new-3", 1000.0), *POPULAR["unlabelled"]]})
     for user in range(50):
-        found = answer(0.4, f"user-{user}", shop=shop)
-        ids = [line.item_id for line in found.recommendations]
+        result = answer(0.4, f"user-{user}", shop=shop)
+        ids = [line.item_id for line in result.recommendations]
         assert len(set(ids)) == 10
         assert ids[0] == "new-3"
 
 
-def test_when_the_only_new_item_is_among_the_last_of_the_list_it_is_there_once() -> None:
+def test_the_only_new_item_is_shown_once_if_it_is_also_popular() -> None:
     scores = [(item.item_id, 100.0 - at) for at, item in enumerate(OLD)]
     shop = with_popularity(recommender(OLD + NEW[:1]), {"unlabelled": [*scores, ("new-0", 92.5)]})
-    plain, found = (answer(explore, shop=shop).recommendations for explore in (0.0, 0.4))
+    plain, result = (answer(explore, shop=shop).recommendations for explore in (0.0, 0.4))
     assert [line.item_id for line in plain].index("new-0") == 8
-    assert sorted(line.item_id for line in found) == sorted(line.item_id for line in plain)
-    assert [line.item_id for line in found if line.method == "exploration"] == ["new-0"]
+    assert sorted(line.item_id for line in result) == sorted(line.item_id for line in plain)
+    assert [line.item_id for line in result if line.method == "exploration"] == ["new-0"]
 
 
-def test_filters_hold_for_explored_items_too() -> None:
-    gone = with_catalogue(SHOP, SHOP.catalogue.updated([], [item.item_id for item in NEW[5:]]))
-    found = gone.recommend(world.user("new-0", "new-1"), Request(limit=10, engine="popular", explore=1.0, at=NOW))
-    assert {line.item_id for line in explored(found)} == {"new-2", "new-3", "new-4"}
+def test_drawn_items_pass_the_filters() -> None:
+    smaller = with_catalogue(SHOP, SHOP.catalogue.updated([], [item.item_id for item in NEW[5:]]))
+    result = smaller.recommend(world.user("new-0", "new-1"), Request(limit=10, engine="popular", explore=1.0, at=NOW))
+    assert {line.item_id for line in explored(result)} == {"new-2", "new-3", "new-4"}
 
 
-def test_what_is_new_ends_after_its_days_and_a_date_in_the_far_future_is_not_new() -> None:
+def test_items_are_new_for_new_item_days_and_future_dates_do_not_count() -> None:
     def pool(at: float | None) -> set[str]:
         return {line.item_id for line in explored(answer(1.0, at=at, limit=50))}
 
     everything = {item.item_id for item in NEW}
     assert pool(NOW) == pool(None) == everything
-    assert pool(NOW + 10 * DAY) == {f"new-{number}" for number in range(9)}, "14 days: those of the last four days before NOW"
+    assert pool(NOW + 10 * DAY) == {f"new-{number}" for number in range(9)}, "14 days: the items of the last four days before NOW"
     assert pool(NOW + 100 * DAY) == set()
-    assert pool(NOW - 12 * DAY) == set(), "created after the request: no clock is that wrong"
+    assert pool(NOW - 12 * DAY) == set(), "created long after the request"
 
 
-def test_an_item_that_came_after_the_model_is_new_whatever_its_date() -> None:
-    young = NewItems(Catalogue.of(OLD), 14, ["old-7", "nobody"])
+def test_an_item_that_is_not_in_the_model_is_new_with_any_date() -> None:
+    new_items = NewItems(Catalogue.of(OLD), 14, ["old-7", "nobody"])
     allowed = np.ones(len(OLD), dtype=np.bool_)
-    assert young.draw("ada", NOW, allowed, 3.0) == ([7], 1.0)
-    late, state = world.recommender(), world.user("pay")
-    factors = YoungItems(IdMap(["mute"]), np.ones((1, 2), dtype=np.float32), late.made_with)
-    asked = Request(limit=3, engine="popular", explore=0.34, at=NOW)
-    assert not explored(late.recommend(state, asked)), "the world's items are old, and `mute` has no date"
-    for shop in (with_young(late, factors), with_young(with_young(late, YoungItems.none()), factors)):
-        assert [line.item_id for line in explored(shop.recommend(state, asked))] == ["mute"]
-    assert not explored(with_young(with_young(late, factors), YoungItems.none()).recommend(state, asked))
+    assert new_items.draw("ada", NOW, allowed, 3.0) == ([7], 1.0)
+    base, state = world.recommender(), world.user("pay")
+    factors = YoungItems(IdMap(["mute"]), np.ones((1, 2), dtype=np.float32), base.made_with)
+    request = Request(limit=3, engine="popular", explore=0.34, at=NOW)
+    assert not explored(base.recommend(state, request)), "the world's items are old, and `mute` has no date"
+    for shop in (with_young(base, factors), with_young(with_young(base, YoungItems.none()), factors)):
+        assert [line.item_id for line in explored(shop.recommend(state, request))] == ["mute"]
+    assert not explored(with_young(with_young(base, factors), YoungItems.none()).recommend(state, request))
 
 
-def test_an_empty_shop_and_one_without_dates_explore_nothing() -> None:
+def test_an_empty_catalogue_and_one_without_dates_have_no_new_items() -> None:
     for items in ([], [Item(item_id="a", item_type="toy")]):
         shop = build(Bundle.of("v1", items), Catalogue.of(items), {})
         assert not explored(shop.recommend(world.user(), Request(explore=1.0)))
 
 
-def test_explain_tells_the_place_of_an_explored_item() -> None:
-    asked = Request(limit=10, engine="popular", explore=0.1, at=NOW)
-    line = explored(SHOP.recommend(world.user(), asked))[0]
-    found: Explanation = explain(SHOP, world.user(), line.item_id, asked)
-    assert (found.shown, found.rank, found.method_used) == (True, 10, "popular")
+def test_explain_shows_the_rank_of_a_drawn_item() -> None:
+    request = Request(limit=10, engine="popular", explore=0.1, at=NOW)
+    line = explored(SHOP.recommend(world.user(), request))[0]
+    result: Explanation = explain(SHOP, world.user(), line.item_id, request)
+    assert (result.shown, result.rank, result.method_used) == (True, 10, "popular")

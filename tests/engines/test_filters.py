@@ -1,4 +1,4 @@
-"""Masks over columns agree with the plain predicate, for any catalogue, filter and history of updates."""
+"""Masks over columns agree with the predicate on single items, for random catalogues and updates."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ attribute_filters = st.builds(
     low=numbers,
     high=numbers,
 )
-some_words = st.lists(words, max_size=2).map(tuple)
+word_tuples = st.lists(words, max_size=2).map(tuple)
 filters = st.builds(
     Filters,
-    item_types=some_words,
-    categories=some_words,
+    item_types=word_tuples,
+    categories=word_tuples,
     attributes=st.lists(attribute_filters, max_size=2).map(tuple),
     available_only=st.booleans(),
 )
@@ -50,25 +50,25 @@ updates = st.lists(st.tuples(st.lists(items, max_size=4), st.lists(st.sampled_fr
 
 
 @given(st.lists(items, max_size=8), updates, filters, filters, use_cases)
-def test_a_mask_is_the_predicate_on_every_live_item(
-    start: list[Item], changes: list[tuple[list[Item], list[str]]], asked: Filters, other: Filters, use_case: UseCase | None
+def test_a_mask_agrees_with_the_predicate_on_every_live_item(
+    start: list[Item], changes: list[tuple[list[Item], list[str]]], requested: Filters, other: Filters, use_case: UseCase | None
 ) -> None:
     catalogue = Catalogue.of(start, ["bare"])
     expected: dict[str, Item | None] = {"bare": None} | {item.item_id: item for item in start}
-    wanted = conditions(Request(filters=asked, use_case=use_case))
+    requested_conditions = conditions(Request(filters=requested, use_case=use_case))
     for changed, deleted in [([], []), *changes]:
         catalogue = catalogue.updated(changed, deleted)
         expected |= {item.item_id: item for item in changed}
         for item_id in deleted:
             expected.pop(item_id, None)
         catalogue.mask(conditions(Request(filters=other)))  # columns and masks of another filter must not leak into this one
-        shown = {catalogue.ids[row] for row in np.flatnonzero(catalogue.mask(wanted))}
-        assert shown == {item_id for item_id, item in expected.items() if passes(item, wanted)}
+        shown = {catalogue.ids[row] for row in np.flatnonzero(catalogue.mask(requested_conditions))}
+        assert shown == {item_id for item_id, item in expected.items() if passes(item, requested_conditions)}
         assert {item_id: catalogue.get(item_id) for item_id in catalogue.rows} == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "asked", "result"),
+    ("value", "requested", "result"),
     [
         ("seed", AttributeFilter(name="x", equals="seed"), True),
         (2019, AttributeFilter(name="x", equals="2019"), True),
@@ -87,37 +87,41 @@ def test_a_mask_is_the_predicate_on_every_live_item(
         (None, AttributeFilter(name="x"), True),
     ],
 )
-def test_attributes_compare_as_the_docs_say(value: object, asked: AttributeFilter, result: bool) -> None:
-    assert attribute_passes(value, asked) is result  # type: ignore[arg-type]
+def test_attributes_compare_as_documented(value: object, requested: AttributeFilter, result: bool) -> None:
+    assert attribute_passes(value, requested) is result  # type: ignore[arg-type]
 
 
-def test_an_item_that_only_a_model_knows_passes_what_asks_nothing_of_it() -> None:
+def test_a_bare_item_passes_only_conditions_that_need_no_entry() -> None:
     bare = Catalogue.of([], ["ghost"])
     assert bare.mask(conditions(Request())).tolist() == [True]
-    for asked in (Filters(item_types=("startup",)), Filters(categories=("a",)), Filters(attributes=(AttributeFilter(name="x", high=1),))):
-        assert bare.mask(conditions(Request(filters=asked))).tolist() == [False]
+    for requested in (
+        Filters(item_types=("startup",)),
+        Filters(categories=("a",)),
+        Filters(attributes=(AttributeFilter(name="x", high=1),)),
+    ):
+        assert bare.mask(conditions(Request(filters=requested))).tolist() == [False]
 
 
-def test_filters_from_outside_cannot_fill_the_memory() -> None:
+def test_the_caches_of_masks_and_columns_are_bounded() -> None:
     catalogue = world.catalogue()
     for number in range(1000):
-        asked = Filters(categories=(f"c{number}",), attributes=(AttributeFilter(name=f"a{number}", equals="x"),))
-        catalogue.mask(conditions(Request(filters=asked)))
+        requested = Filters(categories=(f"c{number}",), attributes=(AttributeFilter(name=f"a{number}", equals="x"),))
+        catalogue.mask(conditions(Request(filters=requested)))
     assert len(catalogue._masks) == catalogues.MASK_CACHE_SIZE
     assert len(catalogue._columns) <= catalogues.COLUMN_CACHE_SIZE
 
 
-def test_the_cache_keeps_what_was_used_last() -> None:
+def test_the_cache_evicts_the_least_recently_used_value() -> None:
     cache: Bounded[str] = Bounded(2)
     for key in ("a", "b", "a", "c"):
         cache.get(key, lambda key=key: key)  # type: ignore[misc]
-    made: list[str] = []
+    computed: list[str] = []
     for key in ("a", "c", "b"):
-        cache.get(key, lambda key=key: made.append(key) or key)  # type: ignore[misc, func-returns-value]
-    assert made == ["b"]
+        cache.get(key, lambda key=key: computed.append(key) or key)  # type: ignore[misc, func-returns-value]
+    assert computed == ["b"]
 
 
-def test_seen_and_excluded_items_are_the_users_own_and_touch_nobody_elses_mask() -> None:
+def test_seen_and_excluded_items_do_not_change_the_mask_of_other_users() -> None:
     catalogue = world.catalogue()
     request = Request(filters=Filters(exclude_items=frozenset({"bank"})))
     first = eligible(catalogue, world.user("pay"), request)
@@ -128,14 +132,14 @@ def test_seen_and_excluded_items_are_the_users_own_and_touch_nobody_elses_mask()
     assert everyone[catalogue.rows["bank"]]
 
 
-def test_a_use_case_names_the_default_filters() -> None:
-    open_house = UseCase(name="x", role="r", item_type="t", path="p", weights={}, available_only=False, exclude_seen=False)
-    assert defaults(open_house) == Filters(available_only=False, exclude_seen=False)
+def test_a_use_case_sets_the_default_filters() -> None:
+    unfiltered = UseCase(name="x", role="r", item_type="t", path="p", weights={}, available_only=False, exclude_seen=False)
+    assert defaults(unfiltered) == Filters(available_only=False, exclude_seen=False)
     assert defaults(None) == Filters()
 
 
 @given(st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0]), max_size=12), st.data())
-def test_top_rows_is_a_stable_sort_cut_off(scores: list[float], data: st.DataObject) -> None:
+def test_top_rows_equals_a_truncated_stable_sort(scores: list[float], data: st.DataObject) -> None:
     allowed = data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)))
     limit = data.draw(st.integers(0, 14))
     expected = sorted((row for row, score in enumerate(scores) if allowed[row] and score > -np.inf), key=lambda row: (-scores[row], row))

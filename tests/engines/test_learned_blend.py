@@ -1,4 +1,4 @@
-"""A learned blend as it serves: weights that follow the user's events, and explanations that still add up."""
+"""The learned blend: weights that depend on the number of events, and explanations that add up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.engines import world
 
 ALL = Request(limit=100)
 TURNING = Learned(few=4, many=64, weights={"als": ((0.0, 0.0, 0.0), (1.0, 2.0, 1.0)), "content_based": ((0.0, 3.0, 1.0), (0.0, 0.0, 0.0))})
-"""Content for users of four events and fewer, ALS for those of 64 and more."""
+"""Content for users with at most four events, ALS for users with at least 64."""
 
 
 def blend(learned: Learned = TURNING) -> Blend:
@@ -26,21 +26,21 @@ def blend(learned: Learned = TURNING) -> Blend:
 
 
 @pytest.mark.parametrize(("events", "part"), [(0, 0), (1, 0), (4, 0), (16, 0.5), (64, 1), (1000, 1)])
-def test_weights_go_from_few_events_to_many_by_their_log(events: int, part: float) -> None:
-    """16 is four times 4, and 64 four times 16: half way."""
+def test_weights_are_interpolated_by_the_logarithm_of_the_events(events: int, part: float) -> None:
+    """16 is halfway: four times 4, and a quarter of 64."""
     numbers = TURNING.at(events)
     assert sum(numbers["als"]) == pytest.approx(part)
     assert sum(numbers["content_based"]) == pytest.approx(1 - part)
     assert numbers["content_based"] == pytest.approx((0, (1 - part) * 3 / 4, (1 - part) / 4))
 
 
-def test_users_of_one_length_have_one_set_of_weights() -> None:
-    one = Learned(few=9, many=9, weights={"als": ((1.0, 0.0, 0.0), (0.0, 0.0, 3.0))})
-    assert one.at(2) == one.at(900) == {"als": (0.25, 0, 0.75)}
+def test_equal_ends_give_the_mean_of_both_weights() -> None:
+    learned_once = Learned(few=9, many=9, weights={"als": ((1.0, 0.0, 0.0), (0.0, 0.0, 3.0))})
+    assert learned_once.at(2) == learned_once.at(900) == {"als": (0.25, 0, 0.75)}
 
 
-def test_a_bend_by_hand() -> None:
-    """Half of the root of 1/4, a quarter of itself and a quarter of its square: 1/4 + 1/16 + 1/64. 0 and 1 stay."""
+def test_reshaped_scores_by_hand() -> None:
+    """1/2 x sqrt(1/4) + 1/4 x 1/4 + 1/4 x (1/4)^2 = 1/4 + 1/16 + 1/64. 0 and 1 do not change."""
     scaled = np.array([0, 0.25, 1], dtype=np.float32)
     assert reshape(scaled, (0.5, 0.25, 0.25)).tolist() == [0, 0.328125, 1]
     none = np.zeros(0, dtype=np.intp)
@@ -50,32 +50,32 @@ def test_a_bend_by_hand() -> None:
 
 
 @pytest.mark.parametrize("events", [2, 16, 100])
-def test_explain_adds_up_to_the_score_for_users_of_any_length(events: int) -> None:
+def test_explain_adds_up_to_the_score_for_any_number_of_events(events: int) -> None:
     recommender = build(world.bundle(ensemble=blend()), settings=Settings())
     user = world.user("pay", interests=["fintech"], events=events)
-    asked = Request(limit=100, engine="ensemble")
-    lines = {line.item_id: line.score for line in recommender.recommend(user, asked).recommendations if line.method == "ensemble"}
+    request = Request(limit=100, engine="ensemble")
+    lines = {line.item_id: line.score for line in recommender.recommend(user, request).recommendations if line.method == "ensemble"}
     assert lines
     for item_id, score in lines.items():
-        found = explain(recommender, user, item_id, asked)
-        views = {view.engine: view for view in found.engines}
+        explanation = explain(recommender, user, item_id, request)
+        views = {view.engine: view for view in explanation.engines}
         part = TURNING.part(events)
         assert (views["als"].weight, views["content_based"].weight) == pytest.approx((part, 1 - part))
-        assert score == pytest.approx(sum((view.weight or 0) * (view.normalised or 0) for view in found.engines), rel=1e-5, abs=1e-7)
-        assert score == pytest.approx(sum(each.contribution or 0 for each in views["ensemble"].contributions), rel=1e-5, abs=1e-7)
+        assert score == pytest.approx(sum((view.weight or 0) * (view.normalised or 0) for view in explanation.engines), rel=1e-5, abs=1e-7)
+        assert score == pytest.approx(sum(reason.contribution or 0 for reason in views["ensemble"].contributions), rel=1e-5, abs=1e-7)
 
 
-def test_who_has_few_events_is_answered_as_by_one_part_and_who_has_many_as_by_the_other() -> None:
+def test_few_events_give_the_order_of_one_part_and_many_that_of_the_other() -> None:
     recommender = build(world.bundle(ensemble=blend()), settings=Settings())
-    for events, alone in ((4, "content_based"), (64, "als")):
+    for events, engine_name in ((4, "content_based"), (64, "als")):
         user = world.user("pay", interests=["fintech"], events=events)
-        mixed = recommender.engines["ensemble"].score(user, ALL).scores
-        scores = recommender.engines[alone].score(user, ALL).scores
-        known = np.flatnonzero(np.isfinite(scores))
-        assert np.argsort(-mixed[known], kind="stable").tolist() == np.argsort(-scores[known], kind="stable").tolist()
+        blended = recommender.engines["ensemble"].score(user, ALL).scores
+        scores = recommender.engines[engine_name].score(user, ALL).scores
+        scored = np.flatnonzero(np.isfinite(scores))
+        assert np.argsort(-blended[scored], kind="stable").tolist() == np.argsort(-scores[scored], kind="stable").tolist()
 
 
-def test_it_travels_and_what_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_a_learned_blend_is_loaded_unchanged_and_an_invalid_one_is_rejected(tmp_path: Path) -> None:
     blend().save(tmp_path)
     assert Blend.load(tmp_path) == blend()
     ends = TURNING.weights["als"]

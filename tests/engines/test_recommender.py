@@ -32,18 +32,18 @@ def steps(recommender: Recommender, state: UserState, request: Request | None = 
     ("events", "method", "fallbacks"),
     [(1, "content_based", []), (4, "content_based", []), (5, "als", []), (19, "als", []), (20, "als", ["ensemble"])],
 )
-def test_the_live_count_picks_the_engine(events: int, method: str, fallbacks: list[str]) -> None:
+def test_the_live_number_of_events_picks_the_engine(events: int, method: str, fallbacks: list[str]) -> None:
     assert steps(world.recommender(), world.user("pay", events=events)) == (method, fallbacks)
 
 
-def test_the_thresholds_are_configuration() -> None:
+def test_the_thresholds_are_settings() -> None:
     recommender = world.recommender(cold_start_threshold=1, warm_user_threshold=2)
     assert router.describe(recommender.settings) == "content_based < 1 <= als < 2 <= ensemble"
     assert steps(recommender, world.user("pay"))[0] == "als"
     assert [router.segment(events, recommender.settings) for events in (0, 1, 2)] == ["cold", "warm", "hot"]
 
 
-def test_an_unknown_user_gets_what_is_popular_and_the_answer_says_why() -> None:
+def test_an_unknown_user_gets_popular_items_with_the_cause() -> None:
     answer = world.recommender().recommend(UserState(user_id="stranger"), Request(limit=2))
     assert [line.item_id for line in answer.recommendations] == ["gene", "pill"]
     assert (answer.method_used, answer.interaction_count, answer.model_version, answer.as_of) == ("popular", 0, "v1", 0)
@@ -51,15 +51,15 @@ def test_an_unknown_user_gets_what_is_popular_and_the_answer_says_why() -> None:
     assert answer.fallbacks[0].cause == "the user has no history and no declared interests"
 
 
-def test_a_line_carries_what_a_card_shows() -> None:
+def test_a_recommendation_has_the_metadata_of_its_item() -> None:
     line = world.recommender().recommend(world.user("bank", events=7), Request(limit=1)).recommendations[0]
     assert (line.item_id, line.rank, line.method) == ("pay", 1, "als")
     attributes = {"stage": "seed", "founded": 2019}
     assert line.metadata == {"title": "Payflow", "item_type": "startup", "categories": ["fintech"], "attributes": attributes}
 
 
-def test_the_rest_comes_from_the_next_engine_and_each_line_says_from_which() -> None:
-    """ALS knows seven of the items that may be shown, and nothing of `mute`."""
+def test_the_next_engine_fills_the_rest_and_each_item_names_its_engine() -> None:
+    """ALS scores six of the seven eligible items, and not `mute`."""
     answer = world.recommender().recommend(world.user("pay", events=7), Request(limit=100))
     assert answer.method_used == "als"
     assert [line.rank for line in answer.recommendations] == list(range(1, 8))
@@ -72,7 +72,7 @@ def test_the_rest_comes_from_the_next_engine_and_each_line_says_from_which() -> 
 @pytest.mark.parametrize(
     ("settings", "cause"), [({"enable_als": False}, "disabled by ENABLE_ALS=false"), ({}, "the bundle was made without its part 'als'")]
 )
-def test_an_engine_that_cannot_be_asked_is_named_with_the_reason(settings: dict[str, bool], cause: str) -> None:
+def test_an_absent_engine_is_a_fallback_with_its_cause(settings: dict[str, bool], cause: str) -> None:
     parts = world.bundle() if settings else world.bundle(als=None)
     answer = build(parts, settings=Settings(**settings)).recommend(world.user("pay", events=7), Request(limit=2))
     assert answer.method_used == "content_based"
@@ -86,7 +86,7 @@ class Broken(Engine):
         raise ZeroDivisionError("boom")
 
 
-def test_an_engine_that_raises_is_logged_and_labelled_and_the_next_one_answers() -> None:
+def test_an_engine_that_raises_is_logged_and_the_next_one_answers() -> None:
     with structlog.testing.capture_logs() as logs:
         recommender = world.recommender()
         recommender.engines["als"] = Broken()
@@ -96,13 +96,13 @@ def test_an_engine_that_raises_is_logged_and_labelled_and_the_next_one_answers()
     assert any(entry["event"] == "engine_failed" and entry["exc_info"] for entry in logs)
 
 
-def test_each_read_says_at_debug_level_what_was_chosen_and_why() -> None:
+def test_each_read_logs_the_routing_at_debug_level() -> None:
     with structlog.testing.capture_logs() as logs:
         world.recommender().recommend(world.user("pay", events=7), Request(limit=2))
     assert {"interactions": 7, "routed": "als", "engine": "als", "log_level": "debug"}.items() <= logs[0].items()
 
 
-def test_an_answer_is_never_empty_while_an_item_may_be_shown() -> None:
+def test_an_answer_is_not_empty_while_an_item_is_eligible() -> None:
     """No bundle at all, no popularity: the catalogue alone answers, newest first."""
     recommender = build(Bundle.empty(), world.catalogue(), {}, Settings())
     answer = recommender.recommend(world.user("gene", events=30), Request(limit=100))
@@ -111,19 +111,19 @@ def test_an_answer_is_never_empty_while_an_item_may_be_shown() -> None:
     assert "python -m training retrain" in answer.fallbacks[1].cause
 
 
-def test_when_nothing_may_be_shown_the_answer_is_empty_and_no_error() -> None:
+def test_when_no_item_is_eligible_the_answer_is_empty() -> None:
     answer = world.recommender().recommend(world.user("pay", events=7), Request(filters=Filters(categories=("nothing",))))
     assert answer.recommendations == []
 
 
-def test_one_engine_can_be_asked_by_name() -> None:
+def test_a_request_can_name_the_engine() -> None:
     assert steps(world.recommender(), world.user("pay", events=99), Request(limit=2, engine="content_based")) == ("content_based", [])
     assert steps(world.recommender(), world.user("pay", events=99), Request(limit=2, engine="popular")) == ("popular", [])
     with pytest.raises(ConfigurationError, match=r"'magic'.*ensemble, als"):
         world.recommender().recommend(world.user(), Request(engine="magic"))
 
 
-def test_popularity_follows_what_is_passed_in_unknown_items_too() -> None:
+def test_newer_popularity_is_used_also_for_unknown_items() -> None:
     recommender = with_popularity(world.recommender(), {"unlabelled": [("brand-new", 9.0), ("coin", 1.0)]})
     answer = recommender.recommend(UserState(user_id="x"), Request(limit=2))
     assert [line.item_id for line in answer.recommendations] == ["brand-new", "coin"]
@@ -131,7 +131,7 @@ def test_popularity_follows_what_is_passed_in_unknown_items_too() -> None:
     assert [line.item_id for line in recommender.recommend(UserState(user_id="x"), startups).recommendations] == ["coin"]
 
 
-def test_a_deleted_item_stays_hidden_though_model_and_popularity_know_it() -> None:
+def test_a_deleted_item_stays_hidden_while_model_and_popularity_have_it() -> None:
     recommender = world.recommender()
     recommender = with_catalogue(recommender, recommender.catalogue.updated([], ["gene", "ghost"]))
     recommender = with_popularity(recommender, {"unlabelled": [("gene", 9.0)]})
@@ -139,10 +139,10 @@ def test_a_deleted_item_stays_hidden_though_model_and_popularity_know_it() -> No
     assert shown == {"pay", "bank", "coin", "medpay", "mute"}
 
 
-def test_an_item_that_was_deleted_since_training_stays_hidden_though_nobody_told_of_the_deletion() -> None:
-    """A process that starts later reads the catalogue as it is now; the bundle still describes `gene`."""
-    now = Catalogue.of([item for item in world.ITEMS if item.item_id != "gene"])
-    recommender = build(world.bundle(), now, {"unlabelled": [("gene", 9.0)]}, Settings())
+def test_an_item_that_was_deleted_before_the_start_stays_hidden() -> None:
+    """A process that starts later reads a catalogue without `gene`; the bundle still has it."""
+    current = Catalogue.of([item for item in world.ITEMS if item.item_id != "gene"])
+    recommender = build(world.bundle(), current, {"unlabelled": [("gene", 9.0)]}, Settings())
     for state in (world.user("pill", events=7), world.user("pill"), world.user()):
         shown = {line.item_id for line in recommender.recommend(state, Request(limit=100)).recommendations}
         assert "gene" not in shown
@@ -150,29 +150,29 @@ def test_an_item_that_was_deleted_since_training_stays_hidden_though_nobody_told
     assert explain(recommender, world.user("pill"), "gene", Request()).removed_by == ["it was deleted from the catalogue"]
 
 
-def test_an_explanation_of_a_shown_item_has_every_engines_view() -> None:
-    found = explain(world.recommender(), world.user("pay", "pill", events=7), "bank", Request(limit=3))
-    assert (found.shown, found.removed_by, found.method_used) == (True, [], "als")
-    assert found.rank == found.rank_if_allowed
-    views = {view.engine: view for view in found.engines}
+def test_an_explanation_of_a_shown_item_has_the_view_of_every_engine() -> None:
+    explanation = explain(world.recommender(), world.user("pay", "pill", events=7), "bank", Request(limit=3))
+    assert (explanation.shown, explanation.removed_by, explanation.method_used) == (True, [], "als")
+    assert explanation.rank == explanation.rank_if_allowed
+    views = {view.engine: view for view in explanation.engines}
     assert list(views) == ["ensemble", "als", "two_tower", "content_based", "popular"]
     assert sum(part.contribution or 0 for part in views["als"].contributions) == pytest.approx(views["als"].score, rel=1e-4)
     assert views["als"].contributions[0].items == ["pay"]
     assert views["content_based"].rank is not None
     assert views["popular"].rank is not None
     assert views["two_tower"].cause is not None
-    assert found.routing == "7 interactions: content_based < 5 <= als < 20 <= ensemble"
+    assert explanation.routing == "7 interactions: content_based < 5 <= als < 20 <= ensemble"
 
 
 def test_an_explanation_names_every_filter_that_removes_an_item() -> None:
     use_case = world.recommender().settings.use_cases.by_name["developer_startup"]
     recommender = world.recommender()
-    asked = Request(limit=3, use_case=use_case, filters=Filters(categories=("fintech",), exclude_items=frozenset({"care"})))
-    found = explain(recommender, world.user("care", events=7), "care", asked)
-    assert not found.shown
-    assert found.rank is None
-    assert found.rank_if_allowed is not None
-    assert found.removed_by == [
+    request = Request(limit=3, use_case=use_case, filters=Filters(categories=("fintech",), exclude_items=frozenset({"care"})))
+    explanation = explain(recommender, world.user("care", events=7), "care", request)
+    assert not explanation.shown
+    assert explanation.rank is None
+    assert explanation.rank_if_allowed is not None
+    assert explanation.removed_by == [
         "it is not available",
         "its categories are 'health', asked for 'fintech'",
         "the user has already interacted with it",
@@ -183,19 +183,19 @@ def test_an_explanation_names_every_filter_that_removes_an_item() -> None:
     assert explain(recommender, world.user("pay"), "unheard-of", Request()).removed_by == ["neither the catalogue nor a model knows it"]
     ghost = explain(recommender, world.user("pay"), "ghost", Request(use_case=use_case))
     assert ghost.removed_by[0].startswith("the catalogue has no entry")
-    gone = with_catalogue(recommender, recommender.catalogue.updated([], ["bank"]))
-    assert explain(gone, world.user("pay"), "bank", Request()).removed_by == ["it was deleted from the catalogue"]
+    without_bank = with_catalogue(recommender, recommender.catalogue.updated([], ["bank"]))
+    assert explain(without_bank, world.user("pay"), "bank", Request()).removed_by == ["it was deleted from the catalogue"]
 
 
 def test_an_item_below_the_limit_is_explained_by_its_rank() -> None:
-    found = explain(world.recommender(), world.user("pay", events=7), "gene", Request(limit=1))
-    assert not found.shown
-    assert found.removed_by == []
-    assert found.rank_if_allowed is not None
-    assert found.rank_if_allowed > 1
+    explanation = explain(world.recommender(), world.user("pay", events=7), "gene", Request(limit=1))
+    assert not explanation.shown
+    assert explanation.removed_by == []
+    assert explanation.rank_if_allowed is not None
+    assert explanation.rank_if_allowed > 1
 
 
-def test_a_recommender_from_disk_answers_as_the_one_in_memory(tmp_path: Path) -> None:
+def test_a_recommender_loaded_from_disk_gives_the_same_answers(tmp_path: Path) -> None:
     parts = world.bundle()
 
     def write(folder: Path) -> None:
@@ -214,9 +214,9 @@ def test_a_recommender_from_disk_answers_as_the_one_in_memory(tmp_path: Path) ->
         assert np.allclose([line.score for line in after.recommendations], [line.score for line in before.recommendations], rtol=1e-5)
 
 
-def test_a_changed_item_is_scored_as_it_is_now_not_as_it_was_trained() -> None:
+def test_a_changed_item_is_scored_by_its_new_content() -> None:
     recommender = world.recommender()
-    moved = Item(item_id="pill", item_type="startup", categories=["fintech"], tags=["payments"])
-    recommender = with_catalogue(recommender, recommender.catalogue.updated([moved]))
+    changed = Item(item_id="pill", item_type="startup", categories=["fintech"], tags=["payments"])
+    recommender = with_catalogue(recommender, recommender.catalogue.updated([changed]))
     answer = recommender.recommend(world.user("pay"), Request(limit=1))
     assert answer.recommendations[0].item_id == "pill"

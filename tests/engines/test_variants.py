@@ -1,4 +1,4 @@
-"""A variant of an experiment shares every engine with the live Recommender and differs in settings alone."""
+"""A variant of an experiment shares the engines of the live recommender and differs only in settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _method(recommender: Recommender, events: int) -> str:
     return recommender.recommend(world.user("pay", events=events), Request(limit=1)).method_used
 
 
-def test_the_engines_are_the_same_objects_and_only_the_blend_is_made_anew() -> None:
+def test_a_variant_shares_all_engines_except_those_with_other_weights() -> None:
     live = _live()
     variant = _variant(live, ensemble_als_weight=0.1, ensemble_two_tower_weight=0.9)
     assert all(variant.engines[name] is live.engines[name] for name in ("als", "two_tower", "popular"))
@@ -34,7 +34,7 @@ def test_the_engines_are_the_same_objects_and_only_the_blend_is_made_anew() -> N
     assert live.engines["ensemble"].shares == {"als": 0.6, "two_tower": 0.4}  # type: ignore[attr-defined]
 
 
-def test_a_variant_without_overrides_answers_as_the_live_one_by_the_bundles_blend() -> None:
+def test_a_variant_without_overrides_gives_the_answers_of_the_live_recommender() -> None:
     live = _live()
     variant = _variant(live)
     assert variant.engines["ensemble"].shares == live.engines["ensemble"].shares  # type: ignore[attr-defined]
@@ -43,22 +43,22 @@ def test_a_variant_without_overrides_answers_as_the_live_one_by_the_bundles_blen
         assert variant.recommend(state, request) == live.recommend(state, request)
 
 
-def test_thresholds_of_a_variant_are_its_own() -> None:
+def test_a_variant_has_its_own_thresholds() -> None:
     live = _live()
     variant = _variant(live, cold_start_threshold=8, warm_user_threshold=9)
     assert [_method(live, events) for events in (4, 7, 20)] == ["content_based", "als", "ensemble"]
     assert [_method(variant, events) for events in (7, 8, 9)] == ["content_based", "als", "ensemble"]
 
 
-def test_the_share_of_popularity_in_content_of_a_variant_is_its_own() -> None:
+def test_a_variant_has_its_own_share_of_popularity_in_content() -> None:
     live = _live()
-    likeness, popularity = _variant(live, content_popularity_share=0.0), _variant(live, content_popularity_share=0.99)
+    similarity, popularity = _variant(live, content_popularity_share=0.0), _variant(live, content_popularity_share=0.99)
     state, request = world.user("pay", "pill", events=2), Request(limit=1)
-    assert likeness.recommend(state, request).recommendations[0].item_id == "medpay", "most like what the user took"
+    assert similarity.recommend(state, request).recommendations[0].item_id == "medpay", "most similar to the history"
     assert popularity.recommend(state, request).recommendations[0].item_id == "gene", "the most popular that matches"
 
 
-def test_an_engine_switched_off_is_missing_in_that_variant_only() -> None:
+def test_an_engine_disabled_in_a_variant_is_absent_only_there() -> None:
     live = _live()
     variant = _variant(live, enable_als=False)
     assert variant.unavailable("als") == "disabled by ENABLE_ALS=false"
@@ -67,7 +67,7 @@ def test_an_engine_switched_off_is_missing_in_that_variant_only() -> None:
     assert _method(live, 7) == "als"
 
 
-def test_an_engine_switched_on_is_built_once_and_taken_over_at_the_next_swap() -> None:
+def test_an_engine_enabled_in_a_variant_is_reused_at_the_next_swap() -> None:
     live = _live(enable_two_tower=False)
     first = _variant(live, enable_two_tower=True)
     assert _method(first, 25) == "ensemble"
@@ -78,7 +78,7 @@ def test_an_engine_switched_on_is_built_once_and_taken_over_at_the_next_swap() -
     assert second.engines["two_tower"].catalogue.ids == newer.catalogue.ids
 
 
-def test_diversity_of_a_variant_holds_where_the_read_does_not_say() -> None:
+def test_the_diversity_of_a_variant_applies_unless_the_request_sets_one() -> None:
     live = _live()
     variant = _variant(live, diversity=1.0)
     state = world.user("pay", "bank", events=7)

@@ -1,6 +1,7 @@
-"""Eight startups whose right answers a reader can see: three in fintech, three in health, one in both, one that says nothing.
+"""A small catalogue with obvious answers, shared by the tests of the engines.
 
-ALS factors: the first axis is fintech, the second is health. `ghost` is known to the ALS model only.
+Eight startups: three in fintech, three in health, one in both, one without a category. ALS factors:
+the first axis is fintech, the second is health. Only the ALS model has the item `ghost`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,10 @@ def als() -> ALSModel:
 
 
 def two_tower() -> TwoTowerModel:
-    """A user is the direction of the last event's item: the layer adds nothing. Items lie as in FACTORS; a label points along its axis."""
+    """A model whose user vector is the vector of the last event's item.
+
+    The layer adds nothing. Items have FACTORS; a category has the vector of its axis.
+    """
     words = ContentModel.fit(ITEMS)
     vocabulary = ContentModel(words.terms, words.idf, IdMap([]), sp.csr_matrix((0, len(words.terms)), dtype=np.float32))
     facts = TwoTowerFacts(dimension=2, layers=1, heads=1, history=3, items=len(FACTORS), event_types=["like"], roles=["developer"])
@@ -87,7 +91,10 @@ def catalogue() -> Catalogue:
 
 
 def user(*items: str, events: int | None = None, interests: list[str] | None = None, event_type: str = "like") -> UserState:
-    """A user who liked `items`, one a day; `events` is the live count, where it is more than the history holds."""
+    """A user with one like a day of `items`.
+
+    `events`: the live count, if it differs from the length of the history.
+    """
     history = [HistoryEvent(timestamp=day * DAY, event_type=event_type, item_id=item_id) for day, item_id in enumerate(items)]
     profile = User(user_id="ada", interests=interests) if interests else None
     return UserState(user_id="ada", events=len(items) if events is None else events, history=history, profile=profile)
