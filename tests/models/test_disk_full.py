@@ -22,7 +22,7 @@ from models.als import ALSModel
 from models.id_map import IdMap
 from models.registry import Registry
 from store.archive.layout import SCHEMA, Archive
-from tests.models.test_registry import write
+from tests.models.world import write
 
 SIZE = 1 << 20
 
