@@ -258,7 +258,7 @@ class _Recovery:
         """Every user and item id in Redis, most of them more than once."""
         for key in self._client.scan_iter(keys.user("*"), count=1000):
             yield "user", keys.unescape(key.decode().split(":", 2)[1])
-        for key in experiments.sets_of_users(self._client):
+        for key in experiments.sets_of_users(self._client, self._settings.experiments):
             for member, _ in self._client.zscan_iter(key, count=1000):
                 yield "user", member.decode()
         for item_id, _ in self._client.hscan_iter(keys.ITEMS, count=1000):

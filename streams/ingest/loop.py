@@ -215,9 +215,14 @@ class Ingest:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._read_topic_ids()
-        self._retry("noting the settings", self._note_settings)
-        self._intake.reload()
+        self._reload()
         consumer.incremental_assign([self._place(consumer, (each.topic, each.partition)) for each in partitions])
+
+    def _reload(self) -> None:
+        """Recover the deletions, then note the settings: while Redis is emptied again, it is not ready, and this is repeated. The other
+        way round, a Redis emptied in between would be ready without its settings and experiments."""
+        self._intake.reload()
+        self._retry("noting the settings", self._note_settings)
 
     def _place(self, consumer: Consumer, partition: Partition) -> TopicPartition:
         """Take up a partition where Redis says, and answer from where to read it."""
@@ -283,8 +288,7 @@ class Ingest:
             metrics.retries.labels(type(error).__name__).inc()
         if failed:
             self._read_topic_ids()
-            self._retry("noting the settings", self._note_settings)
-            self._intake.reload()
+            self._reload()
             again = [self._place(consumer, partition) for partition in failed]
             outage.REDIS.end()  # placing read the position from Redis and the offsets from Kafka
             outage.KAFKA.end()

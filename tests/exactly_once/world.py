@@ -125,7 +125,7 @@ class World:
         """Start again what has ended; an end for which there is no reason is a problem."""
         for process in list(self.processes):
             code = process.child.exit_code
-            if code is None:
+            if code is None or process not in self.processes:  # a rebuild for another one has ended all of its kind
                 continue
             self.processes.remove(process)
             text = process.child.tail(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from core.errors import StoreUnavailable
 from core.experiments import Variant, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
-from store.state import connection
+from store.state import connection, keys, wipe
 from store.state.apply import batches as apply
 from store.state.apply import deletions
 from store.state.apply.batches import Applier, Event, Planner
@@ -139,6 +140,18 @@ def test_a_deleted_user_is_removed_from_every_experiment_ever_and_older_events_s
     assert store.read(redis, CONTROL.id).outcomes == {A: 1, B: 3}
 
 
+def test_a_deleted_user_is_removed_from_running_experiments_that_an_emptied_redis_has_not_noted(
+    redis: Redis, settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "experiments.toml"
+    path.write_text(TOML)
+    writer = Writer(settings.model_copy(update={"experiments_path": path}))
+    redis.delete(keys.EXPERIMENTS)  # emptied after its settings were noted, and filled again by events
+    writer.apply(_event(A, "like", recommendation_id(CONTROL)), _event(B, "like", recommendation_id(CONTROL)))
+    writer.delete(A, broker_time=20.0)
+    assert store.read(redis, CONTROL.id).outcomes == {B: 3}
+
+
 def test_exposures_add_up_and_are_written_once(redis: Redis) -> None:
     exposures = Exposures(RUNNING, 1000, _never, HASHER)
     for user, variant in ((A, CONTROL), (B, CONTROL), (A, CONTROL), (C, HALF)):
@@ -251,11 +264,9 @@ def test_a_forgotten_experiment_leaves_no_key(redis: Redis, writer: Writer) -> N
 
 def test_every_key_of_an_experiment_is_known_to_a_wipe_but_exposures(redis: Redis, writer: Writer, settings: Settings) -> None:
     """What the log can make again goes; what is nowhere else stays."""
-    from streams.rebuild.command import _wipe
-
     exposures = Exposures(RUNNING, 10, _never, HASHER)
     exposures.add(HALF, C)
     exposures.write(redis)
     writer.apply(_event(C, "like", recommendation_id(HALF)))
-    _wipe(connection.connect(settings))
+    wipe.wipe(connection.connect(settings))
     assert sorted(redis.keys("*")) == [f"experiment:{HALF.id}:exposed".encode(), b"experiments"]

@@ -121,7 +121,7 @@ class Planner:
         """`running`: the experiments whose outcomes are counted."""
         self._known: set[str] = set()
         self._deletions_version = UNKNOWN.version
-        self._use_cases, self._running = use_cases, running
+        self._use_cases, self.running = use_cases, running
         self._type_fields = {name: _bulk("ev:" + name) for name in use_cases.event_types}
 
     def forget(self) -> None:
@@ -153,7 +153,7 @@ class Planner:
         for user_id, mine in by_user.items():
             replies = self._user(user_id, mine, lines, replies)
             pushes.append((replies - 1, user_id))
-        if self._running.all:
+        if self.running.all:
             replies += self._outcomes(events, known, lines)
         replies = _sums(popularity, lines, replies)
         payload = "".join(lines).encode() + _moved(topic, partition, next_, popularity.mark)
@@ -168,7 +168,7 @@ class Planner:
         replies = 0
         for user_id, mine in events.items():
             replies = self._user(user_id, [event.interaction for event in mine], lines, replies, first=True)
-            found = experiments.outcomes(self._running, self._use_cases, mine, {}).users
+            found = experiments.outcomes(self.running, self._use_cases, mine, {}).users
             replies += _user_outcomes(found, lines)
         return "".join(lines).encode(), replies
 
@@ -201,7 +201,7 @@ class Planner:
 
     def _outcomes(self, events: list[Event], known: Deletions, lines: list[str]) -> int:
         """What events that answers of experiments led to add to their variants; answers how many replies that will bring."""
-        found = experiments.outcomes(self._running, self._use_cases, events, known.times)
+        found = experiments.outcomes(self.running, self._use_cases, events, known.times)
         for (variant, event_type), count in found.events.items():
             lines.append(f"{_HINCRBY}{_bulk(keys.experiment_events(variant))}{self._type_fields[event_type]}{_bulk(str(count))}")
         return len(found.events) + _user_outcomes(found.users, lines)

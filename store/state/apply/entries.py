@@ -195,7 +195,7 @@ class EntryApplier:
         """Step 5, without what is counted again."""
         commands: list[Command] = []
         kinds = {kind for kind, _ in outcome.new}
-        sets = experiments.sets_of_users(self._client) if "user" in kinds else []
+        sets = experiments.sets_of_users(self._client, self._planner.running) if "user" in kinds else []
         for (kind, digest), place in outcome.new.items():
             identifier = outcome.names.get((kind, digest))
             commands.append(("HSET", deletions.HASHES[kind], digest, place.text()))

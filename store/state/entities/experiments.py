@@ -86,9 +86,11 @@ def noted(client: redis.Redis) -> dict[str, Noted]:
     return {tag.decode(): msgspec.json.decode(text, type=Noted) for tag, text in found.items()}
 
 
-def sets_of_users(client: redis.Redis) -> list[str]:
-    """Every sorted set of an experiment in which a user may stand. Raises StoreUnavailable."""
-    return [key for each in noted(client).values() for variant in each.variants for key in _sets(variant.id)]
+def sets_of_users(client: redis.Redis, running: Experiments) -> list[str]:
+    """Every sorted set of an experiment that may hold a user: of those noted, and of the `running` ones, which a Redis that was emptied
+    a moment ago may not have noted yet. Raises StoreUnavailable."""
+    variants = {variant.id for experiment in noted(client).values() for variant in experiment.variants} | set(running.by_id)
+    return [key for variant_id in sorted(variants) for key in _sets(variant_id)]
 
 
 def forget(client: redis.Redis, tag: str) -> bool:
