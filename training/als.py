@@ -1,4 +1,7 @@
-"""ALS by `implicit` (Hu, Koren, Volinsky 2008; Takács, Pilászy, Tikk 2011): its compiled solver, our ids around it."""
+"""Fits ALS with the compiled solver of `implicit`, and maps its rows and columns to user and item ids.
+
+Sources: Hu, Koren, Volinsky 2008; Takács, Pilászy, Tikk 2011.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,15 @@ from models.confidence import Confidence
 from models.id_map import IdMap
 
 REFRESH_SWEEPS = 1
-"""Sweeps that bring a model fitted on the training part up to date with every event (docs/adr: one fit and a refresh).
-On ML-1M and RetailRocket one gives back all of the NDCG@10 that the missing tenth of the events had cost."""
+"""Sweeps over all events after a fit on the training part (docs/adr/0005-one-fit-and-a-refresh.md).
+On ML-1M and RetailRocket one sweep recovers all of the NDCG@10 that the missing tenth of the events costs."""
 
 Sweep = Callable[[int, npt.NDArray[np.float32], npt.NDArray[np.float32]], None]
-"""Called after each sweep: its number from 1, user_factors (n_users, f), item_factors (n_items, f); may raise to stop the fit."""
+"""Called after each sweep with its number from 1, user_factors (n_users, f), item_factors (n_items, f). Raises to stop the fit."""
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fit is told. `regularization`: the L2 penalty; `alpha` and `popularity_discount`: models/confidence.py."""
+    """Hyperparameters of a fit. `regularization`: the L2 penalty; `alpha` and `popularity_discount`: see models/confidence.py."""
 
     factors: int = 128
     regularization: float = 0.01
@@ -44,9 +47,9 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparameters:
-    """Those in the JSON file at `path` (as `training tune` writes it), or those of the settings. Raises ConfigurationError.
+    """Return the hyperparameters in the JSON file at `path` (as `training tune` writes it), or those of the settings.
 
-    A file for which ALS was not tuned, but something else was, leaves the settings.
+    The settings also apply when `tune` wrote the file without tuning ALS. Raises ConfigurationError for a file that cannot be read.
     """
     configured = Hyperparameters(
         factors=settings.als_factors,
@@ -58,8 +61,8 @@ def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparame
     if path is None:
         return configured
     try:
-        found = json.loads(path.read_text("utf-8"))
-        return configured if "tuned" in found and "als" not in found else msgspec.convert(found["als"], Hyperparameters)
+        sections = json.loads(path.read_text("utf-8"))
+        return configured if "tuned" in sections and "als" not in sections else msgspec.convert(sections["als"], Hyperparameters)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{path} holds no ALS hyperparameters ({error!r}); it should look like "
@@ -71,18 +74,21 @@ def fit(
     user_items: sp.csr_matrix,
     users: IdMap,
     items: IdMap,
-    chosen: Hyperparameters,
+    hyperparameters: Hyperparameters,
     seed: int,
     *,
     start: ALSModel | None = None,
     threads: int = 0,
     on_sweep: Sweep | None = None,
 ) -> ALSModel:
-    """Fit on `user_items (n_users, n_items)` float32 CSR of weights; `users` and `items` name its rows and columns.
+    """Fit a model on weighted interactions.
 
-    Users and items without an entry are left out: nothing is known of them, and a zero vector would rank among real ones. With `start`
-    the factors of known users and items are taken over. `threads` 0: one a core; the result does not depend on it. The factors that
-    `on_sweep` sees are those of users and items with an entry, in their order. Raises DatasetError when there is no entry.
+    `user_items (n_users, n_items)` f32 CSR of weights; `users` and `items` name its rows and columns. `start`: a model whose factors
+    the fit starts from, for the users and items that it has. `threads` 0: one a core; the result does not depend on it. `on_sweep`
+    gets the factors of users and items with an entry, in their order.
+
+    Returns a model without the users and items that have no entry: a zero vector would rank among real ones.
+    Raises DatasetError when there is no entry; the caller reports it.
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
@@ -94,46 +100,47 @@ def fit(
         raise DatasetError("no event has a weight above 0, so there is nothing to learn; check the event weights in USE_CASES_PATH")
     whole = (len(rows), len(columns)) == user_items.shape
     weights = (user_items if whole else user_items[rows][:, columns].tocsr()).astype(np.float32, copy=False)
-    counts = np.bincount(weights.indices, minlength=len(columns)).astype(np.float32) if chosen.popularity_discount else None
+    counts = np.bincount(weights.indices, minlength=len(columns)).astype(np.float32) if hyperparameters.popularity_discount else None
     if counts is not None:
-        relative = Confidence(chosen.popularity_discount, counts).relative(counts)
+        relative = Confidence(hyperparameters.popularity_discount, counts).relative(counts)
         weights = sp.csr_matrix((weights.data * relative[weights.indices], weights.indices, weights.indptr), shape=weights.shape)
-    known_users, known_items = IdMap([users.ids[row] for row in rows.tolist()]), IdMap([items.ids[column] for column in columns.tolist()])
-    with threadpoolctl.threadpool_limits(1, "blas"):  # the solver has threads of its own; BLAS threads below them make it 10 times slower
+    fitted_users = IdMap([users.ids[row] for row in rows.tolist()])
+    fitted_items = IdMap([items.ids[column] for column in columns.tolist()])
+    with threadpoolctl.threadpool_limits(1, "blas"):  # the solver has its own threads; BLAS threads below them make it 10 times slower
         solver = AlternatingLeastSquares(
-            factors=chosen.factors,
-            regularization=chosen.regularization,
-            alpha=chosen.alpha,
-            iterations=chosen.iterations,
+            factors=hyperparameters.factors,
+            regularization=hyperparameters.regularization,
+            alpha=hyperparameters.alpha,
+            iterations=hyperparameters.iterations,
             num_threads=threads,
             random_state=seed,
         )
         if start is not None:
             rng = np.random.default_rng(seed)
-            solver.user_factors = _taken_over(known_users, start.user_ids, start.user_factors, chosen.factors, rng)
-            solver.item_factors = _taken_over(known_items, start.item_ids, start.item_factors, chosen.factors, rng)
+            solver.user_factors = _initial_factors(fitted_users, start.user_ids, start.user_factors, hyperparameters.factors, rng)
+            solver.item_factors = _initial_factors(fitted_items, start.item_ids, start.item_factors, hyperparameters.factors, rng)
 
-        def swept(sweep: int, _seconds: float, _loss: float | None) -> None:
+        def after_sweep(sweep: int, _seconds: float, _loss: float | None) -> None:
             if on_sweep is not None:
                 on_sweep(sweep + 1, solver.user_factors, solver.item_factors)
 
-        solver.fit(weights, show_progress=False, callback=swept)
+        solver.fit(weights, show_progress=False, callback=after_sweep)
     return ALSModel(
-        item_ids=known_items,
+        item_ids=fitted_items,
         item_factors=np.ascontiguousarray(solver.item_factors),
-        user_ids=known_users,
+        user_ids=fitted_users,
         user_factors=np.ascontiguousarray(solver.user_factors),
-        regularization=chosen.regularization,
-        alpha=chosen.alpha,
-        popularity_discount=chosen.popularity_discount,
+        regularization=hyperparameters.regularization,
+        alpha=hyperparameters.alpha,
+        popularity_discount=hyperparameters.popularity_discount,
         item_counts=counts,
     )
 
 
-def _taken_over(ids: IdMap, before: IdMap | None, factors: Any, length: int, rng: np.random.Generator) -> Any:
-    """(len(ids), length) f32: the factors that an id had, small random ones (as implicit starts) where it had none."""
-    taken = rng.random((len(ids), length), dtype=np.float32) * np.float32(0.01)
-    if before is not None and factors is not None:
-        rows = before.rows(ids.ids)
-        taken[rows >= 0] = factors[rows[rows >= 0]]
-    return taken
+def _initial_factors(ids: IdMap, start_ids: IdMap | None, start: Any, length: int, rng: np.random.Generator) -> Any:
+    """(len(ids), length) f32: the factors of `start` for ids that it has, else small random ones, as implicit starts with."""
+    factors = rng.random((len(ids), length), dtype=np.float32) * np.float32(0.01)
+    if start_ids is not None and start is not None:
+        rows = start_ids.rows(ids.ids)
+        factors[rows >= 0] = start[rows[rows >= 0]]
+    return factors

@@ -1,4 +1,4 @@
-"""What each command of `python -m training` does."""
+"""Runs the commands of `python -m training`; `__main__` declares their options."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 def make_dataset(settings: Settings, output: Path, events: Path | None, console: Console) -> None:
-    """`dataset`."""
+    """Run `dataset`: write the dataset of the archive, or of the file `events`, into `output`."""
     if events is not None:
         table, skipped = event_sources.from_file(events)
         positions: dict[int, int] = {}
@@ -49,18 +49,19 @@ def make_dataset(settings: Settings, output: Path, events: Path | None, console:
         positions = archive.positions(settings.interactions_topic)
         table, skipped = event_sources.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, deleted)
     source = shown_url(str(events or f"{settings.archive_url}/{settings.interactions_topic}"))
-    made = dataset.build(table, settings.use_cases, positions, source, skipped)
-    dataset.save(made, output)
-    about = made.summary()
-    console.print(f"{output}: {about['events']} events of {about['users']} users with {about['items']} items; left out: {about['skipped']}")
+    data = dataset.build(table, settings.use_cases, positions, source, skipped)
+    dataset.save(data, output)
+    summary = data.summary()
+    counts = f"{summary['events']} events of {summary['users']} users with {summary['items']} items"
+    console.print(f"{output}: {counts}; left out: {summary['skipped']}")
 
 
 def fit_als(settings: Settings, folder: Path, output: Path, hyperparameters: Path | None, threads: int) -> None:
-    """`als`."""
+    """Run `als`: fit ALS on the dataset in `folder` and write the model into `output`."""
     data = dataset.load(folder)
-    chosen = als_training.hyperparameters(settings, hyperparameters)
-    fitting.fit_als(data.matrix(), data, chosen, settings.training_seed, threads).save(output)
-    typer.echo(f"{output}: {chosen}")
+    als_hyperparameters = als_training.hyperparameters(settings, hyperparameters)
+    fitting.fit_als(data.matrix(), data, als_hyperparameters, settings.training_seed, threads).save(output)
+    typer.echo(f"{output}: {als_hyperparameters}")
 
 
 def evaluate_dataset(
@@ -73,36 +74,40 @@ def evaluate_dataset(
     output: Path | None,
     console: Console,
 ) -> None:
-    """`evaluate`."""
+    """Run `evaluate`: fit on the events before the cut, print the evaluation, and write it into `output`."""
     data = dataset.load(folder)
     entries = items.read(items_path) if items_path is not None else []
     split = data.split(settings.holdout_fraction)
     content = ContentModel.fit(entries)
     judged = evaluation.judge(data, split, content, settings, users, settings.training_seed)
-    chosen = als_training.hyperparameters(settings, hyperparameters)
+    als_hyperparameters = als_training.hyperparameters(settings, hyperparameters)
     settings = two_tower_command.tuned(settings, hyperparameters)
-    fitted = fitting.fit_als(data.matrix(split.train), data, chosen, settings.training_seed, threads)
+    fitted = fitting.fit_als(data.matrix(split.train), data, als_hyperparameters, settings.training_seed, threads)
     two_tower = two_tower_command.fit_before(data, split.train, entries, settings, threads)
     at_cut = popular(data, settings, split.train)
     bundle = Bundle.of(
         catalogue=entries, als=fitted, two_tower=two_tower.model if two_tower is not None else None, content=content, popular=at_cut
     )
-    found, choice = stages.evaluate_candidate(bundle, at_cut.scores, judged, data, split, settings, console)
+    result, choice = stages.evaluate_candidate(bundle, at_cut.scores, judged, data, split, settings, console)
     if output is None:
         return
-    about = {"als": msgspec.to_builtins(chosen), "dataset": data.sha256, "two_tower": two_tower.curve if two_tower is not None else []}
-    evaluation.save(found, output, {**about, "blends": choice.table() if choice is not None else None})
-    report.write(output, {"settings": {"als": about["als"], "two_tower": two_tower.told if two_tower is not None else None}})
-    console.print(f"{output / report.PAGE} is the page to look at")
+    about = {
+        "als": msgspec.to_builtins(als_hyperparameters),
+        "dataset": data.sha256,
+        "two_tower": two_tower.curve if two_tower is not None else [],
+    }
+    evaluation.save(result, output, {**about, "blends": choice.table() if choice is not None else None})
+    report.write(output, {"settings": {"als": about["als"], "two_tower": two_tower.facts if two_tower is not None else None}})
+    console.print(f"{output / report.PAGE} shows the results")
 
 
 def run_retrain(settings: Settings, options: retrain.Options, console: Console) -> None:
-    """`retrain`."""
+    """Run `retrain` and print the version that is live then."""
     typer.echo(retrain.retrain(settings, options, console))
 
 
 def request_retrain(settings: Settings, reason: str) -> None:
-    """`request`."""
+    """Run `request`: send a retrain request and print its topic:partition:offset."""
     typer.echo(retrain_requests.send(settings, "command line", reason))
 
 
@@ -119,7 +124,7 @@ def tune(
     threads: int,
     console: Console,
 ) -> None:
-    """`tune`."""
+    """Run `tune` on the dataset in `folder`."""
     tuning.tune(
         part,
         dataset.load(folder),
@@ -138,45 +143,45 @@ def tune(
 
 
 def report_experiments(settings: Settings, as_json: bool, detect: float, forget: str | None, console: Console) -> None:
-    """`experiments`."""
+    """Run `experiments`: print the reports, or remove the numbers of the tag `forget`."""
     if forget is not None:
         experiments.forget(settings, forget)
-        typer.echo(f"{forget}: its numbers are gone")
+        typer.echo(f"{forget}: its numbers are removed")
         return
-    found = experiments.reports(settings, detect)
+    reports = experiments.reports(settings, detect)
     if as_json:
-        _print_json(found)
+        _print_json(reports)
     else:
-        experiments.show(found, console)
+        experiments.show(reports, console)
 
 
 def list_models(settings: Settings, as_json: bool, console: Console) -> None:
-    """`models list`."""
-    found = summaries(Registry(settings.models_path))
+    """Run `models list`."""
+    bundle_summaries = summaries(Registry(settings.models_path))
     if as_json:
-        return _print_json(found)
+        return _print_json(bundle_summaries)
     table = Table()
     for column in ("version", "live", "events", *(f"NDCG@10 {engine}" for engine in evaluation.ENGINES), "recall@10 routed", "gate"):
         table.add_column(column)
-    for each in found:
-        if each.problem is not None:
-            table.add_row(each.version, "live" if each.live else "", each.problem)
+    for summary in bundle_summaries:
+        if summary.problem is not None:
+            table.add_row(summary.version, "live" if summary.live else "", summary.problem)
             continue
-        scores = [_score(each, engine, "ndcg@10") for engine in evaluation.ENGINES]
+        scores = [_score(summary, engine, "ndcg@10") for engine in evaluation.ENGINES]
         table.add_row(
-            each.version,
-            "live" if each.live else "",
-            "-" if each.events is None else f"{each.events:,}",
+            summary.version,
+            "live" if summary.live else "",
+            "-" if summary.events is None else f"{summary.events:,}",
             *scores,
-            _score(each, evaluation.ROUTED, "recall@10"),
-            f"{each.gate or '-'}{', forced' if each.forced else ''}",
+            _score(summary, evaluation.ROUTED, "recall@10"),
+            f"{summary.gate or '-'}{', forced' if summary.forced else ''}",
         )
     console.print(table)
     return None
 
 
 def write_report(settings: Settings, version: str | None, output: Path) -> None:
-    """`report`."""
+    """Run `report`: write the HTML page of `version` to `output`."""
     manifest = _manifest(settings, version)
     folder = settings.models_path / manifest.version
     bundles.verify(folder, manifest, f"evaluation/{report.METRICS}")
@@ -186,12 +191,12 @@ def write_report(settings: Settings, version: str | None, output: Path) -> None:
 
 
 def show_model(settings: Settings, version: str | None) -> None:
-    """`models show`."""
+    """Run `models show`: print the manifest of `version` as JSON."""
     _print_json(_manifest(settings, version))
 
 
 def diff_models(settings: Settings, a: str, b: str, as_json: bool, console: Console) -> None:
-    """`models diff`."""
+    """Run `models diff`: print what differs between two manifests."""
     differences = Registry(settings.models_path).diff(a, b)
     if as_json:
         return _print_json(differences)
@@ -203,33 +208,33 @@ def diff_models(settings: Settings, a: str, b: str, as_json: bool, console: Cons
 
 
 def promote_model(settings: Settings, version: str) -> None:
-    """`models promote`."""
+    """Run `models promote`."""
     Registry(settings.models_path).promote(version)
     _announce(settings, version)
 
 
 def rollback_model(settings: Settings) -> None:
-    """`models rollback`."""
+    """Run `models rollback`."""
     _announce(settings, Registry(settings.models_path).rollback())
 
 
 def _manifest(settings: Settings, version: str | None) -> Manifest:
-    """Of `version`, or of the live one."""
+    """The manifest of `version`, or of the live bundle. Raises ModelMissing."""
     registry = Registry(settings.models_path)
-    wanted = version or registry.current()
-    if wanted is None:
+    version = version or registry.current()
+    if version is None:
         raise ModelMissing(f"no bundle is published in {settings.models_path} yet; run `python -m training retrain`")
-    return registry.manifest(wanted)
+    return registry.manifest(version)
 
 
 def _announce(settings: Settings, version: str) -> None:
-    """The pointer file is what readers follow; the note in Redis is for people, so a promotion does not fail without it."""
+    """Print and record that `version` is live. Readers follow the pointer file, so an unavailable Redis does not fail the command."""
     typer.echo(f"{version} is live")
     try:
         with connection.connect(settings) as client:
             retrains.announce(client, version)
     except StoreUnavailable as error:
-        log.warning("model:current in Redis still names the version before", error=str(error))
+        log.warning("live_version_not_recorded", error=str(error))
 
 
 def _print_json(value: object) -> None:

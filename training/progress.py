@@ -1,4 +1,4 @@
-"""What a person sees while something long runs: a bar on a terminal, a line a step anywhere else. Always on stderr."""
+"""Shows the progress of long work on stderr: a bar on a terminal, otherwise a line every LINE_EVERY_S."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LINE_EVERY_S = 10.0
-"""Seconds between lines where there is no terminal: enough to see that it lives, few enough for a log."""
+"""Seconds between lines where there is no terminal: often enough to see that work goes on, rare enough for a log."""
 
 
-class Shown:
-    """A running bar."""
+class ProgressBar:
+    """One running bar. Its methods may be called from any thread."""
 
-    def __init__(self, bar: Progress, task: TaskID, what: str, total: float) -> None:
-        self._bar, self._task, self._what, self._total = bar, task, what, total
+    def __init__(self, bar: Progress, task: TaskID, title: str, total: float) -> None:
+        self._bar, self._task, self._title, self._total = bar, task, title, total
         self._done = 0.0
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
         self._lock = threading.Lock()
 
     def advance(self, count: float = 1, text: str = "") -> None:
-        """So many more are done. May be called from any thread."""
+        """Add `count` to what is done."""
         with self._lock:
             self.at(self._done + count, text)
 
     def at(self, done: float, text: str = "") -> None:
-        """`done` of the total is done; `text` says what is being done now."""
+        """Set what is done to `done` of the total; `text` describes the current work."""
         self._done = done
         self._bar.update(self._task, completed=min(done, self._total), text=text)
-        if self._bar.disable and time.monotonic() - self._told >= LINE_EVERY_S:
-            self._told = time.monotonic()
-            typer.echo(f"  {self._what}: {min(done / self._total, 1.0):.0%} {text}", err=True)
+        if self._bar.disable and time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            typer.echo(f"  {self._title}: {min(done / self._total, 1.0):.0%} {text}", err=True)
 
 
 @contextmanager
-def progress(what: str, total: float) -> Iterator[Shown]:
-    """`with progress("fitting ALS", 20) as show: ... show.advance()`."""
+def progress(title: str, total: float) -> Iterator[ProgressBar]:
+    """Show a bar during the block: `with progress("fitting ALS", 20) as show: ... show.advance()`."""
     console = Console(stderr=True)
     bar = Progress(
         SpinnerColumn(),
@@ -54,4 +54,4 @@ def progress(what: str, total: float) -> Iterator[Shown]:
         transient=True,
     )
     with bar:
-        yield Shown(bar, bar.add_task(what, total=total, text=""), what, total)
+        yield ProgressBar(bar, bar.add_task(title, total=total, text=""), title, total)

@@ -21,7 +21,7 @@ from tests.streams.test_partitions import batches, lines
 from tests.support import eventually
 
 PROCESSES = [("streams", "ingest"), ("streams", "archive"), ("streams", "live"), ("training", "worker")]
-WORKS = {"ingest": "partition taken", "archive": "partitions taken", "worker": "waiting for requests"}
+WORKS = {"ingest": "partition taken", "archive": "partitions taken", "worker": "waiting_for_requests"}
 
 
 def warnings(child: Child) -> list[dict[str, object]]:

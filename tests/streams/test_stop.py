@@ -26,7 +26,7 @@ GRACE_S = 30.0
 PROCESSES = {
     "ingest": (("streams", "ingest"), "partition taken"),
     "archive": (("streams", "archive"), "partitions taken"),
-    "worker": (("training", "worker"), "waiting for requests"),
+    "worker": (("training", "worker"), "waiting_for_requests"),
     "live": (("streams", "live"), "folding in with"),
     "api": (("api",), "startup complete"),
 }

@@ -52,7 +52,7 @@ def by_curve(monkeypatch: pytest.MonkeyPatch, curve: Curve) -> list[tuple[Hyperp
         for epoch, value in enumerate(values, 1):
             seen[-1] = chosen, epoch
             on_epoch(Progress(epoch, 1.0, value, max(values[:epoch]), 0.0))
-        return SimpleNamespace(told={"validation_ndcg@10": max(values)})
+        return SimpleNamespace(facts={"validation_ndcg@10": max(values)})
 
     monkeypatch.setattr(two_tower, "fit", fit)
     return seen

@@ -95,7 +95,7 @@ def test_what_is_served_is_what_was_trained() -> None:
     with torch.no_grad():
         for name, parameter in towers.named_parameters():
             parameter.copy_(torch.randn_like(parameter) * (0.3 if "norm" not in name else 1.0))
-    model = fit.exported(towers.export())
+    model = fit.export(towers.export())
     rng = np.random.default_rng(0)
     interests = model.vocabulary.profile_from_interests(["low"])
     for n in (0, 1, 3, 6):

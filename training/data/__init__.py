@@ -1,4 +1,7 @@
-"""What a fit learns from: `events` reads the archive or a file, `dataset` makes id maps, the weighted matrix and the split by time.
+"""Builds the data that models are fitted on.
 
-`items` reads a catalogue file, `popularity` counts as ingest does, `validation` holds out one item of each user. Start with `dataset`.
+`events` reads the archive or a file; `dataset` makes id maps, the weighted matrix and the split by time;
+`items` reads a catalogue file; `popularity` counts as ingest does; `validation` holds out one item of each user.
+
+Start with `dataset`.
 """

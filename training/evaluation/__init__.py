@@ -1,4 +1,7 @@
-"""How good answers are: `evaluate` asks the recommender that serves; `metrics` and `intervals` hold the formulas with their sources.
+"""Measures how good recommendations are.
 
-`experiments` reports A/B tests. Start with `evaluate`.
+`evaluate` runs the serving recommender offline on held-out events; `metrics` and `intervals` hold the formulas with their sources;
+`experiments` reports A/B tests.
+
+Start with `evaluate`.
 """

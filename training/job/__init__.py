@@ -1,4 +1,8 @@
-"""The retrain job: `retrain` calls the `stages` in order, `gate` compares with the live bundle, `worker` answers requests.
+"""Runs retrains.
 
-`context` is what stages share, `fitting` the ALS fit, `background` what runs beside it, `run` the progress report. Start with `retrain`.
+`retrain` calls the `stages` in order; `worker` answers retrain requests; `gate` compares a new bundle with the live one.
+`context` is what the stages share, `fitting` fits ALS, `background` prepares the comparison beside the fit,
+`run` reports progress, `manifest` describes the bundle.
+
+Start with `retrain`.
 """

@@ -1,4 +1,4 @@
-"""What is prepared on another core while ALS is fitted: everything that needs no new model."""
+"""Prepares, on another core while ALS is fitted, everything of the evaluation that needs no new model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from training.job.context import Context
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a new model is compared by.
+    """The inputs of evaluation, gate and publication.
 
-    `matrix` (n_users, n_items) f32 CSR of every event; `judged` the users to judge by, None for the reason in `unjudged`; `live` what
-    the live bundle answers them.
+    `matrix` (n_users, n_items) f32 CSR of all events. `judged`: the users to evaluate with; None for the reason in `unjudged`.
+    `live`: how the live bundle answers them.
     """
 
     content: ContentModel
@@ -37,7 +37,7 @@ class Comparison:
 
 
 def prepare_comparison(context: Context, data: Dataset, split: Split | None, unsplit: str, entries: Sequence[Item]) -> Comparison:
-    """Fit content, count popularity, select the users to judge by, and ask the live bundle about them. Takes some seconds."""
+    """Fit content, count popularity, draw the judged users, and evaluate the live bundle with them. Takes some seconds."""
     settings = context.settings
     popular_now, content = popular(data, settings), ContentModel.fit(entries)
     popular_at_cut = popular_now if split is None else popular(data, settings, split.train)

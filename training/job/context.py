@@ -1,4 +1,4 @@
-"""What every stage of one retrain shares: settings, options, the lease, the progress report and the background thread."""
+"""Holds what every stage of one retrain shares: settings, options, the lease, the progress report and the background thread."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from training.job.run import Run
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller may choose.
+    """Options of one retrain.
 
-    `events`, `items`: files to read instead of the archive and of Redis. `users`: most users to judge by. `threads`: of the solver,
+    `events`, `items`: files to read instead of the archive and of Redis. `users`: the most that are judged. `threads`: of the solver,
     0 for all cores. `force`: publish although the gate refuses. `lease` False: work without Redis.
     """
 

@@ -1,4 +1,4 @@
-"""ALS for a retrain and for the command line: a fit that shows its progress, and the refresh over every event."""
+"""Fits ALS with a progress bar, for a retrain and for the command line, and refreshes it over all events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fit_als(
 ) -> ALSModel:
     """`als.fit` with a progress bar. `matrix` (n_users, n_items) f32 CSR.
 
-    Notes in `run` the seconds of the sweeps alone, as `als`: what the bare solver would take.
+    Records in `run`, as `als`, the seconds of the sweeps alone: what the bare solver would take.
     """
     ends: list[float] = []
     with progress("fitting ALS", hyperparameters.iterations) as show:
@@ -46,9 +46,9 @@ def fit_als(
 
 
 def refresh_als(context: Context, fitted: ALSModel, matrix: sp.csr_matrix, data: Dataset, split: Split | None) -> ALSModel:
-    """`fitted` with REFRESH_SWEEPS sweeps over every event in `matrix`; `fitted` itself when it has seen them all.
+    """`fitted` with REFRESH_SWEEPS sweeps over every event in `matrix`; `fitted` itself when it was fitted on all of them.
 
-    Runs beside the evaluation, at a lower priority: the evaluation is bound to one core and waits for nobody.
+    Runs beside the evaluation at a lower priority, because the evaluation uses one core only and must not wait.
     """
     if split is None:
         return fitted
@@ -66,7 +66,7 @@ def refresh_als(context: Context, fitted: ALSModel, matrix: sp.csr_matrix, data:
 
 
 def without_users(model: ALSModel) -> ALSModel:
-    """`model` without its user factors: a comparison folds users in."""
+    """`model` without its user factors: the gate folds users in."""
     return ALSModel(
         model.item_ids,
         model.item_factors,

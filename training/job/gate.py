@@ -1,7 +1,8 @@
-"""Whether a new bundle may go live: both bundles answer the same users about the same held-out events.
+"""Decides whether a new bundle may go live: compares both bundles on the same users and the same held-out events.
 
-The comparison is fair because neither has seen those events. The candidate is the models fitted before the cut. Of the live bundle those
-in evaluation/ answer, fitted before an earlier cut; its published parts were refreshed with events that may lie after this cut.
+The comparison is fair because neither was fitted on those events. The candidate has the models fitted before the cut. The live bundle
+is evaluated with its models in evaluation/, fitted before an earlier cut; its published parts were refreshed with events that may lie
+after this cut.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from training.evaluation.evaluate import NAMES, ROUTED, Evaluation, Judged
 
 ACCEPTED, REFUSED = "accepted", "refused"
 JUDGED_ALS = "evaluation/als"
-"""Where a bundle keeps the ALS model that its metrics describe."""
+"""Folder, in a bundle, of the ALS model that its metrics describe."""
 JUDGED_TWO_TOWER = "evaluation/two_tower"
 """The same for Two-Tower."""
 METRIC = "ndcg@10"
@@ -32,8 +33,11 @@ METRIC = "ndcg@10"
 
 @dataclass(frozen=True)
 class Live:
-    """The live bundle before this retrain: its `version`, None without one; `missing`: why there is nothing to compare with;
-    `evaluation`: how it answers the judged users, None when nobody is judged; `note`: for the manifest."""
+    """The live bundle before this retrain.
+
+    `version`: None without one. `missing`: why there is nothing to compare with. `evaluation`: of the judged users; None without them.
+    `note`: for the manifest.
+    """
 
     version: str | None
     missing: str = ""
@@ -41,7 +45,7 @@ class Live:
     note: str = ""
 
     def still(self, registry: Registry) -> bool:
-        """Whether it still is the live one: a model may be rolled back while another is fitted."""
+        """Whether it is still the live bundle: an operator may roll back during a fit."""
         try:
             return registry.current() == self.version
         except ModelError:

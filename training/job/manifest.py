@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it takes to make the bundle again, and how good it is."""
+"""Describes a bundle for its manifest: how to make it again, and how good it is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def describe(context: Context, training: TrainingSet, fitted: Fitted, evaluated:
         "seeds": {"training": context.seed},
         "settings": {
             "als": msgspec.to_builtins(context.als),
-            "two_tower": two_tower.told if two_tower is not None else None,
+            "two_tower": two_tower.facts if two_tower is not None else None,
             "ensemble": evaluated.blend.facts() if evaluated.blend is not None else None,
             "refresh_sweeps": als.REFRESH_SWEEPS if split is not None else 0,
             "hyperparameters_from": str(context.options.hyperparameters or "settings"),

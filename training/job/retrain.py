@@ -1,4 +1,4 @@
-"""One retrain, from the archive to a live bundle:
+"""Runs one retrain, from the archive to a live bundle, in seven stages:
 
     1. snapshot   the archive's positions W; the catalogue and the deletions as of now
     2. dataset    id maps, weighted matrix, sequences, split by time, from the events below W
@@ -50,7 +50,7 @@ def retrain(
 ) -> str:
     """Run the seven stages; returns the version that is live now.
 
-    `about`: further fields of `retrain:last`; `stopped`: asked between stages and between sweeps.
+    `about`: further fields of `retrain:last`; `stopped`: called between stages and between sweeps.
 
     Raises GateRefused, DatasetError, LeaseTaken, LeaseLost, StoreUnavailable, ArchiveError, Interrupted: whatever is raised, the live
     bundle is unchanged.
@@ -77,9 +77,9 @@ def retrain(
         except BaseException as error:
             failures.append(error)
             background.shutdown(cancel_futures=True)  # before the status below, which must be the last one in Redis
-            run.tell(_status(error), error=str(error) or type(error).__name__)
+            run.record(_status(error), error=str(error) or type(error).__name__)
             raise
-        run.tell(retrains.PUBLISHED, version=version)
+        run.record(retrains.PUBLISHED, version=version)
         return version
 
 

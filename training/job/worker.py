@@ -1,12 +1,13 @@
-"""`python -m training worker`: does the retrains that are asked for on RETRAIN_REQUESTS_TOPIC, one at a time across all machines.
+"""Runs the retrains that are requested on RETRAIN_REQUESTS_TOPIC, one at a time across all machines (`python -m training worker`).
 
-    1. take a request; one that is none goes to the dead letters
-    2. a retrain that has ended may answer it already: one that published or was refused, and began after the request was made
-    3. else retrain, with the lease; while another process holds it, wait, and look at 2 again
-    4. note what came of it, in Redis and in the metrics; only then is the request done in Kafka
+    1. read a request; a message that is no valid request goes to the dead letters
+    2. skip it if an ended retrain answers it: one that published or was refused, and started after the request was made
+    3. otherwise retrain, with the lease; while another process holds the lease, wait and go back to 2
+    4. record the outcome in Redis and in the metrics; only then commit the request's offset in Kafka
 
-Killed anywhere before 4, the request is another worker's, who finds the lease free after TRAINING_LEASE_S. A retrain that fails or is
-refused is an outcome like any other: the next request tries again. Only Redis being away, or a lease lost with it, is waited for.
+When a worker is killed before 4, another worker reads the request and gets the lease after TRAINING_LEASE_S. A retrain that fails or
+is refused is an outcome: it is not retried, the next request retrains. Only when Redis is unavailable, or the lease is lost with it,
+is the same request retried.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ from store.state import connection, retrains
 from training.job.retrain import Options, retrain
 
 IDLE_S = 1.0
-"""Seconds between two looks at whether to stop; a request is taken at once."""
+"""Seconds between two checks whether to stop; a request is read at once."""
 BUSY_S = 1.0
-"""Seconds between two looks at a lease that another process holds."""
+"""Seconds between two tries to get a lease that another process holds."""
 RETRY_S = 10.0
-"""Seconds until Redis or Kafka, found away, is asked again."""
-FIRST_S = 600.0
-"""Seconds between two tries to make the first bundle: events need time to come."""
+"""Seconds before a retry when Redis or Kafka is unavailable."""
+FIRST_RETRY_S = 600.0
+"""Seconds between two tries to make the first bundle: events take time to arrive."""
 ANSWERED, DEAD_LETTER = "answered", "dead_letter"
-"""Outcomes of a request beside those of a run: a retrain before answers it; it is no request."""
+"""Outcomes of a request beside those of a run: an earlier retrain answers it; the message is no valid request."""
 
 _outcomes = Counter("eddyline_retrain_outcomes", "What became of retrains and of requests for them", ["outcome"])
 _seconds = Histogram(
@@ -64,16 +65,19 @@ _log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Construction connects nothing. `first`: while no bundle is live, retrain every FIRST_S without being asked."""
+    """Reads and answers retrain requests. Construction connects nothing.
+
+    `first`: while no bundle is live, retrain every FIRST_RETRY_S without a request.
+    """
 
     def __init__(self, settings: Settings, options: Options, console: Console, first: bool = False) -> None:
         self._settings, self._options, self._console, self._first = settings, options, console, first
         self._topic_check = TopicCheck(settings)
         self._stopping = threading.Event()
-        self._first_tried = -math.inf
+        self._first_attempt = -math.inf
 
     def stop(self) -> None:
-        """End the retrain under way between two steps or sweeps, and return from `run`."""
+        """Stop the current retrain between two steps or sweeps, and return from `run`."""
         self._stopping.set()
 
     def run(self) -> None:
@@ -82,11 +86,11 @@ class Worker:
         if not start.until_ready(self._settings, self._stopping, self._prepare):
             return
         with Requests(self._settings) as requests:
-            _log.info("waiting for requests", topic=self._settings.retrain_requests_topic, group=self._settings.trainer_group)
+            _log.info("waiting_for_requests", topic=self._settings.retrain_requests_topic, group=self._settings.trainer_group)
             while not self._stopping.is_set():
-                asked = requests.next(IDLE_S)
-                if asked is not None:
-                    self._take(requests, asked)
+                message = requests.next(IDLE_S)
+                if message is not None:
+                    self._handle(requests, message)
                 elif self._first and self._needs_first():
                     self._retrain({"requested_by": "worker", "reason": "no bundle is live yet"})
 
@@ -95,33 +99,33 @@ class Worker:
             connection.check_server(client)
         self._topic_check.prepare(refuse=False)
 
-    def _take(self, requests: Requests, asked: Asked) -> None:
+    def _handle(self, requests: Requests, message: Asked) -> None:
         """Steps 1 to 4 of one request."""
         try:
-            request = retrain_requests.decode(asked.value)
-        except BadEvent as bad:
-            _log.warning("no request", offset=asked.offset, code=bad.code, reason=str(bad))
-            while not self._refused(requests, asked, bad):
+            request = retrain_requests.decode(message.value)
+        except BadEvent as error:
+            _log.warning("retrain_request_rejected", offset=message.offset, code=error.code, reason=str(error))
+            while not self._write_dead_letter(requests, message, error):
                 if self._stopping.wait(RETRY_S):
                     return
             _outcomes.labels(DEAD_LETTER).inc()
             requests.done()
         else:
-            if self._answer(requests, asked, request):
+            if self._answer(requests, message, request):
                 requests.done()
 
-    def _refused(self, requests: Requests, asked: Asked, bad: BadEvent) -> bool:
+    def _write_dead_letter(self, requests: Requests, message: Asked, cause: BadEvent) -> bool:
         try:
-            requests.refuse(asked, bad)
+            requests.refuse(message, cause)
         except LogUnavailable as error:
             outage.KAFKA.begin(str(error), "writing a dead letter")
             return False
         outage.KAFKA.end()
         return True
 
-    def _answer(self, requests: Requests, asked: Asked, request: Request) -> bool:
+    def _answer(self, requests: Requests, message: Asked, request: Request) -> bool:
         """Steps 2 and 3; False when stopped before an outcome."""
-        token = f"{self._settings.retrain_requests_topic}:{asked.partition}:{asked.offset}"
+        token = f"{self._settings.retrain_requests_topic}:{message.partition}:{message.offset}"
         while not self._stopping.is_set():
             try:
                 ends = requests.ends()
@@ -133,8 +137,8 @@ class Worker:
                 continue
             outage.REDIS.end()
             outage.KAFKA.end()
-            if retrains.answered(last, asked.partition, asked.offset, ends.get(asked.partition, 0)):
-                _log.info("answered by a retrain before", request=token, requested_by=request.requested_by, version=last.get("version"))
+            if retrains.answered(last, message.partition, message.offset, ends.get(message.partition, 0)):
+                _log.info("retrain_request_answered", request=token, requested_by=request.requested_by, version=last.get("version"))
                 _outcomes.labels(ANSWERED).inc()
                 return True
             about = {
@@ -143,22 +147,22 @@ class Worker:
                 "request": token,
                 retrains.ANSWERS: msgspec.json.encode(ends).decode(),
             }
-            _log.info("retraining", **about)
+            _log.info("retrain_started", **about)
             if self._retrain(about):
                 return True
         return False
 
     def _retrain(self, about: dict[str, str]) -> bool:
-        """One retrain; False when it came to no outcome: it must wait, or was interrupted."""
-        began = time.monotonic()
+        """Run one retrain. False when it has no outcome and the request must be tried again."""
+        started = time.monotonic()
         try:
             version = retrain(self._settings, self._options, self._console, about, self._stopping.is_set)
         except LeaseTaken as error:
-            _log.info("waiting", what="another retrain", error=str(error))
+            _log.info("lease_held_elsewhere", error=str(error))
             self._stopping.wait(BUSY_S)
             return False
         except Interrupted as error:
-            _log.info("interrupted", error=str(error))
+            _log.info("retrain_interrupted", error=str(error))
             _outcomes.labels(retrains.INTERRUPTED).inc()
             return False
         except StoreUnavailable as error:
@@ -170,31 +174,31 @@ class Worker:
             self._stopping.wait(RETRY_S)
             return False
         except GateRefused as error:
-            _log.warning("refused", error=str(error))
+            _log.warning("retrain_refused", error=str(error))
             outcome = retrains.REFUSED
         except EddylineError as error:
-            _log.error("failed", error=str(error))
+            _log.error("retrain_failed", error=str(error))
             outcome = retrains.FAILED
-        except Exception:  # noqa: BLE001 - a defect met in one retrain must not end the worker; it stands in the log and in Redis
-            _log.exception("failed")
+        except Exception:  # noqa: BLE001 - a defect in one retrain must not end the worker; the log and Redis have the error
+            _log.exception("retrain_failed")
             outcome = retrains.FAILED
         else:
-            _log.info("published", version=version)
+            _log.info("bundle_published", version=version)
             outcome = retrains.PUBLISHED
         _outcomes.labels(outcome).inc()
-        _seconds.observe(time.monotonic() - began)
+        _seconds.observe(time.monotonic() - started)
         return True
 
     def _needs_first(self) -> bool:
         now = time.monotonic()
-        if now - self._first_tried < FIRST_S or not math.isnan(model_age(self._settings)):
+        if now - self._first_attempt < FIRST_RETRY_S or not math.isnan(model_age(self._settings)):
             return False
-        self._first_tried = now
+        self._first_attempt = now
         return True
 
 
 def model_age(settings: Settings) -> float:
-    """Seconds since the live bundle was made, NaN while there is none or it cannot be read."""
+    """Seconds since the live bundle was made; NaN when there is none or it cannot be read."""
     registry = Registry(settings.models_path)
     try:
         live = registry.current()

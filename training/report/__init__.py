@@ -1,4 +1,6 @@
-"""The evaluation of a bundle as one HTML page: `page` lays it out, `numbers` checks metrics.json, `charts` and `markup` draw.
+"""Writes the evaluation of a bundle as one HTML page.
+
+`page` lays the page out; `numbers` reads and checks metrics.json; `charts` draws SVG charts; `markup` escapes HTML.
 
 Start with `page`.
 """

@@ -1,4 +1,7 @@
-"""Hyperparameter search under a time budget: `als`, `two_tower`, the blend (`served`) and the `router`'s thresholds.
+"""Searches hyperparameters under a time budget.
 
-`study` resumes a search; `command` runs all of them. Start with `command`.
+`als` and `two_tower` search with Optuna, whose studies `study` stores and resumes; `served` fits both models once and chooses
+the blend and the thresholds; `router` judges the thresholds; `command` shares the time between these parts.
+
+Start with `command`.
 """

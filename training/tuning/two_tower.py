@@ -93,7 +93,7 @@ def search(
             except optuna.TrialPruned:
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
-                best = fitted.told["validation_ndcg@10"]
+                best = fitted.facts["validation_ndcg@10"]
                 trial.set_user_attr(_BEST, best)  # nothing was told when the checkpoint was of the last epoch
                 if time.monotonic() >= deadline:
                     return tune_study.again(study, trial)

@@ -1,4 +1,7 @@
-"""What a killed Two-Tower fit goes on from: everything after an epoch in one .npz, written beside and renamed. No pickle."""
+"""Saves and loads the state of a Two-Tower fit after each epoch, so that a killed fit resumes.
+
+One .npz without pickle, written to a temporary file and renamed.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class State:
-    """How far a fit is: `epoch` whole epochs, and the arrays of the best one by NDCG@10 (None: no epoch yet, or nobody was held out).
+    """The state of a fit after `epoch` epochs.
 
-    `curve`: what each epoch came to, as `Fitted` keeps it.
+    `best`: arrays of the best epoch by NDCG@10; None before the first one. `best_ndcg`: None without held-out users.
+    `curve`: metrics by epoch, as in `Fitted`.
     """
 
     epoch: int = 0
@@ -33,7 +37,7 @@ class State:
 
 
 def save(folder: Path, identity: str, state: State, towers: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write the state of a fit; `identity` says of which data and hyperparameters."""
+    """Write the state of a fit into `folder`. `identity`: hash of its data and hyperparameters."""
     about = {
         "identity": identity,
         "epoch": state.epoch,
@@ -54,19 +58,22 @@ def save(folder: Path, identity: str, state: State, towers: nn.Module, optimizer
 
 
 def load(folder: Path, identity: str, towers: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Put towers and optimizer where the checkpoint left them. A new State when there is none, or one of another fit, which is said."""
+    """Load the checkpoint in `folder` into `towers` and `optimizer`, and return its state.
+
+    Returns a new State when there is no checkpoint; also, with a warning in the log, when it cannot be read or has another identity.
+    """
     path = folder / NAME
     try:
-        with np.load(path, allow_pickle=False) as held:
-            about = json.loads(held["about"].tobytes())
+        with np.load(path, allow_pickle=False) as checkpoint:
+            about = json.loads(checkpoint["about"].tobytes())
             if about["identity"] != identity:
-                log.warning("a checkpoint of other data or hyperparameters is not used", path=str(path))
+                log.warning("checkpoint_of_other_fit_ignored", path=str(path))
                 return State()
-            arrays = {name: held[name] for name in held.files}
+            arrays = {name: checkpoint[name] for name in checkpoint.files}
     except FileNotFoundError:
         return State()
     except Exception as error:  # noqa: BLE001 - zipfile, numpy and json each raise their own kinds on a damaged file
-        log.warning("a checkpoint cannot be read, so the fit starts anew", path=str(path), cause=str(error))
+        log.warning("checkpoint_unreadable", path=str(path), cause=str(error))
         return State()
     with torch.no_grad():
         for name, parameter in towers.named_parameters():
@@ -78,10 +85,10 @@ def load(folder: Path, identity: str, towers: nn.Module, optimizer: torch.optim.
             moments.setdefault(int(number), {})[kind] = torch.from_numpy(array.copy())
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     best = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
-    log.info("going on from a checkpoint", path=str(path), epoch=about["epoch"])
+    log.info("fit_resumed", path=str(path), epoch=about["epoch"])
     return State(about["epoch"], about["best_epoch"], about["best_ndcg"], best or None, about.get("curve", []))
 
 
 def remove(folder: Path) -> None:
-    """After a fit that is done."""
+    """Delete the checkpoint of a finished fit."""
     (folder / NAME).unlink(missing_ok=True)

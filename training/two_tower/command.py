@@ -1,4 +1,4 @@
-"""Two-Tower for `python -m training two-tower` and for a retrain: by the settings, with a bar and checkpoints."""
+"""Fits Two-Tower by the settings, with progress and checkpoints, for the command line and for a retrain."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ log = structlog.get_logger(__name__)
 
 
 def unavailable(settings: Settings) -> str | None:
-    """Why no Two-Tower is trained here, or None."""
+    """Why Two-Tower cannot be trained here; None when it can."""
     if not settings.enable_two_tower:
         return "disabled by ENABLE_TWO_TOWER=false"
     return None if find_spec("torch") is not None else "torch is not installed; requirements/train.txt has it"
 
 
 def tuned(settings: Settings, path: Path | None) -> Settings:
-    """The settings with Two-Tower's hyperparameters of the JSON file at `path`, where it has any. Raises ConfigurationError."""
+    """The settings with the Two-Tower hyperparameters in the JSON file at `path`, if it has any. Raises ConfigurationError."""
     if path is None:
         return settings
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]]).get("two_tower", {})
-        return settings.with_overrides({f"two_tower_{name}": value for name, value in found.items()})
+        hyperparameters = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]]).get("two_tower", {})
+        return settings.with_overrides({f"two_tower_{name}": value for name, value in hyperparameters.items()})
     except (OSError, msgspec.MsgspecError, ConfigurationError) as error:
         raise ConfigurationError(f"{path} holds no hyperparameters of Two-Tower ({error}); `python -m training tune` writes some") from None
 
@@ -51,7 +51,7 @@ def tuned(settings: Settings, path: Path | None) -> Settings:
 def fit_two_tower(
     settings: Settings, folder: Path, items_path: Path | None, hyperparameters: Path | None, output: Path, threads: int
 ) -> None:
-    """`two-tower`. Raises ConfigurationError without torch."""
+    """Run `two-tower`: fit on the dataset in `folder` and write the model into `output`. Raises ConfigurationError without torch."""
     if find_spec("torch") is None:
         raise ConfigurationError("Two-Tower is trained by torch, which is not installed; install requirements/train.txt")
     data = dataset.load(folder)
@@ -71,27 +71,28 @@ def fit(
     checkpoints: Path | None = None,
     run: Run | None = None,
 ) -> Fitted:
-    """`two_tower.fit` on the events in `where` (all). `checkpoints`: folder of what a killed fit goes on from; none is left after.
+    """Run `two_tower.fit` on the events in `where` (default: all).
 
-    Raises DatasetError, and Interrupted when `run` was asked to stop.
+    `checkpoints`: folder that a killed fit resumes from; the checkpoint is deleted after the fit. Raises DatasetError, and Interrupted
+    when `run` is stopped.
     """
     from training.two_tower import checkpoint as two_tower_checkpoint
     from training.two_tower import fit as two_tower
 
-    chosen = two_tower.hyperparameters(settings)
-    with _told(chosen.epochs, run) as (told, at):
+    hyperparameters = two_tower.hyperparameters(settings)
+    with _progress(hyperparameters.epochs, run) as (on_epoch, on_batch):
         fitted = two_tower.fit(
             data,
             entries,
             settings.use_cases,
-            chosen,
+            hyperparameters,
             settings.training_seed,
             where=where,
             seconds=settings.two_tower_seconds,
             threads=threads,
             folder=checkpoints,
-            on_epoch=told,
-            on_batch=at,
+            on_epoch=on_epoch,
+            on_batch=on_batch,
         )
     if checkpoints is not None:
         two_tower_checkpoint.remove(checkpoints)
@@ -107,9 +108,9 @@ def fit_before(
     run: Run | None = None,
     checkpoints: Path | None = None,
 ) -> Fitted | None:
-    """`fit` on the events in `where`, those before the cut. None, and the reason in the log, where Two-Tower is off or torch not there."""
+    """Run `fit` on the events in `where`, those before the cut. Returns None, and logs why, when Two-Tower is off or torch missing."""
     if cause := unavailable(settings):
-        log.info("Two-Tower is left out", cause=cause)
+        log.info("two_tower_skipped", cause=cause)
         return None
     return fit(data, entries, settings, where=where, threads=threads, checkpoints=checkpoints, run=run)
 
@@ -117,38 +118,38 @@ def fit_before(
 def refresh(
     fitted: Fitted | None, data: Dataset, split: Split | None, entries: Sequence[Item], settings: Settings, threads: int, run: Run
 ) -> TwoTowerModel | None:
-    """The model of `fit_before`, brought up to date with every event by `two_tower.refresh`."""
+    """The model of `fit_before` after `two_tower.refresh` over all events; `fitted` itself when it was fitted on all of them."""
     if fitted is None or split is None:
         return None if fitted is None else fitted.model
     from training.two_tower import fit as two_tower
 
-    def at(done: float) -> None:  # no bar: evaluation, which goes on beside, shows its own
+    def on_batch(done: float) -> None:  # no bar: the evaluation, which runs at the same time, shows its own
         run.progress(f"refreshing Two-Tower: epoch {int(done) + 1} of {two_tower.REFRESH_EPOCHS}")
 
-    began = time.monotonic()
-    chosen = two_tower.hyperparameters(settings)
+    started = time.monotonic()
+    hyperparameters = two_tower.hyperparameters(settings)
     seed = settings.training_seed
-    fresh = two_tower.refresh(fitted, data, entries, settings.use_cases, chosen, seed, threads=threads, on_batch=at)
-    run.seconds["two_tower_refresh"] = round(time.monotonic() - began, 3)
+    fresh = two_tower.refresh(fitted, data, entries, settings.use_cases, hyperparameters, seed, threads=threads, on_batch=on_batch)
+    run.seconds["two_tower_refresh"] = round(time.monotonic() - started, 3)
     return fresh.model
 
 
 @contextmanager
-def _told(epochs: int, run: Run | None) -> Iterator[tuple[Callable[[Progress], None], Callable[[float], None]]]:
-    """What is told after each epoch, and before each batch."""
-    began = time.monotonic()
+def _progress(epochs: int, run: Run | None) -> Iterator[tuple[Callable[[Progress], None], Callable[[float], None]]]:
+    """The callbacks after each epoch and before each batch, which show progress."""
+    started = time.monotonic()
     with progress("fitting Two-Tower", epochs) as show:
 
-        def at(done: float) -> None:
+        def on_batch(done: float) -> None:
             show.at(done, f"epoch {int(done) + 1}")
             if run is not None:
                 run.progress(f"Two-Tower: epoch {int(done) + 1} of at most {epochs}")
 
-        def told(now: Progress) -> None:
-            judged = "" if now.ndcg is None else f", NDCG@10 {now.ndcg:.4f}, best {now.best:.4f}"
-            show.at(now.epoch, f"epoch {now.epoch}, loss {now.loss:.3f}{judged}")
-            log.info("two-tower", epoch=now.epoch, loss=round(now.loss, 4), ndcg=now.ndcg, seconds=round(now.seconds, 1))
+        def on_epoch(now: Progress) -> None:
+            ndcg = "" if now.ndcg is None else f", NDCG@10 {now.ndcg:.4f}, best {now.best:.4f}"
+            show.at(now.epoch, f"epoch {now.epoch}, loss {now.loss:.3f}{ndcg}")
+            log.info("two_tower_epoch", epoch=now.epoch, loss=round(now.loss, 4), ndcg=now.ndcg, seconds=round(now.seconds, 1))
 
-        yield told, at
+        yield on_epoch, on_batch
     if run is not None:
-        run.seconds["two_tower"] = round(time.monotonic() - began, 3)
+        run.seconds["two_tower"] = round(time.monotonic() - started, 3)

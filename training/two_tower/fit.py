@@ -1,4 +1,4 @@
-"""Two-Tower by torch: what a fit is told, epochs with early stopping on each user's last item, and the export to arrays."""
+"""Trains Two-Tower with torch: epochs with early stopping on each user's last item, and the export to arrays."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from training.two_tower.softmax import SoftmaxLoss, candidates
 BATCH_TOKENS = 4096
 """Most events in one batch, padding included: large enough that a step is matrix products, small enough for many steps an epoch."""
 LEAST_TOKENS, LEAST_STEPS = 128, 50
-"""Little data makes smaller batches, down to LEAST_TOKENS events, so that an epoch still has about LEAST_STEPS steps."""
+"""With little data batches get smaller, down to LEAST_TOKENS events, so that an epoch still has about LEAST_STEPS steps."""
 JUDGED_USERS = 5000
-"""Users whose last item says when to stop: NDCG@10 then has a standard error of about 0.002."""
+"""Users whose last item is held out for early stopping: NDCG@10 then has a standard error of about 0.002."""
 JUDGED_AT_ONCE, JUDGED_SCORES = 512, 20_000_000
-"""Most users whose scores are held at once, and most scores: 80 MB."""
+"""Most users scored in one block, and most scores of a block: 80 MB."""
 REFRESH_EPOCHS, REFRESH_STEP = 2, 0.3
-"""Epochs that bring a model of the training part up to date with every event, and their share of the learning rate."""
+"""Epochs of a refresh over all events, and the factor of their learning rate."""
 LAST_STEP = 0.05
-"""Share of the learning rate that is left when TWO_TOWER_EPOCHS are over; it falls in a straight line."""
+"""Share of the learning rate that remains after TWO_TOWER_EPOCHS; it falls linearly."""
 BETAS = (0.9, 0.98)
 """Of Adam; 0.98 as SASRec trains."""
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fit is told; the settings TWO_TOWER_... say what each means."""
+    """Hyperparameters of a fit; the settings TWO_TOWER_... describe each."""
 
     dimension: int = 64
     layers: int = 2
@@ -62,14 +62,17 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hyperparameters(settings: Settings) -> Hyperparameters:
-    """Those of the settings."""
+    """The hyperparameters of the settings."""
     return Hyperparameters(**{name: getattr(settings, f"two_tower_{name}") for name in Hyperparameters.__struct_fields__})
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After an epoch: its number from 1, mean loss (NaN: there was time for no batch), NDCG@10 of the held-out items (None: nobody was
-    held out) and the best so far."""
+    """The state after an epoch.
+
+    `epoch`: from 1. `loss`: mean; NaN without a batch. `ndcg`: NDCG@10 of the held-out items, None without any; `best`: so far.
+    `seconds`: since the fit began.
+    """
 
     epoch: int
     loss: float
@@ -80,14 +83,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model that serves, the arrays of `Towers.export` that another fit may start from, and what the fit was told and came to.
+    """The result of a fit.
 
-    `curve`: of each epoch its number from 1, `loss` and `ndcg@10`, for reports.
+    `model` serves. `arrays`: of `Towers.export`; another fit may start from them. `facts`: hyperparameters, best epoch and its NDCG@10,
+    for the manifest. `curve`: `epoch` from 1, `loss` and `ndcg@10` of each epoch, for reports.
     """
 
     model: TwoTowerModel
     arrays: Mapping[str, Any]
-    told: Mapping[str, Any]
+    facts: Mapping[str, Any]
     curve: Sequence[Mapping[str, float | None]] = ()
 
 
@@ -95,7 +99,7 @@ def fit(
     dataset: Dataset,
     entries: Sequence[Item],
     use_cases: UseCases,
-    chosen: Hyperparameters,
+    hyperparameters: Hyperparameters,
     seed: int,
     *,
     where: Bools | None = None,
@@ -108,18 +112,18 @@ def fit(
     on_epoch: Callable[[Progress], None] | None = None,
     on_batch: Callable[[float], None] | None = None,
 ) -> Fitted:
-    """Train on the events in `where` (all), and return the epoch that ranked the held-out items best.
+    """Train on the events in `where` (n,) bool (default: all), and return the epoch that ranked the held-out items best.
 
-    `entries`: the catalogue. `seconds`: no batch starts later. `threads` 0: one a core. `judged_users`: most users whose last item is
-    held out to tell when to stop; with 0 the last epoch is returned. `start`: a fit of the same hyperparameters and catalogue whose
-    arrays are taken over. `folder`: checkpoints, one an epoch; a killed fit that is started again with the same data and
-    hyperparameters goes on from there, and ends where it would have. `ordered` False: the order of a user's events says nothing, so each
-    epoch reads them in another; users take an item once. `on_epoch` and `on_batch`, which is told the epochs done, may
-    raise to stop the fit. Raises DatasetError when there is nothing to learn.
+    `entries`: the catalogue. `seconds`: no batch starts later. `threads` 0: one a core. `judged_users`: at most so many users' last
+    items are held out for early stopping; with 0 the last epoch is returned. `start`: a fit of the same hyperparameters and catalogue
+    whose arrays the fit starts from. `folder`: for checkpoints, one an epoch; a killed fit that is started again with the same data
+    and hyperparameters resumes there, with the same result. `ordered` False: the order of a user's events has no meaning, so each
+    epoch shuffles them; a user has each item once. `on_epoch`, and `on_batch` with the number of epochs done, may raise to stop the
+    fit. Raises DatasetError when no event has a weight above 0; the caller reports it.
     """
     sequences = Sequences.of(dataset, where, use_cases)
     content = Content.of(sequences.items, entries, seed)
-    fitting = _Fit(sequences, content, dataset.event_types, chosen, seed, dataset.sha256, judged_users, folder, ordered)
+    fitting = _Fit(sequences, content, dataset.event_types, hyperparameters, seed, dataset.sha256, judged_users, folder, ordered)
     return fitting.run(seconds, threads, start, on_epoch, on_batch)
 
 
@@ -128,27 +132,29 @@ def refresh(
     dataset: Dataset,
     entries: Sequence[Item],
     use_cases: UseCases,
-    chosen: Hyperparameters,
+    hyperparameters: Hyperparameters,
     seed: int,
     *,
     threads: int = 0,
     on_epoch: Callable[[Progress], None] | None = None,
     on_batch: Callable[[float], None] | None = None,
 ) -> Fitted:
-    """`fitted`, brought up to date with every event of `dataset` by REFRESH_EPOCHS short-stepped epochs; nobody is held out."""
-    short = msgspec.structs.replace(chosen, epochs=REFRESH_EPOCHS, learning_rate=chosen.learning_rate * REFRESH_STEP)
+    """`fitted` after REFRESH_EPOCHS more epochs over all events of `dataset`, at a lower learning rate and without held-out items."""
+    short = msgspec.structs.replace(hyperparameters, epochs=REFRESH_EPOCHS, learning_rate=hyperparameters.learning_rate * REFRESH_STEP)
     return fit(
         dataset, entries, use_cases, short, seed, threads=threads, judged_users=0, start=fitted, on_epoch=on_epoch, on_batch=on_batch
     )
 
 
 class _Fit:
+    """One fit: its data, hyperparameters and training loop."""
+
     def __init__(
         self,
         sequences: Sequences,
         content: Content,
         event_types: list[str],
-        chosen: Hyperparameters,
+        hyperparameters: Hyperparameters,
         seed: int,
         source: str,
         judged_users: int,
@@ -157,12 +163,12 @@ class _Fit:
     ) -> None:
         if not (sequences.upcoming[:-1] < len(sequences.item)).any():
             raise DatasetError("no event has a weight above 0, so there is nothing to learn; check the event weights in USE_CASES_PATH")
-        self.chosen, self.seed, self.folder, self.content, self.ordered = chosen, seed, folder, content, ordered
+        self.hyperparameters, self.seed, self.folder, self.content, self.ordered = hyperparameters, seed, folder, content, ordered
         self.facts = TwoTowerFacts(
-            dimension=chosen.dimension,
-            layers=chosen.layers,
-            heads=chosen.heads,
-            history=chosen.history,
+            dimension=hyperparameters.dimension,
+            layers=hyperparameters.layers,
+            heads=hyperparameters.heads,
+            history=hyperparameters.history,
             items=len(sequences.items),
             event_types=event_types,
             roles=sequences.roles,
@@ -171,7 +177,7 @@ class _Fit:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.share = np.bincount(sequences.item, minlength=len(sequences.items)) / len(sequences.item)
         described = hashlib.sha256(content.features.tobytes()).hexdigest()
-        about = (source, msgspec.to_builtins(chosen), seed, int(sequences.end.sum()), len(sequences.item), described, ordered)
+        about = (source, msgspec.to_builtins(hyperparameters), seed, int(sequences.end.sum()), len(sequences.item), described, ordered)
         self.identity = hashlib.sha256(repr(about).encode()).hexdigest()
 
     def run(
@@ -182,21 +188,21 @@ class _Fit:
         on_epoch: Callable[[Progress], None] | None,
         on_batch: Callable[[float], None] | None,
     ) -> Fitted:
-        """Epoch after epoch, until one of the limits."""
-        began = time.monotonic()
+        """Train until the epochs, the patience or the time is used up."""
+        started = time.monotonic()
         with _threads(threads):
             torch.manual_seed(self.seed)
-            towers = Towers(self.facts, self.content.features, self.chosen.dropout).to(self.device)
+            towers = Towers(self.facts, self.content.features, self.hyperparameters.dropout).to(self.device)
             if start is not None:
-                _take_over(towers, start, self.sequences.items)
-            optimizer = torch.optim.Adam(towers.parameters(), self.chosen.learning_rate, betas=BETAS)
+                _copy_parameters(towers, start, self.sequences.items)
+            optimizer = torch.optim.Adam(towers.parameters(), self.hyperparameters.learning_rate, betas=BETAS)
             state = checkpoint.load(self.folder, self.identity, towers, optimizer) if self.folder is not None else checkpoint.State()
             best = state.best or towers.export()
-            while state.epoch < self.chosen.epochs and state.epoch - state.best_epoch < self.chosen.patience:
-                loss, whole = self._epoch(towers, optimizer, state.epoch, began + seconds, on_batch)
+            while state.epoch < self.hyperparameters.epochs and state.epoch - state.best_epoch < self.hyperparameters.patience:
+                loss, whole = self._epoch(towers, optimizer, state.epoch, started + seconds, on_batch)
                 state.epoch += 1
                 ndcg = self._judge(towers)
-                if math.isfinite(loss):  # not of an epoch without a batch, nor of one that ran away
+                if math.isfinite(loss):  # neither an epoch without a batch nor one that diverged
                     state.curve.append({"epoch": state.epoch, "loss": round(loss, 6), "ndcg@10": None if ndcg is None else round(ndcg, 6)})
                 if ndcg is None or state.best_ndcg is None or ndcg > state.best_ndcg:
                     state.best, state.best_ndcg, state.best_epoch = towers.export(), ndcg, state.epoch
@@ -204,30 +210,30 @@ class _Fit:
                 if self.folder is not None and whole:
                     checkpoint.save(self.folder, self.identity, state, towers, optimizer)
                 if on_epoch is not None:
-                    on_epoch(Progress(state.epoch, loss, ndcg, state.best_ndcg, time.monotonic() - began))
+                    on_epoch(Progress(state.epoch, loss, ndcg, state.best_ndcg, time.monotonic() - started))
                 if not whole:
                     break
-        told = {**msgspec.to_builtins(self.chosen), "best_epoch": state.best_epoch, "validation_ndcg@10": state.best_ndcg}
-        return Fitted(self.exported(best), best, told, state.curve)
+        facts = {**msgspec.to_builtins(self.hyperparameters), "best_epoch": state.best_epoch, "validation_ndcg@10": state.best_ndcg}
+        return Fitted(self.export(best), best, facts, state.curve)
 
     def _epoch(
         self, towers: Towers, optimizer: torch.optim.Optimizer, epoch: int, deadline: float, on_batch: Callable[[float], None] | None
     ) -> tuple[float, bool]:
         """Mean loss, and whether there was time for every batch."""
         for group in optimizer.param_groups:
-            group["lr"] = self.chosen.learning_rate * (1.0 - (1.0 - LAST_STEP) * epoch / self.chosen.epochs)
+            group["lr"] = self.hyperparameters.learning_rate * (1.0 - (1.0 - LAST_STEP) * epoch / self.hyperparameters.epochs)
         rng = np.random.default_rng((self.seed, epoch))
         torch.manual_seed(self.seed + epoch)
         towers.train()
         total, count = 0.0, 0
         tokens = min(max(int((self.sequences.end - self.sequences.start).sum()) // LEAST_STEPS, LEAST_TOKENS), BATCH_TOKENS)
         sequences = self.sequences if self.ordered else self.sequences.shuffled(rng)
-        every = sequences.windows(self.chosen.history, rng)
-        seen = 0
-        for windows in every.batches(tokens, rng):
+        epoch_windows = sequences.windows(self.hyperparameters.history, rng)
+        windows_done = 0
+        for windows in epoch_windows.batches(tokens, rng):
             if on_batch is not None:
-                on_batch(epoch + seen / len(every))
-            seen += len(windows)
+                on_batch(epoch + windows_done / len(epoch_windows))
+            windows_done += len(windows)
             if time.monotonic() >= deadline:
                 return total / count if count else math.nan, False
             batch = sequences.batch(windows)
@@ -242,25 +248,25 @@ class _Fit:
         return total / max(count, 1), True
 
     def _loss(self, towers: Towers, batch: Batch, rng: np.random.Generator) -> Tensor:
-        asked = batch.answers >= 0
-        ranked, chance = candidates(batch, self.share, self.chosen.candidates, rng)
+        answered = batch.answers >= 0
+        ranked, chance = candidates(batch, self.share, self.hyperparameters.candidates, rng)
         read = np.append(ranked, np.setdiff1d(batch.older, ranked))  # older items are read, not ranked
         places = np.zeros(self.facts.items, np.int64)
         places[read] = np.arange(len(read))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            vectors = towers.item_vectors(self._tensor(read), self.chosen.id_dropout)
+            vectors = towers.item_vectors(self._tensor(read), self.hyperparameters.id_dropout)
             users = self._users(towers, batch, vectors, places, declared(batch, self.content, rng), rng)
-        answers = self._tensor(places[batch.answers[asked]])
+        answers = self._tensor(places[batch.answers[answered]])
         loss: Tensor = SoftmaxLoss.apply(  # type: ignore[no-untyped-call]
-            users[self._tensor(asked)].float(), vectors[: len(ranked)].float(), self._tensor(chance), answers
+            users[self._tensor(answered)].float(), vectors[: len(ranked)].float(), self._tensor(chance), answers
         )
         return loss
 
     def _users(self, towers: Towers, batch: Batch, vectors: Tensor, places: Any, profiles: Any, rng: np.random.Generator | None) -> Tensor:
-        """`vectors` of some items; `places (n_items,)`: where among them each item lies."""
+        """User vectors. `vectors (n, d)`: of some items; `places (n_items,)`: the row in `vectors` of each item."""
         roles = np.zeros((len(batch.roles), len(self.facts.roles)), np.float32)
-        told = np.flatnonzero((batch.roles != NOBODY) & (rng.random(len(roles)) < PROFILE_SHARE if rng is not None else False))
-        roles[told, batch.roles[told]] = 1.0
+        with_role = np.flatnonzero((batch.roles != NOBODY) & (rng.random(len(roles)) < PROFILE_SHARE if rng is not None else False))
+        roles[with_role, batch.roles[with_role]] = 1.0
         older = functional.embedding_bag(self._tensor(places[batch.older]), vectors, self._tensor(batch.older_from), mode="mean")
         users: Tensor = towers.users(
             functional.embedding(self._tensor(places[batch.items]), vectors),
@@ -283,34 +289,34 @@ class _Fit:
         gains = []
         at_once = min(JUDGED_AT_ONCE, max(1, JUDGED_SCORES // self.facts.items))
         for start in range(0, len(held_out.users), at_once):
-            some = HeldOut(held_out.users[start : start + at_once], held_out.items[start : start + at_once])
-            batch = self.sequences.batch(self.sequences.latest(some.users, self.chosen.history))
-            nobody = np.zeros((len(some.users), self.content.features.shape[1]), np.float32)
+            block = HeldOut(held_out.users[start : start + at_once], held_out.items[start : start + at_once])
+            batch = self.sequences.batch(self.sequences.latest(block.users, self.hyperparameters.history))
+            nobody = np.zeros((len(block.users), self.content.features.shape[1]), np.float32)
             users = self._users(towers, batch, vectors, np.arange(self.facts.items), nobody, None)
             scores = (users[torch.arange(len(users)), self._tensor(batch.sizes)] @ vectors.T).float().cpu().numpy()
-            for line, user, item in zip(scores, some.users.tolist(), some.items.tolist(), strict=True):
-                own = line[item]
-                line[self.sequences.item[self.sequences.start[user] : self.sequences.end[user]]] = -np.inf
-                line[item] = -np.inf
-                better = int((line >= own).sum())
+            for row, user, item in zip(scores, block.users.tolist(), block.items.tolist(), strict=True):
+                own = row[item]
+                row[self.sequences.item[self.sequences.start[user] : self.sequences.end[user]]] = -np.inf
+                row[item] = -np.inf
+                better = int((row >= own).sum())
                 gains.append(1.0 / np.log2(better + 2.0) if better < 10 else 0.0)
         return float(np.mean(gains))
 
-    def exported(self, arrays: Mapping[str, Any]) -> TwoTowerModel:
-        """What serves, of what `Towers.export` gave."""
-        kept = dict(arrays)
-        ids, projection = kept.pop("id_vectors"), kept.pop("projection")
-        kept["term_vectors"] = np.ascontiguousarray(self.content.axes @ projection)
+    def export(self, arrays: Mapping[str, Any]) -> TwoTowerModel:
+        """The serving model of the arrays of `Towers.export`."""
+        parameters = dict(arrays)
+        ids, projection = parameters.pop("id_vectors"), parameters.pop("projection")
+        parameters["term_vectors"] = np.ascontiguousarray(self.content.axes @ projection)
         item_vectors = np.ascontiguousarray(ids + self.content.features @ projection)
-        return TwoTowerModel(self.facts, self.sequences.items, item_vectors, self.content.vocabulary, kept)
+        return TwoTowerModel(self.facts, self.sequences.items, item_vectors, self.content.vocabulary, parameters)
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
 @torch.no_grad()
-def _take_over(towers: Towers, start: Fitted, items: IdMap) -> None:
-    """Every parameter of `start`; the ids of items that it did not know keep what they have."""
+def _copy_parameters(towers: Towers, start: Fitted, items: IdMap) -> None:
+    """Copy every parameter of `start` into `towers`; id vectors of items that it lacks stay as they are."""
     rows = start.model.item_ids.rows(items.ids)
     known = torch.from_numpy(rows >= 0)
     for name, parameter in towers.named_parameters():
@@ -322,9 +328,9 @@ def _take_over(towers: Towers, start: Fitted, items: IdMap) -> None:
 
 
 @contextmanager
-def _threads(wanted: int) -> Iterator[None]:
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(wanted or os.cpu_count() or 1)
+    torch.set_num_threads(count or os.cpu_count() or 1)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Both towers in torch: the same mathematics as models/two_tower.py, for a batch of users and with gradients."""
+"""Defines both towers in torch: the mathematics of models/two_tower.py, for batches and with gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 from models.two_tower import EPSILON, PROFILE_AGE, Floats, TwoTowerFacts, shapes
 
 FIRST_SCALE = 0.05
-"""Standard deviation of embeddings before training: scores start near 0, as a softmax over thousands of items wants them."""
+"""Standard deviation of embeddings before training: scores start near 0, which suits a softmax over thousands of items."""
 
 
 class Towers(nn.Module):
@@ -21,7 +21,7 @@ class Towers(nn.Module):
     distance: Tensor
 
     def __init__(self, facts: TwoTowerFacts, features: Floats, dropout: float) -> None:
-        """`features (n_items, n_features)` f32: what each item says about itself."""
+        """`features (n_items, n_features)` f32: content features of each item."""
         super().__init__()
         self.facts, self.dropout = facts, dropout
         self.register_buffer("features", torch.from_numpy(features), persistent=False)
@@ -34,7 +34,7 @@ class Towers(nn.Module):
         self.register_buffer("distance", (places[:, None] - places).clamp(min=0), persistent=False)
 
     def item_vectors(self, items: Tensor, without_id: float = 0.0) -> Tensor:
-        """(n, d) of the rows `items (n,)`; the id is left out of a share `without_id` of them, so that content alone learns to serve."""
+        """(n, d) of the rows `items (n,)`; a share `without_id` gets no id vector, so that content alone learns to represent items."""
         ids = functional.embedding(items, self.id_vectors)
         if without_id:
             ids = ids * (torch.rand(len(items), 1, device=ids.device) >= without_id)
@@ -44,8 +44,8 @@ class Towers(nn.Module):
         """User vectors (b, s + 1, d) after the profile alone and after each event.
 
         `vectors (b, s, d)` of the events' items; `event_types (b, s)`; `ages (b, s, s)` of models.two_tower; `profiles (b, n_features)`;
-        `roles (b, n_roles)` how often each role counts; `older (b, d)` the mean of what came before. Padding stands at the end, where
-        nothing looks at it.
+        `roles (b, n_roles)` how often each role counts; `older (b, d)` the mean of what came before. Padding stands at the end,
+        where the mask hides it.
         """
         tokens = self._drop(vectors + self._own("event_types")[event_types])
         profile = self._own("start") + profiles @ self.projection + roles @ self._own("roles") + older @ self._own("older")

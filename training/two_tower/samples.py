@@ -1,4 +1,7 @@
-"""What Two-Tower learns from: items as features, and users as windows of events with the next new item as the answer at each place."""
+"""Makes the training examples of Two-Tower: content features of items, and windows of users' events.
+
+At each place of a window the answer is the next item that is new to the user.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,17 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 FEATURES = 128
-"""Axes that the terms of the catalogue are reduced to (truncated SVD): words that occur together share one."""
+"""Dimensions that the terms of the catalogue are reduced to by truncated SVD: words that occur together share one."""
 NOBODY = -1
 MOST_INTERESTS = 3
-"""Labels at most that a window pretends its user had declared."""
+"""Most labels that a training window gives its user as declared interests."""
 PROFILE_SHARE = 0.5
-"""Share of windows whose user declares something, and of those whose user has a role: both kinds come when serving."""
+"""Share of windows with declared interests, and of windows with a role: users with and without both occur when serving."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What the items of a dataset say about themselves.
+    """Content of the items of a dataset.
 
     `vocabulary`: terms and idf, no items; `axes (n_terms, n_features)` f32; `features (n_items, n_features)` f32 by the dataset's rows,
     zeros for an item without an entry; `labels (n_labels, n_terms)` CSR the terms of each category and tag; `item_labels (n_items,
@@ -46,7 +49,7 @@ class Content:
 
     @classmethod
     def of(cls, items: IdMap, entries: Sequence[Item], seed: int) -> Content:
-        """`items`: the rows of the dataset; `entries`: the catalogue. Terms that one item alone has teach nothing and are left out."""
+        """`items`: rows of the dataset; `entries`: the catalogue. Terms of a single item carry no signal and are dropped."""
         fitted = ContentModel.fit(entries)
         shared = np.flatnonzero(np.bincount(fitted.item_vectors.indices, minlength=len(fitted.terms)) >= 2)
         none = sp.csr_matrix((0, len(shared)), dtype=np.float32)
@@ -73,7 +76,7 @@ class Content:
 
 
 def _axes(vectors: sp.csr_matrix, seed: int) -> Floats:
-    """(n_terms, at most FEATURES) f32."""
+    """(n_terms, at most FEATURES) f32: the term vectors of the truncated SVD; the identity for few terms."""
     from sklearn.decomposition import TruncatedSVD
 
     if vectors.shape[1] <= FEATURES:
@@ -83,12 +86,11 @@ def _axes(vectors: sp.csr_matrix, seed: int) -> Floats:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Every user's events in time order, those without a time first. Events of user u are the rows
-    start[u] to end[u].
+    """Every user's events in time order, those without a time first; events of user u are the rows start[u] to end[u].
 
     `item (n,) int64` rows of `items`, which are those with an event; `event_type (n,)`; `role (n,)` rows of `roles`, NOBODY for none;
-    `time (n,)` whole seconds since 1970, 0 if unknown; `upcoming (n + 1,)`: the first row, from here on, at which a user takes something
-    good that is new to them, n where there is none.
+    `time (n,)` whole seconds since 1970, 0 if unknown; `upcoming (n + 1,)`: the first row, from here on, of
+    an event with weight above 0 whose item is new to its user; n where there is none.
     """
 
     start: Integers
@@ -103,16 +105,16 @@ class Sequences:
 
     @classmethod
     def of(cls, dataset: Dataset, where: npt.NDArray[np.bool_] | None, use_cases: UseCases) -> Sequences:
-        """The events in `where` (all). An event made in a use case speaks for a user in its role."""
-        chosen = np.arange(dataset.events) if where is None else np.flatnonzero(where)
-        time = np.floor(np.nan_to_num(dataset.timestamp[chosen]))
-        user = dataset.user[chosen]
+        """The events in `where` (default: all). An event of a use case has the role of that use case."""
+        rows = np.arange(dataset.events) if where is None else np.flatnonzero(where)
+        time = np.floor(np.nan_to_num(dataset.timestamp[rows]))
+        user = dataset.user[rows]
         order = np.lexsort((time, user))
-        chosen, user, time = chosen[order], user[order], time[order]
-        present, item = np.unique(dataset.item[chosen], return_inverse=True)
+        rows, user, time = rows[order], user[order], time[order]
+        present, item = np.unique(dataset.item[rows], return_inverse=True)
         new = np.zeros(len(item), np.bool_)
         new[np.unique(user * np.int64(len(present)) + item, return_index=True)[1]] = True
-        new &= dataset.weight[chosen] > 0
+        new &= dataset.weight[rows] > 0
         ends = np.cumsum(np.bincount(user, minlength=len(dataset.users)))
         named = [use_cases.by_name[name].role if name in use_cases.by_name else "" for name in dataset.use_cases]
         roles = sorted({*named} - {""})
@@ -121,8 +123,8 @@ class Sequences:
             start=np.append(0, ends[:-1]),
             end=ends,
             item=item,
-            event_type=dataset.event_type[chosen].astype(np.int64),
-            role=of_use_case[dataset.use_case[chosen]],
+            event_type=dataset.event_type[rows].astype(np.int64),
+            role=of_use_case[dataset.use_case[rows]],
             time=time,
             upcoming=_upcoming(new),
             items=IdMap([dataset.items.ids[row] for row in present.tolist()]),
@@ -130,7 +132,7 @@ class Sequences:
         )
 
     def without_last(self, rng: np.random.Generator, most: int) -> tuple[Sequences, HeldOut]:
-        """The sequences of at most `most` users end before the last thing that was new to them; these things are held out."""
+        """Cut the sequences of at most `most` users before the last item that was new to them, and return these items as held out."""
         last = np.full(len(self.start), NOBODY)
         new = np.unique(self.upcoming[:-1])
         new = new[new < len(self.item)]
@@ -143,7 +145,7 @@ class Sequences:
         return replace(self, end=end), HeldOut(users, self.item[last[users]])
 
     def shuffled(self, rng: np.random.Generator) -> Sequences:
-        """Each user's events in an order drawn by `rng`, for users who take an item once and in no order that is known."""
+        """Each user's events in an order drawn by `rng`; for data without order, in which a user has each item once."""
         rows, size = np.arange(len(self.item)), len(self.item)
         owner = np.searchsorted(self.start, rows, side="right") - 1
         kept = rows < self.end[owner]
@@ -154,7 +156,7 @@ class Sequences:
         return replace(self, upcoming=_upcoming(new[:-1][order]), **moved)
 
     def windows(self, length: int, rng: np.random.Generator) -> Windows:
-        """Every user's events cut into windows of at most `length`, from a place drawn anew each time."""
+        """Cut every user's events into windows of at most `length`; `rng` draws where the first one ends."""
         inputs = np.maximum(self.end - self.start - 1, 0)  # nothing follows the last event
         first = np.where(inputs > length, rng.integers(1, length + 1, len(inputs)), inputs)
         counts = np.where(self.end > self.start, 1 + -(-(inputs - first) // length), 0)
@@ -169,7 +171,7 @@ class Sequences:
         return Windows(users, np.maximum(self.start[users], self.end[users] - length), self.end[users])
 
     def batch(self, windows: Windows) -> Batch:
-        """These windows as padded arrays."""
+        """The windows as padded arrays."""
         sizes = windows.end - windows.start
         size = int(sizes.max(initial=0))
         places = np.arange(size)
@@ -201,7 +203,7 @@ def _upcoming(new: npt.NDArray[np.bool_]) -> Integers:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`users (n,)` rows, and the item `items (n,)` that each took next."""
+    """`users (n,)`: rows; `items (n,)`: the held-out item of each."""
 
     users: Integers
     items: Integers
@@ -218,11 +220,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.users)
 
-    def __getitem__(self, chosen: Any) -> Windows:
-        return Windows(self.users[chosen], self.start[chosen], self.end[chosen])
+    def __getitem__(self, rows: Any) -> Windows:
+        return Windows(self.users[rows], self.start[rows], self.end[rows])
 
     def batches(self, tokens: int, rng: np.random.Generator) -> Iterator[Windows]:
-        """Windows of like length together, about `tokens` a batch with padding, in an order drawn by `rng`."""
+        """Batches of windows of similar length, about `tokens` events each with padding, in an order drawn by `rng`."""
         sizes = self.end - self.start + 1
         order = np.argsort(sizes + rng.random(len(sizes)), kind="stable")[::-1]
         cuts = [0]
@@ -234,8 +236,8 @@ class Windows:
 
 @dataclass(frozen=True)
 class Batch:
-    """`items`, `event_types (b, s)` and `ages (b, s, s)` of events, padded at the end; `answers (b, s + 1)` the item that is taken
-    next after the profile alone and after each event, NOBODY where none is; `sizes (b,)` events of each window; `roles (b,)`; `older (n,)`
+    """`items`, `event_types (b, s)` and `ages (b, s, s)` of events, padded at the end; `answers (b, s + 1)` the next new item
+    after the profile alone and after each event, NOBODY where there is none; `sizes (b,)` events of each window; `roles (b,)`; `older (n,)`
     the items before each window, those of window i from older_from[i] on.
     """
 
@@ -250,18 +252,18 @@ class Batch:
 
 
 def declared(batch: Batch, content: Content, rng: np.random.Generator) -> Floats:
-    """Profiles (b, n_features) f32: what users might have declared, who did not say: labels of things that they take in the window."""
-    chosen, labels = [], content.item_labels
+    """Simulated profiles (b, n_features) f32: declared interests drawn from the labels of the items in each window."""
+    pairs, labels = [], content.item_labels
     for place in np.flatnonzero(rng.random(len(batch.answers)) < PROFILE_SHARE).tolist():
         answers = batch.answers[place]
         answers = answers[answers >= 0]
         if not len(answers):
             continue
         for item in rng.choice(answers, rng.integers(1, MOST_INTERESTS + 1)).tolist():
-            mine = labels.indices[labels.indptr[item] : labels.indptr[item + 1]]
-            if len(mine):
-                chosen.append((place, int(rng.choice(mine))))
-    where = np.array(chosen, dtype=np.int64).reshape(-1, 2)
+            item_labels = labels.indices[labels.indptr[item] : labels.indptr[item + 1]]
+            if len(item_labels):
+                pairs.append((place, int(rng.choice(item_labels))))
+    where = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     picked = sp.csr_matrix((np.ones(len(where), np.float32), (where[:, 0], where[:, 1])), shape=(len(batch.answers), labels.shape[1]))
     terms = picked @ content.labels
     lengths = np.sqrt(np.asarray(terms.multiply(terms).sum(axis=1))).ravel()

@@ -1,10 +1,10 @@
-"""The softmax that Two-Tower learns by: which items are ranked in a step, and the loss over them.
+"""Computes the softmax loss of Two-Tower, and draws the items that a step ranks.
 
     loss(h, answer) = -log softmax over candidates c of  v_c . h - log P(c is a candidate)
 
 Up to TWO_TOWER_CANDIDATES items every item is a candidate, so P = 1 and the softmax is the full one. Beyond, the candidates of a batch are
-its own items, popular ones and so the hard ones, and uniform draws, and the subtracted log P takes back that popular items come more
-often (Bengio and Senécal 2008; Yi et al. 2019, "Sampling-bias-corrected neural modeling").
+its own items (popular, and so hard to tell from the answer) and uniform draws; subtracting log P corrects for popular items being
+candidates more often (Bengio and Senécal 2008; Yi et al. 2019, "Sampling-bias-corrected neural modeling").
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor
 from training.two_tower.samples import Batch, Floats, Integers
 
 SOFTMAX_ROWS = 128
-"""Rows of scores that stay in a processor's cache, at some thousand candidates."""
+"""Rows of scores that fit into a processor's cache, with some thousand candidates."""
 LEAST_DRAWN = 4
-"""One in so many of TWO_TOWER_CANDIDATES is drawn uniformly, however many items a batch brings: rare items must be ranked too."""
+"""At least TWO_TOWER_CANDIDATES / LEAST_DRAWN items are drawn uniformly, however many items a batch has: rare items must be ranked too."""
 
 
 def candidates(batch: Batch, share: Any, most: int, rng: np.random.Generator) -> tuple[Integers, Floats]:
-    """Rows (c,) of the items that are ranked, ascending, and the log (c,) f32 of each one's chance to be among them.
+    """Rows (c,) of the items to rank, ascending, and the log (c,) f32 of each one's probability to be drawn.
 
-    `share (n_items,)`: of all events, those with each item. The batch's own items always are; with them there may be more than `most`.
+    `share (n_items,)`: share of all events with each item. The batch's own items are always included, so there may be more than `most`.
     """
     items = len(share)
     if items <= most:
@@ -41,7 +41,7 @@ def candidates(batch: Batch, share: Any, most: int, rng: np.random.Generator) ->
 class SoftmaxLoss(torch.autograd.Function):
     """Mean cross entropy of `users (n, d)` with answers `places (n,)` among `vectors (c, d)`, whose `log_chance (c,)` is subtracted.
 
-    Loss and gradient are made together, SOFTMAX_ROWS users at a time: the (n, c) scores, 60 MB at 4,096 by 3,700, never exist.
+    Loss and gradient are computed together, SOFTMAX_ROWS users at a time: the (n, c) scores, 60 MB at 4,096 by 3,700, are never in memory.
     """
 
     @staticmethod
