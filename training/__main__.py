@@ -1,4 +1,4 @@
-"""`python -m training`: from the archive to a published bundle."""
+"""Command line of `python -m training`: from the archive to a published bundle."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from training import commands
 from training.job import worker as retrain_worker
 from training.job.retrain import Options
 from training.tuning.command import Part
+from training.tuning.study import TuneOptions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,7 +22,7 @@ app = typer.Typer(
     help="""
 From the archived events to a published bundle.
 
-`retrain` does everything and is what you run by hand or by cron; the others are its steps, one by one.
+`retrain` runs all steps, by hand or by cron; the other commands run single steps.
 Events come from the Parquet archive (ARCHIVE_URL) unless `--events FILE` names a Parquet or CSV table with the columns
 user_id, item_id, event_type, timestamp and optionally value and use_case.
 Every setting is an environment variable: `python -m core.settings` lists them.
@@ -32,16 +33,16 @@ app.add_typer(models_app, name="models")
 
 Events = Annotated[Path | None, typer.Option(help="Parquet or CSV file of events; without it, the archive.", exists=True, dir_okay=False)]
 Items = Annotated[Path | None, typer.Option(help=".jsonl, .parquet or .csv of items; without it, the catalogue in Redis.", exists=True)]
-Described = Annotated[
+ItemContent = Annotated[
     Path | None,
-    typer.Option("--items", help=".jsonl, .parquet or .csv of items; without it, nothing is known about them.", exists=True),
+    typer.Option("--items", help=".jsonl, .parquet or .csv of items; without it, no content is known.", exists=True),
 ]
-Chosen = Annotated[
+HyperparametersFile = Annotated[
     Path | None,
-    typer.Option("--hyperparameters", help="JSON that `tune` wrote; without it, the settings say.", exists=True, dir_okay=False),
+    typer.Option("--hyperparameters", help="JSON that `tune` wrote; without it, the settings.", exists=True, dir_okay=False),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the solver; 0: one a core.")]
-Users = Annotated[int, typer.Option(min=1, help="Most users to judge by, drawn by TRAINING_SEED.")]
+Users = Annotated[int, typer.Option(min=1, help="Most users who are judged, drawn by TRAINING_SEED.")]
 Folder = Annotated[Path, typer.Option("--dataset", help="Folder that `dataset` wrote.", exists=True, file_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 NoLease = Annotated[bool, typer.Option("--no-lease", help="Work without Redis: nothing stops a second retrain beside it. Needs --events.")]
@@ -65,7 +66,7 @@ def dataset(output: Annotated[Path, typer.Option(help="Folder to write.")] = Pat
 def als(
     output: Annotated[Path, typer.Option(help="Folder to write the model to; ALS_MODEL_PATH may name it.")] = Path("data/als"),
     folder: Folder = Path("data/dataset"),
-    hyperparameters: Chosen = None,
+    hyperparameters: HyperparametersFile = None,
     threads: Threads = 0,
 ) -> None:
     """Fit ALS on a whole dataset and write item_factors.npy, user_factors.npy, user_gram.npy, the id maps and als.json.
@@ -79,13 +80,13 @@ def als(
 def two_tower(
     output: Annotated[Path, typer.Option(help="Folder to write the model to; TWO_TOWER_MODEL_PATH may name it.")] = Path("data/two_tower"),
     folder: Folder = Path("data/dataset"),
-    items: Described = None,
-    hyperparameters: Chosen = None,
+    items: ItemContent = None,
+    hyperparameters: HyperparametersFile = None,
     threads: Threads = 0,
 ) -> None:
     """Train Two-Tower on a whole dataset and write item_vectors.npy, user_tower.npz, the id map, the vocabulary and two_tower.json.
 
-    Killed, it goes on from its last epoch when started again. `--items`: what items say about themselves, so that new ones have vectors.
+    A killed run that is started again resumes after its last epoch. `--items`: the content of items, so that new ones have vectors.
     Nothing is published: try it with `TWO_TOWER_MODEL_PATH=data/two_tower python -m api`, or use `retrain`.
     """
     from training.two_tower.command import fit_two_tower
@@ -96,8 +97,8 @@ def two_tower(
 @app.command()
 def evaluate(
     folder: Folder = Path("data/dataset"),
-    items: Described = None,
-    hyperparameters: Chosen = None,
+    items: ItemContent = None,
+    hyperparameters: HyperparametersFile = None,
     users: Users = 250,
     threads: Threads = 0,
     output: Annotated[Path | None, typer.Option(help="Folder for metrics.json, metrics.csv and report.html.")] = None,
@@ -126,7 +127,7 @@ def report(
 def retrain(
     events: Events = None,
     items: Items = None,
-    hyperparameters: Chosen = None,
+    hyperparameters: HyperparametersFile = None,
     users: Users = 250,
     threads: Threads = 0,
     force: Annotated[bool, typer.Option("--force", help="Publish even if the gate refuses; the manifest says so.")] = False,
@@ -146,24 +147,24 @@ def retrain(
 def worker(
     events: Events = None,
     items: Items = None,
-    hyperparameters: Chosen = None,
+    hyperparameters: HyperparametersFile = None,
     users: Users = 250,
     threads: Threads = 0,
     force: Annotated[bool, typer.Option("--force", help="Publish even what the gate refuses; the manifests say so.")] = False,
-    first: Annotated[bool, typer.Option("--first", help="While no bundle is live, try every ten minutes without being asked.")] = False,
+    first: Annotated[bool, typer.Option("--first", help="While no bundle is live, retrain every ten minutes without a request.")] = False,
 ) -> None:
-    """Do the retrains that are asked for on RETRAIN_REQUESTS_TOPIC: by RETRAIN_SCHEDULE, by `training request`, by the API.
+    """Run the retrains that are requested on RETRAIN_REQUESTS_TOPIC: by RETRAIN_SCHEDULE, by `training request`, by the API.
 
-    Any number of workers may run; one retrain runs at a time. Requests made before a retrain began are answered by it. Ends on SIGTERM
-    between two steps or sweeps; the request is then another worker's, or this one's when it is started again.
+    Any number of workers may run; one retrain runs at a time, and it answers all requests made before it began. Ends on SIGTERM
+    between two steps or sweeps; another worker then handles the request, or this one after a restart.
     """
     options = Options(events=events, items=items, hyperparameters=hyperparameters, users=users, threads=threads, force=force)
     retrain_worker.run(settings.load(), options, Console(), first)
 
 
 @app.command()
-def request(reason: Annotated[str, typer.Option(help="Why, for those who read the log.")] = "") -> None:
-    """Ask the workers for a retrain; prints the request's topic:partition:offset."""
+def request(reason: Annotated[str, typer.Option(help="Why; written to the log.")] = "") -> None:
+    """Request a retrain from the workers; prints the request's topic:partition:offset."""
     commands.request_retrain(settings.load(), reason)
 
 
@@ -174,22 +175,23 @@ def tune(
         "data/hyperparameters.json"
     ),
     folder: Folder = Path("data/dataset"),
-    items: Described = None,
+    items: ItemContent = None,
     minutes: Annotated[float, typer.Option(min=0.05, help="Time budget of this run, shared by the parts.")] = 15.0,
     trials: Annotated[int | None, typer.Option(min=1, help="Most trials of each search in this run.")] = None,
     negatives: Annotated[int, typer.Option(min=0, help="ALS: rank the held-out item among that many samples; 0: the whole catalogue.")] = 0,
-    study: Annotated[Path, typer.Option(help="SQLite file that holds the searches; run again to go on.")] = Path("data/tune.sqlite"),
+    study: Annotated[Path, typer.Option(help="SQLite file of the searches; a further run continues them.")] = Path("data/tune.sqlite"),
     threads: Threads = 0,
 ) -> None:
     """Find hyperparameters of ALS and Two-Tower (TPE), the blend, and whether the router's two thresholds suit this data.
 
-    The parts, in this order, each by what those before it found: `als`, `two-tower`, `blend`, `router`. All judge by NDCG@10 of what
-    users took next, held out from the training events. Killed, or with more `--minutes` later, the searches go on where they stood.
+    The parts, in this order, each with the results of those before it: `als`, `two-tower`, `blend`, `router`. All are judged by NDCG@10
+    of users' next items, held out from the training events. A killed search resumes; a later run with more `--minutes` continues it.
 
     Example: `python -m training tune --items items.jsonl --minutes 60`, then
     `python -m training retrain --hyperparameters data/hyperparameters.json`
     """
-    commands.tune(settings.load(), part, folder, items, output, minutes, trials, negatives, study, threads, Console())
+    options = TuneOptions(study, output, minutes, trials, negatives, threads)
+    commands.tune(settings.load(), part, folder, items, options, Console())
 
 
 @app.command()
@@ -207,7 +209,7 @@ def experiments(
 
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """Every published version, newest first, with what it was judged to be and which one is live."""
+    """Every published version, newest first, with its metrics, and which one is live."""
     commands.list_models(settings.load(), as_json, Console())
 
 
@@ -219,19 +221,19 @@ def show(version: Annotated[str | None, typer.Argument(help="A version; without 
 
 @models_app.command()
 def diff(a: str, b: str, as_json: AsJson = False) -> None:
-    """What two versions' manifests say differently."""
+    """The differences between the manifests of two versions."""
     commands.diff_models(settings.load(), a, b, as_json, Console())
 
 
 @models_app.command()
 def promote(version: str) -> None:
-    """Make a version live; every file of it is verified first."""
+    """Make a version live, after verifying each of its files."""
     commands.promote_model(settings.load(), version)
 
 
 @models_app.command()
 def rollback() -> None:
-    """Make the version that was live before live again."""
+    """Make the previously live version live again."""
     commands.rollback_model(settings.load())
 
 

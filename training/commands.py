@@ -32,6 +32,7 @@ from training.evaluation import experiments
 from training.job import fitting, retrain, stages
 from training.report import page as report
 from training.tuning import command as tuning
+from training.tuning.study import TuneOptions
 from training.two_tower import command as two_tower_command
 
 log = structlog.get_logger(__name__)
@@ -111,35 +112,12 @@ def request_retrain(settings: Settings, reason: str) -> None:
     typer.echo(retrain_requests.send(settings, "command line", reason))
 
 
-def tune(
-    settings: Settings,
-    part: tuning.Part,
-    folder: Path,
-    items_path: Path | None,
-    output: Path,
-    minutes: float,
-    trials: int | None,
-    negatives: int,
-    study: Path,
-    threads: int,
-    console: Console,
-) -> None:
+def tune(settings: Settings, part: tuning.Part, folder: Path, items_path: Path | None, options: TuneOptions, console: Console) -> None:
     """Run `tune` on the dataset in `folder`."""
-    tuning.tune(
-        part,
-        dataset.load(folder),
-        items.read(items_path) if items_path is not None else [],
-        settings,
-        minutes=minutes,
-        trials=trials,
-        negatives=negatives,
-        study=study,
-        output=output,
-        threads=threads,
-        console=console,
-    )
-    if output.exists():
-        console.print(f"{output}: use it with `python -m training retrain --hyperparameters {output}`")
+    entries = items.read(items_path) if items_path is not None else []
+    tuning.tune(part, dataset.load(folder), entries, settings, options, console)
+    if options.output.exists():
+        console.print(f"{options.output}: use it with `python -m training retrain --hyperparameters {options.output}`")
 
 
 def report_experiments(settings: Settings, as_json: bool, detect: float, forget: str | None, console: Console) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from redis import Redis
 from rich.console import Console
 
 from core.errors import ConfigurationError
@@ -17,6 +18,7 @@ from core.settings import Settings
 from engines.recommender import Recommender
 from models.registry import Registry
 from models.two_tower import TwoTowerModel
+from store.state.apply import deletions
 from tests.training import world
 from training import als, commands
 from training.als import Hyperparameters
@@ -30,7 +32,8 @@ from training.tuning import router as tune_router
 from training.tuning import served as tune_served
 from training.tuning import two_tower as tune_two_tower
 from training.tuning.command import Part
-from training.tuning.router import Asked
+from training.tuning.router import Measurements
+from training.tuning.study import TuneOptions
 from training.two_tower import command as two_tower_command
 from training.two_tower import fit as two_tower
 
@@ -45,18 +48,20 @@ def small(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def folder(small: Settings, tmp_path: Path) -> Path:
+def folder(small: Settings, redis: Redis, tmp_path: Path) -> Path:
     world.archived(small, world.parity(users=PEOPLE))
+    deletions.mark_ready(redis)
     commands.make_dataset(small, tmp_path / "dataset", None, Console(file=io.StringIO()))
     world.write_items(tmp_path / "items.jsonl")
     return tmp_path
 
 
 def tuned(settings: Settings, folder: Path, part: Part, minutes: float = 60.0, trials: int = 1) -> tuple[dict[str, Any], str]:
-    """The file, and what was told."""
+    """The contents of the output file, and of the terminal."""
     shown, output = Console(file=io.StringIO(), width=200), folder / "found.json"
     study, entries = folder / "study.sqlite", folder / "items.jsonl"
-    commands.tune(settings, part, folder / "dataset", entries, output, minutes, trials, 0, study, 1, shown)
+    options = TuneOptions(study, output, minutes, trials, threads=1)
+    commands.tune(settings, part, folder / "dataset", entries, options, shown)
     told = shown.file.getvalue()  # type: ignore[attr-defined]
     return json.loads(output.read_text("utf-8")) if output.exists() else {}, told
 
@@ -101,11 +106,11 @@ def test_an_evaluation_fits_by_what_was_found(small: Settings, folder: Path) -> 
 
 
 def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    really, chosen = tune_router.ask, []
+    measure, calls = tune_router.measure, []
 
-    def ask(recommender: Recommender, data: Dataset, users: Any, *more: Any) -> Asked:
-        chosen.append((recommender, data, users))
-        return really(recommender, data, users, *more)
+    def record_measure(recommender: Recommender, data: Dataset, users: Any, *more: Any) -> Measurements:
+        calls.append((recommender, data, users))
+        return measure(recommender, data, users, *more)
 
     fitted: list[Any] = []
     fit = two_tower_command.fit
@@ -121,12 +126,12 @@ def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, fo
         apart.append(given[5])
         return choose(*given)
 
-    monkeypatch.setattr(tune_router, "ask", ask)
+    monkeypatch.setattr(tune_router, "measure", record_measure)
     monkeypatch.setattr(two_tower_command, "fit", fit_and_tell)
     monkeypatch.setattr(blend, "choose", choose_and_tell)
     found, told = tuned(small.model_copy(update={"two_tower_seconds": 1e6}), folder, Part.ROUTER, minutes=60.0)
     assert set(found) == {"router", "tuned"}, "only what was asked for is written"
-    [(recommender, data, users)] = chosen
+    [(recommender, data, users)] = calls
     assert recommender.bundle.als is not None
     assert recommender.bundle.als.user_ids is not None
     left_out = {data.users.ids[user] for user in users}
@@ -174,28 +179,29 @@ def test_what_else_lies_in_the_way_is_not_written_over(tmp_path: Path) -> None:
 def test_the_budget_is_shared_and_what_a_part_leaves_goes_to_the_next(
     small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: dict[str, float] = {}
+    minutes: dict[str, float] = {}
 
-    def told(name: str, found: Mapping[str, Any]) -> Any:
-        def part(*_: Any, minutes: float, **__: Any) -> Mapping[str, Any]:
-            given[name] = minutes
-            return found
+    def record_minutes(name: str, sections: Mapping[str, Any]) -> Any:
+        def part(*arguments: Any) -> Mapping[str, Any]:
+            [options] = [argument for argument in arguments if isinstance(argument, TuneOptions)]
+            minutes[name] = options.minutes
+            return sections
 
         return part
 
     nothing = {"tuned": {}}
-    monkeypatch.setattr(tune_als, "search", told("als", nothing))
+    monkeypatch.setattr(tune_als, "search", record_minutes("als", nothing))
     monkeypatch.setattr(tune_als, "report", lambda *_: None)
-    monkeypatch.setattr(tune_two_tower, "search", told("two-tower", nothing))
+    monkeypatch.setattr(tune_two_tower, "search", record_minutes("two-tower", nothing))
     monkeypatch.setattr(tune_two_tower, "report", lambda *_: None)
-    monkeypatch.setattr(tune_served, "choose", told("served", {}))
+    monkeypatch.setattr(tune_served, "choose", record_minutes("served", {}))
     tuned(small, folder, Part.ALL, minutes=100)
-    assert given["als"] == pytest.approx(20, abs=1)
-    assert given["two-tower"] == pytest.approx(62.5, abs=1), "five eighths of the 100 minutes that ALS left"
-    assert given["served"] == pytest.approx(100, abs=1)
-    given.clear()
+    assert minutes["als"] == pytest.approx(20, abs=1)
+    assert minutes["two-tower"] == pytest.approx(62.5, abs=1), "five eighths of the 100 minutes that ALS left"
+    assert minutes["served"] == pytest.approx(100, abs=1)
+    minutes.clear()
     tuned(small, folder, Part.ROUTER, minutes=7)
-    assert given == {"served": pytest.approx(7, abs=1)}
+    assert minutes == {"served": pytest.approx(7, abs=1)}
 
 
 def test_without_two_tower_the_rest_is_tuned(small: Settings, folder: Path) -> None:
@@ -204,7 +210,7 @@ def test_without_two_tower_the_rest_is_tuned(small: Settings, folder: Path) -> N
         tuned(without, folder, Part.TWO_TOWER)
     found, told = tuned(without, folder, Part.ALL)
     assert set(found) == {"als", "router", "tuned"}
-    assert "Two-Tower is left out: disabled by ENABLE_TWO_TOWER=false." in told
+    assert "Two-Tower is skipped: disabled by ENABLE_TWO_TOWER=false." in told
     assert "Blend: nothing changes, there is no Two-Tower to blend" in told
     assert found["router"]["warm_user_threshold"] == small.warm_user_threshold
 
@@ -214,17 +220,17 @@ def test_a_killed_search_of_als_goes_on_and_the_configured_ones_come_first(
 ) -> None:
     data, fit, seen = dataset.load(folder / "dataset"), als.fit, list[Hyperparameters]()
 
-    def dying(matrix: Any, users: Any, items: Any, chosen: Hyperparameters, *more: Any, **named: Any) -> Any:
-        seen.append(chosen)
+    def fit_or_exit(matrix: Any, users: Any, items: Any, hyperparameters: Hyperparameters, *more: Any, **named: Any) -> Any:
+        seen.append(hyperparameters)
         if len(seen) == 2:
             raise SystemExit  # which Optuna, as with a kill, does not hear of
-        return fit(matrix, users, items, chosen, *more, **named)
+        return fit(matrix, users, items, hyperparameters, *more, **named)
 
     def search(settings: Settings, trials: int) -> dict[str, Any]:
-        study = folder / "als.sqlite"
-        return tune_als.search(data, settings, minutes=60.0, trials=trials, study_path=study, negatives=0, seed=1, threads=1)["tuned"]
+        options = TuneOptions(folder / "als.sqlite", folder / "found.json", minutes=60.0, trials=trials, threads=1)
+        return tune_als.search(data, settings, options)["tuned"]
 
-    monkeypatch.setattr(als, "fit", dying)
+    monkeypatch.setattr(als, "fit", fit_or_exit)
     with pytest.raises(SystemExit):
         search(small, 3)
     found = search(small, tune_als.SOBOL_TRIALS)
@@ -241,20 +247,21 @@ def test_a_killed_search_of_als_goes_on_and_the_configured_ones_come_first(
 def test_more_factors_than_the_range_has_widen_it(small: Settings, folder: Path) -> None:
     data = dataset.load(folder / "dataset")
     wide = small.model_copy(update={"als_factors": 300, "als_iterations": 2})
-    found = tune_als.search(data, wide, minutes=0.05, trials=1, study_path=folder / "wide.sqlite", negatives=0, seed=1, threads=1)
+    options = TuneOptions(folder / "wide.sqlite", folder / "found.json", minutes=0.05, trials=1, threads=1)
+    found = tune_als.search(data, wide, options)
     assert found["tuned"]["ranges"]["factors"] == (16, 300)
     assert found["als"]["factors"] == 300, "what is configured is tried first"
 
 
 def test_too_few_users_are_told_before_anything_is_fitted(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune_router, "LEAST_USERS", PEOPLE)
-    monkeypatch.setattr(tune_served, "_fitted", None)
+    monkeypatch.setattr(tune_served, "_fit", None)
     found, told = tuned(small, folder, Part.ROUTER)
     assert found == {}
-    assert f"a fifth of the users is {PEOPLE // 5} of the {PEOPLE} that it takes at least" in told.replace("\n", " ")
+    assert f"a fifth of the users is {PEOPLE // 5}, at least {PEOPLE} are needed" in told.replace("\n", " ")
 
 
 def test_too_little_time_leaves_the_thresholds_and_says_so(small: Settings, folder: Path) -> None:
     found, told = tuned(small.model_copy(update={"enable_two_tower": False}), folder, Part.ROUTER, minutes=0.0)
     assert found == {}
-    assert "Router: nothing changes, the thresholds were asked about 0 users only" in told.replace("\n", " ")
+    assert "Router: nothing changes, the thresholds were evaluated for 0 users only" in told.replace("\n", " ")

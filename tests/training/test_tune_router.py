@@ -1,4 +1,4 @@
-"""The thresholds that a search finds are those that the data was made with, and chance changes nothing."""
+"""`tune router` recommends the thresholds at which the best engine changes, and keeps the configured ones when a gain may be chance."""
 
 from __future__ import annotations
 
@@ -22,74 +22,76 @@ from tests.training import world
 from training import als
 from training.data.dataset import Dataset
 from training.tuning import router as tune_router
-from training.tuning.router import COUNTS, ENGINES, NEVER, Asked
+from training.tuning.router import COUNTS, ENGINES, NEVER, Measurements
 
 CONFIGURED = (5, 20)
 CONTENT, ALS, ENSEMBLE = range(3)
 SMALL = als.Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 
 
-def made(cold: int, warm: int, users: int = 60, noise: float = 0.02, lead: float = 0.1) -> Asked:
+def measurements_of(cold: int, warm: int, users: int = 60, noise: float = 0.02, lead: float = 0.1) -> Measurements:
     """Content is the best engine below `cold` events, ALS below `warm`, the ensemble from there on, each by `lead`."""
     rng = np.random.default_rng(1)
     user = np.repeat(np.arange(users), len(COUNTS))
     count = np.tile(np.array(COUNTS), users)
     gain = 0.3 + rng.normal(0, noise, (len(count), len(ENGINES)))
     gain[np.arange(len(count)), (count >= cold).astype(int) + (count >= warm)] += lead
-    return Asked(user, count, gain)
+    return Measurements(user, count, gain)
 
 
-def test_the_thresholds_are_found_where_the_engines_change_places() -> None:
+def test_the_best_thresholds_are_where_the_best_engine_changes() -> None:
     for pair in ((3, 12), (0, 8), (2, NEVER), (8, 8), CONFIGURED):
-        assert tune_router.best(made(*pair), CONFIGURED) == pair
+        assert tune_router.best(measurements_of(*pair), CONFIGURED) == pair
 
 
-def test_a_gain_that_is_no_chance_is_told_with_the_settings_that_bring_it() -> None:
-    verdict = tune_router.judge(made(3, 12), CONFIGURED, seed=1)
+def test_a_significant_gain_is_reported_with_the_settings_to_change() -> None:
+    verdict = tune_router.judge(measurements_of(3, 12), CONFIGURED, seed=1)
     assert verdict.better
-    assert verdict.kept == (3, 12)
+    assert verdict.recommended == (3, 12)
     assert 0 < verdict.low < verdict.gain < verdict.high
     assert verdict.sentence().startswith("Here 3 and 12 would be better than 5 and 20: +")
     assert verdict.sentence().endswith("Set COLD_START_THRESHOLD=3 and WARM_USER_THRESHOLD=12.")
 
 
-def test_a_gain_that_may_be_chance_leaves_5_and_20() -> None:
-    verdict = tune_router.judge(made(3, 12, noise=0.2, lead=0.01), CONFIGURED, seed=8)
+def test_a_gain_that_may_be_chance_keeps_5_and_20() -> None:
+    verdict = tune_router.judge(measurements_of(3, 12, noise=0.2, lead=0.01), CONFIGURED, seed=8)
     assert verdict.gain > 0 > verdict.low, "the other half gains too, and another half might not have"
     assert not verdict.better
-    assert verdict.kept == CONFIGURED
+    assert verdict.recommended == CONFIGURED
     assert verdict.sentence().startswith("5 and 20 suit this data: the best other pair, ")
     assert verdict.sentence().endswith("which may be chance.")
 
 
-def test_5_and_20_that_are_best_are_said_to_suit() -> None:
-    verdict = tune_router.judge(made(*CONFIGURED), CONFIGURED, seed=1)
+def test_when_5_and_20_are_best_the_report_says_that_they_suit() -> None:
+    verdict = tune_router.judge(measurements_of(*CONFIGURED), CONFIGURED, seed=1)
     assert verdict.sentence() == "5 and 20 suit this data: no other pair did better for the users who chose."
     assert (verdict.gain, verdict.low, verdict.high) == (0.0, 0.0, 0.0)
 
 
-def test_engines_that_are_alike_leave_the_thresholds_alone() -> None:
-    alike = made(3, 12)
+def test_engines_of_equal_quality_keep_the_configured_thresholds() -> None:
+    alike = measurements_of(3, 12)
     alike.gain[:] = 0.25
     assert tune_router.best(alike, (4, 17)) == (4, 17)
-    assert tune_router.gained(alike, (0, 0), (4, 17), seed=1) == (0.0, 0.0, 0.0)
+    assert tune_router.relative_gain(alike, (0, 0), (4, 17), seed=1) == (0.0, 0.0, 0.0)
 
 
-def test_the_gain_is_a_share_of_what_there_was_and_users_are_drawn_whole() -> None:
+def test_the_gain_is_relative_and_the_bootstrap_draws_users() -> None:
     # Ann and Ben, eight times each: ALS .5, the ensemble .6. Whoever is drawn, it is +20%.
     user, count = np.repeat([0, 1], 8), np.full(16, 20)
-    alike = Asked(user, count, np.array([[0, 0.5, 0.6]] * 16))
-    assert tune_router.gained(alike, (5, 20), (5, NEVER), seed=1) == pytest.approx((0.2, 0.2, 0.2))
+    alike = Measurements(user, count, np.array([[0, 0.5, 0.6]] * 16))
+    assert tune_router.relative_gain(alike, (5, 20), (5, NEVER), seed=1) == pytest.approx((0.2, 0.2, 0.2))
     # Ben now loses what Ann wins: nothing in the mean. One draw in four is Ann twice, one Ben twice: these are the ends of the interval.
-    apart = Asked(user, count, np.array([[0, 0.5, 0.6]] * 8 + [[0, 0.5, 0.4]] * 8))
-    assert tune_router.gained(apart, (5, 20), (5, NEVER), seed=1) == pytest.approx((0.0, -0.2, 0.2))
-    nothing = Asked(user, count, np.zeros((16, 3)))
-    assert tune_router.gained(nothing, (5, 20), (5, NEVER), seed=1) == (0.0, 0.0, 0.0)
+    apart = Measurements(user, count, np.array([[0, 0.5, 0.6]] * 8 + [[0, 0.5, 0.4]] * 8))
+    assert tune_router.relative_gain(apart, (5, 20), (5, NEVER), seed=1) == pytest.approx((0.0, -0.2, 0.2))
+    nothing = Measurements(user, count, np.zeros((16, 3)))
+    assert tune_router.relative_gain(nothing, (5, 20), (5, NEVER), seed=1) == (0.0, 0.0, 0.0)
 
 
 def test_the_report_has_each_engine_by_count_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = made(3, 12)
-    found = tune_router.facts(asked, tune_router.judge(asked, CONFIGURED, seed=1), "two_tower: disabled by ENABLE_TWO_TOWER=false")
+    measurements = measurements_of(3, 12)
+    found = tune_router.facts(
+        measurements, tune_router.judge(measurements, CONFIGURED, seed=1), "two_tower: disabled by ENABLE_TWO_TOWER=false"
+    )
     assert found["router"] == {"cold_start_threshold": 3, "warm_user_threshold": 12}
     rows = found["tuned"]["by_count"]
     assert [row["events"] for row in rows] == list(COUNTS)
@@ -101,11 +103,11 @@ def test_the_report_has_each_engine_by_count_and_the_verdict(capsys: pytest.Capt
     assert "disabled by ENABLE_TWO_TOWER=false" in shown.getvalue()
 
 
-class Listening(Recommender):
-    """Keeps what it was asked."""
+class RecordingRecommender(Recommender):
+    """Records the requests that it answers."""
 
     def recommend(self, state: UserState, request: Request) -> Recommendations:
-        self.__dict__.setdefault("asked", []).append((state, request))
+        self.__dict__.setdefault("requests", []).append((state, request))
         return super().recommend(state, request)
 
 
@@ -114,12 +116,12 @@ def people(settings: Settings) -> Dataset:
     return world.built(settings, world.parity(users=240))
 
 
-def asking(data: Dataset, settings: Settings, model: ALSModel, entries: list[Item]) -> Listening:
+def recorder(data: Dataset, settings: Settings, model: ALSModel, entries: list[Item]) -> RecordingRecommender:
     bundle = Bundle.of(catalogue=entries, als=model, content=ContentModel.fit(entries))
-    return Listening(bundle, Catalogue.of(entries, model.item_ids.ids), {}, settings)
+    return RecordingRecommender(bundle, Catalogue.of(entries, model.item_ids.ids), {}, settings)
 
 
-def knowing(data: Dataset, users: np.ndarray) -> ALSModel:
+def fitted_als(data: Dataset, users: np.ndarray) -> ALSModel:
     return als.fit(data.matrix(~np.isin(data.user, users)), data.users, data.items, SMALL, seed=1)
 
 
@@ -127,16 +129,16 @@ def bare() -> list[Item]:
     return [Item(item_id=item.item_id, item_type="startup") for item in world.items()]
 
 
-def test_users_are_asked_about_as_they_stood_and_judged_by_what_they_took_next(people: Dataset, settings: Settings) -> None:
-    users = tune_router.left_out(people, seed=1)
-    recommender = asking(people, settings, knowing(people, users), world.items())
-    found = tune_router.ask(recommender, people, users, settings, time.monotonic() + 600)
-    asked: list[tuple[UserState, Request]] = recommender.__dict__["asked"]
-    assert {state.user_id for state, _ in asked} == {people.users.ids[user] for user in users}
+def test_users_are_evaluated_after_their_first_events_and_judged_by_their_next_items(people: Dataset, settings: Settings) -> None:
+    users = tune_router.draw_users(people, seed=1)
+    recommender = recorder(people, settings, fitted_als(people, users), world.items())
+    found = tune_router.measure(recommender, people, users, settings, time.monotonic() + 600)
+    requests: list[tuple[UserState, Request]] = recommender.__dict__["requests"]
+    assert {state.user_id for state, _ in requests} == {people.users.ids[user] for user in users}
     before = [count for count in COUNTS if count < 12]
-    assert [state.events for state, _ in asked[:: len(ENGINES)]] == before * len(users), "nobody has more than 12 events"
-    assert [request.engine for _, request in asked[: len(ENGINES)]] == list(ENGINES)
-    for state, request in asked:
+    assert [state.events for state, _ in requests[:: len(ENGINES)]] == before * len(users), "nobody has more than 12 events"
+    assert [request.engine for _, request in requests[: len(ENGINES)]] == list(ENGINES)
+    for state, request in requests:
         user = people.users.rows([state.user_id])[0]
         mine = [people.items.ids[item] for item in people.item[people.indptr[user] : people.indptr[user + 1]]]
         assert [event.item_id for event in state.history] == mine[: state.events]
@@ -145,40 +147,40 @@ def test_users_are_asked_about_as_they_stood_and_judged_by_what_they_took_next(p
     assert set(np.unique(found.count)) == set(before)
 
 
-def test_als_that_knows_more_than_content_is_asked_early(people: Dataset, settings: Settings) -> None:
-    users = tune_router.left_out(people, seed=1)
-    recommender = asking(people, settings, knowing(people, users), bare())
-    verdict = tune_router.judge(tune_router.ask(recommender, people, users, settings, time.monotonic() + 600), CONFIGURED, seed=1)
+def test_als_that_is_better_than_content_gets_a_low_threshold(people: Dataset, settings: Settings) -> None:
+    users = tune_router.draw_users(people, seed=1)
+    recommender = recorder(people, settings, fitted_als(people, users), bare())
+    verdict = tune_router.judge(tune_router.measure(recommender, people, users, settings, time.monotonic() + 600), CONFIGURED, seed=1)
     assert verdict.better
     assert verdict.pair[0] <= 2
     assert verdict.pair[1] == CONFIGURED[1], "there was no ensemble to speak for another second threshold"
 
 
-def test_als_that_guesses_is_not_asked_before_it_must(people: Dataset, settings: Settings) -> None:
-    users = tune_router.left_out(people, seed=1)
+def test_als_with_random_factors_gets_a_high_threshold(people: Dataset, settings: Settings) -> None:
+    users = tune_router.draw_users(people, seed=1)
     factors = np.random.default_rng(0).normal(size=(len(people.items), 8)).astype(np.float32)
-    recommender = asking(people, settings, ALSModel(IdMap(people.items.ids), factors, regularization=0.1, alpha=5.0), world.items())
-    verdict = tune_router.judge(tune_router.ask(recommender, people, users, settings, time.monotonic() + 600), CONFIGURED, seed=1)
+    recommender = recorder(people, settings, ALSModel(IdMap(people.items.ids), factors, regularization=0.1, alpha=5.0), world.items())
+    verdict = tune_router.judge(tune_router.measure(recommender, people, users, settings, time.monotonic() + 600), CONFIGURED, seed=1)
     assert verdict.better
     assert verdict.pair[0] >= 8, "with 8 events and more content still knows better"
 
 
-def test_without_time_or_users_there_is_no_verdict(people: Dataset, settings: Settings) -> None:
-    users = tune_router.left_out(people, seed=1)
-    recommender = asking(people, settings, knowing(people, users), world.items())
-    with pytest.raises(DatasetError, match=r"about 0 users only, of the 40 that it takes at least; give --minutes more"):
-        tune_router.ask(recommender, people, users, settings, time.monotonic() - 1)
-    with pytest.raises(DatasetError, match=r"about 3 users only.*collect more events"):
-        tune_router.ask(recommender, people, users[:3], settings, time.monotonic() + 600)
+def test_too_little_time_or_too_few_users_raise_an_error(people: Dataset, settings: Settings) -> None:
+    users = tune_router.draw_users(people, seed=1)
+    recommender = recorder(people, settings, fitted_als(people, users), world.items())
+    with pytest.raises(DatasetError, match=r"for 0 users only, at least 40 are needed; give --minutes more"):
+        tune_router.measure(recommender, people, users, settings, time.monotonic() - 1)
+    with pytest.raises(DatasetError, match=r"for 3 users only.*collect more events"):
+        tune_router.measure(recommender, people, users[:3], settings, time.monotonic() + 600)
 
 
-def test_what_a_user_has_or_dismisses_is_not_what_they_take_next(settings: Settings) -> None:
+def test_next_items_exclude_the_history_and_dismissed_items(settings: Settings) -> None:
     taken = ["a", "b", "a", "c", "b", "d", "c", "e"]
     rows = [world.row(at, "ann", item, "dismiss" if item == "d" else "like") for at, item in enumerate(taken)]
     data = world.built(settings, rows)
 
     def following(count: int) -> list[str]:
-        return [data.items.ids[row] for row in tune_router._next(data, count, len(taken), data.item[:count])]
+        return [data.items.ids[row] for row in tune_router._next_items(data, count, len(taken), data.item[:count])]
 
     assert following(0) == ["a", "b", "c", "e"]
     assert following(2) == ["c", "e"]
@@ -187,7 +189,7 @@ def test_what_a_user_has_or_dismisses_is_not_what_they_take_next(settings: Setti
 
 
 def test_at_most_a_fifth_of_the_users_is_left_out_of_the_fit(people: Dataset) -> None:
-    users = tune_router.left_out(people, seed=1)
+    users = tune_router.draw_users(people, seed=1)
     assert len(users) == len(set(users.tolist())) == 48
-    assert tune_router.left_out(people, seed=1).tolist() == users.tolist()
-    assert tune_router.left_out(people, seed=2).tolist() != users.tolist()
+    assert tune_router.draw_users(people, seed=1).tolist() == users.tolist()
+    assert tune_router.draw_users(people, seed=2).tolist() != users.tolist()

@@ -15,6 +15,7 @@ from core.types import Item
 from tests.training.test_two_tower import items, ring, table
 from training.data.dataset import Dataset
 from training.tuning import two_tower as tune_two_tower
+from training.tuning.study import TuneOptions
 from training.two_tower import fit as two_tower
 from training.two_tower.fit import Hyperparameters, Progress
 
@@ -34,8 +35,8 @@ def data() -> Dataset:
 def search(
     data: Dataset, settings: Settings, folder: Path, trials: int | None, minutes: float = 60.0, entries: Sequence[Item] = ()
 ) -> dict[str, Any]:
-    study = folder / "study.sqlite"
-    return tune_two_tower.search(data, entries, settings, minutes=minutes, trials=trials, study_path=study, threads=1)
+    options = TuneOptions(folder / "study.sqlite", folder / "found.json", minutes, trials, threads=1)
+    return tune_two_tower.search(data, entries, settings, options)
 
 
 Curve = Callable[[Hyperparameters], list[float]]

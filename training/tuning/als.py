@@ -1,9 +1,9 @@
-"""Hyperparameters of ALS under a time budget: TPE by `optuna`, judged on a validation split.
+"""Searches hyperparameters of ALS under a time budget, with TPE (`optuna`) and a validation split.
 
-A trial fits on everything but one item of each user, the last, and is scored every other sweep, so that how many sweeps to do needs no
-search dimension: the best point of the curve says it. A trial ends when it no longer gets better, or when it lies below the median of the
-earlier ones at the same sweep. The first trials are the configured hyperparameters and a Sobol sequence over the ranges: random points
-leave holes that TPE rarely looks into. The study lies in an SQLite file: a killed or finished search goes on where it stood.
+A trial fits on all items of each user but the last one, and is scored every other sweep. So the number of sweeps is no search
+dimension: it is the best point of the curve. A trial ends when its score no longer improves, or when it is below the median of the
+earlier trials at the same sweep. The first trials are the configured hyperparameters and a Sobol sequence over the ranges: random
+points leave gaps that TPE rarely explores. The study is in an SQLite file, so a killed or finished search can be continued.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,23 +28,24 @@ from training.data.dataset import Dataset
 from training.data.validation import Validation
 from training.progress import progress
 from training.tuning import study as tune_study
+from training.tuning.study import TuneOptions
 
 MAX_SWEEPS = 20
 REPORT_EVERY = 2
-PATIENCE, GAIN = 2, 0.001
-"""A fit is stopped after so many scores in a row that are not better by this share: ALS curves are smooth."""
+PATIENCE, LEAST_GAIN = 2, 0.001
+"""A fit stops after PATIENCE scores in a row that do not improve by the share LEAST_GAIN: ALS curves are smooth."""
 PRUNE_FROM = 6
-"""First sweep at which a trial is compared with others. Strong regularization starts slowly and ends high: on ML-1M a fit that ends 2.5%
-above another lies 6% below it after two sweeps and passes it before the sixth."""
+"""First sweep at which a trial is compared with others. Strong regularization starts low and ends high: on ML-1M a fit that ends 2.5%
+above another is 6% below it after two sweeps and above it before the sixth."""
 FACTORS = (16, 256)
 REGULARIZATION = (0.01, 300.0)
 ALPHA = (0.1, 100.0)
 POPULARITY_DISCOUNT = (0.0, 0.6)
-"""The ranges that are searched, the first three on a log scale. Below 16 factors little but popularity is learnt, above 256 a read gets
-slow, so only configured factors widen that range. A regularization below 0.01 is lost beside confidences of 0.1 and more. On Amazon
+"""The search ranges, the first three on a log scale. Below 16 factors a model learns little but popularity; above 256 reads get slow,
+so only configured factors widen that range. A regularization below 0.01 has no effect beside confidences of 0.1 and more. On Amazon
 Sports a discount of 0.6 is worse than none, on MovieLens one of 0.5."""
 SOBOL_TRIALS = 16
-"""Trials before TPE starts to model: a power of 2, as Sobol sequences want, and four a dimension."""
+"""Trials before TPE starts to model: a power of 2, as Sobol sequences need, and four a dimension."""
 _CUTOFF = 10
 
 log = structlog.get_logger(__name__)
@@ -61,41 +61,32 @@ class _Curve:
     worse: int = 0
 
     def add(self, sweep: int, hit: float, score: float) -> None:
-        self.worse = 0 if score > self.best * (1.0 + GAIN) else self.worse + 1
+        self.worse = 0 if score > self.best * (1.0 + LEAST_GAIN) else self.worse + 1
         if score > self.best:
             self.best, self.sweep, self.hit = score, sweep, hit
 
 
-class _Enough(Exception):
-    """The curve has stopped to rise."""
+class _NoMoreGain(Exception):
+    """Stops a fit whose score no longer improves."""
 
 
-def search(
-    dataset: Dataset,
-    settings: Settings,
-    *,
-    minutes: float,
-    trials: int | None,
-    study_path: Path,
-    negatives: int,
-    seed: int,
-    threads: int = 0,
-) -> dict[str, Any]:
-    """Search for `minutes` (and at most `trials` more trials) and return what the report and the file of `tune` say.
+def search(dataset: Dataset, settings: Settings, options: TuneOptions) -> dict[str, Any]:
+    """Search for `options.minutes`, with at most `options.trials` further trials.
 
-    The first trial is the configured hyperparameters, so that the report can say what the search was worth. `negatives`: how many sampled
-    items the held-out one is ranked among (0: the whole catalogue). Raises DatasetError when there is nothing to hold out.
+    Returns the sections of the file of `tune`: `als`, and `tuned` with the best trials. The first trial is the configured
+    hyperparameters, so that the report can compare. Raises DatasetError when no user has two items; the caller reports it.
     """
     import optuna
 
-    began = time.monotonic()
-    deadline = began + 60.0 * minutes
+    started = time.monotonic()
+    minutes, negatives, seed = options.minutes, options.negatives, settings.training_seed
+    deadline = started + 60.0 * minutes
     split = validation.leave_one_out(dataset, seed)
     configured = als.hyperparameters(settings)
     factors = (FACTORS[0], max(FACTORS[1], configured.factors))
     first = _first_points(configured, factors, seed)
-    study = tune_study.opened(
-        study_path,
+    study = tune_study.open_study(
+        options.study,
         f"als-{dataset.sha256[:16]}{'' if split.ordered else '-drawn'}-negatives-{negatives}-seed-{seed}",
         seed,
         SOBOL_TRIALS,
@@ -106,7 +97,7 @@ def search(
     with progress("searching", total=60.0 * minutes) as show:
 
         def objective(trial: Any) -> float:
-            chosen = Hyperparameters(
+            hyperparameters = Hyperparameters(
                 factors=trial.suggest_int("factors", *factors, log=True),
                 regularization=trial.suggest_float("regularization", *REGULARIZATION, log=True),
                 alpha=trial.suggest_float("alpha", *ALPHA, log=True),
@@ -116,14 +107,14 @@ def search(
 
             def judge(sweep: int, score: float) -> None:
                 trial.report(score, sweep)
-                known_best = max((done.value for done in tune_study.complete(study)), default=None)
-                told = f"trial {trial.number}, sweep {sweep}: {score:.4f}"
-                show.at(time.monotonic() - began, told if known_best is None else f"{told}, best so far {known_best:.4f}")
-                # However short the budget, one trial is finished: without any there is no answer.
-                if known_best is not None and (time.monotonic() > deadline or trial.should_prune()):
+                best = max((complete.value for complete in tune_study.complete(study)), default=None)
+                text = f"trial {trial.number}, sweep {sweep}: {score:.4f}"
+                show.at(time.monotonic() - started, text if best is None else f"{text}, best so far {best:.4f}")
+                # However short the budget, one trial is completed: without one there is no result.
+                if best is not None and (time.monotonic() > deadline or trial.should_prune()):
                     raise optuna.TrialPruned
 
-            curve = evaluate(split, chosen, seed, negatives, threads, judge)
+            curve = evaluate(split, hyperparameters, seed, negatives, options.threads, judge)
             trial.set_user_attr("iterations", curve.sweep)
             trial.set_user_attr("hit_rate", curve.hit)
             return curve.best
@@ -132,7 +123,7 @@ def search(
             if time.monotonic() > deadline:
                 study.stop()
 
-        study.optimize(objective, n_trials=trials, callbacks=[stop_in_time])
+        study.optimize(objective, n_trials=options.trials, callbacks=[stop_in_time])
 
     finished = tune_study.complete(study)
     ranked = sorted(finished, key=lambda trial: -trial.value)
@@ -145,9 +136,9 @@ def search(
             "value": ranked[0].value,
             "hit_rate": ranked[0].user_attrs["hit_rate"],
             "configured": next((_row(trial) for trial in finished if trial.params == first[0]), None),
-            "trials": tune_study.ended(study),
+            "trials": tune_study.count_ended(study),
             "finished": len(finished),
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(time.monotonic() - started, 1),
             "minutes": round(minutes, 3),
             "cores": os.cpu_count(),
             "seed": seed,
@@ -165,7 +156,7 @@ def search(
     }
 
 
-def evaluate(split: Validation, chosen: Hyperparameters, seed: int, negatives: int, threads: int, judge: Any) -> _Curve:
+def evaluate(split: Validation, hyperparameters: Hyperparameters, seed: int, negatives: int, threads: int, judge: Any) -> _Curve:
     """Fit on the split, scoring every REPORT_EVERY sweeps; `judge(sweep, NDCG)` may raise to stop."""
     users, items = split.user_items.shape
     user_rows = _places(np.diff(split.user_items.indptr) > 0)
@@ -179,27 +170,27 @@ def evaluate(split: Validation, chosen: Hyperparameters, seed: int, negatives: i
         curve.add(sweep, hit, score)
         judge(sweep, score)
         if curve.worse >= PATIENCE:
-            raise _Enough
+            raise _NoMoreGain
 
     try:
         als.fit(
             split.user_items,
             IdMap([str(row) for row in range(users)]),
             IdMap([str(row) for row in range(items)]),
-            chosen,
+            hyperparameters,
             seed,
             threads=threads,
             on_sweep=on_sweep,
         )
-    except _Enough:
-        log.debug("stopped a fit that no longer got better", hyperparameters=chosen, best_sweep=curve.sweep)
+    except _NoMoreGain:
+        log.debug("fit_stopped_early", hyperparameters=hyperparameters, best_sweep=curve.sweep)
     return curve
 
 
-def report(found: dict[str, Any], console: Console) -> None:
-    """The search in a few lines on the terminal."""
-    tuned = found["tuned"]
-    table = Table(title=f"Best of {tuned['finished']} finished and {tuned['trials'] - tuned['finished']} given-up trials")
+def report(sections: dict[str, Any], console: Console) -> None:
+    """Print the best trials. `sections`: of `search`."""
+    tuned = sections["tuned"]
+    table = Table(title=f"Best of {tuned['finished']} finished and {tuned['trials'] - tuned['finished']} stopped trials")
     names = als.Hyperparameters.__struct_fields__
     for column in (tuned["objective"], *(name.replace("_", " ") for name in names)):
         table.add_column(column, justify="right")
@@ -227,7 +218,7 @@ def _first_points(configured: Hyperparameters, factors: tuple[int, int], seed: i
 
 
 def _places(used: Any) -> Any:
-    """(n,) int32: the place of each used row among the used ones, -1 for the others."""
+    """(n,) int32: the index of each used row among the used rows, -1 for the others."""
     return np.where(used, np.cumsum(used) - 1, -1).astype(np.int32)
 
 
@@ -240,6 +231,6 @@ def _of_trial(trial: Any) -> Hyperparameters:
         factors=trial.params["factors"],
         regularization=trial.params["regularization"],
         alpha=trial.params["alpha"],
-        popularity_discount=trial.params.get("popularity_discount", 0.0),  # a search that began before there was one
+        popularity_discount=trial.params.get("popularity_discount", 0.0),  # missing in studies of older versions
         iterations=trial.user_attrs["iterations"],
     )

@@ -1,12 +1,12 @@
-"""`python -m training tune`: everything that data should choose, under one time budget, in one file.
+"""Runs `python -m training tune`: tunes the parts below under one time budget and writes the results into one file.
 
-    als        factors, regularization, alpha, popularity discount, iterations     training.tune_als
-    two-tower  dimension, layers, dropout, id dropout, learning rate               training.tune_two_tower
-    blend      the ensemble's weights and fusion, as every retrain chooses them    training.tune_served
-    router     COLD_START_THRESHOLD and WARM_USER_THRESHOLD                        training.tune_router
+    als        factors, regularization, alpha, popularity discount, iterations     training/tuning/als.py
+    two-tower  dimension, layers, dropout, id dropout, learning rate               training/tuning/two_tower.py
+    blend      the ensemble's weights and method, as every retrain chooses them    training/tuning/served.py
+    router     COLD_START_THRESHOLD and WARM_USER_THRESHOLD                        training/tuning/router.py
 
-The file is `--hyperparameters` of the other commands. A part that is tuned replaces its own section and leaves the others, and each part
-goes by the sections that are there: so parts may be tuned one by one, in this order. Both searches go on where they stood.
+Other commands read the file with `--hyperparameters`. A part replaces its own section and leaves the others, and it uses the sections
+that are in the file: so parts can be tuned one by one, in this order. Both searches resume where they stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from rich.console import Console
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Item
-from training import als
 from training.data.dataset import Dataset
 from training.tuning import als as tune_als
 from training.tuning import served as tune_served
+from training.tuning.study import TuneOptions
 from training.two_tower import command as two_tower_command
 
 
@@ -42,88 +43,60 @@ class Part(StrEnum):
 
 
 SHARES = {Part.ALS: 2.0, Part.TWO_TOWER: 5.0, Part.BLEND: 3.0, Part.ROUTER: 3.0}
-"""How `all` shares its time. Blend and router need one fit of both models, and share it."""
+"""How `all` divides its time. Blend and router use one fit of both models, so they are one step."""
 
 
-def tune(
-    part: Part,
-    dataset: Dataset,
-    entries: Sequence[Item],
-    settings: Settings,
-    *,
-    minutes: float,
-    trials: int | None,
-    negatives: int,
-    study: Path,
-    output: Path,
-    threads: int,
-    console: Console,
-) -> None:
-    """Tune `part` for about `minutes`, and at most `trials` more trials of each search; tell, and write `output` after each part.
+def tune(part: Part, dataset: Dataset, entries: Sequence[Item], settings: Settings, options: TuneOptions, console: Console) -> None:
+    """Tune `part` within `options.minutes`; print the results, and write `options.output` after each part. `entries`: the catalogue.
 
-    `entries`: the catalogue. `negatives`: see tune_als.search. `study`: the SQLite file of the searches. Raises DatasetError when there is
-    nothing to judge by, ConfigurationError when Two-Tower is asked for and cannot be had.
+    Raises DatasetError when there is nothing to judge by, ConfigurationError when `part` is Two-Tower and it cannot be trained here.
     """
     cause = two_tower_command.unavailable(settings)
     if part is Part.TWO_TOWER and cause is not None:
         raise ConfigurationError(f"Two-Tower cannot be tuned: {cause}")
-    wanted = [each for each in SHARES if part in (each, Part.ALL) and not (each is Part.TWO_TOWER and cause)]
+    parts = [name for name in SHARES if part in (name, Part.ALL) and not (name is Part.TWO_TOWER and cause)]
     if part is Part.ALL and cause is not None:
-        console.print(f"Two-Tower is left out: {cause}.")
-    asking = [each for each in (Part.BLEND, Part.ROUTER) if each in wanted]
-    steps = [each for each in wanted if each not in asking[1:]]
-    deadline = time.monotonic() + 60.0 * minutes
+        console.print(f"Two-Tower is skipped: {cause}.")
+    served_parts = [name for name in (Part.BLEND, Part.ROUTER) if name in parts]
+    steps = [name for name in parts if name not in served_parts[1:]]
+    deadline = time.monotonic() + 60.0 * options.minutes
 
-    def run(step: Part, left: float) -> Mapping[str, Mapping[str, Any]]:
+    def run(step: Part, minutes: float) -> Mapping[str, Mapping[str, Any]]:
+        step_options = replace(options, minutes=minutes)
         if step is Part.ALS:
-            found = tune_als.search(
-                dataset,
-                settings,
-                minutes=left,
-                trials=trials,
-                study_path=study,
-                negatives=negatives,
-                seed=settings.training_seed,
-                threads=threads,
-            )
-            tune_als.report(found, console)
-            return {step: found}
+            sections = tune_als.search(dataset, settings, step_options)
+            tune_als.report(sections, console)
+            return {step: sections}
         if step is Part.TWO_TOWER:
             from training.tuning import two_tower as tune_two_tower
 
-            found = tune_two_tower.search(dataset, entries, settings, minutes=left, trials=trials, study_path=study, threads=threads)
-            tune_two_tower.report(found, console)
-            return {step: found}
-        known = output if output.exists() else None
-        return tune_served.choose(
-            dataset,
-            entries,
-            two_tower_command.tuned(settings, known),
-            als.hyperparameters(settings, known),
-            asking,
-            minutes=left,
-            checkpoints=study.with_name(f"{study.stem}-served"),
-            console=console,
-            threads=threads,
-        )
+            sections = tune_two_tower.search(dataset, entries, settings, step_options)
+            tune_two_tower.report(sections, console)
+            return {step: sections}
+        return tune_served.choose(dataset, entries, settings, served_parts, step_options, console)
 
     for place, step in enumerate(steps):
-        share = SHARES[step] / sum(SHARES[each] for each in steps[place:])
-        for name, found in run(step, max(deadline - time.monotonic(), 0.0) / 60.0 * share).items():
-            add(output, name, found)
+        share = SHARES[step] / sum(SHARES[name] for name in steps[place:])
+        remaining_minutes = max(deadline - time.monotonic(), 0.0) / 60.0
+        for name, sections in run(step, remaining_minutes * share).items():
+            add(options.output, name, sections)
 
 
-def add(path: Path, part: str, found: Mapping[str, Any]) -> None:
-    """Put a part's section, and under `tuned` what is told about it, into the file at `path`; replaced whole."""
+def add(path: Path, part: str, sections: Mapping[str, Any]) -> None:
+    """Write the sections of `part` into the file at `path`, replacing the file as a whole; other parts' sections stay.
+
+    The facts about the search in `sections["tuned"]` go to the section `tuned` under the name of the part.
+    Raises ConfigurationError when the file is not one of `tune`.
+    """
     try:
-        before = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
+        stored = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
     except FileNotFoundError:
-        before = {}
+        stored = {}
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigurationError(f"{path} is there and is no file of `tune` ({error}); move it away or name another --output") from None
-    told = {**before.pop("tuned", {}), part: found["tuned"]}
-    sections = {name: value for name, value in found.items() if name != "tuned"}
+        raise ConfigurationError(f"{path} exists and is no file of `tune` ({error}); move it away or name another --output") from None
+    tuned = {**stored.pop("tuned", {}), part: sections["tuned"]}
+    updated = {name: value for name, value in sections.items() if name != "tuned"}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps({**before, **sections, "tuned": told}, indent=2) + "\n", "utf-8")
+    unfinished.write_text(json.dumps({**stored, **updated, "tuned": tuned}, indent=2) + "\n", "utf-8")
     unfinished.replace(path)

@@ -1,6 +1,7 @@
-"""One fit for what is chosen by asking: the blend, by users who took something after the cut, and the router's thresholds, by others.
+"""Fits both models once, and chooses the blend and the router's thresholds with the serving recommender.
 
-The models know the events before the cut, without the users whom the thresholds are chosen by (training.tune_router).
+The blend is chosen by users with interactions after the cut, the thresholds by other users. The models are fitted on the events before
+the cut, without the users who choose the thresholds (training/tuning/router.py).
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,103 +22,109 @@ from core.types import Item
 from engines.builder import build
 from models.bundle import Bundle
 from models.content import ContentModel
-from training.als import Hyperparameters
+from training import als
 from training.blend import grid as blend
 from training.data.dataset import Bools, Dataset, Split
 from training.data.popularity import popular
 from training.job import fitting
 from training.tuning import router as tune_router
+from training.tuning.study import TuneOptions
 from training.two_tower import command as two_tower_command
 
 FIT_SHARE = 0.7
-"""Part of the time after which fitting Two-Tower stops; the rest is for asking."""
+"""Share of the time after which the fit of Two-Tower stops; the rest is for the thresholds."""
 
 
 def choose(
-    dataset: Dataset,
-    entries: Sequence[Item],
-    settings: Settings,
-    chosen: Hyperparameters,
-    wanted: Sequence[str],
-    *,
-    minutes: float,
-    checkpoints: Path,
-    console: Console,
-    threads: int = 0,
+    dataset: Dataset, entries: Sequence[Item], settings: Settings, parts: Sequence[str], options: TuneOptions, console: Console
 ) -> dict[str, dict[str, Any]]:
-    """`wanted`: blend, router or both. Returns what each adds to the file of `tune`; nothing for one that stays as it is, and says why.
+    """Choose the `parts`: "blend", "router" or both. `entries`: the catalogue. The models use the hyperparameters in `options.output`.
 
-    Two-Tower's fit and the questions about the thresholds end with the time; a fit of ALS and the choice of a blend end what they began.
-    `checkpoints`: folder that a killed fit of Two-Tower goes on from.
+    Returns part -> its sections of the file of `tune`; prints why a part stays as configured and has none. The fit of Two-Tower and
+    the evaluation of the thresholds end with the time; a fit of ALS and the choice of a blend are completed.
     """
-    deadline = time.monotonic() + 60.0 * minutes
+    deadline = time.monotonic() + 60.0 * options.minutes
+    hyperparameters_path = options.output if options.output.exists() else None
+    settings = two_tower_command.tuned(settings, hyperparameters_path)
     try:
         split = dataset.split(settings.holdout_fraction)
     except DatasetError as error:
-        console.print(f"{' and '.join(wanted).capitalize()}: nothing changes, {error}")
+        console.print(f"{' and '.join(parts).capitalize()}: nothing changes, {error}")
         return {}
-    users = tune_router.left_out(dataset, settings.training_seed) if "router" in wanted else np.empty(0, np.int32)
-    if "router" in wanted and len(users) < tune_router.LEAST_USERS:
-        told = f"a fifth of the users is {len(users)} of the {tune_router.LEAST_USERS} that it takes at least; collect more events"
-        console.print(f"Router: nothing changes, {told}")
-        wanted, users = [each for each in wanted if each != "router"], users[:0]
-        if not wanted:
+    users = tune_router.draw_users(dataset, settings.training_seed) if "router" in parts else np.empty(0, np.int32)
+    if "router" in parts and len(users) < tune_router.LEAST_USERS:
+        cause = f"a fifth of the users is {len(users)}, at least {tune_router.LEAST_USERS} are needed; collect more events"
+        console.print(f"Router: nothing changes, {cause}")
+        parts, users = [part for part in parts if part != "router"], users[:0]
+        if not parts:
             return {}
-    known = split.train & ~np.isin(dataset.user, users)
-    seconds = min(settings.two_tower_seconds, max(60.0 * minutes * FIT_SHARE, 0.001))
-    bundle = _fitted(dataset, known, entries, settings.with_overrides({"two_tower_seconds": seconds}), chosen, threads, checkpoints)
-    found: dict[str, dict[str, Any]] = {}
-    choice = _blend(bundle, dataset, split, users, settings)
+    train = split.train & ~np.isin(dataset.user, users)
+    seconds = min(settings.two_tower_seconds, max(60.0 * options.minutes * FIT_SHARE, 0.001))
+    als_hyperparameters = als.hyperparameters(settings, hyperparameters_path)
+    bundle = _fit(dataset, train, entries, settings.with_overrides({"two_tower_seconds": seconds}), als_hyperparameters, options)
+    sections: dict[str, dict[str, Any]] = {}
+    choice = _choose_blend(bundle, dataset, split, users, settings)
     if choice is not None:
         blend.report(choice, console)
         bundle = replace(bundle, parts={**bundle.parts, "ensemble": choice.blend})
-        about = {"objective": "NDCG@10", "validation": "what users took after the cut", **choice.facts()}
-        found["blend"] = {"blend": msgspec.to_builtins(choice.blend), "tuned": about}
-    elif "blend" in wanted:
+        tuned = {"objective": "NDCG@10", "validation": "what users took after the cut", **choice.facts()}
+        sections["blend"] = {"blend": msgspec.to_builtins(choice.blend), "tuned": tuned}
+    elif "blend" in parts:
         console.print(f"Blend: nothing changes, {_no_blend(bundle, settings)}.")
-    if "router" in wanted:
+    if "router" in parts:
         try:
-            found["router"] = _router(bundle, dataset, users, settings, deadline)
-            tune_router.report(found["router"], console)
+            sections["router"] = _choose_thresholds(bundle, dataset, users, settings, deadline)
+            tune_router.report(sections["router"], console)
         except DatasetError as error:
             console.print(f"Router: nothing changes, {error}")
-    return {name: found[name] for name in wanted if name in found}
+    return {part: sections[part] for part in parts if part in sections}
 
 
-def _router(bundle: Bundle, dataset: Dataset, users: npt.NDArray[np.int32], settings: Settings, deadline: float) -> dict[str, Any]:
+def _choose_thresholds(
+    bundle: Bundle, dataset: Dataset, users: npt.NDArray[np.int32], settings: Settings, deadline: float
+) -> dict[str, Any]:
     recommender = build(bundle, settings=settings)
-    asked = tune_router.ask(recommender, dataset, users, settings, deadline)
+    measurements = tune_router.measure(recommender, dataset, users, settings, deadline)
     configured = settings.cold_start_threshold, settings.warm_user_threshold
-    verdict = tune_router.judge(asked, configured, settings.training_seed)
-    return tune_router.facts(asked, verdict, recommender.unavailable("ensemble"))
+    verdict = tune_router.judge(measurements, configured, settings.training_seed)
+    return tune_router.facts(measurements, verdict, recommender.unavailable("ensemble"))
 
 
-def _fitted(
-    dataset: Dataset, known: Bools, entries: Sequence[Item], settings: Settings, chosen: Hyperparameters, threads: int, checkpoints: Path
+def _fit(
+    dataset: Dataset,
+    train: Bools,
+    entries: Sequence[Item],
+    settings: Settings,
+    als_hyperparameters: als.Hyperparameters,
+    options: TuneOptions,
 ) -> Bundle:
-    """Every engine's model of the events in `known`."""
-    two_tower = two_tower_command.fit_before(dataset, known, entries, settings, threads, checkpoints=checkpoints)
+    """A bundle of every engine's model, fitted on the events in `train`."""
+    checkpoints = options.study.with_name(f"{options.study.stem}-served")
+    two_tower = two_tower_command.fit_before(dataset, train, entries, settings, options.threads, checkpoints=checkpoints)
     return Bundle.of(
         catalogue=list(entries),
-        als=fitting.fit_als(dataset.matrix(known), dataset, chosen, settings.training_seed, threads),
+        als=fitting.fit_als(dataset.matrix(train), dataset, als_hyperparameters, settings.training_seed, options.threads),
         two_tower=two_tower.model if two_tower is not None else None,
         content=ContentModel.fit(entries),
-        popular=popular(dataset, settings, known),
+        popular=popular(dataset, settings, train),
     )
 
 
-def _blend(bundle: Bundle, dataset: Dataset, split: Split, users: npt.NDArray[np.int32], settings: Settings) -> blend.BlendChoice | None:
-    """The blend that a retrain would choose, by none of `users`."""
+def _choose_blend(
+    bundle: Bundle, dataset: Dataset, split: Split, users: npt.NDArray[np.int32], settings: Settings
+) -> blend.BlendChoice | None:
+    """The blend that a retrain would choose, without the choice of `users`."""
     if bundle.two_tower is None:
         return None
-    assert bundle.popular is not None, "made above"
+    assert bundle.popular is not None, "_fit sets it"
     try:
         return blend.choose(bundle, bundle.catalogue, bundle.popular.scores, dataset, split, users, settings.training_seed, settings)
-    except DatasetError:  # nobody took anything new after the cut, which is what `_no_blend` says
+    except DatasetError:  # no user has a new interaction after the cut; `_no_blend` reports it
         return None
 
 
 def _no_blend(bundle: Bundle, settings: Settings) -> str:
+    """Why no blend was chosen."""
     if bundle.two_tower is None:
         return f"there is no Two-Tower to blend, {two_tower_command.unavailable(settings)}"
     return f"it is set by hand, or the ensemble is off, or fewer than {blend.LEAST_USERS} users took something new after the cut"
