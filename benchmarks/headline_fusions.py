@@ -30,7 +30,7 @@ from training.blend import grid as blend
 from training.blend import learned as blend_learned
 from training.blend.grid import BlendSearch
 from training.data.popularity import popular
-from training.evaluation import evaluate
+from training.evaluation import population
 
 K = 10
 
@@ -46,8 +46,8 @@ def searches(world: World, keep: Path, seed: int, parts: list[str], segments: li
     recommender = build(
         Bundle.of(catalogue=entries, **models), Catalogue.of(entries), popular(data, settings, split.train).scores, settings
     )
-    everyone = evaluate.judge(data, split, content, settings, len(data.users), seed)
-    apart = set(evaluate.judge(data, split, content, settings, len(everyone.users) // 2, seed).users.tolist())
+    everyone = population.draw(data, split, content, settings, len(data.users), seed)
+    apart = set(population.draw(data, split, content, settings, len(everyone.users) // 2, seed).users.tolist())
     choosing, judging = BlendSearch(parts), BlendSearch(parts)
     for at in np.flatnonzero(np.isin(everyone.segments, segments)).tolist():
         state, request = everyone.states[at], Request(filters=everyone.filters[at])

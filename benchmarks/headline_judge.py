@@ -18,8 +18,9 @@ from models.two_tower import TwoTowerModel
 from training.blend import grid as blend
 from training.data.dataset import Dataset, Split
 from training.data.popularity import popular
-from training.evaluation import evaluate, metrics
-from training.evaluation.evaluate import ENGINES, ROUTED, Judged
+from training.evaluation import evaluate, metrics, population
+from training.evaluation.evaluate import ENGINES, ROUTED, Inputs
+from training.evaluation.population import JudgedUsers
 
 JUDGED = 1000
 """Most users who are judged at once: NDCG@10 then has a standard error of about 0.005."""
@@ -40,9 +41,9 @@ def judge(world: World, als_model: ALSModel, two_tower: TwoTowerModel, seed: int
     at_cut = popular(old, settings, split.train).scores
     bundle = Bundle.of("headline", catalogue=world.catalogue(split.cut), als=als_model, two_tower=two_tower, content=content)
 
-    half = evaluate.judge(old, split, content, settings, 1, seed).out_of // 2
-    judged = _declared(world, evaluate.judge(old, split, content, settings, min(half, JUDGED), seed))
-    chosen = blend.choose(bundle, bundle.catalogue, at_cut, old, split, judged.users, judged.seed, settings)
+    half = population.draw(old, split, content, settings, 1, seed).out_of // 2
+    judged = _declared(world, population.draw(old, split, content, settings, min(half, JUDGED), seed))
+    chosen = blend.choose(bundle, Inputs(bundle.catalogue, at_cut, old, split, settings), judged.users, judged.seed)
     if chosen is not None:
         print(f"{world.name}, seed {seed}: {chosen.facts()}", flush=True)
         bundle = replace(bundle, parts={**bundle.parts, "ensemble": chosen.blend})
@@ -65,25 +66,25 @@ def judge(world: World, als_model: ALSModel, two_tower: TwoTowerModel, seed: int
     return {key: mean for key, mean in means.items() if key not in silent}, users
 
 
-def _declared(world: World, judged: Judged) -> Judged:
+def _declared(world: World, judged: JudgedUsers) -> JudgedUsers:
     """The same users with what they declare."""
     states = [msgspec.structs.replace(state, profile=world.profiles.get(state.user_id)) for state in judged.states]
     return replace(judged, states=states)
 
 
 def _by_segment(
-    bundle: Bundle, popularity: Popularity, data: Dataset, split: Split, judged: Judged, settings: Settings
+    bundle: Bundle, popularity: Popularity, data: Dataset, split: Split, judged: JudgedUsers, settings: Settings
 ) -> tuple[Means, dict[str, int]]:
     """Means by segment of every engine, of the blend that nobody chose and of content without popularity, NaN where one has nothing to
     show; and how many users each segment has."""
-    rows = list(evaluate.evaluate(bundle, bundle.catalogue, popularity, data, split, judged, settings).rows)
+    rows = list(evaluate.evaluate(bundle, Inputs(bundle.catalogue, popularity, data, split, settings), judged).rows)
     unchosen = replace(bundle, parts={**bundle.parts, "ensemble": blend_of(settings)})
     likeness = settings.with_overrides({"content_popularity_share": 0.0})
     for name, engine, other, asked in (
         (DEFAULT_BLEND, "ensemble", unchosen, settings),
         (LIKENESS, "content_based", bundle, likeness),
     ):
-        beside = evaluate.evaluate(other, bundle.catalogue, popularity, data, split, judged, asked, (engine,))
+        beside = evaluate.evaluate(other, Inputs(bundle.catalogue, popularity, data, split, asked), judged, (engine,))
         rows += [{**row, "engine": name} for row in beside.rows]
     means = {
         (row["segment"], row["engine"], row["metric"]): float("nan") if row["mean"] is None else float(row["mean"])
@@ -100,7 +101,7 @@ def _newcomers(
     data = world.dataset(settings, new_users=True)
     number = np.arange(data.events) - data.indptr[data.user]
     split = Split(world.time(FITTED), number < events)
-    judged = _declared(world, evaluate.judge(data, split, bundle.content, settings, JUDGED // 4, seed))
+    judged = _declared(world, population.draw(data, split, bundle.content, settings, JUDGED // 4, seed))
     means, _ = _by_segment(bundle, popularity, data, split, judged, settings)
     return {(engine, metric): mean for (group, engine, metric), mean in means.items() if group == "all"}, len(judged.users)
 
@@ -110,7 +111,7 @@ def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> t
     data = world.dataset(settings)
     split, cut = world.split(data, LATER), world.time(FITTED)
     catalogue = world.catalogue(split.cut)
-    judged = _declared(world, evaluate.judge(data, split, ContentModel.fit(catalogue), settings, 2 * JUDGED, seed))
+    judged = _declared(world, population.draw(data, split, ContentModel.fit(catalogue), settings, 2 * JUDGED, seed))
     before = np.bincount(data.item[data.timestamp < cut], minlength=len(judged.items)) > 0
     new = ~before
     held_out = judged.held_out.multiply(new[None, :]).tocsr()
@@ -134,7 +135,7 @@ def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> t
         (LIKENESS, settings.with_overrides({"content_popularity_share": 0.0}), ("content_based",)),
         (EXPLORING, settings.with_overrides({"explore": 0.1}), (ROUTED,)),
     ):
-        found = evaluate.evaluate(bundle, catalogue, popularity, data, split, few, asked, engines)
+        found = evaluate.evaluate(bundle, Inputs(catalogue, popularity, data, split, asked), few, engines)
         for engine, ranked in found.ranked.items():
             counts = metrics.held_out_counts(few.held_out)
             recall = metrics.recall(metrics.hits(ranked, few.held_out), counts, 10).mean()

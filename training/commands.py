@@ -28,7 +28,7 @@ from training.data import dataset, items
 from training.data import events as event_sources
 from training.data.popularity import popular
 from training.evaluation import evaluate as evaluation
-from training.evaluation import experiments
+from training.evaluation import experiments, population
 from training.job import fitting, retrain, stages
 from training.report import page as report
 from training.tuning import command as tuning
@@ -80,7 +80,7 @@ def evaluate_dataset(
     entries = items.read(items_path) if items_path is not None else []
     split = data.split(settings.holdout_fraction)
     content = ContentModel.fit(entries)
-    judged = evaluation.judge(data, split, content, settings, users, settings.training_seed)
+    judged = population.draw(data, split, content, settings, users, settings.training_seed)
     als_hyperparameters = als_training.hyperparameters(settings, hyperparameters)
     settings = two_tower_command.tuned(settings, hyperparameters)
     fitted = fitting.fit_als(data.matrix(split.train), data, als_hyperparameters, settings.training_seed, threads)
@@ -89,7 +89,7 @@ def evaluate_dataset(
     bundle = Bundle.of(
         catalogue=entries, als=fitted, two_tower=two_tower.model if two_tower is not None else None, content=content, popular=at_cut
     )
-    result, choice = stages.evaluate_candidate(bundle, at_cut.scores, judged, data, split, settings, console)
+    result, choice = stages.evaluate_candidate(bundle, evaluation.Inputs(entries, at_cut.scores, data, split, settings), judged, console)
     if output is None:
         return
     about = {

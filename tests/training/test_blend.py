@@ -28,8 +28,9 @@ from training.blend import grid as blend
 from training.blend.grid import BlendChoice
 from training.data.dataset import Dataset, Split
 from training.data.popularity import popular
-from training.evaluation import evaluate
-from training.evaluation.evaluate import Judged
+from training.evaluation import population
+from training.evaluation.evaluate import Inputs
+from training.evaluation.population import JudgedUsers
 from training.job.retrain import Options, retrain
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
@@ -57,12 +58,12 @@ def random_als(data: Dataset) -> ALSModel:
 
 def choose(
     offline: Settings, data: Dataset, model: ALSModel | None = None, judged: int = 20, users: int = blend.USERS
-) -> tuple[BlendChoice | None, Judged]:
+) -> tuple[BlendChoice | None, JudgedUsers]:
     split, content, entries = data.split(offline.holdout_fraction), ContentModel.fit(world.items()), world.items()
-    who = evaluate.judge(data, split, content, offline, judged, seed=1)
+    who = population.draw(data, split, content, offline, judged, seed=1)
     at_cut = popular(data, offline, split.train)
     bundle = Bundle.of(catalogue=entries, als=model or fitted_als(data, split), content=content, popular=at_cut)
-    return blend.choose(bundle, entries, at_cut.scores, data, split, who.users, who.seed, offline, users), who
+    return blend.choose(bundle, Inputs(entries, at_cut.scores, data, split, offline), who.users, who.seed, users), who
 
 
 def test_an_engine_with_random_factors_gets_the_smaller_weight(offline: Settings, data: Dataset) -> None:
@@ -98,7 +99,7 @@ def test_the_reported_ndcg_is_that_of_the_recommender_that_serves_the_blend(offl
     choice, who = choose(offline, data, judged=1, users=PEOPLE)
     split, entries = data.split(offline.holdout_fraction), world.items()
     content = ContentModel.fit(entries)
-    everybody = evaluate.judge(data, split, content, offline, PEOPLE, seed=1)
+    everybody = population.draw(data, split, content, offline, PEOPLE, seed=1)
     assert choice is not None
     assert choice.users == len(everybody.users) - 1
     bundle = Bundle.of(catalogue=entries, als=fitted_als(data, split), content=content, ensemble=choice.blend)
@@ -131,9 +132,9 @@ def test_users_who_are_judged_do_not_choose_the_blend(offline: Settings, data: D
 def test_too_few_users_or_engines_keep_the_blend_of_the_settings(offline: Settings, data: Dataset) -> None:
     assert choose(offline, data, judged=PEOPLE)[0] is None
     split, entries = data.split(offline.holdout_fraction), world.items()
-    who = evaluate.judge(data, split, ContentModel.fit(entries), offline, 20, seed=1)
+    who = population.draw(data, split, ContentModel.fit(entries), offline, 20, seed=1)
     alone = Bundle.of(catalogue=entries, content=ContentModel.fit(entries))
-    assert blend.choose(alone, entries, {}, data, split, who.users, who.seed, offline) is None
+    assert blend.choose(alone, Inputs(entries, {}, data, split, offline), who.users, who.seed) is None
 
 
 def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -> None:
@@ -167,6 +168,6 @@ def test_an_engine_that_cannot_score_many_users_is_not_blended(offline: Settings
     """The ensemble answers only when each of its parts does."""
     split, entries = data.split(offline.holdout_fraction), world.items()
     described = ContentModel.fit(entries)
-    who = evaluate.judge(data, split, described, offline, 20, seed=1)
+    who = population.draw(data, split, described, offline, 20, seed=1)
     bundle = Bundle.of(catalogue=entries, als=fitted_als(data, split), content=ContentModel.fit([]))
-    assert blend.choose(bundle, entries, {}, data, split, who.users, who.seed, offline) is None
+    assert blend.choose(bundle, Inputs(entries, {}, data, split, offline), who.users, who.seed) is None

@@ -26,8 +26,8 @@ from training import als
 from training.als import Hyperparameters
 from training.data.dataset import Dataset
 from training.data.popularity import popular
-from training.evaluation import evaluate
-from training.evaluation.evaluate import ROUTED, Evaluation
+from training.evaluation import evaluate, population
+from training.evaluation.evaluate import ROUTED, Evaluation, Inputs
 from training.job import gate
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
@@ -41,11 +41,11 @@ def settings(tmp_path: Path) -> Settings:
 def judged(settings: Settings, data: Dataset, model: ALSModel | None = None, users: int = 1000) -> Evaluation:
     """`data`, judged with a fitted model or with `model`."""
     split, content, entries = data.split(settings.holdout_fraction), ContentModel.fit(world.items()), world.items()
-    who = evaluate.judge(data, split, content, settings, users, seed=1)
+    who = population.draw(data, split, content, settings, users, seed=1)
     fitted = model or als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
     at_cut = popular(data, settings, split.train)
     bundle = Bundle.of(catalogue=entries, als=fitted, content=content, popular=at_cut)
-    return evaluate.evaluate(bundle, entries, at_cut.scores, data, split, who, settings)
+    return evaluate.evaluate(bundle, Inputs(entries, at_cut.scores, data, split, settings), who)
 
 
 def random_model(data: Dataset) -> ALSModel:
@@ -81,7 +81,7 @@ def test_a_user_who_took_nothing_new_is_not_judged_and_what_they_had_is_no_candi
 def test_nobody_to_judge_by_is_one_clear_line(settings: Settings) -> None:
     data = world.built(settings, [row(offset, "ann", "a") for offset in range(10)])
     with pytest.raises(DatasetError, match="nothing to judge by"):
-        evaluate.judge(data, data.split(0.2), ContentModel.fit([]), settings, 10, seed=1)
+        population.draw(data, data.split(0.2), ContentModel.fit([]), settings, 10, seed=1)
 
 
 def test_an_item_older_than_the_history_cap_is_still_no_candidate(settings: Settings) -> None:
@@ -170,10 +170,14 @@ def publish(settings: Settings, data: Dataset, model: ALSModel) -> str:
     return Registry(settings.models_path).publish(write)
 
 
+def inputs_of(settings: Settings, data: Dataset) -> Inputs:
+    split = data.split(settings.holdout_fraction)
+    return Inputs(world.items(), popular(data, settings, split.train).scores, data, split, settings)
+
+
 def decided(settings: Settings, data: Dataset, candidate: Evaluation | None) -> dict[str, Any]:
-    at_cut = popular(data, settings, data.split(settings.holdout_fraction).train)
-    split, who = (candidate.split, candidate.judged) if candidate is not None else (None, None)
-    live = gate.ask_live(Registry(settings.models_path), world.items(), at_cut, data, split, who, settings)
+    inputs, who = (inputs_of(settings, data), candidate.judged) if candidate is not None else (None, None)
+    live = gate.ask_live(Registry(settings.models_path), inputs, who)
     return gate.decide(live, candidate, "no split", settings)
 
 
@@ -201,13 +205,12 @@ def test_the_questions_to_the_live_bundle_can_be_stopped(settings: Settings) -> 
     data = world.built(settings, world.parity())
     candidate = judged(settings, data)
     publish(settings, data, random_model(data))
-    at_cut = popular(data, settings, candidate.split.train)
 
     def stop() -> None:
         raise Interrupted("stop")
 
     with pytest.raises(Interrupted):
-        gate.ask_live(Registry(settings.models_path), world.items(), at_cut, data, candidate.split, candidate.judged, settings, stop)
+        gate.ask_live(Registry(settings.models_path), inputs_of(settings, data), candidate.judged, stop)
 
 
 def test_a_margin_is_respected(settings: Settings) -> None:

@@ -123,7 +123,7 @@ def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, fo
     choose = blend.choose
 
     def choose_and_tell(*given: Any) -> Any:
-        apart.append(given[5])
+        apart.append(given[2])
         return choose(*given)
 
     monkeypatch.setattr(tune_router, "measure", record_measure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Item, Recommendations, Request, UserState
+from engines.builder import build
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from models.als import ALSModel
@@ -118,7 +120,8 @@ def people(settings: Settings) -> Dataset:
 
 def recorder(data: Dataset, settings: Settings, model: ALSModel, entries: list[Item]) -> RecordingRecommender:
     bundle = Bundle.of(catalogue=entries, als=model, content=ContentModel.fit(entries))
-    return RecordingRecommender(bundle, Catalogue.of(entries, model.item_ids.ids), {}, settings)
+    built = build(bundle, Catalogue.of(entries, model.item_ids.ids), {}, settings)
+    return RecordingRecommender(**{field.name: getattr(built, field.name) for field in fields(built)})
 
 
 def fitted_als(data: Dataset, users: np.ndarray) -> ALSModel:

@@ -24,8 +24,7 @@ import threadpoolctl
 from rich.console import Console
 from rich.table import Table
 
-from core.settings import Settings
-from core.types import Fusion, Item, Request, UserState
+from core.types import Fusion, Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
 from engines.blending.scales import SCALES, blend_scores
 from engines.builder import BLEND_SETTINGS, build
@@ -33,11 +32,10 @@ from engines.catalogue import Catalogue, Mask
 from engines.recommender import Recommender
 from models.bundle import Bundle
 from models.ensemble import Blend
-from models.popular import Popularity
 from training.blend import learned as blend_learned
 from training.blend.learned import Example
-from training.data.dataset import Dataset, Split
-from training.evaluation import evaluate, metrics
+from training.evaluation import metrics, population
+from training.evaluation.evaluate import Inputs
 from training.progress import progress
 
 ENGINES = ("als", "two_tower", "content_based", "popular")
@@ -190,29 +188,26 @@ def _prefers_learned(cross_validated: Mapping[str, npt.NDArray[np.float64]]) -> 
 
 def choose(
     bundle: Bundle,
-    items: Sequence[Item],
-    popularity: Popularity,
-    dataset: Dataset,
-    split: Split,
+    inputs: Inputs,
     excluded: npt.NDArray[np.int32],
     seed: int,
-    settings: Settings,
     users: int = USERS,
 ) -> BlendChoice | None:
     """Choose the best blend of the engines of `bundle`, which were fitted before the cut.
 
-    `popularity`: as of the cut. `excluded (n,)` int32: rows of dataset users who must not choose, because they are judged with the
+    `excluded (n,)` int32: rows of dataset users who must not choose, because they are judged with the
     blend. `seed` draws at most `users` others: those whom the router gives to the ensemble, or, when these are too few, all.
 
     Returns None when the settings fix the blend (engines.builder.BLEND_SETTINGS), the ensemble is off, fewer than two engines
     beside popularity can be blended, or fewer than LEAST_USERS users may choose. Raises DatasetError when no user has a new
     interaction after the cut; the caller keeps the blend of the settings.
     """
+    settings = inputs.settings
     if not settings.enable_ensemble or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
         return None
     assert bundle.content is not None, "users are judged by content's item ids"
-    recommender = build(bundle, Catalogue.of(items), popularity, settings)
-    drawn = evaluate.judge(dataset, split, bundle.content, settings, users + len(excluded), seed + 1)
+    recommender = build(bundle, Catalogue.of(inputs.items), inputs.popularity, settings)
+    drawn = population.draw(inputs.dataset, inputs.split, bundle.content, settings, users + len(excluded), seed + 1)
     others = ~np.isin(drawn.users, excluded)
     hot = others & (drawn.segments == "hot")
     places = np.flatnonzero(hot if np.count_nonzero(hot) >= LEAST_USERS else others)[:users].tolist()

@@ -1,11 +1,10 @@
-"""How good the answers are: the recommender that serves, asked about users as they stood at the cut, judged by what they took after it.
+"""Evaluates a bundle offline: asks the serving recommender for users as of the cut, and judges by their interactions after it.
 
-Each sampled user's state is what Redis would hold of the events before the cut, and the answer comes from the same
-`engines.recommender.Recommender` that the API calls: routing, fold-in, filters and fallbacks included. Engines are judged alone (an
-item that another engine filled in for them is not theirs) and as routed, which is what users get.
+The state of each judged user is what Redis would hold of the events before the cut, and answers come from the same
+`engines.recommender.Recommender` that the API calls: routing, fold-in, filters and fallbacks included. Each engine is evaluated alone
+(without the items that fallbacks filled in), and as routed, which is what users get.
 
-Who is judged: users who took something new after the cut, at most `max_users` of them, drawn by a recorded seed. What counts: an item with
-an event of weight above 0 after the cut that the user had no event with before. Candidates: the whole catalogue minus what the user has.
+Candidates are the whole catalogue minus the items that the user has. `population` says which users are judged.
 """
 
 from __future__ import annotations
@@ -20,27 +19,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 import threadpoolctl
 from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import DatasetError, ModelError
+from core.errors import ModelError
 from core.settings import Settings
-from core.types import Filters, Item, LiveVector, Recommendations, Request, UserState
+from core.types import Item, LiveVector, Recommendations, Request, UserState
 from engines import fold
 from engines.builder import build
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
-from engines.router import segment
 from models.bundle import Bundle
-from models.content import ContentModel
-from models.id_map import IdMap
 from models.popular import Popularity
 from training.data.dataset import Dataset, Split
 from training.evaluation import metrics
+from training.evaluation.population import JudgedUsers
 from training.progress import progress
 
 ROUTED = "routed"
@@ -49,40 +45,27 @@ SEGMENTS = ("all", "cold", "warm", "hot")
 RANKED = ("precision", "recall", "map", "ndcg")
 LENGTH = max(metrics.CUTOFFS)
 DIVERSITY_AT = 10
-"""Places over which diversity and novelty are averaged: the default length of an answer."""
+"""Length of list for diversity, coverage and novelty: the default length of an answer."""
 NAMES = (*(f"{name}@{k}" for name in RANKED for k in metrics.CUTOFFS), f"diversity@{DIVERSITY_AT}", f"novelty@{DIVERSITY_AT}")
 """The columns of `Evaluation.values`; coverage belongs to a group of users, not to one."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Who is judged, and what every bundle is judged with.
+class Inputs:
+    """What evaluations of one split share: `items` is the catalogue, `popularity` as of the cut."""
 
-    `users (n,) int32` rows of the dataset, drawn by `seed` from `out_of`; `states` as they stood at the cut, `filters` of the questions
-    about them, `weights (n, n_items of the dataset)` f32 CSR of their histories; `segments (n,)` by events before the cut; `held_out
-    (n, n_items)` CSR over `items`; `vectors (n_items, n_terms)` f32 CSR of content; `users_by_item (n_items,)` of the `n_users` before
-    the cut.
-    """
-
-    users: npt.NDArray[np.int32]
-    states: list[UserState]
-    filters: list[Filters]
-    weights: sp.csr_matrix
-    segments: npt.NDArray[np.str_]
-    held_out: sp.csr_matrix
-    items: IdMap
-    vectors: sp.csr_matrix
-    users_by_item: npt.NDArray[np.int64]
-    n_users: int
-    seed: int
-    out_of: int
+    items: Sequence[Item]
+    popularity: Popularity
+    dataset: Dataset
+    split: Split
+    settings: Settings
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """`values`: engine -> (n_users, len(NAMES)) float64; `ranked`: engine -> (n_users, LENGTH) int32 rows of `judged.items`."""
 
-    judged: Judged
+    judged: JudgedUsers
     split: Split
     values: dict[str, metrics.Floats]
     ranked: dict[str, metrics.Rows]
@@ -96,81 +79,43 @@ class Evaluation:
         """One row an engine, segment and metric: mean, 95% interval over users (coverage has none), number of users."""
         rows = []
         for part in SEGMENTS:
-            chosen = np.ones(len(self.judged.users), np.bool_) if part == "all" else self.judged.segments == part
-            if not chosen.any():
+            selected = np.ones(len(self.judged.users), np.bool_) if part == "all" else self.judged.segments == part
+            if not selected.any():
                 continue
             engines = list(self.values)
-            values = np.hstack([self.values[engine][chosen] for engine in engines])
+            values = np.hstack([self.values[engine][selected] for engine in engines])
             present = ~np.isnan(values)
             means = np.where(present.any(axis=0), np.where(present, values, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1), np.nan)
             low, high = metrics.bootstrap(values, self.judged.seed)
             for place, engine in enumerate(engines):
-                base = {"engine": engine, "segment": part, "users": int(chosen.sum())}
+                base = {"engine": engine, "segment": part, "users": int(selected.sum())}
                 for offset, name in enumerate(NAMES, place * len(NAMES)):
                     interval = {"mean": _number(means[offset]), "low": _number(low[offset]), "high": _number(high[offset])}
                     rows.append({**base, "metric": name, **interval})
-                shown = metrics.coverage(self.ranked[engine][chosen][:, :DIVERSITY_AT], len(self.judged.items))
+                shown = metrics.coverage(self.ranked[engine][selected][:, :DIVERSITY_AT], len(self.judged.items))
                 rows.append({**base, "metric": f"coverage@{DIVERSITY_AT}", "mean": shown, "low": None, "high": None})
         return rows
 
 
-def judge(dataset: Dataset, split: Split, content: ContentModel, settings: Settings, max_users: int, seed: int) -> Judged:
-    """Draw the users. `content`: fitted on the catalogue. Raises DatasetError when nobody took anything new after the cut."""
-    had, taken = dataset.touched(split.train), dataset.touched(~split.train & (dataset.weight > 0))
-    new = (taken - taken.multiply(had)).tocsr()
-    new.eliminate_zeros()
-    everyone = np.flatnonzero(np.diff(new.indptr)).astype(np.int32)
-    if not len(everyone):
-        raise DatasetError(f"nobody took an item after the cut at {split.cut:.0f} that they did not have before: nothing to judge by")
-    users = everyone
-    if len(users) > max_users:
-        users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
-    items = IdMap(list(dict.fromkeys([*dataset.items.ids, *content.item_ids.ids])))
-    mine = new[users]
-    held_out = sp.csr_matrix((mine.data, mine.indices, mine.indptr), shape=(len(users), len(items)))
-    events = np.diff(dataset.indptr) - np.bincount(dataset.user[~split.train], minlength=len(dataset.users))
-    vectors = content.item_vectors.tocoo()
-    rows = items.rows(content.item_ids.ids)[vectors.row]
-    cap = settings.history_cap
-    taken_before = [dataset.of_user(user, split.train) for user in users.tolist()]
-    return Judged(
-        users=users,
-        states=[dataset.state(user, split.train, cap) for user in users.tolist()],
-        filters=[Filters(available_only=False, exclude_items=_forgotten(dataset, rows[:-cap])) for rows in taken_before],
-        weights=_weights(dataset, [rows[-cap:] for rows in taken_before]),
-        segments=np.array([segment(count, settings) for count in events[users].tolist()]),
-        held_out=held_out,
-        items=items,
-        vectors=sp.csr_matrix((vectors.data, (rows, vectors.col)), shape=(len(items), max(vectors.shape[1], 1))),
-        users_by_item=np.bincount(had.indices, minlength=len(items)),
-        n_users=int((events > 0).sum()),
-        seed=seed,
-        out_of=len(everyone),
-    )
-
-
 def evaluate(
     bundle: Bundle,
-    items: Sequence[Item],
-    popularity: Popularity,
-    dataset: Dataset,
-    split: Split,
-    judged: Judged,
-    settings: Settings,
+    inputs: Inputs,
+    judged: JudgedUsers,
     engines: Sequence[str] = ENGINES,
-    asked: Callable[[], None] | None = None,
+    on_user: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Ask for every judged user's list by every engine of `engines` that the bundle has. `popularity`: as of the cut.
+    """Evaluate those of `engines` that `bundle` has, for every judged user.
 
-    The users come with their ALS vectors, folded in at once, as from Redis when the live workers keep up. `asked`: called after each
-    user in place of a bar; may raise to stop.
+    The users have ALS vectors that are folded in from all their events, as in Redis when the live workers keep up. `on_user`: called
+    after each user, instead of a progress bar; may raise to stop. Raises ModelError when an engine fails.
     """
-    recommender = build(bundle, Catalogue.of(items), popularity, settings)
+    settings, split = inputs.settings, inputs.split
+    recommender = build(bundle, Catalogue.of(inputs.items), inputs.popularity, settings)
     engines = [name for name in engines if name == ROUTED or name in recommender.engines]
     ranked = {engine: np.full((len(judged.users), LENGTH), -1, np.int32) for engine in engines}
     # Answers are made one by one, as when serving; BLAS threads would only wait for each other.
-    with threadpoolctl.threadpool_limits(1, "blas"), _each_user(asked, len(judged.users)) as done:
-        states = _with_vectors(judged, dataset, bundle, recommender.made_with)
+    with threadpoolctl.threadpool_limits(1, "blas"), _user_callback(on_user, len(judged.users)) as user_done:
+        states = _with_vectors(judged, inputs.dataset, bundle, recommender.made_with)
         for place, (state, filters) in enumerate(zip(states, judged.filters, strict=True)):
             routed = ask(recommender, state, Request(limit=LENGTH, filters=filters, reasons=False))
             for engine in engines:
@@ -182,13 +127,13 @@ def evaluate(
                 )
                 own = [line.item_id for line in answer.recommendations if engine in (ROUTED, line.method)]
                 ranked[engine][place, : len(own)] = judged.items.rows(own)
-            done()
+            user_done()
     values = {engine: _values(lists, judged) for engine, lists in ranked.items()}
     return Evaluation(judged, split, values, ranked)
 
 
 def report(evaluation: Evaluation, console: Console) -> None:
-    """The table for people: one line an engine and segment."""
+    """Print a table: one line an engine and segment."""
     judged = evaluation.judged
     shown = ("ndcg@10", "recall@10", "precision@10", "map@10", *(f"{name}@{DIVERSITY_AT}" for name in ("diversity", "coverage", "novelty")))
     table = Table(title=f"{len(judged.users)} of {judged.out_of} users with new items after the cut; 95% bootstrap intervals")
@@ -226,44 +171,29 @@ def save(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> None
 
 
 def headline(evaluation: Evaluation) -> dict[str, Any]:
-    """What the manifest repeats: NDCG@10 and recall@10 by engine over all judged users."""
+    """NDCG@10 and recall@10 by engine over all judged users, for the manifest."""
     return {engine: {name: _number(evaluation.mean(engine, name)) for name in ("ndcg@10", "recall@10")} for engine in evaluation.values}
 
 
 @contextmanager
-def _each_user(asked: Callable[[], None] | None, users: int) -> Iterator[Callable[[], None]]:
-    if asked is not None:
-        yield asked
+def _user_callback(on_user: Callable[[], None] | None, users: int) -> Iterator[Callable[[], None]]:
+    if on_user is not None:
+        yield on_user
     else:
         with progress("evaluating", users) as show:
             yield show.advance
 
 
 def ask(recommender: Recommender, state: UserState, request: Request) -> Recommendations:
-    """An answer. Raises ModelError when an engine broke on the way, which serving survives by falling back and an evaluation must not."""
+    """Answer `request`. Raises ModelError when an engine failed: serving falls back then, but an evaluation must not hide it."""
     answer = recommender.recommend(state, request)
     for fallback in answer.fallbacks:
         if fallback.engine in recommender.engines and fallback.cause.startswith("failed with"):
-            raise ModelError(f"engine {fallback.engine} {fallback.cause} (user {state.user_id!r}); it cannot be judged")
+            raise ModelError(f"engine {fallback.engine} {fallback.cause} (user {state.user_id!r}); it cannot be evaluated")
     return answer
 
 
-def _forgotten(dataset: Dataset, older: npt.NDArray[np.int64]) -> frozenset[str]:
-    """Items that the user has, but whose events `older` (n,) lie beyond the history cap: no candidates either."""
-    return frozenset(dataset.items.ids[row] for row in np.unique(dataset.item[older]).tolist())
-
-
-def _weights(dataset: Dataset, histories: Sequence[npt.NDArray[np.int64]]) -> sp.csr_matrix:
-    """(n, n_items) f32 CSR: what the events (k,) of each history weigh, summed by item; weights above 0 only."""
-    events = np.concatenate(histories)
-    indptr = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
-    summed = sp.csr_matrix((dataset.weight[events], dataset.item[events], indptr), shape=(len(histories), len(dataset.items)))
-    summed.sum_duplicates()
-    summed.eliminate_zeros()
-    return summed
-
-
-def _with_vectors(judged: Judged, dataset: Dataset, bundle: Bundle, made_with: str) -> list[UserState]:
+def _with_vectors(judged: JudgedUsers, dataset: Dataset, bundle: Bundle, made_with: str) -> list[UserState]:
     model = bundle.als
     if model is None:
         return judged.states
@@ -278,13 +208,13 @@ def _with_vectors(judged: Judged, dataset: Dataset, bundle: Bundle, made_with: s
     ]
 
 
-def _values(ranked: metrics.Rows, judged: Judged) -> metrics.Floats:
-    found, counts = metrics.hits(ranked, judged.held_out), metrics.held_out_counts(judged.held_out)
+def _values(ranked: metrics.Rows, judged: JudgedUsers) -> metrics.Floats:
+    hits, counts = metrics.hits(ranked, judged.held_out), metrics.held_out_counts(judged.held_out)
     formulas = {
-        "precision": lambda k: metrics.precision(found, k),
-        "recall": lambda k: metrics.recall(found, counts, k),
-        "map": lambda k: metrics.average_precision(found, counts, k),
-        "ndcg": lambda k: metrics.ndcg(found, counts, k),
+        "precision": lambda k: metrics.precision(hits, k),
+        "recall": lambda k: metrics.recall(hits, counts, k),
+        "map": lambda k: metrics.average_precision(hits, counts, k),
+        "ndcg": lambda k: metrics.ndcg(hits, counts, k),
     }
     top = ranked[:, :DIVERSITY_AT]
     return np.column_stack(

@@ -13,8 +13,9 @@ from models.content import ContentModel
 from models.popular import PopularModel
 from training.data.dataset import Dataset, Split
 from training.data.popularity import popular
-from training.evaluation import evaluate
-from training.evaluation.evaluate import Judged
+from training.evaluation import population
+from training.evaluation.evaluate import Inputs
+from training.evaluation.population import JudgedUsers
 from training.job import gate
 from training.job.context import Context
 
@@ -24,15 +25,16 @@ class Comparison:
     """The inputs of evaluation, gate and publication.
 
     `matrix` (n_users, n_items) f32 CSR of all events. `judged`: the users to evaluate with; None for the reason in `unjudged`.
-    `live`: how the live bundle answers them.
+    `inputs`: of the evaluations, None without a split. `live`: how the live bundle answers them.
     """
 
     content: ContentModel
     popular_at_cut: PopularModel
     popular_now: PopularModel
     matrix: sp.csr_matrix
-    judged: Judged | None
+    judged: JudgedUsers | None
     unjudged: str
+    inputs: Inputs | None
     live: gate.Live
 
 
@@ -41,11 +43,12 @@ def prepare_comparison(context: Context, data: Dataset, split: Split | None, uns
     settings = context.settings
     popular_now, content = popular(data, settings), ContentModel.fit(entries)
     popular_at_cut = popular_now if split is None else popular(data, settings, split.train)
-    judged, unjudged = None, unsplit
+    judged, unjudged, inputs = None, unsplit, None
     if split is not None:
+        inputs = Inputs(entries, popular_at_cut.scores, data, split, settings)
         try:
-            judged = evaluate.judge(data, split, content, settings, context.options.users, context.seed)
+            judged = population.draw(data, split, content, settings, context.options.users, context.seed)
         except DatasetError as error:
             unjudged = str(error)
-    live = gate.ask_live(context.registry, entries, popular_at_cut, data, split, judged, settings, context.run.check)
-    return Comparison(content, popular_at_cut, popular_now, data.matrix(), judged, unjudged, live)
+    live = gate.ask_live(context.registry, inputs, judged, context.run.check)
+    return Comparison(content, popular_at_cut, popular_now, data.matrix(), judged, unjudged, inputs, live)

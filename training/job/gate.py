@@ -7,21 +7,19 @@ after this cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import ModelError
 from core.settings import Settings
-from core.types import Item
 from models.als import ALSModel
 from models.bundle import Bundle
-from models.popular import PopularModel
 from models.registry import Registry
 from models.two_tower import TwoTowerModel
-from training.data.dataset import Dataset, Split
 from training.evaluation import evaluate, metrics
-from training.evaluation.evaluate import NAMES, ROUTED, Evaluation, Judged
+from training.evaluation.evaluate import NAMES, ROUTED, Evaluation, Inputs
+from training.evaluation.population import JudgedUsers
 
 ACCEPTED, REFUSED = "accepted", "refused"
 JUDGED_ALS = "evaluation/als"
@@ -54,17 +52,13 @@ class Live:
 
 def ask_live(
     registry: Registry,
-    items: Sequence[Item],
-    at_cut: PopularModel,
-    dataset: Dataset,
-    split: Split | None,
-    judged: Judged | None,
-    settings: Settings,
-    asked: Callable[[], None] | None = None,
+    inputs: Inputs | None,
+    judged: JudgedUsers | None,
+    on_user: Callable[[], None] | None = None,
 ) -> Live:
-    """What the live bundle answers to the `judged` users, which takes no new model. `at_cut`: what was popular at the cut.
+    """Evaluate the live bundle with the `judged` users. `inputs` is None when the events cannot be split.
 
-    `asked`: as of `evaluate.evaluate`.
+    `on_user`: as of `evaluate.evaluate`.
     """
     try:
         version = registry.current()
@@ -73,10 +67,10 @@ def ask_live(
         return Live(None, f"the live bundle cannot be read: {error}")
     if bundle is None:
         return Live(None, "there is no live bundle yet")
-    if split is None or judged is None:
+    if inputs is None or judged is None:
         return Live(version)
     unseen, note = _unseen(registry, bundle)
-    answers = evaluate.evaluate(unseen, items, at_cut.scores, dataset, split, judged, settings, (ROUTED,), asked)
+    answers = evaluate.evaluate(unseen, inputs, judged, (ROUTED,), on_user)
     return Live(version, evaluation=answers, note=note)
 
 

@@ -87,8 +87,8 @@ def _run_stages(context: Context) -> str:
     snapshot = stages.take_snapshot(context)
     training = stages.build_training_set(context, snapshot)
     fitted = stages.fit(context, snapshot, training)
-    evaluated = stages.evaluate_fitted(context, snapshot, training, fitted)
-    verdict = stages.decide(context, snapshot, training, fitted, evaluated)
+    evaluated = stages.evaluate_fitted(context, snapshot, fitted)
+    verdict = stages.decide(context, fitted, evaluated)
     version = stages.publish(context, snapshot, training, fitted, evaluated, verdict)
     stages.prune(context, version)
     return version

@@ -18,12 +18,10 @@ from rich.console import Console
 from core.deletions import IdHasher
 from core.errors import DatasetError, GateRefused
 from core.redaction import shown_url
-from core.settings import Settings
 from core.types import Item
 from models import files
 from models.als import ALSModel
 from models.bundle import CATALOGUE, Bundle
-from models.popular import Popularity
 from models.two_tower import TwoTowerModel
 from store.archive.layout import Archive
 from store.state import retrains
@@ -34,7 +32,8 @@ from training.blend import grid
 from training.data import dataset, events, items
 from training.data.dataset import Dataset, Split
 from training.evaluation import evaluate
-from training.evaluation.evaluate import Evaluation, Judged
+from training.evaluation.evaluate import Evaluation, Inputs
+from training.evaluation.population import JudgedUsers
 from training.job import fitting, gate
 from training.job.background import Comparison, prepare_comparison
 from training.job.context import Context
@@ -134,11 +133,11 @@ def fit(context: Context, snapshot: Snapshot, training: TrainingSet) -> Fitted:
     return Fitted(als, two_tower, comparison, refreshed_als, refreshed_two_tower)
 
 
-def evaluate_fitted(context: Context, snapshot: Snapshot, training: TrainingSet, fitted: Fitted) -> Evaluated:
+def evaluate_fitted(context: Context, snapshot: Snapshot, fitted: Fitted) -> Evaluated:
     """Stage 4."""
     context.run.step("evaluate")
-    comparison, split = fitted.comparison, training.split
-    if split is None or comparison.judged is None:
+    comparison = fitted.comparison
+    if comparison.inputs is None or comparison.judged is None:
         log.warning("model_not_evaluated", cause=comparison.unjudged)
         return Evaluated(None, None)
     candidate = Bundle.of(
@@ -148,35 +147,31 @@ def evaluate_fitted(context: Context, snapshot: Snapshot, training: TrainingSet,
         content=comparison.content,
         popular=comparison.popular_at_cut,
     )
-    popularity = comparison.popular_at_cut.scores
-    return Evaluated(*evaluate_candidate(candidate, popularity, comparison.judged, training.data, split, context.settings, context.console))
+    return Evaluated(*evaluate_candidate(candidate, comparison.inputs, comparison.judged, context.console))
 
 
 def evaluate_candidate(
-    candidate: Bundle, popularity: Popularity, judged: Judged, data: Dataset, split: Split, settings: Settings, console: Console
+    candidate: Bundle, inputs: Inputs, judged: JudgedUsers, console: Console
 ) -> tuple[Evaluation, grid.BlendChoice | None]:
-    """The evaluation of `candidate` with the blend that other users than `judged` prefer. `popularity`: as of the cut."""
-    entries = candidate.catalogue
+    """The evaluation of `candidate` with the blend that other users than `judged` prefer."""
     blend = None
     if candidate.two_tower is not None:
-        blend = grid.choose(candidate, entries, popularity, data, split, judged.users, judged.seed, settings)
+        blend = grid.choose(candidate, inputs, judged.users, judged.seed)
     if blend is not None:
         grid.report(blend, console)
         candidate = replace(candidate, parts={**candidate.parts, "ensemble": blend.blend})
-    evaluation = evaluate.evaluate(candidate, entries, popularity, data, split, judged, settings)
+    evaluation = evaluate.evaluate(candidate, inputs, judged)
     evaluate.report(evaluation, console)
     return evaluation, blend
 
 
-def decide(context: Context, snapshot: Snapshot, training: TrainingSet, fitted: Fitted, evaluated: Evaluated) -> dict[str, Any]:
+def decide(context: Context, fitted: Fitted, evaluated: Evaluated) -> dict[str, Any]:
     """Stage 5: the verdict, for the manifest. Raises GateRefused."""
     context.run.step("gate")
     comparison, settings, registry = fitted.comparison, context.settings, context.registry
     live = comparison.live
     if not live.still(registry):  # another bundle was promoted while this one was fitted
-        live = gate.ask_live(
-            registry, snapshot.entries, comparison.popular_at_cut, training.data, training.split, comparison.judged, settings
-        )
+        live = gate.ask_live(registry, comparison.inputs, comparison.judged)
     verdict = gate.decide(live, evaluated.evaluation, comparison.unjudged, settings)
     log.info("gate_decided", **verdict)
     refused = verdict["decision"] == gate.REFUSED

@@ -26,6 +26,7 @@ from training import als
 from training.blend import grid as blend
 from training.data.dataset import Bools, Dataset, Split
 from training.data.popularity import popular
+from training.evaluation.evaluate import Inputs
 from training.job import fitting
 from training.tuning import router as tune_router
 from training.tuning.study import TuneOptions
@@ -118,7 +119,8 @@ def _choose_blend(
         return None
     assert bundle.popular is not None, "_fit sets it"
     try:
-        return blend.choose(bundle, bundle.catalogue, bundle.popular.scores, dataset, split, users, settings.training_seed, settings)
+        inputs = Inputs(bundle.catalogue, bundle.popular.scores, dataset, split, settings)
+        return blend.choose(bundle, inputs, users, settings.training_seed)
     except DatasetError:  # no user has a new interaction after the cut; `_no_blend` reports it
         return None
 
