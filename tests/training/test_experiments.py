@@ -90,23 +90,23 @@ def test_the_verdict_waits_for_the_users_that_the_difference_needs() -> None:
     _, early = _judged(_shares("control", 10, 100), _shares("half", 40, 100))
     assert early.verdict == "early"
     assert early.more_users == 14_651
-    assert early.told == "too early to say: 14,651 more users would show a difference of 10%"
+    assert early.sentence == "too early to say: 14,651 more users would show a difference of 10%"
     _, found = _judged(_shares("control", 10, 100), _shares("half", 40, 100), detect=1.0)  # needs 199
     assert found.verdict == "early"
     _, found = _judged(_shares("control", 20, 200), _shares("half", 80, 200), detect=1.0)
     assert (found.verdict, found.more_users) == ("better", 0)
-    assert found.told == "better than the control: +21.80 to +37.72 points"
+    assert found.sentence == "better than the control: +21.80 to +37.72 points"
     _, found = _judged(_shares("control", 80, 200), _shares("half", 20, 200), detect=0.5)
     assert found.verdict == "worse"
     _, found = _judged(_shares("control", 80, 200), _shares("half", 81, 200), detect=0.5)
     assert found.verdict == "none"
-    assert found.told.startswith("no difference shown: -")
+    assert found.sentence.startswith("no difference shown: -")
 
 
 def test_nothing_is_said_before_there_is_anything_to_go_by() -> None:
     for control, other in ((_shares("control", 0, 0), _shares("half", 0, 0)), (_shares("control", 0, 50), _shares("half", 3, 50))):
         _, row = _judged(control, other)
-        assert (row.verdict, row.told) == ("early", "too early to say: there is no outcome to go by yet")
+        assert (row.verdict, row.sentence) == ("early", "too early to say: there is no outcome to go by yet")
 
 
 def test_variants_whose_numbers_do_not_fit_get_no_verdict() -> None:

@@ -1,6 +1,6 @@
-"""The training set: id maps, a weighted user-item matrix, every user's events in order, and a split by time.
+"""Builds, saves and loads the dataset: id maps, a weighted user-item matrix, every user's events in order, and a split by time.
 
-Files, all readable with numpy, scipy and a JSON reader: `als_interactions.npz` (the matrix, scipy.sparse.load_npz),
+Its files, all readable with numpy, scipy and a JSON reader: `als_interactions.npz` (the matrix, scipy.sparse.load_npz),
 `als_user_mapping.json` and `als_item_mapping.json` (row -> id), `sequences.npz` (the events), `dataset.json` (positions W, counts, sha256).
 """
 
@@ -35,9 +35,9 @@ class Dataset:
     """Events of user u are the rows indptr[u] to indptr[u+1], in log order.
 
     `item (n,) int32` rows of `items`; `event_type (n,) int16` places in `event_types`; `use_case (n,) int16` places in `use_cases`, -1 for
-    none; `value (n,) float64`, NaN where the event has none; `weight (n,) float32` what the default weights of core.use_cases make of type
-    and value, as a fold-in does; `timestamp (n,) float64` seconds since 1970, NaN if unknown.
-    `positions`: partition -> W, the first offset that is not in here; empty when the events came from a file.
+    none; `value (n,) float64`, NaN where the event has none; `weight (n,) float32` by the default weights of core.use_cases
+    from type and value, as in a fold-in; `timestamp (n,) float64` seconds since 1970, NaN if unknown.
+    `positions`: partition -> W, the first offset that is not included; empty when the events came from a file.
     """
 
     users: IdMap
@@ -58,11 +58,11 @@ class Dataset:
     def __post_init__(self) -> None:
         n = len(self.item)
         if len(self.indptr) != len(self.users) + 1 or self.indptr[-1] != n or any(len(getattr(self, name)) != n for name in COLUMNS):
-            raise ValueError("the arrays of a dataset do not belong together")
+            raise ValueError("the arrays of a dataset have different lengths")
 
     @property
     def events(self) -> int:
-        """How many events there are."""
+        """The number of events."""
         return len(self.item)
 
     @cached_property
@@ -84,7 +84,7 @@ class Dataset:
         """(n_users, n_items) CSR: summed `values (n,)` of the events in `where`, items in order."""
         indptr = np.concatenate([[0], np.cumsum(where)])[self.indptr]
         matrix = sp.csr_matrix((values[where], self.item[where], indptr), shape=(len(self.users), len(self.items)))
-        summed = matrix.tocsc().tocsr()  # there and back puts the items in order without a sort
+        summed = matrix.tocsc().tocsr()  # converting twice orders the items without a sort
         summed.sum_duplicates()
         return summed
 
@@ -112,16 +112,22 @@ class Dataset:
         return events
 
     def state(self, user: int, where: Bools, cap: int) -> UserState:
-        """What Redis would hold of the user in this row after the events in `where` alone: counts, and the latest `cap` of them."""
+        """The state that Redis would hold of the user in this row after the events in `where` alone, with a history of at most `cap`."""
         rows = self.of_user(user, where)
         types, counts = np.unique(self.event_type[rows], return_counts=True)
-        kept = rows[-cap:]
-        values = self.value[kept].astype(object)
-        values[np.isnan(self.value[kept])] = None
-        times, ids = np.nan_to_num(self.timestamp[kept]).astype(np.int64), self.items.ids
-        kinds, taken = self.event_type[kept].tolist(), self.item[kept].tolist()
+        latest = rows[-cap:]
+        values = self.value[latest].astype(object)
+        values[np.isnan(self.value[latest])] = None
+        times, ids = np.nan_to_num(self.timestamp[latest]).astype(np.int64), self.items.ids
+        type_codes, item_rows = self.event_type[latest].tolist(), self.item[latest].tolist()
         history = list(
-            map(HistoryEvent, times.tolist(), map(self.event_types.__getitem__, kinds), map(ids.__getitem__, taken), values.tolist())
+            map(
+                HistoryEvent,
+                times.tolist(),
+                map(self.event_types.__getitem__, type_codes),
+                map(ids.__getitem__, item_rows),
+                values.tolist(),
+            )
         )
         return UserState(
             user_id=self.users.ids[user],
@@ -132,14 +138,14 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the ids and the arrays: equal for equal events, whatever files they came from."""
+        """Hash of the ids and the arrays: equal for equal events, whatever files they came from."""
         digest = hashlib.sha256("\n".join([*self.event_types, "", *self.use_cases, "", *self.users.ids, "", *self.items.ids]).encode())
         for array in (self.indptr, *(getattr(self, name) for name in COLUMNS)):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
-        """What dataset.json and the bundle's manifest say about it."""
+        """The fields of dataset.json, which the manifest of a bundle repeats."""
         timed = self.timestamp[~np.isnan(self.timestamp)]
         return {
             "source": self.source,
@@ -167,16 +173,16 @@ class Split:
 def build(
     table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None = None, source: str = "", skipped: Skipped | None = None
 ) -> Dataset:
-    """A dataset of a table of training.data.events. Ids are sorted, so that equal events make equal datasets.
+    """Build a dataset from a table of training.data.events. Ids are sorted, so that equal events make equal datasets.
 
-    Events of a type that is not configured any more are left out and counted. Raises DatasetError when no event is left.
+    Events of a type that is no longer configured are skipped and counted. Raises DatasetError when no event remains.
     """
-    known = pc.is_in(table["event_type"].cast(pa.string()), pa.array(list(use_cases.event_types), pa.string()))
-    counted = {**(skipped or {}), "unknown_event_types": table.num_rows - (pc.sum(known).as_py() or 0)}
-    if counted["unknown_event_types"]:
-        table = table.filter(known)
+    configured = pc.is_in(table["event_type"].cast(pa.string()), pa.array(list(use_cases.event_types), pa.string()))
+    all_skipped = {**(skipped or {}), "unknown_event_types": table.num_rows - (pc.sum(configured).as_py() or 0)}
+    if all_skipped["unknown_event_types"]:
+        table = table.filter(configured)
     if not table.num_rows:
-        raise DatasetError(f"{source or 'the source'} holds no events to train on (left out: {counted}); ingest and archive some first")
+        raise DatasetError(f"{source or 'the source'} holds no events to train on (skipped: {all_skipped}); ingest and archive some first")
     users, user = _encode(table["user_id"])
     items, item = _encode(table["item_id"])
     event_types, event_type = _encode(table["event_type"])
@@ -198,14 +204,14 @@ def build(
         timestamp=pc.fill_null(table["timestamp"], np.nan).to_numpy()[order],
         positions=positions or {},
         source=source,
-        skipped=counted,
+        skipped=all_skipped,
     )
 
 
 def save(dataset: Dataset, folder: Path, *, matrix: sp.csr_matrix | None = None, sequences: bool = True) -> None:
-    """Write the files named at the top into `folder`, dataset.json last: a folder without it is half written.
+    """Write the files of the module docstring into `folder`, dataset.json last: a folder without it is incomplete.
 
-    `matrix`: `dataset.matrix()`, if it is at hand. `sequences` False: without sequences.npz, which `load` needs: a record only.
+    `matrix`: `dataset.matrix()`, if already computed. `sequences` False: without sequences.npz, so that `load` cannot read the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.json").unlink(missing_ok=True)
@@ -218,25 +224,25 @@ def save(dataset: Dataset, folder: Path, *, matrix: sp.csr_matrix | None = None,
 
 
 def load(folder: Path) -> Dataset:
-    """Read what `save` wrote. Raises DatasetError when it is missing, half written or was changed since."""
+    """Read what `save` wrote. Raises DatasetError when it is missing, incomplete or changed."""
     try:
-        about = json.loads((folder / "dataset.json").read_text("utf-8"))
+        summary = json.loads((folder / "dataset.json").read_text("utf-8"))
         with np.load(folder / "sequences.npz", allow_pickle=False) as arrays:
             dataset = Dataset(
                 users=IdMap.load(folder / "als_user_mapping.json"),
                 items=IdMap.load(folder / "als_item_mapping.json"),
-                event_types=about["event_types"],
-                use_cases=about["use_cases"],
-                positions={int(partition): offset for partition, offset in about["positions"].items()},
-                source=about["source"],
-                skipped=about["skipped"],
+                event_types=summary["event_types"],
+                use_cases=summary["use_cases"],
+                positions={int(partition): offset for partition, offset in summary["positions"].items()},
+                source=summary["source"],
+                skipped=summary["skipped"],
                 **{name: arrays[name] for name in arrays.files},
             )
     except (OSError, KeyError, ValueError, TypeError, ModelError) as error:
         raise DatasetError(
-            f"{folder} is not a whole dataset ({error}); make it with `python -m training dataset --output {folder}`"
+            f"{folder} is no complete dataset ({error}); make it with `python -m training dataset --output {folder}`"
         ) from None
-    if dataset.sha256 != about["sha256"]:
+    if dataset.sha256 != summary["sha256"]:
         raise DatasetError(f"{folder}: the files are not those that dataset.json describes; make the dataset again")
     return dataset
 
@@ -257,6 +263,6 @@ def _encode(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
     used = np.flatnonzero(np.bincount(codes + 1, minlength=len(array.dictionary) + 1)[1:])
     names = array.dictionary.take(pa.array(used))
     order = pc.sort_indices(names).to_numpy()
-    place = np.full(len(array.dictionary) + 1, -1, np.int32)  # the last place is where -1 looks
+    place = np.full(len(array.dictionary) + 1, -1, np.int32)  # index -1 reads the last place
     place[used[order]] = np.arange(len(used), dtype=np.int32)
     return names.take(pa.array(order)).to_pylist(), place[codes]

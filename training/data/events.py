@@ -1,7 +1,7 @@
-"""Where the events of a training set come from: the archive up to positions W, or a Parquet or CSV file.
+"""Reads the events of a training set from the archive up to positions W, or from a Parquet or CSV file.
 
-Both give a table of the columns COLUMNS in log order: what a user did, one row an accepted event. An event that the stream would not
-count is not here either: dead letters, duplicates within the window, and what a deleted user did before the deletion.
+Both give a table of the columns COLUMNS in log order, one row an accepted event. Events that ingest does not count are skipped: dead
+letters, duplicates within the window, and events of deleted users before the deletion.
 """
 
 from __future__ import annotations
@@ -28,25 +28,26 @@ COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
 _OPTIONAL = {"value": pa.float64(), "use_case": pa.string()}
 _ARCHIVED = ["offset", "broker_time", "event_id", *COLUMNS, "error"]
 _ENCODED = ("user_id", "item_id", "event_type", "use_case")
-"""Columns that repeat few texts: taken as the dictionaries that Parquet holds, none is made into a text."""
+"""Columns with few distinct texts: read as Parquet dictionaries, without making texts."""
 _ID = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64()), ("use_case", _ID)]
 )
 
-AT_ONCE = 2
-"""Partitions read at once: reading and encoding leave Python's lock, and each holds its event ids in memory until it is done."""
+PARALLEL_PARTITIONS = 2
+"""Partitions read in parallel: reading and encoding release the GIL, but each partition holds its event ids in memory."""
 
 Skipped = dict[str, int]
-"""Why rows were left out -> how many."""
+"""Reason -> number of skipped rows."""
 
 
 def from_archive(
     archive: Archive, topic: str, positions: Mapping[int, int], dedup_window: int, deleted: DeletedUsers
 ) -> tuple[pa.Table, Skipped]:
-    """Every event that counts, of the offsets below `positions` (partition -> offset), partition by partition in offset order.
+    """Read the accepted events at offsets below `positions` (partition -> offset), by partition in offset order.
 
-    `deleted`: whose events up to the deletion do not count. Memory: the result, and AT_ONCE partitions with their event ids.
+    `deleted`: users whose events up to the deletion are skipped.
+    Memory: the result, and PARALLEL_PARTITIONS partitions with their event ids.
     Raises ArchiveError when the archive does not reach `positions`.
     """
     ranges = archive.ranges(topic)
@@ -54,41 +55,41 @@ def from_archive(
         if position and partition not in ranges:
             raise ArchiveError(f"the archive holds nothing of partition {partition} of {topic}; run `python -m streams archive` first")
 
-    with progress("reading the archive", total=max(1, sum(positions.values()))) as show, ThreadPoolExecutor(AT_ONCE) as pool:
+    with progress("reading the archive", total=max(1, sum(positions.values()))) as show, ThreadPoolExecutor(PARALLEL_PARTITIONS) as pool:
 
         def read(partition: int) -> tuple[pa.Table, Skipped] | None:
             tables = []
             for table in archive.read(topic, {partition: positions[partition]}, _ARCHIVED, encoded=_ENCODED):
                 tables.append(table)
                 show.advance(table.num_rows, f"partition {partition}")
-            return _counted(pa.concat_tables(tables), dedup_window, deleted) if tables else None
+            return _accepted(pa.concat_tables(tables), dedup_window, deleted) if tables else None
 
         parts = [part for part in pool.map(read, sorted(partition for partition in positions if positions[partition])) if part is not None]
-    skipped: Skipped = {name: sum(left_out[name] for _, left_out in parts) for name in ("dead_letters", "duplicates", "deleted_users")}
-    kept = [table for table, _ in parts]
-    return (pa.concat_tables(kept) if kept else SCHEMA.empty_table()), skipped
+    skipped: Skipped = {name: sum(counts[name] for _, counts in parts) for name in ("dead_letters", "duplicates", "deleted_users")}
+    tables = [table for table, _ in parts]
+    return (pa.concat_tables(tables) if tables else SCHEMA.empty_table()), skipped
 
 
-def _counted(table: pa.Table, dedup_window: int, deleted: DeletedUsers) -> tuple[pa.Table, Skipped]:
-    """The rows of one whole partition that count, and how many others. Dead letters take no part in what is a duplicate."""
+def _accepted(table: pa.Table, dedup_window: int, deleted: DeletedUsers) -> tuple[pa.Table, Skipped]:
+    """The accepted rows of one whole partition, and the numbers of skipped ones. Dead letters do not make later events duplicates."""
     dead_letters = table.num_rows - table["error"].null_count
     valid = table.filter(pc.is_null(table["error"])) if dead_letters else table
     first = ~_duplicates(valid, dedup_window)
-    gone = _before_deletion(valid, deleted)
-    left_out = {
+    erased = _before_deletion(valid, deleted)
+    skipped = {
         "dead_letters": dead_letters,
         "duplicates": int((~first).sum()),
-        "deleted_users": int((gone & first).sum()),
+        "deleted_users": int((erased & first).sum()),
     }
-    kept = first & ~gone
-    counted = valid.select(COLUMNS)
-    return (counted if kept.all() else counted.filter(pa.array(kept))).cast(SCHEMA), left_out
+    accepted = first & ~erased
+    rows = valid.select(COLUMNS)
+    return (rows if accepted.all() else rows.filter(pa.array(accepted))).cast(SCHEMA), skipped
 
 
 def from_file(path: Path) -> tuple[pa.Table, Skipped]:
-    """The events in a Parquet or CSV file with the columns user_id, item_id, event_type, timestamp (seconds since 1970, or null) and
-    optionally value and use_case; further columns are ignored. Rows are put in time order, rows without a time first, ties as they stand
-    in the file.
+    """Read the events in a Parquet or CSV file with the columns user_id, item_id, event_type, timestamp (seconds since 1970, or null) and
+    optionally value and use_case; further columns are ignored. Rows are put in time order, rows without a time first, ties in
+    the order of the file.
 
     Raises DatasetError naming the file and what is wrong with it.
     """
@@ -116,7 +117,7 @@ def from_file(path: Path) -> tuple[pa.Table, Skipped]:
             }
         ).cast(SCHEMA)
     except pa.ArrowException as error:
-        raise DatasetError(f"{path}: a column has a type that is not its own: {error}") from None
+        raise DatasetError(f"{path}: a column has a wrong type: {error}") from None
     named = pc.and_(pc.and_(pc.is_valid(table["user_id"]), pc.is_valid(table["item_id"])), pc.is_valid(table["event_type"]))
     valid = table.filter(named)
     in_range = pc.and_(pc.greater_equal(valid["value"], 0.0), pc.less_equal(valid["value"], MAX_VALUE))
@@ -126,7 +127,7 @@ def from_file(path: Path) -> tuple[pa.Table, Skipped]:
 
 
 def _duplicates(table: pa.Table, window: int) -> npt.NDArray[np.bool_]:
-    """Which rows repeat an event id. Only ids that occur twice are asked about: the answer for one id does not depend on others."""
+    """Which rows are duplicates. Checks only ids that occur twice, because the result for one id does not depend on others."""
     # One chunk first: merging the chunks' dictionaries of ids that hardly repeat costs four times as much. Large: more than 2 GB of ids.
     ids = table["event_id"].cast(pa.large_string()).combine_chunks().dictionary_encode()
     repeated = np.zeros(table.num_rows, dtype=np.bool_)
@@ -141,12 +142,12 @@ def _duplicates(table: pa.Table, window: int) -> npt.NDArray[np.bool_]:
 
 
 def _before_deletion(table: pa.Table, deleted: DeletedUsers) -> npt.NDArray[np.bool_]:
-    """Which rows are not after the deletion of their user. Only users with a row as old as a deletion are hashed."""
+    """Which rows are not after the deletion of their user. Hashes only users with a row as old as the newest deletion."""
     broker_times = table["broker_time"].to_numpy()
-    gone: npt.NDArray[np.bool_] = broker_times <= deleted.newest
-    old = np.flatnonzero(gone)
+    erased: npt.NDArray[np.bool_] = broker_times <= deleted.newest
+    old = np.flatnonzero(erased)
     if old.size:
         users = table["user_id"].take(pa.array(old)).cast(pa.string()).combine_chunks().dictionary_encode()
         times = np.array([deleted.time_of(user_id) for user_id in users.dictionary.to_pylist()])
-        gone[old] = broker_times[old] <= times[users.indices.to_numpy()]
-    return gone
+        erased[old] = broker_times[old] <= times[users.indices.to_numpy()]
+    return erased

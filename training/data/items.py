@@ -1,4 +1,4 @@
-"""The catalogue from a file: JSON lines in the form of the topic `items`, or a Parquet or CSV table."""
+"""Reads a catalogue file: JSON lines in the format of the topic `items`, or a Parquet or CSV table."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SEPARATOR = "|"
 
 
 def read(path: Path, item_type: str = "item") -> list[Item]:
-    """The items at `path`; of two with one id the later counts.
+    """Read the items at `path`; of two with the same id the later one wins.
 
     A table has the column item_id and any of item_type, title, categories, tags (lists, or text separated by |), text, available,
-    created_at; its other columns become attributes. `item_type` is for rows that name none. Raises DatasetError naming the row.
+    created_at; its other columns become attributes. `item_type`: of rows without one. Raises DatasetError naming the row.
     """
     try:
         if path.suffix in (".jsonl", ".ndjson"):

@@ -1,4 +1,4 @@
-"""A validation split carved out of the training events alone: one item of each user, ranked among what the user does not have."""
+"""Splits the training events for validation: holds out one item of each user, and ranks it among the items the user does not have."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from training.data.dataset import Dataset
 from training.evaluation import metrics
 
 BLOCK_USERS = 1024
-"""Users scored at once: 1024 rows of 100,000 items are 400 MB of scores."""
+"""Users scored in one block: 1024 rows of 100,000 items are 400 MB of scores."""
 
 
 @dataclass(frozen=True)
 class Validation:
     """`user_items (n_users, n_items)` f32 CSR without the held-out items; `users (n,)`, `items (n,)` int32: who and what was held out.
 
-    `ordered`: it was each user's last.
+    `ordered`: it was the user's last one.
     """
 
     user_items: sp.csr_matrix
@@ -30,22 +30,22 @@ class Validation:
 
 
 def leave_one_out(dataset: Dataset, seed: int, max_users: int = 10_000) -> Validation:
-    """Hold out the item of each user's last event that says something good, with every entry of that user and item.
+    """Hold out the item of each user's last event with weight above 0, and all other events of that user with it.
 
-    Where no event has a time, the events came from a table, and the order of its rows may say anything (it is often that of the ids):
-    then the event is drawn by `seed`. Users with a single item keep it. Of more than `max_users` users, that many are drawn by `seed`;
-    only they lose an item. Raises DatasetError when nobody has two items.
+    When no event has a time, the order of events has no meaning (in tables it is often that of the ids): then `seed` draws the event.
+    Users with a single item keep it. At most `max_users` users, drawn by `seed`, lose an item.
+    Raises DatasetError when nobody has two items.
     """
     matrix = dataset.matrix()
-    good = np.flatnonzero(dataset.weight > 0)
-    owner = dataset.user[good]
+    positive = np.flatnonzero(dataset.weight > 0)
+    owner = dataset.user[positive]
     rng = np.random.default_rng(seed)
     ordered = not bool(np.isnan(dataset.timestamp).all())
     if not ordered:
-        drawn = rng.permutation(len(good))
-        good, owner = good[drawn], owner[drawn]
+        drawn = rng.permutation(len(positive))
+        positive, owner = positive[drawn], owner[drawn]
     last = np.full(len(dataset.users), -1, np.int64)
-    last[owner] = good  # events are in log order, so a user's last one is written last
+    last[owner] = positive  # events are in log order, so a user's last one is written last
     users = np.flatnonzero((last >= 0) & (np.diff(matrix.indptr) >= 2)).astype(np.int32)
     if not len(users):
         raise DatasetError("no user has two items, so none can be held out; collect more events before tuning")
@@ -69,7 +69,7 @@ def ranks(
     """(n,) how many items rank above each held-out one (ties count as above), and (n,) among how many.
 
     `user_rows (n_users,)`, `item_rows (n_items,)`: the factor row of each row and column of the matrix, -1 where it has none; an item
-    without factors cannot be shown, so a held-out one ranks last.
+    without factors cannot be recommended, so a held-out one ranks last.
     """
     better = np.empty(len(validation.users), np.int64)
     candidates = np.empty(len(validation.users), np.int64)

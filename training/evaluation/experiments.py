@@ -1,9 +1,10 @@
-"""What experiments have shown so far: each variant's numbers, how sure they are, and what may be concluded.
+"""Reports A/B experiments: numbers of each variant, their intervals, and a verdict.
 
-A user is the unit: drawn as one, exposed as one, counted as one. A verdict rests on the share of exposed users with an outcome (events of
-weight above 0), which no single busy user can move; the mean weight is shown beside it. A verdict waits until a variant has the users that
-the difference looked for needs: who looks daily and stops at the first good day finds differences where there are none. With several
-variants each is compared at 1 - 0.05 / comparisons (Bonferroni), so that one experiment in twenty without any difference shows one.
+The unit is the user: assigned, exposed and counted as one. The verdict compares the share of exposed users with an outcome (events of
+weight above 0), which no single active user can change much; the mean weight is shown beside it. There is no verdict before a variant
+has the number of users that the difference to detect needs: stopping at the first significant day finds differences that do not exist.
+With several variants each is compared at confidence 1 - 0.05 / comparisons (Bonferroni), so that at most one experiment in twenty
+without any difference shows one.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from store.state.entities import experiments
 from training.evaluation.intervals import Estimate, Floats, balance, mean, mean_difference, needed, share_difference, wilson
 
 ERROR = 0.05
-"""Share of experiments without a difference that show one all the same."""
+"""Share of experiments without a difference that show one (type I error)."""
 MISMATCH = 0.001
-"""Chance below which the variants' numbers of users do not fit their weights: then something is broken, and no verdict holds."""
+"""P-value below which the numbers of users do not fit the variants' weights (sample ratio mismatch): then there is no verdict."""
 
 Verdict = Literal["control", "broken", "early", "better", "worse", "none"]
 
 
 class Sample(NamedTuple):
-    """What is counted of one variant: `weights` (n_exposed,), each exposed user's outcomes, 0 for a user without.
+    """The counts of one variant. `weights` (n_exposed,): sum of outcomes of each exposed user, 0 for a user without.
 
-    `unexposed`: users with an outcome of whom no answer is noted; they are in nothing else here.
+    `unexposed`: users with an outcome but without a recorded exposure; they count nowhere else.
     """
 
     variant: Variant
@@ -51,7 +52,9 @@ class Sample(NamedTuple):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One variant. `difference`, `weight_difference`: to the control. `more_users`: what it or the control lacks for a verdict."""
+    """One variant. `difference`, `weight_difference`: to the control. `more_users`: users missing for a verdict. `sentence`: the verdict
+    in words; `told` in JSON.
+    """
 
     variant: str
     overrides: Mapping[str, Any]
@@ -66,13 +69,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     weight_difference: Estimate | None = None
     more_users: int | None = None
     verdict: Verdict = "control"
-    told: str = "the others are compared with it"
+    sentence: str = msgspec.field(default="the others are compared with it", name="told")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One experiment. `needed_users`: of each variant, to show a difference of `detect`; null while the control has no outcome.
 
-    `balance_chance`: that random draws give numbers of users as far from the weights as these; null before there are enough.
+    `balance_chance`: p-value of the numbers of users given the weights; null before there are enough users.
     """
 
     experiment: str
@@ -88,25 +91,25 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def analyse(samples: Sequence[Sample], detect: float) -> tuple[list[Row], int | None, float | None]:
-    """A row for each sample, the control first; Report.needed_users; Report.balance_chance."""
+    """Compare each sample with the first, the control. Returns a row for each, Report.needed_users and Report.balance_chance."""
     control, error = samples[0], ERROR / (len(samples) - 1)
     converted, users = control.share
-    wanted = needed(converted / users, detect, error) if users else None
+    needed_users = needed(converted / users, detect, error) if users else None
     chance = balance([sample.share[1] for sample in samples], [sample.variant.weight for sample in samples])
     rows = [_row(control)]
     for sample in samples[1:]:
         difference = share_difference(sample.share, control.share, error)
-        more = None if wanted is None else max(0, wanted - min(sample.share[1], users))
+        more = None if needed_users is None else max(0, needed_users - min(sample.share[1], users))
         verdict = "broken" if chance is not None and chance < MISMATCH else _verdict(difference, more)
         compared = {
             "difference": difference,
             "weight_difference": mean_difference(sample.weights, control.weights, error),
             "more_users": more,
             "verdict": verdict,
-            "told": _told(verdict, difference, more, detect),
+            "sentence": _sentence(verdict, difference, more, detect),
         }
         rows.append(msgspec.structs.replace(_row(sample), **compared))
-    return rows, wanted, chance
+    return rows, needed_users, chance
 
 
 def _row(sample: Sample) -> Row:
@@ -130,10 +133,10 @@ def _verdict(difference: Estimate | None, more: int | None) -> Verdict:
     return "better" if difference.low > 0 else "worse" if difference.high < 0 else "none"
 
 
-def _told(verdict: Verdict, difference: Estimate | None, more: int | None, detect: float) -> str:
+def _sentence(verdict: Verdict, difference: Estimate | None, more: int | None, detect: float) -> str:
     """The verdict in a sentence."""
     if verdict == "broken":
-        return "no verdict: the variants' numbers of users do not fit their weights; look for lost exposures before anything else"
+        return "no verdict: the variants' numbers of users do not fit their weights; look for lost exposures first"
     if verdict == "early" or difference is None:
         wait = "there is no outcome to go by yet" if more is None else f"{more:,} more users would show a difference of {detect:.0%}"
         return f"too early to say: {wait}"
@@ -142,30 +145,33 @@ def _told(verdict: Verdict, difference: Estimate | None, more: int | None, detec
 
 
 def reports(settings: Settings, detect: float) -> list[Report]:
-    """The configured experiments, then those with numbers that are configured no longer. Raises StoreUnavailable, StoreCorrupt."""
-    found = []
+    """The reports of the configured experiments, then of those that have numbers but are no longer configured.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
+    results = []
     with connection.connect(settings) as client:
-        noted = experiments.noted(client)
-        running = {each.tag: each for each in settings.experiments.all}
-        for tag in [*running, *(tag for tag in noted if tag not in running)]:
-            about = running.get(tag) or noted[tag]
-            samples = [_sample(variant, experiments.read(client, variant.id)) for variant in about.variants]
-            rows, wanted, chance = analyse(samples, detect)
-            found.append(
+        recorded = experiments.noted(client)
+        running = {experiment.tag: experiment for experiment in settings.experiments.all}
+        for tag in [*running, *(tag for tag in recorded if tag not in running)]:
+            experiment = running.get(tag) or recorded[tag]
+            samples = [_sample(variant, experiments.read(client, variant.id)) for variant in experiment.variants]
+            rows, needed_users, chance = analyse(samples, detect)
+            results.append(
                 Report(
-                    experiment=about.name,
+                    experiment=experiment.name,
                     tag=tag,
                     configured=tag in running,
-                    since=noted[tag].since if tag in noted else None,
-                    use_cases=about.use_cases,
-                    outcomes=about.variants[0].outcomes,
+                    since=recorded[tag].since if tag in recorded else None,
+                    use_cases=experiment.use_cases,
+                    outcomes=experiment.variants[0].outcomes,
                     detect=detect,
-                    needed_users=wanted,
+                    needed_users=needed_users,
                     balance_chance=chance,
                     variants=rows,
                 )
             )
-    return found
+    return results
 
 
 def _sample(variant: Variant, counted: experiments.Counted) -> Sample:
@@ -175,18 +181,18 @@ def _sample(variant: Variant, counted: experiments.Counted) -> Sample:
 
 
 def forget(settings: Settings, tag: str) -> None:
-    """Remove what is counted of an experiment. Raises ConfigurationError for one that is not there, StoreUnavailable."""
+    """Delete the numbers of the experiment `tag`. Raises ConfigurationError for an unknown tag, StoreUnavailable."""
     with connection.connect(settings) as client:
         if not experiments.forget(client, tag):
-            known = ", ".join(experiments.noted(client)) or "none"
-            raise ConfigurationError(f"there is no experiment with the tag {tag!r}; those with numbers: {known}")
+            tags = ", ".join(experiments.noted(client)) or "none"
+            raise ConfigurationError(f"there is no experiment with the tag {tag!r}; those with numbers: {tags}")
 
 
-def show(found: Sequence[Report], console: Console) -> None:
-    """The reports as tables, each with its verdicts below."""
-    if not found:
+def show(results: Sequence[Report], console: Console) -> None:
+    """Print the reports as tables, each with its verdicts below."""
+    if not results:
         console.print("no experiment is configured (EXPERIMENTS_PATH), and none has numbers")
-    for report in found:
+    for report in results:
         about = [report.tag, *([] if report.configured else ["no longer configured"]), *report.use_cases]
         if report.outcomes:
             about.append(f"outcomes: {' '.join(report.outcomes)}")
@@ -207,7 +213,7 @@ def show(found: Sequence[Report], console: Console) -> None:
             )
         console.print(table)
         for row in report.variants[1:]:
-            console.print(f"{row.variant}: {row.told}", highlight=False)
+            console.print(f"{row.variant}: {row.sentence}", highlight=False)
         for remark in _remarks(report):
             console.print(remark, highlight=False)
 
@@ -215,9 +221,11 @@ def show(found: Sequence[Report], console: Console) -> None:
 def _remarks(report: Report) -> list[str]:
     remarks = []
     if unexposed := sum(row.unexposed_users for row in report.variants):
-        remarks.append(f"{unexposed:,} users with an outcome are left out: the answer that led to it is not noted")
+        remarks.append(f"{unexposed:,} users with an outcome are not counted: no exposure is recorded for the answer that led to it")
     if any(row.exposed_users for row in report.variants) and not any(row.events for row in report.variants):
-        remarks.append("no event carries a recommendation_id of it yet: do clients send it on, and has ingest the same EXPERIMENTS_PATH?")
+        remarks.append(
+            "no event has a recommendation_id of this experiment yet: check that clients send it and ingest has EXPERIMENTS_PATH"
+        )
     return remarks
 
 

@@ -1,4 +1,7 @@
-"""How sure a number is. Pure functions, each with its source, each redone by hand in the tests; `error` is one minus the confidence."""
+"""Computes confidence intervals and sample sizes. Pure functions, each with its source and tested on numbers computed by hand.
+
+`error` is one minus the confidence.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 POWER = 0.8
-"""Share of experiments with the difference looked for that show it: the customary one."""
+"""Share of experiments with the difference to detect that show it; 0.8 is customary."""
 _LEAST_EXPECTED = 5
-"""Users expected of each variant from which Pearson's test holds (Cochran 1954)."""
+"""Expected users of each variant from which on Pearson's test is valid (Cochran 1954)."""
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -72,20 +75,20 @@ def needed(share: float, detect: float, error: float) -> int | None:
     other = min(share * (1 + detect), 1.0)
     if not 0 < share < other:
         return None
-    both = (share + other) / 2
-    alike = _z(1 - error / 2) * math.sqrt(2 * both * (1 - both))
-    apart = _z(POWER) * math.sqrt(share * (1 - share) + other * (1 - other))
-    return math.ceil((alike + apart) ** 2 / (other - share) ** 2)
+    mean_share = (share + other) / 2
+    null_term = _z(1 - error / 2) * math.sqrt(2 * mean_share * (1 - mean_share))
+    power_term = _z(POWER) * math.sqrt(share * (1 - share) + other * (1 - other))
+    return math.ceil((null_term + power_term) ** 2 / (other - share) ** 2)
 
 
 def balance(users: Sequence[int], weights: Sequence[float]) -> float | None:
-    """Chance that random draws by `weights` give numbers of `users` as far off as these (Pearson's chi-square). None for too few users."""
+    """P-value of the numbers of `users` if drawn by `weights` (Pearson's chi-square). None for too few users."""
     from scipy.special import chdtrc
 
     expected = [weight * sum(users) / math.fsum(weights) for weight in weights]
     if min(expected) < _LEAST_EXPECTED:
         return None
-    distance = math.fsum((seen - hoped) ** 2 / hoped for seen, hoped in zip(users, expected, strict=True))
+    distance = math.fsum((count - mean_count) ** 2 / mean_count for count, mean_count in zip(users, expected, strict=True))
     return float(chdtrc(len(users) - 1, distance))
 
 

@@ -1,7 +1,8 @@
-"""How good a ranked list is. Pure functions on arrays; every formula with its source, every one redone by hand in the tests.
+"""Computes ranking metrics. Pure functions on arrays, each formula with its source and tested on numbers computed by hand.
 
 A list is a row of `ranked (n_users, length) int32`: item rows, best first, -1 where the list is shorter. `held_out (n_users, n_items)`
-is a CSR matrix whose stored entries are the items that the user took after the cut. Rows are users with at least one held-out item.
+is a CSR matrix whose stored entries are the user's relevant items: those of interactions after the cut.
+Rows are users with at least one held-out item.
 
 Conventions, the same as in the published numbers that we compare with: candidates are the whole catalogue minus what the user already
 has; recall divides by the number of held-out items; NDCG divides by the ideal DCG of min(k, held-out).
@@ -21,8 +22,8 @@ CUTOFFS = (5, 10, 20)
 BOOTSTRAP_ROUNDS = 1000
 """Resamples of a bootstrap: percentiles at 2.5% then rest on 25 of them, enough for two digits."""
 
-AT_ONCE = 100
-"""Resamples drawn at once: 16 MB for 10,000 users."""
+BLOCK_ROUNDS = 100
+"""Resamples in one block: 16 MB for 10,000 users."""
 
 
 def hits(ranked: Rows, held_out: sp.csr_matrix) -> Bools:
@@ -32,8 +33,8 @@ def hits(ranked: Rows, held_out: sp.csr_matrix) -> Bools:
         raise ValueError(f"{ranked.shape[0]} lists for {n_users} users")
     relevant = np.repeat(np.arange(n_users, dtype=np.int64), np.diff(held_out.indptr)) * n_items + held_out.indices
     listed = np.arange(n_users, dtype=np.int64)[:, None] * n_items + ranked
-    found: Bools = np.isin(listed, relevant) & (ranked >= 0)
-    return found
+    hit: Bools = np.isin(listed, relevant) & (ranked >= 0)
+    return hit
 
 
 def held_out_counts(held_out: sp.csr_matrix) -> npt.NDArray[np.int64]:
@@ -42,49 +43,49 @@ def held_out_counts(held_out: sp.csr_matrix) -> npt.NDArray[np.int64]:
     return counts
 
 
-def precision(found: Bools, k: int) -> Floats:
+def precision(hit: Bools, k: int) -> Floats:
     """Share of the first k places that hit; an empty place is a miss (Manning, Raghavan, Schütze 2008, 8.4)."""
-    share: Floats = found[:, :k].sum(axis=1) / float(k)
+    share: Floats = hit[:, :k].sum(axis=1) / float(k)
     return share
 
 
-def recall(found: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
+def recall(hit: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
     """Share of the held-out items that the first k places hold (ibid., 8.3)."""
-    share: Floats = found[:, :k].sum(axis=1) / counts
+    share: Floats = hit[:, :k].sum(axis=1) / counts
     return share
 
 
-def average_precision(found: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
+def average_precision(hit: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
     """Mean of precision@i over the hits at i <= k, over min(k, held-out) (ibid., 8.4, cut at k); its mean over users is MAP@k."""
-    top = found[:, :k]
+    top = hit[:, :k]
     places = np.arange(1, top.shape[1] + 1)
     total = (np.cumsum(top, axis=1) / places * top).sum(axis=1)
     mean: Floats = total / np.minimum(k, counts)
     return mean
 
 
-def ndcg(found: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
+def ndcg(hit: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
     """DCG with binary gain and log2(place + 1), over the ideal DCG of min(k, held-out) (Järvelin, Kekäläinen 2002)."""
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[np.minimum(k, counts) - 1]
-    top = found[:, :k]
+    top = hit[:, :k]
     gain: Floats = (top @ discounts[: top.shape[1]]) / ideal
     return gain
 
 
 def diversity(ranked: Rows, vectors: sp.csr_matrix) -> Floats:
-    """Mean of 1 - cosine over all pairs of a list (Ziegler et al. 2005, "intra-list similarity", turned round).
+    """Mean of 1 - cosine over all pairs of a list (Ziegler et al. 2005, "intra-list similarity", inverted).
 
-    `vectors (n_items, n_features) f32`, rows of length 1 or 0: an item that nothing is known about resembles none. NaN for a list of
+    `vectors (n_items, n_features) f32`, rows of length 1, or 0 for an item without content, which is similar to none. NaN for a list of
     fewer than two. With s the sum of a list's vectors, the sum over ordered pairs is |s|² minus the sum of |v|².
     """
     listed = ranked >= 0
     sizes = listed.sum(axis=1)
     indptr = np.concatenate([[0], np.cumsum(sizes)])
-    chosen = sp.csr_matrix((np.ones(int(sizes.sum()), np.float64), ranked[listed], indptr), shape=(len(ranked), vectors.shape[0]))
+    membership = sp.csr_matrix((np.ones(int(sizes.sum()), np.float64), ranked[listed], indptr), shape=(len(ranked), vectors.shape[0]))
     squares = np.asarray(vectors.multiply(vectors).sum(axis=1), dtype=np.float64).ravel()
-    sums = chosen @ vectors
-    pairs = np.asarray(sums.multiply(sums).sum(axis=1), dtype=np.float64).ravel() - chosen @ squares
+    sums = membership @ vectors
+    pairs = np.asarray(sums.multiply(sums).sum(axis=1), dtype=np.float64).ravel() - membership @ squares
     with np.errstate(invalid="ignore", divide="ignore"):
         spread: Floats = np.where(sizes >= 2, 1.0 - pairs / (sizes * (sizes - 1.0)), np.nan)
     return spread
@@ -98,7 +99,7 @@ def coverage(ranked: Rows, n_items: int) -> float:
 def novelty(ranked: Rows, users_by_item: npt.NDArray[np.int64], n_users: int) -> Floats:
     """Mean self-information log2(n_users / users of the item) of a list, in bits (Zhou et al. 2010).
 
-    `users_by_item (n_items,)`: training users of each item; an item that nobody has yet counts as if one had. NaN for an empty list.
+    `users_by_item (n_items,)`: training users of each item; 0 counts as 1. NaN for an empty list.
     """
     bits = np.log2(max(n_users, 1) / np.maximum(users_by_item, 1))
     listed = ranked >= 0
@@ -112,26 +113,26 @@ def novelty(ranked: Rows, users_by_item: npt.NDArray[np.int64], n_users: int) ->
 def bootstrap(values: Floats, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> tuple[Floats, Floats]:
     """95% percentile intervals of the mean over users: `values (n_users, n_metrics)` -> low, high `(n_metrics,)` (Efron 1979).
 
-    All metrics see the same resamples, so that an interval of a difference of two engines is the interval of `a - b`.
-    NaN entries are left out of the mean, as in the estimate itself.
+    All metrics use the same resamples, so that an interval of a difference of two engines is the interval of `a - b`.
+    The mean ignores NaN entries, as the estimate itself does.
     """
     n_users, n_metrics = values.shape
     if n_users == 0:
         return np.full(n_metrics, np.nan), np.full(n_metrics, np.nan)
     rng = np.random.default_rng(seed)
-    drawn = np.concatenate([_drawn(rng, n_users, min(AT_ONCE, rounds - first)) for first in range(0, rounds, AT_ONCE)])
+    draws = np.concatenate([_draws(rng, n_users, min(BLOCK_ROUNDS, rounds - first)) for first in range(0, rounds, BLOCK_ROUNDS)])
     present = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = (drawn @ np.where(present, values, 0.0)) / (drawn @ present)
+        means = (draws @ np.where(present, values, 0.0)) / (draws @ present)
         missing = ~present.any(axis=0)
         means[:, missing] = 0.0
-        whole = not np.isnan(means).any()  # numpy looks at one column at a time when it has to leave some out
+        whole = not np.isnan(means).any()  # nanpercentile is slow: it handles one column at a time
         low, high = (np.percentile if whole else np.nanpercentile)(means, [2.5, 97.5], axis=0)
     low[missing] = high[missing] = np.nan
     return low, high
 
 
-def _drawn(rng: np.random.Generator, n_users: int, rounds: int) -> Floats:
+def _draws(rng: np.random.Generator, n_users: int, rounds: int) -> Floats:
     """(rounds, n_users): how often each round draws each user."""
     places = rng.integers(0, n_users, (rounds, n_users)) + np.arange(rounds)[:, None] * n_users
     times: Floats = np.bincount(places.ravel(), minlength=rounds * n_users).reshape(rounds, n_users).astype(np.float64)
