@@ -223,7 +223,7 @@ def test_the_report_is_what_happened(running: Settings, redis: Redis, capsys: py
     text = capsys.readouterr().out
     assert f"blend ({report.tag})" in text
     assert "half: too early to say" in text
-    assert "1 users with an outcome are left out" in text
+    assert "1 users with an outcome are not counted" in text
 
 
 def test_a_changed_experiment_starts_from_nothing_and_the_former_numbers_stay_until_forgotten(

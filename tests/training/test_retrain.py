@@ -33,6 +33,7 @@ from training.job import gate
 from training.job.retrain import Options, retrain
 from training.job.run import STEPS
 from training.tuning.command import Part
+from training.tuning.study import TuneOptions
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -264,9 +265,9 @@ def test_the_steps_one_by_one_and_the_search_between(trainer: Settings, tmp_path
     commands.evaluate_dataset(trainer, folder, entries, None, 500, 1, tmp_path / "evaluation", console)
     rows = json.loads((tmp_path / "evaluation" / "metrics.json").read_text("utf-8"))["rows"]
     assert {row["engine"] for row in rows} == {"popular", "content_based", "als", "routed"}
-    commands.tune(trainer, Part.ALS, folder, None, found, 1.0, 3, 0, study, 1, console)
+    commands.tune(trainer, Part.ALS, folder, None, TuneOptions(study, found, 1.0, 3, threads=1), console)
     assert json.loads(found.read_text("utf-8"))["tuned"]["als"]["trials"] == 3
-    commands.tune(trainer, Part.ALS, folder, None, found, 1.0, 2, 0, study, 1, console)
+    commands.tune(trainer, Part.ALS, folder, None, TuneOptions(study, found, 1.0, 2, threads=1), console)
     about = json.loads(found.read_text("utf-8"))
     tuned = about["tuned"]["als"]
     assert tuned["trials"] == 5, "it went on"
