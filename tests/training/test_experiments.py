@@ -258,4 +258,4 @@ def test_exposures_without_any_outcome_point_at_the_usual_cause(
     exposures.add(running.experiments.all[0].variants[0], "1")
     exposures.write(redis)
     commands.report_experiments(running, False, 0.1, None, Console(width=200))
-    assert "has ingest the same EXPERIMENTS_PATH?" in capsys.readouterr().out
+    assert "check that clients send it and ingest has EXPERIMENTS_PATH" in capsys.readouterr().out
