@@ -1,7 +1,7 @@
-"""The evaluation of a bundle as one page for people: `evaluation/report.html`, beside the numbers it is made from.
+"""Writes the evaluation of a bundle as one HTML page: `evaluation/report.html`, beside the metrics.json that it is made from.
 
-Everything is in the one file: no script, no font, nothing fetched, so it can be mailed, printed and opened in ten years. What it says
-follows from metrics.json and the manifest alone, so the same numbers and manifest make the same page.
+The page is self-contained: no script, no font and no request, so it can be mailed, printed and archived. It depends on metrics.json
+and the manifest alone, so the same input makes the same page.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _RANKING = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10", "precision@10": "Pre
 _VARIETY = {f"{name.lower()}@{DIVERSITY_AT}": f"{name}@{DIVERSITY_AT}" for name in ("Diversity", "Coverage", "Novelty")}
 _DIGITS = {f"novelty@{DIVERSITY_AT}": 2, **dict.fromkeys(_RANKING, 4)}
 _SERVED = {"hot": "ensemble"}
-"""Segment -> the engine on the router's rung for it, where that is not a single one."""
-_COMPARED = 20
-"""Users of a segment from which a sentence compares engines: of fewer, one user's luck decides."""
+"""Segment -> the engine that the router gives it, where that is not a single engine."""
+_LEAST_USERS = 20
+"""Users of a segment from which on a sentence compares engines: with fewer, single users decide."""
 _MEANINGS = {
     "NDCG": "hits count more the higher they stand; 1 is the best possible order",
     "Recall": "share of what the user took after the cut that the list holds",
@@ -51,11 +51,11 @@ def read(folder: Path) -> Metrics:
 
 
 def page(found: Metrics, manifest: Mapping[str, Any]) -> str:
-    """The whole page. `manifest`: the bundle's, as far as it is known; empty for an evaluation outside of any bundle."""
+    """The HTML of the page. `manifest`: of the bundle, possibly incomplete; empty for an evaluation without a bundle."""
     version = manifest.get("version")
     title = f"Evaluation of {version}" if version else "Evaluation"
     body = joined(
-        element("header", element("h1", title), element("p", _lede(found), class_="lede")),
+        element("header", element("h1", title), element("p", _introduction(found), class_="lede")),
         _section("In short", _in_short(found, manifest.get("gate", {}))),
         _section("NDCG@10 by segment", _by_segment(found)),
         _section("By engine and segment", _main_table(found)),
@@ -75,7 +75,7 @@ def page(found: Metrics, manifest: Mapping[str, Any]) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{body}</main></body></html>\n'
 
 
-def _lede(found: Metrics) -> str:
+def _introduction(found: Metrics) -> str:
     return (
         f"{found.users:,} of the {found.users_with_new_items:,} users who took something new after {_day(found.cut)} were answered as they "
         "stood at that moment: by each engine, and as they are really served (routed). What they took afterwards is what the answers are "
@@ -84,23 +84,23 @@ def _lede(found: Metrics) -> str:
 
 
 def _in_short(found: Metrics, gate: Mapping[str, Any]) -> Markup:
-    said = []
+    sentences = []
     for segment, users in found.segments.items():
         single = [each for each in found.of_engines(segment, _MAIN) if each.name not in (ROUTED, "ensemble")]
-        if users < _COMPARED or not single:
-            said.append(f"{segment.capitalize()} users ({users:,}): too few to compare engines by.")
+        if users < _LEAST_USERS or not single:
+            sentences.append(f"{segment.capitalize()} users ({users:,}): too few to compare engines by.")
             continue
         best = max(single, key=lambda each: each.mean)
         served = found.of(segment, _SERVED.get(segment, ROUTED), _MAIN) or found.of(segment, ROUTED, _MAIN)
-        told = f"{segment.capitalize()} users ({users:,}): the best single engine is {best.name}, NDCG@10 {best.mean:.4f}"
+        text = f"{segment.capitalize()} users ({users:,}): the best single engine is {best.name}, NDCG@10 {best.mean:.4f}"
         if served is not None and best.mean > 0:
-            told += f"; {'what they get' if served.name == ROUTED else f'the {served.name}'} reaches {served.mean:.4f}"
-            told += f", {served.mean / best.mean - 1.0:+.1%}".replace("-", "−")
-            told += ", each within the other's interval" if _near(best, served) else ""
-        said.append(f"{told}.")
+            text += f"; {'what they get' if served.name == ROUTED else f'the {served.name}'} reaches {served.mean:.4f}"
+            text += f", {served.mean / best.mean - 1.0:+.1%}".replace("-", "−")
+            text += ", each within the other's interval" if _near(best, served) else ""
+        sentences.append(f"{text}.")
     if gate.get("cause"):
-        said.append(f"The gate {gate.get('decision', '')} it: {gate['cause']}.")
-    return element("ul", *(element("li", each) for each in said))
+        sentences.append(f"The gate {gate.get('decision', '')} it: {gate['cause']}.")
+    return element("ul", *(element("li", each) for each in sentences))
 
 
 def _by_segment(found: Metrics) -> Markup:
@@ -111,8 +111,8 @@ def _by_segment(found: Metrics) -> Markup:
         for segment, estimates in shown.items()
         if estimates
     ]
-    told = "Lines are 95% bootstrap intervals over users; all segments have one scale. Where intervals overlap widely, it may be chance."
-    return _figure(charts, told)
+    text = "Lines are 95% bootstrap intervals over users; all segments have one scale. Where intervals overlap widely, it may be chance."
+    return _figure(charts, text)
 
 
 def _main_table(found: Metrics) -> Markup:
@@ -130,9 +130,9 @@ def _main_table(found: Metrics) -> Markup:
             for engine in found.engines
         ]
         bodies.append(element("tbody", element("tr", name, class_="group"), *lines))
-    told = "Means over users, 95% bootstrap intervals below them; the most accurate of a segment is bold."
+    explanation = "Means over users, 95% bootstrap intervals below them; the most accurate of a segment is bold."
     head = element("thead", element("tr", *(element("th", label, scope="col") for label in ("engine", *columns.values()))))
-    table = element("table", element("caption", element("span", told)), head, *bodies)
+    table = element("table", element("caption", element("span", explanation)), head, *bodies)
     meanings = [joined(element("dt", name), element("dd", text)) for name, text in _MEANINGS.items()]
     return joined(_scrolling(table, "Metrics by engine and segment"), _more("What the columns mean", element("dl", *meanings)))
 
@@ -164,22 +164,20 @@ def _beside_variety(found: Metrics) -> Markup:
 
 def _blends(blends: Blends) -> Markup:
     best = blends.tried[0]
-    parts = list(dict.fromkeys(name for mixture in blends.tried for name in mixture.weights))
+    parts = list(dict.fromkeys(name for blend in blends.tried for name in blend.weights))
     drawn = []
     for part in parts:
         reached: dict[float, float] = {}
-        for mixture in (each for each in blends.tried if each.fusion != "learned"):
-            weight = round(mixture.weights.get(part, 0.0), 3)
-            reached[weight] = max(reached.get(weight, 0.0), mixture.ndcg)
+        for blend in (each for each in blends.tried if each.fusion != "learned"):
+            weight = round(blend.weights.get(part, 0.0), 3)
+            reached[weight] = max(reached.get(weight, 0.0), blend.ndcg)
         points = sorted(reached.items())
         drawn.append(Series(part, points, _highest([height for _, height in points])))
-    told = " + ".join(f"{weight:.2g} {name}" for name, weight in best.weights.items() if weight > 0)
+    weights = " + ".join(f"{weight:.2g} {name}" for name, weight in best.weights.items() if weight > 0)
     how = "in the mean of those who chose, with learned weights" if best.fusion == "learned" else f"fused by {best.fusion}"
-    lines = [
-        [*(f"{mixture.weights.get(name, 0.0):.2g}" for name in parts), mixture.fusion, f"{mixture.ndcg:.4f}"] for mixture in blends.tried
-    ]
+    lines = [[*(f"{blend.weights.get(name, 0.0):.2g}" for name in parts), blend.fusion, f"{blend.ndcg:.4f}"] for blend in blends.tried]
     return joined(
-        element("p", f"The ensemble serves {told}, {how}: NDCG@10 {best.ndcg:.4f} for those who chose."),
+        element("p", f"The ensemble serves {weights}, {how}: NDCG@10 {best.ndcg:.4f} for those who chose."),
         _figure(
             [curves("Best NDCG@10 by an engine's weight", drawn, "weight in the blend", ENGINES, from_zero=False)],
             f"What the best mixture reaches in which an engine has this weight. {blends.users:,} users chose; none is judged above.",
@@ -196,9 +194,9 @@ def _training(epochs: Sequence[Epoch]) -> Markup:
     if judged:
         series = Series("two_tower", judged, _highest([ndcg for _, ndcg in judged]))
         charts.append(curves("NDCG@10 of users' last items", [series], "epoch", ENGINES, ticks))
-    told = "The marked epoch was kept." if judged else "Nobody was held out to judge by, so the last epoch was kept."
+    text = "The marked epoch was kept." if judged else "Nobody was held out to judge by, so the last epoch was kept."
     lines = [[str(each.epoch), f"{each.loss:.4f}", "–" if each.ndcg is None else f"{each.ndcg:.4f}"] for each in epochs]
-    return _figure(charts, told, _table(["epoch", "loss", "NDCG@10"], lines, 0))
+    return _figure(charts, text, _table(["epoch", "loss", "NDCG@10"], lines, 0))
 
 
 def _facts(found: Metrics, manifest: Mapping[str, Any]) -> Markup:
@@ -215,9 +213,9 @@ def _facts(found: Metrics, manifest: Mapping[str, Any]) -> Markup:
         "seconds": _pairs(metrics.get("seconds")),
         "libraries": _pairs(manifest.get("libraries")),
     }
-    told = [joined(element("dt", name), element("dd", str(value))) for name, value in facts.items() if value not in (None, "")]
+    entries = [joined(element("dt", name), element("dd", str(value))) for name, value in facts.items() if value not in (None, "")]
     note = "Every number, at every length of the list, is in metrics.csv and metrics.json beside this page."
-    return joined(element("dl", *told), element("p", note, class_="note"))
+    return joined(element("dl", *entries), element("p", note, class_="note"))
 
 
 def _section(title: str, content: Markup) -> Markup:
@@ -226,8 +224,8 @@ def _section(title: str, content: Markup) -> Markup:
 
 
 def _figure(charts: Sequence[Markup], caption: str = "", numbers: Markup | None = None) -> Markup:
-    told = element("figcaption", caption) if caption else ""
-    return element("figure", element("div", *charts, class_="charts"), told, _more("The numbers", numbers) if numbers is not None else "")
+    legend = element("figcaption", caption) if caption else ""
+    return element("figure", element("div", *charts, class_="charts"), legend, _more("The numbers", numbers) if numbers is not None else "")
 
 
 def _more(title: str, content: Markup) -> Markup:
@@ -235,7 +233,7 @@ def _more(title: str, content: Markup) -> Markup:
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> Markup:
-    """`words`: how many of the columns, from the left, are words."""
+    """A table of numbers. `words`: how many columns, from the left, are text."""
     rows = [element("tr", *(element("td", each, class_="text" if at < words else None) for at, each in enumerate(line))) for line in lines]
     top = element("thead", element("tr", *(element("th", each, scope="col") for each in head)))
     return _scrolling(element("table", top, element("tbody", *rows), class_="plain"), "The numbers")
