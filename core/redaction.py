@@ -109,6 +109,8 @@ def secrets_of(url: str) -> list[str]:
         name, _, value = each.partition("=")
         if name not in HARMLESS:
             found.append(value)
+            if name not in SECRET_NAMES:  # what follows an unescaped `&` of a password reads as a name
+                found.append(name)
     forms = {form for each in found for form in (each, unquote(each), unquote_plus(each), quote(each, safe=""), quote_plus(each))}
     return sorted((form for form in forms if form), key=len, reverse=True)
 
