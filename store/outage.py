@@ -1,7 +1,11 @@
-"""One log line when a server goes away and one when it is back, however many calls fail in between."""
+"""One log line when a server goes away and one when it is back, however many calls fail in between.
+
+A server that answers, but refuses, gets one more line for each code of its refusals.
+"""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -10,6 +14,8 @@ import structlog
 from core.errors import LogUnavailable, StoreUnavailable
 
 _log = structlog.get_logger(__name__)
+
+_REFUSAL = re.compile(r"^Redis refused (?:.*? )?while [^:]*: ([A-Z]+)")
 
 
 class Outage:
@@ -21,15 +27,23 @@ class Outage:
         self._lock = threading.Lock()
         self._since: float | None = None
         self._failures = 0
+        self._codes: set[str] = set()
 
     def begin(self, error: str, what: str) -> None:
-        """Note a failure of `what`; logs the first one of an outage as a warning, the others as debug."""
+        """Note a failure of `what`; logs the first one of an outage, and of each code of refusal, as a warning, the others as debug.
+
+        A server may time out first and only then say why it refuses.
+        """
+        match = _REFUSAL.match(error)
         with self._lock:
-            first = self._since is None
-            self._failures = 1 if first else self._failures + 1
-            if first:
-                self._since = time.monotonic()
-        (_log.warning if first else _log.debug)("server_unavailable", server=self._server, what=what, error=error)
+            is_new = self._since is None
+            if self._since is None:
+                self._since, self._failures, self._codes = time.monotonic(), 0, set()
+            self._failures += 1
+            if match is not None and match[1] not in self._codes:
+                self._codes.add(match[1])
+                is_new = True
+        (_log.warning if is_new else _log.debug)("server_unavailable", server=self._server, what=what, error=error)
 
     def end(self, at: float | None = None) -> None:
         """Note that the server answers; logs the length of the outage that ends with it, if there was one.

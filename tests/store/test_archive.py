@@ -165,7 +165,7 @@ WRITER = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from tests.store.test_archive import rows, TOPIC
-from store.archive import Archive
+from store.archive.layout import Archive
 from core.errors import Overtaken
 archive = Archive({folder!r})
 def on_step(step):

@@ -14,7 +14,7 @@ from redis import Redis
 from core.errors import ConfigurationError
 from core.settings import Settings
 from models.registry import Registry
-from store.log import retrain_requests
+from store.log import client, retrain_requests
 from store.state import keys
 from streams.live import schedules
 from streams.live.schedules import AUTO_BIWEEKLY, AUTO_WEEKLY, cron, due
@@ -64,7 +64,8 @@ def test_a_crontab_of_ones_own_is_due_whenever_it_fires() -> None:
     assert due("17 4 * * *", datetime(2026, 3, 11, 4, 17, tzinfo=UTC), 0)
 
 
-def test_new_events_are_those_that_the_live_bundle_has_not_seen(settings: Settings, redis: Redis) -> None:
+def test_new_events_are_those_that_the_live_bundle_has_not_seen(broker: object, settings: Settings, redis: Redis) -> None:
+    client.ensure_topics(settings)
     topic = settings.interactions_topic
     for partition, position in ((0, 100), (3, 50)):
         redis.hset(keys.position(topic, partition), "position", position)
