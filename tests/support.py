@@ -27,7 +27,7 @@ def eventually(condition: Callable[[], _Value], what: str, timeout: float = 30.0
 
 
 class NoLaterEvents:
-    """As store.entries.LaterEvents, for a test without a log."""
+    """As store.state.apply.entries.LaterEvents, for a test without a log."""
 
     def partitions(self) -> list[tuple[str, int]]:
         """None."""

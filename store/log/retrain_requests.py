@@ -85,7 +85,7 @@ class Requests:
     """The requests that nobody has answered yet, one by one: `next`, then `done` when the retrain has ended.
 
     A request that is not done when its worker dies is the next worker's. The position is the group's own, in Kafka: reading a request
-    twice costs nothing, because a retrain says which requests it answers (store.retrains).
+    twice costs nothing, because a retrain says which requests it answers (store.state.retrains).
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -31,7 +31,7 @@ ITEMS_YOUNG = "items:young"
 ITEMS_YOUNG_CHANGES = "items:young:changes"
 """STREAM: the id of each young item whose factors were written or removed; readers follow it."""
 EXPERIMENTS = "experiments"
-"""HASH: tag of an experiment -> JSON of store.experiments.Noted."""
+"""HASH: tag of an experiment -> JSON of store.state.entities.experiments.Noted."""
 OWNED = (
     *("user:*", "users:*", "item:*", "items", "items:*", "popular:*", "trending:*", "ingest:*", "deletions"),
     *("experiment:*:events", "experiment:*:outcomes"),  # exposures are in no log

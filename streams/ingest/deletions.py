@@ -1,15 +1,15 @@
 """Deletions of users and items, from the log into Redis, before anything older than them is applied.
 
 The topics `users` and `items` are compacted: once a deleted user comes back, or some time after a deletion, its record is gone from them.
-So ingest writes each deletion to a topic of its own, before it applies it. Redis holds that topic up to a position of its own, beside what
-the deletions did (store.deletions), so that a Redis that is new, was emptied or was set back at any moment is brought up to date by
-`recover`, in these steps:
+So ingest writes each deletion to a topic of its own, before it applies it. Redis holds that topic up to a position of its own, beside
+what the deletions did (store.state.apply.deletions), so that a Redis that is new, was emptied or was set back at any moment is brought
+up to date by `recover`, in these steps:
 
 1. The salt of the hashes is compared, and notes of an older release are rewritten.
 2. Deletions in `users` and `items` that ingest has not reached yet are published: events must not be counted and taken back again.
 3. The topic of deletions is read from Redis' position to its end.
-4. A deletion that Redis does not know is applied as ingest applies it (store.entries). The topic holds hashes, so the ids are those met in
-   step 2; for the others every id in Redis is hashed, and nobody applies anything meanwhile.
+4. A deletion that Redis does not know is applied as ingest applies it (store.state.apply.entries). The topic holds hashes, so the ids
+   are those met in step 2; for the others every id in Redis is hashed, and nobody applies anything meanwhile.
 5. Redis is ready.
 """
 

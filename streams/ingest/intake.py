@@ -169,9 +169,9 @@ class Intake:
                 if len(events) == most:
                     self._put(partition, assigned, offset + 1, events, before)
                     events, before = [], []
-        assigned.read = messages[-1].offset() + 1
-        if assigned.read > start:
-            self._put(partition, assigned, assigned.read, events, before)
+        end = messages[-1].offset() + 1
+        if end > start:
+            self._put(partition, assigned, end, events, before)
         metrics.duplicates.inc(duplicates)
         metrics.lag_seconds.labels(topic, number).set(max(0.0, time.time() - messages[-1].timestamp()[1] / 1000))
 

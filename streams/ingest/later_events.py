@@ -20,7 +20,7 @@ _MARGIN_S = 1.0
 
 
 class LaterEvents:
-    """Finds such events in the log; store.entries says when. Connects on first use. Not thread-safe."""
+    """Finds such events in the log; store.state.apply.entries says when. Connects on first use. Not thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -149,7 +149,7 @@ def test_logs_mask_the_secrets_of_the_settings(capsys: pytest.CaptureFixture[str
             raise RuntimeError(f"redis://:{quote(SECRET)}@host")
         except RuntimeError:
             log.exception("defect")
-        logging.getLogger("a.library").warning("using %s", SECRET)
+        logging.getLogger("foreign").warning("using %s", SECRET)
     finally:
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)

@@ -72,11 +72,11 @@ class Machine(RuleBasedStateMachine):
         return planner, Applier(connection.connect(self.settings), planner, CAP, HASHER)
 
     def partitions(self) -> list[tuple[str, int]]:
-        """As store.entries.LaterEvents."""
+        """As store.state.apply.entries.LaterEvents."""
         return [("t", 0), ("t", 1)]
 
     def find(self, times: Mapping[str, float], positions: Sequence[int]) -> dict[str, list[Event]]:
-        """As store.entries.LaterEvents."""
+        """As store.state.apply.entries.LaterEvents."""
         assert list(positions) == self.positions
         later: dict[str, list[Event]] = {}
         for event in [event for partition in self.log for event in partition]:

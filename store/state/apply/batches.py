@@ -3,7 +3,7 @@
 A batch holds the events of one partition in [first, next). Batches of several partitions may go together: all of them are applied, or
 none. Their way, numbered; the crash tests use these numbers:
 
-1. WATCH each partition's position and the state of the deletions (store.deletions).
+1. WATCH each partition's position and the state of the deletions (store.state.apply.deletions).
 2. Read them; and, if an event is not younger than the newest deletion, the deletions of the users of such events.
 3. Compare: a position other than `first`, popularity written by another process, or deletions that are not complete (Redis was
    emptied) are Stale(position); a batch with events of a deleted user, or planned before the latest deletion, is planned again.

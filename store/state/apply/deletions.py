@@ -3,7 +3,7 @@
 The hash `deletions` says whether that is complete, and changes with each deletion, so that every apply WATCHes this one key:
 
     ready          1: every deletion of the topic of deletions is here. Absent (Redis was emptied): nothing may be applied before
-                   streams.deletions has recovered them
+                   streams.ingest.deletions has recovered them
     newest         the latest broker time (seconds) of a user's deletion: no younger event needs to be looked up
     users, items   a random token, new with each deletion. Random, so that a Redis that was set back never repeats one
     position:2     the first offset of that partition of the topic of deletions that is not here
@@ -201,7 +201,7 @@ def set_ready(pipe: Any) -> None:
 
 
 def mark_ready(client: Any) -> None:
-    """Say so of a Redis that no log belongs to (tests, benchmarks); else streams.deletions does once it is true."""
+    """Say so of a Redis that no log belongs to (tests, benchmarks); else streams.ingest.deletions does once it is true."""
     with named_errors("noting that the deletions are complete"), client.pipeline() as pipe:
         set_ready(pipe)
         pipe.execute()

@@ -3,7 +3,7 @@
 All of it is a cache of the log and the bundle. Every write is absolute, so that doing it twice, or in two workers, does no harm.
 A vector's `as_of` says how many of the user's events are in it. How reading and writing keep that true, numbered:
 
-1. WATCH the state of the deletions (store.deletions).
+1. WATCH the state of the deletions (store.state.apply.deletions).
 2. Each user's count is read before the history. An event applied between the two makes a vector that says one less than it holds; the
    count has then moved past it for good, so it is stale, never wrong.
 3. MULTI, the vectors, EXEC. Nil: a user was deleted since 1, who may come back and reach an old count; everything is read again.
