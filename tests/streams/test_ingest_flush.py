@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from redis import Redis
 
@@ -19,7 +21,7 @@ ITEMS = 50
 
 
 @pytest.fixture
-def ingest(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Ingest:
+def ingest(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ingest]:
     """Two partitions with a cut of several pieces each that is due; work is only gathered, in `put`."""
     monkeypatch.setattr(pending, "PIECE", 10)
     monkeypatch.setattr(pending, "FLUSH_S", 0.0)
@@ -30,7 +32,8 @@ def ingest(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
             sums.add(offset, Interaction(f"e{offset}", "u", f"item-{offset}", "like", 1.76e9), 1.76e9)
         assigned = loop._assigned[settings.interactions_topic, number] = Assigned(0, 1, 10, sums)
         assigned.read = assigned.next = ITEMS
-    return loop
+    yield loop
+    loop._client.close()
 
 
 def test_one_piece_between_two_looks_for_events(ingest: Ingest, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -73,8 +74,10 @@ class Taking:
 
 
 @pytest.fixture
-def taking(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Taking:
-    return Taking(settings, monkeypatch)
+def taking(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Taking]:
+    taking = Taking(settings, monkeypatch)
+    yield taking
+    taking.loop._client.close()
 
 
 def test_what_came_together_goes_together(taking: Taking) -> None:
