@@ -6,6 +6,7 @@ No format executes code; errors name the file.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,10 @@ from core.background import rest
 from core.errors import ModelCorrupt, ModelMissing
 
 T = TypeVar("T")
+
+_header_lock = threading.Lock()
+"""Held while numpy reads a file's header, which it parses as Python source. Python 3.11 and 3.12 keep
+one depth counter for all threads that build syntax trees, and raise SystemError when two of them do."""
 
 SLICE_BYTES = 16_384
 """Bytes of JSON decoded in one call: about 0.2 ms."""
@@ -79,7 +84,8 @@ def read_floats(path: Path, ndim: int, mmap: bool = False) -> NDArray[np.float32
     `mmap`: map the file instead of reading it. Raises ModelMissing, ModelCorrupt.
     """
     try:
-        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+        with _header_lock:
+            array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
         raise ModelMissing(f"{path} does not exist") from None
     except (OSError, ValueError, EOFError) as error:
@@ -99,7 +105,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 def read_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
     """Finite float32 arrays of the .npz at `path` by name. Raises ModelMissing, ModelCorrupt."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with _header_lock, np.load(path, allow_pickle=False) as archive:
             arrays = {name: np.ascontiguousarray(archive[name]) for name in archive.files}
     except FileNotFoundError:
         raise ModelMissing(f"{path} does not exist") from None
@@ -121,7 +127,8 @@ def write_csr(path: Path, matrix: sp.csr_matrix) -> None:
 def read_csr(path: Path) -> sp.csr_matrix:
     """The finite f32 CSR matrix at `path`. Raises ModelMissing, ModelCorrupt."""
     try:
-        matrix = sp.load_npz(path)
+        with _header_lock:
+            matrix = sp.load_npz(path)
     except FileNotFoundError:
         raise ModelMissing(f"{path} does not exist") from None
     except Exception as error:  # noqa: BLE001 - zipfile, numpy and scipy raise errors of many types for a damaged file
@@ -139,13 +146,16 @@ def check_finite(path: Path) -> None:
     if path.suffix not in (".npy", ".npz"):
         return
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _header_lock:
+            loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             _check_finite(path, loaded)
         else:
             with loaded:
                 for name in loaded.files:
-                    _check_finite(path, loaded[name], name)
+                    with _header_lock:
+                        array = loaded[name]
+                    _check_finite(path, array, name)
     except FileNotFoundError:
         raise ModelMissing(f"{path} does not exist") from None
     except ModelCorrupt:

@@ -76,9 +76,10 @@ def ends(settings: Settings, topic: str | None = None) -> dict[int, int]:
     return {partition: end for (_, partition), end in oracle.RecordedLog(settings).read([topic]).ends.items()}
 
 
-def caught_up(redis: Redis, settings: Settings, child: Child, timeout: float = 60.0) -> None:
-    """Wait until Redis stands at the end of every log, its popularities too."""
-    end = {topic: ends(settings, topic) for topic in (settings.interactions_topic, settings.items_topic, settings.users_topic)}
+def caught_up(redis: Redis, settings: Settings, child: Child, timeout: float = 60.0, topics: list[str] | None = None) -> None:
+    """Wait until Redis stands at the end of the log of `topics` (None: all), its popularities too."""
+    topics = topics or [settings.interactions_topic, settings.items_topic, settings.users_topic]
+    end = {topic: ends(settings, topic) for topic in topics}
     stands: dict[str, dict[int, int]] = {}
 
     def is_at_end() -> bool:

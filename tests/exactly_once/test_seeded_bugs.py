@@ -21,7 +21,7 @@ from demo.processes import Child
 from store.log import client as log
 from store.log.producer import Producer
 from tests import oracle
-from tests.exactly_once.conftest import caught_up, ends
+from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
 from tests.topics import recreate
@@ -71,8 +71,7 @@ def _deleted_late(settings: Settings, redis: Redis, ingest: Ingest, bug: str, tr
         producer.flush()
         traffic.burst(producer, 300)
     unaware = ingest(USERS_TOPIC=f"other-{settings.users_topic}")
-    end = ends(settings)
-    eventually(lambda: oracle.positions(redis, settings) == end, "every event applied")
+    caught_up(redis, settings, unaware, topics=[settings.interactions_topic])
     unaware.stop()
     caught_up(redis, settings, ingest(*_bugs(bug)))
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from core.errors import ModelCorrupt
 from core.types import Item
@@ -75,3 +81,46 @@ def test_a_truncated_file_is_corrupt(cut: int, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().rstrip()[:-cut])
     with pytest.raises(ModelCorrupt, match=r"entries\.json"):
         files.read_entries(path, list[Item])
+
+
+class _Cycle:
+    """Collected only by the cycle collector, and then runs Python code, so that threads switch."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        for _ in range(200):
+            pass
+
+
+@pytest.fixture
+def _frequent_thread_switches() -> Iterator[None]:
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-5)
+    gc.set_threshold(5)
+    yield
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*threshold)
+
+
+@pytest.mark.usefixtures("_frequent_thread_switches")
+def test_threads_read_arrays_at_the_same_time(tmp_path: Path) -> None:
+    matrix = sp.random(50, 50, 0.1, format="csr", dtype=np.float32)
+    files.write_csr(tmp_path / "vectors.npz", matrix)
+    errors: list[str] = []
+
+    def read() -> None:
+        for _ in range(300):
+            [_Cycle() for _ in range(5)]
+            try:
+                files.read_csr(tmp_path / "vectors.npz")
+            except ModelCorrupt as error:
+                errors.append(str(error))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
