@@ -1,5 +1,7 @@
-"""The HTTP API: routes and response schemas over a live view of the current bundle. No business logic.
+"""The HTTP API: routes and response schemas over a live view of the current bundle. No business
+logic.
 
-`app` wires it, `live` holds the current recommender, `service` what routes stand on; `routes/`, `schemas/`, `middleware/` and
-`server/` (the process and its connections). Start with `routes/reads`.
+`app` wires it, `live` holds the current recommender, `service` what routes stand on; `routes/`,
+`schemas/`, `middleware/` and `server/` (the process and its connections). Start with
+`routes/reads`.
 """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a read's products are small, and threads would only wait for each other
+# before numpy: a read's products are small, and threads would only wait for each other
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import typer
@@ -16,7 +17,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def serve() -> None:
-    """Serve recommendations, events and health over HTTP until SIGTERM or Ctrl-C. Everything is set by environment variables."""
+    """Serve recommendations, events and health over HTTP until SIGTERM or Ctrl-C.
+
+    Everything is set by environment variables.
+    """
     from api.server import process as server
     from core import logs, settings
 

@@ -1,4 +1,6 @@
-"""Reading your own write: a read with `after` waits until the event of that token is in what it answers from."""
+"""Reading your own write: a read with `after` waits until the event of that token is in what it
+answers from.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,25 @@ from store.log.partitions import Partitions
 from store.state.entities.arrivals import Arrivals
 
 MOST_WAITING = 1_000
-"""Reads that wait at once, each a connection that somebody holds open; one more is answered as stale, and at once."""
+"""Reads that wait at once, each a connection that somebody holds open; one more is answered as
+stale, and at once.
+"""
 WAIT_SHARE = 0.9
-"""Share of the time a request may take (API_TIMEOUT_S) that it may wait, whatever API_AFTER_S says: the rest is for answering."""
+"""Share of the time a request may take (API_TIMEOUT_S) that it may wait, whatever API_AFTER_S says:
+the rest is for answering.
+"""
 RECOUNT_S = 1.0
 """Seconds between two questions to the broker because of tokens, and seconds that one waits."""
 LOOK_S = 0.01
-"""Seconds between two looks at whether the live view has the catalogue entry; it follows Redis every REFRESH_S."""
+"""Seconds between two looks at whether the live view has the catalogue entry; it follows Redis
+every REFRESH_S.
+"""
 
 
 class Token(NamedTuple):
-    """Where a message lies in the log: `topic:partition:offset`, as the writing routes answer it."""
+    """Where a message lies in the log: `topic:partition:offset`, as the writing routes answer
+    it.
+    """
 
     topic: str
     partition: int
@@ -35,7 +45,9 @@ class Token(NamedTuple):
 
 
 def taken(query_string: bytes) -> tuple[bytes, str | None]:
-    """The query string without `after`, and its value: a query string that is asked again and again stays the same. Raises ApiError."""
+    """The query string without `after`, and its value: a query string that is asked again and again
+    stays the same. Raises ApiError.
+    """
     if b"after" not in query_string and b"%" not in query_string:
         return query_string, None
     rest: list[bytes] = []
@@ -55,9 +67,21 @@ class ReadYourWrites:
     """Waits for events. One per app."""
 
     def __init__(
-        self, settings: Settings, view: LiveView, arrivals: Arrivals, health: Health, metrics: Metrics, partitions: Partitions
+        self,
+        settings: Settings,
+        view: LiveView,
+        arrivals: Arrivals,
+        health: Health,
+        metrics: Metrics,
+        partitions: Partitions,
     ) -> None:
-        self._settings, self._view, self._arrivals, self._health, self._metrics = settings, view, arrivals, health, metrics
+        self._settings, self._view, self._arrivals, self._health, self._metrics = (
+            settings,
+            view,
+            arrivals,
+            health,
+            metrics,
+        )
         self._partitions = partitions
         self._recounted = float("-inf")  # time.monotonic()
         self._seconds = min(settings.api_after_s, WAIT_SHARE * settings.api_timeout_s)
@@ -65,7 +89,8 @@ class ReadYourWrites:
         self._topics = (settings.interactions_topic, settings.items_topic, settings.users_topic)
 
     async def stale(self, text: str) -> bool:
-        """Wait for the event of a token, API_AFTER_S at most; True when an answer made now may be without it.
+        """Wait for the event of a token, API_AFTER_S at most; True when an answer made now may be
+        without it.
 
         While Redis is known to fail nobody waits. Raises ApiError for what is no token of ours.
         """
@@ -105,16 +130,32 @@ class ReadYourWrites:
     def _parsed(self, text: str) -> Token:
         topic, _, rest = text.partition(":")
         partition, _, offset = rest.partition(":")
-        if not all(part.isascii() and part.isdigit() and len(part) < 20 for part in (partition, offset)):
-            raise invalid(f"after must be a token topic:partition:offset, as a write answers it, not {text[:300]!r}", "bad_token")
+        if not all(
+            part.isascii() and part.isdigit() and len(part) < 20 for part in (partition, offset)
+        ):
+            raise invalid(
+                (
+                    f"after must be a token topic:partition:offset, as a write answers it, not "
+                    f"{text[:300]!r}"
+                ),
+                "bad_token",
+            )
         if topic not in self._topics:
-            raise invalid(f"after names the topic {topic[:300]!r}; this server waits for {', '.join(self._topics)}", "bad_token")
+            raise invalid(
+                (
+                    f"after names the topic {topic[:300]!r}; this server waits for "
+                    f"{', '.join(self._topics)}"
+                ),
+                "bad_token",
+            )
         return Token(topic, int(partition), int(offset))
 
     async def _check_partition(self, token: Token) -> None:
-        """Refuse a partition that the topic does not have, as soon as the broker has told how many there are.
+        """Refuse a partition that the topic does not have, as soon as the broker has told how many
+        there are.
 
-        Another process may have written to a partition that was added since, so the broker is asked again before. Raises ApiError.
+        Another process may have written to a partition that was added since, so the broker is asked
+        again before. Raises ApiError.
         """
         count = self._partitions.count(token.topic)
         if count is None or token.partition < count:
@@ -128,4 +169,7 @@ class ReadYourWrites:
                 return
         count = self._partitions.count(token.topic) or 0
         if token.partition >= count:
-            raise invalid(f"after names partition {token.partition}; the topic {token.topic} has {count}", "bad_token")
+            raise invalid(
+                f"after names partition {token.partition}; the topic {token.topic} has {count}",
+                "bad_token",
+            )

@@ -33,11 +33,19 @@ its `API_ADMIN_KEYS`, sent as `X-API-Key` or as `Authorization: Bearer`. Every e
 `{"error": "<word>", "detail": "<sentence>"}`. An id may hold any printable character; in a path it is percent-encoded (`/` as `%2F`).
 """
 _TAGS = [
-    {"name": "recommendations", "description": "Reads. No user is unknown, and a part that is down is `degraded: true`, not a failure."},
+    {
+        "name": "recommendations",
+        "description": (
+            "Reads. No user is unknown, and a part that is down is `degraded: true`, not a failure."
+        ),
+    },
     {"name": "events", "description": "Publish interactions without a Kafka client."},
     {"name": "catalogue", "description": "What can be recommended."},
     {"name": "users", "description": "What users declare, and what is held about them."},
-    {"name": "models", "description": "Which versions there are, which is live, and how the last retrain went."},
+    {
+        "name": "models",
+        "description": "Which versions there are, which is live, and how the last retrain went.",
+    },
     {"name": "operations", "description": "Health and metrics; never behind a key."},
 ]
 
@@ -63,7 +71,11 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await service.stop()
 
-    handlers: dict[Any, Any] = {ApiError: on_api_error, BadEvent: on_bad_event, HTTPException: on_http_exception}
+    handlers: dict[Any, Any] = {
+        ApiError: on_api_error,
+        BadEvent: on_bad_event,
+        HTTPException: on_http_exception,
+    }
     app = FastAPI(
         title="Eddyline",
         version=VERSION,

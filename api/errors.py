@@ -19,7 +19,9 @@ _log = structlog.get_logger(__name__)
 class ApiError(Exception):
     """An answer other than success: HTTP status, a word for programs, a sentence for people."""
 
-    def __init__(self, status: int, error: str, detail: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, error: str, detail: str, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.error = error
@@ -28,10 +30,14 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         """This error as an HTTP response."""
-        return json_response({"error": self.error, "detail": self.detail}, self.status, self.headers)
+        return json_response(
+            {"error": self.error, "detail": self.detail}, self.status, self.headers
+        )
 
 
-def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(
+    content: object, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     """`content` (msgspec structs allowed) as a JSON response."""
     return Response(encode_json(content), status, headers, "application/json")
 
@@ -59,12 +65,17 @@ async def on_bad_event(_request: Request, error: Exception) -> Response:
 
 
 def status_of(code: str) -> int:
-    """The HTTP status for a BadEvent's code: what is no JSON is 400, what is too large 413, all else 422."""
+    """The HTTP status for a BadEvent's code: what is no JSON is 400, what is too large 413, all
+    else 422.
+    """
     return {"not_json": 400, "empty": 400, "too_large": 413}.get(code, 422)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Handler of what the framework itself raises: no such path, wrong method. OPTIONS of a path is answered with its methods."""
+    """Handler of what the framework itself raises: no such path, wrong method.
+
+    OPTIONS of a path is answered with its methods.
+    """
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     headers = dict(error.headers or {})

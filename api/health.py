@@ -1,4 +1,6 @@
-"""What works and what does not, as the process itself has seen it; the one place that says "degraded"."""
+"""What works and what does not, as the process itself has seen it; the one place that says
+"degraded".
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ QUIET_S = 10.0
 
 
 class Health:
-    """Failing parts with their cause. Written from any thread; read by every request, without a lock."""
+    """Failing parts with their cause.
+
+    Written from any thread; read by every request, without a lock.
+    """
 
     def __init__(self, metrics: Metrics, parts: tuple[str, ...]) -> None:
         self._metrics = metrics
@@ -45,7 +50,8 @@ class Health:
         """Note that `part` fails. Logs the cause, at most every QUIET_S for each part."""
         now = time.monotonic()
         with self._lock:
-            self._causes = {**self._causes, part: cause}  # replaced, never changed: readers take no lock
+            # replaced, never changed: readers take no lock
+            self._causes = {**self._causes, part: cause}
             self._working.discard(part)
             quiet = now - self._logged.get(part, -QUIET_S) < QUIET_S
             repeated = self._unlogged[part] = self._unlogged.get(part, 0) + 1

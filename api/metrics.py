@@ -14,30 +14,67 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 
 _SWAP_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Buckets around what loading, verifying and indexing a bundle takes: some tenths of a second at 10,000 items."""
+"""Buckets around what loading, verifying and indexing a bundle takes: some tenths of a second at
+10,000 items.
+"""
 
 
 class Metrics:
-    """Counters and gauges of one app. Children are looked up once per label set: `labels()` costs microseconds."""
+    """Counters and gauges of one app.
+
+    Children are looked up once per label set: `labels()` costs microseconds.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._seconds = Histogram("eddyline_api_request_seconds", "time to answer", ["route"], buckets=_SECONDS, registry=self.registry)
-        self._requests = Counter("eddyline_api_requests_total", "answers", ["method", "route", "status"], registry=self.registry)
+        self._seconds = Histogram(
+            "eddyline_api_request_seconds",
+            "time to answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "eddyline_api_requests_total",
+            "answers",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
         self._answers = Counter(
             "eddyline_api_recommendations_total",
             "personal answers by the engine that gave them",
             ["method_used", "degraded"],
             registry=self.registry,
         )
-        self._events = Counter("eddyline_api_events_total", "events taken by POST /api/events", ["outcome"], registry=self.registry)
-        self.up = Gauge("eddyline_api_up", "1 while the part answers", ["part"], registry=self.registry)
-        self.model = Gauge("eddyline_api_model_loaded", "1 for the bundle that answers", ["version"], registry=self.registry)
-        self.catalogue_items = Gauge("eddyline_api_catalogue_items", "items in the catalogue of this process", registry=self.registry)
-        self.refreshed = Gauge("eddyline_api_refreshed_timestamp_seconds", "last look at Redis", registry=self.registry)
+        self._events = Counter(
+            "eddyline_api_events_total",
+            "events taken by POST /api/events",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.up = Gauge(
+            "eddyline_api_up", "1 while the part answers", ["part"], registry=self.registry
+        )
+        self.model = Gauge(
+            "eddyline_api_model_loaded",
+            "1 for the bundle that answers",
+            ["version"],
+            registry=self.registry,
+        )
+        self.catalogue_items = Gauge(
+            "eddyline_api_catalogue_items",
+            "items in the catalogue of this process",
+            registry=self.registry,
+        )
+        self.refreshed = Gauge(
+            "eddyline_api_refreshed_timestamp_seconds", "last look at Redis", registry=self.registry
+        )
         self._vectors = Counter(
             "eddyline_api_vectors_total",
-            "stored ALS vectors as reads of users find them; whatever is not fresh is folded in on the spot",
+            (
+                "stored ALS vectors as reads of users find them; whatever is not fresh is "
+                "folded in on the spot"
+            ),
             ["state"],
             registry=self.registry,
         )
@@ -49,18 +86,32 @@ class Metrics:
             registry=self.registry,
         )
         self.swap_seconds = Histogram(
-            "eddyline_api_swap_seconds", "from noticing a bundle to answering from it", buckets=_SWAP_SECONDS, registry=self.registry
+            "eddyline_api_swap_seconds",
+            "from noticing a bundle to answering from it",
+            buckets=_SWAP_SECONDS,
+            registry=self.registry,
         )
-        self._model_age = Gauge("eddyline_api_model_age_seconds", "since the bundle that answers was made", registry=self.registry)
+        self._model_age = Gauge(
+            "eddyline_api_model_age_seconds",
+            "since the bundle that answers was made",
+            registry=self.registry,
+        )
         self.exposures_lost = Counter(
             "eddyline_api_exposures_lost_total",
             "answers of experiments that were not noted: Redis was away too long",
             registry=self.registry,
         )
-        self.connections = Gauge("eddyline_api_connections", "open connections that serve requests", registry=self.registry)
+        self.connections = Gauge(
+            "eddyline_api_connections",
+            "open connections that serve requests",
+            registry=self.registry,
+        )
         self._refused = Counter(
             "eddyline_api_refused_total",
-            "connections and requests that a limit refused or closed: docs/security.md names the limits",
+            (
+                "connections and requests that a limit refused or closed: docs/security.md "
+                "names the limits"
+            ),
             ["limit"],
             registry=self.registry,
         )
@@ -69,11 +120,17 @@ class Metrics:
         self._bound_requests: dict[tuple[str, str, int], tuple[Histogram, Counter]] = {}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One answered request. `route` is the path's template, so that ids do not become labels."""
+        """One answered request.
+
+        `route` is the path's template, so that ids do not become labels.
+        """
         key = (method, route, status)
         bound = self._bound_requests.get(key)
         if bound is None:
-            bound = self._bound_requests[key] = (self._seconds.labels(route), self._requests.labels(method, route, str(status)))
+            bound = self._bound_requests[key] = (
+                self._seconds.labels(route),
+                self._requests.labels(method, route, str(status)),
+            )
         bound[0].observe(seconds)
         bound[1].inc()
 
@@ -82,7 +139,9 @@ class Metrics:
         key = (method_used, degraded)
         bound = self._bound_answers.get(key)
         if bound is None:
-            bound = self._bound_answers[key] = self._answers.labels(method_used, str(degraded).lower())
+            bound = self._bound_answers[key] = self._answers.labels(
+                method_used, str(degraded).lower()
+            )
         bound.inc()
 
     def vector(self, state: str) -> None:

@@ -1,4 +1,7 @@
-"""What the routes stand on: the live view, users' states, the log, health. Started and stopped by the app's lifespan."""
+"""What the routes stand on: the live view, users' states, the log, health.
+
+Started and stopped by the app's lifespan.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,13 @@ PARTS = ("redis", "kafka", "model")
 BROKER_CHECK_S = 2.0
 """Seconds between two questions to the broker; one is a small round trip."""
 DELIVERY_SHARE = 0.5
-"""Share of the time a request may take after which the client library gives an event up; it looks once a second only."""
+"""Share of the time a request may take after which the client library gives an event up; it looks
+once a second only.
+"""
 CONFIRM_SHARE = 0.9
-"""Share after which the API itself waits no longer, whatever the library does: the rest is for saying so."""
+"""Share after which the API itself waits no longer, whatever the library does: the rest is for
+saying so.
+"""
 
 
 class Service:
@@ -53,7 +60,9 @@ class Service:
         self._reader: UserReader | None = None
         self._topics_exist = False
         self._stopping = threading.Event()
-        self._broker_watch = threading.Thread(target=self._watch_broker, name="broker-watch", daemon=True)
+        self._broker_watch = threading.Thread(
+            target=self._watch_broker, name="broker-watch", daemon=True
+        )
 
     @property
     def live(self) -> Recommender:
@@ -67,20 +76,33 @@ class Service:
         return self._producer
 
     async def start(self) -> None:
-        """Load the bundle, catalogue and popularity once, then keep them fresh. Starts without bundle, Redis or broker, too."""
+        """Load the bundle, catalogue and popularity once, then keep them fresh.
+
+        Starts without bundle, Redis or broker, too.
+        """
         self._redis = connect_async(self.settings, self.settings.api_redis_timeout_s)
         timeout_s = self.settings.api_redis_timeout_s
         self._reader = UserReader(self._redis, self.settings.history_cap, timeout_s)
         self._arrivals = Arrivals(self._redis, timeout_s, self._topic_ids)
-        self._writes = ReadYourWrites(self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions)
-        # Its callers wait for each message: no lingering, and a verdict well within the time of a request.
-        self._producer = Producer(self.settings, delivery_timeout_s=self.settings.api_timeout_s * DELIVERY_SHARE, linger_ms=0)
+        self._writes = ReadYourWrites(
+            self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions
+        )
+        # Its callers wait for each message: no lingering, and a verdict well within the time of a
+        # request.
+        self._producer = Producer(
+            self.settings,
+            delivery_timeout_s=self.settings.api_timeout_s * DELIVERY_SHARE,
+            linger_ms=0,
+        )
         self._broker_watch.start()
         await asyncio.to_thread(self.view.refresh)
         self.view.start()
 
     async def stop(self) -> None:
-        """Stop the threads, deliver what was accepted, close the connections. The broker's watch ends by itself, within BROKER_CHECK_S."""
+        """Stop the threads, deliver what was accepted, close the connections.
+
+        The broker's watch ends by itself, within BROKER_CHECK_S.
+        """
         self._stopping.set()
         await asyncio.to_thread(self.worker.close)
         await asyncio.to_thread(self.view.stop)
@@ -93,17 +115,23 @@ class Service:
         except LogUnavailable as error:
             _log.warning("closing the producer", cause=str(error))
 
-    async def user_state(self, user_id: str, after: str | None = None) -> tuple[UserState | None, bool]:
-        """The user's state, once the event of the token `after` is in it, and whether it may still be without that event.
+    async def user_state(
+        self, user_id: str, after: str | None = None
+    ) -> tuple[UserState | None, bool]:
+        """The user's state, once the event of the token `after` is in it, and whether it may still
+        be without that event.
 
-        None when it cannot be read: the cause is in Health and the log. Raises ApiError for what is no token.
+        None when it cannot be read: the cause is in Health and the log. Raises ApiError for what is
+        no token.
         """
         stale = after is not None and await self._writes.stale(after)
         state = await self._user_state(user_id)
         return state, after is not None and (stale or state is None)
 
     async def _user_state(self, user_id: str) -> UserState | None:
-        """While Redis is known to fail nobody waits for it: the refresher, which asks it every REFRESH_S, closes that circuit."""
+        """While Redis is known to fail nobody waits for it: the refresher, which asks it every
+        REFRESH_S, closes that circuit.
+        """
         if self.health.failing("redis") is not None:
             return None
         assert self._reader is not None, "the app's lifespan has not begun"
@@ -116,7 +144,10 @@ class Service:
         return None
 
     async def publish(self, topic: str, key: bytes, value: bytes | None) -> str:
-        """Publish one message and wait for its token. Raises LogUnavailable in good time, and notes it in Health."""
+        """Publish one message and wait for its token.
+
+        Raises LogUnavailable in good time, and notes it in Health.
+        """
         deadline.hand_over()
         try:
             async with asyncio.timeout(self._confirm_s):
@@ -124,7 +155,9 @@ class Service:
             self.health.works("kafka")
             return token
         except TimeoutError:
-            error = LogUnavailable(f"the broker has not confirmed it within {self._confirm_s:g} s; it may still arrive")
+            error = LogUnavailable(
+                f"the broker has not confirmed it within {self._confirm_s:g} s; it may still arrive"
+            )
         except LogUnavailable as refused:
             error = refused
         self.health.failed("kafka", str(error))
@@ -132,19 +165,25 @@ class Service:
         raise error
 
     def _read_topic_ids(self) -> None:
-        """Learn of a topic that was created anew. Without an answer the latest one stands: reads need it for `after` alone."""
+        """Learn of a topic that was created anew.
+
+        Without an answer the latest one stands: reads need it for `after` alone.
+        """
         try:
             self._topic_ids.read()
         except LogUnavailable as error:
             _log.debug("topic_ids_unknown", error=str(error))
 
     def _watch_broker(self) -> None:
-        """Ask the broker every BROKER_CHECK_S whether it is there; create our topics after the first answer and after every failure."""
+        """Ask the broker every BROKER_CHECK_S whether it is there; create our topics after the
+        first answer and after every failure.
+        """
         while True:
             try:
                 self.producer.check(BROKER_CHECK_S)
                 if not self._topics_exist:
-                    self._topics_exist = True  # before the question: a write that fails meanwhile asks for another
+                    # before the question: a write that fails meanwhile asks for another
+                    self._topics_exist = True
                     self._topic_check.prepare(refuse=False)
                 self.partitions.refresh(BROKER_CHECK_S)
                 self.health.works("kafka")

@@ -1,8 +1,11 @@
-"""The API's own copy of the catalogue on disk: what is hidden or deleted stays so when a process starts while Redis is away.
+"""The API's own copy of the catalogue on disk: what is hidden or deleted stays so when a process
+starts while Redis is away.
 
-A file of JSON lines in MODELS_PATH: first when and from which topic it was written, then items and ids of deleted items; a later line
-about an item replaces an earlier one. It is written whole (temporary file, rename) when the catalogue was read whole or when the appended
-changes outgrow it, so it holds at most twice the catalogue. Several processes may share it: all write the same catalogue of one Redis.
+A file of JSON lines in MODELS_PATH: first when and from which topic it was written, then items and
+ids of deleted items; a later line about an item replaces an earlier one. It is written whole
+(temporary file, rename) when the catalogue was read whole or when the appended changes outgrow it,
+so it holds at most twice the catalogue. Several processes may share it: all write the same
+catalogue of one Redis.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ CHUNK_BYTES = 1 << 18
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line: the head (`at`, seconds since 1970, and `topic`), an item, or the id of a deleted item; `at` alone with a change."""
+    """One line: the head (`at`, seconds since 1970, and `topic`), an item, or the id of a deleted
+    item; `at` alone with a change.
+    """
 
     at: float | None = None
     topic: str | None = None
@@ -45,7 +50,10 @@ class Snapshot(NamedTuple):
 
 
 class CatalogueSnapshot:
-    """Reads and writes the file. A folder that cannot be written is named once in the log, and the API goes on without a copy."""
+    """Reads and writes the file.
+
+    A folder that cannot be written is named once in the log, and the API goes on without a copy.
+    """
 
     def __init__(self, folder: Path, topic: str) -> None:
         """`topic`: ITEMS_TOPIC; a copy of another topic's items is not read."""
@@ -54,7 +62,10 @@ class CatalogueSnapshot:
         self._warned = False
 
     def load(self) -> Snapshot | None:
-        """The copy; None if there is none, or none of this topic. A line that a crash has cut ends it."""
+        """The copy; None if there is none, or none of this topic.
+
+        A line that a crash has cut ends it.
+        """
         try:
             with self._path.open("rb") as file:
                 return self._parsed(file)
@@ -81,11 +92,18 @@ class CatalogueSnapshot:
             self._warn(error)
 
     def append(self, items: Collection[Item], deleted: Collection[str], size: int) -> bool:
-        """Add changes to a catalogue of `size` items. False, and nothing is written, when they outgrow it: call `replace`."""
+        """Add changes to a catalogue of `size` items.
+
+        False, and nothing is written, when they outgrow it: call `replace`.
+        """
         self._appended += len(items) + len(deleted)
         if self._appended > size + SLACK:
             return False
-        lines = [Line(at=time.time()), *(Line(item=item) for item in items), *(Line(deleted=item_id) for item_id in deleted)]
+        lines = [
+            Line(at=time.time()),
+            *(Line(item=item) for item in items),
+            *(Line(deleted=item_id) for item_id in deleted),
+        ]
         try:
             with self._path.open("ab") as file:
                 file.write(b"".join(_encoded(lines)))
@@ -99,7 +117,8 @@ class CatalogueSnapshot:
         for text in lines:
             try:
                 line = decoder.decode(text)
-            except msgspec.DecodeError:  # a crash has cut it; another process may have gone on behind it
+            # a crash has cut it; another process may have gone on behind it
+            except msgspec.DecodeError:
                 continue
             at, topic = line.at or at, line.topic or topic
             if topic != self._topic:
@@ -119,15 +138,22 @@ class CatalogueSnapshot:
                 "catalogue_snapshot_not_written",
                 path=str(self._path),
                 error=str(error),
-                effect="an API that starts while Redis is away shows the availability of the bundle's making",
+                effect=(
+                    "an API that starts while Redis is away shows the availability of the "
+                    "bundle's making"
+                ),
             )
 
 
-def merged(bundle_items: Collection[Item], made_at: float, snapshot: Snapshot) -> tuple[list[Item], set[str]]:
-    """The items and the deleted ids by what a bundle (made at `made_at`, seconds since 1970) and a snapshot know.
+def merged(
+    bundle_items: Collection[Item], made_at: float, snapshot: Snapshot
+) -> tuple[list[Item], set[str]]:
+    """The items and the deleted ids by what a bundle (made at `made_at`, seconds since 1970) and a
+    snapshot know.
 
-    A later snapshot alone decides. Of an earlier one nobody knows which of the two is the newer for an item, as a bundle reads the
-    catalogue long before it is finished: what either hides or deletes stays so.
+    A later snapshot alone decides. Of an earlier one nobody knows which of the two is the newer for
+    an item, as a bundle reads the catalogue long before it is finished: what either hides or
+    deletes stays so.
     """
     if snapshot.at >= made_at:
         return list(snapshot.items.values()), snapshot.deleted
@@ -135,7 +161,11 @@ def merged(bundle_items: Collection[Item], made_at: float, snapshot: Snapshot) -
     for item in bundle_items:
         other = snapshot.items.get(item.item_id)
         if item.item_id not in snapshot.deleted:
-            items.append(item if other is None or other.available else msgspec.structs.replace(item, available=False))
+            items.append(
+                item
+                if other is None or other.available
+                else msgspec.structs.replace(item, available=False)
+            )
     return items, snapshot.deleted
 
 

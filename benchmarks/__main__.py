@@ -1,4 +1,6 @@
-"""`python -m benchmarks speed` and `python -m benchmarks quality`: every benchmark in turn, and the table of what is in the results."""
+"""`python -m benchmarks speed` and `python -m benchmarks quality`: every benchmark in turn, and the
+table of what is in the results.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ SPEED = (
     "benchmarks.retrain",
     "benchmarks.swap",
 )
-QUALITY = ("benchmarks.quality", "benchmarks.quality_ensemble", "benchmarks.live_vs_retrained", "benchmarks.headline")
+QUALITY = (
+    "benchmarks.quality",
+    "benchmarks.quality_ensemble",
+    "benchmarks.live_vs_retrained",
+    "benchmarks.headline",
+)
 
 
 def table() -> Table:
@@ -31,13 +38,21 @@ def table() -> Table:
     shown = Table("name", "value", "unit", "reference", "its value", "ratio", "command")
     for row in msgspec.json.decode(RESULTS.read_bytes(), type=list[Row]):
         shown.add_row(
-            row.name, f"{row.value:,.4g}", row.unit, row.reference, f"{row.reference_value:,.4g}", f"{row.ratio:.3g}", row.command
+            row.name,
+            f"{row.value:,.4g}",
+            row.unit,
+            row.reference,
+            f"{row.reference_value:,.4g}",
+            f"{row.ratio:.3g}",
+            row.command,
         )
     return shown
 
 
 def main() -> int:
-    """Runs each benchmark in a process of its own; exit status 1 when one failed, after the others have run."""
+    """Runs each benchmark in a process of its own; exit status 1 when one failed, after the others
+    have run.
+    """
     sets = {"speed": SPEED, "quality": QUALITY}
     if len(sys.argv) != 2 or sys.argv[1] not in sets:
         print("usage: python -m benchmarks speed | quality", file=sys.stderr)

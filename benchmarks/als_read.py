@@ -1,4 +1,5 @@
-"""What one ALS read is made of: fold-in by three solvers, scoring, top-k, reasons, and the whole read. One thread; medians in microseconds.
+"""What one ALS read is made of: fold-in by three solvers, scoring, top-k, reasons, and the whole
+read. One thread; medians in microseconds.
 
 python -m benchmarks.als_read --items 10000 --factors 128 --history 50
 """
@@ -48,11 +49,16 @@ def report(name: str, call: Callable[[], object], repeats: int = 300) -> float:
 def solution(factors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The fold-in in float64, of weights of 1 at alpha 40 and regularization 0.01."""
     history = factors[rows]
-    return np.linalg.solve(factors.T @ factors + 0.01 * np.eye(factors.shape[1]) + 39 * history.T @ history, 40 * history.sum(axis=0))
+    return np.linalg.solve(
+        factors.T @ factors + 0.01 * np.eye(factors.shape[1]) + 39 * history.T @ history,
+        40 * history.sum(axis=0),
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("items", 10_000), ("factors", 128), ("history", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
@@ -69,14 +75,24 @@ def main() -> None:
         for row in range(asked.items)
     ]
     factors = random.normal(size=(asked.items, asked.factors)).astype(np.float32)
-    model = ALSModel(IdMap([item.item_id for item in items]), factors, regularization=0.01, alpha=40)
-    recommender = build(Bundle.of("benchmark", items, als=model, content=ContentModel.fit(items)), settings=Settings())
+    model = ALSModel(
+        IdMap([item.item_id for item in items]), factors, regularization=0.01, alpha=40
+    )
+    recommender = build(
+        Bundle.of("benchmark", items, als=model, content=ContentModel.fit(items)),
+        settings=Settings(),
+    )
     rows = np.sort(random.choice(asked.items, asked.history, replace=False)).astype(np.int32)
     weights = np.ones(asked.history, dtype=np.float32)
-    history = [HistoryEvent(1_700_000_000 + at, "view", f"startup-{row}") for at, row in enumerate(rows.tolist())]
+    history = [
+        HistoryEvent(1_700_000_000 + at, "view", f"startup-{row}")
+        for at, row in enumerate(rows.tolist())
+    ]
     state = UserState(user_id="u", events=asked.history, history=history)
 
-    theirs = AlternatingLeastSquares(factors=asked.factors, regularization=0.01, alpha=40, num_threads=1)
+    theirs = AlternatingLeastSquares(
+        factors=asked.factors, regularization=0.01, alpha=40, num_threads=1
+    )
     theirs.item_factors = factors
     touched = csr_matrix((weights, rows, [0, len(rows)]), shape=(1, asked.items))
     report("fold-in: implicit recalculate_user", lambda: theirs.recalculate_user(0, touched))
@@ -85,8 +101,15 @@ def main() -> None:
     vector = model.fold_in(rows, weights)
     exact = solution(factors.astype(np.float64), rows)
     cholesky = Fold(model._gram, None, factors[rows], 40 * weights).vector
-    for name, found in (("implicit", theirs.recalculate_user(0, touched)), ("Cholesky", cholesky), ("ALSModel.fold", vector)):
-        print(f"{'  error against float64: ' + name:44s} {np.linalg.norm(found - exact) / np.linalg.norm(exact):8.0e}")
+    for name, found in (
+        ("implicit", theirs.recalculate_user(0, touched)),
+        ("Cholesky", cholesky),
+        ("ALSModel.fold", vector),
+    ):
+        print(
+            f"{'  error against float64: ' + name:44s} "
+            f"{np.linalg.norm(found - exact) / np.linalg.norm(exact):8.0e}"
+        )
     report("scores of all items", lambda: model.scores(vector))
     request, engine = Request(limit=10, engine="als"), recommender.engines["als"]
     scoring, allowed = engine.score(state, request), eligible(recommender.catalogue, state, request)
@@ -94,16 +117,32 @@ def main() -> None:
     report("filters and seen items", lambda: eligible(recommender.catalogue, state, request))
     report("top 10", lambda: scoring.top(allowed, 10))
     report("reasons of 10", lambda: scoring.reasons(best))
-    library = report("top 10 of the bare library, fold-in included", lambda: theirs.recommend(0, touched, N=10, recalculate_user=True))
+    library = report(
+        "top 10 of the bare library, fold-in included",
+        lambda: theirs.recommend(0, touched, N=10, recalculate_user=True),
+    )
 
     def ours() -> None:
-        found, passing = engine.score(state, request), eligible(recommender.catalogue, state, request)
+        found, passing = (
+            engine.score(state, request),
+            eligible(recommender.catalogue, state, request),
+        )
         found.top(passing, 10)
 
     whole = report("top 10 of ours, fold-in and filters included", ours)
-    record("top-k", whole, "us of one thread", "implicit's recommend(recalculate_user=True)", library, "python -m benchmarks.als_read")
+    record(
+        "top-k",
+        whole,
+        "us of one thread",
+        "implicit's recommend(recalculate_user=True)",
+        library,
+        "python -m benchmarks.als_read",
+    )
     for name in ("als", "content_based", "popular"):
-        report(f"whole read: {name}", lambda name=name: recommender.recommend(state, Request(limit=10, engine=name)))
+        report(
+            f"whole read: {name}",
+            lambda name=name: recommender.recommend(state, Request(limit=10, engine=name)),
+        )
     report("explain one item", lambda: explain(recommender, state, items[0].item_id, request), 50)
 
 

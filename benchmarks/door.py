@@ -1,8 +1,11 @@
-"""The door: `python -m benchmarks.door`. Ordinary reads of one API process at 200/s, quiet and beside each attack of door_attacks.
+"""The door: `python -m benchmarks.door`. Ordinary reads of one API process at 200/s, quiet and
+beside each attack of door_attacks.
 
-The reads are personal answers for users of 500 events over 10,000 items. They are sent at fixed times, whatever the server does, and a
-latency counts from the time at which the read was due, so a server that stops for a second shows it in all reads of that second. Server,
-reads and attack are processes of their own. The target is a p99 of at most three times its quiet value, and no read that fails.
+The reads are personal answers for users of 500 events over 10,000 items. They are sent at fixed
+times, whatever the server does, and a latency counts from the time at which the read was due, so a
+server that stops for a second shows it in all reads of that second. Server, reads and attack are
+processes of their own. The target is a p99 of at most three times its quiet value, and no read that
+fails.
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ class Report(msgspec.Struct):
 
 
 class Reader:
-    """A client with a pool of kept connections, as an application has one; a closed connection is replaced."""
+    """A client with a pool of kept connections, as an application has one; a closed connection is
+    replaced.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -96,9 +101,20 @@ async def ordinary(host: str, port: int, paths: list[str], seconds: float) -> Re
     latencies.sort()
 
     def quantile(share: float) -> float:
-        return 1000 * latencies[min(int(share * len(latencies)), len(latencies) - 1)] if latencies else float("inf")
+        return (
+            1000 * latencies[min(int(share * len(latencies)), len(latencies) - 1)]
+            if latencies
+            else float("inf")
+        )
 
-    return Report(len(latencies), len(failures), quantile(0.5), quantile(0.99), quantile(1.0), failures[0] if failures else "")
+    return Report(
+        len(latencies),
+        len(failures),
+        quantile(0.5),
+        quantile(0.99),
+        quantile(1.0),
+        failures[0] if failures else "",
+    )
 
 
 def measure(served: Served, attack: str | None, seconds: float) -> Report:
@@ -106,12 +122,35 @@ def measure(served: Served, attack: str | None, seconds: float) -> Report:
     address = f"127.0.0.1:{served.port}"
     attacker = None
     if attack is not None:
-        command = [sys.executable, "-m", "benchmarks.door_attacks", attack, address, "--seconds", str(seconds + 2 * WARM_UP_S)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.door_attacks",
+            attack,
+            address,
+            "--seconds",
+            str(seconds + 2 * WARM_UP_S),
+        ]
         attacker = subprocess.Popen(command)
         time.sleep(WARM_UP_S)
     try:
-        command = [sys.executable, "-m", "benchmarks.door", "--reads", address, "--seconds", str(seconds)]
-        done = subprocess.run(command, input="\n".join(served.paths), stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + 120)
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.door",
+            "--reads",
+            address,
+            "--seconds",
+            str(seconds),
+        ]
+        done = subprocess.run(
+            command,
+            input="\n".join(served.paths),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=seconds + 120,
+        )
         return msgspec.json.decode(done.stdout, type=Report)
     finally:
         if attacker is not None:
@@ -121,20 +160,35 @@ def measure(served: Served, attack: str | None, seconds: float) -> Report:
 def compare(seconds: float, attacks: list[str]) -> bool:
     """Print and record one row an attack. Returns whether all kept the target."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if hard != resource.RLIM_INFINITY else 4096, hard))
-    with serving(USERS, 4, trained=USERS, events=EVENTS, api_keys=frozenset({SecretStr(KEY)})) as served:
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (min(4096, hard) if hard != resource.RLIM_INFINITY else 4096, hard)
+    )
+    with serving(
+        USERS, 4, trained=USERS, events=EVENTS, api_keys=frozenset({SecretStr(KEY)})
+    ) as served:
         measure(served, None, 3.0)  # connections, caches and the interpreter warm up
         quiets = [measure(served, None, seconds)]
-        print(f"{'':>20} {'reads':>6} {'failed':>6} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8} {'of quiet':>8} {'MB':>6}")
+        print(
+            f"{'':>20} {'reads':>6} {'failed':>6} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8} "
+            f"{'of quiet':>8} {'MB':>6}"
+        )
         show("quiet", quiets[0], 1.0, served)
         kept = True
         for attack in attacks:
             report = measure(served, attack, seconds)
             quiets.append(measure(served, None, seconds / 2))
-            quiet = statistics.median(one.p99_ms for one in quiets[-2:])  # before and after: other work on the machine comes and goes
+            # before and after: other work on the machine comes and goes
+            quiet = statistics.median(one.p99_ms for one in quiets[-2:])
             kept &= report.p99_ms <= TARGET * quiet and not report.failures
             show(attack, report, report.p99_ms / quiet, served)
-            record(f"door-{attack}", report.p99_ms, "ms", f"p99 of {PER_S} quiet reads/s", quiet, COMMAND)
+            record(
+                f"door-{attack}",
+                report.p99_ms,
+                "ms",
+                f"p99 of {PER_S} quiet reads/s",
+                quiet,
+                COMMAND,
+            )
         show("quiet", quiets[-1], 1.0, served)
     return kept
 
@@ -143,7 +197,8 @@ def show(name: str, report: Report, ratio: float, served: Served) -> None:
     """One line of the table."""
     memory = psutil.Process(served.pid).memory_info().rss / 1e6
     print(
-        f"{name:>20} {report.reads:6} {report.failures:6} {report.p50_ms:8.2f} {report.p99_ms:8.2f} {report.longest_ms:8.1f} "
+        f"{name:>20} {report.reads:6} {report.failures:6} {report.p50_ms:8.2f} "
+        f"{report.p99_ms:8.2f} {report.longest_ms:8.1f} "
         f"{ratio:8.2f} {memory:6.0f} {report.first_failure}",
         flush=True,
     )
@@ -151,9 +206,15 @@ def show(name: str, report: Report, ratio: float, served: Served) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each attack; the quiet reads between them take half of it")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=8.0,
+        help="of each attack; the quiet reads between them take half of it",
+    )
     parser.add_argument("--attacks", nargs="*", choices=list(ATTACKS), default=list(ATTACKS))
-    parser.add_argument("--reads", help=argparse.SUPPRESS)  # host:port: only the reads, for a process of their own
+    # host:port: only the reads, for a process of their own
+    parser.add_argument("--reads", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.reads:
         host, _, port = arguments.reads.rpartition(":")
@@ -161,7 +222,10 @@ def main() -> int:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         return 0
     kept = compare(arguments.seconds, arguments.attacks)
-    print(f"target {'kept' if kept else 'missed'}: p99 of ordinary reads at most {TARGET:g} times its quiet value, and none fails")
+    print(
+        f"target {'kept' if kept else 'missed'}: p99 of ordinary reads at most {TARGET:g} "
+        f"times its quiet value, and none fails"
+    )
     return 0 if kept else os.EX_SOFTWARE
 
 

@@ -1,6 +1,8 @@
-"""What `benchmarks.door` does to an API beside ordinary reads. Each attack is bounded in connections and time, and stops by itself.
+"""What `benchmarks.door` does to an API beside ordinary reads. Each attack is bounded in
+connections and time, and stops by itself.
 
-`python -m benchmarks.door_attacks NAME 127.0.0.1:PORT --seconds S` runs one; it refuses any address but loopback.
+`python -m benchmarks.door_attacks NAME 127.0.0.1:PORT --seconds S` runs one; it refuses any address
+but loopback.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ KEY = "benchmark"
 POST = f"POST /api/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\n".encode()
 READ = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 IDLE = 1300
-"""Connections that wait: more than API_MAX_CONNECTIONS, and the number that locked everybody out at `ulimit -n 1024`."""
+"""Connections that wait: more than API_MAX_CONNECTIONS, and the number that locked everybody out at
+`ulimit -n 1024`.
+"""
 PAUSE_S = 0.2
-"""Seconds until a refused attacker sends again: these are attacks by what a connection holds, not floods of connections or requests."""
+"""Seconds until a refused attacker sends again: these are attacks by what a connection holds, not
+floods of connections or requests.
+"""
 REOPEN_S = 2.0
 """The same for each of IDLE connections."""
 
@@ -36,7 +42,11 @@ def _time() -> float:
 
 
 async def _again(
-    host: str, port: int, end: float, one: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], pause_s: float = PAUSE_S
+    host: str,
+    port: int,
+    end: float,
+    one: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    pause_s: float = PAUSE_S,
 ) -> None:
     """`one` on connection after connection, `pause_s` after each, until `end`."""
     while _time() < end:
@@ -51,7 +61,9 @@ async def _again(
 
 
 def _sending(beginning: bytes, part: bytes, most: int, connections: int) -> Attack:
-    """`beginning`, then `part` again and again up to `most` bytes or the refusal, on each of `connections`."""
+    """`beginning`, then `part` again and again up to `most` bytes or the refusal, on each of
+    `connections`.
+    """
 
     async def one(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(beginning)
@@ -66,7 +78,9 @@ def _sending(beginning: bytes, part: bytes, most: int, connections: int) -> Atta
 
 
 def _holding(beginning: bytes, part: bytes, connections: int, every_s: float) -> Attack:
-    """`connections` at once that send `beginning`, then `part` every `every_s` seconds, and never more; those closed are opened again."""
+    """`connections` at once that send `beginning`, then `part` every `every_s` seconds, and never
+    more; those closed are opened again.
+    """
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if beginning:
@@ -105,7 +119,9 @@ def _unread(requests: bytes, connections: int) -> Attack:
 
 
 def _calling(request: bytes, callers: int) -> Attack:
-    """`request` by `callers` at once, each as soon as it has its answer; after a 429 each waits for as long as Retry-After says."""
+    """`request` by `callers` at once, each as soon as it has its answer; after a 429 each waits for
+    as long as Retry-After says.
+    """
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -127,7 +143,12 @@ def _get(path: str) -> bytes:
 
 def _bulk() -> bytes:
     fields = {"item_id": "startup-1", "event_type": "view", "timestamp": 1.75e9}
-    body = json.dumps([{"event_id": str(number), "user_id": str(number % 1000), **fields} for number in range(1000)]).encode()
+    body = json.dumps(
+        [
+            {"event_id": str(number), "user_id": str(number % 1000), **fields}
+            for number in range(1000)
+        ]
+    ).encode()
     return POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
@@ -137,7 +158,13 @@ ATTACKS: dict[str, Attack] = {
     "idle": _holding(b"", b"", IDLE, 3600),
     "half-heads": _holding(b"GET /api/popular HTTP/1.1\r\nX-Slow: ", b"a", IDLE, 1.0),
     "slow-bodies": _holding(
-        f"POST /api/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Length: 1000\r\n\r\n".encode(), b" ", 100, 1.0
+        (
+            f"POST /api/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Length: "
+            f"1000\r\n\r\n"
+        ).encode(),
+        b" ",
+        100,
+        1.0,
     ),
     "pipelining-unread": _unread(READ * 7000, 20),
     "answers-unread": _unread(_get("/openapi.json"), 20),

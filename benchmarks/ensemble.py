@@ -1,4 +1,5 @@
-"""What a read through the ensemble costs beside the reads of its parts, one thread, medians in microseconds of processor time.
+"""What a read through the ensemble costs beside the reads of its parts, one thread, medians in
+microseconds of processor time.
 
 python -m benchmarks.ensemble --items 10000 --factors 64 --history 50
 
@@ -38,12 +39,18 @@ _ENDS = (0.3, 0.1, 0.1), (0.1, 0.1, 0.3)
 LEARNED = Blend(
     weights={"als": 1, "two_tower": 1, "content_based": 1, "popular": 1},
     fusion="learned",
-    learned=Learned(few=5, many=500, weights=dict.fromkeys(("als", "two_tower", "content_based", "popular"), _ENDS)),
+    learned=Learned(
+        few=5,
+        many=500,
+        weights=dict.fromkeys(("als", "two_tower", "content_based", "popular"), _ENDS),
+    ),
 )
 
 
 def measured(calls: dict[str, Callable[[], object]], repeats: int = 400) -> dict[str, float]:
-    """Median microseconds of each call; they take turns, so that what else the machine does meets all alike."""
+    """Median microseconds of each call; they take turns, so that what else the machine does meets
+    all alike.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -53,23 +60,48 @@ def measured(calls: dict[str, Callable[[], object]], repeats: int = 400) -> dict
     return {name: float(np.median(each)) * 1e6 for name, each in times.items()}
 
 
-def two_tower(ids: IdMap, words: ContentModel, dimension: int, random: np.random.Generator) -> TwoTowerModel:
+def two_tower(
+    ids: IdMap, words: ContentModel, dimension: int, random: np.random.Generator
+) -> TwoTowerModel:
     """A model of the usual size."""
-    vocabulary = ContentModel(words.terms, words.idf, IdMap([]), sp.csr_matrix((0, len(words.terms)), dtype=np.float32))
-    facts = TwoTowerFacts(dimension=dimension, layers=2, heads=2, history=50, items=len(ids), event_types=["view", "like"], roles=[])
-    arrays = {name: random.normal(size=shape).astype(np.float32) / 8 for name, shape in shapes(facts, len(words.terms)).items()}
-    return TwoTowerModel(facts, ids, random.normal(size=(len(ids), dimension)).astype(np.float32), vocabulary, arrays)
+    vocabulary = ContentModel(
+        words.terms, words.idf, IdMap([]), sp.csr_matrix((0, len(words.terms)), dtype=np.float32)
+    )
+    facts = TwoTowerFacts(
+        dimension=dimension,
+        layers=2,
+        heads=2,
+        history=50,
+        items=len(ids),
+        event_types=["view", "like"],
+        roles=[],
+    )
+    arrays = {
+        name: random.normal(size=shape).astype(np.float32) / 8
+        for name, shape in shapes(facts, len(words.terms)).items()
+    }
+    return TwoTowerModel(
+        facts, ids, random.normal(size=(len(ids), dimension)).astype(np.float32), vocabulary, arrays
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("items", 10_000), ("factors", 64), ("history", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     logs.configure("info")
     random = np.random.default_rng(1)
     items = [
-        Item(item_id=f"item-{row}", item_type="startup", title=f"Item {row}", categories=[f"kind-{row % 30}"], created_at=3600.0 * row)
+        Item(
+            item_id=f"item-{row}",
+            item_type="startup",
+            title=f"Item {row}",
+            categories=[f"kind-{row % 30}"],
+            created_at=3600.0 * row,
+        )
         for row in range(asked.items)
     ]
     ids, words = IdMap([item.item_id for item in items]), ContentModel.fit(items)
@@ -83,10 +115,19 @@ def main() -> None:
     )
     popularity = {"unlabelled": [(item.item_id, 1e6 / (row + 1)) for row, item in enumerate(items)]}
     recommender = build(bundle, popularity=popularity, settings=Settings())
-    learned = build(replace(bundle, parts={**bundle.parts, "ensemble": LEARNED}), popularity=popularity, settings=Settings())
+    learned = build(
+        replace(bundle, parts={**bundle.parts, "ensemble": LEARNED}),
+        popularity=popularity,
+        settings=Settings(),
+    )
     touched = random.choice(asked.items, asked.history, replace=False)
-    history = [HistoryEvent(timestamp=1_700_000_000 + 60 * at, event_type="view", item_id=f"item-{row}") for at, row in enumerate(touched)]
-    state = UserState(user_id="somebody", events=asked.history, counts={"view": asked.history}, history=history)
+    history = [
+        HistoryEvent(timestamp=1_700_000_000 + 60 * at, event_type="view", item_id=f"item-{row}")
+        for at, row in enumerate(touched)
+    ]
+    state = UserState(
+        user_id="somebody", events=asked.history, counts={"view": asked.history}, history=history
+    )
 
     def read(engine: str, asked: Recommender = recommender, **more: float) -> Callable[[], object]:
         request = Request(engine=engine, **more)  # type: ignore[arg-type]
@@ -111,9 +152,22 @@ def main() -> None:
     for name, microseconds in found.items():
         print(f"{name:44s} {microseconds:8.0f}")
     parts = found["read of ALS"] + found["read of Two-Tower"]
-    print(f"{'scaling and summing':44s} {found['scores of the ensemble'] - found['scores of ALS'] - found['scores of Two-Tower']:8.0f}")
-    command = f"python -m benchmarks.ensemble --items {asked.items} --factors {asked.factors} --history {asked.history}"
-    record("ensemble-read", found["read of the ensemble"], "us a read", "a read of ALS and one of Two-Tower", parts, command)
+    print(
+        f"{'scaling and summing':44s} "
+        f"{found['scores of the ensemble'] - found['scores of ALS'] - found['scores of Two-Tower']:8.0f}"
+    )
+    command = (
+        f"python -m benchmarks.ensemble --items {asked.items} --factors {asked.factors} "
+        f"--history {asked.history}"
+    )
+    record(
+        "ensemble-read",
+        found["read of the ensemble"],
+        "us a read",
+        "a read of ALS and one of Two-Tower",
+        parts,
+        command,
+    )
 
 
 if __name__ == "__main__":

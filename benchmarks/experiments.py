@@ -1,8 +1,10 @@
-"""What experiments cost a read and ingest: `python -m benchmarks.experiments`. One thread, processor time, the best of many short runs.
+"""What experiments cost a read and ingest: `python -m benchmarks.experiments`. One thread,
+processor time, the best of many short runs.
 
-A read: drawing the variant, its id, noting the exposure, on top of the plain id that every answer has. Ingest: planning a transaction of
-500 events whose users were all answered by an experiment, against the same events without ids. Redis is not in it: an outcome costs it one
-ZINCRBY a user and transaction.
+A read: drawing the variant, its id, noting the exposure, on top of the plain id that every answer
+has. Ingest: planning a transaction of 500 events whose users were all answered by an experiment,
+against the same events without ids. Redis is not in it: an outcome costs it one ZINCRBY a user and
+transaction.
 """
 
 from __future__ import annotations
@@ -75,17 +77,37 @@ def main() -> None:
 
     pick = random.Random(1)
     users = [f"user-{pick.randrange(20_000)}" for _ in range(500)]
-    plain = [Interaction(str(at), user, f"startup-{at}", "view", 1.7e9) for at, user in enumerate(users)]
-    led = [msgspec.structs.replace(each, recommendation_id=recommendation_id(running.assign(each.user_id, None))) for each in plain]
+    plain = [
+        Interaction(str(at), user, f"startup-{at}", "view", 1.7e9) for at, user in enumerate(users)
+    ]
+    led = [
+        msgspec.structs.replace(
+            each, recommendation_id=recommendation_id(running.assign(each.user_id, None))
+        )
+        for each in plain
+    ]
 
     def planning(planner: Planner, interactions: list[Interaction]) -> Callable[[], object]:
         events = [Event(each, 1.7e9) for each in interactions]
         return lambda: planner.plan("t", 0, 0, 500, events, UNKNOWN)
 
-    counted, bare = (microseconds(planning(Planner(use_cases, running), events), 500) for events in (led, plain))
+    counted, bare = (
+        microseconds(planning(Planner(use_cases, running), events), 500) for events in (led, plain)
+    )
     off = microseconds(planning(Planner(use_cases), led), 500)
-    print(record("experiment-ingest", counted, "us an event", "the same without ids", bare, COMMAND))
-    print(record("experiment-ingest-off", off, "us an event", "no id, experiments configured", bare, COMMAND))
+    print(
+        record("experiment-ingest", counted, "us an event", "the same without ids", bare, COMMAND)
+    )
+    print(
+        record(
+            "experiment-ingest-off",
+            off,
+            "us an event",
+            "no id, experiments configured",
+            bare,
+            COMMAND,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""Folding in: `python -m benchmarks.fold_in`. The fold step against the compiled solver alone, and one live worker process.
+"""Folding in: `python -m benchmarks.fold_in`. The fold step against the compiled solver alone, and
+one live worker process.
 
-The step: 500 users at 64 factors, from the lines of their histories to vectors, against the solver's own call on a matrix that is ready.
-The worker: `python -m streams live` on broker and Redis of its own, with hints of changed users waiting for it; how many users a second get
-a new vector in Redis, and what one costs the process in CPU, against the length of the history and the size of the catalogue. What counts
-is CPU time, so that other work on the machine changes little: the row `fold-in-worker` is users a second of one core.
-With KAFKA_HOME set it runs on Apache Kafka, else on the embedded broker.
+The step: 500 users at 64 factors, from the lines of their histories to vectors, against the
+solver's own call on a matrix that is ready. The worker: `python -m streams live` on broker and
+Redis of its own, with hints of changed users waiting for it; how many users a second get a new
+vector in Redis, and what one costs the process in CPU, against the length of the history and the
+size of the catalogue. What counts is CPU time, so that other work on the machine changes little:
+the row `fold-in-worker` is users a second of one core. With KAFKA_HOME set it runs on Apache Kafka,
+else on the embedded broker.
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ KINDS = ("view", "view", "view", "click", "like")
 def model(items: int) -> ALSModel:
     rng = np.random.default_rng(1)
     factors = (rng.normal(size=(items, FACTORS)) / FACTORS**0.5).astype(np.float32)
-    return ALSModel(IdMap([f"startup-{row}" for row in range(items)]), factors, regularization=0.01, alpha=40)
+    return ALSModel(
+        IdMap([f"startup-{row}" for row in range(items)]), factors, regularization=0.01, alpha=40
+    )
 
 
 def histories(users: int, events: int, items: int) -> list[list[bytes]]:
@@ -54,7 +59,12 @@ def histories(users: int, events: int, items: int) -> list[list[bytes]]:
     pick = random.Random(2)
     return [
         [
-            history_line(1.76e9 + pick.randrange(10**7), pick.choice(KINDS), None, f"startup-{int(items * pick.random() ** 2)}").encode()
+            history_line(
+                1.76e9 + pick.randrange(10**7),
+                pick.choice(KINDS),
+                None,
+                f"startup-{int(items * pick.random() ** 2)}",
+            ).encode()
             for _ in range(events)
         ]
         for _ in range(users)
@@ -62,7 +72,9 @@ def histories(users: int, events: int, items: int) -> list[list[bytes]]:
 
 
 def step(events: int, rounds: int = 31) -> tuple[float, float]:
-    """Microseconds of CPU a user: the whole step, and the solver alone, each the median of alternating rounds."""
+    """Microseconds of CPU a user: the whole step, and the solver alone, each the median of
+    alternating rounds.
+    """
     als = model(10_000)
     lines = Lines(als, Settings().use_cases, history_event)
     batch = histories(BATCH, events, 10_000)
@@ -74,7 +86,16 @@ def step(events: int, rounds: int = 31) -> tuple[float, float]:
         between = time.thread_time()
         vectors = np.zeros((BATCH, FACTORS), dtype=np.float32)
         confidences = np.float32(als.alpha) * ready.data
-        _least_squares(als._yty, ready.indptr, ready.indices, confidences, vectors, als.item_factors, als.regularization, num_threads=1)
+        _least_squares(
+            als._yty,
+            ready.indptr,
+            ready.indices,
+            confidences,
+            vectors,
+            als.item_factors,
+            als.regularization,
+            num_threads=1,
+        )
         ended = time.thread_time()
         whole.append((between - began) / BATCH * 1e6)
         alone.append((ended - between) / BATCH * 1e6)
@@ -101,7 +122,13 @@ def folded(port: int) -> int:
 
 
 def worker(
-    log_server: KafkaBroker | TansuBroker, server: RedisServer, folder: Path, events: int, items: int, users: int, seconds: float
+    log_server: KafkaBroker | TansuBroker,
+    server: RedisServer,
+    folder: Path,
+    events: int,
+    items: int,
+    users: int,
+    seconds: float,
 ) -> tuple[float, float]:
     """Users a second, and CPU microseconds of the worker a user."""
     name = f"{events}-{items}"
@@ -124,12 +151,24 @@ def worker(
             redis.hset(keys.user(f"user-{number}"), "events", events)
     producer = model_updates.connect(settings)
     for start in range(0, int(12_000 * seconds), BATCH):
-        value = model_updates.encode([(f"user-{number % users}", "startup-0") for number in range(start, start + BATCH)])
-        producer.produce(settings.model_updates_topic, value, partition=start // BATCH % settings.topic_partitions)
+        value = model_updates.encode(
+            [(f"user-{number % users}", "startup-0") for number in range(start, start + BATCH)]
+        )
+        producer.produce(
+            settings.model_updates_topic,
+            value,
+            partition=start // BATCH % settings.topic_partitions,
+        )
     producer.flush()
-    child = module("streams", "live", directory=folder / f"{name}-log", environment=settings_environment(settings)).start()
+    child = module(
+        "streams",
+        "live",
+        directory=folder / f"{name}-log",
+        environment=settings_environment(settings),
+    ).start()
     try:
-        while (first := folded(settings.metrics_port)) < users:  # warm: every line has been seen once
+        # warm: every line has been seen once
+        while (first := folded(settings.metrics_port)) < users:
             child.check()
             time.sleep(0.02)
         process = psutil.Process(child.pid)
@@ -150,9 +189,22 @@ def main() -> None:
     arguments = parser.parse_args()
     for events in (10, 50, 100, 500):
         whole, alone = step(events)
-        print(f"step      {events:4} events   {whole:6.1f} us a user   solver {alone:6.1f}   ratio {whole / alone:.2f}", flush=True)
+        print(
+            (
+                f"step      {events:4} events   {whole:6.1f} us a user   solver {alone:6.1f}   "
+                f"ratio {whole / alone:.2f}"
+            ),
+            flush=True,
+        )
         if events == 100:
-            record("fold-in", whole, "us/user, 100 events", "the compiled solver's own call on a ready matrix", alone, COMMAND)
+            record(
+                "fold-in",
+                whole,
+                "us/user, 100 events",
+                "the compiled solver's own call on a ready matrix",
+                alone,
+                COMMAND,
+            )
     if arguments.no_worker:
         return
     kind = broker_kinds()[0]
@@ -162,16 +214,36 @@ def main() -> None:
         RedisServer(Path(name) / "redis") as server,
     ):
         rates: dict[tuple[int, int], tuple[float, float]] = {}
-        for events, items in ((100, 10_000), (10, 10_000), (500, 10_000), (100, 1_000), (100, 100_000)):
-            rates[events, items] = worker(log_server, server, Path(name), events, items, 4000, arguments.seconds)
+        for events, items in (
+            (100, 10_000),
+            (10, 10_000),
+            (500, 10_000),
+            (100, 1_000),
+            (100, 100_000),
+        ):
+            rates[events, items] = worker(
+                log_server, server, Path(name), events, items, 4000, arguments.seconds
+            )
             rate, cpu = rates[events, items]
             print(
-                f"worker    {events:4} events {items:7} items   {rate:6.0f} users/s   {cpu:6.1f} us of CPU a user   on {kind}", flush=True
+                (
+                    f"worker    {events:4} events {items:7} items   {rate:6.0f} users/s   "
+                    f"{cpu:6.1f} us of CPU a user   on {kind}"
+                ),
+                flush=True,
             )
     record(
-        "fold-in-worker", 1e6 / rates[100, 10_000][1], "users/s of one core, 100 events", "5,000 changed users a second", 5000.0, COMMAND
+        "fold-in-worker",
+        1e6 / rates[100, 10_000][1],
+        "users/s of one core, 100 events",
+        "5,000 changed users a second",
+        5000.0,
+        COMMAND,
     )
-    for what, more, less in (("catalogue", (100, 100_000), (100, 1_000)), ("history", (500, 10_000), (10, 10_000))):
+    for what, more, less in (
+        ("catalogue", (100, 100_000), (100, 1_000)),
+        ("history", (500, 10_000), (10, 10_000)),
+    ):
         meaning = f"the same at {less[0]} events and {less[1]} items"
         unit = f"us of CPU/user, {more[0]} events, {more[1]} items"
         record(f"fold-in-worker-{what}", rates[more][1], unit, meaning, rates[less][1], COMMAND)

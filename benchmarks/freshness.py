@@ -1,11 +1,15 @@
-"""Freshness: `python -m benchmarks.freshness`. From before an event's POST to an answer that has it, with everything on this machine.
+"""Freshness: `python -m benchmarks.freshness`. From before an event's POST to an answer that has
+it, with everything on this machine.
 
-Redis (AOF everysec), broker, one ingest, one live worker and one API process serve a bundle of 10,000 items. Beside the probes a producer
-publishes 5,000 events a second of 20,000 other users. A probe is a user of 50 events: it reads its ten recommendations, posts a `like` of
-the first one, and reads again every millisecond until the answer counts the event; that answer must not show the item any more. Probes
-come spaced in time, over four connections. Other probes read once, with `after` and the token of the POST. Then the live worker is killed,
-and all is measured again. The first 250 probes (`WARM_UP`) are not counted: a Java broker compiles its hot code in its first half minute.
-With KAFKA_HOME set it runs on Apache Kafka, else on the embedded broker, and the reference says on which.
+Redis (AOF everysec), broker, one ingest, one live worker and one API process serve a bundle of
+10,000 items. Beside the probes a producer publishes 5,000 events a second of 20,000 other users. A
+probe is a user of 50 events: it reads its ten recommendations, posts a `like` of the first one, and
+reads again every millisecond until the answer counts the event; that answer must not show the item
+any more. Probes come spaced in time, over four connections. Other probes read once, with `after`
+and the token of the POST. Then the live worker is killed, and all is measured again. The first 250
+probes (`WARM_UP`) are not counted: a Java broker compiles its hot code in its first half minute.
+With KAFKA_HOME set it runs on Apache Kafka, else on the embedded broker, and the reference says on
+which.
 """
 
 from __future__ import annotations
@@ -48,11 +52,15 @@ AGAIN_S = 0.001
 """Seconds between two reads of a probe: what it adds to the time is half of that."""
 GIVE_UP_S = 30.0
 WARM_UP = 250
-"""Probes that are not counted, before the others: some ten seconds in which every process does what is measured then."""
+"""Probes that are not counted, before the others: some ten seconds in which every process does what
+is measured then.
+"""
 
 
 class Probe(NamedTuple):
-    """Milliseconds from before the POST: until its token was here, and until an answer had the event. `stale`: it never had."""
+    """Milliseconds from before the POST: until its token was here, and until an answer had the
+    event. `stale`: it never had.
+    """
 
     accepted: float
     visible: float
@@ -70,7 +78,10 @@ class Connection:
     async def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """The answer's JSON. Raises RuntimeError unless it is a success."""
         content = b"" if body is None else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {KEY}\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: "
+            f"{KEY}\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
         self._writer.write(head.encode() + content)
         answered = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = int(answered.split(b"content-length:")[1].split(b"\r\n", 1)[0])
@@ -86,27 +97,45 @@ class Connection:
 
 
 async def probe(connection: Connection, user: int, number: int, waiting: bool) -> Probe:
-    """Post an event of `user` and read until it is in the answer. Raises RuntimeError when an answer counts it and shows its item."""
+    """Post an event of `user` and read until it is in the answer.
+
+    Raises RuntimeError when an answer counts it and shows its item.
+    """
     path = f"/api/recommendations/startups/for-developer/{user}?limit=10"
     before = await connection.ask("GET", path)
     item_id = before["recommendations"][0]["item_id"]
-    event = {"event_id": f"probe-{number}", "user_id": str(user), "item_id": item_id, "event_type": "like", "timestamp": time.time()}
+    event = {
+        "event_id": f"probe-{number}",
+        "user_id": str(user),
+        "item_id": item_id,
+        "event_type": "like",
+        "timestamp": time.time(),
+    }
     began = time.perf_counter()
     token = (await connection.ask("POST", "/api/events", event))["results"][0]["token"]
     accepted = time.perf_counter()
     while True:
         answer = await connection.ask("GET", f"{path}&after={token}" if waiting else path)
         now = time.perf_counter()
-        if answer["interaction_count"] > before["interaction_count"] or waiting or now - began > GIVE_UP_S:
+        if (
+            answer["interaction_count"] > before["interaction_count"]
+            or waiting
+            or now - began > GIVE_UP_S
+        ):
             break
         await asyncio.sleep(AGAIN_S)
     stale = answer["interaction_count"] == before["interaction_count"]
-    if not stale and (item_id in [line["item_id"] for line in answer["recommendations"]] or answer["as_of"] != answer["interaction_count"]):
+    if not stale and (
+        item_id in [line["item_id"] for line in answer["recommendations"]]
+        or answer["as_of"] != answer["interaction_count"]
+    ):
         raise RuntimeError(f"an answer counts the event and rests on less: {answer}")
     return Probe(1000 * (accepted - began), 1000 * (now - began), stale)
 
 
-async def probes(port: int, count: int, per_second: float, waiting: bool, users: list[int], first: int) -> list[Probe]:
+async def probes(
+    port: int, count: int, per_second: float, waiting: bool, users: list[int], first: int
+) -> list[Probe]:
     """`count` probes of as many users, at random times, some `per_second` a second."""
     pick = random.Random(first)
 
@@ -118,7 +147,11 @@ async def probes(port: int, count: int, per_second: float, waiting: bool, users:
         connection.close()
         return found
 
-    return [each for found in await asyncio.gather(*map(one_after_the_other, range(CONNECTIONS))) for each in found]
+    return [
+        each
+        for found in await asyncio.gather(*map(one_after_the_other, range(CONNECTIONS)))
+        for each in found
+    ]
 
 
 def background(settings: Settings, rate: float) -> None:
@@ -158,13 +191,26 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def tell(name: str, found: list[Probe], references: tuple[tuple[str, float, float], ...]) -> None:
-    """Print one line, and record a row for each of `references`: what follows the name, the share, the target in milliseconds."""
+    """Print one line, and record a row for each of `references`: what follows the name, the share,
+    the target in milliseconds.
+    """
     visible = [each.visible for each in found if not each.stale]
-    line = "   ".join(f"p{100 * share:g} {quantile(visible, share):6.1f} ms" for share in (0.1, 0.5, 0.9, 0.99))
+    line = "   ".join(
+        f"p{100 * share:g} {quantile(visible, share):6.1f} ms" for share in (0.1, 0.5, 0.9, 0.99)
+    )
     accepted = statistics.median(each.accepted for each in found)
-    print(f"{name:32} {line}   stale {sum(each.stale for each in found)}   POST p50 {accepted:.1f} ms", flush=True)
+    print(
+        (
+            f"{name:32} {line}   stale {sum(each.stale for each in found)}   POST p50 "
+            f"{accepted:.1f} ms"
+        ),
+        flush=True,
+    )
     for suffix, share, target in references:
-        reference = f"{target:g} ms, the target; {broker_kinds()[0]}, {len(found)} probes, {RATE} background events/s"
+        reference = (
+            f"{target:g} ms, the target; {broker_kinds()[0]}, {len(found)} probes, {RATE} "
+            f"background events/s"
+        )
         record(name + suffix, quantile(visible, share), "ms", reference, target, COMMAND)
 
 
@@ -203,37 +249,67 @@ def main() -> None:
         children: list[Child] = []
 
         def start(room: str, *words: str, label: str) -> Child:
-            children.append(module(room, *words, directory=Path(name) / label, environment=environment, label=label).start())
+            children.append(
+                module(
+                    room, *words, directory=Path(name) / label, environment=environment, label=label
+                ).start()
+            )
             return children[-1]
 
         try:
             start("streams", "ingest", label="ingest")
             live = start("streams", "live", label="live")
             port = reads.serving_port(start("api", label="api"))
-            noise = [sys.executable, "-m", "benchmarks.freshness", "--background", "--rate", str(arguments.rate)]
-            children.append(Child("background", noise, Path(name) / "noise", {**os.environ, **environment}).start())
+            noise = [
+                sys.executable,
+                "-m",
+                "benchmarks.freshness",
+                "--background",
+                "--rate",
+                str(arguments.rate),
+            ]
+            children.append(
+                Child(
+                    "background", noise, Path(name) / "noise", {**os.environ, **environment}
+                ).start()
+            )
             deadline = time.monotonic() + 60
-            while applied(redis, settings) < 5 * arguments.rate or not any(True for _ in redis.scan_iter("user:user-*:als", count=10_000)):
+            while applied(redis, settings) < 5 * arguments.rate or not any(
+                True for _ in redis.scan_iter("user:user-*:als", count=10_000)
+            ):
                 for child in children:
                     child.check()
                 if time.monotonic() > deadline:
-                    raise RuntimeError("; ".join(child.describe("did not come up") for child in children))
+                    raise RuntimeError(
+                        "; ".join(child.describe("did not come up") for child in children)
+                    )
                 time.sleep(0.1)
             uvloop.run(probes(port, WARM_UP, arguments.per_second, False, list(range(WARM_UP)), 0))
             done = WARM_UP
 
             def processes() -> dict[str, int]:
-                return {child.name: child.pid for child in (log_server.child, server.child, *children)}
+                return {
+                    child.name: child.pid for child in (log_server.child, server.child, *children)
+                }
 
-            def measure(label: str, waiting: bool, references: tuple[tuple[str, float, float], ...]) -> None:
+            def measure(
+                label: str, waiting: bool, references: tuple[tuple[str, float, float], ...]
+            ) -> None:
                 nonlocal done
                 began, counted, busy = time.monotonic(), applied(redis, settings), cpu(processes())
                 mine = list(range(done, done + arguments.probes))
-                found = uvloop.run(probes(port, arguments.probes, arguments.per_second, waiting, mine, done))
+                found = uvloop.run(
+                    probes(port, arguments.probes, arguments.per_second, waiting, mine, done)
+                )
                 done += arguments.probes
                 took, spent = time.monotonic() - began, cpu(processes())
-                shares = ", ".join(f"{each} {100 * (spent[each] - busy[each]) / took:.0f}%" for each in spent)
-                print(f"{'':32} {(applied(redis, settings) - counted) / took:.0f} events/s applied meanwhile; of a core: {shares}")
+                shares = ", ".join(
+                    f"{each} {100 * (spent[each] - busy[each]) / took:.0f}%" for each in spent
+                )
+                print(
+                    f"{'':32} {(applied(redis, settings) - counted) / took:.0f} events/s "
+                    f"applied meanwhile; of a core: {shares}"
+                )
                 tell(label, found, references)
 
             targets = (("", 0.5, 20.0), ("-p99", 0.99, 60.0))

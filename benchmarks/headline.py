@@ -1,20 +1,25 @@
-"""The headline table: every engine by segment, on a split by time: `python -m benchmarks.headline` adds its rows to quality.json.
+"""The headline table: every engine by segment, on a split by time: `python -m benchmarks.headline`
+adds its rows to quality.json.
 
-Everything is fitted on the first 80% of the events: ALS with hyperparameters that `python -m training tune als` found within them (--tune
-MINUTES searches again), Two-Tower with those below, content, and what was
-popular by then. What users took after it, and had not had before, judges the lists; every list comes from the recommender that serves
-(training/evaluation/evaluate.py), and users fold in as when serving.
+Everything is fitted on the first 80% of the events: ALS with hyperparameters that `python -m
+training tune als` found within them (--tune MINUTES searches again), Two-Tower with those below,
+content, and what was popular by then. What users took after it, and had not had before, judges the
+lists; every list comes from the recommender that serves (training/evaluation/evaluate.py), and
+users fold in as when serving.
 
-    cold, warm, hot   users who were there before the cut, by their number of events before it: 1-4, 5-19, 20 and more. Half of them,
-                      another half with each seed, are judged; the other half chooses the blend of `ensemble` (training/blend/grid.py)
+    cold, warm, hot   users who were there before the cut, by their number of events before it: 1-4,
+    5-19, 20 and more. Half of them,
+                      another half with each seed, are judged; the other half chooses the blend of
+                      `ensemble` (training/blend/grid.py)
     new users         who came after the cut: asked when they had 1, 2, 3 and 4 events, the mean of the four; `before any event`, where
                       users declare interests
     new items         items without an event before the cut, asked for when 90% of the events had happened, with everything that serving
-                      knows by then but the old models: users' histories, the catalogue, what is popular. Recall@10 of new items alone,
-                      and the share of places that new items get
+                      knows by then but the old models: users' histories, the catalogue, what is
+                      popular. Recall@10 of new items alone, and the share of places that new items
+                      get
 
-Each fit runs in a process of its own, which tells its processor time and its peak memory. `--keep FOLDER` keeps the models, so that
-another run only judges.
+Each fit runs in a process of its own, which tells its processor time and its peak memory. `--keep
+FOLDER` keeps the models, so that another run only judges.
 """
 
 from __future__ import annotations
@@ -56,7 +61,9 @@ SINGLE = ("popular", "content_based", "als", "two_tower")
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """What a fit took: seconds of processor time over all threads, and peak memory of the process, data set included, in MB."""
+    """What a fit took: seconds of processor time over all threads, and peak memory of the process,
+    data set included, in MB.
+    """
 
     als_cpu_s: float
     two_tower_cpu_s: float
@@ -77,20 +84,45 @@ def fit(world: World, seed: int, threads: int, folder: Path) -> None:
     split = world.split(data)
     began = time.process_time()
     model = als.fit(
-        data.matrix(split.train), data.users, data.items, als.hyperparameters(settings, FOUND[world.name]), seed, threads=threads
+        data.matrix(split.train),
+        data.users,
+        data.items,
+        als.hyperparameters(settings, FOUND[world.name]),
+        seed,
+        threads=threads,
     )
     model.save(folder / "als")
     fitted_als = time.process_time()
 
     def told(now: two_tower.Progress) -> None:
-        print(f"  {world.name}, seed {seed}: epoch {now.epoch}, validation NDCG@10 {now.ndcg:.4f}, {now.seconds:.0f} s", flush=True)
+        print(
+            (
+                f"  {world.name}, seed {seed}: epoch {now.epoch}, validation NDCG@10 "
+                f"{now.ndcg:.4f}, {now.seconds:.0f} s"
+            ),
+            flush=True,
+        )
 
     entries = world.catalogue(split.cut)
     chosen = TWO_TOWER[world.name]
-    towers = two_tower.fit(data, entries, settings.use_cases, chosen, seed, where=split.train, threads=threads, on_epoch=told)
+    towers = two_tower.fit(
+        data,
+        entries,
+        settings.use_cases,
+        chosen,
+        seed,
+        where=split.train,
+        threads=threads,
+        on_epoch=told,
+    )
     towers.model.save(folder / "two_tower")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    costs = Costs(round(fitted_als - began, 1), round(time.process_time() - fitted_als, 1), round(peak), threads)
+    costs = Costs(
+        round(fitted_als - began, 1),
+        round(time.process_time() - fitted_als, 1),
+        round(peak),
+        threads,
+    )
     (folder / "costs.json").write_bytes(msgspec.json.encode(costs))
 
 
@@ -98,10 +130,22 @@ def tune(world: World, minutes: float, threads: int) -> None:
     """Search ALS hyperparameters within what happened before the cut, as anybody would."""
     settings = Settings()
     data = world.dataset(settings)
-    early = world.table.filter(np.asarray(world.table["timestamp"].to_numpy() < world.split(data).cut))
+    early = world.table.filter(
+        np.asarray(world.table["timestamp"].to_numpy() < world.split(data).cut)
+    )
     with tempfile.TemporaryDirectory() as work:
-        dataset.save(dataset.build(early, settings.use_cases, source=f"{world.name}, first {FITTED:.0%}"), Path(work) / "dataset")
-        quality.tune(Path(work) / "dataset", minutes, FOUND[world.name], Path(work) / "study", negatives=0, threads=threads)
+        dataset.save(
+            dataset.build(early, settings.use_cases, source=f"{world.name}, first {FITTED:.0%}"),
+            Path(work) / "dataset",
+        )
+        quality.tune(
+            Path(work) / "dataset",
+            minutes,
+            FOUND[world.name],
+            Path(work) / "study",
+            negatives=0,
+            threads=threads,
+        )
 
 
 def run(world: World, seed: int, keep: Path, threads: int) -> Run:
@@ -109,60 +153,111 @@ def run(world: World, seed: int, keep: Path, threads: int) -> Run:
     folder = keep / world.name / str(seed)
     if not (folder / "costs.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "benchmarks.headline", "--dataset", world.name, "--keep", str(keep)]
-        subprocess.run([*command, "--fit", str(seed), "--threads", str(threads)], cwd=quality.ROOT, check=True)
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.headline",
+            "--dataset",
+            world.name,
+            "--keep",
+            str(keep),
+        ]
+        subprocess.run(
+            [*command, "--fit", str(seed), "--threads", str(threads)], cwd=quality.ROOT, check=True
+        )
     costs = msgspec.json.decode((folder / "costs.json").read_bytes(), type=Costs)
-    return *judge(world, ALSModel.load(folder / "als"), TwoTowerModel.load(folder / "two_tower"), seed), costs
+    return *judge(
+        world, ALSModel.load(folder / "als"), TwoTowerModel.load(folder / "two_tower"), seed
+    ), costs
 
 
 def rows(world: str, runs: Sequence[Run], seeds: Sequence[int], command: str) -> list[quality.Row]:
     """What goes into quality.json: the mean of the seeds."""
 
-    def row(group: str, engine: str, metric: str, found: Sequence[float], digits: int = 4) -> quality.Row:
-        return quality.Row(world, f"{PROTOCOL}: {group}", engine, metric, round(float(np.mean(found)), digits), list(seeds), command)
+    def row(
+        group: str, engine: str, metric: str, found: Sequence[float], digits: int = 4
+    ) -> quality.Row:
+        return quality.Row(
+            world,
+            f"{PROTOCOL}: {group}",
+            engine,
+            metric,
+            round(float(np.mean(found)), digits),
+            list(seeds),
+            command,
+        )
 
     every = [means for means, _, _ in runs]
     keys = [key for key in every[0] if all(key in means for means in every)]
-    rows = [row(group, engine, _title(metric), [means[group, engine, metric] for means in every]) for group, engine, metric in keys]
+    rows = [
+        row(group, engine, _title(metric), [means[group, engine, metric] for means in every])
+        for group, engine, metric in keys
+    ]
     for group in runs[0][1]:
         rows.append(row(group, "", "users", [users[group] for _, users, _ in runs], 1))
-        alone = {name: np.mean([means[group, name, "ndcg@10"] for means in every]) for name in SINGLE if (group, name, "ndcg@10") in keys}
+        alone = {
+            name: np.mean([means[group, name, "ndcg@10"] for means in every])
+            for name in SINGLE
+            if (group, name, "ndcg@10") in keys
+        }
         if group in SEGMENTS:
             best = max(alone, key=lambda name: alone[name])
             if not all(means[group, best, "ndcg@10"] for means in every):
                 print(f"{world}, {group}: {best}, the best single model, has no hit by some seed")
                 continue
-            ratios = [means[group, "ensemble", "ndcg@10"] / means[group, best, "ndcg@10"] for means in every]
-            print(f"{world}, {group}: ensemble / {best}, its best single model: {', '.join(f'{ratio:.3f}' for ratio in ratios)} by seed")
+            ratios = [
+                means[group, "ensemble", "ndcg@10"] / means[group, best, "ndcg@10"]
+                for means in every
+            ]
+            print(
+                f"{world}, {group}: ensemble / {best}, its best single model: "
+                f"{', '.join(f'{ratio:.3f}' for ratio in ratios)} by seed"
+            )
             rows.append(row(group, "ensemble / best single model", "ratio of NDCG@10", ratios, 3))
     for engine, metric, field in (
         ("als", "processor s", "als_cpu_s"),
         ("two_tower", "processor s", "two_tower_cpu_s"),
         ("als, then two_tower", "peak MB", "peak_mb"),
     ):
-        rows.append(row("training", engine, metric, [getattr(costs, field) for _, _, costs in runs], 1))
+        rows.append(
+            row("training", engine, metric, [getattr(costs, field) for _, _, costs in runs], 1)
+        )
     return rows
 
 
 def _title(metric: str) -> str:
-    return metric.replace("ndcg", "NDCG").replace("recall", "Recall").replace("precision", "Precision")
+    return (
+        metric.replace("ndcg", "NDCG").replace("recall", "Recall").replace("precision", "Precision")
+    )
 
 
 def report(found: Sequence[quality.Row]) -> None:
-    """The table of the documentation: engines by groups of users, each cell the metrics SHOWN; then the rest of the rows as lines."""
+    """The table of the documentation: engines by groups of users, each cell the metrics SHOWN; then
+    the rest of the rows as lines.
+    """
     cells: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for row in found:
         cells[row.engine, row.protocol.removeprefix(f"{PROTOCOL}: ")][row.metric] = row.mean
     shown = [_title(metric) for metric in SHOWN]
-    whole = {key: "/".join(_short(means.get(name)) for name in shown) for key, means in cells.items() if shown[0] in means}
+    whole = {
+        key: "/".join(_short(means.get(name)) for name in shown)
+        for key, means in cells.items()
+        if shown[0] in means
+    }
     groups = list(dict.fromkeys(group for _, group in whole))
-    print(f"\n{found[0].dataset}: {' / '.join(shown)}\n\n| | {' | '.join(groups)} |\n|{'---|' * (len(groups) + 1)}")
+    print(
+        f"\n{found[0].dataset}: {' / '.join(shown)}\n\n| | {' | '.join(groups)} "
+        f"|\n|{'---|' * (len(groups) + 1)}"
+    )
     for engine in dict.fromkeys(engine for engine, _ in whole):
         print(f"| {engine} | {' | '.join(whole.get((engine, group), '') for group in groups)} |")
     print()
     for (engine, group), means in cells.items():
         if (engine, group) not in whole:
-            print(f"{group}, {engine}: {', '.join(f'{name} {value:g}' for name, value in means.items())}")
+            print(
+                f"{group}, {engine}: "
+                f"{', '.join(f'{name} {value:g}' for name, value in means.items())}"
+            )
 
 
 def _short(value: float | None) -> str:
@@ -170,19 +265,40 @@ def _short(value: float | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=headline_worlds.WORLDS, action="append", help="only this one; may come twice")
-    parser.add_argument("--seeds", default=",".join(map(str, quality.SEEDS)), help="comma-separated")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=headline_worlds.WORLDS,
+        action="append",
+        help="only this one; may come twice",
+    )
+    parser.add_argument(
+        "--seeds", default=",".join(map(str, quality.SEEDS)), help="comma-separated"
+    )
     parser.add_argument("--threads", type=int, default=0, help="of the fits; 0: one a core")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where models are kept, and taken from")
-    parser.add_argument("--tune", type=float, metavar="MINUTES", help="search ALS hyperparameters first")
-    parser.add_argument("--fit", type=int, metavar="SEED", help="only fit, into --keep: what this command runs in processes of their own")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="where models are kept, and taken from"
+    )
+    parser.add_argument(
+        "--tune", type=float, metavar="MINUTES", help="search ALS hyperparameters first"
+    )
+    parser.add_argument(
+        "--fit",
+        type=int,
+        metavar="SEED",
+        help="only fit, into --keep: what this command runs in processes of their own",
+    )
     chosen = parser.parse_args()
     logs.configure("warning")
     folder = quality.data_folder()
     for name in chosen.dataset or headline_worlds.WORLDS:
         if folder is None and name != "simulator":
-            print(f"{name} is skipped: EDDYLINE_DATA names no folder (default ../shared/data)", file=sys.stderr)
+            print(
+                f"{name} is skipped: EDDYLINE_DATA names no folder (default ../shared/data)",
+                file=sys.stderr,
+            )
             continue
         world = headline_worlds.load(name, folder or Path())
         if chosen.fit is not None:

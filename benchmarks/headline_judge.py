@@ -1,4 +1,6 @@
-"""How good the models of one seed are, by group of users: what `python -m benchmarks.headline` asks of each data set and seed."""
+"""How good the models of one seed are, by group of users: what `python -m benchmarks.headline` asks
+of each data set and seed.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +29,39 @@ JUDGED = 1000
 SHOWN = ("precision@10", "recall@10", "ndcg@10", "diversity@10")
 SHARE = "share of places"
 NEW_USERS, NO_EVENT, NEW_ITEMS = "new users", "new users before any event", "new items"
-DEFAULT_BLEND, LIKENESS, EXPLORING = "ensemble (0.6/0.4)", "content_based (likeness alone)", "routed (explore=0.1)"
+DEFAULT_BLEND, LIKENESS, EXPLORING = (
+    "ensemble (0.6/0.4)",
+    "content_based (likeness alone)",
+    "routed (explore=0.1)",
+)
 Means = dict[tuple[str, str, str], float]
 """(group of users, engine, metric) -> mean over the users."""
 
 
-def judge(world: World, als_model: ALSModel, two_tower: TwoTowerModel, seed: int) -> tuple[Means, dict[str, int]]:
+def judge(
+    world: World, als_model: ALSModel, two_tower: TwoTowerModel, seed: int
+) -> tuple[Means, dict[str, int]]:
     """Every mean of one seed's models, and how many users were judged by group."""
     settings = Settings()
     old = world.dataset(settings, new_users=False)
     split = world.split(old)
     content = ContentModel.fit(world.catalogue(split.cut))
     at_cut = popular(old, settings, split.train).scores
-    bundle = Bundle.of("headline", catalogue=world.catalogue(split.cut), als=als_model, two_tower=two_tower, content=content)
+    bundle = Bundle.of(
+        "headline",
+        catalogue=world.catalogue(split.cut),
+        als=als_model,
+        two_tower=two_tower,
+        content=content,
+    )
 
     half = population.draw(old, split, content, settings, 1, seed).out_of // 2
-    judged = _declared(world, population.draw(old, split, content, settings, min(half, JUDGED), seed))
-    chosen = blend.choose(bundle, Inputs(bundle.catalogue, at_cut, old, split, settings), judged.users, judged.seed)
+    judged = _declared(
+        world, population.draw(old, split, content, settings, min(half, JUDGED), seed)
+    )
+    chosen = blend.choose(
+        bundle, Inputs(bundle.catalogue, at_cut, old, split, settings), judged.users, judged.seed
+    )
     if chosen is not None:
         print(f"{world.name}, seed {seed}: {chosen.facts()}", flush=True)
         bundle = replace(bundle, parts={**bundle.parts, "ensemble": chosen.blend})
@@ -53,41 +71,62 @@ def judge(world: World, als_model: ALSModel, two_tower: TwoTowerModel, seed: int
         if group == NO_EVENT and not world.profiles:
             continue
         found = [_newcomers(world, bundle, at_cut, events, settings, seed) for events in after]
-        means |= {(group, *key): float(np.mean([each[key] for each, _ in found])) for key in found[0][0]}
+        means |= {
+            (group, *key): float(np.mean([each[key] for each, _ in found])) for key in found[0][0]
+        }
         users[group] = min(count for _, count in found)
     items, users[NEW_ITEMS] = _new_items(world, bundle, settings, seed)
     means |= items
-    unknown = not world.entries  # nothing is known about an item, so content has no list, and any two items look unlike
+    # nothing is known about an item, so content has no list, and any two items look unlike
+    unknown = not world.entries
     silent = {
         key
         for key, mean in means.items()
-        if np.isnan(mean) or (unknown and (key[1].startswith("content_based") or key[2] == "diversity@10"))
+        if np.isnan(mean)
+        or (unknown and (key[1].startswith("content_based") or key[2] == "diversity@10"))
     }
     return {key: mean for key, mean in means.items() if key not in silent}, users
 
 
 def _declared(world: World, judged: JudgedUsers) -> JudgedUsers:
     """The same users with what they declare."""
-    states = [msgspec.structs.replace(state, profile=world.profiles.get(state.user_id)) for state in judged.states]
+    states = [
+        msgspec.structs.replace(state, profile=world.profiles.get(state.user_id))
+        for state in judged.states
+    ]
     return replace(judged, states=states)
 
 
 def _by_segment(
-    bundle: Bundle, popularity: Popularity, data: Dataset, split: Split, judged: JudgedUsers, settings: Settings
+    bundle: Bundle,
+    popularity: Popularity,
+    data: Dataset,
+    split: Split,
+    judged: JudgedUsers,
+    settings: Settings,
 ) -> tuple[Means, dict[str, int]]:
-    """Means by segment of every engine, of the blend that nobody chose and of content without popularity, NaN where one has nothing to
-    show; and how many users each segment has."""
-    rows = list(evaluate.evaluate(bundle, Inputs(bundle.catalogue, popularity, data, split, settings), judged).rows)
+    """Means by segment of every engine, of the blend that nobody chose and of content without
+    popularity, NaN where one has nothing to show; and how many users each segment has.
+    """
+    rows = list(
+        evaluate.evaluate(
+            bundle, Inputs(bundle.catalogue, popularity, data, split, settings), judged
+        ).rows
+    )
     unchosen = replace(bundle, parts={**bundle.parts, "ensemble": blend_of(settings)})
     likeness = settings.with_overrides({"content_popularity_share": 0.0})
     for name, engine, other, asked in (
         (DEFAULT_BLEND, "ensemble", unchosen, settings),
         (LIKENESS, "content_based", bundle, likeness),
     ):
-        beside = evaluate.evaluate(other, Inputs(bundle.catalogue, popularity, data, split, asked), judged, (engine,))
+        beside = evaluate.evaluate(
+            other, Inputs(bundle.catalogue, popularity, data, split, asked), judged, (engine,)
+        )
         rows += [{**row, "engine": name} for row in beside.rows]
     means = {
-        (row["segment"], row["engine"], row["metric"]): float("nan") if row["mean"] is None else float(row["mean"])
+        (row["segment"], row["engine"], row["metric"]): float("nan")
+        if row["mean"] is None
+        else float(row["mean"])
         for row in rows
         if row["metric"] in SHOWN
     }
@@ -97,21 +136,31 @@ def _by_segment(
 def _newcomers(
     world: World, bundle: Bundle, popularity: Popularity, events: int, settings: Settings, seed: int
 ) -> tuple[dict[tuple[str, str], float], int]:
-    """(engine, metric) -> mean over users who came after the cut, asked when they had this many events; and how many they are."""
+    """(engine, metric) -> mean over users who came after the cut, asked when they had this many
+    events; and how many they are.
+    """
     data = world.dataset(settings, new_users=True)
     number = np.arange(data.events) - data.indptr[data.user]
     split = Split(world.time(FITTED), number < events)
-    judged = _declared(world, population.draw(data, split, bundle.content, settings, JUDGED // 4, seed))
+    judged = _declared(
+        world, population.draw(data, split, bundle.content, settings, JUDGED // 4, seed)
+    )
     means, _ = _by_segment(bundle, popularity, data, split, judged, settings)
-    return {(engine, metric): mean for (group, engine, metric), mean in means.items() if group == "all"}, len(judged.users)
+    return {
+        (engine, metric): mean for (group, engine, metric), mean in means.items() if group == "all"
+    }, len(judged.users)
 
 
 def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> tuple[Means, int]:
-    """Recall@10 of items without an event before the cut, over the users who took one, and the share of all places that they get."""
+    """Recall@10 of items without an event before the cut, over the users who took one, and the
+    share of all places that they get.
+    """
     data = world.dataset(settings)
     split, cut = world.split(data, LATER), world.time(FITTED)
     catalogue = world.catalogue(split.cut)
-    judged = _declared(world, population.draw(data, split, ContentModel.fit(catalogue), settings, 2 * JUDGED, seed))
+    judged = _declared(
+        world, population.draw(data, split, ContentModel.fit(catalogue), settings, 2 * JUDGED, seed)
+    )
     before = np.bincount(data.item[data.timestamp < cut], minlength=len(judged.items)) > 0
     new = ~before
     held_out = judged.held_out.multiply(new[None, :]).tocsr()
@@ -135,7 +184,9 @@ def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> t
         (LIKENESS, settings.with_overrides({"content_popularity_share": 0.0}), ("content_based",)),
         (EXPLORING, settings.with_overrides({"explore": 0.1}), (ROUTED,)),
     ):
-        found = evaluate.evaluate(bundle, Inputs(catalogue, popularity, data, split, asked), few, engines)
+        found = evaluate.evaluate(
+            bundle, Inputs(catalogue, popularity, data, split, asked), few, engines
+        )
         for engine, ranked in found.ranked.items():
             counts = metrics.held_out_counts(few.held_out)
             recall = metrics.recall(metrics.hits(ranked, few.held_out), counts, 10).mean()

@@ -1,7 +1,9 @@
-"""The three data sets of `python -m benchmarks.headline`: their events, their catalogue as it was at a time, and what users declare.
+"""The three data sets of `python -m benchmarks.headline`: their events, their catalogue as it was
+at a time, and what users declare.
 
 ml1m          MovieLens 1M: ratings of 4 and 5 that have a time, each counting alike; described by title, genres, people and plot
-retailrocket  views, additions to the cart and transactions that have a time; nothing is known about an item
+retailrocket  views, additions to the cart and transactions that have a time; nothing is known about
+an item
 simulator     the marketplace of `python -m streams simulate`: startups that arrive, users who declare interests, tastes that drift
 """
 
@@ -26,14 +28,25 @@ from training.data import dataset, events, items
 from training.data.dataset import Dataset, Split
 
 FITTED, LATER = 0.8, 0.9
-"""Parts of the events, by time, that the models are fitted on, and after which readers ask for new items."""
-SIMULATED = {"seed": 42, "n_users": 2_000, "n_items": 500, "n_events": 50_000, "start": 1_700_000_000.0, "days": 30.0}
+"""Parts of the events, by time, that the models are fitted on, and after which readers ask for new
+items.
+"""
+SIMULATED = {
+    "seed": 42,
+    "n_users": 2_000,
+    "n_items": 500,
+    "n_events": 50_000,
+    "start": 1_700_000_000.0,
+    "days": 30.0,
+}
 """What `python -m streams simulate` makes when it is told nothing."""
 
 
 @dataclass(frozen=True)
 class World:
-    """`table`: events in time order; `entries`: the catalogue, `created_at` of what arrived on the way; `profiles`: what users declare."""
+    """`table`: events in time order; `entries`: the catalogue, `created_at` of what arrived on the
+    way; `profiles`: what users declare.
+    """
 
     name: str
     table: pa.Table
@@ -47,14 +60,20 @@ class World:
 
     def catalogue(self, at: float) -> list[Item]:
         """The entries that are there at this time."""
-        return [entry for entry in self.entries if entry.created_at is None or entry.created_at < at]
+        return [
+            entry for entry in self.entries if entry.created_at is None or entry.created_at < at
+        ]
 
     def dataset(self, settings: Settings, new_users: bool | None = None) -> Dataset:
-        """Everybody's events, or only those of the users who were there before the cut (False) or came after it (True)."""
+        """Everybody's events, or only those of the users who were there before the cut (False) or
+        came after it (True).
+        """
         table = self.table
         if new_users is not None:
             before = table.filter(pc.less(table["timestamp"], self.time(FITTED)))
-            known = pc.is_in(table["user_id"].cast(pa.string()), pc.unique(before["user_id"].cast(pa.string())))
+            known = pc.is_in(
+                table["user_id"].cast(pa.string()), pc.unique(before["user_id"].cast(pa.string()))
+            )
             table = table.filter(pc.invert(known) if new_users else known)
         return dataset.build(table, settings.use_cases, source=f"{self.name}, timed rows")
 
@@ -67,7 +86,10 @@ class World:
 def _ml1m(folder: Path, work: Path) -> tuple[list[Item], dict[str, User]]:
     timed_events(folder, "ml1m", work / "events.parquet")
     table = pq.read_table(folder / "ml1m" / "items.parquet")
-    pq.write_table(table.rename_columns(["text" if name == "plot" else name for name in table.column_names]), work / "items.parquet")
+    pq.write_table(
+        table.rename_columns(["text" if name == "plot" else name for name in table.column_names]),
+        work / "items.parquet",
+    )
     return items.read(work / "items.parquet", "movie"), {}
 
 
@@ -82,11 +104,21 @@ def _simulator(_folder: Path, work: Path) -> tuple[list[Item], dict[str, User]]:
     rows: list[tuple[str, str, str, float, str | None]] = []
     for number, chunk in enumerate(Simulation(**SIMULATED).chunks()):  # type: ignore[arg-type]
         arrived = chunk.events[0].timestamp if chunk.events else rows[-1][3]
-        entries += chunk.items if number == 0 else [msgspec.structs.replace(item, created_at=arrived) for item in chunk.items]
+        entries += (
+            chunk.items
+            if number == 0
+            else [msgspec.structs.replace(item, created_at=arrived) for item in chunk.items]
+        )
         profiles |= {user.user_id: user for user in chunk.users}
-        rows += [(event.user_id, event.item_id, event.event_type, event.timestamp, event.use_case) for event in chunk.events]
+        rows += [
+            (event.user_id, event.item_id, event.event_type, event.timestamp, event.use_case)
+            for event in chunk.events
+        ]
     names = ("user_id", "item_id", "event_type", "timestamp", "use_case")
-    pq.write_table(pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), work / "events.parquet")
+    pq.write_table(
+        pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))),
+        work / "events.parquet",
+    )
     return entries, profiles
 
 

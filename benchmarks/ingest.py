@@ -1,9 +1,12 @@
-"""Ingest: `python -m benchmarks.ingest`. One `streams ingest` process, with broker and Redis (AOF everysec) on the same machine.
+"""Ingest: `python -m benchmarks.ingest`. One `streams ingest` process, with broker and Redis (AOF
+everysec) on the same machine.
 
-Random events: 20,000 users drawn evenly (the hardest case: a batch holds few events of one user), 10,000 items, the popular ones drawn more
-often, four partitions. The reference is the same consumer in a process of its own that polls and decodes the same topic and does nothing
-else. Both run in turn, and the median of the ratios counts. Beside ingest a reader asks for a user's whole state every 10 ms, and SLOWLOG
-tells the longest command. With KAFKA_HOME set it runs on Apache Kafka, else on the embedded broker, and the reference says on which.
+Random events: 20,000 users drawn evenly (the hardest case: a batch holds few events of one user),
+10,000 items, the popular ones drawn more often, four partitions. The reference is the same consumer
+in a process of its own that polls and decodes the same topic and does nothing else. Both run in
+turn, and the median of the ratios counts. Beside ingest a reader asks for a user's whole state
+every 10 ms, and SLOWLOG tells the longest command. With KAFKA_HOME set it runs on Apache Kafka,
+else on the embedded broker, and the reference says on which.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ def produce(settings: Settings, count: int) -> None:
     pick = random.Random(1)
     types = ["view"] * 7 + ["click"] * 2 + ["like"]
     cases = ["developer_startup"] * 7 + ["investor_startup"] * 3
-    began = time.time()  # events of the last minutes: older ones count in no window, which is less work
+    # events of the last minutes: older ones count in no window, which is less work
+    began = time.time()
     with Producer(settings) as producer:
         for number in range(count):
             user, item = pick.randrange(USERS), int(ITEMS * pick.random() ** 2)
@@ -62,7 +66,12 @@ def produce(settings: Settings, count: int) -> None:
 def reference(settings: Settings, count: int) -> float:
     """Events a second that a consumer polls and decodes. Run in a process of its own."""
     consumer = Consumer(log.consumer_config(settings, "reference"))
-    consumer.assign([TopicPartition(settings.interactions_topic, partition, 0) for partition in range(settings.topic_partitions)])
+    consumer.assign(
+        [
+            TopicPartition(settings.interactions_topic, partition, 0)
+            for partition in range(settings.topic_partitions)
+        ]
+    )
     decoded, began, first = 0, 0.0, 0
     while decoded < count:
         for message in consumer.consume(settings.poll_events, 0.2):
@@ -97,13 +106,20 @@ class Reader(threading.Thread):
         self.join()
 
 
-def ingest(settings: Settings, redis: Redis, url: str, count: int, folder: Path) -> tuple[float, float, float, float, float]:
-    """Events a second; longest command in ms; p99 of the reader in ms; CPU microseconds an event of ingest and of Redis."""
+def ingest(
+    settings: Settings, redis: Redis, url: str, count: int, folder: Path
+) -> tuple[float, float, float, float, float]:
+    """Events a second; longest command in ms; p99 of the reader in ms; CPU microseconds an event of
+    ingest and of Redis.
+    """
     redis.flushall()
     redis.config_set("slowlog-log-slower-than", 1000)
     redis.config_set("slowlog-max-len", 10_000)
     redis.slowlog_reset()
-    positions = [f"ingest:{settings.interactions_topic}:{partition}" for partition in range(settings.topic_partitions)]
+    positions = [
+        f"ingest:{settings.interactions_topic}:{partition}"
+        for partition in range(settings.topic_partitions)
+    ]
 
     def applied() -> int:
         pipe = redis.pipeline(transaction=False)
@@ -112,7 +128,9 @@ def ingest(settings: Settings, redis: Redis, url: str, count: int, folder: Path)
         return sum(int(answer or 0) for answer in pipe.execute())
 
     reader = Reader(url)
-    environment = settings_environment(settings.model_copy(update={"ingest_group": f"bench-{time.time_ns()}"}))
+    environment = settings_environment(
+        settings.model_copy(update={"ingest_group": f"bench-{time.time_ns()}"})
+    )
     child = module("streams", "ingest", directory=folder, environment=environment).start()
     try:
         while (first := applied()) == 0:
@@ -121,7 +139,11 @@ def ingest(settings: Settings, redis: Redis, url: str, count: int, folder: Path)
         server = psutil.Process(int(redis.info("server")["process_id"]))
         process = psutil.Process(child.pid)
         reader.start()
-        began, cpu, redis_cpu = time.perf_counter(), sum(process.cpu_times()[:2]), sum(server.cpu_times()[:2])
+        began, cpu, redis_cpu = (
+            time.perf_counter(),
+            sum(process.cpu_times()[:2]),
+            sum(server.cpu_times()[:2]),
+        )
         while applied() < count:
             child.check()
             time.sleep(0.02)
@@ -132,7 +154,13 @@ def ingest(settings: Settings, redis: Redis, url: str, count: int, folder: Path)
         child.stop()
     longest = max((entry["duration"] for entry in redis.slowlog_get(10_000)), default=0) / 1000
     done = count - first
-    return done / took, longest, statistics.quantiles(reader.milliseconds, n=100)[98], cpu / done * 1e6, redis_cpu / done * 1e6
+    return (
+        done / took,
+        longest,
+        statistics.quantiles(reader.milliseconds, n=100)[98],
+        cpu / done * 1e6,
+        redis_cpu / done * 1e6,
+    )
 
 
 def main() -> None:
@@ -151,25 +179,63 @@ def main() -> None:
         RedisServer(Path(name) / "redis") as server,
         Redis.from_url(server.url) as redis,
     ):
-        settings = Settings(kafka_bootstrap_servers=log_server.address, redis_url=SecretStr(server.url), log_level="warning")
+        settings = Settings(
+            kafka_bootstrap_servers=log_server.address,
+            redis_url=SecretStr(server.url),
+            log_level="warning",
+        )
         log.ensure_topics(settings)
         produce(settings, arguments.events)
         rounds = []
         for _ in range(arguments.rounds):
-            command = [sys.executable, "-m", "benchmarks.ingest", "--reference", "--events", str(arguments.events)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.ingest",
+                "--reference",
+                "--events",
+                str(arguments.events),
+            ]
             environment = {**os.environ, **settings_environment(settings)}
-            alone = float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=300).stdout)
-            rate, longest, p99, cpu, redis_cpu = ingest(settings, redis, server.url, arguments.events, Path(name) / "ingest")
+            alone = float(
+                subprocess.run(
+                    command,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                    timeout=300,
+                ).stdout
+            )
+            rate, longest, p99, cpu, redis_cpu = ingest(
+                settings, redis, server.url, arguments.events, Path(name) / "ingest"
+            )
             rounds.append((rate / alone, rate, alone, longest, p99))
             print(
-                f"ingest {rate:7.0f}/s ({cpu:.1f} us of its own an event, {redis_cpu:.1f} us of Redis)   poll and decode {alone:7.0f}/s   "
-                f"ratio {rate / alone:.2f}   longest command {longest:.1f} ms   reader p99 {p99:.1f} ms",
+                f"ingest {rate:7.0f}/s ({cpu:.1f} us of its own an event, {redis_cpu:.1f} "
+                f"us of Redis)   poll and decode {alone:7.0f}/s   "
+                f"ratio {rate / alone:.2f}   longest command {longest:.1f} ms   reader p99 "
+                f"{p99:.1f} ms",
                 flush=True,
             )
     _, rate, alone, _, _ = sorted(rounds)[len(rounds) // 2]
     longest, p99 = (statistics.median(each[column] for each in rounds) for column in (3, 4))
-    record("ingest", rate, "events/s", f"the same consumer only polls and decodes, {kind}", alone, COMMAND)
-    record("ingest-longest-command", longest, "ms", "10 ms: nothing may hold Redis longer", 10.0, COMMAND)
+    record(
+        "ingest",
+        rate,
+        "events/s",
+        f"the same consumer only polls and decodes, {kind}",
+        alone,
+        COMMAND,
+    )
+    record(
+        "ingest-longest-command",
+        longest,
+        "ms",
+        "10 ms: nothing may hold Redis longer",
+        10.0,
+        COMMAND,
+    )
     record("ingest-reader-p99", p99, "ms", "10 ms", 10.0, COMMAND)
 
 

@@ -1,17 +1,21 @@
-"""What a live model loses against a retrain: `python -m benchmarks.live_vs_retrained`, on MovieLens 1M and RetailRocket.
+"""What a live model loses against a retrain: `python -m benchmarks.live_vs_retrained`, on MovieLens
+1M and RetailRocket.
 
-Four recommenders rank what users took in the last tenth of the events, by time; all of them know what a user has by then:
+Four recommenders rank what users took in the last tenth of the events, by time; all of them know
+what a user has by then:
 
     frozen      ALS fitted on the first 80%, with the user vectors of the fit: a user who came later has none
     users only  the same item factors; users folded in from all of the first 90%, as live workers do
     live        the same, and the items that came since with factors from the users who touched them
     retrained   ALS fitted on the first 90%; users folded in as serving does
 
-Judged are users with an event in the first 90% who took something new after it; NDCG@10 over the whole catalogue minus what the user has.
-New items seldom make a list of ten; what their factors are worth shows in the place, among all items by score, of those that were taken:
-0 is the first, 0.5 chance. Every list comes from engines.recommender.Recommender, the path that serves; only what the ALS engine itself
-ranks counts. Hyperparameters: those that `python -m training tune` finds. ml1m-hyperparameters.json are of another split of the same
-events; retailrocket-hyperparameters.json were found within the first 80%. EDDYLINE_DATA names the folder of the data (default:
+Judged are users with an event in the first 90% who took something new after it; NDCG@10 over the
+whole catalogue minus what the user has. New items seldom make a list of ten; what their factors are
+worth shows in the place, among all items by score, of those that were taken: 0 is the first, 0.5
+chance. Every list comes from engines.recommender.Recommender, the path that serves; only what the
+ALS engine itself ranks counts. Hyperparameters: those that `python -m training tune` finds.
+ml1m-hyperparameters.json are of another split of the same events; retailrocket-hyperparameters.json
+were found within the first 80%. EDDYLINE_DATA names the folder of the data (default:
 ../shared/data).
 """
 
@@ -59,10 +63,12 @@ PROTOCOL = "fit on 80% by time, 10% live, rank the last 10%"
 
 
 class World(NamedTuple):
-    """`data`: all timed events; `early`, `known (n,) bool`: those of the first 80%, of the first 90%.
+    """`data`: all timed events; `early`, `known (n,) bool`: those of the first 80%, of the first
+    90%.
 
-    `users (m,)`: rows of the judged; `states`: what Redis holds of every user at 90%; `forgotten`: items that a judged user has beyond
-    the history cap; `held_out (m, n_items)`; `came`: items of the live tenth that the first 80% did not have; `groups`: name -> (m,) bool.
+    `users (m,)`: rows of the judged; `states`: what Redis holds of every user at 90%; `forgotten`:
+    items that a judged user has beyond the history cap; `held_out (m, n_items)`; `came`: items of
+    the live tenth that the first 80% did not have; `groups`: name -> (m,) bool.
     """
 
     data: dataset.Dataset
@@ -77,7 +83,9 @@ class World(NamedTuple):
 
 
 def timed_events(folder: Path, name: str, output: Path) -> None:
-    """The data set as a file of events: rows with a time; of ML-1M ratings from 4 on, each counting alike."""
+    """The data set as a file of events: rows with a time; of ML-1M ratings from 4 on, each counting
+    alike.
+    """
     table = pq.read_table(folder / DATASETS[name] / "interactions.parquet")
     table = table.filter(pc.is_valid(table["timestamp"]))
     if name == "ml1m":
@@ -98,7 +106,11 @@ def world(data: dataset.Dataset, settings: Settings) -> World:
     states = [data.state(user, known, settings.history_cap) for user in range(len(data.users))]
     kept = [{event.item_id for event in state.history} for state in states]
     forgotten = [
-        frozenset(data.items.ids[item] for item in had.indices[had.indptr[user] : had.indptr[user + 1]]) - kept[user] for user in users
+        frozenset(
+            data.items.ids[item] for item in had.indices[had.indptr[user] : had.indptr[user + 1]]
+        )
+        - kept[user]
+        for user in users
     ]
     before = data.touched(early)
     came = np.asarray(before.getnnz(axis=0) == 0) & (np.asarray(had.getnnz(axis=0)) > 0)
@@ -110,7 +122,15 @@ def world(data: dataset.Dataset, settings: Settings) -> World:
         "took a new item": np.asarray(held_out[:, came].getnnz(axis=1)) > 0,
     }
     return World(
-        data, early, known, users.tolist(), states, forgotten, held_out, [data.items.ids[item] for item in np.flatnonzero(came)], groups
+        data,
+        early,
+        known,
+        users.tolist(),
+        states,
+        forgotten,
+        held_out,
+        [data.items.ids[item] for item in np.flatnonzero(came)],
+        groups,
     )
 
 
@@ -118,8 +138,12 @@ def fitted(told: World, where: dataset.Bools, chosen: als.Hyperparameters, seed:
     return als.fit(told.data.matrix(where), told.data.users, told.data.items, chosen, seed)
 
 
-def young_items(model: ALSModel, told: World, settings: Settings, vectors: Mapping[str, npt.NDArray[np.float32]]) -> YoungItems:
-    """The items that the model does not know, from the users who touched them, as live workers keep them."""
+def young_items(
+    model: ALSModel, told: World, settings: Settings, vectors: Mapping[str, npt.NDArray[np.float32]]
+) -> YoungItems:
+    """The items that the model does not know, from the users who touched them, as live workers keep
+    them.
+    """
     touched: dict[str, dict[str, float]] = {}
     for state in told.states:
         for item_id, weight in item_weights(state.history, settings.use_cases).items():
@@ -130,30 +154,52 @@ def young_items(model: ALSModel, told: World, settings: Settings, vectors: Mappi
     columns = {user_id: column for column, user_id in enumerate(vectors)}
     item_users = sp.dok_matrix((len(touched), len(columns)), dtype=np.float32)
     for row, listed in enumerate(touched.values()):
-        for user_id in sorted(listed, key=lambda user_id: (-listed[user_id], user_id))[: settings.young_item_users]:
+        for user_id in sorted(listed, key=lambda user_id: (-listed[user_id], user_id))[
+            : settings.young_item_users
+        ]:
             item_users[row, columns[user_id]] = listed[user_id]
     factors = model.fold_items_in(item_users.tocsr(), np.stack(list(vectors.values())))
-    return YoungItems(IdMap(list(touched)), factors, fold.made_with(model, settings.use_cases, settings.history_cap))
+    return YoungItems(
+        IdMap(list(touched)),
+        factors,
+        fold.made_with(model, settings.use_cases, settings.history_cap),
+    )
 
 
-def live_vectors(model: ALSModel, told: World, settings: Settings) -> dict[str, npt.NDArray[np.float32]]:
+def live_vectors(
+    model: ALSModel, told: World, settings: Settings
+) -> dict[str, npt.NDArray[np.float32]]:
     """User -> vector, of those with an item that the model knows."""
     made = fold.vectors(model, settings.use_cases, [state.history for state in told.states])
-    return {state.user_id: vector for state, vector in zip(told.states, made, strict=True) if vector.any()}
+    return {
+        state.user_id: vector
+        for state, vector in zip(told.states, made, strict=True)
+        if vector.any()
+    }
 
 
 def ranked(
-    model: ALSModel, told: World, settings: Settings, vectors: Mapping[str, npt.NDArray[np.float32]], young: YoungItems
+    model: ALSModel,
+    told: World,
+    settings: Settings,
+    vectors: Mapping[str, npt.NDArray[np.float32]],
+    young: YoungItems,
 ) -> metrics.Rows:
-    """(m, K) int32 rows of the items that the ALS engine shows each judged user, whose vector lies in Redis as current."""
-    recommender = build(Bundle.of("v", als=model), Catalogue.of([], told.data.items.ids), {}, settings, young=young)
+    """(m, K) int32 rows of the items that the ALS engine shows each judged user, whose vector lies
+    in Redis as current.
+    """
+    recommender = build(
+        Bundle.of("v", als=model), Catalogue.of([], told.data.items.ids), {}, settings, young=young
+    )
     found = np.full((len(told.users), K), -1, np.int32)
     for place, user in enumerate(told.users):
         state = told.states[user]
         vector = vectors.get(state.user_id)
         if vector is None:
             continue
-        stored = LiveVector("v", recommender.made_with, state.events, vector.astype("<f4").tobytes())
+        stored = LiveVector(
+            "v", recommender.made_with, state.events, vector.astype("<f4").tobytes()
+        )
         filters = Filters(available_only=False, exclude_items=told.forgotten[place])
         request = Request(limit=K, filters=filters, engine="als", reasons=False)
         answer = recommender.recommend(msgspec.structs.replace(state, als=stored), request)
@@ -162,8 +208,12 @@ def ranked(
     return found
 
 
-def places(model: ALSModel, told: World, vectors: Mapping[str, npt.NDArray[np.float32]], young: YoungItems) -> list[float]:
-    """Of each item that came in the live tenth and was taken after it: the share of items that score higher for that user."""
+def places(
+    model: ALSModel, told: World, vectors: Mapping[str, npt.NDArray[np.float32]], young: YoungItems
+) -> list[float]:
+    """Of each item that came in the live tenth and was taken after it: the share of items that
+    score higher for that user.
+    """
     factors = np.vstack([model.item_factors, young.factors]) if young else model.item_factors
     row = {item_id: row for row, item_id in enumerate([*model.item_ids.ids, *young.ids.ids])}
     came = set(told.came)
@@ -171,28 +221,50 @@ def places(model: ALSModel, told: World, vectors: Mapping[str, npt.NDArray[np.fl
     for place, user in enumerate(told.users):
         vector = vectors.get(told.states[user].user_id)
         taken = told.held_out.indices[told.held_out.indptr[place] : told.held_out.indptr[place + 1]]
-        new = [row[item_id] for item_id in (told.data.items.ids[item] for item in taken) if item_id in came and item_id in row]
+        new = [
+            row[item_id]
+            for item_id in (told.data.items.ids[item] for item in taken)
+            if item_id in came and item_id in row
+        ]
         if vector is not None and new:
             scores = factors @ vector
             found += [float((scores > scores[at]).mean()) for at in new]
     return found
 
 
-def compare(told: World, settings: Settings, chosen: als.Hyperparameters, seed: int) -> dict[tuple[str, str], float]:
+def compare(
+    told: World, settings: Settings, chosen: als.Hyperparameters, seed: int
+) -> dict[tuple[str, str], float]:
     """(variant, group) -> NDCG@10, and (variant, PLACE)."""
-    frozen, retrained = fitted(told, told.early, chosen, seed), fitted(told, told.known, chosen, seed)
+    frozen, retrained = (
+        fitted(told, told.early, chosen, seed),
+        fitted(told, told.known, chosen, seed),
+    )
     assert frozen.user_ids is not None
     assert frozen.user_factors is not None
     live = live_vectors(frozen, told, settings)
-    young, again, none = young_items(frozen, told, settings, live), live_vectors(retrained, told, settings), YoungItems.none()
+    young, again, none = (
+        young_items(frozen, told, settings, live),
+        live_vectors(retrained, told, settings),
+        YoungItems.none(),
+    )
     lists = {
-        "frozen": ranked(frozen, told, settings, dict(zip(frozen.user_ids.ids, frozen.user_factors, strict=True)), none),
+        "frozen": ranked(
+            frozen,
+            told,
+            settings,
+            dict(zip(frozen.user_ids.ids, frozen.user_factors, strict=True)),
+            none,
+        ),
         "users only": ranked(frozen, told, settings, live, none),
         "live": ranked(frozen, told, settings, live, young),
         "retrained": ranked(retrained, told, settings, again, none),
     }
     counts = metrics.held_out_counts(told.held_out)
-    gains = {variant: metrics.ndcg(metrics.hits(rows, told.held_out), counts, K) for variant, rows in lists.items()}
+    gains = {
+        variant: metrics.ndcg(metrics.hits(rows, told.held_out), counts, K)
+        for variant, rows in lists.items()
+    }
     medians = {
         ("live", PLACE): float(np.median(places(frozen, told, live, young))),
         ("retrained", PLACE): float(np.median(places(retrained, told, again, none))),
@@ -209,44 +281,82 @@ def report(name: str, told: World, runs: Sequence[Mapping[tuple[str, str], float
     """Print the table and record it."""
     mean = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
     print(f"\n{name}: NDCG@{K}, mean of seeds {SEEDS}")
-    print(f"{'group':16} {'users':>6} " + " ".join(f"{variant:>10}" for variant in VARIANTS) + "   live / retrained")
+    print(
+        f"{'group':16} {'users':>6} "
+        + " ".join(f"{variant:>10}" for variant in VARIANTS)
+        + "   live / retrained"
+    )
     for group, chosen in told.groups.items():
         if chosen.any():
             values = [mean[variant, group] for variant in VARIANTS]
             ratio = f"{values[2] / values[3]:10.3f}" if values[3] else ""
-            print(f"{group:16} {int(chosen.sum()):6} " + " ".join(f"{value:10.4f}" for value in values) + ratio)
-    print(f"{PLACE}: median place {mean['live', PLACE]:.3f} live, {mean['retrained', PLACE]:.3f} retrained (0.5: chance)", flush=True)
+            print(
+                f"{group:16} {int(chosen.sum()):6} "
+                + " ".join(f"{value:10.4f}" for value in values)
+                + ratio
+            )
+    print(
+        (
+            f"{PLACE}: median place {mean['live', PLACE]:.3f} live, "
+            f"{mean['retrained', PLACE]:.3f} retrained (0.5: chance)"
+        ),
+        flush=True,
+    )
     metric = {PLACE: "median place"}
     rows = [
-        quality.Row(name, f"{PROTOCOL}: {group}", f"als ({variant})", metric.get(group, f"NDCG@{K}"), round(value, 4), list(SEEDS), COMMAND)
+        quality.Row(
+            name,
+            f"{PROTOCOL}: {group}",
+            f"als ({variant})",
+            metric.get(group, f"NDCG@{K}"),
+            round(value, 4),
+            list(SEEDS),
+            COMMAND,
+        )
         for (variant, group), value in mean.items()
     ]
     quality.record(rows)
     reference = f"retrained on everything up to then, {name}, NDCG@{K}"
     row = "live-vs-retrained" if name == "ml1m" else f"live-vs-retrained-{name}"
-    results.record(row, mean["live", "all"], f"NDCG@{K}", reference, mean["retrained", "all"], COMMAND)
+    results.record(
+        row, mean["live", "all"], f"NDCG@{K}", reference, mean["retrained", "all"], COMMAND
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tune", type=float, metavar="MINUTES", help="search hyperparameters of RetailRocket first")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tune", type=float, metavar="MINUTES", help="search hyperparameters of RetailRocket first"
+    )
     arguments = parser.parse_args()
     folder, settings = quality.data_folder(), Settings()
     logs.configure("warning")
     for name, there in DATASETS.items():
         if folder is None or not (folder / there).is_dir():
-            print(f"skipped: there is no folder {there} in EDDYLINE_DATA (default ../shared/data)", file=sys.stderr)
+            print(
+                f"skipped: there is no folder {there} in EDDYLINE_DATA (default ../shared/data)",
+                file=sys.stderr,
+            )
             continue
         with tempfile.TemporaryDirectory() as temporary:
             work = Path(temporary)
             timed_events(folder, name, work / "events.parquet")
             table, skipped = events.from_file(work / "events.parquet")
-            data = dataset.build(table, settings.use_cases, source=f"{name}, timed rows", skipped=skipped)
+            data = dataset.build(
+                table, settings.use_cases, source=f"{name}, timed rows", skipped=skipped
+            )
             if arguments.tune and name == "retailrocket":
                 cut = np.sort(data.timestamp)[int(len(data.timestamp) * FIRST)]
                 early = table.filter(pc.less(table["timestamp"], cut))
-                dataset.save(dataset.build(early, settings.use_cases, source=f"{name}, first 80%"), work / "dataset")
-                quality.tune(work / "dataset", arguments.tune, quality.found(name), work / "study.sqlite")
+                dataset.save(
+                    dataset.build(early, settings.use_cases, source=f"{name}, first 80%"),
+                    work / "dataset",
+                )
+                quality.tune(
+                    work / "dataset", arguments.tune, quality.found(name), work / "study.sqlite"
+                )
         chosen = als.hyperparameters(settings, quality.found(name))
         told = world(data, settings)
         with threadpoolctl.threadpool_limits(1, "blas"):

@@ -1,7 +1,9 @@
-"""A closed-loop HTTP client: N connections, each with one request under way. `python -m benchmarks.load URL...` prints JSON.
+"""A closed-loop HTTP client: N connections, each with one request under way. `python -m
+benchmarks.load URL...` prints JSON.
 
-Its own work is some 30 us a request, on a core that the server does not use, so the server is the limit.
-Paths come from standard input, one a line; every connection walks through them from a place of its own.
+Its own work is some 30 us a request, on a core that the server does not use, so the server is the
+limit. Paths come from standard input, one a line; every connection walks through them from a place
+of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class Report(msgspec.Struct):
 class Connection(asyncio.Protocol):
     """One keep-alive connection in a closed loop, until `deadline`."""
 
-    def __init__(self, requests: list[bytes], first: int, measure_from: float, deadline: float) -> None:
+    def __init__(
+        self, requests: list[bytes], first: int, measure_from: float, deadline: float
+    ) -> None:
         self._requests, self._next = requests, first
         self._from, self._deadline = measure_from, deadline
         self._buffer = bytearray()
@@ -42,7 +46,8 @@ class Connection(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's transports are no subclass of it
+        # uvloop's transports are no subclass of it
+        self._transport = cast("asyncio.WriteTransport", transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -86,7 +91,9 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def load(host: str, port: int, paths: list[str], connections: int, seconds: float, warm_up: float = 0.5) -> Report:
+async def load(
+    host: str, port: int, paths: list[str], connections: int, seconds: float, warm_up: float = 0.5
+) -> Report:
     """Drive the server for `seconds` after `warm_up`, and say what came back."""
     requests = [f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode() for path in paths]
     loop = asyncio.get_running_loop()
@@ -94,7 +101,9 @@ async def load(host: str, port: int, paths: list[str], connections: int, seconds
     made = []
     for number in range(connections):
         first = number * len(requests) // connections
-        _, connection = await loop.create_connection(lambda first=first: Connection(requests, first, begin, begin + seconds), host, port)
+        _, connection = await loop.create_connection(
+            lambda first=first: Connection(requests, first, begin, begin + seconds), host, port
+        )
         made.append(connection)
     await asyncio.gather(*(connection.done for connection in made))
     elapsed = time.perf_counter() - begin
@@ -102,7 +111,11 @@ async def load(host: str, port: int, paths: list[str], connections: int, seconds
     failures = [failure for connection in made for failure in connection.failures]
 
     def quantile(share: float) -> float:
-        return 1000 * latencies[min(int(share * len(latencies)), len(latencies) - 1)] if latencies else float("inf")
+        return (
+            1000 * latencies[min(int(share * len(latencies)), len(latencies) - 1)]
+            if latencies
+            else float("inf")
+        )
 
     return Report(
         len(latencies),
@@ -122,7 +135,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     arguments = parser.parse_args()
     host, _, port = arguments.address.rpartition(":")
-    report = uvloop.run(load(host, int(port), sys.stdin.read().split(), arguments.connections, arguments.seconds))
+    report = uvloop.run(
+        load(host, int(port), sys.stdin.read().split(), arguments.connections, arguments.seconds)
+    )
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
 
 

@@ -1,7 +1,9 @@
-"""Memory: `python -m benchmarks.memory`. What a user with 50 interactions costs Redis, by Redis' own count.
+"""Memory: `python -m benchmarks.memory`. What a user with 50 interactions costs Redis, by Redis'
+own count.
 
-Users are written by the product's own planner and transactions, from random events on 10,000 items (`startup-1234`): counters, history, and
-what the key space around them takes. MEMORY USAGE of the users' keys is printed beside it.
+Users are written by the product's own planner and transactions, from random events on 10,000 items
+(`startup-1234`): counters, history, and what the key space around them takes. MEMORY USAGE of the
+users' keys is printed beside it.
 """
 
 from __future__ import annotations
@@ -37,7 +39,12 @@ def main() -> None:
     ):
         settings = Settings(redis_url=SecretStr(server.url))
         planner = Planner(settings.use_cases)
-        applier = Applier(connection.connect(settings), planner, settings.history_cap, IdHasher(settings.deletion_salt))
+        applier = Applier(
+            connection.connect(settings),
+            planner,
+            settings.history_cap,
+            IdHasher(settings.deletion_salt),
+        )
         deletions.mark_ready(redis)
         before = int(redis.info("memory")["used_memory"])
         position = 0
@@ -56,7 +63,9 @@ def main() -> None:
                     )
                     for user in range(start, start + 500)
                 ]
-                applier.apply(planner.plan("interactions", 0, position, position + 500, events, apply.UNKNOWN))
+                applier.apply(
+                    planner.plan("interactions", 0, position, position + 500, events, apply.UNKNOWN)
+                )
                 position += 500
         applier.close()
         whole = int(redis.info("memory")["used_memory"]) - before
@@ -67,7 +76,10 @@ def main() -> None:
         )
     a_user = whole / USERS
     by_keys = counted / USERS
-    print(f"{USERS} users, {EVENTS} interactions each: {a_user:.0f} bytes of used_memory a user, {by_keys:.0f} by MEMORY USAGE of its keys")
+    print(
+        f"{USERS} users, {EVENTS} interactions each: {a_user:.0f} bytes of used_memory a "
+        f"user, {by_keys:.0f} by MEMORY USAGE of its keys"
+    )
     record("redis-memory-per-user", a_user, "bytes", "2 KB, the target", 2048.0, COMMAND)
 
 

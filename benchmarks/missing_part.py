@@ -1,11 +1,13 @@
-"""What an item counts in a blend with a part that has no score for it. docs/adr/0009-ensemble-scale.md has the decision.
+"""What an item counts in a blend with a part that has no score for it.
+docs/adr/0009-ensemble-scale.md has the decision.
 
 python -m benchmarks.missing_part --dataset sports
 python -m benchmarks.missing_part --dataset ml1m
 
-A tenth of the items, drawn by a hash of their ids, is kept from ALS, as if they had come after training; content knows them. Each user's
-last item is ranked among the whole catalogue minus what the user has, by blends of ALS and content that differ in what such an item
-counts. The data is not part of the project: EDDYLINE_DATA names its folder (default: ../shared/data).
+A tenth of the items, drawn by a hash of their ids, is kept from ALS, as if they had come after
+training; content knows them. Each user's last item is ranked among the whole catalogue minus what
+the user has, by blends of ALS and content that differ in what such an item counts. The data is not
+part of the project: EDDYLINE_DATA names its folder (default: ../shared/data).
 """
 
 from __future__ import annotations
@@ -55,9 +57,18 @@ class Data(NamedTuple):
 
 
 def sports(folder: Path) -> Data:
-    rows = pq.read_table(folder / "interactions.parquet").sort_by([("user_id", "ascending"), ("seq_pos", "ascending")]).to_pylist()
+    rows = (
+        pq.read_table(folder / "interactions.parquet")
+        .sort_by([("user_id", "ascending"), ("seq_pos", "ascending")])
+        .to_pylist()
+    )
     entries = pq.read_table(folder / "items.parquet").to_pylist()
-    items = [Item(item_id=str(entry["item_id"]), item_type="product", categories=entry["categories"] or []) for entry in entries]
+    items = [
+        Item(
+            item_id=str(entry["item_id"]), item_type="product", categories=entry["categories"] or []
+        )
+        for entry in entries
+    ]
     train: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         train[str(row["user_id"])].append(str(row["item_id"]))
@@ -65,14 +76,21 @@ def sports(folder: Path) -> Data:
 
 
 def ml1m(folder: Path) -> Data:
-    rows = sorted(pq.read_table(folder / "interactions.parquet").to_pylist(), key=lambda row: (row["timestamp"] or 0, row["file_order"]))
+    rows = sorted(
+        pq.read_table(folder / "interactions.parquet").to_pylist(),
+        key=lambda row: (row["timestamp"] or 0, row["file_order"]),
+    )
     items = [
         Item(
             item_id=str(entry["item_id"]),
             item_type="film",
             title=entry["title"],
             categories=entry["categories"] or [],
-            tags=[name.strip() for name in f"{entry['director'] or ''},{entry['actors'] or ''}".split(",") if name.strip()],
+            tags=[
+                name.strip()
+                for name in f"{entry['director'] or ''},{entry['actors'] or ''}".split(",")
+                if name.strip()
+            ],
             text=entry["plot"],
         )
         for entry in pq.read_table(folder / "items.parquet").to_pylist()
@@ -81,25 +99,41 @@ def ml1m(folder: Path) -> Data:
     for row in rows:
         if not row["ncf_test"]:
             train[str(row["user_id"])].append(str(row["item_id"]))
-    return Data(items, train, {str(row["user_id"]): str(row["item_id"]) for row in rows if row["ncf_test"]})
+    return Data(
+        items, train, {str(row["user_id"]): str(row["item_id"]) for row in rows if row["ncf_test"]}
+    )
 
 
 def treatments(scaled: Scores, known: Any, weight: float) -> Iterator[tuple[str, Scores]]:
-    """The blend of ALS by `weight` and content, under each treatment. `scaled (2, n)` has 0 where `known (2, n)` is false."""
+    """The blend of ALS by `weight` and content, under each treatment.
+
+    `scaled (2, n)` has 0 where `known (2, n)` is false.
+    """
     weights = np.array([weight, 1 - weight], dtype=np.float32)
     yield "the part's lowest (0)", weights @ scaled
     means = (scaled.sum(axis=1) / known.sum(axis=1))[:, None]
     yield "the part's mean", weights @ np.where(known, scaled, means)
-    yield "nothing: the others' weights count for it", (weights @ scaled) / np.maximum(weights @ known, np.float32(1e-9))
+    yield (
+        "nothing: the others' weights count for it",
+        (weights @ scaled) / np.maximum(weights @ known, np.float32(1e-9)),
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", choices=FITS, required=True)
     asked = parser.parse_args()
-    folder, name = data_folder(), {"sports": "s3rec_sports_and_outdoors", "ml1m": "ml1m"}[asked.dataset]
+    folder, name = (
+        data_folder(),
+        {"sports": "s3rec_sports_and_outdoors", "ml1m": "ml1m"}[asked.dataset],
+    )
     if folder is None or not (folder / name).is_dir():
-        print(f"skipped: there is no folder {name} in EDDYLINE_DATA (default ../shared/data)", file=sys.stderr)
+        print(
+            f"skipped: there is no folder {name} in EDDYLINE_DATA (default ../shared/data)",
+            file=sys.stderr,
+        )
         return
     data = {"sports": sports, "ml1m": ml1m}[asked.dataset](folder / name)
     young = {item.item_id for item in data.items if zlib.crc32(item.item_id.encode()) % 10 == 0}
@@ -109,14 +143,20 @@ def main() -> None:
     matrix = sp.csr_matrix((np.ones(len(pairs), np.float32), places), shape=(len(users), len(ids)))
     catalogue, use_cases = Catalogue.of(data.items, ids.ids), Settings().use_cases
     parts = (
-        ALSEngine(als.fit(matrix, users, ids, FITS[asked.dataset], 1, threads=1), catalogue, use_cases),
+        ALSEngine(
+            als.fit(matrix, users, ids, FITS[asked.dataset], 1, threads=1), catalogue, use_cases
+        ),
         ContentEngine(ContentModel.fit(data.items), catalogue, use_cases),
     )
     drawn = np.random.default_rng(0).permutation(sorted(data.last))[:USERS].tolist()
     gains: dict[tuple[str, str], list[tuple[bool, float]]] = defaultdict(list)
     for user in drawn:
         taken, answer = data.train.get(user, [])[-500:], data.last[user]
-        state = UserState(user_id=user, events=len(taken), history=[HistoryEvent(at, "like", item) for at, item in enumerate(taken)])
+        state = UserState(
+            user_id=user,
+            events=len(taken),
+            history=[HistoryEvent(at, "like", item) for at, item in enumerate(taken)],
+        )
         try:
             scores = [part.score(state, Request()).scores for part in parts]
         except NotApplicable:
@@ -133,12 +173,22 @@ def main() -> None:
         for what, blended in found.items():
             mine = blended.copy()
             mine[seen] = NO_OPINION
-            place = np.count_nonzero(mine > mine[row]) if row is not None and mine[row] > NO_OPINION else K
+            place = (
+                np.count_nonzero(mine > mine[row])
+                if row is not None and mine[row] > NO_OPINION
+                else K
+            )
             gains[what].append((answer in young, 1 / np.log2(place + 2) if place < K else 0.0))
-    print(f"{'NDCG@10 of the last item':66s}    all  known  young   ({len(next(iter(gains.values())))} users)")
+    print(
+        f"{'NDCG@10 of the last item':66s}    all  known  young   "
+        f"({len(next(iter(gains.values())))} users)"
+    )
     for (blend, treatment), values in gains.items():
         is_young, gain = (np.array(column) for column in zip(*values, strict=True))
-        print(f"{blend:22s} {treatment:43s} {gain.mean():6.4f} {gain[~is_young].mean():6.4f} {gain[is_young].mean():6.4f}")
+        print(
+            f"{blend:22s} {treatment:43s} {gain.mean():6.4f} {gain[~is_young].mean():6.4f} "
+            f"{gain[is_young].mean():6.4f}"
+        )
 
 
 if __name__ == "__main__":

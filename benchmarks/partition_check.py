@@ -1,6 +1,8 @@
-"""What ingest pays to find foreign partitions: `python -m benchmarks.partition_check`. Processor time an event, printed.
+"""What ingest pays to find foreign partitions: `python -m benchmarks.partition_check`. Processor
+time an event, printed.
 
-200,000 events of 100,000 users in batches of 250, each in the partition that murmur2 chooses, as ingest hands them to the check.
+200,000 events of 100,000 users in batches of 250, each in the partition that murmur2 chooses, as
+ingest hands them to the check.
 """
 
 from __future__ import annotations
@@ -23,13 +25,20 @@ ROUNDS = 5
 def main() -> None:
     users = [f"user-{number}" for number in range(100_000)]
     of_partition: list[list[str]] = [[] for _ in range(PARTITIONS)]
-    for user, partition in zip(users, partitions_of([user.encode() for user in users], PARTITIONS).tolist(), strict=True):
+    for user, partition in zip(
+        users, partitions_of([user.encode() for user in users], PARTITIONS).tolist(), strict=True
+    ):
         of_partition[partition].append(user)
     pick = random.Random(3)
     batches = []
     for batch in range(BATCHES):
         names = pick.choices(of_partition[batch % PARTITIONS], k=BATCH)
-        batches.append([Event(Interaction(f"e{at}", name, "startup-1", "view", 1.76e9), 1.76e9) for at, name in enumerate(names)])
+        batches.append(
+            [
+                Event(Interaction(f"e{at}", name, "startup-1", "view", 1.76e9), 1.76e9)
+                for at, name in enumerate(names)
+            ]
+        )
     watch: Any = SimpleNamespace(layout=Layout(PARTITIONS, 0.0), answered=0.0)
     unused: Any = None
     check = ForeignPartitions(unused, "interactions", watch)

@@ -1,11 +1,14 @@
-"""Ranking quality of ALS: `python -m benchmarks.quality` writes its rows to benchmarks/quality.json.
+"""Ranking quality of ALS: `python -m benchmarks.quality` writes its rows to
+benchmarks/quality.json.
 
-The protocols are those of benchmarks.quality_protocols. A user's vector is folded in from the training items, as when serving. On ML-1M
-popularity by the same code checks the protocol: published are .4535 / .2543, with ties as they fall.
+The protocols are those of benchmarks.quality_protocols. A user's vector is folded in from the
+training items, as when serving. On ML-1M popularity by the same code checks the protocol: published
+are .4535 / .2543, with ties as they fall.
 
-The hyperparameters are those that `python -m training tune als` finds on the training rows alone, from its ordinary ranges, within 15
-minutes (--minutes); the test rows choose nothing. `--hyperparameters FILE` takes those of an earlier search. The data is not part of
-the project: EDDYLINE_DATA names its folder (default: ../shared/data), and without it this says so and ends.
+The hyperparameters are those that `python -m training tune als` finds on the training rows alone,
+from its ordinary ranges, within 15 minutes (--minutes); the test rows choose nothing.
+`--hyperparameters FILE` takes those of an earlier search. The data is not part of the project:
+EDDYLINE_DATA names its folder (default: ../shared/data), and without it this says so and ends.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ from training.data import dataset
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("quality.json")
 NEGATIVES = {"ml1m": 99}
-"""Items that a search ranks the held-out one among; a protocol that is not named ranks it among the whole catalogue."""
+"""Items that a search ranks the held-out one among; a protocol that is not named ranks it among the
+whole catalogue.
+"""
 SEEDS = (1, 2, 3)
 BLOCK = 256
 """Users whose scores are held at once: 40 MB at 40,000 items."""
@@ -61,12 +66,34 @@ def found(name: str) -> Path:
     return RESULTS.with_name(f"{name}-hyperparameters.json")
 
 
-def tune(made: Path, minutes: float, output: Path, study: Path, negatives: int = 99, threads: int = 0, factors: int | None = None) -> None:
-    """The search, as anybody would run it; up to `factors`, if these are more than its range has."""
-    told = {"dataset": made, "minutes": minutes, "negatives": negatives, "study": study, "output": output, "threads": threads}
+def tune(
+    made: Path,
+    minutes: float,
+    output: Path,
+    study: Path,
+    negatives: int = 99,
+    threads: int = 0,
+    factors: int | None = None,
+) -> None:
+    """The search, as anybody would run it; up to `factors`, if these are more than its range
+    has.
+    """
+    told = {
+        "dataset": made,
+        "minutes": minutes,
+        "negatives": negatives,
+        "study": study,
+        "output": output,
+        "threads": threads,
+    }
     options = [text for name, value in told.items() for text in (f"--{name}", str(value))]
     environment = os.environ if factors is None else {**os.environ, "ALS_FACTORS": str(factors)}
-    subprocess.run([sys.executable, "-m", "training", "tune", "als", *options], cwd=ROOT, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "training", "tune", "als", *options],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+    )
 
 
 def mean(protocol: Protocol, scores: Scores) -> Gains:
@@ -113,17 +140,33 @@ def record(rows: list[Row], path: Path = RESULTS) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", choices=LOADERS, default="ml1m")
     parser.add_argument("--minutes", type=float, default=15.0, help="time budget of the search")
-    parser.add_argument("--factors", type=int, help="ALS_FACTORS of the search: it starts there, and its range reaches so far")
+    parser.add_argument(
+        "--factors",
+        type=int,
+        help="ALS_FACTORS of the search: it starts there, and its range reaches so far",
+    )
     parser.add_argument("--threads", type=int, default=0, help="of the search; 0: one a core")
-    parser.add_argument("--hyperparameters", type=Path, help="take these instead of searching, and leave the defaults out")
+    parser.add_argument(
+        "--hyperparameters",
+        type=Path,
+        help="take these instead of searching, and leave the defaults out",
+    )
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="comma-separated")
     chosen = parser.parse_args()
     folder = data_folder()
     if folder is None or not (folder / FOLDERS[chosen.dataset]).is_dir():
-        print(f"skipped: there is no folder {FOLDERS[chosen.dataset]} in EDDYLINE_DATA (default ../shared/data)", file=sys.stderr)
+        print(
+            (
+                f"skipped: there is no folder {FOLDERS[chosen.dataset]} in EDDYLINE_DATA "
+                f"(default ../shared/data)"
+            ),
+            file=sys.stderr,
+        )
         return
     name, protocol = chosen.dataset, LOADERS[chosen.dataset](folder / FOLDERS[chosen.dataset])
     path = chosen.hyperparameters
@@ -132,19 +175,50 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             work = Path(temporary)
             dataset.save(protocol.data, work / "dataset")
-            tune(work / "dataset", chosen.minutes, path, work / "study.sqlite", NEGATIVES.get(name, 0), chosen.threads, chosen.factors)
+            tune(
+                work / "dataset",
+                chosen.minutes,
+                path,
+                work / "study.sqlite",
+                NEGATIVES.get(name, 0),
+                chosen.threads,
+                chosen.factors,
+            )
     tuned = als.hyperparameters(Settings(), path)
-    told = f"--hyperparameters {chosen.hyperparameters}" if chosen.hyperparameters else f"--minutes {chosen.minutes:g}"
+    told = (
+        f"--hyperparameters {chosen.hyperparameters}"
+        if chosen.hyperparameters
+        else f"--minutes {chosen.minutes:g}"
+    )
     if not chosen.hyperparameters:
-        told += "".join(f" --{name} {value}" for name in ("factors", "threads") if (value := getattr(chosen, name)))
+        told += "".join(
+            f" --{name} {value}"
+            for name in ("factors", "threads")
+            if (value := getattr(chosen, name))
+        )
     command = f"python -m benchmarks.quality{f' --dataset {name}' if name != 'ml1m' else ''} {told}"
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
     command += f" --seeds {chosen.seeds}" if seeds != list(SEEDS) else ""
-    asked = {"als (given)": tuned} if chosen.hyperparameters else {"als (tuned)": tuned, "als (defaults)": als.Hyperparameters()}
+    asked = (
+        {"als (given)": tuned}
+        if chosen.hyperparameters
+        else {"als (tuned)": tuned, "als (defaults)": als.Hyperparameters()}
+    )
     runs: list[tuple[str, list[int], list[Gains]]] = [("popular", [], [by_popularity(protocol)])]
-    runs += [(engine, seeds, [by_als(protocol, each, seed) for seed in seeds]) for engine, each in asked.items()]
+    runs += [
+        (engine, seeds, [by_als(protocol, each, seed) for seed in seeds])
+        for engine, each in asked.items()
+    ]
     rows = [
-        Row(name, where, engine, metric, round(float(np.mean([run[where, metric] for run in each])), 4), of_seeds, command)
+        Row(
+            name,
+            where,
+            engine,
+            metric,
+            round(float(np.mean([run[where, metric] for run in each])), 4),
+            of_seeds,
+            command,
+        )
         for engine, of_seeds, each in runs
         for where, metric in each[0]
     ]

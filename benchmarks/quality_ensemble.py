@@ -1,11 +1,15 @@
-"""Ranking quality of Two-Tower and of the ensemble: `python -m benchmarks.quality_ensemble` adds its rows to benchmarks/quality.json.
+"""Ranking quality of Two-Tower and of the ensemble: `python -m benchmarks.quality_ensemble` adds
+its rows to benchmarks/quality.json.
 
-The protocols are those of benchmarks.quality_protocols. Every score comes from the engines that serve, of a user's training items alone,
-without a profile. `ensemble` is the blend of the settings; `ensemble (chosen)` the one that training.blend makes of how the engines rank
-the last training items of some users. These items are in no model that chooses: Two-Tower never trains on them, as they tell it when to
-stop, and ALS is fitted once without them and once with them. The test rows choose nothing, hyperparameters neither.
+The protocols are those of benchmarks.quality_protocols. Every score comes from the engines that
+serve, of a user's training items alone, without a profile. `ensemble` is the blend of the settings;
+`ensemble (chosen)` the one that training.blend makes of how the engines rank the last training
+items of some users. These items are in no model that chooses: Two-Tower never trains on them, as
+they tell it when to stop, and ALS is fitted once without them and once with them. The test rows
+choose nothing, hyperparameters neither.
 
-`--dataset` and `--seeds` narrow it down; `--keep FOLDER` keeps the fitted models, so that blends can be measured again without fits.
+`--dataset` and `--seeds` narrow it down; `--keep FOLDER` keeps the fitted models, so that blends
+can be measured again without fits.
 """
 
 from __future__ import annotations
@@ -43,7 +47,9 @@ from training.two_tower import fit as two_tower
 VOTERS = 3000
 """Users who choose a blend."""
 ROWS = {"popular": "popular (as served)"}
-"""Engine -> its name in quality.json, where `popular` counts every event alike, as published; what serves forgets by half-lives."""
+"""Engine -> its name in quality.json, where `popular` counts every event alike, as published; what
+serves forgets by half-lives.
+"""
 FITS = {
     "ml1m": Fit(
         als=als.hyperparameters(Settings(), quality.found("ml1m")),
@@ -51,28 +57,42 @@ FITS = {
     ),
     "sports": Fit(
         als=als.hyperparameters(Settings(), quality.found("sports")),
-        two_tower=two_tower.Hyperparameters(dropout=0.5, learning_rate=0.002, epochs=10, candidates=2048),
+        two_tower=two_tower.Hyperparameters(
+            dropout=0.5, learning_rate=0.002, epochs=10, candidates=2048
+        ),
         voters=40_000,
     ),
     "gowalla": Fit(
         als=als.hyperparameters(Settings(), quality.found("gowalla")),
-        two_tower=two_tower.Hyperparameters(dropout=0.1, learning_rate=0.003, epochs=16, candidates=2048, heads=1, layers=1),
+        two_tower=two_tower.Hyperparameters(
+            dropout=0.1, learning_rate=0.003, epochs=16, candidates=2048, heads=1, layers=1
+        ),
         ordered=False,
     ),
 }
 
 
 class Question:
-    """The engines of a protocol's models, asked about users as their events in `where` left them."""
+    """The engines of a protocol's models, asked about users as their events in `where` left
+    them.
+    """
 
     def __init__(self, protocol: Protocol, fitted: Models, *, before: bool) -> None:
         """`before`: as of the events before those that were held out for the choice."""
         data = protocol.data
         self.data, self.settings = data, Settings()
         self.where = fitted.before if before else np.ones(data.events, np.bool_)
-        parts = {"als": fitted.als_before if before else fitted.als, "two_tower": fitted.two_tower, "content": protocol.content}
+        parts = {
+            "als": fitted.als_before if before else fitted.als,
+            "two_tower": fitted.two_tower,
+            "content": protocol.content,
+        }
         at_hand = popular(data, self.settings, self.where).scores
-        self.recommender = build(Bundle.of(catalogue=protocol.entries, **parts), popularity=at_hand, settings=self.settings)
+        self.recommender = build(
+            Bundle.of(catalogue=protocol.entries, **parts),
+            popularity=at_hand,
+            settings=self.settings,
+        )
         self.catalogue = self.recommender.catalogue
         self.rows = np.array(self.catalogue.rows_of(data.items.ids))
         """The catalogue's rows of the data's items."""
@@ -101,24 +121,41 @@ def chosen(protocol: Protocol, fitted: Models, seed: int) -> blend.BlendChoice:
     names = [name for name in blend.ENGINES if name != "content_based" or protocol.entries]
     search = blend.BlendSearch(names)
     drawn = np.random.default_rng(seed).permutation(len(fitted.held_out.users))[:VOTERS]
-    for user, item in zip(fitted.held_out.users[drawn].tolist(), fitted.held_out.items[drawn].tolist(), strict=True):
+    for user, item in zip(
+        fitted.held_out.users[drawn].tolist(), fitted.held_out.items[drawn].tolist(), strict=True
+    ):
         state = asked.state(user)
-        scorings = [scoring for name in names if (scoring := asked.scoring(name, state)) is not None]
+        scorings = [
+            scoring for name in names if (scoring := asked.scoring(name, state)) is not None
+        ]
         allowed, wanted = np.zeros((2, len(asked.catalogue.ids)), np.bool_)
         allowed[asked.rows] = True
         allowed[asked.rows[asked.seen(user)]] = False
         wanted[asked.rows[item]] = True
-        search.add_user(scorings if len(scorings) == len(names) else [], allowed, wanted, asked.catalogue, state.events)
+        search.add_user(
+            scorings if len(scorings) == len(names) else [],
+            allowed,
+            wanted,
+            asked.catalogue,
+            state.events,
+        )
     return search.choose()
 
 
 def judged(protocol: Protocol, fitted: Models, blends: dict[str, Blend]) -> dict[str, Gains]:
-    """Engine or blend -> mean gains over all users who are judged. Where an engine has nothing to go by, no item has a score."""
+    """Engine or blend -> mean gains over all users who are judged.
+
+    Where an engine has nothing to go by, no item has a score.
+    """
     asked = Question(protocol, fitted, before=False)
     engines = asked.recommender.engines
     ensembles = {name: EnsembleEngine(engines, each) for name, each in blends.items()}
-    parts = [name for name in blend.ENGINES if any(name in each.shares for each in ensembles.values())]
-    total: dict[str, dict[tuple[str, str], float]] = {name: defaultdict(float) for name in (*parts, *ensembles)}
+    parts = [
+        name for name in blend.ENGINES if any(name in each.shares for each in ensembles.values())
+    ]
+    total: dict[str, dict[tuple[str, str], float]] = {
+        name: defaultdict(float) for name in (*parts, *ensembles)
+    }
     for one in protocol.judged:
         seen = asked.seen(one.user)
         for name, scores in _scores(asked, parts, ensembles, asked.state(one.user)):
@@ -127,30 +164,52 @@ def judged(protocol: Protocol, fitted: Models, blends: dict[str, Blend]) -> dict
     return {name: dict(gains) for name, gains in total.items()}
 
 
-def _scores(asked: Question, parts: list[str], ensembles: dict[str, EnsembleEngine], state: UserState) -> Iterator[tuple[str, np.ndarray]]:
+def _scores(
+    asked: Question, parts: list[str], ensembles: dict[str, EnsembleEngine], state: UserState
+) -> Iterator[tuple[str, np.ndarray]]:
     nothing = np.full(len(asked.catalogue.ids), -np.inf, np.float32)
     found = {name: asked.scoring(name, state) for name in parts}
     for name, scoring in found.items():
         yield name, nothing if scoring is None else scoring.scores
     for name, ensemble in ensembles.items():
         mine = {part: scoring for part in ensemble.shares if (scoring := found[part]) is not None}
-        yield name, EnsembleScoring(ensemble, mine, state.events).scores if len(mine) == len(ensemble.shares) else nothing
+        yield (
+            name,
+            EnsembleScoring(ensemble, mine, state.events).scores
+            if len(mine) == len(ensemble.shares)
+            else nothing,
+        )
 
 
-def measured(name: str, protocol: Protocol, seed: int, folder: Path, threads: int) -> dict[str, Gains]:
+def measured(
+    name: str, protocol: Protocol, seed: int, folder: Path, threads: int
+) -> dict[str, Gains]:
     """One seed: fits that are not in `folder`, the choice, the judgement."""
     began = time.monotonic()
     fitted = models(protocol, FITS[name], seed, folder, threads)
     best = chosen(protocol, fitted, seed)
-    found = judged(protocol, fitted, {"ensemble": blend_of(Settings()), "ensemble (chosen)": best.blend})
-    print(f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: chosen {best.facts()}", flush=True)
+    found = judged(
+        protocol, fitted, {"ensemble": blend_of(Settings()), "ensemble (chosen)": best.blend}
+    )
+    print(
+        f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: chosen {best.facts()}", flush=True
+    )
     for engine, gains in found.items():
-        print(f"  {engine:18}", "  ".join(f"{protocol}: {metric} {value:.4f}" for (protocol, metric), value in gains.items()), flush=True)
+        print(
+            f"  {engine:18}",
+            "  ".join(
+                f"{protocol}: {metric} {value:.4f}" for (protocol, metric), value in gains.items()
+            ),
+            flush=True,
+        )
     return found
 
 
-def rows(name: str, runs: dict[int, dict[str, Gains]], command: str, users: int | None) -> list[Row]:
-    """The mean of the seeds in which the engine was judged: content and popularity are only where they are parts of the blend chosen.
+def rows(
+    name: str, runs: dict[int, dict[str, Gains]], command: str, users: int | None
+) -> list[Row]:
+    """The mean of the seeds in which the engine was judged: content and popularity are only where
+    they are parts of the blend chosen.
 
     `users`: how many were judged, if not all: these are rows of their own.
     """
@@ -160,17 +219,39 @@ def rows(name: str, runs: dict[int, dict[str, Gains]], command: str, users: int 
         for protocol, metric in next(iter(mine.values())):
             mean = float(np.mean([gains[protocol, metric] for gains in mine.values()]))
             where = protocol if users is None else f"{protocol}, {users:,} users"
-            found.append(Row(name, where, ROWS.get(engine, engine), metric, round(mean, 4), list(mine), command))
+            found.append(
+                Row(
+                    name,
+                    where,
+                    ROWS.get(engine, engine),
+                    metric,
+                    round(mean, 4),
+                    list(mine),
+                    command,
+                )
+            )
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=LOADERS, action="append", help="only this one; may come twice")
-    parser.add_argument("--seeds", default=",".join(map(str, quality.SEEDS)), help="comma-separated")
-    parser.add_argument("--threads", type=int, default=0, help="of torch and the solver; 0: one a core")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--dataset", choices=LOADERS, action="append", help="only this one; may come twice"
+    )
+    parser.add_argument(
+        "--seeds", default=",".join(map(str, quality.SEEDS)), help="comma-separated"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of torch and the solver; 0: one a core"
+    )
     parser.add_argument("--users", type=int, help="judge so many, drawn at random, instead of all")
-    parser.add_argument("--keep", type=Path, help="folder of the fitted models: those that are there are not fitted again")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="folder of the fitted models: those that are there are not fitted again",
+    )
     asked = parser.parse_args()
     data = quality.data_folder()
     if data is None:
@@ -183,10 +264,18 @@ def main() -> None:
         if asked.users is not None:
             command += f" --users {asked.users}"
             drawn = np.random.default_rng(0).permutation(len(protocol.judged))[: asked.users]
-            protocol = replace(protocol, judged=[protocol.judged[place] for place in drawn.tolist()])
+            protocol = replace(
+                protocol, judged=[protocol.judged[place] for place in drawn.tolist()]
+            )
         with tempfile.TemporaryDirectory() as temporary:
             for seed in seeds:
-                runs[seed] = measured(name, protocol, seed, (asked.keep or Path(temporary)) / f"{name}-{seed}", asked.threads)
+                runs[seed] = measured(
+                    name,
+                    protocol,
+                    seed,
+                    (asked.keep or Path(temporary)) / f"{name}-{seed}",
+                    asked.threads,
+                )
         quality.record(rows(name, runs, command, asked.users))
 
 

@@ -1,4 +1,6 @@
-"""The models that `benchmarks.quality_ensemble` judges: fitted on a protocol's training rows for a seed, and kept in a folder."""
+"""The models that `benchmarks.quality_ensemble` judges: fitted on a protocol's training rows for a
+seed, and kept in a folder.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ Model = TypeVar("Model", ALSModel, TwoTowerModel)
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fit is told. The last new item of at most `voters` users is held out: it says when Two-Tower stops, and chooses the blend."""
+    """What a fit is told.
+
+    The last new item of at most `voters` users is held out: it says when Two-Tower stops, and
+    chooses the blend.
+    """
 
     als: als.Hyperparameters
     two_tower: two_tower.Hyperparameters
@@ -34,7 +40,9 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Models:
-    """`als` knows every training row; `als_before` and `two_tower` know only the events `before (n_events,)`, without those `held_out`."""
+    """`als` knows every training row; `als_before` and `two_tower` know only the events `before
+    (n_events,)`, without those `held_out`.
+    """
 
     als: ALSModel
     als_before: ALSModel
@@ -44,28 +52,49 @@ class Models:
 
 
 def models(protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int) -> Models:
-    """Those kept in `folder`, fitted now if they are not there. Raises ValueError when they were made from something else."""
+    """Those kept in `folder`, fitted now if they are not there.
+
+    Raises ValueError when they were made from something else.
+    """
     data = protocol.data
     sequences = Sequences.of(data, None, Settings().use_cases)
-    _, found = sequences.without_last(np.random.default_rng(seed), fit.voters)  # as two_tower.fit does
-    held_out = HeldOut(found.users, data.items.rows(sequences.items.ids)[found.items].astype(np.int64))
+    # as two_tower.fit does
+    _, found = sequences.without_last(np.random.default_rng(seed), fit.voters)
+    held_out = HeldOut(
+        found.users, data.items.rows(sequences.items.ids)[found.items].astype(np.int64)
+    )
     pairs = data.user.astype(np.int64) * len(data.items) + data.item
     before = ~np.isin(pairs, held_out.users * len(data.items) + held_out.items)
 
-    def kept(name: str, told: Any, load: Callable[[Path], Model], make: Callable[[], Model]) -> Model:
-        made = {"told": msgspec.to_builtins(told), "seed": seed, "data": data.sha256, "voters": fit.voters}
+    def kept(
+        name: str, told: Any, load: Callable[[Path], Model], make: Callable[[], Model]
+    ) -> Model:
+        made = {
+            "told": msgspec.to_builtins(told),
+            "seed": seed,
+            "data": data.sha256,
+            "voters": fit.voters,
+        }
         if not (folder / name / "made.json").exists():
             make().save(folder / name)
             files.write_json(folder / name / "made.json", made)
         if files.read_json(folder / name / "made.json", dict[str, Any]) != made:
-            raise ValueError(f"the model in {folder / name} was fitted otherwise; remove it or name another folder")
+            raise ValueError(
+                f"the model in {folder / name} was fitted otherwise; remove it or name "
+                f"another folder"
+            )
         return load(folder / name)
 
     def by_als(where: npt.NDArray[np.bool_] | None) -> ALSModel:
         return als.fit(data.matrix(where), data.users, data.items, fit.als, seed, threads=threads)
 
     return Models(
-        two_tower=kept("two_tower", fit.two_tower, TwoTowerModel.load, lambda: _two_tower(protocol, fit, seed, folder, threads)),
+        two_tower=kept(
+            "two_tower",
+            fit.two_tower,
+            TwoTowerModel.load,
+            lambda: _two_tower(protocol, fit, seed, folder, threads),
+        ),
         als=kept("als", fit.als, ALSModel.load, lambda: by_als(None)),
         als_before=kept("als_before", fit.als, ALSModel.load, lambda: by_als(before)),
         held_out=held_out,
@@ -73,9 +102,17 @@ def models(protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int) 
     )
 
 
-def _two_tower(protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int) -> TwoTowerModel:
+def _two_tower(
+    protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int
+) -> TwoTowerModel:
     def told(now: two_tower.Progress) -> None:
-        print(f"  epoch {now.epoch}  loss {now.loss:.3f}  validation NDCG@10 {now.ndcg:.4f}  {now.seconds:.0f} s", flush=True)
+        print(
+            (
+                f"  epoch {now.epoch}  loss {now.loss:.3f}  validation NDCG@10 {now.ndcg:.4f}  "
+                f"{now.seconds:.0f} s"
+            ),
+            flush=True,
+        )
 
     return two_tower.fit(
         protocol.data,

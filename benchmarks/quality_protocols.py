@@ -1,9 +1,13 @@
-"""The data sets that ranking quality is measured on, each by its published protocol: what is trained on, and who is judged by what.
+"""The data sets that ranking quality is measured on, each by its published protocol: what is
+trained on, and who is judged by what.
 
-- ml1m (He et al. 2017, "NCF leave-one-out"): each user's latest rating is held out, and ranked among 99 given negatives, and among the
-  whole catalogue minus what the user has. Every other rating is an interaction of weight 1.
-- sports (Zhou et al. 2020, "S3-Rec", Amazon Sports and Outdoors): each user's last item is held out, and ranked among the whole catalogue.
-- gowalla (He et al. 2020, "LightGCN", its published split): a fifth of each user's items is held out; nothing is known of their order.
+- ml1m (He et al. 2017, "NCF leave-one-out"): each user's latest rating is held out, and ranked
+  among 99 given negatives, and among the whole catalogue minus what the user has. Every other
+  rating is an interaction of weight 1.
+- sports (Zhou et al. 2020, "S3-Rec", Amazon Sports and Outdoors): each user's last item is held
+  out, and ranked among the whole catalogue.
+- gowalla (He et al. 2020, "LightGCN", its published split): a fifth of each user's items is held
+  out; nothing is known of their order.
 """
 
 from __future__ import annotations
@@ -38,9 +42,11 @@ Gains = dict[tuple[str, str], float]
 
 @dataclass(frozen=True)
 class Judged:
-    """A user who is judged: rows of the data's users and items, -1 for an item without training rows, which counts as ranked last.
+    """A user who is judged: rows of the data's users and items, -1 for an item without training
+    rows, which counts as ranked last.
 
-    `held_out (n,)`; `negatives (n,)`: those that the first held-out item is also ranked among, if the protocol names some.
+    `held_out (n,)`; `negatives (n,)`: those that the first held-out item is also ranked among, if
+    the protocol names some.
     """
 
     user: int
@@ -50,8 +56,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Protocol:
-    """`data`: the training rows; `entries`: the catalogue; `name`: of what is ranked among the whole catalogue; `k`: places that count;
-    `share`: what the share of held-out items among these is called."""
+    """`data`: the training rows; `entries`: the catalogue; `name`: of what is ranked among the
+    whole catalogue; `k`: places that count; `share`: what the share of held-out items among these
+    is called.
+    """
 
     data: Dataset
     entries: list[Item]
@@ -66,17 +74,38 @@ class Protocol:
         return ContentModel.fit(self.entries)
 
     def gains(self, judged: Judged, seen: npt.NDArray[np.int32], scores: Floats) -> Gains:
-        """`scores (n_items,)` of the data's items, and the rows `seen` of what the user has. Ties count against what is held out."""
+        """`scores (n_items,)` of the data's items, and the rows `seen` of what the user has.
+
+        Ties count against what is held out.
+        """
         found: Gains = {}
         if judged.negatives is not None:
             first = int(judged.held_out[0])
-            better = self.k if first < 0 else int(np.count_nonzero(scores[judged.negatives[judged.negatives >= 0]] >= scores[first]))
-            found |= {(SAMPLED, f"HR@{self.k}"): float(better < self.k), (SAMPLED, f"NDCG@{self.k}"): _discount(better, self.k)}
+            better = (
+                self.k
+                if first < 0
+                else int(
+                    np.count_nonzero(
+                        scores[judged.negatives[judged.negatives >= 0]] >= scores[first]
+                    )
+                )
+            )
+            found |= {
+                (SAMPLED, f"HR@{self.k}"): float(better < self.k),
+                (SAMPLED, f"NDCG@{self.k}"): _discount(better, self.k),
+            }
         mine, had = scores[judged.held_out[judged.held_out >= 0]], scores[seen]
-        places = [int(np.count_nonzero(scores >= own) - np.count_nonzero(had >= own)) - 1 for own in mine[mine > -np.inf].tolist()]
+        places = [
+            int(np.count_nonzero(scores >= own) - np.count_nonzero(had >= own)) - 1
+            for own in mine[mine > -np.inf].tolist()
+        ]
         ideal = sum(_discount(place, self.k) for place in range(len(judged.held_out)))
-        found[self.name, f"{self.share}@{self.k}"] = sum(place < self.k for place in places) / len(judged.held_out)
-        found[self.name, f"NDCG@{self.k}"] = sum(_discount(place, self.k) for place in places) / ideal
+        found[self.name, f"{self.share}@{self.k}"] = sum(place < self.k for place in places) / len(
+            judged.held_out
+        )
+        found[self.name, f"NDCG@{self.k}"] = (
+            sum(_discount(place, self.k) for place in places) / ideal
+        )
         return found
 
 
@@ -86,13 +115,21 @@ def _discount(better: int, k: int) -> float:
 
 def ml1m(folder: Path) -> Protocol:
     """MovieLens 1M; the rating's value is left out: every rating counts alike."""
-    rows = pq.read_table(folder / "interactions.parquet", columns=["user_id", "item_id", "event_type", "timestamp", "ncf_test"])
-    data = _built(rows.filter(pc.invert(rows["ncf_test"])).drop_columns(["ncf_test"]), "ml1m without ncf_test rows")
+    rows = pq.read_table(
+        folder / "interactions.parquet",
+        columns=["user_id", "item_id", "event_type", "timestamp", "ncf_test"],
+    )
+    data = _built(
+        rows.filter(pc.invert(rows["ncf_test"])).drop_columns(["ncf_test"]),
+        "ml1m without ncf_test rows",
+    )
     table = pq.read_table(folder / "ncf_leave_one_out_test.parquet")
     users, held_out = _rows(data, table)
     judged = [
         Judged(user, held_out[place : place + 1], data.items.rows(map(str, negatives)))
-        for place, (user, negatives) in enumerate(zip(users, table["negatives"].to_pylist(), strict=True))
+        for place, (user, negatives) in enumerate(
+            zip(users, table["negatives"].to_pylist(), strict=True)
+        )
     ]
     return Protocol(data, items.read(folder / "items.parquet"), judged, FULL)
 
@@ -107,9 +144,16 @@ def sports(folder: Path) -> Protocol:
 
 
 def gowalla(folder: Path) -> Protocol:
-    """Gowalla. The order of the rows means nothing, so they are shuffled: else a user's last row would be no fair sample of the rest."""
+    """Gowalla.
+
+    The order of the rows means nothing, so they are shuffled: else a user's last row would be no
+    fair sample of the rest.
+    """
     train, test = _split(folder, "view")
-    data = _built(train.take(np.random.default_rng(0).permutation(train.num_rows)), "gowalla, the published split's training rows")
+    data = _built(
+        train.take(np.random.default_rng(0).permutation(train.num_rows)),
+        "gowalla, the published split's training rows",
+    )
     users, held_out = _rows(data, test)
     order = np.argsort(users, kind="stable")
     distinct, starts = np.unique(users[order], return_index=True)
@@ -118,13 +162,19 @@ def gowalla(folder: Path) -> Protocol:
     return Protocol(data, [], judged, PUBLISHED_SPLIT, k=20, share="Recall")
 
 
-LOADERS: dict[str, Callable[[Path], Protocol]] = {"ml1m": ml1m, "sports": sports, "gowalla": gowalla}
+LOADERS: dict[str, Callable[[Path], Protocol]] = {
+    "ml1m": ml1m,
+    "sports": sports,
+    "gowalla": gowalla,
+}
 
 
 def _split(folder: Path, event_type: str) -> tuple[pa.Table, pa.Table]:
     """Training rows, as events of one type without a value, and test rows."""
     rows = pq.read_table(folder / "interactions.parquet").drop_columns(["value"])
-    rows = rows.set_column(rows.column_names.index("event_type"), "event_type", pa.array([event_type] * rows.num_rows))
+    rows = rows.set_column(
+        rows.column_names.index("event_type"), "event_type", pa.array([event_type] * rows.num_rows)
+    )
     test = pc.equal(rows["split"], "test")
     return rows.filter(pc.invert(test)), rows.filter(test)
 

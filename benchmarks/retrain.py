@@ -1,16 +1,20 @@
 """What a retrain costs beside the fit: `python -m benchmarks.retrain` writes the row `retrain`.
 
-One `python -m training retrain` at the size of ML-1M (a million events, 6,040 users, 3,706 items, the default 128 factors and 20 sweeps),
-beside a live bundle, so that the gate has something to compare with; the archive is real Parquet, Redis a real server. Before and after
-it the reference runs, in a process of its own too: nothing but `implicit`'s fit on the matrix of the same events.
+One `python -m training retrain` at the size of ML-1M (a million events, 6,040 users, 3,706 items,
+the default 128 factors and 20 sweeps), beside a live bundle, so that the gate has something to
+compare with; the archive is real Parquet, Redis a real server. Before and after it the reference
+runs, in a process of its own too: nothing but `implicit`'s fit on the matrix of the same events.
 
 value      seconds that the retrain takes on top of a bare fit, from step 1 to the end of step 7: snapshot, dataset, content, the fit before
-           the cut and the refresh over everything instead of one fit, evaluation of 250 users by four engines, gate, publish, prune
-reference  seconds of the bare fit, the median of the four that run before, between and after three retrains
+           the cut and the refresh over everything instead of one fit, evaluation of 250 users by
+           four engines, gate, publish, prune
+reference  seconds of the bare fit, the median of the four that run before, between and after three
+retrains
 
 Neither counts the start of the interpreter and its imports. The target is a ratio of 0.25 at most.
 
-ML-1M itself when EDDYLINE_DATA has it (the events as they are, all of its catalogue), else random events of that size.
+ML-1M itself when EDDYLINE_DATA has it (the events as they are, all of its catalogue), else random
+events of that size.
 """
 
 from __future__ import annotations
@@ -61,10 +65,17 @@ with threadpoolctl.threadpool_limits(1, "blas"):
 def source(folder: Path | None) -> tuple[pa.Table, list[Item]]:
     """user_id, item_id, value, timestamp in time order; the catalogue."""
     if folder is not None and (folder / "ml1m").is_dir():
-        table = pq.read_table(folder / "ml1m" / "interactions.parquet", columns=["user_id", "item_id", "value", "timestamp"])
-        table = table.set_column(3, "timestamp", pc.fill_null(table["timestamp"], pc.min(table["timestamp"])))
+        table = pq.read_table(
+            folder / "ml1m" / "interactions.parquet",
+            columns=["user_id", "item_id", "value", "timestamp"],
+        )
+        table = table.set_column(
+            3, "timestamp", pc.fill_null(table["timestamp"], pc.min(table["timestamp"]))
+        )
         catalogue = pq.read_table(folder / "ml1m" / "items.parquet")
-        named = catalogue.rename_columns(["text" if name == "plot" else name for name in catalogue.column_names])
+        named = catalogue.rename_columns(
+            ["text" if name == "plot" else name for name in catalogue.column_names]
+        )
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "items.parquet"
             pq.write_table(named, path)
@@ -79,7 +90,12 @@ def source(folder: Path | None) -> tuple[pa.Table, list[Item]]:
             "timestamp": 1.7e9 + np.arange(EVENTS),
         }
     ), [
-        Item(item_id=str(number), item_type="movie", title=f"Movie {number}", categories=[f"genre {number % 18}"])
+        Item(
+            item_id=str(number),
+            item_type="movie",
+            title=f"Movie {number}",
+            categories=[f"genre {number % 18}"],
+        )
         for number in range(ITEMS)
     ]
 
@@ -102,7 +118,9 @@ def fill(settings: Settings, table: pa.Table, catalogue: list[Item]) -> None:
             "timestamp": mine["timestamp"].cast(pa.float64()),
             "value": mine["value"].cast(pa.float64()),
         }
-        whole = pa.table([columns.get(field.name, pa.nulls(n, field.type)) for field in SCHEMA], SCHEMA)
+        whole = pa.table(
+            [columns.get(field.name, pa.nulls(n, field.type)) for field in SCHEMA], SCHEMA
+        )
         archive.append(settings.interactions_topic, number, 0, n, whole)
     with connection.connect(settings) as client:
         client.hset(keys.ITEMS, mapping={item.item_id: encode_json(item) for item in catalogue})
@@ -123,20 +141,32 @@ def retrain(settings: Settings) -> tuple[float, str]:
 
 
 def bare_fit(matrix: Path) -> float:
-    return float(subprocess.run([sys.executable, "-c", BARE, str(matrix)], stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", BARE, str(matrix)], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+    )
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    with tempfile.TemporaryDirectory() as temporary, RedisServer(Path(temporary) / "redis") as server:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        RedisServer(Path(temporary) / "redis") as server,
+    ):
         work = Path(temporary)
         settings = Settings(
-            redis_url=SecretStr(server.url), archive_url=str(work / "archive"), models_path=work / "models", enable_two_tower=False
+            redis_url=SecretStr(server.url),
+            archive_url=str(work / "archive"),
+            models_path=work / "models",
+            enable_two_tower=False,
         )
         fill(settings, *source(data_folder()))
         _, live = retrain(settings)
         matrix = work / "matrix.npz"
-        matrix.write_bytes((work / "models" / live / "dataset" / "als_interactions.npz").read_bytes())
+        matrix.write_bytes(
+            (work / "models" / live / "dataset" / "als_interactions.npz").read_bytes()
+        )
         fits, totals, steps = [bare_fit(matrix)], [], []
         for _ in range(RUNS):
             seconds, version = retrain(settings)
@@ -145,11 +175,24 @@ def main() -> None:
             fits.append(bare_fit(matrix))
     bare, whole = statistics.median(fits), statistics.median(totals)
     sweeps = statistics.median(step["als"] for step in steps)
-    row = record("retrain", whole - bare, "s", "implicit's bare fit of the same events, in a process of its own", bare, COMMAND)
-    print(f"bare fits {_seconds(fits)} s; retrains {_seconds(totals)} s, of which the fit's sweeps {sweeps:.1f} s; the steps of each:")
+    row = record(
+        "retrain",
+        whole - bare,
+        "s",
+        "implicit's bare fit of the same events, in a process of its own",
+        bare,
+        COMMAND,
+    )
+    print(
+        f"bare fits {_seconds(fits)} s; retrains {_seconds(totals)} s, of which the fit's "
+        f"sweeps {sweeps:.1f} s; the steps of each:"
+    )
     for step in steps:
         print(f"  {json.dumps(step)}")
-    print(f"on top of the fit: {row.value:.2f} s = {row.ratio:.3f} of it (target 0.25); not in the fit's sweeps: {whole - sweeps:.2f} s")
+    print(
+        f"on top of the fit: {row.value:.2f} s = {row.ratio:.3f} of it (target 0.25); not "
+        f"in the fit's sweeps: {whole - sweeps:.2f} s"
+    )
 
 
 def _seconds(values: list[float]) -> str:

@@ -1,4 +1,5 @@
-"""What one pass of the user tower costs, one thread, medians in microseconds of processor time: `python -m benchmarks.two_tower_pass`.
+"""What one pass of the user tower costs, one thread, medians in microseconds of processor time:
+`python -m benchmarks.two_tower_pass`.
 
 value      the pass that serves, in numpy: 50 events, 64 dimensions, 2 layers, the last token's answer
 reference  the same tower in torch, one user
@@ -39,27 +40,46 @@ def median(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     torch.set_num_threads(1)
-    facts = TwoTowerFacts(dimension=64, layers=2, heads=2, history=EVENTS, items=ITEMS, event_types=["like"], roles=[])
+    facts = TwoTowerFacts(
+        dimension=64, layers=2, heads=2, history=EVENTS, items=ITEMS, event_types=["like"], roles=[]
+    )
     towers = Towers(facts, np.zeros((ITEMS, 0), np.float32), 0.0).eval()
     arrays = towers.export()
     vectors = arrays.pop("id_vectors")
     del arrays["projection"]
     arrays["term_vectors"] = np.zeros((0, 64), np.float32)
-    model = TwoTowerModel(facts, IdMap([str(row) for row in range(ITEMS)]), vectors, ContentModel.fit([]), arrays)
+    model = TwoTowerModel(
+        facts, IdMap([str(row) for row in range(ITEMS)]), vectors, ContentModel.fit([]), arrays
+    )
     rng = np.random.default_rng(1)
-    rows, times, types = rng.integers(0, ITEMS, EVENTS), np.sort(rng.uniform(1e9, 1.1e9, EVENTS)), np.zeros(EVENTS, np.int64)
+    rows, times, types = (
+        rng.integers(0, ITEMS, EVENTS),
+        np.sort(rng.uniform(1e9, 1.1e9, EVENTS)),
+        np.zeros(EVENTS, np.int64),
+    )
     nothing = np.zeros(64, np.float32)
 
     def in_torch() -> None:
         with torch.no_grad():
-            inputs = [torch.from_numpy(array[None]) for array in (vectors[rows], types, ages(times))]
+            inputs = [
+                torch.from_numpy(array[None]) for array in (vectors[rows], types, ages(times))
+            ]
             towers.users(*inputs, torch.zeros(1, 0), torch.zeros(1, 0), torch.zeros(1, 64))
 
     served = median(lambda: model.user_vector(model.item_vectors[rows], types, times, nothing))
     reference = median(in_torch)
-    row = record("two-tower-pass", served, "us", "the same tower in torch, one user", reference, "python -m benchmarks.two_tower_pass")
+    row = record(
+        "two-tower-pass",
+        served,
+        "us",
+        "the same tower in torch, one user",
+        reference,
+        "python -m benchmarks.two_tower_pass",
+    )
     print(f"{row.value:.0f} us; in torch {row.reference_value:.0f} us")
 
 

@@ -1,1 +1,4 @@
-"""Pure ground under every room: types, codec, settings, use cases, errors. No I/O, no imports of other rooms."""
+"""Pure ground under every room: types, codec, settings, use cases, errors.
+
+No I/O, no imports of other rooms.
+"""

@@ -1,10 +1,13 @@
-"""Long work of one thread while another answers: it leaves the interpreter to the other most of the time.
+"""Long work of one thread while another answers: it leaves the interpreter to the other most of the
+time.
 
-Python runs one thread at a time. One that has much to do gets half of the time, and more wherever the other one lets go for a moment (in
-numpy, in a socket), so answers take more than twice as long for as long as the work goes on. A thread `in_background` works for a
-millisecond and then sleeps for several: the work takes longer, and answers hardly do.
+Python runs one thread at a time. One that has much to do gets half of the time, and more wherever
+the other one lets go for a moment (in numpy, in a socket), so answers take more than twice as long
+for as long as the work goes on. A thread `in_background` works for a millisecond and then sleeps
+for several: the work takes longer, and answers hardly do.
 
-`rest` stands where long work has a natural pause, `resting` in its loops. Anywhere but in the background they do nothing.
+`rest` stands where long work has a natural pause, `resting` in its loops. Anywhere but in the
+background they do nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ T = TypeVar("T")
 SHARE = 0.2
 """Of the time that a thread in the background works at most."""
 WORK_S = 0.001
-"""Seconds of work, by the thread's own clock, that make a rest worth while: well below what one answer takes among several."""
+"""Seconds of work, by the thread's own clock, that make a rest worth while: well below what one
+answer takes among several.
+"""
 EVERY = 64
 """Entries of a loop between two looks at the clock, which costs as much as an entry or two."""
 

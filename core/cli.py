@@ -15,7 +15,9 @@ from core.settings import Settings
 
 
 def run(app: typer.Typer) -> None:
-    """Run `app`; an error of ours is one line on stderr and exit status 1, Ctrl-C is 130, a defect keeps its traceback, without secrets."""
+    """Run `app`; an error of ours is one line on stderr and exit status 1, Ctrl-C is 130, a defect
+    keeps its traceback, without secrets.
+    """
     threading.excepthook = _print_traceback
     try:
         app()
@@ -32,14 +34,25 @@ def run(app: typer.Typer) -> None:
 def _print_traceback(failure: threading.ExceptHookArgs) -> None:
     """Of a thread that ends with an exception."""
     lines = traceback.format_exception(failure.exc_type, failure.exc_value, failure.exc_traceback)
-    sys.stderr.write(redact(f"Exception in thread {failure.thread.name if failure.thread else '?'}:\n{''.join(lines)}"))
+    sys.stderr.write(
+        redact(
+            f"Exception in thread "
+            f"{failure.thread.name if failure.thread else '?'}:\n{''.join(lines)}"
+        )
+    )
 
 
 def serve_metrics(settings: Settings) -> None:
-    """Serve /metrics at METRICS_HOST:METRICS_PORT, unless the port is 0. Raises ConfigurationError when the port is taken."""
+    """Serve /metrics at METRICS_HOST:METRICS_PORT, unless the port is 0.
+
+    Raises ConfigurationError when the port is taken.
+    """
     if settings.metrics_port:
         try:
             prometheus_client.start_http_server(settings.metrics_port, addr=settings.metrics_host)
         except OSError as error:
-            text = f"METRICS_PORT={settings.metrics_port} cannot be served: {error.strerror}; give each process its own"
+            text = (
+                f"METRICS_PORT={settings.metrics_port} cannot be served: {error.strerror}; give "
+                f"each process its own"
+            )
             raise ConfigurationError(text) from None

@@ -1,7 +1,7 @@
 """Bytes to events and back. The only place that decides whether an event is valid.
 
-Whether an event is valid follows from its bytes, the broker's time stamp on it and the configured event types alone,
-so that reading the log again gives the same answer.
+Whether an event is valid follows from its bytes, the broker's time stamp on it and the configured
+event types alone, so that reading the log again gives the same answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ MAX_EVENT_BYTES = 64 * 1024
 MAX_CATALOGUE_BYTES = 256 * 1024
 """Bytes in one item or user."""
 MAX_FUTURE_S = 24 * 3600
-"""Seconds that an event's own time may lie after the broker's: clocks and time zones err by hours, not more."""
+"""Seconds that an event's own time may lie after the broker's: clocks and time zones err by hours,
+not more.
+"""
 MAX_VALUE = 1e6
 
 _NO_CONTEXT = Interaction("", "", "", "", 0.0).context
@@ -43,7 +45,9 @@ def decode_interaction(data: bytes | None, broker_time: float, use_cases: UseCas
     if not data:
         raise BadEvent("empty", "the message has no value")
     if len(data) > MAX_EVENT_BYTES:
-        raise BadEvent("too_large", f"the message has {len(data)} bytes, more than {MAX_EVENT_BYTES}")
+        raise BadEvent(
+            "too_large", f"the message has {len(data)} bytes, more than {MAX_EVENT_BYTES}"
+        )
     try:
         event = _interactions.decode(data)
     except msgspec.ValidationError as error:
@@ -57,9 +61,13 @@ def decode_interaction(data: bytes | None, broker_time: float, use_cases: UseCas
 def check_interaction(event: Interaction, broker_time: float, use_cases: UseCases) -> None:
     """Raises BadEvent unless every field of `event` is within the contract."""
     if event.schema_version != SCHEMA_VERSION:
-        raise BadEvent("unknown_schema_version", f"schema_version is {event.schema_version}; this release reads {SCHEMA_VERSION}")
+        raise BadEvent(
+            "unknown_schema_version",
+            f"schema_version is {event.schema_version}; this release reads {SCHEMA_VERSION}",
+        )
     event_id, user_id, item_id = event.event_id, event.user_id, event.item_id
-    together = event_id + user_id + item_id  # one look at three ordinary ids; any doubt is settled one by one
+    # one look at three ordinary ids; any doubt is settled one by one
+    together = event_id + user_id + item_id
     if not (
         together.isascii()
         and together.isprintable()
@@ -72,12 +80,24 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
         _check_id("user_id", user_id)
         _check_id("item_id", item_id)
     if event.event_type not in use_cases.event_types:
-        raise BadEvent("unknown_event_type", f"event_type {event.event_type!r} is not configured; add it to [event_types]")
+        raise BadEvent(
+            "unknown_event_type",
+            f"event_type {event.event_type!r} is not configured; add it to [event_types]",
+        )
     if event.use_case is not None and event.use_case not in use_cases.by_name:
-        raise BadEvent("unknown_use_case", f"use_case {event.use_case!r} is not configured; add it to [use_cases]")
+        raise BadEvent(
+            "unknown_use_case",
+            f"use_case {event.use_case!r} is not configured; add it to [use_cases]",
+        )
     if not 0 <= event.timestamp <= broker_time + MAX_FUTURE_S:
         hint = "; it looks like milliseconds" if 1e11 < event.timestamp < 1e14 else ""
-        raise BadEvent("bad_timestamp", f"timestamp {event.timestamp!r} is not within [0, now + 1 day] in seconds since 1970{hint}")
+        raise BadEvent(
+            "bad_timestamp",
+            (
+                f"timestamp {event.timestamp!r} is not within [0, now + 1 day] in seconds since "
+                f"1970{hint}"
+            ),
+        )
     if event.value is not None and not 0 <= event.value <= MAX_VALUE:
         raise BadEvent("bad_value", f"value {event.value!r} is not within [0, {MAX_VALUE:g}]")
     if event.context is not _NO_CONTEXT and bytes(event.context)[:1] not in (b"{", b"n", b""):
@@ -113,7 +133,9 @@ def decode_id(key: bytes | None) -> str:
 
 def _decode_entry(decoder: msgspec.json.Decoder[_Entry], data: bytes) -> _Entry:
     if len(data) > MAX_CATALOGUE_BYTES:
-        raise BadEvent("too_large", f"the message has {len(data)} bytes, more than {MAX_CATALOGUE_BYTES}")
+        raise BadEvent(
+            "too_large", f"the message has {len(data)} bytes, more than {MAX_CATALOGUE_BYTES}"
+        )
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
@@ -125,7 +147,9 @@ def _decode_entry(decoder: msgspec.json.Decoder[_Entry], data: bytes) -> _Entry:
 def _check_id(name: str, value: str) -> None:
     if not value or value.isspace():
         raise BadEvent("bad_id", f"{name} is empty")
-    if len(value) > MAX_ID_BYTES or (not value.isascii() and len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES):
+    if len(value) > MAX_ID_BYTES or (
+        not value.isascii() and len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES
+    ):
         raise BadEvent("bad_id", f"{name} has more than {MAX_ID_BYTES} bytes")
     if not value.isprintable():
         raise BadEvent("bad_id", f"{name} holds a control character or a lone surrogate")
@@ -135,5 +159,7 @@ def keyed(entry: _Entry, identifier: str) -> _Entry:
     """`entry`, whose own id must be `identifier`, the message's key. Raises BadEvent."""
     own = entry.item_id if isinstance(entry, Item) else entry.user_id
     if own != identifier:
-        raise BadEvent("bad_key", f"the message key is {identifier!r}, but the entry names itself {own!r}")
+        raise BadEvent(
+            "bad_key", f"the message key is {identifier!r}, but the entry names itself {own!r}"
+        )
     return entry

@@ -46,7 +46,8 @@ class ConfigurationError(EddylineError):
 class BadEvent(EddylineError):
     """Bytes from Kafka or HTTP that are not a valid event.
 
-    `code` is a short stable word for counting (`not_json`, `bad_field`, `too_large`, ...); the message is for people.
+    `code` is a short stable word for counting (`not_json`, `bad_field`, `too_large`, ...); the
+    message is for people.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -63,11 +64,15 @@ class StoreUnavailable(StoreError):
 
 
 class StoreMisconfigured(StoreError):
-    """The Redis server is set up so that Eddyline cannot work with it, or so that counted data could be lost."""
+    """The Redis server is set up so that Eddyline cannot work with it, or so that counted data
+    could be lost.
+    """
 
 
 class StoreCorrupt(StoreError):
-    """A key holds a type or a value that Eddyline did not write, or a transaction was applied in part."""
+    """A key holds a type or a value that Eddyline did not write, or a transaction was applied in
+    part.
+    """
 
 
 class Stale(StoreError):
@@ -127,7 +132,9 @@ class ModelMissing(ModelError):
 
 
 class DiskFull(ModelError):
-    """No space is left for a new bundle; what was live before is live, and what was written of the new one is removed."""
+    """No space is left for a new bundle; what was live before is live, and what was written of the
+    new one is removed.
+    """
 
 
 class ModelCorrupt(ModelError):
@@ -155,4 +162,7 @@ class NotSent(EddylineError):
 
 
 class ProcessFailed(EddylineError):
-    """A child could not be started, died, or did not answer in time. The message ends with the last lines of its log."""
+    """A child could not be started, died, or did not answer in time.
+
+    The message ends with the last lines of its log.
+    """

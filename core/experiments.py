@@ -1,8 +1,11 @@
-"""Experiments: which users get which variant of some settings. It follows from the user's id alone, so nobody stores or looks it up.
+"""Experiments: which users get which variant of some settings. It follows from the user's id alone,
+so nobody stores or looks it up.
 
-Two hashes decide. The first puts every user at a point of [0, 1), and an experiment takes the users of a range of it. Ranges do not
-overlap: a user takes part in one experiment at most, and adding, widening or removing one moves no user of another. The second is salted
-with the experiment's name and cut by the variants' weights: each variant has a fair sample of the range, whatever experiment had it before.
+Two hashes decide. The first puts every user at a point of [0, 1), and an experiment takes the users
+of a range of it. Ranges do not overlap: a user takes part in one experiment at most, and adding,
+widening or removing one moves no user of another. The second is salted with the experiment's name
+and cut by the variants' weights: each variant has a fair sample of the range, whatever experiment
+had it before.
 """
 
 from __future__ import annotations
@@ -35,15 +38,22 @@ OVERRIDES = (
     "diversity",
     "explore",
 )
-"""Settings that a variant may change: those that shape an answer and that engines built already can follow."""
+"""Settings that a variant may change: those that shape an answer and that engines built already can
+follow.
+"""
 
 _TOKEN = 16
-"""Hexadecimal digits before an id's first dot: 64 random bits, so that nobody guesses another answer's id."""
+"""Hexadecimal digits before an id's first dot: 64 random bits, so that nobody guesses another
+answer's id.
+"""
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """One variant: `overrides` by name of the setting. `tag` and `outcomes` are its experiment's, `id` the end of a recommendation_id."""
+    """One variant: `overrides` by name of the setting.
+
+    `tag` and `outcomes` are its experiment's, `id` the end of a recommendation_id.
+    """
 
     experiment: str
     tag: str
@@ -60,11 +70,12 @@ class Variant(msgspec.Struct, frozen=True):
 
 
 class Experiment(msgspec.Struct, frozen=True):
-    """One experiment; the first of `variants` is the control. Without `use_cases` it runs in every one, without `outcomes` every type of
-    event is one.
+    """One experiment; the first of `variants` is the control. Without `use_cases` it runs in every
+    one, without `outcomes` every type of event is one.
 
-    `tag` names it in ids and in Redis: `blend-3f2a91`, its name and a digest of all but `users`. Changed variants so have a tag of their
-    own, and numbers made under two definitions never meet. `users` [from, to) is no part of it: it may be widened any time.
+    `tag` names it in ids and in Redis: `blend-3f2a91`, its name and a digest of all but `users`.
+    Changed variants so have a tag of their own, and numbers made under two definitions never meet.
+    `users` [from, to) is no part of it: it may be widened any time.
     """
 
     name: str
@@ -94,12 +105,18 @@ class Experiments(msgspec.Struct, frozen=True):
         return experiment.variant_of(user_id)
 
     def shown(self, recommendation_id: str, user_id: str) -> Variant | None:
-        """The variant that an answer to this user with this id was made by; None for an id that no such answer can have."""
+        """The variant that an answer to this user with this id was made by; None for an id that no
+        such answer can have.
+        """
         variant = self.by_id.get(recommendation_id[_TOKEN + 1 :])
         if variant is None or recommendation_id[_TOKEN] != ".":
             return None
         experiment = self._of_user(user_id)
-        return variant if experiment is not None and experiment.variant_of(user_id) is variant else None
+        return (
+            variant
+            if experiment is not None and experiment.variant_of(user_id) is variant
+            else None
+        )
 
     def _of_user(self, user_id: str) -> Experiment | None:
         if not self.all:
@@ -116,7 +133,9 @@ NONE = Experiments()
 
 
 def point(salt: str, user_id: str) -> float:
-    """A number in [0, 1), uniform over users and independent between salts, the same in every process: 48 bits of SHA-256."""
+    """A number in [0, 1), uniform over users and independent between salts, the same in every
+    process: 48 bits of SHA-256.
+    """
     return int.from_bytes(hashlib.sha256(f"{salt}\0{user_id}".encode()).digest()[:6]) * 2.0**-48
 
 
@@ -136,24 +155,35 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse(text: str, use_cases: UseCases, source: str = "experiments") -> Experiments:
-    """Read a configuration of the form that docs/experiments-guide.md shows. `use_cases`: with the event types, as configured.
+    """Read a configuration of the form that docs/experiments-guide.md shows. `use_cases`: with the
+    event types, as configured.
 
-    Raises ConfigurationError with the field at fault; whether overrides have good values is for core.settings to say.
+    Raises ConfigurationError with the field at fault; whether overrides have good values is for
+    core.settings to say.
     """
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{source} is not TOML: {error}") from None
     if unknown := [name for name in raw if name != "experiments"]:
-        raise ConfigurationError(f"{source}: {unknown[0]!r} is not known there; an experiment is a table [experiments.<name>]")
-    found = tuple(_experiment(name, fields, use_cases, source) for name, fields in raw.get("experiments", {}).items())
+        raise ConfigurationError(
+            f"{source}: {unknown[0]!r} is not known there; an experiment is a table "
+            f"[experiments.<name>]"
+        )
+    found = tuple(
+        _experiment(name, fields, use_cases, source)
+        for name, fields in raw.get("experiments", {}).items()
+    )
     for before, after in pairwise(sorted(found, key=lambda experiment: experiment.users)):
         if after.users[0] < before.users[1]:
             raise ConfigurationError(
-                f"{source}: experiments {before.name} and {after.name} share users: {list(before.users)} and {list(after.users)} overlap; "
+                f"{source}: experiments {before.name} and {after.name} share users: "
+                f"{list(before.users)} and {list(after.users)} overlap; "
                 "a user takes part in one at most"
             )
-    return Experiments(found, {variant.id: variant for experiment in found for variant in experiment.variants})
+    return Experiments(
+        found, {variant.id: variant for experiment in found for variant in experiment.variants}
+    )
 
 
 def load(path: Path | None, use_cases: UseCases) -> Experiments:
@@ -163,7 +193,9 @@ def load(path: Path | None, use_cases: UseCases) -> Experiments:
     try:
         return parse(path.read_text("utf-8"), use_cases, str(path))
     except OSError as error:
-        raise ConfigurationError(f"EXPERIMENTS_PATH={path}: {error.strerror}; unset it for no experiments") from None
+        raise ConfigurationError(
+            f"EXPERIMENTS_PATH={path}: {error.strerror}; unset it for no experiments"
+        ) from None
 
 
 def _experiment(name: str, fields: Any, configured: UseCases, source: str) -> Experiment:
@@ -175,23 +207,48 @@ def _experiment(name: str, fields: Any, configured: UseCases, source: str) -> Ex
         raise ConfigurationError(f"{where}: {error}") from None
     low, high = given.users
     if not low < high:
-        raise ConfigurationError(f"{where}.users = [{low:g}, {high:g}] is empty; [0.0, 0.2] is a fifth of all users")
+        raise ConfigurationError(
+            f"{where}.users = [{low:g}, {high:g}] is empty; [0.0, 0.2] is a fifth of all users"
+        )
     for field, names, known in (
         ("use_cases", given.use_cases, configured.by_name),
-        ("outcomes", given.outcomes, [name for name, weight in configured.event_types.items() if weight]),
+        (
+            "outcomes",
+            given.outcomes,
+            [name for name, weight in configured.event_types.items() if weight],
+        ),
     ):
         if unknown := [name for name in names if name not in known]:
-            raise ConfigurationError(f"{where}.{field} names {unknown[0]!r}; it may name {', '.join(known)}")
+            raise ConfigurationError(
+                f"{where}.{field} names {unknown[0]!r}; it may name {', '.join(known)}"
+            )
     if len(given.variants) < 2:
-        raise ConfigurationError(f"{where} needs two variants at least; the first is the control that the others are compared with")
-    weights = {variant: _weight(fields, f"{where}.variants.{variant}") for variant, fields in given.variants.items()}
-    overrides = {variant: _overrides(fields, f"{where}.variants.{variant}") for variant, fields in given.variants.items()}
+        raise ConfigurationError(
+            f"{where} needs two variants at least; the first is the control that the others "
+            f"are compared with"
+        )
+    weights = {
+        variant: _weight(fields, f"{where}.variants.{variant}")
+        for variant, fields in given.variants.items()
+    }
+    overrides = {
+        variant: _overrides(fields, f"{where}.variants.{variant}")
+        for variant, fields in given.variants.items()
+    }
     about = [sorted(given.use_cases), sorted(given.outcomes), list(weights.items()), overrides]
     definition = msgspec.json.encode(about, order="sorted")
     tag = f"{name}-{hashlib.sha256(definition).hexdigest()[:6]}"
     total = math.fsum(weights.values())
     variants = tuple(
-        Variant(name, tag, checked_name(variant, f"{where}: variant"), weight, overrides[variant], given.outcomes, f"{tag}.{variant}")
+        Variant(
+            name,
+            tag,
+            checked_name(variant, f"{where}: variant"),
+            weight,
+            overrides[variant],
+            given.outcomes,
+            f"{tag}.{variant}",
+        )
         for variant, weight in weights.items()
     )
     bounds = tuple(sum_ / total for sum_ in accumulate(weights.values()))[:-1]
@@ -201,7 +258,10 @@ def _experiment(name: str, fields: Any, configured: UseCases, source: str) -> Ex
 def _weight(fields: Mapping[str, Any], where: str) -> float:
     weight = fields.get("weight", 1.0)
     if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
-        raise ConfigurationError(f"{where}.weight = {weight!r} must be a number above 0; only the ratios of a variant's weights count")
+        raise ConfigurationError(
+            f"{where}.weight = {weight!r} must be a number above 0; only the ratios of a "
+            f"variant's weights count"
+        )
     return float(weight)
 
 
@@ -209,5 +269,8 @@ def _overrides(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     overrides = {name: value for name, value in fields.items() if name != "weight"}
     for name in overrides:
         if name not in OVERRIDES:
-            raise ConfigurationError(f"{where}.{name} is not known; a variant has a weight and may set {', '.join(OVERRIDES)}")
+            raise ConfigurationError(
+                f"{where}.{name} is not known; a variant has a weight and may set "
+                f"{', '.join(OVERRIDES)}"
+            )
     return overrides

@@ -12,7 +12,9 @@ from core.redaction import redact
 
 
 def configure(level: str = "info") -> None:
-    """Send logs of structlog and of `logging` to stderr, from `level` up, without the registered secrets (core/redaction.py)."""
+    """Send logs of structlog and of `logging` to stderr, from `level` up, without the registered
+    secrets (core/redaction.py).
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -20,14 +22,20 @@ def configure(level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     terminal = sys.stderr.isatty()
-    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    )
 
     def last(logger: Any, method: str, event: structlog.types.EventDict) -> str:
-        """Redacted before it is rendered, as JSON may write a secret in another way, and after, as a traceback is made here."""
+        """Redacted before it is rendered, as JSON may write a secret in another way, and after, as
+        a traceback is made here.
+        """
         masked = {name: _redacted(value) for name, value in event.items()}
         return redact(str(renderer(logger, method, masked)))
 
-    formats: list[structlog.types.Processor] = [] if terminal else [structlog.processors.format_exc_info]
+    formats: list[structlog.types.Processor] = (
+        [] if terminal else [structlog.processors.format_exc_info]
+    )
     structlog.configure(
         processors=[*shared, *formats, last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -37,7 +45,8 @@ def configure(level: str = "info") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *formats, last]
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *formats, last],
         )
     )
     logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)

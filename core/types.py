@@ -16,7 +16,8 @@ Fusion = Literal["min_max", "rank"]
 class Interaction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One event: a user did something with an item. The contract is docs/event-contract.md.
 
-    `timestamp` is in seconds since 1970 (UTC), fractions allowed; `value` scales the event type's weight.
+    `timestamp` is in seconds since 1970 (UTC), fractions allowed; `value` scales the event type's
+    weight.
     """
 
     event_id: str
@@ -66,8 +67,8 @@ class HistoryEvent(msgspec.Struct, frozen=True, gc=False):
 class LiveVector(msgspec.Struct, frozen=True, gc=False):
     """An ALS vector as the model plane left it in Redis: a cache of a fold-in, never the truth.
 
-    It may be used while `made_with` is that of the live model (engines.fold) and `as_of` the user's event count; else it is stale.
-    `vector`: f little-endian float32.
+    It may be used while `made_with` is that of the live model (engines.fold) and `as_of` the user's
+    event count; else it is stale. `vector`: f little-endian float32.
     """
 
     version: str
@@ -79,8 +80,8 @@ class LiveVector(msgspec.Struct, frozen=True, gc=False):
 class UserState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a reader knows about one user, from one round trip to Redis.
 
-    `events` counts every accepted event; `counts` the same by event type; `history` holds the latest events
-    (HISTORY_CAP at most) in the order of the log, oldest first.
+    `events` counts every accepted event; `counts` the same by event type; `history` holds the
+    latest events (HISTORY_CAP at most) in the order of the log, oldest first.
     """
 
     user_id: str
@@ -93,7 +94,9 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UseCase(msgspec.Struct, frozen=True, kw_only=True):
-    """A role looking for a kind of item: names the API path, the event weights and the default filters."""
+    """A role looking for a kind of item: names the API path, the event weights and the default
+    filters.
+    """
 
     name: str
     role: str
@@ -105,7 +108,9 @@ class UseCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttributeFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """One condition on an item's attribute: equal to `equals`, or one of `one_of`, or within [`low`, `high`]."""
+    """One condition on an item's attribute: equal to `equals`, or one of `one_of`, or within
+    [`low`, `high`].
+    """
 
     name: str
     equals: Value = None
@@ -131,10 +136,11 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants: `limit` items that pass `filters`.
 
-    `engine`: the engine to ask first, instead of the routed one. `reasons` False omits the reasons, which cost about as much as
-    the ranking itself. `diversity`, `explore`: 0 to 1 (engines/selection/), None: as the settings say. `at`: seconds since 1970 as
-    of which an item is new, for exploration and for content's prior; None: when the latest item was created. `window`: the
-    popular engine ranks by the last "hour", "day" or "week" instead of all time.
+    `engine`: the engine to ask first, instead of the routed one. `reasons` False omits the reasons,
+    which cost about as much as the ranking itself. `diversity`, `explore`: 0 to 1
+    (engines/selection/), None: as the settings say. `at`: seconds since 1970 as of which an item is
+    new, for exploration and for content's prior; None: when the latest item was created. `window`:
+    the popular engine ranks by the last "hour", "day" or "week" instead of all time.
     """
 
     limit: int = 10
@@ -152,7 +158,8 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why an item is shown: a sentence for people, and what it rests on for programs.
 
     `kind`: `similar_to_your_items` (ALS), `matches_your_interests` (content), `popular`, ...;
-    `items`/`attributes` name what contributed, `contribution` is its share of the engine's raw score.
+    `items`/`attributes` name what contributed, `contribution` is its share of the engine's raw
+    score.
     """
 
     kind: str
@@ -179,7 +186,10 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an answer; `rank` counts from 1. `propensity` of an item that got its place by lot: how likely it was to be drawn."""
+    """One line of an answer; `rank` counts from 1.
+
+    `propensity` of an item that got its place by lot: how likely it was to be drawn.
+    """
 
     item_id: str
     score: float
@@ -193,9 +203,10 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
 class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer.
 
-    `method_used` is the first engine that contributed; `as_of` the number of the user's events that the answer rests on;
-    `stale`: the event that the caller waited for is not in it; `recommendation_id`: what events that it leads to name it by; `variant`:
-    of the experiment that the user takes part in (core/experiments.py).
+    `method_used` is the first engine that contributed; `as_of` the number of the user's events that
+    the answer rests on; `stale`: the event that the caller waited for is not in it;
+    `recommendation_id`: what events that it leads to name it by; `variant`: of the experiment that
+    the user takes part in (core/experiments.py).
     """
 
     user_id: str

@@ -38,8 +38,12 @@ class UseCases(msgspec.Struct, frozen=True):
         return self.event_types if use_case is None else self.by_name[use_case].weights
 
     def weight(self, event_type: str, value: float | None, use_case: str | None = None) -> float:
-        """Weight of one event: the type's weight, times `value` where given, in [0, MAX_WEIGHT], in steps of 1/64."""
-        weight = (self.event_types if use_case is None else self.by_name[use_case].weights)[event_type]
+        """Weight of one event: the type's weight, times `value` where given, in [0, MAX_WEIGHT], in
+        steps of 1/64.
+        """
+        weight = (self.event_types if use_case is None else self.by_name[use_case].weights)[
+            event_type
+        ]
         return weight if value is None else rounded(weight * value)
 
 
@@ -49,16 +53,24 @@ def rounded(weight: float) -> float:
 
 
 def parse(text: str, source: str = "use cases") -> UseCases:
-    """Read a configuration of the form of core/use_cases.toml. Raises ConfigurationError with the field at fault."""
+    """Read a configuration of the form of core/use_cases.toml.
+
+    Raises ConfigurationError with the field at fault.
+    """
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{source} is not TOML: {error}") from None
     event_types: dict[str, float] = {}
     for name, weight in raw.get("event_types", {}).items():
-        event_types[checked_name(name, f"{source}: event type")] = _checked_weight(weight, f"{source}: event_types.{name}")
+        event_types[checked_name(name, f"{source}: event type")] = _checked_weight(
+            weight, f"{source}: event_types.{name}"
+        )
     if not event_types:
-        raise ConfigurationError(f"{source}: [event_types] is empty, so every event would be dead-lettered; name at least one")
+        raise ConfigurationError(
+            f"{source}: [event_types] is empty, so every event would be dead-lettered; name "
+            f"at least one"
+        )
     by_name: dict[str, UseCase] = {}
     by_path: dict[str, UseCase] = {}
     for name, fields in raw.get("use_cases", {}).items():
@@ -67,38 +79,58 @@ def parse(text: str, source: str = "use cases") -> UseCases:
         weights = dict(event_types)
         for event_type, weight in fields.get("weights", {}).items():
             if event_type not in event_types:
-                raise ConfigurationError(f"{where}.weights names {event_type!r}, which is not in [event_types]")
+                raise ConfigurationError(
+                    f"{where}.weights names {event_type!r}, which is not in [event_types]"
+                )
             weights[event_type] = _checked_weight(weight, f"{where}.weights.{event_type}")
         try:
             use_case = msgspec.convert({**fields, "name": name, "weights": weights}, UseCase)
         except msgspec.ValidationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
         if use_case.path in by_path:
-            raise ConfigurationError(f"{where}.path {use_case.path!r} is taken by {by_path[use_case.path].name}")
+            raise ConfigurationError(
+                f"{where}.path {use_case.path!r} is taken by {by_path[use_case.path].name}"
+            )
         if not re.fullmatch(r"[a-z0-9_-]+/for-[a-z0-9_-]+", use_case.path):
-            raise ConfigurationError(f"{where}.path {use_case.path!r} is not of the form <items>/for-<role>")
+            raise ConfigurationError(
+                f"{where}.path {use_case.path!r} is not of the form <items>/for-<role>"
+            )
         by_name[name] = by_path[use_case.path] = use_case
-    return UseCases(MappingProxyType(event_types), MappingProxyType(by_name), MappingProxyType(by_path))
+    return UseCases(
+        MappingProxyType(event_types), MappingProxyType(by_name), MappingProxyType(by_path)
+    )
 
 
 def load(path: Path | None) -> UseCases:
     """The configuration at `path`, or the built-in marketplace. Raises ConfigurationError."""
     if path is None:
-        return parse(resources.files("core").joinpath("use_cases.toml").read_text("utf-8"), "core/use_cases.toml")
+        return parse(
+            resources.files("core").joinpath("use_cases.toml").read_text("utf-8"),
+            "core/use_cases.toml",
+        )
     try:
         return parse(path.read_text("utf-8"), str(path))
     except OSError as error:
-        raise ConfigurationError(f"USE_CASES_PATH={path}: {error.strerror}; unset it for the built-in marketplace") from None
+        raise ConfigurationError(
+            f"USE_CASES_PATH={path}: {error.strerror}; unset it for the built-in marketplace"
+        ) from None
 
 
 def checked_name(name: str, what: str) -> str:
     """`name`, if it may stand in a configuration, a key or a path. Raises ConfigurationError."""
     if not _NAME.fullmatch(name):
-        raise ConfigurationError(f"{what} {name!r} must be lower-case letters, digits and _ (64 at most), starting with a letter")
+        raise ConfigurationError(
+            f"{what} {name!r} must be lower-case letters, digits and _ (64 at most), "
+            f"starting with a letter"
+        )
     return name
 
 
 def _checked_weight(weight: object, what: str) -> float:
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight <= MAX_WEIGHT:
+    if (
+        not isinstance(weight, int | float)
+        or isinstance(weight, bool)
+        or not 0 <= weight <= MAX_WEIGHT
+    ):
         raise ConfigurationError(f"{what} = {weight!r} must be a number from 0 to {MAX_WEIGHT:g}")
     return rounded(float(weight))

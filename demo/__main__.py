@@ -32,19 +32,34 @@ KINDS = ("cold", "warm", "hot")
 LOOK_S = 2.0
 """Seconds between two looks at what ingest has done."""
 LIVE_RATE = 20
-"""Events a second while the demo stays up: enough to watch counters move, next to nothing for the machine."""
+"""Events a second while the demo stays up: enough to watch counters move, next to nothing for the
+machine.
+"""
 
 
 @app.command()
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="End after the three reads instead of staying up with live traffic.")] = False,
-    users: Annotated[int, typer.Option(min=50, help="Developers and investors in the marketplace.")] = 1500,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once", help="End after the three reads instead of staying up with live traffic."
+        ),
+    ] = False,
+    users: Annotated[
+        int, typer.Option(min=50, help="Developers and investors in the marketplace.")
+    ] = 1500,
     items: Annotated[int, typer.Option(min=20, help="Startups in the marketplace.")] = 400,
-    events: Annotated[int, typer.Option(min=1000, help="Events before the first training.")] = 60_000,
+    events: Annotated[
+        int, typer.Option(min=1000, help="Events before the first training.")
+    ] = 60_000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same marketplace.")] = 7,
-    folder: Annotated[Path, typer.Option(help="Holds all that the demo writes; cleared at the start.")] = ROOT / ".demo",
+    folder: Annotated[
+        Path, typer.Option(help="Holds all that the demo writes; cleared at the start.")
+    ] = ROOT / ".demo",
 ) -> None:
-    """Start a broker and a Redis, simulate a marketplace, ingest, archive, train, serve, and read three answers over HTTP."""
+    """Start a broker and a Redis, simulate a marketplace, ingest, archive, train, serve, and read
+    three answers over HTTP.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     started = time.monotonic()
@@ -63,7 +78,9 @@ def demo(
 
 
 def _fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
-    """Servers, topics, ingest and archive; the marketplace's past through Kafka into Redis and Parquet; a first training."""
+    """Servers, topics, ingest and archive; the marketplace's past through Kafka into Redis and
+    Parquet; a first training.
+    """
     with _Stage("Starting a broker and a Redis") as stage:
         stage.result(stack.start_servers())
     with _Stage("Creating the topics") as stage:
@@ -71,9 +88,21 @@ def _fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
     stack.start("streams", "ingest", label="ingest", METRICS_PORT=str(stack.metrics_port))
     file = stack.directory / "summary.json"
     with _Stage(f"Simulating a marketplace: {events:,} events through Kafka") as stage:
-        stack.run("streams", "simulate", *population, "--events", str(events), "--summary", str(file), label="simulate", tell=stage.now)
+        stack.run(
+            "streams",
+            "simulate",
+            *population,
+            "--events",
+            str(events),
+            "--summary",
+            str(file),
+            label="simulate",
+            tell=stage.now,
+        )
         summary: dict[str, Any] = json.loads(file.read_text())
-        stage.result(", ".join(f"{count:,} {kind}" for kind, count in summary["segments"].items()) + " users")
+        stage.result(
+            ", ".join(f"{count:,} {kind}" for kind, count in summary["segments"].items()) + " users"
+        )
     with _Stage("Ingesting into Redis, exactly once") as stage:
 
         def caught_up() -> bool:
@@ -101,20 +130,41 @@ def _serve(stack: Stack) -> Reader:
 
 
 def _read(stack: Stack, reader: Reader, summary: dict[str, Any]) -> None:
-    """A cold, a warm and a hot developer: what the API knows about each, and the curl line that asks the same."""
+    """A cold, a warm and a hot developer: what the API knows about each, and the curl line that
+    asks the same.
+    """
     for kind in KINDS:
         user_id = summary[kind]
         if user_id is None:
-            console.print(f"\nNobody is {kind} after {summary['events']:,} events; ask for more with --events.", style="yellow")
+            console.print(
+                (
+                    f"\nNobody is {kind} after {summary['events']:,} events; ask for more with "
+                    f"--events."
+                ),
+                style="yellow",
+            )
             continue
-        path = f"/api/recommendations/startups/for-developer/{quote(user_id, safe='')}?limit={SHOWN}"
+        path = (
+            f"/api/recommendations/startups/for-developer/{quote(user_id, safe='')}?limit={SHOWN}"
+        )
         show(console, kind, reader.url + path, reader.recommendations(path))
     stack.check()
 
 
 def _stay(stack: Stack, reader: Reader, population: list[str], summary: dict[str, Any]) -> None:
     """Live traffic and a line about it, until Ctrl-C or until a process dies."""
-    stack.start("streams", "simulate", *population, "--events", "0", "--no-catalogue", "--rate", str(LIVE_RATE), "--forever", label="live")
+    stack.start(
+        "streams",
+        "simulate",
+        *population,
+        "--events",
+        "0",
+        "--no-catalogue",
+        "--rate",
+        str(LIVE_RATE),
+        "--forever",
+        label="live",
+    )
     hot = summary["hot"] or summary["warm"] or summary["cold"]
     folder, python = _short(stack.directory), _short(Path(sys.executable))
     console.print(
@@ -137,17 +187,30 @@ def _stay(stack: Stack, reader: Reader, population: list[str], summary: dict[str
             before, since = _ingested(stack), time.monotonic()
             stack.watch(LOOK_S)
             now = _ingested(stack)
-            status.update(f"{now:,} events ingested, {(now - before) / (time.monotonic() - since):.0f}/s; Ctrl-C ends the demo")
+            status.update(
+                f"{now:,} events ingested, "
+                f"{(now - before) / (time.monotonic() - since):.0f}/s; Ctrl-C ends the demo"
+            )
 
 
 def _event(user_id: str) -> str:
-    event = {"event_id": "mine-1", "user_id": user_id, "item_id": "startup-9", "event_type": "like", "timestamp": int(time.time())}
+    event = {
+        "event_id": "mine-1",
+        "user_id": user_id,
+        "item_id": "startup-9",
+        "event_type": "like",
+        "timestamp": int(time.time()),
+    }
     return json.dumps(event).replace("[", "\\[")
 
 
 def _redis_url(stack: Stack) -> str:
     """The URL, unless it is the user's own: that one may hold a password."""
-    return '"$REDIS_URL"' if "REDIS_URL" in stack.external else stack.settings.redis_url.get_secret_value()
+    return (
+        '"$REDIS_URL"'
+        if "REDIS_URL" in stack.external
+        else stack.settings.redis_url.get_secret_value()
+    )
 
 
 def _short(path: Path) -> str:
@@ -156,17 +219,25 @@ def _short(path: Path) -> str:
 
 
 def _ingested(stack: Stack) -> int:
-    """Messages that ingest has dealt with, as its own /metrics say; 0 while it does not answer yet."""
+    """Messages that ingest has dealt with, as its own /metrics say; 0 while it does not answer
+    yet.
+    """
     try:
         text = httpx.get(f"http://127.0.0.1:{stack.metrics_port}/metrics", timeout=5.0).text
     except httpx.TransportError:
         return 0
-    counts = re.findall(r"^eddyline_ingest_(?:events|duplicates|dead_letters)_total(?:\{.*\})? (\S+)$", text, re.MULTILINE)
+    counts = re.findall(
+        r"^eddyline_ingest_(?:events|duplicates|dead_letters)_total(?:\{.*\})? (\S+)$",
+        text,
+        re.MULTILINE,
+    )
     return int(sum(float(count) for count in counts))
 
 
 class _Stage:
-    """One line of the demo: what goes on, then that it is done, how long it took and what came out."""
+    """One line of the demo: what goes on, then that it is done, how long it took and what came
+    out.
+    """
 
     def __init__(self, what: str) -> None:
         self._what, self._results = what, ""
@@ -189,7 +260,10 @@ class _Stage:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._status.stop()
         word = "[green]done[/]" if kind is None else "[red]left[/]"
-        console.print(f"{word} {time.monotonic() - self._since:5.1f} s  {self._what}{escape(self._results)}", soft_wrap=True)
+        console.print(
+            f"{word} {time.monotonic() - self._since:5.1f} s  {self._what}{escape(self._results)}",
+            soft_wrap=True,
+        )
 
 
 @contextmanager

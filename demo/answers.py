@@ -48,7 +48,9 @@ class Reader:
         except httpx.TransportError as error:
             raise ProcessFailed(f"GET {self.url}{path}: {type(error).__name__} {error}") from None
         if answer.status_code != httpx.codes.OK:
-            raise ProcessFailed(f"GET {self.url}{path} answered {answer.status_code}: {answer.text[:200]}")
+            raise ProcessFailed(
+                f"GET {self.url}{path} answered {answer.status_code}: {answer.text[:200]}"
+            )
         body: dict[str, Any] = answer.json()
         return body
 
@@ -57,11 +59,15 @@ def show(console: Console, kind: str, url: str, answer: dict[str, Any]) -> None:
     """One answer as a table under its own curl line."""
     count = answer["interaction_count"]
     console.print(
-        f"\n[bold]{kind}[/] user {escape(answer['user_id'])}, {count} interaction{'' if count == 1 else 's'}: "
+        f"\n[bold]{kind}[/] user {escape(answer['user_id'])}, {count} "
+        f"interaction{'' if count == 1 else 's'}: "
         f"[bold green]method_used {answer['method_used']}[/]"
     )
     for fallback in answer["fallbacks"]:
-        console.print(f"  [dim]fell back from {fallback['engine']}: {escape(fallback['cause'])}[/]", highlight=False)
+        console.print(
+            f"  [dim]fell back from {fallback['engine']}: {escape(fallback['cause'])}[/]",
+            highlight=False,
+        )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("#", justify="right")
     table.add_column("item")
@@ -71,6 +77,12 @@ def show(console: Console, kind: str, url: str, answer: dict[str, Any]) -> None:
     for line in answer["recommendations"][:SHOWN]:
         why = "; ".join(reason["text"] for reason in line["reasons"][:2])
         title = str(line["metadata"].get("title") or "")
-        table.add_row(str(line["rank"]), escape(line["item_id"]), escape(title), f"{line['score']:.3f}", escape(why))
+        table.add_row(
+            str(line["rank"]),
+            escape(line["item_id"]),
+            escape(title),
+            f"{line['score']:.3f}",
+            escape(why),
+        )
     console.print(table, highlight=False)
     console.print(f"  curl '{url}'", highlight=False, soft_wrap=True, style="dim")

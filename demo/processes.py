@@ -30,7 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 """The repository: `python -m <room>` runs from here."""
 
 STOP_S = 20.0
-"""Seconds that a child has to end by itself: a Kafka broker with open segments takes the longest, 2-6 s."""
+"""Seconds that a child has to end by itself: a Kafka broker with open segments takes the longest,
+2-6 s.
+"""
 
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
@@ -40,7 +42,9 @@ if os.getppid() != parent:
     sys.exit("the parent is gone")
 os.execv(command[0], command)
 """
-"""Run between fork and exec by a fresh interpreter: `preexec_fn` may deadlock in a process that has threads."""
+"""Run between fork and exec by a fresh interpreter: `preexec_fn` may deadlock in a process that has
+threads.
+"""
 
 _running: dict[int, Child] = {}
 
@@ -48,13 +52,24 @@ _running: dict[int, Child] = {}
 class Child:
     """One process: its pid file and its log lie in `directory` as `<name>.pid` and `<name>.log`.
 
-    `environment` is the whole environment of the child (None: that of the parent); `cwd` defaults to the repository.
+    `environment` is the whole environment of the child (None: that of the parent); `cwd` defaults
+    to the repository.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str | Path], directory: Path, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
     ) -> None:
-        self.name, self.command, self.directory, self.cwd = name, [str(part) for part in command], directory, cwd
+        self.name, self.command, self.directory, self.cwd = (
+            name,
+            [str(part) for part in command],
+            directory,
+            cwd,
+        )
         self.environment = environment
         self.log, self.pid_file = directory / f"{name}.log", directory / f"{name}.pid"
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,15 +82,32 @@ class Child:
         if program is None:
             raise ProcessFailed(f"{self.name}: no program {self.command[0]!r}")
         command = [program, *self.command[1:]]
-        # The kernel watches the *thread* that forked, so only the main thread's end means the parent's end.
+        # The kernel watches the *thread* that forked, so only the main thread's end means the
+        # parent's end.
         if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
-            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+            command = [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _DIE_WITH_PARENT,
+                str(os.getpid()),
+                *command,
+            ]
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=self.cwd, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                cwd=self.cwd,
+                start_new_session=True,
             )
-        self.pid_file.write_text(f"{self._process.pid} {psutil.Process(self._process.pid).create_time()}\n")
+        self.pid_file.write_text(
+            f"{self._process.pid} {psutil.Process(self._process.pid).create_time()}\n"
+        )
         _running[self._process.pid] = self
         return self
 
@@ -102,7 +134,10 @@ class Child:
             raise ProcessFailed(self.describe("died"))
 
     def wait(self, timeout: float) -> int:
-        """The exit status, once the process ends by itself. Raises ProcessFailed after `timeout` seconds."""
+        """The exit status, once the process ends by itself.
+
+        Raises ProcessFailed after `timeout` seconds.
+        """
         if self._process is None:
             raise ProcessFailed(f"{self.name} was not started")
         try:
@@ -118,7 +153,10 @@ class Child:
             self._process.send_signal(number)
 
     def stop(self, timeout: float = STOP_S) -> None:
-        """Ask the process to end (SIGTERM), wait, and after `timeout` seconds insist. A process that ended is no error."""
+        """Ask the process to end (SIGTERM), wait, and after `timeout` seconds insist.
+
+        A process that ended is no error.
+        """
         if self._process is None:
             return
         if self.alive:
@@ -149,7 +187,13 @@ class Child:
     def describe(self, what: str) -> str:
         """One line about this child: what happened, its exit status, its log and the log's end."""
         code = self.exit_code
-        status = "" if code is None else f" (signal {signal.Signals(-code).name})" if code < 0 else f" (exit status {code})"
+        status = (
+            ""
+            if code is None
+            else f" (signal {signal.Signals(-code).name})"
+            if code < 0
+            else f" (exit status {code})"
+        )
         return f"{self.name} {what}{status}; {self.log} ends: {self.tail() or '(empty)'}"
 
     def __enter__(self) -> Self:
@@ -163,13 +207,20 @@ class Child:
         self.pid_file.unlink(missing_ok=True)
 
 
-def module(name: str, *arguments: str, directory: Path, environment: Mapping[str, str], label: str | None = None) -> Child:
+def module(
+    name: str,
+    *arguments: str,
+    directory: Path,
+    environment: Mapping[str, str],
+    label: str | None = None,
+) -> Child:
     """`python -m <name> <arguments>` as a child, not started yet."""
     return Child(label or name, [sys.executable, "-m", name, *arguments], directory, environment)
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with every setting in it, so that a child reads exactly `settings`, whatever `.env` says.
+    """This process's environment with every setting in it, so that a child reads exactly
+    `settings`, whatever `.env` says.
 
     Empty is unset: what nobody set here counts as set by nobody there either.
     """
@@ -186,13 +237,15 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
 
 def end_leftovers(directory: Path) -> list[str]:
-    """End what a killed run left behind in `directory`, by the pid files there; the names of what was ended.
+    """End what a killed run left behind in `directory`, by the pid files there; the names of what
+    was ended.
 
     A pid that another process has by now is left alone: its start time differs.
     """
     ended = []
     for pid_file in sorted(directory.rglob("*.pid")):
-        with contextlib.suppress(psutil.NoSuchProcess, ValueError):  # gone already; or a file that its writer could not finish
+        # gone already; or a file that its writer could not finish
+        with contextlib.suppress(psutil.NoSuchProcess, ValueError):
             pid, started = pid_file.read_text().split()
             process = psutil.Process(int(pid))
             if abs(process.create_time() - float(started)) < 1.0:

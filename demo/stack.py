@@ -1,4 +1,6 @@
-"""What a demo consists of: a folder, settings, two servers and the processes of the other rooms, started and ended as one."""
+"""What a demo consists of: a folder, settings, two servers and the processes of the other rooms,
+started and ended as one.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,17 @@ from demo.processes import Child, end_leftovers, module, settings_environment
 from demo.servers import HOST, RedisServer, Server, broker, broker_kinds, free_port, port_is_free
 
 READY_S = 60.0
-"""Seconds until a process of ours must answer; imports alone take several on a busy two-core machine."""
+"""Seconds until a process of ours must answer; imports alone take several on a busy two-core
+machine.
+"""
 
 
 class Stack:
-    """Everything that runs, in the order of its start; ended in the opposite order, whatever happens.
+    """Everything that runs, in the order of its start; ended in the opposite order, whatever
+    happens.
 
-    `given` are the settings of the environment and `.env`; a broker or a Redis named there is used, the rest is embedded.
+    `given` are the settings of the environment and `.env`; a broker or a Redis named there is used,
+    the rest is embedded.
     """
 
     def __init__(self, directory: Path, given: Settings) -> None:
@@ -40,18 +46,29 @@ class Stack:
 
     @property
     def external(self) -> list[str]:
-        """What was named in the environment and is used as it is: REDIS_URL, KAFKA_BOOTSTRAP_SERVERS."""
-        return [name.upper() for name in ("kafka_bootstrap_servers", "redis_url") if name in self._given.model_fields_set]
+        """What was named in the environment and is used as it is: REDIS_URL,
+        KAFKA_BOOTSTRAP_SERVERS.
+        """
+        return [
+            name.upper()
+            for name in ("kafka_bootstrap_servers", "redis_url")
+            if name in self._given.model_fields_set
+        ]
 
     def __enter__(self) -> Self:
-        """Take the folder and clear what an earlier run left there. Raises ProcessFailed when another demo holds it."""
+        """Take the folder and clear what an earlier run left there.
+
+        Raises ProcessFailed when another demo holds it.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = (self.directory / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise ProcessFailed(f"another demo is running in {self.directory}; end that one first") from None
+            raise ProcessFailed(
+                f"another demo is running in {self.directory}; end that one first"
+            ) from None
         end_leftovers(self.directory)
         for entry in self.directory.iterdir():
             if entry.is_dir():
@@ -60,7 +77,12 @@ class Stack:
                 entry.unlink()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for child in reversed(self.children):
             child.stop()
         for server in reversed(self.servers):
@@ -69,14 +91,20 @@ class Stack:
             self._lock.close()
 
     def start_servers(self) -> str:
-        """Start what the environment does not name, and settle the settings. Returns what runs where, in words."""
+        """Start what the environment does not name, and settle the settings.
+
+        Returns what runs where, in words.
+        """
         changes = self._own_settings()
         told = []
         if "KAFKA_BOOTSTRAP_SERVERS" not in self.external:
             log = broker(self.directory / "broker")
             self.servers.append(log)
             changes["kafka_bootstrap_servers"] = log.start().address
-            told.append(f"{'Apache Kafka' if broker_kinds()[0] == 'apache' else 'Tansu (a Kafka-protocol broker)'} on {log.address}")
+            told.append(
+                f"{'Apache Kafka' if broker_kinds()[0] == 'apache' else 'Tansu (a Kafka-protocol broker)'} "
+                f"on {log.address}"
+            )
         else:
             told.append(f"the Kafka at {self._given.kafka_bootstrap_servers}")
         if "REDIS_URL" not in self.external:
@@ -91,13 +119,24 @@ class Stack:
         return ", ".join(told)
 
     def start(self, name: str, *arguments: str, label: str, **environment: str) -> Child:
-        """Start `python -m <name> <arguments>` to run on. Its log is `<label>.log` in the folder `logs`."""
+        """Start `python -m <name> <arguments>` to run on.
+
+        Its log is `<label>.log` in the folder `logs`.
+        """
         child = self._module(name, *arguments, label=label, **environment)
         self.children.append(child)
         return child.start()
 
-    def run(self, name: str, *arguments: str, label: str, tell: Callable[[str], None], timeout: float = 600.0) -> None:
-        """Run `python -m <name> <arguments>` to its end, watching the others; `tell` gets what it prints for people, as it comes.
+    def run(
+        self,
+        name: str,
+        *arguments: str,
+        label: str,
+        tell: Callable[[str], None],
+        timeout: float = 600.0,
+    ) -> None:
+        """Run `python -m <name> <arguments>` to its end, watching the others; `tell` gets what it
+        prints for people, as it comes.
 
         Raises ProcessFailed unless it exits with 0.
         """
@@ -116,13 +155,24 @@ class Stack:
             raise ProcessFailed(child.describe("failed"))
         child.wait(0)
 
-    def until(self, condition: Callable[[], bool], what: str, timeout: float = READY_S, besides: Child | None = None) -> None:
-        """Wait for `condition`. Raises ProcessFailed when a process dies meanwhile, or after `timeout` seconds."""
+    def until(
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        timeout: float = READY_S,
+        besides: Child | None = None,
+    ) -> None:
+        """Wait for `condition`.
+
+        Raises ProcessFailed when a process dies meanwhile, or after `timeout` seconds.
+        """
         deadline = time.monotonic() + timeout
         while not condition():
             self.check(besides)
             if time.monotonic() > deadline:
-                raise ProcessFailed(f"waited {timeout:g} s for {what}; the logs are in {self.directory / 'logs'}")
+                raise ProcessFailed(
+                    f"waited {timeout:g} s for {what}; the logs are in {self.directory / 'logs'}"
+                )
             time.sleep(0.05)
 
     def watch(self, seconds: float) -> None:
@@ -140,15 +190,29 @@ class Stack:
 
     def _module(self, name: str, *arguments: str, label: str, **environment: str) -> Child:
         everything = {**settings_environment(self.settings), **environment}
-        return module(name, *arguments, directory=self.directory / "logs", environment=everything, label=label)
+        return module(
+            name, *arguments, directory=self.directory / "logs", environment=everything, label=label
+        )
 
     def _own_settings(self) -> dict[str, Any]:
         given = self._given
-        # An embedded broker is new each time, so a Redis that is not must never take its log for the last run's.
-        unique = f"eddyline-demo-{int(time.time())}-" if self.external == ["REDIS_URL"] else "eddyline-demo-"
+        # An embedded broker is new each time, so a Redis that is not must never take its log for
+        # the last run's.
+        unique = (
+            f"eddyline-demo-{int(time.time())}-"
+            if self.external == ["REDIS_URL"]
+            else "eddyline-demo-"
+        )
         prefix = unique if self.external else ""
-        if "api_port" in given.model_fields_set and given.api_port and not port_is_free(given.api_port):
-            raise ProcessFailed(f"API_PORT={given.api_port} is in use on {HOST}; stop what holds it or choose another port")
+        if (
+            "api_port" in given.model_fields_set
+            and given.api_port
+            and not port_is_free(given.api_port)
+        ):
+            raise ProcessFailed(
+                f"API_PORT={given.api_port} is in use on {HOST}; stop what holds it or "
+                f"choose another port"
+            )
         port = given.api_port if given.api_port and port_is_free(given.api_port) else free_port()
         self.metrics_port = free_port(besides=port)
         return {
@@ -162,7 +226,8 @@ class Stack:
             # Tansu lets the first member of a group wait for half of this.
             "session_timeout_s": min(given.session_timeout_s, 6.0),
             "archive_file_s": min(given.archive_file_s, 5.0),
-            "two_tower_epochs": min(given.two_tower_epochs, 5),  # seconds of training, enough to see the ensemble answer
+            # seconds of training, enough to see the ensemble answer
+            "two_tower_epochs": min(given.two_tower_epochs, 5),
             "metrics_port": 0,
             "api_host": HOST,
             "api_port": port,
@@ -170,8 +235,17 @@ class Stack:
         }
 
     def _write_environment(self, changes: dict[str, Any]) -> None:
-        """`.demo/env`: what to put before a command of ours so that it speaks to this demo. Holds a key: for the owner only."""
+        """`.demo/env`: what to put before a command of ours so that it speaks to this demo.
+
+        Holds a key: for the owner only.
+        """
         environment = settings_environment(self.settings)
-        lines = [f"{name.upper()}={environment[name.upper()]}\n" for name in changes if name not in {"metrics_port", "archive_file_s"}]
-        with os.fdopen(os.open(self.directory / "env", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        lines = [
+            f"{name.upper()}={environment[name.upper()]}\n"
+            for name in changes
+            if name not in {"metrics_port", "archive_file_s"}
+        ]
+        with os.fdopen(
+            os.open(self.directory / "env", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+        ) as file:
             file.writelines(lines)

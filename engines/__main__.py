@@ -34,38 +34,94 @@ class EngineName(StrEnum):
     popular = "popular"
 
 
-History = Annotated[str, typer.Option("--history", "-H", metavar="IDS", help="Items of the user's history, oldest first: a,b,c")]
-Interests = Annotated[str, typer.Option("--interests", "-i", metavar="WORDS", help="Interests that the user declares: fintech,payments")]
+History = Annotated[
+    str,
+    typer.Option(
+        "--history", "-H", metavar="IDS", help="Items of the user's history, oldest first: a,b,c"
+    ),
+]
+Interests = Annotated[
+    str,
+    typer.Option(
+        "--interests",
+        "-i",
+        metavar="WORDS",
+        help="Interests that the user declares: fintech,payments",
+    ),
+]
 EngineOption = Annotated[
-    EngineName | None, typer.Option("--engine", "-e", help="Engine to use first; unset: the one that the router picks")
+    EngineName | None,
+    typer.Option(
+        "--engine", "-e", help="Engine to use first; unset: the one that the router picks"
+    ),
 ]
 EventType = Annotated[
     str | None,
     typer.Option(
         "--event-type",
-        help="Event type of the history; unset: like, or the first configured type with a weight above 0",
+        help=(
+            "Event type of the history; unset: like, or the first configured type with a "
+            "weight above 0"
+        ),
     ),
 ]
 UseCaseName = Annotated[
-    str | None, typer.Option("--use-case", "-u", help="A configured use case: sets item type, weights and default filters")
+    str | None,
+    typer.Option(
+        "--use-case",
+        "-u",
+        help="A configured use case: sets item type, weights and default filters",
+    ),
 ]
 BundleFolder = Annotated[
-    Path | None, typer.Option("--bundle", help="Folder of a bundle; unset: the live bundle in MODELS_PATH", metavar="DIR")
+    Path | None,
+    typer.Option(
+        "--bundle", help="Folder of a bundle; unset: the live bundle in MODELS_PATH", metavar="DIR"
+    ),
 ]
-Version = Annotated[str | None, typer.Option("--version", help="A published version in MODELS_PATH")]
+Version = Annotated[
+    str | None, typer.Option("--version", help="A published version in MODELS_PATH")
+]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of items")]
 Diversity = Annotated[
-    float | None, typer.Option(min=0, max=1, help="How much the list avoids similar items; unset: DIVERSITY", metavar="0..1")
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="How much the list avoids similar items; unset: DIVERSITY",
+        metavar="0..1",
+    ),
 ]
 Explore = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Share of the ranks that randomly drawn new items get; unset: EXPLORE", metavar="0..1"),
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of the ranks that randomly drawn new items get; unset: EXPLORE",
+        metavar="0..1",
+    ),
 ]
-Categories = Annotated[str, typer.Option("--category", "-c", metavar="WORDS", help="Only items in at least one of these categories: a,b")]
-ItemTypes = Annotated[str, typer.Option("--item-type", metavar="WORDS", help="Only items of one of these types: a,b")]
+Categories = Annotated[
+    str,
+    typer.Option(
+        "--category",
+        "-c",
+        metavar="WORDS",
+        help="Only items in at least one of these categories: a,b",
+    ),
+]
+ItemTypes = Annotated[
+    str, typer.Option("--item-type", metavar="WORDS", help="Only items of one of these types: a,b")
+]
 Exclude = Annotated[str, typer.Option(metavar="IDS", help="Items to exclude: a,b")]
-IncludeSeen = Annotated[bool | None, typer.Option(help="Whether to show items of the history; unset: the use case decides, else no")]
-AvailableOnly = Annotated[bool | None, typer.Option(help="Whether to hide unavailable items; unset: the use case decides, else yes")]
+IncludeSeen = Annotated[
+    bool | None,
+    typer.Option(help="Whether to show items of the history; unset: the use case decides, else no"),
+]
+AvailableOnly = Annotated[
+    bool | None,
+    typer.Option(help="Whether to hide unavailable items; unset: the use case decides, else yes"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API would")]
 
 
@@ -91,7 +147,12 @@ def recommend(
     """Recommend items to a user with this history and these interests."""
     recommender = _recommender(bundle, version)
     options = _FilterOptions(category, item_type, exclude, include_seen, available_only)
-    request = _request(recommender, use_case, options, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))
+    request = _request(
+        recommender,
+        use_case,
+        options,
+        Request(limit=limit, engine=engine, diversity=diversity, explore=explore),
+    )
     answer = recommender.recommend(_state(recommender, history, interests, event_type), request)
     terminal.show(answer, as_json, lambda: terminal.recommendations(answer, recommender.bundle))
 
@@ -133,8 +194,15 @@ def explain_item(
     """Explain why an item is shown or not: scores, ranks, contributions and filters."""
     recommender = _recommender(bundle, version)
     options = _FilterOptions(category, item_type, exclude, include_seen, available_only)
-    request = _request(recommender, use_case, options, Request(limit=limit, engine=engine, diversity=diversity, explore=explore))
-    explanation = explain(recommender, _state(recommender, history, interests, event_type), item_id, request)
+    request = _request(
+        recommender,
+        use_case,
+        options,
+        Request(limit=limit, engine=engine, diversity=diversity, explore=explore),
+    )
+    explanation = explain(
+        recommender, _state(recommender, history, interests, event_type), item_id, request
+    )
     terminal.show(explanation, as_json, lambda: terminal.explanation(explanation))
 
 
@@ -144,7 +212,10 @@ def _recommender(folder: Path | None, version: str | None) -> Recommender:
     overrides = {"als": configured.als_model_path, "two_tower": configured.two_tower_model_path}
     if folder is not None:
         return build(bundles.load(folder, overrides), settings=configured)
-    return build(Registry(configured.models_path).load(version, overrides["als"], overrides["two_tower"]), settings=configured)
+    return build(
+        Registry(configured.models_path).load(version, overrides["als"], overrides["two_tower"]),
+        settings=configured,
+    )
 
 
 class _FilterOptions(NamedTuple):
@@ -157,7 +228,9 @@ class _FilterOptions(NamedTuple):
     available_only: bool | None
 
 
-def _request(recommender: Recommender, use_case_name: str | None, options: _FilterOptions, request: Request) -> Request:
+def _request(
+    recommender: Recommender, use_case_name: str | None, options: _FilterOptions, request: Request
+) -> Request:
     """`request` with the use case and the filters; an unset filter gets the use case's default.
 
     Raises ConfigurationError for an unknown use case.
@@ -167,33 +240,53 @@ def _request(recommender: Recommender, use_case_name: str | None, options: _Filt
         by_name = recommender.settings.use_cases.by_name
         use_case = by_name.get(use_case_name)
         if use_case is None:
-            raise ConfigurationError(f"there is no use case {use_case_name!r}; configured: {', '.join(by_name) or 'none'}")
+            raise ConfigurationError(
+                f"there is no use case {use_case_name!r}; configured: "
+                f"{', '.join(by_name) or 'none'}"
+            )
     default = defaults(use_case)
     filters = Filters(
         categories=tuple(_split(options.category)),
         item_types=tuple(_split(options.item_type)),
         exclude_items=frozenset(_split(options.exclude)),
-        exclude_seen=default.exclude_seen if options.include_seen is None else not options.include_seen,
-        available_only=default.available_only if options.available_only is None else options.available_only,
+        exclude_seen=default.exclude_seen
+        if options.include_seen is None
+        else not options.include_seen,
+        available_only=default.available_only
+        if options.available_only is None
+        else options.available_only,
     )
     return msgspec.structs.replace(request, use_case=use_case, filters=filters)
 
 
-def _state(recommender: Recommender, history: str, interests: str, event_type: str | None) -> UserState:
+def _state(
+    recommender: Recommender, history: str, interests: str, event_type: str | None
+) -> UserState:
     """A user whose events with the items of `history` are all of now.
 
     Raises ConfigurationError for an unknown event type.
     """
     weights = recommender.settings.use_cases.event_types
     if event_type is None:
-        event_type = "like" if "like" in weights else next((name for name, weight in weights.items() if weight > 0), next(iter(weights)))
+        event_type = (
+            "like"
+            if "like" in weights
+            else next((name for name, weight in weights.items() if weight > 0), next(iter(weights)))
+        )
     if event_type not in weights:
-        raise ConfigurationError(f"there is no event type {event_type!r}; configured: {', '.join(weights)}")
+        raise ConfigurationError(
+            f"there is no event type {event_type!r}; configured: {', '.join(weights)}"
+        )
     now = int(time.time())
-    events = [HistoryEvent(timestamp=now, event_type=event_type, item_id=item_id) for item_id in _split(history)]
+    events = [
+        HistoryEvent(timestamp=now, event_type=event_type, item_id=item_id)
+        for item_id in _split(history)
+    ]
     profile = User(user_id="somebody", interests=_split(interests)) if interests else None
     counts = {event_type: len(events)} if events else {}
-    return UserState(user_id="somebody", events=len(events), counts=counts, history=events, profile=profile)
+    return UserState(
+        user_id="somebody", events=len(events), counts=counts, history=events, profile=profile
+    )
 
 
 def _split(text: str) -> list[str]:

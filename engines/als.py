@@ -1,6 +1,8 @@
-"""The ALS engine: scores every item by the user's vector, which a live worker stored or which is folded in on the spot.
+"""The ALS engine: scores every item by the user's vector, which a live worker stored or which is
+folded in on the spot.
 
-The reasons come from the decomposition of the score over the user's history (Hu, Koren and Volinsky 2008, section 5).
+The reasons come from the decomposition of the score over the user's history (Hu, Koren and Volinsky
+2008, section 5).
 """
 
 from __future__ import annotations
@@ -15,7 +17,17 @@ from numpy.typing import NDArray
 
 from core.types import HistoryEvent, Reason, Request, UserState
 from core.use_cases import UseCases
-from engines.base import NO_OPINION, REASON_ITEMS, Engine, NotApplicable, Scores, Scoring, item_weights, name, weigher
+from engines.base import (
+    NO_OPINION,
+    REASON_ITEMS,
+    Engine,
+    NotApplicable,
+    Scores,
+    Scoring,
+    item_weights,
+    name,
+    weigher,
+)
 from engines.catalogue import Catalogue
 from models.als import ALSModel
 from models.als_fold import Fold
@@ -35,8 +47,8 @@ class Folded(NamedTuple):
 class ALSEngine(Engine):
     """Scores by the user's history alone, so a user unknown to training is served like any other.
 
-    An item that came after training is scored by its factors in `young`. These never enter a user's vector, which therefore stays a
-    function of the history and the model.
+    An item that came after training is scored by its factors in `young`. These never enter a user's
+    vector, which therefore stays a function of the history and the model.
     """
 
     name = "als"
@@ -51,18 +63,28 @@ class ALSEngine(Engine):
         made_with: str = "",
         young: YoungItems | None = None,
     ) -> None:
-        """`previous`: an engine of the same model; if `catalogue` extends its catalogue, only the new rows are computed.
+        """`previous`: an engine of the same model; if `catalogue` extends its catalogue, only the
+        new rows are computed.
 
-        `made_with` (engines.fold.made_with): a stored vector is used only if it was made with the same; empty: none is used. `young`:
-        factors made with the same.
+        `made_with` (engines.fold.made_with): a stored vector is used only if it was made with the
+        same; empty: none is used. `young`: factors made with the same.
         """
         self.model, self.use_cases, self.made_with = model, use_cases, made_with
         self.young = young or YoungItems.none()
-        extends = previous is not None and previous.model is model and catalogue.extends(previous.catalogue)
+        extends = (
+            previous is not None
+            and previous.model is model
+            and catalogue.extends(previous.catalogue)
+        )
         self.catalogue = catalogue if extends else catalogue.with_bare(model.item_ids.ids)
-        reused: NDArray[np.int64] = previous._trained if extends and previous is not None else np.zeros(0, dtype=np.int64)
-        self._trained: NDArray[np.int64] = np.concatenate([reused, model.item_ids.rows(self.catalogue.ids[len(reused) :])])
-        # Catalogue row -> index of its factors: those of the model, then those in `young`, then one that stands for NO_OPINION.
+        reused: NDArray[np.int64] = (
+            previous._trained if extends and previous is not None else np.zeros(0, dtype=np.int64)
+        )
+        self._trained: NDArray[np.int64] = np.concatenate(
+            [reused, model.item_ids.rows(self.catalogue.ids[len(reused) :])]
+        )
+        # Catalogue row -> index of its factors: those of the model, then those in `young`, then one
+        # that stands for NO_OPINION.
         self._factor_index: NDArray[np.int64] = self._trained.copy()
         for index, item_id in enumerate(self.young.ids.ids, len(model.item_ids)):
             if (row := self.catalogue.rows.get(item_id)) is not None and self._trained[row] < 0:
@@ -70,7 +92,10 @@ class ALSEngine(Engine):
         self._factor_index[self._factor_index < 0] = len(model.item_ids) + len(self.young)
 
     def score(self, state: UserState, request: Request) -> ALSScoring:
-        """Scores by the stored vector if it is fresh, else by a fold-in. Raises NotApplicable: no item of the history has factors."""
+        """Scores by the stored vector if it is fresh, else by a fold-in.
+
+        Raises NotApplicable: no item of the history has factors.
+        """
         weights = weigher(self.use_cases, request)
         stored = self._stored(state, weights)
         if stored is not None:
@@ -79,16 +104,25 @@ class ALSEngine(Engine):
         return ALSScoring(self, folded.fold.vector, state.history, weights, folded)
 
     def similar(self, item_id: str) -> Scoring:
-        """Scores by the cosine of item factors. Raises NotApplicable for an item without factors."""
+        """Scores by the cosine of item factors.
+
+        Raises NotApplicable for an item without factors.
+        """
         row, young = self.model.item_ids.row(item_id), self.young.ids.row(item_id)
         if row < 0 and young < 0:
             raise NotApplicable(f"{item_id} is not in the ALS model")
         factors = self.model.item_factors[row] if row >= 0 else self.young.factors[young]
         text = f"chosen by the same users as {name(self.catalogue, item_id)}"
-        return SimilarScoring(self._by_row(self.model.cosines(factors), _cosines(self.young.factors, factors)), text, item_id)
+        return SimilarScoring(
+            self._by_row(self.model.cosines(factors), _cosines(self.young.factors, factors)),
+            text,
+            item_id,
+        )
 
     def freshness(self, state: UserState) -> Freshness:
-        """Whether the stored vector in `state` is the fold-in of exactly the user's events by this model."""
+        """Whether the stored vector in `state` is the fold-in of exactly the user's events by this
+        model.
+        """
         vector = state.als
         if vector is None or len(vector.vector) != 4 * self.model.factors:
             return "missing"
@@ -100,18 +134,31 @@ class ALSEngine(Engine):
         """Fold a history in. Raises NotApplicable when no item of it has factors."""
         by_item = item_weights(history, weights)
         items = list(by_item)
-        rows, values = self.model.item_ids.rows(items), np.fromiter(by_item.values(), dtype=np.float32, count=len(by_item))
+        rows, values = (
+            self.model.item_ids.rows(items),
+            np.fromiter(by_item.values(), dtype=np.float32, count=len(by_item)),
+        )
         in_model = rows >= 0
         if not in_model.all():
             rows, values = rows[in_model], values[in_model]
-            items = [item_id for item_id, has_factors in zip(items, in_model.tolist(), strict=True) if has_factors]
+            items = [
+                item_id
+                for item_id, has_factors in zip(items, in_model.tolist(), strict=True)
+                if has_factors
+            ]
         if not items:
-            raise NotApplicable("the user has no history" if not history else "no item of the user's history is in the ALS model")
+            raise NotApplicable(
+                "the user has no history"
+                if not history
+                else "no item of the user's history is in the ALS model"
+            )
         return Folded(self.model.fold(rows, values, checked=True), items)
 
     def scores(self, vector: Scores) -> Scores:
         """Scores (n_rows,) of a user vector (f,), by catalogue row."""
-        return self._by_row(self.model.scores(vector), self.young.factors @ vector if self.young else None)
+        return self._by_row(
+            self.model.scores(vector), self.young.factors @ vector if self.young else None
+        )
 
     def factors(self, rows: Sequence[int]) -> Scores:
         """Item factors (n, f) f32 of catalogue rows that have some."""
@@ -125,20 +172,27 @@ class ALSEngine(Engine):
         return factors
 
     def _stored(self, state: UserState, weights: UseCases) -> Scores | None:
-        """The stored vector (f,) f32 if a fold-in would give the same: it is fresh, and `weights` weigh this user's events as the
-        default weights do. Else None."""
+        """The stored vector (f,) f32 if a fold-in would give the same: it is fresh, and `weights`
+        weigh this user's events as the default weights do. Else None.
+        """
         if self.freshness(state) != "fresh" or state.als is None:
             return None
         requested, default = weights.event_types, self.use_cases.event_types
-        if requested is not default and any(requested.get(name, 0.0) != default.get(name, 0.0) for name in state.counts):
+        if requested is not default and any(
+            requested.get(name, 0.0) != default.get(name, 0.0) for name in state.counts
+        ):
             return None
         vector = np.frombuffer(state.als.vector, dtype="<f4")
-        return vector if vector.any() and np.isfinite(vector).all() else None  # zeros: the fold-in raises, and says why
+        # zeros: the fold-in raises, and says why
+        return vector if vector.any() and np.isfinite(vector).all() else None
 
     def _by_row(self, trained: Scores, young: Scores | None) -> Scores:
-        """From scores of the model's items (n_items,) and of new items (n_young,) to scores by catalogue row (n_rows,)."""
+        """From scores of the model's items (n_items,) and of new items (n_young,) to scores by
+        catalogue row (n_rows,).
+        """
         parts = [trained, _UNSCORED] if young is None else [trained, young, _UNSCORED]
-        scores: Scores = np.concatenate(parts).take(self._factor_index, mode="clip")  # all indices are valid; "clip" skips the check
+        # all indices are valid; "clip" skips the check
+        scores: Scores = np.concatenate(parts).take(self._factor_index, mode="clip")
         return scores
 
 
@@ -146,19 +200,31 @@ _UNSCORED: Scores = np.array([NO_OPINION], dtype=np.float32)
 
 
 def _cosines(factors: Scores, other: Scores) -> Scores | None:
-    """Cosine (n,) of each row of `factors` (n, f) with `other` (f,); 0 where either is all zeros, None where there are no rows."""
+    """Cosine (n,) of each row of `factors` (n, f) with `other` (f,); 0 where either is all zeros,
+    None where there are no rows.
+    """
     if not len(factors):
         return None
     sizes = np.linalg.norm(factors, axis=1) * np.linalg.norm(other)
-    cosines: Scores = np.divide(factors @ other, sizes, out=np.zeros(len(factors), dtype=np.float32), where=sizes > 0)
+    cosines: Scores = np.divide(
+        factors @ other, sizes, out=np.zeros(len(factors), dtype=np.float32), where=sizes > 0
+    )
     return cosines
 
 
 class ALSScoring(Scoring):
-    """Scores by a user vector. For reasons the history is folded in, unless that made the vector."""
+    """Scores by a user vector.
+
+    For reasons the history is folded in, unless that made the vector.
+    """
 
     def __init__(
-        self, engine: ALSEngine, vector: Scores, history: Sequence[HistoryEvent], weights: UseCases, folded: Folded | None = None
+        self,
+        engine: ALSEngine,
+        vector: Scores,
+        history: Sequence[HistoryEvent],
+        weights: UseCases,
+        folded: Folded | None = None,
     ) -> None:
         self.scores = engine.scores(vector)
         self._engine, self._history, self._weights = engine, history, weights
@@ -178,8 +244,14 @@ class ALSScoring(Scoring):
         best = (-shares).argsort(axis=1, kind="stable")[:, :REASON_ITEMS]
         largest = shares[np.arange(len(rows))[:, None], best].tolist()
         indices = best.tolist()
-        names = {index: name(self._engine.catalogue, items[index]) for index in set(chain.from_iterable(indices))}
-        return [[_reason(row_shares, row_indices, items, names)] for row_shares, row_indices in zip(largest, indices, strict=True)]
+        names = {
+            index: name(self._engine.catalogue, items[index])
+            for index in set(chain.from_iterable(indices))
+        }
+        return [
+            [_reason(row_shares, row_indices, items, names)]
+            for row_shares, row_indices in zip(largest, indices, strict=True)
+        ]
 
     def contributions(self, row: int) -> list[Reason]:
         """One reason for each item of the history; their contributions add up to the score."""
@@ -198,8 +270,12 @@ class ALSScoring(Scoring):
         ]
 
 
-def _reason(shares: list[float], indices: list[int], items: list[str], names: dict[int, str]) -> Reason:
-    """`shares`: the largest contributions, largest first; `indices`: whose they are, within `items`."""
+def _reason(
+    shares: list[float], indices: list[int], items: list[str], names: dict[int, str]
+) -> Reason:
+    """`shares`: the largest contributions, largest first; `indices`: whose they are, within
+    `items`.
+    """
     if shares[-1] <= 0:  # an item that lowers the score is no reason, unless all do
         count = sum(share > 0 for share in shares) or 1
         shares, indices = shares[:count], indices[:count]

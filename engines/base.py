@@ -1,4 +1,6 @@
-"""The interface of an engine: from a user's state and a request to scores by catalogue row, with reasons."""
+"""The interface of an engine: from a user's state and a request to scores by catalogue row, with
+reasons.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,18 @@ Scores = NDArray[np.float32]
 NO_OPINION = -np.inf
 """Score of an item that an engine cannot score: the engine never shows it."""
 GROUP = 64
-"""Size of a group in the search for the best few of thousands of scores. Only the largest score of each group is compared at
-first, which halves the time."""
+"""Size of a group in the search for the best few of thousands of scores. Only the largest score of
+each group is compared at first, which halves the time.
+"""
 REASON_ITEMS = 3
 """Items or attributes named in one reason: what a person reads on a card."""
 
 
 class NotApplicable(Exception):
-    """An engine cannot score for this user or item. This is expected: the message becomes the cause of the fallback."""
+    """An engine cannot score for this user or item.
+
+    This is expected: the message becomes the cause of the fallback.
+    """
 
 
 class Scoring(ABC):
@@ -49,7 +55,9 @@ class Scoring(ABC):
         return top_rows(self.scores, eligible, limit)
 
     def rank(self, row: int, eligible: Mask) -> int | None:
-        """Rank of `row` (from 1) among `eligible` rows and itself; None when the engine does not score it."""
+        """Rank of `row` (from 1) among `eligible` rows and itself; None when the engine does not
+        score it.
+        """
         score = self.scores[row]
         if score == NO_OPINION:
             return None
@@ -70,33 +78,46 @@ class Engine(ABC):
 
     def similar(self, item_id: str) -> Scoring:
         """Scores of every item by its similarity to `item_id`. Raises NotApplicable."""
-        raise NotApplicable(f"{self.name} does not compare items, so it says nothing about {item_id}")
+        raise NotApplicable(
+            f"{self.name} does not compare items, so it says nothing about {item_id}"
+        )
 
     def over(self, engines: Mapping[str, Engine]) -> Engine:  # noqa: ARG002 - used by engines that ask other engines
         """The same engine with `engines` (by name) in place of the other engines that it asks."""
         return self
 
     def recommend(self, state: UserState, request: Request) -> list[ScoredItem]:
-        """The best items for this user that pass the request's filters, best first; none where the engine cannot score."""
+        """The best items for this user that pass the request's filters, best first; none where the
+        engine cannot score.
+        """
         try:
             scoring = self.score(state, request)
         except NotApplicable:
             return []
-        return self.pick(scoring, eligible(self.catalogue, state, request), request.limit, request.reasons)
+        return self.pick(
+            scoring, eligible(self.catalogue, state, request), request.limit, request.reasons
+        )
 
-    def pick(self, scoring: Scoring, allowed: Mask, limit: int, with_reasons: bool = True) -> list[ScoredItem]:
+    def pick(
+        self, scoring: Scoring, allowed: Mask, limit: int, with_reasons: bool = True
+    ) -> list[ScoredItem]:
         """The best `limit` of the `allowed` rows."""
         rows = scoring.top(allowed, limit)
         ids, scores = self.catalogue.ids, scoring.scores
         reasons_by_row = scoring.reasons(rows) if with_reasons else [[] for _ in rows]
         return [
-            ScoredItem(item_id=ids[row], score=float(scores[row]), engine=self.name, reasons=reasons)
+            ScoredItem(
+                item_id=ids[row], score=float(scores[row]), engine=self.name, reasons=reasons
+            )
             for row, reasons in zip(rows, reasons_by_row, strict=True)
         ]
 
 
 def eligible(catalogue: Catalogue, state: UserState, request: Request) -> Mask:
-    """Rows (n_rows,) bool that pass every filter of `request` for this user. The caller may change the array."""
+    """Rows (n_rows,) bool that pass every filter of `request` for this user.
+
+    The caller may change the array.
+    """
     allowed = catalogue.mask(conditions(request)).copy()
     filters = request.filters
     if filters.exclude_seen:
@@ -107,7 +128,10 @@ def eligible(catalogue: Catalogue, state: UserState, request: Request) -> Mask:
 
 
 def top_rows(scores: NDArray[np.floating], allowed: Mask, limit: int) -> list[int]:
-    """Rows of the `limit` highest finite scores among `allowed`, best first. Equal scores are ordered by row: answers repeat."""
+    """Rows of the `limit` highest finite scores among `allowed`, best first.
+
+    Equal scores are ordered by row: answers repeat.
+    """
     masked = scores.copy()
     np.copyto(masked, NO_OPINION, where=~allowed)
     limit = min(limit, len(masked))
@@ -115,7 +139,11 @@ def top_rows(scores: NDArray[np.floating], allowed: Mask, limit: int) -> list[in
         return []
     # The `limit`-th largest of the groups' maxima is a lower bound of the `limit`-th largest score.
     columns = len(masked) // GROUP
-    maxima = masked[: GROUP * columns].reshape(GROUP, columns).max(axis=0) if columns >= 4 * limit else masked
+    maxima = (
+        masked[: GROUP * columns].reshape(GROUP, columns).max(axis=0)
+        if columns >= 4 * limit
+        else masked
+    )
     bound = _nth_largest(maxima, limit)
     rows = (masked >= bound if bound > NO_OPINION else masked > NO_OPINION).nonzero()[0]
     order = np.argsort(-masked[rows], kind="stable")[:limit]
@@ -128,9 +156,13 @@ def _nth_largest(scores: NDArray[np.floating], nth: int) -> float:
 
 
 def item_weights(history: Sequence[HistoryEvent], weigher: UseCases) -> dict[str, float]:
-    """Item id -> sum of its events' weights, where it is above 0. An event of a type that is no longer configured weighs 0."""
+    """Item id -> sum of its events' weights, where it is above 0.
+
+    An event of a type that is no longer configured weighs 0.
+    """
     type_weights = weigher.event_types
-    value_weights: dict[tuple[str, float], float] = {}  # cache: a history repeats few types and values
+    # cache: a history repeats few types and values
+    value_weights: dict[tuple[str, float], float] = {}
     weights: dict[str, float] = {}
     for event in history:
         event_type, value = event.event_type, event.value

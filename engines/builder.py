@@ -1,7 +1,7 @@
 """Builds a recommender from a bundle, and derives a new one when a part of it has changed.
 
-Engines are built in the order of BUILDERS; each may use the engines before it. An engine reuses what
-its predecessor in the previous recommender has computed, as far as it is still valid.
+Engines are built in the order of BUILDERS; each may use the engines before it. An engine reuses
+what its predecessor in the previous recommender has computed, as far as it is still valid.
 """
 
 from __future__ import annotations
@@ -56,14 +56,27 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _als(parts: Parts) -> Engine:
-    model, previous = parts.bundle.als, parts.previous if isinstance(parts.previous, ALSEngine) else None
+    model, previous = (
+        parts.bundle.als,
+        parts.previous if isinstance(parts.previous, ALSEngine) else None,
+    )
     if model is None:
         raise parts.missing("als")
-    return ALSEngine(model, parts.catalogue, parts.settings.use_cases, previous, made_with=parts.made_with, young=parts.young)
+    return ALSEngine(
+        model,
+        parts.catalogue,
+        parts.settings.use_cases,
+        previous,
+        made_with=parts.made_with,
+        young=parts.young,
+    )
 
 
 def _two_tower(parts: Parts) -> Engine:
-    model, previous = parts.bundle.two_tower, parts.previous if isinstance(parts.previous, TwoTowerEngine) else None
+    model, previous = (
+        parts.bundle.two_tower,
+        parts.previous if isinstance(parts.previous, TwoTowerEngine) else None,
+    )
     if model is None:
         raise parts.missing("two_tower")
     return TwoTowerEngine(model, parts.catalogue, previous)
@@ -75,14 +88,19 @@ def _popular(parts: Parts) -> Engine:
 
 
 def _content(parts: Parts) -> Engine:
-    model, previous = parts.bundle.content, parts.previous if isinstance(parts.previous, ContentEngine) else None
+    model, previous = (
+        parts.bundle.content,
+        parts.previous if isinstance(parts.previous, ContentEngine) else None,
+    )
     if model is None:
         raise parts.missing("content")
     popular, share = parts.engines.get(PopularEngine.name), parts.settings.content_popularity_share
     prior = None
     if share and isinstance(popular, PopularEngine):
         prior = Prior(popular, NewItems(parts.catalogue, parts.settings.new_item_days), share)
-    return ContentEngine(model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous, prior)
+    return ContentEngine(
+        model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous, prior
+    )
 
 
 def blend_of(settings: Settings) -> Blend:
@@ -134,9 +152,9 @@ def build(
 ) -> Recommender:
     """The recommender of `bundle`.
 
-    `catalogue`, `popularity`: None for those of the bundle. `windows`: None for those of `previous`.
-    `previous`: the recommender that this one replaces, whose valid results are reused. `young`:
-    factors of new items, ignored if they were made with another model or other weights.
+    `catalogue`, `popularity`: None for those of the bundle. `windows`: None for those of
+    `previous`. `previous`: the recommender that this one replaces, whose valid results are reused.
+    `young`: factors of new items, ignored if they were made with another model or other weights.
     """
     settings = settings or Settings()
     fold_id = made_with(bundle.als, settings.use_cases, settings.history_cap) if bundle.als else ""
@@ -146,7 +164,9 @@ def build(
         popularity = bundle.popular.scores if bundle.popular else {}
     if windows is None:
         windows = previous.windows if previous is not None else {}
-    full_catalogue = _catalogue(bundle, catalogue, [*_item_ids(popularity, windows), *young.ids.ids], previous)
+    full_catalogue = _catalogue(
+        bundle, catalogue, [*_item_ids(popularity, windows), *young.ids.ids], previous
+    )
     parts = Parts(
         bundle=bundle,
         catalogue=full_catalogue,
@@ -172,13 +192,17 @@ def build(
     )
 
 
-def with_settings(recommender: Recommender, settings: Settings, previous: Recommender | None = None) -> Recommender:
+def with_settings(
+    recommender: Recommender, settings: Settings, previous: Recommender | None = None
+) -> Recommender:
     """The recommender with other `settings` for routing, blending and enabled engines.
 
     They may differ from the recommender's only in core.experiments.OVERRIDES. `previous`: the
     variant that this one replaces, whose engines are reused as far as they are valid.
     """
-    shared = {name: engine for name, engine in recommender.engines.items() if name not in VARIANT_ENGINES}
+    shared = {
+        name: engine for name, engine in recommender.engines.items() if name not in VARIANT_ENGINES
+    }
     reusable = {**(previous.engines if previous is not None else {}), **recommender.engines}
     engines, absent = _engines(_parts(recommender, settings), shared, reusable)
     return replace(recommender, settings=settings, engines=engines, absent=absent)
@@ -189,31 +213,70 @@ def with_catalogue(recommender: Recommender, catalogue: Catalogue) -> Recommende
 
     If it is an `updated` one of the recommender's own, only the changed rows are computed.
     """
-    return build(recommender.bundle, catalogue, recommender.popularity, recommender.settings, recommender, recommender.young)
+    return build(
+        recommender.bundle,
+        catalogue,
+        recommender.popularity,
+        recommender.settings,
+        recommender,
+        recommender.young,
+    )
 
 
-def with_popularity(recommender: Recommender, popularity: Popularity, windows: Windows | None = None) -> Recommender:
+def with_popularity(
+    recommender: Recommender, popularity: Popularity, windows: Windows | None = None
+) -> Recommender:
     """The recommender with newer popularity, and newer windows (None: the same)."""
     windows = recommender.windows if windows is None else windows
     catalogue, engine = recommender.catalogue, recommender.engines.get(PopularEngine.name)
-    if _has_new_rows(catalogue, _item_ids(popularity, {} if windows is recommender.windows else windows)):
-        return build(recommender.bundle, catalogue, popularity, recommender.settings, recommender, recommender.young, windows)
+    if _has_new_rows(
+        catalogue, _item_ids(popularity, {} if windows is recommender.windows else windows)
+    ):
+        return build(
+            recommender.bundle,
+            catalogue,
+            popularity,
+            recommender.settings,
+            recommender,
+            recommender.young,
+            windows,
+        )
     previous = engine if isinstance(engine, PopularEngine) else None
     replacement = PopularEngine(popularity, catalogue, windows, previous)
-    return replace(recommender, popularity=popularity, windows=windows, engines=_with_engine(recommender.engines, replacement))
+    return replace(
+        recommender,
+        popularity=popularity,
+        windows=windows,
+        engines=_with_engine(recommender.engines, replacement),
+    )
 
 
 def with_young(recommender: Recommender, young: YoungItems) -> Recommender:
     """The recommender with the factors `young` of new items."""
     catalogue, engine = recommender.catalogue, recommender.engines.get(ALSEngine.name)
-    if _has_new_rows(catalogue, young.ids.ids) or young.made_with != recommender.made_with or not isinstance(engine, ALSEngine):
-        return build(recommender.bundle, catalogue, recommender.popularity, recommender.settings, recommender, young)
+    if (
+        _has_new_rows(catalogue, young.ids.ids)
+        or young.made_with != recommender.made_with
+        or not isinstance(engine, ALSEngine)
+    ):
+        return build(
+            recommender.bundle,
+            catalogue,
+            recommender.popularity,
+            recommender.settings,
+            recommender,
+            young,
+        )
     use_cases = recommender.settings.use_cases
-    replacement = ALSEngine(engine.model, catalogue, use_cases, engine, made_with=recommender.made_with, young=young)
+    replacement = ALSEngine(
+        engine.model, catalogue, use_cases, engine, made_with=recommender.made_with, young=young
+    )
     return replace(recommender, young=young, engines=_with_engine(recommender.engines, replacement))
 
 
-def _engines(parts: Parts, shared: Mapping[str, Engine], reusable: Mapping[str, Engine]) -> tuple[dict[str, Engine], dict[str, str]]:
+def _engines(
+    parts: Parts, shared: Mapping[str, Engine], reusable: Mapping[str, Engine]
+) -> tuple[dict[str, Engine], dict[str, str]]:
     """Build the engines: name -> engine, and name -> why there is none.
 
     `shared`: engines to use unchanged; `reusable`: engines whose valid results are reused.
@@ -225,7 +288,9 @@ def _engines(parts: Parts, shared: Mapping[str, Engine], reusable: Mapping[str, 
         try:
             if not getattr(parts.settings, f"enable_{name}", True):
                 raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")
-            engine_parts = msgspec.structs.replace(parts, engines=engines, absent=absent, previous=reusable.get(name))
+            engine_parts = msgspec.structs.replace(
+                parts, engines=engines, absent=absent, previous=reusable.get(name)
+            )
             engines[name] = shared.get(name) or build_engine(engine_parts)
             del absent[name]
         except NotApplicable as cause:
@@ -256,11 +321,20 @@ def _with_engine(engines: Mapping[str, Engine], replacement: Engine) -> dict[str
     return replaced
 
 
-def _catalogue(bundle: Bundle, catalogue: Catalogue | None, bare_ids: list[str], previous: Recommender | None) -> Catalogue:
+def _catalogue(
+    bundle: Bundle, catalogue: Catalogue | None, bare_ids: list[str], previous: Recommender | None
+) -> Catalogue:
     """The catalogue with a row for every id in a model, the popularity or the new items."""
     base = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
-    model_ids = [item_id for model in (bundle.als, bundle.two_tower) if model is not None for item_id in model.item_ids.ids]
-    extends = previous is not None and previous.bundle is bundle and base.extends(previous.catalogue)
+    model_ids = [
+        item_id
+        for model in (bundle.als, bundle.two_tower)
+        if model is not None
+        for item_id in model.item_ids.ids
+    ]
+    extends = (
+        previous is not None and previous.bundle is bundle and base.extends(previous.catalogue)
+    )
     if not extends or base.bare > len(model_ids) + len(bare_ids) + MAX_STALE_BARE_ITEMS:
         base = base.without_bare()  # removes ids of another bundle or of an old popularity
         # Items of the bundle that are not in the catalogue were deleted after the training.
@@ -272,8 +346,15 @@ def _catalogue(bundle: Bundle, catalogue: Catalogue | None, bare_ids: list[str],
 
 
 def _has_new_rows(catalogue: Catalogue, item_ids: Iterator[str] | list[str]) -> bool:
-    return any(item_id not in catalogue.rows and item_id not in catalogue.deleted for item_id in item_ids)
+    return any(
+        item_id not in catalogue.rows and item_id not in catalogue.deleted for item_id in item_ids
+    )
 
 
 def _item_ids(popularity: Popularity, windows: Windows) -> Iterator[str]:
-    return (item_id for by_use_case in (popularity, *windows.values()) for entries in by_use_case.values() for item_id, _ in entries)
+    return (
+        item_id
+        for by_use_case in (popularity, *windows.values())
+        for entries in by_use_case.values()
+        for item_id, _ in entries
+    )

@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 class Bounded(Generic[T]):
-    """Keeps the `limit` values used last, by key. Keys may come from untrusted callers, so the size is bounded. Thread-safe."""
+    """Keeps the `limit` values used last, by key.
+
+    Keys may come from untrusted callers, so the size is bounded. Thread-safe.
+    """
 
     __slots__ = ("_limit", "_lock", "_values")
 
@@ -22,10 +25,13 @@ class Bounded(Generic[T]):
         return len(self._values)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of `key`; `make()` computes it on a miss (twice, when two threads miss at the same time)."""
+        """The value of `key`; `make()` computes it on a miss (twice, when two threads miss at the
+        same time).
+        """
         with self._lock:
             if key in self._values:
-                value = self._values[key] = self._values.pop(key)  # moves the key to the end: used last
+                # moves the key to the end: used last
+                value = self._values[key] = self._values.pop(key)
                 return value
         value = make()
         with self._lock:

@@ -37,8 +37,8 @@ _EMPTY: Rows = np.zeros(0, dtype=np.int32)
 class _Inherited(NamedTuple):
     """What a catalogue takes over from the one it extends.
 
-    `columns`: name -> column of all rows; `described` (n_rows,) bool: rows with an item; `ancestors`:
-    tokens of the predecessors, oldest first.
+    `columns`: name -> column of all rows; `described` (n_rows,) bool: rows with an item;
+    `ancestors`: tokens of the predecessors, oldest first.
     """
 
     columns: dict[str, _Column]
@@ -49,9 +49,9 @@ class _Inherited(NamedTuple):
 class Catalogue:
     """Items by row. Immutable.
 
-    `ids`, `items`: by row, with dead rows; a None in `items` is a bare item, of which only a model or
-    the popularity has the id. `rows`: id -> live row. `alive` (n_rows,) bool. `deleted`: ids that must
-    not be shown even if a model has them.
+    `ids`, `items`: by row, with dead rows; a None in `items` is a bare item, of which only a model
+    or the popularity has the id. `rows`: id -> live row. `alive` (n_rows,) bool. `deleted`: ids
+    that must not be shown even if a model has them.
     """
 
     def __init__(
@@ -74,7 +74,9 @@ class Catalogue:
         self._masks: Bounded[Mask] = Bounded(MASK_CACHE_SIZE)
 
     @classmethod
-    def of(cls, items: Iterable[Item], bare_ids: Iterable[str] = (), deleted: Iterable[str] = ()) -> Catalogue:
+    def of(
+        cls, items: Iterable[Item], bare_ids: Iterable[str] = (), deleted: Iterable[str] = ()
+    ) -> Catalogue:
         """A catalogue of `items` and of `bare_ids`, which only a model or the popularity has.
 
         For a duplicate id the last item counts. `deleted` ids without an item are not shown.
@@ -84,7 +86,12 @@ class Catalogue:
         for item_id in bare_ids:
             if item_id not in hidden:
                 by_id.setdefault(item_id, None)
-        return cls(list(by_id), list(by_id.values()), {item_id: row for row, item_id in enumerate(by_id)}, hidden)
+        return cls(
+            list(by_id),
+            list(by_id.values()),
+            {item_id: row for row, item_id in enumerate(by_id)},
+            hidden,
+        )
 
     def __len__(self) -> int:
         """Number of items with an entry, available or not."""
@@ -102,9 +109,19 @@ class Catalogue:
         """
         by_id = {item.item_id: item for item in items}
         removed = set(deleted)
-        changed = [item for item_id, item in by_id.items() if item_id not in removed and self.get(item_id) != item]
-        hidden = self.deleted.union(removed).difference(item_id for item_id in by_id if item_id not in removed)
-        if not changed and hidden == self.deleted and not any(item_id in self.rows for item_id in removed):
+        changed = [
+            item
+            for item_id, item in by_id.items()
+            if item_id not in removed and self.get(item_id) != item
+        ]
+        hidden = self.deleted.union(removed).difference(
+            item_id for item_id in by_id if item_id not in removed
+        )
+        if (
+            not changed
+            and hidden == self.deleted
+            and not any(item_id in self.rows for item_id in removed)
+        ):
             return self
         return self._append([item.item_id for item in changed], list(changed), removed, hidden)
 
@@ -113,7 +130,13 @@ class Catalogue:
 
         Ids in `deleted` get none.
         """
-        new = list(dict.fromkeys(item_id for item_id in ids if item_id not in self.rows and item_id not in self.deleted))
+        new = list(
+            dict.fromkeys(
+                item_id
+                for item_id in ids
+                if item_id not in self.rows and item_id not in self.deleted
+            )
+        )
         return self._append(new, [None] * len(new), set(), self.deleted) if new else self
 
     def without_bare(self) -> Catalogue:
@@ -160,7 +183,13 @@ class Catalogue:
     @cached_property
     def created(self) -> NDArray[np.float64]:
         """(n_rows,) f64: creation times of the items in seconds since 1970; NaN where unknown."""
-        return np.array([np.nan if item is None or item.created_at is None else item.created_at for item in self.items], dtype=np.float64)
+        return np.array(
+            [
+                np.nan if item is None or item.created_at is None else item.created_at
+                for item in self.items
+            ],
+            dtype=np.float64,
+        )
 
     @cached_property
     def newest(self) -> Rows:
@@ -169,11 +198,15 @@ class Catalogue:
 
         def age(row: int) -> tuple[float, str]:
             item = items[row]
-            return (np.inf if item is None or item.created_at is None else -item.created_at), self.ids[row]
+            return (
+                np.inf if item is None or item.created_at is None else -item.created_at
+            ), self.ids[row]
 
         return np.array(sorted(self.rows.values(), key=age), dtype=np.int32)
 
-    def _append(self, ids: list[str], items: list[Item | None], removed: set[str], deleted: frozenset[str]) -> Catalogue:
+    def _append(
+        self, ids: list[str], items: list[Item | None], removed: set[str], deleted: frozenset[str]
+    ) -> Catalogue:
         """The catalogue with new rows for `ids` and without the ids `removed`; may compact."""
         rows = dict(self.rows)
         rows.update(zip(ids, range(len(self.ids), len(self.ids) + len(ids)), strict=True))
@@ -185,10 +218,16 @@ class Catalogue:
             live_ids = [all_ids[row] for row in live]
             live_rows = {item_id: row for row, item_id in enumerate(live_ids)}
             return Catalogue(live_ids, [all_items[row] for row in live], live_rows, deleted)
-        columns = {name: column.extended(len(self.ids), items) for name, column in self._columns.items()}
-        described = np.concatenate([self._described, np.array([item is not None for item in items], dtype=np.bool_)])
+        columns = {
+            name: column.extended(len(self.ids), items) for name, column in self._columns.items()
+        }
+        described = np.concatenate(
+            [self._described, np.array([item is not None for item in items], dtype=np.bool_)]
+        )
         ancestors = (*self._ancestors, self._token)[-ANCESTORS:]
-        return Catalogue(all_ids, all_items, rows, deleted, _Inherited(columns, described, ancestors))
+        return Catalogue(
+            all_ids, all_items, rows, deleted, _Inherited(columns, described, ancestors)
+        )
 
     def _mask(self, conditions: Conditions) -> Mask:
         mask = self.alive.copy()
@@ -213,7 +252,9 @@ class Catalogue:
         name, low, high = "attribute:" + attribute.name, attribute.low, attribute.high
         if isinstance(attribute.equals, list):
             # The index finds rows with the first text; the whole list is compared for these alone.
-            candidates = self._any(name, read, attribute.equals[:1]) if attribute.equals else self.alive
+            candidates = (
+                self._any(name, read, attribute.equals[:1]) if attribute.equals else self.alive
+            )
             exact = np.zeros(len(mask), dtype=np.bool_)
             equality = AttributeFilter(name=attribute.name, equals=attribute.equals)
             for row in np.flatnonzero(candidates & mask).tolist():
@@ -226,7 +267,9 @@ class Catalogue:
             mask &= self._any(name, read, attribute.one_of)
         if low is not None or high is not None:
             numbers = self._column(name, read).numbers
-            mask &= (numbers >= (-np.inf if low is None else low)) & (numbers <= (np.inf if high is None else high))
+            mask &= (numbers >= (-np.inf if low is None else low)) & (
+                numbers <= (np.inf if high is None else high)
+            )
 
     def _any(self, name: str, read: Callable[[Item], Value], values: Sequence[str]) -> Mask:
         """(n_rows,) bool: rows whose column `name` has at least one of `values`."""
@@ -249,7 +292,9 @@ class _Column:
 
     __slots__ = ("_rows", "numbers", "read")
 
-    def __init__(self, read: Callable[[Item], Value], rows: dict[str, Rows], numbers: NDArray[np.float64]) -> None:
+    def __init__(
+        self, read: Callable[[Item], Value], rows: dict[str, Rows], numbers: NDArray[np.float64]
+    ) -> None:
         self.read, self._rows, self.numbers = read, rows, numbers
 
     def extended(self, start: int, items: Sequence[Item | None]) -> _Column:
@@ -261,7 +306,9 @@ class _Column:
                 rows_by_text.setdefault(text, []).append(row)
         rows = dict(self._rows)
         for text, new_rows in rows_by_text.items():
-            rows[text] = np.concatenate([rows.get(text, _EMPTY), np.array(new_rows, dtype=np.int32)])
+            rows[text] = np.concatenate(
+                [rows.get(text, _EMPTY), np.array(new_rows, dtype=np.int32)]
+            )
         numbers = np.array([number(value) for value in resting(values)], dtype=np.float64)
         return _Column(self.read, rows, np.concatenate([self.numbers, numbers]))
 

@@ -54,13 +54,21 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     engines: list[EngineView]
 
 
-def explain(recommender: Recommender, state: UserState, item_id: str, request: Request) -> Explanation:
+def explain(
+    recommender: Recommender, state: UserState, item_id: str, request: Request
+) -> Explanation:
     """Explain `item_id` for the user of `state` and the answer of `recommender` to `request`.
 
     Raises ConfigurationError as `Recommender.recommend` does.
     """
     answer = recommender.recommend(state, request)
-    views = _with_shares(recommender, [_view(recommender, name, state, item_id, request) for name in router.CHAIN], state, item_id, request)
+    views = _with_shares(
+        recommender,
+        [_view(recommender, name, state, item_id, request) for name in router.CHAIN],
+        state,
+        item_id,
+        request,
+    )
     by_name = {view.engine: view for view in views}
     rank = next((item.rank for item in answer.recommendations if item.item_id == item_id), None)
     return Explanation(
@@ -78,7 +86,9 @@ def explain(recommender: Recommender, state: UserState, item_id: str, request: R
     )
 
 
-def removed_by(recommender: Recommender, state: UserState, item_id: str, request: Request) -> list[str]:
+def removed_by(
+    recommender: Recommender, state: UserState, item_id: str, request: Request
+) -> list[str]:
     """All filters that exclude the item from this user's answers, in words; empty if none does."""
     catalogue, filters = recommender.catalogue, request.filters
     causes = []
@@ -95,7 +105,9 @@ def removed_by(recommender: Recommender, state: UserState, item_id: str, request
     return causes
 
 
-def _view(recommender: Recommender, name: str, state: UserState, item_id: str, request: Request) -> EngineView:
+def _view(
+    recommender: Recommender, name: str, state: UserState, item_id: str, request: Request
+) -> EngineView:
     if cause := recommender.unavailable(name):
         return EngineView(engine=name, cause=cause)
     row = recommender.catalogue.rows.get(item_id)
@@ -109,11 +121,25 @@ def _view(recommender: Recommender, name: str, state: UserState, item_id: str, r
     rank = scoring.rank(row, candidates)
     count = int(np.count_nonzero(candidates & np.isfinite(scoring.scores)))
     if rank is None:
-        return EngineView(engine=name, candidates=count, cause="the engine has no score for the item")
-    return EngineView(engine=name, score=float(scoring.scores[row]), rank=rank, candidates=count, contributions=scoring.contributions(row))
+        return EngineView(
+            engine=name, candidates=count, cause="the engine has no score for the item"
+        )
+    return EngineView(
+        engine=name,
+        score=float(scoring.scores[row]),
+        rank=rank,
+        candidates=count,
+        contributions=scoring.contributions(row),
+    )
 
 
-def _with_shares(recommender: Recommender, views: list[EngineView], state: UserState, item_id: str, request: Request) -> list[EngineView]:
+def _with_shares(
+    recommender: Recommender,
+    views: list[EngineView],
+    state: UserState,
+    item_id: str,
+    request: Request,
+) -> list[EngineView]:
     """`views`, with `normalised` and `weight` for the engines that are parts of the ensemble."""
     row = recommender.catalogue.rows.get(item_id)
     if row is None or recommender.unavailable(EnsembleEngine.name):
@@ -122,12 +148,16 @@ def _with_shares(recommender: Recommender, views: list[EngineView], state: UserS
     if not isinstance(scoring, EnsembleScoring):
         return views
     return [
-        msgspec.structs.replace(view, normalised=part.normalised, weight=part.weight) if (part := scoring.part(view.engine, row)) else view
+        msgspec.structs.replace(view, normalised=part.normalised, weight=part.weight)
+        if (part := scoring.part(view.engine, row))
+        else view
         for view in views
     ]
 
 
-def _scoring(recommender: Recommender, name: str, state: UserState, request: Request) -> Scoring | str:
+def _scoring(
+    recommender: Recommender, name: str, state: UserState, request: Request
+) -> Scoring | str:
     """The scoring of engine `name` for the user, or the cause why there is none."""
     try:
         return recommender.engines[name].score(state, request)

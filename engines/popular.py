@@ -40,20 +40,33 @@ class PopularEngine(Engine):
     name = "popular"
 
     def __init__(
-        self, popularity: Popularity, catalogue: Catalogue, windows: Windows | None = None, previous: PopularEngine | None = None
+        self,
+        popularity: Popularity,
+        catalogue: Catalogue,
+        windows: Windows | None = None,
+        previous: PopularEngine | None = None,
     ) -> None:
         """`previous`: the engine that this one replaces.
 
         If it has the same windows and the same catalogue, its orders of the windows are reused.
         """
         self.popularity, self.windows = popularity, {} if windows is None else windows
-        same_windows = previous is not None and previous.windows is self.windows and previous.catalogue is catalogue
+        same_windows = (
+            previous is not None
+            and previous.windows is self.windows
+            and previous.catalogue is catalogue
+        )
         new_popularity = (popularity,) if same_windows else (popularity, *self.windows.values())
         self.catalogue = catalogue.with_bare(
-            item_id for by_use_case in new_popularity for entries in by_use_case.values() for item_id, _ in entries
+            item_id
+            for by_use_case in new_popularity
+            for entries in by_use_case.values()
+            for item_id, _ in entries
         )
         reusable = previous if same_windows and self.catalogue is catalogue else None
-        self._heads: Bounded[Head] = Bounded(ORDER_CACHE_SIZE) if reusable is None else reusable._heads
+        self._heads: Bounded[Head] = (
+            Bounded(ORDER_CACHE_SIZE) if reusable is None else reusable._heads
+        )
         self._scorings: Bounded[PopularScoring] = Bounded(ORDER_CACHE_SIZE)
         self._newest = NewestScoring(self.catalogue)
 
@@ -72,14 +85,24 @@ class PopularEngine(Engine):
     def _scoring(self, key: tuple[str, str] | None) -> PopularScoring:
         overall = _sum(self.popularity)
         if key is None:
-            return PopularScoring(_head(self.catalogue, overall, overall), overall, "popular now", self._newest, self.catalogue)
+            return PopularScoring(
+                _head(self.catalogue, overall, overall),
+                overall,
+                "popular now",
+                self._newest,
+                self.catalogue,
+            )
         name, role = key
         head = _head(self.catalogue, dict(self.popularity.get(name, ())), overall)
         return PopularScoring(head, overall, f"popular with {role}s", self._newest, self.catalogue)
 
     def _window_scoring(self, window: str, key: tuple[str, str] | None) -> PopularScoring:
         def head() -> Head:
-            weights = _sum(self.windows[window]) if key is None else dict(self.windows[window].get(key[0], ()))
+            weights = (
+                _sum(self.windows[window])
+                if key is None
+                else dict(self.windows[window].get(key[0], ()))
+            )
             return _head(self.catalogue, weights, weights)
 
         rest = self._scorings.get(key, lambda: self._scoring(key))
@@ -118,13 +141,26 @@ class PopularScoring(Scoring):
     The scores are float64, because forward-decayed weights exceed the range of float32.
     """
 
-    def __init__(self, head: Head, overall: Mapping[str, float], text: str, rest: Scoring, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        head: Head,
+        overall: Mapping[str, float],
+        text: str,
+        rest: Scoring,
+        catalogue: Catalogue,
+    ) -> None:
         """`text`: the reason for an item with a weight in the head.
 
         `overall`: item id -> popularity over all use cases, which ranks the head's items without a
         weight.
         """
-        self._head, self._overall, self._text, self._rest, self._catalogue = head, overall, text, rest, catalogue
+        self._head, self._overall, self._text, self._rest, self._catalogue = (
+            head,
+            overall,
+            text,
+            rest,
+            catalogue,
+        )
         self.scores = np.where(rest.scores == NO_OPINION, NO_OPINION, 0.0)
         self.scores[head.rows] = head.weights
 

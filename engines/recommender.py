@@ -1,6 +1,8 @@
-"""The one path from a user's state to an answer, for the API, the offline evaluation and the command line.
+"""The one path from a user's state to an answer, for the API, the offline evaluation and the
+command line.
 
-engines/builder.py makes recommenders; engines/explain.py says why an item is, or is not, in an answer.
+engines/builder.py makes recommenders; engines/explain.py says why an item is, or is not, in an
+answer.
 """
 
 from __future__ import annotations
@@ -36,10 +38,11 @@ _log = structlog.get_logger("engines")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recommender:
-    """Answers from one bundle, one catalogue and one popularity. Immutable: swap it as one reference.
+    """Answers from one bundle, one catalogue and one popularity. Immutable: swap it as one
+    reference.
 
-    `engines`: by name; `absent`: why others are not there. `made_with`: what a stored ALS vector must be made with to be used here;
-    `young`: items that came after the bundle.
+    `engines`: by name; `absent`: why others are not there. `made_with`: what a stored ALS vector
+    must be made with to be used here; `young`: items that came after the bundle.
     """
 
     bundle: Bundle
@@ -59,8 +62,9 @@ class Recommender:
     def recommend(self, state: UserState, request: Request) -> Recommendations:
         """An answer of `request.limit` items, fewer only when fewer are eligible.
 
-        The routed engine (or `request.engine`) answers; what it cannot fill goes down the chain, each step labelled in `fallbacks`.
-        Raises ConfigurationError for an engine that does not exist.
+        The routed engine (or `request.engine`) answers; what it cannot fill goes down the chain,
+        each step labelled in `fallbacks`. Raises ConfigurationError for an engine that does not
+        exist.
         """
         first = self._first(state, request)
         chain = router.CHAIN[router.CHAIN.index(first) :]
@@ -77,7 +81,12 @@ class Recommender:
         answer = self._descend(state, chain, ask, allowed, request)
         if explore > 0:
             lines = self._new_items.insert(
-                answer.recommendations, explore, state.user_id, request, unused, lambda item_id: metadata(self.catalogue, item_id)
+                answer.recommendations,
+                explore,
+                state.user_id,
+                request,
+                unused,
+                lambda item_id: metadata(self.catalogue, item_id),
             )
             answer = msgspec.structs.replace(answer, recommendations=lines)
         _log.debug(
@@ -93,17 +102,22 @@ class Recommender:
         return answer
 
     def similar(self, item_id: str, request: Request) -> Recommendations:
-        """Items like `item_id`: by ALS factors, the rest by Two-Tower vectors and then by content; each line's `method` says which.
+        """Items like `item_id`: by ALS factors, the rest by Two-Tower vectors and then by content;
+        each line's `method` says which.
 
         Its `user_id` is empty. It has no lines, and causes, for an item that none of them knows.
         """
         nobody = UserState(user_id="")
         allowed = eligible(self.catalogue, nobody, request)
         allowed[self.catalogue.rows_of([item_id])] = False
-        return self._descend(nobody, SIMILAR_CHAIN, lambda engine: engine.similar(item_id), allowed, request)
+        return self._descend(
+            nobody, SIMILAR_CHAIN, lambda engine: engine.similar(item_id), allowed, request
+        )
 
     def vector_of(self, state: UserState) -> Freshness | None:
-        """Whether the stored ALS vector that came with `state` may be used; None without ALS, and for a user without events."""
+        """Whether the stored ALS vector that came with `state` may be used; None without ALS, and
+        for a user without events.
+        """
         engine = self.engines.get(ALSEngine.name)
         return engine.freshness(state) if isinstance(engine, ALSEngine) and state.events else None
 
@@ -115,13 +129,22 @@ class Recommender:
         if request.engine is None:
             return router.route(state.events, self.settings)
         if request.engine not in router.CHAIN:
-            raise ConfigurationError(f"there is no engine {request.engine!r}; ask for one of {', '.join(router.CHAIN)}")
+            raise ConfigurationError(
+                f"there is no engine {request.engine!r}; ask for one of {', '.join(router.CHAIN)}"
+            )
         return request.engine
 
     def _descend(
-        self, state: UserState, chain: Sequence[str], ask: Callable[[Engine], Scoring], allowed: Mask, request: Request
+        self,
+        state: UserState,
+        chain: Sequence[str],
+        ask: Callable[[Engine], Scoring],
+        allowed: Mask,
+        request: Request,
     ) -> Recommendations:
-        """Ask the engines of `chain` in turn until the answer is full; `allowed` is used up on the way."""
+        """Ask the engines of `chain` in turn until the answer is full; `allowed` is used up on the
+        way.
+        """
         wanted = min(request.limit, int(np.count_nonzero(allowed)))
         chosen: list[ScoredItem] = []
         fallbacks: list[Fallback] = []
@@ -168,7 +191,9 @@ class Recommender:
         except Exception as error:  # noqa: BLE001 - a broken engine must not take the answer down: logged, labelled, and the chain goes on
             _log.exception("engine_failed", engine=name, model_version=self.bundle.version)
             return [], f"failed with {type(error).__name__}; the log has the traceback"
-        return picked, None if len(picked) >= wanted else f"knew only {len(picked)} of the {wanted} items wanted"
+        return picked, None if len(
+            picked
+        ) >= wanted else f"knew only {len(picked)} of the {wanted} items wanted"
 
 
 def metadata(catalogue: Catalogue, item_id: str) -> dict[str, Any]:
@@ -176,4 +201,9 @@ def metadata(catalogue: Catalogue, item_id: str) -> dict[str, Any]:
     item = catalogue.get(item_id)
     if item is None:
         return {}
-    return {"title": item.title, "item_type": item.item_type, "categories": item.categories, "attributes": item.attributes}
+    return {
+        "title": item.title,
+        "item_type": item.item_type,
+        "categories": item.categories,
+        "attributes": item.attributes,
+    }

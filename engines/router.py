@@ -17,7 +17,10 @@ def route(events: int, settings: Settings) -> str:
 
 def describe(settings: Settings) -> str:
     """The routing in one line, such as `content_based < 5 <= als < 20 <= ensemble`."""
-    return f"content_based < {settings.cold_start_threshold} <= als < {settings.warm_user_threshold} <= ensemble"
+    return (
+        f"content_based < {settings.cold_start_threshold} <= als < "
+        f"{settings.warm_user_threshold} <= ensemble"
+    )
 
 
 def segment(events: int, settings: Settings) -> str:

@@ -37,11 +37,20 @@ def recommendations(answer: Recommendations, bundle: Bundle) -> RenderableType:
         if not isinstance(item.propensity, msgspec.UnsetType):
             why += f" (drawn with a probability of {item.propensity:.3g})"
         title = item.metadata.get("title") or ""
-        table.add_row(str(item.rank), escape(item.item_id), escape(title), f"{item.score:.4g}", item.method, escape(why))
+        table.add_row(
+            str(item.rank),
+            escape(item.item_id),
+            escape(title),
+            f"{item.score:.4g}",
+            item.method,
+            escape(why),
+        )
     head = f"[bold]{answer.method_used}[/] from model {answer.model_version or 'none'}"
     if answer.user_id:
         head += f", {answer.interaction_count} interactions"
-    missing = [f"[yellow]missing part {part}:[/] {escape(cause)}" for part, cause in bundle.missing.items()]
+    missing = [
+        f"[yellow]missing part {part}:[/] {escape(cause)}" for part, cause in bundle.missing.items()
+    ]
     body: RenderableType = table if answer.recommendations else "[yellow]nothing to show[/]"
     return Group(head, *missing, *map(_fallback, answer.fallbacks), body)
 
@@ -53,16 +62,34 @@ def explanation(view: Explanation) -> RenderableType:
     elif view.removed_by:
         verdict = "[red]not shown[/]: " + escape("; ".join(view.removed_by))
     else:
-        rank = "" if view.rank_if_allowed is None else f": rank {view.rank_if_allowed} with {view.method_used}"
+        rank = (
+            ""
+            if view.rank_if_allowed is None
+            else f": rank {view.rank_if_allowed} with {view.method_used}"
+        )
         verdict = "[red]not shown[/]" + rank
-    engines = Table("engine", "score", "rank", "of", "normalised", "weight", "remark", header_style="bold")
+    engines = Table(
+        "engine", "score", "rank", "of", "normalised", "weight", "remark", header_style="bold"
+    )
     parts = Table("engine", "contribution", "from", "your items", "attributes", header_style="bold")
     for row in view.engines:
         counts = str(row.rank or ""), str(row.candidates or "")
-        engines.add_row(row.engine, _number(row.score), *counts, _number(row.normalised), _number(row.weight), escape(row.cause or ""))
+        engines.add_row(
+            row.engine,
+            _number(row.score),
+            *counts,
+            _number(row.normalised),
+            _number(row.weight),
+            escape(row.cause or ""),
+        )
         for reason in row.contributions:
-            items, attributes = escape(", ".join(reason.items)), escape(", ".join(reason.attributes))
-            parts.add_row(row.engine, _number(reason.contribution), escape(reason.text), items, attributes)
+            items, attributes = (
+                escape(", ".join(reason.items)),
+                escape(", ".join(reason.attributes)),
+            )
+            parts.add_row(
+                row.engine, _number(reason.contribution), escape(reason.text), items, attributes
+            )
     return Group(f"[bold]{escape(view.item_id)}[/] {verdict}", view.routing, engines, parts)
 
 

@@ -74,7 +74,12 @@ class ALSModel:
         """
         _check_matrix("item_factors", item_factors, len(item_ids))
         if user_factors is not None:
-            _check_matrix("user_factors", user_factors, 0 if user_ids is None else len(user_ids), item_factors.shape[1])
+            _check_matrix(
+                "user_factors",
+                user_factors,
+                0 if user_ids is None else len(user_ids),
+                item_factors.shape[1],
+            )
         self.item_ids, self.item_factors = item_ids, item_factors
         if user_gram is None and user_factors is not None:
             user_gram = np.ascontiguousarray(user_factors.T @ user_factors)
@@ -89,7 +94,9 @@ class ALSModel:
         self._alphas: Floats = np.float32(alpha) * self.confidence.relative(counts)
         self.factors: int = item_factors.shape[1]
         self._yty: Floats = np.ascontiguousarray(item_factors.T @ item_factors)
-        self._gram: Floats = self._yty + np.float32(regularization) * np.eye(self.factors, dtype=np.float32)
+        self._gram: Floats = self._yty + np.float32(regularization) * np.eye(
+            self.factors, dtype=np.float32
+        )
         self._inverse = inverse_of(self._gram)
         norms = np.sqrt(np.einsum("ij,ij->i", item_factors, item_factors))
         self._inverse_norms: Floats = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
@@ -100,7 +107,10 @@ class ALSModel:
 
         These are item ids and factors, regularization, and alpha after the popularity discount.
         """
-        digest = hashlib.blake2b(repr((self.regularization, self.alpha, self.item_factors.shape)).encode(), digest_size=16)
+        digest = hashlib.blake2b(
+            repr((self.regularization, self.alpha, self.item_factors.shape)).encode(),
+            digest_size=16,
+        )
         digest.update("\n".join(self.item_ids.ids).encode())
         digest.update(self.item_factors.data)
         if self.confidence.discount:
@@ -127,20 +137,27 @@ class ALSModel:
         """
         if not checked:
             rows, weights = self._check_history(rows, weights)
-        return Fold(self._gram, self._inverse, self.item_factors[rows], self._alphas[rows] * weights)
+        return Fold(
+            self._gram, self._inverse, self.item_factors[rows], self._alphas[rows] * weights
+        )
 
     def fold_in_many(self, user_items: sp.csr_matrix, num_threads: int = 1) -> Floats:
         """Vectors (n_users, f) f32 of many users, by `implicit`'s compiled solver.
 
-        `user_items` (n_users, n_items) f32 CSR: weights >= 0. A user without a weight gets zeros. Raises ValueError.
+        `user_items` (n_users, n_items) f32 CSR: weights >= 0. A user without a weight gets zeros.
+        Raises ValueError.
         """
         if user_items.shape[1] != len(self.item_ids):
-            raise ValueError(f"user_items has {user_items.shape[1]} columns for {len(self.item_ids)} items")
+            raise ValueError(
+                f"user_items has {user_items.shape[1]} columns for {len(self.item_ids)} items"
+            )
         weights = _positive(user_items)
         weights.data *= self._alphas[weights.indices]
         return self._solve(self._yty, weights, self.item_factors, num_threads)
 
-    def fold_items_in(self, item_users: sp.csr_matrix, user_vectors: Floats, num_threads: int = 1) -> Floats:
+    def fold_items_in(
+        self, item_users: sp.csr_matrix, user_vectors: Floats, num_threads: int = 1
+    ) -> Floats:
         """Factors (n_items, f) f32 of items that are not in the model, from the items' users.
 
         `item_users` (n_items, n_users) f32 CSR: weights >= 0; `user_vectors` (n_users, f) f32: the
@@ -150,14 +167,21 @@ class ALSModel:
         the users in `item_users`, of which live workers store at most YOUNG_ITEM_USERS for an item.
         """
         if self.user_gram is None:
-            raise ModelError("this ALS part has no user_gram.npy, which the fold-in of an item needs; retrain to write it")
+            raise ModelError(
+                "this ALS part has no user_gram.npy, which the fold-in of an item needs; "
+                "retrain to write it"
+            )
         _check_matrix("user_vectors", user_vectors, item_users.shape[1], self.factors)
         weights = _positive(item_users)
         counts = np.diff(weights.indptr)
-        weights.data *= np.repeat(np.float32(self.alpha) * self.confidence.relative(counts.astype(np.float32)), counts)
+        weights.data *= np.repeat(
+            np.float32(self.alpha) * self.confidence.relative(counts.astype(np.float32)), counts
+        )
         return self._solve(self.user_gram, weights, user_vectors, num_threads)
 
-    def _solve(self, gram: Floats, confidences: sp.csr_matrix, factors: Floats, num_threads: int) -> Floats:
+    def _solve(
+        self, gram: Floats, confidences: sp.csr_matrix, factors: Floats, num_threads: int
+    ) -> Floats:
         """Vectors (n, f) f32 of one side, as half a sweep of ALS computes them.
 
         `confidences` (n, m) f32 CSR with the other side, whose `factors` are (m, f); `gram` (f, f)
@@ -188,7 +212,9 @@ class ALSModel:
         contributions = np.zeros((len(target_rows), len(rows)), dtype=np.float32)
         used = np.asarray(weights) > 0
         if used.any():
-            contributions[:, used] = self.fold(rows, weights).explain(self.item_factors[target_rows])
+            contributions[:, used] = self.fold(rows, weights).explain(
+                self.item_factors[target_rows]
+            )
         return contributions
 
     def scores(self, vector: Floats) -> Floats:
@@ -199,7 +225,11 @@ class ALSModel:
     def cosines(self, factors: Floats) -> Floats:
         """Cosine (n_items,) f32 of all item factors with `factors` (f,); 0 where either is zero."""
         norm = float(np.linalg.norm(factors))
-        cosines: Floats = (self.item_factors @ factors) * self._inverse_norms * np.float32(1 / norm if norm > 0 else 0)
+        cosines: Floats = (
+            (self.item_factors @ factors)
+            * self._inverse_norms
+            * np.float32(1 / norm if norm > 0 else 0)
+        )
         return cosines
 
     def similar(self, row: int, k: int) -> tuple[Rows, Floats]:
@@ -228,7 +258,14 @@ class ALSModel:
             files.write_array(folder / "user_factors.npy", self.user_factors)
             self.user_ids.save(folder / "als_user_mapping.json")
         users = 0 if self.user_ids is None else len(self.user_ids)
-        facts = ALSFacts(self.regularization, self.alpha, self.factors, len(self.item_ids), users, self.confidence.discount)
+        facts = ALSFacts(
+            self.regularization,
+            self.alpha,
+            self.factors,
+            len(self.item_ids),
+            users,
+            self.confidence.discount,
+        )
         files.write_json(folder / "als.json", facts)
 
     @classmethod
@@ -241,11 +278,19 @@ class ALSModel:
         facts = files.read_json(folder / "als.json", ALSFacts)
         item_ids = IdMap.load(folder / "als_item_mapping.json")
         item_factors = files.read_floats(folder / "item_factors.npy", 2)
-        user_ids = IdMap.load(folder / "als_user_mapping.json") if users and facts.users > 0 else None
-        user_factors = files.read_floats(folder / "user_factors.npy", 2, mmap=True) if user_ids is not None else None
+        user_ids = (
+            IdMap.load(folder / "als_user_mapping.json") if users and facts.users > 0 else None
+        )
+        user_factors = (
+            files.read_floats(folder / "user_factors.npy", 2, mmap=True)
+            if user_ids is not None
+            else None
+        )
         gram_path = folder / "user_gram.npy"  # bundles of older releases lack it
         user_gram = files.read_floats(gram_path, 2) if gram_path.exists() else None
-        item_counts = files.read_floats(folder / "item_counts.npy", 1) if facts.popularity_discount else None
+        item_counts = (
+            files.read_floats(folder / "item_counts.npy", 1) if facts.popularity_discount else None
+        )
         try:
             model = cls(
                 item_ids,
@@ -261,14 +306,19 @@ class ALSModel:
         except ValueError as error:
             raise ModelCorrupt(f"{folder}: {error}") from None
         if (model.factors, len(item_ids)) != (facts.factors, facts.items):
-            raise ModelCorrupt(f"{folder}: item_factors.npy is {item_factors.shape}, als.json says ({facts.items}, {facts.factors})")
+            raise ModelCorrupt(
+                f"{folder}: item_factors.npy is {item_factors.shape}, als.json says "
+                f"({facts.items}, {facts.factors})"
+            )
         return model
 
     def _check_history(self, rows: Any, weights: Any) -> tuple[Rows, Floats]:
         """`rows` int32 and `weights` f32 without weights of 0. Raises ValueError."""
         rows, weights = np.asarray(rows, dtype=np.int32), np.asarray(weights, dtype=np.float32)
         if rows.ndim != 1 or rows.shape != weights.shape:
-            raise ValueError(f"rows {rows.shape} and weights {weights.shape} must have the same length")
+            raise ValueError(
+                f"rows {rows.shape} and weights {weights.shape} must have the same length"
+            )
         if not len(rows):
             return rows, weights
         if not (rows.min() >= 0 and rows.max() < len(self.item_ids)):
@@ -290,7 +340,12 @@ def _positive(weights: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def _check_matrix(name: str, matrix: Any, rows: int, columns: int | None = None) -> None:
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32 or not matrix.flags.c_contiguous:
+    if (
+        not isinstance(matrix, np.ndarray)
+        or matrix.ndim != 2
+        or matrix.dtype != np.float32
+        or not matrix.flags.c_contiguous
+    ):
         raise ValueError(f"{name} must be a C-contiguous float32 matrix")
     if matrix.shape[0] != rows or matrix.shape[1] < 1:
         raise ValueError(f"{name} is {matrix.shape} for {rows} ids")

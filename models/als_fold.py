@@ -25,13 +25,15 @@ class Fold:
 
     A short history is solved in its own n dimensions. With G = Y'Y + regularization * I, H (n, f)
     the factors of the history's items, D = diag(c - 1) and K = H G^-1 H', the push-through identity
-    gives  A^-1 H' = G^-1 H' (I + D K)^-1.  This takes 0.4 of the time of the f x f Cholesky at n = 4
-    and 0.8 at n = 50 (f = 128), with a smaller error. docs/adr/0001-als-read.md has the numbers.
+    gives  A^-1 H' = G^-1 H' (I + D K)^-1.  This takes 0.4 of the time of the f x f Cholesky at n =
+    4 and 0.8 at n = 50 (f = 128), with a smaller error. docs/adr/0001-als-read.md has the numbers.
     """
 
     __slots__ = ("_confidence", "_factors", "_history", "_pivots", "vector")
 
-    def __init__(self, gram: Floats, inverse: Floats | None, history: Floats, confidence: Floats) -> None:
+    def __init__(
+        self, gram: Floats, inverse: Floats | None, history: Floats, confidence: Floats
+    ) -> None:
         """`gram` G and `inverse` G^-1 (f, f); `history` H (n, f); `confidence` c (n,): all f32.
 
         `inverse` is None where float32 cannot hold it (`inverse_of`).
@@ -82,4 +84,6 @@ def inverse_of(gram: Floats) -> Floats | None:
 def _check_solved(info: int) -> None:
     """`info`: the status that LAPACK returns, 0 for success."""
     if info:
-        raise ModelError("the fold-in equation of ALS is singular; train with a regularization above 0")
+        raise ModelError(
+            "the fold-in equation of ALS is singular; train with a regularization above 0"
+        )

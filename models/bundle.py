@@ -102,12 +102,18 @@ class Bundle:
         return self.parts.get("two_tower")
 
     @classmethod
-    def empty(cls, cause: str = "no bundle is published yet; run `python -m training retrain`") -> Bundle:
+    def empty(
+        cls, cause: str = "no bundle is published yet; run `python -m training retrain`"
+    ) -> Bundle:
         """A bundle without parts: only the popular engine answers, from live data."""
-        return cls(None, Manifest(), [], {}, {part: cause for part in LOADERS if part not in OPTIONAL})
+        return cls(
+            None, Manifest(), [], {}, {part: cause for part in LOADERS if part not in OPTIONAL}
+        )
 
     @classmethod
-    def of(cls, version: str | None = None, catalogue: list[Item] | None = None, **parts: Any) -> Bundle:
+    def of(
+        cls, version: str | None = None, catalogue: list[Item] | None = None, **parts: Any
+    ) -> Bundle:
         """A bundle of parts in memory, for evaluation, notebooks and tests.
 
         Example: `Bundle.of(catalogue=items, als=model)`.
@@ -134,12 +140,15 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelCorrupt(f"{path}: format {format_!r} is not of the form major.minor")
     if int(major) > FORMAT[0]:
         raise ModelCorrupt(
-            f"{path} has format {format_}, and this release reads {FORMAT[0]}.x: update this process, or roll back to an older version"
+            f"{path} has format {format_}, and this release reads {FORMAT[0]}.x: update "
+            f"this process, or roll back to an older version"
         )
     return files.read_json(path, Manifest)
 
 
-def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, strict: bool = False) -> Bundle:
+def load(
+    folder: Path, overrides: Mapping[str, Path | None] | None = None, strict: bool = False
+) -> Bundle:
     """Load the bundle in `folder`, each file verified against its sha256.
 
     `overrides`: part -> folder of the same form to load instead (ALS_MODEL_PATH,
@@ -154,7 +163,11 @@ def load(folder: Path, overrides: Mapping[str, Path | None] | None = None, stric
     missing: dict[str, str] = {}
     paths = {part: path for part, path in (overrides or {}).items() if path is not None}
     for part in [*LOADERS, *(part for part in paths if part not in LOADERS)]:
-        if part in OPTIONAL and part not in paths and not any(name.startswith(part + "/") for name in manifest.files):
+        if (
+            part in OPTIONAL
+            and part not in paths
+            and not any(name.startswith(part + "/") for name in manifest.files)
+        ):
             continue
         try:
             rest()
@@ -179,10 +192,13 @@ def verify(folder: Path, manifest: Manifest, prefix: str = "") -> None:
         try:
             digest = sha256(folder / name)
         except OSError as error:
-            raise ModelMissing(f"{folder / name}: {error.strerror}; publish or copy the bundle again") from None
+            raise ModelMissing(
+                f"{folder / name}: {error.strerror}; publish or copy the bundle again"
+            ) from None
         if digest != manifest.files[name]:
             raise ModelCorrupt(
-                f"{folder / name} is damaged: sha256 {digest[:12]}, the manifest says {manifest.files[name][:12]}; "
+                f"{folder / name} is damaged: sha256 {digest[:12]}, the manifest says "
+                f"{manifest.files[name][:12]}; "
                 "roll back, or copy the bundle again"
             )
 
@@ -205,7 +221,10 @@ def sha256(path: Path) -> str:
 def load_part(folder: Path, manifest: Manifest, part: str, override: Path | None) -> Any:
     """Load one part, verified unless `override` replaces it. Raises ModelMissing, ModelCorrupt."""
     if part not in LOADERS:
-        raise ModelMissing(f"{part.upper()}_MODEL_PATH={override} is set, but this release has no loader for {part}")
+        raise ModelMissing(
+            f"{part.upper()}_MODEL_PATH={override} is set, but this release has no loader "
+            f"for {part}"
+        )
     if override is not None:
         return LOADERS[part](override)
     verify(folder, manifest, part + "/")

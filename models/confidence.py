@@ -35,9 +35,15 @@ class Confidence:
         if not 0.0 <= self.discount <= 1.0:
             raise ValueError(f"the popularity discount must be in [0, 1], not {self.discount}")
         if self.discount and self.counts is None:
-            raise ValueError("a popularity discount needs item_counts: the number of users of each item")
-        if self.counts is not None and not (len(self.counts) and self.counts.min() >= 1 and np.isfinite(self.counts).all()):
-            raise ValueError("item_counts must be finite and at least 1 for every item of the model")
+            raise ValueError(
+                "a popularity discount needs item_counts: the number of users of each item"
+            )
+        if self.counts is not None and not (
+            len(self.counts) and self.counts.min() >= 1 and np.isfinite(self.counts).all()
+        ):
+            raise ValueError(
+                "item_counts must be finite and at least 1 for every item of the model"
+            )
 
     def relative(self, counts: Floats) -> Floats:
         """Factor (n,) f32 of the confidence for items with `counts` (n,) f32 users."""

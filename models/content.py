@@ -47,7 +47,9 @@ def label(text: str) -> str:
 
 def item_terms(item: Item) -> list[str]:
     """The terms of an item; a category or tag is repeated as often as its weight says."""
-    terms = [term for category in item.categories for term in _label_terms(category)] * CATEGORY_WEIGHT
+    terms = [
+        term for category in item.categories for term in _label_terms(category)
+    ] * CATEGORY_WEIGHT
     terms += [term for tag in item.tags for term in _label_terms(tag)] * TAG_WEIGHT
     for name, value in item.attributes.items():
         for text in value if isinstance(value, list) else [value]:
@@ -59,13 +61,18 @@ def item_terms(item: Item) -> list[str]:
 class ContentModel:
     """A vocabulary with its idf, and the vectors of the items it was fitted on. Immutable."""
 
-    def __init__(self, terms: Sequence[str], idf: Floats, item_ids: IdMap, item_vectors: sp.csr_matrix) -> None:
+    def __init__(
+        self, terms: Sequence[str], idf: Floats, item_ids: IdMap, item_vectors: sp.csr_matrix
+    ) -> None:
         """`idf` (n_terms,) f32; `item_vectors` (n_items, n_terms) f32 CSR, rows of norm 1 or 0.
 
         Raises ValueError when the sizes do not fit.
         """
         if idf.shape != (len(terms),) or item_vectors.shape != (len(item_ids), len(terms)):
-            raise ValueError(f"{len(terms)} terms, idf {idf.shape}, {len(item_ids)} items and vectors {item_vectors.shape} do not fit")
+            raise ValueError(
+                f"{len(terms)} terms, idf {idf.shape}, {len(item_ids)} items and vectors "
+                f"{item_vectors.shape} do not fit"
+            )
         self.terms, self.idf = list(terms), idf
         self.item_ids, self.item_vectors = item_ids, item_vectors
         self._vectorizer: TfidfVectorizer | None = None
@@ -79,10 +86,20 @@ class ContentModel:
         item_ids = IdMap([item.item_id for item in items])
         term_lists = [item_terms(item) for item in items]
         if not any(term_lists):
-            return cls([], np.zeros(0, dtype=np.float32), item_ids, sp.csr_matrix((len(items), 0), dtype=np.float32))
+            return cls(
+                [],
+                np.zeros(0, dtype=np.float32),
+                item_ids,
+                sp.csr_matrix((len(items), 0), dtype=np.float32),
+            )
         vectorizer = _vectorizer(None)
         vectors = sp.csr_matrix(vectorizer.fit_transform(term_lists), dtype=np.float32)
-        return cls([str(term) for term in vectorizer.get_feature_names_out()], vectorizer.idf_.astype(np.float32), item_ids, vectors)
+        return cls(
+            [str(term) for term in vectorizer.get_feature_names_out()],
+            vectorizer.idf_.astype(np.float32),
+            item_ids,
+            vectors,
+        )
 
     def vectors(self, items: Sequence[Item]) -> sp.csr_matrix:
         """Vectors (n, n_terms) f32 CSR of any items: norm 1, or 0 without a known term."""

@@ -38,12 +38,17 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Position of `events` between the two ends: 0 at `few`, 1 at `many`."""
         if self.many <= self.few:
             return 0.5
-        return min(max(math.log(max(events, 1) / self.few) / math.log(self.many / self.few), 0.0), 1.0)
+        return min(
+            max(math.log(max(events, 1) / self.few) / math.log(self.many / self.few), 0.0), 1.0
+        )
 
     def at(self, events: int) -> dict[str, Numbers]:
         """Engine -> weights for a user with this number of events; the sum of all is 1."""
         part = self.part(events)
-        weights = {name: [(1.0 - part) * few + part * many for few, many in zip(*ends, strict=True)] for name, ends in self.weights.items()}
+        weights = {
+            name: [(1.0 - part) * few + part * many for few, many in zip(*ends, strict=True)]
+            for name, ends in self.weights.items()
+        }
         total = math.fsum(weight for numbers in weights.values() for weight in numbers)
         return {name: (a / total, b / total, c / total) for name, (a, b, c) in weights.items()}
 
@@ -51,8 +56,8 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """ensemble.json. Only `load` checks it.
 
-    `weights`: engine -> weight; 0 skips the engine, and only the ratios count. `learned`: set if and
-    only if `fusion` is "learned"; `weights` are then its mean over the users it was tuned on.
+    `weights`: engine -> weight; 0 skips the engine, and only the ratios count. `learned`: set if
+    and only if `fusion` is "learned"; `weights` are then its mean over the users it was tuned on.
     """
 
     weights: dict[str, float]
@@ -74,13 +79,20 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Read what `save` wrote. Raises ModelMissing, ModelCorrupt."""
         blend = files.read_json(folder / FILE, cls)
         if not _valid_weights(blend.weights.values()):
-            raise ModelCorrupt(f"{folder / FILE}: weights must be finite, none below 0 and one above it, not {blend.weights}")
+            raise ModelCorrupt(
+                f"{folder / FILE}: weights must be finite, none below 0 and one above it, "
+                f"not {blend.weights}"
+            )
         if (blend.learned is not None) != (blend.fusion == "learned"):
             raise ModelCorrupt(
-                f"{folder / FILE}: learned weights need the fusion 'learned', and it needs them; the fusion is {blend.fusion!r}"
+                f"{folder / FILE}: learned weights need the fusion 'learned', and it needs "
+                f"them; the fusion is {blend.fusion!r}"
             )
         if blend.learned is not None and not _valid_learned(blend.learned, blend.shares):
-            raise ModelCorrupt(f"{folder / FILE}: learned weights must be those of {', '.join(blend.shares)}, not {blend.learned}")
+            raise ModelCorrupt(
+                f"{folder / FILE}: learned weights must be those of "
+                f"{', '.join(blend.shares)}, not {blend.learned}"
+            )
         return blend
 
 
@@ -89,5 +101,12 @@ def _valid_weights(weights: Collection[float]) -> bool:
 
 
 def _valid_learned(learned: Learned, shares: Mapping[str, float]) -> bool:
-    few, many = ([weight for ends in learned.weights.values() for weight in ends[side]] for side in (0, 1))
-    return learned.few >= 1 and learned.weights.keys() == shares.keys() and _valid_weights(few) and _valid_weights(many)
+    few, many = (
+        [weight for ends in learned.weights.values() for weight in ends[side]] for side in (0, 1)
+    )
+    return (
+        learned.few >= 1
+        and learned.weights.keys() == shares.keys()
+        and _valid_weights(few)
+        and _valid_weights(many)
+    )

@@ -22,8 +22,10 @@ from core.errors import ModelCorrupt, ModelMissing
 T = TypeVar("T")
 
 _header_lock = threading.Lock()
-"""Held while numpy reads a file's header, which it parses as Python source. Python 3.11 and 3.12 keep
-one depth counter for all threads that build syntax trees, and raise SystemError when two of them do."""
+"""Held while numpy reads a file's header, which it parses as Python source. Python 3.11 and 3.12
+keep one depth counter for all threads that build syntax trees, and raise SystemError when two of
+them do.
+"""
 
 SLICE_BYTES = 16_384
 """Bytes of JSON decoded in one call: about 0.2 ms."""
@@ -57,7 +59,9 @@ def read_entries(path: Path, kind: type[T]) -> T:
     """
     data = _read(path)
     entries: Any = kind()
-    opening, closing, add = (b"[", b"]", entries.extend) if isinstance(entries, list) else (b"{", b"}", entries.update)
+    opening, closing, add = (
+        (b"[", b"]", entries.extend) if isinstance(entries, list) else (b"{", b"}", entries.update)
+    )
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
     begin = 0
     try:
@@ -90,7 +94,12 @@ def read_floats(path: Path, ndim: int, mmap: bool = False) -> NDArray[np.float32
         raise ModelMissing(f"{path} does not exist") from None
     except (OSError, ValueError, EOFError) as error:
         raise ModelCorrupt(f"{path} is not a .npy array: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != ndim or not array.flags.c_contiguous:
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype != np.float32
+        or array.ndim != ndim
+        or not array.flags.c_contiguous
+    ):
         raise ModelCorrupt(f"{path} must hold a C-contiguous float32 array of {ndim} dimension(s)")
     _check_finite(path, array)
     return array
@@ -171,8 +180,13 @@ def _check_finite(path: Path, array: NDArray[Any], name: str = "") -> None:
     for start in range(0, len(flat), CHECK_FLOATS):
         finite = np.isfinite(flat[start : start + CHECK_FLOATS])
         if not finite.all():
-            row = np.unravel_index(start + int(finite.argmin()), array.shape)[0] if array.ndim else 0
-            raise ModelCorrupt(f"{path}{name and f': {name}'} holds NaN or infinity in row {row}; retrain, or roll back to another version")
+            row = (
+                np.unravel_index(start + int(finite.argmin()), array.shape)[0] if array.ndim else 0
+            )
+            raise ModelCorrupt(
+                f"{path}{name and f': {name}'} holds NaN or infinity in row {row}; retrain, "
+                f"or roll back to another version"
+            )
 
 
 def _read(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,8 +26,7 @@ class IdMap:
         self.ids: list[str] = list(ids)
         self._rows: dict[str, int] = {item_id: row for row, item_id in enumerate(self.ids)}
         if len(self._rows) != len(self.ids):
-            seen: set[str] = set()
-            duplicate = next(item_id for item_id in self.ids if item_id in seen or seen.add(item_id))  # type: ignore[func-returns-value]
+            duplicate = next(id_ for id_, count in Counter(self.ids).items() if count > 1)
             raise ValueError(f"duplicate id {duplicate!r}")
 
     def __len__(self) -> int:

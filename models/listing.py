@@ -31,7 +31,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def summaries(registry: Registry) -> list[Summary]:
     """All versions, newest first. Raises ModelCorrupt when the pointer cannot be read."""
     live = registry.current()
-    return [_summary(registry, version, version == live) for version in reversed(registry.versions())]
+    return [
+        _summary(registry, version, version == live) for version in reversed(registry.versions())
+    ]
 
 
 def _summary(registry: Registry, version: str, live: bool) -> Summary:

@@ -29,7 +29,10 @@ class PopularModel:
     def __init__(self, scores: Popularity) -> None:
         """Raises ValueError for a score that is negative or not finite."""
         self.scores: dict[str, list[tuple[str, float]]] = {
-            name: sorted(((item_id, float(score)) for item_id, score in entries), key=lambda entry: (-entry[1], entry[0]))
+            name: sorted(
+                ((item_id, float(score)) for item_id, score in entries),
+                key=lambda entry: (-entry[1], entry[0]),
+            )
             for name, entries in scores.items()
         }
         for name, entries in self.scores.items():

@@ -55,7 +55,14 @@ class Registry:
         """All finished versions, oldest first."""
         if not self.path.is_dir():
             return []
-        return sorted((entry.name for entry in self.path.iterdir() if _VERSION.fullmatch(entry.name) and entry.is_dir()), key=_order)
+        return sorted(
+            (
+                entry.name
+                for entry in self.path.iterdir()
+                if _VERSION.fullmatch(entry.name) and entry.is_dir()
+            ),
+            key=_order,
+        )
 
     def current(self) -> str | None:
         """The live version, or None before the first promotion. Raises ModelCorrupt."""
@@ -66,7 +73,11 @@ class Registry:
         return bundle.read_manifest(self._folder(version))
 
     def load(
-        self, version: str | None = None, als_path: Path | None = None, two_tower_path: Path | None = None, strict: bool = False
+        self,
+        version: str | None = None,
+        als_path: Path | None = None,
+        two_tower_path: Path | None = None,
+        strict: bool = False,
     ) -> Bundle:
         """Load and verify the bundle `version`; None: the live one.
 
@@ -105,7 +116,12 @@ class Registry:
         bundle.verify(folder, manifest)
         bundle.check_finite(folder, manifest)
 
-    def publish(self, write: Callable[[Path], None], manifest: Mapping[str, Any] | None = None, promote: bool = True) -> str:
+    def publish(
+        self,
+        write: Callable[[Path], None],
+        manifest: Mapping[str, Any] | None = None,
+        promote: bool = True,
+    ) -> str:
         """Publish the files that `write(folder)` writes; returns the version.
 
         `manifest`: fields of `models.bundle.Manifest` except version, created, parts and files,
@@ -169,10 +185,14 @@ class Registry:
         removed = [version for version in self.versions()[: -keep or None] if version != live]
         for version in removed:
             hidden = Path(tempfile.mkdtemp(prefix=".old-", dir=self.path))
-            (self.path / version).rename(hidden / version)  # hides it from readers before the slow removal
+            # hides it from readers before the slow removal
+            (self.path / version).rename(hidden / version)
             shutil.rmtree(hidden, ignore_errors=True)
         for leftover in self.path.glob(".*-*"):
-            if leftover.name.startswith((".new-", ".old-", ".pointer-")) and time.time() - leftover.stat().st_mtime > ABANDONED_S:
+            if (
+                leftover.name.startswith((".new-", ".old-", ".pointer-"))
+                and time.time() - leftover.stat().st_mtime > ABANDONED_S
+            ):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return removed
 
@@ -183,7 +203,11 @@ class Registry:
         """
         left, right = (_flat(msgspec.to_builtins(self.manifest(version))) for version in (a, b))
         names = sorted(left.keys() | right.keys())
-        return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
+        return {
+            name: (left.get(name), right.get(name))
+            for name in names
+            if left.get(name) != right.get(name)
+        }
 
     def _seal(self, staging: Path, fields: Mapping[str, Any]) -> str:
         if not (staging / bundle.CATALOGUE).is_file():
@@ -199,10 +223,22 @@ class Registry:
         while True:
             version = stem if number == 1 else f"{stem}-{number}"
             manifest = msgspec.convert(
-                {**fields, "version": version, "created": now.isoformat(), "parts": parts, "files": digests}, Manifest
+                {
+                    **fields,
+                    "version": version,
+                    "created": now.isoformat(),
+                    "parts": parts,
+                    "files": digests,
+                },
+                Manifest,
             )
             files.write_json(staging / bundle.MANIFEST, manifest)
-            for path in [*paths, staging / bundle.MANIFEST, *(path for path in staging.rglob("*") if path.is_dir()), staging]:
+            for path in [
+                *paths,
+                staging / bundle.MANIFEST,
+                *(path for path in staging.rglob("*") if path.is_dir()),
+                staging,
+            ]:
                 _fsync(path)
             try:
                 staging.rename(self.path / version)
@@ -216,12 +252,17 @@ class Registry:
 
     def _folder(self, version: str) -> Path:
         if not _VERSION.fullmatch(version) or not (self.path / version).is_dir():
-            raise ModelMissing(f"{self.path} has no version {version!r}; versions: {', '.join(self.versions()) or 'none'}")
+            raise ModelMissing(
+                f"{self.path} has no version {version!r}; versions: "
+                f"{', '.join(self.versions()) or 'none'}"
+            )
         return self.path / version
 
     def _live(self) -> str:
         if (live := self.current()) is None:
-            raise ModelMissing(f"no bundle is published in {self.path} yet; run `python -m training retrain`")
+            raise ModelMissing(
+                f"no bundle is published in {self.path} yet; run `python -m training retrain`"
+            )
         return live
 
     def _promoted(self) -> list[str]:
@@ -231,9 +272,13 @@ class Registry:
             return []
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ModelCorrupt(f"{self.path / POINTER} cannot be read: {reason}; {_REMEDY}") from None
+            raise ModelCorrupt(
+                f"{self.path / POINTER} cannot be read: {reason}; {_REMEDY}"
+            ) from None
         if not lines or not all(_VERSION.fullmatch(line) for line in lines):
-            raise ModelCorrupt(f"{self.path / POINTER} must hold one version in each line; {_REMEDY}")
+            raise ModelCorrupt(
+                f"{self.path / POINTER} must hold one version in each line; {_REMEDY}"
+            )
         return lines
 
     def _disk_full(self, what: str) -> DiskFull:
@@ -243,15 +288,26 @@ class Registry:
         """
         free = disk.free_bytes(self.path)
         live = next(iter(self._promoted()), None)
-        needed = f"; the live bundle {live} takes {disk.folder_bytes(self.path / live):,} bytes and still serves" if live else ""
+        needed = (
+            (
+                f"; the live bundle {live} takes {disk.folder_bytes(self.path / live):,} bytes "
+                f"and still serves"
+            )
+            if live
+            else ""
+        )
         return DiskFull(
-            f"no space for {what} in {self.path}: it needs more than the {free:,} bytes that are free{needed}. "
+            f"no space for {what} in {self.path}: it needs more than the {free:,} bytes "
+            f"that are free{needed}. "
             "Free space, or lower KEEP_BUNDLES, and run it again"
         )
 
     def _point(self, versions: list[str]) -> None:
         if (self.path / POINTER).is_dir():
-            raise ModelCorrupt(f"{self.path / POINTER} is a folder where a file should be; remove it, then promote a version")
+            raise ModelCorrupt(
+                f"{self.path / POINTER} is a folder where a file should be; remove it, then "
+                f"promote a version"
+            )
         handle, name = tempfile.mkstemp(dir=self.path, prefix=".pointer-")
         temporary = Path(name)
         try:

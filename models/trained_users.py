@@ -27,7 +27,10 @@ class TrainedUsers:
     @classmethod
     def load(cls, folder: Path) -> TrainedUsers:
         """Open those of the ALS part in `folder`. Raises ModelMissing, ModelCorrupt, ValueError."""
-        return cls(IdMap.load(folder / "als_user_mapping.json"), files.read_floats(folder / "user_factors.npy", 2, mmap=True))
+        return cls(
+            IdMap.load(folder / "als_user_mapping.json"),
+            files.read_floats(folder / "user_factors.npy", 2, mmap=True),
+        )
 
     def nearest(self, vector: Floats, k: int) -> list[tuple[str, float]]:
         """The `k` users with the highest cosine with `vector` (f,) f32, best first.
@@ -38,15 +41,23 @@ class TrainedUsers:
         if norm == 0 or not len(self.ids):
             return []
         unit = (vector / np.float32(norm)).astype(np.float32)
-        blocks = [self.factors[start : start + BLOCK_USERS] @ unit for start in range(0, len(self.ids), BLOCK_USERS)]
+        blocks = [
+            self.factors[start : start + BLOCK_USERS] @ unit
+            for start in range(0, len(self.ids), BLOCK_USERS)
+        ]
         cosines = np.concatenate(blocks) * self._inverse_norms
         best = np.argpartition(-cosines, k)[:k] if k < len(cosines) else np.arange(len(cosines))
         best = best[np.argsort(-cosines[best], kind="stable")]
-        return [(self.ids.ids[row], float(cosines[row])) for row in best.tolist() if cosines[row] > 0]
+        return [
+            (self.ids.ids[row], float(cosines[row])) for row in best.tolist() if cosines[row] > 0
+        ]
 
     @cached_property
     def _inverse_norms(self) -> Floats:
         """(n_users,) f32; 0 for a user without factors."""
-        blocks = [np.linalg.norm(self.factors[start : start + BLOCK_USERS], axis=1) for start in range(0, len(self.ids), BLOCK_USERS)]
+        blocks = [
+            np.linalg.norm(self.factors[start : start + BLOCK_USERS], axis=1)
+            for start in range(0, len(self.ids), BLOCK_USERS)
+        ]
         norms = np.concatenate(blocks).astype(np.float32)
         return np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)

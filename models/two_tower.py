@@ -110,20 +110,35 @@ class TwoTowerModel:
     """Item vectors and the user tower. Immutable."""
 
     def __init__(
-        self, facts: TwoTowerFacts, item_ids: IdMap, item_vectors: Floats, vocabulary: ContentModel, arrays: Mapping[str, Floats]
+        self,
+        facts: TwoTowerFacts,
+        item_ids: IdMap,
+        item_vectors: Floats,
+        vocabulary: ContentModel,
+        arrays: Mapping[str, Floats],
     ) -> None:
         """`item_vectors` (n_items, d) f32; `vocabulary`: terms and idf, without items.
 
         `arrays`: those that `shapes` names, f32. Raises ValueError when one has another shape.
         """
-        if facts.dimension % max(facts.heads, 1) or min(facts.dimension, facts.heads, facts.history) < 1:
-            raise ValueError(f"a dimension of {facts.dimension} cannot be split into {facts.heads} heads")
+        if (
+            facts.dimension % max(facts.heads, 1)
+            or min(facts.dimension, facts.heads, facts.history) < 1
+        ):
+            raise ValueError(
+                f"a dimension of {facts.dimension} cannot be split into {facts.heads} heads"
+            )
         _check("item_vectors", item_vectors, (len(item_ids), facts.dimension))
         for name, shape in shapes(facts, len(vocabulary.terms)).items():
             if name not in arrays:
                 raise ValueError(f"the array {name} is missing")
             _check(name, arrays[name], shape)
-        self.facts, self.item_ids, self.item_vectors, self.vocabulary = facts, item_ids, item_vectors, vocabulary
+        self.facts, self.item_ids, self.item_vectors, self.vocabulary = (
+            facts,
+            item_ids,
+            item_vectors,
+            vocabulary,
+        )
         self.arrays = dict(arrays)
         self.dimension, self.history = facts.dimension, facts.history
         self._type_rows = {name: row for row, name in enumerate(facts.event_types)}
@@ -144,7 +159,9 @@ class TwoTowerModel:
 
     def profile_vector(self, interests: Sequence[str], roles: Sequence[str]) -> Floats:
         """The declared part (d,) f32 of the profile token; zeros without a known term or role."""
-        profile: Floats = self.vocabulary.profile_from_interests(interests) @ self.arrays["term_vectors"]
+        profile: Floats = (
+            self.vocabulary.profile_from_interests(interests) @ self.arrays["term_vectors"]
+        )
         for role in roles:
             if (row := self._role_rows.get(role)) is not None:
                 profile = profile + self.arrays["roles"][row]
@@ -153,7 +170,9 @@ class TwoTowerModel:
     def type_rows(self, event_types: Sequence[str]) -> Integers:
         """Rows (n,) int64 of the embeddings of event types; the last row for an unknown type."""
         unknown = len(self._type_rows)
-        return np.array([self._type_rows.get(name, unknown) for name in event_types], dtype=np.int64)
+        return np.array(
+            [self._type_rows.get(name, unknown) for name in event_types], dtype=np.int64
+        )
 
     def older_part(self, vectors: Floats) -> Floats:
         """The part (d,) f32 of the profile token for older events.
@@ -165,7 +184,9 @@ class TwoTowerModel:
         part: Floats = vectors.mean(axis=0) @ self.arrays["older"]
         return part
 
-    def user_vector(self, vectors: Floats, type_rows: Integers, timestamps: NDArray[np.float64], profile: Floats) -> Floats:
+    def user_vector(
+        self, vectors: Floats, type_rows: Integers, timestamps: NDArray[np.float64], profile: Floats
+    ) -> Floats:
         """The vector (d,) f32 of a user.
 
         `vectors` (n, d) f32: item vectors of the latest n <= `history` events, oldest first;
@@ -219,7 +240,9 @@ class TwoTowerModel:
             raise ModelCorrupt(f"{folder}: {error}") from None
 
     def _projected(self, terms: sp.csr_matrix) -> Floats:
-        vectors: Floats = np.ascontiguousarray(terms @ self.arrays["term_vectors"], dtype=np.float32)
+        vectors: Floats = np.ascontiguousarray(
+            terms @ self.arrays["term_vectors"], dtype=np.float32
+        )
         return vectors
 
     def _layer(self, x: Floats, bias: Floats, layer: int, only_last: bool) -> Floats:
@@ -237,15 +260,22 @@ class TwoTowerModel:
         queries = normed[-len(x) :] @ qkv[:, :d]
         keys, values = np.split(normed @ qkv[:, d:], 2, axis=1)
         scale = np.float32((d // heads) ** -0.5)
-        attention: Any = (_split(queries, heads) * scale) @ _split(keys, heads).transpose(0, 2, 1) + bias
+        attention: Any = (_split(queries, heads) * scale) @ _split(keys, heads).transpose(
+            0, 2, 1
+        ) + bias
         attention -= attention.max(axis=2, keepdims=True)
         np.exp(attention, out=attention)
         attention /= attention.sum(axis=2, keepdims=True)
         heads_output = (attention @ _split(values, heads)).transpose(1, 0, 2).reshape(len(x), d)
         attended: Floats = x + heads_output @ arrays[f"layer{layer}_out"]
-        hidden: Any = _norm(attended, arrays[f"layer{layer}_norm2"]) @ arrays[f"layer{layer}_up"] + arrays[f"layer{layer}_up_bias"]
+        hidden: Any = (
+            _norm(attended, arrays[f"layer{layer}_norm2"]) @ arrays[f"layer{layer}_up"]
+            + arrays[f"layer{layer}_up_bias"]
+        )
         np.maximum(hidden, 0, out=hidden)
-        output: Floats = attended + hidden @ arrays[f"layer{layer}_down"] + arrays[f"layer{layer}_down_bias"]
+        output: Floats = (
+            attended + hidden @ arrays[f"layer{layer}_down"] + arrays[f"layer{layer}_down_bias"]
+        )
         return output
 
 
@@ -262,5 +292,10 @@ def _split(x: Floats, heads: int) -> Floats:
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype != np.float32
+        or array.shape != shape
+        or not array.flags.c_contiguous
+    ):
         raise ValueError(f"{name} must be a C-contiguous float32 array of shape {shape}")

@@ -26,8 +26,15 @@ class YoungItems:
     def __init__(self, ids: IdMap, factors: NDArray[np.float32], made_with: str) -> None:
         """`factors` (n_items, f) f32, finite. Raises ValueError for others."""
         matrix: Any = factors
-        if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32 or len(matrix) != len(ids):
-            raise ValueError(f"factors of {len(ids)} new items must be a float32 matrix with as many rows")
+        if (
+            not isinstance(matrix, np.ndarray)
+            or matrix.ndim != 2
+            or matrix.dtype != np.float32
+            or len(matrix) != len(ids)
+        ):
+            raise ValueError(
+                f"factors of {len(ids)} new items must be a float32 matrix with as many rows"
+            )
         if not np.isfinite(matrix).all():
             raise ValueError("factors of new items must be finite")
         self.ids, self.factors, self.made_with = ids, factors, made_with

@@ -1,5 +1,6 @@
-"""Every place where data rests: `state/` (Redis), `log/` (Kafka's client side) and `archive/` (Parquet).
+"""Every place where data rests: `state/` (Redis), `log/` (Kafka's client side) and `archive/`
+(Parquet).
 
-`start` waits for servers at the start of a process, `outage` logs when one goes away and comes back. Start with `state/keys` for what
-Redis holds, `state/apply/batches` for how it changes.
+`start` waits for servers at the start of a process, `outage` logs when one goes away and comes
+back. Start with `state/keys` for what Redis holds, `state/apply/batches` for how it changes.
 """

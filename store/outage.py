@@ -30,7 +30,8 @@ class Outage:
         self._codes: set[str] = set()
 
     def begin(self, error: str, what: str) -> None:
-        """Note a failure of `what`; logs the first one of an outage, and of each code of refusal, as a warning, the others as debug.
+        """Note a failure of `what`; logs the first one of an outage, and of each code of refusal,
+        as a warning, the others as debug.
 
         A server may time out first and only then say why it refuses.
         """
@@ -43,10 +44,13 @@ class Outage:
             if match is not None and match[1] not in self._codes:
                 self._codes.add(match[1])
                 is_new = True
-        (_log.warning if is_new else _log.debug)("server_unavailable", server=self._server, what=what, error=error)
+        (_log.warning if is_new else _log.debug)(
+            "server_unavailable", server=self._server, what=what, error=error
+        )
 
     def end(self, at: float | None = None) -> None:
-        """Note that the server answers; logs the length of the outage that ends with it, if there was one.
+        """Note that the server answers; logs the length of the outage that ends with it, if there
+        was one.
 
         `at`: time.monotonic() since which it answers; now unless given.
         """
@@ -56,7 +60,12 @@ class Outage:
             since, self._since = self._since, None
             failures = self._failures
         if since is not None:
-            _log.info("server_available", server=self._server, outage_s=round((at or time.monotonic()) - since, 1), failures=failures)
+            _log.info(
+                "server_available",
+                server=self._server,
+                outage_s=round((at or time.monotonic()) - since, 1),
+                failures=failures,
+            )
 
 
 KAFKA, REDIS = Outage("kafka"), Outage("redis")

@@ -1,4 +1,6 @@
-"""The start of a process whose servers may be away: it waits START_TIMEOUT_S for them, says so once, and then ends with one line."""
+"""The start of a process whose servers may be away: it waits START_TIMEOUT_S for them, says so
+once, and then ends with one line.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,11 @@ _TRY_S = 1.0
 
 
 def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[[], None]) -> bool:
-    """Call `prepare`, which may be repeated, until Kafka and what else it needs answers; False when `stopped` was set before.
+    """Call `prepare`, which may be repeated, until Kafka and what else it needs answers; False when
+    `stopped` was set before.
 
-    Raises LogUnavailable or StoreUnavailable after START_TIMEOUT_S, and at once what `prepare` raises besides.
+    Raises LogUnavailable or StoreUnavailable after START_TIMEOUT_S, and at once what `prepare`
+    raises besides.
     """
     began = time.monotonic()
     waiting = False
@@ -30,7 +34,9 @@ def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[
         except (LogUnavailable, StoreUnavailable) as error:
             waited = time.monotonic() - began
             if waited >= settings.start_timeout_s:
-                raise type(error)(f"{error} (waited {waited:.0f} s, START_TIMEOUT_S={settings.start_timeout_s:g})") from error
+                raise type(error)(
+                    f"{error} (waited {waited:.0f} s, START_TIMEOUT_S={settings.start_timeout_s:g})"
+                ) from error
             if not waiting:
                 _log.warning("start_waits", error=str(error), timeout_s=settings.start_timeout_s)
             waiting = True

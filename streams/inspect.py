@@ -1,4 +1,6 @@
-"""`python -m streams inspect user | item | positions | model`: what an operator wants to know at 3 a.m., decoded."""
+"""`python -m streams inspect user | item | positions | model`: what an operator wants to know at 3
+a.m., decoded.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,10 @@ from store.state.entities.vectors import LiveStore
 KAFKA_S = 2.0
 """Seconds to wait for Kafka where Redis has most of the answer."""
 FOREIGN = (
-    "events of this user came through foreign_partitions, not only through partition: a producer uses another partitioner or another key, "
-    "and an event that is sent through both counts twice; see docs/operations.md, Producers with another partitioner"
+    "events of this user came through foreign_partitions, not only through partition: a "
+    "producer uses another partitioner or another key, "
+    "and an event that is sent through both counts twice; see docs/operations.md, "
+    "Producers with another partitioner"
 )
 
 
@@ -42,7 +46,9 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
     """A person's whole state, and the engine that would answer them. Raises StoreUnavailable."""
     client = connection.connect(settings)
     state = users.read(client, user_id, settings.history_cap)
-    deletion = deletions.lookup(client, "user", [IdHasher(settings.deletion_salt)("user", user_id)])[0]
+    deletion = deletions.lookup(
+        client, "user", [IdHasher(settings.deletion_salt)("user", user_id)]
+    )[0]
     variant = settings.experiments.assign(user_id, None)
     settings = settings.with_overrides(variant.overrides) if variant else settings
     engine = router.route(state.events, settings)
@@ -62,13 +68,16 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
         "variant": variant and variant.label,
         "segment": router.segment(state.events, settings),
         "engine": engine,
-        "why": f"{state.events} events; {router.describe(settings)}" + _switched_off(settings, engine),
+        "why": f"{state.events} events; {router.describe(settings)}"
+        + _switched_off(settings, engine),
         "history": [msgspec.to_builtins(event) for event in state.history],
     }
 
 
 def item(settings: Settings, item_id: str) -> dict[str, Any]:
-    """A catalogue entry, and how popular it is now and was in the last hour, day and week, by use case. Raises StoreUnavailable."""
+    """A catalogue entry, and how popular it is now and was in the last hour, day and week, by use
+    case. Raises StoreUnavailable.
+    """
     client = connection.connect(settings)
     entry = catalogue.item(client, item_id)
     factor = popularity.decay_factor(settings, time.time())
@@ -84,26 +93,44 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
         "item": msgspec.to_builtins(entry),
         "young": _young(client, item_id),
         "popularity_now": scores,
-        **{f"last_{window}": weights for window, weights in trending.of_item(client, names, item_id, time.time()).items()},
+        **{
+            f"last_{window}": weights
+            for window, weights in trending.of_item(client, names, item_id, time.time()).items()
+        },
     }
 
 
 def where(settings: Settings) -> list[dict[str, Any]]:
-    """Of each partition: the log's ends, and how far Redis and the archive are. Raises LogUnavailable, StoreUnavailable, ArchiveError."""
+    """Of each partition: the log's ends, and how far Redis and the archive are.
+
+    Raises LogUnavailable, StoreUnavailable, ArchiveError.
+    """
     client = connection.connect(settings)
     consumer = Consumer(log.consumer_config(settings, f"{settings.ingest_group}-inspect"))
     rows = []
     try:
         for topic in (settings.interactions_topic, settings.items_topic, settings.users_topic):
             try:
-                numbers = sorted(consumer.list_topics(topic, timeout=settings.kafka_timeout_s).topics[topic].partitions)
+                numbers = sorted(
+                    consumer.list_topics(topic, timeout=settings.kafka_timeout_s)
+                    .topics[topic]
+                    .partitions
+                )
             except KafkaException as error:
                 raise log.unreachable(settings, "listing topics", error) from error
-            archived = Archive(settings.archive_url).positions(topic) if topic == settings.interactions_topic else {}
+            archived = (
+                Archive(settings.archive_url).positions(topic)
+                if topic == settings.interactions_topic
+                else {}
+            )
             for partition in numbers:
                 redis = positions.read(client, topic, partition).offset
-                reached = archived.get(partition, 0) if topic == settings.interactions_topic else None
-                low, high = log_ends.ends(settings, consumer, topic, partition, max(redis, reached or 0))
+                reached = (
+                    archived.get(partition, 0) if topic == settings.interactions_topic else None
+                )
+                low, high = log_ends.ends(
+                    settings, consumer, topic, partition, max(redis, reached or 0)
+                )
                 rows.append({
                     "topic": topic, "partition": partition, "log_begins": low, "log_ends": high, "redis": redis, "redis_lag": high - redis,
                     "archive": reached, "archive_lag": None if reached is None else high - reached,
@@ -118,7 +145,12 @@ def model(settings: Settings) -> dict[str, Any]:
     registry = Registry(settings.models_path)
     live = registry.current()
     manifest = None if live is None else msgspec.to_builtins(registry.manifest(live))
-    return {"live": live, "versions": registry.versions(), "routing": router.describe(settings), "manifest": manifest}
+    return {
+        "live": live,
+        "versions": registry.versions(),
+        "routing": router.describe(settings),
+        "manifest": manifest,
+    }
 
 
 def show(found: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) -> None:
@@ -134,7 +166,13 @@ def show(found: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) 
                 table.add_row(Text(name, style="bold"), Text(_plain(name, value)))
         console.print(table)
         if "history" in found:
-            history = Table("when", "event", "item", "value", title=f"history, newest first ({len(found['history'])} events)")
+            history = Table(
+                "when",
+                "event",
+                "item",
+                "value",
+                title=f"history, newest first ({len(found['history'])} events)",
+            )
             for event in reversed(found["history"]):
                 value = event["value"]
                 history.add_row(
@@ -161,12 +199,20 @@ def _partition(settings: Settings, user_id: str) -> int | None:
 
 
 def _vector(als: LiveVector | None) -> dict[str, Any] | None:
-    """What the model plane holds of a user, without the numbers; it is used while `as_of` is the number of the user's events."""
-    return None if als is None else {"version": als.version, "as_of": als.as_of, "factors": len(als.vector) // 4}
+    """What the model plane holds of a user, without the numbers; it is used while `as_of` is the
+    number of the user's events.
+    """
+    return (
+        None
+        if als is None
+        else {"version": als.version, "as_of": als.as_of, "factors": len(als.vector) // 4}
+    )
 
 
 def _young(client: connection.Client, item_id: str) -> dict[str, Any] | None:
-    """Of an item that the live bundle does not know: the users listed, and what its factors were made from."""
+    """Of an item that the live bundle does not know: the users listed, and what its factors were
+    made from.
+    """
     store = LiveStore(client, 0, 0)
     try:
         made = store.made([item_id])[0]
@@ -189,7 +235,9 @@ def _switched_off(settings: Settings, engine: str) -> str:
             reasons.append(f"no bundle is published in {settings.models_path}")
         elif engine in ("als", "ensemble"):
             reasons.extend(
-                f"the bundle {live} has no {part}" for part in ("als", "two_tower") if part not in parts and part in (engine, "two_tower")
+                f"the bundle {live} has no {part}"
+                for part in ("als", "two_tower")
+                if part not in parts and part in (engine, "two_tower")
             )
     except EddylineError as error:
         reasons.append(str(error))

@@ -7,7 +7,10 @@ import time
 
 
 class Pace:
-    """Lets events through at `rate` a second, evenly; 0 is as fast as they come. After a stall it does not catch up in a burst."""
+    """Lets events through at `rate` a second, evenly; 0 is as fast as they come.
+
+    After a stall it does not catch up in a burst.
+    """
 
     def __init__(self, rate: float, stopped: threading.Event) -> None:
         self._gap = 1 / rate if rate > 0 else 0.0
@@ -32,7 +35,9 @@ class Clock:
         self._shift: float | None = None
 
     def wait(self, timestamp: float) -> bool:
-        """Wait until `timestamp` (seconds) has come on this clock, which starts with the first event. False when stopped."""
+        """Wait until `timestamp` (seconds) has come on this clock, which starts with the first
+        event. False when stopped.
+        """
         now = time.monotonic()
         if self._shift is None:
             self._shift = now - timestamp / self._speed

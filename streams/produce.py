@@ -1,4 +1,6 @@
-"""`python -m streams produce`: one event, or JSON lines, checked here before they go out; prints each one's topic:partition:offset."""
+"""`python -m streams produce`: one event, or JSON lines, checked here before they go out; prints
+each one's topic:partition:offset.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,11 @@ IN_FLIGHT = 1000
 
 
 def run(settings: Settings, path: Path | None, fields: Sequence[str]) -> int:
-    """Send the event made of `fields` (name=value), or each line of `path` (None or `-`: standard input). Answers how many were sent.
+    """Send the event made of `fields` (name=value), or each line of `path` (None or `-`: standard
+    input). Answers how many were sent.
 
-    A line without event_id or timestamp gets a new id or the present. Raises LogUnavailable, and NotSent, with the first line at fault,
-    after everything else was sent.
+    A line without event_id or timestamp gets a new id or the present. Raises LogUnavailable, and
+    NotSent, with the first line at fault, after everything else was sent.
     """
     lines = [_from_fields(fields)] if fields else _lines(path)
     log.ensure_topics(settings)
@@ -51,19 +54,25 @@ def run(settings: Settings, path: Path | None, fields: Sequence[str]) -> int:
         while waiting:
             _print(waiting.popleft())
     if wrong:
-        raise NotSent(f"{wrong} of {sent + wrong} lines are no valid event and were not sent; {first}")
+        raise NotSent(
+            f"{wrong} of {sent + wrong} lines are no valid event and were not sent; {first}"
+        )
     return sent
 
 
 def checked(settings: Settings, line: bytes) -> tuple[bytes, bytes]:
-    """Key and value of the event in `line`, with its event_id and timestamp filled in where it has none. Raises BadEvent."""
+    """Key and value of the event in `line`, with its event_id and timestamp filled in where it has
+    none. Raises BadEvent.
+    """
     now = time.time()
     try:
         fields = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadEvent("not_json", f"not JSON: {error}") from None
     if isinstance(fields, dict):
-        line = codec.encode_json({"event_id": str(uuid.uuid4()), "timestamp": round(now, 3), **fields})
+        line = codec.encode_json(
+            {"event_id": str(uuid.uuid4()), "timestamp": round(now, 3), **fields}
+        )
     event = codec.decode_interaction(line, now, settings.use_cases)
     return event.user_id.encode(), line
 
@@ -84,7 +93,9 @@ def _lines(path: Path | None) -> Iterator[bytes]:
 
 
 def _from_fields(fields: Sequence[str]) -> bytes:
-    """`user_id=42 value=4.5` as JSON: numbers where the contract has numbers, JSON for the context, text for the rest."""
+    """`user_id=42 value=4.5` as JSON: numbers where the contract has numbers, JSON for the context,
+    text for the rest.
+    """
     event: dict[str, Any] = {}
     for field in fields:
         name, equals, text = field.partition("=")
@@ -95,10 +106,15 @@ def _from_fields(fields: Sequence[str]) -> bytes:
 
 
 def parse_field(name: str, text: str) -> Any:
-    """The JSON value that `text`, typed by a person, stands for in the field `name`. Raises NotSent."""
+    """The JSON value that `text`, typed by a person, stands for in the field `name`.
+
+    Raises NotSent.
+    """
     if name not in ("timestamp", "value", "context", "schema_version"):
         return text
     try:
         return msgspec.json.decode(text.encode())
     except msgspec.DecodeError:
-        raise NotSent(f"{name}={text} is no JSON {'object' if name == 'context' else 'number'}") from None
+        raise NotSent(
+            f"{name}={text} is no JSON {'object' if name == 'context' else 'number'}"
+        ) from None

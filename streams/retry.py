@@ -22,7 +22,8 @@ class Retry:
         self._stopped = stopped
 
     def __call__(self, what: str, call: Callable[[], _Answer]) -> _Answer:
-        """Return what `call` returns. The log tells the outage once, with `what` was tried, and its end.
+        """Return what `call` returns. The log tells the outage once, with `what` was tried, and its
+        end.
 
         Raises StoreUnavailable and LogUnavailable only once stopped.
         """

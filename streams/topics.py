@@ -1,4 +1,6 @@
-"""`python -m streams topics`: creates what is missing of our topics, and compares those that exist with what is needed."""
+"""`python -m streams topics`: creates what is missing of our topics, and compares those that exist
+with what is needed.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,31 @@ from store.log import topic_check
 
 
 def run(settings: Settings, as_json: bool = False) -> bool:
-    """Create and compare, and print both; returns whether every topic is as needed. Raises LogUnavailable."""
+    """Create and compare, and print both; returns whether every topic is as needed.
+
+    Raises LogUnavailable.
+    """
     created = log.ensure_topics(settings)
     differences = topic_check.compare(settings)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode({"created": created, "differences": differences}), indent=2).decode())
+        print(
+            msgspec.json.format(
+                msgspec.json.encode({"created": created, "differences": differences}), indent=2
+            ).decode()
+        )
         return not differences
     print("created: " + (", ".join(created) or "nothing, they are all there"))
     if differences:
         table = Table("topic", "setting", "is", "needed", "ingest starts", "what follows")
         for row in differences:
-            columns = (row.topic, row.setting, row.value, row.needed, "no" if row.fatal else "yes", row.consequence)
+            columns = (
+                row.topic,
+                row.setting,
+                row.value,
+                row.needed,
+                "no" if row.fatal else "yes",
+                row.consequence,
+            )
             table.add_row(*map(Text, columns))
         Console().print(table)
         print("The commands that mend it, with Kafka's own tools:")

@@ -1,7 +1,8 @@
 """Real servers for every test that crosses a process, and settings that no two tests share.
 
-A test that asks for `broker`, `settings` or `spawn` runs on the embedded Tansu broker; marked `process`, it runs on Apache Kafka as
-well where KAFKA_HOME and java are there; marked `apache`, on Apache Kafka only (what needs a log that survives the broker).
+A test that asks for `broker`, `settings` or `spawn` runs on the embedded Tansu broker; marked
+`process`, it runs on Apache Kafka as well where KAFKA_HOME and java are there; marked `apache`, on
+Apache Kafka only (what needs a log that survives the broker).
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "broker" not in metafunc.fixturenames and "own_broker" not in metafunc.fixturenames:
         return
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
-    kinds = ["apache"] if "apache" in marks else ["tansu", "apache"] if "process" in marks and kafka_home() else ["tansu"]
+    kinds = (
+        ["apache"]
+        if "apache" in marks
+        else ["tansu", "apache"]
+        if "process" in marks and kafka_home()
+        else ["tansu"]
+    )
     name = "own_broker" if "own_broker" in metafunc.fixturenames else "broker"
     scope = "function" if name == "own_broker" else "session"
     metafunc.parametrize(name, kinds, indirect=True, scope=scope)  # type: ignore[arg-type]
@@ -70,7 +77,9 @@ def redis(redis_server: RedisServer) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker | TansuBroker]:
+def broker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KafkaBroker | TansuBroker]:
     """One broker of each kind for the whole run; do not kill it, ask for `own_broker` instead."""
     server = _started(tmp_path_factory.mktemp("broker"), request.param)
     yield server
@@ -78,7 +87,9 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KafkaBroker | TansuBroker]:
+def own_broker(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[KafkaBroker | TansuBroker]:
     """A broker of this test's own, to kill and restart; takes the place of `broker`."""
     server = _started(tmp_path / "broker", request.param)
     yield server
@@ -86,14 +97,19 @@ def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kafka
 
 
 @pytest.fixture
-def settings(request: pytest.FixtureRequest, redis: Redis, redis_server: RedisServer, tmp_path: Path) -> Settings:
-    """Settings with topics, groups and folders of this test's own, pointing at `redis_server` and the test's broker.
+def settings(
+    request: pytest.FixtureRequest, redis: Redis, redis_server: RedisServer, tmp_path: Path
+) -> Settings:
+    """Settings with topics, groups and folders of this test's own, pointing at `redis_server` and
+    the test's broker.
 
     A test that asks for neither `broker` nor `own_broker` gets an address where no broker answers.
     """
     names = request.fixturenames
     used = next((name for name in ("own_broker", "broker") if name in names), None)
-    own_redis = request.getfixturevalue("own_redis_server") if "own_redis_server" in names else redis_server
+    own_redis = (
+        request.getfixturevalue("own_redis_server") if "own_redis_server" in names else redis_server
+    )
     unique = uuid.uuid4().hex[:10]
     return Settings(
         kafka_bootstrap_servers=request.getfixturevalue(used).address if used else "127.0.0.1:9",
@@ -107,17 +123,20 @@ def settings(request: pytest.FixtureRequest, redis: Redis, redis_server: RedisSe
         retrain_requests_topic=f"retrain-requests-{unique}",
         live_group=f"live-{unique}",
         trainer_group=f"trainer-{unique}",
-        session_timeout_s=6,  # the least there is: Tansu lets the first member of a group wait for half of it
+        # the least there is: Tansu lets the first member of a group wait for half of it
+        session_timeout_s=6,
         archive_url=str(tmp_path / "archive"),
         models_path=tmp_path / "models",
         api_port=0,
-        enable_two_tower=False,  # torch takes seconds to load; tests/training/test_two_tower_retrain.py has it on
+        # torch takes seconds to load; tests/training/test_two_tower_retrain.py has it on
+        enable_two_tower=False,
     )
 
 
 @pytest.fixture
 def spawn(settings: Settings, tmp_path: Path) -> Iterator[Spawn]:
-    """`spawn("streams", "ingest", SOME_VARIABLE="x")`: `python -m streams ingest` with `settings`, killed when the test ends.
+    """`spawn("streams", "ingest", SOME_VARIABLE="x")`: `python -m streams ingest` with `settings`,
+    killed when the test ends.
 
     Its output is in `child.log`.
     """

@@ -16,13 +16,25 @@ OPTIONS = {"enable-protected-configs": "yes", "enable-debug-command": "yes", "ma
 """What a server of these tests must be started with."""
 NOWHERE = ("127.0.0.1", "1")
 """Where no master answers."""
-TEMPORARY = ("LOADING", "BUSY", "READONLY", "NOREPLICAS", "MASTERDOWN", "OOM", "MISCONF", "MAXCLIENTS")
+TEMPORARY = (
+    "LOADING",
+    "BUSY",
+    "READONLY",
+    "NOREPLICAS",
+    "MASTERDOWN",
+    "OOM",
+    "MISCONF",
+    "MAXCLIENTS",
+)
 """The codes that `refusing` provokes."""
 
 
 @contextmanager
 def refusing(code: str, redis: Redis, directory: Path) -> Iterator[None]:
-    """While the block lasts the server refuses writes with `code`. `directory`: an empty folder's path."""
+    """While the block lasts the server refuses writes with `code`.
+
+    `directory`: an empty folder's path.
+    """
     if code == "NOREPLICAS":
         with _config(redis, "min-replicas-to-write", "1"):
             yield
@@ -80,11 +92,16 @@ def _failed_snapshot(redis: Redis, directory: Path) -> Iterator[None]:
     shutil.rmtree(directory)
     with _config(redis, "save", "3600 1000000"):
         redis.bgsave()
-        eventually(lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "err", "the snapshot has failed")
+        eventually(
+            lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "err",
+            "the snapshot has failed",
+        )
         yield
     redis.config_set("dir", before)
     redis.bgsave()
-    eventually(lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "ok", "a snapshot is written")
+    eventually(
+        lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "ok", "a snapshot is written"
+    )
 
 
 @contextmanager
@@ -116,7 +133,9 @@ def _loading(redis: Redis) -> Iterator[None]:
 
 
 class _Other:
-    """A command that occupies the server, sent by another client; the block begins once others are refused."""
+    """A command that occupies the server, sent by another client; the block begins once others are
+    refused.
+    """
 
     def __init__(self, redis: Redis, *command: str) -> None:
         self._redis, self._command = redis, command

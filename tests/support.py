@@ -16,8 +16,13 @@ from store.state.apply.entries import Entry, EntryApplier, EntryBatch
 _Value = TypeVar("_Value")
 
 
-def eventually(condition: Callable[[], _Value], what: str, timeout: float = 30.0, every: float = 0.02) -> _Value:
-    """The first truthy value of `condition()`, asked every `every` seconds. Raises AssertionError with `what` after `timeout` seconds."""
+def eventually(
+    condition: Callable[[], _Value], what: str, timeout: float = 30.0, every: float = 0.02
+) -> _Value:
+    """The first truthy value of `condition()`, asked every `every` seconds.
+
+    Raises AssertionError with `what` after `timeout` seconds.
+    """
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -39,22 +44,37 @@ class NoLaterEvents:
 
 
 def delete_user(settings: Settings, user_id: str, broker_time: float, offset: int) -> None:
-    """Delete a user in Redis as ingest does, by a record at `offset` of partition 0 of a topic "u" that nothing else writes to."""
+    """Delete a user in Redis as ingest does, by a record at `offset` of partition 0 of a topic "u"
+    that nothing else writes to.
+    """
     hasher = IdHasher(settings.deletion_salt)
     planner = Planner(settings.use_cases, settings.experiments)
-    applier = EntryApplier(connection.connect(settings), planner, settings.history_cap, lambda _published: None, NoLaterEvents())
-    entry = Entry("user", hasher("user", user_id), user_id, Place(broker_time, 0, offset, "u"), None)
+    applier = EntryApplier(
+        connection.connect(settings),
+        planner,
+        settings.history_cap,
+        lambda _published: None,
+        NoLaterEvents(),
+    )
+    entry = Entry(
+        "user", hasher("user", user_id), user_id, Place(broker_time, 0, offset, "u"), None
+    )
     applier.apply(EntryBatch("u", 0, offset, offset + 1, [entry]))
     applier.close()
 
 
 class Background:
-    """Runs `run(number)` in each of `threads` threads while the block lasts; `run` returns soon once `ended` is set."""
+    """Runs `run(number)` in each of `threads` threads while the block lasts; `run` returns soon
+    once `ended` is set.
+    """
 
     def __init__(self, threads: int = 1) -> None:
         self.ended = threading.Event()
         self._threads = [
-            threading.Thread(target=self.run, args=(number,), name=f"{type(self).__name__}-{number}") for number in range(threads)
+            threading.Thread(
+                target=self.run, args=(number,), name=f"{type(self).__name__}-{number}"
+            )
+            for number in range(threads)
         ]
 
     def run(self, number: int) -> None:

@@ -1,4 +1,6 @@
-"""What happens to topics from outside: retention removes their head, somebody deletes and creates them again."""
+"""What happens to topics from outside: retention removes their head, somebody deletes and creates
+them again.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,14 @@ from tests.support import eventually
 
 
 def trim(settings: Settings, topic: str, upto: Mapping[int, int]) -> None:
-    """Drop what `topic` holds below `upto` (partition -> offset), as retention does. Needs Apache Kafka."""
+    """Drop what `topic` holds below `upto` (partition -> offset), as retention does.
+
+    Needs Apache Kafka.
+    """
     client = log.admin(settings)  # held until the answers are there: its end cancels the requests
-    for future in client.delete_records([TopicPartition(topic, *place) for place in upto.items()]).values():
+    for future in client.delete_records(
+        [TopicPartition(topic, *place) for place in upto.items()]
+    ).values():
         future.result(30)
 
 
@@ -23,7 +30,9 @@ def use_retention(settings: Settings, topic: str) -> None:
     """Give a compacted topic the policy `delete`, as one has that somebody else created."""
     entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
     client = log.admin(settings)
-    for future in client.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]).values():
+    for future in client.incremental_alter_configs(
+        [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]
+    ).values():
         future.result(30)
 
 

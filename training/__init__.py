@@ -1,8 +1,9 @@
 """Trains models: turns archived events into a published bundle. No code that serves imports it.
 
-`job` runs a retrain and the worker; `data` reads events and builds the dataset; `als` and `two_tower` fit the models;
-`blend` chooses the ensemble's weights; `evaluation` measures answers and reports experiments; `tuning` searches hyperparameters;
-`report` writes the HTML page; `commands` and `__main__` are the command line; `progress` shows progress on stderr.
+`job` runs a retrain and the worker; `data` reads events and builds the dataset; `als` and
+`two_tower` fit the models; `blend` chooses the ensemble's weights; `evaluation` measures answers
+and reports experiments; `tuning` searches hyperparameters; `report` writes the HTML page;
+`commands` and `__main__` are the command line; `progress` shows progress on stderr.
 
 Start with `job.retrain`.
 """

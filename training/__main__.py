@@ -28,24 +28,56 @@ user_id, item_id, event_type, timestamp and optionally value and use_case.
 Every setting is an environment variable: `python -m core.settings` lists them.
 """,
 )
-models_app = typer.Typer(no_args_is_help=True, help="Look at the published bundles and choose which one is live.")
+models_app = typer.Typer(
+    no_args_is_help=True, help="Look at the published bundles and choose which one is live."
+)
 app.add_typer(models_app, name="models")
 
-Events = Annotated[Path | None, typer.Option(help="Parquet or CSV file of events; without it, the archive.", exists=True, dir_okay=False)]
-Items = Annotated[Path | None, typer.Option(help=".jsonl, .parquet or .csv of items; without it, the catalogue in Redis.", exists=True)]
+Events = Annotated[
+    Path | None,
+    typer.Option(
+        help="Parquet or CSV file of events; without it, the archive.", exists=True, dir_okay=False
+    ),
+]
+Items = Annotated[
+    Path | None,
+    typer.Option(
+        help=".jsonl, .parquet or .csv of items; without it, the catalogue in Redis.", exists=True
+    ),
+]
 ItemContent = Annotated[
     Path | None,
-    typer.Option("--items", help=".jsonl, .parquet or .csv of items; without it, no content is known.", exists=True),
+    typer.Option(
+        "--items",
+        help=".jsonl, .parquet or .csv of items; without it, no content is known.",
+        exists=True,
+    ),
 ]
 HyperparametersFile = Annotated[
     Path | None,
-    typer.Option("--hyperparameters", help="JSON that `tune` wrote; without it, the settings.", exists=True, dir_okay=False),
+    typer.Option(
+        "--hyperparameters",
+        help="JSON that `tune` wrote; without it, the settings.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the solver; 0: one a core.")]
-Users = Annotated[int, typer.Option(min=1, help="Most users who are judged, drawn by TRAINING_SEED.")]
-Folder = Annotated[Path, typer.Option("--dataset", help="Folder that `dataset` wrote.", exists=True, file_okay=False)]
+Users = Annotated[
+    int, typer.Option(min=1, help="Most users who are judged, drawn by TRAINING_SEED.")
+]
+Folder = Annotated[
+    Path,
+    typer.Option("--dataset", help="Folder that `dataset` wrote.", exists=True, file_okay=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
-NoLease = Annotated[bool, typer.Option("--no-lease", help="Work without Redis: nothing stops a second retrain beside it. Needs --events.")]
+NoLease = Annotated[
+    bool,
+    typer.Option(
+        "--no-lease",
+        help="Work without Redis: nothing stops a second retrain beside it. Needs --events.",
+    ),
+]
 
 
 @app.callback()
@@ -54,8 +86,12 @@ def _configure() -> None:
 
 
 @app.command()
-def dataset(output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/dataset"), events: Events = None) -> None:
-    """Make the training set: als_interactions.npz (scipy CSR), both id maps, sequences.npz, dataset.json.
+def dataset(
+    output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/dataset"),
+    events: Events = None,
+) -> None:
+    """Make the training set: als_interactions.npz (scipy CSR), both id maps, sequences.npz,
+    dataset.json.
 
     Example: `python -m training dataset --events ratings.parquet --output data/dataset`
     """
@@ -64,12 +100,15 @@ def dataset(output: Annotated[Path, typer.Option(help="Folder to write.")] = Pat
 
 @app.command()
 def als(
-    output: Annotated[Path, typer.Option(help="Folder to write the model to; ALS_MODEL_PATH may name it.")] = Path("data/als"),
+    output: Annotated[
+        Path, typer.Option(help="Folder to write the model to; ALS_MODEL_PATH may name it.")
+    ] = Path("data/als"),
     folder: Folder = Path("data/dataset"),
     hyperparameters: HyperparametersFile = None,
     threads: Threads = 0,
 ) -> None:
-    """Fit ALS on a whole dataset and write item_factors.npy, user_factors.npy, user_gram.npy, the id maps and als.json.
+    """Fit ALS on a whole dataset and write item_factors.npy, user_factors.npy, user_gram.npy, the
+    id maps and als.json.
 
     Nothing is published: try it with `ALS_MODEL_PATH=data/als python -m api`, or use `retrain`.
     """
@@ -78,16 +117,20 @@ def als(
 
 @app.command("two-tower")
 def two_tower(
-    output: Annotated[Path, typer.Option(help="Folder to write the model to; TWO_TOWER_MODEL_PATH may name it.")] = Path("data/two_tower"),
+    output: Annotated[
+        Path, typer.Option(help="Folder to write the model to; TWO_TOWER_MODEL_PATH may name it.")
+    ] = Path("data/two_tower"),
     folder: Folder = Path("data/dataset"),
     items: ItemContent = None,
     hyperparameters: HyperparametersFile = None,
     threads: Threads = 0,
 ) -> None:
-    """Train Two-Tower on a whole dataset and write item_vectors.npy, user_tower.npz, the id map, the vocabulary and two_tower.json.
+    """Train Two-Tower on a whole dataset and write item_vectors.npy, user_tower.npz, the id map,
+    the vocabulary and two_tower.json.
 
-    A killed run that is started again resumes after its last epoch. `--items`: the content of items, so that new ones have vectors.
-    Nothing is published: try it with `TWO_TOWER_MODEL_PATH=data/two_tower python -m api`, or use `retrain`.
+    A killed run that is started again resumes after its last epoch. `--items`: the content of
+    items, so that new ones have vectors. Nothing is published: try it with
+    `TWO_TOWER_MODEL_PATH=data/two_tower python -m api`, or use `retrain`.
     """
     from training.two_tower.command import fit_two_tower
 
@@ -101,22 +144,32 @@ def evaluate(
     hyperparameters: HyperparametersFile = None,
     users: Users = 250,
     threads: Threads = 0,
-    output: Annotated[Path | None, typer.Option(help="Folder for metrics.json, metrics.csv and report.html.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json, metrics.csv and report.html.")
+    ] = None,
 ) -> None:
-    """Fit on the events before the cut and judge each engine, and the routed answers, by the events after it.
+    """Fit on the events before the cut and judge each engine, and the routed answers, by the events
+    after it.
 
-    Precision, recall, MAP and NDCG at 5, 10 and 20, diversity, coverage and novelty; by segment; with 95% intervals.
-    Two-Tower and the ensemble are fitted and judged too, unless ENABLE_TWO_TOWER=false or torch is not installed.
+    Precision, recall, MAP and NDCG at 5, 10 and 20, diversity, coverage and novelty; by segment;
+    with 95% intervals. Two-Tower and the ensemble are fitted and judged too, unless
+    ENABLE_TWO_TOWER=false or torch is not installed.
     """
-    commands.evaluate_dataset(settings.load(), folder, items, hyperparameters, users, threads, output, Console())
+    commands.evaluate_dataset(
+        settings.load(), folder, items, hyperparameters, users, threads, output, Console()
+    )
 
 
 @app.command()
 def report(
-    model: Annotated[str | None, typer.Option(metavar="VERSION", help="A published version; without it, the live one.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="A published version; without it, the live one."),
+    ] = None,
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("data/report.html"),
 ) -> None:
-    """The evaluation of a published bundle as one page to look at, to mail or to print: a table, curves and plots by segment.
+    """The evaluation of a published bundle as one page to look at, to mail or to print: a table,
+    curves and plots by segment.
 
     A bundle has the same page within: evaluation/report.html.
     """
@@ -130,15 +183,25 @@ def retrain(
     hyperparameters: HyperparametersFile = None,
     users: Users = 250,
     threads: Threads = 0,
-    force: Annotated[bool, typer.Option("--force", help="Publish even if the gate refuses; the manifest says so.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Publish even if the gate refuses; the manifest says so."),
+    ] = False,
     no_lease: NoLease = False,
 ) -> None:
-    """Snapshot, dataset, fit, evaluate, gate, publish, prune: a new live bundle, or the old one and the reason why.
+    """Snapshot, dataset, fit, evaluate, gate, publish, prune: a new live bundle, or the old one and
+    the reason why.
 
     Killed at any point, it leaves the live bundle as it was; run it again.
     """
     options = Options(
-        events=events, items=items, hyperparameters=hyperparameters, users=users, threads=threads, force=force, lease=not no_lease
+        events=events,
+        items=items,
+        hyperparameters=hyperparameters,
+        users=users,
+        threads=threads,
+        force=force,
+        lease=not no_lease,
     )
     commands.run_retrain(settings.load(), options, Console())
 
@@ -150,15 +213,32 @@ def worker(
     hyperparameters: HyperparametersFile = None,
     users: Users = 250,
     threads: Threads = 0,
-    force: Annotated[bool, typer.Option("--force", help="Publish even what the gate refuses; the manifests say so.")] = False,
-    first: Annotated[bool, typer.Option("--first", help="While no bundle is live, retrain every ten minutes without a request.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Publish even what the gate refuses; the manifests say so."),
+    ] = False,
+    first: Annotated[
+        bool,
+        typer.Option(
+            "--first", help="While no bundle is live, retrain every ten minutes without a request."
+        ),
+    ] = False,
 ) -> None:
-    """Run the retrains that are requested on RETRAIN_REQUESTS_TOPIC: by RETRAIN_SCHEDULE, by `training request`, by the API.
+    """Run the retrains that are requested on RETRAIN_REQUESTS_TOPIC: by RETRAIN_SCHEDULE, by
+    `training request`, by the API.
 
-    Any number of workers may run; one retrain runs at a time, and it answers all requests made before it began. Ends on SIGTERM
-    between two steps or sweeps; another worker then handles the request, or this one after a restart.
+    Any number of workers may run; one retrain runs at a time, and it answers all requests made
+    before it began. Ends on SIGTERM between two steps or sweeps; another worker then handles the
+    request, or this one after a restart.
     """
-    options = Options(events=events, items=items, hyperparameters=hyperparameters, users=users, threads=threads, force=force)
+    options = Options(
+        events=events,
+        items=items,
+        hyperparameters=hyperparameters,
+        users=users,
+        threads=threads,
+        force=force,
+    )
     retrain_worker.run(settings.load(), options, Console(), first)
 
 
@@ -171,21 +251,38 @@ def request(reason: Annotated[str, typer.Option(help="Why; written to the log.")
 @app.command()
 def tune(
     part: Annotated[Part, typer.Argument(help="What to tune.")] = Part.ALL,
-    output: Annotated[Path, typer.Option(help="JSON to write, for --hyperparameters; other parts' sections in it stay.")] = Path(
-        "data/hyperparameters.json"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="JSON to write, for --hyperparameters; other parts' sections in it stay."
+        ),
+    ] = Path("data/hyperparameters.json"),
     folder: Folder = Path("data/dataset"),
     items: ItemContent = None,
-    minutes: Annotated[float, typer.Option(min=0.05, help="Time budget of this run, shared by the parts.")] = 15.0,
-    trials: Annotated[int | None, typer.Option(min=1, help="Most trials of each search in this run.")] = None,
-    negatives: Annotated[int, typer.Option(min=0, help="ALS: rank the held-out item among that many samples; 0: the whole catalogue.")] = 0,
-    study: Annotated[Path, typer.Option(help="SQLite file of the searches; a further run continues them.")] = Path("data/tune.sqlite"),
+    minutes: Annotated[
+        float, typer.Option(min=0.05, help="Time budget of this run, shared by the parts.")
+    ] = 15.0,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Most trials of each search in this run.")
+    ] = None,
+    negatives: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="ALS: rank the held-out item among that many samples; 0: the whole catalogue.",
+        ),
+    ] = 0,
+    study: Annotated[
+        Path, typer.Option(help="SQLite file of the searches; a further run continues them.")
+    ] = Path("data/tune.sqlite"),
     threads: Threads = 0,
 ) -> None:
-    """Find hyperparameters of ALS and Two-Tower (TPE), the blend, and whether the router's two thresholds suit this data.
+    """Find hyperparameters of ALS and Two-Tower (TPE), the blend, and whether the router's two
+    thresholds suit this data.
 
-    The parts, in this order, each with the results of those before it: `als`, `two-tower`, `blend`, `router`. All are judged by NDCG@10
-    of users' next items, held out from the training events. A killed search resumes; a later run with more `--minutes` continues it.
+    The parts, in this order, each with the results of those before it: `als`, `two-tower`, `blend`,
+    `router`. All are judged by NDCG@10 of users' next items, held out from the training events. A
+    killed search resumes; a later run with more `--minutes` continues it.
 
     Example: `python -m training tune --items items.jsonl --minutes 60`, then
     `python -m training retrain --hyperparameters data/hyperparameters.json`
@@ -197,12 +294,22 @@ def tune(
 @app.command()
 def experiments(
     as_json: AsJson = False,
-    detect: Annotated[float, typer.Option(min=0.001, max=1.0, help="Difference to look for, as a part of the control's share.")] = 0.1,
-    forget: Annotated[str | None, typer.Option(metavar="TAG", help="Remove the numbers of this experiment instead.")] = None,
+    detect: Annotated[
+        float,
+        typer.Option(
+            min=0.001, max=1.0, help="Difference to look for, as a part of the control's share."
+        ),
+    ] = 0.1,
+    forget: Annotated[
+        str | None,
+        typer.Option(metavar="TAG", help="Remove the numbers of this experiment instead."),
+    ] = None,
 ) -> None:
-    """What the A/B experiments of EXPERIMENTS_PATH have shown: users, outcomes, differences with 95% intervals, and a verdict each.
+    """What the A/B experiments of EXPERIMENTS_PATH have shown: users, outcomes, differences with
+    95% intervals, and a verdict each.
 
-    A verdict waits until every variant has the users that a difference of `--detect` needs; docs/experiments-guide.md says why.
+    A verdict waits until every variant has the users that a difference of `--detect` needs;
+    docs/experiments-guide.md says why.
     """
     commands.report_experiments(settings.load(), as_json, detect, forget, Console())
 
@@ -214,7 +321,11 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 @models_app.command()
-def show(version: Annotated[str | None, typer.Argument(help="A version; without it, the live one.")] = None) -> None:
+def show(
+    version: Annotated[
+        str | None, typer.Argument(help="A version; without it, the live one.")
+    ] = None,
+) -> None:
     """The manifest of one version, as JSON."""
     commands.show_model(settings.load(), version)
 

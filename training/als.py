@@ -1,4 +1,5 @@
-"""Fits ALS with the compiled solver of `implicit`, and maps its rows and columns to user and item ids.
+"""Fits ALS with the compiled solver of `implicit`, and maps its rows and columns to user and item
+ids.
 
 Sources: Hu, Koren, Volinsky 2008; Takács, Pilászy, Tikk 2011.
 """
@@ -24,14 +25,21 @@ from models.id_map import IdMap
 
 REFRESH_SWEEPS = 1
 """Sweeps over all events after a fit on the training part (docs/adr/0005-one-fit-and-a-refresh.md).
-On ML-1M and RetailRocket one sweep recovers all of the NDCG@10 that the missing tenth of the events costs."""
+On ML-1M and RetailRocket one sweep recovers all of the NDCG@10 that the missing tenth of the events
+costs.
+"""
 
 Sweep = Callable[[int, npt.NDArray[np.float32], npt.NDArray[np.float32]], None]
-"""Called after each sweep with its number from 1, user_factors (n_users, f), item_factors (n_items, f). Raises to stop the fit."""
+"""Called after each sweep with its number from 1, user_factors (n_users, f), item_factors (n_items,
+f). Raises to stop the fit.
+"""
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
-    """Hyperparameters of a fit. `regularization`: the L2 penalty; `alpha` and `popularity_discount`: see models/confidence.py."""
+    """Hyperparameters of a fit.
+
+    `regularization`: the L2 penalty; `alpha` and `popularity_discount`: see models/confidence.py.
+    """
 
     factors: int = 128
     regularization: float = 0.01
@@ -41,15 +49,20 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.factors < 1 or self.iterations < 1 or self.alpha <= 0 or self.regularization < 0:
-            raise ValueError(f"factors and iterations must be at least 1, alpha above 0, regularization at least 0; got {self}")
+            raise ValueError(
+                f"factors and iterations must be at least 1, alpha above 0, regularization "
+                f"at least 0; got {self}"
+            )
         if not 0 <= self.popularity_discount <= 1:
             raise ValueError(f"popularity_discount must lie between 0 and 1; got {self}")
 
 
 def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparameters:
-    """Return the hyperparameters in the JSON file at `path` (as `training tune` writes it), or those of the settings.
+    """Return the hyperparameters in the JSON file at `path` (as `training tune` writes it), or
+    those of the settings.
 
-    The settings also apply when `tune` wrote the file without tuning ALS. Raises ConfigurationError for a file that cannot be read.
+    The settings also apply when `tune` wrote the file without tuning ALS. Raises ConfigurationError
+    for a file that cannot be read.
     """
     configured = Hyperparameters(
         factors=settings.als_factors,
@@ -62,7 +75,11 @@ def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparame
         return configured
     try:
         sections = json.loads(path.read_text("utf-8"))
-        return configured if "tuned" in sections and "als" not in sections else msgspec.convert(sections["als"], Hyperparameters)
+        return (
+            configured
+            if "tuned" in sections and "als" not in sections
+            else msgspec.convert(sections["als"], Hyperparameters)
+        )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{path} holds no ALS hyperparameters ({error!r}); it should look like "
@@ -83,30 +100,46 @@ def fit(
 ) -> ALSModel:
     """Fit a model on weighted interactions.
 
-    `user_items (n_users, n_items)` f32 CSR of weights; `users` and `items` name its rows and columns. `start`: a model whose factors
-    the fit starts from, for the users and items that it has. `threads` 0: one a core; the result does not depend on it. `on_sweep`
-    gets the factors of users and items with an entry, in their order.
+    `user_items (n_users, n_items)` f32 CSR of weights; `users` and `items` name its rows and
+    columns. `start`: a model whose factors the fit starts from, for the users and items that it
+    has. `threads` 0: one a core; the result does not depend on it. `on_sweep` gets the factors of
+    users and items with an entry, in their order.
 
-    Returns a model without the users and items that have no entry: a zero vector would rank among real ones.
-    Raises DatasetError when there is no entry; the caller reports it.
+    Returns a model without the users and items that have no entry: a zero vector would rank among
+    real ones. Raises DatasetError when there is no entry; the caller reports it.
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
     if user_items.shape != (len(users), len(items)):
-        raise ValueError(f"a matrix of {user_items.shape} does not fit {len(users)} users and {len(items)} items")
+        raise ValueError(
+            f"a matrix of {user_items.shape} does not fit {len(users)} users and {len(items)} items"
+        )
     rows = np.flatnonzero(np.diff(user_items.indptr))
     columns = np.flatnonzero(np.bincount(user_items.indices, minlength=len(items)))
     if not len(rows):
-        raise DatasetError("no event has a weight above 0, so there is nothing to learn; check the event weights in USE_CASES_PATH")
+        raise DatasetError(
+            "no event has a weight above 0, so there is nothing to learn; check the event "
+            "weights in USE_CASES_PATH"
+        )
     whole = (len(rows), len(columns)) == user_items.shape
-    weights = (user_items if whole else user_items[rows][:, columns].tocsr()).astype(np.float32, copy=False)
-    counts = np.bincount(weights.indices, minlength=len(columns)).astype(np.float32) if hyperparameters.popularity_discount else None
+    weights = (user_items if whole else user_items[rows][:, columns].tocsr()).astype(
+        np.float32, copy=False
+    )
+    counts = (
+        np.bincount(weights.indices, minlength=len(columns)).astype(np.float32)
+        if hyperparameters.popularity_discount
+        else None
+    )
     if counts is not None:
         relative = Confidence(hyperparameters.popularity_discount, counts).relative(counts)
-        weights = sp.csr_matrix((weights.data * relative[weights.indices], weights.indices, weights.indptr), shape=weights.shape)
+        weights = sp.csr_matrix(
+            (weights.data * relative[weights.indices], weights.indices, weights.indptr),
+            shape=weights.shape,
+        )
     fitted_users = IdMap([users.ids[row] for row in rows.tolist()])
     fitted_items = IdMap([items.ids[column] for column in columns.tolist()])
-    with threadpoolctl.threadpool_limits(1, "blas"):  # the solver has its own threads; BLAS threads below them make it 10 times slower
+    # the solver has its own threads; BLAS threads below them make it 10 times slower
+    with threadpoolctl.threadpool_limits(1, "blas"):
         solver = AlternatingLeastSquares(
             factors=hyperparameters.factors,
             regularization=hyperparameters.regularization,
@@ -117,8 +150,12 @@ def fit(
         )
         if start is not None:
             rng = np.random.default_rng(seed)
-            solver.user_factors = _initial_factors(fitted_users, start.user_ids, start.user_factors, hyperparameters.factors, rng)
-            solver.item_factors = _initial_factors(fitted_items, start.item_ids, start.item_factors, hyperparameters.factors, rng)
+            solver.user_factors = _initial_factors(
+                fitted_users, start.user_ids, start.user_factors, hyperparameters.factors, rng
+            )
+            solver.item_factors = _initial_factors(
+                fitted_items, start.item_ids, start.item_factors, hyperparameters.factors, rng
+            )
 
         def after_sweep(sweep: int, _seconds: float, _loss: float | None) -> None:
             if on_sweep is not None:
@@ -137,8 +174,12 @@ def fit(
     )
 
 
-def _initial_factors(ids: IdMap, start_ids: IdMap | None, start: Any, length: int, rng: np.random.Generator) -> Any:
-    """(len(ids), length) f32: the factors of `start` for ids that it has, else small random ones, as implicit starts with."""
+def _initial_factors(
+    ids: IdMap, start_ids: IdMap | None, start: Any, length: int, rng: np.random.Generator
+) -> Any:
+    """(len(ids), length) f32: the factors of `start` for ids that it has, else small random ones,
+    as implicit starts with.
+    """
     factors = rng.random((len(ids), length), dtype=np.float32) * np.float32(0.01)
     if start_ids is not None and start is not None:
         rows = start_ids.rows(ids.ids)

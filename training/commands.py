@@ -48,7 +48,9 @@ def make_dataset(settings: Settings, output: Path, events: Path | None, console:
             deleted = deletions.users(client, IdHasher(settings.deletion_salt))
         archive = Archive(settings.archive_url)
         positions = archive.positions(settings.interactions_topic)
-        table, skipped = event_sources.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, deleted)
+        table, skipped = event_sources.from_archive(
+            archive, settings.interactions_topic, positions, settings.dedup_window, deleted
+        )
     source = shown_url(str(events or f"{settings.archive_url}/{settings.interactions_topic}"))
     data = dataset.build(table, settings.use_cases, positions, source, skipped)
     dataset.save(data, output)
@@ -57,11 +59,15 @@ def make_dataset(settings: Settings, output: Path, events: Path | None, console:
     console.print(f"{output}: {counts}; left out: {summary['skipped']}")
 
 
-def fit_als(settings: Settings, folder: Path, output: Path, hyperparameters: Path | None, threads: int) -> None:
+def fit_als(
+    settings: Settings, folder: Path, output: Path, hyperparameters: Path | None, threads: int
+) -> None:
     """Run `als`: fit ALS on the dataset in `folder` and write the model into `output`."""
     data = dataset.load(folder)
     als_hyperparameters = als_training.hyperparameters(settings, hyperparameters)
-    fitting.fit_als(data.matrix(), data, als_hyperparameters, settings.training_seed, threads).save(output)
+    fitting.fit_als(data.matrix(), data, als_hyperparameters, settings.training_seed, threads).save(
+        output
+    )
     typer.echo(f"{output}: {als_hyperparameters}")
 
 
@@ -75,7 +81,9 @@ def evaluate_dataset(
     output: Path | None,
     console: Console,
 ) -> None:
-    """Run `evaluate`: fit on the events before the cut, print the evaluation, and write it into `output`."""
+    """Run `evaluate`: fit on the events before the cut, print the evaluation, and write it into
+    `output`.
+    """
     data = dataset.load(folder)
     entries = items.read(items_path) if items_path is not None else []
     split = data.split(settings.holdout_fraction)
@@ -83,13 +91,21 @@ def evaluate_dataset(
     judged = population.draw(data, split, content, settings, users, settings.training_seed)
     als_hyperparameters = als_training.hyperparameters(settings, hyperparameters)
     settings = two_tower_command.tuned(settings, hyperparameters)
-    fitted = fitting.fit_als(data.matrix(split.train), data, als_hyperparameters, settings.training_seed, threads)
+    fitted = fitting.fit_als(
+        data.matrix(split.train), data, als_hyperparameters, settings.training_seed, threads
+    )
     two_tower = two_tower_command.fit_before(data, split.train, entries, settings, threads)
     at_cut = popular(data, settings, split.train)
     bundle = Bundle.of(
-        catalogue=entries, als=fitted, two_tower=two_tower.model if two_tower is not None else None, content=content, popular=at_cut
+        catalogue=entries,
+        als=fitted,
+        two_tower=two_tower.model if two_tower is not None else None,
+        content=content,
+        popular=at_cut,
     )
-    result, choice = stages.evaluate_candidate(bundle, evaluation.Inputs(entries, at_cut.scores, data, split, settings), judged, console)
+    result, choice = stages.evaluate_candidate(
+        bundle, evaluation.Inputs(entries, at_cut.scores, data, split, settings), judged, console
+    )
     if output is None:
         return
     about = {
@@ -97,8 +113,18 @@ def evaluate_dataset(
         "dataset": data.sha256,
         "two_tower": two_tower.curve if two_tower is not None else [],
     }
-    evaluation.save(result, output, {**about, "blends": choice.table() if choice is not None else None})
-    report.write(output, {"settings": {"als": about["als"], "two_tower": two_tower.facts if two_tower is not None else None}})
+    evaluation.save(
+        result, output, {**about, "blends": choice.table() if choice is not None else None}
+    )
+    report.write(
+        output,
+        {
+            "settings": {
+                "als": about["als"],
+                "two_tower": two_tower.facts if two_tower is not None else None,
+            }
+        },
+    )
     console.print(f"{output / report.PAGE} shows the results")
 
 
@@ -112,15 +138,27 @@ def request_retrain(settings: Settings, reason: str) -> None:
     typer.echo(retrain_requests.send(settings, "command line", reason))
 
 
-def tune(settings: Settings, part: tuning.Part, folder: Path, items_path: Path | None, options: TuneOptions, console: Console) -> None:
+def tune(
+    settings: Settings,
+    part: tuning.Part,
+    folder: Path,
+    items_path: Path | None,
+    options: TuneOptions,
+    console: Console,
+) -> None:
     """Run `tune` on the dataset in `folder`."""
     entries = items.read(items_path) if items_path is not None else []
     tuning.tune(part, dataset.load(folder), entries, settings, options, console)
     if options.output.exists():
-        console.print(f"{options.output}: use it with `python -m training retrain --hyperparameters {options.output}`")
+        console.print(
+            f"{options.output}: use it with `python -m training retrain --hyperparameters "
+            f"{options.output}`"
+        )
 
 
-def report_experiments(settings: Settings, as_json: bool, detect: float, forget: str | None, console: Console) -> None:
+def report_experiments(
+    settings: Settings, as_json: bool, detect: float, forget: str | None, console: Console
+) -> None:
     """Run `experiments`: print the reports, or remove the numbers of the tag `forget`."""
     if forget is not None:
         experiments.forget(settings, forget)
@@ -139,7 +177,14 @@ def list_models(settings: Settings, as_json: bool, console: Console) -> None:
     if as_json:
         return _print_json(bundle_summaries)
     table = Table()
-    for column in ("version", "live", "events", *(f"NDCG@10 {engine}" for engine in evaluation.ENGINES), "recall@10 routed", "gate"):
+    for column in (
+        "version",
+        "live",
+        "events",
+        *(f"NDCG@10 {engine}" for engine in evaluation.ENGINES),
+        "recall@10 routed",
+        "gate",
+    ):
         table.add_column(column)
     for summary in bundle_summaries:
         if summary.problem is not None:
@@ -164,7 +209,9 @@ def write_report(settings: Settings, version: str | None, output: Path) -> None:
     folder = settings.models_path / manifest.version
     bundles.verify(folder, manifest, f"evaluation/{report.METRICS}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(report.page(report.read(folder / "evaluation"), msgspec.to_builtins(manifest)), "utf-8")
+    output.write_text(
+        report.page(report.read(folder / "evaluation"), msgspec.to_builtins(manifest)), "utf-8"
+    )
     typer.echo(output)
 
 
@@ -201,12 +248,18 @@ def _manifest(settings: Settings, version: str | None) -> Manifest:
     registry = Registry(settings.models_path)
     version = version or registry.current()
     if version is None:
-        raise ModelMissing(f"no bundle is published in {settings.models_path} yet; run `python -m training retrain`")
+        raise ModelMissing(
+            f"no bundle is published in {settings.models_path} yet; run `python -m training "
+            f"retrain`"
+        )
     return registry.manifest(version)
 
 
 def _announce(settings: Settings, version: str) -> None:
-    """Print and record that `version` is live. Readers follow the pointer file, so an unavailable Redis does not fail the command."""
+    """Print and record that `version` is live.
+
+    Readers follow the pointer file, so an unavailable Redis does not fail the command.
+    """
     typer.echo(f"{version} is live")
     try:
         with connection.connect(settings) as client:

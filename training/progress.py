@@ -1,4 +1,6 @@
-"""Shows the progress of long work on stderr: a bar on a terminal, otherwise a line every LINE_EVERY_S."""
+"""Shows the progress of long work on stderr: a bar on a terminal, otherwise a line every
+LINE_EVERY_S.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,20 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_S = 10.0
-"""Seconds between lines where there is no terminal: often enough to see that work goes on, rare enough for a log."""
+"""Seconds between lines where there is no terminal: often enough to see that work goes on, rare
+enough for a log.
+"""
 
 
 class ProgressBar:
@@ -40,7 +52,9 @@ class ProgressBar:
 
 @contextmanager
 def progress(title: str, total: float) -> Iterator[ProgressBar]:
-    """Show a bar during the block: `with progress("fitting ALS", 20) as show: ... show.advance()`."""
+    """Show a bar during the block: `with progress("fitting ALS", 20) as show: ...
+    show.advance()`.
+    """
     console = Console(stderr=True)
     bar = Progress(
         SpinnerColumn(),

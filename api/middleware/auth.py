@@ -13,13 +13,21 @@ from core.settings import Settings
 
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROTECTED_PREFIX = "/api/"
-"""Below it, reads obey API_READ_KEYS and all other methods API_KEYS; health, metrics and docs stay open."""
+"""Below it, reads obey API_READ_KEYS and all other methods API_KEYS; health, metrics and docs stay
+open.
+"""
 ADMIN_PREFIX = "/api/models"
-"""Below it, all other methods obey API_ADMIN_KEYS: who may write events may not choose what everybody is answered from."""
+"""Below it, all other methods obey API_ADMIN_KEYS: who may write events may not choose what
+everybody is answered from.
+"""
 
 
 class Keys:
-    """A set of keys. Holds their SHA-256 only, so that comparing takes as long whatever the length or content presented."""
+    """A set of keys.
+
+    Holds their SHA-256 only, so that comparing takes as long whatever the length or content
+    presented.
+    """
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = tuple(sorted(hashlib.sha256(key.encode()).digest() for key in keys))
@@ -28,7 +36,10 @@ class Keys:
         return len(self._digests)
 
     def accepts(self, presented: bytes) -> bool:
-        """Whether `presented` is one of the keys. Always compares with every key: no early exit tells which one was near."""
+        """Whether `presented` is one of the keys.
+
+        Always compares with every key: no early exit tells which one was near.
+        """
         digest = hashlib.sha256(presented).digest()
         found = False
         for key in self._digests:
@@ -41,32 +52,50 @@ class Authorization:
 
     def __init__(self, settings: Settings) -> None:
         admins, writers, readers = (
-            [key.get_secret_value() for key in keys] for keys in (settings.api_admin_keys, settings.api_keys, settings.api_read_keys)
+            [key.get_secret_value() for key in keys]
+            for keys in (settings.api_admin_keys, settings.api_keys, settings.api_read_keys)
         )
         self._admins, self._writers = Keys(admins), Keys(writers)
         self._readers = Keys([*readers, *writers, *admins] if readers else [])
 
     def key_digest(self, scope: Scope) -> bytes | None:
-        """The digest of the request's key when it is one of this server's, else None: a key that nobody gave out names no caller."""
+        """The digest of the request's key when it is one of this server's, else None: a key that
+        nobody gave out names no caller.
+        """
         presented = _presented(scope)
-        if presented and any(keys.accepts(presented) for keys in (self._writers, self._readers, self._admins)):
+        if presented and any(
+            keys.accepts(presented) for keys in (self._writers, self._readers, self._admins)
+        ):
             return hashlib.sha256(presented).digest()
         return None
 
     def refusal(self, scope: Scope) -> ApiError | None:
-        """None when allowed; else 401 (no key, or a wrong one) or 403 (nobody may, or not with this key)."""
+        """None when allowed; else 401 (no key, or a wrong one) or 403 (nobody may, or not with this
+        key).
+        """
         if not scope["path"].startswith(PROTECTED_PREFIX):
             return None
         if scope["method"] in READING_METHODS:
-            return None if not self._readers or self._readers.accepts(_presented(scope)) else _unauthorized("API_READ_KEYS or API_KEYS")
+            return (
+                None
+                if not self._readers or self._readers.accepts(_presented(scope))
+                else _unauthorized("API_READ_KEYS or API_KEYS")
+            )
         presented = _presented(scope)
         if scope["path"].startswith(ADMIN_PREFIX):
             if not self._admins:
-                return _disabled("admin_disabled", "promoting, rolling back and asking for retrains need", "API_ADMIN_KEYS")
+                return _disabled(
+                    "admin_disabled",
+                    "promoting, rolling back and asking for retrains need",
+                    "API_ADMIN_KEYS",
+                )
             if self._admins.accepts(presented):
                 return None
             if self._writers.accepts(presented):
-                text = "this key may write events and entries, not choose the live model: send one of the server's API_ADMIN_KEYS"
+                text = (
+                    "this key may write events and entries, not choose the live model: send "
+                    "one of the server's API_ADMIN_KEYS"
+                )
                 return ApiError(403, "forbidden", text)
             return _unauthorized("API_ADMIN_KEYS")
         if not self._writers:
@@ -75,12 +104,18 @@ class Authorization:
 
 
 def _disabled(word: str, what: str, name: str) -> ApiError:
-    text = f"{what} a key and this server has none: set {name} (comma-separated) in its environment, then send one of them as X-API-Key"
+    text = (
+        f"{what} a key and this server has none: set {name} (comma-separated) in its "
+        f"environment, then send one of them as X-API-Key"
+    )
     return ApiError(403, word, text)
 
 
 def _unauthorized(names: str) -> ApiError:
-    text = f"send one of the server's {names} in the header X-API-Key, or as Authorization: Bearer <key>"
+    text = (
+        f"send one of the server's {names} in the header X-API-Key, or as Authorization: Bearer "
+        f"<key>"
+    )
     return ApiError(401, "unauthorized", text, {"www-authenticate": "Bearer"})
 
 

@@ -1,4 +1,6 @@
-"""What an expensive route may take of a process, so that its callers do not slow down everybody else's reads."""
+"""What an expensive route may take of a process, so that its callers do not slow down everybody
+else's reads.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,21 @@ from core.background import in_background
 
 _Answer = TypeVar("_Answer")
 SHARE = 1 / 3
-"""Of the time that the worker's thread works at most. While it works, a read beside it waits for the interpreter at each step, and takes
-some three times as long."""
+"""Of the time that the worker's thread works at most. While it works, a read beside it waits for
+the interpreter at each step, and takes some three times as long.
+"""
 
 
 class Worker:
-    """The one thread of a process for expensive answers. More would only take the interpreter from the event loop more often."""
+    """The one thread of a process for expensive answers.
+
+    More would only take the interpreter from the event loop more often.
+    """
 
     def __init__(self, metrics: Metrics, waiting: int) -> None:
-        """`waiting`: requests of one route that may wait while one of them is at work (API_EXPENSIVE_WAITING)."""
+        """`waiting`: requests of one route that may wait while one of them is at work
+        (API_EXPENSIVE_WAITING).
+        """
         self._metrics, self._waiting = metrics, waiting
         self._rest_until = 0.0
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="expensive")
@@ -32,12 +40,16 @@ class Worker:
         return Budget(self, route, self._waiting, self._metrics)
 
     async def run(self, work: Callable[[], _Answer]) -> _Answer:
-        """Do `work` in the thread, which rests often enough that ordinary reads go on. Raises what `work` raises."""
+        """Do `work` in the thread, which rests often enough that ordinary reads go on.
+
+        Raises what `work` raises.
+        """
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
 
     def _run(self, work: Callable[[], _Answer]) -> _Answer:
-        time.sleep(max(0.0, self._rest_until - time.monotonic()))  # for the work before, whose caller has its answer already
+        # for the work before, whose caller has its answer already
+        time.sleep(max(0.0, self._rest_until - time.monotonic()))
         began, worked = time.monotonic(), time.thread_time()
         try:
             with in_background():
@@ -65,7 +77,10 @@ class Budget:
         if self._taken >= self._most:
             self._metrics.refused(self._route)
             raise ApiError(
-                429, "too_busy", f"{self._most} requests of this route are at work or waiting; send it again", {"retry-after": "1"}
+                429,
+                "too_busy",
+                f"{self._most} requests of this route are at work or waiting; send it again",
+                {"retry-after": "1"},
             )
         self._taken += 1
         try:

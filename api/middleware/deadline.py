@@ -9,10 +9,11 @@ current: ContextVar[asyncio.Timeout | None] = ContextVar("deadline", default=Non
 
 
 def hand_over() -> None:
-    """Stop the request's clock: from here on the caller bounds the time by itself, and says what it waited for.
+    """Stop the request's clock: from here on the caller bounds the time by itself, and says what it
+    waited for.
 
-    Two clocks that end in the same turn of a late event loop would both cancel the request, and the answer would be `timeout`
-    instead of the cause.
+    Two clocks that end in the same turn of a late event loop would both cancel the request, and the
+    answer would be `timeout` instead of the cause.
     """
     clock = current.get()
     if clock is not None and not clock.expired():

@@ -1,4 +1,6 @@
-"""The door every request comes through: limits, keys, the time a request may take, and no exception past it."""
+"""The door every request comes through: limits, keys, the time a request may take, and no exception
+past it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _CLOSE = {"connection": "close"}
 
 
 class _Body:
-    """`receive` that counts the bytes of a body, as a chunked one tells no length beforehand, and knows whether it is waited for."""
+    """`receive` that counts the bytes of a body, as a chunked one tells no length beforehand, and
+    knows whether it is waited for.
+    """
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._most = receive, most
@@ -60,18 +64,26 @@ class _Answer:
 
 
 class Guard:
-    """ASGI middleware around the whole app. Pure ASGI: Starlette's BaseHTTPMiddleware costs a task per request."""
+    """ASGI middleware around the whole app.
+
+    Pure ASGI: Starlette's BaseHTTPMiddleware costs a task per request.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app = app
         self._authorization = Authorization(settings)
-        self._rate = RateLimit(settings.api_rate_per_s, settings.api_rate_burst, self._authorization)
+        self._rate = RateLimit(
+            settings.api_rate_per_s, settings.api_rate_burst, self._authorization
+        )
         self._max_body = settings.api_max_body_bytes
         self._timeout_s = settings.api_timeout_s
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or hand on what is not HTTP. HEAD is answered as GET, without the body."""
+        """Answer one request, or hand on what is not HTTP.
+
+        HEAD is answered as GET, without the body.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -86,12 +98,17 @@ class Guard:
             if error is not None and answer.status == 0:
                 await error.response()(scope, receive, answer)
         except ClientDisconnect:
-            answer.status = 499  # nginx's number for a caller that went away; nobody reads the answer
+            # nginx's number for a caller that went away; nobody reads the answer
+            answer.status = 499
         route = scope.get("route")
         label = method if method in _KNOWN_METHODS else "other"
-        self._metrics.request(label, getattr(route, "path", "none"), answer.status, time.perf_counter() - started)
+        self._metrics.request(
+            label, getattr(route, "path", "none"), answer.status, time.perf_counter() - started
+        )
 
-    async def _ask(self, scope: Scope, receive: Receive, body: _Body | None, answer: _Answer) -> ApiError | None:
+    async def _ask(
+        self, scope: Scope, receive: Receive, body: _Body | None, answer: _Answer
+    ) -> ApiError | None:
         """Let the app answer. Returns the error to answer in its place. Raises ClientDisconnect."""
         if b"%" in (raw_path := scope["raw_path"]):
             scope["path"] = raw_path.decode("latin-1")  # still encoded: see routing.path_id
@@ -107,7 +124,13 @@ class Guard:
         except Exception as raised:  # noqa: BLE001 - the last resort: one bad request must not end the connection without an answer
             if isinstance(raised, TimeoutError) and timeout.expired():
                 late = self._too_late(body)
-                _log.warning("request_timed_out", error=late.error, method=scope["method"], path=scope["path"], timeout_s=self._timeout_s)
+                _log.warning(
+                    "request_timed_out",
+                    error=late.error,
+                    method=scope["method"],
+                    path=scope["path"],
+                    timeout_s=self._timeout_s,
+                )
                 return late
             _log.exception("request failed", method=scope["method"], path=scope["path"])
             return internal()
@@ -115,19 +138,35 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         if len(scope["query_string"]) > MAX_QUERY_BYTES:
-            return ApiError(414, "query_too_long", f"the query string has more than {MAX_QUERY_BYTES} bytes", _CLOSE)
+            return ApiError(
+                414,
+                "query_too_long",
+                f"the query string has more than {MAX_QUERY_BYTES} bytes",
+                _CLOSE,
+            )
         if len(scope["raw_path"]) > MAX_PATH_BYTES:
-            return ApiError(414, "path_too_long", f"the path has more than {MAX_PATH_BYTES} bytes", _CLOSE)
+            return ApiError(
+                414, "path_too_long", f"the path has more than {MAX_PATH_BYTES} bytes", _CLOSE
+            )
         for name, value in scope["headers"]:
-            if name == b"content-length" and (not value.isdigit() or len(value) > 18 or int(value) > self._max_body):
+            if name == b"content-length" and (
+                not value.isdigit() or len(value) > 18 or int(value) > self._max_body
+            ):
                 return _too_large(self._max_body)
         return self._authorization.refusal(scope) or self._rate.refusal(scope)
 
     def _too_late(self, body: _Body | None) -> ApiError:
         if body is not None and body.awaited:
-            return ApiError(408, "body_timeout", f"the body did not arrive within {self._timeout_s:g} s (API_TIMEOUT_S)", _CLOSE)
+            return ApiError(
+                408,
+                "body_timeout",
+                f"the body did not arrive within {self._timeout_s:g} s (API_TIMEOUT_S)",
+                _CLOSE,
+            )
         return ApiError(503, "timeout", f"no answer within {self._timeout_s:g} s", _CLOSE)
 
 
 def _too_large(most: int) -> ApiError:
-    return ApiError(413, "body_too_large", f"the body has more than {most} bytes (API_MAX_BODY_BYTES)", _CLOSE)
+    return ApiError(
+        413, "body_too_large", f"the body has more than {most} bytes (API_MAX_BODY_BYTES)", _CLOSE
+    )

@@ -12,21 +12,30 @@ from api.errors import ApiError
 from api.middleware.auth import PROTECTED_PREFIX, Authorization
 
 MOST_CALLERS = 10_000
-"""Callers whose rate is remembered, some 150 bytes each; the one that was silent longest is forgotten first, and starts anew."""
+"""Callers whose rate is remembered, some 150 bytes each; the one that was silent longest is
+forgotten first, and starts anew.
+"""
 
 
 class RateLimit:
-    """The generic cell rate algorithm: of each caller one number, the time at which all its requests so far are paid for."""
+    """The generic cell rate algorithm: of each caller one number, the time at which all its
+    requests so far are paid for.
+    """
 
     def __init__(self, per_s: float, burst: int, authorization: Authorization) -> None:
-        """`per_s`: requests a second in the long run, 0: no limit; `burst`: requests that may come at once."""
+        """`per_s`: requests a second in the long run, 0: no limit; `burst`: requests that may come
+        at once.
+        """
         self._interval_s = 1 / per_s if per_s else 0.0
         self._tolerance_s = self._interval_s * (burst - 1)
         self._authorization = authorization
         self._paid_at: OrderedDict[str | bytes, float] = OrderedDict()
 
     def refusal(self, scope: Scope) -> ApiError | None:
-        """None when the request is within its caller's rate; else 429 with Retry-After. Health, metrics and docs have no limit."""
+        """None when the request is within its caller's rate; else 429 with Retry-After.
+
+        Health, metrics and docs have no limit.
+        """
         if not self._interval_s or not scope["path"].startswith(PROTECTED_PREFIX):
             return None
         caller = self._authorization.key_digest(scope) or (scope.get("client") or ("",))[0]
@@ -34,7 +43,10 @@ class RateLimit:
         paid_at = max(now, self._paid_at.get(caller, 0.0))
         wait_s = paid_at - now - self._tolerance_s
         if wait_s > 1e-9:
-            text = "more requests than API_RATE_PER_S from this key, or from this address without a key"
+            text = (
+                "more requests than API_RATE_PER_S from this key, or from this address without "
+                "a key"
+            )
             return ApiError(429, "rate_limited", text, {"retry-after": str(math.ceil(wait_s))})
         self._paid_at[caller] = paid_at + self._interval_s
         self._paid_at.move_to_end(caller)

@@ -1,4 +1,6 @@
-"""Models: which versions there are, which is live, how the last retrain went; promote, roll back, ask for a retrain."""
+"""Models: which versions there are, which is live, how the last retrain went; promote, roll back,
+ask for a retrain.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ from store.state.connection import connect
 
 _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
-_ADMIN = {401: "no key, or a wrong one", 403: "the key may not do this, or this server has no API_ADMIN_KEYS"}
+_ADMIN = {
+    401: "no key, or a wrong one",
+    403: "the key may not do this, or this server has no API_ADMIN_KEYS",
+}
 _TEXTS = ("status", "step", "started", "at", "holder")
 _OPTIONAL = ("progress", "requested_by", "reason", "request", "version", "error")
 
@@ -40,7 +45,10 @@ _body = msgspec.json.Decoder(_Body)
 
 
 class Models:
-    """The routes about models. Files and Redis are asked in a thread: reads of recommendations go on meanwhile."""
+    """The routes about models.
+
+    Files and Redis are asked in a thread: reads of recommendations go on meanwhile.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service, self._settings = service, service.settings
@@ -49,12 +57,34 @@ class Models:
     def register(self, app: FastAPI) -> None:
         """Add the routes to `app`."""
         missing = {404: "no such version"}
-        add(app, "GET", "/api/models", self.list, model=schemas.Models, tag="models", summary="Versions, and the last retrain")
+        add(
+            app,
+            "GET",
+            "/api/models",
+            self.list,
+            model=schemas.Models,
+            tag="models",
+            summary="Versions, and the last retrain",
+        )
         for path, handler, model, summary in (
             ("/api/models/{version}", self.show, schemas.Model, "One version's manifest"),
-            ("/api/models/{a}/diff/{b}", self.diff, schemas.Difference, "What two versions say differently"),
+            (
+                "/api/models/{a}/diff/{b}",
+                self.diff,
+                schemas.Difference,
+                "What two versions say differently",
+            ),
         ):
-            add(app, "GET", path, handler, model=model, tag="models", summary=summary, errors=missing)
+            add(
+                app,
+                "GET",
+                path,
+                handler,
+                model=model,
+                tag="models",
+                summary=summary,
+                errors=missing,
+            )
         damaged = {409: "a file of it is damaged", 503: "the models folder cannot be written"}
         add(
             app,
@@ -74,7 +104,11 @@ class Models:
             model=schemas.Promoted,
             tag="models",
             summary="Make the version before live again",
-            errors={**_ADMIN, **damaged, 409: "no version was live before, or a file of it is damaged"},
+            errors={
+                **_ADMIN,
+                **damaged,
+                409: "no version was live before, or a file of it is damaged",
+            },
         )
         add(
             app,
@@ -84,14 +118,26 @@ class Models:
             model=schemas.RetrainRequested,
             tag="models",
             summary="Ask for a retrain",
-            body={"schema": schemas.RetrainRequest.model_json_schema(), "example": {"reason": "new catalogue"}},
+            body={
+                "schema": schemas.RetrainRequest.model_json_schema(),
+                "example": {"reason": "new catalogue"},
+            },
             status=202,
-            errors={**_ADMIN, 400: "not JSON", 422: "not of this shape", 503: "the broker did not take it: send it again"},
+            errors={
+                **_ADMIN,
+                400: "not JSON",
+                422: "not of this shape",
+                503: "the broker did not take it: send it again",
+            },
         )
 
     async def list(self, _request: Request) -> Response:
-        """Every published version, newest first, with what it was judged to be; and how far the last retrain is."""
-        live, versions = await self._files(lambda: (self._registry.current(), summaries(self._registry)))
+        """Every published version, newest first, with what it was judged to be; and how far the
+        last retrain is.
+        """
+        live, versions = await self._files(
+            lambda: (self._registry.current(), summaries(self._registry))
+        )
         try:
             last = await asyncio.to_thread(self._last_retrain)
         except StoreError as error:
@@ -100,21 +146,38 @@ class Models:
         else:
             degraded = self._service.health.degraded
         serving = self._service.live.bundle.version
-        return json_response({"live": live, "serving": serving, "versions": versions, "retrain": last, "degraded": degraded})
+        return json_response(
+            {
+                "live": live,
+                "serving": serving,
+                "versions": versions,
+                "retrain": last,
+                "degraded": degraded,
+            }
+        )
 
     async def show(self, request: Request) -> Response:
-        """The manifest: settings, seeds, positions of the snapshot, metrics, the gate's verdict, sha256 of each file."""
+        """The manifest: settings, seeds, positions of the snapshot, metrics, the gate's verdict,
+        sha256 of each file.
+        """
         version = path_id(request, "version")
-        manifest, live = await self._files(lambda: (self._registry.manifest(version), self._registry.current()))
+        manifest, live = await self._files(
+            lambda: (self._registry.manifest(version), self._registry.current())
+        )
         return json_response({"version": version, "live": version == live, "manifest": manifest})
 
     async def diff(self, request: Request) -> Response:
         """Every field of the two manifests that is not the same in both."""
         a, b = path_id(request, "a"), path_id(request, "b")
-        return json_response({"a": a, "b": b, "differences": await self._files(lambda: self._registry.diff(a, b))})
+        return json_response(
+            {"a": a, "b": b, "differences": await self._files(lambda: self._registry.diff(a, b))}
+        )
 
     async def promote(self, request: Request) -> Response:
-        """Every file of the version is verified first. Each process of the API serves it within REFRESH_S, as one swap."""
+        """Every file of the version is verified first.
+
+        Each process of the API serves it within REFRESH_S, as one swap.
+        """
         version = path_id(request, "version")
 
         def promote() -> str:
@@ -133,17 +196,25 @@ class Models:
             raise
 
     async def retrain(self, request: Request) -> Response:
-        """A training worker takes it; requests made before a retrain begins are answered by that one. The body may be left out."""
+        """A training worker takes it; requests made before a retrain begins are answered by that
+        one. The body may be left out.
+        """
         raw = await request.body()
         try:
             body = _body.decode(raw) if raw.strip() else _Body()
             value = retrain_requests.encode("api", body.reason)
         except (msgspec.ValidationError, ValueError) as error:
-            known = isinstance(error, msgspec.ValidationError) or not isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
+            known = isinstance(error, msgspec.ValidationError) or not isinstance(
+                error, msgspec.DecodeError | UnicodeDecodeError
+            )
             status, word = (422, "bad_field") if known else (400, "not_json")
-            raise ApiError(status, word, f'the body should look like {{"reason": "new catalogue"}}: {error}') from None
+            raise ApiError(
+                status, word, f'the body should look like {{"reason": "new catalogue"}}: {error}'
+            ) from None
         try:
-            token = await self._service.publish(self._settings.retrain_requests_topic, retrain_requests.KEY, value)
+            token = await self._service.publish(
+                self._settings.retrain_requests_topic, retrain_requests.KEY, value
+            )
         except LogUnavailable as error:
             text = f"the request was not accepted, send it again: {error}"
             raise ApiError(503, "log_unavailable", text, {"retry-after": "1"}) from None
@@ -167,7 +238,10 @@ class Models:
         except ModelCorrupt as error:
             raise ApiError(409, "model_corrupt", str(error)) from None
         except OSError as error:
-            text = f"{self._settings.models_path} cannot be read or written by the API: {error.strerror}"
+            text = (
+                f"{self._settings.models_path} cannot be read or written by the API: "
+                f"{error.strerror}"
+            )
             raise ApiError(503, "models_unavailable", text) from None
 
     def _announce(self, version: str) -> None:
@@ -179,5 +253,7 @@ class Models:
             fields = retrains.last(client)
         if not fields:
             return None
-        told: dict[str, Any] = {name: fields.get(name, "") for name in _TEXTS} | {name: fields.get(name) or None for name in _OPTIONAL}
+        told: dict[str, Any] = {name: fields.get(name, "") for name in _TEXTS} | {
+            name: fields.get(name) or None for name in _OPTIONAL
+        }
         return {**told, "seconds": float(fields.get("seconds", 0.0))}

@@ -14,7 +14,10 @@ PATH = "/openapi.json"
 
 
 class OpenApi:
-    """Made when it is first asked for, which takes some 80 ms, and kept as bytes. FastAPI's own route encodes it anew for each request."""
+    """Made when it is first asked for, which takes some 80 ms, and kept as bytes.
+
+    FastAPI's own route encodes it anew for each request.
+    """
 
     def __init__(self, service: Service) -> None:
         self._budget = service.worker.budget("openapi")

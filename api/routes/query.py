@@ -14,14 +14,29 @@ from store.state.entities.trending import WINDOWS
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
-_SCALARS = frozenset({"limit", "engine", "include_seen", "available_only", "use_case", "reasons", "window", "diversity", "explore"})
+_SCALARS = frozenset(
+    {
+        "limit",
+        "engine",
+        "include_seen",
+        "available_only",
+        "use_case",
+        "reasons",
+        "window",
+        "diversity",
+        "explore",
+    }
+)
 _LISTS = frozenset({"category", "item_type", "exclude"})
 MAX_VALUES = 1000
 """Values in one filter: more would make a single read hold the process."""
 
 
 class Query:
-    """The parameters of one read, checked one by one. Raises ApiError 422 naming the parameter at fault."""
+    """The parameters of one read, checked one by one.
+
+    Raises ApiError 422 naming the parameter at fault.
+    """
 
     def __init__(self, query_string: bytes, accepted: Iterable[str]) -> None:
         """`accepted`: the names that this route takes; `attr` stands for every `attr.<name>`."""
@@ -38,7 +53,10 @@ class Query:
                 self._attributes.setdefault(name[5:], []).append(value)
             elif name not in names:
                 raise invalid(
-                    f"unknown parameter {name!r}; this path takes {', '.join(sorted(names - {'attr'}))}"
+                    (
+                        f"unknown parameter {name!r}; this path takes "
+                        f"{', '.join(sorted(names - {'attr'}))}"
+                    )
                     + (", attr.<name>" if "attr" in names else ""),
                     "unknown_parameter",
                 )
@@ -113,7 +131,10 @@ class Query:
 
 
 def _split(name: str, given: list[str]) -> tuple[str, ...]:
-    """`a,b` and `a` `b` alike. A text with a comma also stands for itself, so that an id that holds one can be named."""
+    """`a,b` and `a` `b` alike.
+
+    A text with a comma also stands for itself, so that an id that holds one can be named.
+    """
     values: dict[str, None] = {}
     for text in given:
         if "," in text:
@@ -140,7 +161,11 @@ def _attribute_filters(given: dict[str, list[str]]) -> Iterable[AttributeFilter]
         if not name:
             raise invalid("attr. names no attribute; write attr.<name>=<value>")
         values = _split(f"attr.{name}", texts)
-        yield AttributeFilter(name=name, equals=values[0]) if len(values) == 1 else AttributeFilter(name=name, one_of=values)
+        yield (
+            AttributeFilter(name=name, equals=values[0])
+            if len(values) == 1
+            else AttributeFilter(name=name, one_of=values)
+        )
     for name, bounds in ranges.items():
         yield AttributeFilter(name=name, low=bounds.get("min"), high=bounds.get("max"))
 
@@ -157,6 +182,10 @@ def _number(name: str, text: str) -> float:
 
 def _decoded(raw: bytes) -> str:
     try:
-        return unquote_to_bytes(raw.replace(b"+", b" ")).decode() if b"%" in raw or b"+" in raw else raw.decode()
+        return (
+            unquote_to_bytes(raw.replace(b"+", b" ")).decode()
+            if b"%" in raw or b"+" in raw
+            else raw.decode()
+        )
     except UnicodeDecodeError:
         raise invalid("the query string is not UTF-8 once percent-decoded") from None

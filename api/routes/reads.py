@@ -1,4 +1,6 @@
-"""Reads: query string to Request, one round trip for the user's state, the live Recommender, JSON."""
+"""Reads: query string to Request, one round trip for the user's state, the live Recommender,
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,13 @@ from engines.router import CHAIN
 FILTERS = ("limit", "category", "item_type", "exclude", "available_only", "reasons", "attr")
 PERSONAL = (*FILTERS, "include_seen", "engine", "diversity", "explore", "after")
 QUERIES_KEPT = 1024
-"""Parsed query strings kept: applications send the same few again and again, and a parsed one also finds its mask in the catalogue."""
-_ERRORS = {401: "this server wants a key for reads", 422: "a parameter is not acceptable; `detail` names it"}
+"""Parsed query strings kept: applications send the same few again and again, and a parsed one also
+finds its mask in the catalogue.
+"""
+_ERRORS = {
+    401: "this server wants a key for reads",
+    422: "a parameter is not acceptable; `detail` names it",
+}
 _NOBODY = UserState(user_id="")
 
 
@@ -106,19 +113,31 @@ class Reads:
             tag=tag,
             summary="Why is an item shown to a user, or why not?",
             parameters=query_parameters(ReadQuery, *PERSONAL, "use_case"),
-            errors={**_ERRORS, 429: "too many such requests at once: send it again after `Retry-After` seconds"},
+            errors={
+                **_ERRORS,
+                429: "too many such requests at once: send it again after `Retry-After` seconds",
+            },
         )
 
     async def for_use_case(self, request: HttpRequest) -> Response:
-        """What the user would like next, in a configured use case: a role looking for a kind of item, with its own weights and filters.
+        """What the user would like next, in a configured use case: a role looking for a kind of
+        item, with its own weights and filters.
 
-        The engine follows from the user's live count of interactions; what it cannot fill comes from the next one, labelled in
-        `fallbacks`. An unknown user is answered with what is popular.
+        The engine follows from the user's live count of interactions; what it cannot fill comes
+        from the next one, labelled in `fallbacks`. An unknown user is answered with what is
+        popular.
         """
         path = f"{request.path_params['item_type']}/for-{request.path_params['role']}"
         use_case = self._use_cases.by_path.get(path)
         if use_case is None:
-            raise ApiError(404, "unknown_use_case", f"there is no use case {path!r}; this server has {', '.join(self._use_cases.by_path)}")
+            raise ApiError(
+                404,
+                "unknown_use_case",
+                (
+                    f"there is no use case {path!r}; this server has "
+                    f"{', '.join(self._use_cases.by_path)}"
+                ),
+            )
         return await self._personal(request, PERSONAL, use_case)
 
     async def for_user(self, request: HttpRequest) -> Response:
@@ -126,26 +145,38 @@ class Reads:
         return await self._personal(request, (*PERSONAL, "use_case"), None)
 
     async def similar(self, request: HttpRequest) -> Response:
-        """Items that the same users chose, or else with the same content. An item that nobody knows has none."""
+        """Items that the same users chose, or else with the same content.
+
+        An item that nobody knows has none.
+        """
         item_id = path_id(request, "item_id")
         asked = self._asked(request.scope["query_string"], (*FILTERS, "use_case"), None)
         return self._items(self._service.live.similar(item_id, asked))
 
     async def popular(self, request: HttpRequest) -> Response:
-        """What others choose now, by use case or over all. A score is a weight of events that halves with POPULARITY_HALF_LIFE_DAYS.
+        """What others choose now, by use case or over all. A score is a weight of events that
+        halves with POPULARITY_HALF_LIFE_DAYS.
 
-        With `window` it is the weight of the events within it; items without one follow with a score of 0, as they would without `window`.
+        With `window` it is the weight of the events within it; items without one follow with a
+        score of 0, as they would without `window`.
         """
         asked = self._asked(request.scope["query_string"], (*FILTERS, "use_case", "window"), None)
         live = self._service.live
-        answer = live.recommend(_NOBODY, msgspec.structs.replace(asked, engine="popular", diversity=0.0, explore=0.0))
+        answer = live.recommend(
+            _NOBODY, msgspec.structs.replace(asked, engine="popular", diversity=0.0, explore=0.0)
+        )
         if asked.window is not None and asked.window not in live.windows:
-            unknown = Fallback(engine="popular", cause=f"the last {asked.window} is not read from Redis yet: this is over all time")
+            unknown = Fallback(
+                engine="popular",
+                cause=f"the last {asked.window} is not read from Redis yet: this is over all time",
+            )
             answer = msgspec.structs.replace(answer, fallbacks=[unknown, *answer.fallbacks])
         return self._items(answer)
 
     async def explain(self, request: HttpRequest) -> Response:
-        """The item's rank and what made its score; or the filter that removed it, or why no engine has an opinion on it."""
+        """The item's rank and what made its score; or the filter that removed it, or why no engine
+        has an opinion on it.
+        """
         user_id, item_id = path_id(request, "user_id"), path_id(request, "item_id")
         query_string, token = after.taken(request.scope["query_string"])
         asked = _now(self._asked(query_string, (*PERSONAL, "use_case"), None))
@@ -155,18 +186,32 @@ class Reads:
         explanation = await self._explain_budget.run(lambda: explain(live, known, item_id, asked))
         degraded = state is None or self._service.health.degraded
         label = variant and variant.label
-        return json_response({**msgspec.structs.asdict(explanation), "variant": label, "stale": stale, "degraded": degraded})
+        return json_response(
+            {
+                **msgspec.structs.asdict(explanation),
+                "variant": label,
+                "stale": stale,
+                "degraded": degraded,
+            }
+        )
 
-    async def _personal(self, request: HttpRequest, accepted: tuple[str, ...], use_case: UseCase | None) -> Response:
+    async def _personal(
+        self, request: HttpRequest, accepted: tuple[str, ...], use_case: UseCase | None
+    ) -> Response:
         user_id = path_id(request, "user_id")
         query_string, token = after.taken(request.scope["query_string"])
         asked = _now(self._asked(query_string, accepted, use_case.name if use_case else None))
         state, stale = await self._service.user_state(user_id, token)
-        live, variant = self._of_user(user_id, asked, state)  # once, and after the wait: the whole answer comes from this object
+        # once, and after the wait: the whole answer comes from this object
+        live, variant = self._of_user(user_id, asked, state)
         answer = unread(live, user_id, asked) if state is None else live.recommend(state, asked)
         degraded = state is None or self._service.health.degraded
         answer = msgspec.structs.replace(
-            answer, recommendation_id=recommendation_id(variant), variant=variant and variant.label, stale=stale, degraded=degraded
+            answer,
+            recommendation_id=recommendation_id(variant),
+            variant=variant and variant.label,
+            stale=stale,
+            degraded=degraded,
         )
         if variant is not None:
             self._service.view.exposures.add(variant, user_id)
@@ -175,23 +220,41 @@ class Reads:
             self._service.metrics.vector(found)
         return json_response(answer)
 
-    def _of_user(self, user_id: str, asked: Request, state: UserState | None) -> tuple[Recommender, Variant | None]:
-        """What answers this request. One that names an engine, or whose user cannot be read, is no experiment's."""
+    def _of_user(
+        self, user_id: str, asked: Request, state: UserState | None
+    ) -> tuple[Recommender, Variant | None]:
+        """What answers this request.
+
+        One that names an engine, or whose user cannot be read, is no experiment's.
+        """
         if state is None or asked.engine is not None:
             return self._service.live, None
         return self._service.view.of_user(user_id, asked.use_case.name if asked.use_case else None)
 
     def _items(self, answer: Recommendations) -> Response:
         return json_response(
-            ItemList(answer.method_used, answer.fallbacks, answer.model_version, self._service.health.degraded, answer.recommendations)
+            ItemList(
+                answer.method_used,
+                answer.fallbacks,
+                answer.model_version,
+                self._service.health.degraded,
+                answer.recommendations,
+            )
         )
 
-    def _parsed(self, query_string: bytes, accepted: tuple[str, ...], use_case_name: str | None) -> Request:
+    def _parsed(
+        self, query_string: bytes, accepted: tuple[str, ...], use_case_name: str | None
+    ) -> Request:
         query = Query(query_string, accepted)
         name = use_case_name or query.scalar("use_case")
         if name is not None and name not in self._use_cases.by_name:
-            raise invalid(f"use_case {name!r} is not one of {', '.join(self._use_cases.by_name) or 'none: none is configured'}")
-        return query.request(self._service.settings.api_max_limit, self._use_cases.by_name[name] if name else None)
+            raise invalid(
+                f"use_case {name!r} is not one of "
+                f"{', '.join(self._use_cases.by_name) or 'none: none is configured'}"
+            )
+        return query.request(
+            self._service.settings.api_max_limit, self._use_cases.by_name[name] if name else None
+        )
 
 
 def _now(asked: Request) -> Request:
@@ -199,8 +262,17 @@ def _now(asked: Request) -> Request:
 
 
 def unread(live: Recommender, user_id: str, asked: Request) -> Recommendations:
-    """An answer for a user whose state cannot be read: what is popular, with every engine that would have been asked named and why not."""
-    answer = live.recommend(UserState(user_id=user_id), msgspec.structs.replace(asked, engine="popular"))
+    """An answer for a user whose state cannot be read: what is popular, with every engine that
+    would have been asked named and why not.
+    """
+    answer = live.recommend(
+        UserState(user_id=user_id), msgspec.structs.replace(asked, engine="popular")
+    )
     skipped = CHAIN[CHAIN.index(asked.engine) if asked.engine else 0 : CHAIN.index("popular")]
-    causes = [Fallback(engine=name, cause=live.unavailable(name) or "the user's history cannot be read now") for name in skipped]
+    causes = [
+        Fallback(
+            engine=name, cause=live.unavailable(name) or "the user's history cannot be read now"
+        )
+        for name in skipped
+    ]
     return msgspec.structs.replace(answer, fallbacks=[*causes, *answer.fallbacks])

@@ -1,4 +1,6 @@
-"""Users with like taste: the user's ALS vector as of now, against those of the users that training saw."""
+"""Users with like taste: the user's ALS vector as of now, against those of the users that training
+saw.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,11 @@ class SimilarUsersAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimilarUsers:
-    """The trained users are loaded when they are first asked for, and again with another bundle: most processes never need them.
+    """The trained users are loaded when they are first asked for, and again with another bundle:
+    most processes never need them.
 
-    Comparing all of them and reading up to 50 histories is work for the worker's thread, with its budget and a connection of its own.
+    Comparing all of them and reading up to 50 histories is work for the worker's thread, with its
+    budget and a connection of its own.
     """
 
     def __init__(self, service: Service) -> None:
@@ -85,12 +89,15 @@ class SimilarUsers:
         )
 
     async def similar(self, request: Request) -> Response:
-        """By the cosine of ALS vectors: this user's as of now, the others' as the live bundle was trained, so who came later is not among
-        them. Who was deleted is not shown. Without an answer, `cause` says why.
+        """By the cosine of ALS vectors: this user's as of now, the others' as the live bundle was
+        trained, so who came later is not among them. Who was deleted is not shown. Without an
+        answer, `cause` says why.
         """
         user_id = path_id(request, "user_id")
         rest, token = after.taken(request.scope["query_string"])
-        limit = Query(rest, ("limit",)).request(min(MOST, self._service.settings.api_max_limit)).limit
+        limit = (
+            Query(rest, ("limit",)).request(min(MOST, self._service.settings.api_max_limit)).limit
+        )
         read, stale = await self._service.user_state(user_id, token)
         live = self._service.live
         users: list[SimilarUser] = []
@@ -122,25 +129,38 @@ class SimilarUsers:
         if not isinstance(engine, ALSEngine):
             raise NotApplicable(live.unavailable(ALSEngine.name) or "there is no ALS engine")
         vector = engine.fold(state.history, engine.use_cases).fold.vector
-        return await self._budget.run(lambda: self._compare(live.bundle.version, state, vector, limit))
+        return await self._budget.run(
+            lambda: self._compare(live.bundle.version, state, vector, limit)
+        )
 
-    def _compare(self, version: str | None, state: UserState, vector: Floats, limit: int) -> list[SimilarUser]:
+    def _compare(
+        self, version: str | None, state: UserState, vector: Floats, limit: int
+    ) -> list[SimilarUser]:
         """The answer's users. Runs in the worker's thread, one at a time."""
         scores = dict(self._load(version).nearest(vector, SPARE * limit + 1))
         scores.pop(state.user_id, None)
         if self._client is None:
-            self._client = connect(self._service.settings, self._service.settings.api_redis_timeout_s)
+            self._client = connect(
+                self._service.settings, self._service.settings.api_redis_timeout_s
+            )
         nearest = with_events(self._client, list(scores))[:limit]
         histories = item_sets(self._client, nearest, self._service.settings.history_cap)
         mine = list(dict.fromkeys(event.item_id for event in reversed(state.history)))
         return [
-            SimilarUser(user_id, scores[user_id], rank, [item_id for item_id in mine if item_id in theirs][:SHARED])
+            SimilarUser(
+                user_id,
+                scores[user_id],
+                rank,
+                [item_id for item_id in mine if item_id in theirs][:SHARED],
+            )
             for rank, (user_id, theirs) in enumerate(zip(nearest, histories, strict=True), 1)
         ]
 
     def _load(self, version: str | None) -> TrainedUsers:
         held = self._trained
         if held is None or held[0] != version:
-            folder = self._service.settings.als_model_path or self._registry.path / str(version) / "als"
+            folder = (
+                self._service.settings.als_model_path or self._registry.path / str(version) / "als"
+            )
             held = self._trained = (version, TrainedUsers.load(folder))
         return held[1]

@@ -24,7 +24,15 @@ class Status:
 
     def register(self, app: FastAPI) -> None:
         """Add the routes to `app`."""
-        add(app, "GET", "/health/live", self.alive, model=schemas.Live, tag="operations", summary="Is the process up?")
+        add(
+            app,
+            "GET",
+            "/health/live",
+            self.alive,
+            model=schemas.Live,
+            tag="operations",
+            summary="Is the process up?",
+        )
         add(
             app,
             "GET",
@@ -44,7 +52,9 @@ class Status:
             response_class=Response,
             description=str(self.metrics.__doc__),
             status_code=200,
-            responses={200: {"content": {"text/plain": {"example": 'eddyline_api_up{part="redis"} 1.0'}}}},
+            responses={
+                200: {"content": {"text/plain": {"example": 'eddyline_api_up{part="redis"} 1.0'}}}
+            },
         )
 
     async def alive(self, _request: Request) -> Response:
@@ -52,16 +62,21 @@ class Status:
         return Response(_ALIVE, media_type="application/json")
 
     async def ready(self, _request: Request) -> Response:
-        """200 as soon as there is a bundle or a catalogue to answer from, with everything that is missing named.
+        """200 as soon as there is a bundle or a catalogue to answer from, with everything that is
+        missing named.
 
-        It stays 200 when Redis or Kafka go away: the answers are then degraded, not gone, and a load balancer that took every process
-        out for that would turn a poorer answer into none. Alert on `degraded`; require `missing` to be empty in a deployment check.
+        It stays 200 when Redis or Kafka go away: the answers are then degraded, not gone, and a
+        load balancer that took every process out for that would turn a poorer answer into none.
+        Alert on `degraded`; require `missing` to be empty in a deployment check.
         """
         service = self._service
         live = service.live
         causes = service.health.causes
         ready = live.bundle.version is not None or service.view.catalogue_items > 0
-        parts = [{"part": part, "cause": cause} for part, cause in {**dict(live.bundle.missing), **causes}.items()]
+        parts = [
+            {"part": part, "cause": cause}
+            for part, cause in {**dict(live.bundle.missing), **causes}.items()
+        ]
         return json_response(
             {
                 "ready": ready,
@@ -75,5 +90,9 @@ class Status:
         )
 
     async def metrics(self, _request: Request) -> Response:
-        """Requests, answers by engine, what is up, and how fresh the process is, in Prometheus' text format."""
-        return Response(await self._metrics_budget.run(self._service.metrics.render), media_type=CONTENT_TYPE)
+        """Requests, answers by engine, what is up, and how fresh the process is, in Prometheus'
+        text format.
+        """
+        return Response(
+            await self._metrics_budget.run(self._service.metrics.render), media_type=CONTENT_TYPE
+        )

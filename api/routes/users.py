@@ -50,13 +50,18 @@ class Users:
             tag="users",
             summary="What is held about a user, and which engine would serve them",
             parameters=query_parameters(schemas.ReadQuery, "after"),
-            errors={401: "this server wants a key for reads", 422: "a parameter is not acceptable; `detail` names it"},
+            errors={
+                401: "this server wants a key for reads",
+                422: "a parameter is not acceptable; `detail` names it",
+            },
         )
 
     async def user(self, request: Request) -> Response:
-        """Counters, latest history and declared profile, and the engine that answers for this many interactions.
+        """Counters, latest history and declared profile, and the engine that answers for this many
+        interactions.
 
-        An unknown user has no interactions. While Redis is down nothing is known about anybody, and `degraded` says so.
+        An unknown user has no interactions. While Redis is down nothing is known about anybody, and
+        `degraded` says so.
         """
         user_id = path_id(request, "user_id")
         rest, token = after.taken(request.scope["query_string"])
@@ -83,7 +88,13 @@ class Users:
     def _engine(self, state: UserState, known: bool) -> tuple[str, str]:
         """The first engine that would be asked and can be, and the sentence why."""
         if not known:
-            return "popular", f"the user's history cannot be read: {self._service.health.failing('redis') or 'see the log'}"
+            return (
+                "popular",
+                (
+                    f"the user's history cannot be read: "
+                    f"{self._service.health.failing('redis') or 'see the log'}"
+                ),
+            )
         live, _ = self._service.view.of_user(state.user_id, None)
         why = f"{state.events} interactions: {router.describe(live.settings)}"
         for name in router.CHAIN[router.CHAIN.index(router.route(state.events, live.settings)) :]:

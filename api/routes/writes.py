@@ -1,4 +1,7 @@
-"""Writes: events and catalogue changes into the log. What is answered with a token is in the log; nothing else was accepted."""
+"""Writes: events and catalogue changes into the log.
+
+What is answered with a token is in the log; nothing else was accepted.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,13 @@ from core.types import Interaction, Item, User
 MAX_EVENTS = 1000
 """Events in one request: they take some 40 ms of the process."""
 EVENTS_AT_ONCE = 32
-"""Events that are checked and handed to the producer before other requests get their turns: about a millisecond."""
+"""Events that are checked and handed to the producer before other requests get their turns: about a
+millisecond.
+"""
 TURNS_S = 0.002
-"""Seconds of these turns: a read takes several turns of the event loop, and would wait for as many parts of the events in between."""
+"""Seconds of these turns: a read takes several turns of the event loop, and would wait for as many
+parts of the events in between.
+"""
 _Body = TypeVar("_Body")
 _Entry = TypeVar("_Entry", Item, User)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -61,8 +68,16 @@ class Writes:
         """Add the routes to `app`."""
         event = schemas.Event.model_json_schema()
         one_or_many = {
-            "schema": {"oneOf": [event, {"type": "array", "items": event, "minItems": 1, "maxItems": MAX_EVENTS}]},
-            "examples": {"one": {"value": _EVENT}, "many": {"value": [_EVENT, {**_EVENT, "event_id": "2", "event_type": "view"}]}},
+            "schema": {
+                "oneOf": [
+                    event,
+                    {"type": "array", "items": event, "minItems": 1, "maxItems": MAX_EVENTS},
+                ]
+            },
+            "examples": {
+                "one": {"value": _EVENT},
+                "many": {"value": [_EVENT, {**_EVENT, "event_id": "2", "event_type": "view"}]},
+            },
         }
         add(
             app,
@@ -78,7 +93,14 @@ class Writes:
             other_models={207: schemas.EventResults, 422: schemas.EventResults | schemas.Error},
         )
         for path, tag, model, put, delete, example in (
-            ("/api/items/{item_id}", "catalogue", schemas.Item, self.put_item, self.delete_item, _ITEM),
+            (
+                "/api/items/{item_id}",
+                "catalogue",
+                schemas.Item,
+                self.put_item,
+                self.delete_item,
+                _ITEM,
+            ),
             ("/api/users/{user_id}", "users", schemas.User, self.put_user, self.delete_user, _USER),
         ):
             kind = tag.removesuffix("s").replace("catalogue", "item")
@@ -107,11 +129,13 @@ class Writes:
             )
 
     async def events(self, request: Request) -> Response:
-        """Publish one event (an object) or up to 1,000 (an array) to the log, and wait until the broker holds them.
+        """Publish one event (an object) or up to 1,000 (an array) to the log, and wait until the
+        broker holds them.
 
-        Each is checked by the same contract as in Kafka. 202: all were accepted; 207: some; 422: none is valid (400: not JSON);
-        503: the broker took none. An event without a token in its result was not accepted: send it again with the same `event_id`,
-        which counts once however often it arrives.
+        Each is checked by the same contract as in Kafka. 202: all were accepted; 207: some; 422:
+        none is valid (400: not JSON); 503: the broker took none. An event without a token in its
+        result was not accepted: send it again with the same `event_id`, which counts once however
+        often it arrives.
         """
         body = await request.body()
         single = body.lstrip()[:1] != b"["
@@ -121,28 +145,44 @@ class Writes:
         results = [Result(index) for index in range(len(raws))]
         async with asyncio.TaskGroup() as publishing:
             for start in range(0, len(raws), EVENTS_AT_ONCE):
-                for result, raw in zip(results[start : start + EVENTS_AT_ONCE], raws[start : start + EVENTS_AT_ONCE], strict=True):
+                for result, raw in zip(
+                    results[start : start + EVENTS_AT_ONCE],
+                    raws[start : start + EVENTS_AT_ONCE],
+                    strict=True,
+                ):
                     if (event := self._checked(result, raw)) is not None:
                         publishing.create_task(self._publish(result, event))
                 await asyncio.sleep(TURNS_S)
         return self._answer(results, single)
 
     async def put_item(self, request: Request) -> Response:
-        """The body replaces the item's whole catalogue entry. Answers show it within about a second."""
+        """The body replaces the item's whole catalogue entry.
+
+        Answers show it within about a second.
+        """
         item = await _entry(request, "item_id", decode_item)
         return await self._change(self._settings.items_topic, item.item_id, encode_json(item))
 
     async def delete_item(self, request: Request) -> Response:
-        """The item disappears from every answer within about a second. An unknown id is accepted as well."""
+        """The item disappears from every answer within about a second.
+
+        An unknown id is accepted as well.
+        """
         return await self._change(self._settings.items_topic, path_id(request, "item_id"), None)
 
     async def put_user(self, request: Request) -> Response:
-        """The body replaces what the user declares. Interests make recommendations for a user without interactions."""
+        """The body replaces what the user declares.
+
+        Interests make recommendations for a user without interactions.
+        """
         user = await _entry(request, "user_id", decode_user)
         return await self._change(self._settings.users_topic, user.user_id, encode_json(user))
 
     async def delete_user(self, request: Request) -> Response:
-        """Removes everything held about the user from Redis; older interactions never count again. An unknown id is accepted as well."""
+        """Removes everything held about the user from Redis; older interactions never count again.
+
+        An unknown id is accepted as well.
+        """
         return await self._change(self._settings.users_topic, path_id(request, "user_id"), None)
 
     def _checked(self, result: Result, raw: msgspec.Raw) -> Interaction | None:
@@ -156,7 +196,9 @@ class Writes:
 
     async def _publish(self, result: Result, event: Interaction) -> None:
         try:
-            result.token = await self._service.publish(self._settings.interactions_topic, event.user_id.encode(), encode_json(event))
+            result.token = await self._service.publish(
+                self._settings.interactions_topic, event.user_id.encode(), encode_json(event)
+            )
         except LogUnavailable as error:
             result.error, result.detail = "log_unavailable", str(error)
 
@@ -181,13 +223,20 @@ class Writes:
             )
         else:
             status = status_of(results[0].error or "") if single else 422
-        return json_response({"accepted": accepted, "rejected": len(results) - accepted, "results": results}, status)
+        return json_response(
+            {"accepted": accepted, "rejected": len(results) - accepted, "results": results}, status
+        )
 
     async def _change(self, topic: str, identifier: str, value: bytes | None) -> Response:
         try:
             token = await self._service.publish(topic, identifier.encode(), value)
         except LogUnavailable as error:
-            raise ApiError(503, "log_unavailable", f"the change was not accepted, send it again: {error}", {"retry-after": "1"}) from None
+            raise ApiError(
+                503,
+                "log_unavailable",
+                f"the change was not accepted, send it again: {error}",
+                {"retry-after": "1"},
+            ) from None
         return json_response({"id": identifier, "token": token}, 202)
 
 
@@ -208,11 +257,23 @@ async def _entry(request: Request, id_name: str, decode: Callable[[bytes], _Entr
     given = fields.setdefault(id_name, msgspec.Raw(encode_json(identifier)))
     entry = decode(encode_json(fields))
     if getattr(entry, id_name) != identifier:
-        raise invalid(f"{id_name} in the body is {bytes(given).decode()}, in the path {identifier!r}; leave it out of the body", "bad_id")
+        raise invalid(
+            (
+                f"{id_name} in the body is {bytes(given).decode()}, in the path {identifier!r}; "
+                f"leave it out of the body"
+            ),
+            "bad_id",
+        )
     return entry
 
 
-_EVENT = {"event_id": "1", "user_id": "42", "item_id": "startup-9", "event_type": "like", "timestamp": 1795341600.0}
+_EVENT = {
+    "event_id": "1",
+    "user_id": "42",
+    "item_id": "startup-9",
+    "event_type": "like",
+    "timestamp": 1795341600.0,
+}
 _ITEM = {
     "item_type": "startup",
     "title": "Ledgerly",

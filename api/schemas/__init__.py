@@ -1,1 +1,3 @@
-"""The shape of every answer, as the OpenAPI page shows it: `answers`, and `models` for the routes about bundles."""
+"""The shape of every answer, as the OpenAPI page shows it: `answers`, and `models` for the routes
+about bundles.
+"""

@@ -17,14 +17,20 @@ class ModelSummary(_Answer):
     """One published version."""
 
     version: str = Field(examples=[VERSION])
-    live: bool = Field(description="whether the pointer names it; every process serves it within REFRESH_S")
+    live: bool = Field(
+        description="whether the pointer names it; every process serves it within REFRESH_S"
+    )
     created: str = Field(examples=["2026-11-22T10:00:00+00:00"])
     events: int | None = Field(description="events it was made from")
     parts: list[str] = Field(examples=[["als", "content", "popular"]])
     metrics: dict[str, dict[str, float | None]] = Field(
-        description="as judged when it was made, by engine", examples=[{"als": {"ndcg@10": 0.21, "recall@10": 0.12}}]
+        description="as judged when it was made, by engine",
+        examples=[{"als": {"ndcg@10": 0.21, "recall@10": 0.12}}],
     )
-    gate: str = Field(description="accepted or refused, when it was compared with the version live at the time", examples=["accepted"])
+    gate: str = Field(
+        description="accepted or refused, when it was compared with the version live at the time",
+        examples=["accepted"],
+    )
     forced: bool = Field(description="published although the gate had refused it")
     problem: str | None = Field(description="why it cannot be read")
 
@@ -32,8 +38,12 @@ class ModelSummary(_Answer):
 class Retrain(_Answer):
     """How the last retrain went, or how far the running one is."""
 
-    status: str = Field(description="running, published, refused, failed, interrupted or died", examples=["running"])
-    step: str = Field(description="snapshot, dataset, fit, evaluate, gate, publish or prune", examples=["fit"])
+    status: str = Field(
+        description="running, published, refused, failed, interrupted or died", examples=["running"]
+    )
+    step: str = Field(
+        description="snapshot, dataset, fit, evaluate, gate, publish or prune", examples=["fit"]
+    )
     progress: str | None = Field(examples=["sweep 12 of 20"])
     started: str = Field(examples=["2026-11-22T09:58:00+00:00"])
     at: str = Field(description="when this was noted")
@@ -41,7 +51,9 @@ class Retrain(_Answer):
     holder: str = Field(description="host:pid:id of the process", examples=["trainer-1:7:3f2a9c01"])
     requested_by: str | None = Field(examples=["schedule"])
     reason: str | None
-    request: str | None = Field(description="token of the request", examples=["retrain-requests:2:17"])
+    request: str | None = Field(
+        description="token of the request", examples=["retrain-requests:2:17"]
+    )
     version: str | None = Field(description="what it published", examples=[VERSION])
     error: str | None = Field(description="why it was refused or failed")
 
@@ -52,7 +64,9 @@ class Models(_Answer):
     live: str | None = Field(description="what the pointer names", examples=[VERSION])
     serving: str | None = Field(description="what this process answers from", examples=[VERSION])
     versions: list[ModelSummary]
-    retrain: Retrain | None = Field(description="null before the first, or while Redis is away (`degraded`)")
+    retrain: Retrain | None = Field(
+        description="null before the first, or while Redis is away (`degraded`)"
+    )
     degraded: bool
 
 
@@ -65,7 +79,9 @@ class Model(_Answer):
 
 
 class Difference(_Answer):
-    """What two manifests say differently: dotted name, then what each says, null where it says nothing."""
+    """What two manifests say differently: dotted name, then what each says, null where it says
+    nothing.
+    """
 
     a: str
     b: str
@@ -76,7 +92,9 @@ class Promoted(_Answer):
     """Which version is live now."""
 
     live: str = Field(examples=[VERSION])
-    was: str | None = Field(description="the version that was live before", examples=["2026-11-15T03-00-00Z"])
+    was: str | None = Field(
+        description="the version that was live before", examples=["2026-11-15T03-00-00Z"]
+    )
 
 
 class RetrainRequest(BaseModel):
@@ -86,6 +104,8 @@ class RetrainRequest(BaseModel):
 
 
 class RetrainRequested(_Answer):
-    """The request is in the log; a training worker takes it from there, and GET /api/models shows how far it is."""
+    """The request is in the log; a training worker takes it from there, and GET /api/models shows
+    how far it is.
+    """
 
     token: str = Field(description="topic:partition:offset", examples=["retrain-requests:2:17"])

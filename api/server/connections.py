@@ -1,4 +1,6 @@
-"""Which connections a server holds: how many in all and by address, which one is closed first, and when one has been open in vain."""
+"""Which connections a server holds: how many in all and by address, which one is closed first, and
+when one has been open in vain.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,14 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 CHECK_S = 0.25
-"""Seconds between two checks of every connection's deadline. One pass over 1,000 connections takes some 0.3 ms."""
+"""Seconds between two checks of every connection's deadline.
+
+One pass over 1,000 connections takes some 0.3 ms.
+"""
 LINGERING = 64
-"""Most refused connections that are read on, so that their client can read the answer; any more are closed at once."""
+"""Most refused connections that are read on, so that their client can read the answer; any more are
+closed at once.
+"""
 LOG_S = 10.0
 """Seconds between two log lines about one limit, however often it is reached."""
 
@@ -28,8 +35,9 @@ LOG_S = 10.0
 class Connections:
     """The open connections of one server. Belongs to one event loop.
 
-    At API_MAX_CONNECTIONS the connection that has waited longest for a whole request head is closed in favour of the new one, so idle and
-    half-sent connections cannot keep others out. Only when every connection is being answered is the new one refused.
+    At API_MAX_CONNECTIONS the connection that has waited longest for a whole request head is closed
+    in favour of the new one, so idle and half-sent connections cannot keep others out. Only when
+    every connection is being answered is the new one refused.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, most: int) -> None:
@@ -39,7 +47,8 @@ class Connections:
         self._most, self._most_by_address = most, settings.api_max_connections_per_address
         self._held: dict[LimitedProtocol, str] = {}
         self._by_address: Counter[str] = Counter()
-        self._waiting: dict[LimitedProtocol, None] = {}  # by the time since when they wait, longest first
+        # by the time since when they wait, longest first
+        self._waiting: dict[LimitedProtocol, None] = {}
         self._closing: set[LimitedProtocol] = set()
         self._logged: dict[str, float] = {}
         self._unlogged: Counter[str] = Counter()
@@ -47,10 +56,20 @@ class Connections:
     def admit(self, connection: LimitedProtocol, address: str) -> ApiError | None:
         """Count a new connection in. Returns the error to answer when there is no room for it."""
         if self._most_by_address and self._by_address[address] >= self._most_by_address:
-            return ApiError(429, "too_many_connections", "too many connections from this address (API_MAX_CONNECTIONS_PER_ADDRESS)", _RETRY)
+            return ApiError(
+                429,
+                "too_many_connections",
+                "too many connections from this address (API_MAX_CONNECTIONS_PER_ADDRESS)",
+                _RETRY,
+            )
         if len(self._held) >= self._most:
             if not self._waiting:
-                return ApiError(503, "too_many_connections", "every connection of this server is in use (API_MAX_CONNECTIONS)", _RETRY)
+                return ApiError(
+                    503,
+                    "too_many_connections",
+                    "every connection of this server is in use (API_MAX_CONNECTIONS)",
+                    _RETRY,
+                )
             self.count("connections_in_all")
             next(iter(self._waiting)).close_for_another()
         self._held[connection] = address
@@ -60,7 +79,9 @@ class Connections:
         return None
 
     def waits(self, connection: LimitedProtocol) -> None:
-        """Note that nothing of `connection` is being answered: from now on it may be closed in favour of another one."""
+        """Note that nothing of `connection` is being answered: from now on it may be closed in
+        favour of another one.
+        """
         self._waiting.pop(connection, None)
         if connection in self._held:
             self._waiting[connection] = None
@@ -70,7 +91,9 @@ class Connections:
         self._waiting.pop(connection, None)
 
     def leaves(self, connection: LimitedProtocol) -> None:
-        """Count a connection out that serves no more requests; it is checked until its socket is closed."""
+        """Count a connection out that serves no more requests; it is checked until its socket is
+        closed.
+        """
         self._waiting.pop(connection, None)
         self._closing.add(connection)
         address = self._held.pop(connection, None)
@@ -86,7 +109,9 @@ class Connections:
         self._closing.discard(connection)
 
     def may_linger(self) -> bool:
-        """Whether one more refused connection may be read on until its client has seen the answer."""
+        """Whether one more refused connection may be read on until its client has seen the
+        answer.
+        """
         return len(self._closing) < LINGERING
 
     def count(self, limit: str) -> None:
@@ -95,7 +120,12 @@ class Connections:
         self._unlogged[limit] += 1
         now = time.monotonic()
         if now - self._logged.get(limit, -LOG_S) >= LOG_S:
-            _log.warning("limit_reached", limit=limit, count=self._unlogged.pop(limit), connections=len(self._held))
+            _log.warning(
+                "limit_reached",
+                limit=limit,
+                count=self._unlogged.pop(limit),
+                connections=len(self._held),
+            )
             self._logged[limit] = now
 
     async def check_deadlines(self) -> None:

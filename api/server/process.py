@@ -22,10 +22,13 @@ from core.settings import Settings
 _log = structlog.get_logger(__name__)
 BACKLOG = 2048
 OTHER_FILES = 128
-"""File descriptors beside those of connections: Redis, Kafka, the bundle, logs, and refused connections that are being closed."""
+"""File descriptors beside those of connections: Redis, Kafka, the bundle, logs, and refused
+connections that are being closed.
+"""
 SWITCH_S = 0.0001
-"""Seconds after which the thread that keeps the live view fresh hands the interpreter to the event loop; by default 5 ms, for which reads
-would wait."""
+"""Seconds after which the thread that keeps the live view fresh hands the interpreter to the event
+loop; by default 5 ms, for which reads would wait.
+"""
 GRACEFUL_S = 10
 """Seconds that requests under way get when the process is told to stop."""
 
@@ -34,9 +37,12 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError when the address cannot be bound."""
     sys.setswitchinterval(SWITCH_S)
     app = create_app(settings)
-    connections = Connections(settings, app.state.service.metrics, open_files(settings.api_max_connections))
-    # After the libraries are loaded, for only these obey. One answer is too little work to share: threads of BLAS wait for each other, and
-    # while a bundle is loaded they take the cores from the event loop.
+    connections = Connections(
+        settings, app.state.service.metrics, open_files(settings.api_max_connections)
+    )
+    # After the libraries are loaded, for only these obey. One answer is too little work to share:
+    # threads of BLAS wait for each other, and while a bundle is loaded they take the cores from the
+    # event loop.
     threadpoolctl.threadpool_limits(1, "blas")
     config = uvicorn.Config(
         app,
@@ -53,7 +59,8 @@ def serve(settings: Settings) -> None:
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     _log.info("serving", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", docs="/docs")
-    # uvicorn shuts down on these signals and then raises them once more for the handlers below: its end is a success (exit code 0).
+    # uvicorn shuts down on these signals and then raises them once more for the handlers below: its
+    # end is a success (exit code 0).
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     with listener:
@@ -61,9 +68,11 @@ def serve(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with the deadlines of its connections checked, and with a garbage collector that knows what stays.
+    """uvicorn's server, with the deadlines of its connections checked, and with a garbage collector
+    that knows what stays.
 
-    Once the bundle and the catalogue are there, the collector need not walk them again: some 7% of a read at 10,000 items.
+    Once the bundle and the catalogue are there, the collector need not walk them again: some 7% of
+    a read at 10,000 items.
     """
 
     def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
@@ -78,7 +87,10 @@ class _Server(uvicorn.Server):
 
 
 def open_files(connections: int) -> int:
-    """Let this process open as many files as `connections` need. Returns the connections that it may hold, fewer under a hard limit."""
+    """Let this process open as many files as `connections` need.
+
+    Returns the connections that it may hold, fewer under a hard limit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -87,7 +99,12 @@ def open_files(connections: int) -> int:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return connections
     held = max(1, soft - OTHER_FILES)
-    _log.warning("connection_limit_lowered", connections=held, API_MAX_CONNECTIONS=connections, open_files_hard_limit=hard)
+    _log.warning(
+        "connection_limit_lowered",
+        connections=held,
+        API_MAX_CONNECTIONS=connections,
+        open_files_hard_limit=hard,
+    )
     return held
 
 
@@ -95,9 +112,12 @@ def bind(settings: Settings) -> socket.socket:
     """A listening socket at API_HOST:API_PORT. Raises ConfigurationError."""
     host, port = settings.api_host, settings.api_port
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {host}:{port} (API_HOST, API_PORT): {error.strerror}; is another process there? API_PORT=0 takes a free one"
+            f"cannot listen on {host}:{port} (API_HOST, API_PORT): {error.strerror}; is "
+            f"another process there? API_PORT=0 takes a free one"
         ) from None

@@ -1,16 +1,21 @@
-"""HTTP/1.1 on one connection: uvicorn's protocol, with a limit on everything that a client can make the server hold or wait for.
+"""HTTP/1.1 on one connection: uvicorn's protocol, with a limit on everything that a client can make
+the server hold or wait for.
 
-A connection goes through phases: IDLE -> (first byte) HEAD -> (head complete) BODY -> (message complete) IDLE. Beside that, a request is
-being answered or not. `check_deadline`, called every CHECK_S, closes what has been in one phase for too long:
+A connection goes through phases: IDLE -> (first byte) HEAD -> (head complete) BODY -> (message
+complete) IDLE. Beside that, a request is being answered or not. `check_deadline`, called every
+CHECK_S, closes what has been in one phase for too long:
 
-1. HEAD, or no byte since the connection was made: API_HEAD_TIMEOUT_S, answered with 408 when a part of a head came;
+1. HEAD, or no byte since the connection was made: API_HEAD_TIMEOUT_S, answered with 408 when a part
+   of a head came;
 2. IDLE after an answer: API_IDLE_TIMEOUT_S;
-3. BODY while a request is being answered: API_TIMEOUT_S, by the guard (408); after the answer: the same, here;
+3. BODY while a request is being answered: API_TIMEOUT_S, by the guard (408); after the answer: the
+   same, here;
 4. a client that does not read what was written: API_WRITE_TIMEOUT_S.
 
-Sizes are counted before and while the parser sees the bytes. A refused connection gets its answer after those to the requests before it,
-and is then closed; its client's remaining bytes are read and dropped for a moment, because closing a socket with unread bytes resets the
-connection, and the client could lose the answer.
+Sizes are counted before and while the parser sees the bytes. A refused connection gets its answer
+after those to the requests before it, and is then closed; its client's remaining bytes are read and
+dropped for a moment, because closing a socket with unread bytes resets the connection, and the
+client could lose the answer.
 """
 
 from __future__ import annotations
@@ -30,11 +35,16 @@ from api.server import request_head
 from api.server.connections import Connections
 
 MAX_PIPELINED = 16
-"""Requests of one connection that wait while another is answered. Parsing is not stopped by them, so each costs memory and time at once."""
+"""Requests of one connection that wait while another is answered.
+
+Parsing is not stopped by them, so each costs memory and time at once.
+"""
 LINGER_S = 2.0
 """Seconds in which the client of a refused connection can read its answer."""
 LINGER_BYTES = 1 << 20
-"""Bytes that a refused connection may still send meanwhile: a client that was about to send a large body stops before that."""
+"""Bytes that a refused connection may still send meanwhile: a client that was about to send a large
+body stops before that.
+"""
 
 
 class Phase(enum.Enum):
@@ -46,7 +56,9 @@ class Phase(enum.Enum):
 
 
 class _AnswerTransport:
-    """What one answer does with the transport; `close` is the connection's own, which lets the client finish."""
+    """What one answer does with the transport; `close` is the connection's own, which lets the
+    client finish.
+    """
 
     __slots__ = ("close", "is_closing", "write")
 
@@ -67,11 +79,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self._phase = Phase.IDLE
         self._since = self.loop.time()  # of the latest change of phase, or of the end of an answer
         self._head_bytes = 0  # of the complete parts of this head
-        self._uncounted = 0  # wire bytes since the last part of the head, or of the body, was complete
-        self._ending: bytes | None = None  # set: no more requests are taken; the last bytes to write
+        # wire bytes since the last part of the head, or of the body, was complete
+        self._uncounted = 0
+        # set: no more requests are taken; the last bytes to write
+        self._ending: bytes | None = None
         self._ended = False
         self._dropped = 0
-        self._active: RequestResponseCycle | None = None  # the request that is being answered; `cycle` is the newest one
+        # the request that is being answered; `cycle` is the newest one
+        self._active: RequestResponseCycle | None = None
         self._blocked_since: float | None = None
         self._closing_since: float | None = None
 
@@ -92,7 +107,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._active is not None:  # uvicorn tells only the newest request
             self._active.disconnected = True
             self._active.message_event.set()
-        self._answer_transport.close = self.transport.close  # no reference back to the connection, so that it is freed at once
+        # no reference back to the connection, so that it is freed at once
+        self._answer_transport.close = self.transport.close
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, within the limits."""
@@ -104,14 +120,19 @@ class LimitedProtocol(HttpToolsProtocol):
         self._uncounted += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # nothing here to upgrade to: the request itself is answered, as over HTTP/1.1
+        # nothing here to upgrade to: the request itself is answered, as over HTTP/1.1
+        except httptools.HttpParserUpgrade:
             self._refuse(None, "upgrade")
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, ApiError) else _not_http(cause or error))
         else:
             if self._uncounted > self._max_head and self._ending is None:
-                self._refuse(_head_too_large(self._max_head) if self._phase is Phase.HEAD else _not_http("too much framing in the body"))
+                self._refuse(
+                    _head_too_large(self._max_head)
+                    if self._phase is Phase.HEAD
+                    else _not_http("too much framing in the body")
+                )
 
     def pause_writing(self) -> None:
         """The client does not read: take no more requests of it meanwhile."""
@@ -133,14 +154,20 @@ class LimitedProtocol(HttpToolsProtocol):
         self._end_now()
 
     def check_deadline(self, now: float) -> None:
-        """Close the connection if it has been in one phase for too long. `now`: the event loop's time."""
+        """Close the connection if it has been in one phase for too long.
+
+        `now`: the event loop's time.
+        """
         settings = self.all_connections.settings
         waited = now - self._since
         if self.transport.is_closing():  # with bytes that the client has not read
             self._closing_since = self._closing_since or now
             if now - self._closing_since > settings.api_write_timeout_s:
                 self._abort("write_timeout")
-        elif self._blocked_since is not None and now - self._blocked_since > settings.api_write_timeout_s:
+        elif (
+            self._blocked_since is not None
+            and now - self._blocked_since > settings.api_write_timeout_s
+        ):
             self._abort("write_timeout")
         elif self._ended:
             if waited > LINGER_S:
@@ -154,7 +181,9 @@ class LimitedProtocol(HttpToolsProtocol):
             if waited > settings.api_timeout_s:
                 self.all_connections.count("body_timeout")
                 self._end_now()
-        elif waited > (settings.api_head_timeout_s if self.cycle is None else settings.api_idle_timeout_s):
+        elif waited > (
+            settings.api_head_timeout_s if self.cycle is None else settings.api_idle_timeout_s
+        ):
             self._end_now()
 
     def shutdown(self) -> None:
@@ -174,7 +203,12 @@ class LimitedProtocol(HttpToolsProtocol):
         """A part of the request target."""
         self._head_bytes += len(url)
         if self._head_bytes > self._max_head:
-            raise ApiError(414, "uri_too_long", f"the request target has more than {self._max_head} bytes (API_MAX_HEAD_BYTES)", _CLOSE)
+            raise ApiError(
+                414,
+                "uri_too_long",
+                f"the request target has more than {self._max_head} bytes (API_MAX_HEAD_BYTES)",
+                _CLOSE,
+            )
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -185,12 +219,19 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._head_bytes > self._max_head:
             raise _head_too_large(self._max_head)
         if len(self.headers) >= self._max_headers:
-            raise ApiError(431, "too_many_headers", f"the head has more than {self._max_headers} headers (API_MAX_HEADERS)", _CLOSE)
+            raise ApiError(
+                431,
+                "too_many_headers",
+                f"the head has more than {self._max_headers} headers (API_MAX_HEADERS)",
+                _CLOSE,
+            )
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """A whole head: check it, then answer the request or queue it."""
-        self.url = request_head.check(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        self.url = request_head.check(
+            self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers
+        )
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ApiError(0, "pipelined", "")
         self.all_connections.works(self)
@@ -237,8 +278,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        """Whether a request of this connection is being answered or queued: the newest one is answered last."""
-        return self.cycle is not None and not self.cycle.response_complete and not self.cycle.disconnected
+        """Whether a request of this connection is being answered or queued: the newest one is
+        answered last.
+        """
+        return (
+            self.cycle is not None
+            and not self.cycle.response_complete
+            and not self.cycle.disconnected
+        )
 
     def _enter(self, phase: Phase) -> None:
         self._phase, self._since = phase, self.loop.time()
@@ -249,7 +296,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Take no more requests; answer those that were taken, then `error`, then close."""
         self.all_connections.count(limit or (error.error if error else ""))
         self._ending = _encoded(error) if error is not None and error.status else b""
-        if self._phase is Phase.BODY and error is not None:  # the request whose body is broken: it is the newest one
+        # the request whose body is broken: it is the newest one
+        if self._phase is Phase.BODY and error is not None:
             if self.pipeline:
                 self.pipeline.popleft()
             elif self._answering:
@@ -309,7 +357,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 def limited(connections: Connections) -> type[LimitedProtocol]:
-    """The protocol class of a server that holds `connections`: uvicorn makes the instances, and passes nothing of ours."""
+    """The protocol class of a server that holds `connections`: uvicorn makes the instances, and
+    passes nothing of ours.
+    """
     return type("LimitedProtocol", (LimitedProtocol,), {"all_connections": connections})
 
 
@@ -317,11 +367,21 @@ _CLOSE = {"connection": "close"}
 
 
 def _head_too_large(most: int) -> ApiError:
-    return ApiError(431, "head_too_large", f"the request's head has more than {most} bytes (API_MAX_HEAD_BYTES)", _CLOSE)
+    return ApiError(
+        431,
+        "head_too_large",
+        f"the request's head has more than {most} bytes (API_MAX_HEAD_BYTES)",
+        _CLOSE,
+    )
 
 
 def _head_timeout() -> ApiError:
-    return ApiError(408, "head_timeout", "the request's head did not arrive in time (API_HEAD_TIMEOUT_S)", _CLOSE)
+    return ApiError(
+        408,
+        "head_timeout",
+        "the request's head did not arrive in time (API_HEAD_TIMEOUT_S)",
+        _CLOSE,
+    )
 
 
 def _not_http(error: object) -> ApiError:

@@ -1,8 +1,9 @@
-"""What a request's head must be so that every server and proxy on its way reads the same request out of the same bytes.
+"""What a request's head must be so that every server and proxy on its way reads the same request
+out of the same bytes.
 
-The parser refuses most of what request smuggling needs (both framing headers, two lengths, bare line feeds, folded
-headers). Here is what it lets pass: more than one Host, an ambiguous Transfer-Encoding, a target that names another
-host than Host does.
+The parser refuses most of what request smuggling needs (both framing headers, two lengths, bare
+line feeds, folded headers). Here is what it lets pass: more than one Host, an ambiguous
+Transfer-Encoding, a target that names another host than Host does.
 """
 
 from __future__ import annotations
@@ -14,15 +15,28 @@ from api.errors import ApiError
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]*)(?::[0-9]{1,5})?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
-_SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"x-api-key", b"expect"})
+_SINGLE = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"content-type",
+        b"authorization",
+        b"x-api-key",
+        b"expect",
+    }
+)
 """Headers that may stand once: of two, a proxy might obey one and this server the other."""
 _CLOSE = {"connection": "close"}
 
 
-def check(method: bytes, target: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def check(
+    method: bytes, target: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]
+) -> bytes:
     """The target in origin form (`/path?query`, or `*`). `headers`: names in lower case.
 
-    Raises ApiError 400, after which the connection is closed: where the next request begins is uncertain.
+    Raises ApiError 400, after which the connection is closed: where the next request begins is
+    uncertain.
     """
     single: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -47,7 +61,10 @@ def check(method: bytes, target: bytes, version: str, headers: Iterable[tuple[by
 
 def _origin_form(method: bytes, target: bytes, host: bytes | None) -> bytes:
     if b"#" in target or not target.isascii():
-        raise _bad("the request target may hold neither a fragment (#) nor bytes beyond ASCII: percent-encode them")
+        raise _bad(
+            "the request target may hold neither a fragment (#) nor bytes beyond ASCII: "
+            "percent-encode them"
+        )
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
         return target
     absolute = _ABSOLUTE.fullmatch(target)

@@ -1,4 +1,5 @@
-"""The prior of content-based scores: how likely an item is taken by a user of whom nothing is known.
+"""The prior of content-based scores: how likely an item is taken by a user of whom nothing is
+known.
 
 A popular item is likely; a new item has had no time to become popular, so it gets a fixed share.
 """
@@ -16,7 +17,9 @@ from engines.popular import PopularEngine, PopularScoring
 from engines.selection.explore import NewItems
 
 NEW_ITEM_PRIOR = 0.5
-"""Least prior of a new item, on a scale on which the most popular item has 1. docs/ensemble-guide.md has its effect."""
+"""Least prior of a new item, on a scale on which the most popular item has 1.
+docs/ensemble-guide.md has its effect.
+"""
 
 
 class Prior(NamedTuple):
@@ -48,4 +51,7 @@ class PriorScores(NamedTuple):
             return []
         if part > self.popular.prior[row] * np.float32(self.share):
             return [Reason(kind="new", text="new in the catalogue", contribution=float(part))]
-        return [structs.replace(reason, contribution=float(part)) for reason in self.popular.reasons([row])[0]]
+        return [
+            structs.replace(reason, contribution=float(part))
+            for reason in self.popular.reasons([row])[0]
+        ]

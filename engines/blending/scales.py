@@ -1,7 +1,9 @@
-"""Blends the scores of several engines: maps each to a scale from 0 to 1, then adds them by weight. Pure functions on arrays.
+"""Blends the scores of several engines: maps each to a scale from 0 to 1, then adds them by weight.
+Pure functions on arrays.
 
-The scale spans the live rows of the whole catalogue, not the rows that pass one request's filters. An item's blended score is then
-the same in every request, so that pages, filters and `explain` agree.
+The scale spans the live rows of the whole catalogue, not the rows that pass one request's filters.
+An item's blended score is then the same in every request, so that pages, filters and `explain`
+agree.
 """
 
 from __future__ import annotations
@@ -19,19 +21,30 @@ Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.intp]
 
 MISSING = 0.0
-"""Scaled score of an item that a part does not score: the part's lowest. docs/ensemble-guide.md has the measurement."""
+"""Scaled score of an item that a part does not score: the part's lowest. docs/ensemble-guide.md has
+the measurement.
+"""
 RANK_CONSTANT = 60
-"""The k of reciprocal rank fusion: the value of its authors (Cormack, Clarke, Büttcher 2009). Results depend little on it."""
+"""The k of reciprocal rank fusion: the value of its authors (Cormack, Clarke, Büttcher 2009).
+
+Results depend little on it.
+"""
 
 
 def blend_scores(
-    method: Fusion, parts: Sequence[Floats], weights: Sequence[float], dead: Rows, bends: Sequence[Sequence[float]] | None = None
+    method: Fusion,
+    parts: Sequence[Floats],
+    weights: Sequence[float],
+    dead: Rows,
+    bends: Sequence[Sequence[float]] | None = None,
 ) -> tuple[Scores, Scores]:
-    """Blended scores (n,) f32, NO_OPINION where no part has a score; and the scaled scores (n_parts, n) f32 from 0 to 1.
+    """Blended scores (n,) f32, NO_OPINION where no part has a score; and the scaled scores
+    (n_parts, n) f32 from 0 to 1.
 
-    `parts`: each part's scores (n,), NO_OPINION where it has none; `weights` sum to 1; `dead`: rows of deleted items. `bends`: for
-    each part the weights of the powers of its scaled score (models.ensemble.POWERS); they sum to 1, so that 0, 1 and the order do
-    not change. Raises ValueError for a score that is NaN or +infinity.
+    `parts`: each part's scores (n,), NO_OPINION where it has none; `weights` sum to 1; `dead`: rows
+    of deleted items. `bends`: for each part the weights of the powers of its scaled score
+    (models.ensemble.POWERS); they sum to 1, so that 0, 1 and the order do not change. Raises
+    ValueError for a score that is NaN or +infinity.
     """
     scaled = np.empty((len(parts), len(parts[0])), dtype=np.float32)
     unscored = np.ones(scaled.shape[1], dtype=np.bool_)
@@ -52,14 +65,20 @@ def blend_scores(
 
 
 def reshape(scaled: Scores, bend: Sequence[float]) -> Scores:
-    """The sum of the root of `scaled` (n,) f32 from 0 to 1, of itself and of its square, weighted by the three numbers of `bend`."""
+    """The sum of the root of `scaled` (n,) f32 from 0 to 1, of itself and of its square, weighted
+    by the three numbers of `bend`.
+    """
     root, itself, square = bend
-    reshaped: Scores = np.float32(root) * np.sqrt(scaled) + (np.float32(itself) + np.float32(square) * scaled) * scaled
+    reshaped: Scores = (
+        np.float32(root) * np.sqrt(scaled)
+        + (np.float32(itself) + np.float32(square) * scaled) * scaled
+    )
     return reshaped
 
 
 def min_max(scores: Floats, missing: Rows, out: Scores) -> None:
-    """Fill `out` (n,) f32: 0 for the lowest of `scores` (n,), 1 for the highest, linear between; 1 when all are equal.
+    """Fill `out` (n,) f32: 0 for the lowest of `scores` (n,), 1 for the highest, linear between; 1
+    when all are equal.
 
     Overwrites `scores`. Rows in `missing` hold NO_OPINION; the caller ignores what `out` has there.
     """
@@ -74,9 +93,11 @@ def min_max(scores: Floats, missing: Rows, out: Scores) -> None:
 
 
 def reciprocal_rank(scores: Floats, missing: Rows, out: Scores) -> None:  # noqa: ARG001 - NO_OPINION ranks last by itself
-    """Fill `out` (n,) f32 with (k + 1) / (k + rank): 1 for the highest of `scores` (n,). Equal scores share their best rank.
+    """Fill `out` (n,) f32 with (k + 1) / (k + rank): 1 for the highest of `scores` (n,). Equal
+    scores share their best rank.
 
-    Reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009), scaled to start at 1. Otherwise as `min_max`.
+    Reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009), scaled to start at 1. Otherwise
+    as `min_max`.
     """
     _highest(scores)
     order = np.argsort(-scores)
@@ -93,5 +114,11 @@ def _highest(scores: Floats) -> float:
     return high
 
 
-SCALES: Mapping[Fusion, Callable[[Floats, Rows, Scores], None]] = {"min_max": min_max, "rank": reciprocal_rank}
-"""ENSEMBLE_FUSION -> function that maps a part's scores to the scale. A new method is one line here and one in core.types."""
+SCALES: Mapping[Fusion, Callable[[Floats, Rows, Scores], None]] = {
+    "min_max": min_max,
+    "rank": reciprocal_rank,
+}
+"""ENSEMBLE_FUSION -> function that maps a part's scores to the scale.
+
+A new method is one line here and one in core.types.
+"""

@@ -1,4 +1,5 @@
-"""Which items make the list: `filters` of a request, `rerank` for diversity, `explore` for places given to new items.
+"""Which items make the list: `filters` of a request, `rerank` for diversity, `explore` for places
+given to new items.
 
 Start with `filters`.
 """

@@ -1,4 +1,5 @@
-"""The Parquet archive: `layout` names, reads and appends files, `publish` makes each appear whole and once.
+"""The Parquet archive: `layout` names, reads and appends files, `publish` makes each appear whole
+and once.
 
 Start with `layout`.
 """

@@ -1,27 +1,33 @@
-"""How a file of the archive appears: whole, once, and never overlapping another, whoever else is writing.
+"""How a file of the archive appears: whole, once, and never overlapping another, whoever else is
+writing.
 
-Kafka gives a partition to one consumer at a time, but a process that was paused past its session time-out still holds
-its buffer when it continues. It must not publish [100, 250) when its successor has published [100, 180) and [180, 300).
-So the start of a range is a name that can be taken only once:
+Kafka gives a partition to one consumer at a time, but a process that was paused past its session
+time-out still holds its buffer when it continues. It must not publish [100, 250) when its successor
+has published [100, 180) and [180, 300). So the start of a range is a name that can be taken only
+once:
 
 1. Write all bytes to `.<first>-<uuid>.tmp` in the partition's folder and fsync it.
-2. Claim the start: hard-link the temporary file to `.<first>.claim`. The link fails if the claim exists: another process is
-   publishing a range with this start; finish its work by step 4 and report Overtaken.
-3. With the claim held, check that `first` is still the archive's position. If not, a file with this start was published and its
-   claim removed before ours: drop the claim, report Overtaken.
-4. Hard-link the claim's data to `<first>-<next>.parquet` (the range is in the file itself, so whoever finds a claim can do this).
+2. Claim the start: hard-link the temporary file to `.<first>.claim`. The link fails if the claim
+   exists: another process is publishing a range with this start; finish its work by step 4 and
+   report Overtaken.
+3. With the claim held, check that `first` is still the archive's position. If not, a file with this
+   start was published and its claim removed before ours: drop the claim, report Overtaken.
+4. Hard-link the claim's data to `<first>-<next>.parquet` (the range is in the file itself, so
+   whoever finds a claim can do this).
 5. Remove the claim, and the temporary file. fsync the folder.
 
-A claim is removed only when a file with its start exists (or by its own holder in step 3). So from step 2 to 5 one process alone
-decides where the range that starts at `first` ends, and by induction the ranges of a partition form one chain. A crash
-after step 1 leaves a temporary file, which nobody reads and `recover_local` removes; a crash after 2, 3 or 4 leaves a claim with all
-of its data, which `recover_local` or the next publisher finishes. A paused process that continues finds its temporary file
-gone, its start claimed, or the position moved; each means Overtaken.
+A claim is removed only when a file with its start exists (or by its own holder in step 3). So from
+step 2 to 5 one process alone decides where the range that starts at `first` ends, and by induction
+the ranges of a partition form one chain. A crash after step 1 leaves a temporary file, which nobody
+reads and `recover_local` removes; a crash after 2, 3 or 4 leaves a claim with all of its data,
+which `recover_local` or the next publisher finishes. A paused process that continues finds its
+temporary file gone, its start claimed, or the position moved; each means Overtaken.
 
-Object stores (and file systems without hard links) have no exclusive name, so there a put is checked before and after, and a writer
-that finds its range taken removes its own file (`publish_remote`). A process killed between the put and that check leaves an overlap,
-which readers refuse and the partition's next writer repairs (`recover_remote`): rows of one offset are equal in every file, so it
-keeps the chain that reaches furthest and removes what that chain covers.
+Object stores (and file systems without hard links) have no exclusive name, so there a put is
+checked before and after, and a writer that finds its range taken removes its own file
+(`publish_remote`). A process killed between the put and that check leaves an overlap, which readers
+refuse and the partition's next writer repairs (`recover_remote`): rows of one offset are equal in
+every file, so it keeps the chain that reaches furthest and removes what that chain covers.
 """
 
 from __future__ import annotations
@@ -42,7 +48,9 @@ import pyarrow.parquet as pq
 from core.errors import ArchiveError, Overtaken
 
 RANGE = b"eddyline.range"
-"""Key in a file's metadata: b"<first>-<next>", so that whoever finds a claim knows the name it shall have."""
+"""Key in a file's metadata: b"<first>-<next>", so that whoever finds a claim knows the name it
+shall have.
+"""
 
 _FINAL = re.compile(r"(\d{20})-(\d{20})\.parquet")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -70,10 +78,15 @@ class Target(msgspec.Struct, frozen=True):
 
     def overtaken(self) -> Overtaken:
         """What a process hears that came second."""
-        return Overtaken(f"another process has archived {self.folder} from offset {self.first} on; continue at the archive's position")
+        return Overtaken(
+            f"another process has archived {self.folder} from offset {self.first} on; "
+            f"continue at the archive's position"
+        )
 
 
-def publish_local(target: Target, data: pa.Buffer, position: Callable[[], int], on_step: OnStep) -> None:
+def publish_local(
+    target: Target, data: pa.Buffer, position: Callable[[], int], on_step: OnStep
+) -> None:
     """Steps 1 to 5 above; `position` reads the archive's. Raises Overtaken, OSError."""
     folder = Path(target.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +107,8 @@ def publish_local(target: Target, data: pa.Buffer, position: Callable[[], int], 
             raise target.overtaken()
         on_step(3)
         try:
-            with contextlib.suppress(FileExistsError):  # a successor found the claim and finished it
+            # a successor found the claim and finished it
+            with contextlib.suppress(FileExistsError):
                 os.link(temporary, target.path)
         except FileNotFoundError:
             raise target.overtaken() from None
@@ -111,35 +125,56 @@ def publish_local(target: Target, data: pa.Buffer, position: Callable[[], int], 
 
 
 def recover_local(folder: str, position: Callable[[], int]) -> None:
-    """Finish claims and remove temporary files that a crashed or paused writer left. Raises OSError."""
+    """Finish claims and remove temporary files that a crashed or paused writer left.
+
+    Raises OSError.
+    """
     for claim in Path(folder).glob(".*.claim"):
         _finish(claim, position)
     for temporary in Path(folder).glob(".*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
-def publish_remote(filesystem: pafs.FileSystem, target: Target, data: pa.Buffer, position: Callable[[], int], on_step: OnStep) -> None:
+def publish_remote(
+    filesystem: pafs.FileSystem,
+    target: Target,
+    data: pa.Buffer,
+    position: Callable[[], int],
+    on_step: OnStep,
+) -> None:
     """Check, put, check again. Raises Overtaken, OSError."""
     if position() != target.first:
         raise target.overtaken()
     on_step(1)
-    with filesystem.open_output_stream(target.path) as stream:  # visible when complete: one put, or a finished multipart upload
+    # visible when complete: one put, or a finished multipart upload
+    with filesystem.open_output_stream(target.path) as stream:
         stream.write(data)
     on_step(2)
     names = [info.base_name for info in filesystem.get_file_info(pafs.FileSelector(target.folder))]
-    others = [(int(match[1]), int(match[2])) for name in names if (match := _FINAL.fullmatch(name)) and not target.path.endswith(name)]
+    others = [
+        (int(match[1]), int(match[2]))
+        for name in names
+        if (match := _FINAL.fullmatch(name)) and not target.path.endswith(name)
+    ]
     if any(first < target.next and target.first < end for first, end in others):
         filesystem.delete_file(target.path)
         raise target.overtaken()
 
 
 def recover_remote(filesystem: pafs.FileSystem, paths: Iterable[str]) -> None:
-    """Among files that overlap, keep the chain that reaches furthest and remove those whose rows it holds. Raises OSError."""
-    files = sorted((int(match[1]), int(match[2]), path) for path in paths if (match := _FINAL.fullmatch(path.rpartition("/")[2])))
+    """Among files that overlap, keep the chain that reaches furthest and remove those whose rows it
+    holds. Raises OSError.
+    """
+    files = sorted(
+        (int(match[1]), int(match[2]), path)
+        for path in paths
+        if (match := _FINAL.fullmatch(path.rpartition("/")[2]))
+    )
     if not files:
         return
     start = files[0][0]
-    chains: dict[int, list[str]] = {start: []}  # offset that a chain from `start` reaches -> its files
+    # offset that a chain from `start` reaches -> its files
+    chains: dict[int, list[str]] = {start: []}
     for first, end, path in files:
         if first in chains and end not in chains:
             chains[end] = [*chains[first], path]

@@ -14,7 +14,10 @@ from store.log import topics
 from store.log.client_events import ClientEvents
 
 METADATA_MS = 10_000
-"""Milliseconds until a client notices added partitions; librdkafka's default is 300,000. One small request each."""
+"""Milliseconds until a client notices added partitions; librdkafka's default is 300,000.
+
+One small request each.
+"""
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
@@ -29,7 +32,9 @@ def client_config(settings: Settings) -> dict[str, Any]:
 
 
 def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
-    """A consumer whose positions we keep ourselves: it commits nothing and never guesses where to start."""
+    """A consumer whose positions we keep ourselves: it commits nothing and never guesses where to
+    start.
+    """
     return client_config(settings) | {
         "group.id": group,
         "enable.auto.commit": False,
@@ -57,26 +62,39 @@ def ensure_topics(settings: Settings) -> list[str]:
     except KafkaException as error:
         raise unreachable(settings, "listing topics", error) from error
     wanted = [
-        NewTopic(spec.name, settings.topic_partitions, settings.topic_replication, config=dict(spec.config))
+        NewTopic(
+            spec.name,
+            settings.topic_partitions,
+            settings.topic_replication,
+            config=dict(spec.config),
+        )
         for spec in topics.specs(settings)
     ]
     missing = [new for new in wanted if new.topic not in known]
     created = []
     if missing:
-        for name, future in client.create_topics(missing, operation_timeout=settings.kafka_timeout_s).items():
+        for name, future in client.create_topics(
+            missing, operation_timeout=settings.kafka_timeout_s
+        ).items():
             try:
                 future.result()
                 created.append(name)
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster: as good
+                # another process was faster: as good
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise unreachable(settings, f"creating the topic {name}", error) from error
     return created
 
 
 def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailable:
     """A LogUnavailable that says what was being done and where."""
-    reason = error.args[0].str() if isinstance(error, KafkaException) and hasattr(error.args[0], "str") else str(error)
+    reason = (
+        error.args[0].str()
+        if isinstance(error, KafkaException) and hasattr(error.args[0], "str")
+        else str(error)
+    )
     return LogUnavailable(
-        f"Kafka at {settings.kafka_bootstrap_servers} failed while {what}: {reason}; is the broker up, and is "
+        f"Kafka at {settings.kafka_bootstrap_servers} failed while {what}: {reason}; is the "
+        f"broker up, and is "
         "KAFKA_BOOTSTRAP_SERVERS right?"
     )

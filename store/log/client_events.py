@@ -1,7 +1,9 @@
-"""Callbacks for librdkafka's events: one log line when all brokers are away and one when a broker is back.
+"""Callbacks for librdkafka's events: one log line when all brokers are away and one when a broker
+is back.
 
-A client calls `error` for each connection that fails and `statistics` every STATISTICS_MS, from the thread that polls it. librdkafka has
-no event for a connection that works again, so the brokers' states in the statistics show it.
+A client calls `error` for each connection that fails and `statistics` every STATISTICS_MS, from the
+thread that polls it. librdkafka has no event for a connection that works again, so the brokers'
+states in the statistics show it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from store.outage import KAFKA
 _log = structlog.get_logger(__name__)
 
 STATISTICS_MS = 2_000
-"""Milliseconds between two reports of the brokers' states: how late the end of an outage is noticed."""
+"""Milliseconds between two reports of the brokers' states: how late the end of an outage is
+noticed.
+"""
 
 _PER_CONNECTION = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
 """Errors of one connection, which the client retries by itself."""
@@ -42,10 +46,18 @@ class ClientEvents:
 
     def config(self) -> dict[str, Any]:
         """Entries of the client's configuration."""
-        return {"error_cb": self.error, "stats_cb": self.statistics, "statistics.interval.ms": STATISTICS_MS, "logger": _ClientLog()}
+        return {
+            "error_cb": self.error,
+            "stats_cb": self.statistics,
+            "statistics.interval.ms": STATISTICS_MS,
+            "logger": _ClientLog(),
+        }
 
     def error(self, error: KafkaError) -> None:
-        """All brokers away: an outage begins. One connection that fails is a debug line, any other error a warning."""
+        """All brokers away: an outage begins.
+
+        One connection that fails is a debug line, any other error a warning.
+        """
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             if not self._down:
                 self._down = True
@@ -56,13 +68,17 @@ class ClientEvents:
 
     def statistics(self, text: str) -> None:
         """The outage ends when a client that lost all brokers has one again."""
-        if self._down and any(broker.state == "UP" for broker in _decoder.decode(text).brokers.values()):
+        if self._down and any(
+            broker.state == "UP" for broker in _decoder.decode(text).brokers.values()
+        ):
             self._down = False
             KAFKA.end()
 
 
 class _ClientLog:
-    """librdkafka's own lines, as debug: what matters of them comes through `ClientEvents.error` and raised errors."""
+    """librdkafka's own lines, as debug: what matters of them comes through `ClientEvents.error` and
+    raised errors.
+    """
 
     def log(self, level: int, message: str, *args: Any) -> None:
         _log.debug("kafka_client_line", level=level, line=message % args if args else message)

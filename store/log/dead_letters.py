@@ -1,14 +1,17 @@
 """The record of a message that is no valid event, as it lies in the dead-letter topic.
 
-Key: the original key. Value: the original bytes, or their first TRUNCATED_BYTES when they are more than MAX_COPY_BYTES
-(the original is still in the source topic, at the coordinates in the headers). One made from the archive has no key, and what the archive
-keeps of the bytes. Headers, all text: topic, partition, offset,
-code, reason, truncated, broker_time (seconds since 1970), and size, the original's length in bytes.
+Key: the original key. Value: the original bytes, or their first TRUNCATED_BYTES when they are more
+than MAX_COPY_BYTES (the original is still in the source topic, at the coordinates in the headers).
+One made from the archive has no key, and what the archive keeps of the bytes. Headers, all text:
+topic, partition, offset, code, reason, truncated, broker_time (seconds since 1970), and size, the
+original's length in bytes.
 
-A replayed dead letter gets a note: a second record in the same topic with the same coordinates, no value, and the header replayed_to
-(the token of what was sent instead). So what is still to be done follows from the topic alone.
+A replayed dead letter gets a note: a second record in the same topic with the same coordinates, no
+value, and the header replayed_to (the token of what was sent instead). So what is still to be done
+follows from the topic alone.
 
-The coordinates identify a dead letter: a crashed ingest may write the same one twice, and readers count it once.
+The coordinates identify a dead letter: a crashed ingest may write the same one twice, and readers
+count it once.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import msgspec
 from core.errors import BadEvent
 
 MAX_COPY_BYTES = 512 * 1024
-"""Largest original kept whole: half of Kafka's default limit of 1 MiB for a record, so that key and headers fit too."""
+"""Largest original kept whole: half of Kafka's default limit of 1 MiB for a record, so that key and
+headers fit too.
+"""
 TRUNCATED_BYTES = 64 * 1024
 """Bytes kept of a larger original: enough to see what it is."""
 MAX_REASON_CHARS = 1000
@@ -29,7 +34,10 @@ MAX_KEY_BYTES = 4096
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One message that could not be read, and why. `size` is the original's length in bytes; `value` may be shorter."""
+    """One message that could not be read, and why.
+
+    `size` is the original's length in bytes; `value` may be shorter.
+    """
 
     topic: str
     partition: int
@@ -69,7 +77,8 @@ def encode(
 ) -> Record:
     """The dead-letter record of the message at these coordinates, refused with `error`.
 
-    `truncated`: `value` holds the first bytes of the message alone, so `size` is the least that it had.
+    `truncated`: `value` holds the first bytes of the message alone, so `size` is the least that it
+    had.
     """
     size = len(value or b"")
     truncated = truncated or size > MAX_COPY_BYTES
@@ -83,16 +92,28 @@ def encode(
         ("broker_time", repr(broker_time)),
         ("size", str(size)),
     ]
-    return Record(key[:MAX_KEY_BYTES] if key else key, value[:TRUNCATED_BYTES] if value and truncated else value, headers)
+    return Record(
+        key[:MAX_KEY_BYTES] if key else key,
+        value[:TRUNCATED_BYTES] if value and truncated else value,
+        headers,
+    )
 
 
 def note(letter: DeadLetter, token: str) -> Record:
-    """The record that says that this dead letter was replayed as `token` (topic:partition:offset)."""
-    place = [("topic", letter.topic), ("partition", str(letter.partition)), ("offset", str(letter.offset))]
+    """The record that says that this dead letter was replayed as `token`
+    (topic:partition:offset).
+    """
+    place = [
+        ("topic", letter.topic),
+        ("partition", str(letter.partition)),
+        ("offset", str(letter.offset)),
+    ]
     return Record(letter.key, None, [*place, ("replayed_to", token)])
 
 
-def replayed(headers: Iterable[tuple[str, bytes | None]] | None) -> tuple[tuple[str, int, int], str] | None:
+def replayed(
+    headers: Iterable[tuple[str, bytes | None]] | None,
+) -> tuple[tuple[str, int, int], str] | None:
     """Coordinates and token, when a record with these headers is a note of a replay; else None."""
     texts = {name: (content or b"").decode("utf-8", "replace") for name, content in headers or ()}
     if "replayed_to" not in texts:
@@ -100,7 +121,9 @@ def replayed(headers: Iterable[tuple[str, bytes | None]] | None) -> tuple[tuple[
     return (texts["topic"], int(texts["partition"]), int(texts["offset"])), texts["replayed_to"]
 
 
-def decode(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] | None) -> DeadLetter:
+def decode(
+    key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] | None
+) -> DeadLetter:
     """Read a record of the dead-letter topic back. Raises BadEvent when it is not one of ours."""
     texts = {name: (content or b"").decode("utf-8", "replace") for name, content in headers or ()}
     try:
@@ -117,6 +140,8 @@ def decode(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, 
             value=value,
         )
     except KeyError as error:
-        raise BadEvent("bad_header", f"the record has no header {error}; it is not a dead letter of Eddyline") from None
+        raise BadEvent(
+            "bad_header", f"the record has no header {error}; it is not a dead letter of Eddyline"
+        ) from None
     except ValueError as error:
         raise BadEvent("bad_header", f"a header of the record is not a number: {error}") from None

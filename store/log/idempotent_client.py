@@ -1,14 +1,19 @@
-"""One librdkafka producer, and how to tell that the broker no longer accepts the producer id it has.
+"""One librdkafka producer, and how to tell that the broker no longer accepts the producer id it
+has.
 
-An idempotent producer has an id from the broker and numbers its messages, so that the broker drops what is sent twice. A broker
-that comes back without its memory (an embedded one, a wiped disk) does not know that id. librdkafka then does one of two things:
+An idempotent producer has an id from the broker and numbers its messages, so that the broker drops
+what is sent twice. A broker that comes back without its memory (an embedded one, a wiped disk) does
+not know that id. librdkafka then does one of two things:
 
-- It stops for good with a fatal error, when a message may have been written before. `produce` raises from then on.
-- It raises the epoch of its id by one and sends again, when it knows that the message was not written. Such a broker does not know
-  the id under any epoch, so this repeats every 100 ms until the message times out, and for every later message: no write succeeds.
+- It stops for good with a fatal error, when a message may have been written before. `produce`
+  raises from then on.
+- It raises the epoch of its id by one and sends again, when it knows that the message was not
+  written. Such a broker does not know the id under any epoch, so this repeats every 100 ms until
+  the message times out, and for every later message: no write succeeds.
 
-Worse, such a broker gives the same id to the next producer that asks. Two producers of one id can take each other's messages for
-repetitions, and one of them reads as accepted. So an id is not used again after an outage unless messages that wait need it.
+Worse, such a broker gives the same id to the next producer that asks. Two producers of one id can
+take each other's messages for repetitions, and one of them reads as accepted. So an id is not used
+again after an outage unless messages that wait need it.
 """
 
 from __future__ import annotations
@@ -34,9 +39,13 @@ QUEUED = 200_000
 STATISTICS_MS = 500
 """Milliseconds between two reports of the client about its producer id; one costs 0.5 ms of CPU."""
 MAX_REFUSED_EPOCHS = 3
-"""Epochs that may pass without an acknowledged message. One is ordinary after an error, several mean an unknown producer id."""
+"""Epochs that may pass without an acknowledged message.
+
+One is ordinary after an error, several mean an unknown producer id.
+"""
 CLOSE_S = 2.0
-"""Seconds that a client that is closed has to report its messages as failed; it needs milliseconds."""
+"""Seconds that a client that is closed has to report its messages as failed; it needs milliseconds.
+"""
 
 Headers = list[tuple[str, str | bytes | None]]
 Delivered = Callable[[KafkaError | None, Message], None]
@@ -55,7 +64,10 @@ _decode_statistics = msgspec.json.Decoder(_Statistics).decode
 
 
 class IdempotentClient:
-    """A librdkafka producer: idempotent, acknowledged by all replicas, in order. `poll` must be called regularly."""
+    """A librdkafka producer: idempotent, acknowledged by all replicas, in order.
+
+    `poll` must be called regularly.
+    """
 
     def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
         """`options`: librdkafka's own, over those here."""
@@ -64,7 +76,10 @@ class IdempotentClient:
         self._report_error = client_config(settings)["error_cb"]
         self._identity = _Identity()
         self._acknowledged, self._failed = False, 0
-        """Since the last statistics: whether a message was acknowledged. Since the last acknowledged one: how many failed."""
+        """Since the last statistics: whether a message was acknowledged.
+
+        Since the last acknowledged one: how many failed.
+        """
         self._reports: deque[tuple[Delivered, KafkaError | None, Message]] = deque()
         self._reports_lock = threading.RLock()  # a handler may publish, and so poll
         self._accepted_epoch = 0
@@ -76,7 +91,8 @@ class IdempotentClient:
                 "enable.idempotence": True,
                 "acks": "all",
                 "compression.type": "lz4",
-                "partitioner": "murmur2_random",  # the partitioner of Kafka's own clients: all backends agree where a user is
+                # the partitioner of Kafka's own clients: all backends agree where a user is
+                "partitioner": "murmur2_random",
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.messages": QUEUED,
                 "statistics.interval.ms": STATISTICS_MS,
@@ -95,16 +111,27 @@ class IdempotentClient:
         headers: Headers | None = None,
         partition: int = -1,
     ) -> None:
-        """Queue a message. Raises BufferError while the queue is full, KafkaException when the message can never be delivered."""
+        """Queue a message.
+
+        Raises BufferError while the queue is full, KafkaException when the message can never be
+        delivered.
+        """
         try:
             self._producer.produce(
-                topic, value=value, key=key, on_delivery=self._collector(on_delivery), headers=headers, partition=partition
+                topic,
+                value=value,
+                key=key,
+                on_delivery=self._collector(on_delivery),
+                headers=headers,
+                partition=partition,
             )
         except KafkaException as error:
             self._note_fatal(error)
             raise
 
-    def produce_batch(self, topic: str, messages: list[dict[str, Any]], on_delivery: Delivered) -> None:
+    def produce_batch(
+        self, topic: str, messages: list[dict[str, Any]], on_delivery: Delivered
+    ) -> None:
         """Queue messages (`key`, `value`); one that is refused gets an `_error`."""
         self._producer.produce_batch(topic, messages, on_delivery=self._collector(on_delivery))
         for message in messages:
@@ -112,7 +139,9 @@ class IdempotentClient:
                 self._note_fatal(KafkaException(error))
 
     def poll(self, timeout_s: float) -> None:
-        """Call back for deliveries, errors and statistics; waits up to `timeout_s` seconds for the first."""
+        """Call back for deliveries, errors and statistics; waits up to `timeout_s` seconds for the
+        first.
+        """
         try:
             self._producer.poll(timeout_s)
         except KafkaException as error:  # the library raises a fatal error here, once
@@ -134,7 +163,9 @@ class IdempotentClient:
         self._producer.list_topics(topic, timeout=timeout_s)
 
     def close(self) -> int:
-        """Fail every message that waits and end the client; answers how many messages got no report even so."""
+        """Fail every message that waits and end the client; answers how many messages got no report
+        even so.
+        """
         self._producer.purge()
         unresolved = self.flush(CLOSE_S)
         self._producer.close()
@@ -148,8 +179,8 @@ class IdempotentClient:
     def _collector(self, on_delivery: Delivered) -> Delivered:
         """A delivery callback that only queues the report.
 
-        The library may call back while an exception is pending (it has just met a fatal error). A lock taken there would never be
-        released, so handlers run later, outside of the library.
+        The library may call back while an exception is pending (it has just met a fatal error). A
+        lock taken there would never be released, so handlers run later, outside of the library.
         """
         append = self._reports.append
 
@@ -163,8 +194,9 @@ class IdempotentClient:
         return delivered
 
     def _deliver_reports(self) -> None:
-        """Call the handlers of the queued reports. Returns once those that another thread calls are done too: a flush that finds
-        nothing waiting must know of every failure."""
+        """Call the handlers of the queued reports. Returns once those that another thread calls are
+        done too: a flush that finds nothing waiting must know of every failure.
+        """
         with self._reports_lock:
             while self._reports:
                 on_delivery, error, message = self._reports.popleft()
@@ -176,7 +208,10 @@ class IdempotentClient:
             self._acknowledged, self._failed = False, 0
             self._accepted_epoch = self._identity.producer_epoch
         # A message that times out raises the epoch once, too: that is no refusal.
-        elif self._identity.producer_epoch - self._accepted_epoch - self._failed >= MAX_REFUSED_EPOCHS:
+        elif (
+            self._identity.producer_epoch - self._accepted_epoch - self._failed
+            >= MAX_REFUSED_EPOCHS
+        ):
             self._lose("the broker does not know this producer's id")
         if self._outage and not len(self._producer):
             self._lose("all brokers were away: another producer may have this id now")

@@ -1,7 +1,8 @@
 """The topic MODEL_UPDATES: hints by which ingest names the users and items that changed.
 
-A message is a JSON list of [user id, item id], one pair an event. Hints of one partition of the log stay on one partition here, in order.
-They are worth sending and not worth waiting for: a reader folds in whatever a lost hint left stale.
+A message is a JSON list of [user id, item id], one pair an event. Hints of one partition of the log
+stay on one partition here, in order. They are worth sending and not worth waiting for: a reader
+folds in whatever a lost hint left stale.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ GATHER_EVENTS = 500
 GATHER_S = 0.05
 """Seconds that pairs wait for more: some twenty messages a second and partition at most."""
 _QUEUED = 2_000
-"""Messages that wait for a broker that is away, a million events; older ones are of no use by then."""
+"""Messages that wait for a broker that is away, a million events; older ones are of no use by then.
+"""
 
 _METADATA_S = 1.0
-"""Seconds that the first message waits for the topic's partitions: the broker has just delivered events, so it is there."""
+"""Seconds that the first message waits for the topic's partitions: the broker has just delivered
+events, so it is there.
+"""
 
 encode: Callable[[Sequence[Pair]], bytes] = msgspec.json.Encoder().encode
 _pairs = msgspec.json.Decoder(list[Pair])
@@ -59,7 +63,8 @@ def connect(settings: Settings) -> KafkaProducer:
 
 
 class Hints:
-    """Gathers what was applied and sends it. Never waits and never raises: what the broker does not take is counted by `lost`.
+    """Gathers what was applied and sends it. Never waits and never raises: what the broker does not
+    take is counted by `lost`.
 
     Belongs to one thread.
     """
@@ -73,7 +78,9 @@ class Hints:
         self._partitions = 0
 
     def add(self, partition: int, events: Sequence[Event]) -> None:
-        """Note that `events` of a partition of the log are applied; sends what has gathered when it is time."""
+        """Note that `events` of a partition of the log are applied; sends what has gathered when it
+        is time.
+        """
         if not events:
             return
         now = time.monotonic()
@@ -96,7 +103,13 @@ class Hints:
             for partition, pairs in gathered.items():
                 for start in range(0, len(pairs), GATHER_EVENTS):
                     value = encode(pairs[start : start + GATHER_EVENTS])
-                    producer.produce(self._topic, value, str(partition), partition % self._partitions, on_delivery=self._delivered)
+                    producer.produce(
+                        self._topic,
+                        value,
+                        str(partition),
+                        partition % self._partitions,
+                        on_delivery=self._delivered,
+                    )
             producer.poll(0)
         except (BufferError, KafkaException):
             self._lost(len(gathered))
@@ -111,7 +124,11 @@ class Hints:
     def _connected(self) -> KafkaProducer:
         if self._producer is None:
             producer = connect(self._settings)
-            self._partitions = len(producer.list_topics(self._topic, timeout=_METADATA_S).topics[self._topic].partitions)
+            self._partitions = len(
+                producer.list_topics(self._topic, timeout=_METADATA_S)
+                .topics[self._topic]
+                .partitions
+            )
             if not self._partitions:
                 raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
             self._producer = producer

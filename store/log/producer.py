@@ -25,27 +25,40 @@ _log = structlog.get_logger(__name__)
 _POLL_S = 0.1
 """Longest wait of one poll for deliveries that a caller awaits."""
 _IDLE_POLL_S = 1.0
-"""Seconds between two polls of a producer whose callers poll by themselves: keeps the client's own reports from piling up."""
+"""Seconds between two polls of a producer whose callers poll by themselves: keeps the client's own
+reports from piling up.
+"""
 
 
 class Producer:
-    """Publishes events: idempotent, acknowledged by all replicas, keyed by user, in order, with every failed delivery surfaced.
+    """Publishes events: idempotent, acknowledged by all replicas, keyed by user, in order, with
+    every failed delivery surfaced.
 
         with Producer(settings) as producer:
-            producer.interaction(Interaction(event_id=str(uuid4()), user_id="42", item_id="startup-9",
+            producer.interaction(Interaction(event_id=str(uuid4()), user_id="42",
+            item_id="startup-9",
                                              event_type="like", timestamp=time.time()))
 
-    Leaving the block waits for every delivery and raises LogUnavailable, with the first reason, if any failed. Thread-safe.
+    Leaving the block waits for every delivery and raises LogUnavailable, with the first reason, if
+    any failed. Thread-safe.
 
-    When the broker loses what it knew of this producer (see `IdempotentClient`), the messages that wait fail at once and a new
-    client takes the next ones. A message is reported as accepted only when the broker acknowledged it.
+    When the broker loses what it knew of this producer (see `IdempotentClient`), the messages that
+    wait fail at once and a new client takes the next ones. A message is reported as accepted only
+    when the broker acknowledged it.
     """
 
-    def __init__(self, settings: Settings, *, delivery_timeout_s: float = 120.0, linger_ms: float = 2.0) -> None:
-        """`delivery_timeout_s`: seconds until an event that the broker does not take counts as failed; `linger_ms`: milliseconds
-        that an event waits for others to travel with; 0 where a caller waits for each."""
+    def __init__(
+        self, settings: Settings, *, delivery_timeout_s: float = 120.0, linger_ms: float = 2.0
+    ) -> None:
+        """`delivery_timeout_s`: seconds until an event that the broker does not take counts as
+        failed; `linger_ms`: milliseconds that an event waits for others to travel with; 0 where a
+        caller waits for each.
+        """
         self._settings = settings
-        self._options = {"message.timeout.ms": int(delivery_timeout_s * 1000), "linger.ms": linger_ms}
+        self._options = {
+            "message.timeout.ms": int(delivery_timeout_s * 1000),
+            "linger.ms": linger_ms,
+        }
         self._lock = threading.Lock()
         """Guards `_client`: no message may be queued in a client that is being replaced."""
         self._client = IdempotentClient(settings, self._options)
@@ -59,15 +72,30 @@ class Producer:
 
     def interaction(self, event: Interaction, on_delivery: Delivered | None = None) -> None:
         """Queue one event for delivery; blocks while the queue is full."""
-        self.raw(self._settings.interactions_topic, event.user_id.encode(), encode_json(event), on_delivery)
+        self.raw(
+            self._settings.interactions_topic,
+            event.user_id.encode(),
+            encode_json(event),
+            on_delivery,
+        )
 
     def item(self, item_id: str, item: Item | None, on_delivery: Delivered | None = None) -> None:
         """Queue a catalogue entry; None deletes it."""
-        self.raw(self._settings.items_topic, item_id.encode(), None if item is None else encode_json(item), on_delivery)
+        self.raw(
+            self._settings.items_topic,
+            item_id.encode(),
+            None if item is None else encode_json(item),
+            on_delivery,
+        )
 
     def user(self, user_id: str, user: User | None, on_delivery: Delivered | None = None) -> None:
         """Queue what a user declares; None deletes the user and everything known about them."""
-        self.raw(self._settings.users_topic, user_id.encode(), None if user is None else encode_json(user), on_delivery)
+        self.raw(
+            self._settings.users_topic,
+            user_id.encode(),
+            None if user is None else encode_json(user),
+            on_delivery,
+        )
 
     def raw(
         self,
@@ -78,7 +106,10 @@ class Producer:
         headers: Headers | None = None,
         partition: int = -1,
     ) -> None:
-        """Queue any message. Raises LogUnavailable when the message can never be delivered (too large, no such topic)."""
+        """Queue any message.
+
+        Raises LogUnavailable when the message can never be delivered (too large, no such topic).
+        """
         deliver = self._watch(on_delivery)
         while True:
             try:
@@ -93,12 +124,15 @@ class Producer:
         self._serve(0)
 
     def batch(self, topic: str, messages: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Queue (key, value) pairs in this order, cheaper than by `raw`; waits while the queue is full. Raises LogUnavailable."""
+        """Queue (key, value) pairs in this order, cheaper than by `raw`; waits while the queue is
+        full. Raises LogUnavailable.
+        """
         deliver = self._watch(None)
         rest: list[dict[str, Any]] = [{"key": key, "value": value} for key, value in messages]
         while rest:
             with self._lock:
-                room = max(1, QUEUED - len(self._client))  # never more than fits, so that none overtakes another
+                # never more than fits, so that none overtakes another
+                room = max(1, QUEUED - len(self._client))
                 part, rest = rest[:room], rest[room:]
                 self._client.produce_batch(topic, part, deliver)
             refused = []
@@ -106,26 +140,34 @@ class Producer:
                 error = message.pop("_error", None)
                 if error is None:
                     continue
-                if error.code() not in (KafkaError._QUEUE_FULL, KafkaError._FATAL):  # the next client takes what a lost one refused
-                    raise unreachable(self._settings, f"producing to {topic}", KafkaException(error))
+                # the next client takes what a lost one refused
+                if error.code() not in (KafkaError._QUEUE_FULL, KafkaError._FATAL):
+                    raise unreachable(
+                        self._settings, f"producing to {topic}", KafkaException(error)
+                    )
                 refused.append(message)
             rest = refused + rest
             self._serve(0.02 if rest else 0)
 
     def publish(self, topic: str, key: bytes, value: bytes | None) -> Future[str]:
-        """Queue a message and answer a future of its token `topic:partition:offset`, delivered by a thread of this producer.
+        """Queue a message and answer a future of its token `topic:partition:offset`, delivered by a
+        thread of this producer.
 
-        The future raises LogUnavailable when the broker did not take the message; such a message does not fail `flush`.
+        The future raises LogUnavailable when the broker did not take the message; such a message
+        does not fail `flush`.
         """
         self._publishing.set()
         future: Future[str] = Future()
-        future.set_running_or_notify_cancel()  # a caller that gives up cannot cancel it: setting its result would end the polling thread
+        # a caller that gives up cannot cancel it: setting its result would end the polling thread
+        future.set_running_or_notify_cancel()
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 future.set_result(f"{message.topic()}:{message.partition()}:{message.offset()}")
             else:
-                future.set_exception(unreachable(self._settings, f"delivering to {topic}", KafkaException(error)))
+                future.set_exception(
+                    unreachable(self._settings, f"delivering to {topic}", KafkaException(error))
+                )
 
         try:
             with self._lock:
@@ -135,24 +177,36 @@ class Producer:
         return future
 
     def check(self, timeout_s: float) -> None:
-        """Ask the brokers who they are. Raises LogUnavailable when none answers within `timeout_s`."""
+        """Ask the brokers who they are.
+
+        Raises LogUnavailable when none answers within `timeout_s`.
+        """
         try:
             self._client.list_topics(self._settings.interactions_topic, timeout_s)
         except KafkaException as error:
             raise unreachable(self._settings, "asking for its metadata", error) from error
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Wait until every queued message is delivered. Raises LogUnavailable if one failed or the time is over."""
-        deadline = time.monotonic() + (self._settings.kafka_timeout_s * 12 if timeout_s is None else timeout_s)
-        while (left := self._client.flush(min(1.0, max(0.0, deadline - time.monotonic())))) and time.monotonic() < deadline:
+        """Wait until every queued message is delivered.
+
+        Raises LogUnavailable if one failed or the time is over.
+        """
+        deadline = time.monotonic() + (
+            self._settings.kafka_timeout_s * 12 if timeout_s is None else timeout_s
+        )
+        while (
+            left := self._client.flush(min(1.0, max(0.0, deadline - time.monotonic())))
+        ) and time.monotonic() < deadline:
             self._replace_lost_client()
         with self._failures_lock:
             failed, first = self._failed, self._first_failure
             self._failed, self._first_failure = 0, ""
         if failed or left:
             raise LogUnavailable(
-                f"{failed + left} messages were not delivered to {self._settings.kafka_bootstrap_servers}"
-                f" ({first or 'no answer in time'}); send them again: their event_id keeps them from counting twice"
+                f"{failed + left} messages were not delivered to "
+                f"{self._settings.kafka_bootstrap_servers}"
+                f" ({first or 'no answer in time'}); send them again: their event_id keeps "
+                f"them from counting twice"
             )
 
     def close(self, timeout_s: float | None = None) -> None:
@@ -168,7 +222,12 @@ class Producer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -195,7 +254,9 @@ class Producer:
         self._replace_lost_client()
 
     def _replace_lost_client(self) -> bool:
-        """Replace a client that can send nothing any more; True when this call or another thread's did. What waits in it fails."""
+        """Replace a client that can send nothing any more; True when this call or another thread's
+        did. What waits in it fails.
+        """
         lost = self._client
         if lost.lost is None:
             return False

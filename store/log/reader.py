@@ -1,4 +1,6 @@
-"""Reads stretches of the log that somebody wants again: from an offset to another one, without a consumer group."""
+"""Reads stretches of the log that somebody wants again: from an offset to another one, without a
+consumer group.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Partition = tuple[str, int]
 _MESSAGES = 1000
 """Messages taken from the client at once."""
 _WAIT_MS = 10
-"""Milliseconds for which the broker may hold back that there is nothing more; by default half a second."""
+"""Milliseconds for which the broker may hold back that there is nothing more; by default half a
+second.
+"""
 
 
 class LogReader:
@@ -29,7 +33,11 @@ class LogReader:
         """`purpose`: names the group that an operator sees; nothing is committed to it."""
         self._settings = settings
         config = log.consumer_config(settings, f"{settings.ingest_group}-{purpose}")
-        reading = {"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": _WAIT_MS}
+        reading = {
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": _WAIT_MS,
+        }
         self._consumer = Consumer(config | reading)
 
     def __enter__(self) -> Self:
@@ -45,49 +53,82 @@ class LogReader:
     def partitions(self, topic: str) -> list[Partition]:
         """The partitions of a topic as they are now."""
         try:
-            found = self._consumer.list_topics(topic, timeout=self._settings.kafka_timeout_s).topics[topic]
+            found = self._consumer.list_topics(
+                topic, timeout=self._settings.kafka_timeout_s
+            ).topics[topic]
         except KafkaException as error:
-            raise log.unreachable(self._settings, f"listing the partitions of {topic}", error) from error
+            raise log.unreachable(
+                self._settings, f"listing the partitions of {topic}", error
+            ) from error
         if found.error is not None:
-            raise LogUnavailable(f"Kafka at {self._settings.kafka_bootstrap_servers} answered for topic {topic}: {found.error.str()}")
+            raise LogUnavailable(
+                f"Kafka at {self._settings.kafka_bootstrap_servers} answered for topic "
+                f"{topic}: {found.error.str()}"
+            )
         return [(topic, number) for number in sorted(found.partitions)]
 
     def ends(self, partition: Partition, position: int) -> tuple[int, int]:
-        """First offset and the offset after the last one, where somebody is to read from `position`."""
+        """First offset and the offset after the last one, where somebody is to read from
+        `position`.
+        """
         return log_ends.ends(self._settings, self._consumer, *partition, position)
 
-    def offsets_at(self, partitions: Sequence[Partition], seconds: float) -> dict[Partition, int | None]:
-        """Of each partition the offset of the first message with a broker time from `seconds` on, or an earlier one; None: no such."""
+    def offsets_at(
+        self, partitions: Sequence[Partition], seconds: float
+    ) -> dict[Partition, int | None]:
+        """Of each partition the offset of the first message with a broker time from `seconds` on,
+        or an earlier one; None: no such.
+        """
         wanted = [TopicPartition(*partition, int(seconds * 1000)) for partition in partitions]
         try:
-            answers = self._consumer.offsets_for_times(wanted, timeout=self._settings.kafka_timeout_s)
+            answers = self._consumer.offsets_for_times(
+                wanted, timeout=self._settings.kafka_timeout_s
+            )
         except KafkaException as error:
             raise log.unreachable(self._settings, "looking up offsets by time", error) from error
         for answer in answers:
             if answer.error is not None:
-                raise log.unreachable(self._settings, f"looking up offsets of {answer.topic} by time", KafkaException(answer.error))
-        return {(answer.topic, answer.partition): answer.offset if answer.offset >= 0 else None for answer in answers}
+                raise log.unreachable(
+                    self._settings,
+                    f"looking up offsets of {answer.topic} by time",
+                    KafkaException(answer.error),
+                )
+        return {
+            (answer.topic, answer.partition): answer.offset if answer.offset >= 0 else None
+            for answer in answers
+        }
 
     def read(self, ranges: Mapping[Partition, tuple[int, int | None]]) -> Generator[Any]:
-        """The messages of each partition at offsets [start, end), in offset order of each; `end` None: up to the log's end as it is now.
+        """The messages of each partition at offsets [start, end), in offset order of each; `end`
+        None: up to the log's end as it is now.
 
         Offsets that the log no longer holds are left out.
         """
-        left = {partition: end for partition, (start, end) in ranges.items() if end is None or start < end}
+        left = {
+            partition: end
+            for partition, (start, end) in ranges.items()
+            if end is None or start < end
+        }
         if not left:
             return
-        self._consumer.assign([TopicPartition(*partition, ranges[partition][0]) for partition in left])
+        self._consumer.assign(
+            [TopicPartition(*partition, ranges[partition][0]) for partition in left]
+        )
         quiet_since = time.monotonic()
         try:
             while left:
                 messages = self._consumer.consume(1, 0.1)
                 if messages:
-                    messages += self._consumer.consume(_MESSAGES, 0)  # asked for many at once, it would wait for as many
+                    # asked for many at once, it would wait for as many
+                    messages += self._consumer.consume(_MESSAGES, 0)
                     quiet_since = time.monotonic()
                 elif time.monotonic() - quiet_since > self._settings.kafka_timeout_s:
                     raise LogUnavailable(
-                        f"Kafka at {self._settings.kafka_bootstrap_servers} did not answer for {self._settings.kafka_timeout_s:g} s "
-                        f"while reading {', '.join(f'{topic}/{number}' for topic, number in left)}; is the broker up?"
+                        f"Kafka at {self._settings.kafka_bootstrap_servers} did not answer "
+                        f"for {self._settings.kafka_timeout_s:g} s "
+                        f"while reading "
+                        f"{', '.join(f'{topic}/{number}' for topic, number in left)}; is "
+                        f"the broker up?"
                     )
                 for message in messages:
                     yield from self._checked(message, left)
@@ -110,7 +151,8 @@ class LogReader:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
                 left.pop(partition, None)
-            elif error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):  # the client connects again
+            # the client connects again
+            elif error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
                 raise LogUnavailable(f"reading {partition[0]}: {error.str()}")
             return
         if partition not in left:

@@ -1,6 +1,7 @@
 """Requests for a retrain: what one says, how it is sent, and how a training worker reads them.
 
-Every request has the same key, so that all lie in one partition, in order, and one worker of the group sees them all.
+Every request has the same key, so that all lie in one partition, in order, and one worker of the
+group sees them all.
 """
 
 from __future__ import annotations
@@ -24,20 +25,27 @@ KEY = b"retrain"
 MAX_BYTES = 16 * 1024
 """Bytes of the largest request that is read."""
 MAX_RETRAIN_MS = 24 * 3600 * 1000
-"""Milliseconds between two looks at the topic, within which a retrain must end, else the group takes the worker for dead."""
+"""Milliseconds between two looks at the topic, within which a retrain must end, else the group
+takes the worker for dead.
+"""
 
 _log = structlog.get_logger(__name__)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Who wants a retrain, why, and since when (seconds since 1970; for people: what counts is the place in the log)."""
+    """Who wants a retrain, why, and since when (seconds since 1970; for people: what counts is the
+    place in the log).
+    """
 
     requested_by: str
     reason: str = ""
     at: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, text, least in (("requested_by", self.requested_by, 1), ("reason", self.reason, 0)):
+        for name, text, least in (
+            ("requested_by", self.requested_by, 1),
+            ("reason", self.reason, 0),
+        ):
             if not least <= len(text) <= 500:
                 raise ValueError(f"{name} must have {least} to 500 characters, not {len(text)}")
 
@@ -78,14 +86,18 @@ def send(settings: Settings, requested_by: str, reason: str = "") -> str:
     """Ask for a retrain; answers the token topic:partition:offset. Raises LogUnavailable."""
     log.ensure_topics(settings)
     with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
-        return producer.publish(settings.retrain_requests_topic, KEY, encode(requested_by, reason)).result()
+        return producer.publish(
+            settings.retrain_requests_topic, KEY, encode(requested_by, reason)
+        ).result()
 
 
 class Requests:
-    """The requests that nobody has answered yet, one by one: `next`, then `done` when the retrain has ended.
+    """The requests that nobody has answered yet, one by one: `next`, then `done` when the retrain
+    has ended.
 
-    A request that is not done when its worker dies is the next worker's. The position is the group's own, in Kafka: reading a request
-    twice costs nothing, because a retrain says which requests it answers (store.state.retrains).
+    A request that is not done when its worker dies is the next worker's. The position is the
+    group's own, in Kafka: reading a request twice costs nothing, because a retrain says which
+    requests it answers (store.state.retrains).
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -104,7 +116,12 @@ class Requests:
         self._consumer.subscribe([self._topic])
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._consumer.close()
 
     def next(self, timeout_s: float) -> Asked | None:
@@ -116,28 +133,56 @@ class Requests:
             _log.warning("kafka client", error=str(message.error()))
             return None
         self._taken = TopicPartition(self._topic, message.partition(), message.offset() + 1)
-        return Asked(message.partition(), message.offset(), message.key(), message.value(), message.timestamp()[1] / 1000)
+        return Asked(
+            message.partition(),
+            message.offset(),
+            message.key(),
+            message.value(),
+            message.timestamp()[1] / 1000,
+        )
 
     def ends(self) -> dict[int, int]:
-        """Partition -> the log's end now, of the partitions of this worker. Raises LogUnavailable."""
+        """Partition -> the log's end now, of the partitions of this worker.
+
+        Raises LogUnavailable.
+        """
         try:
             return {
-                each.partition: self._consumer.get_watermark_offsets(each, timeout=self._settings.kafka_timeout_s)[1]
+                each.partition: self._consumer.get_watermark_offsets(
+                    each, timeout=self._settings.kafka_timeout_s
+                )[1]
                 for each in self._consumer.assignment()
             }
         except KafkaException as error:
-            raise log.unreachable(self._settings, f"asking for the end of {self._topic}", error) from error
+            raise log.unreachable(
+                self._settings, f"asking for the end of {self._topic}", error
+            ) from error
 
     def done(self) -> None:
-        """The request that `next` gave needs nothing more. A commit that fails costs a second look at it."""
+        """The request that `next` gave needs nothing more.
+
+        A commit that fails costs a second look at it.
+        """
         assert self._taken is not None, "no request was taken"
         try:
             self._consumer.commit(offsets=[self._taken], asynchronous=False)
         except KafkaException as error:
-            _log.warning("a request will be looked at again", offset=self._taken.offset - 1, error=str(error))
+            _log.warning(
+                "a request will be looked at again", offset=self._taken.offset - 1, error=str(error)
+            )
 
     def refuse(self, asked: Asked, bad: BadEvent) -> None:
         """Put a message that is no request into the dead-letter topic. Raises LogUnavailable."""
-        record = dead_letters.encode(self._topic, asked.partition, asked.offset, asked.broker_time, asked.key, asked.value, bad)
-        with Producer(self._settings, delivery_timeout_s=self._settings.kafka_timeout_s) as producer:
+        record = dead_letters.encode(
+            self._topic,
+            asked.partition,
+            asked.offset,
+            asked.broker_time,
+            asked.key,
+            asked.value,
+            bad,
+        )
+        with Producer(
+            self._settings, delivery_timeout_s=self._settings.kafka_timeout_s
+        ) as producer:
             producer.raw(self._settings.dlq_topic, record.key, record.value, headers=record.headers)

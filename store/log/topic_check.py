@@ -1,4 +1,6 @@
-"""Topics at the start of a process: creates those that are missing and compares the others with what is needed."""
+"""Topics at the start of a process: creates those that are missing and compares the others with
+what is needed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _REACH_S = 1.0
 
 
 class TopicCheck:
-    """Creates and compares the topics of one process; logs each difference once, however often it is asked."""
+    """Creates and compares the topics of one process; logs each difference once, however often it
+    is asked.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -29,7 +33,8 @@ class TopicCheck:
     def prepare(self, refuse: bool = True) -> None:
         """Create what is missing, log what differs. Raises LogUnavailable.
 
-        `refuse`: raise LogMisconfigured for a fatal difference, as the processes that read events do; else it is only logged, as an error.
+        `refuse`: raise LogMisconfigured for a fatal difference, as the processes that read events
+        do; else it is only logged, as an error.
         """
         _reach(self._settings)
         log.ensure_topics(self._settings)
@@ -50,13 +55,16 @@ class TopicCheck:
         for difference in found:
             if difference.fatal and refuse:
                 raise LogMisconfigured(
-                    f"the topic {difference.topic} has {difference.setting}={difference.value}, not {difference.needed}: "
+                    f"the topic {difference.topic} has "
+                    f"{difference.setting}={difference.value}, not {difference.needed}: "
                     f"{difference.consequence}. Run: {difference.command}"
                 )
 
 
 def _reach(settings: Settings) -> None:
-    """Raise LogUnavailable soon when no broker answers: each of the calls that follow would wait for KAFKA_TIMEOUT_S."""
+    """Raise LogUnavailable soon when no broker answers: each of the calls that follow would wait
+    for KAFKA_TIMEOUT_S.
+    """
     try:
         log.admin(settings).list_topics(timeout=_REACH_S)
     except KafkaException as error:
@@ -66,7 +74,8 @@ def _reach(settings: Settings) -> None:
 def compare(settings: Settings) -> list[Difference]:
     """How the topics that exist differ from what is needed. Raises LogUnavailable.
 
-    A broker that does not describe topics or their settings (too old, or an ACL) costs one warning, and that part of the comparison.
+    A broker that does not describe topics or their settings (too old, or an ACL) costs one warning,
+    and that part of the comparison.
     """
     client = log.admin(settings)
     names = [spec.name for spec in specs(settings)]
@@ -74,30 +83,55 @@ def compare(settings: Settings) -> list[Difference]:
         metadata = client.list_topics(timeout=settings.kafka_timeout_s)
     except KafkaException as error:
         raise log.unreachable(settings, "listing topics", error) from error
-    there = [name for name in names if name in metadata.topics and metadata.topics[name].partitions]  # else: only being created
+    # else: only being created
+    there = [name for name in names if name in metadata.topics and metadata.topics[name].partitions]
     configs = _configs(settings, client, there)
     described = {
-        name: Described([metadata.topics[name].partitions[number].replicas for number in sorted(metadata.topics[name].partitions)], config)
+        name: Described(
+            [
+                metadata.topics[name].partitions[number].replicas
+                for number in sorted(metadata.topics[name].partitions)
+            ],
+            config,
+        )
         for name, config in zip(there, configs, strict=True)
     }
     return differences(settings, described, list(metadata.brokers))
 
 
-def _configs(settings: Settings, client: AdminClient, topics: Sequence[str]) -> list[dict[str, str] | None]:
+def _configs(
+    settings: Settings, client: AdminClient, topics: Sequence[str]
+) -> list[dict[str, str] | None]:
     """The settings of each topic; None where the broker does not describe them."""
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
     configs: list[dict[str, str] | None] = []
     refused: dict[str, str] = {}
-    futures = client.describe_configs(resources, request_timeout=settings.kafka_timeout_s) if resources else {}
+    futures = (
+        client.describe_configs(resources, request_timeout=settings.kafka_timeout_s)
+        if resources
+        else {}
+    )
     for resource in resources:
         try:
             entries = futures[resource].result()
-            configs.append({name: entry.value for name, entry in entries.items() if entry.value is not None})
+            configs.append(
+                {name: entry.value for name, entry in entries.items() if entry.value is not None}
+            )
         except KafkaException as error:
-            if error.args[0].code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT):
-                raise log.unreachable(settings, f"describing the topic {resource.name}", error) from error
+            if error.args[0].code() in (
+                KafkaError._TRANSPORT,
+                KafkaError._TIMED_OUT,
+                KafkaError.REQUEST_TIMED_OUT,
+            ):
+                raise log.unreachable(
+                    settings, f"describing the topic {resource.name}", error
+                ) from error
             refused[resource.name] = error.args[0].str()
             configs.append(None)
     if refused:
-        _log.warning("topic_settings_not_described", topics=sorted(refused), error=next(iter(refused.values())))
+        _log.warning(
+            "topic_settings_not_described",
+            topics=sorted(refused),
+            error=next(iter(refused.values())),
+        )
     return configs

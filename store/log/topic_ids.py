@@ -1,4 +1,6 @@
-"""The ids that a broker gives to topics: a topic that was deleted and created again has another one under the same name."""
+"""The ids that a broker gives to topics: a topic that was deleted and created again has another one
+under the same name.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from store.log import client as log
 _log = structlog.get_logger(__name__)
 
 WATCH_S = 2.0
-"""Seconds between two questions of `poll`: how long a topic that was created anew can go unnoticed while it is read."""
+"""Seconds between two questions of `poll`: how long a topic that was created anew can go unnoticed
+while it is read.
+"""
 
 _NO_IDS = (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION)
 
@@ -26,7 +30,8 @@ TopicId = str | None
 
 
 class TopicIds:
-    """Reads the ids of `topics` with one admin client. `latest` is for any thread, the rest for one.
+    """Reads the ids of `topics` with one admin client. `latest` is for any thread, the rest for
+    one.
 
     Connects nothing before the first question.
     """
@@ -39,14 +44,21 @@ class TopicIds:
         self._pending: Mapping[str, Future[Any]] | None = None
         self._missing: set[str] = set()
         self.confirmed_at: float = 0.0
-        """time.monotonic() at which the latest answered question was sent: what was read before it came from the topics it names."""
+        """time.monotonic() at which the latest answered question was sent: what was read before it
+        came from the topics it names.
+        """
 
     def latest(self, topic: str) -> TopicId:
-        """The id in the latest answer; None before there is one, or where the broker gives no ids."""
+        """The id in the latest answer; None before there is one, or where the broker gives no
+        ids.
+        """
         return self._latest.get(topic)
 
     def read(self) -> dict[str, TopicId]:
-        """The ids, after waiting for the broker's answer. Raises LogUnavailable, also for a topic that does not exist."""
+        """The ids, after waiting for the broker's answer.
+
+        Raises LogUnavailable, also for a topic that does not exist.
+        """
         sent = time.monotonic()
         ids = {topic: self._id(topic, future) for topic, future in self._describe().items()}
         self.confirmed_at, self._latest = sent, ids
@@ -55,8 +67,8 @@ class TopicIds:
     def poll(self) -> dict[str, TopicId]:
         """The ids in an answer that came since the last call, by topic; empty while there is none.
 
-        Never waits: asks every WATCH_S and collects the answer in a later call. A topic that does not exist is logged once and
-        left out; while the broker is away every answer is empty.
+        Never waits: asks every WATCH_S and collects the answer in a later call. A topic that does
+        not exist is logged once and left out; while the broker is away every answer is empty.
         """
         if self._pending is None:
             if time.monotonic() - self._asked_at >= WATCH_S:
@@ -72,7 +84,10 @@ class TopicIds:
                 ids[topic] = _id_of(future)
                 self._missing.discard(topic)
             except KafkaException as error:
-                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic not in self._missing:
+                if (
+                    error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+                    and topic not in self._missing
+                ):
                     self._missing.add(topic)
                     _log.warning("topic_missing", topic=topic, error=error.args[0].str())
         self._latest = {**self._latest, **ids}
@@ -84,7 +99,9 @@ class TopicIds:
         if self._client is None:
             self._client = log.admin(self._settings)
         timeout = self._settings.kafka_timeout_s
-        futures: Mapping[str, Future[Any]] = self._client.describe_topics(TopicCollection(self._topics), request_timeout=timeout)
+        futures: Mapping[str, Future[Any]] = self._client.describe_topics(
+            TopicCollection(self._topics), request_timeout=timeout
+        )
         return futures
 
     def _id(self, topic: str, future: Future[Any]) -> TopicId:
@@ -102,4 +119,5 @@ def _id_of(future: Future[Any]) -> TopicId:
         if error.args[0].code() in _NO_IDS:
             return None
         raise
-    return None if set(identifier) <= {"A", "0", "-"} else identifier  # all zero: the broker knows no topic ids
+    # all zero: the broker knows no topic ids
+    return None if set(identifier) <= {"A", "0", "-"} else identifier

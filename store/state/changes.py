@@ -13,12 +13,18 @@ class News(NamedTuple):
 
 
 def since(client: Any, stream: str, after: str) -> News | None:
-    """What changed since `after`, or None when that cannot be told completely: read everything, from `now` on."""
-    # The entry at the cursor itself must still be there: if not, it was trimmed or Redis was set back.
+    """What changed since `after`, or None when that cannot be told completely: read everything,
+    from `now` on.
+    """
+    # The entry at the cursor itself must still be there: if not, it was trimmed or Redis was set
+    # back.
     entries = client.xrange(stream, min=after) if after else None
     if not entries or entries[0][0].decode() != after:
         return None
-    return News(entries[-1][0].decode(), list(dict.fromkeys(next(iter(fields.values())) for _, fields in entries[1:])))
+    return News(
+        entries[-1][0].decode(),
+        list(dict.fromkeys(next(iter(fields.values())) for _, fields in entries[1:])),
+    )
 
 
 def now(client: Any, stream: str) -> str:

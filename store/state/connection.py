@@ -28,12 +28,16 @@ MIN_VERSION = (7, 0)
 def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
     """A client of the server at REDIS_URL; answers are bytes. Connects on first use.
 
-    A command is never sent twice by the client itself: whether to repeat it is the caller's decision, made by position.
+    A command is never sent twice by the client itself: whether to repeat it is the caller's
+    decision, made by position.
     """
     timeout = timeout_s or settings.redis_timeout_s
     with _refused_url(settings):
         return redis.Redis.from_url(
-            settings.redis_url.get_secret_value(), socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+            settings.redis_url.get_secret_value(),
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
         )
 
 
@@ -51,18 +55,23 @@ def connect_async(settings: Settings, timeout_s: float | None = None) -> redis.a
 
 @contextmanager
 def _refused_url(settings: Settings) -> Iterator[None]:
-    """Maps the client's complaint about a parameter of REDIS_URL to a ConfigurationError without the password."""
+    """Maps the client's complaint about a parameter of REDIS_URL to a ConfigurationError without
+    the password.
+    """
     try:
         yield
     except (ValueError, TypeError, redis.RedisError) as error:
-        raise ConfigurationError(f"REDIS_URL is not accepted: {reason(error, settings.redis_url.get_secret_value())}") from None
+        raise ConfigurationError(
+            f"REDIS_URL is not accepted: {reason(error, settings.redis_url.get_secret_value())}"
+        ) from None
 
 
 class Pipe:
     """One connection for thousands of packed commands at once.
 
-    The client connects, authenticates and selects the database; from then on replies are read here, because the client's own reading costs
-    some microseconds of Python a reply, and a transaction of 500 events has 2,000 of them.
+    The client connects, authenticates and selects the database; from then on replies are read here,
+    because the client's own reading costs some microseconds of Python a reply, and a transaction of
+    500 events has 2,000 of them.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -75,10 +84,12 @@ class Pipe:
         self._connection.send_packed_command([payload])
 
     def receive(self, count: int, at_least: int = 1) -> list[Any]:
-        """The next `count` replies, in order; an error reply is a redis.ResponseError among them. Raises redis.ConnectionError.
+        """The next `count` replies, in order; an error reply is a redis.ResponseError among them.
+        Raises redis.ConnectionError.
 
-        `at_least`: how many bytes they have at the very least. Waking for each packet of a transaction's thousands of QUEUEDs costs
-        more than reading them: the thread that plans the next batch must hand over the interpreter each time.
+        `at_least`: how many bytes they have at the very least. Waking for each packet of a
+        transaction's thousands of QUEUEDs costs more than reading them: the thread that plans the
+        next batch must hand over the interpreter each time.
         """
         replies: list[Any] = []
         reader, socket_ = self._reader, self._connection._sock
@@ -109,18 +120,23 @@ class Pipe:
 def named_errors(what: str) -> Iterator[None]:
     """Maps every error of the client to one of ours, naming what was being done.
 
-    Raises StoreUnavailable: retry with back-off. Raises StoreMisconfigured, StoreCorrupt: stop (store/state/redis_errors.py has each code).
+    Raises StoreUnavailable: retry with back-off. Raises StoreMisconfigured, StoreCorrupt: stop
+    (store/state/redis_errors.py has each code).
     """
     try:
         yield
     except (redis.InvalidResponse, hiredis.ProtocolError) as error:
         raise StoreMisconfigured(
-            f"what answers at REDIS_URL while {what} does not speak the protocol of Redis: check host and port"
+            f"what answers at REDIS_URL while {what} does not speak the protocol of Redis: "
+            f"check host and port"
         ) from error
     except (redis.RedisError, OSError) as error:
         if isinstance(error, redis.RedisError) and is_reply(error):
             raise of_reply(what, error) from error
-        raise StoreUnavailable(f"Redis did not answer while {what}: {redact(str(error))}; is it up, and is REDIS_URL right?") from error
+        raise StoreUnavailable(
+            f"Redis did not answer while {what}: {redact(str(error))}; is it up, and is "
+            f"REDIS_URL right?"
+        ) from error
 
 
 def watch(pipe: Any, *watched: str) -> None:
@@ -129,7 +145,9 @@ def watch(pipe: Any, *watched: str) -> None:
 
 
 def executed(pipe: Any) -> bool:
-    """Run a transaction; False: nothing is applied, because another client changed a watched key."""
+    """Run a transaction; False: nothing is applied, because another client changed a watched
+    key.
+    """
     try:
         pipe.execute()
     except redis.WatchError:
@@ -138,16 +156,22 @@ def executed(pipe: Any) -> bool:
 
 
 def check_server(client: redis.Redis) -> None:
-    """Raises StoreMisconfigured unless the server is new enough and never evicts; StoreUnavailable if it is not there."""
+    """Raises StoreMisconfigured unless the server is new enough and never evicts; StoreUnavailable
+    if it is not there.
+    """
     with named_errors("checking the server"):
         info = client.info("server")
         memory = client.info("memory")
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
-        raise StoreMisconfigured(f"Redis is version {version}; Eddyline needs {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer (or Valkey)")
+        raise StoreMisconfigured(
+            f"Redis is version {version}; Eddyline needs {MIN_VERSION[0]}.{MIN_VERSION[1]} "
+            f"or newer (or Valkey)"
+        )
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise StoreMisconfigured(
-            f"Redis has maxmemory-policy {policy}, which would drop counted data; set it to noeviction "
+            f"Redis has maxmemory-policy {policy}, which would drop counted data; set it to "
+            f"noeviction "
             "(CONFIG SET maxmemory-policy noeviction, and in redis.conf)"
         )

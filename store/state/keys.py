@@ -1,23 +1,36 @@
-"""Every key in Redis, named by one function each. docs/redis-keys.md has type, owner, bound and expiry of each."""
+"""Every key in Redis, named by one function each. docs/redis-keys.md has type, owner, bound and
+expiry of each.
+"""
 
 from __future__ import annotations
 
 ITEMS = "items"
 """HASH: item id -> JSON of core.types.Item."""
 ITEMS_CHANGES = "items:changes"
-"""STREAM: the id of each item that was written or deleted, the latest 100,000 or so; readers follow it."""
+"""STREAM: the id of each item that was written or deleted, the latest 100,000 or so; readers follow
+it.
+"""
 ITEMS_DELETED = "items:deleted"
-"""HASH: hashed item id -> core.deletions.Place of the item's latest deletion; older records of the item are dead."""
+"""HASH: hashed item id -> core.deletions.Place of the item's latest deletion; older records of the
+item are dead.
+"""
 USERS_DELETED = "users:deleted"
-"""HASH: hashed user id -> core.deletions.Place of the user's latest deletion; older interactions and profiles are dead."""
+"""HASH: hashed user id -> core.deletions.Place of the user's latest deletion; older interactions
+and profiles are dead.
+"""
 USERS_DELETED_CHANGES = "users:deleted:changes"
-"""STREAM: the hashed id of each deleted user, the latest 100,000 or so; the live workers follow it."""
+"""STREAM: the hashed id of each deleted user, the latest 100,000 or so; the live workers follow it.
+"""
 DELETIONS = "deletions"
-"""HASH: how far Redis has the topic of deletions, and what changes with each deletion; every apply watches it."""
+"""HASH: how far Redis has the topic of deletions, and what changes with each deletion; every apply
+watches it.
+"""
 INGEST_SETTINGS = "ingest:settings"
 """HASH: the settings that shaped the stored numbers."""
 INGEST_HALTED = "ingest:halted"
-"""HASH: "topic/partition" -> why its state is incomplete; ingest refuses the partition until a rebuild wipes the state."""
+"""HASH: "topic/partition" -> why its state is incomplete; ingest refuses the partition until a
+rebuild wipes the state.
+"""
 INGEST_RUNNING = "running:ingest"
 """ZSET: ingest process -> until when its entry counts (seconds by the clock of Redis)."""
 WIPE = "rebuild:wipe"
@@ -27,13 +40,25 @@ POPULAR_UNLABELLED = "unlabelled"
 MODEL_CURRENT = "model:current"
 """STRING: the promoted bundle's version, as announced; the pointer file is the truth."""
 ITEMS_YOUNG = "items:young"
-"""ZSET: item that the live bundle does not know -> when it was last touched (seconds); YOUNG_ITEMS at most."""
+"""ZSET: item that the live bundle does not know -> when it was last touched (seconds); YOUNG_ITEMS
+at most.
+"""
 ITEMS_YOUNG_CHANGES = "items:young:changes"
 """STREAM: the id of each young item whose factors were written or removed; readers follow it."""
 EXPERIMENTS = "experiments"
 """HASH: tag of an experiment -> JSON of store.state.entities.experiments.Noted."""
 OWNED = (
-    *("user:*", "users:*", "item:*", "items", "items:*", "popular:*", "trending:*", "ingest:*", "deletions"),
+    *(
+        "user:*",
+        "users:*",
+        "item:*",
+        "items",
+        "items:*",
+        "popular:*",
+        "trending:*",
+        "ingest:*",
+        "deletions",
+    ),
     *("experiment:*:events", "experiment:*:outcomes"),  # exposures are in no log
 )
 """Patterns of every key that is made from the log, and can be made from it again."""
@@ -46,7 +71,9 @@ HISTORY = ":history"
 
 
 def escape(identifier: str) -> str:
-    """The id as it stands in a key: `%` and `:` percent-encoded, so that no id can name another id's key."""
+    """The id as it stands in a key: `%` and `:` percent-encoded, so that no id can name another
+    id's key.
+    """
     if ":" in identifier or "%" in identifier:
         return identifier.replace("%", "%25").replace(":", "%3A")
     return identifier
@@ -78,17 +105,27 @@ def user_als(user_id: str) -> str:
 
 
 def user_partitions(user_id: str) -> str:
-    """SET with expiry: partitions of the interactions topic that events of the user came through though murmur2 chooses another."""
+    """SET with expiry: partitions of the interactions topic that events of the user came through
+    though murmur2 chooses another.
+    """
     return f"user:{escape(user_id)}:partitions"
 
 
 def all_of_user(user_id: str) -> tuple[str, ...]:
     """Every key that a user has."""
-    return user(user_id), history(user_id), profile(user_id), user_als(user_id), user_partitions(user_id)
+    return (
+        user(user_id),
+        history(user_id),
+        profile(user_id),
+        user_als(user_id),
+        user_partitions(user_id),
+    )
 
 
 def item_users(item_id: str) -> str:
-    """ZSET of a young item: user id -> weight of the user's events with it; the largest YOUNG_ITEM_USERS."""
+    """ZSET of a young item: user id -> weight of the user's events with it; the largest
+    YOUNG_ITEM_USERS.
+    """
     return f"item:{escape(item_id)}:users"
 
 
@@ -103,12 +140,16 @@ def popular(name: str) -> str:
 
 
 def trending(name: str, length: int, begin: int) -> str:
-    """ZSET with expiry: item id -> weight of the events that happened in the `length` seconds from `begin` on (seconds since 1970)."""
+    """ZSET with expiry: item id -> weight of the events that happened in the `length` seconds from
+    `begin` on (seconds since 1970).
+    """
     return f"trending:{name}:{length}:{begin}"
 
 
 def experiment_events(variant: str) -> str:
-    """HASH: ev:view 12, ev:like 5, of the events that answers of `variant` (blend-3f2a91.half) led to."""
+    """HASH: ev:view 12, ev:like 5, of the events that answers of `variant` (blend-3f2a91.half) led
+    to.
+    """
     return f"experiment:{variant}:events"
 
 
@@ -123,12 +164,16 @@ def experiment_exposed(variant: str) -> str:
 
 
 def position(topic: str, partition: int) -> str:
-    """HASH: position 182734 (the first offset that is not in the state), topic_id, errors (store/state/apply/halts.py)."""
+    """HASH: position 182734 (the first offset that is not in the state), topic_id, errors
+    (store/state/apply/halts.py).
+    """
     return f"ingest:{topic}:{partition}"
 
 
 def layout(topic: str) -> str:
-    """HASH: partitions 8, since 1732340000.5 (from when on producers are held to that number; 0: from the log's beginning)."""
+    """HASH: partitions 8, since 1732340000.5 (from when on producers are held to that number; 0:
+    from the log's beginning).
+    """
     return "layout:" + topic
 
 

@@ -18,15 +18,22 @@ from store.state.connection import named_errors
 
 _log = structlog.get_logger(__name__)
 
-_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
+_RENEW = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], "
+    "ARGV[2]) else return 0 end"
+)
+_RELEASE = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else "
+    "return 0 end"
+)
 
 
 class Lease:
     """`with Lease(client, "retrain", 60) as lease:` holds it, renewing every third of its time.
 
-    Call `lease.check()` before a step that must not happen twice: it raises LeaseLost when the lease is no longer ours.
-    Raises LeaseTaken with the holder's name on entry, StoreUnavailable when Redis is away.
+    Call `lease.check()` before a step that must not happen twice: it raises LeaseLost when the
+    lease is no longer ours. Raises LeaseTaken with the holder's name on entry, StoreUnavailable
+    when Redis is away.
     """
 
     def __init__(self, client: redis.Redis, name: str, seconds: float) -> None:
@@ -39,32 +46,47 @@ class Lease:
 
     def __enter__(self) -> Self:
         with named_errors(f"taking the lease {self._name}"):
-            taken = self._client.set(keys.lease(self._name), self.holder, nx=True, px=self._milliseconds)
+            taken = self._client.set(
+                keys.lease(self._name), self.holder, nx=True, px=self._milliseconds
+            )
             if not taken:
                 other = self._client.get(keys.lease(self._name))
                 left = self._client.pttl(keys.lease(self._name))
                 name = other.decode() if isinstance(other, bytes) else "somebody"
                 raise LeaseTaken(
-                    f"{self._name} is already running at {name}; if that process is dead, its lease ends in {max(0, left) / 1000:.0f} s"
+                    f"{self._name} is already running at {name}; if that process is dead, "
+                    f"its lease ends in {max(0, left) / 1000:.0f} s"
                 )
         self._renewer.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop.set()
         self._renewer.join()
         with named_errors(f"releasing the lease {self._name}"):
             self._client.eval(_RELEASE, 1, keys.lease(self._name), self.holder)
 
     def check(self) -> None:
-        """Raises LeaseLost unless the lease is still ours, StoreUnavailable when nobody can tell."""
+        """Raises LeaseLost unless the lease is still ours, StoreUnavailable when nobody can
+        tell.
+        """
         with named_errors(f"checking the lease {self._name}"):
-            if not self._client.eval(_RENEW, 1, keys.lease(self._name), self.holder, str(self._milliseconds)):
-                raise LeaseLost(f"the lease {self._name} ran out and may be somebody else's now; start again")
+            if not self._client.eval(
+                _RENEW, 1, keys.lease(self._name), self.holder, str(self._milliseconds)
+            ):
+                raise LeaseLost(
+                    f"the lease {self._name} ran out and may be somebody else's now; start again"
+                )
 
     def _renew(self) -> None:
         while not self._stop.wait(self._milliseconds / 3000):
             try:
                 self.check()
-            except StoreError as error:  # the next check() of the holder decides; here it can only be told
+            # the next check() of the holder decides; here it can only be told
+            except StoreError as error:
                 _log.warning("lease not renewed", lease=self._name, error=str(error))

@@ -1,4 +1,7 @@
-"""What Redis knows of retrains: which bundle was announced, and how the last run went. The files stay the truth."""
+"""What Redis knows of retrains: which bundle was announced, and how the last run went.
+
+The files stay the truth.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,22 @@ from store.state.connection import named_errors
 
 LEASE = "retrain"
 """Name of the lease that one retrain holds at a time."""
-RUNNING, PUBLISHED, REFUSED, FAILED, INTERRUPTED, DIED = "running", "published", "refused", "failed", "interrupted", "died"
-"""What `status` says. `died` is never written: it is what a run is called that says running and holds no lease."""
+RUNNING, PUBLISHED, REFUSED, FAILED, INTERRUPTED, DIED = (
+    "running",
+    "published",
+    "refused",
+    "failed",
+    "interrupted",
+    "died",
+)
+"""What `status` says.
+
+`died` is never written: it is what a run is called that says running and holds no lease.
+"""
 ANSWERS = "answers"
-"""Field: JSON of {partition: end}; the requests below were made before the run began, and are answered by it."""
+"""Field: JSON of {partition: end}; the requests below were made before the run began, and are
+answered by it.
+"""
 
 
 def record(client: redis.Redis, fields: Mapping[str, str]) -> None:
@@ -29,7 +44,10 @@ def record(client: redis.Redis, fields: Mapping[str, str]) -> None:
 
 
 def last(client: redis.Redis) -> dict[str, str]:
-    """How the last retrain went or goes; empty before the first. Raises StoreUnavailable, StoreCorrupt."""
+    """How the last retrain went or goes; empty before the first.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
     with named_errors("reading the last retrain"):
         pipe: Any = client.pipeline(transaction=True)
         pipe.hgetall(keys.RETRAIN_LAST)
@@ -42,9 +60,11 @@ def last(client: redis.Redis) -> dict[str, str]:
 
 
 def answered(fields: Mapping[str, str], partition: int, offset: int, end: int) -> bool:
-    """Whether the run that `fields` tells of answers the request at `partition` and `offset`, in a log that ends at `end`.
+    """Whether the run that `fields` tells of answers the request at `partition` and `offset`, in a
+    log that ends at `end`.
 
-    A run that ended before it decided (failed, interrupted, died) answers nothing. Ends beyond the log's belong to another topic.
+    A run that ended before it decided (failed, interrupted, died) answers nothing. Ends beyond the
+    log's belong to another topic.
     """
     if fields.get("status") not in (PUBLISHED, REFUSED):
         return False

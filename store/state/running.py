@@ -1,6 +1,8 @@
-"""Which ingest processes run: each renews an entry in Redis that expires soon after its process dies.
+"""Which ingest processes run: each renews an entry in Redis that expires soon after its process
+dies.
 
-Ingest announces itself and then looks for a rebuild; a rebuild takes its lease and then looks for ingest. So one of them sees the other.
+Ingest announces itself and then looks for a rebuild; a rebuild takes its lease and then looks for
+ingest. So one of them sees the other.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from store.state import keys
 from store.state.connection import named_errors
 
 EXPIRY_S = 15
-"""Seconds for which an entry counts: three renewals of ingest. So long a rebuild waits for a process that was killed."""
+"""Seconds for which an entry counts: three renewals of ingest.
+
+So long a rebuild waits for a process that was killed.
+"""
 REBUILD_LEASE = "ingest-rebuild"
 """Name of the lease that a rebuild holds."""
 
@@ -49,22 +54,34 @@ class Running:
         with named_errors("looking for a rebuild"):
             holder = self._client.get(keys.lease(REBUILD_LEASE))
         if isinstance(holder, bytes):
-            raise StoreError(f"a rebuild of Redis runs at {holder.decode(errors='replace')}: start ingest when it has ended")
+            raise StoreError(
+                f"a rebuild of Redis runs at {holder.decode(errors='replace')}: start "
+                f"ingest when it has ended"
+            )
 
 
 def names(client: redis.Redis) -> list[str]:
-    """The ingest processes that run, or were killed less than EXPIRY_S ago: `host:pid:...`. Raises StoreUnavailable."""
+    """The ingest processes that run, or were killed less than EXPIRY_S ago: `host:pid:...`.
+
+    Raises StoreUnavailable.
+    """
     with named_errors("looking for running ingest processes"):
         entries: list[Any] = client.zrangebyscore(keys.INGEST_RUNNING, _now(client), "+inf")
     return [entry.decode(errors="replace") for entry in entries]
 
 
 def wait_until_none(client: redis.Redis, timeout_s: float = EXPIRY_S + 1.0) -> None:
-    """Wait for entries of killed processes to expire. Raises StoreError naming the processes that still run after `timeout_s`."""
+    """Wait for entries of killed processes to expire.
+
+    Raises StoreError naming the processes that still run after `timeout_s`.
+    """
     deadline = time.monotonic() + timeout_s
     while running := names(client):
         if time.monotonic() > deadline:
-            raise StoreError(f"ingest runs ({', '.join(running)}): stop every ingest, then run this again. Nothing was changed")
+            raise StoreError(
+                f"ingest runs ({', '.join(running)}): stop every ingest, then run this "
+                f"again. Nothing was changed"
+            )
         time.sleep(0.2)
 
 

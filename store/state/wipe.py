@@ -1,7 +1,8 @@
 """Deletes everything in Redis that is made from the log, so that it can be made again.
 
-The positions must never outlive the counters they belong to, nor the counters the positions. So a mark is set first and deleted last:
-while it is there Redis is neither whole nor empty, and nobody may count into it (`check`). A wipe that was killed is run again.
+The positions must never outlive the counters they belong to, nor the counters the positions. So a
+mark is set first and deleted last: while it is there Redis is neither whole nor empty, and nobody
+may count into it (`check`). A wipe that was killed is run again.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def check(client: redis.Redis) -> None:
     """Raises StoreError when a wipe was interrupted."""
     if interrupted(client):
         raise StoreError(
-            "Redis was being emptied by a rebuild that was interrupted, so it holds neither all nor nothing. Run the rebuild again "
+            "Redis was being emptied by a rebuild that was interrupted, so it holds "
+            "neither all nor nothing. Run the rebuild again "
             "(`python -m streams rebuild --wipe`), then start ingest"
         )
 

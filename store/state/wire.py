@@ -1,4 +1,6 @@
-"""One connection of an event loop for packed commands: what many callers need at once leaves as one write and returns as one read."""
+"""One connection of an event loop for packed commands: what many callers need at once leaves as one
+write and returns as one read.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type
 
 
 class Wire:
-    """The client connects, authenticates and selects the database; replies are read here, because the client's own reading costs some
-    10 us of Python a reply. For one caller at a time."""
+    """The client connects, authenticates and selects the database; replies are read here, because
+    the client's own reading costs some 10 us of Python a reply. For one caller at a time.
+    """
 
     def __init__(self, client: redis.asyncio.Redis, timeout_s: float) -> None:
         """`timeout_s`: for one round trip, connecting included. The client stays its owner's."""
@@ -29,7 +32,10 @@ class Wire:
         self._replies = hiredis.Reader()
 
     async def ask(self, what: str, commands: Sequence[Command]) -> list[Any]:
-        """One reply a command; an error reply is a redis.ResponseError among them. Raises StoreUnavailable; `what` was being done."""
+        """One reply a command; an error reply is a redis.ResponseError among them.
+
+        Raises StoreUnavailable; `what` was being done.
+        """
         payload = b"".join([_pack(command) for command in commands])
         with named_errors(what):
             try:
@@ -66,11 +72,12 @@ class Wire:
 
 
 class LoopTimeout:
-    """asyncio.timeout in STEPS steps, each timed from the turn of the loop that ended the step before. Raises TimeoutError.
+    """asyncio.timeout in STEPS steps, each timed from the turn of the loop that ended the step
+    before. Raises TimeoutError.
 
-    An event loop that was blocked runs its timers before it looks at its sockets: with one timer, an answer that arrived
-    long ago would count as too late, and the server as failing. Here a blocked loop costs one step, and the next one
-    reads the answer.
+    An event loop that was blocked runs its timers before it looks at its sockets: with one timer,
+    an answer that arrived long ago would count as too late, and the server as failing. Here a
+    blocked loop costs one step, and the next one reads the answer.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -1,4 +1,5 @@
-"""The interactions topic to Parquet, every offset once: `archiver` consumes and publishes files, `rows` converts messages.
+"""The interactions topic to Parquet, every offset once: `archiver` consumes and publishes files,
+`rows` converts messages.
 
 Start with `archiver`.
 """

@@ -1,4 +1,5 @@
-"""Messages that are no valid event: `letters` reads, mends and replays them, `command` is the command line.
+"""Messages that are no valid event: `letters` reads, mends and replays them, `command` is the
+command line.
 
 Start with `letters`.
 """

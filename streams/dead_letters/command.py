@@ -21,7 +21,9 @@ from streams.dead_letters import letters as dlq
 from streams.produce import parse_field
 
 
-def list_(settings: Settings, codes: Sequence[str], topic: str | None, limit: int, as_json: bool) -> None:
+def list_(
+    settings: Settings, codes: Sequence[str], topic: str | None, limit: int, as_json: bool
+) -> None:
     """Counts by topic and code, and the oldest letters that wait for a replay."""
     dead = dlq.read(settings)
     waiting = dead.select(codes, topic)
@@ -39,19 +41,29 @@ def list_(settings: Settings, codes: Sequence[str], topic: str | None, limit: in
         console.print(table)
     rows = Table("place", "time", "code", "bytes", "reason")
     for letter in waiting[:limit]:
-        when = datetime.fromtimestamp(letter.broker_time, UTC).isoformat(timespec="seconds") if letter.broker_time > 0 else "-"
-        rows.add_row(Text(_place(letter)), when, Text(letter.code), f"{letter.size:,}", Text(letter.reason))
+        when = (
+            datetime.fromtimestamp(letter.broker_time, UTC).isoformat(timespec="seconds")
+            if letter.broker_time > 0
+            else "-"
+        )
+        rows.add_row(
+            Text(_place(letter)), when, Text(letter.code), f"{letter.size:,}", Text(letter.reason)
+        )
     if waiting:
         console.print(rows)
     if len(waiting) > limit:
-        console.print(f"... and {len(waiting) - limit:,} more; --limit shows them, --json all of them")
+        console.print(
+            f"... and {len(waiting) - limit:,} more; --limit shows them, --json all of them"
+        )
 
 
 def show(settings: Settings, place: str) -> None:
     """One letter whole."""
     letter = dlq.find(settings, dlq.parse_place(place))
     if letter is None:
-        raise ConfigurationError(f"there is no dead letter {place}; `python -m streams dlq list` shows those that are")
+        raise ConfigurationError(
+            f"there is no dead letter {place}; `python -m streams dlq list` shows those that are"
+        )
     console = Console()
     for name, value in _plain(letter).items():
         if name != "value":
@@ -76,13 +88,16 @@ def replay(
     for place in wanted:
         if place not in dead.letters:
             raise ConfigurationError(
-                f"there is no dead letter {':'.join(map(str, place))}; `python -m streams dlq list` shows those that are"
+                f"there is no dead letter {':'.join(map(str, place))}; `python -m streams "
+                f"dlq list` shows those that are"
             )
     letters = dead.select(codes, topic, wanted)
     counts = dlq.replay(settings, letters, _fix(fixes), edits, dry_run)
     table = Table("outcome", "letters")
     for outcome, count in counts.most_common():
-        table.add_row("would be replayed" if dry_run and outcome == "replayed" else outcome, f"{count:,}")
+        table.add_row(
+            "would be replayed" if dry_run and outcome == "replayed" else outcome, f"{count:,}"
+        )
     before = sum(place in dead.replayed for place in (wanted or dead.letters))
     table.add_row("were replayed before", f"{before:,}")
     Console().print(table)
@@ -115,5 +130,7 @@ def _plain(letter: DeadLetter) -> dict[str, Any]:
     fields: dict[str, Any] = {"place": _place(letter)}
     for name, value in msgspec.structs.asdict(letter).items():
         if name not in ("topic", "partition", "offset"):
-            fields[name] = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+            fields[name] = (
+                value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+            )
     return fields

@@ -1,7 +1,8 @@
 """Dead letters: what they are, and sending them again after a fix.
 
-What was replayed is noted in the dead-letter topic itself (store/log/dead_letters.py), so that nothing is replayed twice. A crash
-between the event and its note can replay it once more; its event_id is then the same, so it still counts once within ingest's window.
+What was replayed is noted in the dead-letter topic itself (store/log/dead_letters.py), so that
+nothing is replayed twice. A crash between the event and its note can replay it once more; its
+event_id is then the same, so it still counts once within ingest's window.
 """
 
 from __future__ import annotations
@@ -38,13 +39,22 @@ Coordinates = tuple[str, int, int]
 
 
 class Dead(msgspec.Struct, frozen=True):
-    """The dead letters of a topic by coordinates, oldest first, and the tokens of those that were replayed."""
+    """The dead letters of a topic by coordinates, oldest first, and the tokens of those that were
+    replayed.
+    """
 
     letters: Mapping[Coordinates, DeadLetter]
     replayed: Mapping[Coordinates, str]
 
-    def select(self, codes: Sequence[str] = (), topic: str | None = None, places: Iterable[Coordinates] = ()) -> list[DeadLetter]:
-        """Those that are not replayed yet, of these codes, from this topic, at these places; nothing given means all."""
+    def select(
+        self,
+        codes: Sequence[str] = (),
+        topic: str | None = None,
+        places: Iterable[Coordinates] = (),
+    ) -> list[DeadLetter]:
+        """Those that are not replayed yet, of these codes, from this topic, at these places;
+        nothing given means all.
+        """
         wanted = set(places)
         return [
             letter
@@ -57,7 +67,10 @@ class Dead(msgspec.Struct, frozen=True):
 
 
 def read(settings: Settings) -> Dead:
-    """Everything in the dead-letter topic; a letter that a crashed ingest wrote twice is one. Raises LogUnavailable."""
+    """Everything in the dead-letter topic; a letter that a crashed ingest wrote twice is one.
+
+    Raises LogUnavailable.
+    """
     letters: dict[Coordinates, DeadLetter] = {}
     replayed: dict[Coordinates, str] = {}
     foreign = 0
@@ -74,16 +87,30 @@ def read(settings: Settings) -> Dead:
             continue
         letters.setdefault(letter.coordinates, letter)
     if foreign:
-        _log.warning("records that are no dead letters of Eddyline", topic=settings.dlq_topic, count=foreign)
-    return Dead(dict(sorted(letters.items(), key=lambda entry: (entry[1].broker_time, entry[0]))), replayed)
+        _log.warning(
+            "records that are no dead letters of Eddyline", topic=settings.dlq_topic, count=foreign
+        )
+    return Dead(
+        dict(sorted(letters.items(), key=lambda entry: (entry[1].broker_time, entry[0]))), replayed
+    )
 
 
 def find(settings: Settings, place: Coordinates) -> DeadLetter | None:
-    """The dead letter of the message at `place`, or None; decodes no other and reads no further than it. Raises LogUnavailable."""
-    wanted = {"topic": place[0].encode(), "partition": str(place[1]).encode(), "offset": str(place[2]).encode()}
+    """The dead letter of the message at `place`, or None; decodes no other and reads no further
+    than it. Raises LogUnavailable.
+    """
+    wanted = {
+        "topic": place[0].encode(),
+        "partition": str(place[1]).encode(),
+        "offset": str(place[2]).encode(),
+    }
     for message in _all_messages(settings, settings.dlq_topic):
         headers = message.headers()
-        if headers and wanted.items() <= dict(headers).items() and dead_letters.replayed(headers) is None:
+        if (
+            headers
+            and wanted.items() <= dict(headers).items()
+            and dead_letters.replayed(headers) is None
+        ):
             with suppress(BadEvent):  # a record that is no dead letter of Eddyline
                 return dead_letters.decode(message.key(), message.value(), headers)
     return None
@@ -94,18 +121,24 @@ def parse_place(text: str) -> Coordinates:
     topic, _, rest = text.partition(":") if text.count(":") == 2 else ("", "", "")
     partition, _, offset = rest.partition(":")
     if not topic or not partition.isdigit() or not offset.isdigit():
-        raise ConfigurationError(f"{text!r} is not of the form topic:partition:offset, such as interactions:0:182734")
+        raise ConfigurationError(
+            f"{text!r} is not of the form topic:partition:offset, such as interactions:0:182734"
+        )
     return topic, int(partition), int(offset)
 
 
 def original(settings: Settings, letter: DeadLetter) -> bytes | None:
-    """The whole original: the letter's copy, or the message at its coordinates when the copy was cut.
+    """The whole original: the letter's copy, or the message at its coordinates when the copy was
+    cut.
 
     Raises BadEvent (`gone`) when the log does not hold it any more, LogUnavailable.
     """
     if not letter.truncated:
         return letter.value
-    consumer = Consumer(log.consumer_config(settings, f"{settings.ingest_group}-dlq") | {"enable.partition.eof": True})
+    consumer = Consumer(
+        log.consumer_config(settings, f"{settings.ingest_group}-dlq")
+        | {"enable.partition.eof": True}
+    )
     try:
         consumer.assign([TopicPartition(*letter.coordinates)])
         message: Any = consumer.poll(settings.kafka_timeout_s)
@@ -113,20 +146,31 @@ def original(settings: Settings, letter: DeadLetter) -> bytes | None:
             value: bytes | None = message.value()
             return value
         if message is None:
-            raise LogUnavailable(f"no answer within {settings.kafka_timeout_s:g} s while reading {_shown(letter.coordinates)} again")
-        raise BadEvent("gone", f"the log does not hold {_shown(letter.coordinates)} any more, and the copy was cut")
+            raise LogUnavailable(
+                f"no answer within {settings.kafka_timeout_s:g} s while reading "
+                f"{_shown(letter.coordinates)} again"
+            )
+        raise BadEvent(
+            "gone",
+            f"the log does not hold {_shown(letter.coordinates)} any more, and the copy was cut",
+        )
     finally:
         consumer.close()
 
 
 def replay(
-    settings: Settings, letters: Sequence[DeadLetter], fix: Mapping[str, Any], edits: Mapping[Coordinates, bytes], dry_run: bool = False
+    settings: Settings,
+    letters: Sequence[DeadLetter],
+    fix: Mapping[str, Any],
+    edits: Mapping[Coordinates, bytes],
+    dry_run: bool = False,
 ) -> Counter[str]:
     """Mend, check and send again. Answers counts: `replayed`, and by code what is still no event.
 
-    `fix`: field -> JSON value, set in every letter that is a JSON object; `edits`: coordinates -> the whole new message.
-    A letter's event_id is kept; where it has none, it becomes one made of the coordinates. A letter from before the deletion of its user
-    or item, or of the one that the mended message names, is refused (`deleted`): sent again it would count as new.
+    `fix`: field -> JSON value, set in every letter that is a JSON object; `edits`: coordinates ->
+    the whole new message. A letter's event_id is kept; where it has none, it becomes one made of
+    the coordinates. A letter from before the deletion of its user or item, or of the one that the
+    mended message names, is refused (`deleted`): sent again it would count as new.
 
     Raises LogUnavailable, StoreUnavailable: without Redis nobody knows who was deleted.
     """
@@ -140,12 +184,19 @@ def replay(
                 refusal.check(letter, key)
             except BadEvent as error:
                 counts[error.code] += 1
-                _log.warning("still no event", place=_shown(letter.coordinates), code=error.code, reason=str(error))
+                _log.warning(
+                    "still no event",
+                    place=_shown(letter.coordinates),
+                    code=error.code,
+                    reason=str(error),
+                )
                 continue
             counts["replayed"] += 1
             if not dry_run:
                 headers: Headers = [(REPLAYED_FROM, _shown(letter.coordinates))]
-                producer.raw(letter.topic, key, value, headers=headers, on_delivery=_collect(tokens, letter))
+                producer.raw(
+                    letter.topic, key, value, headers=headers, on_delivery=_collect(tokens, letter)
+                )
         producer.flush()
         for letter, token in tokens:
             record = dead_letters.note(letter, token)
@@ -166,11 +217,19 @@ class _Refusal:
         """`key`: the id that the mended message names. Raises BadEvent (`deleted`)."""
         kind: Kind = "item" if letter.topic == self._settings.items_topic else "user"
         names = dict.fromkeys([key.decode(), *self._named(letter)])
-        places = known_deletions.lookup(self._client, kind, [self._hasher(kind, name) for name in names])
+        places = known_deletions.lookup(
+            self._client, kind, [self._hasher(kind, name) for name in names]
+        )
         for place in places:
             if place is not None and letter.broker_time <= place.time:
                 when = datetime.fromtimestamp(place.time, UTC).isoformat(timespec="seconds")
-                raise BadEvent("deleted", f"its {kind} was deleted at {when}, after the message: sent again it would count as new")
+                raise BadEvent(
+                    "deleted",
+                    (
+                        f"its {kind} was deleted at {when}, after the message: sent again it "
+                        f"would count as new"
+                    ),
+                )
 
     def _named(self, letter: DeadLetter) -> list[str]:
         """The ids that the letter itself names: by its key and in its value."""
@@ -187,21 +246,29 @@ class _Refusal:
 
 
 def read_edits(lines: Iterable[bytes]) -> dict[Coordinates, bytes]:
-    """JSON lines `{"place": "interactions:0:17", "value": {...}}`. Raises ConfigurationError with the line's number."""
+    """JSON lines `{"place": "interactions:0:17", "value": {...}}`.
+
+    Raises ConfigurationError with the line's number.
+    """
     edits: dict[Coordinates, bytes] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 entry = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-                edits[parse_place(msgspec.json.decode(entry["place"], type=str))] = bytes(entry["value"])
+                edits[parse_place(msgspec.json.decode(entry["place"], type=str))] = bytes(
+                    entry["value"]
+                )
             except (msgspec.DecodeError, KeyError) as error:
                 raise ConfigurationError(
-                    f'line {number} of the edits is not {{"place": "topic:partition:offset", "value": {{...}}}}: {error}'
+                    f'line {number} of the edits is not {{"place": '
+                    f'"topic:partition:offset", "value": {{...}}}}: {error}'
                 ) from None
     return edits
 
 
-def _mended(settings: Settings, letter: DeadLetter, fix: Mapping[str, Any], edit: bytes | None) -> tuple[bytes, bytes]:
+def _mended(
+    settings: Settings, letter: DeadLetter, fix: Mapping[str, Any], edit: bytes | None
+) -> tuple[bytes, bytes]:
     """Key and value to send. Raises BadEvent."""
     value = edit if edit is not None else original(settings, letter)
     if letter.topic != settings.interactions_topic:
@@ -214,7 +281,9 @@ def _mended(settings: Settings, letter: DeadLetter, fix: Mapping[str, Any], edit
 
 
 def _with(value: bytes, fix: Mapping[str, Any], defaults: Mapping[str, Any]) -> bytes:
-    """`value` with the fields of `fix`, and with `defaults` where it has none; what is no JSON object stays as it is."""
+    """`value` with the fields of `fix`, and with `defaults` where it has none; what is no JSON
+    object stays as it is.
+    """
     try:
         fields = msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -233,10 +302,15 @@ def _collect(tokens: list[tuple[DeadLetter, str]], letter: DeadLetter) -> Delive
 def _all_messages(settings: Settings, topic: str) -> Iterable[Any]:
     """Every message of `topic`, from the log's beginning to its end as it is now."""
     log.ensure_topics(settings)
-    config = log.consumer_config(settings, f"{settings.ingest_group}-dlq") | {"enable.partition.eof": True, "auto.offset.reset": "earliest"}
+    config = log.consumer_config(settings, f"{settings.ingest_group}-dlq") | {
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+    }
     consumer = Consumer(config)
     try:
-        partitions = consumer.list_topics(topic, timeout=settings.kafka_timeout_s).topics[topic].partitions
+        partitions = (
+            consumer.list_topics(topic, timeout=settings.kafka_timeout_s).topics[topic].partitions
+        )
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
         unfinished, quiet_since = set(partitions), time.monotonic()
         while unfinished:
@@ -244,7 +318,10 @@ def _all_messages(settings: Settings, topic: str) -> Iterable[Any]:
             if messages:
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > settings.kafka_timeout_s:
-                raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap_servers} did not answer while reading {topic}")
+                raise LogUnavailable(
+                    f"Kafka at {settings.kafka_bootstrap_servers} did not answer while "
+                    f"reading {topic}"
+                )
             for message in messages:
                 error = message.error()
                 if error is None:

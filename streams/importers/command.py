@@ -1,4 +1,6 @@
-"""`python -m streams import`: rows to real events through Kafka, at full speed or at a multiple of their own clock."""
+"""`python -m streams import`: rows to real events through Kafka, at full speed or at a multiple of
+their own clock.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ CHUNK = 10_000
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to import; see the command's --help. `speed`: None is as fast as it goes. `rejects` takes rows that are no event."""
+    """What to import; see the command's --help.
+
+    `speed`: None is as fast as it goes. `rejects` takes rows that are no event.
+    """
 
     path: Path | None = None
     database: str | None = None
@@ -61,11 +66,20 @@ class Import:
         """Raises ConfigurationError, SourceFailed."""
         self._settings, self._plan = settings, plan
         self._source = _source(plan)
-        self.format = formats.choose(plan.path, self._source.columns, plan.kind, plan.mapping, plan.constants, plan.per_second)
+        self.format = formats.choose(
+            plan.path,
+            self._source.columns,
+            plan.kind,
+            plan.mapping,
+            plan.constants,
+            plan.per_second,
+        )
         self._convert = _converter(settings, plan, self._source, self.format)
-        self._topic = {"interactions": settings.interactions_topic, "items": settings.items_topic, "users": settings.users_topic}[
-            self.format.kind
-        ]
+        self._topic = {
+            "interactions": settings.interactions_topic,
+            "items": settings.items_topic,
+            "users": settings.users_topic,
+        }[self.format.kind]
         self._stopped = threading.Event()
         self._rejects = _Rejects(plan.rejects, list(self.format.columns))
         self.counts: Counter[str] = Counter()
@@ -79,7 +93,11 @@ class Import:
         log.ensure_topics(self._settings)
         with self._rejects, Producer(self._settings) as producer:
             chunks: Iterator[list[tuple[bytes, bytes, float]]]
-            if self._plan.sort and self.format.kind == "interactions" and self._plan.database is None:
+            if (
+                self._plan.sort
+                and self.format.kind == "interactions"
+                and self._plan.database is None
+            ):
                 with progress("reading", self._source.rows_known) as advance:
                     table = self._sorted(advance)
                 total, chunks = table.num_rows, _unpacked(table)
@@ -92,7 +110,9 @@ class Import:
                         break
                     self._send(producer, chunk, clock, advance)
         if not self.counts["sent"] and not self._stopped.is_set():
-            reasons = ", ".join(f"{count} {why}" for why, count in self.counts.items()) or "it has none"
+            reasons = (
+                ", ".join(f"{count} {why}" for why, count in self.counts.items()) or "it has none"
+            )
             raise NothingImported(
                 f"no row of {self._source.name} was imported: {reasons}"
                 + (f"; see {self._plan.rejects}" if self.counts["rejected"] else "")
@@ -100,7 +120,11 @@ class Import:
         return self.counts
 
     def _send(
-        self, producer: Producer, chunk: list[tuple[bytes, bytes, float]], clock: Clock | None, advance: Callable[[int], None]
+        self,
+        producer: Producer,
+        chunk: list[tuple[bytes, bytes, float]],
+        clock: Clock | None,
+        advance: Callable[[int], None],
     ) -> None:
         if clock is None:
             producer.batch(self._topic, [(key, value) for key, value, _ in chunk])
@@ -135,8 +159,17 @@ class Import:
                 wanted -= 1
 
     def _sorted(self, advance: Callable[[int], None]) -> pa.Table:
-        """All messages in the order of their own time (rows of one time in the file's order): a history in Redis is in the log's order."""
-        schema = pa.schema([("key", pa.binary()), ("value", pa.binary()), ("timestamp", pa.float64()), ("row", pa.int64())])
+        """All messages in the order of their own time (rows of one time in the file's order): a
+        history in Redis is in the log's order.
+        """
+        schema = pa.schema(
+            [
+                ("key", pa.binary()),
+                ("value", pa.binary()),
+                ("timestamp", pa.float64()),
+                ("row", pa.int64()),
+            ]
+        )
         batches: list[pa.RecordBatch] = []
         chunk: list[Message] = []
         for message in self._messages(advance):
@@ -146,7 +179,9 @@ class Import:
                 chunk = []
         batches.append(_packed(chunk, schema, len(batches) * CHUNK))
         table = pa.Table.from_batches(batches, schema)
-        return table.take(pc.sort_indices(table, [("timestamp", "ascending"), ("row", "ascending")]))
+        return table.take(
+            pc.sort_indices(table, [("timestamp", "ascending"), ("row", "ascending")])
+        )
 
 
 class _Rejects(AbstractContextManager["_Rejects"]):
@@ -166,7 +201,10 @@ class _Rejects(AbstractContextManager["_Rejects"]):
             if value is not None
         }
         reason = str(error).encode("utf-8", "backslashreplace").decode()
-        self._file.write(encode_json({"row": number, "code": error.code, "reason": reason, "values": values}) + b"\n")
+        self._file.write(
+            encode_json({"row": number, "code": error.code, "reason": reason, "values": values})
+            + b"\n"
+        )
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -199,7 +237,9 @@ def _source(plan: Plan) -> Source:
     return open_file(plan.path or Path(), plan.delimiter)
 
 
-def _converter(settings: Settings, plan: Plan, source: Source, format_: Format) -> Callable[[int, Sequence[Any]], Message]:
+def _converter(
+    settings: Settings, plan: Plan, source: Source, format_: Format
+) -> Callable[[int, Sequence[Any]], Message]:
     if format_.kind == "items":
         return convert.items(format_)
     if format_.kind == "users":
@@ -222,16 +262,27 @@ def _packed(messages: Sequence[Message], schema: pa.Schema, first: int) -> pa.Re
         [message.timestamp for message in messages],
         list(range(first, first + len(messages))),
     ]
-    return pa.RecordBatch.from_arrays([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
+        schema=schema,
+    )
 
 
 def _unpacked(table: pa.Table) -> Iterator[list[tuple[bytes, bytes, float]]]:
     for batch in table.to_batches(CHUNK):
-        yield list(zip(*(batch.column(name).to_pylist() for name in ("key", "value", "timestamp")), strict=True))
+        yield list(
+            zip(
+                *(batch.column(name).to_pylist() for name in ("key", "value", "timestamp")),
+                strict=True,
+            )
+        )
 
 
 def _chunked(messages: Iterator[Message]) -> Iterator[list[tuple[bytes, bytes, float]]]:
-    while chunk := [(message.key, message.value, message.timestamp) for message in itertools.islice(messages, CHUNK)]:
+    while chunk := [
+        (message.key, message.value, message.timestamp)
+        for message in itertools.islice(messages, CHUNK)
+    ]:
         yield chunk
 
 

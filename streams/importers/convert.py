@@ -24,7 +24,10 @@ _NO_CONTEXT = Interaction("", "", "", "", 0.0).context
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What goes to Kafka. `timestamp`: the event's own, in seconds since 1970; 0 for items and users."""
+    """What goes to Kafka.
+
+    `timestamp`: the event's own, in seconds since 1970; 0 for items and users.
+    """
 
     key: bytes
     value: bytes
@@ -51,13 +54,25 @@ def interactions(
 ) -> Callable[[int, Sequence[Any]], Message]:
     """A converter of rows to events, checked as ingest will check them.
 
-    An event's id follows from the source and the row's number (`numbered`, for files) or its content (for tables, whose order may change),
-    so an import that is run twice sends the same ids. The converter raises BadEvent, and Skip("below --min-value" | "no timestamp").
+    An event's id follows from the source and the row's number (`numbered`, for files) or its
+    content (for tables, whose order may change), so an import that is run twice sends the same ids.
+    The converter raises BadEvent, and Skip("below --min-value" | "no timestamp").
     """
     constants = dict(format_.constants)
-    constant_time = times.parse(constants["timestamp"]) if "timestamp" in constants else default_timestamp
+    constant_time = (
+        times.parse(constants["timestamp"]) if "timestamp" in constants else default_timestamp
+    )
     user, item, kind, use_case_of, given_id, recommendation, context_of = (
-        _reader(format_, field) for field in ("user_id", "item_id", "event_type", "use_case", "event_id", "recommendation_id", "context")
+        _reader(format_, field)
+        for field in (
+            "user_id",
+            "item_id",
+            "event_type",
+            "use_case",
+            "event_id",
+            "recommendation_id",
+            "context",
+        )
     )
     value_of, time_of = (_column(format_, field) for field in ("value", "timestamp"))
     per_second = format_.per_second
@@ -71,17 +86,37 @@ def interactions(
             timestamp = constant_time
         if timestamp is None:
             raise Skip("no timestamp")
-        user_id, item_id, event_type, use_case = user(row) or "", item(row) or "", kind(row) or "", use_case_of(row)
+        user_id, item_id, event_type, use_case = (
+            user(row) or "",
+            item(row) or "",
+            kind(row) or "",
+            use_case_of(row),
+        )
         event_id = given_id(row)
         if event_id is None:
-            event_id = f"{source}:{number}" if numbered else f"{source}:{_digest(user_id, item_id, event_type, timestamp, value, use_case)}"
+            event_id = (
+                f"{source}:{number}"
+                if numbered
+                else f"{source}:{_digest(user_id, item_id, event_type, timestamp, value, use_case)}"
+            )
         context = context_of(row)
         raw = msgspec.Raw(context.encode("utf-8", "replace")) if context else _NO_CONTEXT
-        event = Interaction(event_id, user_id, item_id, event_type, timestamp, value, use_case, raw, recommendation(row))
+        event = Interaction(
+            event_id,
+            user_id,
+            item_id,
+            event_type,
+            timestamp,
+            value,
+            use_case,
+            raw,
+            recommendation(row),
+        )
         codec.check_interaction(event, now, use_cases)
         encoded = codec.encode_json(event)
         if context:
-            codec.decode_interaction(encoded, now, use_cases)  # that the context is JSON shows in the whole only
+            # that the context is JSON shows in the whole only
+            codec.decode_interaction(encoded, now, use_cases)
         return Message(user_id.encode(), encoded, timestamp)
 
     return convert
@@ -142,7 +177,15 @@ def _fields(format_: Format, row: Sequence[Any], lists: tuple[str, ...]) -> dict
         if field.startswith(ATTRIBUTE):
             attributes[field.removeprefix(ATTRIBUTE)] = _attribute(value)
         elif field in lists:
-            fields[field] = [part for part in (value.split(format_.list_separator) if isinstance(value, str) else map(str, value)) if part]
+            fields[field] = [
+                part
+                for part in (
+                    value.split(format_.list_separator)
+                    if isinstance(value, str)
+                    else map(str, value)
+                )
+                if part
+            ]
         else:
             fields[field] = value if field in ("available", "created_at") else _text(value)
     return fields | ({"attributes": attributes} if attributes else {})
@@ -155,14 +198,16 @@ def _canonical(encoded: bytes, kind: type[Item | User]) -> bytes:
 def _text(value: Any) -> str | None:
     if value is None or value == "":
         return None
-    if isinstance(value, float) and value.is_integer():  # 42.0: an id that a data frame with a gap turned into a float
+    # 42.0: an id that a data frame with a gap turned into a float
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
 
 
 def _number(field: str, value: Any) -> float | None:
     if value.__class__ is float:
-        return None if math.isnan(value) else value  # NaN is how a data frame writes a missing number
+        # NaN is how a data frame writes a missing number
+        return None if math.isnan(value) else value
     if value is None or value == "":
         return None
     try:
@@ -191,11 +236,22 @@ def _time(value: Any, per_second: float) -> float | None:
         try:
             return times.parse(str(value))
         except ConfigurationError:
-            raise BadEvent("bad_timestamp", f"timestamp {value!r} is neither a number nor ISO 8601") from None
+            raise BadEvent(
+                "bad_timestamp", f"timestamp {value!r} is neither a number nor ISO 8601"
+            ) from None
 
 
 def _flag(value: Any) -> bool:
-    if isinstance(value, str) and value.strip().lower() in ("true", "t", "yes", "1", "false", "f", "no", "0"):
+    if isinstance(value, str) and value.strip().lower() in (
+        "true",
+        "t",
+        "yes",
+        "1",
+        "false",
+        "f",
+        "no",
+        "0",
+    ):
         return value.strip().lower() in ("true", "t", "yes", "1")
     if isinstance(value, bool | int):
         return bool(value)

@@ -1,4 +1,6 @@
-"""A table of a backend's database, by SQLAlchemy (an optional extra), streamed by a server-side cursor."""
+"""A table of a backend's database, by SQLAlchemy (an optional extra), streamed by a server-side
+cursor.
+"""
 
 from __future__ import annotations
 
@@ -17,44 +19,66 @@ class Table:
     rows_known: int | None = None
 
     def __init__(self, url: str, table: str) -> None:
-        """`table` may be schema-qualified. Raises ConfigurationError (no driver, no such table), SourceFailed."""
+        """`table` may be schema-qualified.
+
+        Raises ConfigurationError (no driver, no such table), SourceFailed.
+        """
         try:
             import sqlalchemy
         except ModuleNotFoundError:
-            raise ConfigurationError("--database needs SQLAlchemy: pip install -r requirements/database.txt") from None
+            raise ConfigurationError(
+                "--database needs SQLAlchemy: pip install -r requirements/database.txt"
+            ) from None
         self._sql: Any = sqlalchemy
         schema, _, name = table.rpartition(".")
         try:
             self._engine: Any = sqlalchemy.create_engine(url)
             self._url, self._shown = url, shown_url(url)
-            self._table: Any = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=self._engine)
+            self._table: Any = sqlalchemy.Table(
+                name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=self._engine
+            )
         except ModuleNotFoundError as error:
-            raise ConfigurationError(f"--database needs the driver {error.name}: pip install {error.name}") from None
+            raise ConfigurationError(
+                f"--database needs the driver {error.name}: pip install {error.name}"
+            ) from None
         except sqlalchemy.exc.NoSuchTableError:
             raise ConfigurationError(f"{self._shown} has no table {table!r}") from None
-        except (sqlalchemy.exc.ArgumentError, ValueError):  # ValueError: a port that is no number, which may be a part of a password
-            raise ConfigurationError("--database is no URL such as postgresql+psycopg://user@host/name or sqlite:///file.db") from None
+        # ValueError: a port that is no number, which may be a part of a password
+        except (sqlalchemy.exc.ArgumentError, ValueError):
+            raise ConfigurationError(
+                "--database is no URL such as postgresql+psycopg://user@host/name or "
+                "sqlite:///file.db"
+            ) from None
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise SourceFailed(f"the database cannot be read: {_reason(error, url)}") from None
         database = self._engine.url.database or ""
-        self.name = f"{'' if '@' in database else database}.{table}"[-80:]  # with an @ it holds a part of an unescaped password
+        # with an @ it holds a part of an unescaped password
+        self.name = f"{'' if '@' in database else database}.{table}"[-80:]
         self.columns: Sequence[str] = [column.name for column in self._table.columns]
 
     def rows(self, format_: Format) -> Iterator[Row]:
         """Values as the driver answers them; at most FETCH_ROWS are in memory."""
         wanted = [self._table.columns[column] for column in format_.columns.values()]
-        query = self._sql.select(*[column.label(f"c{index}") for index, column in enumerate(wanted)])
+        query = self._sql.select(
+            *[column.label(f"c{index}") for index, column in enumerate(wanted)]
+        )
         if "timestamp" in format_.columns:
             query = query.order_by(self._table.columns[format_.columns["timestamp"]])
         try:
-            with self._engine.connect().execution_options(stream_results=True, yield_per=FETCH_ROWS) as connection:
+            with self._engine.connect().execution_options(
+                stream_results=True, yield_per=FETCH_ROWS
+            ) as connection:
                 yield from enumerate(connection.execute(query), 1)
         except self._sql.exc.SQLAlchemyError as error:
-            raise SourceFailed(f"reading {self._table.name} of {self._shown} failed: {_reason(error, self._url)}") from None
+            raise SourceFailed(
+                f"reading {self._table.name} of {self._shown} failed: {_reason(error, self._url)}"
+            ) from None
         finally:
             self._engine.dispose()
 
 
 def _reason(error: Exception, url: str) -> str:
-    """The driver's own words on one line, without the statement, its parameters and the secrets of `url`."""
+    """The driver's own words on one line, without the statement, its parameters and the secrets of
+    `url`.
+    """
     return reason(getattr(error, "orig", None) or error, url)

@@ -13,8 +13,27 @@ from core.errors import ConfigurationError
 Kind = Literal["interactions", "items", "users"]
 
 FIELDS: dict[Kind, tuple[str, ...]] = {
-    "interactions": ("event_id", "user_id", "item_id", "event_type", "timestamp", "value", "use_case", "context", "recommendation_id"),
-    "items": ("item_id", "item_type", "title", "categories", "tags", "text", "available", "created_at"),
+    "interactions": (
+        "event_id",
+        "user_id",
+        "item_id",
+        "event_type",
+        "timestamp",
+        "value",
+        "use_case",
+        "context",
+        "recommendation_id",
+    ),
+    "items": (
+        "item_id",
+        "item_type",
+        "title",
+        "categories",
+        "tags",
+        "text",
+        "available",
+        "created_at",
+    ),
     "users": ("user_id", "roles", "interests"),
 }
 ATTRIBUTE = "attributes."
@@ -24,8 +43,9 @@ ATTRIBUTE = "attributes."
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """How to read a source.
 
-    `columns`: field -> column; `constants`: field -> text for every row; `header`: the column names of a file that has none itself;
-    `per_second`: units of a numeric time stamp in a second; `list_separator` splits text into categories, tags, roles and interests.
+    `columns`: field -> column; `constants`: field -> text for every row; `header`: the column names
+    of a file that has none itself; `per_second`: units of a numeric time stamp in a second;
+    `list_separator` splits text into categories, tags, roles and interests.
     """
 
     kind: Kind = "interactions"
@@ -39,14 +59,28 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _RATINGS = Format(
-    columns={"user_id": "userId", "item_id": "movieId", "value": "rating", "timestamp": "timestamp"}, constants={"event_type": "rating"}
+    columns={
+        "user_id": "userId",
+        "item_id": "movieId",
+        "value": "rating",
+        "timestamp": "timestamp",
+    },
+    constants={"event_type": "rating"},
 )
-_MOVIES = Format(kind="items", columns={"item_id": "movieId", "title": "title", "categories": "genres"}, constants={"item_type": "movie"})
+_MOVIES = Format(
+    kind="items",
+    columns={"item_id": "movieId", "title": "title", "categories": "genres"},
+    constants={"item_type": "movie"},
+)
 KNOWN: dict[str, Format] = {
     "ratings.csv": _RATINGS,
-    "ratings.dat": msgspec.structs.replace(_RATINGS, header=("userId", "movieId", "rating", "timestamp"), delimiter="::"),
+    "ratings.dat": msgspec.structs.replace(
+        _RATINGS, header=("userId", "movieId", "rating", "timestamp"), delimiter="::"
+    ),
     "movies.csv": _MOVIES,
-    "movies.dat": msgspec.structs.replace(_MOVIES, header=("movieId", "title", "genres"), delimiter="::", encoding="latin-1"),
+    "movies.dat": msgspec.structs.replace(
+        _MOVIES, header=("movieId", "title", "genres"), delimiter="::", encoding="latin-1"
+    ),
     "users.dat": Format(
         kind="users",
         columns={
@@ -63,7 +97,13 @@ KNOWN: dict[str, Format] = {
 """By file name: the MovieLens files as they come out of their archives."""
 
 RETAILROCKET = Format(
-    columns={"user_id": "visitorid", "item_id": "itemid", "event_type": "event", "timestamp": "timestamp"}, per_second=1000.0
+    columns={
+        "user_id": "visitorid",
+        "item_id": "itemid",
+        "event_type": "event",
+        "timestamp": "timestamp",
+    },
+    per_second=1000.0,
 )
 """By its columns timestamp, visitorid, event, itemid, transactionid."""
 
@@ -76,20 +116,34 @@ def choose(
     constants: Mapping[str, str],
     per_second: float | None,
 ) -> Format:
-    """The format of a source with these columns: what is known of it, overruled by what was given by hand.
+    """The format of a source with these columns: what is known of it, overruled by what was given
+    by hand.
 
-    Without either, columns with the fields' own names are taken. Raises ConfigurationError for a field or column that does not exist,
-    and for an id that is mapped from nowhere.
+    Without either, columns with the fields' own names are taken. Raises ConfigurationError for a
+    field or column that does not exist, and for an id that is mapped from nowhere.
     """
     known = KNOWN.get(path.name) if path is not None else None
     if known is None and {"visitorid", "itemid", "event"} <= set(columns):
         known = RETAILROCKET
     if known is None or (kind is not None and kind != known.kind):
         fields = FIELDS[kind or "interactions"]
-        known = Format(kind=kind or "interactions", columns={field: field for field in fields if field in columns})
-    merged = {field: column for field, column in {**known.columns, **mapping}.items() if field not in constants}
+        known = Format(
+            kind=kind or "interactions",
+            columns={field: field for field in fields if field in columns},
+        )
+    merged = {
+        field: column
+        for field, column in {**known.columns, **mapping}.items()
+        if field not in constants
+    }
     format_ = msgspec.structs.replace(
-        known, columns=merged, constants={field: text for field, text in {**known.constants, **constants}.items() if field not in mapping}
+        known,
+        columns=merged,
+        constants={
+            field: text
+            for field, text in {**known.constants, **constants}.items()
+            if field not in mapping
+        },
     )
     if per_second is not None:
         format_ = msgspec.structs.replace(format_, per_second=per_second)
@@ -104,7 +158,10 @@ def parse_pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
         for pair in text.split(","):
             field, equals, value = pair.partition("=")
             if not equals or not field.strip() or not value.strip():
-                raise ConfigurationError(f"{flag} {pair!r} is not of the form field=value; several are separated by commas")
+                raise ConfigurationError(
+                    f"{flag} {pair!r} is not of the form field=value; several are separated "
+                    f"by commas"
+                )
             pairs[field.strip()] = value.strip()
     return pairs
 
@@ -112,16 +169,29 @@ def parse_pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
 def _check(format_: Format, columns: Sequence[str]) -> None:
     fields = FIELDS[format_.kind]
     for field in (*format_.columns, *format_.constants):
-        if field not in fields and not (field.startswith(ATTRIBUTE) and format_.kind != "interactions"):
-            known = ", ".join(fields) + ("" if format_.kind == "interactions" else f", {ATTRIBUTE}<name>")
+        if field not in fields and not (
+            field.startswith(ATTRIBUTE) and format_.kind != "interactions"
+        ):
+            known = ", ".join(fields) + (
+                "" if format_.kind == "interactions" else f", {ATTRIBUTE}<name>"
+            )
             raise ConfigurationError(f"{field!r} is no field of {format_.kind}; it has {known}")
     for field, column in format_.columns.items():
         if column not in columns:
-            raise ConfigurationError(f"there is no column {column!r} for {field}; the source has {', '.join(columns)}")
-    needed = {"interactions": ("user_id", "item_id", "event_type"), "items": ("item_id", "item_type"), "users": ("user_id",)}[format_.kind]
+            raise ConfigurationError(
+                f"there is no column {column!r} for {field}; the source has {', '.join(columns)}"
+            )
+    needed = {
+        "interactions": ("user_id", "item_id", "event_type"),
+        "items": ("item_id", "item_type"),
+        "users": ("user_id",),
+    }[format_.kind]
     for field in needed:
         if field not in format_.columns and field not in format_.constants:
             raise ConfigurationError(
-                f"{field} is mapped from no column; the source has {', '.join(columns)}: give --map {field}=<column>"
+                (
+                    f"{field} is mapped from no column; the source has {', '.join(columns)}: "
+                    f"give --map {field}=<column>"
+                )
                 + (f" or --constant {field}=<text>" if field in ("event_type", "item_type") else "")
             )

@@ -1,4 +1,7 @@
-"""Rows from files and database tables, streamed: (row number, values of the wanted columns). Row numbers are what an editor shows."""
+"""Rows from files and database tables, streamed: (row number, values of the wanted columns).
+
+Row numbers are what an editor shows.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,11 @@ Row = tuple[int, Sequence[Any]]
 
 
 class Source(Protocol):
-    """Where rows come from. `name` identifies the source's content in event ids; `rows_known` is None where nobody has counted."""
+    """Where rows come from.
+
+    `name` identifies the source's content in event ids; `rows_known` is None where nobody has
+    counted.
+    """
 
     name: str
     columns: Sequence[str]
@@ -39,14 +46,19 @@ class TextFile:
     rows_known: int | None = None
 
     def __init__(self, path: Path, delimiter: str | None = None) -> None:
-        """`delimiter` None: that of a known file, else a comma (a tab for .tsv). Raises SourceFailed."""
+        """`delimiter` None: that of a known file, else a comma (a tab for .tsv).
+
+        Raises SourceFailed.
+        """
         known = KNOWN.get(path.name, Format())
         self._path, self._encoding = path, known.encoding
         self._delimiter = delimiter or ("\t" if path.suffix == ".tsv" else known.delimiter)
         self.name = _fingerprint(path)
         self._has_header = not known.header
         with self._open() as lines:
-            self.columns: Sequence[str] = known.header or [name.strip() for name in next(self._cells(lines), (0, []))[1]]
+            self.columns: Sequence[str] = known.header or [
+                name.strip() for name in next(self._cells(lines), (0, []))[1]
+            ]
         if not self.columns:
             raise SourceFailed(f"{path} is empty; its first line must name the columns")
 
@@ -75,7 +87,10 @@ class TextFile:
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        with _named(self._path), self._path.open(encoding=self._encoding, errors="surrogateescape", newline="") as lines:
+        with (
+            _named(self._path),
+            self._path.open(encoding=self._encoding, errors="surrogateescape", newline="") as lines,
+        ):
             yield lines
 
 
@@ -111,7 +126,9 @@ def open_file(path: Path, delimiter: str | None = None) -> Source:
 
 
 def _fingerprint(path: Path) -> str:
-    """The file's name and 8 digits that tell files of one name apart: of its size and its first 64 KiB."""
+    """The file's name and 8 digits that tell files of one name apart: of its size and its first 64
+    KiB.
+    """
     with path.open("rb") as file:
         digest = hashlib.sha256(str(path.stat().st_size).encode() + b"\n" + file.read(65_536))
     return f"{path.name[:64]}-{digest.hexdigest()[:8]}"

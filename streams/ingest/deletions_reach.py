@@ -1,4 +1,6 @@
-"""Drops deletions that nothing can contradict any more: log and archive hold nothing that is as old. This bounds their memory."""
+"""Drops deletions that nothing can contradict any more: log and archive hold nothing that is as
+old. This bounds their memory.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ _log = structlog.get_logger(__name__)
 
 
 def drop_out_of_reach(settings: Settings, client: Client) -> int:
-    """Drop, from Redis and from the topic, deletions older than the oldest record that could come back; answers how many.
+    """Drop, from Redis and from the topic, deletions older than the oldest record that could come
+    back; answers how many.
 
-    While the archive is empty, or of another topic, nothing is dropped: ARCHIVE_URL may point to the wrong place.
-    Raises LogUnavailable, StoreUnavailable, StoreCorrupt.
+    While the archive is empty, or of another topic, nothing is dropped: ARCHIVE_URL may point to
+    the wrong place. Raises LogUnavailable, StoreUnavailable, StoreCorrupt.
     """
     dropped = 0
     with LogReader(settings, "reach") as reader:
@@ -59,7 +62,9 @@ def _oldest_in_log(reader: LogReader, topic: str) -> float:
 
 
 def _oldest_in_archive(settings: Settings) -> float | None:
-    """Broker time (seconds) of the oldest archived message; None: the archive is empty, unreadable, or of another topic."""
+    """Broker time (seconds) of the oldest archived message; None: the archive is empty, unreadable,
+    or of another topic.
+    """
     topic = settings.interactions_topic
     topic_id = TopicIds(settings, [topic]).read()[topic]
     times: list[float] = []

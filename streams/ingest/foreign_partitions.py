@@ -1,13 +1,16 @@
-"""Finds users whose events come through a partition that murmur2, the partitioner of Kafka's own clients, does not choose for their id.
+"""Finds users whose events come through a partition that murmur2, the partitioner of Kafka's own
+clients, does not choose for their id.
 
-A producer with another partitioner (librdkafka's default is CRC32), without a key, or with another key puts a user's events into another
-partition than the rest. Each event counts, but the same event sent through both counts twice, because duplicates are found within a
-partition, and a user's events are not in order.
+A producer with another partitioner (librdkafka's default is CRC32), without a key, or with another
+key puts a user's events into another partition than the rest. Each event counts, but the same event
+sent through both counts twice, because duplicates are found within a partition, and a user's events
+are not in order.
 
 1. `add` gathers the events of batches.
-2. `check`, once a second or once CHECK_EVENTS are there, hashes all their users at once, and keeps those in another partition as suspects.
-3. Once the broker has told the number of partitions again, a suspect of the time before partitions were added is dropped; the others are
-   counted, logged and noted in Redis for `inspect user`.
+2. `check`, once a second or once CHECK_EVENTS are there, hashes all their users at once, and keeps
+   those in another partition as suspects.
+3. Once the broker has told the number of partitions again, a suspect of the time before partitions
+   were added is dropped; the others are counted, logged and noted in Redis for `inspect user`.
 """
 
 from __future__ import annotations
@@ -30,16 +33,22 @@ from streams.ingest.partition_watch import IngestWatch
 _log = structlog.get_logger(__name__)
 
 CHECK_EVENTS = 2_000
-"""Events that are hashed at once: 0.2 us each (`python -m benchmarks.partition_check`), a tenth of what one takes by itself."""
+"""Events that are hashed at once: 0.2 us each (`python -m benchmarks.partition_check`), a tenth of
+what one takes by itself.
+"""
 CHECK_S = 1.0
 """Seconds that fewer events wait for their check."""
 MOST_SUSPECTS = 20_000
-"""Pairs of user and partition that wait for the number of partitions; what is more is not counted."""
+"""Pairs of user and partition that wait for the number of partitions; what is more is not counted.
+"""
 MOST_NOTED = 1_000
 """Users that one process notes in Redis: enough to see that it is a kind and who is concerned."""
 REMIND_S = 600.0
 """Seconds between two warnings."""
-REMEDY = "in every producer, use the user id as key and the partitioner murmur2 (librdkafka: partitioner=murmur2_random; Java's default)"
+REMEDY = (
+    "in every producer, use the user id as key and the partitioner murmur2 (librdkafka: "
+    "partitioner=murmur2_random; Java's default)"
+)
 
 
 class _Suspects(NamedTuple):
@@ -71,7 +80,11 @@ class ForeignPartitions:
     def check(self) -> None:
         """Steps 2 and 3, as far as their time has come."""
         layout, now = self._watch.layout, time.monotonic()
-        if self._suspects.events and layout is not None and self._suspects.since < self._watch.answered:
+        if (
+            self._suspects.events
+            and layout is not None
+            and self._suspects.since < self._watch.answered
+        ):
             self._report(layout)
         if self._waiting < CHECK_EVENTS and now - self._checked < CHECK_S:
             return
@@ -79,8 +92,13 @@ class ForeignPartitions:
         gathered, self._gathered, self._waiting = self._gathered, [], 0
         if layout is None or layout.partitions == 1:
             return
-        # A batch is judged by its oldest event. A partition beyond the number is one that the broker has not told of yet.
-        batches = [batch for batch in gathered if batch[1][0].broker_time >= layout.since and batch[0] < layout.partitions]
+        # A batch is judged by its oldest event. A partition beyond the number is one that the
+        # broker has not told of yet.
+        batches = [
+            batch
+            for batch in gathered
+            if batch[1][0].broker_time >= layout.since and batch[0] < layout.partitions
+        ]
         ids = [event.interaction.user_id.encode() for _, events in batches for event in events]
         expected = partitions_of(ids, layout.partitions).tolist()
         at = 0
@@ -88,7 +106,15 @@ class ForeignPartitions:
             mine = expected[at : at + len(events)]
             at += len(events)
             if mine.count(partition) < len(mine):
-                self._suspect(partition, [event for event, chosen in zip(events, mine, strict=True) if chosen != partition], now)
+                self._suspect(
+                    partition,
+                    [
+                        event
+                        for event, chosen in zip(events, mine, strict=True)
+                        if chosen != partition
+                    ],
+                    now,
+                )
 
     def _suspect(self, partition: int, events: Sequence[Event], now: float) -> None:
         if not self._suspects.events:
@@ -105,17 +131,23 @@ class ForeignPartitions:
         if layout.since > time.time():  # partitions were added just now
             return
         pairs = list(suspects)
-        chosen = partitions_of([user_id.encode() for _, user_id in pairs], layout.partitions).tolist()
+        chosen = partitions_of(
+            [user_id.encode() for _, user_id in pairs], layout.partitions
+        ).tolist()
         foreign = [pair for pair, own in zip(pairs, chosen, strict=True) if own != pair[0]]
         if not foreign:
             return
         events = sum(suspects[pair] for pair in foreign)
         metrics.foreign_partition_events.inc(events)
         self._unreported += events
-        new = [pair for pair in foreign if pair not in self._noted][: max(0, MOST_NOTED - len(self._noted))]
+        new = [pair for pair in foreign if pair not in self._noted][
+            : max(0, MOST_NOTED - len(self._noted))
+        ]
         if new:
             try:
-                users.note_partitions(self._client, [(user_id, partition) for partition, user_id in new])
+                users.note_partitions(
+                    self._client, [(user_id, partition) for partition, user_id in new]
+                )
                 self._noted.update(new)
             except StoreUnavailable as error:
                 _log.debug("foreign_partitions_not_noted", error=str(error))
@@ -126,7 +158,10 @@ class ForeignPartitions:
                 "events_in_foreign_partitions",
                 topic=self._topic,
                 events=self._unreported,
-                example=f"user {user_id} in partition {partition}, not {chosen[pairs.index(foreign[0])]} of {layout.partitions}",
+                example=(
+                    f"user {user_id} in partition {partition}, not "
+                    f"{chosen[pairs.index(foreign[0])]} of {layout.partitions}"
+                ),
                 consequence="an event that is sent through two partitioners counts twice",
                 remedy=REMEDY,
             )

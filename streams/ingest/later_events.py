@@ -1,7 +1,9 @@
-"""Interactions that the broker took after the deletion of their user, though they were applied before it: a deletion must not erase them.
+"""Interactions that the broker took after the deletion of their user, though they were applied
+before it: a deletion must not erase them.
 
-Events and deletions lie in different partitions, so ingest may apply an event before the older deletion of its user. What counts of it is
-a function of the log (core.deletions, core.dedup), so the log is read again, from the time of the deletion to the position.
+Events and deletions lie in different partitions, so ingest may apply an event before the older
+deletion of its user. What counts of it is a function of the log (core.deletions, core.dedup), so
+the log is read again, from the time of the deletion to the position.
 """
 
 from __future__ import annotations
@@ -16,11 +18,16 @@ from store.log.reader import LogReader, Partition
 from store.state.apply.batches import Event
 
 _MARGIN_S = 1.0
-"""Seconds before a deletion from which the log is read: a broker may know the time of a batch's first message only."""
+"""Seconds before a deletion from which the log is read: a broker may know the time of a batch's
+first message only.
+"""
 
 
 class LaterEvents:
-    """Finds such events in the log; store.state.apply.entries says when. Connects on first use. Not thread-safe."""
+    """Finds such events in the log; store.state.apply.entries says when.
+
+    Connects on first use. Not thread-safe.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -37,9 +44,11 @@ class LaterEvents:
         return self._connected().partitions(self._settings.interactions_topic)
 
     def find(self, times: Mapping[str, float], positions: Sequence[int]) -> dict[str, list[Event]]:
-        """The events that count of the users in `times` (user id -> seconds) with a later broker time, by user, in the log's order.
+        """The events that count of the users in `times` (user id -> seconds) with a later broker
+        time, by user, in the log's order.
 
-        `positions`: of each partition, in the order of `partitions`, the offset below which they are looked for. Raises LogUnavailable.
+        `positions`: of each partition, in the order of `partitions`, the offset below which they
+        are looked for. Raises LogUnavailable.
         """
         reader = self._connected()
         partitions = self.partitions()[: len(positions)]
@@ -49,10 +58,14 @@ class LaterEvents:
             start = starts[partition]
             if start is None or start >= position:
                 continue
-            first = next((offset for offset, _ in self._events(reader, partition, start, position, times)), None)
+            first = next(
+                (offset for offset, _ in self._events(reader, partition, start, position, times)),
+                None,
+            )
             if first is None:
                 continue
-            dedup = Dedup(self._settings.dedup_window)  # which of them are duplicates follows from the window before the first
+            # which of them are duplicates follows from the window before the first
+            dedup = Dedup(self._settings.dedup_window)
             window = max(0, first - self._settings.dedup_window)
             for offset, event in self._events(reader, partition, window, position, None):
                 if dedup.seen(event.interaction.event_id, offset):
@@ -63,16 +76,25 @@ class LaterEvents:
         return found
 
     def _events(
-        self, reader: LogReader, partition: Partition, start: int, end: int, times: Mapping[str, float] | None
+        self,
+        reader: LogReader,
+        partition: Partition,
+        start: int,
+        end: int,
+        times: Mapping[str, float] | None,
     ) -> Iterator[tuple[int, Event]]:
-        """The valid events at offsets [start, end) with their offsets; with `times`, only those later than a deletion of their user."""
+        """The valid events at offsets [start, end) with their offsets; with `times`, only those
+        later than a deletion of their user.
+        """
         earliest = -1.0 if times is None else min(times.values())
         for message in reader.read({partition: (start, end)}):
             broker_time = message.timestamp()[1] / 1000
             if broker_time <= earliest:
                 continue
             try:
-                interaction = codec.decode_interaction(message.value(), broker_time, self._settings.use_cases)
+                interaction = codec.decode_interaction(
+                    message.value(), broker_time, self._settings.use_cases
+                )
             except BadEvent:
                 continue
             if times is None or broker_time > times.get(interaction.user_id, float("inf")):

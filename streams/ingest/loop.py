@@ -1,22 +1,28 @@
 """`streams ingest`: from Kafka into Redis, exactly once.
 
-One partition's way through this process, numbered; the crash tests use these numbers. `streams.ingest.intake` does steps 2 to 4,
-`streams.ingest.sender` 4 and 5; `store.state.apply.batches` has the steps inside 5.
+One partition's way through this process, numbered; the crash tests use these numbers.
+`streams.ingest.intake` does steps 2 to 4, `streams.ingest.sender` 4 and 5;
+`store.state.apply.batches` has the steps inside 5.
 
-1. Assigned: read the partition's position from Redis, compare it and the topic's id with the log (`streams.ingest.placement`), start
-   `dedup_window` before what Redis lacks.
-2. Up to the position, events only fill the duplicate window and what is still to be written of popularity.
-3. From there on, decode; what cannot be decoded becomes a dead letter, duplicates count nowhere, the rest makes batches.
+1. Assigned: read the partition's position from Redis, compare it and the topic's id with the log
+   (`streams.ingest.placement`), start `dedup_window` before what Redis lacks.
+2. Up to the position, events only fill the duplicate window and what is still to be written of
+   popularity.
+3. From there on, decode; what cannot be decoded becomes a dead letter, duplicates count nowhere,
+   the rest makes batches.
 4. Dead letters are published and acknowledged.
 5. The batch is applied, the position with it.
 6. Kafka is told the position, for lag dashboards only.
 
-Whenever Redis and this process disagree or nobody knows (a lost connection, a position moved by another process, a server set back),
-the partition goes back to 1. So there is one way to start, to recover and to take over. The same happens when the log may be another
-one: the topic's id changed (asked every few seconds), an offset went back, or the broker no longer has the offset that comes next.
+Whenever Redis and this process disagree or nobody knows (a lost connection, a position moved by
+another process, a server set back), the partition goes back to 1. So there is one way to start, to
+recover and to take over. The same happens when the log may be another one: the topic's id changed
+(asked every few seconds), an offset went back, or the broker no longer has the offset that comes
+next.
 
-The client delivers only committed records (its default isolation level). Control records and aborted ones leave holes, which it reports
-as the partition's end at an offset beyond the last record; the position moves there too.
+The client delivers only committed records (its default isolation level). Control records and
+aborted ones leave holes, which it reports as the partition's end at an offset beyond the last
+record; the position moves there too.
 """
 
 from __future__ import annotations
@@ -60,22 +66,33 @@ from streams.retry import Retry
 _log = structlog.get_logger(__name__)
 
 _COMMIT_S = 5.0
-"""Seconds between reports of the position to Kafka (what a lag dashboard may be late by) and looks at whether Redis was set back."""
+"""Seconds between reports of the position to Kafka (what a lag dashboard may be late by) and looks
+at whether Redis was set back.
+"""
 _LAG_S = 1.0
 """Seconds between looks at how many events the log is ahead."""
 _IDLE_S = 0.2
 """Seconds that a poll waits for the first event; bounds how late a stop or a failure is noticed."""
 _GATHER_S = 0.008
-"""Seconds from one taking of events to the next at least. An event that comes alone is taken at once; with thousands a second, those of
-8 ms share one transaction of all partitions, which takes half the processor time of a transaction for each that comes."""
+"""Seconds from one taking of events to the next at least. An event that comes alone is taken at
+once; with thousands a second, those of 8 ms share one transaction of all partitions, which takes
+half the processor time of a transaction for each that comes.
+"""
 _OFFSET_GONE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
-"""The broker has no record at the offset that comes next: the log was trimmed, cut, or is another one."""
+"""The broker has no record at the offset that comes next: the log was trimmed, cut, or is another
+one.
+"""
 _SWITCH_S = 0.0002
-"""Seconds after which the planning thread hands the interpreter to the sender; by default 5 ms, for which Redis would wait."""
+"""Seconds after which the planning thread hands the interpreter to the sender; by default 5 ms, for
+which Redis would wait.
+"""
 
 
 class Ingest:
-    """The consumer loop. `run` returns after `stop` was called, from any thread or signal handler."""
+    """The consumer loop.
+
+    `run` returns after `stop` was called, from any thread or signal handler.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -84,11 +101,17 @@ class Ingest:
         self._retry = Retry(self._stopped)
         planner = Planner(settings.use_cases, settings.experiments)
         self._sender = Sender(connection.connect(settings), planner, settings)
-        self._topic_names = [settings.interactions_topic, settings.items_topic, settings.users_topic]
+        self._topic_names = [
+            settings.interactions_topic,
+            settings.items_topic,
+            settings.users_topic,
+        ]
         self._topic_check = TopicCheck(settings)
         self._watch = IngestWatch(settings, self._topic_names)
         self._foreign = ForeignPartitions(self._client, settings.interactions_topic, self._watch)
-        self._intake = Intake(settings, self._client, planner, self._sender, self._retry, self._foreign.add)
+        self._intake = Intake(
+            settings, self._client, planner, self._sender, self._retry, self._foreign.add
+        )
         self._assigned: dict[Partition, Assigned] = {}
         self._generation = 0
         self._taken = 0.0  # time.monotonic()
@@ -102,14 +125,25 @@ class Ingest:
         self._stopped.set()
 
     def run(self) -> None:
-        """Consume until stopped. Raises what no retry mends: LogGap, LogRewound, StoreCorrupt, StoreMisconfigured, ConfigurationError."""
+        """Consume until stopped.
+
+        Raises what no retry mends: LogGap, LogRewound, StoreCorrupt, StoreMisconfigured,
+        ConfigurationError.
+        """
         settings = self._settings
         if not start.until_ready(settings, self._stopped, self._prepare):
             return
         self._sender.start()
         self._watch.start()
-        consumer = Consumer(log.consumer_config(settings, settings.ingest_group) | {"enable.partition.eof": True})
-        consumer.subscribe(self._topic_names, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        consumer = Consumer(
+            log.consumer_config(settings, settings.ingest_group) | {"enable.partition.eof": True}
+        )
+        consumer.subscribe(
+            self._topic_names,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
         _log.info("ingest is running", group=settings.ingest_group, topics=self._topic_names)
         committed = measured = time.monotonic()
         wait = _IDLE_S
@@ -136,7 +170,11 @@ class Ingest:
             with contextlib.suppress(StoreUnavailable):  # the entry expires by itself
                 self._running.end()
             _log.info(
-                "ingest has stopped", positions={f"{topic}/{number}": at for (topic, number), at in sorted(self._sender.applied.items())}
+                "ingest has stopped",
+                positions={
+                    f"{topic}/{number}": at
+                    for (topic, number), at in sorted(self._sender.applied.items())
+                },
             )
 
     def _prepare(self) -> None:
@@ -149,16 +187,22 @@ class Ingest:
         self._running.check_rebuild()
         wipe.check(self._client)
         deletions.recover(settings, self._client)
-        if known_deletions.count(self._client, "user") or known_deletions.count(self._client, "item"):
+        if known_deletions.count(self._client, "user") or known_deletions.count(
+            self._client, "item"
+        ):
             drop_out_of_reach(settings, self._client)
 
     def _note_settings(self) -> None:
-        """What a Redis that is new, was emptied or was set back must hold besides the deletions before anything is applied."""
+        """What a Redis that is new, was emptied or was set back must hold besides the deletions
+        before anything is applied.
+        """
         positions.check_settings(self._client, self._settings)
         experiments.note(self._client, self._settings.experiments)
 
     def _consume(self, consumer: Consumer, wait: float) -> Collection[Partition]:
-        """Wait `wait` seconds for an event, take what else is there, and hand each partition's messages on. Answers which had some."""
+        """Wait `wait` seconds for an event, take what else is there, and hand each partition's
+        messages on. Answers which had some.
+        """
         waited = consumer.consume(1, wait)
         if not waited:
             return ()
@@ -182,8 +226,11 @@ class Ingest:
                 by_partition[partition] = [message]
             else:
                 mine.append(message)
-        # Users first: an event that came with the deletion of its user is then most often not counted and taken back.
-        for partition, messages in sorted(by_partition.items(), key=lambda each: each[0][0] != self._settings.users_topic):
+        # Users first: an event that came with the deletion of its user is then most often not
+        # counted and taken back.
+        for partition, messages in sorted(
+            by_partition.items(), key=lambda each: each[0][0] != self._settings.users_topic
+        ):
             assigned = self._assigned.get(partition)
             if assigned is None:  # revoked between the fetch and now
                 continue
@@ -197,7 +244,10 @@ class Ingest:
         return by_partition.keys()
 
     def _not_an_event(self, message: Message) -> None:
-        """Handle a partition's end, which may lie beyond its last record, and the client's errors. Raises LogUnavailable."""
+        """Handle a partition's end, which may lie beyond its last record, and the client's errors.
+
+        Raises LogUnavailable.
+        """
         error, partition = message.error(), (message.topic(), message.partition())
         assert error is not None
         assigned = self._assigned.get(partition)
@@ -205,7 +255,10 @@ class Ingest:
             if assigned is not None and message.offset() > assigned.read:
                 self._intake.skip_to(partition, assigned, message.offset())
         elif assigned is not None and error.code() in _OFFSET_GONE:
-            self._place_again(partition, LogUnavailable(f"the broker does not have the next offset: {error.str()}"))
+            self._place_again(
+                partition,
+                LogUnavailable(f"the broker does not have the next offset: {error.str()}"),
+            )
         elif error.fatal():
             raise LogUnavailable(f"the Kafka client gave up: {error.str()}")
         else:
@@ -216,11 +269,15 @@ class Ingest:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._read_topic_ids()
         self._reload()
-        consumer.incremental_assign([self._place(consumer, (each.topic, each.partition)) for each in partitions])
+        consumer.incremental_assign(
+            [self._place(consumer, (each.topic, each.partition)) for each in partitions]
+        )
 
     def _reload(self) -> None:
-        """Recover the deletions, then note the settings: while Redis is emptied again, it is not ready, and this is repeated. The other
-        way round, a Redis emptied in between would be ready without its settings and experiments."""
+        """Recover the deletions, then note the settings: while Redis is emptied again, it is not
+        ready, and this is repeated. The other way round, a Redis emptied in between would be ready
+        without its settings and experiments.
+        """
         self._intake.reload()
         self._retry("noting the settings", self._note_settings)
 
@@ -229,15 +286,31 @@ class Ingest:
         topic, number = partition
         position, low, high = self._retry(
             f"comparing Redis with the log of {topic}/{number}",
-            lambda: place(self._settings, self._client, consumer, topic, number, self._topic_ids[topic]),
+            lambda: place(
+                self._settings, self._client, consumer, topic, number, self._topic_ids[topic]
+            ),
         )
         self._generation += 1
         window = self._settings.dedup_window if topic == self._settings.interactions_topic else 0
-        popularity = Pending(self._settings.use_cases, self._settings.popularity_half_life_days, position.popularity)
-        self._assigned[partition] = Assigned(position.offset, self._generation, window, popularity, self._topic_ids[topic])
+        popularity = Pending(
+            self._settings.use_cases, self._settings.popularity_half_life_days, position.popularity
+        )
+        self._assigned[partition] = Assigned(
+            position.offset, self._generation, window, popularity, self._topic_ids[topic]
+        )
         self._sender.applied[partition] = position.offset
-        _log.info("partition taken", topic=topic, partition=number, position=position.offset, log=[low, high])
-        wanted = position.popularity.first if topic == self._settings.interactions_topic else position.offset
+        _log.info(
+            "partition taken",
+            topic=topic,
+            partition=number,
+            position=position.offset,
+            log=[low, high],
+        )
+        wanted = (
+            position.popularity.first
+            if topic == self._settings.interactions_topic
+            else position.offset
+        )
         return TopicPartition(topic, number, max(low, wanted - window))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -253,10 +326,11 @@ class Ingest:
     # Step 5, without events
 
     def _flush_popularity(self, besides: Collection[Partition]) -> float:
-        """Write a piece of the popularity that waits in partitions other than `besides`, whose events have taken theirs along.
+        """Write a piece of the popularity that waits in partitions other than `besides`, whose
+        events have taken theirs along.
 
-        One at a time, so that an event waits for a piece and never for a whole cut, which takes tenths of a second. Answers how many
-        seconds the next poll may wait.
+        One at a time, so that an event waits for a piece and never for a whole cut, which takes
+        tenths of a second. Answers how many seconds the next poll may wait.
         """
         wait = _IDLE_S
         for partition, assigned in self._assigned.items():
@@ -271,7 +345,10 @@ class Ingest:
     # Back to step 1
 
     def _mend(self, consumer: Consumer) -> None:
-        """Put each partition whose batch failed back to where Redis stands. Raises what no retry mends."""
+        """Put each partition whose batch failed back to where Redis stands.
+
+        Raises what no retry mends.
+        """
         failed: dict[Partition, BaseException] = {}
         while not self._sender.failures.empty():
             failure = self._sender.failures.get()
@@ -282,9 +359,13 @@ class Ingest:
             if not isinstance(error, Stale | StoreUnavailable | LogUnavailable | LogRewound):
                 raise error
             if isinstance(error, StoreUnavailable | LogUnavailable):
-                outage.of(error).begin(str(error), f"applying a batch of {partition[0]}/{partition[1]}")
+                outage.of(error).begin(
+                    str(error), f"applying a batch of {partition[0]}/{partition[1]}"
+                )
             else:
-                _log.warning("batch_refused", topic=partition[0], partition=partition[1], error=str(error))
+                _log.warning(
+                    "batch_refused", topic=partition[0], partition=partition[1], error=str(error)
+                )
             metrics.retries.labels(type(error).__name__).inc()
         if failed:
             self._read_topic_ids()
@@ -292,31 +373,45 @@ class Ingest:
             again = [self._place(consumer, partition) for partition in failed]
             outage.REDIS.end()  # placing read the position from Redis and the offsets from Kafka
             outage.KAFKA.end()
-            consumer.incremental_unassign(again)  # unlike a seek, this also drops what was fetched already
+            # unlike a seek, this also drops what was fetched already
+            consumer.incremental_unassign(again)
             consumer.incremental_assign(again)
 
     def _place_again(self, partition: Partition, reason: EddylineError) -> None:
-        """Have `_mend` compare the partition with Redis and the log before anything else of it is taken."""
+        """Have `_mend` compare the partition with Redis and the log before anything else of it is
+        taken.
+        """
         self._sender.failures.put(Failure(partition, self._assigned[partition].generation, reason))
 
     def _read_topic_ids(self) -> None:
         self._topic_ids = self._retry("reading the ids of the topics", self._topics.read)
 
     def _check_topics(self) -> None:
-        """Notice a topic that was created anew: its offsets would go on as if they were those of the old one."""
+        """Notice a topic that was created anew: its offsets would go on as if they were those of
+        the old one.
+        """
         for topic, topic_id in self._topics.poll().items():
             if topic_id != self._topic_ids.get(topic, topic_id):
                 self._topic_ids[topic] = topic_id
                 for partition in self._assigned:
                     if partition[0] == topic:
-                        self._place_again(partition, LogRewound(f"{topic} was created anew, with the id {topic_id}"))
+                        self._place_again(
+                            partition,
+                            LogRewound(f"{topic} was created anew, with the id {topic_id}"),
+                        )
 
     def _check_redis(self) -> None:
-        """Notice a Redis that was set back while a partition had no events, whose next batch would have told."""
-        applied = dict(self._sender.applied)  # noted after the apply, so Redis stands here or further on
+        """Notice a Redis that was set back while a partition had no events, whose next batch would
+        have told.
+        """
+        # noted after the apply, so Redis stands here or further on
+        applied = dict(self._sender.applied)
         try:
             self._running.renew()
-            stands = {partition: positions.read(self._client, *partition).offset for partition in self._assigned}
+            stands = {
+                partition: positions.read(self._client, *partition).offset
+                for partition in self._assigned
+            }
         except StoreUnavailable as error:
             outage.REDIS.begin(str(error), "checking positions")
             return
@@ -324,7 +419,11 @@ class Ingest:
         for partition, stands_at in stands.items():
             if stands_at < applied[partition]:
                 stale = Stale(
-                    stands_at, f"{partition[0]}/{partition[1]} was applied up to {applied[partition]}, but Redis stands at {stands_at}"
+                    stands_at,
+                    (
+                        f"{partition[0]}/{partition[1]} was applied up to {applied[partition]}, "
+                        f"but Redis stands at {stands_at}"
+                    ),
                 )
                 self._place_again(partition, stale)
 
@@ -332,12 +431,15 @@ class Ingest:
 
     def _commit(self, consumer: Consumer) -> None:
         offsets = [
-            TopicPartition(*partition, self._sender.applied[partition]) for partition in self._assigned if partition in self._sender.applied
+            TopicPartition(*partition, self._sender.applied[partition])
+            for partition in self._assigned
+            if partition in self._sender.applied
         ]
         if offsets:
             try:
                 consumer.commit(offsets=offsets, asynchronous=True)
-            except KafkaException as error:  # costs a dashboard some seconds; the position that counts is in Redis
+            # costs a dashboard some seconds; the position that counts is in Redis
+            except KafkaException as error:
                 _log.debug("lag not reported", error=str(error))
 
     def _measure_lag(self, consumer: Consumer) -> None:
@@ -345,8 +447,15 @@ class Ingest:
             end = log_ends.known_end(consumer, *partition)
             if end is not None:
                 if end < self._sender.applied[partition]:
-                    self._place_again(partition, LogRewound(f"{partition[0]}/{partition[1]} ends at {end}, before what was applied"))
-                metrics.lag_events.labels(*partition).set(max(0, end - self._sender.applied[partition]))
+                    self._place_again(
+                        partition,
+                        LogRewound(
+                            f"{partition[0]}/{partition[1]} ends at {end}, before what was applied"
+                        ),
+                    )
+                metrics.lag_events.labels(*partition).set(
+                    max(0, end - self._sender.applied[partition])
+                )
 
 
 def run(settings: Settings) -> None:
@@ -356,7 +465,9 @@ def run(settings: Settings) -> None:
 
     def end(*_: object) -> None:
         ingest.stop()
-        stop.limit("Kafka or Redis did not answer; the next ingest goes on at the positions in Redis")
+        stop.limit(
+            "Kafka or Redis did not answer; the next ingest goes on at the positions in Redis"
+        )
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)

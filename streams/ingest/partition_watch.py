@@ -1,4 +1,6 @@
-"""Follows the number of partitions beside a consumer: what it says is true also for partitions that no process has been given yet."""
+"""Follows the number of partitions beside a consumer: what it says is true also for partitions that
+no process has been given yet.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,16 @@ from streams import metrics
 _log = structlog.get_logger(__name__)
 
 WATCH_S = 5.0
-"""Seconds between two questions to the broker: how late added partitions are noticed, and how old the lag of a topic may be."""
+"""Seconds between two questions to the broker: how late added partitions are noticed, and how old
+the lag of a topic may be.
+"""
 
 
 class PartitionWatch(threading.Thread):
-    """Asks every WATCH_S, and logs `partitions_added`. What fails is asked again: the consumer's thread tells of outages."""
+    """Asks every WATCH_S, and logs `partitions_added`.
+
+    What fails is asked again: the consumer's thread tells of outages.
+    """
 
     def __init__(self, settings: Settings, topics: list[str]) -> None:
         super().__init__(name="partition-watch", daemon=True)
@@ -50,7 +57,9 @@ class PartitionWatch(threading.Thread):
         self.answered = began
 
     def close(self) -> None:
-        """End the thread; it may be in a question for KAFKA_TIMEOUT_S more, which nobody waits for."""
+        """End the thread; it may be in a question for KAFKA_TIMEOUT_S more, which nobody waits
+        for.
+        """
         self._stopped.set()
 
     def _counted(self, counts: Partitions) -> None:
@@ -78,5 +87,7 @@ class IngestWatch(PartitionWatch):
         for topic in self._topics:
             ends = counts.ends(topic)
             applied = positions.offsets(self._client, topic, len(ends))
-            behind = sum(max(0, end - position) for end, position in zip(ends, applied, strict=True))
+            behind = sum(
+                max(0, end - position) for end, position in zip(ends, applied, strict=True)
+            )
             metrics.topic_lag_events.labels(topic).set(behind)

@@ -1,4 +1,6 @@
-"""Where ingest starts to read a partition: what Redis says, compared with what the log still holds."""
+"""Where ingest starts to read a partition: what Redis says, compared with what the log still
+holds.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,19 @@ class Place(NamedTuple):
     high: int
 
 
-def place(settings: Settings, client: Client, consumer: Consumer, topic: str, partition: int, topic_id: TopicId) -> Place:
-    """Compare Redis with the log, and let a partition of which nothing was applied begin where the log begins.
+def place(
+    settings: Settings,
+    client: Client,
+    consumer: Consumer,
+    topic: str,
+    partition: int,
+    topic_id: TopicId,
+) -> Place:
+    """Compare Redis with the log, and let a partition of which nothing was applied begin where the
+    log begins.
 
-    `topic_id`: the topic's id as the broker has it now. Raises LogGap, LogRewound: an operator has to decide; StoreUnavailable,
-    LogUnavailable: try again; StoreCorrupt: the state is incomplete.
+    `topic_id`: the topic's id as the broker has it now. Raises LogGap, LogRewound: an operator has
+    to decide; StoreUnavailable, LogUnavailable: try again; StoreCorrupt: the state is incomplete.
     """
     position = positions.take(client, topic, partition)
     low, high = log_ends.ends(settings, consumer, topic, partition, position.offset)
@@ -52,12 +62,22 @@ def place(settings: Settings, client: Client, consumer: Consumer, topic: str, pa
         _check_archive(settings, topic, partition, low, topic_id)
     position = positions.begin(client, topic, partition, low, topic_id)
     if position.begins == low > 0 and not position.applied:
-        _log.warning("log_begins_late", topic=topic, partition=partition, begins=low, reason="retention removed what was before")
+        _log.warning(
+            "log_begins_late",
+            topic=topic,
+            partition=partition,
+            begins=low,
+            reason="retention removed what was before",
+        )
     return Place(position, low, high)
 
 
-def _check_archive(settings: Settings, topic: str, partition: int, low: int, topic_id: TopicId) -> None:
-    """Raises LogGap when the archive holds events from before the log's first offset `low`: then Redis was lost, and is not new."""
+def _check_archive(
+    settings: Settings, topic: str, partition: int, low: int, topic_id: TopicId
+) -> None:
+    """Raises LogGap when the archive holds events from before the log's first offset `low`: then
+    Redis was lost, and is not new.
+    """
     if topic != settings.interactions_topic:
         return
     way_out = "or run `python -m streams rebuild --from-log` to start without them"
@@ -68,12 +88,15 @@ def _check_archive(settings: Settings, topic: str, partition: int, low: int, top
         is_older = is_same and archive.holds_rows(topic, partition, low)
     except (ArchiveError, ConfigurationError) as error:
         raise LogGap(
-            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the archive, which may hold older events, cannot be "
+            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the "
+            f"archive, which may hold older events, cannot be "
             f"read: {error}. Mend it, {way_out}"
         ) from None
     if is_older:
         raise LogGap(
-            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the archive at "
+            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the "
+            f"archive at "
             f"{shown_url(settings.archive_url)} holds older "
-            f"events. Run `python -m streams rebuild` to read them, {way_out}; then start ingest again"
+            f"events. Run `python -m streams rebuild` to read them, {way_out}; then start "
+            f"ingest again"
         )

@@ -1,4 +1,6 @@
-"""The writing half of ingest: one thread that applies batches in order while the other half reads and plans the next ones."""
+"""The writing half of ingest: one thread that applies batches in order while the other half reads
+and plans the next ones.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,17 @@ from streams.ingest.deletions import Publisher
 from streams.ingest.later_events import LaterEvents
 
 _DEPTH = 4
-"""Transactions that wait: enough that Redis never waits for Python, few enough that a stop is short."""
+"""Transactions that wait: enough that Redis never waits for Python, few enough that a stop is
+short.
+"""
 
 Partition = tuple[str, int]
 
 
 class Outgoing(NamedTuple):
-    """A message that must be in the log before the position may pass what caused it: a dead letter."""
+    """A message that must be in the log before the position may pass what caused it: a dead
+    letter.
+    """
 
     topic: str
     key: bytes | None
@@ -37,7 +43,9 @@ class Outgoing(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A batch, what must be published before it, and the generation of its partition: work of an older one is dropped."""
+    """A batch, what must be published before it, and the generation of its partition: work of an
+    older one is dropped.
+    """
 
     batch: Batch | EntryBatch
     generation: int
@@ -50,7 +58,9 @@ class Work(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A batch that was not applied, or nobody knows: the partition must be placed again by what Redis says."""
+    """A batch that was not applied, or nobody knows: the partition must be placed again by what
+    Redis says.
+    """
 
     partition: Partition
     generation: int
@@ -85,7 +95,9 @@ class Sender(threading.Thread):
         return self._applier.deletions_version
 
     def put(self, *works: Work) -> None:
-        """Queue batches of as many partitions for one transaction; waits while the queue is full."""
+        """Queue batches of as many partitions for one transaction; waits while the queue is
+        full.
+        """
         self._queue.put(works)
 
     def drain(self) -> None:
@@ -103,11 +115,14 @@ class Sender(threading.Thread):
     def run(self) -> None:
         """The thread: apply, note, next."""
         while (works := self._next()) is not None:
-            self._apply([work for work in works if work.generation > self._failed.get(work.partition, -1)])
+            self._apply(
+                [work for work in works if work.generation > self._failed.get(work.partition, -1)]
+            )
             self._queue.task_done()
         self._hints.close()
         if self._producer is not None:
-            with suppress(LogUnavailable):  # _publish has raised for each message that was not delivered
+            # _publish has raised for each message that was not delivered
+            with suppress(LogUnavailable):
                 self._producer.close()
         self._queue.task_done()
 
@@ -153,14 +168,18 @@ class Sender(threading.Thread):
                 self._hints.flush()
 
     def _tell(self, batch: Batch | EntryBatch) -> None:
-        """Say that a batch is applied: the oldest of its events tells how late, the hints tell the live workers whom it changed."""
+        """Say that a batch is applied: the oldest of its events tells how late, the hints tell the
+        live workers whom it changed.
+        """
         if batch.events:
             metrics.applied_seconds.observe(max(0.0, time.time() - batch.events[0].broker_time))
             self._hints.add(batch.partition, batch.events)
 
     def _publish(self, messages: list[Outgoing]) -> None:
         if self._producer is None:
-            self._producer = Producer(self._settings, delivery_timeout_s=self._settings.kafka_timeout_s)
+            self._producer = Producer(
+                self._settings, delivery_timeout_s=self._settings.kafka_timeout_s
+            )
         for message in messages:
             self._producer.raw(message.topic, message.key, message.value, headers=message.headers)
         self._producer.flush()

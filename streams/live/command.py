@@ -1,7 +1,9 @@
-"""`python -m streams live`: the model plane. A Faust app that folds changed users and items in as ingest names them.
+"""`python -m streams live`: the model plane. A Faust app that folds changed users and items in as
+ingest names them.
 
-Faust shares the partitions among workers and elects the leader that runs schedules. Nothing rests on its commits: what it delivers twice
-is written twice with the same outcome, and what it loses is folded in by the reader. docs/adr/0007-model-plane.md has the reasons.
+Faust shares the partitions among workers and elects the leader that runs schedules. Nothing rests
+on its commits: what it delivers twice is written twice with the same outcome, and what it loses is
+folded in by the reader. docs/adr/0007-model-plane.md has the reasons.
 """
 
 from __future__ import annotations
@@ -34,22 +36,30 @@ _WITHIN_S = 0.02
 _REFOLD_S = 0.1
 """Seconds between looks at the young items that wait."""
 _TEND_S = 10.0
-"""Seconds between looks at all young items: how long one that a dead worker left, or a deleted user in a list, may stay."""
+"""Seconds between looks at all young items: how long one that a dead worker left, or a deleted user
+in a list, may stay.
+"""
 _REPORT_S = 10.0
 """Seconds between progress lines."""
 _NICE = 10
-"""Added to the process's nice value: its vectors are a cache that readers can do without, so ingest and the API go first."""
+"""Added to the process's nice value: its vectors are a cache that readers can do without, so ingest
+and the API go first.
+"""
 
 
 class _App(faust.App):
-    """An app that keeps nothing on disk: there are no tables, and the place it runs in may be read-only."""
+    """An app that keeps nothing on disk: there are no tables, and the place it runs in may be
+    read-only.
+    """
 
     def _create_directories(self) -> None:
         pass
 
 
 class _Worker(faust.Worker):
-    """A worker that ends within STOP_S of a signal, also while Kafka does not answer: nothing that it holds can be lost."""
+    """A worker that ends within STOP_S of a signal, also while Kafka does not answer: nothing that
+    it holds can be lost.
+    """
 
     def _schedule_shutdown(self, number: signal.Signals) -> None:
         stop.limit("Kafka or Redis did not answer; hints that were not committed are read again")
@@ -57,18 +67,24 @@ class _Worker(faust.Worker):
 
 
 def create_app(settings: Settings) -> faust.App:
-    """The app, connected to nothing yet; `faust.Worker(app)` or `faust -A streams.live.faust_app worker` runs it."""
+    """The app, connected to nothing yet; `faust.Worker(app)` or `faust -A streams.live.faust_app
+    worker` runs it.
+    """
     app = _App(
         settings.live_group,
-        broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka_bootstrap_servers.split(",")),
-        env={},  # or its own variables, TOPIC_PARTITIONS among them, would overrule what stands here
+        broker=";".join(
+            f"kafka://{address.strip()}" for address in settings.kafka_bootstrap_servers.split(",")
+        ),
+        # or its own variables, TOPIC_PARTITIONS among them, would overrule what stands here
+        env={},
         store="memory://",
         autodiscover=False,
         web_enabled=False,
         topic_partitions=settings.topic_partitions,
         topic_replication_factor=settings.topic_replication,
         table_standby_replicas=0,  # there are no tables
-        consumer_auto_offset_reset="earliest",  # a new group warms up with whoever was active in the last day
+        # a new group warms up with whoever was active in the last day
+        consumer_auto_offset_reset="earliest",
         consumer_metadata_max_age_ms=log.METADATA_MS,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 5,
@@ -79,7 +95,13 @@ def create_app(settings: Settings) -> faust.App:
     noise = ClientNoise()
     for handler in logging.getLogger().handlers:
         handler.addFilter(noise)
-    hints = app.topic(settings.model_updates_topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+    hints = app.topic(
+        settings.model_updates_topic,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
 
     @app.agent(hints, name="hints")
     async def fold_in(stream: Any) -> None:
@@ -113,7 +135,10 @@ def create_app(settings: Settings) -> faust.App:
 
 
 def run(settings: Settings) -> None:
-    """Fold in until SIGTERM or SIGINT. Raises LogUnavailable, StoreUnavailable, StoreMisconfigured, ConfigurationError."""
+    """Fold in until SIGTERM or SIGINT.
+
+    Raises LogUnavailable, StoreUnavailable, StoreMisconfigured, ConfigurationError.
+    """
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())  # until Faust takes the signals over
@@ -131,6 +156,8 @@ def run(settings: Settings) -> None:
     if hasattr(os, "nice"):
         os.nice(_NICE)
     threadpool_limits(1)  # one worker, one core: the matrices are too small to be shared
-    worker = _Worker(create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False)
+    worker = _Worker(
+        create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False
+    )
     worker.spinner = None  # our logs say what happens
     worker.execute_from_commandline()

@@ -1,4 +1,7 @@
-"""The model plane for Faust's own command line: `faust -A streams.live.faust_app worker`. Only importing this module makes the app."""
+"""The model plane for Faust's own command line: `faust -A streams.live.faust_app worker`.
+
+Only importing this module makes the app.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""What a live worker does with hints: reads the users they name, folds them in, and writes their vectors. No Kafka in here.
+"""What a live worker does with hints: reads the users they name, folds them in, and writes their
+vectors. No Kafka in here.
 
-Young items are those that the live bundle's ALS part does not know. A user's events with one go to the item's list; its factors follow
-from that list (streams/live/new_items.py) and never enter a user's vector, which so stays a function of the log and the bundle alone.
+Young items are those that the live bundle's ALS part does not know. A user's events with one go to
+the item's list; its factors follow from that list (streams/live/new_items.py) and never enter a
+user's vector, which so stays a function of the log and the bundle alone.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from streams.live.model import Space
 _log = structlog.get_logger(__name__)
 
 _TRIES = 10
-"""Times that users are read again because somebody was deleted meanwhile; then they are left to the readers."""
+"""Times that users are read again because somebody was deleted meanwhile; then they are left to the
+readers.
+"""
 
 
 class Folder:
@@ -54,11 +58,16 @@ class Folder:
         return list(touched)
 
     def fold_users(
-        self, space: Space, user_ids: Sequence[str], touched: Callable[[Sequence[Seen]], Iterable[Touched]] = lambda _: ()
+        self,
+        space: Space,
+        user_ids: Sequence[str],
+        touched: Callable[[Sequence[Seen]], Iterable[Touched]] = lambda _: (),
     ) -> tuple[list[Seen], Floats]:
-        """Read, fold in and write these users; `touched` says what their histories do to young items.
+        """Read, fold in and write these users; `touched` says what their histories do to young
+        items.
 
-        Answers what was read, and the vectors (n_users, f) f32: zeros for a user who touched no item that the model knows.
+        Answers what was read, and the vectors (n_users, f) f32: zeros for a user who touched no
+        item that the model knows.
         """
         seen: list[Seen] = []
         vectors = np.zeros((0, space.model.factors), dtype=np.float32)
@@ -66,7 +75,9 @@ class Folder:
             seen = self._store.read(user_ids)
             vectors, counted = space.lines.vectors([user.history for user in seen])
             fresh = {
-                user_ids[row]: LiveVector(space.version, space.made_with, seen[row].events, vectors[row].tobytes())
+                user_ids[row]: LiveVector(
+                    space.version, space.made_with, seen[row].events, vectors[row].tobytes()
+                )
                 for row in np.flatnonzero(counted).tolist()
             }
             if self._store.write(fresh, touched(seen)):
@@ -75,14 +86,21 @@ class Folder:
                 break
             metrics.live_retries.labels("deletion").inc()
         else:
-            _log.warning("users were deleted all the while; these vectors are left to the readers", users=len(user_ids))
+            _log.warning(
+                "users were deleted all the while; these vectors are left to the readers",
+                users=len(user_ids),
+            )
         return seen, vectors
 
     def _touched(self, users: Mapping[str, list[str]], seen: Sequence[Seen]) -> Iterable[Touched]:
-        """What the young items that hints name weigh in the histories as they stand: doing it twice changes nothing."""
+        """What the young items that hints name weigh in the histories as they stand: doing it twice
+        changes nothing.
+        """
         for (user_id, items), user in zip(users.items(), seen, strict=True):
             if items:
-                weights = item_weights([history_event(line) for line in user.history], self._settings.use_cases)
+                weights = item_weights(
+                    [history_event(line) for line in user.history], self._settings.use_cases
+                )
                 for item_id in dict.fromkeys(items):
                     if item_id in weights:
                         yield Touched(item_id, user_id, weights[item_id])

@@ -1,4 +1,6 @@
-"""The ALS part that a live worker folds in with: the live bundle's, followed as the API follows it."""
+"""The ALS part that a live worker folds in with: the live bundle's, followed as the API follows
+it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ RETRY_S = 10.0
 
 
 class Space:
-    """One latent space: the model, and what vectors made in it say of themselves. Immutable but for the memory of `lines`."""
+    """One latent space: the model, and what vectors made in it say of themselves.
+
+    Immutable but for the memory of `lines`.
+    """
 
     def __init__(self, version: str, created: float, model: ALSModel, settings: Settings) -> None:
         """`created`: seconds since 1970."""
@@ -32,7 +37,10 @@ class Space:
 
 
 class LiveModel:
-    """`space` is the live bundle's, None while there is none. Whoever folds in takes it once, so no vector mixes two of them."""
+    """`space` is the live bundle's, None while there is none.
+
+    Whoever folds in takes it once, so no vector mixes two of them.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -41,7 +49,10 @@ class LiveModel:
         self.space: Space | None = None
 
     def refresh(self) -> bool:
-        """Look at the pointer, and swap to what it names; answers whether another space is live. Takes as long as loading takes."""
+        """Look at the pointer, and swap to what it names; answers whether another space is live.
+
+        Takes as long as loading takes.
+        """
         if self.space is not None:
             metrics.live_model_age.set(time.time() - self.space.created)
         try:
@@ -56,19 +67,38 @@ class LiveModel:
         if version == serving or (version == tried and time.monotonic() - tried_at < RETRY_S):
             return False
         self._tried = (version, time.monotonic())
-        if version is None:  # the folder is gone for a moment: what is here stays right for what was made with it
+        # the folder is gone for a moment: what is here stays right for what was made with it
+        if version is None:
             return False
         started = time.perf_counter()
         try:
             created = self._registry.manifest(version).created
-            model: ALSModel = self._registry.load_part(version, "als", self._settings.als_model_path)
-            self.space = Space(version, datetime.fromisoformat(created).timestamp(), model, self._settings)
+            model: ALSModel = self._registry.load_part(
+                version, "als", self._settings.als_model_path
+            )
+            self.space = Space(
+                version, datetime.fromisoformat(created).timestamp(), model, self._settings
+            )
         except (ModelError, OSError, ValueError) as error:
-            _log.warning("this bundle's ALS part is not loaded; its vectors are left to the readers", version=version, cause=str(error))
+            _log.warning(
+                "this bundle's ALS part is not loaded; its vectors are left to the readers",
+                version=version,
+                cause=str(error),
+            )
             return False
         took = time.perf_counter() - started
         metrics.live_swap.observe(took)
-        _log.info("folding in with", version=version, was=serving, items=len(model.item_ids), factors=model.factors, seconds=round(took, 3))
+        _log.info(
+            "folding in with",
+            version=version,
+            was=serving,
+            items=len(model.item_ids),
+            factors=model.factors,
+            seconds=round(took, 3),
+        )
         if model.user_gram is None:
-            _log.warning("this ALS part was saved without user_gram.npy: items that it does not know get no factors; retrain to have one")
+            _log.warning(
+                "this ALS part was saved without user_gram.npy: items that it does not "
+                "know get no factors; retrain to have one"
+            )
         return True

@@ -1,7 +1,8 @@
-"""Young items: those that the live bundle's ALS part does not know get factors from the users who touched them.
+"""Young items: those that the live bundle's ALS part does not know get factors from the users who
+touched them.
 
-Lists and factors lie in Redis and every write is absolute, so any worker may refold any item; what a worker had still to do when it died
-is found by `tend`, which the leader runs over all of them.
+Lists and factors lie in Redis and every write is absolute, so any worker may refold any item; what
+a worker had still to do when it died is found by `tend`, which the leader runs over all of them.
 """
 
 from __future__ import annotations
@@ -30,14 +31,23 @@ CHUNK = 500
 LEAST_S = 0.1
 """Seconds from one refold of an item to the next, at the least."""
 PER_USER_S = 0.05
-"""Seconds more for each listed user: the n-th user moves the factors by about 1/n, so they may wait in proportion to n."""
+"""Seconds more for each listed user: the n-th user moves the factors by about 1/n, so they may wait
+in proportion to n.
+"""
 
 
 class YoungItems:
     """Which items wait to be refolded, and the work itself. For one thread at a time."""
 
-    def __init__(self, settings: Settings, client: Client, store: LiveStore, folder: Folder) -> None:
-        self._most, self._client, self._store, self._folder = settings.young_items, client, store, folder
+    def __init__(
+        self, settings: Settings, client: Client, store: LiveStore, folder: Folder
+    ) -> None:
+        self._most, self._client, self._store, self._folder = (
+            settings.young_items,
+            client,
+            store,
+            folder,
+        )
         self._waiting: dict[str, None] = {}
         self._not_before: dict[str, float] = {}
         self._hasher = IdHasher(settings.deletion_salt)
@@ -55,11 +65,18 @@ class YoungItems:
         return any(self._not_before.get(item_id, 0.0) <= now for item_id in self._waiting)
 
     def refold(self, space: Space) -> None:
-        """Some items whose time has come. Raises StoreUnavailable, StoreCorrupt; they then wait on."""
+        """Some items whose time has come.
+
+        Raises StoreUnavailable, StoreCorrupt; they then wait on.
+        """
         now = time.monotonic()
         if len(self._not_before) > self._most + CHUNK:
-            self._not_before = {item_id: when for item_id, when in self._not_before.items() if when > now}
-        chosen = [item_id for item_id in self._waiting if self._not_before.get(item_id, 0.0) <= now][:ITEMS]
+            self._not_before = {
+                item_id: when for item_id, when in self._not_before.items() if when > now
+            }
+        chosen = [
+            item_id for item_id in self._waiting if self._not_before.get(item_id, 0.0) <= now
+        ][:ITEMS]
         items = [item_id for item_id in chosen if item_id not in space.model.item_ids]
         lists = dict(zip(items, self._store.item_users(items), strict=True))
         self._write(space, lists)
@@ -72,7 +89,10 @@ class YoungItems:
         self._cursor = ""
 
     def overdue(self, space: Space) -> list[list[str]]:
-        """Every young item, in chunks for `tend`. Those that are young no more, or too many, are forgotten here."""
+        """Every young item, in chunks for `tend`.
+
+        Those that are young no more, or too many, are forgotten here.
+        """
         young = self._store.young_items()
         known = [item_id for item_id in young if item_id in space.model.item_ids]
         young = [item_id for item_id in young if item_id not in space.model.item_ids]
@@ -83,18 +103,31 @@ class YoungItems:
         return _chunks(young[too_many:])
 
     def tend(self, space: Space, items: Sequence[str]) -> None:
-        """Drop deleted users from these items' lists, and note whose factors are not those of the list."""
+        """Drop deleted users from these items' lists, and note whose factors are not those of the
+        list.
+        """
         if self._deleted:
             for item_id, listed in zip(items, self._store.item_users(items), strict=True):
-                self._store.drop_users(item_id, [user_id for user_id in listed if self._hasher("user", user_id) in self._deleted])
+                self._store.drop_users(
+                    item_id,
+                    [
+                        user_id
+                        for user_id in listed
+                        if self._hasher("user", user_id) in self._deleted
+                    ],
+                )
         made = dict(zip(items, self._store.made(items), strict=True))
         self._store.forget_items([item_id for item_id, each in made.items() if not each.listed])
         self.note(
-            item_id for item_id, each in made.items() if each.listed and (each.made_with, each.as_of) != (space.made_with, each.listed)
+            item_id
+            for item_id, each in made.items()
+            if each.listed and (each.made_with, each.as_of) != (space.made_with, each.listed)
         )
 
     def _note_deletions(self) -> None:
-        """Who was deleted since the last time; at first everyone, because a list may hold them since before this process."""
+        """Who was deleted since the last time; at first everyone, because a list may hold them
+        since before this process.
+        """
         news = deletions.changed_users(self._client, self._cursor)
         self._cursor, self._deleted = news.cursor, set(news.digests)
 
@@ -115,7 +148,9 @@ class YoungItems:
             indptr.append(len(indices))
         if not indices:
             return
-        item_users = sp.csr_matrix((np.array(weights, dtype=np.float32), indices, indptr), shape=(len(lists), len(columns)))
+        item_users = sp.csr_matrix(
+            (np.array(weights, dtype=np.float32), indices, indptr), shape=(len(lists), len(columns))
+        )
         factors = space.model.fold_items_in(item_users, np.stack(list(vectors.values())))
         made = {
             item_id: LiveVector(space.version, space.made_with, len(listed), factors[row].tobytes())
@@ -129,13 +164,28 @@ class YoungItems:
     def _vectors(self, space: Space, users: Sequence[str]) -> tuple[dict[str, Floats], set[str]]:
         """The vectors (f,) f32 of those users who have one, and who has no history any more."""
         size = 4 * space.model.factors
-        held = {user_id: vector for user_id, vector in self._store.vectors(users, space.made_with).items() if len(vector) == size}
-        vectors: dict[str, Floats] = {user_id: np.frombuffer(vector, dtype="<f4").astype(np.float32) for user_id, vector in held.items()}
+        held = {
+            user_id: vector
+            for user_id, vector in self._store.vectors(users, space.made_with).items()
+            if len(vector) == size
+        }
+        vectors: dict[str, Floats] = {
+            user_id: np.frombuffer(vector, dtype="<f4").astype(np.float32)
+            for user_id, vector in held.items()
+        }
         gone: set[str] = set()
         for chunk in _chunks([user_id for user_id in users if user_id not in held]):
             seen, folded = self._folder.fold_users(space, chunk)
-            gone.update(user_id for user_id, user in zip(chunk, seen, strict=True) if not user.events)
-            vectors.update({user_id: vector for user_id, vector in zip(chunk, folded, strict=True) if vector.any()})
+            gone.update(
+                user_id for user_id, user in zip(chunk, seen, strict=True) if not user.events
+            )
+            vectors.update(
+                {
+                    user_id: vector
+                    for user_id, vector in zip(chunk, folded, strict=True)
+                    if vector.any()
+                }
+            )
         return vectors, gone
 
 

@@ -1,4 +1,6 @@
-"""Log filter for Faust's Kafka client, which writes thirty lines a second while its broker is away: one at the start, one at the end."""
+"""Log filter for Faust's Kafka client, which writes thirty lines a second while its broker is away:
+one at the start, one at the end.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,26 @@ _log = structlog.get_logger(__name__)
 
 LIBRARIES = ("faust", "mode", "aiokafka")
 QUIET_S = 5.0
-"""Seconds without a line after which the client is connected again: it tries, and fails aloud, several times a second."""
-_CONNECTION = ("connect", "broker", "coordinator", "heartbeat", "metadata", "not ready", "timeout", "timed out")
+"""Seconds without a line after which the client is connected again: it tries, and fails aloud,
+several times a second.
+"""
+_CONNECTION = (
+    "connect",
+    "broker",
+    "coordinator",
+    "heartbeat",
+    "metadata",
+    "not ready",
+    "timeout",
+    "timed out",
+)
 """Words that mark a line about a broker that does not answer."""
 
 
 class ClientNoise(logging.Filter):
-    """A filter of log handlers: lines about the connection become one outage of Kafka, every other line passes."""
+    """A filter of log handlers: lines about the connection become one outage of Kafka, every other
+    line passes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,11 +44,17 @@ class ClientNoise(logging.Filter):
         """Whether the record is written."""
         if record.name.partition(".")[0] not in LIBRARIES or record.levelno < logging.WARNING:
             return True
-        text = f"{record.getMessage()} {record.exc_info[1]!r}" if record.exc_info else record.getMessage()
+        text = (
+            f"{record.getMessage()} {record.exc_info[1]!r}"
+            if record.exc_info
+            else record.getMessage()
+        )
         if not any(word in text.lower() for word in _CONNECTION):
             return True
         self._last = time.monotonic()
-        outage.KAFKA.begin(record.getMessage().strip()[:300], f"the live worker's client ({record.name})")
+        outage.KAFKA.begin(
+            record.getMessage().strip()[:300], f"the live worker's client ({record.name})"
+        )
         return False
 
     def check(self) -> None:

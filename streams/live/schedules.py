@@ -1,6 +1,8 @@
-"""When a retrain is asked for without anybody asking: a crontab that the leader of the live workers runs.
+"""When a retrain is asked for without anybody asking: a crontab that the leader of the live workers
+runs.
 
-RETRAIN_SCHEDULE is a preset, `off`, or five fields of cron, all in UTC. The presets share one slot, Sunday 03:00:
+RETRAIN_SCHEDULE is a preset, `off`, or five fields of cron, all in UTC. The presets share one slot,
+Sunday 03:00:
 
     weekly      every Sunday
     biweekly    every second Sunday: those of even weeks, counted from the year 1 on, so that a year's end does not break the rhythm
@@ -8,8 +10,9 @@ RETRAIN_SCHEDULE is a preset, `off`, or five fields of cron, all in UTC. The pre
     auto        by the events since the live bundle's snapshot: from AUTO_WEEKLY as weekly, from AUTO_BIWEEKLY as biweekly,
                 else as monthly; not at all when there are none
 
-A preset needs no memory of what it did before: whether a Sunday counts follows from its date. Nothing runs here but the request
-(topic RETRAIN_REQUESTS_TOPIC); `python -m training worker` does the work.
+A preset needs no memory of what it did before: whether a Sunday counts follows from its date.
+Nothing runs here but the request (topic RETRAIN_REQUESTS_TOPIC); `python -m training worker` does
+the work.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ SLOT = "0 3 * * 0"
 PRESETS = ("weekly", "biweekly", "monthly", "auto")
 OFF = "off"
 AUTO_WEEKLY = 1_000_000
-"""Events since the snapshot that make a retrain due at the next slot: what ML-1M has in all, some minutes of training."""
+"""Events since the snapshot that make a retrain due at the next slot: what ML-1M has in all, some
+minutes of training.
+"""
 AUTO_BIWEEKLY = 100_000
 RETRY_S = 10.0
 """Seconds until a request that could not be sent is tried again."""
@@ -52,17 +57,27 @@ def cron(schedule: str) -> str | None:
         secs_for_next(expression, UTC)
     except (ValueError, KeyError) as error:  # croniter's errors are ValueErrors
         raise ConfigurationError(
-            f"RETRAIN_SCHEDULE={schedule!r} is neither {', '.join(PRESETS)} or {OFF} nor five fields of cron such as '0 3 * * 0': {error}"
+            f"RETRAIN_SCHEDULE={schedule!r} is neither {', '.join(PRESETS)} or {OFF} nor "
+            f"five fields of cron such as '0 3 * * 0': {error}"
         ) from None
     return expression
 
 
 def due(schedule: str, slot: datetime, new_events: int) -> bool:
-    """Whether the crontab of `schedule` means it at `slot` (UTC). `new_events`: since the live bundle's snapshot; only `auto` asks."""
+    """Whether the crontab of `schedule` means it at `slot` (UTC).
+
+    `new_events`: since the live bundle's snapshot; only `auto` asks.
+    """
     if schedule == "auto":
         if not new_events:
             return False
-        schedule = "weekly" if new_events >= AUTO_WEEKLY else "biweekly" if new_events >= AUTO_BIWEEKLY else "monthly"
+        schedule = (
+            "weekly"
+            if new_events >= AUTO_WEEKLY
+            else "biweekly"
+            if new_events >= AUTO_BIWEEKLY
+            else "monthly"
+        )
     if schedule == "biweekly":
         return slot.toordinal() // 7 % 2 == 0  # ordinal 7 is a Sunday
     if schedule == "monthly":
@@ -71,12 +86,15 @@ def due(schedule: str, slot: datetime, new_events: int) -> bool:
 
 
 def nearest_slot(now: datetime) -> datetime:
-    """The full minute nearest to `now`: a timer that wakes a moment early fires again at the slot itself, and both mean the same."""
+    """The full minute nearest to `now`: a timer that wakes a moment early fires again at the slot
+    itself, and both mean the same.
+    """
     return (now + timedelta(seconds=30)).replace(second=0, microsecond=0)
 
 
 def new_events(settings: Settings) -> int:
-    """Events applied to Redis since the live bundle's snapshot; all of them while no bundle is live.
+    """Events applied to Redis since the live bundle's snapshot; all of them while no bundle is
+    live.
 
     Raises StoreError, ModelError, LogUnavailable.
     """
@@ -85,15 +103,23 @@ def new_events(settings: Settings) -> int:
     seen = registry.manifest(live).positions.get(topic, {}) if live is not None else {}
     count = partitions.count(settings, topic)
     with connection.connect(settings) as client:
-        return sum(max(0, positions.read(client, topic, number).offset - seen.get(str(number), 0)) for number in range(count))
+        return sum(
+            max(0, positions.read(client, topic, number).offset - seen.get(str(number), 0))
+            for number in range(count)
+        )
 
 
 def ask(settings: Settings, slot: datetime) -> str | None:
-    """Request a retrain if RETRAIN_SCHEDULE means `slot`; answers the request's token. Raises StoreError, ModelError, LogUnavailable."""
+    """Request a retrain if RETRAIN_SCHEDULE means `slot`; answers the request's token.
+
+    Raises StoreError, ModelError, LogUnavailable.
+    """
     schedule = settings.retrain_schedule
     count = new_events(settings) if schedule == "auto" else 0
     if not due(schedule, slot, count):
-        _log.info("no retrain at this slot", schedule=schedule, slot=slot.isoformat(), new_events=count)
+        _log.info(
+            "no retrain at this slot", schedule=schedule, slot=slot.isoformat(), new_events=count
+        )
         return None
     reason = f"{schedule}, {count} new events" if schedule == "auto" else schedule
     token = retrain_requests.send(settings, "schedule", f"{reason}; slot {slot:%Y-%m-%dT%H:%MZ}")
@@ -116,5 +142,9 @@ def register(app: Any, settings: Settings) -> None:
                 await asyncio.to_thread(ask, settings, slot)
                 asked[:] = [slot]
             except EddylineError as error:  # raised any further, it would end the whole worker
-                _log.warning("the retrain could not be requested yet", slot=slot.isoformat(), error=str(error))
+                _log.warning(
+                    "the retrain could not be requested yet",
+                    slot=slot.isoformat(),
+                    error=str(error),
+                )
                 await app.sleep(RETRY_S)

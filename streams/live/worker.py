@@ -1,11 +1,14 @@
-"""One live worker, apart from Kafka: takes batches of hints, and gets them into Redis whatever happens to it.
+"""One live worker, apart from Kafka: takes batches of hints, and gets them into Redis whatever
+happens to it.
 
-What takes time runs in one thread of the worker's own, so that the event loop goes on telling the group that this worker lives.
+What takes time runs in one thread of the worker's own, so that the event loop goes on telling the
+group that this worker lives.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +33,9 @@ _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
 
 RETRY_S = (0.1, 0.5, 2.0)
-"""Seconds before a failed batch is tried again; after the last try its messages are tried one by one."""
+"""Seconds before a failed batch is tried again; after the last try its messages are tried one by
+one.
+"""
 AWAY_S = 0.5
 """Seconds between tries while Redis is away."""
 
@@ -44,7 +49,10 @@ class _Tally(NamedTuple):
 
 
 class Hint(Protocol):
-    """A message of the topic MODEL_UPDATES, as Faust hands it on. `timestamp` is the broker's, in seconds."""
+    """A message of the topic MODEL_UPDATES, as Faust hands it on.
+
+    `timestamp` is the broker's, in seconds.
+    """
 
     topic: str
     partition: int
@@ -75,13 +83,19 @@ class LiveWorker:
         """Partition -> the offset after the last one taken."""
 
     async def follow(self) -> bool:
-        """Look for another bundle; answers whether one went live. Loading it goes on beside the folding."""
+        """Look for another bundle; answers whether one went live.
+
+        Loading it goes on beside the folding.
+        """
         swapped = await asyncio.to_thread(self.model.refresh)
         self._looked.set()
         return swapped
 
     async def take(self, hints: Sequence[Hint]) -> None:
-        """Fold one batch in. What cannot be becomes a dead letter; while Redis is away this waits."""
+        """Fold one batch in.
+
+        What cannot be becomes a dead letter; while Redis is away this waits.
+        """
         await self._looked.wait()
         read: list[tuple[Hint, list[Pair]]] = []
         for hint in hints:
@@ -90,11 +104,17 @@ class LiveWorker:
             except BadEvent as bad:
                 await self._give_up(hint, bad)
         started = time.perf_counter()
-        if read and await self._tried([pair for _, pairs in read for pair in pairs], RETRY_S) is not None:
+        if (
+            read
+            and await self._tried([pair for _, pairs in read for pair in pairs], RETRY_S)
+            is not None
+        ):
             for hint, pairs in read:
                 error = await self._tried(pairs, ())
                 if error is not None:
-                    await self._give_up(hint, BadEvent("not_folded_in", f"{type(error).__name__}: {error}"))
+                    await self._give_up(
+                        hint, BadEvent("not_folded_in", f"{type(error).__name__}: {error}")
+                    )
         self._batches += 1
         self._events += sum(len(pairs) for _, pairs in read)
         self.taken.update({hint.partition: hint.offset + 1 for hint in hints})
@@ -107,7 +127,9 @@ class LiveWorker:
         """Refold young items whose lists have changed, as far as their time has come."""
         space = self.model.space
         while space is not None and self._young.due():
-            if not await self._survived("refolding young items", lambda space=space: self._young.refold(space)):  # type: ignore[misc]
+            if not await self._survived(
+                "refolding young items", functools.partial(self._young.refold, space)
+            ):
                 return
 
     async def tend(self) -> None:
@@ -116,15 +138,21 @@ class LiveWorker:
         if space is None:
             return
         chunks: list[list[str]] = []
-        whole = await self._survived("looking for young items", lambda: chunks.extend(self._young.overdue(space)))
+        whole = await self._survived(
+            "looking for young items", lambda: chunks.extend(self._young.overdue(space))
+        )
         for chunk in chunks:
-            whole = whole and await self._survived("looking after young items", lambda chunk=chunk: self._young.tend(space, chunk))  # type: ignore[misc]
+            whole = whole and await self._survived(
+                "looking after young items", functools.partial(self._young.tend, space, chunk)
+            )
         if not whole:
             self._young.distrust()
 
     def report(self) -> None:
         """One line of progress, when there was some."""
-        now = _Tally(time.monotonic(), self._batches, self._events, self._folder.folded, self._young.folded)
+        now = _Tally(
+            time.monotonic(), self._batches, self._events, self._folder.folded, self._young.folded
+        )
         then, self._reported = self._reported, now
         if now[1:] != then[1:]:
             seconds = now.at - then.at
@@ -133,7 +161,9 @@ class LiveWorker:
                 users_per_s=round((now.users - then.users) / seconds),
                 events_per_s=round((now.events - then.events) / seconds),
                 young_items_per_s=round((now.items - then.items) / seconds, 1),
-                users_per_batch=round((now.users - then.users) / max(1, now.batches - then.batches)),
+                users_per_batch=round(
+                    (now.users - then.users) / max(1, now.batches - then.batches)
+                ),
                 lag_s=round(self.lag_s, 2),
             )
 
@@ -160,7 +190,11 @@ class LiveWorker:
                 metrics.live_retries.labels(type(error).__name__).inc()
                 if tries == len(waits):
                     return error
-                _log.warning("a batch failed and is tried again", events=len(pairs), error=f"{type(error).__name__}: {error}")
+                _log.warning(
+                    "a batch failed and is tried again",
+                    events=len(pairs),
+                    error=f"{type(error).__name__}: {error}",
+                )
                 await asyncio.sleep(waits[tries])
                 tries += 1
 
@@ -171,9 +205,18 @@ class LiveWorker:
 
     async def _give_up(self, hint: Hint, bad: BadEvent) -> None:
         """A dead letter: nothing is lost by it but a fold-in, and somebody should look."""
-        _log.warning("dead letter", topic=hint.topic, partition=hint.partition, offset=hint.offset, code=bad.code, reason=str(bad))
+        _log.warning(
+            "dead letter",
+            topic=hint.topic,
+            partition=hint.partition,
+            offset=hint.offset,
+            code=bad.code,
+            reason=str(bad),
+        )
         metrics.live_dead_letters.labels(bad.code).inc()
-        record = dead_letters.encode(hint.topic, hint.partition, hint.offset, hint.timestamp, hint.key, hint.value, bad)
+        record = dead_letters.encode(
+            hint.topic, hint.partition, hint.offset, hint.timestamp, hint.key, hint.value, bad
+        )
         try:
             await asyncio.to_thread(self._publish, record)
         except LogUnavailable as error:
@@ -181,8 +224,12 @@ class LiveWorker:
 
     def _publish(self, record: dead_letters.Record) -> None:
         if self._producer is None:
-            self._producer = Producer(self.settings, delivery_timeout_s=self.settings.kafka_timeout_s)
-        self._producer.raw(self.settings.dlq_topic, record.key, record.value, headers=record.headers)
+            self._producer = Producer(
+                self.settings, delivery_timeout_s=self.settings.kafka_timeout_s
+            )
+        self._producer.raw(
+            self.settings.dlq_topic, record.key, record.value, headers=record.headers
+        )
         self._producer.flush()
 
     async def _survived(self, what: str, call: Callable[[], None]) -> bool:
@@ -195,7 +242,9 @@ class LiveWorker:
             return False
         except Exception as error:  # noqa: BLE001  raised any further, it would end the worker
             metrics.live_retries.labels(type(error).__name__).inc()
-            _log.warning("failed, and tried again later", what=what, error=f"{type(error).__name__}: {error}")
+            _log.warning(
+                "failed, and tried again later", what=what, error=f"{type(error).__name__}: {error}"
+            )
             return False
         return True
 

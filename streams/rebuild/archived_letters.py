@@ -1,4 +1,6 @@
-"""Dead letters of archived messages that ingest has not read: `streams rebuild` publishes them before it moves a position over them."""
+"""Dead letters of archived messages that ingest has not read: `streams rebuild` publishes them
+before it moves a position over them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ COLUMNS = ("offset", "broker_time", "error", "raw", "raw_truncated")
 
 
 class ArchivedLetters:
-    """Gathers dead letters of one topic. Connects to Kafka on the first `publish` that has any. Not thread-safe."""
+    """Gathers dead letters of one topic.
+
+    Connects to Kafka on the first `publish` that has any. Not thread-safe.
+    """
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self._settings, self._topic = settings, topic
@@ -25,12 +30,14 @@ class ArchivedLetters:
     def add(self, partition: int, row: Mapping[str, Any]) -> None:
         """Queue the letter of a row (COLUMNS) with an error.
 
-        The archive keeps no key and the first bytes of the message: a longer one is marked as truncated, and is whole in the source topic
-        while that holds it.
+        The archive keeps no key and the first bytes of the message: a longer one is marked as
+        truncated, and is whole in the source topic while that holds it.
         """
         code, _, reason = row["error"].partition(": ")
         place = self._topic, partition, row["offset"], row["broker_time"]
-        record = dead_letters.encode(*place, None, row["raw"], BadEvent(code, reason), truncated=bool(row["raw_truncated"]))
+        record = dead_letters.encode(
+            *place, None, row["raw"], BadEvent(code, reason), truncated=bool(row["raw_truncated"])
+        )
         self._waiting.append(record)
 
     def publish(self) -> None:
@@ -40,7 +47,9 @@ class ArchivedLetters:
         if self._producer is None:
             self._producer = Producer(self._settings)
         for record in self._waiting:
-            self._producer.raw(self._settings.dlq_topic, record.key, record.value, headers=record.headers)
+            self._producer.raw(
+                self._settings.dlq_topic, record.key, record.value, headers=record.headers
+            )
         self._producer.flush()
         self._waiting.clear()
 

@@ -1,13 +1,19 @@
-"""`streams rebuild`: Redis from the archive, after Redis was lost or a gap opened between it and the log.
+"""`streams rebuild`: Redis from the archive, after Redis was lost or a gap opened between it and
+the log.
 
-1. Nobody else may write: the lease `ingest-rebuild` keeps a second rebuild out; ingest processes that run are waited for and then refused.
-2. Redis, Kafka and the archive are asked what there is, and the plan is shown (`streams.rebuild.plan`). Up to here nothing is changed.
-3. With `wipe`, every key that is made from the log is deleted. A wipe that was killed goes on in the next rebuild.
+1. Nobody else may write: the lease `ingest-rebuild` keeps a second rebuild out; ingest processes
+   that run are waited for and then refused.
+2. Redis, Kafka and the archive are asked what there is, and the plan is shown
+   (`streams.rebuild.plan`). Up to here nothing is changed.
+3. With `wipe`, every key that is made from the log is deleted. A wipe that was killed goes on in
+   the next rebuild.
 4. Deletions are recovered from the log, so that what is older than they are stays out.
-5. Each partition: the duplicate window is read from the archive, then the archive's events are applied from Redis' position on,
-   by the same planner and transactions as ingest uses. Messages that are no valid event are published as dead letters before the position
-   passes them, as ingest may not have read them. A rebuild that is killed goes on from where it stood.
-6. Items and profiles, and events younger than the archive, come from the log when ingest starts again.
+5. Each partition: the duplicate window is read from the archive, then the archive's events are
+   applied from Redis' position on, by the same planner and transactions as ingest uses. Messages
+   that are no valid event are published as dead letters before the position passes them, as ingest
+   may not have read them. A rebuild that is killed goes on from where it stood.
+6. Items and profiles, and events younger than the archive, come from the log when ingest starts
+   again.
 
 With `from_log` the archive is not read: step 5 moves the positions to where the log begins.
 """
@@ -44,14 +50,25 @@ from streams.rebuild.plan import Part, Plan
 
 _log = structlog.get_logger(__name__)
 
-_FIELDS = ("event_id", "user_id", "item_id", "event_type", "timestamp", "value", "use_case", "recommendation_id")
+_FIELDS = (
+    "event_id",
+    "user_id",
+    "item_id",
+    "event_type",
+    "timestamp",
+    "value",
+    "use_case",
+    "recommendation_id",
+)
 """What an event's effect on Redis follows from."""
 _COLUMNS = [*archived_letters.COLUMNS, *_FIELDS]
 _LEASE_S = 30.0
 
 
 class Rebuilt(NamedTuple):
-    """One partition: where Redis stood, where it stands now, and how many events were counted between."""
+    """One partition: where Redis stood, where it stands now, and how many events were counted
+    between.
+    """
 
     partition: int
     before: int
@@ -59,10 +76,13 @@ class Rebuilt(NamedTuple):
     events: int
 
 
-def run(settings: Settings, *, wipe: bool = False, from_log: bool = False, yes: bool = False) -> list[Rebuilt]:
+def run(
+    settings: Settings, *, wipe: bool = False, from_log: bool = False, yes: bool = False
+) -> list[Rebuilt]:
     """Rebuild, with a progress bar; answers what was done, by partition. `yes`: ask nothing.
 
-    Raises what `rebuild_plan.make` raises, with nothing changed; StoreError and LogUnavailable later: run it again.
+    Raises what `rebuild_plan.make` raises, with nothing changed; StoreError and LogUnavailable
+    later: run it again.
     """
     client = connection.connect(settings)
     connection.check_server(client)
@@ -71,7 +91,10 @@ def run(settings: Settings, *, wipe: bool = False, from_log: bool = False, yes: 
         plan = rebuild_plan.make(settings, client, wipe_first=wipe, from_log=from_log)
         _confirm(plan, yes)
         if plan.is_empty:
-            typer.echo("nothing to rebuild: Redis holds all that the archive holds, and the log holds what comes next")
+            typer.echo(
+                "nothing to rebuild: Redis holds all that the archive holds, and the log "
+                "holds what comes next"
+            )
             return []
         if plan.wipe:
             store_wipe.wipe(client)
@@ -88,7 +111,10 @@ def run(settings: Settings, *, wipe: bool = False, from_log: bool = False, yes: 
 
 
 def _confirm(plan: Plan, yes: bool) -> None:
-    """Show the plan; on a terminal ask before anything is deleted or given up. Raises LogGap where nobody can be asked."""
+    """Show the plan; on a terminal ask before anything is deleted or given up.
+
+    Raises LogGap where nobody can be asked.
+    """
     for line in plan.lines():
         typer.echo(line)
     if yes or not (plan.wipe or plan.lost):
@@ -105,7 +131,13 @@ def _begin_at_log(client: connection.Client, plan: Plan, part: Part) -> None:
         positions.skip(client, part.topic, part.partition, part.redis.offset, part.low)
     else:
         positions.begin(client, part.topic, part.partition, part.low, part.topic_id)
-    _log.warning("gap_accepted", topic=part.topic, partition=part.partition, next=part.low, offsets=part.missing)
+    _log.warning(
+        "gap_accepted",
+        topic=part.topic,
+        partition=part.partition,
+        next=part.low,
+        offsets=part.missing,
+    )
 
 
 def _from_archive(settings: Settings, client: connection.Client, plan: Plan) -> list[Rebuilt]:
@@ -114,7 +146,12 @@ def _from_archive(settings: Settings, client: connection.Client, plan: Plan) -> 
         return []
     archive = Archive(settings.archive_url)
     deleted = known_deletions.count(client, "user")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     rebuilt = []
     with Progress(*columns, transient=False) as progress:
         title = f"{settings.interactions_topic} ({deleted} deleted users stay out)"
@@ -125,16 +162,25 @@ def _from_archive(settings: Settings, client: connection.Client, plan: Plan) -> 
     return rebuilt
 
 
-def _partition(settings: Settings, client: connection.Client, archive: Archive, part: Part) -> Rebuilt:
+def _partition(
+    settings: Settings, client: connection.Client, archive: Archive, part: Part
+) -> Rebuilt:
     """Step 5 for one partition."""
     topic, partition, end = part.topic, part.partition, part.archived
     position = positions.take(client, topic, partition)
     if not position.applied:
         position = positions.begin(client, topic, partition, 0, part.topic_id)
     begin = position.offset
-    popularity = Pending(settings.use_cases, settings.popularity_half_life_days, position.popularity)
+    popularity = Pending(
+        settings.use_cases, settings.popularity_half_life_days, position.popularity
+    )
     planner = Planner(settings.use_cases, settings.experiments)
-    applier = Applier(connection.connect(settings), planner, settings.history_cap, IdHasher(settings.deletion_salt))
+    applier = Applier(
+        connection.connect(settings),
+        planner,
+        settings.history_cap,
+        IdHasher(settings.deletion_salt),
+    )
     dedup = Dedup(settings.dedup_window)
     letters = ArchivedLetters(settings, topic)
     at, counted, events = begin, 0, list[Event]()
@@ -144,15 +190,32 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
         letters.publish()
         try:
             under = Deletions(applier.deletions_version, {})
-            applier.apply(planner.plan(topic, partition, at, next_, events, under, popularity.piece(next_, whole=next_ == end)))
+            applier.apply(
+                planner.plan(
+                    topic,
+                    partition,
+                    at,
+                    next_,
+                    events,
+                    under,
+                    popularity.piece(next_, whole=next_ == end),
+                )
+            )
         except Stale as stale:
             raise StoreError(
-                f"{topic}/{partition} moved to {stale.position} while it was rebuilt: stop every ingest, then run this again"
+                f"{topic}/{partition} moved to {stale.position} while it was rebuilt: stop "
+                f"every ingest, then run this again"
             ) from None
         at, counted, events = next_, counted + len(events), []
 
     try:
-        for offset, event in _rows(archive, topic, partition, max(0, position.popularity.first - settings.dedup_window), end):
+        for offset, event in _rows(
+            archive,
+            topic,
+            partition,
+            max(0, position.popularity.first - settings.dedup_window),
+            end,
+        ):
             if not isinstance(event, Event):
                 if offset >= begin:
                     letters.add(partition, event)
@@ -176,13 +239,18 @@ def _partition(settings: Settings, client: connection.Client, archive: Archive, 
     return Rebuilt(partition, begin, end, counted)
 
 
-def _rows(archive: Archive, topic: str, partition: int, start: int, end: int) -> Iterator[tuple[int, Event | dict[str, Any]]]:
+def _rows(
+    archive: Archive, topic: str, partition: int, start: int, end: int
+) -> Iterator[tuple[int, Event | dict[str, Any]]]:
     """The archived messages at offsets [start, end); of one that is no valid event, its row."""
     if start >= end:
         return
     for table in archive.read(topic, {partition: end}, _COLUMNS, {partition: start}):
         for row in table.to_pylist():
-            yield row["offset"], row if row["error"] is not None else Event(_interaction(row), row["broker_time"])
+            yield (
+                row["offset"],
+                row if row["error"] is not None else Event(_interaction(row), row["broker_time"]),
+            )
 
 
 def _interaction(row: dict[str, Any]) -> Interaction:

@@ -1,7 +1,8 @@
 """What a rebuild would do and whether that is safe, found out before it changes anything.
 
-A plan is refused when Redis would hold less than before for good: when the archive is empty, is of another topic, or ends before the log
-begins. With `from_log` the operator says that the archive does not matter.
+A plan is refused when Redis would hold less than before for good: when the archive is empty, is of
+another topic, or ends before the log begins. With `from_log` the operator says that the archive
+does not matter.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from store.state.connection import Client
 class Part(NamedTuple):
     """One partition.
 
-    `redis`: where Redis stands now. `start`: where it will stand when the rebuild begins to read. [low, high): what the log holds.
-    `archived`: the offset up to which the archive reaches (0: it holds nothing).
+    `redis`: where Redis stands now. `start`: where it will stand when the rebuild begins to read.
+    [low, high): what the log holds. `archived`: the offset up to which the archive reaches (0: it
+    holds nothing).
     """
 
     topic: str
@@ -59,7 +61,11 @@ class Part(NamedTuple):
 
 @dataclass
 class Plan:
-    """What to do. `keys`: how many keys a wipe deletes, by the first word of their names. `lost`: what nothing brings back, in words."""
+    """What to do.
+
+    `keys`: how many keys a wipe deletes, by the first word of their names. `lost`: what nothing
+    brings back, in words.
+    """
 
     wipe: bool
     from_log: bool
@@ -76,7 +82,11 @@ class Plan:
     @property
     def to_move(self) -> list[Part]:
         """The partitions that are to begin where the log begins, whatever was before."""
-        return [part for part in self.parts if self.from_log and part.low > (0 if self.wipe else part.redis.offset)]
+        return [
+            part
+            for part in self.parts
+            if self.from_log and part.low > (0 if self.wipe else part.redis.offset)
+        ]
 
     @property
     def is_empty(self) -> bool:
@@ -91,8 +101,10 @@ class Plan:
         yield f"rebuild from {self.source}"
         for part in self.parts:
             yield (
-                f"  {part.topic}/{part.partition}: Redis stands at {part.redis.offset}, archive [0, {part.archived}), "
-                f"log [{part.low}, {part.high}); {part.from_archive} offsets come from the archive, then {part.from_log} from the log"
+                f"  {part.topic}/{part.partition}: Redis stands at {part.redis.offset}, "
+                f"archive [0, {part.archived}), "
+                f"log [{part.low}, {part.high}); {part.from_archive} offsets come from the "
+                f"archive, then {part.from_log} from the log"
             )
         for text in self.lost:
             yield f"WARNING: {text}"
@@ -101,8 +113,9 @@ class Plan:
 def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool) -> Plan:
     """Ask Redis, Kafka and the archive; change nothing.
 
-    Raises ConfigurationError: settings differ from those that made the numbers in Redis. ArchiveError: the archive does not help. LogGap,
-    LogRewound: log, archive and Redis do not fit together. StoreUnavailable, LogUnavailable: try again. StoreCorrupt: wipe first.
+    Raises ConfigurationError: settings differ from those that made the numbers in Redis.
+    ArchiveError: the archive does not help. LogGap, LogRewound: log, archive and Redis do not fit
+    together. StoreUnavailable, LogUnavailable: try again. StoreCorrupt: wipe first.
     """
     wipe_first = wipe_first or wipe.interrupted(client)
     if not wipe_first:
@@ -110,9 +123,15 @@ def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool
     topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
     ids = TopicIds(settings, [*topics, settings.deletions_topic]).read()
     archive = None if from_log else Archive(settings.archive_url)
-    archived = {} if archive is None else _archived(settings, archive, ids[settings.interactions_topic])
+    archived = (
+        {} if archive is None else _archived(settings, archive, ids[settings.interactions_topic])
+    )
     parts = _parts(settings, client, ids, archived, wipe_first)
-    source = "the log alone" if from_log else f"the archive at {shown_url(settings.archive_url)}, then from the log"
+    source = (
+        "the log alone"
+        if from_log
+        else f"the archive at {shown_url(settings.archive_url)}, then from the log"
+    )
     plan = Plan(wipe_first, from_log, source, parts, wipe.count(client) if wipe_first else {})
     for part in parts:
         _check(settings, plan, part, archive)
@@ -125,19 +144,27 @@ def _archived(settings: Settings, archive: Archive, topic_id: TopicId) -> Mappin
     ends = archive.positions(topic)
     if not ends:
         raise ArchiveError(
-            f"the archive at {shown_url(settings.archive_url)} holds nothing of {topic}: is ARCHIVE_URL right? Nothing was changed. "
+            f"the archive at {shown_url(settings.archive_url)} holds nothing of {topic}: is "
+            f"ARCHIVE_URL right? Nothing was changed. "
             "`python -m streams rebuild --from-log` goes on without an archive"
         )
     for partition in ends:
         former = archive.topic_id(topic, partition)
         if former is not None and topic_id is not None and former != topic_id:
             raise LogRewound(
-                f"the archive was written from {topic} with the id {former}, the broker has {topic_id}: {_other_log(settings)}"
+                f"the archive was written from {topic} with the id {former}, the broker has "
+                f"{topic_id}: {_other_log(settings)}"
             )
     return ends
 
 
-def _parts(settings: Settings, client: Client, ids: Mapping[str, TopicId], archived: Mapping[int, int], wipe_first: bool) -> list[Part]:
+def _parts(
+    settings: Settings,
+    client: Client,
+    ids: Mapping[str, TopicId],
+    archived: Mapping[int, int],
+    wipe_first: bool,
+) -> list[Part]:
     """Every partition that ingest reads. Raises LogRewound, LogUnavailable, StoreError."""
     consumer = Consumer(log.consumer_config(settings, f"{settings.ingest_group}-rebuild"))
     parts = []
@@ -146,7 +173,10 @@ def _parts(settings: Settings, client: Client, ids: Mapping[str, TopicId], archi
             ends = archived if topic == settings.interactions_topic else {}
             numbers = _partitions(settings, consumer, topic)
             if surplus := sorted(ends.keys() - set(numbers)):
-                raise LogRewound(f"the archive has the partitions {surplus} of {topic}, the broker has not: {_other_log(settings)}")
+                raise LogRewound(
+                    f"the archive has the partitions {surplus} of {topic}, the broker has "
+                    f"not: {_other_log(settings)}"
+                )
             for number in numbers:
                 redis, end = _stands(client, topic, number, wipe_first), ends.get(number, 0)
                 start = redis.offset if redis.applied and not wipe_first else 0
@@ -154,7 +184,10 @@ def _parts(settings: Settings, client: Client, ids: Mapping[str, TopicId], archi
                 if not wipe_first:
                     positions.check_topic(topic, number, redis, high, ids[topic])
                 if end > high:
-                    raise LogRewound(f"{topic}/{number}: the archive reaches to {end}, the log ends at {high}: {_other_log(settings)}")
+                    raise LogRewound(
+                        f"{topic}/{number}: the archive reaches to {end}, the log ends at "
+                        f"{high}: {_other_log(settings)}"
+                    )
                 parts.append(Part(topic, number, ids[topic], redis, start, low, high, end))
     finally:
         consumer.close()
@@ -163,7 +196,9 @@ def _parts(settings: Settings, client: Client, ids: Mapping[str, TopicId], archi
 
 def _partitions(settings: Settings, consumer: Consumer, topic: str) -> list[int]:
     try:
-        return sorted(consumer.list_topics(topic, timeout=settings.kafka_timeout_s).topics[topic].partitions)
+        return sorted(
+            consumer.list_topics(topic, timeout=settings.kafka_timeout_s).topics[topic].partitions
+        )
     except KafkaException as error:
         raise log.unreachable(settings, f"listing the partitions of {topic}", error) from error
 
@@ -184,23 +219,36 @@ def _check(settings: Settings, plan: Plan, part: Part, archive: Archive | None) 
     """Refuse a gap that nobody asked for; note it in the plan otherwise. Raises LogGap."""
     where, is_events = f"{part.topic}/{part.partition}", part.topic == settings.interactions_topic
     in_redis = part.redis.applied and part.redis.begins < part.low
-    in_archive = archive is not None and is_events and archive.holds_rows(part.topic, part.partition)
+    in_archive = (
+        archive is not None and is_events and archive.holds_rows(part.topic, part.partition)
+    )
     if not part.missing or not (in_redis or in_archive or plan.from_log):
         return
     if plan.from_log or (plan.wipe and not is_events):
         republish = "" if is_events else "; publish the catalogue and the profiles again"
-        plan.lost.append(f"{where}: the log begins at {part.low}: nothing brings back up to {part.missing} records before that{republish}")
+        plan.lost.append(
+            f"{where}: the log begins at {part.low}: nothing brings back up to "
+            f"{part.missing} records before that{republish}"
+        )
         return
-    remedy = "--wipe --from-log` to count what the log holds" if plan.wipe else "--from-log` to go on without them"
+    remedy = (
+        "--wipe --from-log` to count what the log holds"
+        if plan.wipe
+        else "--from-log` to go on without them"
+    )
     raise LogGap(
-        f"{where}: Redis stands at {part.redis.offset} and the archive reaches to {part.archived}, but the log begins at {part.low}: "
-        f"{part.missing} offsets are in neither. Nothing was changed. Restore the newer files of the archive from a backup, or run "
+        f"{where}: Redis stands at {part.redis.offset} and the archive reaches to "
+        f"{part.archived}, but the log begins at {part.low}: "
+        f"{part.missing} offsets are in neither. Nothing was changed. Restore the newer "
+        f"files of the archive from a backup, or run "
         f"`python -m streams rebuild {remedy}"
     )
 
 
 def _other_log(settings: Settings) -> str:
     return (
-        "it is the archive of another log. Nothing was changed. Set ARCHIVE_URL to the archive of this log, or run "
-        f"`python -m streams rebuild --wipe --from-log` to count what {settings.interactions_topic} holds"
+        "it is the archive of another log. Nothing was changed. Set ARCHIVE_URL to the "
+        "archive of this log, or run "
+        f"`python -m streams rebuild --wipe --from-log` to count what "
+        f"{settings.interactions_topic} holds"
     )

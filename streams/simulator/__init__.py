@@ -1,4 +1,5 @@
-"""A simulated marketplace: `world` makes people and startups, `events` what they do, `command` sends it.
+"""A simulated marketplace: `world` makes people and startups, `events` what they do, `command`
+sends it.
 
 Start with `command`.
 """

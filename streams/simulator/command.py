@@ -1,4 +1,6 @@
-"""`python -m streams simulate`: the marketplace into Kafka, its past at full speed, then its present at its own pace."""
+"""`python -m streams simulate`: the marketplace into Kafka, its past at full speed, then its
+present at its own pace.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to simulate; see the command's --help. `start` in seconds since 1970, `rate` in events/s (0: as fast as it goes)."""
+    """What to simulate; see the command's --help.
+
+    `start` in seconds since 1970, `rate` in events/s (0: as fast as it goes).
+    """
 
     users: int
     items: int
@@ -47,7 +52,9 @@ class Simulator:
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self._settings, self._plan = settings, plan
-        self._simulation = Simulation(plan.seed, plan.users, plan.items, plan.events, plan.start, plan.days)
+        self._simulation = Simulation(
+            plan.seed, plan.users, plan.items, plan.events, plan.start, plan.days
+        )
         self._stopped = threading.Event()
         self._by_user: Counter[str] = Counter()
         self._by_type: Counter[str] = Counter()
@@ -64,7 +71,10 @@ class Simulator:
             return self._finish()
         log.ensure_topics(self._settings)
         pace = Pace(self._plan.rate, self._stopped)
-        with Producer(self._settings) as producer, progress("simulating", self._plan.events) as advance:
+        with (
+            Producer(self._settings) as producer,
+            progress("simulating", self._plan.events) as advance,
+        ):
             for chunk in self._simulation.chunks():
                 self._send(producer, chunk, pace, live=False)
                 advance(len(chunk.events))
@@ -87,17 +97,27 @@ class Simulator:
         """`live`: an event's time is now, and what arrives is new now."""
         if self._plan.catalogue or live:
             for item in chunk.items:
-                producer.item(item.item_id, msgspec.structs.replace(item, created_at=round(time.time(), 3)) if live else item)
+                producer.item(
+                    item.item_id,
+                    msgspec.structs.replace(item, created_at=round(time.time(), 3))
+                    if live
+                    else item,
+                )
             for user in chunk.users:
                 producer.user(user.user_id, user)
         if not live and not self._plan.rate:
-            producer.batch(self._settings.interactions_topic, [(event.user_id.encode(), encode_json(event)) for event in chunk.events])
+            producer.batch(
+                self._settings.interactions_topic,
+                [(event.user_id.encode(), encode_json(event)) for event in chunk.events],
+            )
             self._count(chunk.events)
             return
         for event in chunk.events:
             if not pace.wait():
                 return
-            producer.interaction(msgspec.structs.replace(event, timestamp=round(time.time(), 3)) if live else event)
+            producer.interaction(
+                msgspec.structs.replace(event, timestamp=round(time.time(), 3)) if live else event
+            )
         self._count(chunk.events)
 
     def _print(self, chunk: Chunk) -> None:
@@ -119,7 +139,9 @@ class Simulator:
         return summary
 
     def summary(self) -> dict[str, Any]:
-        """Counts, and one user of each segment, with declared interests: the fewest events, then the most typical warm and hot ones."""
+        """Counts, and one user of each segment, with declared interests: the fewest events, then
+        the most typical warm and hot ones.
+        """
         cold, hot = self._settings.cold_start_threshold, self._settings.warm_user_threshold
         segments: dict[str, list[tuple[int, str]]] = {"cold": [], "warm": [], "hot": []}
         for user in self._simulation.world.users[: self._plan.users]:
@@ -130,8 +152,13 @@ class Simulator:
         for members in segments.values():
             members.sort()
         typical = {"cold": 0.0, "warm": 0.5, "hot": 0.5}
-        chosen = {name: members[int(len(members) * typical[name])][1] if members else None for name, members in segments.items()}
-        counts = [self._by_user[user.user_id] for user in self._simulation.world.users[: self._plan.users]]
+        chosen = {
+            name: members[int(len(members) * typical[name])][1] if members else None
+            for name, members in segments.items()
+        }
+        counts = [
+            self._by_user[user.user_id] for user in self._simulation.world.users[: self._plan.users]
+        ]
         return {
             "seed": self._plan.seed,
             "start": self._plan.start,
@@ -155,4 +182,10 @@ def run(settings: Settings, plan: Plan) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: simulator.stop())
     summary = simulator.run()
-    _log.info("simulated", **{name: summary[name] for name in ("events", "users", "items", "segments", "cold", "warm", "hot")})
+    _log.info(
+        "simulated",
+        **{
+            name: summary[name]
+            for name in ("events", "users", "items", "segments", "cold", "warm", "hot")
+        },
+    )

@@ -1,4 +1,6 @@
-"""What people do in the simulated marketplace: sessions of views that lead to clicks, likes, applications and investments."""
+"""What people do in the simulated marketplace: sessions of views that lead to clicks, likes,
+applications and investments.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LONGEST = 12
 TASTE = 7.0
 """How strongly taste picks: exp(TASTE) to 1 between the best place and one at a right angle."""
 ARRIVED = 0.8
-"""Part of the people and startups that are there from the start; the others arrive evenly until the last event."""
+"""Part of the people and startups that are there from the start; the others arrive evenly until the
+last event.
+"""
 LIVE_USERS, LIVE_ITEMS = 1 / 150, 1 / 600
 """New users and new startups for each event after that."""
 
@@ -40,8 +44,12 @@ class Chunk(msgspec.Struct, frozen=True):
 class Simulation:
     """An endless, seeded stream. The same arguments give the same chunks."""
 
-    def __init__(self, seed: int, n_users: int, n_items: int, n_events: int, start: float, days: float) -> None:
-        """`n_events` fill `days` from `start` (seconds since 1970); `n_users` and `n_items` are reached with the last of them."""
+    def __init__(
+        self, seed: int, n_users: int, n_items: int, n_events: int, start: float, days: float
+    ) -> None:
+        """`n_events` fill `days` from `start` (seconds since 1970); `n_users` and `n_items` are
+        reached with the last of them.
+        """
         self.world = World(seed)
         self._seed, self._n_users, self._n_items, self._n_events = seed, n_users, n_items, n_events
         self._start, self._seconds = start, days * 86400
@@ -56,7 +64,9 @@ class Simulation:
             yield self._arrivals(self._n_users, self._n_items)
         while self._sent < self._n_events:
             arrived = ARRIVED + (1 - ARRIVED) * self._sent / self._n_events
-            n_users, n_items = (max(1, round(total * arrived)) for total in (self._n_users, self._n_items))
+            n_users, n_items = (
+                max(1, round(total * arrived)) for total in (self._n_users, self._n_items)
+            )
             yield self._chunk(n_users, n_items, SESSIONS, self._n_events - self._sent)
         yield self._arrivals(self._n_users, self._n_items)
 
@@ -64,24 +74,45 @@ class Simulation:
         """Without end: small chunks, with new users and startups coming in."""
         while True:
             beyond = self._sent - self._n_events
-            yield self._chunk(self._n_users + int(beyond * LIVE_USERS), self._n_items + int(beyond * LIVE_ITEMS), 8, 1_000_000)
+            yield self._chunk(
+                self._n_users + int(beyond * LIVE_USERS),
+                self._n_items + int(beyond * LIVE_ITEMS),
+                8,
+                1_000_000,
+            )
 
     def _arrivals(self, n_users: int, n_items: int) -> Chunk:
         self.world.grow(n_users, n_items, self._start)
-        items, users = self.world.items[self._told_items : n_items], self.world.users[self._told_users : n_users]
-        self._told_items, self._told_users = max(self._told_items, n_items), max(self._told_users, n_users)
+        items, users = (
+            self.world.items[self._told_items : n_items],
+            self.world.users[self._told_users : n_users],
+        )
+        self._told_items, self._told_users = (
+            max(self._told_items, n_items),
+            max(self._told_users, n_users),
+        )
         return Chunk(items, users, [])
 
     def _chunk(self, n_users: int, n_items: int, n_sessions: int, most: int) -> Chunk:
         arrivals = self._arrivals(n_users, n_items)
         world, rng = self.world, self._rng
         users = _draw(rng, world.activity[:n_users], n_sessions)
-        candidates = _draw(rng, world.appeal[:n_items], n_sessions * CANDIDATES).reshape(n_sessions, CANDIDATES)
-        drift = np.minimum(1.0, self._elapsed_days() / DRIFT_DAYS) * ((users * 0.618) % 1)  # each at a pace of their own
-        tastes = (1 - drift)[:, None] * world.user_tastes[users] + drift[:, None] * world.user_later_tastes[users]
+        candidates = _draw(rng, world.appeal[:n_items], n_sessions * CANDIDATES).reshape(
+            n_sessions, CANDIDATES
+        )
+        # each at a pace of their own
+        drift = np.minimum(1.0, self._elapsed_days() / DRIFT_DAYS) * ((users * 0.618) % 1)
+        tastes = (1 - drift)[:, None] * world.user_tastes[users] + drift[
+            :, None
+        ] * world.user_later_tastes[users]
         affinity = np.einsum("sd,scd->sc", tastes, world.item_places[candidates])
-        order = np.argsort(-(TASTE * affinity + rng.gumbel(size=affinity.shape)), axis=1)[:, :LONGEST]
-        items, affinity = np.take_along_axis(candidates, order, axis=1), np.take_along_axis(affinity, order, axis=1)
+        order = np.argsort(-(TASTE * affinity + rng.gumbel(size=affinity.shape)), axis=1)[
+            :, :LONGEST
+        ]
+        items, affinity = (
+            np.take_along_axis(candidates, order, axis=1),
+            np.take_along_axis(affinity, order, axis=1),
+        )
         seen = np.arange(LONGEST) < np.minimum(rng.geometric(0.28, n_sessions), LONGEST)[:, None]
         for column in range(1, LONGEST):  # a list shows each startup once
             seen[:, column] &= ~(items[:, :column] == items[:, column : column + 1]).any(axis=1)
@@ -108,7 +139,9 @@ class Simulation:
         counts = happened.sum(axis=(0, 2))
         before = np.cumsum(counts) - counts  # events of earlier sessions
         share = (self._sent + before) / max(1, self._n_events)
-        times = self._start + self._seconds * share[sessions] + pause[sessions, columns] + _DELAY[types]
+        times = (
+            self._start + self._seconds * share[sessions] + pause[sessions, columns] + _DELAY[types]
+        )
         kept = np.argsort(times, kind="stable")
         kept = kept[sessions[kept] < int(np.searchsorted(np.cumsum(counts), most)) + 1][:most]
         events = [
@@ -117,7 +150,13 @@ class Simulation:
                 zip(
                     *(
                         drawn.tolist()
-                        for drawn in (sessions[kept], users[sessions[kept]], items[sessions[kept], columns[kept]], types[kept], times[kept])
+                        for drawn in (
+                            sessions[kept],
+                            users[sessions[kept]],
+                            items[sessions[kept], columns[kept]],
+                            types[kept],
+                            times[kept],
+                        )
                     ),
                     strict=True,
                 ),
@@ -128,7 +167,9 @@ class Simulation:
         self._sessions += n_sessions
         return Chunk(arrivals.items, arrivals.users, events)
 
-    def _event(self, number: int, user: int, item: int, kind: int, time: float, session: int) -> Interaction:
+    def _event(
+        self, number: int, user: int, item: int, kind: int, time: float, session: int
+    ) -> Interaction:
         who = self.world.users[user]
         return Interaction(
             f"{self._prefix}{number}",
@@ -145,10 +186,14 @@ class Simulation:
         return self._seconds * (self._sent / self._n_events if self._n_events else 1.0) / 86400
 
 
-def _draw(rng: np.random.Generator, weights: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
+def _draw(
+    rng: np.random.Generator, weights: npt.NDArray[np.float32], count: int
+) -> npt.NDArray[np.int64]:
     """`count` indexes (int64), each with a chance in proportion to its weight."""
     edges = np.cumsum(weights, dtype=np.float64)
-    drawn: npt.NDArray[np.int64] = np.searchsorted(edges, rng.random(count) * edges[-1], side="right").clip(max=len(weights) - 1)
+    drawn: npt.NDArray[np.int64] = np.searchsorted(
+        edges, rng.random(count) * edges[-1], side="right"
+    ).clip(max=len(weights) - 1)
     return drawn
 
 

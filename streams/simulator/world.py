@@ -1,8 +1,10 @@
-"""The simulated marketplace's people and startups: a pure function of a seed, block by block, without an end.
+"""The simulated marketplace's people and startups: a pure function of a seed, block by block,
+without an end.
 
-A startup's place in taste space comes from its sectors and skills (what a content engine can see), from a hidden community (what only
-co-occurrence shows), and from noise. A user's taste is made of the same parts, and moves from one such point to another over
-DRIFT_DAYS. So content and ALS both find something, and neither finds everything.
+A startup's place in taste space comes from its sectors and skills (what a content engine can see),
+from a hidden community (what only co-occurrence shows), and from noise. A user's taste is made of
+the same parts, and moves from one such point to another over DRIFT_DAYS. So content and ALS both
+find something, and neither finds everything.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from core.types import Item, User
 F32 = npt.NDArray[np.float32]
 
 BLOCK = 256
-"""Users or startups that are drawn together: number n is the same whatever the size of the world."""
+"""Users or startups that are drawn together: number n is the same whatever the size of the world.
+"""
 DIMENSIONS = 24
 COMMUNITIES = 12
 DRIFT_DAYS = 90.0
@@ -35,9 +38,31 @@ SECTORS = {
     "robotics": "motion-planning perception embedded-systems manipulation simulation",
     "media": "video-streaming podcasts editing subtitles creator-tools",
 }
-SKILLS = ["python", "rust", "typescript", "kubernetes", "machine-learning", "data-engineering", "design", "product", "sales", "mobile"]
+SKILLS = [
+    "python",
+    "rust",
+    "typescript",
+    "kubernetes",
+    "machine-learning",
+    "data-engineering",
+    "design",
+    "product",
+    "sales",
+    "mobile",
+]
 STAGES = ["pre-seed", "seed", "series-a", "series-b", "growth"]
-CITIES = ["berlin", "lisbon", "nairobi", "bangalore", "toronto", "sao-paulo", "tokyo", "austin", "warsaw", "remote"]
+CITIES = [
+    "berlin",
+    "lisbon",
+    "nairobi",
+    "bangalore",
+    "toronto",
+    "sao-paulo",
+    "tokyo",
+    "austin",
+    "warsaw",
+    "remote",
+]
 _FIRST = [
     "Blue",
     "North",
@@ -87,9 +112,9 @@ _AIMS = [
 class World:
     """Users and startups by number, drawn when first asked for.
 
-    `user_tastes`, `user_later_tastes` (n_users, DIMENSIONS) and `item_places` (n_items, DIMENSIONS) are f32 rows of length 1;
-    `activity` (n_users,) and `appeal` (n_items,) f32 are how often each is drawn, relative to others; `is_developer` (n_users,) bool
-    tells developers from investors.
+    `user_tastes`, `user_later_tastes` (n_users, DIMENSIONS) and `item_places` (n_items, DIMENSIONS)
+    are f32 rows of length 1; `activity` (n_users,) and `appeal` (n_items,) f32 are how often each
+    is drawn, relative to others; `is_developer` (n_users,) bool tells developers from investors.
     """
 
     def __init__(self, seed: int) -> None:
@@ -106,7 +131,9 @@ class World:
         self.is_developer = np.zeros(0, np.bool_)
 
     def grow(self, n_users: int, n_items: int, created_at: float) -> None:
-        """Make sure that there are this many; startups drawn now were founded before `created_at` (seconds since 1970)."""
+        """Make sure that there are this many; startups drawn now were founded before `created_at`
+        (seconds since 1970).
+        """
         while len(self.items) < n_items:
             self._draw_items(created_at)
         while len(self.users) < n_users:
@@ -117,10 +144,21 @@ class World:
         rng = np.random.default_rng([self.seed, 1, block])
         names, places = list(SECTORS), []
         for number in range(len(self.items), len(self.items) + BLOCK):
-            sectors = [int(sector) for sector in rng.choice(len(names), size=1 + int(rng.random() < 0.3), replace=False)]
-            skills = [int(skill) for skill in rng.choice(len(SKILLS), size=int(rng.integers(2, 4)), replace=False)]
+            sectors = [
+                int(sector)
+                for sector in rng.choice(
+                    len(names), size=1 + int(rng.random() < 0.3), replace=False
+                )
+            ]
+            skills = [
+                int(skill)
+                for skill in rng.choice(len(SKILLS), size=int(rng.integers(2, 4)), replace=False)
+            ]
             niches = [str(rng.choice(SECTORS[names[sector]].split())) for sector in sectors]
-            stage, city = int(rng.choice(len(STAGES), p=[0.3, 0.3, 0.2, 0.12, 0.08])), str(rng.choice(CITIES))
+            stage, city = (
+                int(rng.choice(len(STAGES), p=[0.3, 0.3, 0.2, 0.12, 0.08])),
+                str(rng.choice(CITIES)),
+            )
             places.append(self._place(rng, sectors, skills, int(rng.integers(COMMUNITIES))))
             title = f"{rng.choice(_FIRST)}{rng.choice(_LAST)} {number}"
             self.items.append(
@@ -130,7 +168,8 @@ class World:
                     title=title,
                     categories=[names[sector] for sector in sectors],
                     tags=[*niches, *(SKILLS[skill] for skill in skills)],
-                    text=f"{title} {rng.choice(_AIMS)} {' and '.join(niches)} for {names[sectors[0]]} companies, with "
+                    text=f"{title} {rng.choice(_AIMS)} {' and '.join(niches)} for "
+                    f"{names[sectors[0]]} companies, with "
                     f"{' and '.join(SKILLS[skill] for skill in skills)}.",
                     attributes={
                         "sector": names[sectors[0]],
@@ -144,8 +183,11 @@ class World:
                 )
             )
         self.item_places = np.vstack([self.item_places, np.array(places, np.float32)])
-        # A heavy tail: the most seen tenth of the startups gets about half of the views before taste has its say.
-        self.appeal = np.concatenate([self.appeal, np.minimum(rng.pareto(1.1, BLOCK) + 0.2, 30).astype(np.float32)])
+        # A heavy tail: the most seen tenth of the startups gets about half of the views before
+        # taste has its say.
+        self.appeal = np.concatenate(
+            [self.appeal, np.minimum(rng.pareto(1.1, BLOCK) + 0.2, 30).astype(np.float32)]
+        )
 
     def _draw_users(self) -> None:
         block = len(self.users) // BLOCK
@@ -156,7 +198,9 @@ class World:
             skills = [int(skill) for skill in rng.choice(len(SKILLS), size=2, replace=False)]
             community = int(rng.integers(COMMUNITIES))
             now.append(self._place(rng, sectors, skills, community))
-            later.append(self._place(rng, [int(rng.integers(len(names))), sectors[1]], skills, community))
+            later.append(
+                self._place(rng, [int(rng.integers(len(names))), sectors[1]], skills, community)
+            )
             is_developer = rng.random() < 0.7
             attributes = (
                 {"experience_years": int(rng.integers(0, 25))}
@@ -167,7 +211,12 @@ class World:
                 User(
                     user_id=f"{'dev' if is_developer else 'inv'}-{number}",
                     roles=["developer" if is_developer else "investor"],
-                    interests=[*(names[sector] for sector in sectors), *(SKILLS[skill] for skill in skills)] if rng.random() < 0.9 else [],
+                    interests=[
+                        *(names[sector] for sector in sectors),
+                        *(SKILLS[skill] for skill in skills),
+                    ]
+                    if rng.random() < 0.9
+                    else [],
                     attributes={**attributes, "location": str(rng.choice(CITIES))},
                 )
             )
@@ -178,7 +227,9 @@ class World:
         self.activity = np.concatenate([self.activity, activity.astype(np.float32)])
         self.is_developer = np.array([user.roles[0] == "developer" for user in self.users])
 
-    def _place(self, rng: np.random.Generator, sectors: list[int], skills: list[int], community: int) -> F32:
+    def _place(
+        self, rng: np.random.Generator, sectors: list[int], skills: list[int], community: int
+    ) -> F32:
         place = (
             1.0 * self._sector_places[sectors].mean(axis=0)
             + 0.5 * self._skill_places[skills].mean(axis=0)

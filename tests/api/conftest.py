@@ -21,7 +21,9 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 def api(settings: Settings, redis: Redis) -> Iterator[world.Client]:
-    """An API with the world's bundle and three users, in this process; no broker unless the test asks for one."""
+    """An API with the world's bundle and three users, in this process; no broker unless the test
+    asks for one.
+    """
     world.publish(settings)
     world.remember(redis, "cold", "pay", interests=["health"])
     world.remember(redis, "warm", "pay", "bank", events=7)

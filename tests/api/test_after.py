@@ -1,4 +1,6 @@
-"""Reading your own write: `GET ...?after=<token>` answers once that write is in the answer, or says that it is not."""
+"""Reading your own write: `GET ...?after=<token>` answers once that write is in the answer, or says
+that it is not.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,33 @@ from api.schemas import answers as schemas
 from core.settings import Settings
 from demo.servers import RedisServer
 from store.state import keys
-from tests.api.world import FOR_DEVELOPER, Client, event, publish, remember, serving, shown, until_missing
+from tests.api.world import (
+    FOR_DEVELOPER,
+    Client,
+    event,
+    publish,
+    remember,
+    serving,
+    shown,
+    until_missing,
+)
 from tests.conftest import Spawn
 from tests.engines.world import ITEMS
 from tests.support import eventually
 
-READS = (f"{FOR_DEVELOPER}/warm", "/api/recommendations/warm", "/api/explain/warm/coin", "/api/users/warm")
+READS = (
+    f"{FOR_DEVELOPER}/warm",
+    "/api/recommendations/warm",
+    "/api/explain/warm/coin",
+    "/api/users/warm",
+)
 
 
 @pytest.fixture
 def waiting(settings: Settings, redis: Redis) -> Iterator[Client]:
-    """An API that waits for at most 200 ms, without a broker: the test moves the positions itself, as ingest does."""
+    """An API that waits for at most 200 ms, without a broker: the test moves the positions itself,
+    as ingest does.
+    """
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
     with serving(settings, api_after_s=0.2) as client:
@@ -34,22 +52,36 @@ def stand(redis: Redis, topic: str, position: int, partition: int = 0) -> None:
 
 
 @pytest.mark.parametrize("path", READS)
-def test_a_read_waits_until_the_position_has_passed_the_event(waiting: Client, redis: Redis, settings: Settings, path: str) -> None:
+def test_a_read_waits_until_the_position_has_passed_the_event(
+    waiting: Client, redis: Redis, settings: Settings, path: str
+) -> None:
     topic = settings.interactions_topic
     stand(redis, topic, 8)
     assert waiting.get(f"{path}?after={topic}:0:7").json()["stale"] is False
-    assert waiting.get(f"{path}?after={topic}:0:8").json()["stale"] is True, "offset 8 is the next one to be applied"
-    assert waiting.get(f"{path}?after={topic}:1:0").json()["stale"] is True, "another partition's position says nothing"
+    assert waiting.get(f"{path}?after={topic}:0:8").json()["stale"] is True, (
+        "offset 8 is the next one to be applied"
+    )
+    assert waiting.get(f"{path}?after={topic}:1:0").json()["stale"] is True, (
+        "another partition's position says nothing"
+    )
     assert waiting.get(path).json()["stale"] is False
 
 
-def test_what_arrives_while_the_read_waits_is_in_the_answer(settings: Settings, redis: Redis) -> None:
+def test_what_arrives_while_the_read_waits_is_in_the_answer(
+    settings: Settings, redis: Redis
+) -> None:
     publish(settings)
     remember(redis, "warm", "pay", events=7)
     topic = settings.interactions_topic
     with serving(settings, api_after_s=30.0) as client, ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(client.get, f"{FOR_DEVELOPER}/warm?limit=50&after={topic}:0:{offset}") for offset in (3, 4, 5, 5, 5)]
-        eventually(lambda: redis.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0) > 3, "they look at the position")
+        answers = [
+            pool.submit(client.get, f"{FOR_DEVELOPER}/warm?limit=50&after={topic}:0:{offset}")
+            for offset in (3, 4, 5, 5, 5)
+        ]
+        eventually(
+            lambda: redis.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0) > 3,
+            "they look at the position",
+        )
         assert not any(answer.done() for answer in answers)
         remember(redis, "warm", "coin")
         stand(redis, topic, 6)
@@ -59,8 +91,12 @@ def test_what_arrives_while_the_read_waits_is_in_the_answer(settings: Settings, 
             assert found.json()["stale"] is False
 
 
-def test_a_position_in_another_topic_of_the_same_name_says_nothing(waiting: Client, redis: Redis, settings: Settings) -> None:
-    """The topic was deleted and created again; what the token names is at an offset that the old topic had, too."""
+def test_a_position_in_another_topic_of_the_same_name_says_nothing(
+    waiting: Client, redis: Redis, settings: Settings
+) -> None:
+    """The topic was deleted and created again; what the token names is at an offset that the old
+    topic had, too.
+    """
     topics = (settings.interactions_topic, settings.items_topic)
     waiting.app.state.service._topic_ids._latest = dict.fromkeys(topics, "new")
     for topic in topics:
@@ -68,12 +104,20 @@ def test_a_position_in_another_topic_of_the_same_name_says_nothing(waiting: Clie
         redis.hset(keys.position(topic, 0), "topic_id", "old")
         assert waiting.get(f"/api/users/warm?after={topic}:0:7").json()["stale"] is True
         redis.hset(keys.position(topic, 0), "topic_id", "new")
-        eventually(lambda topic=topic: waiting.get(f"/api/users/warm?after={topic}:0:7").json()["stale"] is False, "ingest counts anew")
+        eventually(
+            lambda topic=topic: (
+                waiting.get(f"/api/users/warm?after={topic}:0:7").json()["stale"] is False
+            ),
+            "ingest counts anew",
+        )
 
 
 def test_nobody_looks_at_positions_while_nobody_waits(waiting: Client, settings: Settings) -> None:
     arrivals = waiting.app.state.service._arrivals
-    assert waiting.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5").json()["stale"] is True
+    assert (
+        waiting.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5").json()["stale"]
+        is True
+    )
     eventually(lambda: arrivals._poller is None, "the last look is over")
     assert waiting.get(f"{FOR_DEVELOPER}/warm").status_code == 200
     assert arrivals._poller is None
@@ -97,7 +141,9 @@ def test_nobody_looks_at_positions_while_nobody_waits(waiting: Client, settings:
         "{topic}:0:" + "9" * 40,
     ],
 )
-def test_what_is_no_token_of_this_server_is_a_422(waiting: Client, settings: Settings, token: str) -> None:
+def test_what_is_no_token_of_this_server_is_a_422(
+    waiting: Client, settings: Settings, token: str
+) -> None:
     for path in READS:
         answer = waiting.get(f"{path}?after={token.format(topic=settings.interactions_topic)}")
         assert (answer.status_code, answer.json()["error"]) == (422, "bad_token"), path
@@ -105,13 +151,21 @@ def test_what_is_no_token_of_this_server_is_a_422(waiting: Client, settings: Set
 
 def test_after_is_given_once_and_by_its_name(waiting: Client, settings: Settings) -> None:
     token = f"{settings.interactions_topic}:0:1"
-    assert waiting.get(f"{FOR_DEVELOPER}/warm?after={token}&after={token}").json()["error"] == "invalid_parameter"
-    assert waiting.get(f"{FOR_DEVELOPER}/warm?%61fter={token.replace(':', '%3A')}").json()["stale"] is True
+    assert (
+        waiting.get(f"{FOR_DEVELOPER}/warm?after={token}&after={token}").json()["error"]
+        == "invalid_parameter"
+    )
+    assert (
+        waiting.get(f"{FOR_DEVELOPER}/warm?%61fter={token.replace(':', '%3A')}").json()["stale"]
+        is True
+    )
     assert waiting.get(f"/api/popular?after={token}").json()["error"] == "unknown_parameter"
     assert waiting.get("/api/users/warm?befor=1").json()["error"] == "unknown_parameter"
 
 
-def test_while_redis_is_away_nobody_waits(settings: Settings, own_redis_server: RedisServer) -> None:
+def test_while_redis_is_away_nobody_waits(
+    settings: Settings, own_redis_server: RedisServer
+) -> None:
     publish(settings)
     with serving(settings, api_after_s=50.0) as client:
         own_redis_server.kill()
@@ -124,23 +178,34 @@ def test_while_redis_is_away_nobody_waits(settings: Settings, own_redis_server: 
 def test_a_redis_that_dies_ends_the_wait(settings: Settings, own_redis_server: RedisServer) -> None:
     publish(settings)
     with serving(settings, api_after_s=50.0) as client, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(client.get, f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5")
+        waiting = pool.submit(
+            client.get, f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5"
+        )
         with Redis.from_url(own_redis_server.url) as redis:
-            eventually(lambda: redis.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0) > 3, "it looks at the position")
+            eventually(
+                lambda: redis.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0) > 3,
+                "it looks at the position",
+            )
         own_redis_server.kill()
         body = waiting.result(20).json()
         assert (body["stale"], body["degraded"]) == (True, True)
 
 
-def test_the_token_of_an_item_waits_for_this_process_to_know_the_item(settings: Settings, redis: Redis) -> None:
+def test_the_token_of_an_item_waits_for_this_process_to_know_the_item(
+    settings: Settings, redis: Redis
+) -> None:
     from tests.api.world import store_items
 
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
     store_items(redis, *ITEMS)
     with serving(settings, api_after_s=20.0) as client, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(client.get, f"{FOR_DEVELOPER}/warm?limit=50&after={settings.items_topic}:2:9")
-        store_items(redis, ITEMS[0].__class__(item_id="fresh", item_type="startup", categories=["fintech"]))
+        answer = pool.submit(
+            client.get, f"{FOR_DEVELOPER}/warm?limit=50&after={settings.items_topic}:2:9"
+        )
+        store_items(
+            redis, ITEMS[0].__class__(item_id="fresh", item_type="startup", categories=["fintech"])
+        )
         stand(redis, settings.items_topic, 10, 2)
         found = answer.result(20)
         assert "fresh" in shown(found)
@@ -148,7 +213,9 @@ def test_the_token_of_an_item_waits_for_this_process_to_know_the_item(settings: 
 
 
 @pytest.mark.process
-def test_through_the_whole_loop_a_read_after_a_write_holds_it(settings: Settings, redis: Redis, spawn: Spawn, broker: object) -> None:
+def test_through_the_whole_loop_a_read_after_a_write_holds_it(
+    settings: Settings, redis: Redis, spawn: Spawn, broker: object
+) -> None:
     publish(settings)
     spawn("streams", "ingest")
     with serving(settings, api_after_s=30.0, api_timeout_s=40.0) as client:
@@ -160,10 +227,14 @@ def test_through_the_whole_loop_a_read_after_a_write_holds_it(settings: Settings
             schemas.Recommendations.model_validate(answer.json(), strict=True)
             assert (answer.json()["interaction_count"], answer.json()["stale"]) == (number, False)
             assert item_id not in shown(answer)
-        token = client.write("PUT", "/api/items/fresh", {"item_type": "startup", "categories": ["fintech"]}).json()["token"]
+        token = client.write(
+            "PUT", "/api/items/fresh", {"item_type": "startup", "categories": ["fintech"]}
+        ).json()["token"]
         assert "fresh" in shown(client.get(f"{FOR_DEVELOPER}/42?limit=50&after={token}"))
         token = client.write("PUT", "/api/users/7", {"interests": ["health"]}).json()["token"]
-        assert client.get(f"/api/users/7?after={token}").json()["profile"]["interests"] == ["health"]
+        assert client.get(f"/api/users/7?after={token}").json()["profile"]["interests"] == [
+            "health"
+        ]
         token = client.write("DELETE", "/api/users/42").json()["token"]
         assert client.get(f"/api/users/42?after={token}").json()["known"] is False
 
@@ -175,7 +246,12 @@ def test_a_wait_ends_before_the_request_times_out(settings: Settings, redis: Red
         assert (answer.status_code, answer.json()["stale"]) == (200, True)
 
 
-def test_only_so_many_wait_at_once(waiting: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_wait_at_once(
+    waiting: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("api.after.MOST_WAITING", 0)
-    assert waiting.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5").json()["stale"] is True
+    assert (
+        waiting.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5").json()["stale"]
+        is True
+    )
     assert waiting.app.state.service._arrivals._poller is None

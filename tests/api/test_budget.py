@@ -45,11 +45,16 @@ def worker_at_work(client: Client) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("path", EXPENSIVE)
-def test_an_expensive_route_at_its_budget_answers_429_and_ordinary_reads_go_on(api: Client, path: str) -> None:
+def test_an_expensive_route_at_its_budget_answers_429_and_ordinary_reads_go_on(
+    api: Client, path: str
+) -> None:
     with ThreadPoolExecutor(3) as callers:
         with worker_at_work(api):
             waiting = [callers.submit(api.get, path) for _ in range(3)]
-            refused = eventually(lambda: (answer := api.get(path, timeout=5)).status_code == 429 and answer, "the budget is used up")
+            refused = eventually(
+                lambda: (answer := api.get(path, timeout=5)).status_code == 429 and answer,
+                "the budget is used up",
+            )
             assert (refused.json()["error"], refused.headers["retry-after"]) == ("too_busy", "1")
             assert api.get("/api/recommendations/me").status_code == 200
             assert api.get("/health/live").status_code == 200
@@ -63,11 +68,15 @@ def test_a_caller_that_gives_up_frees_its_place(settings: Settings, redis: Redis
     with serving(settings, api_expensive_waiting=0, api_timeout_s=0.3) as client:
         with worker_at_work(client):
             assert client.get("/api/explain/me/bank").status_code == 503
-            assert client.get("/api/explain/me/bank").status_code == 503, "and not 429: the first one waits no longer"
+            assert client.get("/api/explain/me/bank").status_code == 503, (
+                "and not 429: the first one waits no longer"
+            )
         assert client.get("/api/explain/me/bank").status_code == 200
 
 
-def test_many_events_in_one_request_leave_turns_to_others(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_events_in_one_request_leave_turns_to_others(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(settings) as client:
         turns = 0
         turns_at_events = []
@@ -85,17 +94,29 @@ def test_many_events_in_one_request_leave_turns_to_others(settings: Settings, re
         monkeypatch.setattr(client.app.state.service, "publish", publish_at_once)
         task = client.start(count_turns)
         try:
-            assert client.write("POST", "/api/events", [event(str(number)) for number in range(1000)]).status_code == 202
+            assert (
+                client.write(
+                    "POST", "/api/events", [event(str(number)) for number in range(1000)]
+                ).status_code
+                == 202
+            )
         finally:
             task.cancel()
     assert len(set(turns_at_events)) >= 20, "1,000 events in one turn of the event loop"
 
 
-def test_a_key_over_its_rate_gets_429_and_other_keys_do_not(settings: Settings, redis: Redis) -> None:
-    with serving(settings, api_rate_per_s=0.01, api_rate_burst=3, api_read_keys="reader-1,reader-2") as client:
+def test_a_key_over_its_rate_gets_429_and_other_keys_do_not(
+    settings: Settings, redis: Redis
+) -> None:
+    with serving(
+        settings, api_rate_per_s=0.01, api_rate_burst=3, api_read_keys="reader-1,reader-2"
+    ) as client:
 
         def read(**headers: str) -> int:
-            return client.get("/api/popular", headers={name.replace("_", "-"): value for name, value in headers.items()}).status_code
+            return client.get(
+                "/api/popular",
+                headers={name.replace("_", "-"): value for name, value in headers.items()},
+            ).status_code
 
         assert [read(x_api_key="reader-1") for _ in range(4)] == [200, 200, 200, 429]
         assert read(authorization="Bearer reader-1") == 429, "the same key sent in the other way"
@@ -106,9 +127,14 @@ def test_a_key_over_its_rate_gets_429_and_other_keys_do_not(settings: Settings, 
         assert client.get("/health/live").status_code == client.get("/metrics").status_code == 200
 
 
-def test_without_a_key_the_rate_is_by_address_and_made_up_keys_do_not_change_that(settings: Settings, redis: Redis) -> None:
+def test_without_a_key_the_rate_is_by_address_and_made_up_keys_do_not_change_that(
+    settings: Settings, redis: Redis
+) -> None:
     with serving(settings, api_rate_per_s=0.01, api_rate_burst=2) as client:
-        answers = [client.get("/api/popular", headers={"x-api-key": f"made-up-{number}"}).status_code for number in range(3)]
+        answers = [
+            client.get("/api/popular", headers={"x-api-key": f"made-up-{number}"}).status_code
+            for number in range(3)
+        ]
         assert answers == [200, 200, 429]
         assert client.get("/api/popular", headers={"x-api-key": KEY}).status_code == 200
 
@@ -116,4 +142,8 @@ def test_without_a_key_the_rate_is_by_address_and_made_up_keys_do_not_change_tha
 def test_a_rate_recovers_with_time(settings: Settings, redis: Redis) -> None:
     with serving(settings, api_rate_per_s=5, api_rate_burst=1) as client:
         assert client.get("/api/popular").status_code == 200
-        eventually(lambda: client.get("/api/popular").status_code == 200, "one more request after a fifth of a second", every=0.05)
+        eventually(
+            lambda: client.get("/api/popular").status_code == 200,
+            "one more request after a fifth of a second",
+            every=0.05,
+        )

@@ -52,7 +52,9 @@ class Server:
 
     def read(self, path: str = "/api/popular", source: str = OTHER) -> tuple[int, bytes]:
         """An ordinary request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S, source_address=(source, 0))
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=DEADLINE_S, source_address=(source, 0)
+        )
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -61,7 +63,9 @@ class Server:
             connection.close()
 
     def metric(self, name: str) -> float:
-        found = re.search(rf"^{re.escape(name)} ([0-9.e+]+)$", self.read("/metrics")[1].decode(), re.MULTILINE)
+        found = re.search(
+            rf"^{re.escape(name)} ([0-9.e+]+)$", self.read("/metrics")[1].decode(), re.MULTILINE
+        )
         return float(found[1]) if found else 0.0
 
     def refused(self, limit: str) -> float:
@@ -87,7 +91,9 @@ def start(settings: Settings, limit: str = "-S -n 64") -> Server:
     return server
 
 
-def limits(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory, **changed: object) -> Settings:
+def limits(
+    redis: RedisServer, tmp_path_factory: pytest.TempPathFactory, **changed: object
+) -> Settings:
     return Settings(
         _env_file=None,
         kafka_bootstrap_servers="127.0.0.1:9",
@@ -140,7 +146,9 @@ def statuses(answers: bytes | bytearray) -> list[int]:
 
 
 def send_until_refused(connection: socket.socket, beginning: bytes, part: bytes, most: int) -> int:
-    """Send `beginning` and then `part` again and again; the bytes that went out before the server closed, `most` of them."""
+    """Send `beginning` and then `part` again and again; the bytes that went out before the server
+    closed, `most` of them.
+    """
     sent = 0
     try:
         connection.sendall(beginning)
@@ -163,7 +171,15 @@ def send_until_refused(connection: socket.socket, beginning: bytes, part: bytes,
         (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: ", b"a" * 65536, 400),
         (POST + b"Transfer-Encoding: chunked\r\n\r\n1;a=", b"a" * 65536, 400),
     ],
-    ids=["header value", "target", "headers", "header name", "empty lines", "trailer", "chunk extension"],
+    ids=[
+        "header value",
+        "target",
+        "headers",
+        "header name",
+        "empty lines",
+        "trailer",
+        "chunk extension",
+    ],
 )
 def test_a_head_without_end_is_refused_after_its_limit_and_costs_no_memory(
     server: Server, beginning: bytes, part: bytes, status: int
@@ -175,7 +191,9 @@ def test_a_head_without_end_is_refused_after_its_limit_and_costs_no_memory(
         assert server.read()[0] == 200
         answers = received(connection)
     assert sent < 60 << 20, "the server read all of it"
-    assert statuses(answers) in ([status], []), "refused, or reset because the client did not stop sending"
+    assert statuses(answers) in ([status], []), (
+        "refused, or reset because the client did not stop sending"
+    )
     assert process.memory_info().rss - before < 16 << 20
     assert server.read()[0] == 200
 
@@ -189,7 +207,9 @@ def test_a_head_without_end_is_refused_after_its_limit_and_costs_no_memory(
     ],
     ids=["header value", "headers", "target"],
 )
-def test_a_whole_head_over_the_limit_gets_an_answer_that_names_the_setting(server: Server, head: bytes, status: int) -> None:
+def test_a_whole_head_over_the_limit_gets_an_answer_that_names_the_setting(
+    server: Server, head: bytes, status: int
+) -> None:
     with server.connect() as connection:
         connection.sendall(head)
         answer = received(connection)
@@ -217,7 +237,9 @@ def test_a_head_that_arrives_byte_by_byte_gets_408_and_ordinary_reads_go_on(serv
     assert server.refused("head_timeout") >= len(slow)
 
 
-def test_connections_that_send_nothing_are_closed_before_and_after_an_answer(server: Server) -> None:
+def test_connections_that_send_nothing_are_closed_before_and_after_an_answer(
+    server: Server,
+) -> None:
     with server.connect() as silent, server.connect() as used:
         used.sendall(ALIVE)
         assert received(silent) == b""
@@ -225,7 +247,9 @@ def test_connections_that_send_nothing_are_closed_before_and_after_an_answer(ser
     assert server.read()[0] == 200
 
 
-def test_a_body_that_does_not_arrive_gets_408_and_after_a_refusal_the_connection_is_closed(server: Server) -> None:
+def test_a_body_that_does_not_arrive_gets_408_and_after_a_refusal_the_connection_is_closed(
+    server: Server,
+) -> None:
     with server.connect() as connection:
         connection.sendall(POST + b"Content-Length: 100\r\n\r\n{")
         assert server.read()[0] == 200
@@ -244,8 +268,14 @@ def test_a_client_that_sends_a_body_over_the_limit_can_read_its_413(server: Serv
 def test_idle_connections_at_the_limit_make_room_for_new_ones(server: Server) -> None:
     server.quiet()
     with ExitStack() as stack:
-        idle = [stack.enter_context(server.connect(f"127.0.0.{20 + number % 4}")) for number in range(3 * CONNECTIONS // 2)]
-        half = [stack.enter_context(server.connect(f"127.0.0.{30 + number % 4}")) for number in range(CONNECTIONS)]
+        idle = [
+            stack.enter_context(server.connect(f"127.0.0.{20 + number % 4}"))
+            for number in range(3 * CONNECTIONS // 2)
+        ]
+        half = [
+            stack.enter_context(server.connect(f"127.0.0.{30 + number % 4}"))
+            for number in range(CONNECTIONS)
+        ]
         for connection in half:
             connection.sendall(b"GET / HT")
         for _ in range(10):
@@ -255,11 +285,16 @@ def test_idle_connections_at_the_limit_make_room_for_new_ones(server: Server) ->
     assert server.refused("connections_in_all") >= 3 * CONNECTIONS // 2
 
 
-def test_with_every_connection_at_work_a_new_one_gets_503_and_the_others_their_answers(server: Server) -> None:
+def test_with_every_connection_at_work_a_new_one_gets_503_and_the_others_their_answers(
+    server: Server,
+) -> None:
     server.quiet()
     waiting = f"GET /api/users/1?after={server.topic}:0:99999 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     with ExitStack() as stack:
-        busy = [stack.enter_context(server.connect(f"127.0.0.{20 + number % 4}")) for number in range(CONNECTIONS)]
+        busy = [
+            stack.enter_context(server.connect(f"127.0.0.{20 + number % 4}"))
+            for number in range(CONNECTIONS)
+        ]
         for connection in busy:
             connection.sendall(waiting)
 
@@ -310,7 +345,9 @@ def test_a_bad_request_behind_good_ones_is_answered_after_them(server: Server) -
 
 
 def fill(server: Server, connection: socket.socket, requests: int, patience_s: float) -> int:
-    """Ask for 60 KB `requests` times at once, again and again, until no answers are made for `patience_s`; the number of requests."""
+    """Ask for 60 KB `requests` times at once, again and again, until no answers are made for
+    `patience_s`; the number of requests.
+    """
     answered = 'eddyline_api_requests_total{method="GET",route="none",status="200"}'
     before, sent = server.metric(answered), 0
     while True:
@@ -329,14 +366,18 @@ def test_clients_that_do_not_read_are_closed_and_ordinary_reads_go_on(server: Se
         for _ in range(4):
             stack.enter_context(server.connect()).sendall(ALIVE * 5000)
         fill(server, stack.enter_context(server.connect(receive_buffer=4096)), 1, 2.0)
-        eventually(lambda: server.refused("write_timeout") == before + 1, "the connection that does not read is closed")
+        eventually(
+            lambda: server.refused("write_timeout") == before + 1,
+            "the connection that does not read is closed",
+        )
         assert server.read()[0] == 200
     server.quiet()
 
 
 def test_a_client_that_reads_late_gets_every_answer(server: Server) -> None:
     with server.connect(receive_buffer=4096) as connection:
-        sent = fill(server, connection, 10, 0.3)  # now the buffers are full, in the middle of ten pipelined requests
+        # now the buffers are full, in the middle of ten pipelined requests
+        sent = fill(server, connection, 10, 0.3)
         answers = bytearray()
         while len(statuses(answers)) < sent:
             part = connection.recv(1 << 20)
@@ -391,8 +432,12 @@ def test_what_two_servers_could_read_as_different_requests_gets_400_and_nothing_
         assert statuses(received(connection)) == [400]
 
 
-@pytest.mark.parametrize("target", [b"/health/live", b"http://x/health/live", b"HTTP://X/health/live"])
-def test_a_target_in_origin_form_or_with_the_same_host_is_served(server: Server, target: bytes) -> None:
+@pytest.mark.parametrize(
+    "target", [b"/health/live", b"http://x/health/live", b"HTTP://X/health/live"]
+)
+def test_a_target_in_origin_form_or_with_the_same_host_is_served(
+    server: Server, target: bytes
+) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
         assert statuses(received(connection)) == [200]
@@ -400,7 +445,9 @@ def test_a_target_in_origin_form_or_with_the_same_host_is_served(server: Server,
 
 def test_a_request_to_upgrade_is_answered_as_it_is_and_nothing_after_it(server: Server) -> None:
     with server.connect() as connection:
-        connection.sendall(ALIVE[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + ALIVE)
+        connection.sendall(
+            ALIVE[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + ALIVE
+        )
         answer = received(connection)
     assert statuses(answer) == [200]
     assert b"connection: close" in answer

@@ -1,4 +1,7 @@
-"""What a caller sees while Redis, the broker or the model is away, and after it is back. The servers are real, and really killed."""
+"""What a caller sees while Redis, the broker or the model is away, and after it is back.
+
+The servers are real, and really killed.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,23 @@ from core.settings import Settings
 from demo.servers import KafkaBroker, RedisServer, TansuBroker
 from models.registry import Registry
 from store.log.client import ensure_topics
-from tests.api.world import FOR_DEVELOPER, event, publish, remember, serving, shown, store_items, until_missing
+from tests.api.world import (
+    FOR_DEVELOPER,
+    event,
+    publish,
+    remember,
+    serving,
+    shown,
+    store_items,
+    until_missing,
+)
 from tests.engines.world import ITEMS
 from tests.support import eventually
 
 
-def test_redis_dies_and_comes_back_while_requests_go_on(settings: Settings, own_redis_server: RedisServer, broker: object) -> None:
+def test_redis_dies_and_comes_back_while_requests_go_on(
+    settings: Settings, own_redis_server: RedisServer, broker: object
+) -> None:
     publish(settings)
     redis = Redis.from_url(own_redis_server.url)
     remember(redis, "warm", "pay", "bank", events=7)
@@ -31,23 +45,40 @@ def test_redis_dies_and_comes_back_while_requests_go_on(settings: Settings, own_
         schemas.Recommendations.model_validate(answer.json(), strict=True)
         assert shown(answer) != []
         assert (answer.json()["method_used"], answer.json()["degraded"]) == ("popular", True)
-        assert {"als", "content_based"} <= {fallback["engine"] for fallback in answer.json()["fallbacks"]}
+        assert {"als", "content_based"} <= {
+            fallback["engine"] for fallback in answer.json()["fallbacks"]
+        }
         until_missing(client, "redis")
         began = time.monotonic()
         for _ in range(20):
-            for path in (f"{FOR_DEVELOPER}/warm", "/api/popular", "/api/items/pay/similar", "/api/explain/warm/coin", "/api/users/warm"):
+            for path in (
+                f"{FOR_DEVELOPER}/warm",
+                "/api/popular",
+                "/api/items/pay/similar",
+                "/api/explain/warm/coin",
+                "/api/users/warm",
+            ):
                 answer = client.get(path)
                 assert (answer.status_code, answer.json()["degraded"]) == (200, True), path
-        assert time.monotonic() - began < 20 * 5 * settings.api_redis_timeout_s / 2, "a known failure is not waited for again"
+        assert time.monotonic() - began < 20 * 5 * settings.api_redis_timeout_s / 2, (
+            "a known failure is not waited for again"
+        )
         assert client.get("/health/ready").status_code == 200
-        assert client.write("POST", "/api/events", event()).status_code == 202, "the log does not need Redis"
+        assert client.write("POST", "/api/events", event()).status_code == 202, (
+            "the log does not need Redis"
+        )
         own_redis_server.start()
         until_missing(client)
-        answer = eventually(lambda: not (read := client.get(f"{FOR_DEVELOPER}/warm").json())["degraded"] and read, "reads are whole again")
+        answer = eventually(
+            lambda: not (read := client.get(f"{FOR_DEVELOPER}/warm").json())["degraded"] and read,
+            "reads are whole again",
+        )
         assert (answer["method_used"], answer["interaction_count"]) == ("als", 7)
 
 
-def test_a_redis_that_hangs_costs_at_most_its_timeout_once(settings: Settings, own_redis_server: RedisServer) -> None:
+def test_a_redis_that_hangs_costs_at_most_its_timeout_once(
+    settings: Settings, own_redis_server: RedisServer
+) -> None:
     import signal
 
     publish(settings)
@@ -68,7 +99,9 @@ def test_a_redis_that_hangs_costs_at_most_its_timeout_once(settings: Settings, o
 
 
 @pytest.mark.process
-def test_the_broker_dies_and_comes_back(settings: Settings, redis: Redis, own_broker: KafkaBroker | TansuBroker) -> None:
+def test_the_broker_dies_and_comes_back(
+    settings: Settings, redis: Redis, own_broker: KafkaBroker | TansuBroker
+) -> None:
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
     with serving(settings, api_timeout_s=2.0) as client:
@@ -87,7 +120,10 @@ def test_the_broker_dies_and_comes_back(settings: Settings, redis: Redis, own_br
         until_missing(client, "kafka")
         own_broker.start()
         until_missing(client)
-        eventually(lambda: client.write("POST", "/api/events", event("e4")).status_code == 202, "events are accepted again")
+        eventually(
+            lambda: client.write("POST", "/api/events", event("e4")).status_code == 202,
+            "events are accepted again",
+        )
         assert client.get(f"{FOR_DEVELOPER}/warm").json()["degraded"] is False
 
 
@@ -104,16 +140,26 @@ def test_nothing_is_there_and_the_api_starts_and_says_so(settings: Settings) -> 
         assert {"redis", "model", "als"} <= {gap["part"] for gap in ready.json()["missing"]}
         assert client.get("/health/live").status_code == 200
         answer = client.get(f"{FOR_DEVELOPER}/42")
-        assert (shown(answer), answer.json()["degraded"], answer.json()["model_version"]) == ([], True, None)
+        assert (shown(answer), answer.json()["degraded"], answer.json()["model_version"]) == (
+            [],
+            True,
+            None,
+        )
         assert len(answer.json()["fallbacks"]) == 4
 
 
-def test_without_a_bundle_the_catalogue_in_redis_is_served_by_popularity(settings: Settings, redis: Redis) -> None:
+def test_without_a_bundle_the_catalogue_in_redis_is_served_by_popularity(
+    settings: Settings, redis: Redis
+) -> None:
     store_items(redis, *ITEMS)
     with serving(settings) as client:
         assert client.get("/health/ready").status_code == 200
         answer = client.get(f"{FOR_DEVELOPER}/42").json()
-        assert (answer["method_used"], answer["degraded"], len(answer["recommendations"])) == ("popular", True, 6)
+        assert (answer["method_used"], answer["degraded"], len(answer["recommendations"])) == (
+            "popular",
+            True,
+            6,
+        )
 
 
 def test_a_bundle_without_a_part_serves_with_the_rest(settings: Settings, redis: Redis) -> None:
@@ -131,7 +177,11 @@ def test_a_damaged_part_makes_answers_degraded_until_a_whole_bundle_serves(
 ) -> None:
     remember(redis, "warm", "pay", "bank", events=7)
     version = publish(settings)
-    broken = next(path for path in sorted((settings.models_path / version / part).iterdir()) if path.suffix in (".npy", ".npz"))
+    broken = next(
+        path
+        for path in sorted((settings.models_path / version / part).iterdir())
+        if path.suffix in (".npy", ".npz")
+    )
     broken.write_bytes(broken.read_bytes()[:-1])
     with serving(settings) as client:
         until_missing(client, part)
@@ -145,39 +195,75 @@ def test_a_damaged_part_makes_answers_degraded_until_a_whole_bundle_serves(
         assert client.get(f"{FOR_DEVELOPER}/warm").json()["degraded"] is False
 
 
-def test_a_pointer_that_is_not_text_is_named_and_the_api_starts(settings: Settings, redis: Redis, broker: object) -> None:
+def test_a_pointer_that_is_not_text_is_named_and_the_api_starts(
+    settings: Settings, redis: Redis, broker: object
+) -> None:
     version = publish(settings)
     store_items(redis, *ITEMS)
     (settings.models_path / "current").write_bytes(b"\xff\xfe\x00")
     with serving(settings) as client:
         cause = eventually(
-            lambda: [gap["cause"] for gap in client.get("/health/ready").json()["missing"] if gap["part"] == "model"], "noticed"
+            lambda: [
+                gap["cause"]
+                for gap in client.get("/health/ready").json()["missing"]
+                if gap["part"] == "model"
+            ],
+            "noticed",
         )
         assert "current cannot be read: it is not text" in cause[0]
         assert client.get(f"{FOR_DEVELOPER}/42").json()["method_used"] == "popular"
         Registry(settings.models_path).promote(version)
-        eventually(lambda: client.get("/health/ready").json()["model_version"] == version, "the promoted version serves")
+        eventually(
+            lambda: client.get("/health/ready").json()["model_version"] == version,
+            "the promoted version serves",
+        )
 
 
-def test_a_damaged_new_bundle_leaves_the_old_one_serving_and_is_named(settings: Settings, redis: Redis) -> None:
+def test_a_damaged_new_bundle_leaves_the_old_one_serving_and_is_named(
+    settings: Settings, redis: Redis
+) -> None:
     old = publish(settings)
     with serving(settings) as client:
         new = publish(settings)
-        eventually(lambda: client.get("/health/ready").json()["model_version"] == new, "the new bundle serves")
+        eventually(
+            lambda: client.get("/health/ready").json()["model_version"] == new,
+            "the new bundle serves",
+        )
         Registry(settings.models_path).promote(old)
-        eventually(lambda: client.get("/health/ready").json()["model_version"] == old, "rolled back")
+        eventually(
+            lambda: client.get("/health/ready").json()["model_version"] == old, "rolled back"
+        )
         (settings.models_path / new / "manifest.json").write_text("{")
         (settings.models_path / "current").write_text(f"{new}\n{old}\n")
         cause = eventually(
-            lambda: [gap["cause"] for gap in client.get("/health/ready").json()["missing"] if gap["part"] == "model"], "noticed"
+            lambda: [
+                gap["cause"]
+                for gap in client.get("/health/ready").json()["missing"]
+                if gap["part"] == "model"
+            ],
+            "noticed",
         )
         assert "manifest.json" in cause[0]
         assert client.get(f"{FOR_DEVELOPER}/42").json()["model_version"] == old
         Registry(settings.models_path).promote(old)
-        eventually(lambda: not [1 for gap in client.get("/health/ready").json()["missing"] if gap["part"] == "model"], "recovered")
+        eventually(
+            lambda: (
+                not [
+                    1
+                    for gap in client.get("/health/ready").json()["missing"]
+                    if gap["part"] == "model"
+                ]
+            ),
+            "recovered",
+        )
 
 
-def test_the_topics_are_made_when_the_broker_is_there(settings: Settings, redis: Redis, broker: object) -> None:
+def test_the_topics_are_made_when_the_broker_is_there(
+    settings: Settings, redis: Redis, broker: object
+) -> None:
     with serving(settings) as client:
-        eventually(lambda: client.write("POST", "/api/events", event()).status_code == 202, "the first event of a new system")
+        eventually(
+            lambda: client.write("POST", "/api/events", event()).status_code == 202,
+            "the first event of a new system",
+        )
     assert ensure_topics(settings) == []

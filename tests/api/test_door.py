@@ -18,7 +18,13 @@ from tests.api.world import KEY, Client, event, publish, serving
 from tests.conftest import Spawn
 from tests.support import eventually
 
-WRITES = [("POST", "/api/events"), ("PUT", "/api/items/x"), ("DELETE", "/api/items/x"), ("PUT", "/api/users/x"), ("DELETE", "/api/users/x")]
+WRITES = [
+    ("POST", "/api/events"),
+    ("PUT", "/api/items/x"),
+    ("DELETE", "/api/items/x"),
+    ("PUT", "/api/users/x"),
+    ("DELETE", "/api/users/x"),
+]
 
 
 @pytest.fixture
@@ -41,7 +47,11 @@ def test_writes_need_one_of_the_keys(api: Client, method: str, path: str) -> Non
     ):
         answer = api.request(method, path, headers=headers, content=b"{")
         assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
-    for headers in ({"x-api-key": KEY}, {"authorization": f"Bearer {KEY}"}, {"authorization": f"bearer {KEY}"}):
+    for headers in (
+        {"x-api-key": KEY},
+        {"authorization": f"Bearer {KEY}"},
+        {"authorization": f"bearer {KEY}"},
+    ):
         if method != "DELETE":  # with the key, it is the body that is looked at
             assert api.request(method, path, headers=headers, content=b"{").status_code == 400
 
@@ -57,7 +67,9 @@ def test_without_any_key_configured_writes_are_off_and_say_how_to_turn_them_on(
         assert client.get("/api/popular").status_code == 200
 
 
-def test_reads_are_open_unless_read_keys_are_set(settings: Settings, redis: object, api: Client) -> None:
+def test_reads_are_open_unless_read_keys_are_set(
+    settings: Settings, redis: object, api: Client
+) -> None:
     assert api.get("/api/popular").status_code == 200
     with serving(settings, api_read_keys="reader-1,reader-2") as keyed:
         for path in (
@@ -71,12 +83,17 @@ def test_reads_are_open_unless_read_keys_are_set(settings: Settings, redis: obje
             assert keyed.get(path).status_code == 401
         for key in ("reader-1", "reader-2", KEY):
             assert keyed.get("/api/popular", headers={"x-api-key": key}).status_code == 200
-        assert keyed.request("DELETE", "/api/users/1", headers={"x-api-key": "reader-1"}).status_code == 401
+        assert (
+            keyed.request("DELETE", "/api/users/1", headers={"x-api-key": "reader-1"}).status_code
+            == 401
+        )
         for path in ("/health/live", "/metrics", "/openapi.json", "/docs"):
             assert keyed.get(path).status_code == 200
 
 
-def test_a_key_is_compared_with_every_key_and_by_digest_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_compared_with_every_key_and_by_digest_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     compared: list[tuple[bytes, bytes]] = []
 
     def counting(left: bytes, right: bytes) -> bool:
@@ -96,7 +113,9 @@ def test_a_key_is_compared_with_every_key_and_by_digest_only(monkeypatch: pytest
         compared.clear()
         assert keys.accepts(presented) is accepted
         assert len(compared) == 3, "no early exit"
-        assert {len(side) for pair in compared for side in pair} == {32}, "the length of a key does not show"
+        assert {len(side) for pair in compared for side in pair} == {32}, (
+            "the length of a key does not show"
+        )
 
 
 def test_a_body_over_the_limit_is_a_413_whether_or_not_it_tells_its_length(api: Client) -> None:
@@ -110,9 +129,16 @@ def test_a_body_over_the_limit_is_a_413_whether_or_not_it_tells_its_length(api: 
     for body in (b"[" + b" " * 3000, endless()):
         answer = api.request("POST", "/api/events", headers={"x-api-key": KEY}, content=body)
         assert (answer.status_code, answer.json()["error"]) == (413, "body_too_large")
-    assert api.request("GET", "/api/popular", headers={"content-length": "99999"}).status_code == 413
+    assert (
+        api.request("GET", "/api/popular", headers={"content-length": "99999"}).status_code == 413
+    )
     for nonsense in ("-1", "1e3", "9" * 40):
-        assert api.request("POST", "/api/events", headers={"x-api-key": KEY, "content-length": nonsense}).status_code == 413
+        assert (
+            api.request(
+                "POST", "/api/events", headers={"x-api-key": KEY, "content-length": nonsense}
+            ).status_code
+            == 413
+        )
 
 
 def test_a_query_or_a_path_over_the_limit_is_a_414(api: Client) -> None:
@@ -136,9 +162,21 @@ def test_errors_have_one_shape(api: Client) -> None:
 
 
 def test_head_is_answered_as_get_without_a_body_and_options_with_the_methods(api: Client) -> None:
-    for path in ("/health/live", "/health/ready", "/metrics", "/api/popular", "/api/users/1", "/openapi.json", "/docs"):
+    for path in (
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/api/popular",
+        "/api/users/1",
+        "/openapi.json",
+        "/docs",
+    ):
         get, head = api.get(path), api.request("HEAD", path)
-        assert (head.status_code, head.content, head.headers["content-type"]) == (get.status_code, b"", get.headers["content-type"])
+        assert (head.status_code, head.content, head.headers["content-type"]) == (
+            get.status_code,
+            b"",
+            get.headers["content-type"],
+        )
         if path not in ("/metrics", "/health/ready"):  # these change between two requests
             assert head.headers["content-length"] == str(len(get.content))
     for path, methods in (
@@ -150,12 +188,18 @@ def test_head_is_answered_as_get_without_a_body_and_options_with_the_methods(api
         answer = api.request("OPTIONS", path)
         assert (answer.status_code, answer.headers["allow"], answer.content) == (204, methods, b"")
         refused = api.write("PATCH", path)
-        assert (refused.status_code, refused.headers["allow"], refused.json()["error"]) == (405, methods, "method_not_allowed")
+        assert (refused.status_code, refused.headers["allow"], refused.json()["error"]) == (
+            405,
+            methods,
+            "method_not_allowed",
+        )
     assert api.request("HEAD", "/api/events").status_code == 405
     assert api.request("OPTIONS", "/nothing").status_code == 404
 
 
-def test_a_request_that_takes_too_long_is_a_503(settings: Settings, redis: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_takes_too_long_is_a_503(
+    settings: Settings, redis: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def never(*_: object) -> None:
         import asyncio
 
@@ -195,7 +239,9 @@ def test_the_process_says_what_it_serves_and_keeps_its_limits_on_a_real_socket(
     child = spawn("api", API_KEYS=KEY, API_TIMEOUT_S="1", LOG_LEVEL="debug")
     port = eventually(lambda: child.alive and port_of(child.log.read_text()), "the API serves")
     eventually(lambda: "Application startup complete" in child.log.read_text(), "it has started")
-    started = next(json.loads(line) for line in child.log.read_text().splitlines() if "routing: " in line)
+    started = next(
+        json.loads(line) for line in child.log.read_text().splitlines() if "routing: " in line
+    )
     assert started["event"] == "routing: content_based < 5 <= als < 20 <= ensemble"
     assert (started["models"], started["model_version"]) == (["als", "content", "popular"], version)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -203,19 +249,34 @@ def test_the_process_says_what_it_serves_and_keeps_its_limits_on_a_real_socket(
     answer = json.load(connection.getresponse())
     assert (answer["user_id"], answer["method_used"]) == ("a/b c", "popular")
     read = eventually(
-        lambda: [json.loads(line) for line in child.log.read_text().splitlines() if '"recommended"' in line], "a debug line a read"
+        lambda: [
+            json.loads(line)
+            for line in child.log.read_text().splitlines()
+            if '"recommended"' in line
+        ],
+        "a debug line a read",
     )
-    assert (len(read), read[0]["user_id"], read[0]["interactions"], read[0]["engine"]) == (1, "a/b c", 0, "popular")
+    assert (len(read), read[0]["user_id"], read[0]["interactions"], read[0]["engine"]) == (
+        1,
+        "a/b c",
+        0,
+        "popular",
+    )
     assert "content_based < 5" in read[0]["why"]
 
     def posted() -> bytes:
         connection.request("POST", "/api/events", json.dumps(event()), {"x-api-key": KEY})
         return connection.getresponse().read()
 
-    # Within its second a broker that has just made the topic may not answer yet; the API says so, and its caller sends again.
+    # Within its second a broker that has just made the topic may not answer yet; the API says so,
+    # and its caller sends again.
     eventually(lambda: posted().count(b"token") == 1, "the event accepted")
     with socket.create_connection(("127.0.0.1", port), 30) as slow:  # a body that never comes
-        slow.sendall(b"POST /api/events HTTP/1.1\r\nhost: x\r\nx-api-key: " + KEY.encode() + b"\r\ncontent-length: 100\r\n\r\n{")
+        slow.sendall(
+            b"POST /api/events HTTP/1.1\r\nhost: x\r\nx-api-key: "
+            + KEY.encode()
+            + b"\r\ncontent-length: 100\r\n\r\n{"
+        )
         assert slow.recv(4096).startswith(b"HTTP/1.1 408")
     with socket.create_connection(("127.0.0.1", port), 30) as raw:
         raw.sendall(
@@ -234,7 +295,9 @@ def test_the_process_says_what_it_serves_and_keeps_its_limits_on_a_real_socket(
     assert "Traceback" not in child.log.read_text()
 
 
-def test_an_address_in_use_is_one_clear_line(settings: Settings, redis: object, spawn: Spawn) -> None:
+def test_an_address_in_use_is_one_clear_line(
+    settings: Settings, redis: object, spawn: Spawn
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         child = spawn("api", API_PORT=str(taken.getsockname()[1]))
         assert child.wait(60) == 1

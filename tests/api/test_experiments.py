@@ -1,4 +1,6 @@
-"""Experiments as an application engineer sees them: an id in each answer, the user's variant in it, and what is noted of it."""
+"""Experiments as an application engineer sees them: an id in each answer, the user's variant in it,
+and what is noted of it.
+"""
 
 from __future__ import annotations
 
@@ -45,17 +47,27 @@ def running(settings: Settings, redis: Redis, tmp_path: Path) -> Iterator[Client
     path.write_text(TOML)
     publish(settings)
     for variant in (*FOUND.by_id.values(), None):
-        remember(redis, _user(variant and variant.label), "pay", "bank", events=7, interests=["health"])
+        remember(
+            redis, _user(variant and variant.label), "pay", "bank", events=7, interests=["health"]
+        )
     with serving(settings, experiments_path=path) as client:
         yield client
 
 
-def _answer(api: Client, label: str | None, path: str = FOR_DEVELOPER, query: str = "") -> schemas.Recommendations:
-    return schemas.Recommendations.model_validate(api.get(f"{path}/{_user(label)}?limit=3{query}").json(), strict=True)
+def _answer(
+    api: Client, label: str | None, path: str = FOR_DEVELOPER, query: str = ""
+) -> schemas.Recommendations:
+    return schemas.Recommendations.model_validate(
+        api.get(f"{path}/{_user(label)}?limit=3{query}").json(), strict=True
+    )
 
 
-def test_every_personal_answer_has_an_id_of_its_own_and_no_variant_without_an_experiment(api: Client) -> None:
-    answers = [api.get(f"{FOR_DEVELOPER}/{user}").json() for user in ("warm", "warm", "cold", "nobody")]
+def test_every_personal_answer_has_an_id_of_its_own_and_no_variant_without_an_experiment(
+    api: Client,
+) -> None:
+    answers = [
+        api.get(f"{FOR_DEVELOPER}/{user}").json() for user in ("warm", "warm", "cold", "nobody")
+    ]
     assert len({answer["recommendation_id"] for answer in answers}) == 4
     assert all(re.fullmatch("[0-9a-f]{16}", answer["recommendation_id"]) for answer in answers)
     assert {answer["variant"] for answer in answers} == {None}
@@ -71,29 +83,48 @@ def test_every_personal_answer_has_an_id_of_its_own_and_no_variant_without_an_ex
         (None, "als"),
     ],
 )
-def test_a_user_is_answered_by_the_variant_that_the_answer_names(running: Client, label: str | None, method: str) -> None:
+def test_a_user_is_answered_by_the_variant_that_the_answer_names(
+    running: Client, label: str | None, method: str
+) -> None:
     answer = _answer(running, label)
     assert (answer.variant, answer.method_used) == (label, method)
     shown_by = FOUND.shown(answer.recommendation_id, _user(label))
     assert (shown_by and shown_by.label) == label
     user = running.get(f"/api/users/{_user(label)}").json()
     if label == "colder.colder":
-        assert (user["engine"], user["why"]) == ("content_based", "7 interactions: content_based < 10 <= als < 20 <= ensemble")
+        assert (user["engine"], user["why"]) == (
+            "content_based",
+            "7 interactions: content_based < 10 <= als < 20 <= ensemble",
+        )
 
 
 def test_explain_is_about_the_answer_that_the_user_gets(running: Client) -> None:
     for label in ("colder.control", "colder.colder"):
         user, best = _user(label), _answer(running, label).recommendations[0]
         found = schemas.Explanation.model_validate(
-            running.get(f"/api/explain/{user}/{best.item_id}?limit=3&use_case=developer_startup").json()
+            running.get(
+                f"/api/explain/{user}/{best.item_id}?limit=3&use_case=developer_startup"
+            ).json()
         )
-        assert (found.variant, found.method_used, found.shown, found.rank) == (label, best.method, True, 1)
+        assert (found.variant, found.method_used, found.shown, found.rank) == (
+            label,
+            best.method,
+            True,
+            1,
+        )
 
 
-def test_an_engine_that_is_asked_for_and_another_use_case_are_no_experiment(running: Client) -> None:
+def test_an_engine_that_is_asked_for_and_another_use_case_are_no_experiment(
+    running: Client,
+) -> None:
     assert _answer(running, "colder.colder", query="&engine=als").variant is None
     assert _answer(running, "startups.popular", path="/api/recommendations").variant is None
-    assert _answer(running, "startups.popular", path="/api/recommendations", query="&use_case=developer_startup").variant
+    assert _answer(
+        running,
+        "startups.popular",
+        path="/api/recommendations",
+        query="&use_case=developer_startup",
+    ).variant
     assert _answer(running, "colder.colder", path="/api/recommendations").variant == "colder.colder"
 
 
@@ -102,12 +133,17 @@ def test_answers_are_noted_by_user_within_a_refresh(running: Client, redis: Redi
         _answer(running, label)
     _answer(running, "colder.colder", query="&engine=als")
     control, colder = FOUND.all[0].variants
-    eventually(lambda: store.read(redis, colder.id).exposed == {_user("colder.colder"): 2}, "both answers noted")
+    eventually(
+        lambda: store.read(redis, colder.id).exposed == {_user("colder.colder"): 2},
+        "both answers noted",
+    )
     assert store.read(redis, control.id).exposed == {_user("colder.control"): 1}
     assert len(redis.keys("experiment:*:exposed")) == 2
 
 
-def test_the_last_answers_are_noted_when_the_process_ends(settings: Settings, redis: Redis, tmp_path: Path) -> None:
+def test_the_last_answers_are_noted_when_the_process_ends(
+    settings: Settings, redis: Redis, tmp_path: Path
+) -> None:
     path = tmp_path / "experiments.toml"
     path.write_text(TOML)
     with serving(settings, experiments_path=path, refresh_s=600.0) as api:
@@ -133,7 +169,10 @@ def test_while_redis_is_away_nobody_takes_part(running: Client, redis: Redis) ->
 def test_a_wrong_configuration_stops_the_start(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "experiments.toml"
     path.write_text("[experiments.blend]\nusers = [0.0, 2.0]\nvariants = {}\n")
-    with pytest.raises(ConfigurationError, match=r"experiments\.blend"), serving(settings, experiments_path=path):
+    with (
+        pytest.raises(ConfigurationError, match=r"experiments\.blend"),
+        serving(settings, experiments_path=path),
+    ):
         pass
 
 

@@ -1,4 +1,6 @@
-"""Hidden and deleted items stay so when the API starts while Redis is away, and popularity keeps its scale."""
+"""Hidden and deleted items stay so when the API starts while Redis is away, and popularity keeps
+its scale.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,24 @@ from models.popular import PopularModel
 from models.registry import Registry
 from store.state import keys
 from store.state.entities import popularity
-from tests.api.world import FOR_DEVELOPER, Client, publish, serving, shown, store_items, until_missing
+from tests.api.world import (
+    FOR_DEVELOPER,
+    Client,
+    publish,
+    serving,
+    shown,
+    store_items,
+    until_missing,
+)
 from tests.engines.world import ITEMS
 from tests.support import eventually
 
-ROUTES = (f"{FOR_DEVELOPER}/warm?limit=20", "/api/recommendations/42?limit=20", "/api/popular?limit=20", "/api/items/pay/similar?limit=20")
+ROUTES = (
+    f"{FOR_DEVELOPER}/warm?limit=20",
+    "/api/recommendations/42?limit=20",
+    "/api/popular?limit=20",
+    "/api/items/pay/similar?limit=20",
+)
 AWAY = SecretStr("redis://127.0.0.1:9/0")
 
 
@@ -55,7 +70,9 @@ def test_what_is_hidden_or_deleted_stays_so_when_the_api_starts_without_redis(
         if while_running:
             hide(redis, "bank")
             delete(redis, "coin")
-            eventually(lambda: not {"bank", "coin"} & anywhere(client), "the API has seen the changes")
+            eventually(
+                lambda: not {"bank", "coin"} & anywhere(client), "the API has seen the changes"
+            )
     if not while_running:
         hide(redis, "bank")
         delete(redis, "coin")
@@ -69,13 +86,19 @@ def test_what_is_hidden_or_deleted_stays_so_when_the_api_starts_without_redis(
         cause = next(gap["cause"] for gap in ready["missing"] if gap["part"] == "catalogue")
         assert "Redis has not been read since the start" in cause
         assert client.get(ROUTES[0]).json()["degraded"] is True
-        publish(settings)  # a retrain that read the catalogue before the changes does not bring them back
+        # a retrain that read the catalogue before the changes does not bring them back
+        publish(settings)
         version = Registry(settings.models_path).current()
-        eventually(lambda: client.get("/health/ready").json()["model_version"] == version, "the new bundle is live")
+        eventually(
+            lambda: client.get("/health/ready").json()["model_version"] == version,
+            "the new bundle is live",
+        )
         assert not {"bank", "coin"} & anywhere(client)
 
 
-def test_once_redis_answers_the_catalogue_is_certain_again(settings: Settings, own_redis_server: RedisServer, broker: object) -> None:
+def test_once_redis_answers_the_catalogue_is_certain_again(
+    settings: Settings, own_redis_server: RedisServer, broker: object
+) -> None:
     publish(settings)
     with Redis.from_url(own_redis_server.url) as redis:
         store_items(redis, *ITEMS)
@@ -119,7 +142,9 @@ def test_a_folder_that_cannot_be_written_costs_the_copy_and_one_warning(
 
 def test_popularity_has_one_scale_with_and_without_redis(settings: Settings, redis: Redis) -> None:
     now = time.time()
-    scores = {"unlabelled": [("pay", 8 * popularity.growth(now, settings.popularity_half_life_days))]}
+    scores = {
+        "unlabelled": [("pay", 8 * popularity.growth(now, settings.popularity_half_life_days))]
+    }
     publish_popular(settings, scores)
     redis.zadd(keys.popular("unlabelled"), dict(scores["unlabelled"]))
     seen = []
@@ -140,7 +165,9 @@ def publish_popular(settings: Settings, scores: dict[str, list[tuple[str, float]
     Registry(settings.models_path).publish(write)
 
 
-def test_the_file_stays_bounded_and_a_cut_line_costs_that_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_stays_bounded_and_a_cut_line_costs_that_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(snapshot, "SLACK", 10)
     copy = CatalogueSnapshot(tmp_path, "items")
     copy.replace(ITEMS, ["gone"])
@@ -157,13 +184,21 @@ def test_the_file_stays_bounded_and_a_cut_line_costs_that_line(tmp_path: Path, m
     assert loaded is not None
     assert loaded.items[ITEMS[0].item_id].available is False
     assert loaded.deleted == {"gone"}
-    assert CatalogueSnapshot(tmp_path, "other-items").load() is None, "another topic's catalogue is not ours"
+    assert CatalogueSnapshot(tmp_path, "other-items").load() is None, (
+        "another topic's catalogue is not ours"
+    )
 
 
 def test_of_an_older_copy_what_either_hides_stays_hidden() -> None:
     first, second, third = ITEMS[:3]
     hidden = msgspec.structs.replace(first, available=False)
     older = Snapshot(10.0, {first.item_id: hidden, second.item_id: second}, {third.item_id})
-    items, deleted = merged([first, msgspec.structs.replace(second, available=False), third, ITEMS[3]], 20.0, older)
-    assert {item.item_id: item.available for item in items} == {first.item_id: False, second.item_id: False, ITEMS[3].item_id: True}
+    items, deleted = merged(
+        [first, msgspec.structs.replace(second, available=False), third, ITEMS[3]], 20.0, older
+    )
+    assert {item.item_id: item.available for item in items} == {
+        first.item_id: False,
+        second.item_id: False,
+        ITEMS[3].item_id: True,
+    }
     assert deleted == {third.item_id}

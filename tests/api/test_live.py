@@ -1,4 +1,6 @@
-"""The live view while what it serves changes: readers do no work of a swap, and the thread that does it leaves them the interpreter."""
+"""The live view while what it serves changes: readers do no work of a swap, and the thread that
+does it leaves them the interpreter.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ def view(settings: Settings, redis: Redis) -> LiveView:
 
 @pytest.mark.parametrize("in_redis", [False, True])
 def test_the_first_readers_of_a_new_bundle_wait_for_nothing_that_earlier_ones_had_made(
-    view: LiveView, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch, in_redis: bool
+    view: LiveView,
+    settings: Settings,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    in_redis: bool,
 ) -> None:
     if in_redis:
         store_items(redis, *ITEMS)
@@ -36,14 +42,20 @@ def test_the_first_readers_of_a_new_bundle_wait_for_nothing_that_earlier_ones_ha
     usual = Request(use_case=use_case, engine="popular", limit=100)
     picky = replace(usual, filters=Filters(categories=("fintech",)))
     view.refresh()
-    expected = [view.current.recommend(UserState(user_id="new"), request).recommendations for request in (usual, picky)]
+    expected = [
+        view.current.recommend(UserState(user_id="new"), request).recommendations
+        for request in (usual, picky)
+    ]
     before = view.current
     assert publish(settings) != before.bundle.version
     view.refresh()
     assert view.current is not before
     monkeypatch.setattr(catalogue._Column, "extended", None)
     monkeypatch.setattr("builtins.sorted", None)
-    found = [view.current.recommend(UserState(user_id="new"), request).recommendations for request in (usual, picky)]
+    found = [
+        view.current.recommend(UserState(user_id="new"), request).recommendations
+        for request in (usual, picky)
+    ]
     monkeypatch.undo()
     view.stop()
     assert found == expected

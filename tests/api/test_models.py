@@ -35,7 +35,9 @@ def admin(settings: Settings, redis: Redis, versions: list[str]) -> Iterator[Cli
 
 
 @pytest.mark.parametrize("path", WRITES)
-def test_only_an_admin_chooses_the_live_model(settings: Settings, redis: Redis, versions: list[str], admin: Client, path: str) -> None:
+def test_only_an_admin_chooses_the_live_model(
+    settings: Settings, redis: Redis, versions: list[str], admin: Client, path: str
+) -> None:
     for headers, status, word in (
         ({}, 401, "unauthorized"),
         ({"x-api-key": "wrong"}, 401, "unauthorized"),
@@ -45,7 +47,9 @@ def test_only_an_admin_chooses_the_live_model(settings: Settings, redis: Redis, 
         answer = admin.request("POST", path, headers=headers)
         assert (answer.status_code, answer.json()["error"]) == (status, word)
         assert "API_ADMIN_KEYS" in answer.json()["detail"]
-    assert admin.request("POST", "/api/events", headers=HEADERS).status_code == 401, "nor does an admin's key write events"
+    assert admin.request("POST", "/api/events", headers=HEADERS).status_code == 401, (
+        "nor does an admin's key write events"
+    )
     assert Registry(settings.models_path).current() == versions[-1]
     with serving(settings) as without:
         for headers in ({}, {"x-api-key": ""}, {"x-api-key": KEY}):
@@ -53,23 +57,33 @@ def test_only_an_admin_chooses_the_live_model(settings: Settings, redis: Redis, 
             assert (answer.status_code, answer.json()["error"]) == (403, "admin_disabled")
 
 
-def test_the_versions_are_listed_newest_first_and_the_live_one_is_marked(admin: Client, versions: list[str]) -> None:
+def test_the_versions_are_listed_newest_first_and_the_live_one_is_marked(
+    admin: Client, versions: list[str]
+) -> None:
     answer = admin.get("/api/models").json()
     Models.model_validate(answer)
     assert [summary["version"] for summary in answer["versions"]] == versions[::-1]
     assert [summary["live"] for summary in answer["versions"]] == [True, False, False]
-    assert (answer["live"], answer["serving"], answer["retrain"]) == (versions[2], versions[2], None)
+    assert (answer["live"], answer["serving"], answer["retrain"]) == (
+        versions[2],
+        versions[2],
+        None,
+    )
     assert answer["versions"][0]["parts"] == ["als", "content", "popular"]
 
 
-def test_promote_and_roll_back_go_live_without_a_restart(settings: Settings, redis: Redis, admin: Client, versions: list[str]) -> None:
+def test_promote_and_roll_back_go_live_without_a_restart(
+    settings: Settings, redis: Redis, admin: Client, versions: list[str]
+) -> None:
     def made_live(path: str, live: str, was: str) -> None:
         answer = admin.request("POST", path, headers=HEADERS)
         assert answer.status_code == 200, answer.text
         assert answer.json() == {"live": live, "was": was}
         Promoted.model_validate(answer.json())
         assert redis.get(keys.MODEL_CURRENT) == live.encode()
-        eventually(lambda: admin.get("/api/models").json()["serving"] == live, "this process serves it")
+        eventually(
+            lambda: admin.get("/api/models").json()["serving"] == live, "this process serves it"
+        )
         assert admin.get("/api/recommendations/42").json()["model_version"] == live
 
     made_live(f"/api/models/{versions[0]}/promote", versions[0], versions[2])
@@ -101,10 +115,15 @@ def test_a_manifest_and_a_difference_are_shown(admin: Client, versions: list[str
     Difference.model_validate(different)
     assert different["differences"]["version"] == versions[:2]
     for path in ("/api/models/nothing", f"/api/models/{versions[0]}/diff/nothing"):
-        assert (admin.get(path).status_code, admin.get(path).json()["error"]) == (404, "no_such_version")
+        assert (admin.get(path).status_code, admin.get(path).json()["error"]) == (
+            404,
+            "no_such_version",
+        )
 
 
-def test_a_manifest_that_cannot_be_read_does_not_hide_the_others(settings: Settings, admin: Client, versions: list[str]) -> None:
+def test_a_manifest_that_cannot_be_read_does_not_hide_the_others(
+    settings: Settings, admin: Client, versions: list[str]
+) -> None:
     (settings.models_path / versions[0] / "manifest.json").write_text("{")
     oldest = admin.get("/api/models").json()["versions"][2]
     assert oldest["version"] == versions[0]
@@ -112,7 +131,14 @@ def test_a_manifest_that_cannot_be_read_does_not_hide_the_others(settings: Setti
 
 
 def test_how_far_a_retrain_is_and_how_it_ended_is_shown(admin: Client, redis: Redis) -> None:
-    fields = {"status": "running", "step": "fit", "progress": "sweep 3 of 20", "holder": "host:1:x", "seconds": "4.5", "requested_by": "me"}
+    fields = {
+        "status": "running",
+        "step": "fit",
+        "progress": "sweep 3 of 20",
+        "holder": "host:1:x",
+        "seconds": "4.5",
+        "requested_by": "me",
+    }
     retrains.record(redis, {**fields, "started": "then", "at": "now", "answers": "{}"})
     redis.set(keys.lease(retrains.LEASE), "host:1:x")
     answer = admin.get("/api/models").json()
@@ -123,20 +149,28 @@ def test_how_far_a_retrain_is_and_how_it_ended_is_shown(admin: Client, redis: Re
         "seconds": 4.5,
     }
     redis.delete(keys.lease(retrains.LEASE))
-    assert admin.get("/api/models").json()["retrain"]["status"] == "died", "it says running, but holds no lease"
+    assert admin.get("/api/models").json()["retrain"]["status"] == "died", (
+        "it says running, but holds no lease"
+    )
     retrains.record(redis, {**fields, "status": "refused", "error": "worse by more than 5%"})
     assert admin.get("/api/models").json()["retrain"]["error"] == "worse by more than 5%"
 
 
-def test_without_redis_the_versions_are_still_listed(settings: Settings, redis: Redis, versions: list[str]) -> None:
-    with serving(settings, redis_url=SecretStr("redis://127.0.0.1:1/0"), api_admin_keys=ADMIN) as client:
+def test_without_redis_the_versions_are_still_listed(
+    settings: Settings, redis: Redis, versions: list[str]
+) -> None:
+    with serving(
+        settings, redis_url=SecretStr("redis://127.0.0.1:1/0"), api_admin_keys=ADMIN
+    ) as client:
         answer = client.get("/api/models").json()
         assert (answer["live"], answer["retrain"], answer["degraded"]) == (versions[2], None, True)
         answer = client.request("POST", "/api/models/rollback", headers=HEADERS)
         assert answer.json() == {"live": versions[1], "was": versions[2]}
 
 
-def test_a_folder_that_cannot_be_written_says_so(settings: Settings, redis: Redis, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_says_so(
+    settings: Settings, redis: Redis, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def read_only(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -146,15 +180,32 @@ def test_a_folder_that_cannot_be_written_says_so(settings: Settings, redis: Redi
     assert "Read-only file system" in answer.json()["detail"]
 
 
-def test_a_retrain_is_asked_for(settings: Settings, redis: Redis, broker: object, versions: list[str]) -> None:
+def test_a_retrain_is_asked_for(
+    settings: Settings, redis: Redis, broker: object, versions: list[str]
+) -> None:
     with serving(settings, api_admin_keys=ADMIN) as client:
         eventually(lambda: not client.get("/health/ready").json()["degraded"], "Kafka is there")
-        answer = client.request("POST", "/api/models/retrain", headers=HEADERS, json={"reason": "new catalogue"})
+        answer = client.request(
+            "POST", "/api/models/retrain", headers=HEADERS, json={"reason": "new catalogue"}
+        )
         assert answer.status_code == 202, answer.text
         RetrainRequested.model_validate(answer.json())
-        assert client.request("POST", "/api/models/retrain", headers=HEADERS).status_code == 202, "the body may be left out"
-        for body, status in ((b"{", 400), (b"\xff", 400), (b"[]", 422), (b'{"force":true}', 422), (json.dumps({"reason": "x" * 501}), 422)):
-            assert client.request("POST", "/api/models/retrain", headers=HEADERS, content=body).status_code == status
+        assert client.request("POST", "/api/models/retrain", headers=HEADERS).status_code == 202, (
+            "the body may be left out"
+        )
+        for body, status in (
+            (b"{", 400),
+            (b"\xff", 400),
+            (b"[]", 422),
+            (b'{"force":true}', 422),
+            (json.dumps({"reason": "x" * 501}), 422),
+        ):
+            assert (
+                client.request(
+                    "POST", "/api/models/retrain", headers=HEADERS, content=body
+                ).status_code
+                == status
+            )
     topic, partition, offset = answer.json()["token"].split(":")
     assert topic == settings.retrain_requests_topic
     with Requests(settings) as requests:

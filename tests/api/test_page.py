@@ -47,18 +47,33 @@ def page(settings: Settings) -> dict[str, Any]:
     return create_app(settings).openapi()
 
 
-def test_every_route_is_on_the_page_with_a_summary_a_text_and_an_example(settings: Settings, page: dict[str, Any]) -> None:
+def test_every_route_is_on_the_page_with_a_summary_a_text_and_an_example(
+    settings: Settings, page: dict[str, Any]
+) -> None:
     app = create_app(settings)
-    assert {(method, route.path) for route in app.routes if isinstance(route, APIRoute) for method in route.methods} == ROUTES
+    assert {
+        (method, route.path)
+        for route in app.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    } == ROUTES
     for method, path in ROUTES:
         operation = page["paths"][path][method.lower()]
         assert operation["summary"]
         assert len(operation["description"]) > 20
-        assert {name.strip("{}") for name in path.replace("for-", "").split("/") if name.startswith("{")} == {
-            parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "path"
+        assert {
+            name.strip("{}") for name in path.replace("for-", "").split("/") if name.startswith("{")
+        } == {
+            parameter["name"]
+            for parameter in operation.get("parameters", [])
+            if parameter["in"] == "path"
         }
         assert all(parameter["description"] for parameter in operation.get("parameters", []))
-        assert all("example" in parameter for parameter in operation.get("parameters", []) if parameter["in"] == "path")
+        assert all(
+            "example" in parameter
+            for parameter in operation.get("parameters", [])
+            if parameter["in"] == "path"
+        )
         if method in ("POST", "PUT") and not path.endswith(("/promote", "/rollback")):
             content = operation["requestBody"]["content"]["application/json"]
             assert content.get("example") or content["examples"]
@@ -67,7 +82,9 @@ def test_every_route_is_on_the_page_with_a_summary_a_text_and_an_example(setting
     json.dumps(page)
 
 
-def test_every_query_parameter_that_a_route_takes_is_on_the_page_and_works(settings: Settings, redis: object, page: dict[str, Any]) -> None:
+def test_every_query_parameter_that_a_route_takes_is_on_the_page_and_works(
+    settings: Settings, redis: object, page: dict[str, Any]
+) -> None:
     values = {
         "limit": "3",
         "category": "a",
@@ -89,20 +106,35 @@ def test_every_query_parameter_that_a_route_takes_is_on_the_page_and_works(setti
         for method, path in ROUTES:
             for parameter in page["paths"][path][method.lower()].get("parameters", []):
                 if parameter["in"] == "query":
-                    query = "attr.stage=seed" if parameter["name"] == "attr" else f"{parameter['name']}={values[parameter['name']]}"
-                    url = path.format(item_type="startups", role="developer", user_id="42", item_id="pay")
+                    query = (
+                        "attr.stage=seed"
+                        if parameter["name"] == "attr"
+                        else f"{parameter['name']}={values[parameter['name']]}"
+                    )
+                    url = path.format(
+                        item_type="startups", role="developer", user_id="42", item_id="pay"
+                    )
                     assert client.get(f"{url}?{query}").status_code == 200, (path, query)
 
 
-def test_the_examples_on_the_page_are_accepted(settings: Settings, redis: object, broker: object, page: dict[str, Any]) -> None:
+def test_the_examples_on_the_page_are_accepted(
+    settings: Settings, redis: object, broker: object, page: dict[str, Any]
+) -> None:
     with serving(settings) as client:
-        for example in page["paths"]["/api/events"]["post"]["requestBody"]["content"]["application/json"]["examples"].values():
+        for example in page["paths"]["/api/events"]["post"]["requestBody"]["content"][
+            "application/json"
+        ]["examples"].values():
             many = example["value"] if isinstance(example["value"], list) else [example["value"]]
             body = [{**one, "timestamp": 1.7e9} for one in many]
             assert client.write("POST", "/api/events", body).status_code == 202
         for path in ("/api/items/{item_id}", "/api/users/{user_id}"):
-            example = page["paths"][path]["put"]["requestBody"]["content"]["application/json"]["example"]
-            assert client.write("PUT", path.format(item_id="x", user_id="x"), example).status_code == 202
+            example = page["paths"][path]["put"]["requestBody"]["content"]["application/json"][
+                "example"
+            ]
+            assert (
+                client.write("PUT", path.format(item_id="x", user_id="x"), example).status_code
+                == 202
+            )
 
 
 def test_metrics_count_what_was_answered(settings: Settings, redis: object) -> None:
@@ -119,8 +151,18 @@ def test_metrics_count_what_was_answered(settings: Settings, redis: object) -> N
         for sample in family.samples
     }
     route = "/api/recommendations/{item_type}/for-{role}/{user_id}"
-    assert samples["eddyline_api_requests_total", ("method", "GET"), ("route", route), ("status", "200")] == 3
-    assert samples["eddyline_api_requests_total", ("method", "GET"), ("route", "none"), ("status", "404")] == 2
+    assert (
+        samples[
+            "eddyline_api_requests_total", ("method", "GET"), ("route", route), ("status", "200")
+        ]
+        == 3
+    )
+    assert (
+        samples[
+            "eddyline_api_requests_total", ("method", "GET"), ("route", "none"), ("status", "404")
+        ]
+        == 2
+    )
     assert samples["eddyline_api_model_loaded", ("version", version)] == 1
     assert samples["eddyline_api_up", ("part", "redis")] == 1
     assert samples["eddyline_api_catalogue_items",] == 8
@@ -131,7 +173,12 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, redis_server: Any) -> Itera
     from pydantic import SecretStr
 
     folder = tmp_path_factory.mktemp("fuzz")
-    settings = Settings(redis_url=SecretStr(redis_server.url), kafka_bootstrap_servers="127.0.0.1:9", models_path=folder, api_port=0)
+    settings = Settings(
+        redis_url=SecretStr(redis_server.url),
+        kafka_bootstrap_servers="127.0.0.1:9",
+        models_path=folder,
+        api_port=0,
+    )
     publish(settings)
     with serving(settings, api_timeout_s=1.0) as client:
         yield client
@@ -139,7 +186,20 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, redis_server: Any) -> Itera
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 SECTIONS = st.sampled_from(
-    ["api", "recommendations", "startups", "for-developer", "items", "users", "explain", "similar", "popular", "events", "health", "ready"]
+    [
+        "api",
+        "recommendations",
+        "startups",
+        "for-developer",
+        "items",
+        "users",
+        "explain",
+        "similar",
+        "popular",
+        "events",
+        "health",
+        "ready",
+    ]
 )
 PARAMETERS = st.sampled_from(
     [
@@ -160,13 +220,20 @@ PARAMETERS = st.sampled_from(
     ]
 )
 fuzz = hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
 @fuzz
-@given(path=st.lists(SECTIONS | texts, min_size=1, max_size=6), query=st.lists(st.tuples(PARAMETERS | texts, texts), max_size=5))
-def test_no_path_or_query_gives_a_500(fuzzed: Client, path: list[str], query: list[tuple[str, str]]) -> None:
+@given(
+    path=st.lists(SECTIONS | texts, min_size=1, max_size=6),
+    query=st.lists(st.tuples(PARAMETERS | texts, texts), max_size=5),
+)
+def test_no_path_or_query_gives_a_500(
+    fuzzed: Client, path: list[str], query: list[tuple[str, str]]
+) -> None:
     from urllib.parse import quote
 
     url = (
@@ -176,23 +243,43 @@ def test_no_path_or_query_gives_a_500(fuzzed: Client, path: list[str], query: li
         + "&".join(f"{quote(name)}={quote(value, safe='')}" for name, value in query)
     )
     assume(not url.startswith("//"))  # that would be a host, and the client refuses it
-    assert fuzzed.get(url).status_code in (200, 404, 405, 414, 422, 503 if url.startswith("/health/ready") else 200)
+    assert fuzzed.get(url).status_code in (
+        200,
+        404,
+        405,
+        414,
+        422,
+        503 if url.startswith("/health/ready") else 200,
+    )
 
 
 @fuzz
 @given(
     user=texts.filter(bool),
     query=st.lists(
-        st.tuples(PARAMETERS, st.sampled_from(["", "1", "als", "true", "seed,a", "x", "-1", "1e309", "nan"]) | texts), max_size=4
+        st.tuples(
+            PARAMETERS,
+            st.sampled_from(["", "1", "als", "true", "seed,a", "x", "-1", "1e309", "nan"]) | texts,
+        ),
+        max_size=4,
     ),
 )
-def test_no_user_and_no_filter_gives_a_500(fuzzed: Client, user: str, query: list[tuple[str, str]]) -> None:
+def test_no_user_and_no_filter_gives_a_500(
+    fuzzed: Client, user: str, query: list[tuple[str, str]]
+) -> None:
     from urllib.parse import quote
 
-    tail = f"{quote(user, safe='')}?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in query)
-    for path in (f"{FOR_DEVELOPER}/{tail}", f"/api/recommendations/{tail}", f"/api/explain/{quote(user, safe='')}/{tail}"):
+    tail = f"{quote(user, safe='')}?" + "&".join(
+        f"{name}={quote(value, safe='')}" for name, value in query
+    )
+    for path in (
+        f"{FOR_DEVELOPER}/{tail}",
+        f"/api/recommendations/{tail}",
+        f"/api/explain/{quote(user, safe='')}/{tail}",
+    ):
         answer = fuzzed.get(path)
-        assert answer.status_code in (200, 404, 422), answer.text  # 404: `.` and `..` are folded by the client
+        # 404: `.` and `..` are folded by the client
+        assert answer.status_code in (200, 404, 422), answer.text
         assert answer.status_code != 200 or answer.json()["user_id"] == user
 
 
@@ -204,9 +291,14 @@ JSON = st.recursive(
 
 @fuzz
 @given(
-    method_path=st.sampled_from([("POST", "/api/events"), ("PUT", "/api/items/x"), ("PUT", "/api/users/x")]),
+    method_path=st.sampled_from(
+        [("POST", "/api/events"), ("PUT", "/api/items/x"), ("PUT", "/api/users/x")]
+    ),
     body=JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60),
 )
 def test_no_body_gives_a_500(fuzzed: Client, method_path: tuple[str, str], body: bytes) -> None:
     answer = fuzzed.request(*method_path, content=body, headers={"x-api-key": KEY})
-    assert answer.status_code in (400, 422) or (answer.status_code, answer.json()["error"]) == (503, "log_unavailable"), answer.text
+    assert answer.status_code in (400, 422) or (answer.status_code, answer.json()["error"]) == (
+        503,
+        "log_unavailable",
+    ), answer.text

@@ -11,29 +11,71 @@ from api.schemas import answers as schemas
 from core.settings import Settings
 from core.types import Item
 from store.state import keys
-from tests.api.world import FOR_DEVELOPER, Client, event, publish, remember, serving, shown, store_items, until_missing
+from tests.api.world import (
+    FOR_DEVELOPER,
+    Client,
+    event,
+    publish,
+    remember,
+    serving,
+    shown,
+    store_items,
+    until_missing,
+)
 from tests.engines.world import ITEMS
 from tests.support import eventually
 
-ODD_IDS = ["a/b", "user:1", "ünïcode-ж-漢", "50%", "a b+c", "..", "user%3A1", "x?y#z", "similar", "q&r=s"]
+ODD_IDS = [
+    "a/b",
+    "user:1",
+    "ünïcode-ж-漢",
+    "50%",
+    "a b+c",
+    "..",
+    "user%3A1",
+    "x?y#z",
+    "similar",
+    "q&r=s",
+]
 
 
-def test_a_cold_a_warm_and_a_hot_user_are_answered_by_the_engine_for_their_count(api: Client) -> None:
-    answers = {name: api.get(f"{FOR_DEVELOPER}/{name}?limit=2").json() for name in ("cold", "warm", "hot")}
-    assert {name: answer["method_used"] for name, answer in answers.items()} == {"cold": "content_based", "warm": "als", "hot": "als"}
-    assert {name: answer["interaction_count"] for name, answer in answers.items()} == {"cold": 1, "warm": 7, "hot": 25}
+def test_a_cold_a_warm_and_a_hot_user_are_answered_by_the_engine_for_their_count(
+    api: Client,
+) -> None:
+    answers = {
+        name: api.get(f"{FOR_DEVELOPER}/{name}?limit=2").json() for name in ("cold", "warm", "hot")
+    }
+    assert {name: answer["method_used"] for name, answer in answers.items()} == {
+        "cold": "content_based",
+        "warm": "als",
+        "hot": "als",
+    }
+    assert {name: answer["interaction_count"] for name, answer in answers.items()} == {
+        "cold": 1,
+        "warm": 7,
+        "hot": 25,
+    }
     assert answers["warm"]["fallbacks"] == []
     assert [fallback["engine"] for fallback in answers["hot"]["fallbacks"]] == ["ensemble"]
     for answer in answers.values():
         schemas.Recommendations.model_validate(answer, strict=True)
         assert [line["rank"] for line in answer["recommendations"]] == [1, 2]
-        assert all(line["reasons"] and line["metadata"]["item_type"] == "startup" for line in answer["recommendations"])
+        assert all(
+            line["reasons"] and line["metadata"]["item_type"] == "startup"
+            for line in answer["recommendations"]
+        )
         assert answer["model_version"]
 
 
 def test_an_unknown_user_gets_what_is_popular_with_their_role_and_never_a_404(api: Client) -> None:
-    developer, investor = api.get(f"{FOR_DEVELOPER}/nobody"), api.get("/api/recommendations/startups/for-investor/nobody")
-    assert (developer.json()["method_used"], developer.json()["interaction_count"]) == ("popular", 0)
+    developer, investor = (
+        api.get(f"{FOR_DEVELOPER}/nobody"),
+        api.get("/api/recommendations/startups/for-investor/nobody"),
+    )
+    assert (developer.json()["method_used"], developer.json()["interaction_count"]) == (
+        "popular",
+        0,
+    )
     assert (shown(developer)[0], shown(investor)[0]) == ("pill", "gene")
 
 
@@ -48,7 +90,9 @@ def test_an_unknown_use_case_is_a_404_that_names_the_known_ones(api: Client) -> 
 def test_without_a_use_case_items_of_every_type_are_shown(api: Client) -> None:
     assert "medpay" not in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=8"))
     assert "medpay" in shown(api.get("/api/recommendations/warm?limit=8"))
-    assert shown(api.get("/api/recommendations/warm?limit=8&use_case=developer_startup")) == shown(api.get(f"{FOR_DEVELOPER}/warm?limit=8"))
+    assert shown(api.get("/api/recommendations/warm?limit=8&use_case=developer_startup")) == shown(
+        api.get(f"{FOR_DEVELOPER}/warm?limit=8")
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,13 +154,21 @@ def test_a_wrong_parameter_is_a_422_that_names_it(api: Client, query: str, named
 
 def test_an_engine_can_be_asked_for(api: Client) -> None:
     for engine in ("als", "content_based", "popular"):
-        assert api.get(f"/api/recommendations/warm?engine={engine}&limit=1").json()["method_used"] == engine
+        assert (
+            api.get(f"/api/recommendations/warm?engine={engine}&limit=1").json()["method_used"]
+            == engine
+        )
     answer = api.get("/api/recommendations/warm?engine=two_tower&limit=1").json()
-    assert (answer["method_used"], [fallback["engine"] for fallback in answer["fallbacks"]]) == ("content_based", ["two_tower"])
+    assert (answer["method_used"], [fallback["engine"] for fallback in answer["fallbacks"]]) == (
+        "content_based",
+        ["two_tower"],
+    )
 
 
 @pytest.mark.parametrize("odd", ODD_IDS)
-def test_ids_of_any_kind_work_when_they_are_percent_encoded(api: Client, redis: Redis, odd: str) -> None:
+def test_ids_of_any_kind_work_when_they_are_percent_encoded(
+    api: Client, redis: Redis, odd: str
+) -> None:
     remember(redis, odd, "pay", "bank", events=7)
     path = quote(odd, safe="")
     if odd == "..":  # every client folds a bare `..` into the path before it is sent
@@ -124,18 +176,31 @@ def test_ids_of_any_kind_work_when_they_are_percent_encoded(api: Client, redis: 
         remember(redis, "../", "pay", "bank", events=7)
         odd = "../"
     answer = api.get(f"{FOR_DEVELOPER}/{path}").json()
-    assert (answer["user_id"], answer["interaction_count"], answer["method_used"]) == (odd, 7, "als")
+    assert (answer["user_id"], answer["interaction_count"], answer["method_used"]) == (
+        odd,
+        7,
+        "als",
+    )
     assert api.get(f"/api/users/{path}").json()["interaction_count"] == 7
     store_items(redis, *ITEMS, Item(item_id=odd, item_type="startup", categories=["fintech"]))
-    eventually(lambda: odd in shown(api.get("/api/popular?limit=50")), "the odd item is in the catalogue")
+    eventually(
+        lambda: odd in shown(api.get("/api/popular?limit=50")), "the odd item is in the catalogue"
+    )
     assert api.get(f"/api/explain/{path}/{path}").json()["item_id"] == odd
     assert "pay" in shown(api.get(f"/api/items/{path}/similar?limit=50"))
     assert odd not in shown(api.get(f"/api/popular?limit=50&exclude={path}"))
 
 
-@pytest.mark.parametrize("wrong", ["%00", "a%0Ab", "%ED%A0%80", "%FF", "%20", "x" * 257, "%C3%BC" * 129])
+@pytest.mark.parametrize(
+    "wrong", ["%00", "a%0Ab", "%ED%A0%80", "%FF", "%20", "x" * 257, "%C3%BC" * 129]
+)
 def test_an_id_outside_the_contract_is_a_422(api: Client, wrong: str) -> None:
-    for path in (f"{FOR_DEVELOPER}/{wrong}", f"/api/users/{wrong}", f"/api/items/{wrong}/similar", f"/api/explain/u/{wrong}"):
+    for path in (
+        f"{FOR_DEVELOPER}/{wrong}",
+        f"/api/users/{wrong}",
+        f"/api/items/{wrong}/similar",
+        f"/api/explain/u/{wrong}",
+    ):
         assert (api.get(path).status_code, api.get(path).json()["error"]) == (422, "bad_id")
 
 
@@ -149,66 +214,122 @@ def test_similar_items_and_popular_items(api: Client) -> None:
     assert shown(api.get("/api/items/no-such-item/similar")) == []
 
 
-def test_popularity_follows_redis_and_reads_as_weight_of_events(api: Client, redis: Redis, settings: Settings) -> None:
+def test_popularity_follows_redis_and_reads_as_weight_of_events(
+    api: Client, redis: Redis, settings: Settings
+) -> None:
     import time
 
     from store.state.entities.popularity import growth
 
-    redis.zadd(keys.popular("developer_startup"), {"coin": 6.0 * growth(time.time(), settings.popularity_half_life_days)})
+    redis.zadd(
+        keys.popular("developer_startup"),
+        {"coin": 6.0 * growth(time.time(), settings.popularity_half_life_days)},
+    )
     answer = eventually(
-        lambda: (found := api.get("/api/popular?limit=1").json())["recommendations"][0]["item_id"] == "coin" and found, "coin"
+        lambda: (
+            (found := api.get("/api/popular?limit=1").json())["recommendations"][0]["item_id"]
+            == "coin"
+            and found
+        ),
+        "coin",
     )
     assert answer["recommendations"][0]["score"] == pytest.approx(6.0, rel=0.01)
 
 
-def test_a_new_a_changed_and_a_deleted_item_show_within_a_refresh(api: Client, redis: Redis) -> None:
+def test_a_new_a_changed_and_a_deleted_item_show_within_a_refresh(
+    api: Client, redis: Redis
+) -> None:
     store_items(redis, *ITEMS, Item(item_id="fresh", item_type="startup", categories=["fintech"]))
-    eventually(lambda: "fresh" in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50")), "a new item is recommended")
+    eventually(
+        lambda: "fresh" in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50")),
+        "a new item is recommended",
+    )
     store_items(redis, Item(item_id="fresh", item_type="startup", available=False))
-    eventually(lambda: "fresh" not in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50")), "an unavailable item is not")
+    eventually(
+        lambda: "fresh" not in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50")),
+        "an unavailable item is not",
+    )
     redis.hdel(keys.ITEMS, "coin")
     redis.xadd(keys.ITEMS_CHANGES, {"item": "coin"})
-    eventually(lambda: "coin" not in shown(api.get("/api/recommendations/warm?limit=50&available_only=false")), "a deleted item is gone")
+    eventually(
+        lambda: (
+            "coin" not in shown(api.get("/api/recommendations/warm?limit=50&available_only=false"))
+        ),
+        "a deleted item is gone",
+    )
 
 
-def test_an_item_deleted_while_the_api_was_down_is_not_brought_back_by_the_model(settings: Settings, redis: Redis) -> None:
+def test_an_item_deleted_while_the_api_was_down_is_not_brought_back_by_the_model(
+    settings: Settings, redis: Redis
+) -> None:
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
     store_items(redis, *(item for item in ITEMS if item.item_id != "coin"))
     with serving(settings) as client:
-        assert "coin" not in shown(client.get("/api/recommendations/warm?limit=50&available_only=false"))
+        assert "coin" not in shown(
+            client.get("/api/recommendations/warm?limit=50&available_only=false")
+        )
         assert "ghost" in shown(client.get("/api/recommendations/warm?limit=50"))
         publish(settings)
-        eventually(lambda: client.get("/health/ready").json()["model_version"].endswith("-2") or True, "a new bundle")
-        assert "coin" not in shown(client.get("/api/recommendations/warm?limit=50&available_only=false"))
+        eventually(
+            lambda: client.get("/health/ready").json()["model_version"].endswith("-2") or True,
+            "a new bundle",
+        )
+        assert "coin" not in shown(
+            client.get("/api/recommendations/warm?limit=50&available_only=false")
+        )
 
 
 def test_explain_says_why_an_item_is_shown_and_which_filter_removed_it(api: Client) -> None:
     why = api.get("/api/explain/warm/coin?use_case=developer_startup&limit=5").json()
     schemas.Explanation.model_validate(why, strict=True)
-    assert (why["shown"], why["rank"], why["removed_by"], why["method_used"]) == (True, 1, [], "als")
+    assert (why["shown"], why["rank"], why["removed_by"], why["method_used"]) == (
+        True,
+        1,
+        [],
+        "als",
+    )
     als = next(view for view in why["engines"] if view["engine"] == "als")
-    assert sum(reason["contribution"] for reason in als["contributions"]) == pytest.approx(als["score"], rel=1e-4)
+    assert sum(reason["contribution"] for reason in als["contributions"]) == pytest.approx(
+        als["score"], rel=1e-4
+    )
     removed = {
         item: api.get(f"/api/explain/warm/{item}?use_case=developer_startup&exclude=gene").json()
         for item in ("pay", "care", "medpay", "gene", "nothing")
     }
     assert not any(answer["shown"] for answer in removed.values())
-    for item, word in {"pay": "interacted", "care": "available", "medpay": "scaleup", "gene": "excludes", "nothing": "knows"}.items():
-        assert any(word in reason for reason in removed[item]["removed_by"]), removed[item]["removed_by"]
+    for item, word in {
+        "pay": "interacted",
+        "care": "available",
+        "medpay": "scaleup",
+        "gene": "excludes",
+        "nothing": "knows",
+    }.items():
+        assert any(word in reason for reason in removed[item]["removed_by"]), removed[item][
+            "removed_by"
+        ]
 
 
 def test_what_is_held_about_a_user(api: Client, redis: Redis) -> None:
     warm = api.get("/api/users/warm").json()
     schemas.UserAnswer.model_validate(warm, strict=True)
-    assert (warm["known"], warm["interaction_count"], warm["counts"], warm["engine"]) == (True, 7, {"like": 7}, "als")
+    assert (warm["known"], warm["interaction_count"], warm["counts"], warm["engine"]) == (
+        True,
+        7,
+        {"like": 7},
+        "als",
+    )
     assert [line["item_id"] for line in warm["history"]] == ["pay", "bank"]
     assert api.get("/api/users/cold").json()["profile"]["interests"] == ["health"]
     hot = api.get("/api/users/hot").json()
     assert hot["engine"] == "als"
     assert "ensemble" in hot["why"]
     nobody = api.get("/api/users/nobody")
-    assert (nobody.status_code, nobody.json()["known"], nobody.json()["engine"]) == (200, False, "content_based")
+    assert (nobody.status_code, nobody.json()["known"], nobody.json()["engine"]) == (
+        200,
+        False,
+        "content_based",
+    )
 
 
 def test_an_event_changes_the_next_read(api: Client, redis: Redis) -> None:
@@ -218,7 +339,9 @@ def test_an_event_changes_the_next_read(api: Client, redis: Redis) -> None:
     assert "coin" not in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50"))
 
 
-def test_a_user_whose_keys_are_broken_is_answered_and_others_are_not_touched(api: Client, redis: Redis) -> None:
+def test_a_user_whose_keys_are_broken_is_answered_and_others_are_not_touched(
+    api: Client, redis: Redis
+) -> None:
     redis.set(keys.user("broken"), "not a hash")
     answer = api.get(f"{FOR_DEVELOPER}/broken").json()
     assert (answer["method_used"], answer["degraded"]) == ("popular", True)
@@ -226,7 +349,9 @@ def test_a_user_whose_keys_are_broken_is_answered_and_others_are_not_touched(api
 
 
 @pytest.mark.process
-def test_the_whole_answer_is_not_degraded_when_everything_is_there(settings: Settings, redis: Redis, broker: object) -> None:
+def test_the_whole_answer_is_not_degraded_when_everything_is_there(
+    settings: Settings, redis: Redis, broker: object
+) -> None:
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
     with serving(settings) as client:

@@ -20,13 +20,24 @@ from store.state import keys
 from tests.api.world import Client, remember, serving
 from tests.engines.world import FACTORS, ITEMS
 
-PEOPLE = {"fin": (1.0, 0.0), "fin-too": (2.0, 0.1), "both": (1.0, 1.0), "health": (0.0, 1.0), "against": (-1.0, 0.0), "blank": (0.0, 0.0)}
+PEOPLE = {
+    "fin": (1.0, 0.0),
+    "fin-too": (2.0, 0.1),
+    "both": (1.0, 1.0),
+    "health": (0.0, 1.0),
+    "against": (-1.0, 0.0),
+    "blank": (0.0, 0.0),
+}
 
 
 def publish(settings: Settings, people: dict[str, tuple[float, float]] | None) -> str:
     def write(folder: Path) -> None:
         files.write_json(folder / bundle.CATALOGUE, ITEMS)
-        users = (IdMap(list(people)), np.array(list(people.values()), np.float32)) if people is not None else (None, None)
+        users = (
+            (IdMap(list(people)), np.array(list(people.values()), np.float32))
+            if people is not None
+            else (None, None)
+        )
         items = IdMap(list(FACTORS)), np.array(list(FACTORS.values()), np.float32)
         ALSModel(*items, *users, regularization=0.1, alpha=10).save(folder / "als")
 
@@ -45,12 +56,16 @@ def api(settings: Settings, redis: Redis) -> Iterator[Client]:
 
 
 def similar(api: Client, user_id: str, query: str = "") -> schemas.SimilarUsers:
-    return schemas.SimilarUsers.model_validate(api.get(f"/api/users/{user_id}/similar{query}").json())
+    return schemas.SimilarUsers.model_validate(
+        api.get(f"/api/users/{user_id}/similar{query}").json()
+    )
 
 
 def test_the_nearest_come_first_with_what_both_touched(api: Client) -> None:
     found = similar(api, "me")
-    assert [user.user_id for user in found.users] == ["fin", "fin-too", "both"], "and nobody of the opposite taste, or of none"
+    assert [user.user_id for user in found.users] == ["fin", "fin-too", "both"], (
+        "and nobody of the opposite taste, or of none"
+    )
     assert [user.rank for user in found.users] == [1, 2, 3]
     assert 1 > found.users[0].score > 0.95 > found.users[2].score > 0
     assert found.users[0].shared_items == ["pay"]
@@ -74,7 +89,9 @@ def test_who_has_no_history_is_told_why_there_is_nobody(api: Client) -> None:
     assert (found.users, found.cause) == ([], "the user has no history")
 
 
-def test_a_bundle_without_users_says_so_and_the_next_one_is_read_anew(settings: Settings, redis: Redis) -> None:
+def test_a_bundle_without_users_says_so_and_the_next_one_is_read_anew(
+    settings: Settings, redis: Redis
+) -> None:
     remember(redis, "me", "pay")
     remember(redis, "newcomer", "pay")
     publish(settings, None)
@@ -94,4 +111,6 @@ def test_many_users_are_compared_in_blocks_as_if_at_once(monkeypatch: pytest.Mon
     monkeypatch.setattr("models.trained_users.BLOCK_USERS", 64)
     found = TrainedUsers(IdMap([str(row) for row in range(1000)]), factors).nearest(vector, 20)
     assert [int(user) for user, _ in found] == np.argsort(-cosines)[:20].tolist()
-    assert [cosine for _, cosine in found] == pytest.approx(np.sort(cosines)[::-1][:20].tolist(), abs=1e-5)
+    assert [cosine for _, cosine in found] == pytest.approx(
+        np.sort(cosines)[::-1][:20].tolist(), abs=1e-5
+    )

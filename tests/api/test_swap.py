@@ -24,7 +24,9 @@ from tests.support import eventually
 SWAPS = 6
 
 
-def test_a_bundle_that_was_replaced_leaves_memory_without_the_collector(settings: Settings, redis: Redis) -> None:
+def test_a_bundle_that_was_replaced_leaves_memory_without_the_collector(
+    settings: Settings, redis: Redis
+) -> None:
     """The collector does not look at bundles (they would make it slow), so none may hold itself."""
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
@@ -32,12 +34,21 @@ def test_a_bundle_that_was_replaced_leaves_memory_without_the_collector(settings
     view.refresh()
     gc.disable()
     try:
-        state = UserState(user_id="warm", events=7, history=[HistoryEvent(0, "like", "pay"), HistoryEvent(0, "view", "bank")])
+        state = UserState(
+            user_id="warm",
+            events=7,
+            history=[HistoryEvent(0, "like", "pay"), HistoryEvent(0, "view", "bank")],
+        )
         for engine in (None, "als", "content_based", "popular"):
             view.current.recommend(state, Request(engine=engine, explore=0.2, diversity=0.2))
             explain(view.current, state, "pay", Request(engine=engine))
         view.current.similar("pay", Request())
-        held = [view.current, view.current.catalogue, *view.current.bundle.parts.values(), *view.current.engines.values()]
+        held = [
+            view.current,
+            view.current.catalogue,
+            *view.current.bundle.parts.values(),
+            *view.current.engines.values(),
+        ]
         gone = [weakref.ref(each) for each in held]
         del held
         assert publish(settings) != view.current.bundle.version
@@ -52,7 +63,9 @@ def test_a_bundle_that_was_replaced_leaves_memory_without_the_collector(settings
 def test_no_read_fails_and_no_answer_mixes_bundles_while_bundles_change(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
-    """Each bundle has a title of its own on every item: an answer's titles must all be those of the version it names."""
+    """Each bundle has a title of its own on every item: an answer's titles must all be those of the
+    version it names.
+    """
     from msgspec.structs import replace
 
     from tests.engines.world import ITEMS
@@ -83,10 +96,16 @@ def test_no_read_fails_and_no_answer_mixes_bundles_while_bundles_change(
         for number in range(1, SWAPS + 1):
             version = titled(number)
             titles[version] = f"bundle {number}"
-            eventually(lambda version=version: any(key[1] == version for key in list(seen)), f"{version} answers")
+            eventually(
+                lambda version=version: any(key[1] == version for key in list(seen)),
+                f"{version} answers",
+            )
         back = Registry(settings.models_path).rollback()
         before = sum(count for key, count in seen.items() if key[1] == back)
-        eventually(lambda: sum(count for key, count in list(seen.items()) if key[1] == back) > before, "the one before answers again")
+        eventually(
+            lambda: sum(count for key, count in list(seen.items()) if key[1] == back) > before,
+            "the one before answers again",
+        )
     finally:
         stop.set()
         for reader in readers:

@@ -15,15 +15,23 @@ from tests.support import eventually
 
 
 def touched(redis: Redis, ago: float, name: str = "developer_startup", **weights: float) -> None:
-    """Weights of events `ago` seconds ago, as ingest leaves them in popularity and in the buckets."""
+    """Weights of events `ago` seconds ago, as ingest leaves them in popularity and in the
+    buckets.
+    """
     at = time.time() - ago
     redis.zadd(keys.popular(name), dict.fromkeys(weights, 1.0))
     for level in (FINE, COARSE):
         for item, weight in weights.items():
-            redis.zincrby(keys.trending(name, level.bucket, int(at // level.bucket) * level.bucket), weight, item)
+            redis.zincrby(
+                keys.trending(name, level.bucket, int(at // level.bucket) * level.bucket),
+                weight,
+                item,
+            )
 
 
-def test_the_last_hour_day_and_week_have_orders_of_their_own(settings: Settings, redis: Redis) -> None:
+def test_the_last_hour_day_and_week_have_orders_of_their_own(
+    settings: Settings, redis: Redis
+) -> None:
     publish(settings)
     touched(redis, 0, bank=2.0, pay=1.0)
     touched(redis, 5 * 3600, medpay=9.0)
@@ -34,15 +42,33 @@ def test_the_last_hour_day_and_week_have_orders_of_their_own(settings: Settings,
 
 
 def _orders(api: Client) -> None:
-    eventually(lambda: shown(api.get("/api/popular?window=hour&limit=3")) == ["mute", "bank", "pay"], "the last hour's order")
-    eventually(lambda: shown(api.get("/api/popular?window=day&limit=3")) == ["medpay", "mute", "bank"], "the last day's order")
-    eventually(lambda: shown(api.get("/api/popular?window=week&limit=3")) == ["coin", "medpay", "mute"], "the last week's order")
-    assert shown(api.get("/api/popular?window=hour&limit=2&use_case=developer_startup&item_type=startup")) == ["bank", "pay"]
-    assert shown(api.get("/api/popular?window=week&category=fintech&limit=3")) == ["coin", "medpay", "bank"]
+    eventually(
+        lambda: shown(api.get("/api/popular?window=hour&limit=3")) == ["mute", "bank", "pay"],
+        "the last hour's order",
+    )
+    eventually(
+        lambda: shown(api.get("/api/popular?window=day&limit=3")) == ["medpay", "mute", "bank"],
+        "the last day's order",
+    )
+    eventually(
+        lambda: shown(api.get("/api/popular?window=week&limit=3")) == ["coin", "medpay", "mute"],
+        "the last week's order",
+    )
+    assert shown(
+        api.get("/api/popular?window=hour&limit=2&use_case=developer_startup&item_type=startup")
+    ) == ["bank", "pay"]
+    assert shown(api.get("/api/popular?window=week&category=fintech&limit=3")) == [
+        "coin",
+        "medpay",
+        "bank",
+    ]
     answer = api.get("/api/popular?window=hour&limit=4&use_case=developer_startup").json()
     schemas.ItemList.model_validate(answer, strict=True)
     first, _, third = answer["recommendations"][:3]
-    assert (first["score"], first["reasons"][0]["text"]) == (2.0, "popular with developers in the last hour")
+    assert (first["score"], first["reasons"][0]["text"]) == (
+        2.0,
+        "popular with developers in the last hour",
+    )
     assert third["score"] == 0.0, "the rest follows as it would without a window"
     assert answer["fallbacks"] == []
 
@@ -50,7 +76,10 @@ def _orders(api: Client) -> None:
 def test_what_happens_now_shows_in_the_running_api(api: Client, redis: Redis) -> None:
     assert shown(api.get("/api/popular?window=hour&limit=1")) != ["mute"]
     touched(redis, 0, mute=5.0)
-    eventually(lambda: shown(api.get("/api/popular?window=hour&limit=1")) == ["mute"], "the last hour's order")
+    eventually(
+        lambda: shown(api.get("/api/popular?window=hour&limit=1")) == ["mute"],
+        "the last hour's order",
+    )
 
 
 def test_a_window_that_is_not_known_says_so_and_answers_all_the_same(api: Client) -> None:

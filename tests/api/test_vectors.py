@@ -1,4 +1,6 @@
-"""What the live workers leave in Redis, as reads take it: vectors of users, and factors of young items."""
+"""What the live workers leave in Redis, as reads take it: vectors of users, and factors of young
+items.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +45,19 @@ def young(redis: Redis, item_id: str, space: str, vector: tuple[float, float] | 
 
 def counted(api: Client, state: str) -> float:
     name = f'eddyline_api_vectors_total{{state="{state}"}} '
-    return next((float(line.removeprefix(name)) for line in api.get("/metrics").text.splitlines() if line.startswith(name)), 0.0)
+    return next(
+        (
+            float(line.removeprefix(name))
+            for line in api.get("/metrics").text.splitlines()
+            if line.startswith(name)
+        ),
+        0.0,
+    )
 
 
-def test_reads_use_a_fresh_vector_and_count_what_they_found(api: Client, redis: Redis, space: str) -> None:
+def test_reads_use_a_fresh_vector_and_count_what_they_found(
+    api: Client, redis: Redis, space: str
+) -> None:
     path = "/api/recommendations/warm?limit=1&engine=als"
     assert shown(api.get(path)) == ["coin"]
     keep(redis, keys.user_als("warm"), space, 7)
@@ -57,7 +68,9 @@ def test_reads_use_a_fresh_vector_and_count_what_they_found(api: Client, redis: 
     assert api.get(path).json()["as_of"] == 7, "folded in on the spot, from all seven"
     keep(redis, keys.user_als("warm"), "another", 7)
     assert shown(api.get(path)) == ["coin"]
-    assert {state: counted(api, state) for state in ("fresh", "stale", "missing", "other_model")} == {
+    assert {
+        state: counted(api, state) for state in ("fresh", "stale", "missing", "other_model")
+    } == {
         "fresh": 2,
         "stale": 2,
         "missing": 1,
@@ -69,7 +82,9 @@ def test_a_corrupt_vector_is_as_good_as_none(api: Client, redis: Redis, space: s
     key = keys.user_als("warm")
     for spoil in (
         lambda: keep(redis, key, space, 7, b"short"),
-        lambda: redis.hset(key, mapping={"version": b"\xff", "made_with": b"\xff", "as_of": "x", "vector": HEALTH}),
+        lambda: redis.hset(
+            key, mapping={"version": b"\xff", "made_with": b"\xff", "as_of": "x", "vector": HEALTH}
+        ),
         lambda: redis.hset(key, "as_of", "7"),
         lambda: redis.set(key, "of another type"),
     ):
@@ -80,13 +95,18 @@ def test_a_corrupt_vector_is_as_good_as_none(api: Client, redis: Redis, space: s
         assert answer.json()["fallbacks"] == []
 
 
-def test_a_young_item_is_recommended_within_a_refresh_and_goes_again(api: Client, redis: Redis, space: str) -> None:
+def test_a_young_item_is_recommended_within_a_refresh_and_goes_again(
+    api: Client, redis: Redis, space: str
+) -> None:
     path = "/api/recommendations/warm?limit=1&engine=als"
     young(redis, "star", space, (2, 0))
     eventually(lambda: shown(api.get(path)) == ["star"], "its factors are picked up")
     assert api.get(path).json()["recommendations"][0]["reasons"][0]["items"] == ["pay", "bank"]
     store_items(redis, *ITEMS, Item(item_id="star", item_type="startup", title="Star"))
-    eventually(lambda: shown(api.get(f"{FOR_DEVELOPER}/warm?limit=1")) == ["star"], "with an entry the use case shows it too")
+    eventually(
+        lambda: shown(api.get(f"{FOR_DEVELOPER}/warm?limit=1")) == ["star"],
+        "with an entry the use case shows it too",
+    )
     young(redis, "star", space, (0, 2))
     eventually(lambda: shown(api.get(path)) == ["coin"], "its factors changed")
     young(redis, "star", space, None)
@@ -94,12 +114,16 @@ def test_a_young_item_is_recommended_within_a_refresh_and_goes_again(api: Client
     young(redis, "other", "another", (2, 0))
     young(redis, "moon", space, (3, 0))
     eventually(lambda: shown(api.get(path)) == ["moon"], "the next one is here")
-    assert [line["item_id"] for line in api.get(path.replace("limit=1", "limit=9")).json()["recommendations"] if line["method"] == "als"][
-        :2
-    ] == ["moon", "coin"]
+    assert [
+        line["item_id"]
+        for line in api.get(path.replace("limit=1", "limit=9")).json()["recommendations"]
+        if line["method"] == "als"
+    ][:2] == ["moon", "coin"]
 
 
-def test_young_items_written_before_the_start_are_there(settings: Settings, api: Client, redis: Redis, space: str) -> None:
+def test_young_items_written_before_the_start_are_there(
+    settings: Settings, api: Client, redis: Redis, space: str
+) -> None:
     from tests.api.world import serving
 
     young(redis, "star", space, (2, 0))
@@ -107,7 +131,9 @@ def test_young_items_written_before_the_start_are_there(settings: Settings, api:
         assert shown(other.get("/api/recommendations/warm?limit=1&engine=als")) == ["star"]
 
 
-def test_a_new_bundle_leaves_young_items_of_the_old_one_out(settings: Settings, api: Client, redis: Redis, space: str) -> None:
+def test_a_new_bundle_leaves_young_items_of_the_old_one_out(
+    settings: Settings, api: Client, redis: Redis, space: str
+) -> None:
     path = "/api/recommendations/warm?limit=1&engine=als"
     young(redis, "star", space, (2, 0))
     eventually(lambda: shown(api.get(path)) == ["star"], "its factors are picked up")
@@ -115,23 +141,38 @@ def test_a_new_bundle_leaves_young_items_of_the_old_one_out(settings: Settings, 
     import tests.api.world as world
 
     model = world.als()
-    other = type(model)(model.item_ids, model.item_factors * np.float32(0.5), regularization=0.1, alpha=10)
+    other = type(model)(
+        model.item_ids, model.item_factors * np.float32(0.5), regularization=0.1, alpha=10
+    )
     world.als, kept = (lambda: other), world.als  # type: ignore[assignment]
     try:
         new = publish(settings)
     finally:
         world.als = kept
-    answer = eventually(lambda: (found := api.get(path)).json()["model_version"] == new and found, "the new bundle answers")
+    answer = eventually(
+        lambda: (found := api.get(path)).json()["model_version"] == new and found,
+        "the new bundle answers",
+    )
     assert old != new
     assert shown(answer) == ["coin"]
     assert "eddyline_api_swap_seconds_count 2.0" in api.get("/metrics").text
     assert "eddyline_api_model_age_seconds " in api.get("/metrics").text
 
 
-def test_an_item_whose_entry_has_just_arrived_is_recommended_by_content(api: Client, redis: Redis) -> None:
-    store_items(redis, *ITEMS, Item(item_id="fresh", item_type="startup", categories=["health"], created_at=0))
+def test_an_item_whose_entry_has_just_arrived_is_recommended_by_content(
+    api: Client, redis: Redis
+) -> None:
+    store_items(
+        redis,
+        *ITEMS,
+        Item(item_id="fresh", item_type="startup", categories=["health"], created_at=0),
+    )
     answer = eventually(
-        lambda: "fresh" in shown(found := api.get(f"{FOR_DEVELOPER}/cold?limit=4&include_seen=true")) and found, "it is recommended"
+        lambda: (
+            "fresh" in shown(found := api.get(f"{FOR_DEVELOPER}/cold?limit=4&include_seen=true"))
+            and found
+        ),
+        "it is recommended",
     )
     line = next(line for line in answer.json()["recommendations"] if line["item_id"] == "fresh")
     assert (line["method"], line["reasons"][0]["attributes"]) == ("content_based", ["health"])

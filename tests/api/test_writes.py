@@ -38,8 +38,12 @@ def logged(settings: Settings, token: str) -> tuple[bytes | None, bytes | None]:
 
 
 @pytest.mark.process
-def test_one_event_is_in_the_log_under_the_token_that_was_answered(api: Client, settings: Settings) -> None:
-    sent = event(value=2.5, use_case="developer_startup", context={"page": "home", "ünï": [1, None]})
+def test_one_event_is_in_the_log_under_the_token_that_was_answered(
+    api: Client, settings: Settings
+) -> None:
+    sent = event(
+        value=2.5, use_case="developer_startup", context={"page": "home", "ünï": [1, None]}
+    )
     answer = api.write("POST", "/api/events", sent)
     assert answer.status_code == 202
     schemas.EventResults.model_validate(answer.json())
@@ -47,17 +51,32 @@ def test_one_event_is_in_the_log_under_the_token_that_was_answered(api: Client, 
     key, value = logged(settings, result["token"])
     stored = decode_interaction(value, time.time(), settings.use_cases)
     assert key == b"42"
-    assert (stored.event_id, stored.item_id, stored.value, stored.use_case) == ("e1", "pay", 2.5, "developer_startup")
+    assert (stored.event_id, stored.item_id, stored.value, stored.use_case) == (
+        "e1",
+        "pay",
+        2.5,
+        "developer_startup",
+    )
     assert b'"page"' in bytes(stored.context)
 
 
 def test_many_events_are_accepted_each_by_its_own_merit(api: Client) -> None:
     good, bad = event("good"), event("bad", event_type="unheard_of")
-    answer = api.write("POST", "/api/events", [good, bad, {"event_id": "x"}, 7, event("late", timestamp=time.time() + 1e6)])
+    answer = api.write(
+        "POST",
+        "/api/events",
+        [good, bad, {"event_id": "x"}, 7, event("late", timestamp=time.time() + 1e6)],
+    )
     body = answer.json()
     schemas.EventResults.model_validate(body)
     assert (answer.status_code, body["accepted"], body["rejected"]) == (207, 1, 4)
-    assert [result.get("error") for result in body["results"]] == [None, "unknown_event_type", "bad_field", "bad_field", "bad_timestamp"]
+    assert [result.get("error") for result in body["results"]] == [
+        None,
+        "unknown_event_type",
+        "bad_field",
+        "bad_field",
+        "bad_timestamp",
+    ]
     assert [("token" in result) for result in body["results"]] == [True, False, False, False, False]
 
 
@@ -77,7 +96,9 @@ def test_many_events_are_accepted_each_by_its_own_merit(api: Client) -> None:
         (b"[1]", 422, "bad_field"),
     ],
 )
-def test_what_is_no_event_is_refused_and_says_why(api: Client, body: bytes, status: int, error: str) -> None:
+def test_what_is_no_event_is_refused_and_says_why(
+    api: Client, body: bytes, status: int, error: str
+) -> None:
     answer = api.write("POST", "/api/events", body)
     found = answer.json().get("error") or answer.json()["results"][0]["error"]
     assert (answer.status_code, found) == (status, error)
@@ -105,14 +126,25 @@ def test_the_contract_of_the_log_holds_for_http_too(api: Client, fields: dict[st
 
 
 @pytest.mark.process
-def test_items_and_users_are_put_and_deleted_by_their_topics(api: Client, settings: Settings) -> None:
-    put = api.write("PUT", "/api/items/a%2Fb", {"item_type": "startup", "title": "Slash", "attributes": {"stage": "seed"}})
+def test_items_and_users_are_put_and_deleted_by_their_topics(
+    api: Client, settings: Settings
+) -> None:
+    put = api.write(
+        "PUT",
+        "/api/items/a%2Fb",
+        {"item_type": "startup", "title": "Slash", "attributes": {"stage": "seed"}},
+    )
     schemas.Accepted.model_validate(put.json(), strict=True)
     assert (put.status_code, put.json()["id"]) == (202, "a/b")
     key, value = logged(settings, put.json()["token"])
     assert (key, b'"item_id":"a/b"' in (value or b"")) == (b"a/b", True)
-    assert logged(settings, api.write("DELETE", "/api/items/a%2Fb").json()["token"]) == (b"a/b", None)
-    user = api.write("PUT", "/api/users/42", {"user_id": "42", "interests": ["fintech"]}).json()["token"]
+    assert logged(settings, api.write("DELETE", "/api/items/a%2Fb").json()["token"]) == (
+        b"a/b",
+        None,
+    )
+    user = api.write("PUT", "/api/users/42", {"user_id": "42", "interests": ["fintech"]}).json()[
+        "token"
+    ]
     assert user.startswith(settings.users_topic)
     assert logged(settings, api.write("DELETE", "/api/users/42").json()["token"]) == (b"42", None)
 

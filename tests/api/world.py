@@ -1,4 +1,6 @@
-"""The engines' eight startups behind a real API: a published bundle, users in a real Redis, an app with its lifespan."""
+"""The engines' eight startups behind a real API: a published bundle, users in a real Redis, an app
+with its lifespan.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def publish(settings: Settings, *, without: str = "", items: list[Item] | None =
     def write(folder: Path) -> None:
         catalogue = ITEMS if items is None else items
         files.write_json(folder / bundle.CATALOGUE, catalogue)
-        for part, model in {"als": als(), "content": ContentModel.fit(catalogue), "popular": PopularModel(POPULAR)}.items():
+        for part, model in {
+            "als": als(),
+            "content": ContentModel.fit(catalogue),
+            "popular": PopularModel(POPULAR),
+        }.items():
             if part != without:
                 (folder / part).mkdir()
                 model.save(folder / part)
@@ -57,16 +63,32 @@ def live_view(settings: Settings, metrics: Metrics) -> LiveView:
     """The view of an app, without the app."""
     topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
     health = Health(metrics, ("redis", "model"))
-    return LiveView(settings, health, metrics, Partitions(settings, topics), TopicIds(settings, topics))
+    return LiveView(
+        settings, health, metrics, Partitions(settings, topics), TopicIds(settings, topics)
+    )
 
 
-def remember(redis: Redis, user_id: str, *items: str, events: int | None = None, interests: list[str] | None = None) -> None:
-    """The state of a user who liked `items`, as ingest leaves it; `events` is the live count where it is more."""
+def remember(
+    redis: Redis,
+    user_id: str,
+    *items: str,
+    events: int | None = None,
+    interests: list[str] | None = None,
+) -> None:
+    """The state of a user who liked `items`, as ingest leaves it; `events` is the live count where
+    it is more.
+    """
     count = len(items) if events is None else events
     if count:
-        redis.hset(keys.user(user_id), mapping={"events": count, "ev:like": count, "first_seen": 1_700_000_000})
+        redis.hset(
+            keys.user(user_id),
+            mapping={"events": count, "ev:like": count, "first_seen": 1_700_000_000},
+        )
     if items:
-        redis.rpush(keys.history(user_id), *(history_line(1.7e9 + at, "like", None, item) for at, item in enumerate(items)))
+        redis.rpush(
+            keys.history(user_id),
+            *(history_line(1.7e9 + at, "like", None, item) for at, item in enumerate(items)),
+        )
     if interests:
         redis.set(keys.profile(user_id), encode_json(User(user_id=user_id, interests=interests)))
 
@@ -79,11 +101,17 @@ def store_items(redis: Redis, *items: Item) -> None:
 
 
 class Client:
-    """The app in this process, called as a blocking client would; its event loop runs in a thread of its own."""
+    """The app in this process, called as a blocking client would; its event loop runs in a thread
+    of its own.
+    """
 
     def __init__(self, app: FastAPI, portal: BlockingPortal) -> None:
         self.app, self._portal = app, portal
-        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://api", timeout=60)
+        self._client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://api",
+            timeout=60,
+        )
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self._portal.call(partial(self._client.request, method, path, **options))
@@ -97,7 +125,9 @@ class Client:
 
     def write(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response:
         """A request with the writer's key; `body` as JSON."""
-        content = {} if body is None else {"content": body} if isinstance(body, bytes) else {"json": body}
+        content = (
+            {} if body is None else {"content": body} if isinstance(body, bytes) else {"json": body}
+        )
         return self.request(method, path, headers={"x-api-key": KEY}, **content, **options)
 
 
@@ -107,14 +137,28 @@ def serving(settings: Settings, **changed: Any) -> Iterator[Client]:
     for name, value in changed.items():
         if name.endswith("keys"):
             changed[name] = frozenset(SecretStr(key) for key in value.split(",") if key)
-    app = create_app(settings.model_copy(update={"api_keys": frozenset({SecretStr(KEY)}), "refresh_s": 0.05, **changed}))
-    with anyio.from_thread.start_blocking_portal() as portal, portal.wrap_async_context_manager(app.router.lifespan_context(app)):
+    app = create_app(
+        settings.model_copy(
+            update={"api_keys": frozenset({SecretStr(KEY)}), "refresh_s": 0.05, **changed}
+        )
+    )
+    with (
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(app.router.lifespan_context(app)),
+    ):
         yield Client(app, portal)
 
 
 def event(event_id: str = "e1", **fields: object) -> dict[str, object]:
     """A valid event as a backend posts it."""
-    return {"event_id": event_id, "user_id": "42", "item_id": "pay", "event_type": "like", "timestamp": time.time(), **fields}
+    return {
+        "event_id": event_id,
+        "user_id": "42",
+        "item_id": "pay",
+        "event_type": "like",
+        "timestamp": time.time(),
+        **fields,
+    }
 
 
 def shown(answer: httpx.Response) -> list[str]:
@@ -125,4 +169,9 @@ def shown(answer: httpx.Response) -> list[str]:
 
 def until_missing(client: Client, *parts: str) -> None:
     """Wait until exactly `parts` are reported as missing."""
-    eventually(lambda: {gap["part"] for gap in client.get("/health/ready").json()["missing"]} == set(parts), f"missing: {parts}")
+    eventually(
+        lambda: (
+            {gap["part"] for gap in client.get("/health/ready").json()["missing"]} == set(parts)
+        ),
+        f"missing: {parts}",
+    )

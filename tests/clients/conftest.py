@@ -17,16 +17,41 @@ def _run(*command: str | Path) -> None:
 
 @pytest.fixture(scope="session")
 def backend_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a backend: an empty virtual environment with the client's wheel, its extra `kafka`, and nothing of this repository.
+    """The Python of a backend: an empty virtual environment with the client's wheel, its extra
+    `kafka`, and nothing of this repository.
 
-    The wheel is built from a copy, by the setuptools of this environment; its dependencies are those of the lock.
+    The wheel is built from a copy, by the setuptools of this environment; its dependencies are
+    those of the lock.
     """
     folder = tmp_path_factory.mktemp("backend")
-    shutil.copytree(ROOT / "clients" / "python", folder / "source", ignore=shutil.ignore_patterns("build", "dist", "*.egg-info"))
-    _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, folder / "source")
+    shutil.copytree(
+        ROOT / "clients" / "python",
+        folder / "source",
+        ignore=shutil.ignore_patterns("build", "dist", "*.egg-info"),
+    )
+    _run(
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        folder,
+        folder / "source",
+    )
     (wheel,) = folder.glob("eddyline_client-*.whl")
     _run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
     python = folder / "venv" / "bin" / "python"
-    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary", ":all:")
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--only-binary",
+        ":all:",
+    )
     _run(*pip, "--constraint", ROOT / "requirements" / "dev.txt", f"{wheel}[kafka]")
     return python

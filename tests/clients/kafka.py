@@ -1,4 +1,6 @@
-"""What lies in the log, read by a consumer of the test's own; and the partition that Kafka's Java clients choose."""
+"""What lies in the log, read by a consumer of the test's own; and the partition that Kafka's Java
+clients choose.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,22 @@ from tests.support import eventually
 
 
 def messages(settings: Settings, topic: str, count: int) -> list[Message]:
-    """The first messages of `topic`, partition by partition, once there are `count`. Raises AssertionError when they do not come."""
-    consumer = Consumer(consumer_config(settings, f"read-{topic}") | {"auto.offset.reset": "earliest"})
+    """The first messages of `topic`, partition by partition, once there are `count`.
+
+    Raises AssertionError when they do not come.
+    """
+    consumer = Consumer(
+        consumer_config(settings, f"read-{topic}") | {"auto.offset.reset": "earliest"}
+    )
     found: list[Message] = []
     try:
         partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
 
         def read() -> Any:
-            found.extend(message for message in consumer.consume(1000, 0.2) if message.error() is None)
+            found.extend(
+                message for message in consumer.consume(1000, 0.2) if message.error() is None
+            )
             return len(found) >= count
 
         eventually(read, f"{count} messages in {topic}")
@@ -30,7 +39,9 @@ def messages(settings: Settings, topic: str, count: int) -> list[Message]:
 
 
 def java_partition(key: bytes, partitions: int) -> int:
-    """Where Kafka's Java clients put a key: org.apache.kafka.common.utils.Utils.murmur2, made positive, modulo."""
+    """Where Kafka's Java clients put a key: org.apache.kafka.common.utils.Utils.murmur2, made
+    positive, modulo.
+    """
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 

@@ -1,4 +1,6 @@
-"""Both HTTP clients behind one blocking face, a free port, and a server that answers by a script."""
+"""Both HTTP clients behind one blocking face, a free port, and a server that answers by a
+script.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from tests.engines.world import ITEMS
 from tests.support import eventually
 
 Client = Any
-"""EddylineClient, or `_Blocking` around its asynchronous twin: the same methods, answers and errors."""
+"""EddylineClient, or `_Blocking` around its asynchronous twin: the same methods, answers and
+errors.
+"""
 KINDS = ["blocking", "async"]
 each_client = pytest.mark.parametrize("kind", KINDS)
 
@@ -31,12 +35,16 @@ each_client = pytest.mark.parametrize("kind", KINDS)
 class _Blocking:
     """An AsyncEddylineClient whose coroutines run in the event loop of another thread."""
 
-    def __init__(self, client: AsyncEddylineClient, portal: anyio.from_thread.BlockingPortal) -> None:
+    def __init__(
+        self, client: AsyncEddylineClient, portal: anyio.from_thread.BlockingPortal
+    ) -> None:
         self._client, self._portal = client, portal
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
-        return lambda *arguments, **options: self._portal.call(partial(method, *arguments, **options))
+        return lambda *arguments, **options: self._portal.call(
+            partial(method, *arguments, **options)
+        )
 
 
 @contextmanager
@@ -71,13 +79,22 @@ def serve_world(settings: Settings, redis: Redis, spawn: Spawn) -> str:
     store_items(redis, *ITEMS)
     url = f"http://127.0.0.1:{free_port()}"
     spawn("streams", "ingest")
-    spawn("api", API_PORT=url.rpartition(":")[2], API_KEYS=KEY, REFRESH_S="0.05", API_AFTER_S="25", API_TIMEOUT_S="30")
+    spawn(
+        "api",
+        API_PORT=url.rpartition(":")[2],
+        API_KEYS=KEY,
+        REFRESH_S="0.05",
+        API_AFTER_S="25",
+        API_TIMEOUT_S="30",
+    )
     eventually(lambda: answers(url), "the API answers", 60)
     return url
 
 
 class Reply(NamedTuple):
-    """What the scripted server does with one request: answer, or (status 0) close the connection without an answer."""
+    """What the scripted server does with one request: answer, or (status 0) close the connection
+    without an answer.
+    """
 
     status: int
     body: bytes = b""
@@ -95,7 +112,9 @@ class Request(NamedTuple):
 
 @contextmanager
 def scripted(replies: Sequence[Reply]) -> Iterator[tuple[str, list[Request]]]:
-    """A real server at an address of its own that gives `replies` in turn, the last one for ever; what it was sent."""
+    """A real server at an address of its own that gives `replies` in turn, the last one for ever;
+    what it was sent.
+    """
     requests: list[Request] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -16,7 +16,15 @@ from core.codec import decode_interaction, decode_item, decode_user, keyed
 from core.settings import Settings
 from demo.processes import ROOT
 from demo.servers import KafkaBroker, TansuBroker
-from eddyline_client import DeliveryFailed, Event, EventProducer, InvalidInput, Item, MissingDependency, Unavailable
+from eddyline_client import (
+    DeliveryFailed,
+    Event,
+    EventProducer,
+    InvalidInput,
+    Item,
+    MissingDependency,
+    Unavailable,
+)
 from store.log.client import admin, ensure_topics
 from tests.clients.kafka import java_partition, messages, murmur2
 from tests.support import eventually
@@ -40,11 +48,16 @@ print(json.dumps({room: importlib.util.find_spec(room) is not None for room in (
 
 
 def producer(settings: Settings, **options: object) -> EventProducer:
-    return EventProducer(settings.kafka_bootstrap_servers, interactions_topic=settings.interactions_topic, **options)  # type: ignore[arg-type]
+    return EventProducer(
+        settings.kafka_bootstrap_servers, interactions_topic=settings.interactions_topic, **options
+    )  # type: ignore[arg-type]
 
 
 def likes(count: int) -> list[Event]:
-    return [Event(user_id="42", item_id="9", event_type="like", event_id=str(number)) for number in range(count)]
+    return [
+        Event(user_id="42", item_id="9", event_type="like", event_id=str(number))
+        for number in range(count)
+    ]
 
 
 @pytest.mark.process
@@ -58,12 +71,17 @@ def test_a_backend_with_nothing_but_the_wheel_publishes_what_ingest_accepts(
     command = [backend_python, script, settings.kafka_bootstrap_servers, *topics]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={}, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == '{"core": false, "store": false, "api": false}', "it ran with nothing of this repository"
+    assert done.stdout.strip() == '{"core": false, "store": false, "api": false}', (
+        "it ran with nothing of this repository"
+    )
     assert done.stderr == ""
 
     partitions = settings.topic_partitions
     sent = messages(settings, settings.interactions_topic, 300)
-    events = [decode_interaction(message.value(), message.timestamp()[1] / 1000, settings.use_cases) for message in sent]
+    events = [
+        decode_interaction(message.value(), message.timestamp()[1] / 1000, settings.use_cases)
+        for message in sent
+    ]
     assert sorted(int(event.event_id[1:]) for event in events) == list(range(300)), "each once"
     for message, event in zip(sent, events, strict=True):
         assert message.key().decode() == event.user_id
@@ -71,10 +89,16 @@ def test_a_backend_with_nothing_but_the_wheel_publishes_what_ingest_accepts(
     for user_id in {event.user_id for event in events}:
         numbers = [int(event.event_id[1:]) for event in events if event.user_id == user_id]
         assert numbers == sorted(numbers), "a user's events stay in order"
-    entries = {message.key().decode(): message.value() for message in messages(settings, settings.items_topic, 2)}
+    entries = {
+        message.key().decode(): message.value()
+        for message in messages(settings, settings.items_topic, 2)
+    }
     assert entries.pop("old") is None
     assert keyed(decode_item(entries["é/9"]), "é/9").attributes == {"stage": "seed", "team": 7}
-    declared = {message.key().decode(): message.value() for message in messages(settings, settings.users_topic, 2)}
+    declared = {
+        message.key().decode(): message.value()
+        for message in messages(settings, settings.users_topic, 2)
+    }
     assert declared.pop("user-2") is None
     assert decode_user(declared["user-1"]).interests == ["fintech"]
 
@@ -88,10 +112,19 @@ def test_the_example_of_the_event_contract_runs_when_it_is_pasted(
     ensure_topics(as_documented)
     pasted = example.replace("localhost:9092", settings.kafka_bootstrap_servers)
     assert pasted != example
-    done = subprocess.run([backend_python, "-c", pasted], capture_output=True, text=True, cwd=tmp_path, env={}, timeout=60)
+    done = subprocess.run(
+        [backend_python, "-c", pasted],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={},
+        timeout=60,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     (message,) = messages(as_documented, "interactions", 1)
-    assert decode_interaction(message.value(), time.time(), settings.use_cases).item_id == "startup-9"
+    assert (
+        decode_interaction(message.value(), time.time(), settings.use_cases).item_id == "startup-9"
+    )
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,14 +150,22 @@ def test_the_partition_that_is_expected_is_the_one_of_java_clients(key: bytes, j
 
 def test_without_a_broker_it_is_one_clear_error_within_seconds() -> None:
     began = time.monotonic()
-    with pytest.raises(Unavailable, match=r"Kafka at 127.0.0.1:9 did not answer within 1 s: .*Connection refused.*is the broker up"):
+    with pytest.raises(
+        Unavailable,
+        match=(
+            r"Kafka at 127.0.0.1:9 did not answer within 1 s: .*Connection refused.*is the "
+            r"broker up"
+        ),
+    ):
         EventProducer("127.0.0.1:9", connect_timeout_s=1)
     assert time.monotonic() - began < 10
 
 
 @pytest.mark.process
 @pytest.mark.timeout(240)  # Apache Kafka is started twice
-def test_events_that_a_dead_broker_did_not_take_come_back_to_their_sender(settings: Settings, own_broker: Broker) -> None:
+def test_events_that_a_dead_broker_did_not_take_come_back_to_their_sender(
+    settings: Settings, own_broker: Broker
+) -> None:
     ensure_topics(settings)
     events = likes(3)
     publisher = producer(settings, delivery_timeout_s=2, connect_timeout_s=1)
@@ -136,7 +177,8 @@ def test_events_that_a_dead_broker_did_not_take_come_back_to_their_sender(settin
     with pytest.raises(DeliveryFailed, match=r"did not take 3 messages.*Send them again") as failed:
         publisher.send(events[0])
     assert [failure.entry for failure in failed.value.failures] == events
-    with pytest.raises(Unavailable, match="did not answer within 1 s"):  # not only after another time-out
+    # not only after another time-out
+    with pytest.raises(Unavailable, match="did not answer within 1 s"):
         publisher.send(events[0])
 
     own_broker.restart()
@@ -160,7 +202,9 @@ def test_events_that_a_dead_broker_did_not_take_come_back_to_their_sender(settin
     own_broker.kill()  # it would wait for its connections
 
 
-def test_leaving_the_block_raises_what_was_not_delivered(settings: Settings, own_broker: Broker) -> None:
+def test_leaving_the_block_raises_what_was_not_delivered(
+    settings: Settings, own_broker: Broker
+) -> None:
     ensure_topics(settings)
     event = likes(1)[0]
     with pytest.raises(DeliveryFailed, match="did not take 1 messages"):
@@ -173,7 +217,9 @@ def _send_to_a_broker_that_dies(settings: Settings, own_broker: Broker, event: E
         publisher.send(event)
 
 
-def test_a_full_queue_blocks_the_sender_until_there_is_room(settings: Settings, own_broker: Broker) -> None:
+def test_a_full_queue_blocks_the_sender_until_there_is_room(
+    settings: Settings, own_broker: Broker
+) -> None:
     ensure_topics(settings)
     with producer(settings, max_queued=10) as publisher, ThreadPoolExecutor(1) as pool:
         own_broker.child.signal(signal.SIGSTOP)
@@ -187,19 +233,34 @@ def test_a_full_queue_blocks_the_sender_until_there_is_room(settings: Settings, 
             own_broker.child.signal(signal.SIGCONT)
         sending.result(60)
     sent = messages(settings, settings.interactions_topic, 25)
-    ids = [decode_interaction(message.value(), time.time(), settings.use_cases).event_id for message in sent]
+    ids = [
+        decode_interaction(message.value(), time.time(), settings.use_cases).event_id
+        for message in sent
+    ]
     assert ids == [str(number) for number in range(25)]
     own_broker.kill()  # it would wait for its connections
 
 
-def test_a_topic_that_is_not_there_is_named_and_not_made(settings: Settings, broker: Broker) -> None:
-    with producer(settings) as publisher, pytest.raises(Unavailable, match=f"no topic '{settings.interactions_topic}'"):
+def test_a_topic_that_is_not_there_is_named_and_not_made(
+    settings: Settings, broker: Broker
+) -> None:
+    with (
+        producer(settings) as publisher,
+        pytest.raises(Unavailable, match=f"no topic '{settings.interactions_topic}'"),
+    ):
         publisher.send(*likes(1))
     assert settings.interactions_topic not in admin(settings).list_topics(timeout=10).topics
 
 
-def test_settings_that_the_guarantees_rest_on_are_refused_and_others_reach_the_client(settings: Settings, broker: Broker) -> None:
-    for name, value in {"acks": 0, "enable.idempotence": False, "partitioner": "random", "retries": 0}.items():
+def test_settings_that_the_guarantees_rest_on_are_refused_and_others_reach_the_client(
+    settings: Settings, broker: Broker
+) -> None:
+    for name, value in {
+        "acks": 0,
+        "enable.idempotence": False,
+        "partitioner": "random",
+        "retries": 0,
+    }.items():
         with pytest.raises(InvalidInput, match=name):
             producer(settings, config={name: value})
     with pytest.raises(InvalidInput, match=r"no\.such\.setting"):
@@ -210,7 +271,9 @@ def test_settings_that_the_guarantees_rest_on_are_refused_and_others_reach_the_c
         assert len(publisher) == 0
 
 
-def test_what_breaks_the_contract_is_refused_and_nothing_is_queued(settings: Settings, broker: Broker) -> None:
+def test_what_breaks_the_contract_is_refused_and_nothing_is_queued(
+    settings: Settings, broker: Broker
+) -> None:
     ensure_topics(settings)
     with producer(settings, items_topic=settings.items_topic) as publisher:
         good = likes(1)[0]

@@ -1,4 +1,6 @@
-"""The TypeScript client: its types are those of the OpenAPI document, it compiles strictly, and it works against the real API."""
+"""The TypeScript client: its types are those of the OpenAPI document, it compiles strictly, and it
+works against the real API.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,24 @@ CLIENT = ROOT / "clients" / "typescript"
 
 
 def _run(*command: str | Path, **environment: str) -> str:
-    done = subprocess.run(command, cwd=CLIENT, env={**os.environ, **environment}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=CLIENT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{command}:\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
-    """node_modules as the lock says; installed only where they are missing or the lock has changed."""
+    """node_modules as the lock says; installed only where they are missing or the lock has
+    changed.
+    """
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("needs Node 20 or newer and npm on PATH")
-    lock, stamp = (CLIENT / "package-lock.json").read_bytes(), CLIENT / "node_modules" / ".installed-lock.json"
+    lock, stamp = (
+        (CLIENT / "package-lock.json").read_bytes(),
+        CLIENT / "node_modules" / ".installed-lock.json",
+    )
     if not stamp.exists() or stamp.read_bytes() != lock:
         _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
         stamp.write_bytes(lock)
@@ -42,7 +51,10 @@ def packages() -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Client and tests as JavaScript, checked by the strict compiler. In a folder of its own, which finds no other module."""
+    """Client and tests as JavaScript, checked by the strict compiler.
+
+    In a folder of its own, which finds no other module.
+    """
     folder = tmp_path_factory.mktemp("typescript")
     (folder / "package.json").write_text('{"type": "module"}')
     _run(packages / "tsc", "--outDir", folder)
@@ -53,7 +65,9 @@ def test_the_types_are_those_of_the_openapi_document(packages: Path, tmp_path: P
     document = tmp_path / "openapi.json"
     document.write_text(json.dumps(create_app(Settings(_env_file=None)).openapi()))
     _run(packages / "openapi-typescript", document, "--output", tmp_path / "schema.ts")
-    assert (CLIENT / "src" / "schema.ts").read_text() == (tmp_path / "schema.ts").read_text(), "run make client-types"
+    assert (CLIENT / "src" / "schema.ts").read_text() == (tmp_path / "schema.ts").read_text(), (
+        "run make client-types"
+    )
 
 
 def test_the_lock_names_no_place_to_download_from() -> None:
@@ -67,7 +81,9 @@ def test_both_clients_have_one_version() -> None:
 
 
 def test_retries_and_errors(compiled: Path) -> None:
-    assert "# fail 0" in _run("node", "--test", "--test-reporter=tap", compiled / "test" / "retries.test.js")
+    assert "# fail 0" in _run(
+        "node", "--test", "--test-reporter=tap", compiled / "test" / "retries.test.js"
+    )
 
 
 @pytest.mark.timeout(240)
@@ -75,5 +91,12 @@ def test_every_call_against_the_api_and_what_ingest_makes_of_it(
     compiled: Path, settings: Settings, redis: Redis, broker: object, spawn: Spawn
 ) -> None:
     url = serve_world(settings, redis, spawn)
-    output = _run("node", "--test", "--test-reporter=tap", compiled / "test" / "api.test.js", EDDYLINE_URL=url, EDDYLINE_KEY=KEY)
+    output = _run(
+        "node",
+        "--test",
+        "--test-reporter=tap",
+        compiled / "test" / "api.test.js",
+        EDDYLINE_URL=url,
+        EDDYLINE_KEY=KEY,
+    )
     assert "# pass 3" in output

@@ -1,4 +1,6 @@
-"""The clients' types are the server's: every route, parameter, field, type and default, without exception."""
+"""The clients' types are the server's: every route, parameter, field, type and default, without
+exception.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ CALLS: dict[str, tuple[calls.Call[Any], Any]] = {
     "DELETE /api/users/{user_id}": (calls.delete_user("42"), None),
 }
 """Route in the OpenAPI document -> the client's call and its options."""
-OTHER_ROUTES = r"/api/models.*|/health/.*|/metrics|/api/recommendations/\{item_type\}/for-\{role\}/\{user_id\}"
+OTHER_ROUTES = (
+    r"/api/models.*|/health/.*|/metrics|/api/recommendations/\{item_type\}/for-\{role\}/\{user_id\}"
+)
 """For operators; and recommendations by path, which `use_case` gives by name."""
 WIDER = {"category", "item_type", "exclude", "attr"}
 """Options for which the clients take lists; the server documents the text of one."""
@@ -54,15 +58,22 @@ def published(kind: str) -> Any:
 
     def inlined(part: Any) -> Any:
         if isinstance(part, dict):
-            definition = schema["$defs"][part["$ref"].removeprefix("#/$defs/")] if "$ref" in part else {}
-            return {**{name: inlined(inner) for name, inner in part.items() if name != "$ref"}, **definition}
+            definition = (
+                schema["$defs"][part["$ref"].removeprefix("#/$defs/")] if "$ref" in part else {}
+            )
+            return {
+                **{name: inlined(inner) for name, inner in part.items() if name != "$ref"},
+                **definition,
+            }
         return [inlined(inner) for inner in part] if isinstance(part, list) else part
 
     return inlined(schema)
 
 
 def shape(schema: dict[str, Any]) -> Any:
-    """What a JSON Schema allows, in one spelling: nothing but types, references and enumerations."""
+    """What a JSON Schema allows, in one spelling: nothing but types, references and
+    enumerations.
+    """
     if "$ref" in schema:
         return schema["$ref"].rsplit("/", 1)[1]
     if "anyOf" in schema or isinstance(schema.get("type"), list):
@@ -86,7 +97,10 @@ def as_set(value: Any) -> frozenset[Any]:
 def fields(schema: dict[str, Any]) -> dict[str, tuple[Any, bool, Any]]:
     """Field -> shape, required or not, default (null and empty are the same as none)."""
     required = schema.get("required", [])
-    return {name: (shape(field), name in required, field.get("default") or None) for name, field in schema["properties"].items()}
+    return {
+        name: (shape(field), name in required, field.get("default") or None)
+        for name, field in schema["properties"].items()
+    }
 
 
 def of_client(kind: Any) -> dict[str, tuple[Any, bool, Any]]:
@@ -124,14 +138,19 @@ def test_the_client_has_a_call_for_every_route() -> None:
 def test_a_call_has_the_path_the_options_and_the_answer_of_its_route(route: str) -> None:
     call, options = CALLS[route]
     assert re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route.rsplit(maxsplit=1)[-1]), call.path)
-    answers = {code: body["content"]["application/json"]["schema"] for code, body in operation(route)["responses"].items()}
+    answers = {
+        code: body["content"]["application/json"]["schema"]
+        for code, body in operation(route)["responses"].items()
+    }
     success = "202" if call.method != "GET" else "200"
     assert shape(answers.pop(success)) == call.answer.__name__
     if call.path == "/api/events":  # some accepted; none valid
         assert shape(answers.pop("207")) == "EventResults"
         assert shape(answers.pop("422")) == frozenset({"Error", "EventResults"})
     assert {shape(answer) for answer in answers.values()} == {"Error"}
-    documented = {one["name"]: one["schema"] for one in operation(route)["parameters"] if one["in"] == "query"}
+    documented = {
+        one["name"]: one["schema"] for one in operation(route)["parameters"] if one["in"] == "query"
+    }
     if options is None:
         assert not documented
         return
@@ -144,31 +163,46 @@ def test_a_call_has_the_path_the_options_and_the_answer_of_its_route(route: str)
 
 @pytest.mark.parametrize("name", reachable())
 def test_an_answer_has_the_fields_of_the_openapi_document(name: str) -> None:
-    documented, own = fields(OPENAPI["components"]["schemas"][name]), of_client(getattr(types, name))
+    documented, own = (
+        fields(OPENAPI["components"]["schemas"][name]),
+        of_client(getattr(types, name)),
+    )
     if name == "User":  # an answer always names the user; as a body it may leave that to the path
         documented["user_id"] = ("string", True, None)
-        own["attributes"] = documented["attributes"]  # held against the JSON Schema below, which says more
+        # held against the JSON Schema below, which says more
+        own["attributes"] = documented["attributes"]
     assert own == documented
 
 
 @pytest.mark.parametrize(
-    ("kind", "route"), [("interaction", "/api/events"), ("item", "PUT /api/items/{item_id}"), ("user", "PUT /api/users/{user_id}")]
+    ("kind", "route"),
+    [
+        ("interaction", "/api/events"),
+        ("item", "PUT /api/items/{item_id}"),
+        ("user", "PUT /api/users/{user_id}"),
+    ],
 )
 def test_what_is_sent_has_the_fields_of_both_documents(kind: str, route: str) -> None:
     schema = published(kind)
     own = of_client(INPUTS[kind])
-    for name in ("event_id", "timestamp") if kind == "interaction" else ():  # made by the client, so always sent
+    # made by the client, so always sent
+    for name in ("event_id", "timestamp") if kind == "interaction" else ():
         own[name] = (own[name][0], True, own[name][2])
     assert own == fields(schema)
     body = operation(route)["requestBody"]["content"]["application/json"]["schema"]
     over_http = fields(body["oneOf"][0] if "oneOf" in body else body)
-    loose = {"context": (frozenset({("map", "anything"), "null"}), False, None), "attributes": (("map", "anything"), False, None)}
+    loose = {
+        "context": (frozenset({("map", "anything"), "null"}), False, None),
+        "attributes": (("map", "anything"), False, None),
+    }
     if kind != "interaction":
         over_http[f"{kind}_id"] = ("string", True, None)
     assert {**own, **{name: field for name, field in loose.items() if name in own}} == over_http
 
 
-@pytest.mark.parametrize(("kind", "entry"), [("interaction", EVENT), ("item", ITEM), ("user", USER)])
+@pytest.mark.parametrize(
+    ("kind", "entry"), [("interaction", EVENT), ("item", ITEM), ("user", USER)]
+)
 def test_the_shortest_entry_is_valid(kind: str, entry: Any) -> None:
     jsonschema.validate(msgspec.json.decode(ENCODERS[kind](entry)), published(kind))
 
@@ -177,7 +211,13 @@ def example(path: Path) -> tuple[Any, Callable[[Any], bytes]]:
     """A published example as an application makes it in Python."""
     kind = path.name.split("_", maxsplit=1)[0]
     known = INPUTS[kind].__struct_fields__
-    made = INPUTS[kind](**{name: value for name, value in msgspec.json.decode(path.read_bytes()).items() if name in known})
+    made = INPUTS[kind](
+        **{
+            name: value
+            for name, value in msgspec.json.decode(path.read_bytes()).items()
+            if name in known
+        }
+    )
     encoders: dict[str, Callable[[Any], bytes]] = {
         "interaction": contract.encode_event,
         "item": contract.encode_item,
@@ -186,32 +226,43 @@ def example(path: Path) -> tuple[Any, Callable[[Any], bytes]]:
     return made, encoders[kind]
 
 
-@pytest.mark.parametrize("path", sorted((CONTRACT / "examples/good").iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((CONTRACT / "examples/good").iterdir()), ids=lambda path: path.name
+)
 def test_a_good_example_can_be_sent(path: Path) -> None:
     entry, encode = example(path)
     original = msgspec.json.decode(path.read_bytes())
     sent = msgspec.json.decode(encode(entry))
-    assert {name: value for name, value in sent.items() if value not in (None, [], {})}.items() <= {**original, **sent}.items()
+    assert {name: value for name, value in sent.items() if value not in (None, [], {})}.items() <= {
+        **original,
+        **sent,
+    }.items()
 
 
 BAD = [
     entry
     for entry in msgspec.json.decode((CONTRACT / "examples/expected.json").read_bytes())["bad"]
-    if entry["code"] not in ("not_json", "empty", "bad_key") and "configuration" not in entry.get("schema_accepts_because", "")
+    if entry["code"] not in ("not_json", "empty", "bad_key")
+    and "configuration" not in entry.get("schema_accepts_because", "")
 ]
 """Not those that no struct can express (no JSON), nor those that only the server can judge."""
 
 
 @pytest.mark.parametrize("expected", BAD, ids=lambda entry: entry["file"])
-def test_a_bad_example_is_refused_before_it_is_sent_with_the_code_of_the_server(expected: dict[str, Any]) -> None:
+def test_a_bad_example_is_refused_before_it_is_sent_with_the_code_of_the_server(
+    expected: dict[str, Any],
+) -> None:
     path = CONTRACT / "examples/bad" / expected["file"]
     if expected["code"] == "too_large":
         with pytest.raises(InvalidInput, match="more than 65536") as refused:
-            contract.encode_event(msgspec.structs.replace(EVENT, context={"text": "x" * expected["grow_to_bytes"]}))
+            contract.encode_event(
+                msgspec.structs.replace(EVENT, context={"text": "x" * expected["grow_to_bytes"]})
+            )
     else:
         try:
             entry, encode = example(path)
-        except (TypeError, AttributeError):  # a field is missing, or it is no object: the struct refuses it
+        # a field is missing, or it is no object: the struct refuses it
+        except (TypeError, AttributeError):
             assert expected["code"] == "bad_field"
             return
         with pytest.raises(InvalidInput) as refused:
@@ -232,4 +283,6 @@ def test_an_event_names_itself_and_its_time_once() -> None:
     first, second = (types.Event(user_id="42", item_id="9", event_type="like") for _ in range(2))
     assert first.event_id != second.event_id
     assert abs(first.timestamp - time.time()) < 60
-    assert contract.encode_event(first) == contract.encode_event(first), "sent again, it is the same event"
+    assert contract.encode_event(first) == contract.encode_event(first), (
+        "sent again, it is the same event"
+    )

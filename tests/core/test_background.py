@@ -28,7 +28,9 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(background, "time", SimpleNamespace(thread_time=made.thread_time, sleep=made.sleep))
+    monkeypatch.setattr(
+        background, "time", SimpleNamespace(thread_time=made.thread_time, sleep=made.sleep)
+    )
     return made
 
 

@@ -1,4 +1,6 @@
-"""A duplicate is an event whose id stood at most `window` offsets before: by hand, and against the definition."""
+"""A duplicate is an event whose id stood at most `window` offsets before: by hand, and against the
+definition.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from core.dedup import Dedup
 
 def test_an_id_counts_again_once_the_window_has_passed() -> None:
     dedup = Dedup(window=2)
-    assert [dedup.seen(*event) for event in [("a", 0), ("b", 1), ("a", 2), ("b", 4), ("a", 5)]] == [False, False, True, False, False]
+    assert [dedup.seen(*event) for event in [("a", 0), ("b", 1), ("a", 2), ("b", 4), ("a", 5)]] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 @given(
@@ -21,7 +29,9 @@ def test_it_is_the_definition_whatever_the_gaps(window: int, steps: list[tuple[s
     dedup, offset, past = Dedup(window), 0, list[tuple[str, int]]()
     for event_id, step in steps:
         offset += step
-        assert dedup.seen(event_id, offset) == any(other == event_id and offset - at <= window for other, at in past)
+        assert dedup.seen(event_id, offset) == any(
+            other == event_id and offset - at <= window for other, at in past
+        )
         past.append((event_id, offset))
 
 
@@ -31,7 +41,8 @@ def test_reading_the_window_back_from_the_log_answers_the_same(ids: list[str], s
     for offset, event_id in enumerate(ids):
         answer = whole.seen(event_id, offset)
         if offset >= start - 5 and later.seen(event_id, offset) != answer:
-            assert offset < start  # within the window that only fills the memory, answers may differ
+            # within the window that only fills the memory, answers may differ
+            assert offset < start
 
 
 def test_memory_is_bounded_by_the_window() -> None:

@@ -28,8 +28,16 @@ def _drawn() -> dict[str, str]:
 
 def _defined() -> dict[str, str]:
     """Class -> base class, as the module defines it."""
-    classes = [each for _, each in inspect.getmembers(errors, inspect.isclass) if each.__module__ == errors.__name__]
-    return {each.__name__: each.__base__.__name__ for each in classes if each is not errors.EddylineError and each.__base__}
+    classes = [
+        each
+        for _, each in inspect.getmembers(errors, inspect.isclass)
+        if each.__module__ == errors.__name__
+    ]
+    return {
+        each.__name__: each.__base__.__name__
+        for each in classes
+        if each is not errors.EddylineError and each.__base__
+    }
 
 
 def test_the_drawn_tree_is_the_tree_of_the_classes() -> None:
@@ -39,11 +47,20 @@ def test_the_drawn_tree_is_the_tree_of_the_classes() -> None:
 def test_no_error_of_the_tree_is_defined_elsewhere() -> None:
     rooms = ("core", "models", "store", "engines", "streams", "training", "api", "demo")
     elsewhere = []
-    for path in (path for room in rooms for path in (ROOT / room).rglob("*.py") if path != ROOT / "core" / "errors.py"):
+    for path in (
+        path
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+        if path != ROOT / "core" / "errors.py"
+    ):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
-                elsewhere += [f"{path}: {node.name}" for base in bases if base in {"EddylineError", *_defined()}]
+                elsewhere += [
+                    f"{path}: {node.name}"
+                    for base in bases
+                    if base in {"EddylineError", *_defined()}
+                ]
     assert elsewhere == []
 
 

@@ -1,4 +1,6 @@
-"""Who gets which variant: decided by the user's id alone, fairly, the same everywhere; and what a wrong configuration is told."""
+"""Who gets which variant: decided by the user's id alone, fairly, the same everywhere; and what a
+wrong configuration is told.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +42,29 @@ def _parsed(text: str = TOML) -> Experiments:
     return experiments.parse(text, use_cases.load(None))
 
 
-def _labels(found: Experiments, use_case: str | None = "developer_startup") -> dict[str, str | None]:
-    return {user: variant.label if (variant := found.assign(user, use_case)) else None for user in USERS}
+def _labels(
+    found: Experiments, use_case: str | None = "developer_startup"
+) -> dict[str, str | None]:
+    return {
+        user: variant.label if (variant := found.assign(user, use_case)) else None for user in USERS
+    }
 
 
 def test_users_are_spread_as_the_configuration_says() -> None:
     counts = Counter(_labels(_parsed()).values())
-    expected = {"blend.control": 0.25, "blend.half": 0.25, "earlier_als.control": 0.1875, "earlier_als.at_three": 0.0625, None: 0.25}
-    assert chisquare([counts[name] for name in expected], [share * len(USERS) for share in expected.values()]).pvalue > 0.001
+    expected = {
+        "blend.control": 0.25,
+        "blend.half": 0.25,
+        "earlier_als.control": 0.1875,
+        "earlier_als.at_three": 0.0625,
+        None: 0.25,
+    }
+    assert (
+        chisquare(
+            [counts[name] for name in expected], [share * len(USERS) for share in expected.values()]
+        ).pvalue
+        > 0.001
+    )
 
 
 def test_variants_of_two_experiments_are_independent() -> None:
@@ -58,20 +75,36 @@ def test_variants_of_two_experiments_are_independent() -> None:
 
 
 def test_a_user_keeps_the_variant_in_another_process() -> None:
-    command = "from core.experiments import point; import sys; print(*(point('blend', f'user-{n}') for n in range(5)), point('', 'ü:1'))"
-    told = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert [float(each) for each in told] == [*(point("blend", f"user-{n}") for n in range(5)), point("", "ü:1")]
-    assert point("blend", "42") == 0.6184717183994692  # and in another release: this number must never change
+    command = (
+        "from core.experiments import point; import sys; print(*(point('blend', f'user-{n}') "
+        "for n in range(5)), point('', 'ü:1'))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert [float(each) for each in told] == [
+        *(point("blend", f"user-{n}") for n in range(5)),
+        point("", "ü:1"),
+    ]
+    # and in another release: this number must never change
+    assert point("blend", "42") == 0.6184717183994692
 
 
 def test_adding_widening_and_removing_move_nobody_else() -> None:
     before = _labels(_parsed())
-    wider = TOML.replace("[0.5, 0.75]", "[0.5, 0.9]") + "\n[experiments.third]\nusers = [0.9, 1.0]\nvariants = { a = {}, b = {} }\n"
+    wider = (
+        TOML.replace("[0.5, 0.75]", "[0.5, 0.9]")
+        + "\n[experiments.third]\nusers = [0.9, 1.0]\nvariants = { a = {}, b = {} }\n"
+    )
     after = _labels(_parsed(wider))
     moved = {user for user in USERS if before[user] != after[user]}
     assert {before[user] for user in moved} == {None}
     blend_gone = _labels(_parsed(TOML[TOML.index("[experiments.earlier_als]") :]))
-    assert all(blend_gone[user] == label for user, label in before.items() if label and label.startswith("earlier_als"))
+    assert all(
+        blend_gone[user] == label
+        for user, label in before.items()
+        if label and label.startswith("earlier_als")
+    )
 
 
 def test_an_experiment_of_a_use_case_leaves_other_requests_alone() -> None:
@@ -93,9 +126,16 @@ def test_an_id_names_the_variant_it_was_made_by_and_no_two_are_alike() -> None:
 
 def test_a_forged_id_names_nothing() -> None:
     found = _parsed()
-    taking_part = next(user for user in USERS if (variant := found.assign(user, None)) and variant.label == "blend.half")
+    taking_part = next(
+        user
+        for user in USERS
+        if (variant := found.assign(user, None)) and variant.label == "blend.half"
+    )
     outside = next(user for user in USERS if found.assign(user, "developer_startup") is None)
-    other, mine = (next(variant for variant in found.by_id.values() if variant.label == label) for label in ("blend.control", "blend.half"))
+    other, mine = (
+        next(variant for variant in found.by_id.values() if variant.label == label)
+        for label in ("blend.control", "blend.half")
+    )
     assert found.shown(recommendation_id(mine), taking_part) is mine
     for forged, user in (
         (recommendation_id(other), taking_part),
@@ -125,7 +165,9 @@ def test_a_forged_id_names_nothing() -> None:
         (("users = [0.0, 0.5]", 'users = [0.0, 0.5]\noutcomes = ["like"]'), False),
     ],
 )
-def test_another_definition_has_another_tag_so_that_numbers_never_mix(change: tuple[str, str], same: bool) -> None:
+def test_another_definition_has_another_tag_so_that_numbers_never_mix(
+    change: tuple[str, str], same: bool
+) -> None:
     before, after = (_parsed(text).all[0].tag for text in (TOML, TOML.replace(*change)))
     assert (before == after) is same
     assert before.startswith("blend-")
@@ -134,17 +176,35 @@ def test_another_definition_has_another_tag_so_that_numbers_never_mix(change: tu
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("[0.5, 0.75]", "[0.4, 0.75]"), "experiments blend and earlier_als share users: [0.0, 0.5] and [0.4, 0.75] overlap"),
+        (
+            ("[0.5, 0.75]", "[0.4, 0.75]"),
+            "experiments blend and earlier_als share users: [0.0, 0.5] and [0.4, 0.75] overlap",
+        ),
         (("[0.0, 0.5]", "[0.5, 0.5]"), "experiments.blend.users = [0.5, 0.5] is empty"),
         (("[0.0, 0.5]", "[0.0, 1.5]"), "experiments.blend: Expected `float` <= 1"),
         (("[0.0, 0.5]", "0.5"), "experiments.blend: Expected `array`, got `float` - at `$.users`"),
-        (("developer_startup", "nobody"), "earlier_als.use_cases names 'nobody'; it may name developer_startup, investor_startup"),
-        (("users = [0.5", 'outcomes = ["dismiss"]\nusers = [0.5'), "earlier_als.outcomes names 'dismiss'; it may name view, click"),
-        (("half = { ensemble_als_weight = 0.5, ensemble_two_tower_weight = 0.5 }", ""), "experiments.blend needs two variants at least"),
+        (
+            ("developer_startup", "nobody"),
+            "earlier_als.use_cases names 'nobody'; it may name developer_startup, investor_startup",
+        ),
+        (
+            ("users = [0.5", 'outcomes = ["dismiss"]\nusers = [0.5'),
+            "earlier_als.outcomes names 'dismiss'; it may name view, click",
+        ),
+        (
+            ("half = { ensemble_als_weight = 0.5, ensemble_two_tower_weight = 0.5 }", ""),
+            "experiments.blend needs two variants at least",
+        ),
         (("weight = 3", "weight = 0"), "variants.control.weight = 0 must be a number above 0"),
-        (("cold_start_threshold = 3", "history_cap = 3"), "variants.at_three.history_cap is not known; a variant has a weight and may set"),
+        (
+            ("cold_start_threshold = 3", "history_cap = 3"),
+            "variants.at_three.history_cap is not known; a variant has a weight and may set",
+        ),
         (("half =", "Half ="), "variant 'Half' must be lower-case"),
-        (("[experiments.blend]", "[experiments.blend]\nshare = 1"), "experiments.blend: Object contains unknown field `share`"),
+        (
+            ("[experiments.blend]", "[experiments.blend]\nshare = 1"),
+            "experiments.blend: Object contains unknown field `share`",
+        ),
         (("[experiments.blend]", "[trials]\n[experiments.blend]"), "'trials' is not known there"),
         (("[experiments.blend]", "[experiments.blend"), "is not TOML"),
     ],
@@ -158,14 +218,28 @@ def test_a_wrong_configuration_names_the_field(change: tuple[str, str], told: st
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        ("cold_start_threshold = 30", "variant trial.other: settings: COLD_START_THRESHOLD=30 must not exceed"),
-        ('ensemble_fusion = "median"', "variant trial.other: ENSEMBLE_FUSION: Input should be 'min_max' or 'rank'"),
-        ('enable_als = "perhaps"', "variant trial.other: ENABLE_ALS: Input should be a valid boolean"),
+        (
+            "cold_start_threshold = 30",
+            "variant trial.other: settings: COLD_START_THRESHOLD=30 must not exceed",
+        ),
+        (
+            'ensemble_fusion = "median"',
+            "variant trial.other: ENSEMBLE_FUSION: Input should be 'min_max' or 'rank'",
+        ),
+        (
+            'enable_als = "perhaps"',
+            "variant trial.other: ENABLE_ALS: Input should be a valid boolean",
+        ),
     ],
 )
-def test_a_wrong_value_is_told_with_the_variant_and_the_setting(tmp_path: Path, overrides: str, told: str) -> None:
+def test_a_wrong_value_is_told_with_the_variant_and_the_setting(
+    tmp_path: Path, overrides: str, told: str
+) -> None:
     path = tmp_path / "experiments.toml"
-    path.write_text(f"[experiments.trial]\nusers = [0.0, 1.0]\nvariants = {{ control = {{}}, other = {{ {overrides} }} }}\n")
+    path.write_text(
+        f"[experiments.trial]\nusers = [0.0, 1.0]\nvariants = {{ control = {{}}, other = {{ "
+        f"{overrides} }} }}\n"
+    )
     with pytest.raises(ConfigurationError) as raised:
         _ = Settings(experiments_path=path).experiments
     assert told in str(raised.value)
@@ -175,7 +249,12 @@ def test_the_examples_of_the_guide_are_a_configuration() -> None:
     page = (ROOT / "docs" / "experiments-guide.md").read_text("utf-8")
     blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     found = experiments.parse("".join(blocks), use_cases.load(None))
-    assert [experiment.name for experiment in found.all] == ["blend", "earlier_als", "two_tower_worth_it", "fusion"]
+    assert [experiment.name for experiment in found.all] == [
+        "blend",
+        "earlier_als",
+        "two_tower_worth_it",
+        "fusion",
+    ]
     assert set(re.findall(r"blend-[0-9a-f]{6}", page)) == {found.all[0].tag}
     for variant in found.by_id.values():
         Settings().with_overrides(variant.overrides)
@@ -190,5 +269,9 @@ def test_no_path_no_experiments_and_a_missing_file_is_told(tmp_path: Path) -> No
 def test_a_variant_keeps_every_other_setting(tmp_path: Path) -> None:
     base = Settings(models_path=tmp_path, warm_user_threshold=40)
     other = base.with_overrides({"cold_start_threshold": 7})
-    assert (other.cold_start_threshold, other.warm_user_threshold, other.models_path) == (7, 40, tmp_path)
+    assert (other.cold_start_threshold, other.warm_user_threshold, other.models_path) == (
+        7,
+        40,
+        tmp_path,
+    )
     assert other.redis_url == base.redis_url

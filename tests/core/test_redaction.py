@@ -1,4 +1,6 @@
-"""No part of a secret of three characters or more appears in anything that is shown, whatever form the URL has."""
+"""No part of a secret of three characters or more appears in anything that is shown, whatever form
+the URL has.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,27 @@ ALPHABET = "QZXJKWVYqzxjkwvy0123456789#/?@:&=%+ -._~!$[]\\\"'é"
 """Rare letters and every character that takes a URL apart."""
 SECRETS = st.text(ALPHABET, min_size=4, max_size=16)
 FORMS = ("raw", "quoted")
-REDIS_URLS = ("redis://:{}@127.0.0.1:1/0", "redis://user:{}@127.0.0.1:1/0", "redis://127.0.0.1:1/0?password={}", "rediss://:{}@127.0.0.1:1")
+REDIS_URLS = (
+    "redis://:{}@127.0.0.1:1/0",
+    "redis://user:{}@127.0.0.1:1/0",
+    "redis://127.0.0.1:1/0?password={}",
+    "rediss://:{}@127.0.0.1:1",
+)
 ARCHIVE_URLS = (
-    *("s3://KEY:{}@bucket/archive?region=eu-west-1", "s3://{}:{}@bucket?region=eu-west-1", "KEY:{}@bucket"),
+    *(
+        "s3://KEY:{}@bucket/archive?region=eu-west-1",
+        "s3://{}:{}@bucket?region=eu-west-1",
+        "KEY:{}@bucket",
+    ),
     "s3://bucket/archive?region=eu-west-1&access_key=KEY&secret_key={}",
 )
 DATABASE_URLS = (
-    *("postgresql://user:{}@127.0.0.1:1/events", "sqlite://user:{}@/x", "mysql+none://user:{}@host/events", "user:{}@host/events"),
+    *(
+        "postgresql://user:{}@127.0.0.1:1/events",
+        "sqlite://user:{}@/x",
+        "mysql+none://user:{}@host/events",
+        "user:{}@host/events",
+    ),
     "postgresql://127.0.0.1:1/events?password={}",
 )
 
@@ -49,16 +65,25 @@ def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pieces(secret: str) -> set[str]:
     """Every substring of PIECE characters, as written and as it stands in a URL."""
-    return {form[at : at + PIECE] for form in (secret, quote(secret, safe="")) for at in range(len(form) - PIECE + 1)}
+    return {
+        form[at : at + PIECE]
+        for form in (secret, quote(secret, safe=""))
+        for at in range(len(form) - PIECE + 1)
+    }
 
 
 def leaked(secret: str, shown: str, without: str) -> set[str]:
-    """Pieces of `secret` in `shown` that are not there by accident: the same output about another secret does not have them."""
+    """Pieces of `secret` in `shown` that are not there by accident: the same output about another
+    secret does not have them.
+    """
     return {piece for piece in pieces(secret) if piece in shown and piece not in without}
 
 
 def outcome(call: Callable[[], object]) -> str:
-    """What a command prints: the value, or the one line of its error. Any other exception fails the test, as a traceback would."""
+    """What a command prints: the value, or the one line of its error.
+
+    Any other exception fails the test, as a traceback would.
+    """
     try:
         return str(call())
     except EddylineError as error:
@@ -75,7 +100,9 @@ def loaded(**values: str) -> Settings:
 
 def printed(**values: str) -> str:
     """`python -m core.settings`."""
-    return outcome(lambda: "\n".join("=".join(row) for row in settings_module.rows(loaded(**values))))
+    return outcome(
+        lambda: "\n".join("=".join(row) for row in settings_module.rows(loaded(**values)))
+    )
 
 
 def redis_fails(url: str) -> str:
@@ -105,7 +132,12 @@ SHOWN: dict[str, tuple[tuple[str, ...], Callable[[str], str]]] = {
 @pytest.mark.parametrize("what", SHOWN)
 @given(secret=SECRETS, form=st.sampled_from(FORMS), number=st.integers(0, 4))
 @example(secret="&000", form="raw", number=3)  # the library's error named it as a parameter
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
+@hypothesis_settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    print_blob=True,
+)
 def test_no_part_of_a_secret_is_shown(what: str, secret: str, form: str, number: int) -> None:
     templates, show = SHOWN[what]
     template = templates[number % len(templates)]
@@ -115,13 +147,18 @@ def test_no_part_of_a_secret_is_shown(what: str, secret: str, form: str, number:
 
     if "\0" in secret or (secret != secret.strip() and form == "raw"):
         return
-    others = show(filled("AAAA")) + show(template.replace("{}", "A#/@A"))  # a URL of the right form, and one of another
+    # a URL of the right form, and one of another
+    others = show(filled("AAAA")) + show(template.replace("{}", "A#/@A"))
     assert leaked(secret, show(filled(secret)), others) == set()
 
 
-def test_a_password_of_redis_with_every_reserved_character_works_once_it_is_percent_encoded() -> None:
+def test_a_password_of_redis_with_every_reserved_character_works_once_it_is_percent_encoded() -> (
+    None
+):
     secret = "#/?@:&=%+ []"
-    client = connection.connect(loaded(REDIS_URL=f"redis://user:{quote(secret, safe='')}@127.0.0.1:1/0"))
+    client = connection.connect(
+        loaded(REDIS_URL=f"redis://user:{quote(secret, safe='')}@127.0.0.1:1/0")
+    )
     assert client.connection_pool.connection_kwargs["password"] == secret
 
 
@@ -161,13 +198,17 @@ def test_logs_mask_the_secrets_of_the_settings(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("kind", ["error", "defect", "thread"])
-def test_a_command_that_fails_shows_no_secret(kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_fails_shows_no_secret(
+    kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["command"])
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     app = typer.Typer()
 
     def fail() -> None:
-        raise EddylineError(SECRET) if kind == "error" else KeyError(f"redis://:{quote(SECRET)}@host")
+        raise (
+            EddylineError(SECRET) if kind == "error" else KeyError(f"redis://:{quote(SECRET)}@host")
+        )
 
     @app.command()
     def command() -> None:
@@ -195,10 +236,16 @@ def test_a_command_that_fails_shows_no_secret(kind: str, capsys: pytest.CaptureF
     ],
     ids=" ".join,
 )
-def test_every_command_refuses_a_malformed_redis_url_with_the_right_form(command: list[str], tmp_path: Path) -> None:
+def test_every_command_refuses_a_malformed_redis_url_with_the_right_form(
+    command: list[str], tmp_path: Path
+) -> None:
     from demo.processes import module
 
-    child = module(*command, directory=tmp_path, environment={"REDIS_URL": "redis://:qzx#jkw/vy7@127.0.0.1:1/0", "PATH": "/usr/bin:/bin"})
+    child = module(
+        *command,
+        directory=tmp_path,
+        environment={"REDIS_URL": "redis://:qzx#jkw/vy7@127.0.0.1:1/0", "PATH": "/usr/bin:/bin"},
+    )
     child.start()
     try:
         assert child.wait(60) == 1

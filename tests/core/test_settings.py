@@ -13,7 +13,10 @@ from core.settings import Settings, rows
     ("url", "shown"),
     [
         ("s3://KEY:SECRET@bucket/archive?region=eu", "s3://***@bucket/archive?region=eu"),
-        ("s3://bucket/a?access_key=KEY&secret_key=SECRET", "s3://bucket/a?access_key=***&secret_key=***"),
+        (
+            "s3://bucket/a?access_key=KEY&secret_key=SECRET",
+            "s3://bucket/a?access_key=***&secret_key=***",
+        ),
         ("s3://KEY:SEC/RET@bucket/archive", "s3://***"),
         ("redis://:secret@host:6379/0", "redis://***@host:6379/0"),
         ("redis://host:6379?password=secret&db=3", "redis://host:6379?password=***&db=3"),
@@ -66,8 +69,18 @@ def test_a_redis_url_of_another_form_gets_one_line_with_the_right_form(url: str)
 @pytest.mark.parametrize(
     "url",
     [
-        *("redis://host", "redis://host/", "redis://:p%23w@host:6379/0", "rediss://user:p@127.0.0.1:6380/2?ssl_cert_reqs=none"),
-        *("redis://[::1]:6379/0", "unix:///run/redis.sock?db=1", "unix://:pw@/run/redis.sock", "redis://host?password=p%40w&db=2"),
+        *(
+            "redis://host",
+            "redis://host/",
+            "redis://:p%23w@host:6379/0",
+            "rediss://user:p@127.0.0.1:6380/2?ssl_cert_reqs=none",
+        ),
+        *(
+            "redis://[::1]:6379/0",
+            "unix:///run/redis.sock?db=1",
+            "unix://:pw@/run/redis.sock",
+            "redis://host?password=p%40w&db=2",
+        ),
         "redis://eu-1.cache_x.example.com:6379",
     ],
 )

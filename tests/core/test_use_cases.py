@@ -1,4 +1,6 @@
-"""What an operator configures: event types, weights, use cases; and what they are told when it is wrong."""
+"""What an operator configures: event types, weights, use cases; and what they are told when it is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def test_value_scales_the_weight_in_steps_that_add_up_exactly() -> None:
         (("view = 1", "view = -1"), "event_types.view = -1 must be a number from 0 to 1000"),
         (("view = 1", "View = 1"), "event type 'View' must be lower-case"),
         (("buy = 10 }", "sell = 1 }"), "weights names 'sell', which is not in [event_types]"),
-        (('path = "products/for-shopper"', 'path = "products"'), "is not of the form <items>/for-<role>"),
+        (
+            ('path = "products/for-shopper"', 'path = "products"'),
+            "is not of the form <items>/for-<role>",
+        ),
         (('role = "shopper"', "role = 5"), "Expected `str`, got `int` - at `$.role`"),
         (("[event_types]", "[event_types"), "is not TOML"),
     ],
@@ -66,7 +71,9 @@ def test_thresholds_out_of_order_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     from core import settings
 
     monkeypatch.setenv("COLD_START_THRESHOLD", "30")
-    with pytest.raises(ConfigurationError, match="COLD_START_THRESHOLD=30 must not exceed WARM_USER_THRESHOLD=20"):
+    with pytest.raises(
+        ConfigurationError, match="COLD_START_THRESHOLD=30 must not exceed WARM_USER_THRESHOLD=20"
+    ):
         settings.load()
 
 

@@ -14,7 +14,9 @@ ROOMS = {"api", "streams", "training", "engines", "demo", "benchmarks"}
 
 
 def check_command(words: list[str]) -> None:
-    """Raises AssertionError unless `words` (`python -m <room> <subcommand>* <option>*`) names a command and options that exist."""
+    """Raises AssertionError unless `words` (`python -m <room> <subcommand>* <option>*`) names a
+    command and options that exist.
+    """
     assert words[:2] == ["python", "-m"], words
     room, rest = words[2], words[3:]
     assert room.split(".")[0] in ROOMS, f"{room} is no room with commands"
@@ -41,6 +43,8 @@ def _listed(room: str, *subcommands: str) -> set[str]:
 def _help(room: str, *subcommands: str) -> str:
     environment = {**os.environ, "COLUMNS": "250", "NO_COLOR": "1", "TERM": "dumb"}
     command = [sys.executable, "-m", room, *subcommands, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False
+    )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr[-500:]}"
     return done.stdout

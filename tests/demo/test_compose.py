@@ -1,4 +1,7 @@
-"""docker-compose.yml and the Dockerfile say nothing that the code does not know. (The schema itself is checked by `make check`.)"""
+"""docker-compose.yml and the Dockerfile say nothing that the code does not know.
+
+(The schema itself is checked by `make check`.)
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,16 @@ def test_every_variable_given_to_our_processes_is_a_setting() -> None:
     known = {name.upper() for name in Settings.model_fields}
     given = {variable for name in OURS for variable in compose()["services"][name]["environment"]}
     dockerfile = (ROOT / "Dockerfile").read_text()
-    baked = set(re.findall(r"^(?:ENV|  )\s*([A-Z_]+)=", dockerfile, re.MULTILINE)) | set(re.findall(r" ([A-Z_]{4,})=/data", dockerfile))
-    python = {"PATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PIP_DISABLE_PIP_VERSION_CHECK", "PIP_NO_CACHE_DIR"}
+    baked = set(re.findall(r"^(?:ENV|  )\s*([A-Z_]+)=", dockerfile, re.MULTILINE)) | set(
+        re.findall(r" ([A-Z_]{4,})=/data", dockerfile)
+    )
+    python = {
+        "PATH",
+        "PYTHONUNBUFFERED",
+        "PYTHONDONTWRITEBYTECODE",
+        "PIP_DISABLE_PIP_VERSION_CHECK",
+        "PIP_NO_CACHE_DIR",
+    }
     assert given | (baked - python) <= known
 
 
@@ -71,7 +82,9 @@ def test_every_service_that_stays_up_has_a_health_check_and_no_root() -> None:
 
 def test_every_named_volume_is_used_and_declared() -> None:
     declared = set(compose()["volumes"])
-    used = {volume.split(":")[0] for _, service in _services() for volume in service.get("volumes", [])}
+    used = {
+        volume.split(":")[0] for _, service in _services() for volume in service.get("volumes", [])
+    }
     assert used == declared
 
 
@@ -87,6 +100,10 @@ def test_the_images_run_as_nobody_special_and_serving_has_no_trainer() -> None:
 
 
 def test_the_serving_lock_holds_neither_torch_nor_a_build_from_source() -> None:
-    names = {line.split("==")[0] for line in (ROOT / "requirements" / "serve.txt").read_text().splitlines() if "==" in line}
+    names = {
+        line.split("==")[0]
+        for line in (ROOT / "requirements" / "serve.txt").read_text().splitlines()
+        if "==" in line
+    }
     assert "implicit" in names
     assert not names & {"torch", "faust-streaming", "pyarrow", "cython", "setuptools"}

@@ -22,7 +22,9 @@ from tests.support import eventually
 
 SMALL = ["--users", "600", "--items", "150", "--events", "12000"]
 PATIENCE = 400
-"""Seconds that one run may take on a busy machine: it starts seven Python processes and two servers, and fits two models."""
+"""Seconds that one run may take on a busy machine: it starts seven Python processes and two
+servers, and fits two models.
+"""
 
 pytestmark = pytest.mark.timeout(PATIENCE + 100)
 
@@ -32,7 +34,11 @@ class Run:
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder, self._output = folder, folder.parent / f"{folder.name}.out"
-        inherited = {name: value for name, value in os.environ.items() if name not in {"KAFKA_HOME", "PYTHONPATH"}}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in {"KAFKA_HOME", "PYTHONPATH"}
+        }
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "demo", *SMALL, "--folder", str(folder), *arguments],
@@ -51,7 +57,11 @@ class Run:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def until(self, what: str) -> None:
-        eventually(lambda: what in self.text or self.process.poll() is not None, f"{what!r} in the output", PATIENCE)
+        eventually(
+            lambda: what in self.text or self.process.poll() is not None,
+            f"{what!r} in the output",
+            PATIENCE,
+        )
         assert what in self.text, self.text
 
     def end(self) -> int:
@@ -77,45 +87,70 @@ def test_one_run_ends_with_three_reads_by_the_engines_of_the_router(
     folder: Path, broker: KafkaBroker | TansuBroker, redis: Redis, redis_server: RedisServer
 ) -> None:
     """On servers that run already, as with KAFKA_BOOTSTRAP_SERVERS and REDIS_URL of one's own."""
-    with Run(folder, "--once", KAFKA_BOOTSTRAP_SERVERS=broker.address, REDIS_URL=redis_server.url) as run:
+    with Run(
+        folder, "--once", KAFKA_BOOTSTRAP_SERVERS=broker.address, REDIS_URL=redis_server.url
+    ) as run:
         assert run.end() == 0, run.text
-    methods = dict(re.findall(r"^(cold|warm|hot) user .*: method_used (\w+)$", run.text, re.MULTILINE))
+    methods = dict(
+        re.findall(r"^(cold|warm|hot) user .*: method_used (\w+)$", run.text, re.MULTILINE)
+    )
     assert methods == {"cold": "content_based", "warm": "als", "hot": "ensemble"}, run.text
     assert "fell back" not in run.text
     assert run.text.count("similar to") >= 5
-    assert redis.exists(*(f"ingest:eddyline-demo-interactions:{number}" for number in range(4))) == 4
+    assert (
+        redis.exists(*(f"ingest:eddyline-demo-interactions:{number}" for number in range(4))) == 4
+    )
     assert not list(folder.rglob("*.pid"))
 
 
-def test_it_stays_up_with_live_traffic_until_ctrl_c_and_leaves_nothing_running(folder: Path) -> None:
+def test_it_stays_up_with_live_traffic_until_ctrl_c_and_leaves_nothing_running(
+    folder: Path,
+) -> None:
     with Run(folder) as run:
         run.until("Now live")
         children = run.children()
-        assert len(children) >= 7  # a broker, a Redis, ingest, archive, the model plane, the API, live traffic
+        # a broker, a Redis, ingest, archive, the model plane, the API, live traffic
+        assert len(children) >= 7
         run.process.send_signal(signal.SIGINT)
         assert run.end() == 0, run.text
     for child in children:
-        eventually(lambda child=child: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, f"{child} ended")
+        eventually(
+            lambda child=child: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE,
+            f"{child} ended",
+        )
     assert "Traceback" not in run.text
 
 
 def test_a_dead_process_is_one_clear_line_and_ends_the_rest(folder: Path) -> None:
     with Run(folder) as run:
         run.until("Creating the topics")
-        ingest = eventually(lambda: [child for child in run.children() if "ingest" in child.cmdline()], "ingest runs")[0]
+        ingest = eventually(
+            lambda: [child for child in run.children() if "ingest" in child.cmdline()],
+            "ingest runs",
+        )[0]
         children = run.children()
         ingest.kill()
         assert run.end() == 1
-    assert re.search(r"^error: ingest died \(signal SIGKILL\); \S+ingest\.log ends: ", run.text, re.MULTILINE), run.text
+    assert re.search(
+        r"^error: ingest died \(signal SIGKILL\); \S+ingest\.log ends: ", run.text, re.MULTILINE
+    ), run.text
     assert "Traceback" not in run.text
     for child in children:
-        eventually(lambda child=child: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, f"{child} ended")
+        eventually(
+            lambda child=child: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE,
+            f"{child} ended",
+        )
 
 
 def test_a_port_in_use_is_one_clear_line(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, Run(folder, "--once", API_PORT=str(taken.getsockname()[1])) as run:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        Run(folder, "--once", API_PORT=str(taken.getsockname()[1])) as run,
+    ):
         assert run.end() == 1
-    assert re.search(r"^error: API_PORT=\d+ is in use on 127.0.0.1; ", run.text, re.MULTILINE), run.text
+    assert re.search(r"^error: API_PORT=\d+ is in use on 127.0.0.1; ", run.text, re.MULTILINE), (
+        run.text
+    )
     assert "Traceback" not in run.text
 
 
@@ -123,7 +158,11 @@ def test_a_second_demo_in_the_same_folder_is_refused(folder: Path) -> None:
     with Run(folder) as first:
         first.until("done")
         second = subprocess.run(
-            [sys.executable, "-m", "demo", "--once", "--folder", str(folder)], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE
+            [sys.executable, "-m", "demo", "--once", "--folder", str(folder)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=PATIENCE,
         )
         assert second.returncode == 1
         assert second.stderr == f"error: another demo is running in {folder}; end that one first\n"
@@ -141,7 +180,10 @@ def test_a_wrong_setting_is_one_clear_line(folder: Path) -> None:
 
 def test_the_environment_file_points_commands_at_the_demo_and_is_private(folder: Path) -> None:
     with Run(folder) as run:
-        eventually(lambda: (folder / "env").exists() and (folder / "env").stat().st_size, "the file is written")
+        eventually(
+            lambda: (folder / "env").exists() and (folder / "env").stat().st_size,
+            "the file is written",
+        )
         lines = dict(line.split("=", 1) for line in (folder / "env").read_text().splitlines())
         assert {name.lower() for name in lines} <= set(Settings.model_fields)
         assert lines["REDIS_URL"].startswith("redis://127.0.0.1:")

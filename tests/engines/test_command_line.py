@@ -34,11 +34,23 @@ def engines(*arguments: str, models: Path) -> subprocess.CompletedProcess[str]:
     nowhere = {"REDIS_URL": "redis://127.0.0.1:1", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     command = [sys.executable, "-m", "engines", *arguments]
     environment = {**os.environ, **nowhere, "MODELS_PATH": str(models)}
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_recommend_by_als_from_a_history(models: Path) -> None:
-    process = engines("recommend", "--engine", "als", "--history", "bank,coin", "--limit", "1", "--json", models=models)
+    process = engines(
+        "recommend",
+        "--engine",
+        "als",
+        "--history",
+        "bank,coin",
+        "--limit",
+        "1",
+        "--json",
+        models=models,
+    )
     assert process.returncode == 0, process.stderr
     answer = json.loads(process.stdout)
     assert answer["method_used"] == "als"
@@ -56,7 +68,9 @@ def test_the_default_output_is_a_table_with_reasons(models: Path) -> None:
 def test_a_damaged_part_is_reported_and_the_other_engines_answer(models: Path) -> None:
     live = models / str(Registry(models).current())
     (live / "als" / "item_factors.npy").write_bytes(b"broken")
-    process = engines("recommend", "--engine", "als", "--history", "pay", "--bundle", str(live), models=models)
+    process = engines(
+        "recommend", "--engine", "als", "--history", "pay", "--bundle", str(live), models=models
+    )
     assert process.returncode == 0, process.stderr
     assert "missing part als" in process.stdout
     assert "content_based" in process.stdout
@@ -65,9 +79,14 @@ def test_a_damaged_part_is_reported_and_the_other_engines_answer(models: Path) -
 def test_similar_and_explain(models: Path) -> None:
     output = json.loads(engines("similar", "pay", "--json", models=models).stdout)
     assert output["recommendations"][0]["item_id"] == "bank"
-    output = json.loads(engines("explain", "care", "--history", "pay", "--json", models=models).stdout)
+    output = json.loads(
+        engines("explain", "care", "--history", "pay", "--json", models=models).stdout
+    )
     assert output["removed_by"] == ["it is not available"]
-    assert "not shown: it is not available" in engines("explain", "care", "--history", "pay", models=models).stdout
+    assert (
+        "not shown: it is not available"
+        in engines("explain", "care", "--history", "pay", models=models).stdout
+    )
 
 
 def test_options_for_filters_diversity_and_exploration(models: Path) -> None:
@@ -85,17 +104,24 @@ def test_options_for_filters_diversity_and_exploration(models: Path) -> None:
     assert ids("--item-type", "nothing of the kind") == []
     assert sorted(ids("--diversity", "1")) == sorted(default)
     assert ids("--diversity", "1") != default
-    process = engines("recommend", "--history", "pay,bank", "--explore", "0.5", "--limit", "4", models=models)
+    process = engines(
+        "recommend", "--history", "pay,bank", "--explore", "0.5", "--limit", "4", models=models
+    )
     assert "exploration" in process.stdout
     assert "drawn with a probability of" in process.stdout
 
 
 def test_explain_shows_the_items_and_attributes_of_each_contribution(models: Path) -> None:
-    process = engines("explain", "medpay", "--history", "pay,pill", "--diversity", "0.5", models=models)
+    process = engines(
+        "explain", "medpay", "--history", "pay,pill", "--diversity", "0.5", models=models
+    )
     assert process.returncode == 0, process.stderr
     for heading in ("normalised", "weight", "your items", "attributes"):
         assert heading in process.stdout
-    assert any("content_based" in line and "pay" in line and "fintech" in line for line in process.stdout.splitlines())
+    assert any(
+        "content_based" in line and "pay" in line and "fintech" in line
+        for line in process.stdout.splitlines()
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +129,10 @@ def test_explain_shows_the_items_and_attributes_of_each_contribution(models: Pat
     [
         (["recommend", "--version", "nope"], "no version 'nope'"),
         (["recommend", "--bundle", "nowhere"], "nowhere/manifest.json does not exist"),
-        (["recommend", "--use-case", "nope"], "there is no use case 'nope'; configured: developer_startup"),
+        (
+            ["recommend", "--use-case", "nope"],
+            "there is no use case 'nope'; configured: developer_startup",
+        ),
         (["recommend", "--event-type", "nope"], "there is no event type 'nope'"),
     ],
 )

@@ -33,7 +33,9 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 def recommender() -> Recommender:
     """The recommender of `world`, with Two-Tower and an ensemble."""
     return build(
-        world.bundle(two_tower=world.two_tower(), ensemble=Blend(weights={"als": 0.6, "content_based": 0.4})),
+        world.bundle(
+            two_tower=world.two_tower(), ensemble=Blend(weights={"als": 0.6, "content_based": 0.4})
+        ),
         settings=world.recommender().settings,
     )
 
@@ -63,7 +65,11 @@ def test_the_limit_truncates_the_list(engine: Engine, limit: int) -> None:
 
 
 def test_the_same_request_has_the_same_answer(engine: Engine) -> None:
-    assert engine.recommend(FAN, ALL) == engine.recommend(FAN, ALL) == recommender().engines[engine.name].recommend(FAN, ALL)
+    assert (
+        engine.recommend(FAN, ALL)
+        == engine.recommend(FAN, ALL)
+        == recommender().engines[engine.name].recommend(FAN, ALL)
+    )
 
 
 def test_seen_items_are_excluded_unless_the_request_includes_them(engine: Engine) -> None:
@@ -76,14 +82,25 @@ def test_seen_items_are_excluded_unless_the_request_includes_them(engine: Engine
     [
         (Filters(item_types=("scaleup",)), {"medpay"}),
         (Filters(categories=("fintech",)), {"bank", "coin", "medpay"}),
-        (Filters(available_only=False), {"bank", "coin", "pill", "gene", "care", "medpay", "mute", "ghost"}),
-        (Filters(exclude_items=frozenset({"bank", "nobody"})), {"coin", "pill", "gene", "medpay", "mute", "ghost"}),
+        (
+            Filters(available_only=False),
+            {"bank", "coin", "pill", "gene", "care", "medpay", "mute", "ghost"},
+        ),
+        (
+            Filters(exclude_items=frozenset({"bank", "nobody"})),
+            {"coin", "pill", "gene", "medpay", "mute", "ghost"},
+        ),
         (Filters(attributes=(AttributeFilter(name="stage", equals="seed"),)), {"coin", "pill"}),
-        (Filters(attributes=(AttributeFilter(name="founded", low=2010, high=2015),)), {"bank", "gene"}),
+        (
+            Filters(attributes=(AttributeFilter(name="founded", low=2010, high=2015),)),
+            {"bank", "gene"},
+        ),
         (Filters(categories=("nothing",)), set()),
     ],
 )
-def test_answers_contain_only_items_that_pass_the_filters(engine: Engine, filters: Filters, allowed: set[str]) -> None:
+def test_answers_contain_only_items_that_pass_the_filters(
+    engine: Engine, filters: Filters, allowed: set[str]
+) -> None:
     assert set(ids(engine, FAN, Request(limit=100, filters=filters))) <= allowed
 
 
@@ -97,7 +114,10 @@ def test_a_use_case_returns_only_its_item_type(engine: Engine) -> None:
 def test_each_item_has_a_reason_in_words(engine: Engine) -> None:
     for item in engine.recommend(FAN, ALL):
         assert item.reasons
-        assert all(reason.kind and reason.text and not reason.text.endswith(": ") for reason in item.reasons)
+        assert all(
+            reason.kind and reason.text and not reason.text.endswith(": ")
+            for reason in item.reasons
+        )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +127,11 @@ def test_each_item_has_a_reason_in_words(engine: Engine) -> None:
         world.user("never-heard-of", "nor-of-this"),
         world.user("pay", event_type="retired_event_type"),
         world.user("pay", event_type="dismiss"),
-        UserState(user_id="x", events=1, history=[HistoryEvent(0, "rating", "pay", 0.0), HistoryEvent(0, "rating", "pay", 1e6)]),
+        UserState(
+            user_id="x",
+            events=1,
+            history=[HistoryEvent(0, "rating", "pay", 0.0), HistoryEvent(0, "rating", "pay", 1e6)],
+        ),
         UserState(user_id="x", profile=User(user_id="x", interests=["", "  ", "unheard of"])),
         world.user("mute"),
         world.user("ghost"),
@@ -119,8 +143,12 @@ def test_unusual_users_get_finite_scores_or_none(engine: Engine, state: UserStat
 
 
 def test_an_empty_catalogue_gives_an_empty_answer(engine: Engine) -> None:
-    nothing = Bundle.of("v0", [], content=ContentModel.fit([]), ensemble=Blend(weights={"content_based": 1}))
-    empty = build(nothing, Catalogue.of([], deleted=list(world.FACTORS)), {}).engines.get(engine.name)
+    nothing = Bundle.of(
+        "v0", [], content=ContentModel.fit([]), ensemble=Blend(weights={"content_based": 1})
+    )
+    empty = build(nothing, Catalogue.of([], deleted=list(world.FACTORS)), {}).engines.get(
+        engine.name
+    )
     assert empty is None or ids(empty, FAN) == []
 
 
@@ -138,7 +166,13 @@ def test_each_engine_works_without_a_recommender() -> None:
     """As in a notebook: a model, a catalogue and a history are enough."""
     use_cases: UseCases = world.recommender().settings.use_cases
     assert ids(ALSEngine(world.als(), world.catalogue(), use_cases), FAN)[0] == "bank"
-    assert ids(ContentEngine(ContentModel.fit(world.ITEMS), world.catalogue(), use_cases), world.user("pay"))[0] == "bank"
+    assert (
+        ids(
+            ContentEngine(ContentModel.fit(world.ITEMS), world.catalogue(), use_cases),
+            world.user("pay"),
+        )[0]
+        == "bank"
+    )
     assert ids(PopularEngine(world.POPULAR, world.catalogue()), FAN)[0] == "gene"
 
 
@@ -149,7 +183,9 @@ def test_contributions_add_up_to_the_score() -> None:
         scoring = engine.score(state, ALL)
         for row in scoring.top(engine.catalogue.alive, 100):
             parts = scoring.contributions(row)
-            assert sum(part.contribution or 0 for part in parts) == pytest.approx(float(scoring.scores[row]), rel=1e-4, abs=1e-5)
+            assert sum(part.contribution or 0 for part in parts) == pytest.approx(
+                float(scoring.scores[row]), rel=1e-4, abs=1e-5
+            )
 
 
 def test_rank_agrees_with_the_order_of_the_answer(engine: Engine) -> None:
@@ -161,6 +197,8 @@ def test_rank_agrees_with_the_order_of_the_answer(engine: Engine) -> None:
 
 def test_a_new_item_is_recommended_by_content_at_once() -> None:
     recommender = world.recommender()
-    new = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["payments"], created_at=0)
+    new = Item(
+        item_id="new", item_type="startup", categories=["fintech"], tags=["payments"], created_at=0
+    )
     updated_recommender = with_catalogue(recommender, recommender.catalogue.updated([new]))
     assert "new" in ids(updated_recommender.engines["content_based"], FAN, Request(limit=2))

@@ -14,9 +14,17 @@ from tests.engines import world
 ALL = Request(limit=100)
 
 
-def answer(recommender: Recommender, engine: str, *items: str, interests: list[str] | None = None, limit: int = 100) -> list[str]:
+def answer(
+    recommender: Recommender,
+    engine: str,
+    *items: str,
+    interests: list[str] | None = None,
+    limit: int = 100,
+) -> list[str]:
     state = world.user(*items, interests=interests)
-    return [item.item_id for item in recommender.engines[engine].recommend(state, Request(limit=limit))]
+    return [
+        item.item_id for item in recommender.engines[engine].recommend(state, Request(limit=limit))
+    ]
 
 
 def test_als_ranks_by_the_history() -> None:
@@ -26,28 +34,45 @@ def test_als_ranks_by_the_history() -> None:
 
 def test_als_reasons_name_the_history_items_that_contribute_most() -> None:
     engine = world.recommender().engines["als"]
-    reasons = {item.item_id: item.reasons[0] for item in engine.recommend(world.user("pay", "pill"), ALL)}
+    reasons = {
+        item.item_id: item.reasons[0] for item in engine.recommend(world.user("pay", "pill"), ALL)
+    }
     assert reasons["bank"].text == "similar to Payflow"
     assert reasons["gene"].items == ["pill"]
     assert set(reasons["medpay"].items) == {"pay", "pill"}
 
 
 def test_als_weighs_all_events_of_an_item_by_the_use_case() -> None:
-    """Two likes of `pill` weigh more than one of `pay`; for an investor one `invest` in `pay` weighs more than both."""
+    """Two likes of `pill` weigh more than one of `pay`; for an investor one `invest` in `pay`
+    weighs more than both.
+    """
     recommender = world.recommender()
-    engine, weights = recommender.engines["als"], recommender.settings.use_cases.by_name["investor_startup"]
+    engine, weights = (
+        recommender.engines["als"],
+        recommender.settings.use_cases.by_name["investor_startup"],
+    )
     state = world.user("pill", "pill", "pay")
-    shares = {part.items[0]: part.contribution for part in engine.score(state, ALL).contributions(recommender.catalogue.rows["medpay"])}
+    shares = {
+        part.items[0]: part.contribution
+        for part in engine.score(state, ALL).contributions(recommender.catalogue.rows["medpay"])
+    }
     assert shares["pill"] > shares["pay"]  # type: ignore[operator]
     invested = world.user("pill", "pill")
     invested.history.append(world.user("pay", event_type="invest").history[0])
     scoring = engine.score(invested, Request(use_case=weights))
-    shares = {part.items[0]: part.contribution for part in scoring.contributions(recommender.catalogue.rows["medpay"])}
+    shares = {
+        part.items[0]: part.contribution
+        for part in scoring.contributions(recommender.catalogue.rows["medpay"])
+    }
     assert shares["pay"] > shares["pill"]  # type: ignore[operator]
 
 
 def test_content_reasons_name_the_matching_interests() -> None:
-    recommended = world.recommender().engines["content_based"].recommend(world.user(interests=["fintech", "payments"]), ALL)
+    recommended = (
+        world.recommender()
+        .engines["content_based"]
+        .recommend(world.user(interests=["fintech", "payments"]), ALL)
+    )
     assert [item.item_id for item in recommended[:2]] in (["pay", "bank"], ["bank", "pay"])
     best = next(item for item in recommended if item.item_id == "bank").reasons[0]
     assert best.kind == "matches_your_interests"
@@ -56,7 +81,9 @@ def test_content_reasons_name_the_matching_interests() -> None:
 
 
 def test_content_reasons_name_what_an_item_shares_with_the_history() -> None:
-    recommended = world.recommender().engines["content_based"].recommend(world.user("pay"), Request(limit=1))
+    recommended = (
+        world.recommender().engines["content_based"].recommend(world.user("pay"), Request(limit=1))
+    )
     assert recommended[0].reasons[0].text == "like Payflow: payments, fintech"
     assert recommended[0].reasons[0].items == ["pay"]
 
@@ -76,22 +103,34 @@ def test_popular_ranks_by_use_case_then_overall_then_newest() -> None:
     recommended = engine.recommend(world.user(), Request(limit=100, use_case=developer))
     assert [item.item_id for item in recommended] == ["pill", "pay", "gene", "coin", "bank", "mute"]
     assert [item.score for item in recommended] == [5, 1, 0, 0, 0, 0]
-    reasons = ["popular with developers", "popular with developers", "popular now", "new in the catalogue"]
+    reasons = [
+        "popular with developers",
+        "popular with developers",
+        "popular now",
+        "new in the catalogue",
+    ]
     assert [item.reasons[0].text for item in recommended][:4] == reasons
     overall = [item.item_id for item in engine.recommend(world.user(), ALL)]
     assert overall == ["gene", "pill", "pay", "medpay", "coin", "bank", "ghost", "mute"]
 
 
 def test_items_without_popularity_in_the_use_case_follow_by_overall_popularity() -> None:
-    recommender = with_popularity(world.recommender(), {"investor_startup": [("bank", 1.0), ("pill", 2.0)], "unlabelled": [("gene", 1.5)]})
+    recommender = with_popularity(
+        world.recommender(),
+        {"investor_startup": [("bank", 1.0), ("pill", 2.0)], "unlabelled": [("gene", 1.5)]},
+    )
     developer = recommender.settings.use_cases.by_name["developer_startup"]
-    recommended = recommender.engines["popular"].recommend(world.user(), Request(limit=3, use_case=developer))
+    recommended = recommender.engines["popular"].recommend(
+        world.user(), Request(limit=3, use_case=developer)
+    )
     assert [item.item_id for item in recommended] == ["pill", "gene", "bank"]
 
 
 def test_forward_decayed_scores_beyond_float32_are_ranked() -> None:
     catalogue = Catalogue.of([Item(item_id="a", item_type="x"), Item(item_id="b", item_type="x")])
-    recommended = PopularEngine({"unlabelled": [("b", 2e200), ("a", 1e200)]}, catalogue).recommend(world.user(), ALL)
+    recommended = PopularEngine({"unlabelled": [("b", 2e200), ("a", 1e200)]}, catalogue).recommend(
+        world.user(), ALL
+    )
     assert [(item.item_id, item.score) for item in recommended] == [("b", 2e200), ("a", 1e200)]
 
 
@@ -118,7 +157,9 @@ def test_a_thousand_catalogue_updates_do_not_change_the_answers(engine: str) -> 
     catalogue = recommender.catalogue
     for number in range(1000):
         changed = world.ITEMS[number % 3]
-        catalogue = catalogue.updated([Item(item_id=changed.item_id, item_type=f"other-{number}")]).updated([changed])
+        catalogue = catalogue.updated(
+            [Item(item_id=changed.item_id, item_type=f"other-{number}")]
+        ).updated([changed])
         if number % 100 == 0:
             recommender = with_catalogue(recommender, catalogue)
             assert sorted(answer(recommender, engine, "pay")) == sorted(before)
@@ -127,14 +168,21 @@ def test_a_thousand_catalogue_updates_do_not_change_the_answers(engine: str) -> 
 
 def test_an_update_appends_rows_and_leaves_the_others() -> None:
     recommender = world.recommender()
-    changed = with_catalogue(recommender, recommender.catalogue.updated([Item(item_id="new", item_type="startup", categories=["fintech"])]))
+    changed = with_catalogue(
+        recommender,
+        recommender.catalogue.updated(
+            [Item(item_id="new", item_type="startup", categories=["fintech"])]
+        ),
+    )
     assert changed.catalogue.extends(recommender.catalogue)
     assert changed.catalogue.ids[:-1] == recommender.catalogue.ids
 
 
 def test_bare_items_of_an_old_bundle_are_removed() -> None:
     previous = world.recommender()
-    recommender = build(world.bundle(als=None), previous.catalogue, previous.popularity, previous.settings)
+    recommender = build(
+        world.bundle(als=None), previous.catalogue, previous.popularity, previous.settings
+    )
     assert "ghost" not in recommender.catalogue.rows
     assert len(recommender.catalogue) == len(world.ITEMS)
 
@@ -144,6 +192,9 @@ def test_formerly_popular_bare_items_are_removed(monkeypatch: pytest.MonkeyPatch
     recommender = world.recommender()
     for number in range(50):
         recommender = with_popularity(recommender, {"unlabelled": [(f"fad-{number}", 1.0)]})
-        assert recommender.recommend(world.user(), Request(limit=1)).recommendations[0].item_id == f"fad-{number}"
+        assert (
+            recommender.recommend(world.user(), Request(limit=1)).recommendations[0].item_id
+            == f"fad-{number}"
+        )
     assert recommender.catalogue.bare < 20
     assert "ghost" in recommender.catalogue.rows

@@ -43,7 +43,9 @@ def floats(*values: float) -> np.ndarray:
 
 def test_min_max_by_hand() -> None:
     """The ranges 2 to 6 and -10 to 10 become 0 to 1. The first item: 0.75 x 1/4 + 0.25 x 1/2."""
-    scores, scaled = blend_scores("min_max", [floats(3, 6, 2), floats(0, -10, 10)], [0.75, 0.25], NONE)
+    scores, scaled = blend_scores(
+        "min_max", [floats(3, 6, 2), floats(0, -10, 10)], [0.75, 0.25], NONE
+    )
     assert scaled.tolist() == [[0.25, 1, 0], [0.5, 0, 1]]
     assert scores.tolist() == [0.3125, 0.75, 0.25]
 
@@ -56,8 +58,15 @@ def test_a_blend_by_ranks_by_hand() -> None:
 
 
 @pytest.mark.parametrize("method", ["min_max", "rank"])
-def test_an_item_without_a_score_in_one_part_gets_0_there_and_in_all_parts_is_not_scored(method: str) -> None:
-    scores, scaled = blend_scores(method, [floats(1, NO_OPINION, 2, NO_OPINION), floats(4, 8, 2, NO_OPINION)], [0.5, 0.5], NONE)  # type: ignore[arg-type]
+def test_an_item_without_a_score_in_one_part_gets_0_there_and_in_all_parts_is_not_scored(
+    method: str,
+) -> None:
+    scores, scaled = blend_scores(
+        method,
+        [floats(1, NO_OPINION, 2, NO_OPINION), floats(4, 8, 2, NO_OPINION)],
+        [0.5, 0.5],
+        NONE,
+    )  # type: ignore[arg-type]
     assert scaled[:, 1].tolist() == [0, 1]
     assert scores[1] == 0.5
     assert scores[3] == NO_OPINION
@@ -95,35 +104,53 @@ def test_a_score_of_nan_or_infinity_is_rejected(method: str, wrong: float) -> No
 def test_hot_users_get_the_weighted_sum_of_scaled_scores() -> None:
     recommender = blended()
     answer = recommender.recommend(HOT, ALL)
-    assert (answer.method_used, answer.fallbacks[0].engine) == ("ensemble", "ensemble")  # it knows nothing of `mute`
+    # it knows nothing of `mute`
+    assert (answer.method_used, answer.fallbacks[0].engine) == ("ensemble", "ensemble")
     parts = {name: recommender.engines[name].score(HOT, ALL).scores for name in BLEND.weights}
     alive = recommender.catalogue.alive
 
     def share(name: str, row: int) -> float:
         known = parts[name][alive & np.isfinite(parts[name])]
-        return 0.0 if parts[name][row] == NO_OPINION else float((parts[name][row] - known.min()) / (known.max() - known.min()))
+        return (
+            0.0
+            if parts[name][row] == NO_OPINION
+            else float((parts[name][row] - known.min()) / (known.max() - known.min()))
+        )
 
     for line in [line for line in answer.recommendations if line.method == "ensemble"]:
         row = recommender.catalogue.rows[line.item_id]
-        assert line.score == pytest.approx(0.6 * share("als", row) + 0.4 * share("content_based", row), abs=1e-6)
+        assert line.score == pytest.approx(
+            0.6 * share("als", row) + 0.4 * share("content_based", row), abs=1e-6
+        )
 
 
 def test_the_score_of_an_item_does_not_depend_on_the_filters() -> None:
     """So answers with other filters or limits agree with each other and with `explain`."""
     recommender = blended()
     whole = {line.item_id: line.score for line in recommender.recommend(HOT, ALL).recommendations}
-    filtered = recommender.recommend(HOT, Request(limit=2, filters=Filters(item_types=("scaleup",)))).recommendations
+    filtered = recommender.recommend(
+        HOT, Request(limit=2, filters=Filters(item_types=("scaleup",)))
+    ).recommendations
     assert [line.item_id for line in filtered] == ["medpay"]
     assert filtered[0].score == whole["medpay"]
 
 
 def test_the_blend_comes_from_the_bundle_unless_a_setting_replaces_it() -> None:
-    by_settings = build(world.bundle(), settings=Settings(_env_file=None, ensemble_two_tower_weight=0, ensemble_fusion="rank"))
+    by_settings = build(
+        world.bundle(),
+        settings=Settings(_env_file=None, ensemble_two_tower_weight=0, ensemble_fusion="rank"),
+    )
     tuned = Blend(weights={"als": 3, "content_based": 0, "popular": 1})
     by_bundle = blended(tuned)
     set_by_hand = blended(tuned, ensemble_two_tower_weight=0)
-    engines = [recommender.engines["ensemble"] for recommender in (by_settings, by_bundle, set_by_hand)]
-    assert [(engine.shares, engine.blend.fusion) for engine in engines if isinstance(engine, EnsembleEngine)] == [
+    engines = [
+        recommender.engines["ensemble"] for recommender in (by_settings, by_bundle, set_by_hand)
+    ]
+    assert [
+        (engine.shares, engine.blend.fusion)
+        for engine in engines
+        if isinstance(engine, EnsembleEngine)
+    ] == [
         ({"als": 1.0}, "rank"),
         ({"als": 0.75, "popular": 0.25}, "min_max"),
         ({"als": 1.0}, "min_max"),
@@ -142,19 +169,35 @@ def test_settings_with_all_weights_zero_are_rejected(monkeypatch: pytest.MonkeyP
     [
         (world.bundle(ensemble=BLEND), {"enable_als": False}, "als: disabled by ENABLE_ALS=false"),
         (world.bundle(als=None), {}, "als: the bundle was made without its part 'als'"),
-        (world.bundle(ensemble=Blend(weights={"als": 1, "crystal_ball": 1})), {}, "crystal_ball: there is no such engine"),
-        (world.bundle(ensemble=BLEND), {"enable_ensemble": False}, "disabled by ENABLE_ENSEMBLE=false"),
+        (
+            world.bundle(ensemble=Blend(weights={"als": 1, "crystal_ball": 1})),
+            {},
+            "crystal_ball: there is no such engine",
+        ),
+        (
+            world.bundle(ensemble=BLEND),
+            {"enable_ensemble": False},
+            "disabled by ENABLE_ENSEMBLE=false",
+        ),
     ],
 )
-def test_without_one_of_its_parts_the_ensemble_falls_back_with_a_cause(bundle: Bundle, settings: dict[str, bool], cause: str) -> None:
-    answer = build(bundle, settings=Settings(_env_file=None, **settings)).recommend(HOT, Request(limit=2))  # type: ignore[call-arg, arg-type]
-    assert answer.method_used == ("als" if bundle.als and settings.get("enable_als", True) else "content_based")
+def test_without_one_of_its_parts_the_ensemble_falls_back_with_a_cause(
+    bundle: Bundle, settings: dict[str, bool], cause: str
+) -> None:
+    answer = build(bundle, settings=Settings(_env_file=None, **settings)).recommend(
+        HOT, Request(limit=2)
+    )  # type: ignore[call-arg, arg-type]
+    assert answer.method_used == (
+        "als" if bundle.als and settings.get("enable_als", True) else "content_based"
+    )
     assert (answer.fallbacks[0].engine, answer.fallbacks[0].cause) == ("ensemble", cause)
 
 
 def test_when_one_part_cannot_score_the_user_another_engine_answers() -> None:
     """Twenty events with items that are not in the ALS model: content answers by the interests."""
-    answer = blended().recommend(world.user("never-heard-of", interests=["fintech"], events=20), Request(limit=2))
+    answer = blended().recommend(
+        world.user("never-heard-of", interests=["fintech"], events=20), Request(limit=2)
+    )
     assert answer.method_used == "content_based"
     assert answer.fallbacks[0].cause == "als: no item of the user's history is in the ALS model"
 
@@ -178,7 +221,10 @@ def test_when_one_part_fails_another_engine_answers_and_the_failure_is_logged() 
     assert answer.method_used == "content_based"
     assert [step.engine for step in answer.fallbacks] == ["ensemble", "als", "two_tower"]
     assert answer.fallbacks[0].cause == "failed with ZeroDivisionError; the log has the traceback"
-    assert [entry["engine"] for entry in logs if entry["event"] == "engine_failed"] == ["ensemble", "als"]
+    assert [entry["engine"] for entry in logs if entry["event"] == "engine_failed"] == [
+        "ensemble",
+        "als",
+    ]
 
 
 def test_explain_reports_a_failing_part_and_shows_the_others() -> None:
@@ -188,7 +234,11 @@ def test_explain_reports_a_failing_part_and_shows_the_others() -> None:
     with structlog.testing.capture_logs():
         views = {view.engine: view for view in explain(recommender, HOT, "bank", ALL).engines}
     broken = "failed with ZeroDivisionError; the log has the traceback"
-    assert (views["ensemble"].cause, views["als"].cause, views["als"].weight) == (broken, broken, None)
+    assert (views["ensemble"].cause, views["als"].cause, views["als"].weight) == (
+        broken,
+        broken,
+        None,
+    )
     assert views["content_based"].score is not None
 
 
@@ -203,18 +253,33 @@ def test_the_parts_must_share_one_catalogue() -> None:
 
 
 def test_reasons_of_all_parts_add_up_to_the_score() -> None:
-    best = next(line for line in blended().recommend(HOT, ALL).recommendations if line.item_id == "bank")
-    assert {reason.kind for reason in best.reasons} == {"similar_to_your_items", "matches_your_interests", "shares_with_your_items", "new"}
-    assert best.reasons[0].kind == "similar_to_your_items", "the part that contributes most comes first"
+    best = next(
+        line for line in blended().recommend(HOT, ALL).recommendations if line.item_id == "bank"
+    )
+    assert {reason.kind for reason in best.reasons} == {
+        "similar_to_your_items",
+        "matches_your_interests",
+        "shares_with_your_items",
+        "new",
+    }
+    assert best.reasons[0].kind == "similar_to_your_items", (
+        "the part that contributes most comes first"
+    )
     assert best.reasons[0].items == ["pay"]
-    assert sum(reason.contribution or 0 for reason in best.reasons) == pytest.approx(best.score, rel=1e-6)
+    assert sum(reason.contribution or 0 for reason in best.reasons) == pytest.approx(
+        best.score, rel=1e-6
+    )
 
 
 def test_an_item_without_a_score_in_one_part_has_the_reasons_of_the_other() -> None:
     recommender = blended()
     new = Item(item_id="new", item_type="startup", categories=["fintech"], tags=["payments"])
     updated_recommender = with_catalogue(recommender, recommender.catalogue.updated([new]))
-    line = next(line for line in updated_recommender.recommend(HOT, ALL).recommendations if line.item_id == "new")
+    line = next(
+        line
+        for line in updated_recommender.recommend(HOT, ALL).recommendations
+        if line.item_id == "new"
+    )
     assert line.method == "ensemble"
     assert "similar_to_your_items" not in {reason.kind for reason in line.reasons}
     assert line.score <= 0.4 + 1e-6
@@ -232,17 +297,26 @@ def test_explain_shows_raw_score_normalised_score_and_weight_of_each_part() -> N
     assert views["ensemble"].score == pytest.approx(total, rel=1e-6)
     assert views["popular"].weight is None
     contributions = views["ensemble"].contributions
-    assert sum(reason.contribution or 0 for reason in contributions) == pytest.approx(total, rel=1e-6)
+    assert sum(reason.contribution or 0 for reason in contributions) == pytest.approx(
+        total, rel=1e-6
+    )
     assert "pay" in {item for reason in contributions for item in reason.items}
     assert "fintech" in {word for reason in contributions for word in reason.attributes}
-    assert (explanation.method_used, explanation.shown, explanation.rank) == ("ensemble", True, views["ensemble"].rank)
+    assert (explanation.method_used, explanation.shown, explanation.rank) == (
+        "ensemble",
+        True,
+        views["ensemble"].rank,
+    )
 
 
 def test_explain_shows_a_normalised_score_of_0_for_a_part_without_a_score() -> None:
     recommender = blended()
     new = Item(item_id="new", item_type="startup", categories=["fintech"])
     views = {
-        view.engine: view for view in explain(with_catalogue(recommender, recommender.catalogue.updated([new])), HOT, "new", ALL).engines
+        view.engine: view
+        for view in explain(
+            with_catalogue(recommender, recommender.catalogue.updated([new])), HOT, "new", ALL
+        ).engines
     }
     assert (views["als"].score, views["als"].normalised, views["als"].weight) == (None, 0.0, 0.6)
     assert views["als"].cause is not None
@@ -273,12 +347,17 @@ def test_a_blend_is_loaded_from_the_bundle_and_is_optional(tmp_path: Path) -> No
     registry = Registry(tmp_path)
     loaded = registry.load(registry.publish(write))
     assert loaded.ensemble == BLEND
-    assert build(loaded, settings=Settings()).recommend(HOT, Request(limit=2)).method_used == "ensemble"
+    assert (
+        build(loaded, settings=Settings()).recommend(HOT, Request(limit=2)).method_used
+        == "ensemble"
+    )
     without = registry.load(registry.publish(lambda folder: write(folder, None)))
     assert without.ensemble is None
     assert "ensemble" not in without.missing
     for weights in ({"als": 0.0}, {"als": -1.0, "popular": 2.0}, {}):
-        damaged = registry.load(registry.publish(lambda folder, weights=weights: write(folder, Blend(weights=weights))))  # type: ignore[misc]
+        damaged = registry.load(
+            registry.publish(lambda folder, weights=weights: write(folder, Blend(weights=weights)))
+        )  # type: ignore[misc]
         assert "weights must be finite" in damaged.missing["ensemble"]
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "ensemble.json").write_text('{"weights": {"als": 1}, "fusion": "magic"}')

@@ -28,7 +28,9 @@ def explained(state: UserState = ADA) -> Explanation:
 
 
 def view(name: str, state: UserState = ADA) -> EngineView:
-    return next(engine_view for engine_view in explained(state).engines if engine_view.engine == name)
+    return next(
+        engine_view for engine_view in explained(state).engines if engine_view.engine == name
+    )
 
 
 def named(reasons: list[Reason], field: str) -> set[str]:
@@ -53,7 +55,9 @@ def test_every_engine_fills_the_same_fields(engine: str) -> None:
         assert set(reason.items) <= set(OWN), "only items of the user's history"
     values = [reason.contribution or 0.0 for reason in engine_view.contributions]
     assert values == sorted(values, reverse=True)
-    assert set(msgspec.to_builtins(engine_view)) == set(EngineView.__struct_fields__), "all fields are present, also when empty"
+    assert set(msgspec.to_builtins(engine_view)) == set(EngineView.__struct_fields__), (
+        "all fields are present, also when empty"
+    )
 
 
 @pytest.mark.parametrize("engine", ["als", "two_tower", "content_based", "ensemble"])
@@ -69,21 +73,33 @@ def test_contributions_name_the_matching_attributes(engine: str) -> None:
 @pytest.mark.parametrize("engine", ["als", "content_based", "ensemble", "popular"])
 def test_the_contributions_add_up_to_the_score(engine: str) -> None:
     engine_view = view(engine)
-    assert sum(reason.contribution or 0.0 for reason in engine_view.contributions) == pytest.approx(engine_view.score, rel=1e-5)
+    assert sum(reason.contribution or 0.0 for reason in engine_view.contributions) == pytest.approx(
+        engine_view.score, rel=1e-5
+    )
 
 
 def test_a_term_names_the_history_items_that_have_it() -> None:
-    by_term = {reason.attributes[0]: reason.items for reason in view("content_based").contributions if reason.attributes}
+    by_term = {
+        reason.attributes[0]: reason.items
+        for reason in view("content_based").contributions
+        if reason.attributes
+    }
     assert by_term["fintech"] == ["pay"]
     assert by_term["health"] == ["pill"]
     alone = view("content_based", world.user(interests=["fintech"])).contributions
-    assert {reason.attributes[0]: reason.items for reason in alone if reason.attributes} == {"fintech": []}
+    assert {reason.attributes[0]: reason.items for reason in alone if reason.attributes} == {
+        "fintech": []
+    }
 
 
 def test_the_ensemble_score_is_the_sum_of_weight_times_normalised_score() -> None:
     views = {engine_view.engine: engine_view for engine_view in explained().engines}
     parts = {name: views[name] for name in ("als", "two_tower", "content_based")}
-    assert {name: part.weight for name, part in parts.items()} == {"als": 0.5, "two_tower": 0.3, "content_based": 0.2}
+    assert {name: part.weight for name, part in parts.items()} == {
+        "als": 0.5,
+        "two_tower": 0.3,
+        "content_based": 0.2,
+    }
     assert all(0.0 <= (part.normalised or 0.0) <= 1.0 for part in parts.values())
     total = sum((part.weight or 0.0) * (part.normalised or 0.0) for part in parts.values())
     assert views["ensemble"].score == pytest.approx(total, rel=1e-6)

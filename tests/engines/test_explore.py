@@ -1,4 +1,6 @@
-"""Exploration: new items get their share of the ranks, drawn at random, repeatably, with a propensity."""
+"""Exploration: new items get their share of the ranks, drawn at random, repeatably, with a
+propensity.
+"""
 
 from __future__ import annotations
 
@@ -21,41 +23,72 @@ from tests.engines import world
 
 DAY = 24 * 3600.0
 NOW = 1_000 * DAY
-OLD = [Item(item_id=f"old-{number}", item_type="toy", categories=["toy"], created_at=NOW - 100 * DAY) for number in range(30)]
-NEW = [Item(item_id=f"new-{number}", item_type="toy", created_at=NOW - number * DAY / 2) for number in range(20)]
+OLD = [
+    Item(item_id=f"old-{number}", item_type="toy", categories=["toy"], created_at=NOW - 100 * DAY)
+    for number in range(30)
+]
+NEW = [
+    Item(item_id=f"new-{number}", item_type="toy", created_at=NOW - number * DAY / 2)
+    for number in range(20)
+]
 POPULAR = {"unlabelled": [(item.item_id, float(100 - at)) for at, item in enumerate(OLD)]}
 
 
 def recommender(items: list[Item] | None = None) -> Recommender:
     items = OLD + NEW if items is None else items
-    return build(Bundle.of("v1", items, content=ContentModel.fit(items)), Catalogue.of(items), POPULAR)
+    return build(
+        Bundle.of("v1", items, content=ContentModel.fit(items)), Catalogue.of(items), POPULAR
+    )
 
 
 SHOP = recommender()
 
 
-def answer(explore: float, user: str = "ada", at: float | None = NOW, limit: int = 10, shop: Recommender = SHOP) -> Recommendations:
-    return shop.recommend(UserState(user_id=user), Request(limit=limit, engine="popular", explore=explore, at=at))
+def answer(
+    explore: float,
+    user: str = "ada",
+    at: float | None = NOW,
+    limit: int = 10,
+    shop: Recommender = SHOP,
+) -> Recommendations:
+    return shop.recommend(
+        UserState(user_id=user), Request(limit=limit, engine="popular", explore=explore, at=at)
+    )
 
 
 def explored(result: Recommendations) -> list[Recommendation]:
     return [line for line in result.recommendations if line.method == "exploration"]
 
 
-@pytest.mark.parametrize(("explore", "ranks"), [(0.1, [10]), (0.2, [5, 10]), (0.3, [4, 7, 10]), (1.0, list(range(1, 11)))])
-def test_new_items_get_their_share_of_the_ranks_spread_over_the_list(explore: float, ranks: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("explore", "ranks"),
+    [(0.1, [10]), (0.2, [5, 10]), (0.3, [4, 7, 10]), (1.0, list(range(1, 11)))],
+)
+def test_new_items_get_their_share_of_the_ranks_spread_over_the_list(
+    explore: float, ranks: list[int]
+) -> None:
     result = answer(explore)
     assert [line.rank for line in result.recommendations] == list(range(1, 11))
     assert [line.rank for line in explored(result)] == ranks
-    assert all(line.item_id.startswith("new-") and line.reasons[0].kind == "new" and line.metadata for line in explored(result))
+    assert all(
+        line.item_id.startswith("new-") and line.reasons[0].kind == "new" and line.metadata
+        for line in explored(result)
+    )
     others = [line.item_id for line in result.recommendations if line.method == "popular"]
-    assert others == [f"old-{number}" for number in range(10 - len(ranks))], "the others keep their order"
+    assert others == [f"old-{number}" for number in range(10 - len(ranks))], (
+        "the others keep their order"
+    )
     assert result.method_used == "popular"
 
 
 def test_without_exploration_the_answer_is_unchanged() -> None:
     assert not explored(answer(0.0))
-    assert answer(0.0).recommendations == recommender().recommend(world.user(), Request(engine="popular", explore=0.0)).recommendations
+    assert (
+        answer(0.0).recommendations
+        == recommender()
+        .recommend(world.user(), Request(engine="popular", explore=0.0))
+        .recommendations
+    )
 
 
 def test_draws_are_stable_within_an_hour_and_differ_between_hours_and_users() -> None:
@@ -99,7 +132,11 @@ def test_inverse_propensity_weighting_estimates_the_true_mean() -> None:
     """The use of the propensity: the mean over all new items, estimated from the drawn ones."""
     value = {item.item_id: float(at) for at, item in enumerate(NEW)}
     users = 3000
-    total = sum(value[line.item_id] / line.propensity for user in range(users) for line in explored(answer(0.25, f"u{user}")))
+    total = sum(
+        value[line.item_id] / line.propensity
+        for user in range(users)
+        for line in explored(answer(0.25, f"u{user}"))
+    )
     assert total / users / len(NEW) == pytest.approx(np.mean(list(value.values())), rel=0.05)
 
 
@@ -112,7 +149,9 @@ def test_when_few_items_are_new_all_are_drawn_with_propensity_1() -> None:
 
 
 def test_a_new_item_that_is_popular_is_not_shown_twice() -> None:
-    shop = with_popularity(recommender(), {"unlabelled": [("new-3", 1000.0), *POPULAR["unlabelled"]]})
+    shop = with_popularity(
+        recommender(), {"unlabelled": [("new-3", 1000.0), *POPULAR["unlabelled"]]}
+    )
     for user in range(50):
         result = answer(0.4, f"user-{user}", shop=shop)
         ids = [line.item_id for line in result.recommendations]
@@ -131,7 +170,9 @@ def test_the_only_new_item_is_shown_once_if_it_is_also_popular() -> None:
 
 def test_drawn_items_pass_the_filters() -> None:
     smaller = with_catalogue(SHOP, SHOP.catalogue.updated([], [item.item_id for item in NEW[5:]]))
-    result = smaller.recommend(world.user("new-0", "new-1"), Request(limit=10, engine="popular", explore=1.0, at=NOW))
+    result = smaller.recommend(
+        world.user("new-0", "new-1"), Request(limit=10, engine="popular", explore=1.0, at=NOW)
+    )
     assert {line.item_id for line in explored(result)} == {"new-2", "new-3", "new-4"}
 
 
@@ -141,7 +182,9 @@ def test_items_are_new_for_new_item_days_and_future_dates_do_not_count() -> None
 
     everything = {item.item_id for item in NEW}
     assert pool(NOW) == pool(None) == everything
-    assert pool(NOW + 10 * DAY) == {f"new-{number}" for number in range(9)}, "14 days: the items of the last four days before NOW"
+    assert pool(NOW + 10 * DAY) == {f"new-{number}" for number in range(9)}, (
+        "14 days: the items of the last four days before NOW"
+    )
     assert pool(NOW + 100 * DAY) == set()
     assert pool(NOW - 12 * DAY) == set(), "created long after the request"
 
@@ -153,10 +196,17 @@ def test_an_item_that_is_not_in_the_model_is_new_with_any_date() -> None:
     base, state = world.recommender(), world.user("pay")
     factors = YoungItems(IdMap(["mute"]), np.ones((1, 2), dtype=np.float32), base.made_with)
     request = Request(limit=3, engine="popular", explore=0.34, at=NOW)
-    assert not explored(base.recommend(state, request)), "the world's items are old, and `mute` has no date"
-    for shop in (with_young(base, factors), with_young(with_young(base, YoungItems.none()), factors)):
+    assert not explored(base.recommend(state, request)), (
+        "the world's items are old, and `mute` has no date"
+    )
+    for shop in (
+        with_young(base, factors),
+        with_young(with_young(base, YoungItems.none()), factors),
+    ):
         assert [line.item_id for line in explored(shop.recommend(state, request))] == ["mute"]
-    assert not explored(with_young(with_young(base, factors), YoungItems.none()).recommend(state, request))
+    assert not explored(
+        with_young(with_young(base, factors), YoungItems.none()).recommend(state, request)
+    )
 
 
 def test_an_empty_catalogue_and_one_without_dates_have_no_new_items() -> None:

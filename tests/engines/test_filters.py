@@ -1,4 +1,6 @@
-"""Masks over columns agree with the predicate on single items, for random catalogues and updates."""
+"""Masks over columns agree with the predicate on single items, for random catalogues and
+updates.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +47,25 @@ filters = st.builds(
     attributes=st.lists(attribute_filters, max_size=2).map(tuple),
     available_only=st.booleans(),
 )
-use_cases = st.none() | words.map(lambda word: UseCase(name=word, role="r", item_type=word, path="p", weights={}))
-updates = st.lists(st.tuples(st.lists(items, max_size=4), st.lists(st.sampled_from(["i0", "i1", "bare", "other"]), max_size=2)), max_size=4)
+use_cases = st.none() | words.map(
+    lambda word: UseCase(name=word, role="r", item_type=word, path="p", weights={})
+)
+updates = st.lists(
+    st.tuples(
+        st.lists(items, max_size=4),
+        st.lists(st.sampled_from(["i0", "i1", "bare", "other"]), max_size=2),
+    ),
+    max_size=4,
+)
 
 
 @given(st.lists(items, max_size=8), updates, filters, filters, use_cases)
 def test_a_mask_agrees_with_the_predicate_on_every_live_item(
-    start: list[Item], changes: list[tuple[list[Item], list[str]]], requested: Filters, other: Filters, use_case: UseCase | None
+    start: list[Item],
+    changes: list[tuple[list[Item], list[str]]],
+    requested: Filters,
+    other: Filters,
+    use_case: UseCase | None,
 ) -> None:
     catalogue = Catalogue.of(start, ["bare"])
     expected: dict[str, Item | None] = {"bare": None} | {item.item_id: item for item in start}
@@ -61,9 +75,12 @@ def test_a_mask_agrees_with_the_predicate_on_every_live_item(
         expected |= {item.item_id: item for item in changed}
         for item_id in deleted:
             expected.pop(item_id, None)
-        catalogue.mask(conditions(Request(filters=other)))  # columns and masks of another filter must not leak into this one
+        # columns and masks of another filter must not leak into this one
+        catalogue.mask(conditions(Request(filters=other)))
         shown = {catalogue.ids[row] for row in np.flatnonzero(catalogue.mask(requested_conditions))}
-        assert shown == {item_id for item_id, item in expected.items() if passes(item, requested_conditions)}
+        assert shown == {
+            item_id for item_id, item in expected.items() if passes(item, requested_conditions)
+        }
         assert {item_id: catalogue.get(item_id) for item_id in catalogue.rows} == expected
 
 
@@ -87,7 +104,9 @@ def test_a_mask_agrees_with_the_predicate_on_every_live_item(
         (None, AttributeFilter(name="x"), True),
     ],
 )
-def test_attributes_compare_as_documented(value: object, requested: AttributeFilter, result: bool) -> None:
+def test_attributes_compare_as_documented(
+    value: object, requested: AttributeFilter, result: bool
+) -> None:
     assert attribute_passes(value, requested) is result  # type: ignore[arg-type]
 
 
@@ -105,7 +124,9 @@ def test_a_bare_item_passes_only_conditions_that_need_no_entry() -> None:
 def test_the_caches_of_masks_and_columns_are_bounded() -> None:
     catalogue = world.catalogue()
     for number in range(1000):
-        requested = Filters(categories=(f"c{number}",), attributes=(AttributeFilter(name=f"a{number}", equals="x"),))
+        requested = Filters(
+            categories=(f"c{number}",), attributes=(AttributeFilter(name=f"a{number}", equals="x"),)
+        )
         catalogue.mask(conditions(Request(filters=requested)))
     assert len(catalogue._masks) == catalogues.MASK_CACHE_SIZE
     assert len(catalogue._columns) <= catalogues.COLUMN_CACHE_SIZE
@@ -133,7 +154,15 @@ def test_seen_and_excluded_items_do_not_change_the_mask_of_other_users() -> None
 
 
 def test_a_use_case_sets_the_default_filters() -> None:
-    unfiltered = UseCase(name="x", role="r", item_type="t", path="p", weights={}, available_only=False, exclude_seen=False)
+    unfiltered = UseCase(
+        name="x",
+        role="r",
+        item_type="t",
+        path="p",
+        weights={},
+        available_only=False,
+        exclude_seen=False,
+    )
     assert defaults(unfiltered) == Filters(available_only=False, exclude_seen=False)
     assert defaults(None) == Filters()
 
@@ -142,5 +171,11 @@ def test_a_use_case_sets_the_default_filters() -> None:
 def test_top_rows_equals_a_truncated_stable_sort(scores: list[float], data: st.DataObject) -> None:
     allowed = data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)))
     limit = data.draw(st.integers(0, 14))
-    expected = sorted((row for row, score in enumerate(scores) if allowed[row] and score > -np.inf), key=lambda row: (-scores[row], row))
-    assert top_rows(np.array(scores, dtype=np.float32), np.array(allowed, dtype=np.bool_), limit) == expected[:limit]
+    expected = sorted(
+        (row for row, score in enumerate(scores) if allowed[row] and score > -np.inf),
+        key=lambda row: (-scores[row], row),
+    )
+    assert (
+        top_rows(np.array(scores, dtype=np.float32), np.array(allowed, dtype=np.bool_), limit)
+        == expected[:limit]
+    )

@@ -17,7 +17,14 @@ from models.ensemble import Blend, Learned
 from tests.engines import world
 
 ALL = Request(limit=100)
-TURNING = Learned(few=4, many=64, weights={"als": ((0.0, 0.0, 0.0), (1.0, 2.0, 1.0)), "content_based": ((0.0, 3.0, 1.0), (0.0, 0.0, 0.0))})
+TURNING = Learned(
+    few=4,
+    many=64,
+    weights={
+        "als": ((0.0, 0.0, 0.0), (1.0, 2.0, 1.0)),
+        "content_based": ((0.0, 3.0, 1.0), (0.0, 0.0, 0.0)),
+    },
+)
 """Content for users with at most four events, ALS for users with at least 64."""
 
 
@@ -25,7 +32,9 @@ def blend(learned: Learned = TURNING) -> Blend:
     return Blend(weights={"als": 0.5, "content_based": 0.5}, fusion="learned", learned=learned)
 
 
-@pytest.mark.parametrize(("events", "part"), [(0, 0), (1, 0), (4, 0), (16, 0.5), (64, 1), (1000, 1)])
+@pytest.mark.parametrize(
+    ("events", "part"), [(0, 0), (1, 0), (4, 0), (16, 0.5), (64, 1), (1000, 1)]
+)
 def test_weights_are_interpolated_by_the_logarithm_of_the_events(events: int, part: float) -> None:
     """16 is halfway: four times 4, and a quarter of 64."""
     numbers = TURNING.at(events)
@@ -44,7 +53,9 @@ def test_reshaped_scores_by_hand() -> None:
     scaled = np.array([0, 0.25, 1], dtype=np.float32)
     assert reshape(scaled, (0.5, 0.25, 0.25)).tolist() == [0, 0.328125, 1]
     none = np.zeros(0, dtype=np.intp)
-    scores, parts = blend_scores("min_max", [scaled * 8 - 3, -scaled], [0.75, 0.25], none, [(0.5, 0.25, 0.25), (0, 1, 0)])
+    scores, parts = blend_scores(
+        "min_max", [scaled * 8 - 3, -scaled], [0.75, 0.25], none, [(0.5, 0.25, 0.25), (0, 1, 0)]
+    )
     assert parts.tolist() == [[0, 0.328125, 1], [1, 0.75, 0]]
     assert scores.tolist() == [0.25, 0.75 * 0.328125 + 0.25 * 0.75, 0.75]
 
@@ -54,15 +65,29 @@ def test_explain_adds_up_to_the_score_for_any_number_of_events(events: int) -> N
     recommender = build(world.bundle(ensemble=blend()), settings=Settings())
     user = world.user("pay", interests=["fintech"], events=events)
     request = Request(limit=100, engine="ensemble")
-    lines = {line.item_id: line.score for line in recommender.recommend(user, request).recommendations if line.method == "ensemble"}
+    lines = {
+        line.item_id: line.score
+        for line in recommender.recommend(user, request).recommendations
+        if line.method == "ensemble"
+    }
     assert lines
     for item_id, score in lines.items():
         explanation = explain(recommender, user, item_id, request)
         views = {view.engine: view for view in explanation.engines}
         part = TURNING.part(events)
-        assert (views["als"].weight, views["content_based"].weight) == pytest.approx((part, 1 - part))
-        assert score == pytest.approx(sum((view.weight or 0) * (view.normalised or 0) for view in explanation.engines), rel=1e-5, abs=1e-7)
-        assert score == pytest.approx(sum(reason.contribution or 0 for reason in views["ensemble"].contributions), rel=1e-5, abs=1e-7)
+        assert (views["als"].weight, views["content_based"].weight) == pytest.approx(
+            (part, 1 - part)
+        )
+        assert score == pytest.approx(
+            sum((view.weight or 0) * (view.normalised or 0) for view in explanation.engines),
+            rel=1e-5,
+            abs=1e-7,
+        )
+        assert score == pytest.approx(
+            sum(reason.contribution or 0 for reason in views["ensemble"].contributions),
+            rel=1e-5,
+            abs=1e-7,
+        )
 
 
 def test_few_events_give_the_order_of_one_part_and_many_that_of_the_other() -> None:
@@ -72,7 +97,10 @@ def test_few_events_give_the_order_of_one_part_and_many_that_of_the_other() -> N
         blended = recommender.engines["ensemble"].score(user, ALL).scores
         scores = recommender.engines[engine_name].score(user, ALL).scores
         scored = np.flatnonzero(np.isfinite(scores))
-        assert np.argsort(-blended[scored], kind="stable").tolist() == np.argsort(-scores[scored], kind="stable").tolist()
+        assert (
+            np.argsort(-blended[scored], kind="stable").tolist()
+            == np.argsort(-scores[scored], kind="stable").tolist()
+        )
 
 
 def test_a_learned_blend_is_loaded_unchanged_and_an_invalid_one_is_rejected(tmp_path: Path) -> None:
@@ -82,13 +110,24 @@ def test_a_learned_blend_is_loaded_unchanged_and_an_invalid_one_is_rejected(tmp_
     for learned in (
         Learned(few=0, many=9, weights=TURNING.weights),
         Learned(few=4, many=64, weights={"als": ends}),
-        Learned(few=4, many=64, weights={"als": ends, "content_based": ((0.0, -1.0, 2.0), (0.0, 0.0, 0.0))}),
-        Learned(few=4, many=64, weights={"als": ends, "content_based": ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))}),
+        Learned(
+            few=4,
+            many=64,
+            weights={"als": ends, "content_based": ((0.0, -1.0, 2.0), (0.0, 0.0, 0.0))},
+        ),
+        Learned(
+            few=4,
+            many=64,
+            weights={"als": ends, "content_based": ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))},
+        ),
     ):
         blend(learned).save(tmp_path)
         with pytest.raises(ModelCorrupt, match="learned weights must be"):
             Blend.load(tmp_path)
-    for wrong in (Blend(weights={"als": 1}, fusion="learned"), Blend(weights={"als": 1}, learned=TURNING)):
+    for wrong in (
+        Blend(weights={"als": 1}, fusion="learned"),
+        Blend(weights={"als": 1}, learned=TURNING),
+    ):
         wrong.save(tmp_path)
         with pytest.raises(ModelCorrupt, match="need the fusion"):
             Blend.load(tmp_path)

@@ -18,7 +18,14 @@ from models.content import ContentModel
 from models.id_map import IdMap
 from tests.engines import world
 
-KINDS = {"red-1": "red", "red-2": "red", "red-3": "red", "blue-1": "blue", "green-1": "green", "blue-2": "blue"}
+KINDS = {
+    "red-1": "red",
+    "red-2": "red",
+    "red-3": "red",
+    "blue-1": "blue",
+    "green-1": "green",
+    "blue-2": "blue",
+}
 ITEMS = [Item(item_id=name, item_type="toy", categories=[kind]) for name, kind in KINDS.items()]
 SCORES = np.array([6, 5, 4, 3, 2, 1], dtype=np.float32)
 
@@ -35,7 +42,12 @@ def toys(**parts: object) -> Recommender:
     return build(Bundle.of("v1", ITEMS, content=ContentModel.fit(ITEMS), **parts))
 
 
-def order(diversity: float, limit: int = 6, scores: np.ndarray = SCORES, recommender: Recommender | None = None) -> list[str]:
+def order(
+    diversity: float,
+    limit: int = 6,
+    scores: np.ndarray = SCORES,
+    recommender: Recommender | None = None,
+) -> list[str]:
     current = recommender or toys()
     scoring = Reranker(current.engines, diversity).over(FixedScoring(scores))
     return [current.catalogue.ids[row] for row in scoring.top(current.catalogue.alive, limit)]
@@ -46,7 +58,9 @@ def test_every_category_is_shown_before_one_is_repeated() -> None:
 
 
 def test_low_diversity_leaves_much_better_items_in_front() -> None:
-    """By hand, at 0.3, relevance 1, .8, .6, .4, .2, 0: red-2 has .7 x .8 - .3 = .26 and blue-1 .7 x .4 = .28; green-1 .14, red-3 .12."""
+    """By hand, at 0.3, relevance 1, .8, .6, .4, .2, 0: red-2 has .7 x .8 - .3 = .26 and blue-1 .7 x
+    .4 = .28; green-1 .14, red-3 .12.
+    """
     assert order(0.3) == ["red-1", "blue-1", "red-2", "green-1", "red-3", "blue-2"]
     assert order(0.1) == list(KINDS)
 
@@ -69,7 +83,9 @@ def test_without_content_the_similarity_comes_from_als_factors() -> None:
     factors = np.array([(1, 0), (2, 0), (1, 0), (0, 1), (0, 2), (1, 1)], dtype=np.float32)
     als = ALSModel(IdMap(list(KINDS)), factors, regularization=0.1, alpha=1)
     bare = build(Bundle.of("v1", [], als=als))
-    assert order(0.8, 3, recommender=bare) == ["red-1", "blue-1", "blue-2"], "blue-2 lies between the two axes, green-1 on the second"
+    assert order(0.8, 3, recommender=bare) == ["red-1", "blue-1", "blue-2"], (
+        "blue-2 lies between the two axes, green-1 on the second"
+    )
 
 
 def test_without_any_similarity_the_order_does_not_change() -> None:
@@ -91,14 +107,18 @@ def test_the_engine_that_fills_the_rest_considers_the_items_before_it() -> None:
 
 def answer(diversity: float | None, by_settings: float = 0.0) -> Recommendations:
     request = Request(limit=3, filters=Filters(exclude_seen=False), diversity=diversity)
-    return world.recommender(diversity=by_settings).recommend(world.user("pay", "gene", events=7), request)
+    return world.recommender(diversity=by_settings).recommend(
+        world.user("pay", "gene", events=7), request
+    )
 
 
 def test_a_diverse_answer_has_ranks_and_reasons_and_is_repeatable() -> None:
     plain, diverse = answer(0.0), answer(0.9)
     assert [line.rank for line in diverse.recommendations] == [1, 2, 3]
     assert diverse.recommendations[0].item_id == plain.recommendations[0].item_id
-    assert [line.item_id for line in diverse.recommendations] != [line.item_id for line in plain.recommendations]
+    assert [line.item_id for line in diverse.recommendations] != [
+        line.item_id for line in plain.recommendations
+    ]
     assert all(line.reasons and line.method == "als" for line in diverse.recommendations)
     assert diverse == answer(0.9)
 
@@ -111,8 +131,15 @@ def test_a_request_without_diversity_follows_the_settings() -> None:
 
 @pytest.mark.parametrize("diversity", [0.01, 0.5, 1.0])
 def test_diversity_changes_only_the_order_of_a_complete_answer(diversity: float) -> None:
-    for state in (world.user(), world.user("pay"), world.user("pay", events=7), world.user("pay", events=30)):
+    for state in (
+        world.user(),
+        world.user("pay"),
+        world.user("pay", events=7),
+        world.user("pay", events=30),
+    ):
         complete = world.recommender().recommend(state, Request(limit=100, diversity=diversity))
         plain = world.recommender().recommend(state, Request(limit=100, diversity=0.0))
-        assert {line.item_id for line in complete.recommendations} == {line.item_id for line in plain.recommendations}
+        assert {line.item_id for line in complete.recommendations} == {
+            line.item_id for line in plain.recommendations
+        }
         assert complete.fallbacks == plain.fallbacks

@@ -1,4 +1,6 @@
-"""The Two-Tower engine: ranks by the latest events, and uses content and profile for new items and users."""
+"""The Two-Tower engine: ranks by the latest events, and uses content and profile for new items and
+users.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def test_events_with_unknown_items_are_skipped_and_only_the_latest_are_read() ->
     state = world.user("pill", "pay", "never-heard-of")
     assert answer(state)[0] == "bank"
     scoring = engine().score(world.user("pill", "pay", "bank", "coin", "medpay"), ALL)
-    read = {reason.items[0] for reason in scoring.contributions(engine().catalogue.rows["gene"]) if reason.items}
+    read = {
+        reason.items[0]
+        for reason in scoring.contributions(engine().catalogue.rows["gene"])
+        if reason.items
+    }
     assert read == {"bank", "coin", "medpay"}  # its history is 3
 
 
@@ -61,27 +67,43 @@ def test_a_user_without_history_is_scored_by_declared_interests() -> None:
 
 def test_a_new_item_gets_a_vector_from_its_content() -> None:
     current = recommender()
-    new = [Item(item_id=name, item_type="startup", categories=[label]) for name, label in (("new", "health"), ("odd", "unheard of"))]
+    new = [
+        Item(item_id=name, item_type="startup", categories=[label])
+        for name, label in (("new", "health"), ("odd", "unheard of"))
+    ]
     later = with_catalogue(current, current.catalogue.updated(new))
     updated_engine = later.engines["two_tower"]
     result = [item.item_id for item in updated_engine.recommend(world.user("pill"), ALL)]
     assert "new" in result
     assert "odd" not in result
     assert updated_engine.recommend(world.user("new"), Request(limit=1))[0].item_id == "pill"
-    assert [item.item_id for item in later.similar("new", Request(limit=2)).recommendations] == ["pill", "gene"]
+    assert [item.item_id for item in later.similar("new", Request(limit=2)).recommendations] == [
+        "pill",
+        "gene",
+    ]
     with pytest.raises(NotApplicable, match="odd is not in the Two-Tower model"):
         updated_engine.similar("odd")
 
 
 def test_an_updated_catalogue_gives_the_scores_of_one_built_at_once() -> None:
     current = recommender()
-    new = [Item(item_id=f"new{number}", item_type="startup", categories=["health" if number % 2 else "fintech"]) for number in range(5)]
+    new = [
+        Item(
+            item_id=f"new{number}",
+            item_type="startup",
+            categories=["health" if number % 2 else "fintech"],
+        )
+        for number in range(5)
+    ]
     updated = current
     for item in new:
         updated = with_catalogue(updated, updated.catalogue.updated([item]))
     at_once = build(current.bundle, current.catalogue.updated(new))
     state = world.user("pay", "new1")
-    scores = [{item.item_id: item.score for item in variant.engines["two_tower"].recommend(state, ALL)} for variant in (updated, at_once)]
+    scores = [
+        {item.item_id: item.score for item in variant.engines["two_tower"].recommend(state, ALL)}
+        for variant in (updated, at_once)
+    ]
     assert scores[0] == scores[1]
     assert {"new0", "new4", "bank"} <= scores[0].keys()
 
@@ -104,23 +126,39 @@ def test_a_contribution_is_the_loss_of_score_without_the_event() -> None:
         float(current.score(user, ALL).scores[row])
         for user in (state, UserState(user_id="x", history=[state.history[0], state.history[2]]))
     )
-    parts = {reason.items[0]: reason.contribution for reason in current.score(state, ALL).contributions(row)}
+    parts = {
+        reason.items[0]: reason.contribution
+        for reason in current.score(state, ALL).contributions(row)
+    }
     assert set(parts) == {"i1", "i2", "i3"}
     assert parts["i2"] == pytest.approx(whole - without, abs=1e-5)
 
 
 def test_events_before_the_latest_still_change_the_scores() -> None:
-    facts = TwoTowerFacts(dimension=8, layers=1, heads=1, history=2, items=7, event_types=["like"], roles=[])
+    facts = TwoTowerFacts(
+        dimension=8, layers=1, heads=1, history=2, items=7, event_types=["like"], roles=[]
+    )
     model = random_model(facts)
     assert isinstance(model, TwoTowerModel)
-    current = TwoTowerEngine(model, recommender().catalogue.updated([Item(item_id=f"i{row}", item_type="startup") for row in range(7)]))
-    scores = [current.score(world.user(*items), ALL).scores for items in (("i1", "i2"), ("i0", "i1", "i2"), ("i4", "i1", "i2"))]
+    current = TwoTowerEngine(
+        model,
+        recommender().catalogue.updated(
+            [Item(item_id=f"i{row}", item_type="startup") for row in range(7)]
+        ),
+    )
+    scores = [
+        current.score(world.user(*items), ALL).scores
+        for items in (("i1", "i2"), ("i0", "i1", "i2"), ("i4", "i1", "i2"))
+    ]
     assert not np.allclose(scores[0], scores[1], atol=1e-3)
     assert not np.allclose(scores[1], scores[2], atol=1e-3)
 
 
 def test_items_that_only_the_model_has_are_recommended() -> None:
     current = build(world.bundle(two_tower=random_model()))
-    result = current.recommend(UserState(user_id="x", history=[HistoryEvent(1, "like", "i1")]), Request(limit=3, engine="two_tower"))
+    result = current.recommend(
+        UserState(user_id="x", history=[HistoryEvent(1, "like", "i1")]),
+        Request(limit=3, engine="two_tower"),
+    )
     assert {line.method for line in result.recommendations} == {"two_tower"}
     assert {line.item_id for line in result.recommendations} <= current.catalogue.rows.keys()

@@ -1,4 +1,6 @@
-"""A variant of an experiment shares the engines of the live recommender and differs only in settings."""
+"""A variant of an experiment shares the engines of the live recommender and differs only in
+settings.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def _live(**settings: object) -> Recommender:
     return build(world.bundle(two_tower=world.two_tower(), ensemble=BLEND), settings=live.settings)
 
 
-def _variant(live: Recommender, previous: Recommender | None = None, **overrides: object) -> Recommender:
+def _variant(
+    live: Recommender, previous: Recommender | None = None, **overrides: object
+) -> Recommender:
     return with_settings(live, live.settings.with_overrides(overrides), previous)
 
 
@@ -27,7 +31,9 @@ def _method(recommender: Recommender, events: int) -> str:
 def test_a_variant_shares_all_engines_except_those_with_other_weights() -> None:
     live = _live()
     variant = _variant(live, ensemble_als_weight=0.1, ensemble_two_tower_weight=0.9)
-    assert all(variant.engines[name] is live.engines[name] for name in ("als", "two_tower", "popular"))
+    assert all(
+        variant.engines[name] is live.engines[name] for name in ("als", "two_tower", "popular")
+    )
     assert variant.engines["content_based"].vectors is live.engines["content_based"].vectors  # type: ignore[attr-defined]
     assert variant.catalogue is live.catalogue
     assert variant.engines["ensemble"].shares == {"als": 0.1, "two_tower": 0.9}  # type: ignore[attr-defined]
@@ -47,15 +53,26 @@ def test_a_variant_has_its_own_thresholds() -> None:
     live = _live()
     variant = _variant(live, cold_start_threshold=8, warm_user_threshold=9)
     assert [_method(live, events) for events in (4, 7, 20)] == ["content_based", "als", "ensemble"]
-    assert [_method(variant, events) for events in (7, 8, 9)] == ["content_based", "als", "ensemble"]
+    assert [_method(variant, events) for events in (7, 8, 9)] == [
+        "content_based",
+        "als",
+        "ensemble",
+    ]
 
 
 def test_a_variant_has_its_own_share_of_popularity_in_content() -> None:
     live = _live()
-    similarity, popularity = _variant(live, content_popularity_share=0.0), _variant(live, content_popularity_share=0.99)
+    similarity, popularity = (
+        _variant(live, content_popularity_share=0.0),
+        _variant(live, content_popularity_share=0.99),
+    )
     state, request = world.user("pay", "pill", events=2), Request(limit=1)
-    assert similarity.recommend(state, request).recommendations[0].item_id == "medpay", "most similar to the history"
-    assert popularity.recommend(state, request).recommendations[0].item_id == "gene", "the most popular that matches"
+    assert similarity.recommend(state, request).recommendations[0].item_id == "medpay", (
+        "most similar to the history"
+    )
+    assert popularity.recommend(state, request).recommendations[0].item_id == "gene", (
+        "the most popular that matches"
+    )
 
 
 def test_an_engine_disabled_in_a_variant_is_absent_only_there() -> None:

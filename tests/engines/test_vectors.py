@@ -27,8 +27,19 @@ def recommender() -> Recommender:
     return world.recommender()
 
 
-def with_vector(recommender: Recommender, state: UserState = PAYER, vector: bytes = TOWARDS_HEALTH, **changed: object) -> UserState:
-    fields = {"version": "v1", "made_with": recommender.made_with, "as_of": state.events, "vector": vector, **changed}
+def with_vector(
+    recommender: Recommender,
+    state: UserState = PAYER,
+    vector: bytes = TOWARDS_HEALTH,
+    **changed: object,
+) -> UserState:
+    fields = {
+        "version": "v1",
+        "made_with": recommender.made_with,
+        "as_of": state.events,
+        "vector": vector,
+        **changed,
+    }
     return msgspec.structs.replace(state, als=LiveVector(**fields))  # type: ignore[arg-type]
 
 
@@ -58,7 +69,9 @@ def test_a_fresh_vector_is_used(recommender: Recommender) -> None:
         ({"vector": bytes(8)}, "fresh"),
     ],
 )
-def test_any_other_vector_is_replaced_by_a_fold_in(recommender: Recommender, changed: dict[str, object], state: str) -> None:
+def test_any_other_vector_is_replaced_by_a_fold_in(
+    recommender: Recommender, changed: dict[str, object], state: str
+) -> None:
     user = with_vector(recommender, **changed)
     assert recommender.vector_of(user) == state
     assert recommender.recommend(user, ALL) == recommender.recommend(PAYER, ALL)
@@ -74,32 +87,49 @@ def test_made_with_changes_with_the_history_cap(recommender: Recommender) -> Non
     assert recommender.made_with == world.recommender().made_with
 
 
-def test_a_use_case_with_other_weights_for_the_users_events_folds_in(recommender: Recommender) -> None:
+def test_a_use_case_with_other_weights_for_the_users_events_folds_in(
+    recommender: Recommender,
+) -> None:
     state = with_vector(recommender)
     use_case = recommender.settings.use_cases.by_name["developer_startup"]
-    same = msgspec.structs.replace(use_case, weights={**recommender.settings.use_cases.event_types, "view": 77.0})
-    other = msgspec.structs.replace(use_case, weights={**recommender.settings.use_cases.event_types, "like": 77.0})
+    same = msgspec.structs.replace(
+        use_case, weights={**recommender.settings.use_cases.event_types, "view": 77.0}
+    )
+    other = msgspec.structs.replace(
+        use_case, weights={**recommender.settings.use_cases.event_types, "like": 77.0}
+    )
     assert first(recommender, state, Request(limit=9, engine="als", use_case=same)) == "pill"
     assert first(recommender, state, Request(limit=9, engine="als", use_case=other)) == "coin"
 
 
-def test_answer_and_reasons_are_equal_with_and_without_the_stored_vector(recommender: Recommender) -> None:
+def test_answer_and_reasons_are_equal_with_and_without_the_stored_vector(
+    recommender: Recommender,
+) -> None:
     engine = recommender.engines["als"]
     assert isinstance(engine, ALSEngine)
     vector = engine.fold(PAYER.history, recommender.settings.use_cases).fold.vector
-    stored, folded = (recommender.recommend(state, ALL) for state in (with_vector(recommender, vector=vector.tobytes()), PAYER))
+    stored, folded = (
+        recommender.recommend(state, ALL)
+        for state in (with_vector(recommender, vector=vector.tobytes()), PAYER)
+    )
     assert stored == folded
     scoring = engine.score(with_vector(recommender, vector=vector.tobytes()), ALL)
     row = engine.catalogue.rows["coin"]
-    assert sum(part.contribution or 0 for part in scoring.contributions(row)) == pytest.approx(float(scoring.scores[row]), rel=1e-4)
+    assert sum(part.contribution or 0 for part in scoring.contributions(row)) == pytest.approx(
+        float(scoring.scores[row]), rel=1e-4
+    )
 
 
-def test_a_request_without_reasons_does_not_fold_in(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_without_reasons_does_not_fold_in(
+    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def folded(*_: object) -> None:
         raise AssertionError("folded in")
 
     monkeypatch.setattr(ALSEngine, "fold", folded)
-    answer = recommender.recommend(with_vector(recommender), msgspec.structs.replace(ALL, reasons=False))
+    answer = recommender.recommend(
+        with_vector(recommender), msgspec.structs.replace(ALL, reasons=False)
+    )
     assert answer.method_used == "als"
     assert not any(line.reasons for line in answer.recommendations)
 
@@ -109,27 +139,43 @@ def test_a_vector_without_history_is_a_fallback_with_a_cause(recommender: Recomm
     state = with_vector(recommender, UserState(user_id="ada", events=7, counts={"like": 7}))
     answer = recommender.recommend(state, ALL)
     assert answer.recommendations
-    assert ("als", "the user has no history") in [(fallback.engine, fallback.cause) for fallback in answer.fallbacks]
+    assert ("als", "the user has no history") in [
+        (fallback.engine, fallback.cause) for fallback in answer.fallbacks
+    ]
 
 
 # New items
 
 
-def new_items(recommender: Recommender, made_with: str | None = None, **factors: tuple[float, float]) -> YoungItems:
+def new_items(
+    recommender: Recommender, made_with: str | None = None, **factors: tuple[float, float]
+) -> YoungItems:
     matrix = np.array(list(factors.values()), dtype=np.float32).reshape(len(factors), 2)
-    return YoungItems(IdMap(list(factors)), matrix, recommender.made_with if made_with is None else made_with)
+    return YoungItems(
+        IdMap(list(factors)), matrix, recommender.made_with if made_with is None else made_with
+    )
 
 
-def test_a_new_item_is_recommended_explained_and_compared_like_any_other(recommender: Recommender) -> None:
+def test_a_new_item_is_recommended_explained_and_compared_like_any_other(
+    recommender: Recommender,
+) -> None:
     with_new = with_young(recommender, new_items(recommender, star=(2.0, 0.0), dull=(0.0, 0.1)))
     answer = with_new.recommend(PAYER, ALL)
     assert answer.recommendations[0].item_id == "star"
     assert answer.recommendations[0].reasons[0].items == ["pay", "bank"]
     assert with_new.similar("star", Request(limit=2)).recommendations[0].method == "als"
-    assert {line.item_id for line in with_new.similar("star", Request(limit=3)).recommendations} == {"pay", "bank", "coin"}
-    assert "star" in [line.item_id for line in with_new.similar("pay", Request(limit=4)).recommendations]
-    why = next(view for view in explain(with_new, PAYER, "star", ALL).engines if view.engine == "als")
-    assert sum(part.contribution or 0 for part in why.contributions) == pytest.approx(why.score, rel=1e-4)
+    assert {
+        line.item_id for line in with_new.similar("star", Request(limit=3)).recommendations
+    } == {"pay", "bank", "coin"}
+    assert "star" in [
+        line.item_id for line in with_new.similar("pay", Request(limit=4)).recommendations
+    ]
+    why = next(
+        view for view in explain(with_new, PAYER, "star", ALL).engines if view.engine == "als"
+    )
+    assert sum(part.contribution or 0 for part in why.contributions) == pytest.approx(
+        why.score, rel=1e-4
+    )
     assert why.rank == 1
     assert "star" not in recommender.catalogue.rows, "the previous recommender is unchanged"
 
@@ -137,8 +183,16 @@ def test_a_new_item_is_recommended_explained_and_compared_like_any_other(recomme
 def test_new_items_never_enter_a_user_vector(recommender: Recommender) -> None:
     state = world.user("pay", "star")
     with_new = with_young(recommender, new_items(recommender, star=(0.0, 9.0)))
-    before = {line.item_id: line.score for line in recommender.recommend(state, ALL).recommendations if line.method == "als"}
-    after = {line.item_id: line.score for line in with_new.recommend(state, ALL).recommendations if line.method == "als"}
+    before = {
+        line.item_id: line.score
+        for line in recommender.recommend(state, ALL).recommendations
+        if line.method == "als"
+    }
+    after = {
+        line.item_id: line.score
+        for line in with_new.recommend(state, ALL).recommendations
+        if line.method == "als"
+    }
     assert before == after
 
 
@@ -152,7 +206,11 @@ def test_newer_factors_replace_the_previous_ones(recommender: Recommender) -> No
     with_both = with_young(with_star, new_items(recommender, star=(0.0, 2.0), next=(3.0, 0.0)))
     assert first(with_both, PAYER) == "next"
     without = with_young(with_both, YoungItems.none())
-    assert not [line for line in without.recommend(PAYER, ALL).recommendations if line.item_id in ("star", "next") and line.method == "als"]
+    assert not [
+        line
+        for line in without.recommend(PAYER, ALL).recommendations
+        if line.item_id in ("star", "next") and line.method == "als"
+    ]
 
 
 def test_the_catalogue_decides_whether_a_new_item_is_shown(recommender: Recommender) -> None:
@@ -162,11 +220,17 @@ def test_the_catalogue_decides_whether_a_new_item_is_shown(recommender: Recommen
     with_entry = with_catalogue(with_new, with_new.catalogue.updated([entry]))
     assert with_entry.recommend(PAYER, ALL).recommendations[0].metadata["title"] == "Star"
     assert first(with_entry, PAYER) == "star"
-    hidden = with_catalogue(with_entry, with_entry.catalogue.updated([msgspec.structs.replace(entry, available=False)]))
+    hidden = with_catalogue(
+        with_entry, with_entry.catalogue.updated([msgspec.structs.replace(entry, available=False)])
+    )
     assert "star" not in [line.item_id for line in hidden.recommend(PAYER, ALL).recommendations]
     deleted = with_catalogue(with_entry, with_entry.catalogue.updated([], ["star"]))
-    assert "star" not in [line.item_id for line in with_young(deleted, factors).recommend(PAYER, ALL).recommendations]
-    first_entry = with_young(with_catalogue(recommender, recommender.catalogue.updated([entry])), factors)
+    assert "star" not in [
+        line.item_id for line in with_young(deleted, factors).recommend(PAYER, ALL).recommendations
+    ]
+    first_entry = with_young(
+        with_catalogue(recommender, recommender.catalogue.updated([entry])), factors
+    )
     assert first(first_entry, PAYER) == "star"
 
 

@@ -35,13 +35,28 @@ def item(item_id: str, categories: list[str], created: int | None, **fields: obj
 
 
 ITEMS = [
-    item("pay", ["fintech"], 1, title="Payflow", tags=["payments"], attributes={"stage": "seed", "founded": 2019}),
-    item("bank", ["fintech"], 2, tags=["payments"], attributes={"stage": "growth", "founded": 2010}),
+    item(
+        "pay",
+        ["fintech"],
+        1,
+        title="Payflow",
+        tags=["payments"],
+        attributes={"stage": "seed", "founded": 2019},
+    ),
+    item(
+        "bank", ["fintech"], 2, tags=["payments"], attributes={"stage": "growth", "founded": 2010}
+    ),
     item("coin", ["fintech"], 3, attributes={"stage": "seed", "founded": 2021, "remote": True}),
     item("pill", ["health"], 4, attributes={"stage": "seed"}),
     item("gene", ["health"], 5, attributes={"stage": "growth", "founded": 2015.0}),
     item("care", ["health"], 6, available=False),
-    item("medpay", ["health", "fintech"], 7, item_type="scaleup", attributes={"markets": ["eu", "us"]}),
+    item(
+        "medpay",
+        ["health", "fintech"],
+        7,
+        item_type="scaleup",
+        attributes={"markets": ["eu", "us"]},
+    ),
     item("mute", [], None),
 ]
 FACTORS = {
@@ -54,11 +69,20 @@ FACTORS = {
     "care": (0, 0.8),
     "medpay": (0.7, 0.7),
 }
-POPULAR = {"developer_startup": [("pill", 5.0), ("pay", 1.0)], "investor_startup": [("gene", 7.0)], "unlabelled": [("pay", 2.0)]}
+POPULAR = {
+    "developer_startup": [("pill", 5.0), ("pay", 1.0)],
+    "investor_startup": [("gene", 7.0)],
+    "unlabelled": [("pay", 2.0)],
+}
 
 
 def als() -> ALSModel:
-    return ALSModel(IdMap(list(FACTORS)), np.array(list(FACTORS.values()), dtype=np.float32), regularization=0.1, alpha=10)
+    return ALSModel(
+        IdMap(list(FACTORS)),
+        np.array(list(FACTORS.values()), dtype=np.float32),
+        regularization=0.1,
+        alpha=10,
+    )
 
 
 def two_tower() -> TwoTowerModel:
@@ -67,18 +91,41 @@ def two_tower() -> TwoTowerModel:
     The layer adds nothing. Items have FACTORS; a category has the vector of its axis.
     """
     words = ContentModel.fit(ITEMS)
-    vocabulary = ContentModel(words.terms, words.idf, IdMap([]), sp.csr_matrix((0, len(words.terms)), dtype=np.float32))
-    facts = TwoTowerFacts(dimension=2, layers=1, heads=1, history=3, items=len(FACTORS), event_types=["like"], roles=["developer"])
-    arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes(facts, len(words.terms)).items()}
+    vocabulary = ContentModel(
+        words.terms, words.idf, IdMap([]), sp.csr_matrix((0, len(words.terms)), dtype=np.float32)
+    )
+    facts = TwoTowerFacts(
+        dimension=2,
+        layers=1,
+        heads=1,
+        history=3,
+        items=len(FACTORS),
+        event_types=["like"],
+        roles=["developer"],
+    )
+    arrays = {
+        name: np.zeros(shape, dtype=np.float32)
+        for name, shape in shapes(facts, len(words.terms)).items()
+    }
     for name in ("norm", "layer0_norm1", "layer0_norm2"):
         arrays[name][:] = 1
     for axis, term in enumerate(("fintech", "health")):
         arrays["term_vectors"][words.terms.index(term), axis] = 1
-    return TwoTowerModel(facts, IdMap(list(FACTORS)), np.array(list(FACTORS.values()), dtype=np.float32), vocabulary, arrays)
+    return TwoTowerModel(
+        facts,
+        IdMap(list(FACTORS)),
+        np.array(list(FACTORS.values()), dtype=np.float32),
+        vocabulary,
+        arrays,
+    )
 
 
 def bundle(**replaced: object) -> Bundle:
-    parts: dict[str, object] = {"als": als(), "content": ContentModel.fit(ITEMS), "popular": PopularModel(POPULAR)}
+    parts: dict[str, object] = {
+        "als": als(),
+        "content": ContentModel.fit(ITEMS),
+        "popular": PopularModel(POPULAR),
+    }
     return Bundle.of("v1", list(ITEMS), **{**parts, **replaced})
 
 
@@ -90,11 +137,24 @@ def catalogue() -> Catalogue:
     return Catalogue.of(ITEMS)
 
 
-def user(*items: str, events: int | None = None, interests: list[str] | None = None, event_type: str = "like") -> UserState:
+def user(
+    *items: str,
+    events: int | None = None,
+    interests: list[str] | None = None,
+    event_type: str = "like",
+) -> UserState:
     """A user with one like a day of `items`.
 
     `events`: the live count, if it differs from the length of the history.
     """
-    history = [HistoryEvent(timestamp=day * DAY, event_type=event_type, item_id=item_id) for day, item_id in enumerate(items)]
+    history = [
+        HistoryEvent(timestamp=day * DAY, event_type=event_type, item_id=item_id)
+        for day, item_id in enumerate(items)
+    ]
     profile = User(user_id="ada", interests=interests) if interests else None
-    return UserState(user_id="ada", events=len(items) if events is None else events, history=history, profile=profile)
+    return UserState(
+        user_id="ada",
+        events=len(items) if events is None else events,
+        history=history,
+        profile=profile,
+    )

@@ -1,4 +1,6 @@
-"""What the exactly-once tests share: a store of its own, an ingest to torment, and the wait for the log's end."""
+"""What the exactly-once tests share: a store of its own, an ingest to torment, and the wait for the
+log's end.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ variants = { control = {}, colder = { cold_start_threshold = 8 } }
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    """Small transactions and a small cap, so that batches, trims and windows are crossed often; experiments run, topics are there."""
+    """Small transactions and a small cap, so that batches, trims and windows are crossed often;
+    experiments run, topics are there.
+    """
     path = tmp_path / "experiments.toml"
     path.write_text(EXPERIMENTS)
     small = settings.model_copy(
@@ -57,14 +61,19 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def ingest(spawn: Callable[..., Child], settings: Settings) -> Callable[..., Child]:
-    """`ingest("die=5.4-sent,3")` starts one; each in a group of its own, so that it never waits for the last one's session to end.
+    """`ingest("die=5.4-sent,3")` starts one; each in a group of its own, so that it never waits for
+    the last one's session to end.
 
-    Positions are in Redis, so the group changes nothing but who may start when: two processes on one partition are the harder case.
+    Positions are in Redis, so the group changes nothing but who may start when: two processes on
+    one partition are the harder case.
     """
 
     def start(*arguments: str, group: str | None = None, **environment: str) -> Child:
         return spawn(
-            "tests.exactly_once.ingest_that_fails", *arguments, INGEST_GROUP=group or f"ingest-{uuid.uuid4().hex[:8]}", **environment
+            "tests.exactly_once.ingest_that_fails",
+            *arguments,
+            INGEST_GROUP=group or f"ingest-{uuid.uuid4().hex[:8]}",
+            **environment,
         )
 
     return start
@@ -73,11 +82,22 @@ def ingest(spawn: Callable[..., Child], settings: Settings) -> Callable[..., Chi
 def ends(settings: Settings, topic: str | None = None) -> dict[int, int]:
     """Partition -> the end of a topic's log (None: interactions), by reading up to it."""
     topic = topic or settings.interactions_topic
-    return {partition: end for (_, partition), end in oracle.RecordedLog(settings).read([topic]).ends.items()}
+    return {
+        partition: end
+        for (_, partition), end in oracle.RecordedLog(settings).read([topic]).ends.items()
+    }
 
 
-def caught_up(redis: Redis, settings: Settings, child: Child, timeout: float = 60.0, topics: list[str] | None = None) -> None:
-    """Wait until Redis stands at the end of the log of `topics` (None: all), its popularities too."""
+def caught_up(
+    redis: Redis,
+    settings: Settings,
+    child: Child,
+    timeout: float = 60.0,
+    topics: list[str] | None = None,
+) -> None:
+    """Wait until Redis stands at the end of the log of `topics` (None: all), its popularities
+    too.
+    """
     topics = topics or [settings.interactions_topic, settings.items_topic, settings.users_topic]
     end = {topic: ends(settings, topic) for topic in topics}
     stands: dict[str, dict[int, int]] = {}
@@ -85,9 +105,15 @@ def caught_up(redis: Redis, settings: Settings, child: Child, timeout: float = 6
     def is_at_end() -> bool:
         child.check()
         stands.update({topic: oracle.positions(redis, settings, topic) for topic in end})
-        return stands == end and oracle.popularity_positions(redis, settings) == end[settings.interactions_topic]
+        return (
+            stands == end
+            and oracle.popularity_positions(redis, settings) == end[settings.interactions_topic]
+        )
 
     try:
         eventually(is_at_end, "ingest at the log's end", timeout)
     except AssertionError:
-        raise AssertionError(f"the log ends at {end}, ingest stands at {stands} after {timeout:g} s; {child.describe('is slow')}") from None
+        raise AssertionError(
+            f"the log ends at {end}, ingest stands at {stands} after {timeout:g} s; "
+            f"{child.describe('is slow')}"
+        ) from None

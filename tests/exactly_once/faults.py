@@ -1,4 +1,7 @@
-"""What goes wrong in a random schedule: each fault is a function of the world. They run one after the other while traffic goes on."""
+"""What goes wrong in a random schedule: each fault is a function of the world.
+
+They run one after the other while traffic goes on.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def kill_ingest(world: World) -> None:
 
 
 def kill_ingest_at_a_step(world: World) -> None:
-    """An ingest process that kills itself at a step of its protocol takes the place of the others."""
+    """An ingest process that kills itself at a step of its protocol takes the place of the
+    others.
+    """
     step, times = world.random.choice(list(STEPS)), world.random.randrange(1, 12)
     for process in world.of("ingest"):
         world.kill(process)
@@ -59,7 +64,11 @@ def freeze_ingest(world: World) -> None:
     frozen.child.signal(signal.SIGCONT)
     world.sleep(0.5)
     (frozen if world.random.random() < 0.5 else other).child.stop()
-    world.processes[:] = [process for process in world.processes if process.child.alive or process.child.exit_code != 0]
+    world.processes[:] = [
+        process
+        for process in world.processes
+        if process.child.alive or process.child.exit_code != 0
+    ]
 
 
 def freeze_ingest_past_its_session(world: World) -> None:
@@ -121,9 +130,12 @@ def fail_over(world: World) -> None:
     replica = RedisServer(primary.directory.with_name(f"{primary.directory.name}-replica")).start()
     with Redis.from_url(replica.url) as client:
         client.replicaof("127.0.0.1", primary.port)
-        eventually(lambda: client.info("replication")["master_link_status"] == "up", "the replica follows")
+        eventually(
+            lambda: client.info("replication")["master_link_status"] == "up", "the replica follows"
+        )
         world.sleep(0.3)
-        client.replicaof("NO", "ONE")  # from here on it lags: what the primary takes now is lost with it
+        # from here on it lags: what the primary takes now is lost with it
+        client.replicaof("NO", "ONE")
     world.sleep(world.random.uniform(0.2, 1.2))
     primary.kill()
     replica.stop()
@@ -155,7 +167,9 @@ def rebuild_and_wipe(world: World) -> None:
 
 
 def trim_head(world: World) -> None:
-    """Retention drops what Redis and the archive hold; then Redis is emptied, so that only the archive has it."""
+    """Retention drops what Redis and the archive hold; then Redis is emptied, so that only the
+    archive has it.
+    """
     if world.trim():
         world.sleep(world.random.uniform(0.0, 0.5))
         if world.random.random() < 0.7:
@@ -163,7 +177,9 @@ def trim_head(world: World) -> None:
 
 
 def recreate_topic(world: World) -> None:
-    """The interactions are deleted and created anew under running processes: they stop, and the advice leads back."""
+    """The interactions are deleted and created anew under running processes: they stop, and the
+    advice leads back.
+    """
     world.await_progress()
     world.traffic.pause()
     world.recreate_interactions()
@@ -183,7 +199,9 @@ def recreate_topic(world: World) -> None:
 
 
 def _await_end(world: World, kind: str) -> None:
-    """Each process of a kind ends by itself and names the reason, at once or when it is started again."""
+    """Each process of a kind ends by itself and names the reason, at once or when it is started
+    again.
+    """
     deadline = time.monotonic() + END_S
     reasons = []
     while time.monotonic() < deadline:
@@ -197,19 +215,25 @@ def _await_end(world: World, kind: str) -> None:
         if not world.of(kind):
             return
         time.sleep(0.05)
-    world.problems.append(f"{kind} goes on with a topic that was created anew; earlier ends: {reasons}")
+    world.problems.append(
+        f"{kind} goes on with a topic that was created anew; earlier ends: {reasons}"
+    )
     for process in world.of(kind):
         world.kill(process)
 
 
 def compact(world: World) -> None:
-    """The broker compacts `users` and `items` from now on; some of it is done before the next fault."""
+    """The broker compacts `users` and `items` from now on; some of it is done before the next
+    fault.
+    """
     world.compact()
     world.sleep(8.0)
 
 
 class Fault(NamedTuple):
-    """`weight`: how often it is drawn; `needs_apache`: other brokers here cannot do it; `most`: times in one schedule."""
+    """`weight`: how often it is drawn; `needs_apache`: other brokers here cannot do it; `most`:
+    times in one schedule.
+    """
 
     apply: Callable[[World], None]
     weight: float

@@ -1,9 +1,11 @@
-"""`streams ingest` in a process of its own that dies or freezes at a numbered step, or that has a seeded bug.
+"""`streams ingest` in a process of its own that dies or freezes at a numbered step, or that has a
+seeded bug.
 
     python -m tests.exactly_once.ingest_that_fails [die=STEP,TIMES] [freeze=STEP,TIMES] [bug=NAME]
 
-dies by SIGKILL (or freezes by SIGSTOP) when STEP is reached for the TIMES-th time. Production code knows nothing of this: its steps
-are wrapped from outside. Their numbers are those in streams/ingest/loop.py (1 to 6) and store/state/apply/batches.py (5.1 to 5.6).
+dies by SIGKILL (or freezes by SIGSTOP) when STEP is reached for the TIMES-th time. Production code
+knows nothing of this: its steps are wrapped from outside. Their numbers are those in
+streams/ingest/loop.py (1 to 6) and store/state/apply/batches.py (5.1 to 5.6).
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def _wrap(owner: Any, name: str, before: Hook | None = None, after: Hook | None 
 
 
 def _counts(payload: bytes) -> bool:
-    """Whether a payload is a transaction that counts events, and not a catalogue batch or the opening question."""
+    """Whether a payload is a transaction that counts events, and not a catalogue batch or the
+    opening question.
+    """
     return payload.startswith(b"*1\r\n$5\r\nMULTI") and b"HINCRBY" in payload
 
 
@@ -73,11 +77,15 @@ STEPS: dict[str, Callable[[Any], None]] = {
     "2-window": lambda hook: _wrap(Dedup, "seen", after=hook),
     "3-planned": lambda hook: _wrap(apply.Planner, "plan", after=hook),
     "4-dead-letters": lambda hook: _wrap(Sender, "_publish", after=hook),
-    "5.1-before-watch": lambda hook: _wrap(Pipe, "send", before=lambda _pipe, payload: hook() if b"WATCH" in payload else None),
+    "5.1-before-watch": lambda hook: _wrap(
+        Pipe, "send", before=lambda _pipe, payload: hook() if b"WATCH" in payload else None
+    ),
     "5.2-compared": lambda hook: _wrap(Pipe, "send", before=_if_counts(hook)),
     "5.4-half-sent": lambda hook: _wrap(Pipe, "send", before=_half(hook)),
     "5.4-sent": lambda hook: _wrap(Pipe, "send", after=_if_counts(hook)),
-    "5.5-replied": lambda hook: _wrap(Pipe, "receive", after=lambda _pipe, count, *_: hook() if count > 10 else None),
+    "5.5-replied": lambda hook: _wrap(
+        Pipe, "receive", after=lambda _pipe, count, *_: hook() if count > 10 else None
+    ),
     "5.6-applied": lambda hook: _wrap(apply.Applier, "apply", after=hook),
     "6-committed": lambda hook: _wrap(ingest.Ingest, "_commit", after=hook),
 }
@@ -98,7 +106,8 @@ class Countdown:
     def __call__(self, *_: Any) -> None:
         self.left -= 1
         if self.left == 0:
-            signal.pthread_kill(threading.get_ident(), self._number)  # to this thread: sent to the process, it may run on for a while
+            # to this thread: sent to the process, it may run on for a while
+            signal.pthread_kill(threading.get_ident(), self._number)
 
 
 def _position_before_apply() -> None:
@@ -106,7 +115,9 @@ def _position_before_apply() -> None:
 
     def apply_late(self: apply.Applier, batches: Sequence[apply.Batch], what: str) -> None:
         for batch in batches:
-            self._client.hset(keys.position(batch.topic, batch.partition), "position", str(batch.next))
+            self._client.hset(
+                keys.position(batch.topic, batch.partition), "position", str(batch.next)
+            )
         _blind(self, batches, what)
 
     apply.Applier._apply = apply_late  # type: ignore[method-assign]
@@ -121,7 +132,10 @@ def _blind(self: apply.Applier, batches: Sequence[apply.Batch], _what: str) -> N
 
 
 def _retry_by_client() -> None:
-    """After a lost connection sends the same increments again. Every seventh answer is lost here, after it was given."""
+    """After a lost connection sends the same increments again.
+
+    Every seventh answer is lost here, after it was given.
+    """
     answers = 0
     receive = Pipe.receive
 
@@ -148,7 +162,9 @@ def _no_seek_on_assignment() -> None:
     """Reads from the log's beginning, whatever Redis says."""
     place = ingest.Ingest._place
 
-    def from_the_beginning(self: ingest.Ingest, consumer: Consumer, partition: tuple[str, int]) -> TopicPartition:
+    def from_the_beginning(
+        self: ingest.Ingest, consumer: Consumer, partition: tuple[str, int]
+    ) -> TopicPartition:
         place(self, consumer, partition)
         self._assigned[partition].start = self._assigned[partition].next = 0
         return TopicPartition(*partition, 0)
@@ -161,7 +177,9 @@ def _no_window_after_restart() -> None:
     """Starts at the position with an empty memory of event ids."""
     place = ingest.Ingest._place
 
-    def at_the_position(self: ingest.Ingest, consumer: Consumer, partition: tuple[str, int]) -> TopicPartition:
+    def at_the_position(
+        self: ingest.Ingest, consumer: Consumer, partition: tuple[str, int]
+    ) -> TopicPartition:
         place(self, consumer, partition)
         return TopicPartition(*partition, self._assigned[partition].next)
 
@@ -171,11 +189,15 @@ def _no_window_after_restart() -> None:
 def _no_watch() -> None:
     """Compares the position but lets it move before the transaction."""
     send = Pipe.send
-    Pipe.send = lambda pipe, payload: send(pipe, payload.replace(b"$5\r\nWATCH\r\n", b"$5\r\nTOUCH\r\n"))  # type: ignore[method-assign]
+    Pipe.send = lambda pipe, payload: send(
+        pipe, payload.replace(b"$5\r\nWATCH\r\n", b"$5\r\nTOUCH\r\n")
+    )  # type: ignore[method-assign]
 
 
 def _deletion_erases_later_events() -> None:
-    """A deletion removes every event of its user that was applied before it, also those that came after it."""
+    """A deletion removes every event of its user that was applied before it, also those that came
+    after it.
+    """
     entries.EntryApplier._restorable = lambda *_: {}  # type: ignore[method-assign]
 
 
@@ -185,7 +207,11 @@ def _dead_profile_returns() -> None:
 
     def without_known(batch: Sequence[entries.Entry], known: Any) -> Any:
         right = outcome(batch, known)
-        values = {entry.digest: entry for entry in batch if entry.value is not None and (entry.kind, entry.digest) not in right.new}
+        values = {
+            entry.digest: entry
+            for entry in batch
+            if entry.value is not None and (entry.kind, entry.digest) not in right.new
+        }
         return right._replace(values=list(values.values()))
 
     entries._outcome = without_known
@@ -209,14 +235,18 @@ def _deletions_recovered_at_start_only() -> None:
 def _aborted_records_count() -> None:
     """Reads records of transactions that were aborted."""
     config = log.consumer_config
-    log.consumer_config = lambda *arguments: config(*arguments) | {"isolation.level": "read_uncommitted"}
+    log.consumer_config = lambda *arguments: (
+        config(*arguments) | {"isolation.level": "read_uncommitted"}
+    )
 
 
 def _topic_id_not_compared() -> None:
     """Goes on in a topic that was created anew as if its offsets were those of the old one."""
     check = positions.check_topic
 
-    def check_offsets(topic: str, partition: int, position: positions.Position, high: int, _topic_id: str | None) -> None:
+    def check_offsets(
+        topic: str, partition: int, position: positions.Position, high: int, _topic_id: str | None
+    ) -> None:
         check(topic, partition, position, high, None)
 
     positions.check_topic = check_offsets
@@ -248,7 +278,9 @@ def main(arguments: list[str]) -> None:
             BUGS[value]()
         else:
             step, times = value.split(",")
-            (STEPS | DELETION_STEPS)[step](Countdown(int(times), signal.SIGKILL if what == "die" else signal.SIGSTOP))
+            (STEPS | DELETION_STEPS)[step](
+                Countdown(int(times), signal.SIGKILL if what == "die" else signal.SIGSTOP)
+            )
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(lambda: ingest.run(settings))
     sys.argv = sys.argv[:1]

@@ -1,4 +1,6 @@
-"""Traffic of every kind beside each other: events, transactions of events, users and items that come, go and return, garbage."""
+"""Traffic of every kind beside each other: events, transactions of events, users and items that
+come, go and return, garbage.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +23,31 @@ PAUSE_S = 0.04
 BURST = 12
 """Events in one burst: some 300 a second, beside a loaded broker."""
 USERS, ITEMS = 60, 40
-_NOT_ENTRIES = (b"{", b"[]", b'{"user_id":"another","item_id":"another","item_type":"startup"}', b"\xff")
+_NOT_ENTRIES = (
+    b"{",
+    b"[]",
+    b'{"user_id":"another","item_id":"another","item_type":"startup"}',
+    b"\xff",
+)
 
 
 class MixedTraffic:
-    """Produces in a thread of its own between `start` and `pause`. Which messages it sends follows from `seed`, their timing does not.
+    """Produces in a thread of its own between `start` and `pause`. Which messages it sends follows
+    from `seed`, their timing does not.
 
-    `transactions`: some events go through a transactional producer, and some of its transactions are aborted. `bad_entries`: some users
-    and items have a good key and a bad value; compaction would let such a record take the place of a good one.
+    `transactions`: some events go through a transactional producer, and some of its transactions
+    are aborted. `bad_entries`: some users and items have a good key and a bad value; compaction
+    would let such a record take the place of a good one.
     """
 
-    def __init__(self, settings: Settings, seed: int, *, transactions: bool, bad_entries: bool = True) -> None:
-        self._settings, self._random, self._transactions = settings, random.Random(seed), transactions
+    def __init__(
+        self, settings: Settings, seed: int, *, transactions: bool, bad_entries: bool = True
+    ) -> None:
+        self._settings, self._random, self._transactions = (
+            settings,
+            random.Random(seed),
+            transactions,
+        )
         self._bad_entries = bad_entries
         self._events = Traffic(settings, seed + 1)
         self._stop = threading.Event()
@@ -97,24 +112,39 @@ class MixedTraffic:
             producer.item(item_id, None)
             producer.item(item_id, self._item(item_id))
         else:
-            key = pick.choice((user_id.encode() if self._bad_entries else b" ", b"", b"\xff", b"a\x00b"))
-            producer.raw(pick.choice((settings.users_topic, settings.items_topic)), key, pick.choice((*_NOT_ENTRIES, None)))
+            key = pick.choice(
+                (user_id.encode() if self._bad_entries else b" ", b"", b"\xff", b"a\x00b")
+            )
+            producer.raw(
+                pick.choice((settings.users_topic, settings.items_topic)),
+                key,
+                pick.choice((*_NOT_ENTRIES, None)),
+            )
         self.sent += 1
 
     def _transaction(self, producer: KafkaProducer | None) -> KafkaProducer | None:
-        """Some events in a transaction, committed or aborted. Answers the producer for the next one; None after a failure."""
+        """Some events in a transaction, committed or aborted.
+
+        Answers the producer for the next one; None after a failure.
+        """
         pick = self._random
         events = [self._event(f"user-{pick.randrange(USERS)}") for _ in range(pick.randrange(1, 8))]
         try:
             if producer is None:
                 producer = KafkaProducer(
                     log.client_config(self._settings)
-                    | {"transactional.id": self._transactional_id, "partitioner": "murmur2_random", "transaction.timeout.ms": 10_000}
+                    | {
+                        "transactional.id": self._transactional_id,
+                        "partitioner": "murmur2_random",
+                        "transaction.timeout.ms": 10_000,
+                    }
                 )
                 producer.init_transactions(20)
             producer.begin_transaction()
             for event in events:
-                producer.produce(self._settings.interactions_topic, encode_json(event), event.user_id.encode())
+                producer.produce(
+                    self._settings.interactions_topic, encode_json(event), event.user_id.encode()
+                )
             if pick.random() < 0.4:
                 producer.flush(10)  # the aborted records are in the log
                 producer.abort_transaction(20)
@@ -129,8 +159,17 @@ class MixedTraffic:
         return self._events.event(user_id)
 
     def _user(self, user_id: str) -> User:
-        return User(user_id=user_id, roles=["developer"], interests=[f"interest-{self._random.randrange(1000)}"])
+        return User(
+            user_id=user_id,
+            roles=["developer"],
+            interests=[f"interest-{self._random.randrange(1000)}"],
+        )
 
     def _item(self, item_id: str) -> Item:
         pick = self._random
-        return Item(item_id=item_id, item_type="startup", title=f"title {pick.randrange(1000)}", available=pick.random() < 0.9)
+        return Item(
+            item_id=item_id,
+            item_type="startup",
+            title=f"title {pick.randrange(1000)}",
+            available=pick.random() < 0.9,
+        )

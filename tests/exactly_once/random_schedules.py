@@ -1,10 +1,12 @@
-"""Random schedules: traffic of every kind beside a random list of faults; then Redis, dead letters and archive equal the oracle.
+"""Random schedules: traffic of every kind beside a random list of faults; then Redis, dead letters
+and archive equal the oracle.
 
     python -m tests.exactly_once.random_schedules --schedules 100 --seed 1 --broker apache
     python -m tests.exactly_once.random_schedules --replay 17 --keep
 
-Schedule n of a run has the seed --seed + n. A seed gives the traffic and the faults with their order; when exactly each strikes depends
-on the machine. One line a schedule: seed, faults, messages, seconds, differences. Exit status 1 when there is any difference.
+Schedule n of a run has the seed --seed + n. A seed gives the traffic and the faults with their
+order; when exactly each strikes depends on the machine. One line a schedule: seed, faults,
+messages, seconds, differences. Exit status 1 when there is any difference.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ MOST_FAULTS = 5
 
 
 class Result(NamedTuple):
-    """What one schedule did. `problems`: differences and processes that ended by themselves; none is right."""
+    """What one schedule did.
+
+    `problems`: differences and processes that ended by themselves; none is right.
+    """
 
     seed: int
     faults: list[str]
@@ -43,7 +48,8 @@ class Result(NamedTuple):
     def __str__(self) -> str:
         verdict = f"{len(self.problems)} problems" if self.problems else "0 differences"
         return (
-            f"seed {self.seed}: {', '.join(self.faults)}; {self.messages} messages, {self.counted} counted, {self.deleted} users deleted, "
+            f"seed {self.seed}: {', '.join(self.faults)}; {self.messages} messages, "
+            f"{self.counted} counted, {self.deleted} users deleted, "
             f"{self.restarts} restarts, {self.seconds:.1f} s: {verdict}"
         )
 
@@ -53,10 +59,22 @@ def plan(seed: int, *, is_apache: bool) -> list[str]:
     pick = random.Random(seed)
     names: list[str] = []
     for _ in range(pick.randrange(2, MOST_FAULTS + 1)):
-        allowed = [name for name, fault in FAULTS.items() if (is_apache or not fault.needs_apache) and names.count(name) < fault.most]
+        allowed = [
+            name
+            for name, fault in FAULTS.items()
+            if (is_apache or not fault.needs_apache) and names.count(name) < fault.most
+        ]
         names += pick.choices(allowed, [FAULTS[name].weight for name in allowed])
-    if "compaction" in names:  # these two keep the recorder, or ingest, from reading what compaction drops
-        names = ["compaction", *(name for name in names if name not in ("compaction", "kill-broker", "freeze-past-session"))]
+    # these two keep the recorder, or ingest, from reading what compaction drops
+    if "compaction" in names:
+        names = [
+            "compaction",
+            *(
+                name
+                for name in names
+                if name not in ("compaction", "kill-broker", "freeze-past-session")
+            ),
+        ]
     return names
 
 
@@ -80,7 +98,16 @@ def run_schedule(broker: KafkaBroker | TansuBroker, directory: Path, seed: int) 
         world.traffic.stop()
         world.close()
     seconds = time.monotonic() - started
-    return Result(seed, names, world.traffic.sent, expected.counted, len(expected.deleted), world.restarts, seconds, world.problems)
+    return Result(
+        seed,
+        names,
+        world.traffic.sent,
+        expected.counted,
+        len(expected.deleted),
+        world.restarts,
+        seconds,
+        world.problems,
+    )
 
 
 def main(
@@ -88,7 +115,9 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the first schedule.")] = 1,
     broker: Annotated[str, typer.Option(help="apache (KAFKA_HOME and java) or tansu.")] = "apache",
     replay: Annotated[int | None, typer.Option(help="Run the schedule of this seed alone.")] = None,
-    keep: Annotated[bool, typer.Option(help="Keep the folders of schedules with differences.")] = False,
+    keep: Annotated[
+        bool, typer.Option(help="Keep the folders of schedules with differences.")
+    ] = False,
 ) -> None:
     """Run schedules and print what they find."""
     logs.configure("error")
@@ -98,7 +127,10 @@ def main(
     server = (
         TansuBroker(directory / "broker")
         if kind == "tansu"
-        else KafkaBroker(directory / "broker", properties={"log.cleaner.backoff.ms": "300", "log.retention.check.interval.ms": "1000"})
+        else KafkaBroker(
+            directory / "broker",
+            properties={"log.cleaner.backoff.ms": "300", "log.retention.check.interval.ms": "1000"},
+        )
     ).start()
     try:
         for number in [replay] if replay is not None else range(seed, seed + schedules):
@@ -107,7 +139,10 @@ def main(
             try:
                 result = run_schedule(server, folder, number)
             except Exception:  # noqa: BLE001  the other schedules still run
-                typer.echo(f"seed {number}: {', '.join(plan(number, is_apache=kind == 'apache'))}; failed:\n{traceback.format_exc()}")
+                typer.echo(
+                    f"seed {number}: {', '.join(plan(number, is_apache=kind == 'apache'))}; "
+                    f"failed:\n{traceback.format_exc()}"
+                )
                 bad.append(number)
                 continue
             typer.echo(str(result))
@@ -124,8 +159,13 @@ def main(
         if not keep:
             shutil.rmtree(directory, ignore_errors=True)
     minutes = (time.monotonic() - started) / 60
-    typer.echo(f"{messages} messages, {faults.total()} faults ({', '.join(f'{name} {count}' for name, count in faults.most_common())})")
-    typer.echo(f"{minutes:.1f} min, {len(bad)} schedules with differences{f': seeds {bad}' if bad else ''}")
+    typer.echo(
+        f"{messages} messages, {faults.total()} faults "
+        f"({', '.join(f'{name} {count}' for name, count in faults.most_common())})"
+    )
+    typer.echo(
+        f"{minutes:.1f} min, {len(bad)} schedules with differences{f': seeds {bad}' if bad else ''}"
+    )
     raise typer.Exit(1 if bad else 0)
 
 

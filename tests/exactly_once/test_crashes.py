@@ -23,7 +23,9 @@ pytestmark = pytest.mark.process
 
 
 @pytest.mark.timeout(300)
-def test_a_kill_at_any_step_loses_and_doubles_nothing(broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int) -> None:
+def test_a_kill_at_any_step_loses_and_doubles_nothing(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
+) -> None:
     with Traffic(settings, seed):
         for number, step in enumerate(STEPS):
             child = ingest(f"die={step},{1 + (seed + number) % 4}")
@@ -39,19 +41,33 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(broker: object, settings: 
 
 
 @pytest.mark.timeout(180)
-def test_a_second_consumer_comes_and_goes(broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int) -> None:
+def test_a_second_consumer_comes_and_goes(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
+) -> None:
     with Traffic(settings, seed):
         first = ingest(group=settings.ingest_group)
-        eventually(lambda: sum(oracle.positions(redis, settings).values()) > 500, "the first consumer at work")
+        eventually(
+            lambda: sum(oracle.positions(redis, settings).values()) > 500,
+            "the first consumer at work",
+        )
         second = ingest(group=settings.ingest_group)
-        eventually(lambda: "partition taken" in second.log.read_text(), "the second consumer has a share")
-        eventually(lambda: "partition given up" in first.log.read_text(), "the first consumer gave a share up")
+        eventually(
+            lambda: "partition taken" in second.log.read_text(), "the second consumer has a share"
+        )
+        eventually(
+            lambda: "partition given up" in first.log.read_text(),
+            "the first consumer gave a share up",
+        )
         before = sum(oracle.positions(redis, settings).values())
-        eventually(lambda: sum(oracle.positions(redis, settings).values()) > before + 500, "both at work")
+        eventually(
+            lambda: sum(oracle.positions(redis, settings).values()) > before + 500, "both at work"
+        )
         first.stop()
         assert first.exit_code == 0, first.describe("was asked to stop")
         third = ingest(group=settings.ingest_group)
-        eventually(lambda: "partition taken" in third.log.read_text(), "the third consumer has a share")
+        eventually(
+            lambda: "partition taken" in third.log.read_text(), "the third consumer has a share"
+        )
         second.kill()
     caught_up(redis, settings, third)
     oracle.assert_equal(redis, settings)
@@ -70,11 +86,15 @@ def test_a_frozen_consumer_that_goes_on_counts_nothing_twice(
 def test_a_consumer_frozen_past_its_session_counts_nothing_twice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
-    """Both in one group: the broker takes the frozen one's partitions away when its session ends."""
+    """Both in one group: the broker takes the frozen one's partitions away when its session
+    ends.
+    """
     _freeze_and_thaw(settings, redis, ingest, seed, "5.2-compared", settings.ingest_group)
 
 
-def _freeze_and_thaw(settings: Settings, redis: Redis, ingest: Ingest, seed: int, step: str, group: str | None) -> None:
+def _freeze_and_thaw(
+    settings: Settings, redis: Redis, ingest: Ingest, seed: int, step: str, group: str | None
+) -> None:
     with Producer(settings) as producer:
         Traffic(settings, seed).burst(producer, 2000)
     frozen = ingest(f"freeze={step},3", group=group)
@@ -90,12 +110,17 @@ def _freeze_and_thaw(settings: Settings, redis: Redis, ingest: Ingest, seed: int
 
 
 @pytest.mark.timeout(120)
-def test_every_event_delivered_twice_counts_once(broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int) -> None:
+def test_every_event_delivered_twice_counts_once(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
+) -> None:
     with Traffic(settings, seed, twice=True):
         child = ingest("die=5.6-applied,20")
         child.wait(60)
         child = ingest()
-        eventually(lambda: sum(oracle.positions(redis, settings).values()) > 3000, "some thousand events applied")
+        eventually(
+            lambda: sum(oracle.positions(redis, settings).values()) > 3000,
+            "some thousand events applied",
+        )
     caught_up(redis, settings, child)
     checked = oracle.assert_equal(redis, settings)
     assert checked.duplicates >= checked.counted

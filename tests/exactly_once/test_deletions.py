@@ -1,4 +1,6 @@
-"""What a deletion promises: nothing older comes back, nothing later is lost, whenever it is applied and whatever Redis was before."""
+"""What a deletion promises: nothing older comes back, nothing later is lost, whenever it is applied
+and whatever Redis was before.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,14 @@ def delete(producer: Producer, *names: str) -> None:
 def view(settings: Settings, user_id: str, event_id: str | None = None) -> Interaction:
     """An event that an experiment's answer led to."""
     answer = recommendation_id(settings.experiments.assign(user_id, None))
-    return Interaction(event_id or uuid.uuid4().hex, user_id, "startup-1", "view", time.time(), recommendation_id=answer)
+    return Interaction(
+        event_id or uuid.uuid4().hex,
+        user_id,
+        "startup-1",
+        "view",
+        time.time(),
+        recommendation_id=answer,
+    )
 
 
 def act(producer: Producer, settings: Settings, *users_: str, count: int = 5) -> None:
@@ -89,11 +98,16 @@ def test_what_is_older_than_a_deletion_stays_away_after_a_wipe_and_a_rebuild(
     child.stop()
     _archived(spawn)
     _rebuilt(spawn, "--wipe")
-    for _ in range(2):  # the partitions of `users` and `items` are read again from the beginning, twice
+    # the partitions of `users` and `items` are read again from the beginning, twice
+    for _ in range(2):
         child = ingest()
         caught_up(redis, settings, child)
         assert shown(redis) == ({"back", "kept"}, {"back", "kept"})
-        assert [users.read(redis, name, 50).events for name in ("gone", "back", "kept")] == [0, 2, 5]
+        assert [users.read(redis, name, 50).events for name in ("gone", "back", "kept")] == [
+            0,
+            2,
+            5,
+        ]
         assert len(oracle.assert_equal(redis, settings).experiments) > 0
         child.stop()
         for topic in (settings.users_topic, settings.items_topic):
@@ -133,14 +147,21 @@ def test_a_deletion_that_is_applied_after_later_events_keeps_exactly_those(
         act(producer, settings, "42", "43", "44", count=3)
         delete(producer, "42", "43")
         for name in ("42", "44"):
-            producer.interaction(view(settings, name, f"early-{name}"))  # a duplicate of a dead event
+            # a duplicate of a dead event
+            producer.interaction(view(settings, name, f"early-{name}"))
             for _ in range(2):
                 producer.interaction(view(settings, name, f"late-{name}"))
             producer.raw(settings.interactions_topic, name.encode(), b"not json")
         act(producer, settings, "42", "44", count=4)
-    unaware = ingest(USERS_TOPIC=f"other-{settings.users_topic}")  # as if the topic of users were read last
-    eventually(lambda: users.read(redis, "42", 50).events == 9, "every event counted, the deletion not known")
-    eventually(lambda: users.read(redis, "43", 50).events == 4, "the same of a user who did not come back")
+    # as if the topic of users were read last
+    unaware = ingest(USERS_TOPIC=f"other-{settings.users_topic}")
+    eventually(
+        lambda: users.read(redis, "42", 50).events == 9,
+        "every event counted, the deletion not known",
+    )
+    eventually(
+        lambda: users.read(redis, "43", 50).events == 4, "the same of a user who did not come back"
+    )
     unaware.stop()
     caught_up(redis, settings, ingest())
     assert [users.read(redis, name, 50).events for name in ("42", "43", "44")] == [5, 0, 9]
@@ -149,7 +170,11 @@ def test_a_deletion_that_is_applied_after_later_events_keeps_exactly_those(
 
 
 def test_a_redis_that_is_set_back_to_before_a_deletion_learns_of_it_while_ingest_runs(
-    broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, tmp_path: Path
+    broker: object,
+    own_redis_server: RedisServer,
+    settings: Settings,
+    ingest: Ingest,
+    tmp_path: Path,
 ) -> None:
     names = [f"user-{number}" for number in range(20)]
     with Redis.from_url(own_redis_server.url) as redis, Producer(settings) as producer:
@@ -195,13 +220,18 @@ def test_a_kill_between_publishing_a_deletion_and_applying_it_loses_nothing(
 def test_a_deletion_that_only_its_own_topic_still_knows_is_applied_to_an_older_redis(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest
 ) -> None:
-    """As after compaction has removed its record from `users` and `items`: ids are found by their hash."""
+    """As after compaction has removed its record from `users` and `items`: ids are found by their
+    hash.
+    """
     with Producer(settings) as producer:
         put(producer, "a:b%", "kept")
         act(producer, settings, "a:b%", "kept")
         child = ingest()
         caught_up(redis, settings, child)
-        dump = {key: redis.dump(key) for key in [*redis.keys("user:*"), b"items", *redis.keys("experiment:*:outcomes")]}
+        dump = {
+            key: redis.dump(key)
+            for key in [*redis.keys("user:*"), b"items", *redis.keys("experiment:*:outcomes")]
+        }
         delete(producer, "a:b%")
         caught_up(redis, settings, child)
         child.stop()
@@ -217,21 +247,31 @@ def test_a_deletion_that_only_its_own_topic_still_knows_is_applied_to_an_older_r
     oracle.assert_equal(redis, settings)
 
 
-def test_no_id_of_a_deleted_user_is_kept_in_clear(broker: object, settings: Settings, redis: Redis, ingest: Ingest) -> None:
+def test_no_id_of_a_deleted_user_is_kept_in_clear(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest
+) -> None:
     with Producer(settings) as producer:
         put(producer, SECRET)
         act(producer, settings, SECRET)
         delete(producer, SECRET)
-        producer.raw(settings.deletions_topic, SECRET.encode(), b"20.5")  # as an older release wrote it
+        # as an older release wrote it
+        producer.raw(settings.deletions_topic, SECRET.encode(), b"20.5")
     child = ingest()
     caught_up(redis, settings, child)
     child.stop()
     clear = SECRET.encode()
-    kept = [key for key in redis.scan_iter() if clear in key or (redis.type(key) == b"hash" and clear in b" ".join(redis.hkeys(key)))]
+    kept = [
+        key
+        for key in redis.scan_iter()
+        if clear in key or (redis.type(key) == b"hash" and clear in b" ".join(redis.hkeys(key)))
+    ]
     assert kept == []
     with LogReader(settings, "test") as reader:
         partitions = reader.partitions(settings.deletions_topic)
-        latest = {message.key(): message.value() for message in reader.read(dict.fromkeys(partitions, (0, None)))}
+        latest = {
+            message.key(): message.value()
+            for message in reader.read(dict.fromkeys(partitions, (0, None)))
+        }
     assert latest.pop(clear) is None, "the record of the older release is rewritten"
     assert not any(clear in key or clear in value for key, value in latest.items())
     assert SECRET not in child.log.read_text()
@@ -256,13 +296,17 @@ def test_deletions_that_nothing_can_contradict_any_more_are_dropped(
     child = ingest()
     caught_up(redis, settings, child)
     child.stop()
-    assert lookup(redis, "user", [digest]) != [None], "the archive is empty: ARCHIVE_URL may be wrong"
+    assert lookup(redis, "user", [digest]) != [None], (
+        "the archive is empty: ARCHIVE_URL may be wrong"
+    )
     _archived(spawn)
     child = ingest()
     eventually(lambda: lookup(redis, "user", [digest]) == [None], "dropped from Redis")
     caught_up(redis, settings, child)
     child.stop()
-    assert redis.hlen(keys.USERS_DELETED) == 1, "the other one stays: its events are in log and archive"
+    assert redis.hlen(keys.USERS_DELETED) == 1, (
+        "the other one stays: its events are in log and archive"
+    )
     redis.flushall()
     caught_up(redis, settings, ingest())
     assert lookup(redis, "user", [digest]) == [None], "dropped from the topic"

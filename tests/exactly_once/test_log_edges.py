@@ -1,4 +1,6 @@
-"""The edges of a log: a head that retention removed, transactions, and a topic that was created anew under the same name."""
+"""The edges of a log: a head that retention removed, transactions, and a topic that was created
+anew under the same name.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def _fill(settings: Settings, seed: int, count: int = 400) -> None:
     with Producer(settings) as producer:
         Traffic(settings, seed).burst(producer, count)
         for number in range(12):
-            producer.item(f"startup:{number}", Item(item_id=f"startup:{number}", item_type="startup"))
+            producer.item(
+                f"startup:{number}", Item(item_id=f"startup:{number}", item_type="startup")
+            )
             producer.user(f"user-{number}", User(user_id=f"user-{number}", interests=["energy"]))
 
 
@@ -54,14 +58,22 @@ def test_a_first_start_on_a_trimmed_log_counts_what_the_log_holds(
     for topic in (settings.items_topic, settings.users_topic):
         use_retention(settings, topic)
     for topic in (settings.interactions_topic, settings.items_topic, settings.users_topic):
-        trim(settings, topic, {partition: min(end, 2) for partition, end in ends(settings, topic).items()})
+        trim(
+            settings,
+            topic,
+            {partition: min(end, 2) for partition, end in ends(settings, topic).items()},
+        )
     child = ingest()
     caught_up(redis, settings, child)
     oracle.assert_equal(redis, settings)
     assert "log_begins_late" in child.log.read_text()
     child.stop()
     redis.flushall()  # with a log that begins even later, and no archive
-    trim(settings, settings.interactions_topic, {partition: end - 1 for partition, end in ends(settings).items()})
+    trim(
+        settings,
+        settings.interactions_topic,
+        {partition: end - 1 for partition, end in ends(settings).items()},
+    )
     _fill(settings, seed + 1, 50)
     caught_up(redis, settings, ingest())
     oracle.assert_equal(redis, settings)
@@ -76,7 +88,8 @@ def test_a_log_that_holds_nothing_any_more_is_a_beginning(
     caught_up(redis, settings, first)
     first.stop()
     _fill(settings, seed + 1, 50)
-    trim(settings, settings.interactions_topic, ends(settings))  # nothing was ever applied, so nothing is missing
+    # nothing was ever applied, so nothing is missing
+    trim(settings, settings.interactions_topic, ends(settings))
     second = ingest()
     _fill(settings, seed + 2, 100)
     caught_up(redis, settings, second)
@@ -95,7 +108,10 @@ def test_events_that_were_removed_before_they_were_applied_stop_ingest(
     _stopped(ingest(), "offsets between are gone")
 
 
-@pytest.mark.parametrize(("topic", "refilled"), [("interactions_topic", 60), ("interactions_topic", 1000), ("items_topic", 1)])
+@pytest.mark.parametrize(
+    ("topic", "refilled"),
+    [("interactions_topic", 60), ("interactions_topic", 1000), ("items_topic", 1)],
+)
 def test_a_topic_created_anew_under_a_running_ingest_stops_it(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, topic: str, refilled: int
 ) -> None:
@@ -111,7 +127,9 @@ def test_a_topic_created_anew_under_a_running_ingest_stops_it(
                 if topic == "items_topic":
                     producer.item(item_id, Item(item_id=item_id, item_type="startup"))
                 else:
-                    producer.interaction(Interaction(f"{prefix}{number}", f"u{number}", item_id, "view", time.time()))
+                    producer.interaction(
+                        Interaction(f"{prefix}{number}", f"u{number}", item_id, "view", time.time())
+                    )
 
     fill(60, "old")
     child = ingest()
@@ -158,9 +176,15 @@ class Transactions:
         self.producer.begin_transaction()
         for number in numbers:
             event = _event(number, f"u{number % 40}")
-            self.producer.produce(self._settings.interactions_topic, key=event.user_id.encode(), value=encode_json(event))
+            self.producer.produce(
+                self._settings.interactions_topic,
+                key=event.user_id.encode(),
+                value=encode_json(event),
+            )
         item = Item(item_id=f"i{number}", item_type="startup")
-        self.producer.produce(self._settings.items_topic, key=item.item_id.encode(), value=encode_json(item))
+        self.producer.produce(
+            self._settings.items_topic, key=item.item_id.encode(), value=encode_json(item)
+        )
         self.producer.flush()
 
 
@@ -168,7 +192,12 @@ def _lag(port: int) -> dict[str, float]:
     """Lag by topic and partition, as ingest's /metrics tells it."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    return {name: float(value) for name, value in re.findall(r"^eddyline_ingest_lag_events(\{.*\}) (.*)$", text, re.MULTILINE)}
+    return {
+        name: float(value)
+        for name, value in re.findall(
+            r"^eddyline_ingest_lag_events(\{.*\}) (.*)$", text, re.MULTILINE
+        )
+    }
 
 
 def test_transactions_count_when_committed_and_leave_no_lag_behind(
@@ -204,7 +233,8 @@ def test_transactions_count_when_committed_and_leave_no_lag_behind(
     archive()
     assert Archive(settings.archive_url).positions(settings.interactions_topic) == ends(settings)
     child.kill()
-    trim(settings, settings.interactions_topic, ends(settings))  # control records and aborted events among what is removed
+    # control records and aborted events among what is removed
+    trim(settings, settings.interactions_topic, ends(settings))
     transactions.send(range(450, 500))
     transactions.producer.commit_transaction()
     child = ingest()

@@ -1,4 +1,6 @@
-"""Partitions that are added under load lose nothing and count nothing twice, whatever dies or is emptied meanwhile."""
+"""Partitions that are added under load lose nothing and count nothing twice, whatever dies or is
+emptied meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def _reaches(redis: Redis, settings: Settings, partitions: int) -> bool:
 def test_users_who_move_between_partitions_are_counted_exactly(
     broker: object, settings: Settings, redis: Redis, ingest: Callable[..., Child], seed: int
 ) -> None:
-    """Two processes share the partitions when the first are added; one is killed; Redis is emptied after the last were added."""
+    """Two processes share the partitions when the first are added; one is killed; Redis is emptied
+    after the last were added.
+    """
     with Traffic(settings, seed):
         doomed, child = ingest(group="one"), ingest(group="one")
         eventually(lambda: _reaches(redis, settings, 4), "the first partitions are read")

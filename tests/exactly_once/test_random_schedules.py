@@ -1,4 +1,6 @@
-"""A few random schedules of every kind of fault; many more are run by hand: `python -m tests.exactly_once.random_schedules --help`."""
+"""A few random schedules of every kind of fault; many more are run by hand: `python -m
+tests.exactly_once.random_schedules --help`.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,10 @@ def test_redis_dead_letters_and_archive_equal_the_logs_after_random_faults(
 
 
 def test_a_seed_gives_the_same_faults_and_many_seeds_give_all_of_them() -> None:
-    assert [plan(seed, is_apache=True) for seed in range(50)] == [plan(seed, is_apache=True) for seed in range(50)]
+    assert [plan(seed, is_apache=True) for seed in range(50)] == [
+        plan(seed, is_apache=True) for seed in range(50)
+    ]
     assert {name for seed in range(100) for name in plan(seed, is_apache=True)} == FAULTS.keys()
-    assert not any(FAULTS[name].needs_apache for seed in range(100) for name in plan(seed, is_apache=False))
+    assert not any(
+        FAULTS[name].needs_apache for seed in range(100) for name in plan(seed, is_apache=False)
+    )

@@ -92,7 +92,9 @@ def test_a_gap_between_redis_and_the_log_stops_ingest_with_the_way_out(
         traffic.burst(producer, 800)
     _archived(spawn)
     admin = log.admin(settings)
-    for deleted in admin.delete_records([TopicPartition(settings.interactions_topic, 0, 100)]).values():
+    for deleted in admin.delete_records(
+        [TopicPartition(settings.interactions_topic, 0, 100)]
+    ).values():
         deleted.result(30)
     child = ingest()
     assert child.wait(60) == 1
@@ -100,29 +102,52 @@ def test_a_gap_between_redis_and_the_log_stops_ingest_with_the_way_out(
     assert "streams rebuild" in child.log.read_text()
     _rebuilt(spawn)
     caught = ingest()
-    eventually(lambda: "partition taken" in caught.log.read_text(), "ingest starts after the rebuild")
+    eventually(
+        lambda: "partition taken" in caught.log.read_text(), "ingest starts after the rebuild"
+    )
     assert sum(oracle.positions(redis, settings).values()) == traffic.sent
 
 
-def test_the_catalogue_flows_into_redis_and_a_null_deletes(broker: object, settings: Settings, redis: Redis, ingest: Ingest) -> None:
-    kept = Item(item_id="startup:1", item_type="startup", title="Tide", categories=["energy"], attributes={"stage": "seed"})
+def test_the_catalogue_flows_into_redis_and_a_null_deletes(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest
+) -> None:
+    kept = Item(
+        item_id="startup:1",
+        item_type="startup",
+        title="Tide",
+        categories=["energy"],
+        attributes={"stage": "seed"},
+    )
     with Producer(settings) as producer:
         producer.item("startup:1", kept)
         producer.item("startup:2", Item(item_id="startup:2", item_type="startup"))
         producer.user("42", User(user_id="42", roles=["developer"], interests=["energy"]))
-        producer.raw(settings.items_topic, b"startup:3", b'{"item_id":"startup:4","item_type":"startup"}')
+        producer.raw(
+            settings.items_topic, b"startup:3", b'{"item_id":"startup:4","item_type":"startup"}'
+        )
     ingest()
-    eventually(lambda: {item.item_id for item in catalogue.changes(redis).items} == {"startup:1", "startup:2"}, "both items")
+    eventually(
+        lambda: (
+            {item.item_id for item in catalogue.changes(redis).items} == {"startup:1", "startup:2"}
+        ),
+        "both items",
+    )
     known = catalogue.changes(redis)
     assert kept in known.items
-    assert users.read(redis, "42", 50).profile == User(user_id="42", roles=["developer"], interests=["energy"])
+    assert users.read(redis, "42", 50).profile == User(
+        user_id="42", roles=["developer"], interests=["energy"]
+    )
     with Producer(settings) as producer:
         producer.item("startup:2", None)
         producer.item("startup:5", Item(item_id="startup:5", item_type="startup"))
 
     def news() -> bool:
         seen = catalogue.changes(redis, known.cursor)
-        return not seen.complete and [item.item_id for item in seen.items] == ["startup:5"] and seen.deleted == ["startup:2"]
+        return (
+            not seen.complete
+            and [item.item_id for item in seen.items] == ["startup:5"]
+            and seen.deleted == ["startup:2"]
+        )
 
     eventually(news, "the news since the cursor, and only they")
 
@@ -132,7 +157,9 @@ def test_a_deleted_user_is_gone_and_replay_does_not_bring_them_back(
 ) -> None:
     def view(event_id: str, user_id: str) -> Interaction:
         answer = recommendation_id(settings.experiments.assign(user_id, None))
-        return Interaction(event_id, user_id, "startup-1", "view", time.time(), recommendation_id=answer)
+        return Interaction(
+            event_id, user_id, "startup-1", "view", time.time(), recommendation_id=answer
+        )
 
     def read(user_id: str) -> int:
         return users.read(redis, user_id, 50).events
@@ -164,7 +191,10 @@ def test_a_deleted_user_is_gone_and_replay_does_not_bring_them_back(
     oracle.assert_equal(redis, settings)
     redis.flushall()
     child = ingest()  # from the log alone, its topics in no particular order
-    eventually(lambda: read("42") == 1 and read("43") == 1 and users.read(redis, "42", 50).profile, "the same state from the log")
+    eventually(
+        lambda: read("42") == 1 and read("43") == 1 and users.read(redis, "42", 50).profile,
+        "the same state from the log",
+    )
     caught_up(redis, settings, child)
     assert len(oracle.assert_equal(redis, settings).experiments) > 1
 
@@ -175,8 +205,12 @@ def deleted_at(redis: Redis, settings: Settings, user_id: str) -> float | None:
     return place and place.time
 
 
-def test_a_redis_from_before_a_deletion_forgets_the_user_at_the_next_start(broker: object, settings: Settings, redis: Redis) -> None:
-    """As a restored backup is: the user's keys and experiments are there, the deletion is in the log only."""
+def test_a_redis_from_before_a_deletion_forgets_the_user_at_the_next_start(
+    broker: object, settings: Settings, redis: Redis
+) -> None:
+    """As a restored backup is: the user's keys and experiments are there, the deletion is in the
+    log only.
+    """
     variant = settings.experiments.assign("42", None)
     assert variant is not None
     experiments.note(redis, settings.experiments)
@@ -205,6 +239,8 @@ def test_messages_that_only_the_archiver_has_read_become_dead_letters_in_a_rebui
     expected = oracle.assert_equal(redis, settings)
     assert sum(oracle.positions(redis, settings).values()) == traffic.sent + 3
     assert oracle.dead_letter_differences(settings, expected) == []
-    long = next(letter for letter in dlq.read(settings).select(codes=["not_json"]) if letter.size > 4000)
+    long = next(
+        letter for letter in dlq.read(settings).select(codes=["not_json"]) if letter.size > 4000
+    )
     assert long.truncated
     assert long.value == b"x" * 4096

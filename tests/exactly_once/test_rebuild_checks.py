@@ -1,4 +1,6 @@
-"""A rebuild changes nothing until it knows that it can finish; what stops ingest or a rebuild names a way out that works."""
+"""A rebuild changes nothing until it knows that it can finish; what stops ingest or a rebuild names
+a way out that works.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from core.errors import ArchiveError, ConfigurationError, EddylineError, LogRewound, LogUnavailable, StoreError
+from core.errors import (
+    ArchiveError,
+    ConfigurationError,
+    EddylineError,
+    LogRewound,
+    LogUnavailable,
+    StoreError,
+)
 from core.settings import Settings
 from core.types import Item, User
 from demo.processes import Child
@@ -37,12 +46,16 @@ def _send(settings: Settings, seed: int, count: int) -> None:
     with Producer(settings) as producer:
         Traffic(settings, seed).burst(producer, count)
         for number in range(12):
-            producer.item(f"startup:{number}", Item(item_id=f"startup:{number}", item_type="startup"))
+            producer.item(
+                f"startup:{number}", Item(item_id=f"startup:{number}", item_type="startup")
+            )
             producer.user(f"user-{number}", User(user_id=f"user-{number}", interests=["energy"]))
 
 
 def _everything(redis: Redis) -> dict[bytes, bytes | None]:
-    """Every key of Redis as the server itself writes it out, but for who holds the lease and which ingest runs."""
+    """Every key of Redis as the server itself writes it out, but for who holds the lease and which
+    ingest runs.
+    """
     kept = (keys.lease(running.REBUILD_LEASE).encode(), keys.INGEST_RUNNING.encode())
     return {key: redis.dump(key) for key in redis.scan_iter(count=1000) if key not in kept}  # type: ignore[misc]
 
@@ -67,7 +80,13 @@ def _stopped(child: Child, text: str) -> None:
 
 
 def test_a_wipe_that_could_not_be_made_good_changes_nothing(
-    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int, tmp_path: Path
+    broker: object,
+    settings: Settings,
+    redis: Redis,
+    ingest: Ingest,
+    spawn: Spawn,
+    seed: int,
+    tmp_path: Path,
 ) -> None:
     small = settings.model_copy(update={"archive_file_events": 50})
     topic = settings.interactions_topic
@@ -92,11 +111,23 @@ def test_a_wipe_that_could_not_be_made_good_changes_nothing(
 
     faults: list[tuple[type[EddylineError], str, dict[str, Any]]] = [
         (ArchiveError, "is ARCHIVE_URL right", {"archive_url": str(tmp_path / "mistyped")}),
-        (LogUnavailable, "is the broker up", {"kafka_bootstrap_servers": "127.0.0.1:9", "kafka_timeout_s": 0.5}),
-        (ArchiveError, "are missing between", damaged("hole", lambda _, folder: sorted(folder.iterdir())[1].unlink())),
+        (
+            LogUnavailable,
+            "is the broker up",
+            {"kafka_bootstrap_servers": "127.0.0.1:9", "kafka_timeout_s": 0.5},
+        ),
+        (
+            ArchiveError,
+            "are missing between",
+            damaged("hole", lambda _, folder: sorted(folder.iterdir())[1].unlink()),
+        ),
         (LogRewound, "the archive of another log", damaged("longer", lengthen)),
         (LogRewound, "the archive of another log", damaged("other", relabel)),
-        (LogRewound, "has the partitions .9.", damaged("wider", lambda _, folder: folder.rename(folder.with_name("partition=9")))),
+        (
+            LogRewound,
+            "has the partitions .9.",
+            damaged("wider", lambda _, folder: folder.rename(folder.with_name("partition=9"))),
+        ),
     ]
     before = _everything(redis)
     for kind, text, changes in faults:
@@ -120,8 +151,12 @@ def test_a_rebuild_shows_what_it_does_and_says_when_there_is_nothing_to_do(
     before = _everything(redis)
     assert "nothing to rebuild" in _run(spawn, "rebuild")
     assert _everything(redis) == before
-    shown = _run(spawn, "rebuild", "--wipe")  # the archive is shorter than what Redis held, and the log has the rest
-    archived, end = Archive(settings.archive_url).position(settings.interactions_topic, 0), ends(settings)[0]
+    # the archive is shorter than what Redis held, and the log has the rest
+    shown = _run(spawn, "rebuild", "--wipe")
+    archived, end = (
+        Archive(settings.archive_url).position(settings.interactions_topic, 0),
+        ends(settings)[0],
+    )
     assert f"{archived} offsets come from the archive, then {end - archived} from the log" in shown
     assert "keys of Redis (" in shown
     _applied(redis, settings, ingest)
@@ -129,7 +164,12 @@ def test_a_rebuild_shows_what_it_does_and_says_when_there_is_nothing_to_do(
 
 
 def test_a_rebuild_and_an_ingest_do_not_run_at_the_same_time(
-    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, monkeypatch: pytest.MonkeyPatch
+    broker: object,
+    settings: Settings,
+    redis: Redis,
+    ingest: Ingest,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _send(settings, seed, 300)
     Archiver(settings).run(until_idle=True)
@@ -142,7 +182,8 @@ def test_a_rebuild_and_an_ingest_do_not_run_at_the_same_time(
     oracle.assert_equal(redis, settings)
     child.kill()
     entries = redis.zrange(keys.INGEST_RUNNING, 0, -1)
-    redis.zadd(keys.INGEST_RUNNING, {entry: redis.time()[0] + 2 for entry in entries})  # so that the wait for its end is short
+    # so that the wait for its end is short
+    redis.zadd(keys.INGEST_RUNNING, {entry: redis.time()[0] + 2 for entry in entries})
     with Lease(redis, running.REBUILD_LEASE, 30):
         _stopped(ingest(), "a rebuild of Redis runs at")
     rebuild.run(settings, wipe=True, yes=True)
@@ -151,7 +192,13 @@ def test_a_rebuild_and_an_ingest_do_not_run_at_the_same_time(
 
 
 def test_a_rebuild_killed_while_it_wipes_or_applies_goes_on_when_run_again(
-    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int, monkeypatch: pytest.MonkeyPatch
+    broker: object,
+    settings: Settings,
+    redis: Redis,
+    ingest: Ingest,
+    spawn: Spawn,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _send(settings, seed, 2500)
     _applied(redis, settings, ingest)
@@ -159,14 +206,20 @@ def test_a_rebuild_killed_while_it_wipes_or_applies_goes_on_when_run_again(
     with monkeypatch.context() as patch:
         unlink, calls = Redis.unlink, iter(range(100))
         patch.setattr(wipe, "_AT_ONCE", 5)
-        patch.setattr(Redis, "unlink", lambda *arguments: unlink(*arguments) if next(calls) < 3 else 1 / 0)
+        patch.setattr(
+            Redis, "unlink", lambda *arguments: unlink(*arguments) if next(calls) < 3 else 1 / 0
+        )
         with pytest.raises(ZeroDivisionError):
             rebuild.run(settings, wipe=True, yes=True)
     assert redis.keys("user:*")
     _stopped(ingest(), "neither all nor nothing")
     child = spawn("streams", "rebuild", TRANSACTION_EVENTS="1")  # goes on with the wipe
     eventually(
-        lambda: not redis.exists(keys.WIPE) and sum(oracle.positions(redis, settings).values()) > 100, "the rebuild applies", every=0.002
+        lambda: (
+            not redis.exists(keys.WIPE) and sum(oracle.positions(redis, settings).values()) > 100
+        ),
+        "the rebuild applies",
+        every=0.002,
     )
     child.kill()
     assert 0 < sum(oracle.positions(redis, settings).values()) < 2500
@@ -180,7 +233,9 @@ def test_a_rebuild_killed_while_it_wipes_or_applies_goes_on_when_run_again(
 def test_a_gap_that_the_archive_cannot_fill_ends_when_the_operator_gives_it_up(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int
 ) -> None:
-    """Of events, with an archive that ends before the log begins, and of a catalogue that retention has trimmed."""
+    """Of events, with an archive that ends before the log begins, and of a catalogue that retention
+    has trimmed.
+    """
     for topic in (settings.items_topic, settings.users_topic):
         use_retention(settings, topic)
     _send(settings, seed, 300)
@@ -190,7 +245,14 @@ def test_a_gap_that_the_archive_cannot_fill_ends_when_the_operator_gives_it_up(
     former = {topic: ends(settings, topic) for topic in topics}
     _send(settings, seed + 1, 300)
     for topic in topics:
-        trim(settings, topic, {partition: min(end + 2, ends(settings, topic)[partition]) for partition, end in former[topic].items()})
+        trim(
+            settings,
+            topic,
+            {
+                partition: min(end + 2, ends(settings, topic)[partition])
+                for partition, end in former[topic].items()
+            },
+        )
     _stopped(ingest(), "python -m streams rebuild`")
     before = _everything(redis)
     _stopped(spawn("streams", "rebuild"), "offsets are in neither")
@@ -267,7 +329,9 @@ def test_the_advice_of_other_errors_leads_to_a_running_ingest(
     _applied(redis, settings, ingest, **changed)
     oracle.assert_equal(redis, settings.model_copy(update={"popularity_half_life_days": 60.0}))
 
-    files = sorted((Path(settings.archive_url) / settings.interactions_topic / "partition=0").iterdir())
+    files = sorted(
+        (Path(settings.archive_url) / settings.interactions_topic / "partition=0").iterdir()
+    )
     files[1].write_bytes(files[1].read_bytes()[:-30])
     redis.flushall()
     _stopped(spawn("streams", "rebuild"), files[1].name)

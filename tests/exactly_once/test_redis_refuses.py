@@ -1,4 +1,6 @@
-"""Redis refuses commands for a while, or for good: ingest waits or stops with true advice, and every event counts exactly once."""
+"""Redis refuses commands for a while, or for good: ingest waits or stops with true advice, and
+every event counts exactly once.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ def _applied(redis: Redis, settings: Settings) -> int:
 
 
 TEXTS = {"MAXCLIENTS": ("max number of clients",), "MASTERDOWN": ("MASTERDOWN", "READONLY")}
-"""Code -> what ingest logs of it, where that is not the code. A replica without its master refuses reads with MASTERDOWN and writes
-with READONLY; which of them ingest meets first, and then waits on, is chance."""
+"""Code -> what ingest logs of it, where that is not the code. A replica without its master refuses
+reads with MASTERDOWN and writes with READONLY; which of them ingest meets first, and then waits on,
+is chance.
+"""
 
 
 def _logged(child: Child, texts: tuple[str, ...], since: int) -> None:
@@ -51,18 +55,28 @@ def _logged(child: Child, texts: tuple[str, ...], since: int) -> None:
 @pytest.mark.process
 @pytest.mark.timeout(240)
 def test_temporary_refusals_do_not_end_ingest_and_lose_nothing(
-    broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int, tmp_path: Path
+    broker: object,
+    own_redis_server: RedisServer,
+    settings: Settings,
+    ingest: Ingest,
+    seed: int,
+    tmp_path: Path,
 ) -> None:
     with Redis.from_url(own_redis_server.url) as redis, Traffic(settings, seed):
         child = ingest()
         for code in moods.TEMPORARY:
             wanted = _applied(redis, settings) + 50
-            eventually(lambda wanted=wanted: _applied(redis, settings) > wanted, f"events applied before {code}")
+            eventually(
+                lambda wanted=wanted: _applied(redis, settings) > wanted,
+                f"events applied before {code}",
+            )
             logged = len(child.log.read_text())
             with moods.refusing(code, redis, tmp_path / code):
                 _logged(child, TEXTS.get(code, (code,)), logged)
         wanted = _applied(redis, settings) + 50
-        eventually(lambda: _applied(redis, settings) > wanted, "events applied after the last refusal")
+        eventually(
+            lambda: _applied(redis, settings) > wanted, "events applied after the last refusal"
+        )
     with Redis.from_url(own_redis_server.url) as redis:
         caught_up(redis, settings, child)
         oracle.assert_equal(redis, settings)
@@ -75,7 +89,9 @@ def test_a_permission_revoked_under_ingest_stops_it_and_once_granted_every_event
 ) -> None:
     url = f"redis://ingest:a-password@{own_redis_server.address}/0"
     with Redis.from_url(own_redis_server.url) as redis, Producer(settings) as producer:
-        redis.execute_command("ACL", "SETUSER", "ingest", "reset", "on", ">a-password", *documented_permissions())
+        redis.execute_command(
+            "ACL", "SETUSER", "ingest", "reset", "on", ">a-password", *documented_permissions()
+        )
         traffic = Traffic(settings, seed)
         traffic.burst(producer, 200)
         child = ingest(REDIS_URL=url)
@@ -102,11 +118,20 @@ def documented_permissions() -> list[str]:
 
 @pytest.mark.process
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("fault", [(), ("die=5.4-sent,1",)], ids=["alive", "killed-before-the-reply"])
+@pytest.mark.parametrize(
+    "fault", [(), ("die=5.4-sent,1",)], ids=["alive", "killed-before-the-reply"]
+)
 def test_after_a_foreign_key_no_start_passes_events_over(
-    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, fault: tuple[str, ...]
+    broker: object,
+    settings: Settings,
+    redis: Redis,
+    ingest: Ingest,
+    seed: int,
+    fault: tuple[str, ...],
 ) -> None:
-    """Also when ingest is killed after it has sent the transaction, so that nobody reads that one of its commands failed."""
+    """Also when ingest is killed after it has sent the transaction, so that nobody reads that one
+    of its commands failed.
+    """
     for number in range(60):
         redis.set(f"user:user-{number}", "not a hash")
     with Producer(settings) as producer:

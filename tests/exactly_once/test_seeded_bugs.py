@@ -1,4 +1,6 @@
-"""Guards for the guards: with a bug put into ingest, the comparison with the oracle must fail; without it, it must hold."""
+"""Guards for the guards: with a bug put into ingest, the comparison with the oracle must fail;
+without it, it must hold.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from tests.topics import recreate
 Ingest = Callable[..., Child]
 
 
-def _died_between(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+def _died_between(
+    settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic
+) -> None:
     assert ingest(*_bugs(bug), "die=5.2-compared,4").wait(45) == -signal.SIGKILL
     caught_up(redis, settings, ingest())
 
@@ -38,7 +42,9 @@ def _plain(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: 
     caught_up(redis, settings, ingest(*_bugs(bug)))
 
 
-def _started_again(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+def _started_again(
+    settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic
+) -> None:
     first = ingest(*_bugs(bug))
     caught_up(redis, settings, first)
     first.stop()
@@ -46,13 +52,19 @@ def _started_again(settings: Settings, redis: Redis, ingest: Ingest, bug: str, t
         traffic.burst(producer, 300)  # repeats some of the latest events
     second = ingest(*_bugs(bug))
     caught_up(redis, settings, second)
-    eventually(lambda: second.log.read_text().count("partition taken") >= settings.topic_partitions, "the second one at work")
+    eventually(
+        lambda: second.log.read_text().count("partition taken") >= settings.topic_partitions,
+        "the second one at work",
+    )
     second.stop()
 
 
 def _thawed(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
     frozen = ingest(*_bugs(bug), "freeze=5.2-compared,3")
-    eventually(lambda: psutil.Process(frozen.pid).status() == "stopped", "frozen between the comparison and the transaction")
+    eventually(
+        lambda: psutil.Process(frozen.pid).status() == "stopped",
+        "frozen between the comparison and the transaction",
+    )
     other = ingest()
     caught_up(redis, settings, other)
     frozen.signal(signal.SIGCONT)
@@ -62,7 +74,9 @@ def _thawed(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic:
     caught_up(redis, settings, other)
 
 
-def _deleted_late(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+def _deleted_late(
+    settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic
+) -> None:
     """Every user is deleted between two bursts, and the topic of users is read last."""
     with Producer(settings) as producer:
         for number in range(60):
@@ -99,7 +113,9 @@ SCENARIOS = {
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("bug", SCENARIOS)
-def test_the_oracle_catches_a_seeded_bug(broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, bug: str) -> None:
+def test_the_oracle_catches_a_seeded_bug(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, bug: str
+) -> None:
     traffic = Traffic(settings, seed)
     with Producer(settings) as producer:
         traffic.burst(producer, 1200)
@@ -116,7 +132,9 @@ def test_the_same_scenario_without_the_bug_holds(
     traffic = Traffic(settings, seed)
     with Producer(settings) as producer:
         traffic.burst(producer, 1200)
-    next(each for each in SCENARIOS.values() if each.__name__ == scenario)(settings, redis, ingest, "", traffic)
+    next(each for each in SCENARIOS.values() if each.__name__ == scenario)(
+        settings, redis, ingest, "", traffic
+    )
     oracle.assert_equal(redis, settings)
 
 
@@ -127,13 +145,20 @@ def test_the_oracle_catches_records_of_aborted_transactions(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, bug: str
 ) -> None:
     traffic = Traffic(settings, seed)
-    config = log.client_config(settings) | {"transactional.id": f"seeded-{uuid.uuid4().hex[:8]}", "partitioner": "murmur2_random"}
+    config = log.client_config(settings) | {
+        "transactional.id": f"seeded-{uuid.uuid4().hex[:8]}",
+        "partitioner": "murmur2_random",
+    }
     producer = KafkaProducer(config)
     producer.init_transactions(30)
     for is_committed in (True, False, True):
         producer.begin_transaction()
         for number in range(40):
-            producer.produce(settings.interactions_topic, encode_json(traffic.event(f"user-{number}")), f"user-{number}".encode())
+            producer.produce(
+                settings.interactions_topic,
+                encode_json(traffic.event(f"user-{number}")),
+                f"user-{number}".encode(),
+            )
         producer.flush(30)
         producer.commit_transaction(30) if is_committed else producer.abort_transaction(30)
     caught_up(redis, settings, ingest(*_bugs(bug)))
@@ -156,19 +181,35 @@ def test_the_oracle_catches_deletions_that_an_emptied_redis_does_not_learn(
     caught_up(redis, settings, child)
     logs = oracle.record(settings)
     admin = log.admin(settings)
-    entry = ConfigEntry("cleanup.policy", "compact,delete", incremental_operation=AlterConfigOpType.SET)  # else it refuses to drop records
+    # else it refuses to drop records
+    entry = ConfigEntry(
+        "cleanup.policy", "compact,delete", incremental_operation=AlterConfigOpType.SET
+    )
     resource = ConfigResource(ResourceType.TOPIC, settings.users_topic, incremental_configs=[entry])
     admin.incremental_alter_configs([resource])[resource].result(30)
-    ends = [TopicPartition(*partition, logs.ends[partition]) for partition in logs.partitions(settings.users_topic)]
+    ends = [
+        TopicPartition(*partition, logs.ends[partition])
+        for partition in logs.partitions(settings.users_topic)
+    ]
     for dropped in admin.delete_records(ends).values():
         dropped.result(30)
     redis.flushall()
-    interactions = {partition: end for (topic, partition), end in logs.ends.items() if topic == settings.interactions_topic}
-    eventually(lambda: oracle.popularity_positions(redis, settings) == interactions, "everything is counted again", 60)
+    interactions = {
+        partition: end
+        for (topic, partition), end in logs.ends.items()
+        if topic == settings.interactions_topic
+    }
+    eventually(
+        lambda: oracle.popularity_positions(redis, settings) == interactions,
+        "everything is counted again",
+        60,
+    )
     _assert_caught(redis, settings, bug, logs)
 
 
-def _assert_caught(redis: Redis, settings: Settings, bug: str, logs: oracle.RecordedLog | None = None) -> None:
+def _assert_caught(
+    redis: Redis, settings: Settings, bug: str, logs: oracle.RecordedLog | None = None
+) -> None:
     with pytest.raises(AssertionError) if bug else contextlib.nullcontext():
         oracle.assert_equal(redis, settings, logs)
 

@@ -1,4 +1,6 @@
-"""Every accepted event counts exactly once also when Redis or the broker dies, comes back, or comes back older than it was."""
+"""Every accepted event counts exactly once also when Redis or the broker dies, comes back, or comes
+back older than it was.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_redis_killed_and_restarted_from_its_aof(
             own_redis_server.kill()
             own_redis_server.start()
         wanted = _applied(redis, settings) + 500
-        eventually(lambda: _applied(redis, settings) > wanted, "events applied after the last restart")
+        eventually(
+            lambda: _applied(redis, settings) > wanted, "events applied after the last restart"
+        )
     with Redis.from_url(own_redis_server.url) as redis:
         caught_up(redis, settings, child)
         oracle.assert_equal(redis, settings)
@@ -48,7 +52,12 @@ def test_redis_killed_and_restarted_from_its_aof(
 @pytest.mark.process
 @pytest.mark.timeout(180)
 def test_redis_set_back_to_an_older_copy_of_itself(
-    broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int, tmp_path: Path
+    broker: object,
+    own_redis_server: RedisServer,
+    settings: Settings,
+    ingest: Ingest,
+    seed: int,
+    tmp_path: Path,
 ) -> None:
     copy = tmp_path / "older"
     with Redis.from_url(own_redis_server.url) as redis, Traffic(settings, seed):
@@ -63,7 +72,10 @@ def test_redis_set_back_to_an_older_copy_of_itself(
         shutil.rmtree(own_redis_server.directory / "appendonlydir")
         shutil.copytree(copy, own_redis_server.directory / "appendonlydir")
         own_redis_server.start()
-        eventually(lambda: _applied(redis, settings) > older + 1500, "what was lost applied again, and more")
+        eventually(
+            lambda: _applied(redis, settings) > older + 1500,
+            "what was lost applied again, and more",
+        )
     with Redis.from_url(own_redis_server.url) as redis:
         caught_up(redis, settings, child)
         oracle.assert_equal(redis, settings)
@@ -87,14 +99,20 @@ def test_redis_set_back_while_no_event_arrives(
 
 @pytest.mark.apache
 @pytest.mark.timeout(240)
-def test_the_broker_killed_and_restarted(own_broker: KafkaBroker, settings: Settings, redis: Redis, ingest: Ingest, seed: int) -> None:
+def test_the_broker_killed_and_restarted(
+    own_broker: KafkaBroker, settings: Settings, redis: Redis, ingest: Ingest, seed: int
+) -> None:
     with Traffic(settings, seed):
         child = ingest()
         eventually(lambda: _applied(redis, settings) > 500, "events applied")
         own_broker.kill()
         own_broker.start()
         wanted = _applied(redis, settings) + 500
-        eventually(lambda: _applied(redis, settings) > wanted, "events applied after the broker came back", 90)
+        eventually(
+            lambda: _applied(redis, settings) > wanted,
+            "events applied after the broker came back",
+            90,
+        )
         own_broker.kill()
         child.signal(signal.SIGKILL)
         own_broker.start()
@@ -112,11 +130,15 @@ def test_a_topic_created_anew_stops_ingest_with_the_way_out(
         Traffic(settings, seed).burst(producer, 300)
     caught_up(redis, settings, first := ingest())
     first.stop()
-    redis.hset(f"ingest:{settings.interactions_topic}:0", "position", "100000")  # as if the broker had lost the tail of its log
+    # as if the broker had lost the tail of its log
+    redis.hset(f"ingest:{settings.interactions_topic}:0", "position", "100000")
     child = ingest()
     assert child.wait(60) == 1
     assert "Redis stands at 100000, but the log ends at" in child.log.read_text()
-    redis.hset(f"ingest:{settings.interactions_topic}:0", mapping={"position": "5", "topic_id": "another-topic"})
+    redis.hset(
+        f"ingest:{settings.interactions_topic}:0",
+        mapping={"position": "5", "topic_id": "another-topic"},
+    )
     child = ingest()
     if child_stops_for_topic_id(broker):
         assert child.wait(60) == 1
@@ -142,7 +164,9 @@ def test_a_key_of_another_type_stops_ingest_and_is_named(
 
 
 @pytest.mark.timeout(60)
-def test_a_server_that_evicts_is_refused(broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest) -> None:
+def test_a_server_that_evicts_is_refused(
+    broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest
+) -> None:
     with Redis.from_url(own_redis_server.url) as redis:
         redis.config_set("maxmemory-policy", "allkeys-lru")
         child = ingest()

@@ -1,4 +1,6 @@
-"""Events to be ingested while things die: few users, so that batches overlap in them; duplicates and bad messages among them."""
+"""Events to be ingested while things die: few users, so that batches overlap in them; duplicates
+and bad messages among them.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,35 @@ from core.settings import Settings
 from core.types import Interaction
 from store.log.producer import Producer
 
-BAD = (b"not json", b"{}", b'{"event_id":"x","user_id":"","item_id":"i","event_type":"view","timestamp":1}', b"\xff\xfe")
+BAD = (
+    b"not json",
+    b"{}",
+    b'{"event_id":"x","user_id":"","item_id":"i","event_type":"view","timestamp":1}',
+    b"\xff\xfe",
+)
 
 AGES_S = (0, 0, 0, 1000, 7000, 200_000, 8 * 86_400, -50_000)
-"""Seconds since an event happened, when it is sent: now, late for one window or all of them, and dated ahead."""
+"""Seconds since an event happened, when it is sent: now, late for one window or all of them, and
+dated ahead.
+"""
 
 
 class Traffic:
-    """Produces until it is told to stop; `sent` counts messages, bad ones and duplicates included. Deterministic by `seed`.
+    """Produces until it is told to stop; `sent` counts messages, bad ones and duplicates included.
+    Deterministic by `seed`.
 
-    `twice`: every event is delivered a second time, as a producer would that lost its acknowledgements.
+    `twice`: every event is delivered a second time, as a producer would that lost its
+    acknowledgements.
     """
 
-    def __init__(self, settings: Settings, seed: int, per_burst: int = 30, pause_s: float = 0.05, twice: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        seed: int,
+        per_burst: int = 30,
+        pause_s: float = 0.05,
+        twice: bool = False,
+    ) -> None:
         self._settings, self._random = settings, random.Random(seed)
         self._per_burst, self._pause_s, self._twice = per_burst, pause_s, twice
         self._stop = threading.Event()
@@ -44,7 +62,11 @@ class Traffic:
             self.sent += 1
             dice = pick.random()
             if dice < 0.01:
-                producer.raw(self._settings.interactions_topic, f"user-{pick.randrange(60)}".encode(), pick.choice(BAD))
+                producer.raw(
+                    self._settings.interactions_topic,
+                    f"user-{pick.randrange(60)}".encode(),
+                    pick.choice(BAD),
+                )
                 continue
             if dice < 0.05 and self._recent:
                 event = pick.choice(self._recent)
@@ -52,7 +74,9 @@ class Traffic:
                 event = self.event(f"user-{pick.randrange(60)}")
                 self._recent = [*self._recent[-300:], event]
             for _ in range(2 if self._twice else 1):
-                producer.raw(self._settings.interactions_topic, event.user_id.encode(), encode_json(event))
+                producer.raw(
+                    self._settings.interactions_topic, event.user_id.encode(), encode_json(event)
+                )
 
     def event(self, user_id: str) -> Interaction:
         """A valid event of a user that was never sent before."""
@@ -70,10 +94,18 @@ class Traffic:
         )
 
     def _answer(self, user_id: str) -> str | None:
-        """Of the answer that led to an event: none, one that is no experiment's, the user's own variant's, somebody else's."""
+        """Of the answer that led to an event: none, one that is no experiment's, the user's own
+        variant's, somebody else's.
+        """
         running = self._settings.experiments
         every = [None, *running.by_id.values()]
-        return self._random.choice((None, recommendation_id(running.assign(user_id, None)), recommendation_id(self._random.choice(every))))
+        return self._random.choice(
+            (
+                None,
+                recommendation_id(running.assign(user_id, None)),
+                recommendation_id(self._random.choice(every)),
+            )
+        )
 
     def _run(self) -> None:
         try:
@@ -87,7 +119,12 @@ class Traffic:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop.set()
         self._thread.join()
         if self._error is not None and error is None:

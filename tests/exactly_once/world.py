@@ -1,4 +1,6 @@
-"""One schedule's world: topics, a Redis and processes of its own, their supervision, and the comparison with the oracle at the end."""
+"""One schedule's world: topics, a Redis and processes of its own, their supervision, and the
+comparison with the oracle at the end.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
 from pydantic import SecretStr
 from redis import Redis
 
@@ -26,7 +35,9 @@ from tests.oracle.records import Partition, sources
 from tests.support import eventually
 
 CATCH_UP_S = 60.0
-"""Seconds for the processes to reach the logs' ends, once the faults have ceased; new partitions are read within 30."""
+"""Seconds for the processes to reach the logs' ends, once the faults have ceased; new partitions
+are read within 30.
+"""
 LAG_S = 10.0
 """Seconds for the positions to pass control records (of transactions) at the end of a log."""
 END_S = 40.0
@@ -34,18 +45,30 @@ END_S = 40.0
 RECORD_S = 0.4
 """Seconds between two reads of the logs while the broker compacts them."""
 WINDOW = 100
-"""Offsets within which an event counts once: small, so that windows are crossed, and a trimmed head is older than them."""
+"""Offsets within which an event counts once: small, so that windows are crossed, and a trimmed head
+is older than them.
+"""
 
 _ADVICE = "python -m streams rebuild"
 _RECREATED = "created anew"
-_SERVER_AWAY = ("is the broker up", "cannot be reached", "did not answer", "Error 111", "Connection refused", "LOADING")
-"""What a process says that was started while a server was away: it is started again, as a supervisor of services does."""
+_SERVER_AWAY = (
+    "is the broker up",
+    "cannot be reached",
+    "did not answer",
+    "Error 111",
+    "Connection refused",
+    "LOADING",
+)
+"""What a process says that was started while a server was away: it is started again, as a
+supervisor of services does.
+"""
 
 
 _COMPACTION = {
     "segment.ms": "500",
     "min.cleanable.dirty.ratio": "0.01",
-    "min.compaction.lag.ms": "6000",  # longer than no ingest runs: a deletion that is compacted away before is lost
+    # longer than no ingest runs: a deletion that is compacted away before is lost
+    "min.compaction.lag.ms": "6000",
     "delete.retention.ms": "0",
 }
 
@@ -76,18 +99,33 @@ class Process(NamedTuple):
 
 
 class World:
-    """Holds everything of one schedule; `close` ends it. `problems`: what is wrong so far, one line each."""
+    """Holds everything of one schedule; `close` ends it.
 
-    def __init__(self, broker: KafkaBroker | TansuBroker, directory: Path, seed: int, *, is_compacted: bool = False) -> None:
-        """`is_compacted`: the broker will compact `users` and `items` while the schedule runs (`compact`)."""
+    `problems`: what is wrong so far, one line each.
+    """
+
+    def __init__(
+        self,
+        broker: KafkaBroker | TansuBroker,
+        directory: Path,
+        seed: int,
+        *,
+        is_compacted: bool = False,
+    ) -> None:
+        """`is_compacted`: the broker will compact `users` and `items` while the schedule runs
+        (`compact`).
+        """
         self.broker, self.directory, self.random = broker, directory, random.Random(seed)
         self.is_apache = isinstance(broker, KafkaBroker)
         self.redis_server = RedisServer(directory / "redis").start()
         self.settings = _settings(broker, self.redis_server, directory)
         log.ensure_topics(self.settings)
-        self.admin: AdminClient = log.admin(self.settings)  # held: its end cancels what it was asked for
+        # held: its end cancels what it was asked for
+        self.admin: AdminClient = log.admin(self.settings)
         self.logs = oracle.RecordedLog(self.settings)
-        self.traffic = MixedTraffic(self.settings, seed, transactions=self.is_apache, bad_entries=not is_compacted)
+        self.traffic = MixedTraffic(
+            self.settings, seed, transactions=self.is_apache, bad_entries=not is_compacted
+        )
         self._recorder: Recorder | None = None
         self.processes: list[Process] = []
         self.problems: list[str] = []
@@ -99,8 +137,15 @@ class World:
     # Processes
 
     def start_ingest(self, *arguments: str, group: str | None = None) -> Process:
-        """Start an ingest process; in a group of its own where none is given, so that it never waits for a session to end."""
-        return self._start("ingest", "tests.exactly_once.ingest_that_fails", *arguments, group=group or f"ingest-{uuid.uuid4().hex[:8]}")
+        """Start an ingest process; in a group of its own where none is given, so that it never
+        waits for a session to end.
+        """
+        return self._start(
+            "ingest",
+            "tests.exactly_once.ingest_that_fails",
+            *arguments,
+            group=group or f"ingest-{uuid.uuid4().hex[:8]}",
+        )
 
     def start_archiver(self) -> Process:
         """Start an archive process, in a group of its own."""
@@ -125,7 +170,8 @@ class World:
         """Start again what has ended; an end for which there is no reason is a problem."""
         for process in list(self.processes):
             code = process.child.exit_code
-            if code is None or process not in self.processes:  # a rebuild for another one has ended all of its kind
+            # a rebuild for another one has ended all of its kind
+            if code is None or process not in self.processes:
                 continue
             self.processes.remove(process)
             text = process.child.tail(3)
@@ -165,7 +211,13 @@ class World:
         environment = settings_environment(self.settings)
         if group is not None:
             environment[f"{kind.upper()}_GROUP"] = group
-        child = module(name, *arguments, directory=self.directory / "children", environment=environment, label=f"{kind}-{self._children}")
+        child = module(
+            name,
+            *arguments,
+            directory=self.directory / "children",
+            environment=environment,
+            label=f"{kind}-{self._children}",
+        )
         process = Process(kind, child.start())
         self.processes.append(process)
         return process
@@ -177,15 +229,22 @@ class World:
         return Redis.from_url(self.redis_server.url)
 
     def positions(self) -> dict[int, int]:
-        """The offsets of the interactions below which Redis, its popularities and the archive hold everything."""
+        """The offsets of the interactions below which Redis, its popularities and the archive hold
+        everything.
+        """
         with self.redis() as redis:
             stands = oracle.positions(redis, self.settings)
             popularity = oracle.popularity_positions(redis, self.settings)
         archived = {partition: self._archived(partition) for partition in stands}
-        return {partition: min(at, popularity[partition], archived[partition]) for partition, at in stands.items()}
+        return {
+            partition: min(at, popularity[partition], archived[partition])
+            for partition, at in stands.items()
+        }
 
     def await_progress(self) -> None:
-        """Until Redis and the archive hold something of the interactions, and so know which topic they count in."""
+        """Until Redis and the archive hold something of the interactions, and so know which topic
+        they count in.
+        """
 
         def has_progress() -> bool:
             self.supervise()
@@ -196,28 +255,52 @@ class World:
         eventually(has_progress, "something is applied and archived", CATCH_UP_S, every=0.1)
 
     def _archived(self, partition: int) -> int:
-        folder = Path(self.settings.archive_url) / self.settings.interactions_topic / f"partition={partition}"
-        return max((int(path.stem.partition("-")[2]) for path in folder.glob("[0-9]*.parquet")), default=0)
+        folder = (
+            Path(self.settings.archive_url)
+            / self.settings.interactions_topic
+            / f"partition={partition}"
+        )
+        return max(
+            (int(path.stem.partition("-")[2]) for path in folder.glob("[0-9]*.parquet")), default=0
+        )
 
     def trim(self) -> bool:
-        """Drop the head of the interactions from the broker, as far as Redis and the archive have it. False: there is none."""
-        limits = {partition: at - WINDOW for partition, at in self.positions().items() if at > WINDOW}
+        """Drop the head of the interactions from the broker, as far as Redis and the archive have
+        it. False: there is none.
+        """
+        limits = {
+            partition: at - WINDOW for partition, at in self.positions().items() if at > WINDOW
+        }
         if not limits:
             return False
         self.logs.read(sources(self.settings))
-        places = [TopicPartition(self.settings.interactions_topic, *limit) for limit in limits.items()]
+        places = [
+            TopicPartition(self.settings.interactions_topic, *limit) for limit in limits.items()
+        ]
         for trimmed in self.admin.delete_records(places).values():
             trimmed.result(30)
         self.is_trimmed = True
         return True
 
     def compact(self) -> None:
-        """From now on the broker compacts `users`, `items` and the deletions within seconds, tombstones included."""
+        """From now on the broker compacts `users`, `items` and the deletions within seconds,
+        tombstones included.
+        """
         self._recorder = Recorder(self.logs, sources(self.settings))
         self._recorder.start()
-        entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in _COMPACTION.items()]
-        topics = (self.settings.users_topic, self.settings.items_topic, self.settings.deletions_topic)
-        resources = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries) for topic in topics]
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in _COMPACTION.items()
+        ]
+        topics = (
+            self.settings.users_topic,
+            self.settings.items_topic,
+            self.settings.deletions_topic,
+        )
+        resources = [
+            ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+            for topic in topics
+        ]
         for altered in self.admin.incremental_alter_configs(resources).values():
             altered.result(30)
 
@@ -227,43 +310,73 @@ class World:
             added.result(30)
 
     def recreate_interactions(self) -> None:
-        """Delete the topic and create it again, empty. Traffic must pause. What the log held is forgotten, save its dead letters."""
+        """Delete the topic and create it again, empty.
+
+        Traffic must pause. What the log held is forgotten, save its dead letters.
+        """
         topic = self.settings.interactions_topic
         self.logs.read(sources(self.settings))
-        self.former_dead = {key: code for key, code in oracle.fold(self.settings, self.logs).dead.items() if key[0] == topic}
+        self.former_dead = {
+            key: code
+            for key, code in oracle.fold(self.settings, self.logs).dead.items()
+            if key[0] == topic
+        }
         for deleted in self.admin.delete_topics([topic]).values():
             deleted.result(30)
-        eventually(lambda: topic not in self.admin.list_topics(timeout=10).topics, "the topic is gone")
-        eventually(lambda: topic in log.ensure_topics(self.settings), "the topic is created again", every=0.2)
+        eventually(
+            lambda: topic not in self.admin.list_topics(timeout=10).topics, "the topic is gone"
+        )
+        eventually(
+            lambda: topic in log.ensure_topics(self.settings),
+            "the topic is created again",
+            every=0.2,
+        )
         self.logs.forget(topic)
         self.is_trimmed = False
 
     # The end
 
     def finish(self) -> oracle.Expected:
-        """Stop the traffic, let everything reach the logs' ends, and compare: `problems` has the differences afterwards."""
+        """Stop the traffic, let everything reach the logs' ends, and compare: `problems` has the
+        differences afterwards.
+        """
         self.traffic.pause()
         if self._recorder is not None:
             self._recorder.end()
         self.logs.read(sources(self.settings))
         for what, ends, timeout in (
-            ("records that are not applied", {each: self.logs.after_last(each) for each in self.logs.ends}, CATCH_UP_S),
+            (
+                "records that are not applied",
+                {each: self.logs.after_last(each) for each in self.logs.ends},
+                CATCH_UP_S,
+            ),
             ("a lag at the end of the log", self.logs.ends, LAG_S),
         ):
             try:
                 eventually(lambda ends=ends: self._has_reached(ends), what, timeout, every=0.1)
             except AssertionError:
-                self.problems.append(f"{what}, after {timeout:g} s: {self._behind(ends)}; {self._tails()}")
+                self.problems.append(
+                    f"{what}, after {timeout:g} s: {self._behind(ends)}; {self._tails()}"
+                )
         self.stop_all("archive")
-        child = self._start("archive", "streams", "archive", "--until-idle", group=f"archive-{uuid.uuid4().hex[:8]}").child
+        child = self._start(
+            "archive", "streams", "archive", "--until-idle", group=f"archive-{uuid.uuid4().hex[:8]}"
+        ).child
         self.processes.pop()
         if child.wait(CATCH_UP_S) != 0:
             self.problems.append(child.describe("failed"))
         expected = oracle.fold(self.settings, self.logs)
-        if self._recorder is not None:  # bad records of compacted topics may be gone before ingest reads them
-            compacted = {key: code for key, code in expected.dead.items() if key[0] != self.settings.interactions_topic}
+        # bad records of compacted topics may be gone before ingest reads them
+        if self._recorder is not None:
+            compacted = {
+                key: code
+                for key, code in expected.dead.items()
+                if key[0] != self.settings.interactions_topic
+            }
             self.former_dead |= compacted
-            expected.dead = {key: code for key, code in expected.dead.items() if key not in compacted}
+            expected.dead = {
+                key: code for key, code in expected.dead.items() if key not in compacted
+            }
         with self.redis() as redis:
             self.problems += oracle.differences(redis, self.settings, expected)
         self.problems += oracle.dead_letter_differences(self.settings, expected, self.former_dead)
@@ -294,8 +407,13 @@ class World:
                 stands = oracle.positions(redis, self.settings, topic)
                 for partition in self.logs.partitions(topic):
                     at, popular = stands.get(partition[1], 0), popularity.get(partition[1], 0)
-                    if at < ends[partition] or (topic == self.settings.interactions_topic and popular < self.logs.after_last(partition)):
-                        behind[f"{topic.split('-')[0]}/{partition[1]}"] = f"{at} of {ends[partition]}, popularity {popular}"
+                    if at < ends[partition] or (
+                        topic == self.settings.interactions_topic
+                        and popular < self.logs.after_last(partition)
+                    ):
+                        behind[f"{topic.split('-')[0]}/{partition[1]}"] = (
+                            f"{at} of {ends[partition]}, popularity {popular}"
+                        )
         return behind
 
     def _tails(self) -> str:
@@ -314,7 +432,9 @@ variants = { control = {}, colder = { cold_start_threshold = 8 } }
 """
 
 
-def _settings(broker: KafkaBroker | TansuBroker, redis_server: RedisServer, directory: Path) -> Settings:
+def _settings(
+    broker: KafkaBroker | TansuBroker, redis_server: RedisServer, directory: Path
+) -> Settings:
     """Small batches, caps, windows and files, so that their edges are crossed often."""
     unique = uuid.uuid4().hex[:10]
     experiments = directory / "experiments.toml"

@@ -1,4 +1,6 @@
-"""The whole loop of an experiment, as its users meet it: an answer, the event it leads to, the numbers, the deletion."""
+"""The whole loop of an experiment, as its users meet it: an answer, the event it leads to, the
+numbers, the deletion.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,32 @@ def test_from_an_answer_to_the_report(
     spawn("streams", "ingest", EXPERIMENTS_PATH=str(path))
     with serving(settings, experiments_path=path) as api:
         answers = {user: api.get(f"{FOR_DEVELOPER}/{user}").json() for user in USERS}
-        liked = [event(f"like-{user}", event_type="like", **_led_by(answers[user])) for user in USERS[:30]]
-        seen = [event(f"view-{user}", event_type="view", **_led_by(answers[user])) for user in USERS]
-        other = next(user for user in USERS if answers[user]["variant"] != answers[USERS[39]]["variant"])
-        foreign = event("foreign", event_type="like", **{**_led_by(answers[other]), "user_id": USERS[39]})
-        eventually(lambda: api.write("POST", "/api/events", [*liked, *liked, *seen, foreign]).status_code == 202, "the broker takes them")
-        rows = {row.variant: row for row in _report(spawn, path, lambda report: sum(sum(row.events.values()) for row in report) == 70)}
+        liked = [
+            event(f"like-{user}", event_type="like", **_led_by(answers[user]))
+            for user in USERS[:30]
+        ]
+        seen = [
+            event(f"view-{user}", event_type="view", **_led_by(answers[user])) for user in USERS
+        ]
+        other = next(
+            user for user in USERS if answers[user]["variant"] != answers[USERS[39]]["variant"]
+        )
+        foreign = event(
+            "foreign", event_type="like", **{**_led_by(answers[other]), "user_id": USERS[39]}
+        )
+        eventually(
+            lambda: (
+                api.write("POST", "/api/events", [*liked, *liked, *seen, foreign]).status_code
+                == 202
+            ),
+            "the broker takes them",
+        )
+        rows = {
+            row.variant: row
+            for row in _report(
+                spawn, path, lambda report: sum(sum(row.events.values()) for row in report) == 70
+            )
+        }
         for name, row in rows.items():
             mine = [user for user in USERS if answers[user]["variant"] == f"blend.{name}"]
             assert (row.exposed_users, row.answers) == (len(mine), len(mine))
@@ -51,14 +73,25 @@ def test_from_an_answer_to_the_report(
         gone = USERS[0]
         assert api.write("DELETE", f"/api/users/{gone}").status_code == 202
         variant = answers[gone]["recommendation_id"].partition(".")[2]
-        eventually(lambda: not {gone} & {*experiments.read(redis, variant).exposed, *experiments.read(redis, variant).outcomes}, "deleted")
+        eventually(
+            lambda: (
+                not {gone}
+                & {
+                    *experiments.read(redis, variant).exposed,
+                    *experiments.read(redis, variant).outcomes,
+                }
+            ),
+            "deleted",
+        )
 
 
 def _led_by(answer: dict[str, str]) -> dict[str, object]:
     return {"user_id": answer["user_id"], "recommendation_id": answer["recommendation_id"]}
 
 
-def _report(spawn: Callable[..., Child], path: Path, enough: Callable[[list[Row]], bool]) -> list[Row]:
+def _report(
+    spawn: Callable[..., Child], path: Path, enough: Callable[[list[Row]], bool]
+) -> list[Row]:
     """The rows of what `python -m training experiments --json` says, once they are `enough`."""
 
     def told() -> list[Row]:

@@ -1,4 +1,6 @@
-"""What a live worker writes: vectors that are the fold-in of the history, factors of young items, nothing of the deleted. Without Kafka."""
+"""What a live worker writes: vectors that are the fold-in of the history, factors of young items,
+nothing of the deleted. Without Kafka.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,11 @@ def test_a_vector_is_what_implicit_makes_of_the_same_history(world: World) -> No
     weights = space.lines.matrix([lines])
     found = space.model.fold_in_many(weights)[0]
     with threadpool_limits(1):  # implicit warns of BLAS threads
-        reference = AlternatingLeastSquares(factors=space.model.factors, regularization=space.model.regularization, alpha=space.model.alpha)
+        reference = AlternatingLeastSquares(
+            factors=space.model.factors,
+            regularization=space.model.regularization,
+            alpha=space.model.alpha,
+        )
     reference.item_factors = space.model.item_factors
     reference.user_factors = np.zeros((1, space.model.factors), dtype=np.float32)
     expected = reference.recalculate_user(np.array([0]), sp.csr_matrix(weights))
@@ -89,7 +95,10 @@ def test_long_and_short_histories_of_one_batch_are_solved_alike(settings: Settin
     """Long ones one by one, short ones together: which is which shows in nothing but the time."""
     space = Space("version-1", 0.0, model(1, items=900), settings)
     assert space.model.factors * 900 > fold._ONE_BY_ONE > space.model.factors * 500
-    histories = [[history_line(1.7e9, "like", None, f"item-{row}").encode() for row in range(count)] for count in (900, 3, 0, 560, 700, 1)]
+    histories = [
+        [history_line(1.7e9, "like", None, f"item-{row}").encode() for row in range(count)]
+        for count in (900, 3, 0, 560, 700, 1)
+    ]
     vectors, counted = space.lines.vectors(histories)
     expected = space.model.fold_in_many(space.lines.matrix(histories))
     np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
@@ -98,20 +107,52 @@ def test_long_and_short_histories_of_one_batch_are_solved_alike(settings: Settin
 
 @pytest.mark.parametrize("spaces", [False, True])
 @pytest.mark.parametrize("time", [0, 7.0, 12345.0, 999999999.5, 1.7e9, 253402300799.0, None])
-def test_weights_from_lines_are_those_of_the_events(world: World, time: float | None, spaces: bool) -> None:
-    items = ["item-1", "item-2", "x", "item=4", "item-39", *(["item 3", "like item-2", " "] if spaces else [])]
-    kinds = [("view", None), ("like", None), ("rating", 4.5), ("rating", 1 / 3), ("dismiss", None), ("gone_type", None), ("gone_type", 2.0)]
+def test_weights_from_lines_are_those_of_the_events(
+    world: World, time: float | None, spaces: bool
+) -> None:
+    items = [
+        "item-1",
+        "item-2",
+        "x",
+        "item=4",
+        "item-39",
+        *(["item 3", "like item-2", " "] if spaces else []),
+    ]
+    kinds = [
+        ("view", None),
+        ("like", None),
+        ("rating", 4.5),
+        ("rating", 1 / 3),
+        ("dismiss", None),
+        ("gone_type", None),
+        ("gone_type", 2.0),
+    ]
     times = [12345.0, 1.7e9, 7.0, 1.8e9] if time is None else [time]
-    lines = [history_line(time, kind, value, item).encode() for item in items for kind, value in kinds for time in times] * 3
+    lines = [
+        history_line(time, kind, value, item).encode()
+        for item in items
+        for kind, value in kinds
+        for time in times
+    ] * 3
     histories = [lines, [], lines[:1], lines[::2]]
-    events: list[list[HistoryEvent]] = [[history_event(line) for line in history] for history in histories]
+    events: list[list[HistoryEvent]] = [
+        [history_event(line) for line in history] for history in histories
+    ]
     expected = fold.matrix(world.space.model, world.settings.use_cases, events)
     for _ in range(2):  # the second time from memory
         assert (abs(world.space.lines.matrix(histories) - expected)).nnz == 0
 
 
 @pytest.mark.parametrize(
-    "line", [b"yesterday", b"1700000000", b"1700000000 view", b"view item-1", b"170000000012 view", b"17 like=x item-1"]
+    "line",
+    [
+        b"yesterday",
+        b"1700000000",
+        b"1700000000 view",
+        b"view item-1",
+        b"170000000012 view",
+        b"17 like=x item-1",
+    ],
 )
 def test_a_line_that_is_no_event_is_refused(world: World, line: bytes) -> None:
     good = history_line(1.7e9, "like", None, "item-1").encode()
@@ -156,8 +197,12 @@ def test_a_vector_of_another_bundle_says_so(world: World, settings: Settings, re
     assert is_fresh(redis, settings, other.space.model, "ann")
 
 
-def test_a_user_deleted_while_being_folded_in_leaves_nothing(world: World, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the reading and the writing the user is deleted and comes back with as many events as before, other ones."""
+def test_a_user_deleted_while_being_folded_in_leaves_nothing(
+    world: World, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the reading and the writing the user is deleted and comes back with as many events as
+    before, other ones.
+    """
     remember(redis, "ann", "item-1", "new")
     read, reads = world.store.read, []
 
@@ -184,16 +229,37 @@ def test_a_lost_connection_never_leaves_a_write_unguarded(world: World, redis: R
 
 
 def test_a_young_item_gets_factors_from_who_touched_it(world: World, redis: Redis) -> None:
-    for name, items in {"ann": ["item-1", "new"], "bob": ["item-2", "item-3", "new", "new"], "eve": ["new"]}.items():
+    for name, items in {
+        "ann": ["item-1", "new"],
+        "bob": ["item-2", "item-3", "new", "new"],
+        "eve": ["new"],
+    }.items():
         remember(redis, name, *items)
-    world.young.note(world.folder.fold(world.space, [("ann", "new"), ("bob", "new"), ("eve", "new"), ("bob", "item-2")]))
+    world.young.note(
+        world.folder.fold(
+            world.space, [("ann", "new"), ("bob", "new"), ("eve", "new"), ("bob", "item-2")]
+        )
+    )
     world.young.refold(world.space)
     held, space = redis.hgetall(keys.item_als("new")), world.space
-    assert redis.zrange(keys.item_users("new"), 0, -1, withscores=True) == [(b"ann", 3.0), (b"eve", 3.0), (b"bob", 6.0)]
+    assert redis.zrange(keys.item_users("new"), 0, -1, withscores=True) == [
+        (b"ann", 3.0),
+        (b"eve", 3.0),
+        (b"bob", 6.0),
+    ]
     assert (held[b"made_with"].decode(), held[b"as_of"]) == (space.made_with, b"3")
-    vectors = np.stack([np.frombuffer(redis.hget(keys.user_als(name), "vector"), dtype="<f4") for name in ("ann", "bob")])
-    expected = space.model.fold_items_in(sp.csr_matrix(np.array([[3, 6]], dtype=np.float32)), vectors)[0]
-    np.testing.assert_allclose(np.frombuffer(held[b"vector"], dtype="<f4"), expected, rtol=1e-4, atol=1e-6)
+    vectors = np.stack(
+        [
+            np.frombuffer(redis.hget(keys.user_als(name), "vector"), dtype="<f4")
+            for name in ("ann", "bob")
+        ]
+    )
+    expected = space.model.fold_items_in(
+        sp.csr_matrix(np.array([[3, 6]], dtype=np.float32)), vectors
+    )[0]
+    np.testing.assert_allclose(
+        np.frombuffer(held[b"vector"], dtype="<f4"), expected, rtol=1e-4, atol=1e-6
+    )
     assert [fields for _, fields in redis.xrange(keys.ITEMS_YOUNG_CHANGES)] == [{b"item": b"new"}]
     assert redis.zrange(keys.ITEMS_YOUNG, 0, -1) == [b"new"]
 
@@ -229,7 +295,9 @@ def test_the_least_recently_touched_young_items_make_room(settings: Settings, re
     assert sorted(redis.keys("item:*:users")) == [b"item:new-2:users", b"item:new-3:users"]
 
 
-def test_a_bundle_that_knows_the_item_ends_its_youth(world: World, settings: Settings, redis: Redis) -> None:
+def test_a_bundle_that_knows_the_item_ends_its_youth(
+    world: World, settings: Settings, redis: Redis
+) -> None:
     remember(redis, "ann", "item-1", "item-45", "item-46")
     world.young.note(world.folder.fold(world.space, [("ann", "item-45"), ("ann", "item-46")]))
     world.young.refold(world.space)
@@ -245,7 +313,9 @@ def test_deleted_users_leave_the_lists_of_young_items(world: World, redis: Redis
     for name in ("ann", "bob"):
         remember(redis, name, "item-1", "new")
     remember(redis, "ann", "hers alone")
-    world.young.note(world.folder.fold(world.space, [("ann", "new"), ("bob", "new"), ("ann", "hers alone")]))
+    world.young.note(
+        world.folder.fold(world.space, [("ann", "new"), ("bob", "new"), ("ann", "hers alone")])
+    )
     world.tend()
     delete_user(world.settings, "ann", 1.0, 0)
     world.tend()
@@ -264,8 +334,12 @@ def test_what_a_dead_worker_left_is_found(world: World, settings: Settings, redi
     assert redis.hget(keys.item_als("new"), "as_of") == b"1"
 
 
-def test_a_user_s_count_is_read_before_the_history(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other way round, an event applied between would make a vector that lacks it and says that it holds it."""
+def test_a_user_s_count_is_read_before_the_history(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other way round, an event applied between would make a vector that lacks it and says that
+    it holds it.
+    """
     asked: list[str] = []
     ask = world.store._ask
 

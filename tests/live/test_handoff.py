@@ -1,4 +1,6 @@
-"""Retrain, promote and roll back ten times while events and reads flow: no read fails, no answer mixes two bundles, no update is lost."""
+"""Retrain, promote and roll back ten times while events and reads flow: no read fails, no answer
+mixes two bundles, no update is lost.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ USERS = [f"live-{number}" for number in range(20)]
 ADMIN = {"x-api-key": "an-admins-key"}
 READERS = 3
 TOLERANCE = 2e-3
-"""Of a score: the compiled solver's and the reader's fold-in differ in rounding, by up to 1e-4 of a vector."""
+"""Of a score: the compiled solver's and the reader's fold-in differ in rounding, by up to 1e-4 of a
+vector.
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +57,9 @@ def _quiet() -> Iterator[None]:
 
 
 class Events(Background):
-    """Events of USERS until the block is left; `of[user]` are that user's, in order, noted before they are sent."""
+    """Events of USERS until the block is left; `of[user]` are that user's, in order, noted before
+    they are sent.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -69,7 +75,11 @@ class Events(Background):
 
     def _send(self, producer: Producer, user: str) -> None:
         self._number += 1
-        kind, item, now = self._random.choice(["view", "like"]), f"i{self._random.randrange(world.ITEMS)}", time.time()
+        kind, item, now = (
+            self._random.choice(["view", "like"]),
+            f"i{self._random.randrange(world.ITEMS)}",
+            time.time(),
+        )
         self.of[user].append(HistoryEvent(int(now), kind, item))
         producer.interaction(Interaction(f"e{self._number}", user, item, kind, now))
 
@@ -82,7 +92,9 @@ class Events(Background):
 
 
 class Reads(Background):
-    """Reads for USERS until the block is left; `answers` are the different ones, `failed` what was no whole answer."""
+    """Reads for USERS until the block is left; `answers` are the different ones, `failed` what was
+    no whole answer.
+    """
 
     def __init__(self, port: int) -> None:
         super().__init__(READERS)
@@ -96,45 +108,80 @@ class Reads(Background):
         rng = random.Random(number)
         with httpx.Client(base_url=self._url, timeout=30) as client:
             while not self.ended.is_set():
-                answer = client.get(f"/api/recommendations/{rng.choice(USERS)}?limit=10&include_seen=true")
+                answer = client.get(
+                    f"/api/recommendations/{rng.choice(USERS)}?limit=10&include_seen=true"
+                )
                 self.count += 1
                 body = answer.json()
-                if answer.status_code != 200 or body["degraded"] or len(body["recommendations"]) != 10:
+                if (
+                    answer.status_code != 200
+                    or body["degraded"]
+                    or len(body["recommendations"]) != 10
+                ):
                     self.failed.append(answer.text)
                 else:
                     self.answers[body["user_id"], body["model_version"], body["as_of"]] = body
 
 
-def mixed(answer: dict[str, Any], recommender: Recommender, history: list[HistoryEvent], cap: int) -> str | None:
-    """What is wrong with an answer that ALS gave, or None: it must be what its bundle makes of the user's first `as_of` events."""
+def mixed(
+    answer: dict[str, Any], recommender: Recommender, history: list[HistoryEvent], cap: int
+) -> str | None:
+    """What is wrong with an answer that ALS gave, or None: it must be what its bundle makes of the
+    user's first `as_of` events.
+    """
     if {line["method"] for line in answer["recommendations"]} != {"als"}:
         return None
     events = answer["as_of"]
     state = UserState(user_id=answer["user_id"], events=events, history=history[:events][-cap:])
-    request = Request(limit=world.ITEMS, engine="als", reasons=False, filters=Filters(exclude_seen=False))
-    expected = {line.item_id: line.score for line in recommender.recommend(state, request).recommendations if line.method == "als"}
+    request = Request(
+        limit=world.ITEMS, engine="als", reasons=False, filters=Filters(exclude_seen=False)
+    )
+    expected = {
+        line.item_id: line.score
+        for line in recommender.recommend(state, request).recommendations
+        if line.method == "als"
+    }
     told = {line["item_id"]: line["score"] for line in answer["recommendations"]}
     allowed = TOLERANCE * max(1.0, *map(abs, expected.values()))
-    off = {item: (score, expected.get(item)) for item, score in told.items() if abs(score - expected.get(item, np.inf)) > allowed}
+    off = {
+        item: (score, expected.get(item))
+        for item, score in told.items()
+        if abs(score - expected.get(item, np.inf)) > allowed
+    }
     tenth = sorted(expected.values())[-10]
     if off or min(told.values()) < tenth - allowed:
-        return f"{answer['model_version']} with {events} events of {answer['user_id']}: {off or told}"
+        return (
+            f"{answer['model_version']} with {events} events of {answer['user_id']}: {off or told}"
+        )
     return None
 
 
 @pytest.mark.process
 @pytest.mark.timeout(400)
-def test_ten_hand_offs_under_load(settings: Settings, redis: Redis, spawn: Spawn, broker: object, tmp_path: Path) -> None:
-    small = settings.model_copy(update={"als_factors": 8, "als_regularization": 5.0, "holdout_fraction": 0.25, "keep_bundles": 20})
+def test_ten_hand_offs_under_load(
+    settings: Settings, redis: Redis, spawn: Spawn, broker: object, tmp_path: Path
+) -> None:
+    small = settings.model_copy(
+        update={
+            "als_factors": 8,
+            "als_regularization": 5.0,
+            "holdout_fraction": 0.25,
+            "keep_bundles": 20,
+        }
+    )
     log.ensure_topics(small)
     world.archived(small, world.parity())
     entries = world.write_items(tmp_path / "items.jsonl")
     registry = Registry(small.models_path)
 
     def retrained(number: int) -> str:
-        """Another alpha for each, so that every bundle scores unlike the others; some are worse, so the gate is overruled."""
+        """Another alpha for each, so that every bundle scores unlike the others; some are worse, so
+        the gate is overruled.
+        """
         chosen = small.model_copy(update={"als_alpha": 1.0 + number, "training_seed": number})
-        return retrain(chosen, Options(items=entries, threads=1, force=True), Console(file=io.StringIO()))
+        return retrain(
+            chosen, Options(items=entries, threads=1, force=True), Console(file=io.StringIO())
+        )
 
     deletions.mark_ready(redis)  # the first bundle is fitted before ingest has read the log
     versions = [retrained(0)]
@@ -150,7 +197,10 @@ def test_ten_hand_offs_under_load(settings: Settings, redis: Redis, spawn: Spawn
         def there() -> bool:
             for child in children:
                 child.check()
-            return reads.count > before + READERS and client.get("/api/models").json()["serving"] == version
+            return (
+                reads.count > before + READERS
+                and client.get("/api/models").json()["serving"] == version
+            )
 
         eventually(there, f"{version} answers", 60.0)
 
@@ -160,9 +210,15 @@ def test_ten_hand_offs_under_load(settings: Settings, redis: Redis, spawn: Spawn
         assert answer.json()["live"] == version
         served(version)
 
-    eventually(lambda: not client.get("/health/ready").json()["degraded"], "all of it is there", 60.0)
+    eventually(
+        lambda: not client.get("/health/ready").json()["degraded"], "all of it is there", 60.0
+    )
     with Events(small) as events:
-        eventually(lambda: all(int(redis.hget(keys.user(user), "events") or 0) >= 5 for user in USERS), "users whom ALS answers", 60.0)
+        eventually(
+            lambda: all(int(redis.hget(keys.user(user), "events") or 0) >= 5 for user in USERS),
+            "users whom ALS answers",
+            60.0,
+        )
         with Reads(port) as reads:
             for number in range(1, ROUNDS + 1):
                 before = versions[-1]
@@ -176,16 +232,31 @@ def test_ten_hand_offs_under_load(settings: Settings, redis: Redis, spawn: Spawn
     assert reads.count > ROUNDS * 3 * READERS
     # 2. no answer that mixes two bundles
     by_als = [answer for answer in reads.answers.values() if answer["method_used"] == "als"]
-    assert {answer["model_version"] for answer in by_als} == set(versions), "every bundle was met by readers"
-    recommenders = {version: build(registry.load(version, strict=True), settings=small) for version in versions}
+    assert {answer["model_version"] for answer in by_als} == set(versions), (
+        "every bundle was met by readers"
+    )
+    recommenders = {
+        version: build(registry.load(version, strict=True), settings=small) for version in versions
+    }
 
     def found_mixed(serving: dict[str, Recommender]) -> list[str]:
-        looked = (mixed(answer, serving[answer["model_version"]], events.of[answer["user_id"]], small.history_cap) for answer in by_als)
+        looked = (
+            mixed(
+                answer,
+                serving[answer["model_version"]],
+                events.of[answer["user_id"]],
+                small.history_cap,
+            )
+            for answer in by_als
+        )
         return [problem for problem in looked if problem is not None]
 
     assert found_mixed(recommenders) == []
     shifted = dict(zip(versions, [*versions[1:], versions[0]], strict=True))
-    assert len(found_mixed({version: recommenders[other] for version, other in shifted.items()})) > len(by_als) / 2, "else it shows nothing"
+    assert (
+        len(found_mixed({version: recommenders[other] for version, other in shifted.items()}))
+        > len(by_als) / 2
+    ), "else it shows nothing"
     # 3. no update lost, and who is touched again has a vector in the last bundle's space
     model = live_model(small)
 
@@ -196,7 +267,11 @@ def test_ten_hand_offs_under_load(settings: Settings, redis: Redis, spawn: Spawn
 
     eventually(all_fresh, "fresh vectors", 120.0, every=2.0)
     end = ends(small)
-    eventually(lambda: oracle.positions(redis, small) == end == oracle.popularity_positions(redis, small), "ingest at the log's end", 60.0)
+    eventually(
+        lambda: oracle.positions(redis, small) == end == oracle.popularity_positions(redis, small),
+        "ingest at the log's end",
+        60.0,
+    )
     counted = oracle.assert_equal(redis, small)
     assert counted.counted == sum(map(len, events.of.values()))
     assert registry.current() == versions[-1]

@@ -56,7 +56,18 @@ def test_a_broker_that_is_away_costs_hints_and_nothing_else(settings: Settings) 
 
 
 @pytest.mark.parametrize(
-    "value", [None, b"", b"\xff", b"{}", b"[1]", b'[["only one"]]', b'[["a", "b", "c"]]', b'[["a", 1]]', b"[" * 100_000]
+    "value",
+    [
+        None,
+        b"",
+        b"\xff",
+        b"{}",
+        b"[1]",
+        b'[["only one"]]',
+        b'[["a", "b", "c"]]',
+        b'[["a", 1]]',
+        b"[" * 100_000,
+    ],
 )
 def test_what_is_no_hint_is_refused(value: bytes | None) -> None:
     with pytest.raises(BadEvent):

@@ -30,7 +30,13 @@ def model(seed: int, items: int = ITEMS) -> ALSModel:
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=(items, FACTORS)).astype(np.float32)
     trained = rng.normal(size=(100, FACTORS)).astype(np.float32)
-    return ALSModel(IdMap([f"item-{row}" for row in range(items)]), factors, regularization=0.1, alpha=40, user_gram=trained.T @ trained)
+    return ALSModel(
+        IdMap([f"item-{row}" for row in range(items)]),
+        factors,
+        regularization=0.1,
+        alpha=40,
+        user_gram=trained.T @ trained,
+    )
 
 
 def publish(settings: Settings, seed: int, items: int = ITEMS) -> str:
@@ -52,14 +58,19 @@ def live_model(settings: Settings) -> ALSModel:
 
 
 def is_fresh(redis: Redis, settings: Settings, loaded: ALSModel, user_id: str) -> bool:
-    """Whether a user has a vector of `loaded` and of all their events. One that says so must be the fold-in of their history."""
+    """Whether a user has a vector of `loaded` and of all their events.
+
+    One that says so must be the fold-in of their history.
+    """
     held = redis.hgetall(keys.user_als(user_id))
     state = users.read(redis, user_id, settings.history_cap)
     here = fold.made_with(loaded, settings.use_cases, settings.history_cap)
     if not held or (held[b"made_with"].decode(), int(held[b"as_of"])) != (here, state.events):
         return False
     expected = fold.vectors(loaded, settings.use_cases, [state.history])[0]
-    np.testing.assert_allclose(np.frombuffer(held[b"vector"], dtype="<f4"), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.frombuffer(held[b"vector"], dtype="<f4"), expected, rtol=1e-4, atol=1e-5
+    )
     return True
 
 
@@ -68,7 +79,10 @@ def event(user_id: str, item_id: str, number: int = 0) -> Interaction:
 
 
 class Flow(Background):
-    """Events of `USERS` users, without end until the block is left. `item-40` and later are unknown to the first bundle."""
+    """Events of `USERS` users, without end until the block is left.
+
+    `item-40` and later are unknown to the first bundle.
+    """
 
     USERS = tuple(f"user-{number}" for number in range(30))
 
@@ -83,7 +97,10 @@ class Flow(Background):
             while not self.ended.wait(0.02):
                 for _ in range(5):
                     number += 1
-                    user, item = self._random.choice(self.USERS), f"item-{self._random.randrange(ITEMS + 5)}"
+                    user, item = (
+                        self._random.choice(self.USERS),
+                        f"item-{self._random.randrange(ITEMS + 5)}",
+                    )
                     producer.interaction(event(user, item, number))
 
 
@@ -94,10 +111,14 @@ def last_events(settings: Settings, number: int = 0) -> None:
             producer.interaction(event(user, "item-0", -number))
 
 
-def wrong(redis: Redis, settings: Settings, models: dict[str, ALSModel], user_id: str) -> str | None:
-    """What is wrong with a user's vector as it stands: one that says it is fresh, in whatever space, must be the fold-in of the history.
+def wrong(
+    redis: Redis, settings: Settings, models: dict[str, ALSModel], user_id: str
+) -> str | None:
+    """What is wrong with a user's vector as it stands: one that says it is fresh, in whatever
+    space, must be the fold-in of the history.
 
-    `models`: by the version that vectors name. A user without a vector, or with one that is behind the count, is all right.
+    `models`: by the version that vectors name. A user without a vector, or with one that is behind
+    the count, is all right.
     """
     pipe = redis.pipeline(transaction=True)
     pipe.hget(keys.user(user_id), "events")
@@ -109,6 +130,12 @@ def wrong(redis: Redis, settings: Settings, models: dict[str, ALSModel], user_id
     if int(held[b"as_of"]) > int(events or 0):
         return f"{user_id}: the vector knows {held[b'as_of']!r} events, the user has {events!r}"
     loaded = models[held[b"version"].decode()]
-    expected = fold.vectors(loaded, settings.use_cases, [[users.history_event(line) for line in lines]])[0]
+    expected = fold.vectors(
+        loaded, settings.use_cases, [[users.history_event(line) for line in lines]]
+    )[0]
     found = np.frombuffer(held[b"vector"], dtype="<f4")
-    return None if np.allclose(found, expected, rtol=1e-3, atol=1e-4) else f"{user_id}: {found} should be {expected}"
+    return (
+        None
+        if np.allclose(found, expected, rtol=1e-3, atol=1e-4)
+        else f"{user_id}: {found} should be {expected}"
+    )

@@ -17,7 +17,12 @@ from models.young import YoungItems
 
 
 def model(factors: np.ndarray, regularization: float = 0.01, alpha: float = 40.0) -> ALSModel:
-    return ALSModel(IdMap([f"item-{row}" for row in range(len(factors))]), factors, regularization=regularization, alpha=alpha)
+    return ALSModel(
+        IdMap([f"item-{row}" for row in range(len(factors))]),
+        factors,
+        regularization=regularization,
+        alpha=alpha,
+    )
 
 
 @pytest.mark.parametrize("history_size", [1, 8, 16, 17, 60, 200])
@@ -28,7 +33,9 @@ def test_the_fold_in_of_a_user_equals_that_of_implicit(history_size: int, alpha:
     rows = random.choice(400, history_size, replace=False).astype(np.int32)
     weights = random.integers(1, 9, history_size).astype(np.float32)
     with threadpool_limits(1):
-        reference = AlternatingLeastSquares(factors=32, regularization=0.01, alpha=alpha, num_threads=1)
+        reference = AlternatingLeastSquares(
+            factors=32, regularization=0.01, alpha=alpha, num_threads=1
+        )
     reference.item_factors = factors
     history = csr_matrix((weights, rows, [0, history_size]), shape=(1, 400))
     expected = reference.recalculate_user(0, history)
@@ -40,15 +47,29 @@ def test_the_fold_in_of_a_user_equals_that_of_implicit(history_size: int, alpha:
 @pytest.mark.parametrize("alpha", [1.0, 40.0])
 def test_the_fold_in_of_an_item_equals_that_of_implicit(alpha: float) -> None:
     random = np.random.default_rng(5)
-    items, users = random.normal(size=(40, 32)).astype(np.float32), random.normal(size=(300, 32)).astype(np.float32)
-    als = ALSModel(model(items).item_ids, items, IdMap([str(row) for row in range(300)]), users, regularization=0.01, alpha=alpha)
+    items, users = (
+        random.normal(size=(40, 32)).astype(np.float32),
+        random.normal(size=(300, 32)).astype(np.float32),
+    )
+    als = ALSModel(
+        model(items).item_ids,
+        items,
+        IdMap([str(row) for row in range(300)]),
+        users,
+        regularization=0.01,
+        alpha=alpha,
+    )
     with threadpool_limits(1):
-        reference = AlternatingLeastSquares(factors=32, regularization=0.01, alpha=alpha, num_threads=1)
+        reference = AlternatingLeastSquares(
+            factors=32, regularization=0.01, alpha=alpha, num_threads=1
+        )
     reference.user_factors = users
     item_users = random_weights(random, 25, 300)
     expected = reference.recalculate_item(np.arange(25), item_users)
     folded = als.fold_items_in(item_users, users)
-    assert (np.linalg.norm(folded - expected, axis=1) <= 1e-4 * np.linalg.norm(expected, axis=1)).all()
+    assert (
+        np.linalg.norm(folded - expected, axis=1) <= 1e-4 * np.linalg.norm(expected, axis=1)
+    ).all()
     subset = np.array([7, 3, 99])
     assert als.fold_items_in(item_users[:, subset], users[subset]).shape == (25, 32)
 
@@ -67,14 +88,20 @@ def test_the_fold_in_of_a_new_item_by_hand() -> None:
     A = X'X + (c - 1) * 2 * 2 = 5 + 20 = 25; b = 6 * 2 = 12; y = 12 / 25.
     """
     gram = np.array([[5]], dtype=np.float32)
-    als = ALSModel(IdMap(["a"]), np.ones((1, 1), dtype=np.float32), regularization=0, alpha=3, user_gram=gram)
-    folded = als.fold_items_in(csr_matrix(np.array([[2], [0]], dtype=np.float32)), np.array([[2]], dtype=np.float32))
+    als = ALSModel(
+        IdMap(["a"]), np.ones((1, 1), dtype=np.float32), regularization=0, alpha=3, user_gram=gram
+    )
+    folded = als.fold_items_in(
+        csr_matrix(np.array([[2], [0]], dtype=np.float32)), np.array([[2]], dtype=np.float32)
+    )
     assert folded == pytest.approx(np.array([[12 / 25], [0]]))
 
 
 def test_a_saved_model_folds_items_in_and_one_without_user_gram_raises(tmp_path: Path) -> None:
     users = np.array([[1, 0], [2, 1]], dtype=np.float32)
-    ALSModel(IdMap(["a"]), users[:1].copy(), IdMap(["u", "v"]), users, regularization=0.5, alpha=7).save(tmp_path)
+    ALSModel(
+        IdMap(["a"]), users[:1].copy(), IdMap(["u", "v"]), users, regularization=0.5, alpha=7
+    ).save(tmp_path)
     saved = ALSModel.load(tmp_path)
     assert saved.user_gram == pytest.approx(np.array([[5, 2], [2, 1]]))
     (tmp_path / "user_gram.npy").unlink()
@@ -85,9 +112,18 @@ def test_a_saved_model_folds_items_in_and_one_without_user_gram_raises(tmp_path:
         older.fold_items_in(csr_matrix((1, 1), dtype=np.float32), users[:1].copy())
 
 
-@pytest.mark.parametrize("vectors", [np.zeros((2, 2), dtype=np.float32), np.zeros((1, 3), dtype=np.float32), np.zeros((1, 2))])
+@pytest.mark.parametrize(
+    "vectors",
+    [np.zeros((2, 2), dtype=np.float32), np.zeros((1, 3), dtype=np.float32), np.zeros((1, 2))],
+)
 def test_user_vectors_of_another_shape_are_rejected(vectors: np.ndarray) -> None:
-    als = ALSModel(IdMap(["a"]), np.ones((1, 2), dtype=np.float32), regularization=1, alpha=1, user_gram=np.eye(2, dtype=np.float32))
+    als = ALSModel(
+        IdMap(["a"]),
+        np.ones((1, 2), dtype=np.float32),
+        regularization=1,
+        alpha=1,
+        user_gram=np.eye(2, dtype=np.float32),
+    )
     with pytest.raises(ValueError, match="user_vectors"):
         als.fold_items_in(csr_matrix((1, 1), dtype=np.float32), vectors)
 
@@ -95,33 +131,43 @@ def test_user_vectors_of_another_shape_are_rejected(vectors: np.ndarray) -> None
 def test_new_items_need_one_finite_row_for_each_id() -> None:
     new_items = YoungItems(IdMap(["n"]), np.ones((1, 2), dtype=np.float32), "0123")
     assert (len(new_items), bool(new_items), bool(YoungItems.none())) == (1, True, False)
-    for factors in (np.ones((2, 2), dtype=np.float32), np.ones((1, 2)), np.full((1, 2), np.nan, dtype=np.float32)):
+    for factors in (
+        np.ones((2, 2), dtype=np.float32),
+        np.ones((1, 2)),
+        np.full((1, 2), np.nan, dtype=np.float32),
+    ):
         with pytest.raises(ValueError, match="new items"):
             YoungItems(IdMap(["n"]), factors, "0123")
 
 
 def test_fold_in_scores_and_contributions_by_hand() -> None:
-    """One factor: items 1 and 2 have 1 and 2; no regularization, alpha 3, weights 1 and 2: c = 3 and 6.
+    """One factor: items 1 and 2 have 1 and 2; no regularization, alpha 3, weights 1 and 2: c = 3
+    and 6.
 
-    A = (1 + 4) + 2 * 1 + 5 * 4 = 27; b = 3 * 1 + 6 * 2 = 15; x = 15 / 27 = 5/9. Scores 5/9 and 10/9.
-    To the score of item 1, item 1 contributes 3 * 1 * 1 / 27 = 1/9 and item 2 6 * 2 * 1 / 27 = 4/9.
-    Both contribute twice as much to the score of item 2.
+    A = (1 + 4) + 2 * 1 + 5 * 4 = 27; b = 3 * 1 + 6 * 2 = 15; x = 15 / 27 = 5/9. Scores 5/9 and
+    10/9. To the score of item 1, item 1 contributes 3 * 1 * 1 / 27 = 1/9 and item 2 6 * 2 * 1 / 27
+    = 4/9. Both contribute twice as much to the score of item 2.
     """
     als = model(np.array([[1], [2]], dtype=np.float32), regularization=0, alpha=3)
     rows, weights = np.array([0, 1], dtype=np.int32), np.array([1, 2], dtype=np.float32)
     assert als.fold_in(rows, weights) == pytest.approx([5 / 9])
     assert als.scores(als.fold_in(rows, weights)) == pytest.approx([5 / 9, 10 / 9])
-    assert als.explain(rows, weights, rows) == pytest.approx(np.array([[1 / 9, 4 / 9], [2 / 9, 8 / 9]]))
+    assert als.explain(rows, weights, rows) == pytest.approx(
+        np.array([[1 / 9, 4 / 9], [2 / 9, 8 / 9]])
+    )
 
 
 def test_a_short_history_by_hand() -> None:
     """Four items on four axes: Y'Y = I.
 
-    With regularization 1 the axis of a history item has A = 2 + (c - 1) = 1 + c, so x = c / (1 + c).
+    With regularization 1 the axis of a history item has A = 2 + (c - 1) = 1 + c, so x = c / (1 +
+    c).
     """
     als = model(np.eye(4, dtype=np.float32), regularization=1, alpha=1)
     assert als.fold_in(np.array([2]), np.array([3.0])) == pytest.approx([0, 0, 3 / 4, 0])
-    assert als.fold_in(np.array([2, 0]), np.array([3.0, 1.0])) == pytest.approx([1 / 2, 0, 3 / 4, 0])
+    assert als.fold_in(np.array([2, 0]), np.array([3.0, 1.0])) == pytest.approx(
+        [1 / 2, 0, 3 / 4, 0]
+    )
 
 
 @pytest.mark.parametrize("history_size", [3, 30])
@@ -139,13 +185,17 @@ def test_an_item_with_weight_zero_has_no_effect() -> None:
     als = model(np.eye(3, dtype=np.float32) + 0.1)
     without = als.fold_in(np.array([0]), np.array([2.0]))
     assert als.fold_in(np.array([0, 1]), np.array([2.0, 0.0])) == pytest.approx(without)
-    assert als.fold_in_many(csr_matrix(np.array([[2.0, 0, 0]], dtype=np.float32)))[0] == pytest.approx(without, rel=1e-5)
+    assert als.fold_in_many(csr_matrix(np.array([[2.0, 0, 0]], dtype=np.float32)))[
+        0
+    ] == pytest.approx(without, rel=1e-5)
     assert als.explain(np.array([0, 1]), np.array([2.0, 0.0]), np.array([2]))[0, 1] == 0
 
 
 def test_an_ill_conditioned_model_agrees_with_implicit() -> None:
     random = np.random.default_rng(2)
-    factors = random.normal(size=(50, 32)).astype(np.float32) * np.logspace(0, -4, 32, dtype=np.float32)
+    factors = random.normal(size=(50, 32)).astype(np.float32) * np.logspace(
+        0, -4, 32, dtype=np.float32
+    )
     als = model(factors, regularization=1e-5)
     assert als._inverse is None
     rows, weights = np.array([1, 2, 3], dtype=np.int32), np.ones(3, dtype=np.float32)
@@ -160,13 +210,23 @@ def test_similar_items_are_sorted_by_cosine() -> None:
     assert cosines == pytest.approx([5 / 26**0.5, 0, -1])
 
 
-@pytest.mark.parametrize("factors", [np.zeros((2, 2)), np.zeros((2, 2), dtype=np.float32, order="F"), np.zeros((3, 2), dtype=np.float32)])
+@pytest.mark.parametrize(
+    "factors",
+    [
+        np.zeros((2, 2)),
+        np.zeros((2, 2), dtype=np.float32, order="F"),
+        np.zeros((3, 2), dtype=np.float32),
+    ],
+)
 def test_item_factors_of_another_type_or_shape_are_rejected(factors: np.ndarray) -> None:
     with pytest.raises(ValueError, match="item_factors"):
         ALSModel(IdMap(["a", "b"]), factors, regularization=0.1, alpha=1)
 
 
-@pytest.mark.parametrize(("rows", "weights"), [([0, 1], [1]), ([5], [1]), ([-1], [1]), ([0], [-1]), ([0], [np.nan]), ([0], [np.inf])])
+@pytest.mark.parametrize(
+    ("rows", "weights"),
+    [([0, 1], [1]), ([5], [1]), ([-1], [1]), ([0], [-1]), ([0], [np.nan]), ([0], [np.inf])],
+)
 def test_an_invalid_history_is_rejected(rows: list[int], weights: list[float]) -> None:
     with pytest.raises(ValueError, match=r"rows|weights"):
         model(np.eye(2, dtype=np.float32)).fold_in(np.array(rows), np.array(weights))
@@ -174,10 +234,19 @@ def test_an_invalid_history_is_rejected(rows: list[int], weights: list[float]) -
 
 def test_a_saved_model_loads_unchanged(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
-    items, users = random.normal(size=(3, 2)).astype(np.float32), random.normal(size=(2, 2)).astype(np.float32)
-    ALSModel(IdMap(["a", "é:%", "c"]), items, IdMap(["u", "v"]), users, regularization=0.5, alpha=7).save(tmp_path)
+    items, users = (
+        random.normal(size=(3, 2)).astype(np.float32),
+        random.normal(size=(2, 2)).astype(np.float32),
+    )
+    ALSModel(
+        IdMap(["a", "é:%", "c"]), items, IdMap(["u", "v"]), users, regularization=0.5, alpha=7
+    ).save(tmp_path)
     serving, training = ALSModel.load(tmp_path), ALSModel.load(tmp_path, users=True)
-    assert (serving.item_ids.ids, serving.alpha, serving.regularization) == (["a", "é:%", "c"], 7, 0.5)
+    assert (serving.item_ids.ids, serving.alpha, serving.regularization) == (
+        ["a", "é:%", "c"],
+        7,
+        0.5,
+    )
     assert (serving.item_factors == items).all()
     assert serving.user_factors is None
     assert training.user_factors is not None

@@ -49,16 +49,22 @@ def test_a_bundle_reports_the_parts_it_lacks(models: Registry) -> None:
 
 
 @pytest.mark.parametrize("name", ["manifest.json", CATALOGUE])
-def test_a_damaged_manifest_or_catalogue_makes_the_bundle_corrupt(models: Registry, name: str) -> None:
+def test_a_damaged_manifest_or_catalogue_makes_the_bundle_corrupt(
+    models: Registry, name: str
+) -> None:
     models.publish(write)
     (models.path / str(models.current()) / name).write_text("[")
     with pytest.raises(ModelCorrupt, match=name.replace(".", r"\.")):
         models.load()
 
 
-def test_paths_override_parts_and_a_bad_path_affects_only_its_part(models: Registry, tmp_path: Path) -> None:
+def test_paths_override_parts_and_a_bad_path_affects_only_its_part(
+    models: Registry, tmp_path: Path
+) -> None:
     models.publish(write)
-    ALSModel(IdMap(["z"]), np.ones((1, 3), dtype=np.float32), regularization=0.1, alpha=1).save(tmp_path / "mine")
+    ALSModel(IdMap(["z"]), np.ones((1, 3), dtype=np.float32), regularization=0.1, alpha=1).save(
+        tmp_path / "mine"
+    )
     bundle = models.load(als_path=tmp_path / "mine")
     assert bundle.als is not None
     assert bundle.als.item_ids.ids == ["z"]
@@ -79,15 +85,22 @@ def _spoil(array: Path, value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["als/item_factors.npy", "als/user_factors.npy", "content/item_vectors.npz", "content/idf.npy"])
-def test_a_bundle_with_nan_or_infinity_never_goes_live(models: Registry, name: str, value: float) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["als/item_factors.npy", "als/user_factors.npy", "content/item_vectors.npz", "content/idf.npy"],
+)
+def test_a_bundle_with_nan_or_infinity_never_goes_live(
+    models: Registry, name: str, value: float
+) -> None:
     old = models.publish(write)
 
     def write_damaged(folder: Path) -> None:
         write(folder)
         factors = np.eye(2, dtype=np.float32)
         ids = IdMap(["a", "b"])
-        ALSModel(ids, factors, IdMap(["u", "v"]), factors, regularization=0.1, alpha=1).save(folder / "als")
+        ALSModel(ids, factors, IdMap(["u", "v"]), factors, regularization=0.1, alpha=1).save(
+            folder / "als"
+        )
         _spoil(folder / name, value)
 
     new = models.publish(write_damaged, promote=False)
@@ -117,9 +130,13 @@ def test_a_newer_minor_format_is_read_and_a_newer_major_is_rejected(models: Regi
     assert models.load(strict=True).als is not None
     del fields["format"]
     path.write_text(json.dumps(fields))
-    assert models.load(strict=True).manifest.version == version, "bundles of older releases lack the field"
+    assert models.load(strict=True).manifest.version == version, (
+        "bundles of older releases lack the field"
+    )
     path.write_text(json.dumps({**fields, "format": "2.0", "files": ["of another type"]}))
-    with pytest.raises(ModelCorrupt, match=r"manifest\.json has format 2\.0, and this release reads 1\.x: update"):
+    with pytest.raises(
+        ModelCorrupt, match=r"manifest\.json has format 2\.0, and this release reads 1\.x: update"
+    ):
         models.load()
     path.write_text(json.dumps({**fields, "format": "new"}))
     with pytest.raises(ModelCorrupt, match=r"major\.minor"):

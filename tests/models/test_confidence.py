@@ -43,7 +43,9 @@ def test_the_relative_confidence_by_hand() -> None:
     counts = floats(1, 4)
     assert Confidence(0.5, counts).relative(counts) == pytest.approx([5 / 3, 5 / 6])
     assert Confidence(1, counts).relative(counts) == pytest.approx([5 / 2, 5 / 8])
-    assert Confidence(0.5, counts).relative(floats(9, 0)) == pytest.approx([5 / 9, 5 / 3]), "no user counts as one"
+    assert Confidence(0.5, counts).relative(floats(9, 0)) == pytest.approx([5 / 9, 5 / 3]), (
+        "no user counts as one"
+    )
     assert Confidence().relative(counts).tolist() == [1, 1]
 
 
@@ -56,9 +58,19 @@ def test_alpha_stays_the_mean_confidence(discount: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("discount", "counts"), [(-0.1, floats(1)), (1.1, floats(1)), (0.5, None), (0.5, floats(0)), (0.5, floats(np.inf)), (0.5, floats())]
+    ("discount", "counts"),
+    [
+        (-0.1, floats(1)),
+        (1.1, floats(1)),
+        (0.5, None),
+        (0.5, floats(0)),
+        (0.5, floats(np.inf)),
+        (0.5, floats()),
+    ],
 )
-def test_invalid_discounts_and_counts_are_rejected(discount: float, counts: np.ndarray | None) -> None:
+def test_invalid_discounts_and_counts_are_rejected(
+    discount: float, counts: np.ndarray | None
+) -> None:
     with pytest.raises(ValueError, match=r"discount|item_counts"):
         Confidence(discount, counts)
 
@@ -76,12 +88,16 @@ def test_every_fold_in_of_a_user_discounts_popular_items(history_size: int) -> N
         reference = AlternatingLeastSquares(factors=16, regularization=0.5, alpha=4, num_threads=1)
     reference.item_factors = model.item_factors
     relative = model.confidence.relative(counts)[rows]
-    expected = reference.recalculate_user(0, csr_matrix((weights * relative, rows, [0, history_size]), shape=(1, 60)))
+    expected = reference.recalculate_user(
+        0, csr_matrix((weights * relative, rows, [0, history_size]), shape=(1, 60))
+    )
     many = model.fold_in_many(csr_matrix((weights, rows, [0, history_size]), shape=(1, 60)))[0]
     for vector in (model.fold_in(rows, weights), many):
         assert np.linalg.norm(vector - expected) <= 1e-4 * np.linalg.norm(expected)
     shares = model.explain(rows, weights, rows)
-    assert shares.sum(axis=1) == pytest.approx(model.scores(many)[rows], abs=1e-4), "contributions add up to the score"
+    assert shares.sum(axis=1) == pytest.approx(model.scores(many)[rows], abs=1e-4), (
+        "contributions add up to the score"
+    )
 
 
 def test_a_new_item_is_discounted_by_its_users_so_far() -> None:
@@ -99,13 +115,18 @@ def test_a_new_item_is_discounted_by_its_users_so_far() -> None:
         user_gram=np.array([[5]], np.float32),
     )
     confidence = 5 / 2**0.5
-    folded = model.fold_items_in(csr_matrix(np.ones((1, 2), np.float32)), np.ones((2, 1), np.float32))
+    folded = model.fold_items_in(
+        csr_matrix(np.ones((1, 2), np.float32)), np.ones((2, 1), np.float32)
+    )
     assert folded == pytest.approx(np.array([[2 * confidence / (5 + 2 * (confidence - 1))]]))
 
 
 def test_the_digest_changes_with_the_discount() -> None:
     plain, default = discounted(discount=0), discounted()
-    assert plain.digest == ALSModel(plain.item_ids, plain.item_factors, regularization=0.5, alpha=4).digest, "stored vectors stay valid"
+    assert (
+        plain.digest
+        == ALSModel(plain.item_ids, plain.item_factors, regularization=0.5, alpha=4).digest
+    ), "stored vectors stay valid"
     assert len({plain.digest, default.digest, discounted(discount=0.5).digest}) == 3
 
 
@@ -114,7 +135,9 @@ def test_a_loaded_model_has_the_same_discount(tmp_path: Path) -> None:
     model.save(tmp_path)
     loaded = ALSModel.load(tmp_path)
     assert loaded.digest == model.digest
-    assert loaded.fold_in(np.array([3]), floats(1)) == pytest.approx(model.fold_in(np.array([3]), floats(1)))
+    assert loaded.fold_in(np.array([3]), floats(1)) == pytest.approx(
+        model.fold_in(np.array([3]), floats(1))
+    )
     np.save(tmp_path / "item_counts.npy", floats(1, 2))
     with pytest.raises(ModelCorrupt, match="item_counts"):
         ALSModel.load(tmp_path)

@@ -16,9 +16,21 @@ from models.id_map import IdMap
 from models.popular import PopularModel
 
 ITEMS = [
-    Item(item_id="pay", item_type="startup", title="Payflow", categories=["Fintech"], tags=["payments"], attributes={"stage": "seed"}),
+    Item(
+        item_id="pay",
+        item_type="startup",
+        title="Payflow",
+        categories=["Fintech"],
+        tags=["payments"],
+        attributes={"stage": "seed"},
+    ),
     Item(item_id="bank", item_type="startup", categories=["fintech"], tags=["banking"]),
-    Item(item_id="leaf", item_type="startup", categories=["climate tech"], text="Carbon accounting for farms"),
+    Item(
+        item_id="leaf",
+        item_type="startup",
+        categories=["climate tech"],
+        text="Carbon accounting for farms",
+    ),
 ]
 
 
@@ -43,7 +55,9 @@ def test_an_interest_matches_categories_tags_and_words() -> None:
         "climate": ["leaf"],
     }.items():
         scores = model.item_vectors @ model.profile_from_interests([interest])
-        assert [item_id for item_id, score in zip(model.item_ids.ids, scores, strict=True) if score > 0] == expected, interest
+        assert [
+            item_id for item_id, score in zip(model.item_ids.ids, scores, strict=True) if score > 0
+        ] == expected, interest
 
 
 def test_a_new_item_has_the_vector_of_an_identical_one() -> None:
@@ -57,7 +71,9 @@ def test_a_loaded_model_has_the_same_vectors(tmp_path: Path) -> None:
     model.save(tmp_path)
     loaded = ContentModel.load(tmp_path)
     assert loaded.terms == model.terms
-    assert (loaded.vectors(ITEMS) - model.item_vectors).nnz == 0 or abs(loaded.vectors(ITEMS) - model.item_vectors).max() < 1e-6
+    assert (loaded.vectors(ITEMS) - model.item_vectors).nnz == 0 or abs(
+        loaded.vectors(ITEMS) - model.item_vectors
+    ).max() < 1e-6
 
 
 def test_terms_and_vectors_equal_those_of_scikit_learn() -> None:
@@ -72,7 +88,9 @@ def test_terms_and_vectors_equal_those_of_scikit_learn() -> None:
 def test_a_full_vocabulary_has_the_most_frequent_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content, "MAX_TERMS", 3)
     texts = ["zeta beta alpha", "beta zeta", "zeta gamma"]
-    model = ContentModel.fit([Item(item_id=str(row), item_type="x", text=text) for row, text in enumerate(texts)])
+    model = ContentModel.fit(
+        [Item(item_id=str(row), item_type="x", text=text) for row, text in enumerate(texts)]
+    )
     assert model.terms == ["alpha", "beta", "zeta"], "terms of equal frequency are taken by name"
     assert model.item_vectors.shape == (3, 3)
 

@@ -34,7 +34,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system needs root")
     path = tmp_path / "disk"
     path.mkdir()
-    result = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", path], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if result.returncode:
         pytest.skip(f"mounting a file system is not permitted: {result.stderr.strip()}")
     yield path
@@ -42,7 +47,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:bytes|are free)", text)]
+    return [
+        int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:bytes|are free)", text)
+    ]
 
 
 def _too_large(folder: Path, kind: str) -> None:
@@ -59,7 +66,9 @@ def _too_large(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "bytes"])
-def test_a_bundle_that_does_not_fit_leaves_the_live_one_in_place(small_disk: Path, kind: str) -> None:
+def test_a_bundle_that_does_not_fit_leaves_the_live_one_in_place(
+    small_disk: Path, kind: str
+) -> None:
     models = Registry(small_disk / "models")
     live = models.publish(write)
     free = shutil.disk_usage(small_disk).free
@@ -70,7 +79,9 @@ def test_a_bundle_that_does_not_fit_leaves_the_live_one_in_place(small_disk: Pat
     assert str(models.path) in message
     stated_free, live_bytes = _numbers(message)
     assert stated_free == free
-    assert live_bytes == sum(path.stat().st_size for path in (models.path / live).rglob("*") if path.is_file())
+    assert live_bytes == sum(
+        path.stat().st_size for path in (models.path / live).rglob("*") if path.is_file()
+    )
     assert (models.current(), models.versions()) == (live, [live])
     assert models.load(strict=True).version == live
     assert [path.name for path in models.path.iterdir() if path.name.startswith(".")] == []
@@ -98,7 +109,11 @@ def test_an_archive_file_that_does_not_fit_does_not_appear(small_disk: Path) -> 
             return pa.array(range(count), field.type)
         if pa.types.is_string(field.type):
             return pa.array([os.urandom(24).hex() for _ in range(count)], field.type)
-        return pa.nulls(count, field.type) if field.nullable else pa.array([0] * count, pa.int64()).cast(field.type)
+        return (
+            pa.nulls(count, field.type)
+            if field.nullable
+            else pa.array([0] * count, pa.int64()).cast(field.type)
+        )
 
     rows = pa.Table.from_arrays([column(field) for field in SCHEMA], schema=SCHEMA)
     with pytest.raises(ArchiveError, match="no space for") as raised:

@@ -33,7 +33,9 @@ ROWS = {f',\n "{number}": 1' * (number % 5 + 1): number for number in range(3000
 
 
 @pytest.mark.parametrize(("kind", "value"), [(list[Item], ITEMS), (dict[str, int], ROWS)])
-def test_entries_load_unchanged_in_small_slices(kind: Any, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_load_unchanged_in_small_slices(
+    kind: Any, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, sizes = tmp_path / "entries.json", list[int]()
     files.write_json(path, value)
     decoder = msgspec.json.Decoder(kind)
@@ -55,8 +57,13 @@ def test_entries_load_unchanged_in_small_slices(kind: Any, value: object, tmp_pa
 
 
 @pytest.mark.parametrize("indent", [None, 0, 1, 2, 4])
-@pytest.mark.parametrize(("kind", "value"), [(list[Item], ITEMS), (dict[str, int], ROWS), (list[Item], []), (dict[str, int], {})])
-def test_json_with_any_indent_is_read(kind: Any, value: object, indent: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(list[Item], ITEMS), (dict[str, int], ROWS), (list[Item], []), (dict[str, int], {})],
+)
+def test_json_with_any_indent_is_read(
+    kind: Any, value: object, indent: int | None, tmp_path: Path
+) -> None:
     path = tmp_path / "entries.json"
     path.write_text(json.dumps(msgspec.to_builtins(value), indent=indent))
     assert files.read_entries(path, kind) == value

@@ -1,4 +1,6 @@
-"""The registry: a bundle becomes visible as a whole or not at all, and readers never see a part of it."""
+"""The registry: a bundle becomes visible as a whole or not at all, and readers never see a part of
+it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tests.models.world import ITEMS, write
 
 def test_a_published_bundle_is_live_and_complete(models: Registry) -> None:
     assert (models.versions(), models.current()) == ([], None)
-    version = models.publish(write, {"seeds": {"training": 42}, "positions": {"interactions": {"0": 17}}})
+    version = models.publish(
+        write, {"seeds": {"training": 42}, "positions": {"interactions": {"0": 17}}}
+    )
     bundle = models.load()
     assert (models.current(), bundle.version, bundle.missing) == (version, version, {})
     assert bundle.catalogue == ITEMS
@@ -52,7 +56,9 @@ def test_a_writer_that_fails_leaves_the_old_bundle_live(models: Registry) -> Non
 
 
 @pytest.mark.parametrize("step", ["_fsync", "_seal", "_point"])
-def test_a_power_cut_between_the_steps_leaves_the_old_bundle_live(models: Registry, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_power_cut_between_the_steps_leaves_the_old_bundle_live(
+    models: Registry, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Steps 4, 3 and 6. A power cut runs no clean-up, so `rmtree` does nothing here."""
     live = models.publish(write)
 
@@ -67,7 +73,8 @@ def test_a_power_cut_between_the_steps_leaves_the_old_bundle_live(models: Regist
     assert models.current() == live
     assert models.load().version == live
     if step == "_point":
-        assert len(models.versions()) == 2  # step 5 is complete: a finished bundle that is not live yet
+        # step 5 is complete: a finished bundle that is not live yet
+        assert len(models.versions()) == 2
     else:
         assert models.versions() == [live]
         assert list(models.path.glob(".new-*"))
@@ -109,7 +116,9 @@ def test_prune_keeps_the_newest_and_never_removes_the_live_one(models: Registry)
 
 def test_diff_lists_the_differences_between_two_manifests(models: Registry) -> None:
     a = models.publish(write, {"settings": {"als_factors": 64, "als_alpha": 40}})
-    b = models.publish(lambda folder: write(folder, 2), {"settings": {"als_factors": 128, "als_alpha": 40}})
+    b = models.publish(
+        lambda folder: write(folder, 2), {"settings": {"als_factors": 128, "als_alpha": 40}}
+    )
     diff = models.diff(a, b)
     assert diff["settings.als_factors"] == (64, 128)
     assert "settings.als_alpha" not in diff
@@ -123,7 +132,9 @@ def test_an_unknown_manifest_field_is_rejected_and_nothing_is_published(models: 
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01", b"", b"\x00" * 10, b"../../etc", None])
-def test_a_damaged_pointer_is_named_and_can_be_replaced(models: Registry, content: bytes | None) -> None:
+def test_a_damaged_pointer_is_named_and_can_be_replaced(
+    models: Registry, content: bytes | None
+) -> None:
     version = models.publish(write)
     pointer = models.path / "current"
     pointer.unlink()

@@ -1,4 +1,6 @@
-"""The user tower: which inputs change its vector, which it rejects, and that a loaded model is equal."""
+"""The user tower: which inputs change its vector, which it rejects, and that a loaded model is
+equal.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ from models.id_map import IdMap
 from models.two_tower import AGES, UNKNOWN_AGE, Floats, TwoTowerFacts, TwoTowerModel, ages, shapes
 from tests.engines import world
 
-FACTS = TwoTowerFacts(dimension=8, layers=2, heads=2, history=5, items=7, event_types=["like", "view"], roles=["developer", "investor"])
+FACTS = TwoTowerFacts(
+    dimension=8,
+    layers=2,
+    heads=2,
+    history=5,
+    items=7,
+    event_types=["like", "view"],
+    roles=["developer", "investor"],
+)
 NOTHING = np.zeros(8, dtype=np.float32)
 
 
@@ -21,14 +31,27 @@ def random_model(facts: TwoTowerFacts = FACTS, seed: int = 1) -> TwoTowerModel:
     rng = np.random.default_rng(seed)
     fitted = ContentModel.fit(world.ITEMS)
     vocabulary = ContentModel(fitted.terms, fitted.idf, IdMap([]), fitted.item_vectors[:0])
-    arrays = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes(facts, len(fitted.terms)).items()}
+    arrays = {
+        name: rng.standard_normal(shape, dtype=np.float32)
+        for name, shape in shapes(facts, len(fitted.terms)).items()
+    }
     vectors = rng.standard_normal((facts.items, facts.dimension), dtype=np.float32)
-    return TwoTowerModel(facts, IdMap([f"i{row}" for row in range(facts.items)]), vectors, vocabulary, arrays)
+    return TwoTowerModel(
+        facts, IdMap([f"i{row}" for row in range(facts.items)]), vectors, vocabulary, arrays
+    )
 
 
-def read(model: TwoTowerModel, rows: list[int], times: list[float], types: list[str] | None = None, profile: Floats = NOTHING) -> Floats:
+def read(
+    model: TwoTowerModel,
+    rows: list[int],
+    times: list[float],
+    types: list[str] | None = None,
+    profile: Floats = NOTHING,
+) -> Floats:
     kinds = model.type_rows(types or ["like"] * len(rows))
-    return model.user_vector(model.item_vectors[rows], kinds, np.array(times, dtype=np.float64), profile)
+    return model.user_vector(
+        model.item_vectors[rows], kinds, np.array(times, dtype=np.float64), profile
+    )
 
 
 def test_age_classes_are_powers_of_two_of_whole_seconds() -> None:
@@ -63,7 +86,10 @@ def test_the_vector_depends_on_relative_time_only() -> None:
 
 def test_a_user_without_history_gets_a_vector_from_the_profile() -> None:
     model = random_model()
-    fintech, health = (read(model, [], [], profile=model.profile_vector([word], [])) for word in ("fintech", "health"))
+    fintech, health = (
+        read(model, [], [], profile=model.profile_vector([word], []))
+        for word in ("fintech", "health")
+    )
     assert np.isfinite(fintech).all()
     assert not np.allclose(fintech, health, atol=1e-3)
     assert not model.profile_vector(["unheard of"], ["nor of this"]).any()
@@ -79,13 +105,22 @@ def test_a_loaded_model_gives_the_same_vectors(tmp_path: Path) -> None:
     model.save(tmp_path)
     loaded = TwoTowerModel.load(tmp_path)
     profile = model.profile_vector(["fintech"], ["developer"])
-    assert np.array_equal(read(model, [4, 1], [5, 9], profile=profile), read(loaded, [4, 1], [5, 9], profile=profile))
+    assert np.array_equal(
+        read(model, [4, 1], [5, 9], profile=profile), read(loaded, [4, 1], [5, 9], profile=profile)
+    )
     assert np.array_equal(model.content_vectors(world.ITEMS), loaded.content_vectors(world.ITEMS))
     assert loaded.item_ids.ids == model.item_ids.ids
 
 
 @pytest.mark.parametrize(
-    "name", ["two_tower.json", "two_tower_item_mapping.json", "item_vectors.npy", "user_tower.npz", "vocabulary/idf.npy"]
+    "name",
+    [
+        "two_tower.json",
+        "two_tower_item_mapping.json",
+        "item_vectors.npy",
+        "user_tower.npz",
+        "vocabulary/idf.npy",
+    ],
 )
 def test_the_error_for_a_damaged_or_missing_file_names_it(tmp_path: Path, name: str) -> None:
     random_model().save(tmp_path)
@@ -107,6 +142,8 @@ def test_arrays_of_another_shape_or_type_are_rejected(tmp_path: Path) -> None:
     np.savez(tmp_path / "user_tower.npz", **{**arrays, "start": np.full(8, np.nan, np.float32)})
     with pytest.raises(ModelCorrupt, match="start holds NaN"):
         TwoTowerModel.load(tmp_path)
-    np.savez(tmp_path / "user_tower.npz", allow_pickle=True, **{**arrays, "start": np.array([object()])})
+    np.savez(
+        tmp_path / "user_tower.npz", allow_pickle=True, **{**arrays, "start": np.array([object()])}
+    )
     with pytest.raises(ModelCorrupt, match="array"):
         TwoTowerModel.load(tmp_path)

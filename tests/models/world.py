@@ -14,12 +14,20 @@ from models.content import ContentModel
 from models.id_map import IdMap
 from models.popular import PopularModel
 
-ITEMS = [Item(item_id="a", item_type="startup", categories=["fintech"]), Item(item_id="b", item_type="startup", categories=["health"])]
+ITEMS = [
+    Item(item_id="a", item_type="startup", categories=["fintech"]),
+    Item(item_id="b", item_type="startup", categories=["health"]),
+]
 
 
 def write(folder: Path, scale: float = 1.0) -> None:
     """Write the parts of the bundle into `folder`; `scale` multiplies the ALS factors."""
     files.write_json(folder / CATALOGUE, ITEMS)
-    ALSModel(IdMap(["a", "b"]), np.eye(2, dtype=np.float32) * np.float32(scale), regularization=0.1, alpha=1).save(folder / "als")
+    ALSModel(
+        IdMap(["a", "b"]),
+        np.eye(2, dtype=np.float32) * np.float32(scale),
+        regularization=0.1,
+        alpha=1,
+    ).save(folder / "als")
     ContentModel.fit(ITEMS).save(folder / "content")
     PopularModel({"unlabelled": [("a", 1.0)]}).save(folder / "popular")

@@ -1,7 +1,8 @@
-"""The oracle: a plain fold of the logs in Python, as slow and as obvious as it can be. Redis and the archive must equal it.
+"""The oracle: a plain fold of the logs in Python, as slow and as obvious as it can be. Redis and
+the archive must equal it.
 
-`records` reads the logs, `fold` computes what must follow from them, `state` reads what Redis holds, `archive` checks the Parquet
-files, `compare` lists the differences.
+`records` reads the logs, `fold` computes what must follow from them, `state` reads what Redis
+holds, `archive` checks the Parquet files, `compare` lists the differences.
 """
 
 from tests.oracle.archive import archive_differences

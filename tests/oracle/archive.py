@@ -1,4 +1,6 @@
-"""The archive against the log: every record a row, in order, in files whose ranges follow each other."""
+"""The archive against the log: every record a row, in order, in files whose ranges follow each
+other.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,25 @@ from core.settings import Settings
 from tests.oracle.records import Record, RecordedLog
 
 _NAME = re.compile(r"(\d{20})-(\d{20})\.parquet")
-_FIELDS = ("event_id", "user_id", "item_id", "event_type", "timestamp", "value", "use_case", "recommendation_id")
+_FIELDS = (
+    "event_id",
+    "user_id",
+    "item_id",
+    "event_type",
+    "timestamp",
+    "value",
+    "use_case",
+    "recommendation_id",
+)
 _RAW_BYTES = 4096
 
 
-def archive_differences(settings: Settings, logs: RecordedLog, folder: Path | None = None) -> list[str]:
-    """What the archive (a local folder; None: the settings') holds otherwise than the log of interactions, up to the log's end."""
+def archive_differences(
+    settings: Settings, logs: RecordedLog, folder: Path | None = None
+) -> list[str]:
+    """What the archive (a local folder; None: the settings') holds otherwise than the log of
+    interactions, up to the log's end.
+    """
     topic = settings.interactions_topic
     folder = Path(settings.archive_url) if folder is None else folder
     found: list[str] = []
@@ -28,27 +43,51 @@ def archive_differences(settings: Settings, logs: RecordedLog, folder: Path | No
         records = logs.of(partition)
         found += problems
         if end < logs.after_last(partition):
-            found.append(f"archive {partition}: reaches {end}, the log's last record ends at {logs.after_last(partition)}")
+            found.append(
+                f"archive {partition}: reaches {end}, the log's last record ends at "
+                f"{logs.after_last(partition)}"
+            )
         offsets, expected = [row["offset"] for row in rows], [each.offset for each in records]
         if offsets != expected:
-            missing, surplus = sorted(set(expected) - set(offsets)), sorted(set(offsets) - set(expected))
-            found.append(f"archive {partition}: {len(missing)} records missing {missing[:5]}, {len(surplus)} surplus rows {surplus[:5]}")
+            missing, surplus = (
+                sorted(set(expected) - set(offsets)),
+                sorted(set(offsets) - set(expected)),
+            )
+            found.append(
+                f"archive {partition}: {len(missing)} records missing {missing[:5]}, "
+                f"{len(surplus)} surplus rows {surplus[:5]}"
+            )
             continue
-        wrong = [each.offset for row, each in zip(rows, records, strict=True) if row != _row(settings, each)]
+        wrong = [
+            each.offset
+            for row, each in zip(rows, records, strict=True)
+            if row != _row(settings, each)
+        ]
         if wrong:
-            found.append(f"archive {partition}: {len(wrong)} rows differ from their records, at offsets {wrong[:5]}")
+            found.append(
+                f"archive {partition}: {len(wrong)} rows differ from their records, at "
+                f"offsets {wrong[:5]}"
+            )
     return found
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], int, list[str]]:
-    """The rows of a partition in the order of its files, where its last range ends, and what is wrong with the ranges."""
-    files = sorted((int(match[1]), int(match[2]), path) for path in folder.glob("*.parquet") if (match := _NAME.fullmatch(path.name)))
+    """The rows of a partition in the order of its files, where its last range ends, and what is
+    wrong with the ranges.
+    """
+    files = sorted(
+        (int(match[1]), int(match[2]), path)
+        for path in folder.glob("*.parquet")
+        if (match := _NAME.fullmatch(path.name))
+    )
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     end = files[0][0] if files else 0
     for first, next_, path in files:
         if first != end:
-            problems.append(f"archive {folder.name}: {path.name} follows a range that ends at {end}")
+            problems.append(
+                f"archive {folder.name}: {path.name} follows a range that ends at {end}"
+            )
         mine = pq.ParquetFile(path).read().to_pylist()
         if any(not first <= row["offset"] < next_ for row in mine):
             problems.append(f"archive {folder.name}: {path.name} holds rows outside of its range")
@@ -59,14 +98,22 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], int, list[str]]:
 
 def _row(settings: Settings, record: Record) -> dict[str, Any]:
     """The row of one record."""
-    row: dict[str, Any] = {"partition": record.partition, "offset": record.offset, "broker_time": record.time}
+    row: dict[str, Any] = {
+        "partition": record.partition,
+        "offset": record.offset,
+        "broker_time": record.time,
+    }
     try:
         event = codec.decode_interaction(record.value, record.time, settings.use_cases)
     except BadEvent as bad:
         value = record.value or b""
         error = f"{bad.code}: {bad}".encode("utf-8", "replace").decode()
         empty = dict.fromkeys((*_FIELDS, "context"))
-        return row | empty | {"error": error, "raw": value[:_RAW_BYTES], "raw_truncated": len(value) > _RAW_BYTES}
+        return (
+            row
+            | empty
+            | {"error": error, "raw": value[:_RAW_BYTES], "raw_truncated": len(value) > _RAW_BYTES}
+        )
     context = bytes(event.context).decode("utf-8", "replace") if event.context else None
     fields = {name: getattr(event, name) for name in _FIELDS}
     return row | fields | {"context": context, "error": None, "raw": None, "raw_truncated": None}

@@ -1,12 +1,14 @@
 """What must follow from the logs.
 
-An interaction counts when it is valid, is no duplicate within the window of its partition, and the broker took it after every deletion
-of its user (a null record in `users`). A user's profile is the last valid record of the user after the last deletion, an item's entry
-likewise. Popularity, what is trending and the sums of experiments keep what deleted users added. Records of an aborted transaction are
-no part of a log.
+An interaction counts when it is valid, is no duplicate within the window of its partition, and the
+broker took it after every deletion of its user (a null record in `users`). A user's profile is the
+last valid record of the user after the last deletion, an item's entry likewise. Popularity, what is
+trending and the sums of experiments keep what deleted users added. Records of an aborted
+transaction are no part of a log.
 
-A user whose records lie in several partitions (partitions were added) has no single order: the order within each partition holds, and
-any order between them is right. So a history is given as its lines by partition, and a profile as the set of right answers.
+A user whose records lie in several partitions (partitions were added) has no single order: the
+order within each partition holds, and any order between them is right. So a history is given as its
+lines by partition, and a profile as the set of right answers.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ Entry = TypeVar("Entry", Item, User)
 class Expected:
     """What Redis must hold.
 
-    `users`: user -> counters (`first_seen` apart); `first_seen`: user -> the times that are right; `histories`: user -> partition ->
-    every line, oldest first; `profiles`, `items`: id -> the entries that are right; `dead`: coordinates of a dead letter -> its code.
+    `users`: user -> counters (`first_seen` apart); `first_seen`: user -> the times that are right;
+    `histories`: user -> partition -> every line, oldest first; `profiles`, `items`: id -> the
+    entries that are right; `dead`: coordinates of a dead letter -> its code.
     """
 
     def __init__(self) -> None:
@@ -50,10 +53,14 @@ class Expected:
         """Events that count; that are duplicates; that a deletion removed."""
 
 
-def fold(settings: Settings, logs: RecordedLog, positions: Mapping[Partition, int] | None = None) -> Expected:
-    """Fold `logs` up to `positions` (None: to their ends; a partition that it does not name is at 0).
+def fold(
+    settings: Settings, logs: RecordedLog, positions: Mapping[Partition, int] | None = None
+) -> Expected:
+    """Fold `logs` up to `positions` (None: to their ends; a partition that it does not name is at
+    0).
 
-    Deletions count from their record on, whatever the position of `users`: their own topic makes them known before.
+    Deletions count from their record on, whatever the position of `users`: their own topic makes
+    them known before.
     """
     expected = Expected()
 
@@ -70,7 +77,9 @@ def fold(settings: Settings, logs: RecordedLog, positions: Mapping[Partition, in
 End = Callable[[Partition], int | None]
 
 
-def _entries(expected: Expected, topic: str, logs: RecordedLog, end: End, decode: Callable[[bytes], Entry]) -> dict[str, list[Entry]]:
+def _entries(
+    expected: Expected, topic: str, logs: RecordedLog, end: End, decode: Callable[[bytes], Entry]
+) -> dict[str, list[Entry]]:
     """Id -> the last entry of each partition that is younger than every deletion of the id."""
     last: dict[str, dict[int, tuple[float, Entry]]] = defaultdict(dict)
     deleted: dict[str, dict[int, float]] = defaultdict(dict)
@@ -82,7 +91,10 @@ def _entries(expected: Expected, topic: str, logs: RecordedLog, end: End, decode
                     deleted[identifier][each.partition] = each.time
                     last[identifier].pop(each.partition, None)
                 else:
-                    last[identifier][each.partition] = (each.time, codec.keyed(decode(each.value), identifier))
+                    last[identifier][each.partition] = (
+                        each.time,
+                        codec.keyed(decode(each.value), identifier),
+                    )
             except BadEvent as bad:
                 expected.dead[each.topic, each.partition, each.offset] = bad.code
     alive = {
@@ -126,21 +138,37 @@ def _interactions(expected: Expected, settings: Settings, logs: RecordedLog, end
                 continue
             expected.counted += 1
             weight = settings.use_cases.weight(event.event_type, event.value)
-            if shown and weight and event.event_type in (settings.experiments.by_id[shown].outcomes or [event.event_type]):
+            if (
+                shown
+                and weight
+                and event.event_type
+                in (settings.experiments.by_id[shown].outcomes or [event.event_type])
+            ):
                 expected.experiments[f"{shown}:outcomes"][event.user_id] += weight
             counts[event.user_id][event.event_type] += 1
             first_seen.setdefault(event.user_id, str(int(event.timestamp)))
-            kind = event.event_type if event.value is None else f"{event.event_type}={_plain(event.value)}"
-            expected.histories[event.user_id][each.partition].append(f"{int(event.timestamp)} {kind} {event.item_id}")
+            kind = (
+                event.event_type
+                if event.value is None
+                else f"{event.event_type}={_plain(event.value)}"
+            )
+            expected.histories[event.user_id][each.partition].append(
+                f"{int(event.timestamp)} {kind} {event.item_id}"
+            )
         for user_id, when in first_seen.items():
             expected.first_seen[user_id].add(when)
     for user_id, by_type in counts.items():
         counters = {f"ev:{name}": str(count) for name, count in by_type.items()}
         expected.users[user_id] = {"events": str(sum(by_type.values())), **counters}
-    expected.popular = {name: {item: float(score) for item, score in items.items()} for name, items in scores.items()}
+    expected.popular = {
+        name: {item: float(score) for item, score in items.items()}
+        for name, items in scores.items()
+    }
 
 
-def _first_of_each(expected: Expected, settings: Settings, records: list[Record]) -> list[tuple[Record, Interaction]]:
+def _first_of_each(
+    expected: Expected, settings: Settings, records: list[Record]
+) -> list[tuple[Record, Interaction]]:
     """The valid events of one partition that are no duplicates."""
     latest: dict[str, int] = {}
     events = []
@@ -159,12 +187,21 @@ def _first_of_each(expected: Expected, settings: Settings, records: list[Record]
     return events
 
 
-def _popularity(expected: Expected, settings: Settings, event: Interaction, broker_time: float, scores: Any, now: float) -> None:
+def _popularity(
+    expected: Expected,
+    settings: Settings,
+    event: Interaction,
+    broker_time: float,
+    scores: Any,
+    now: float,
+) -> None:
     weight = settings.use_cases.weight(event.event_type, event.value, event.use_case)
     if not weight:
         return
     name = event.use_case or "unlabelled"
-    scores[name][event.item_id] += Fraction(weight) * Fraction(popularity.growth(event.timestamp, settings.popularity_half_life_days))
+    scores[name][event.item_id] += Fraction(weight) * Fraction(
+        popularity.growth(event.timestamp, settings.popularity_half_life_days)
+    )
     happened = min(event.timestamp, broker_time)
     for length, window in ((300, 3600), (3600, 7 * 24 * 3600)):
         begin = int(happened // length) * length
@@ -173,11 +210,17 @@ def _popularity(expected: Expected, settings: Settings, event: Interaction, brok
 
 
 def _shown(settings: Settings, event: Interaction) -> str | None:
-    """Id of the variant whose answer led to an event, if its user takes part and was drawn into that variant."""
+    """Id of the variant whose answer led to an event, if its user takes part and was drawn into
+    that variant.
+    """
     _, dot, label = (event.recommendation_id or "").partition(".")
     for experiment in settings.experiments.all:
         low, high = experiment.users
-        if dot and low <= point("", event.user_id) < high and experiment.variant_of(event.user_id).id == label:
+        if (
+            dot
+            and low <= point("", event.user_id) < high
+            and experiment.variant_of(event.user_id).id == label
+        ):
             return label
     return None
 

@@ -1,4 +1,6 @@
-"""Every committed record of some topics, read from the broker and kept, so that the fold survives what the broker drops later."""
+"""Every committed record of some topics, read from the broker and kept, so that the fold survives
+what the broker drops later.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,9 @@ Partition = tuple[str, int]
 class RecordedLog:
     """Records by (topic, partition), in offset order.
 
-    `read` appends what was committed since the last call: call it before anything that drops records from the broker (a trimmed head,
-    a deleted topic). The number of partitions is the broker's.
+    `read` appends what was committed since the last call: call it before anything that drops
+    records from the broker (a trimmed head, a deleted topic). The number of partitions is the
+    broker's.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,26 +46,43 @@ class RecordedLog:
         self._lock = threading.Lock()
         self.records: dict[Partition, list[Record]] = {}
         self.ends: dict[Partition, int] = {}
-        """The offset at which a reader of committed records reaches the end; control records lie below it, too."""
+        """The offset at which a reader of committed records reaches the end; control records lie
+        below it, too.
+        """
 
     def read(self, topics: Iterable[str]) -> Self:
-        """Read `topics` from where the last call ended up to their ends. Raises AssertionError after READ_S. Thread-safe."""
+        """Read `topics` from where the last call ended up to their ends.
+
+        Raises AssertionError after READ_S. Thread-safe.
+        """
         with self._lock:
             return self._read(topics)
 
     def _read(self, topics: Iterable[str]) -> Self:
-        consumer = Consumer(log.consumer_config(self._settings, "oracle") | {"enable.partition.eof": True, "auto.offset.reset": "earliest"})
+        consumer = Consumer(
+            log.consumer_config(self._settings, "oracle")
+            | {"enable.partition.eof": True, "auto.offset.reset": "earliest"}
+        )
         try:
             partitions = [
                 (topic, number)
                 for topic in topics
-                for number in consumer.list_topics(topic, timeout=self._settings.kafka_timeout_s).topics[topic].partitions
+                for number in consumer.list_topics(topic, timeout=self._settings.kafka_timeout_s)
+                .topics[topic]
+                .partitions
             ]
-            consumer.assign([TopicPartition(*partition, self.ends.get(partition, 0)) for partition in partitions])
+            consumer.assign(
+                [
+                    TopicPartition(*partition, self.ends.get(partition, 0))
+                    for partition in partitions
+                ]
+            )
             unread = set(partitions)
             deadline = time.monotonic() + READ_S
             while unread:
-                assert time.monotonic() < deadline, f"the ends of {sorted(unread)} were not reached within {READ_S:g} s"
+                assert time.monotonic() < deadline, (
+                    f"the ends of {sorted(unread)} were not reached within {READ_S:g} s"
+                )
                 for message in consumer.consume(5000, 0.1):
                     partition = (message.topic(), message.partition())
                     if partition not in unread:
@@ -72,7 +92,10 @@ class RecordedLog:
                     elif message.error().code() == KafkaError._PARTITION_EOF:
                         self.ends[partition] = message.offset()
                         unread.discard(partition)
-                    elif message.error().code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+                    elif message.error().code() not in (
+                        KafkaError._TRANSPORT,
+                        KafkaError._ALL_BROKERS_DOWN,
+                    ):
                         raise AssertionError(f"reading {partition}: {message.error()}")
         finally:
             consumer.close()

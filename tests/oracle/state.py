@@ -13,7 +13,8 @@ from core.types import Item, User
 
 
 class State(NamedTuple):
-    """Counters and histories by user, profiles, the catalogue, popularity and buckets of what is trending by name, experiments.
+    """Counters and histories by user, profiles, the catalogue, popularity and buckets of what is
+    trending by name, experiments.
 
     `expiries`: seconds until each bucket of `trending` expires.
     """
@@ -29,7 +30,10 @@ class State(NamedTuple):
 
 
 def read_state(redis: Any, settings: Settings) -> State:
-    """Read every key that is made from the log. Caches (vectors) and bookkeeping are no part of it."""
+    """Read every key that is made from the log.
+
+    Caches (vectors) and bookkeeping are no part of it.
+    """
     state = State({}, {}, {}, {}, {}, {}, {}, {})
     for raw in sorted(redis.scan_iter(count=1000)):
         key = raw.decode()
@@ -42,10 +46,17 @@ def read_state(redis: Any, settings: Settings) -> State:
         elif room == "user":
             _read_user(redis, settings, state, *rest.partition(":")[::2])
         elif room == "experiment" and rest.endswith(":events"):
-            state.experiments[rest] = {name.decode(): float(count) for name, count in redis.hgetall(key).items()}
+            state.experiments[rest] = {
+                name.decode(): float(count) for name, count in redis.hgetall(key).items()
+            }
         elif room == "experiment" and rest.endswith(":outcomes"):
             state.experiments[rest] = _scores(redis, key)
-    state.items.update({name.decode(): msgspec.json.decode(data, type=Item) for name, data in redis.hgetall("items").items()})
+    state.items.update(
+        {
+            name.decode(): msgspec.json.decode(data, type=Item)
+            for name, data in redis.hgetall("items").items()
+        }
+    )
     return state
 
 
@@ -53,9 +64,13 @@ def _read_user(redis: Any, settings: Settings, state: State, escaped: str, part:
     user_id = unquote(escaped)
     key = f"user:{escaped}:{part}" if part else f"user:{escaped}"
     if part == "":
-        state.users[user_id] = {name.decode(): value.decode() for name, value in redis.hgetall(key).items()}
+        state.users[user_id] = {
+            name.decode(): value.decode() for name, value in redis.hgetall(key).items()
+        }
     elif part == "history":
-        state.histories[user_id] = [line.decode() for line in redis.lrange(key, -settings.history_cap, -1)]
+        state.histories[user_id] = [
+            line.decode() for line in redis.lrange(key, -settings.history_cap, -1)
+        ]
     elif part == "profile":
         state.profiles[user_id] = msgspec.json.decode(redis.get(key), type=User)
 
@@ -65,7 +80,9 @@ def _scores(redis: Any, key: str) -> dict[str, float]:
 
 
 def positions(redis: Redis, settings: Settings, topic: str | None = None) -> dict[int, int]:
-    """Partition -> position of a topic (None: interactions), as Redis has it; 0 for one that it does not name."""
+    """Partition -> position of a topic (None: interactions), as Redis has it; 0 for one that it
+    does not name.
+    """
     return _numbers(redis, settings, topic or settings.interactions_topic, "position")
 
 
@@ -78,4 +95,6 @@ def _numbers(redis: Any, settings: Settings, topic: str, field: str) -> dict[int
     prefix = f"ingest:{topic}:"
     named = {int(key.decode().removeprefix(prefix)) for key in redis.keys(prefix + "*")}
     partitions = sorted(named | set(range(settings.topic_partitions)))
-    return {partition: int(redis.hget(f"{prefix}{partition}", field) or 0) for partition in partitions}
+    return {
+        partition: int(redis.hget(f"{prefix}{partition}", field) or 0) for partition in partitions
+    }

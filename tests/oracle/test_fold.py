@@ -17,18 +17,34 @@ NOW = 1_800_000_000.0
 class Logs(RecordedLog):
     """Logs written by hand; offsets and seconds count up together."""
 
-    def put(self, topic: str, key: str, value: bytes | None, partition: int = 0, at: float | None = None) -> None:
+    def put(
+        self, topic: str, key: str, value: bytes | None, partition: int = 0, at: float | None = None
+    ) -> None:
         records = self.records.setdefault((topic, partition), [])
         offset = len(records)
         self.ends[topic, partition] = offset + 1
-        records.append(Record(topic, partition, offset, NOW + offset if at is None else at, key.encode(), value, {}))
+        records.append(
+            Record(
+                topic,
+                partition,
+                offset,
+                NOW + offset if at is None else at,
+                key.encode(),
+                value,
+                {},
+            )
+        )
 
-    def view(self, event_id: str, user_id: str = "alice", partition: int = 0, at: float | None = None) -> None:
+    def view(
+        self, event_id: str, user_id: str = "alice", partition: int = 0, at: float | None = None
+    ) -> None:
         event = Interaction(event_id, user_id, f"item-of-{event_id}", "view", NOW)
         self.put("interactions", user_id, encode_json(event), partition, at)
 
     def user(self, at: float, interest: str | None, partition: int = 0) -> None:
-        user = None if interest is None else encode_json(User(user_id="alice", interests=[interest]))
+        user = (
+            None if interest is None else encode_json(User(user_id="alice", interests=[interest]))
+        )
         self.put("users", "alice", user, partition, at)
 
 
@@ -38,7 +54,9 @@ def logs() -> Logs:
 
 
 def _settings() -> Settings:
-    return Settings(interactions_topic="interactions", items_topic="items", users_topic="users", dedup_window=2)
+    return Settings(
+        interactions_topic="interactions", items_topic="items", users_topic="users", dedup_window=2
+    )
 
 
 def _fold(logs: Logs) -> Expected:
@@ -55,11 +73,19 @@ def test_an_event_id_counts_once_within_the_window_of_its_partition(logs: Logs) 
     logs.view("a", partition=1)
     expected = _fold(logs)
     assert (_events(expected), expected.duplicates) == ({"alice": "6"}, 2)
-    lines = {partition: [line.split(" ")[2] for line in mine] for partition, mine in expected.histories["alice"].items()}
-    assert lines == {0: ["item-of-a", "item-of-b", "item-of-c", "item-of-d", "item-of-a"], 1: ["item-of-a"]}
+    lines = {
+        partition: [line.split(" ")[2] for line in mine]
+        for partition, mine in expected.histories["alice"].items()
+    }
+    assert lines == {
+        0: ["item-of-a", "item-of-b", "item-of-c", "item-of-d", "item-of-a"],
+        1: ["item-of-a"],
+    }
 
 
-def test_an_event_counts_when_the_broker_took_it_after_the_last_deletion_of_its_user(logs: Logs) -> None:
+def test_an_event_counts_when_the_broker_took_it_after_the_last_deletion_of_its_user(
+    logs: Logs,
+) -> None:
     for at in (1.0, 2.0, 3.0, 4.0):
         logs.view(f"e{at}", at=NOW + at)
     logs.view("of-bob", "bob", at=NOW)
@@ -83,7 +109,10 @@ def test_a_profile_is_the_last_one_after_the_last_deletion(logs: Logs) -> None:
 def test_profiles_in_two_partitions_have_no_order_but_the_deletion_has(logs: Logs) -> None:
     logs.user(NOW, "before", partition=0)
     logs.user(NOW + 2, "after", partition=1)
-    assert sorted(user.interests[0] for user in _fold(logs).profiles["alice"]) == ["after", "before"]
+    assert sorted(user.interests[0] for user in _fold(logs).profiles["alice"]) == [
+        "after",
+        "before",
+    ]
     logs.user(NOW + 1, None, partition=2)
     assert [user.interests for user in _fold(logs).profiles["alice"]] == [["after"]]
 
@@ -101,7 +130,11 @@ def test_what_is_no_event_is_a_dead_letter_of_its_topic(logs: Logs) -> None:
     logs.put("interactions", "alice", b"not json")
     logs.put("items", "a", encode_json(Item(item_id="b", item_type="startup")))
     logs.put("users", "", None)
-    codes = {("interactions", 0, 0): "not_json", ("items", 0, 0): "bad_key", ("users", 0, 0): "bad_id"}
+    codes = {
+        ("interactions", 0, 0): "not_json",
+        ("items", 0, 0): "bad_key",
+        ("users", 0, 0): "bad_id",
+    }
     assert _fold(logs).dead == codes
 
 
@@ -119,5 +152,7 @@ def test_what_is_no_event_is_a_dead_letter_of_its_topic(logs: Logs) -> None:
         ("", [], 9, True),
     ],
 )
-def test_a_history_is_the_latest_lines_of_an_order_of_its_partitions(lines: str, parts: list[str], cap: int, fits: bool) -> None:
+def test_a_history_is_the_latest_lines_of_an_order_of_its_partitions(
+    lines: str, parts: list[str], cap: int, fits: bool
+) -> None:
     assert _is_merge(list(lines), [list(part) for part in parts], cap) is fits

@@ -1,4 +1,6 @@
-"""The exactly-once apply against a model in plain Python, on a real Redis, whatever order things come in."""
+"""The exactly-once apply against a model in plain Python, on a real Redis, whatever order things
+come in.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from pydantic import SecretStr
 from redis import Redis
 
@@ -49,7 +58,9 @@ def redis(redis: Redis) -> Redis:
 
 
 class Machine(RuleBasedStateMachine):
-    """Two writers share one partition; some batches arrive late, some users are deleted, one writer forgets what it knew."""
+    """Two writers share one partition; some batches arrive late, some users are deleted, one writer
+    forgets what it knew.
+    """
 
     settings: Settings
     redis: Redis
@@ -65,7 +76,9 @@ class Machine(RuleBasedStateMachine):
         self.counted: dict[str, list[Interaction]] = defaultdict(list)
         self.writers = [self._writer(), self._writer()]
         planner = Planner(self.settings.use_cases)
-        self.entries = EntryApplier(connection.connect(self.settings), planner, CAP, lambda _published: None, self)
+        self.entries = EntryApplier(
+            connection.connect(self.settings), planner, CAP, lambda _published: None, self
+        )
 
     def _writer(self) -> tuple[Planner, Applier]:
         planner = Planner(self.settings.use_cases)
@@ -86,13 +99,21 @@ class Machine(RuleBasedStateMachine):
         return later
 
     @rule(
-        target=planned, events=st.lists(EVENTS, max_size=30), writer=st.integers(0, 1), skip=st.integers(0, 2), partition=st.integers(0, 1)
+        target=planned,
+        events=st.lists(EVENTS, max_size=30),
+        writer=st.integers(0, 1),
+        skip=st.integers(0, 2),
+        partition=st.integers(0, 1),
     )
-    def plan(self, events: list[Interaction], writer: int, skip: int, partition: int) -> tuple[int, apply.Batch]:
+    def plan(
+        self, events: list[Interaction], writer: int, skip: int, partition: int
+    ) -> tuple[int, apply.Batch]:
         self.clock += 1
         first = max(0, self.positions[partition] - skip)
         stamped = [Event(event, self.clock) for event in events]
-        return writer, self.writers[writer][0].plan("t", partition, first, first + len(events) + 1, stamped, apply.UNKNOWN)
+        return writer, self.writers[writer][0].plan(
+            "t", partition, first, first + len(events) + 1, stamped, apply.UNKNOWN
+        )
 
     @rule(planned=consumes(planned))
     def apply(self, planned: tuple[int, apply.Batch]) -> None:
@@ -100,7 +121,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(one=consumes(planned), other=consumes(planned))
     def apply_together(self, one: tuple[int, apply.Batch], other: tuple[int, apply.Batch]) -> None:
-        """Two partitions in one transaction; of one partition, the second has to follow the first."""
+        """Two partitions in one transaction; of one partition, the second has to follow the
+        first.
+        """
         if one[1].partition == other[1].partition:
             self._apply(one[0], one[1])
             self._apply(other[0], other[1])
@@ -129,10 +152,17 @@ class Machine(RuleBasedStateMachine):
         time = self.clock - late
         place = Place(time, 0, self.users_position, "T")
         entry = Entry("user", HASHER("user", user_id), user_id, place, None)
-        self.entries.apply(EntryBatch("users", 0, self.users_position, self.users_position + 1, [entry]))
+        self.entries.apply(
+            EntryBatch("users", 0, self.users_position, self.users_position + 1, [entry])
+        )
         self.users_position += 1
         self.deleted[user_id] = max(time, self.deleted.get(user_id, 0.0))
-        events = [event for partition in self.log for event in partition if event.interaction.user_id == user_id]
+        events = [
+            event
+            for partition in self.log
+            for event in partition
+            if event.interaction.user_id == user_id
+        ]
         self.counted[user_id] = [event.interaction for event in events if self._counts(event)]
 
     @rule(writer=st.integers(0, 1))
@@ -142,7 +172,9 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def redis_is_the_model(self) -> None:
-        assert [positions.read(self.redis, "t", number).offset for number in (0, 1)] == self.positions
+        assert [
+            positions.read(self.redis, "t", number).offset for number in (0, 1)
+        ] == self.positions
         for user_id in USERS:
             events = self.counted[user_id]
             state = users.read(self.redis, user_id, CAP)
@@ -150,7 +182,9 @@ class Machine(RuleBasedStateMachine):
             assert state.counts == dict(Counter(event.event_type for event in events))
             assert state.events == len(events)
             lines = [(int(event.timestamp), event.event_type, event.item_id) for event in events]
-            assert [(line.timestamp, line.event_type, line.item_id) for line in state.history] == lines[-CAP:]
+            assert [
+                (line.timestamp, line.event_type, line.item_id) for line in state.history
+            ] == lines[-CAP:]
 
     def _counts(self, event: Event) -> bool:
         return event.broker_time > self.deleted.get(event.interaction.user_id, 0.0)
@@ -164,7 +198,10 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.timeout(240)
 def test_any_order_of_batches_deletions_and_restarts(settings: Settings, redis: Redis) -> None:
     Machine.settings, Machine.redis = settings, redis
-    run_state_machine_as_test(Machine, settings=hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(
+        Machine,
+        settings=hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None),
+    )
 
 
 def _apply(settings: Settings, events: list[Interaction], first: int = 0) -> None:
@@ -174,7 +211,9 @@ def _apply(settings: Settings, events: list[Interaction], first: int = 0) -> Non
     for offset, event in enumerate(events, first):
         pending.add(offset, event, 1.77e9)
     stamped, next_ = [Event(event, 1.0) for event in events], first + len(events)
-    applier.apply(planner.plan("t", 0, first, next_, stamped, apply.UNKNOWN, pending.piece(next_, whole=True)))
+    applier.apply(
+        planner.plan("t", 0, first, next_, stamped, apply.UNKNOWN, pending.piece(next_, whole=True))
+    )
     applier.close()
 
 
@@ -182,8 +221,16 @@ def test_an_operator_reads_plain_words(settings: Settings, redis: Redis) -> None
     like = Interaction("e1", "42", "startup-9", "like", 1732340000.9, None, "developer_startup")
     rating = Interaction("e2", "42", "2571", "rating", 1732340001.0, 4.5)
     _apply(settings, [like, rating])
-    assert redis.hgetall("user:42") == {b"events": b"2", b"ev:like": b"1", b"ev:rating": b"1", b"first_seen": b"1732340000"}
-    assert redis.lrange("user:42:history", 0, -1) == [b"1732340000 like startup-9", b"1732340001 rating=4.5 2571"]
+    assert redis.hgetall("user:42") == {
+        b"events": b"2",
+        b"ev:like": b"1",
+        b"ev:rating": b"1",
+        b"first_seen": b"1732340000",
+    }
+    assert redis.lrange("user:42:history", 0, -1) == [
+        b"1732340000 like startup-9",
+        b"1732340001 rating=4.5 2571",
+    ]
     assert redis.zrange("popular:developer_startup", 0, -1) == [b"startup-9"]
     assert redis.hget("ingest:t:0", "position") == b"2"
 
@@ -197,7 +244,10 @@ def test_a_history_is_cut_to_its_cap(settings: Settings, redis: Redis) -> None:
     planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, CAP, HASHER)
     for first in range(0, 400, 20):
-        events = [Event(Interaction(f"{at}", "42", f"i{at}", "view", float(at)), 1.0) for at in range(first, first + 20)]
+        events = [
+            Event(Interaction(f"{at}", "42", f"i{at}", "view", float(at)), 1.0)
+            for at in range(first, first + 20)
+        ]
         applier.apply(planner.plan("t", 0, first, first + 20, events, apply.UNKNOWN))
     applier.close()
     assert redis.llen("user:42:history") < CAP + CAP // 8 + 16 + 20
@@ -212,7 +262,9 @@ def test_a_key_of_another_type_is_named(settings: Settings, redis: Redis) -> Non
         _apply(settings, [Interaction("e", "42", "i", "view", 1.0)])
 
 
-def test_an_emptied_redis_counts_nothing_until_its_deletions_are_recovered(settings: Settings, redis: Redis) -> None:
+def test_an_emptied_redis_counts_nothing_until_its_deletions_are_recovered(
+    settings: Settings, redis: Redis
+) -> None:
     """Also where the position matches: nobody can tell yet whose events are dead."""
     planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, CAP, HASHER)
@@ -230,12 +282,16 @@ def test_an_emptied_redis_counts_nothing_until_its_deletions_are_recovered(setti
 
 def test_a_position_that_is_none_is_named(settings: Settings, redis: Redis) -> None:
     redis.set("ingest:t:0", "somebody's own")
-    with pytest.raises(StoreCorrupt, match=r"HMGET ingest:t:0 while applying t/0 \[0, 1\): WRONGTYPE"):
+    with pytest.raises(
+        StoreCorrupt, match=r"HMGET ingest:t:0 while applying t/0 \[0, 1\): WRONGTYPE"
+    ):
         _apply(settings, [Interaction("e", "42", "i", "view", 1.0)])
     assert redis.exists("user:42") == 0
 
 
-def test_popularity_halves_in_a_half_life_and_weighs_by_use_case(settings: Settings, redis: Redis) -> None:
+def test_popularity_halves_in_a_half_life_and_weighs_by_use_case(
+    settings: Settings, redis: Redis
+) -> None:
     month = 30 * 86400.0
     now = popularity.LANDMARK
     old = Interaction("a", "1", "old", "like", now - month, None, "investor_startup")
@@ -243,13 +299,20 @@ def test_popularity_halves_in_a_half_life_and_weighs_by_use_case(settings: Setti
     _apply(settings, [old, new, Interaction("c", "3", "hidden", "dismiss", now)])
     scores = popularity.top(redis, ["investor_startup", "unlabelled"])
     factor = popularity.decay_factor(settings, now)
-    assert [(item, score * factor) for item, score in scores["investor_startup"]] == [("new", 3.0), ("old", 1.5)]
+    assert [(item, score * factor) for item, score in scores["investor_startup"]] == [
+        ("new", 3.0),
+        ("old", 1.5),
+    ]
     assert scores["unlabelled"] == []  # a weight of 0 makes nothing popular
     assert popularity.decay_factor(settings, now + month) == 0.5
 
 
-def test_two_owners_of_a_partition_do_not_both_write_its_popularity(settings: Settings, redis: Redis) -> None:
-    """The mark moves without the position when nothing happens: comparing the position alone would not tell."""
+def test_two_owners_of_a_partition_do_not_both_write_its_popularity(
+    settings: Settings, redis: Redis
+) -> None:
+    """The mark moves without the position when nothing happens: comparing the position alone would
+    not tell.
+    """
     planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, CAP, HASHER)
     event = Interaction("e", "42", "startup-9", "like", 1.76e9)
@@ -258,7 +321,9 @@ def test_two_owners_of_a_partition_do_not_both_write_its_popularity(settings: Se
     owners = [Pending(settings.use_cases, 30.0, Mark()) for _ in range(2)]
     for owner in owners:
         owner.add(0, event, 1.76e9)
-    first, second = (planner.plan("t", 0, 1, 1, [], none, owner.piece(1, whole=True)) for owner in owners)
+    first, second = (
+        planner.plan("t", 0, 1, 1, [], none, owner.piece(1, whole=True)) for owner in owners
+    )
     applier.apply(first)
     with pytest.raises(Stale, match="another process has written popularity"):
         applier.apply(second)
@@ -267,7 +332,9 @@ def test_two_owners_of_a_partition_do_not_both_write_its_popularity(settings: Se
 
 
 def test_a_few_sums_are_written_once_when_nothing_more_comes(settings: Settings) -> None:
-    """Whatever is due, its piece ends: else ingest would send empty transactions for as long as it stays due."""
+    """Whatever is due, its piece ends: else ingest would send empty transactions for as long as it
+    stays due.
+    """
     pending = Pending(settings.use_cases, 30.0, Mark())
     pending.add(0, Interaction("e", "42", "startup-9", "like", 1.76e9), 1.76e9)
     assert not pending.due(1)
@@ -277,8 +344,12 @@ def test_a_few_sums_are_written_once_when_nothing_more_comes(settings: Settings)
     assert not pending.due(1)
 
 
-def test_popularity_written_piece_by_piece_goes_on_where_another_process_stopped(settings: Settings) -> None:
-    """A process may die between any two pieces; the next one reads the log again from the mark and writes the rest of the same cut."""
+def test_popularity_written_piece_by_piece_goes_on_where_another_process_stopped(
+    settings: Settings,
+) -> None:
+    """A process may die between any two pieces; the next one reads the log again from the mark and
+    writes the rest of the same cut.
+    """
     log = [Interaction(f"{at}", "u", f"i{at * 7 % 1000}", "view", 1.76e9) for at in range(2500)]
     written: dict[tuple[str, str], float] = {}
     mark, position, processes = Mark(), 0, 0
@@ -325,8 +396,12 @@ def test_a_position_that_does_not_fit_the_log_stops(
             check()
 
 
-def test_settings_that_shape_stored_numbers_may_not_change_silently(settings: Settings, redis: Redis) -> None:
+def test_settings_that_shape_stored_numbers_may_not_change_silently(
+    settings: Settings, redis: Redis
+) -> None:
     positions.check_settings(redis, settings)
     positions.check_settings(redis, settings)
     with pytest.raises(ConfigurationError, match="popularity_half_life_days was 30 and is 14"):
-        positions.check_settings(redis, settings.model_copy(update={"popularity_half_life_days": 14.0}))
+        positions.check_settings(
+            redis, settings.model_copy(update={"popularity_half_life_days": 14.0})
+        )

@@ -37,7 +37,11 @@ def rows(first: int, end: int, partition: int = 0) -> pa.Table:
 
 
 def offsets(archive: Archive, **kwargs: object) -> list[int]:
-    return [offset for table in archive.read(TOPIC, **kwargs) for offset in table.column("offset").to_pylist()]  # type: ignore[arg-type]
+    return [
+        offset
+        for table in archive.read(TOPIC, **kwargs)
+        for offset in table.column("offset").to_pylist()
+    ]  # type: ignore[arg-type]
 
 
 def append(archive: Archive, first: int, end: int) -> None:
@@ -50,7 +54,9 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
 
 
 def object_store(folder: Path) -> Archive:
-    """A folder that is written like an object store, where folders need not be made and nothing can be linked."""
+    """A folder that is written like an object store, where folders need not be made and nothing can
+    be linked.
+    """
     for partition in (0, 3):
         (folder / TOPIC / f"partition={partition}").mkdir(parents=True)
     return Archive(folder.name, pafs.SubTreeFileSystem(str(folder.parent), pafs.LocalFileSystem()))
@@ -83,7 +89,10 @@ def test_rows_come_back_in_offset_order_and_can_be_cut(archive: Archive) -> None
 
 def test_texts_that_repeat_can_be_had_as_dictionaries(archive: Archive) -> None:
     append(archive, 0, 100)
-    plain, encoded = (pa.concat_tables(archive.read(TOPIC, upto={0: 90}, encoded=names)) for names in ([], ["user_id"]))
+    plain, encoded = (
+        pa.concat_tables(archive.read(TOPIC, upto={0: 90}, encoded=names))
+        for names in ([], ["user_id"])
+    )
     assert encoded.schema.field("user_id").type == pa.dictionary(pa.int32(), pa.string())
     assert encoded.schema.field("event_id").type == pa.string()
     assert encoded.to_pylist() == plain.to_pylist()
@@ -116,7 +125,13 @@ def test_a_hole_and_an_overlap_name_their_files(archive: Archive, tmp_path: Path
     folder = tmp_path / TOPIC / "partition=0"
     middle = folder / f"{10:020d}-{20:020d}.parquet"
     hidden = middle.rename(tmp_path / "hidden")
-    with pytest.raises(ArchiveError, match=rf"offsets 10 to 19 are missing between .*{0:020d}-{10:020d}.* and .*{20:020d}-{30:020d}"):
+    with pytest.raises(
+        ArchiveError,
+        match=(
+            rf"offsets 10 to 19 are missing between .*{0:020d}-{10:020d}.* and "
+            rf".*{20:020d}-{30:020d}"
+        ),
+    ):
         archive.position(TOPIC, 0)
     hidden.rename(folder / f"{10:020d}-{25:020d}.parquet")
     with pytest.raises(ArchiveError, match="overlap"):
@@ -154,7 +169,9 @@ def test_an_object_store_overlap_of_a_killed_writer_is_repaired_by_the_next(tmp_
     append(zombie, 0, 100)
     append(zombie, 100, 250)
     name = f"{100:020d}-{250:020d}.parquet"
-    (tmp_path / "elsewhere" / TOPIC / "partition=0" / name).rename(tmp_path / "bucket" / TOPIC / "partition=0" / name)
+    (tmp_path / "elsewhere" / TOPIC / "partition=0" / name).rename(
+        tmp_path / "bucket" / TOPIC / "partition=0" / name
+    )
     with pytest.raises(ArchiveError, match="overlap"):
         archive.position(TOPIC, 0)
     archive.recover(TOPIC, 0)
@@ -180,14 +197,20 @@ except Overtaken:
 
 
 def writer(folder: Path, step: int, signal_name: str) -> subprocess.Popen[bytes]:
-    """A process that publishes [100, 250) and sends itself a signal after a step of store/archive/publish.py."""
-    code = WRITER.format(root=str(Path(__file__).parents[2]), folder=str(folder), step=step, signal=signal_name)
+    """A process that publishes [100, 250) and sends itself a signal after a step of
+    store/archive/publish.py.
+    """
+    code = WRITER.format(
+        root=str(Path(__file__).parents[2]), folder=str(folder), step=step, signal=signal_name
+    )
     return subprocess.Popen([sys.executable, "-c", code])
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
-def test_a_writer_killed_after_any_step_leaves_an_archive_that_goes_on(tmp_path: Path, step: int) -> None:
+def test_a_writer_killed_after_any_step_leaves_an_archive_that_goes_on(
+    tmp_path: Path, step: int
+) -> None:
     archive = Archive(str(tmp_path))
     append(archive, 0, 100)
     assert writer(tmp_path, step, "SIGKILL").wait(30) == -signal.SIGKILL
@@ -195,14 +218,20 @@ def test_a_writer_killed_after_any_step_leaves_an_archive_that_goes_on(tmp_path:
     assert archive.position(TOPIC, 0) == (100 if step == 1 else 250)
     append(archive, archive.position(TOPIC, 0), 300)
     assert offsets(archive) == list(range(300))
-    assert not [path for path in (tmp_path / TOPIC / "partition=0").iterdir() if path.name.startswith(".")]
+    assert not [
+        path for path in (tmp_path / TOPIC / "partition=0").iterdir() if path.name.startswith(".")
+    ]
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("recovers", [True, False])
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
-def test_a_writer_paused_after_any_step_never_overlaps_its_successor(tmp_path: Path, step: int, recovers: bool) -> None:
-    """The successor publishes [100, 180) and [180, 300) while the first writer sleeps with [100, 250) in its hands."""
+def test_a_writer_paused_after_any_step_never_overlaps_its_successor(
+    tmp_path: Path, step: int, recovers: bool
+) -> None:
+    """The successor publishes [100, 180) and [180, 300) while the first writer sleeps with [100,
+    250) in its hands.
+    """
     archive = Archive(str(tmp_path))
     append(archive, 0, 100)
     paused = writer(tmp_path, step, "SIGSTOP")
@@ -227,7 +256,9 @@ def test_a_writer_paused_after_any_step_never_overlaps_its_successor(tmp_path: P
         append(archive, first, 300)
     assert offsets(archive) == list(range(300))
     archive.recover(TOPIC, 0)
-    assert not [path for path in (tmp_path / TOPIC / "partition=0").iterdir() if path.name.startswith(".")]
+    assert not [
+        path for path in (tmp_path / TOPIC / "partition=0").iterdir() if path.name.startswith(".")
+    ]
 
 
 def _await_stop(pid: int) -> None:

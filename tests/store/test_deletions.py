@@ -23,8 +23,21 @@ HASHER = IdHasher(SecretStr("salt"))
 EARLIER = 200_000
 
 
-def entry(kind: Kind, identifier: str, offset: int, value: bytes | None, topic_id: str | None = "t", time: float = 0.0) -> Entry:
-    return Entry(kind, HASHER(kind, identifier), identifier, Place(time or 100.0 + offset, 0, offset, topic_id), value)
+def entry(
+    kind: Kind,
+    identifier: str,
+    offset: int,
+    value: bytes | None,
+    topic_id: str | None = "t",
+    time: float = 0.0,
+) -> Entry:
+    return Entry(
+        kind,
+        HASHER(kind, identifier),
+        identifier,
+        Place(time or 100.0 + offset, 0, offset, topic_id),
+        value,
+    )
 
 
 class Entries:
@@ -33,7 +46,9 @@ class Entries:
     def __init__(self, settings: Settings) -> None:
         planner = Planner(settings.use_cases)
         self.published: list[tuple[Kind, str, Place]] = []
-        self.applier = EntryApplier(connection.connect(settings), planner, 50, self.published.extend, NoLaterEvents())
+        self.applier = EntryApplier(
+            connection.connect(settings), planner, 50, self.published.extend, NoLaterEvents()
+        )
         self.at = 0
 
     def apply(self, *entries: Entry, first: int | None = None) -> None:
@@ -54,7 +69,9 @@ def _work(redis: Redis) -> tuple[int, int]:
     return stats["total_commands_processed"], stats["total_net_output_bytes"]
 
 
-def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(settings: Settings, redis: Redis, entries: Entries) -> None:
+def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(
+    settings: Settings, redis: Redis, entries: Entries
+) -> None:
     planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, 50, HASHER)
     at = 0
@@ -65,7 +82,16 @@ def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(settings:
         before = _work(redis)
         entries.apply(entry("user", f"user-{at}", entries.at, None))
         for time in (100.0, 1e9):
-            applier.apply(planner.plan("t", 0, at, at + 1, [Event(Interaction(f"e{at}", "42", "i", "view", 1.0), time)], apply.UNKNOWN))
+            applier.apply(
+                planner.plan(
+                    "t",
+                    0,
+                    at,
+                    at + 1,
+                    [Event(Interaction(f"e{at}", "42", "i", "view", 1.0), time)],
+                    apply.UNKNOWN,
+                )
+            )
             at += 1
         after = _work(redis)
         return after[0] - before[0], after[1] - before[1]
@@ -74,7 +100,11 @@ def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(settings:
     few = cost()
     pipe = redis.pipeline(transaction=False)
     for number in range(EARLIER):
-        pipe.hset(keys.USERS_DELETED, HASHER("user", f"earlier-{number}"), Place(50.0, 0, number, "t").text())
+        pipe.hset(
+            keys.USERS_DELETED,
+            HASHER("user", f"earlier-{number}"),
+            Place(50.0, 0, number, "t").text(),
+        )
     pipe.execute()
     many = cost()
     assert many[0] == few[0], "commands"
@@ -83,7 +113,11 @@ def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(settings:
 
 
 def test_a_record_is_dead_by_its_place_and_alive_after_it(redis: Redis, entries: Entries) -> None:
-    put = [entry("user", "42", 0, b"old"), entry("user", "42", 1, None), entry("user", "42", 2, b"new")]
+    put = [
+        entry("user", "42", 0, b"old"),
+        entry("user", "42", 1, None),
+        entry("user", "42", 2, b"new"),
+    ]
     entries.apply(*put)
     assert redis.get("user:42:profile") == b"new"
     redis.hset("ingest:users:0", "position", 0)
@@ -96,14 +130,18 @@ def test_a_record_is_dead_by_its_place_and_alive_after_it(redis: Redis, entries:
     assert len(entries.published) == 1
 
 
-def test_two_records_of_one_millisecond_are_in_the_order_of_the_log(redis: Redis, entries: Entries) -> None:
+def test_two_records_of_one_millisecond_are_in_the_order_of_the_log(
+    redis: Redis, entries: Entries
+) -> None:
     entries.apply(
         entry("item", "a", 0, b"1", time=7.0), entry("item", "a", 1, None, time=7.0), entry("item", "a", 2, b"2", time=7.0)
     )  # fmt: skip
     assert redis.hget("items", "a") == b"2"
 
 
-def test_a_record_of_a_topic_that_was_created_anew_is_compared_by_time(redis: Redis, entries: Entries) -> None:
+def test_a_record_of_a_topic_that_was_created_anew_is_compared_by_time(
+    redis: Redis, entries: Entries
+) -> None:
     entries.apply(entry("item", "a", 50, None, "former", time=500.0))
     entries.apply(entry("item", "a", 1, b"older", "new", time=400.0))
     assert redis.hget("items", "a") is None
@@ -118,12 +156,16 @@ def test_the_broker_clock_that_was_set_back_brings_no_event_back() -> None:
     assert parse_place(Place(1.5).text().encode()) == Place(1.5)
 
 
-def test_notes_of_an_older_release_are_rewritten_and_still_count(settings: Settings, redis: Redis) -> None:
+def test_notes_of_an_older_release_are_rewritten_and_still_count(
+    settings: Settings, redis: Redis
+) -> None:
     redis.hset("users:deleted", mapping={"alice": "20.5", "bob": "30.5"})
     redis.set("users:deleted:version", 2)
     deletions.prepare(redis, HASHER)
     deletions.mark_ready(redis)
-    assert deletions.lookup(redis, "user", [HASHER("user", name) for name in ("alice", "bob", "eve")]) == [Place(20.5), Place(30.5), None]
+    assert deletions.lookup(
+        redis, "user", [HASHER("user", name) for name in ("alice", "bob", "eve")]
+    ) == [Place(20.5), Place(30.5), None]
     assert b"alice" not in redis.hkeys("users:deleted")
     assert not redis.exists("users:deleted:version")
     assert deletions.state(redis).newest == 30.5
@@ -136,8 +178,15 @@ def test_another_salt_is_refused(settings: Settings, redis: Redis) -> None:
         deletions.prepare(redis, IdHasher(SecretStr("another")))
 
 
-def test_an_earlier_deletion_that_is_published_last_does_not_take_the_place_of_a_later_one() -> None:
+def test_an_earlier_deletion_that_is_published_last_does_not_take_the_place_of_a_later_one() -> (
+    None
+):
     """The topic is compacted by key, and a process that was frozen may publish late."""
-    early, late = (encode_record("user", HASHER("user", "42"), Place(10.0 + offset, 0, offset, "t"), "salt") for offset in (1, 2))
+    early, late = (
+        encode_record("user", HASHER("user", "42"), Place(10.0 + offset, 0, offset, "t"), "salt")
+        for offset in (1, 2)
+    )
     assert early[0] != late[0]
-    assert [decode_record(*each, HASHER).digest for each in (early, late)] == [HASHER("user", "42")] * 2
+    assert [decode_record(*each, HASHER).digest for each in (early, late)] == [
+        HASHER("user", "42")
+    ] * 2

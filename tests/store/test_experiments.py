@@ -1,4 +1,6 @@
-"""What became of experiments' answers, on a real Redis: outcomes with the counters, exposures beside them, nothing of a deleted user."""
+"""What became of experiments' answers, on a real Redis: outcomes with the counters, exposures
+beside them, nothing of a deleted user.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ A, B = _users(CONTROL, 2)
 (OUTSIDE,) = _users(None, 1)
 
 
-def _event(user: str, event_type: str, answer: str | None, value: float | None = None) -> Interaction:
+def _event(
+    user: str, event_type: str, answer: str | None, value: float | None = None
+) -> Interaction:
     return Interaction("e", user, "i", event_type, 1.0, value, recommendation_id=answer)
 
 
@@ -79,7 +83,9 @@ def writer(settings: Settings) -> Writer:
     return Writer(settings)
 
 
-def test_events_count_for_the_variant_whose_answer_led_to_them(redis: Redis, writer: Writer) -> None:
+def test_events_count_for_the_variant_whose_answer_led_to_them(
+    redis: Redis, writer: Writer
+) -> None:
     mine, yours = recommendation_id(CONTROL), recommendation_id(HALF)
     writer.apply(
         _event(A, "view", mine),
@@ -97,8 +103,12 @@ def test_events_count_for_the_variant_whose_answer_led_to_them(redis: Redis, wri
     assert (half.outcomes, half.events) == ({C: 1}, {"view": 1})
 
 
-def test_only_outcomes_that_an_experiment_names_count_for_its_users(redis: Redis, settings: Settings) -> None:
-    running = experiments.parse(TOML.replace("users =", 'outcomes = ["like", "apply"]\nusers ='), use_cases.load(None))
+def test_only_outcomes_that_an_experiment_names_count_for_its_users(
+    redis: Redis, settings: Settings
+) -> None:
+    running = experiments.parse(
+        TOML.replace("users =", 'outcomes = ["like", "apply"]\nusers ='), use_cases.load(None)
+    )
     control = running.all[0].variants[0]
     writer, mine = Writer(settings, running), recommendation_id(control)
     writer.apply(_event(A, "view", mine), _event(A, "like", mine), _event(B, "view", mine))
@@ -107,7 +117,9 @@ def test_only_outcomes_that_an_experiment_names_count_for_its_users(redis: Redis
 
 def test_a_forged_id_counts_nothing_but_the_event_itself(redis: Redis, writer: Writer) -> None:
     writer.apply(
-        _event(A, "like", recommendation_id(HALF)), _event(OUTSIDE, "like", recommendation_id(CONTROL)), _event(C, "like", "x" * 99)
+        _event(A, "like", recommendation_id(HALF)),
+        _event(OUTSIDE, "like", recommendation_id(CONTROL)),
+        _event(C, "like", "x" * 99),
     )
     assert redis.keys("experiment:*") == []
     assert redis.hget(f"user:{A.replace(':', '%3A')}", "events") == b"1"
@@ -116,27 +128,37 @@ def test_a_forged_id_counts_nothing_but_the_event_itself(redis: Redis, writer: W
 def test_without_experiments_the_very_same_commands_are_sent(settings: Settings) -> None:
     plain = [Event(_event(A, "like", None), 1.0)]
     with_id = [Event(_event(A, "like", recommendation_id(CONTROL)), 1.0)]
-    batches = [Planner(settings.use_cases).plan("t", 0, 0, 1, events, apply.UNKNOWN) for events in (plain, with_id)]
+    batches = [
+        Planner(settings.use_cases).plan("t", 0, 0, 1, events, apply.UNKNOWN)
+        for events in (plain, with_id)
+    ]
     assert batches[0].payload == batches[1].payload
 
 
-def test_a_deleted_user_is_removed_from_every_experiment_ever_and_older_events_stay_out(redis: Redis, settings: Settings) -> None:
+def test_a_deleted_user_is_removed_from_every_experiment_ever_and_older_events_stay_out(
+    redis: Redis, settings: Settings
+) -> None:
     former = experiments.parse(TOML.replace("0.5 }", "0.7 }"), use_cases.load(None))
     assert former.all[0].tag != RUNNING.all[0].tag
     before, (control, _) = Writer(settings, former), former.all[0].variants
-    before.apply(_event(A, "like", recommendation_id(control)), _event(B, "like", recommendation_id(control)))
+    before.apply(
+        _event(A, "like", recommendation_id(control)), _event(B, "like", recommendation_id(control))
+    )
     exposures = Exposures(former, 10, _never, HASHER)
     exposures.add(control, A)
     exposures.write(redis)
     now = Writer(settings)
     now._at, now._users_at = before._at, 0
-    now.apply(_event(A, "like", recommendation_id(CONTROL)), _event(B, "like", recommendation_id(CONTROL)))
+    now.apply(
+        _event(A, "like", recommendation_id(CONTROL)), _event(B, "like", recommendation_id(CONTROL))
+    )
     now.delete(A, broker_time=20.0)
     assert store.read(redis, control.id) == ({}, {B: 3}, {"like": 2})
     assert store.read(redis, CONTROL.id).outcomes == {B: 3}
     now.apply(_event(A, "save", recommendation_id(CONTROL)), broker_time=15.0)
     assert store.read(redis, CONTROL.id).outcomes == {B: 3}
-    now.apply(_event(A, "view", recommendation_id(CONTROL)), broker_time=25.0)  # comes back, as a new user
+    # comes back, as a new user
+    now.apply(_event(A, "view", recommendation_id(CONTROL)), broker_time=25.0)
     assert store.read(redis, CONTROL.id).outcomes == {A: 1, B: 3}
 
 
@@ -146,8 +168,11 @@ def test_a_deleted_user_is_removed_from_running_experiments_that_an_emptied_redi
     path = tmp_path / "experiments.toml"
     path.write_text(TOML)
     writer = Writer(settings.model_copy(update={"experiments_path": path}))
-    redis.delete(keys.EXPERIMENTS)  # emptied after its settings were noted, and filled again by events
-    writer.apply(_event(A, "like", recommendation_id(CONTROL)), _event(B, "like", recommendation_id(CONTROL)))
+    # emptied after its settings were noted, and filled again by events
+    redis.delete(keys.EXPERIMENTS)
+    writer.apply(
+        _event(A, "like", recommendation_id(CONTROL)), _event(B, "like", recommendation_id(CONTROL))
+    )
     writer.delete(A, broker_time=20.0)
     assert store.read(redis, CONTROL.id).outcomes == {B: 3}
 
@@ -171,7 +196,9 @@ def test_exposures_add_up_and_are_written_once(redis: Redis) -> None:
     ]
 
 
-def test_exposures_wait_while_redis_is_away(redis: Redis, own_redis_server: Any, settings: Settings) -> None:
+def test_exposures_wait_while_redis_is_away(
+    redis: Redis, own_redis_server: Any, settings: Settings
+) -> None:
     exposures = Exposures(RUNNING, 1000, _never, HASHER)
     client = connection.connect(settings, 1.0)
     for number in range(700):  # more than one transaction
@@ -202,7 +229,8 @@ def test_an_exposure_before_the_deletion_does_not_bring_the_user_back(
     exposures.write(redis)
     assert store.read(redis, CONTROL.id).exposed == {A: 1, B: 1}
     exposures.add(CONTROL, A)
-    _at_multi(monkeypatch, lambda: writer.delete(A, broker_time=30.0))  # deleted between the look and the write
+    # deleted between the look and the write
+    _at_multi(monkeypatch, lambda: writer.delete(A, broker_time=30.0))
     exposures.write(redis)
     assert store.read(redis, CONTROL.id).exposed == {B: 1}
 
@@ -235,7 +263,9 @@ def test_both_ends_are_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
     assert store.read(redis, HALF.id).exposed == {"1": 3, "2": 1}
 
 
-def test_what_waits_while_redis_is_away_is_bounded(redis: Redis, own_redis_server: Any, settings: Settings, monkeypatch: Any) -> None:
+def test_what_waits_while_redis_is_away_is_bounded(
+    redis: Redis, own_redis_server: Any, settings: Settings, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(store, "MOST_WAITING", 3)
     lost: list[int] = []
     exposures = Exposures(RUNNING, 100, lambda: lost.append(1), HASHER)
@@ -262,7 +292,9 @@ def test_a_forgotten_experiment_leaves_no_key(redis: Redis, writer: Writer) -> N
     assert not store.forget(redis, HALF.tag)
 
 
-def test_every_key_of_an_experiment_is_known_to_a_wipe_but_exposures(redis: Redis, writer: Writer, settings: Settings) -> None:
+def test_every_key_of_an_experiment_is_known_to_a_wipe_but_exposures(
+    redis: Redis, writer: Writer, settings: Settings
+) -> None:
     """What the log can make again goes; what is nowhere else stays."""
     exposures = Exposures(RUNNING, 10, _never, HASHER)
     exposures.add(HALF, C)

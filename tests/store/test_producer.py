@@ -1,4 +1,6 @@
-"""A message reads as accepted exactly when the log holds it, and writes go on soon after the broker is back, whatever it still knows."""
+"""A message reads as accepted exactly when the log holds it, and writes go on soon after the broker
+is back, whatever it still knows.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from store.log.producer import Producer
 from tests.support import eventually
 
 SOON_S = 20.0
-"""Seconds until writes are accepted again, on a busy machine: an idle one takes two. Far below the 120 s that a message may wait."""
+"""Seconds until writes are accepted again, on a busy machine: an idle one takes two.
+
+Far below the 120 s that a message may wait.
+"""
 
 
 def _values(settings: Settings, topic: str) -> list[bytes]:
@@ -57,8 +62,13 @@ def _delivers(producer: Producer) -> bool:
 
 
 @pytest.mark.process
-def test_messages_that_wait_through_an_outage_arrive_once_or_fail_soon(settings: Settings, own_broker: KafkaBroker | TansuBroker) -> None:
-    """An importer's case: a message may wait 120 s. A broker that kept its log gets it; one that lost it refuses it within seconds."""
+def test_messages_that_wait_through_an_outage_arrive_once_or_fail_soon(
+    settings: Settings, own_broker: KafkaBroker | TansuBroker
+) -> None:
+    """An importer's case: a message may wait 120 s.
+
+    A broker that kept its log gets it; one that lost it refuses it within seconds.
+    """
     ensure_topics(settings)
     topic = settings.interactions_topic
     with Producer(settings) as producer:
@@ -79,7 +89,9 @@ def test_messages_that_wait_through_an_outage_arrive_once_or_fail_soon(settings:
 
 @pytest.mark.process
 @pytest.mark.parametrize("wiped", [False, True])
-def test_a_batch_is_sent_in_order_after_an_outage(settings: Settings, own_broker: KafkaBroker | TansuBroker, wiped: bool) -> None:
+def test_a_batch_is_sent_in_order_after_an_outage(
+    settings: Settings, own_broker: KafkaBroker | TansuBroker, wiped: bool
+) -> None:
     if wiped and isinstance(own_broker, TansuBroker):
         pytest.skip("Tansu's memory is wiped by every kill")
     ensure_topics(settings)
@@ -100,12 +112,18 @@ def test_a_batch_is_sent_in_order_after_an_outage(settings: Settings, own_broker
     assert values[-500:] == list(range(500))
 
 
-def test_producers_that_the_broker_gives_the_same_id_lose_nothing(settings: Settings, own_broker: TansuBroker) -> None:
-    """A broker without its memory counts producer ids from 1 again: one producer's message must not pass for another's repetition."""
+def test_producers_that_the_broker_gives_the_same_id_lose_nothing(
+    settings: Settings, own_broker: TansuBroker
+) -> None:
+    """A broker without its memory counts producer ids from 1 again: one producer's message must not
+    pass for another's repetition.
+    """
     ensure_topics(settings)
     topic = settings.interactions_topic
     with ExitStack() as stack:
-        producers = [stack.enter_context(Producer(settings, delivery_timeout_s=2.0)) for _ in range(4)]
+        producers = [
+            stack.enter_context(Producer(settings, delivery_timeout_s=2.0)) for _ in range(4)
+        ]
         for producer in producers:
             producer.publish(topic, b"42", b"before").result(10)
         with _outage(own_broker):
@@ -113,7 +131,9 @@ def test_producers_that_the_broker_gives_the_same_id_lose_nothing(settings: Sett
         ensure_topics(settings)
         accepted: list[bytes] = []
         # The newest first: they get the ids that the oldest had.
-        producers += [stack.enter_context(Producer(settings, delivery_timeout_s=2.0)) for _ in range(4)]
+        producers += [
+            stack.enter_context(Producer(settings, delivery_timeout_s=2.0)) for _ in range(4)
+        ]
         for number, producer in reversed(list(enumerate(producers))):
 
             def accepts(value: bytes, producer: Producer = producer) -> bool:
@@ -127,7 +147,9 @@ def test_producers_that_the_broker_gives_the_same_id_lose_nothing(settings: Sett
     assert sorted(set(accepted) - set(_values(settings, topic))) == []
 
 
-def test_a_closed_producer_gives_every_future_a_verdict(settings: Settings, own_broker: TansuBroker) -> None:
+def test_a_closed_producer_gives_every_future_a_verdict(
+    settings: Settings, own_broker: TansuBroker
+) -> None:
     ensure_topics(settings)
     producer = Producer(settings)
     producer.publish(settings.interactions_topic, b"42", b"before").result(10)

@@ -1,4 +1,6 @@
-"""What each refusal of a real Redis means: retry or stop, with advice that is true; and nothing is done in part unnoticed."""
+"""What each refusal of a real Redis means: retry or stop, with advice that is true; and nothing is
+done in part unnoticed.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def moody(server: RedisServer) -> Iterator[Redis]:
 
 @pytest.fixture
 def settings(server: RedisServer) -> Settings:
-    return Settings(redis_url=SecretStr(server.url), kafka_bootstrap_servers="127.0.0.1:9", redis_timeout_s=1.0)
+    return Settings(
+        redis_url=SecretStr(server.url), kafka_bootstrap_servers="127.0.0.1:9", redis_timeout_s=1.0
+    )
 
 
 class Writer:
@@ -54,8 +58,16 @@ class Writer:
 
     def __init__(self, settings: Settings) -> None:
         self.planner = Planner(settings.use_cases)
-        self.applier = Applier(connection.connect(settings), self.planner, 50, IdHasher(settings.deletion_salt))
-        self.entries = EntryApplier(connection.connect(settings), Planner(settings.use_cases), 50, lambda _published: None, NoLaterEvents())
+        self.applier = Applier(
+            connection.connect(settings), self.planner, 50, IdHasher(settings.deletion_salt)
+        )
+        self.entries = EntryApplier(
+            connection.connect(settings),
+            Planner(settings.use_cases),
+            50,
+            lambda _published: None,
+            NoLaterEvents(),
+        )
 
     def apply(self, batch: Batch | EntryBatch) -> None:
         if isinstance(batch, Batch):
@@ -75,25 +87,36 @@ class Writer:
 
 
 @pytest.mark.parametrize("code", moods.TEMPORARY)
-def test_a_temporary_refusal_is_retried_and_the_event_counts_once(code: str, moody: Redis, settings: Settings, tmp_path: Path) -> None:
+def test_a_temporary_refusal_is_retried_and_the_event_counts_once(
+    code: str, moody: Redis, settings: Settings, tmp_path: Path
+) -> None:
     writer = Writer(settings)
     writer.applier.apply(writer.event(0))
     with moods.refusing(code, moody, tmp_path / "gone"):
-        if code == "MAXCLIENTS":  # meets new connections only: the first error is the loss of the old one
+        # meets new connections only: the first error is the loss of the old one
+        if code == "MAXCLIENTS":
             assert isinstance(writer.error(writer.event(1)), StoreUnavailable)
         error = writer.error(writer.event(1))
         assert isinstance(error, StoreUnavailable), error
         assert redis_errors.RULES[code].advice in str(error)
-        assert "type" not in str(error), "a cause that is not the key's type must not be told as one"
+        assert "type" not in str(error), (
+            "a cause that is not the key's type must not be told as one"
+        )
     writer.applier.apply(writer.event(1))
     writer.applier.close()
     assert moody.hget("user:42", "events") == b"2"
     assert not moody.exists(keys.INGEST_HALTED)
 
 
-@pytest.mark.parametrize("denied", ["-rpush", "-watch", "-exec", "-eval", "resetkeys ~user:* ~users:*"])
-def test_a_missing_permission_stops_and_names_the_grant(denied: str, moody: Redis, settings: Settings, server: RedisServer) -> None:
-    moody.execute_command("ACL", "SETUSER", "eddy", "reset", "on", ">secret-pw", "~*", "&*", "+@all", *denied.split())
+@pytest.mark.parametrize(
+    "denied", ["-rpush", "-watch", "-exec", "-eval", "resetkeys ~user:* ~users:*"]
+)
+def test_a_missing_permission_stops_and_names_the_grant(
+    denied: str, moody: Redis, settings: Settings, server: RedisServer
+) -> None:
+    moody.execute_command(
+        "ACL", "SETUSER", "eddy", "reset", "on", ">secret-pw", "~*", "&*", "+@all", *denied.split()
+    )
     url = f"redis://eddy:secret-pw@{server.address}/0"
     writer = Writer(settings.model_copy(update={"redis_url": SecretStr(url)}))
     error = writer.error(writer.event(0))
@@ -107,14 +130,18 @@ def test_a_missing_permission_stops_and_names_the_grant(denied: str, moody: Redi
     assert moody.hget("user:42", "events") == b"1"
 
 
-@pytest.mark.parametrize(("url", "code"), [("redis://eddy:other@{}/0", "WRONGPASS"), ("redis://{}/0", "NOAUTH")])
+@pytest.mark.parametrize(
+    ("url", "code"), [("redis://eddy:other@{}/0", "WRONGPASS"), ("redis://{}/0", "NOAUTH")]
+)
 def test_missing_credentials_stop_with_the_form_of_the_url(
     url: str, code: str, moody: Redis, settings: Settings, server: RedisServer
 ) -> None:
     moody.execute_command("ACL", "SETUSER", "eddy", "reset", "on", ">secret-pw", "~*", "+@all")
     moody.config_set("requirepass", "secret-pw")
     try:
-        writer = Writer(settings.model_copy(update={"redis_url": SecretStr(url.format(server.address))}))
+        writer = Writer(
+            settings.model_copy(update={"redis_url": SecretStr(url.format(server.address))})
+        )
         error = writer.error(writer.event(0))
         assert isinstance(error, StoreMisconfigured), error
         assert redis_errors.RULES[code].advice in str(error)
@@ -122,11 +149,17 @@ def test_missing_credentials_stop_with_the_form_of_the_url(
         moody.config_set("requirepass", "")
 
 
-def test_a_server_in_cluster_mode_is_refused_with_the_cause(settings: Settings, tmp_path: Path) -> None:
-    with RedisServer(tmp_path / "cluster", options={"cluster-enabled": "yes"}) as server, Redis.from_url(server.url) as redis:
+def test_a_server_in_cluster_mode_is_refused_with_the_cause(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with (
+        RedisServer(tmp_path / "cluster", options={"cluster-enabled": "yes"}) as server,
+        Redis.from_url(server.url) as redis,
+    ):
         clustered = settings.model_copy(update={"redis_url": SecretStr(server.url)})
         writer = Writer(clustered)
-        with pytest.raises(StoreUnavailable, match="CLUSTERDOWN"):  # one key: of several, Valkey answers CROSSSLOT first
+        # one key: of several, Valkey answers CROSSSLOT first
+        with pytest.raises(StoreUnavailable, match="CLUSTERDOWN"):
             positions.read(connection.connect(clustered), "t", 0)
         redis.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         many_slots = writer.error(writer.event(0))
@@ -141,18 +174,30 @@ def test_what_is_no_redis_is_named(settings: Settings, tmp_path: Path) -> None:
     import http.server
     import threading
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), http.server.BaseHTTPRequestHandler
+    ) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         url = f"redis://127.0.0.1:{other.server_address[1]}/0"
         with pytest.raises(StoreMisconfigured, match="does not speak the protocol of Redis"):
-            positions.read(connection.connect(settings.model_copy(update={"redis_url": SecretStr(url)})), "t", 0)
+            positions.read(
+                connection.connect(settings.model_copy(update={"redis_url": SecretStr(url)})),
+                "t",
+                0,
+            )
         other.shutdown()
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("EXECABORT Transaction discarded because of: NOREPLICAS Not enough good replicas to write.", "NOREPLICAS"),
+        (
+            (
+                "EXECABORT Transaction discarded because of: NOREPLICAS Not enough good "
+                "replicas to write."
+            ),
+            "NOREPLICAS",
+        ),
         ("EXECABORT Transaction discarded because of previous errors.", "EXECABORT"),
         ("UNKILLABLE Sorry the script already executed write commands", "UNKILLABLE"),
         ("TRYAGAIN Multiple keys request during rehashing of slot", "TRYAGAIN"),
@@ -171,7 +216,9 @@ def test_a_reply_is_classified_by_its_code(text: str, code: str) -> None:
 
 
 def test_a_reply_without_a_rule_stops_and_is_shown() -> None:
-    error = redis_errors.of_reply("testing", client_library.ResponseError("ERR unknown command 'HSET'"))
+    error = redis_errors.of_reply(
+        "testing", client_library.ResponseError("ERR unknown command 'HSET'")
+    )
     assert isinstance(error, StoreMisconfigured)
     assert "unknown command 'HSET'" in str(error)
 
@@ -182,7 +229,9 @@ def test_the_page_for_operators_lists_every_code() -> None:
 
 
 def _event(settings: Settings, planner: Planner) -> Batch:
-    return planner.plan("t", 0, 0, 1, [Event(Interaction("e", "42", "startup-9", "like", NOW), NOW)], apply.UNKNOWN)
+    return planner.plan(
+        "t", 0, 0, 1, [Event(Interaction("e", "42", "startup-9", "like", NOW), NOW)], apply.UNKNOWN
+    )
 
 
 def _popularity(settings: Settings, planner: Planner) -> Batch:
@@ -193,7 +242,21 @@ def _popularity(settings: Settings, planner: Planner) -> Batch:
 
 
 def _item(settings: Settings, _planner: Planner) -> EntryBatch:
-    return EntryBatch("t", 0, 0, 1, [_entry(settings, "item", "startup-9", 0, encode_json(Item(item_id="startup-9", item_type="startup")))])
+    return EntryBatch(
+        "t",
+        0,
+        0,
+        1,
+        [
+            _entry(
+                settings,
+                "item",
+                "startup-9",
+                0,
+                encode_json(Item(item_id="startup-9", item_type="startup")),
+            )
+        ],
+    )
 
 
 def _deletion(settings: Settings, _planner: Planner) -> EntryBatch:
@@ -201,8 +264,16 @@ def _deletion(settings: Settings, _planner: Planner) -> EntryBatch:
     return EntryBatch("t", 0, 0, 2, [profile, _entry(settings, "user", "42", 1, None)])
 
 
-def _entry(settings: Settings, kind: Kind, identifier: str, offset: int, value: bytes | None) -> Entry:
-    return Entry(kind, IdHasher(settings.deletion_salt)(kind, identifier), identifier, Place(2.0, 0, offset, "t"), value)
+def _entry(
+    settings: Settings, kind: Kind, identifier: str, offset: int, value: bytes | None
+) -> Entry:
+    return Entry(
+        kind,
+        IdHasher(settings.deletion_salt)(kind, identifier),
+        identifier,
+        Place(2.0, 0, offset, "t"),
+        value,
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,8 +288,12 @@ def _entry(settings: Settings, kind: Kind, identifier: str, offset: int, value: 
         ("ingest:t:0", _event),
     ],
 )
-def test_a_foreign_key_halts_the_partition_until_a_rebuild(key: str, make: object, moody: Redis, settings: Settings) -> None:
-    """The batch is not passed over: neither a restart nor deleting the foreign key makes ingest go on with a part missing."""
+def test_a_foreign_key_halts_the_partition_until_a_rebuild(
+    key: str, make: object, moody: Redis, settings: Settings
+) -> None:
+    """The batch is not passed over: neither a restart nor deleting the foreign key makes ingest go
+    on with a part missing.
+    """
     writer = Writer(settings)
     moody.set(key, "somebody's own")
     error = writer.error(make(settings, writer.planner))  # type: ignore[operator]
@@ -242,7 +317,9 @@ def test_a_foreign_key_halts_the_partition_until_a_rebuild(key: str, make: objec
 
 
 @pytest.mark.parametrize("value", ["seventeen", "9223372036854775807"])
-def test_a_counter_that_is_no_number_halts_the_partition(value: str, moody: Redis, settings: Settings) -> None:
+def test_a_counter_that_is_no_number_halts_the_partition(
+    value: str, moody: Redis, settings: Settings
+) -> None:
     writer = Writer(settings)
     moody.hset("user:42", "events", value)
     assert isinstance(writer.error(writer.event(0)), StoreCorrupt)
@@ -250,8 +327,12 @@ def test_a_counter_that_is_no_number_halts_the_partition(value: str, moody: Redi
         positions.take(moody, "t", 0)
 
 
-def test_a_process_that_dies_before_it_reads_the_reply_leaves_the_note(moody: Redis, settings: Settings) -> None:
-    """The note is part of the transaction itself, with the offsets; only the key's name needs a process that lives."""
+def test_a_process_that_dies_before_it_reads_the_reply_leaves_the_note(
+    moody: Redis, settings: Settings
+) -> None:
+    """The note is part of the transaction itself, with the offsets; only the key's name needs a
+    process that lives.
+    """
     writer = Writer(settings)
     batch = writer.event(0)
     moody.set("user:42:history", "somebody's own")

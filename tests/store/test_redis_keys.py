@@ -11,9 +11,14 @@ from store.state import keys
 
 def test_the_page_names_every_key() -> None:
     page = (ROOT / "docs" / "redis-keys.md").read_text("utf-8")
-    documented = {re.sub(r"\{[^}]*\}", "*", name) for name in re.findall(r"^\| `([^`]+)` \|", page, flags=re.MULTILINE)}
+    documented = {
+        re.sub(r"\{[^}]*\}", "*", name)
+        for name in re.findall(r"^\| `([^`]+)` \|", page, flags=re.MULTILINE)
+    }
     not_keys = {"HISTORY", "POPULAR_UNLABELLED", "OWNED"}
-    constants = {value for name, value in vars(keys).items() if name.isupper() and name not in not_keys}
+    constants = {
+        value for name, value in vars(keys).items() if name.isupper() and name not in not_keys
+    }
     functions = {
         re.sub(r"\d+", "*", function(*["1"] * len(inspect.signature(function).parameters)))
         for name, function in inspect.getmembers(keys, inspect.isfunction)

@@ -1,4 +1,6 @@
-"""What an application reads as trending, from the events in the log to the order of a window, on a real Redis."""
+"""What an application reads as trending, from the events in the log to the order of a window, on a
+real Redis.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 class World:
-    """One partition whose events are ingested as they are told, by the server's clock: buckets expire by it."""
+    """One partition whose events are ingested as they are told, by the server's clock: buckets
+    expire by it.
+    """
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.redis, self.position = redis, 0
@@ -29,21 +33,36 @@ class World:
         self.now = float(seconds)
         self._settings, self._planner = settings, Planner(settings.use_cases)
         deletions.mark_ready(connection.connect(settings))
-        self._applier = Applier(connection.connect(settings), self._planner, 50, IdHasher(settings.deletion_salt))
+        self._applier = Applier(
+            connection.connect(settings), self._planner, 50, IdHasher(settings.deletion_salt)
+        )
 
-    def happened(self, item_id: str, ago: float, *, late: float = 0.0, use_case: str | None = None, kind: str = "view") -> None:
+    def happened(
+        self,
+        item_id: str,
+        ago: float,
+        *,
+        late: float = 0.0,
+        use_case: str | None = None,
+        kind: str = "view",
+    ) -> None:
         """An event `ago` seconds ago, which the broker took `late` seconds after that."""
         pending = Pending(self._settings.use_cases, 30.0, Mark(self.position, self.position))
         event = Interaction("e", "42", item_id, kind, self.now - ago, None, use_case)
         pending.add(self.position, event, self.now - ago + late)
         piece = pending.piece(self.position + 1, whole=True)
         none = apply.UNKNOWN
-        self._applier.apply(self._planner.plan("t", 0, self.position, self.position + 1, [], none, piece))
+        self._applier.apply(
+            self._planner.plan("t", 0, self.position, self.position + 1, [], none, piece)
+        )
         self.position += 1
 
     def windows(self) -> dict[str, dict[str, dict[str, float]]]:
         found = Trending(NAMES).windows(self.redis, self.now)
-        return {window: {name: dict(entries) for name, entries in by_name.items() if entries} for window, by_name in found.items()}
+        return {
+            window: {name: dict(entries) for name, entries in by_name.items() if entries}
+            for window, by_name in found.items()
+        }
 
     def close(self) -> None:
         self._applier.close()
@@ -66,7 +85,10 @@ def test_an_event_counts_in_the_windows_it_happened_in_by_use_case(world: World)
     assert world.windows() == {
         "hour": {"unlabelled": {"now": 4.0}, "developer_startup": {"now": 1.0}},
         "day": {"unlabelled": {"now": 4.0, "earlier": 1.0}, "developer_startup": {"now": 1.0}},
-        "week": {"unlabelled": {"now": 4.0, "earlier": 1.0, "days ago": 1.0}, "developer_startup": {"now": 1.0}},
+        "week": {
+            "unlabelled": {"now": 4.0, "earlier": 1.0, "days ago": 1.0},
+            "developer_startup": {"now": 1.0},
+        },
     }
 
 
@@ -80,7 +102,9 @@ def test_a_window_ends_a_bucket_after_its_length(world: World) -> None:
         assert f"past {window}" not in windows[window]["unlabelled"]
 
 
-def test_an_event_that_comes_late_counts_while_it_is_within_the_window_by_the_brokers_clock(world: World) -> None:
+def test_an_event_that_comes_late_counts_while_it_is_within_the_window_by_the_brokers_clock(
+    world: World,
+) -> None:
     world.happened("a little late", 50 * MINUTE, late=40 * MINUTE)
     world.happened("late for the hour", 50 * MINUTE, late=61 * MINUTE)
     world.happened("late for all", 5 * HOUR, late=8 * DAY)
@@ -96,7 +120,9 @@ def test_an_event_dated_ahead_happened_when_the_broker_took_it(world: World) -> 
     assert world.windows()["hour"] == {"unlabelled": {"tomorrow": 1.0}}
 
 
-def test_every_bucket_expires_after_its_last_window_and_an_old_log_leaves_none(world: World) -> None:
+def test_every_bucket_expires_after_its_last_window_and_an_old_log_leaves_none(
+    world: World,
+) -> None:
     world.happened("now", 0)
     world.happened("this week", 6 * DAY)
     for raw in world.redis.keys("trending:*"):
@@ -131,7 +157,9 @@ def test_a_closed_bucket_that_grows_late_is_read_again(world: World) -> None:
     assert looks * trending.EVERY_S <= 5 * MINUTE
 
 
-def test_a_reader_that_starts_knows_the_hour_first_and_then_the_rest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_starts_knows_the_hour_first_and_then_the_rest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trending, "BURST", 1)
     for number in range(5):
         world.happened("a", number * 7 * HOUR)
@@ -147,7 +175,9 @@ def test_a_reader_that_starts_knows_the_hour_first_and_then_the_rest(world: Worl
 
 def test_the_heaviest_items_of_a_large_bucket_come_in_pages(world: World) -> None:
     key = trending.buckets("unlabelled", world.now, 2, world.now)[1]
-    world.redis.zadd(key, {f"i{number}": float(number + 1) for number in range(trending.MOST_ITEMS + 500)})
+    world.redis.zadd(
+        key, {f"i{number}": float(number + 1) for number in range(trending.MOST_ITEMS + 500)}
+    )
     hour = Trending(NAMES).windows(world.redis, world.now)["hour"]["unlabelled"]
     assert len(hour) == trending.TOP
     assert hour[:2] == [
@@ -166,7 +196,9 @@ def test_an_operator_sees_one_items_windows(world: World) -> None:
     }
 
 
-def test_a_cut_is_written_before_the_next_one_is_due_even_if_no_two_events_share_an_item(settings: Settings) -> None:
+def test_a_cut_is_written_before_the_next_one_is_due_even_if_no_two_events_share_an_item(
+    settings: Settings,
+) -> None:
     """Else what waits would grow for as long as the log goes on like that."""
     seconds = 1.9e9
     pending = Pending(settings.use_cases, 30.0, Mark())
@@ -180,11 +212,15 @@ def test_a_cut_is_written_before_the_next_one_is_due_even_if_no_two_events_share
     assert PIECE < longest <= 10 * PIECE
 
 
-def test_a_cut_that_an_older_release_left_half_written_goes_on_where_it_stopped(settings: Settings) -> None:
+def test_a_cut_that_an_older_release_left_half_written_goes_on_where_it_stopped(
+    settings: Settings,
+) -> None:
     seconds = 1.9e9
     pending = Pending(settings.use_cases, 30.0, read_mark([b"0", b"2", b"unlabelled a"]))
     for offset, item_id in enumerate(("a", "b")):
         pending.add(offset, Interaction("e", "42", item_id, "view", seconds), seconds)
     found = [key for key, _ in pending.piece(2).sums]
     assert [key for key in found if key[0].startswith("popular")] == [("popular:unlabelled", "b")]
-    assert len(found) == 5, "and both items in two buckets each, which the older release did not have"
+    assert len(found) == 5, (
+        "and both items in two buckets each, which the older release did not have"
+    )

@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 from store.state.entities.users import history_event, history_events, history_line
 
 IDS = st.text("ab= é7", min_size=1, max_size=6)
-EVENTS = st.tuples(st.integers(0, 2_000_000_000), st.sampled_from(["view", "like"]), st.sampled_from([None, 4.0, 0.5]), IDS)
-PLAIN = st.tuples(st.integers(0, 2_000_000_000), st.sampled_from(["view", "like"]), st.none(), st.text("abé7", min_size=1))
+EVENTS = st.tuples(
+    st.integers(0, 2_000_000_000),
+    st.sampled_from(["view", "like"]),
+    st.sampled_from([None, 4.0, 0.5]),
+    IDS,
+)
+PLAIN = st.tuples(
+    st.integers(0, 2_000_000_000),
+    st.sampled_from(["view", "like"]),
+    st.none(),
+    st.text("abé7", min_size=1),
+)
 
 
 @given(st.lists(EVENTS, max_size=6) | st.lists(PLAIN, max_size=6))
@@ -18,12 +28,21 @@ def test_a_history_is_its_lines(events: list[tuple[int, str, float | None, str]]
     lines = [history_line(*event).encode() for event in events]
     found = history_events(lines)
     assert found == [history_event(line) for line in lines]
-    assert [(event.timestamp, event.event_type, event.value, event.item_id) for event in found] == events
+    assert [
+        (event.timestamp, event.event_type, event.value, event.item_id) for event in found
+    ] == events
 
 
 @pytest.mark.parametrize(
     "lines",
-    [[b""], [b"x"], [b"5 view"], [b"view 5 startup-1"], [b"5 view startup-1", b"6 view"], [b"5 view", b"6 view startup 1"]],
+    [
+        [b""],
+        [b"x"],
+        [b"5 view"],
+        [b"view 5 startup-1"],
+        [b"5 view startup-1", b"6 view"],
+        [b"5 view", b"6 view startup 1"],
+    ],
 )
 def test_a_line_that_is_no_event_is_an_error(lines: list[bytes]) -> None:
     with pytest.raises(ValueError):

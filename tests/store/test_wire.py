@@ -23,7 +23,9 @@ def settings_of(redis_server: RedisServer) -> Settings:
     return Settings(redis_url=SecretStr(redis_server.url))
 
 
-def test_an_answer_that_a_blocked_event_loop_did_not_read_is_not_a_failure_of_redis(settings_of: Settings) -> None:
+def test_an_answer_that_a_blocked_event_loop_did_not_read_is_not_a_failure_of_redis(
+    settings_of: Settings,
+) -> None:
     async def blocked() -> None:
         client = connect_async(settings_of, TIMEOUT_S)
         wire = Wire(client, TIMEOUT_S)
@@ -39,7 +41,9 @@ def test_an_answer_that_a_blocked_event_loop_did_not_read_is_not_a_failure_of_re
     asyncio.run(blocked())
 
 
-def test_a_redis_that_does_not_answer_is_unavailable_after_the_timeout(own_redis_server: RedisServer) -> None:
+def test_a_redis_that_does_not_answer_is_unavailable_after_the_timeout(
+    own_redis_server: RedisServer,
+) -> None:
     async def stopped() -> None:
         settings = Settings(redis_url=SecretStr(own_redis_server.url))
         client = connect_async(settings, TIMEOUT_S)

@@ -20,7 +20,8 @@ CONTRACT = Path(__file__).parents[2] / "docs" / "contract"
 NOW = 1_800_000_000.0
 USE_CASES = load(None)
 EXPECTED: dict[str, dict[str, Any]] = {
-    entry["file"]: entry for entry in msgspec.json.decode((CONTRACT / "examples/expected.json").read_bytes())["bad"]
+    entry["file"]: entry
+    for entry in msgspec.json.decode((CONTRACT / "examples/expected.json").read_bytes())["bad"]
 }
 
 
@@ -62,7 +63,11 @@ def test_a_good_example_is_accepted_by_schema_and_codec(name: str) -> None:
 
 @pytest.mark.parametrize("name", examples("bad"))
 def test_a_bad_example_is_refused_with_its_code(name: str) -> None:
-    kind, data, expected = name.split("_", maxsplit=1)[0], (CONTRACT / "examples/bad" / name).read_bytes(), EXPECTED[name]
+    kind, data, expected = (
+        name.split("_", maxsplit=1)[0],
+        (CONTRACT / "examples/bad" / name).read_bytes(),
+        EXPECTED[name],
+    )
     data = data.ljust(expected.get("grow_to_bytes", 0))
     with pytest.raises(BadEvent) as refused:
         decode(kind, data, expected.get("key"))
@@ -91,8 +96,12 @@ def test_asyncapi_names_the_real_topics_schemas_and_codes() -> None:
                 node = node[part]
         else:
             assert (CONTRACT / reference).is_file()
-    described = document["components"]["messages"]["deadLetter"]["headers"]["properties"]["code"]["description"]
-    assert set(re.findall(r"\w+_?\w*", described.split(":")[1])) == {entry["code"] for entry in EXPECTED.values()}
+    described = document["components"]["messages"]["deadLetter"]["headers"]["properties"]["code"][
+        "description"
+    ]
+    assert set(re.findall(r"\w+_?\w*", described.split(":")[1])) == {
+        entry["code"] for entry in EXPECTED.values()
+    }
 
 
 def test_the_built_in_event_types_are_those_that_the_schema_names() -> None:

@@ -1,4 +1,6 @@
-"""Events that come through a partition which murmur2 does not choose for their user are counted, told once, and shown of the user."""
+"""Events that come through a partition which murmur2 does not choose for their user are counted,
+told once, and shown of the user.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,11 @@ def test_events_sent_through_two_partitioners_are_counted_told_and_shown(
         for user in USERS:
             producer.raw(settings.interactions_topic, user.encode(), interaction(user, f"e-{user}"))
     send(settings, str.encode)
-    foreign = {user: zlib.crc32(user.encode()) % 4 for user in USERS if zlib.crc32(user.encode()) % 4 != own_partition(user)}
+    foreign = {
+        user: zlib.crc32(user.encode()) % 4
+        for user in USERS
+        if zlib.crc32(user.encode()) % 4 != own_partition(user)
+    }
     port = free_port()
     child = spawn("streams", "ingest", METRICS_PORT=str(port))
     eventually(lambda: lines(child, "events_in_foreign_partitions"), "a warning", 40.0)
@@ -70,18 +76,31 @@ def test_events_sent_through_two_partitioners_are_counted_told_and_shown(
     shown = inspect.user(settings, user)
     assert (shown["partition"], shown["foreign_partitions"]) == (own_partition(user), [partition])
     assert "counts twice" in shown["partition_note"]
-    assert inspect.user(settings, next(user for user in USERS if user not in foreign))["partition_note"] is None
-    assert {key.decode() for key in redis.scan_iter("user:*:partitions")} == set(map(keys.user_partitions, foreign))
+    assert (
+        inspect.user(settings, next(user for user in USERS if user not in foreign))[
+            "partition_note"
+        ]
+        is None
+    )
+    assert {key.decode() for key in redis.scan_iter("user:*:partitions")} == set(
+        map(keys.user_partitions, foreign)
+    )
     assert all(redis.ttl(keys.user_partitions(user)) > 0 for user in foreign)  # type: ignore[operator]
     send(settings, str.encode, "later")
     eventually(lambda: metric(port, METRIC)[""] == 2 * len(foreign), "later ones counted, too")
     assert len(lines(child, "events_in_foreign_partitions")) == 1, "told once"
 
 
-@pytest.mark.parametrize("key", [lambda _user: None, lambda _user: b"item-1"], ids=["no key", "another key"])
+@pytest.mark.parametrize(
+    "key", [lambda _user: None, lambda _user: b"item-1"], ids=["no key", "another key"]
+)
 @pytest.mark.timeout(120)
 def test_records_whose_key_is_not_the_user_are_told_likewise(
-    broker: object, settings: Settings, redis: Redis, spawn: Spawn, key: Callable[[str], bytes | None]
+    broker: object,
+    settings: Settings,
+    redis: Redis,
+    spawn: Spawn,
+    key: Callable[[str], bytes | None],
 ) -> None:
     log.ensure_topics(settings)
     send(settings, key)
@@ -90,7 +109,9 @@ def test_records_whose_key_is_not_the_user_are_told_likewise(
     assert any(redis.scan_iter("user:*:partitions"))
 
 
-def test_producers_that_agree_are_no_news(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
+def test_producers_that_agree_are_no_news(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
     log.ensure_topics(settings)
     port = free_port()
     child = spawn("streams", "ingest", METRICS_PORT=str(port))
@@ -98,14 +119,19 @@ def test_producers_that_agree_are_no_news(broker: object, settings: Settings, re
         for user in USERS:
             producer.raw(settings.interactions_topic, user.encode(), interaction(user, f"e-{user}"))
     eventually(lambda: all(redis.exists(keys.user(user)) for user in USERS), "all counted")
-    eventually(lambda: "eddyline_ingest_topic_lag_events" in _text(port), "the number of partitions is there")
+    eventually(
+        lambda: "eddyline_ingest_topic_lag_events" in _text(port),
+        "the number of partitions is there",
+    )
     child.stop()
     assert lines(child, "events_in_foreign_partitions") == []
     assert not any(redis.scan_iter("user:*:partitions"))
 
 
 def _text(port: int) -> str:
-    return str(metric(port, "eddyline_ingest_topic_lag_events")) and "eddyline_ingest_topic_lag_events"
+    return (
+        str(metric(port, "eddyline_ingest_topic_lag_events")) and "eddyline_ingest_topic_lag_events"
+    )
 
 
 class Watch(SimpleNamespace):
@@ -115,13 +141,23 @@ class Watch(SimpleNamespace):
     answered: float
 
 
-def checked(redis: Redis, layout: Layout, later: Layout, broker_time: float, users: list[str] = USERS) -> float:
-    """How many events count as foreign that come through partition 0, `later` being the layout when the broker is asked again."""
+def checked(
+    redis: Redis, layout: Layout, later: Layout, broker_time: float, users: list[str] = USERS
+) -> float:
+    """How many events count as foreign that come through partition 0, `later` being the layout when
+    the broker is asked again.
+    """
     watch: Any = Watch(layout=layout, answered=0.0)
     detector = ForeignPartitions(redis, "interactions", watch)
     detector._checked = float("-inf")
     before = metrics.foreign_partition_events._value.get()
-    detector.add(0, [Event(Interaction(f"e-{user}", user, "item-1", "view", 1.0), broker_time) for user in users])
+    detector.add(
+        0,
+        [
+            Event(Interaction(f"e-{user}", user, "item-1", "view", 1.0), broker_time)
+            for user in users
+        ],
+    )
     detector.check()
     watch.layout, watch.answered = later, time.monotonic() + 1
     detector.check()
@@ -135,7 +171,9 @@ def test_events_of_the_time_before_partitions_were_added_are_not_foreign(redis: 
     assert checked(redis, four, four, now) == len(USERS) - len(mine)
     assert checked(redis, eight, eight, now, mine) == 0, "they came before"
     assert checked(redis, four, eight, now) == 0, "partitions were added meanwhile: nobody knows"
-    assert checked(redis, Layout(8, now - 1), Layout(8, now - 1), now, mine) > 0, "producers have had their time"
+    assert checked(redis, Layout(8, now - 1), Layout(8, now - 1), now, mine) > 0, (
+        "producers have had their time"
+    )
 
 
 def test_the_layout_is_noted_once_and_outlives_a_wipe(redis: Redis) -> None:
@@ -146,6 +184,8 @@ def test_the_layout_is_noted_once_and_outlives_a_wipe(redis: Redis) -> None:
     assert grown.since > time.time()
     assert note_layout(redis, "interactions", 8) == grown
     redis.flushall()
-    assert note_layout(redis, "interactions", 8, grown) == grown, "a process that knows it notes it in an emptied Redis, too"
+    assert note_layout(redis, "interactions", 8, grown) == grown, (
+        "a process that knows it notes it in an emptied Redis, too"
+    )
     assert note_layout(redis, "interactions", 8) == grown
     assert not any(key.startswith(keys.layout("")) for key in keys.OWNED)

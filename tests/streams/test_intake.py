@@ -1,4 +1,6 @@
-"""What trickles in shares a transaction; what is much, or must not be mixed, does not wait for it."""
+"""What trickles in shares a transaction; what is much, or must not be mixed, does not wait for
+it.
+"""
 
 from __future__ import annotations
 
@@ -51,22 +53,36 @@ class Told(NamedTuple):
 
 
 class Taking:
-    """An ingest that has three partitions of events and one of items, and tells what it puts in one transaction."""
+    """An ingest that has three partitions of events and one of items, and tells what it puts in one
+    transaction.
+    """
 
     def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loop, self.settings = Ingest(settings), settings
         self.put: list[list[tuple[str, int, int]]] = []
         monkeypatch.setattr(self.loop._sender, "put", self._note)
-        for of in [(settings.interactions_topic, number) for number in range(3)] + [(settings.items_topic, 0)]:
-            self.loop._assigned[of] = Assigned(0, 1, 10_000, Pending(settings.use_cases, 30.0, Mark()))
+        for of in [(settings.interactions_topic, number) for number in range(3)] + [
+            (settings.items_topic, 0)
+        ]:
+            self.loop._assigned[of] = Assigned(
+                0, 1, 10_000, Pending(settings.use_cases, 30.0, Mark())
+            )
 
     def _note(self, *works: Work) -> None:
-        self.put.append([(work.batch.topic, work.batch.partition, work.batch.next - work.batch.first) for work in works])
+        self.put.append(
+            [
+                (work.batch.topic, work.batch.partition, work.batch.next - work.batch.first)
+                for work in works
+            ]
+        )
 
     def events(self, partition: int, count: int) -> list[Told]:
         of = self.settings.interactions_topic, partition
         first = self.loop._assigned[of].next
-        told = [Interaction(f"e{partition}-{first + at}", "u", "startup-1", "view", 1.76e9) for at in range(count)]
+        told = [
+            Interaction(f"e{partition}-{first + at}", "u", "startup-1", "view", 1.76e9)
+            for at in range(count)
+        ]
         return [Told(of, first + at, encode_json(event)) for at, event in enumerate(told)]
 
     def take(self, messages: list[Told]) -> None:
@@ -109,7 +125,9 @@ def test_two_batches_of_a_partition_follow_each_other(taking: Taking) -> None:
 def test_the_catalogue_goes_alone_and_after_the_events_that_were_before_it(taking: Taking) -> None:
     topic, items = taking.settings.interactions_topic, (taking.settings.items_topic, 0)
     taking.take(taking.events(0, 1))
-    taking.take([Told(items, 0, encode_json(Item(item_id="startup-1", item_type="startup")), b"startup-1")])
+    taking.take(
+        [Told(items, 0, encode_json(Item(item_id="startup-1", item_type="startup")), b"startup-1")]
+    )
     taking.take(taking.events(1, 1))
     taking.loop._intake.send()
     assert taking.put == [[(topic, 0, 1)], [(*items, 1)], [(topic, 1, 1)]]
@@ -138,8 +156,13 @@ def test_an_event_that_comes_alone_waits_for_nothing_and_those_of_a_crowd_for_ea
     assert slept == pytest.approx([0.0, ingest._GATHER_S - 0.002, 0.0])
 
 
-def test_nobody_waits_while_more_is_there_than_one_look_takes(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    taking, slept = Taking(settings.model_copy(update={"poll_events": 10}), monkeypatch), list[float]()
+def test_nobody_waits_while_more_is_there_than_one_look_takes(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking, slept = (
+        Taking(settings.model_copy(update={"poll_events": 10}), monkeypatch),
+        list[float](),
+    )
     consumer = Consumer(taking.events(0, 25))
     monkeypatch.setattr(time, "sleep", slept.append)
     for _ in range(3):

@@ -1,4 +1,6 @@
-"""Partitions that are added to topics under load are read everywhere within half a minute, and nothing is lost or counted twice."""
+"""Partitions that are added to topics under load are read everywhere within half a minute, and
+nothing is lost or counted twice.
+"""
 
 from __future__ import annotations
 
@@ -43,19 +45,28 @@ def add_partitions(settings: Settings, topic: str, count: int) -> None:
 
 def user_of(partition: int, partitions: int) -> str:
     """A user whose events belong into `partition` of `partitions`."""
-    return next(name for name in map("user-{}".format, range(1000)) if partitions_of([name.encode()], partitions)[0] == partition)
+    return next(
+        name
+        for name in map("user-{}".format, range(1000))
+        if partitions_of([name.encode()], partitions)[0] == partition
+    )
 
 
 def lines(child: Child, name: str) -> list[dict[str, object]]:
     """The events `name` in a child's log."""
-    found = [json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")]
+    found = [
+        json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")
+    ]
     return [line for line in found if line.get("event") == name]
 
 
 def metric(port: int, name: str) -> dict[str, float]:
     """The samples of a metric by labels."""
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
-    return {labels: float(value) for labels, value in re.findall(rf"^{name}(\S*) (\S+)$", text, re.MULTILINE)}
+    return {
+        labels: float(value)
+        for labels, value in re.findall(rf"^{name}(\S*) (\S+)$", text, re.MULTILINE)
+    }
 
 
 class Load:
@@ -71,7 +82,9 @@ class Load:
             while not self._stopped.wait(0.02):
                 for number in range(5):
                     user = f"user-{(sum(self.sent.values()) + number) % 40}"
-                    producer.interaction(Interaction(str(uuid4()), user, "item-1", "view", time.time()))
+                    producer.interaction(
+                        Interaction(str(uuid4()), user, "item-1", "view", time.time())
+                    )
                     self.sent[user] = self.sent.get(user, 0) + 1
 
     def __enter__(self) -> Load:
@@ -87,7 +100,9 @@ def counted(redis: Redis, sent: dict[str, int]) -> dict[str, int]:
     return {user: int(redis.hget(keys.user(user), "events") or 0) for user in list(sent)}  # type: ignore[arg-type]
 
 
-def test_partitions_added_under_load_are_read_by_every_process(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
+def test_partitions_added_under_load_are_read_by_every_process(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
     log.ensure_topics(settings)
     port = free_port()
     ingest = spawn("streams", "ingest", METRICS_PORT=str(port))
@@ -95,25 +110,52 @@ def test_partitions_added_under_load_are_read_by_every_process(broker: object, s
     topic = settings.interactions_topic
     publish(settings)
     with Load(settings) as load, serving(settings, api_after_s=20.0, api_timeout_s=30.0) as client:
-        eventually(lambda: sum(counted(redis, load.sent).values()) > 100, "events of the first partitions counted")
+        eventually(
+            lambda: sum(counted(redis, load.sent).values()) > 100,
+            "events of the first partitions counted",
+        )
         until_missing(client)
         add_partitions(settings, topic, 8)
         with Producer(settings) as producer:  # a producer of its own, which knows all eight at once
-            token = producer.publish(topic, user_of(5, 8).encode(), producer_event(user_of(5, 8))).result(20)
+            token = producer.publish(
+                topic, user_of(5, 8).encode(), producer_event(user_of(5, 8))
+            ).result(20)
         load.sent[user_of(5, 8)] = load.sent.get(user_of(5, 8), 0) + 1
         assert token.startswith(f"{topic}:5:")
         answer = client.get(f"{FOR_DEVELOPER}/{user_of(5, 8)}?after={token}")
         assert (answer.status_code, answer.json().get("stale")) == (200, False), answer.text
-        eventually(lambda: all(redis.hget(keys.position(topic, number), "position") for number in range(8)), "all read", NOTICED_S)
-        eventually(lambda: len(Archive(settings.archive_url).positions(topic)) == 8, "all archived", NOTICED_S, 0.5)
-        own = client.write("POST", "/api/events", event(user_id=user_of(7, 8))).json()["results"][0]["token"]
+        eventually(
+            lambda: all(
+                redis.hget(keys.position(topic, number), "position") for number in range(8)
+            ),
+            "all read",
+            NOTICED_S,
+        )
+        eventually(
+            lambda: len(Archive(settings.archive_url).positions(topic)) == 8,
+            "all archived",
+            NOTICED_S,
+            0.5,
+        )
+        own = client.write("POST", "/api/events", event(user_id=user_of(7, 8))).json()["results"][
+            0
+        ]["token"]
         assert client.get(f"{FOR_DEVELOPER}/{user_of(7, 8)}?after={own}").status_code == 200
     for child in (ingest, archive):
         (line,) = lines(child, "partitions_added")
-        assert (line["topic"], line["before"], line["partitions"], line["added"]) == (topic, 4, 8, [4, 5, 6, 7])
+        assert (line["topic"], line["before"], line["partitions"], line["added"]) == (
+            topic,
+            4,
+            8,
+            [4, 5, 6, 7],
+        )
     load.sent[user_of(7, 8)] = load.sent.get(user_of(7, 8), 0) + 1
     eventually(lambda: counted(redis, load.sent) == load.sent, "each event counted once")
-    eventually(lambda: set(metric(port, "eddyline_ingest_topic_lag_events").values()) == {0.0}, "no lag", 20.0)
+    eventually(
+        lambda: set(metric(port, "eddyline_ingest_topic_lag_events").values()) == {0.0},
+        "no lag",
+        20.0,
+    )
     assert not lines(ingest, "events_in_foreign_partitions"), "users who moved are no foreign ones"
 
 
@@ -123,8 +165,12 @@ def producer_event(user_id: str) -> bytes:
     return encode_json(Interaction(str(uuid4()), user_id, "item-1", "view", time.time()))
 
 
-def test_lag_counts_partitions_that_no_process_owns_yet(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
-    """A second group member that hangs keeps the group from rebalancing, so the new partitions stay unread for a while."""
+def test_lag_counts_partitions_that_no_process_owns_yet(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
+    """A second group member that hangs keeps the group from rebalancing, so the new partitions stay
+    unread for a while.
+    """
     log.ensure_topics(settings)
     port = free_port()
     ingest = spawn("streams", "ingest", METRICS_PORT=str(port))
@@ -144,10 +190,14 @@ def test_lag_counts_partitions_that_no_process_owns_yet(broker: object, settings
     eventually(caught_up, "the new partition read", NOTICED_S)
     rows = {row["partition"]: row for row in inspect.where(settings) if row["topic"] == topic}
     assert sorted(rows) == [0, 1, 2, 3, 4, 5]
-    eventually(lambda: metric(port, "eddyline_ingest_topic_lag_events")[label] == 0.0, "no lag", 20.0)
+    eventually(
+        lambda: metric(port, "eddyline_ingest_topic_lag_events")[label] == 0.0, "no lag", 20.0
+    )
 
 
-def test_items_and_users_topics_grow_too(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
+def test_items_and_users_topics_grow_too(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
     log.ensure_topics(settings)
     publish(settings)
     ingest = spawn("streams", "ingest")
@@ -159,8 +209,16 @@ def test_items_and_users_topics_grow_too(broker: object, settings: Settings, red
         item, user = user_of(6, 8), user_of(7, 8)
         with Producer(settings) as producer:
             tokens = [
-                producer.publish(settings.items_topic, item.encode(), b'{"item_id":"%s","item_type":"startup"}' % item.encode()).result(20),
-                producer.publish(settings.users_topic, user.encode(), b'{"user_id":"%s","roles":["x"]}' % user.encode()).result(20),
+                producer.publish(
+                    settings.items_topic,
+                    item.encode(),
+                    b'{"item_id":"%s","item_type":"startup"}' % item.encode(),
+                ).result(20),
+                producer.publish(
+                    settings.users_topic,
+                    user.encode(),
+                    b'{"user_id":"%s","roles":["x"]}' % user.encode(),
+                ).result(20),
             ]
         assert [int(token.split(":")[1]) for token in tokens] == [6, 7]
         assert client.get(f"{FOR_DEVELOPER}/{user}?after={tokens[0]}").json()["stale"] is False
@@ -169,14 +227,18 @@ def test_items_and_users_topics_grow_too(broker: object, settings: Settings, red
     assert redis.exists(keys.profile(user))
 
 
-def test_a_schedule_counts_the_events_of_added_partitions(broker: object, settings: Settings, redis: Redis) -> None:
+def test_a_schedule_counts_the_events_of_added_partitions(
+    broker: object, settings: Settings, redis: Redis
+) -> None:
     log.ensure_topics(settings)
     add_partitions(settings, settings.interactions_topic, 6)
     redis.hset(keys.position(settings.interactions_topic, 5), "position", 7)
     eventually(lambda: schedules.new_events(settings) == 7, "the seven of partition 5 counted")
 
 
-def test_live_workers_read_added_partitions_of_their_topic(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
+def test_live_workers_read_added_partitions_of_their_topic(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
     log.ensure_topics(settings)
     port = free_port()
     live = spawn("streams", "live", METRICS_PORT=str(port))
@@ -186,11 +248,15 @@ def test_live_workers_read_added_partitions_of_their_topic(broker: object, setti
         producer.flush()
         eventually(lambda: batches(live, port) >= 1, "the first hint taken", 60.0)
     add_partitions(settings, topic, 6)
-    eventually(lambda: partitions.count(settings, topic) == 6, "the broker knows the new partitions")
+    eventually(
+        lambda: partitions.count(settings, topic) == 6, "the broker knows the new partitions"
+    )
     with Producer(settings) as producer:
         producer.raw(topic, b"5", b'[["bob","item-1"]]', partition=5)
         producer.flush()
-    eventually(lambda: batches(live, port) >= 2, "the hint of the new partition taken", NOTICED_S + 10)
+    eventually(
+        lambda: batches(live, port) >= 2, "the hint of the new partition taken", NOTICED_S + 10
+    )
 
 
 def batches(child: Child, port: int) -> float:
@@ -202,11 +268,18 @@ def batches(child: Child, port: int) -> float:
 
 
 @pytest.mark.parametrize("beyond", [4, 400])
-def test_a_token_of_a_partition_that_is_not_there_is_refused(broker: object, settings: Settings, redis: Redis, beyond: int) -> None:
+def test_a_token_of_a_partition_that_is_not_there_is_refused(
+    broker: object, settings: Settings, redis: Redis, beyond: int
+) -> None:
     publish(settings)
     with serving(settings, api_after_s=0.2) as client:
         path = f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:{beyond}:1"
-        assert client.get(path).status_code in (200, 422), "while nobody knows how many there are, the read is answered as stale"
-        answer = eventually(lambda: (answer := client.get(path)).status_code == 422 and answer, "the broker was asked")
+        assert client.get(path).status_code in (200, 422), (
+            "while nobody knows how many there are, the read is answered as stale"
+        )
+        answer = eventually(
+            lambda: (answer := client.get(path)).status_code == 422 and answer,
+            "the broker was asked",
+        )
         assert answer.json()["error"] == "bad_token"
         assert "has 4" in answer.json()["detail"]

@@ -20,7 +20,9 @@ from streams.live import schedules
 from streams.live.schedules import AUTO_BIWEEKLY, AUTO_WEEKLY, cron, due
 
 SUNDAYS = [datetime(2026, 1, 4, 3, tzinfo=UTC) + timedelta(weeks=week) for week in range(105)]
-"""Two years of slots; 2026 has 53 ISO weeks, so that a rhythm by week numbers would break at its end."""
+"""Two years of slots; 2026 has 53 ISO weeks, so that a rhythm by week numbers would break at its
+end.
+"""
 
 
 def test_the_presets_share_one_slot_and_any_crontab_will_do() -> None:
@@ -30,7 +32,10 @@ def test_the_presets_share_one_slot_and_any_crontab_will_do() -> None:
     assert cron("off") is None
 
 
-@pytest.mark.parametrize("wrong", ["", "daily", "@weekly", "* * * *", "0 0 0 0 0 0", "61 * * * *", "0 0 31 2 *", "a b c d e"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "daily", "@weekly", "* * * *", "0 0 0 0 0 0", "61 * * * *", "0 0 31 2 *", "a b c d e"],
+)
 def test_a_schedule_that_is_none_is_refused_when_the_worker_starts(wrong: str) -> None:
     with pytest.raises(ConfigurationError, match="RETRAIN_SCHEDULE"):
         cron(wrong)
@@ -44,13 +49,22 @@ def test_weekly_is_every_sunday_and_biweekly_every_second_across_a_years_end() -
 
 def test_monthly_is_the_first_sunday_of_each_month() -> None:
     monthly = [slot for slot in SUNDAYS if due("monthly", slot, 0)]
-    assert [(slot.year, slot.month) for slot in monthly] == [(2026 + n // 12, n % 12 + 1) for n in range(len(monthly))]
+    assert [(slot.year, slot.month) for slot in monthly] == [
+        (2026 + n // 12, n % 12 + 1) for n in range(len(monthly))
+    ]
     assert all(slot.day <= 7 for slot in monthly)
 
 
 def test_auto_goes_by_the_events_since_the_snapshot() -> None:
-    for volume, preset in ((AUTO_WEEKLY, "weekly"), (AUTO_WEEKLY - 1, "biweekly"), (AUTO_BIWEEKLY, "biweekly"), (1, "monthly")):
-        assert [due("auto", slot, volume) for slot in SUNDAYS] == [due(preset, slot, 0) for slot in SUNDAYS]
+    for volume, preset in (
+        (AUTO_WEEKLY, "weekly"),
+        (AUTO_WEEKLY - 1, "biweekly"),
+        (AUTO_BIWEEKLY, "biweekly"),
+        (1, "monthly"),
+    ):
+        assert [due("auto", slot, volume) for slot in SUNDAYS] == [
+            due(preset, slot, 0) for slot in SUNDAYS
+        ]
     assert not any(due("auto", slot, 0) for slot in SUNDAYS), "nothing new, nothing to learn"
 
 
@@ -64,17 +78,23 @@ def test_a_crontab_of_ones_own_is_due_whenever_it_fires() -> None:
     assert due("17 4 * * *", datetime(2026, 3, 11, 4, 17, tzinfo=UTC), 0)
 
 
-def test_new_events_are_those_that_the_live_bundle_has_not_seen(broker: object, settings: Settings, redis: Redis) -> None:
+def test_new_events_are_those_that_the_live_bundle_has_not_seen(
+    broker: object, settings: Settings, redis: Redis
+) -> None:
     client.ensure_topics(settings)
     topic = settings.interactions_topic
     for partition, position in ((0, 100), (3, 50)):
         redis.hset(keys.position(topic, partition), "position", position)
     assert schedules.new_events(settings) == 150
-    Registry(settings.models_path).publish(lambda _folder: None, {"positions": {topic: {"0": 90, "3": 50}}})
+    Registry(settings.models_path).publish(
+        lambda _folder: None, {"positions": {topic: {"0": 90, "3": 50}}}
+    )
     assert schedules.new_events(settings) == 10
 
 
-def test_the_leader_asks_once_a_slot_and_in_vain_slots_not_at_all(broker: object, settings: Settings, redis: Redis) -> None:
+def test_the_leader_asks_once_a_slot_and_in_vain_slots_not_at_all(
+    broker: object, settings: Settings, redis: Redis
+) -> None:
     registered: list[tuple[str, dict[str, Any], Callable[[], Awaitable[None]]]] = []
 
     class App:

@@ -27,8 +27,12 @@ class Writing:
         self.sender.start()
 
     def work(self, partition: int, first: int) -> Work:
-        event = Event(Interaction(f"e{first}", f"user-{partition}", "startup-1", "like", 1.76e9), 1.76e9)
-        return Work(self.planner.plan("t", partition, first, first + 1, [event], apply.UNKNOWN), 0, [])
+        event = Event(
+            Interaction(f"e{first}", f"user-{partition}", "startup-1", "like", 1.76e9), 1.76e9
+        )
+        return Work(
+            self.planner.plan("t", partition, first, first + 1, [event], apply.UNKNOWN), 0, []
+        )
 
     def stands_at(self) -> list[int]:
         self.sender.drain()
@@ -36,7 +40,10 @@ class Writing:
 
     def failed(self) -> list[tuple[int, type[BaseException]]]:
         failures = self.sender.failures
-        return [(failure.partition[1], type(failure.error)) for failure in iter(lambda: None if failures.empty() else failures.get(), None)]
+        return [
+            (failure.partition[1], type(failure.error))
+            for failure in iter(lambda: None if failures.empty() else failures.get(), None)
+        ]
 
 
 @pytest.fixture
@@ -57,11 +64,17 @@ def test_what_is_put_together_is_one_transaction(writing: Writing, redis: Redis)
     writing.sender.put(writing.work(0, 1), writing.work(1, 0), writing.work(2, 0))
     assert writing.stands_at() == [2, 1, 1]
     assert _transactions(redis) - before == 1
-    assert [redis.hget(f"user:user-{number}", "events") for number in range(3)] == [b"2", b"1", b"1"]
+    assert [redis.hget(f"user:user-{number}", "events") for number in range(3)] == [
+        b"2",
+        b"1",
+        b"1",
+    ]
     assert writing.failed() == []
 
 
-def test_a_partition_that_another_process_has_taken_does_not_hold_up_the_others(writing: Writing, redis: Redis) -> None:
+def test_a_partition_that_another_process_has_taken_does_not_hold_up_the_others(
+    writing: Writing, redis: Redis
+) -> None:
     redis.hset("ingest:t:1", "position", "7")
     writing.sender.put(writing.work(0, 0), writing.work(1, 0), writing.work(2, 0))
     assert writing.stands_at() == [1, 7, 1]
@@ -71,10 +84,16 @@ def test_a_partition_that_another_process_has_taken_does_not_hold_up_the_others(
     assert writing.failed() == [], "its later batches are dropped until it is placed again"
 
 
-def test_a_key_of_somebody_else_is_named_and_fails_all_that_went_with_it(writing: Writing, redis: Redis) -> None:
+def test_a_key_of_somebody_else_is_named_and_fails_all_that_went_with_it(
+    writing: Writing, redis: Redis
+) -> None:
     redis.set("user:user-1", "somebody's own")
     writing.sender.put(writing.work(0, 0), writing.work(1, 0))
     writing.sender.drain()
     failures = [writing.sender.failures.get() for _ in range(2)]
     assert [failure.partition for failure in failures] == [("t", 0), ("t", 1)]
-    assert all(isinstance(failure.error, StoreCorrupt) and "user:user-1 answered WRONGTYPE" in str(failure.error) for failure in failures)
+    assert all(
+        isinstance(failure.error, StoreCorrupt)
+        and "user:user-1 answered WRONGTYPE" in str(failure.error)
+        for failure in failures
+    )

@@ -87,7 +87,11 @@ def test_views_lead_to_fewer_clicks_and_fewer_still_act(world: World) -> None:
     types = Counter(event.event_type for event in world[2])
     assert types["view"] > types["click"] > types["like"] > types["apply"] + types["invest"] > 0
     viewed = {(event.user_id, event.item_id) for event in world[2] if event.event_type == "view"}
-    acted = {(event.user_id, event.item_id) for event in world[2] if event.event_type in ("apply", "invest")}
+    acted = {
+        (event.user_id, event.item_id)
+        for event in world[2]
+        if event.event_type in ("apply", "invest")
+    }
     assert len(acted - viewed) < 0.02 * len(acted)
 
 
@@ -97,13 +101,17 @@ def test_popularity_is_skewed(world: World) -> None:
 
 
 def test_declared_interests_tell_what_people_like(world: World) -> None:
-    """The content engine's signal: shared sectors are more common the deeper in the funnel, and well above chance."""
+    """The content engine's signal: shared sectors are more common the deeper in the funnel, and
+    well above chance.
+    """
     sectors = {item.item_id: set(item.categories) for item in world[0]}
     interests = {user.user_id: set(user.interests) for user in world[1]}
 
     def match(events: list[Interaction], shift: int = 0) -> float:
         pairs = zip(events, events[shift:] + events[:shift], strict=True)
-        return sum(bool(sectors[one.item_id] & interests[other.user_id]) for one, other in pairs) / len(events)
+        return sum(
+            bool(sectors[one.item_id] & interests[other.user_id]) for one, other in pairs
+        ) / len(events)
 
     views = [event for event in world[2] if event.event_type == "view"]
     likes = [event for event in world[2] if event.event_type == "like"]
@@ -111,7 +119,9 @@ def test_declared_interests_tell_what_people_like(world: World) -> None:
 
 
 def test_co_occurrence_says_more_than_popularity(world: World) -> None:
-    """ALS's signal: the users who like one item like the same other items more often than its popularity explains."""
+    """ALS's signal: the users who like one item like the same other items more often than its
+    popularity explains.
+    """
     liked: dict[str, set[str]] = {}
     for event in world[2]:
         if event.event_type in ("click", "like", "save"):
@@ -134,31 +144,77 @@ def test_the_command_fills_the_topics_and_names_a_user_of_each_kind(
 ) -> None:
     summary = tmp_path / "summary.json"
     child = spawn(
-        "streams", "simulate", "--events", "5000", "--users", "300", "--items", "100", "--start", str(START), "--summary", str(summary)
+        "streams",
+        "simulate",
+        "--events",
+        "5000",
+        "--users",
+        "300",
+        "--items",
+        "100",
+        "--start",
+        str(START),
+        "--summary",
+        str(summary),
     )
     assert child.wait(60) == 0, child.tail()
     assert Archiver(settings).run(until_idle=True) == 5000
     found = msgspec.json.decode(summary.read_bytes())
     assert sum(found["segments"].values()) == 300
-    rows = [row for table in Archive(settings.archive_url).read(settings.interactions_topic) for row in table.to_pylist()]
+    rows = [
+        row
+        for table in Archive(settings.archive_url).read(settings.interactions_topic)
+        for row in table.to_pylist()
+    ]
     counts = Counter(row["user_id"] for row in rows)
     assert all(row["error"] is None for row in rows)
     assert counts[found["cold"]] < 5 <= counts[found["warm"]] < 20 <= counts[found["hot"]]
-    dry = spawn("streams", "simulate", "--events", "5000", "--users", "300", "--items", "100", "--start", str(START), "--dry-run")
+    dry = spawn(
+        "streams",
+        "simulate",
+        "--events",
+        "5000",
+        "--users",
+        "300",
+        "--items",
+        "100",
+        "--start",
+        str(START),
+        "--dry-run",
+    )
     assert dry.wait(60) == 0, dry.tail()
     printed = [line for line in dry.log.read_bytes().splitlines() if b'"event_id"' in line]
-    assert {msgspec.json.decode(line)["event_id"] for line in printed} == {row["event_id"] for row in rows}
+    assert {msgspec.json.decode(line)["event_id"] for line in printed} == {
+        row["event_id"] for row in rows
+    }
 
 
 @pytest.mark.process
-def test_live_events_come_at_their_rate_until_stopped(broker: object, settings: Settings, spawn: Callable[..., Child]) -> None:
+def test_live_events_come_at_their_rate_until_stopped(
+    broker: object, settings: Settings, spawn: Callable[..., Child]
+) -> None:
     log.ensure_topics(settings)
-    child = spawn("streams", "simulate", "--events", "0", "--users", "100", "--items", "50", "--forever", "--rate", "100")
+    child = spawn(
+        "streams",
+        "simulate",
+        "--events",
+        "0",
+        "--users",
+        "100",
+        "--items",
+        "50",
+        "--forever",
+        "--rate",
+        "100",
+    )
     consumer = Consumer(log.consumer_config(settings, "ends"))
 
     def arrived() -> int:
         partitions = range(settings.topic_partitions)
-        return sum(ends(settings, consumer, settings.interactions_topic, partition, 0)[1] for partition in partitions)
+        return sum(
+            ends(settings, consumer, settings.interactions_topic, partition, 0)[1]
+            for partition in partitions
+        )
 
     eventually(lambda: child.alive and arrived() > 50, "live events arrive")
     consumer.close()

@@ -1,4 +1,6 @@
-"""A process that starts while its servers are away waits and says so once; an outage later is one line, and its end another."""
+"""A process that starts while its servers are away waits and says so once; an outage later is one
+line, and its end another.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,31 @@ from tests.live.world import event
 from tests.streams.test_partitions import batches, lines
 from tests.support import eventually
 
-PROCESSES = [("streams", "ingest"), ("streams", "archive"), ("streams", "live"), ("training", "worker")]
-WORKS = {"ingest": "partition taken", "archive": "partitions taken", "worker": "waiting_for_requests"}
+PROCESSES = [
+    ("streams", "ingest"),
+    ("streams", "archive"),
+    ("streams", "live"),
+    ("training", "worker"),
+]
+WORKS = {
+    "ingest": "partition taken",
+    "archive": "partitions taken",
+    "worker": "waiting_for_requests",
+}
 
 
 def warnings(child: Child) -> list[dict[str, object]]:
     """The lines from `warning` up."""
-    found = [json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")]
+    found = [
+        json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")
+    ]
     return [line for line in found if line.get("level") not in ("debug", "info")]
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process[1])
-def test_without_its_servers_a_process_ends_with_one_line(settings: Settings, redis: Redis, spawn: Spawn, process: tuple[str, str]) -> None:
+def test_without_its_servers_a_process_ends_with_one_line(
+    settings: Settings, redis: Redis, spawn: Spawn, process: tuple[str, str]
+) -> None:
     child = spawn(*process, START_TIMEOUT_S="2")
     assert child.wait(60) == 1
     output = child.log.read_text()
@@ -42,17 +57,29 @@ def test_without_its_servers_a_process_ends_with_one_line(settings: Settings, re
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("process", [("streams", "ingest"), ("streams", "live")], ids=lambda process: process[1])
-def test_a_stop_ends_the_wait(settings: Settings, redis: Redis, spawn: Spawn, process: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "process", [("streams", "ingest"), ("streams", "live")], ids=lambda process: process[1]
+)
+def test_a_stop_ends_the_wait(
+    settings: Settings, redis: Redis, spawn: Spawn, process: tuple[str, str]
+) -> None:
     child = spawn(*process)
     eventually(lambda: lines(child, "start_waits"), "it waits")
     child.signal(signal.SIGTERM)
     assert child.wait(20) == 0
 
 
-@pytest.mark.parametrize("process", [process for process in PROCESSES if process[1] in WORKS], ids=lambda process: process[1])
+@pytest.mark.parametrize(
+    "process",
+    [process for process in PROCESSES if process[1] in WORKS],
+    ids=lambda process: process[1],
+)
 def test_a_process_goes_on_once_the_broker_is_there(
-    settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker | TansuBroker, process: tuple[str, str]
+    settings: Settings,
+    redis: Redis,
+    spawn: Spawn,
+    own_broker: KafkaBroker | TansuBroker,
+    process: tuple[str, str],
 ) -> None:
     own_broker.stop()
     child = spawn(*process)
@@ -62,7 +89,9 @@ def test_a_process_goes_on_once_the_broker_is_there(
     assert len(lines(child, "start_waits")) == len(lines(child, "start_continues")) == 1
 
 
-def test_a_process_goes_on_once_redis_is_there(broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn) -> None:
+def test_a_process_goes_on_once_redis_is_there(
+    broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn
+) -> None:
     own_redis_server.stop()
     child = spawn("streams", "ingest")
     eventually(lambda: lines(child, "start_waits"), "it waits")
@@ -71,7 +100,9 @@ def test_a_process_goes_on_once_redis_is_there(broker: object, settings: Setting
     eventually(lambda: lines(child, "partition taken"), "at work")
 
 
-def test_what_no_waiting_mends_ends_the_start_at_once(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
+def test_what_no_waiting_mends_ends_the_start_at_once(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
     redis.hset(keys.INGEST_SETTINGS, "dedup_window", "7")
     child = spawn("streams", "ingest")
     assert child.wait(30) == 1
@@ -80,7 +111,9 @@ def test_what_no_waiting_mends_ends_the_start_at_once(broker: object, settings: 
 
 @pytest.mark.apache
 @pytest.mark.timeout(180)
-def test_an_outage_of_the_broker_is_two_lines_a_process(settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker) -> None:
+def test_an_outage_of_the_broker_is_two_lines_a_process(
+    settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker
+) -> None:
     log.ensure_topics(settings)
     port = free_port()
     children = {name: spawn("streams", name) for name in ("ingest", "archive")}
@@ -98,7 +131,9 @@ def test_an_outage_of_the_broker_is_two_lines_a_process(settings: Settings, redi
         producer.interaction(event("bob", "item-1"))
     eventually(lambda: redis.exists(keys.user("bob")), "an event counted after the outage", 60.0)
     for name, child in children.items():
-        (end,) = eventually(lambda child=child: lines(child, "server_available"), f"{name} tells the end", 60.0)
+        (end,) = eventually(
+            lambda child=child: lines(child, "server_available"), f"{name} tells the end", 60.0
+        )
         assert (end["server"], len(lines(child, "server_unavailable"))) == ("kafka", 1), name
         assert float(str(end["outage_s"])) > 1
         others = [line for line in warnings(child) if line["event"] != "server_unavailable"]
@@ -106,7 +141,9 @@ def test_an_outage_of_the_broker_is_two_lines_a_process(settings: Settings, redi
 
 
 @pytest.mark.timeout(120)
-def test_an_outage_of_redis_is_two_lines(broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn) -> None:
+def test_an_outage_of_redis_is_two_lines(
+    broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn
+) -> None:
     child = spawn("streams", "ingest")
     eventually(lambda: len(lines(child, "partition taken")) == 12, "at work")
     own_redis_server.kill()
@@ -116,13 +153,18 @@ def test_an_outage_of_redis_is_two_lines(broker: object, settings: Settings, own
     eventually(lambda: lines(child, "server_unavailable"), "it tells the outage")
     own_redis_server.start()
     with Redis.from_url(own_redis_server.url) as redis:
-        eventually(lambda: all(redis.exists(keys.user(f"user-{number}")) for number in range(40)), "all counted")
+        eventually(
+            lambda: all(redis.exists(keys.user(f"user-{number}")) for number in range(40)),
+            "all counted",
+        )
     (end,) = lines(child, "server_available")
     assert (end["server"], len(lines(child, "server_unavailable"))) == ("redis", 1)
     assert len(warnings(child)) == 1, warnings(child)
 
 
-def test_failures_between_the_first_and_the_last_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_between_the_first_and_the_last_are_silent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     import threading
 
     from core.errors import StoreUnavailable

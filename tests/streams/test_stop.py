@@ -1,4 +1,6 @@
-"""SIGTERM ends every process with exit code 0, within the time that an orchestrator gives, whatever its servers do meanwhile."""
+"""SIGTERM ends every process with exit code 0, within the time that an orchestrator gives, whatever
+its servers do meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tests.live.world import event
 from tests.support import Background, eventually
 
 GRACE_S = 30.0
-"""What docker-compose.yml gives the processes (`stop_grace_period`); a stop takes about three seconds."""
+"""What docker-compose.yml gives the processes (`stop_grace_period`); a stop takes about three
+seconds.
+"""
 PROCESSES = {
     "ingest": (("streams", "ingest"), "partition taken"),
     "archive": (("streams", "archive"), "partitions taken"),
@@ -35,7 +39,11 @@ PROCESSES = {
 def _running(spawn: Spawn, names: list[str]) -> dict[str, Child]:
     children = {name: spawn(*PROCESSES[name][0]) for name in names}
     for name, child in children.items():
-        eventually(lambda name=name, child=child: PROCESSES[name][1] in child.log.read_text(), f"{name} is at work", 60)  # type: ignore[misc]
+        eventually(
+            lambda name=name, child=child: PROCESSES[name][1] in child.log.read_text(),
+            f"{name} is at work",
+            60,
+        )  # type: ignore[misc]
     return children
 
 

@@ -1,4 +1,6 @@
-"""Topics that exist before Eddyline does are compared with what it needs, and each difference comes with the command that mends it."""
+"""Topics that exist before Eddyline does are compared with what it needs, and each difference comes
+with the command that mends it.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,20 @@ def admin(settings: Settings) -> AdminClient:
     return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
 
 
-def create(settings: Settings, name: str, partitions: int = 4, config: Mapping[str, str] | None = None) -> None:
+def create(
+    settings: Settings, name: str, partitions: int = 4, config: Mapping[str, str] | None = None
+) -> None:
     client = admin(settings)  # held until the answer is there
-    for future in client.create_topics([NewTopic(name, partitions, 1, config=dict(config or {}))]).values():
+    for future in client.create_topics(
+        [NewTopic(name, partitions, 1, config=dict(config or {}))]
+    ).values():
         future.result(20)
 
 
 def mend(command: str) -> None:
-    """Run a command that we printed; the script's class stands in for the script, which an unpacked set of jars lacks."""
+    """Run a command that we printed; the script's class stands in for the script, which an unpacked
+    set of jars lacks.
+    """
     script, *arguments = shlex.split(command)
     done = subprocess.run(
         ["java", "-Xmx256m", "-cp", f"{kafka_home()}/libs/*", TOOLS[script], *arguments],
@@ -70,16 +78,30 @@ def shown(spawn: Spawn) -> tuple[int, list[dict[str, str]]]:
 
 
 def lines(child: Child, name: str) -> list[dict[str, str]]:
-    found = [json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")]
+    found = [
+        json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")
+    ]
     return [line for line in found if line.get("event") == name]
 
 
 @pytest.mark.apache
 @pytest.mark.timeout(180)
-def test_each_difference_goes_by_the_command_that_is_shown_with_it(broker: object, settings: Settings, spawn: Spawn) -> None:
-    create(settings, settings.interactions_topic, 2, {"message.timestamp.type": "CreateTime", "retention.ms": "3600000"})
+def test_each_difference_goes_by_the_command_that_is_shown_with_it(
+    broker: object, settings: Settings, spawn: Spawn
+) -> None:
+    create(
+        settings,
+        settings.interactions_topic,
+        2,
+        {"message.timestamp.type": "CreateTime", "retention.ms": "3600000"},
+    )
     create(settings, settings.items_topic, 1, {"cleanup.policy": "delete"})
-    create(settings, settings.users_topic, 1, {"cleanup.policy": "compact,delete", "message.timestamp.type": "LogAppendTime"})
+    create(
+        settings,
+        settings.users_topic,
+        1,
+        {"cleanup.policy": "compact,delete", "message.timestamp.type": "LogAppendTime"},
+    )
     status, found = shown(spawn)
     assert status == 1
     assert {(row["topic"], row["setting"], row["value"], row["needed"]) for row in found} == {
@@ -104,7 +126,11 @@ def test_each_difference_goes_by_the_command_that_is_shown_with_it(broker: objec
 def test_who_reads_a_topic_that_loses_events_refuses_to_start(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn, process: str
 ) -> None:
-    create(settings, settings.interactions_topic, config={"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"})
+    create(
+        settings,
+        settings.interactions_topic,
+        config={"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"},
+    )
     child = spawn("streams", process)
     assert child.wait(60) == 1
     (error,) = [line for line in child.log.read_text().splitlines() if line.startswith("error: ")]
@@ -113,27 +139,46 @@ def test_who_reads_a_topic_that_loses_events_refuses_to_start(
     if process == "ingest":
         mend(error.partition("Run: ")[2])
         child = spawn("streams", process)
-        eventually(lambda: "partition taken" in child.log.read_text(), "ingest at work after the command")
+        eventually(
+            lambda: "partition taken" in child.log.read_text(), "ingest at work after the command"
+        )
 
 
 @pytest.mark.apache
-def test_a_difference_is_logged_once_and_the_process_works(broker: object, settings: Settings, redis: Redis, spawn: Spawn) -> None:
-    config = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime", "min.compaction.lag.ms": "86400000"}
+def test_a_difference_is_logged_once_and_the_process_works(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
+    config = {
+        "cleanup.policy": "delete",
+        "message.timestamp.type": "LogAppendTime",
+        "min.compaction.lag.ms": "86400000",
+    }
     create(settings, settings.items_topic, config=config)
     child = spawn("streams", "ingest")
     eventually(lambda: "partition taken" in child.log.read_text(), "ingest at work")
     (line,) = lines(child, "topic_differs")
-    assert (line["topic"], line["setting"], line["value"]) == (settings.items_topic, "cleanup.policy", "delete")
-    assert line["command"].startswith(f"kafka-configs.sh --bootstrap-server {settings.kafka_bootstrap_servers} --alter")
+    assert (line["topic"], line["setting"], line["value"]) == (
+        settings.items_topic,
+        "cleanup.policy",
+        "delete",
+    )
+    assert line["command"].startswith(
+        f"kafka-configs.sh --bootstrap-server {settings.kafka_bootstrap_servers} --alter"
+    )
     assert "emptied Redis cannot be refilled" in line["consequence"]
 
 
 @pytest.mark.apache
-def test_the_api_serves_whatever_the_topics_are(broker: object, settings: Settings, redis: Redis) -> None:
+def test_the_api_serves_whatever_the_topics_are(
+    broker: object, settings: Settings, redis: Redis
+) -> None:
     create(settings, settings.interactions_topic, config={"cleanup.policy": "compact"})
     publish(settings)
     with serving(settings) as client:
-        eventually(lambda: client.write("POST", "/api/events", event()).status_code == 202, "writes are taken")
+        eventually(
+            lambda: client.write("POST", "/api/events", event()).status_code == 202,
+            "writes are taken",
+        )
 
 
 @pytest.fixture
@@ -154,9 +199,20 @@ def test_a_broker_that_may_not_describe_its_topics_costs_one_warning(
     guarded: KafkaBroker, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
     theirs = settings.model_copy(update={"kafka_bootstrap_servers": guarded.address})
-    rules = [(AclOperation.ALL, AclPermissionType.ALLOW), (AclOperation.DESCRIBE_CONFIGS, AclPermissionType.DENY)]
+    rules = [
+        (AclOperation.ALL, AclPermissionType.ALLOW),
+        (AclOperation.DESCRIBE_CONFIGS, AclPermissionType.DENY),
+    ]
     bindings = [
-        AclBinding(ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, "User:*", "*", operation, permission)
+        AclBinding(
+            ResourceType.TOPIC,
+            "*",
+            ResourcePatternType.LITERAL,
+            "User:*",
+            "*",
+            operation,
+            permission,
+        )
         for operation, permission in rules
     ]
     client = admin(theirs)
@@ -169,7 +225,9 @@ def test_a_broker_that_may_not_describe_its_topics_costs_one_warning(
     assert lines(child, "topic_differs") == []
 
 
-def test_topics_that_we_create_differ_in_nothing(broker: KafkaBroker | TansuBroker, settings: Settings, spawn: Spawn) -> None:
+def test_topics_that_we_create_differ_in_nothing(
+    broker: KafkaBroker | TansuBroker, settings: Settings, spawn: Spawn
+) -> None:
     assert len(log.ensure_topics(settings)) == 7
     assert shown(spawn) == (0, [])
 
@@ -182,7 +240,12 @@ def test_too_few_replicas_are_moved_to_further_brokers(settings: Settings) -> No
     assert few.setting == "partitions"
     assert (found.setting, found.value, found.needed) == ("replication", "1", "3")
     echo, plan, pipe, script, *rest = shlex.split(found.command)
-    assert (echo, pipe, script, rest[-1]) == ("echo", "|", "kafka-reassign-partitions.sh", "--execute")
+    assert (echo, pipe, script, rest[-1]) == (
+        "echo",
+        "|",
+        "kafka-reassign-partitions.sh",
+        "--execute",
+    )
     replicas = [move["replicas"] for move in json.loads(plan)["partitions"]]
     assert replicas == [[1, 2, 3], [2, 3, 4]]
     (_, alone) = differences(three, described, [1, 2])
@@ -193,5 +256,9 @@ def test_what_a_broker_does_not_tell_is_no_difference(settings: Settings) -> Non
     assert differences(settings, {}, [1]) == []
     there = {spec.name: Described([[1]] * 4, {}) for spec in topics.specs(settings)}
     assert differences(settings, there, [1]) == []
-    unlimited = {settings.interactions_topic: Described([[1]] * 8, {"retention.ms": "-1", "cleanup.policy": "delete"})}
+    unlimited = {
+        settings.interactions_topic: Described(
+            [[1]] * 8, {"retention.ms": "-1", "cleanup.policy": "delete"}
+        )
+    }
     assert differences(settings, unlimited, [1]) == [], "more partitions and no limit are as good"

@@ -34,7 +34,10 @@ def test_users_of_even_items_score_even_items_higher(settings: Settings) -> None
 
 def test_the_same_seed_gives_the_same_model_whatever_the_threads(settings: Settings) -> None:
     data = world.built(settings, world.parity())
-    models = [als.fit(data.matrix(), data.users, data.items, SMALL, seed=1, threads=threads) for threads in (1, 4)]
+    models = [
+        als.fit(data.matrix(), data.users, data.items, SMALL, seed=1, threads=threads)
+        for threads in (1, 4)
+    ]
     np.testing.assert_array_equal(models[0].item_factors, models[1].item_factors)
     other = als.fit(data.matrix(), data.users, data.items, SMALL, seed=2)
     assert not np.array_equal(models[0].item_factors, other.item_factors)
@@ -42,7 +45,12 @@ def test_the_same_seed_gives_the_same_model_whatever_the_threads(settings: Setti
 
 def test_an_item_that_nobody_liked_is_not_in_the_model(settings: Settings) -> None:
     data = world.built(
-        settings, [*world.parity(partitions=1), row(10_000, "u0", "refused", "dismiss"), row(10_001, "grump", "i0", "dismiss")]
+        settings,
+        [
+            *world.parity(partitions=1),
+            row(10_000, "u0", "refused", "dismiss"),
+            row(10_001, "grump", "i0", "dismiss"),
+        ],
     )
     model = als.fit(data.matrix(), data.users, data.items, SMALL, seed=1)
     assert "refused" in data.items
@@ -59,7 +67,9 @@ def test_a_refresh_learns_new_items_in_the_space_of_the_old_ones(settings: Setti
     two = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=als.REFRESH_SWEEPS)
     refreshed = als.fit(data.matrix(), data.users, data.items, two, seed=1, start=old)
     row_of = refreshed.item_ids.row
-    closest = [refreshed.item_ids.ids[near] for near in refreshed.similar(row_of("i2"), 5)[0].tolist()]
+    closest = [
+        refreshed.item_ids.ids[near] for near in refreshed.similar(row_of("i2"), 5)[0].tolist()
+    ]
     assert all(int(item[1:]) % 2 == 0 for item in closest)
     moved = [
         float(
@@ -78,10 +88,17 @@ def test_nothing_to_learn_is_one_clear_line(settings: Settings) -> None:
         als.fit(data.matrix(), data.users, data.items, SMALL, seed=1)
 
 
-def test_hyperparameters_come_from_the_settings_or_from_a_file(settings: Settings, tmp_path: Path) -> None:
-    assert als.hyperparameters(settings) == Hyperparameters(factors=128, regularization=0.01, alpha=40.0, iterations=20)
+def test_hyperparameters_come_from_the_settings_or_from_a_file(
+    settings: Settings, tmp_path: Path
+) -> None:
+    assert als.hyperparameters(settings) == Hyperparameters(
+        factors=128, regularization=0.01, alpha=40.0, iterations=20
+    )
     (tmp_path / "found.json").write_text(
-        json.dumps({"als": {"factors": 64, "alpha": 2, "iterations": 9, "regularization": 3}, "tuned": {}}), "utf-8"
+        json.dumps(
+            {"als": {"factors": 64, "alpha": 2, "iterations": 9, "regularization": 3}, "tuned": {}}
+        ),
+        "utf-8",
     )
     assert als.hyperparameters(settings, tmp_path / "found.json").factors == 64
     for bad in ("{}", "no", '{"als": {"factors": 0}}', '{"als": {"factors": "many"}}'):
@@ -92,11 +109,23 @@ def test_hyperparameters_come_from_the_settings_or_from_a_file(settings: Setting
 
 def test_a_discount_is_a_fit_of_weights_that_popular_items_lost(settings: Settings) -> None:
     """And the model knows by how much, to fold in alike."""
-    data = world.built(settings, [*world.parity(), *(row(20_000 + user, f"u{user}", "i0") for user in range(0, world.USERS, 2))])
+    data = world.built(
+        settings,
+        [
+            *world.parity(),
+            *(row(20_000 + user, f"u{user}", "i0") for user in range(0, world.USERS, 2)),
+        ],
+    )
     matrix = data.matrix()
     counts = matrix.getnnz(axis=0)
     assert counts.max() > 2 * counts.min()
-    model = als.fit(matrix, data.users, data.items, msgspec.structs.replace(SMALL, popularity_discount=0.5), seed=1)
+    model = als.fit(
+        matrix,
+        data.users,
+        data.items,
+        msgspec.structs.replace(SMALL, popularity_discount=0.5),
+        seed=1,
+    )
     assert model.confidence.counts is not None
     assert model.confidence.counts.tolist() == counts.tolist()
     scale = counts.sum() / np.sqrt(counts).sum()
@@ -104,8 +133,15 @@ def test_a_discount_is_a_fit_of_weights_that_popular_items_lost(settings: Settin
     plain = als.fit(by_hand, data.users, data.items, SMALL, seed=1)
     np.testing.assert_allclose(model.item_factors, plain.item_factors, rtol=1e-2, atol=2e-4)
     refreshed = als.fit(
-        matrix, data.users, data.items, msgspec.structs.replace(SMALL, popularity_discount=0.5, iterations=1), seed=1, start=model
+        matrix,
+        data.users,
+        data.items,
+        msgspec.structs.replace(SMALL, popularity_discount=0.5, iterations=1),
+        seed=1,
+        start=model,
     )
     assert refreshed.confidence.counts is not None
     assert refreshed.confidence.counts.tolist() == counts.tolist()
-    np.testing.assert_allclose(model.fold_in_many(matrix), plain.fold_in_many(by_hand), rtol=1e-2, atol=2e-4)
+    np.testing.assert_allclose(
+        model.fold_in_many(matrix), plain.fold_in_many(by_hand), rtol=1e-2, atol=2e-4
+    )

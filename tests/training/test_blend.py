@@ -39,7 +39,11 @@ PEOPLE = 240
 
 @pytest.fixture
 def offline(tmp_path: Path) -> Settings:
-    return Settings(archive_url=str(tmp_path / "archive"), models_path=tmp_path / "models", holdout_fraction=0.25)
+    return Settings(
+        archive_url=str(tmp_path / "archive"),
+        models_path=tmp_path / "models",
+        holdout_fraction=0.25,
+    )
 
 
 @pytest.fixture
@@ -57,44 +61,71 @@ def random_als(data: Dataset) -> ALSModel:
 
 
 def choose(
-    offline: Settings, data: Dataset, model: ALSModel | None = None, judged: int = 20, users: int = blend.USERS
+    offline: Settings,
+    data: Dataset,
+    model: ALSModel | None = None,
+    judged: int = 20,
+    users: int = blend.USERS,
 ) -> tuple[BlendChoice | None, JudgedUsers]:
-    split, content, entries = data.split(offline.holdout_fraction), ContentModel.fit(world.items()), world.items()
+    split, content, entries = (
+        data.split(offline.holdout_fraction),
+        ContentModel.fit(world.items()),
+        world.items(),
+    )
     who = population.draw(data, split, content, offline, judged, seed=1)
     at_cut = popular(data, offline, split.train)
-    bundle = Bundle.of(catalogue=entries, als=model or fitted_als(data, split), content=content, popular=at_cut)
-    return blend.choose(bundle, Inputs(entries, at_cut.scores, data, split, offline), who.users, who.seed, users), who
+    bundle = Bundle.of(
+        catalogue=entries, als=model or fitted_als(data, split), content=content, popular=at_cut
+    )
+    return blend.choose(
+        bundle, Inputs(entries, at_cut.scores, data, split, offline), who.users, who.seed, users
+    ), who
 
 
-def test_an_engine_with_random_factors_gets_the_smaller_weight(offline: Settings, data: Dataset) -> None:
+def test_an_engine_with_random_factors_gets_the_smaller_weight(
+    offline: Settings, data: Dataset
+) -> None:
     choice, _ = choose(offline, data, random_als(data))
     assert choice is not None
     assert choice.blend.weights["content_based"] > 0.5
-    alone = {name: value for blend, value in choice.candidates for name, weight in blend.weights.items() if weight == 1}
+    alone = {
+        name: value
+        for blend, value in choice.candidates
+        for name, weight in blend.weights.items()
+        if weight == 1
+    }
     assert alone["content_based"] > alone["als"]
 
 
-def test_every_blend_is_reported_best_first_and_the_chosen_one_is_not_worse_than_a_single_engine(offline: Settings, data: Dataset) -> None:
+def test_every_blend_is_reported_best_first_and_the_chosen_one_is_not_worse_than_a_single_engine(
+    offline: Settings, data: Dataset
+) -> None:
     choice, _ = choose(offline, data)
     assert choice is not None
     values = [value for candidate, value in choice.candidates if candidate.fusion != "learned"]
     assert values == sorted(values, reverse=True)
     assert len(values) == 2 * 66, "66 grid points of ALS, content and popularity, by two methods"
-    alone = max(value for candidate, value in choice.candidates if max(candidate.weights.values()) == 1)
+    alone = max(
+        value for candidate, value in choice.candidates if max(candidate.weights.values()) == 1
+    )
     assert choice.ndcg >= alone - 0.01
     assert choice.facts() == {
         "weights": choice.blend.weights,
         "fusion": choice.blend.fusion,
         "ndcg@10": round(choice.candidates[0][1], 6),
         "users": choice.users,
-        "unseen_ndcg@10": {method: round(value, 6) for method, value in choice.cross_validated.items()},
+        "unseen_ndcg@10": {
+            method: round(value, 6) for method, value in choice.cross_validated.items()
+        },
     }
     shown = io.StringIO()
     blend.report(choice, Console(file=shown, width=120))
     assert "content_based" in shown.getvalue()
 
 
-def test_the_reported_ndcg_is_that_of_the_recommender_that_serves_the_blend(offline: Settings, data: Dataset) -> None:
+def test_the_reported_ndcg_is_that_of_the_recommender_that_serves_the_blend(
+    offline: Settings, data: Dataset
+) -> None:
     """Ask the ensemble itself about everybody: the mean is the one that the choice was made by."""
     choice, who = choose(offline, data, judged=1, users=PEOPLE)
     split, entries = data.split(offline.holdout_fraction), world.items()
@@ -102,23 +133,37 @@ def test_the_reported_ndcg_is_that_of_the_recommender_that_serves_the_blend(offl
     everybody = population.draw(data, split, content, offline, PEOPLE, seed=1)
     assert choice is not None
     assert choice.users == len(everybody.users) - 1
-    bundle = Bundle.of(catalogue=entries, als=fitted_als(data, split), content=content, ensemble=choice.blend)
-    recommender = build(bundle, Catalogue.of(entries), popular(data, offline, split.train).scores, offline)
+    bundle = Bundle.of(
+        catalogue=entries, als=fitted_als(data, split), content=content, ensemble=choice.blend
+    )
+    recommender = build(
+        bundle, Catalogue.of(entries), popular(data, offline, split.train).scores, offline
+    )
     gains = []
     for place in np.flatnonzero(~np.isin(everybody.users, who.users)).tolist():
         state = everybody.states[place]
-        lines = recommender.recommend(state, Request(engine="ensemble", filters=everybody.filters[place])).recommendations
+        lines = recommender.recommend(
+            state, Request(engine="ensemble", filters=everybody.filters[place])
+        ).recommendations
         relevant = {everybody.items.ids[row] for row in everybody.held_out[place].indices}
         gain = sum(1 / np.log2(line.rank + 1) for line in lines if line.item_id in relevant)
-        gains.append(gain / sum(1 / np.log2(rank + 1) for rank in range(1, min(10, len(relevant)) + 1)))
-    assert choice.ndcg == pytest.approx(float(np.mean(gains)), abs=0.002), "equal scores may fall either way"
+        gains.append(
+            gain / sum(1 / np.log2(rank + 1) for rank in range(1, min(10, len(relevant)) + 1))
+        )
+    assert choice.ndcg == pytest.approx(float(np.mean(gains)), abs=0.002), (
+        "equal scores may fall either way"
+    )
 
 
-def test_users_who_are_judged_do_not_choose_the_blend(offline: Settings, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_who_are_judged_do_not_choose_the_blend(
+    offline: Settings, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scored_users: set[str] = set()
     score = blend._score
 
-    def record(recommender: Recommender, name: str, state: UserState, request: Request) -> Scoring | None:
+    def record(
+        recommender: Recommender, name: str, state: UserState, request: Request
+    ) -> Scoring | None:
         scored_users.add(state.user_id)
         return score(recommender, name, state, request)
 
@@ -129,16 +174,25 @@ def test_users_who_are_judged_do_not_choose_the_blend(offline: Settings, data: D
     assert not scored_users & {data.users.ids[user] for user in who.users.tolist()}
 
 
-def test_too_few_users_or_engines_keep_the_blend_of_the_settings(offline: Settings, data: Dataset) -> None:
+def test_too_few_users_or_engines_keep_the_blend_of_the_settings(
+    offline: Settings, data: Dataset
+) -> None:
     assert choose(offline, data, judged=PEOPLE)[0] is None
     split, entries = data.split(offline.holdout_fraction), world.items()
     who = population.draw(data, split, ContentModel.fit(entries), offline, 20, seed=1)
     alone = Bundle.of(catalogue=entries, content=ContentModel.fit(entries))
-    assert blend.choose(alone, Inputs(entries, {}, data, split, offline), who.users, who.seed) is None
+    assert (
+        blend.choose(alone, Inputs(entries, {}, data, split, offline), who.users, who.seed) is None
+    )
 
 
 def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -> None:
-    small = {"enable_two_tower": True, "two_tower_dimension": 8, "two_tower_epochs": 3, "two_tower_history": 10}
+    small = {
+        "enable_two_tower": True,
+        "two_tower_dimension": 8,
+        "two_tower_epochs": 3,
+        "two_tower_history": 10,
+    }
     many = trainer.with_overrides({**small, "archive_url": trainer.archive_url + "-many"})
     world.archived(many, world.parity(users=PEOPLE))
     console = Console(file=io.StringIO(), width=120)
@@ -160,14 +214,22 @@ def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -
 
 
 def test_a_blend_fixed_by_settings_is_not_chosen(offline: Settings, data: Dataset) -> None:
-    for name, value in (("ensemble_als_weight", 0.6), ("ensemble_fusion", "rank"), ("enable_ensemble", False)):
+    for name, value in (
+        ("ensemble_als_weight", 0.6),
+        ("ensemble_fusion", "rank"),
+        ("enable_ensemble", False),
+    ):
         assert choose(offline.with_overrides({name: value}), data)[0] is None
 
 
-def test_an_engine_that_cannot_score_many_users_is_not_blended(offline: Settings, data: Dataset) -> None:
+def test_an_engine_that_cannot_score_many_users_is_not_blended(
+    offline: Settings, data: Dataset
+) -> None:
     """The ensemble answers only when each of its parts does."""
     split, entries = data.split(offline.holdout_fraction), world.items()
     described = ContentModel.fit(entries)
     who = population.draw(data, split, described, offline, 20, seed=1)
     bundle = Bundle.of(catalogue=entries, als=fitted_als(data, split), content=ContentModel.fit([]))
-    assert blend.choose(bundle, Inputs(entries, {}, data, split, offline), who.users, who.seed) is None
+    assert (
+        blend.choose(bundle, Inputs(entries, {}, data, split, offline), who.users, who.seed) is None
+    )

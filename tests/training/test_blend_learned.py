@@ -1,4 +1,6 @@
-"""A learned blend gives weight to the engines that users follow, and is served only when cross-validation prefers it."""
+"""A learned blend gives weight to the engines that users follow, and is served only when
+cross-validation prefers it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Scored(Scoring):
 
 
 def examples_following(count: int, follow: Callable[[int], str], seed: int = 1) -> list[Example]:
-    """Each has 50 candidates with random scores; relevant are the three best of the engine that `follow(events)` names."""
+    """Each has 50 candidates with random scores; relevant are the three best of the engine that
+    `follow(events)` names.
+    """
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(count):
@@ -49,7 +53,9 @@ def likelihood(learned: Learned, examples: list[Example]) -> float:
         part = learned.part(example.events)
         scores = np.zeros(example.scores.shape[1])
         for name, scaled in zip(NAMES, example.scores.astype(np.float64), strict=True):
-            for power, few, many in zip(POWERS, *learned.weights.get(name, ((0.0,) * 3,) * 2), strict=True):
+            for power, few, many in zip(
+                POWERS, *learned.weights.get(name, ((0.0,) * 3,) * 2), strict=True
+            ):
                 scores += ((1 - part) * few + part * many) * scaled**power
         chances = scores - np.log(np.exp(scores).sum())
         total += chances[example.relevant].sum() / np.sqrt(example.relevant.sum())
@@ -58,8 +64,12 @@ def likelihood(learned: Learned, examples: list[Example]) -> float:
 
 
 def shifted(learned: Learned, by: np.ndarray) -> Learned:
-    numbers = np.maximum(np.array([learned.weights.get(name, ((0.0,) * 3,) * 2) for name in NAMES]) + by, 0).tolist()
-    weights = {name: (tuple(few), tuple(many)) for name, (few, many) in zip(NAMES, numbers, strict=True)}
+    numbers = np.maximum(
+        np.array([learned.weights.get(name, ((0.0,) * 3,) * 2) for name in NAMES]) + by, 0
+    ).tolist()
+    weights = {
+        name: (tuple(few), tuple(many)) for name, (few, many) in zip(NAMES, numbers, strict=True)
+    }
     return Learned(few=learned.few, many=learned.many, weights=weights)
 
 
@@ -72,7 +82,9 @@ def test_an_engine_that_no_user_follows_gets_almost_no_weight() -> None:
 
 
 def test_the_weights_depend_on_the_number_of_events() -> None:
-    learned = blend_learned.fit(NAMES, examples_following(600, lambda events: "a" if events < 20 else "b"))
+    learned = blend_learned.fit(
+        NAMES, examples_following(600, lambda events: "a" if events < 20 else "b")
+    )
     assert learned is not None
     assert (learned.few, learned.many) == (pytest.approx(2, abs=1), pytest.approx(160, abs=30))
     few, many = learned.at(3), learned.at(150)
@@ -90,16 +102,27 @@ def test_no_weights_nearby_have_a_higher_likelihood() -> None:
 
 
 def test_ndcg_by_hand() -> None:
-    """The relevant item is second: 1 / log2(3). Of two relevant items, one is no candidate: over 1 + 1 / log2(3)."""
+    """The relevant item is second: 1 / log2(3).
+
+    Of two relevant items, one is no candidate: over 1 + 1 / log2(3).
+    """
     plain = Learned(few=1, many=1, weights={"a": ((0.0, 1.0, 0.0), (0.0, 1.0, 0.0))})
-    scaled, relevant = np.array([[0.5, 1.0, 0.1], [0.0, 0.0, 1.0]], np.float32), np.array([True, False, False])
-    found = blend_learned.ndcg(NAMES, plain, [Example(scaled, relevant, 1, 5), Example(scaled, relevant, 2, 5)], 10)
+    scaled, relevant = (
+        np.array([[0.5, 1.0, 0.1], [0.0, 0.0, 1.0]], np.float32),
+        np.array([True, False, False]),
+    )
+    found = blend_learned.ndcg(
+        NAMES, plain, [Example(scaled, relevant, 1, 5), Example(scaled, relevant, 2, 5)], 10
+    )
     second = 1 / np.log2(3)
     assert found == pytest.approx([second, second / (1 + second)])
 
 
 def test_nothing_is_learned_when_no_candidate_is_relevant() -> None:
-    none = [Example(example.scores, np.zeros(50, np.bool_), 1, 9) for example in examples_following(5, lambda _: "a")]
+    none = [
+        Example(example.scores, np.zeros(50, np.bool_), 1, 9)
+        for example in examples_following(5, lambda _: "a")
+    ]
     assert blend_learned.fit(NAMES, none) is None
 
 
@@ -109,7 +132,11 @@ def search(examples: list[Example]) -> blend.BlendSearch:
     blend_search = blend.BlendSearch(NAMES)
     for example in examples:
         blend_search.add_user(
-            [Scored(scores) for scores in example.scores], np.ones(50, np.bool_), example.relevant, catalogue, example.events
+            [Scored(scores) for scores in example.scores],
+            np.ones(50, np.bool_),
+            example.relevant,
+            catalogue,
+            example.events,
         )
     return blend_search
 
@@ -124,7 +151,9 @@ def test_it_is_served_when_it_is_better_for_held_out_users() -> None:
 
 
 def test_the_grid_is_served_only_when_it_leads_by_more_than_the_standard_error() -> None:
-    """A mean lead of 0.01; single users differ by 0.1, so 400 of them tell it from chance (0.005) and 25 do not (0.02)."""
+    """A mean lead of 0.01; single users differ by 0.1, so 400 of them tell it from chance (0.005)
+    and 25 do not (0.02).
+    """
     for count, learned in ((25, True), (400, False)):
         differing = np.resize([0.1, -0.1], count)
         differing -= differing.mean()
@@ -134,14 +163,18 @@ def test_the_grid_is_served_only_when_it_leads_by_more_than_the_standard_error()
 
 
 def test_the_grid_is_served_when_it_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blend_learned, "ndcg", lambda _names, _learned, examples, _k: np.zeros(len(examples)))
+    monkeypatch.setattr(
+        blend_learned, "ndcg", lambda _names, _learned, examples, _k: np.zeros(len(examples))
+    )
     found = search(examples_following(100, lambda _: "b")).choose()
     assert found.blend.weights["b"] >= 0.9
     assert found.blend.fusion != "learned"
     assert found.cross_validated["learned"] == 0
 
 
-def test_every_user_is_scored_once_by_weights_fitted_on_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_user_is_scored_once_by_weights_fitted_on_other_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     examples = examples_following(50, lambda _: "a")
     fit, ndcg, fitted_on = blend_learned.fit, blend_learned.ndcg, dict[int, set[int]]()
 
@@ -151,7 +184,9 @@ def test_every_user_is_scored_once_by_weights_fitted_on_other_users(monkeypatch:
         models.append(learned)
         return learned
 
-    def check_ndcg(names: Sequence[str], learned: Learned, given_examples: Sequence[Example], k: int) -> np.ndarray:
+    def check_ndcg(
+        names: Sequence[str], learned: Learned, given_examples: Sequence[Example], k: int
+    ) -> np.ndarray:
         if len(given_examples) < len(examples):
             assert not fitted_on[id(learned)] & {id(example) for example in given_examples}
             judged.extend(id(example) for example in given_examples)

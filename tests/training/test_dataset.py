@@ -37,7 +37,9 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(archive_url=str(tmp_path / "archive"), models_path=tmp_path / "models")
 
 
-def test_an_entry_is_the_sum_of_the_weights_of_what_a_user_did_with_an_item(settings: Settings) -> None:
+def test_an_entry_is_the_sum_of_the_weights_of_what_a_user_did_with_an_item(
+    settings: Settings,
+) -> None:
     data = world.built(
         settings,
         [
@@ -54,7 +56,14 @@ def test_an_entry_is_the_sum_of_the_weights_of_what_a_user_did_with_an_item(sett
 
 
 def test_what_the_stream_does_not_count_is_left_out_and_told(settings: Settings) -> None:
-    bad = {"partition": 0, "offset": 1, "broker_time": world.START, "error": "not_json: no", "raw": b"{", "raw_truncated": False}
+    bad = {
+        "partition": 0,
+        "offset": 1,
+        "broker_time": world.START,
+        "error": "not_json: no",
+        "raw": b"{",
+        "raw_truncated": False,
+    }
     data = world.built(
         settings,
         [
@@ -67,8 +76,15 @@ def test_what_the_stream_does_not_count_is_left_out_and_told(settings: Settings)
         ],
         deleted={"eve": world.START + 3},
     )
-    assert world.entries(data) == {("ann", "a"): 1.0, ("eve", "b"): 1.0}, "what a deleted user does later counts again"
-    assert data.skipped == {"dead_letters": 1, "duplicates": 1, "deleted_users": 1, "unknown_event_types": 1}
+    assert world.entries(data) == {("ann", "a"): 1.0, ("eve", "b"): 1.0}, (
+        "what a deleted user does later counts again"
+    )
+    assert data.skipped == {
+        "dead_letters": 1,
+        "duplicates": 1,
+        "deleted_users": 1,
+        "unknown_event_types": 1,
+    }
     assert data.positions == {0: 6}
 
 
@@ -76,7 +92,9 @@ def test_what_the_stream_does_not_count_is_left_out_and_told(settings: Settings)
 def test_a_duplicate_is_what_ingest_calls_a_duplicate(ids: list[int], window: int) -> None:
     dedup = Dedup(window)
     expected = [dedup.seen(f"e{number}", offset) for offset, number in enumerate(ids)]
-    table = pa.table({"event_id": [f"e{number}" for number in ids], "offset": list(range(len(ids)))})
+    table = pa.table(
+        {"event_id": [f"e{number}" for number in ids], "offset": list(range(len(ids)))}
+    )
     assert events._duplicates(table, window).tolist() == expected
 
 
@@ -95,17 +113,22 @@ def test_a_snapshot_beyond_the_archive_is_refused(settings: Settings) -> None:
 
 
 def test_an_empty_archive_says_what_to_do(settings: Settings) -> None:
-    table, skipped = events.from_archive(Archive(settings.archive_url), settings.interactions_topic, {}, 100, NOBODY)
+    table, skipped = events.from_archive(
+        Archive(settings.archive_url), settings.interactions_topic, {}, 100, NOBODY
+    )
     with pytest.raises(DatasetError, match="ingest and archive some first"):
         dataset.build(table, settings.use_cases, {}, "archive", skipped)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_file_of_events_is_put_in_time_order(settings: Settings, tmp_path: Path, kind: str) -> None:
+def test_a_file_of_events_is_put_in_time_order(
+    settings: Settings, tmp_path: Path, kind: str
+) -> None:
     path = tmp_path / f"events.{kind}"
     if kind == "csv":
         path.write_text(
-            "user_id,item_id,event_type,timestamp,extra\n7,b,like,200,x\n7,a,view,100,y\n8,c,view,,z\n7,c,view,100,w\n", "utf-8"
+            "user_id,item_id,event_type,timestamp,extra\n7,b,like,200,x\n7,a,view,100,y\n8,c,view,,z\n7,c,view,100,w\n",
+            "utf-8",
         )
     else:
         pq.write_table(
@@ -138,7 +161,9 @@ def test_a_file_that_is_no_table_of_events_is_named(tmp_path: Path) -> None:
         events.from_file(tmp_path / "events.parquet")
 
 
-def test_rows_that_ingest_would_refuse_are_left_out_of_a_file(settings: Settings, tmp_path: Path) -> None:
+def test_rows_that_ingest_would_refuse_are_left_out_of_a_file(
+    settings: Settings, tmp_path: Path
+) -> None:
     path = tmp_path / "events.parquet"
     pq.write_table(
         pa.table(
@@ -153,7 +178,9 @@ def test_rows_that_ingest_would_refuse_are_left_out_of_a_file(settings: Settings
         path,
     )
     data = dataset.build(*_build(settings, path))
-    assert world.entries(data) == {("a", "x"): 3.0, ("a", "z"): 1.0}, "a value that is not a number is no value"
+    assert world.entries(data) == {("a", "x"): 3.0, ("a", "z"): 1.0}, (
+        "a value that is not a number is no value"
+    )
     assert (data.skipped["rows_without_an_id"], data.skipped["bad_values"]) == (1, 1)
 
 
@@ -177,7 +204,9 @@ def test_the_files_are_read_with_numpy_and_scipy_alone(settings: Settings, tmp_p
 def test_a_dataset_that_is_not_whole_is_refused(settings: Settings, tmp_path: Path) -> None:
     dataset.save(world.built(settings, world.parity()), tmp_path / "dataset")
     about = json.loads((tmp_path / "dataset" / "dataset.json").read_text("utf-8"))
-    (tmp_path / "dataset" / "dataset.json").write_text(json.dumps({**about, "sha256": "0"}), "utf-8")
+    (tmp_path / "dataset" / "dataset.json").write_text(
+        json.dumps({**about, "sha256": "0"}), "utf-8"
+    )
     with pytest.raises(DatasetError, match="make the dataset again"):
         dataset.load(tmp_path / "dataset")
     (tmp_path / "dataset" / "dataset.json").unlink()
@@ -186,14 +215,18 @@ def test_a_dataset_that_is_not_whole_is_refused(settings: Settings, tmp_path: Pa
 
 
 def test_the_split_keeps_the_last_tenth_of_the_time_apart(settings: Settings) -> None:
-    data = world.built(settings, [row(offset, f"u{offset % 7}", f"i{offset}") for offset in range(100)])
+    data = world.built(
+        settings, [row(offset, f"u{offset % 7}", f"i{offset}") for offset in range(100)]
+    )
     split = data.split(0.1)
     assert split.cut == world.START + 90
     assert (split.train.sum(), data.timestamp[split.train].max()) == (90, world.START + 89)
 
 
 def test_a_split_that_leaves_nothing_is_refused(settings: Settings) -> None:
-    data = world.built(settings, [row(offset, "ann", f"i{offset}", timestamp=world.START) for offset in range(9)])
+    data = world.built(
+        settings, [row(offset, "ann", f"i{offset}", timestamp=world.START) for offset in range(9)]
+    )
     with pytest.raises(DatasetError, match="leaves one side empty"):
         data.split(0.1)
 
@@ -213,7 +246,10 @@ def test_the_state_before_the_cut_is_what_redis_would_hold(settings: Settings) -
     state = data.state(data.users.row("ann"), before, cap=2)
     start = int(world.START)
     assert (state.user_id, state.events, state.counts) == ("ann", 3, {"rating": 1, "view": 2})
-    assert state.history == [HistoryEvent(start + 2, "rating", "b", 4.0), HistoryEvent(start + 3, "view", "c")]
+    assert state.history == [
+        HistoryEvent(start + 2, "rating", "b", 4.0),
+        HistoryEvent(start + 3, "view", "c"),
+    ]
 
 
 def test_popularity_is_what_ingest_adds_up(settings: Settings) -> None:
@@ -227,12 +263,23 @@ def test_popularity_is_what_ingest_adds_up(settings: Settings) -> None:
     ]
     scores = popular(world.built(settings, rows), settings).scores
     now, later = growth(world.START, 30.0), growth(far, 30.0)
-    assert scores == {"unlabelled": [("a", now + 3 * later), ("c", now)], "investor_startup": [("b", 10 * now)]}
+    assert scores == {
+        "unlabelled": [("a", now + 3 * later), ("c", now)],
+        "investor_startup": [("b", 10 * now)],
+    }
 
 
-def test_popularity_tells_as_many_items_as_readers_get_from_redis(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A blend is chosen by the popularity that serves it: what Redis leaves out must not speak offline."""
+def test_popularity_tells_as_many_items_as_readers_get_from_redis(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blend is chosen by the popularity that serves it: what Redis leaves out must not speak
+    offline.
+    """
     assert inspect.signature(top).parameters["count"].default == MOST
     monkeypatch.setattr("training.data.popularity.MOST", 2)
-    rows = [row(at, f"u{at}", item, "view") for at, item in enumerate(["a", "b", "b", "c", "c", "c"])]
-    assert [item for item, _ in popular(world.built(settings, rows), settings).scores["unlabelled"]] == ["c", "b"]
+    rows = [
+        row(at, f"u{at}", item, "view") for at, item in enumerate(["a", "b", "b", "c", "c", "c"])
+    ]
+    assert [
+        item for item, _ in popular(world.built(settings, rows), settings).scores["unlabelled"]
+    ] == ["c", "b"]

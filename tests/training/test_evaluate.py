@@ -1,4 +1,6 @@
-"""What is judged is what is served, and a new bundle goes live only if it answers as well as the old one."""
+"""What is judged is what is served, and a new bundle goes live only if it answers as well as the
+old one.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,22 @@ SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(archive_url=str(tmp_path / "archive"), models_path=tmp_path / "models", holdout_fraction=0.25)
+    return Settings(
+        archive_url=str(tmp_path / "archive"),
+        models_path=tmp_path / "models",
+        holdout_fraction=0.25,
+    )
 
 
-def judged(settings: Settings, data: Dataset, model: ALSModel | None = None, users: int = 1000) -> Evaluation:
+def judged(
+    settings: Settings, data: Dataset, model: ALSModel | None = None, users: int = 1000
+) -> Evaluation:
     """`data`, judged with a fitted model or with `model`."""
-    split, content, entries = data.split(settings.holdout_fraction), ContentModel.fit(world.items()), world.items()
+    split, content, entries = (
+        data.split(settings.holdout_fraction),
+        ContentModel.fit(world.items()),
+        world.items(),
+    )
     who = population.draw(data, split, content, settings, users, seed=1)
     fitted = model or als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
     at_cut = popular(data, settings, split.train)
@@ -58,19 +70,28 @@ def test_who_knows_the_parity_is_better_than_who_knows_the_crowd(settings: Setti
     found = judged(settings, world.built(settings, world.parity()))
     assert found.mean("als", "ndcg@10") > 1.3 * found.mean("popular", "ndcg@10")
     assert found.mean("content_based", "ndcg@10") > 1.3 * found.mean("popular", "ndcg@10")
-    assert found.mean("als", "diversity@10") < found.mean("popular", "diversity@10") - 0.1, "a list of one parity has one category"
+    assert found.mean("als", "diversity@10") < found.mean("popular", "diversity@10") - 0.1, (
+        "a list of one parity has one category"
+    )
     assert found.mean("als", "novelty@10") > found.mean("popular", "novelty@10")
 
 
-def test_a_user_who_took_nothing_new_is_not_judged_and_what_they_had_is_no_candidate(settings: Settings) -> None:
+def test_a_user_who_took_nothing_new_is_not_judged_and_what_they_had_is_no_candidate(
+    settings: Settings,
+) -> None:
     rows = [row(offset, f"u{offset % 5}", f"i{offset % 4}") for offset in range(40)]
     rows += [row(40 + user, f"u{user}", "i9" if user else "i0") for user in range(4)]
     rows += [row(50, "newcomer", "i3")]
     data = world.built(settings, rows)
     found = judged(settings.model_copy(update={"holdout_fraction": 0.1}), data)
     who, ids = found.judged, found.judged.items.ids
-    segments = {data.users.ids[user]: segment for user, segment in zip(who.users.tolist(), who.segments.tolist(), strict=True)}
-    assert segments == {"u1": "warm", "u2": "warm", "u3": "warm", "newcomer": "cold"}, "u0 took again what it had, u4 nothing"
+    segments = {
+        data.users.ids[user]: segment
+        for user, segment in zip(who.users.tolist(), who.segments.tolist(), strict=True)
+    }
+    assert segments == {"u1": "warm", "u2": "warm", "u3": "warm", "newcomer": "cold"}, (
+        "u0 took again what it had, u4 nothing"
+    )
     for place, user in enumerate(who.users.tolist()):
         had = {f"i{offset % 4}" for offset in range(40) if f"u{offset % 5}" == data.users.ids[user]}
         listed = {ids[item] for item in found.ranked[ROUTED][place].tolist() if item >= 0}
@@ -86,7 +107,9 @@ def test_nobody_to_judge_by_is_one_clear_line(settings: Settings) -> None:
 
 def test_an_item_older_than_the_history_cap_is_still_no_candidate(settings: Settings) -> None:
     short = settings.model_copy(update={"history_cap": 50})
-    rows = [row(offset, "ann", f"i{offset}") for offset in range(75)] + [row(75 + turn, f"u{turn}", f"i{turn}") for turn in range(20)]
+    rows = [row(offset, "ann", f"i{offset}") for offset in range(75)] + [
+        row(75 + turn, f"u{turn}", f"i{turn}") for turn in range(20)
+    ]
     rows += [row(95 + turn, "ann", f"new{turn}") for turn in range(5)]
     found = judged(short.model_copy(update={"holdout_fraction": 0.05}), world.built(settings, rows))
     had = {f"i{number}" for number in range(75)}
@@ -110,13 +133,17 @@ def test_a_routed_answer_is_the_routed_engines_answer(settings: Settings) -> Non
 
 def test_an_engine_is_not_credited_with_what_another_filled_in(settings: Settings) -> None:
     data = world.built(settings, world.parity())
-    two = ALSModel(IdMap(["i0", "i1"]), np.eye(2, 8, dtype=np.float32), regularization=0.1, alpha=5.0)
+    two = ALSModel(
+        IdMap(["i0", "i1"]), np.eye(2, 8, dtype=np.float32), regularization=0.1, alpha=5.0
+    )
     found = judged(settings, data, two)
     assert (found.ranked["als"] >= 0).sum(axis=1).max() <= 2
     assert (found.ranked[ROUTED] >= 0).sum(axis=1).min() >= 15, "the user gets a whole list"
 
 
-def test_a_broken_engine_is_not_judged_by_its_fallback(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_engine_is_not_judged_by_its_fallback(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("no")
 
@@ -125,7 +152,9 @@ def test_a_broken_engine_is_not_judged_by_its_fallback(settings: Settings, monke
         judged(settings, world.built(settings, world.parity()))
 
 
-def test_the_evaluation_asks_the_recommender_that_serves(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_evaluation_asks_the_recommender_that_serves(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[UserState, Request]] = []
     really = Recommender.recommend
 
@@ -138,7 +167,9 @@ def test_the_evaluation_asks_the_recommender_that_serves(settings: Settings, mon
     found = judged(settings, data)
     cut = found.split.cut
     assert {state.user_id for state, _ in asked} == {f"u{user}" for user in range(world.USERS)}
-    assert max(event.timestamp for state, _ in asked for event in state.history) < cut, "nobody is told the future"
+    assert max(event.timestamp for state, _ in asked for event in state.history) < cut, (
+        "nobody is told the future"
+    )
     assert all(state.events == len(state.history) for state, _ in asked)
 
 
@@ -176,7 +207,9 @@ def inputs_of(settings: Settings, data: Dataset) -> Inputs:
 
 
 def decided(settings: Settings, data: Dataset, candidate: Evaluation | None) -> dict[str, Any]:
-    inputs, who = (inputs_of(settings, data), candidate.judged) if candidate is not None else (None, None)
+    inputs, who = (
+        (inputs_of(settings, data), candidate.judged) if candidate is not None else (None, None)
+    )
     live = gate.ask_live(Registry(settings.models_path), inputs, who)
     return gate.decide(live, candidate, "no split", settings)
 
@@ -191,7 +224,9 @@ def test_a_worse_bundle_is_refused_and_a_better_one_is_not(settings: Settings) -
     data = world.built(settings, world.parity())
     good, bad = judged(settings, data), judged(settings, data, random_model(data))
     split = data.split(settings.holdout_fraction)
-    publish(settings, data, als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1))
+    publish(
+        settings, data, als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
+    )
     verdict = decided(settings, data, bad)
     assert verdict["decision"] == gate.REFUSED
     assert "worse by more than 5%" in verdict["cause"]
@@ -210,22 +245,32 @@ def test_the_questions_to_the_live_bundle_can_be_stopped(settings: Settings) -> 
         raise Interrupted("stop")
 
     with pytest.raises(Interrupted):
-        gate.ask_live(Registry(settings.models_path), inputs_of(settings, data), candidate.judged, stop)
+        gate.ask_live(
+            Registry(settings.models_path), inputs_of(settings, data), candidate.judged, stop
+        )
 
 
 def test_a_margin_is_respected(settings: Settings) -> None:
     data = world.built(settings, world.parity())
     split = data.split(settings.holdout_fraction)
-    publish(settings, data, als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1))
+    publish(
+        settings, data, als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
+    )
     generous = settings.model_copy(update={"gate_margin": 1.0})
-    assert decided(generous, data, judged(settings, data, random_model(data)))["decision"] == gate.ACCEPTED
+    assert (
+        decided(generous, data, judged(settings, data, random_model(data)))["decision"]
+        == gate.ACCEPTED
+    )
 
 
 def test_what_cannot_be_judged_does_not_replace_what_was(settings: Settings) -> None:
     data = world.built(settings, world.parity())
     publish(settings, data, random_model(data))
     verdict = decided(settings, data, None)
-    assert (verdict["decision"], verdict["cause"]) == (gate.REFUSED, "the new bundle cannot be judged: no split")
+    assert (verdict["decision"], verdict["cause"]) == (
+        gate.REFUSED,
+        "the new bundle cannot be judged: no split",
+    )
 
 
 def test_a_damaged_live_bundle_does_not_stand_in_the_way(settings: Settings) -> None:

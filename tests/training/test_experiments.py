@@ -1,4 +1,6 @@
-"""What the report on experiments may be believed: numbers redone by hand, and how often it is wrong by simulation."""
+"""What the report on experiments may be believed: numbers redone by hand, and how often it is wrong
+by simulation.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,26 @@ from store.state.apply.batches import Applier, Event, Planner
 from store.state.entities.experiments import Exposures
 from training import commands
 from training.evaluation.experiments import Row, Sample, analyse, reports
-from training.evaluation.intervals import balance, mean, mean_difference, needed, share_difference, wilson
+from training.evaluation.intervals import (
+    balance,
+    mean,
+    mean_difference,
+    needed,
+    share_difference,
+    wilson,
+)
 
 SEED = 20_261_123
 
 
 def _sample(name: str, weights: list[float] | np.ndarray, weight: float = 1.0) -> Sample:
-    return Sample(Variant("blend", "blend-1", name, weight, {}, (), f"blend-1.{name}"), 0, np.asarray(weights, dtype=np.float64), 0, {})
+    return Sample(
+        Variant("blend", "blend-1", name, weight, {}, (), f"blend-1.{name}"),
+        0,
+        np.asarray(weights, dtype=np.float64),
+        0,
+        {},
+    )
 
 
 def _shares(name: str, converted: int, users: int, weight: float = 1.0) -> Sample:
@@ -54,7 +69,9 @@ def test_a_share_as_published() -> None:
 
 
 def test_a_difference_of_shares_as_published() -> None:
-    """56 of 70 minus 48 of 80: 0.0524 to 0.3339 (Newcombe 1998, Statistics in Medicine 17, 873-890, table II)."""
+    """56 of 70 minus 48 of 80: 0.0524 to 0.3339 (Newcombe 1998, Statistics in Medicine 17, 873-890,
+    table II).
+    """
     found = share_difference((56, 70), (48, 80), 0.05)
     assert found is not None
     assert found.value == pytest.approx(0.2)
@@ -62,25 +79,36 @@ def test_a_difference_of_shares_as_published() -> None:
 
 
 def test_means_by_hand() -> None:
-    """[1, 3]: variance 2, of the mean 1, so 2 +- 1.96. [0, 2, 4]: variance 4, of the mean 4/3. Together 7/3."""
+    """[1, 3]: variance 2, of the mean 1, so 2 +- 1.96. [0, 2, 4]: variance 4, of the mean 4/3.
+
+    Together 7/3.
+    """
     a, b = np.array([1.0, 3.0]), np.array([0.0, 2.0, 4.0])
     one, difference = mean(a, 0.05), mean_difference(b, a, 0.05)
     assert one is not None
     assert difference is not None
-    assert (one.value, one.low, one.high) == pytest.approx((2.0, 2 - 1.959964, 2 + 1.959964), abs=1e-6)
-    assert (difference.value, difference.high) == pytest.approx((0.0, 1.959964 * (7 / 3) ** 0.5), abs=1e-6)
+    assert (one.value, one.low, one.high) == pytest.approx(
+        (2.0, 2 - 1.959964, 2 + 1.959964), abs=1e-6
+    )
+    assert (difference.value, difference.high) == pytest.approx(
+        (0.0, 1.959964 * (7 / 3) ** 0.5), abs=1e-6
+    )
     assert mean(np.array([1.0]), 0.05) is None
 
 
 def test_users_that_are_needed() -> None:
-    """A tenth above 10%, power 0.8: both shares about 0.105, so 2 * (1.96 + 0.84)^2 * 0.105 * 0.895 / 0.01^2, and a little less."""
+    """A tenth above 10%, power 0.8: both shares about 0.105, so 2 * (1.96 + 0.84)^2 * 0.105 * 0.895
+    / 0.01^2, and a little less.
+    """
     assert needed(0.1, 0.1, 0.05) == 14_751
     assert needed(0.0, 0.1, 0.05) is None
     assert needed(1.0, 0.1, 0.05) is None
 
 
 def test_numbers_of_users_against_their_weights() -> None:
-    """60 and 40 where 50 and 50 are expected: 100/50 + 100/50 = 4, at one degree of freedom 0.0455."""
+    """60 and 40 where 50 and 50 are expected: 100/50 + 100/50 = 4, at one degree of freedom
+    0.0455.
+    """
     assert balance([60, 40], [1, 1]) == pytest.approx(0.0455, abs=1e-4)
     assert balance([60, 40], [3, 2]) == pytest.approx(1.0)
     assert balance([3, 2], [1, 1]) is None
@@ -91,7 +119,8 @@ def test_the_verdict_waits_for_the_users_that_the_difference_needs() -> None:
     assert early.verdict == "early"
     assert early.more_users == 14_651
     assert early.sentence == "too early to say: 14,651 more users would show a difference of 10%"
-    _, found = _judged(_shares("control", 10, 100), _shares("half", 40, 100), detect=1.0)  # needs 199
+    # needs 199
+    _, found = _judged(_shares("control", 10, 100), _shares("half", 40, 100), detect=1.0)
     assert found.verdict == "early"
     _, found = _judged(_shares("control", 20, 200), _shares("half", 80, 200), detect=1.0)
     assert (found.verdict, found.more_users) == ("better", 0)
@@ -104,9 +133,15 @@ def test_the_verdict_waits_for_the_users_that_the_difference_needs() -> None:
 
 
 def test_nothing_is_said_before_there_is_anything_to_go_by() -> None:
-    for control, other in ((_shares("control", 0, 0), _shares("half", 0, 0)), (_shares("control", 0, 50), _shares("half", 3, 50))):
+    for control, other in (
+        (_shares("control", 0, 0), _shares("half", 0, 0)),
+        (_shares("control", 0, 50), _shares("half", 3, 50)),
+    ):
         _, row = _judged(control, other)
-        assert (row.verdict, row.sentence) == ("early", "too early to say: there is no outcome to go by yet")
+        assert (row.verdict, row.sentence) == (
+            "early",
+            "too early to say: there is no outcome to go by yet",
+        )
 
 
 def test_variants_whose_numbers_do_not_fit_get_no_verdict() -> None:
@@ -118,7 +153,10 @@ def test_variants_whose_numbers_do_not_fit_get_no_verdict() -> None:
 
 def test_more_variants_need_more() -> None:
     """Two comparisons are made at 97.5% each."""
-    two, three = (_judged(_shares("control", 400, 1000), *others, detect=0.2)[1] for others in ([_BARELY], [_BARELY, _BARELY]))
+    two, three = (
+        _judged(_shares("control", 400, 1000), *others, detect=0.2)[1]
+        for others in ([_BARELY], [_BARELY, _BARELY])
+    )
     assert two.difference is not None
     assert three.difference is not None
     assert two.difference.low > 0 > three.difference.low
@@ -129,14 +167,21 @@ _BARELY = _shares("other", 446, 1000)
 
 
 def test_experiments_without_a_difference_show_one_in_twenty() -> None:
-    """A/A: users with an outcome or not, whatever the variant; drawn into variants as the API draws them."""
+    """A/A: users with an outcome or not, whatever the variant; drawn into variants as the API draws
+    them.
+    """
     print(f"seed {SEED}")
     users, rounds = 1000, 400
     outcomes = np.random.default_rng(SEED).random(users) < 0.3
     verdicts: Counter[str] = Counter()
     for number in range(rounds):
-        drawn = np.array([point(f"experiment_{number}", f"user-{user}") for user in range(users)]) < 0.5
-        control, other = (_sample(name, outcomes[drawn == side].astype(float)) for name, side in (("control", True), ("other", False)))
+        drawn = (
+            np.array([point(f"experiment_{number}", f"user-{user}") for user in range(users)]) < 0.5
+        )
+        control, other = (
+            _sample(name, outcomes[drawn == side].astype(float))
+            for name, side in (("control", True), ("other", False))
+        )
         verdicts[_judged(control, other, detect=0.4)[1].verdict] += 1
     wrong = (verdicts["better"] + verdicts["worse"]) / rounds
     assert 0.02 < wrong < 0.08, verdicts
@@ -148,7 +193,10 @@ def test_means_without_a_difference_differ_in_one_of_twenty() -> None:
     rng = np.random.default_rng(SEED)
     wrong = 0
     for _ in range(1000):
-        a, b = (np.where(rng.random(2000) < 0.1, rng.choice([1.0, 3.0, 8.0], 2000), 0.0) for _ in range(2))
+        a, b = (
+            np.where(rng.random(2000) < 0.1, rng.choice([1.0, 3.0, 8.0], 2000), 0.0)
+            for _ in range(2)
+        )
         found = mean_difference(a, b, 0.05)
         assert found is not None
         wrong += not found.low <= 0 <= found.high
@@ -162,7 +210,10 @@ def test_the_difference_looked_for_is_found_in_four_of_five() -> None:
     assert users is not None
     verdicts: Counter[str] = Counter()
     for _ in range(500):
-        control, other = (_sample(name, (rng.random(users) < share).astype(float)) for name, share in (("control", 0.2), ("other", 0.24)))
+        control, other = (
+            _sample(name, (rng.random(users) < share).astype(float))
+            for name, share in (("control", 0.2), ("other", 0.24))
+        )
         found = share_difference(other.share, control.share, 0.05)
         assert found is not None
         verdicts["better" if found.low > 0 else "none"] += 1
@@ -184,8 +235,12 @@ def running(settings: Settings, tmp_path: Path) -> Settings:
 
 
 def _lived(settings: Settings, redis: Redis, exposed: list[str], liking: list[str]) -> None:
-    """Every user of `exposed` was given two answers; every one of `liking` liked something in one."""
-    exposures = Exposures(settings.experiments, 1000, lambda: None, IdHasher(settings.deletion_salt))
+    """Every user of `exposed` was given two answers; every one of `liking` liked something in
+    one.
+    """
+    exposures = Exposures(
+        settings.experiments, 1000, lambda: None, IdHasher(settings.deletion_salt)
+    )
     for user in [*exposed, *exposed]:
         variant = settings.experiments.assign(user, None)
         assert variant is not None
@@ -195,19 +250,35 @@ def _lived(settings: Settings, redis: Redis, exposed: list[str], liking: list[st
     planner = Planner(settings.use_cases, settings.experiments)
     applier = Applier(connection.connect(settings), planner, 50, IdHasher(settings.deletion_salt))
     events = [
-        Event(Interaction("e", user, "i", "like", 1.0, recommendation_id=recommendation_id(settings.experiments.assign(user, None))), 1.0)
+        Event(
+            Interaction(
+                "e",
+                user,
+                "i",
+                "like",
+                1.0,
+                recommendation_id=recommendation_id(settings.experiments.assign(user, None)),
+            ),
+            1.0,
+        )
         for user in liking
     ]
     applier.apply(planner.plan("t", 0, 0, len(events), events, apply.UNKNOWN))
     applier.close()
 
 
-def test_the_report_is_what_happened(running: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_what_happened(
+    running: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
     users = [f"user-{number}" for number in range(60)]
     _lived(running, redis, users, [*users[:20], "stranger"])
     (report,) = reports(running, 0.1)
-    drawn = Counter(variant.name for user in users if (variant := running.experiments.assign(user, None)))
-    liking = Counter(variant.name for user in users[:20] if (variant := running.experiments.assign(user, None)))
+    drawn = Counter(
+        variant.name for user in users if (variant := running.experiments.assign(user, None))
+    )
+    liking = Counter(
+        variant.name for user in users[:20] if (variant := running.experiments.assign(user, None))
+    )
     for row in report.variants:
         assert (row.exposed_users, row.answers) == (drawn[row.variant], 2 * drawn[row.variant])
         assert row.users_with_outcome == liking[row.variant]
@@ -236,8 +307,16 @@ def test_a_changed_experiment_starts_from_nothing_and_the_former_numbers_stay_un
     changed = running.model_copy(update={"experiments_path": running.experiments_path})
     changed.__dict__.pop("experiments")
     now, before = reports(changed, 0.1)
-    assert (now.configured, now.since, [row.exposed_users for row in now.variants]) == (True, None, [0, 0])
-    assert (before.configured, before.tag, sum(row.exposed_users for row in before.variants)) == (False, former, 3)
+    assert (now.configured, now.since, [row.exposed_users for row in now.variants]) == (
+        True,
+        None,
+        [0, 0],
+    )
+    assert (before.configured, before.tag, sum(row.exposed_users for row in before.variants)) == (
+        False,
+        former,
+        3,
+    )
     commands.report_experiments(changed, False, 0.1, None, Console(width=200))
     assert "no longer configured" in capsys.readouterr().out
     commands.report_experiments(changed, False, 0.1, former, Console())
@@ -246,7 +325,9 @@ def test_a_changed_experiment_starts_from_nothing_and_the_former_numbers_stay_un
         commands.report_experiments(changed, False, 0.1, former, Console())
 
 
-def test_without_experiments_the_report_says_so(settings: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_experiments_the_report_says_so(
+    settings: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
     commands.report_experiments(settings, False, 0.1, None, Console(width=200))
     assert "no experiment is configured (EXPERIMENTS_PATH)" in capsys.readouterr().out
 

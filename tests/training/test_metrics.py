@@ -11,7 +11,8 @@ from sklearn.metrics import ndcg_score
 
 from training.evaluation import metrics
 
-# Two users, a catalogue of six items. The first was shown 3 1 0 and took 1 and 5; the second was shown 2 (and nothing more) and took 2.
+# Two users, a catalogue of six items. The first was shown 3 1 0 and took 1 and 5; the second was
+# shown 2 (and nothing more) and took 2.
 RANKED = np.array([[3, 1, 0], [2, -1, -1]], np.int32)
 HELD_OUT = sp.csr_matrix(np.array([[0, 1, 0, 0, 0, 1], [0, 0, 1, 0, 0, 0]], np.float32))
 FOUND = metrics.hits(RANKED, HELD_OUT)
@@ -49,7 +50,9 @@ def test_ndcg_divides_by_the_best_that_k_places_could_hold() -> None:
     assert metrics.ndcg(FOUND, COUNTS, 3) == pytest.approx([first, 1])
     assert metrics.ndcg(FOUND, COUNTS, 1) == pytest.approx([0, 1])
     many = np.array([[True] * 5])
-    assert metrics.ndcg(many, np.array([9]), 5) == pytest.approx([1]), "five places cannot hold nine items"
+    assert metrics.ndcg(many, np.array([9]), 5) == pytest.approx([1]), (
+        "five places cannot hold nine items"
+    )
 
 
 def test_ndcg_agrees_with_scikit_learn() -> None:
@@ -78,7 +81,8 @@ def test_coverage_is_the_share_of_the_catalogue_that_was_shown() -> None:
 
 def test_novelty_counts_bits() -> None:
     users_by_item = np.array([8, 1, 0, 4, 2, 2])
-    # item 3: log2(8/4) = 1 bit, item 1: 3 bits, item 0: none; item 2 that nobody has counts as if one had: 3 bits
+    # item 3: log2(8/4) = 1 bit, item 1: 3 bits, item 0: none; item 2 that nobody has counts as if
+    # one had: 3 bits
     assert metrics.novelty(RANKED, users_by_item, 8).tolist() == [4 / 3, 3]
 
 
@@ -88,7 +92,9 @@ def test_the_interval_holds_the_mean_and_narrows_with_more_users() -> None:
     low, high = metrics.bootstrap(values, seed=1)
     few_low, few_high = metrics.bootstrap(values[:50], seed=1)
     assert low[0] < values.mean() < high[0]
-    assert high[0] - low[0] == pytest.approx(2 * 1.96 * 2 / math.sqrt(2000), rel=0.1), "as the normal approximation says"
+    assert high[0] - low[0] == pytest.approx(2 * 1.96 * 2 / math.sqrt(2000), rel=0.1), (
+        "as the normal approximation says"
+    )
     assert few_high[0] - few_low[0] > 4 * (high[0] - low[0])
 
 
@@ -116,7 +122,13 @@ def test_a_rank_among_sampled_negatives_is_expected_exactly() -> None:
 def test_a_rank_among_sampled_negatives_agrees_with_drawing_them() -> None:
     rng = np.random.default_rng(3)
     better, candidates = 40, 500
-    drawn = np.array([(rng.choice(candidates, 99, replace=False) < better).sum() for _ in range(20_000)])
-    hit, gain = metrics.sampled_rank_gain(np.array([better]), np.array([candidates]), negatives=99, k=10)
+    drawn = np.array(
+        [(rng.choice(candidates, 99, replace=False) < better).sum() for _ in range(20_000)]
+    )
+    hit, gain = metrics.sampled_rank_gain(
+        np.array([better]), np.array([candidates]), negatives=99, k=10
+    )
     assert hit[0] == pytest.approx((drawn < 10).mean(), abs=0.01)
-    assert gain[0] == pytest.approx(np.where(drawn < 10, 1 / np.log2(drawn + 2), 0).mean(), abs=0.01)
+    assert gain[0] == pytest.approx(
+        np.where(drawn < 10, 1 / np.log2(drawn + 2), 0).mean(), abs=0.01
+    )

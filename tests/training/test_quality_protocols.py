@@ -21,7 +21,9 @@ def scores(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_the_held_out_item_is_ranked_among_what_the_user_does_not_have_and_ties_count_against_it() -> None:
+def test_the_held_out_item_is_ranked_among_what_the_user_does_not_have_and_ties_count_against_it() -> (
+    None
+):
     protocol = Protocol(NOTHING, [], [], FULL, k=2)
     judged = Judged(0, rows(2), negatives=rows(3, 4, 5))
 
@@ -35,7 +37,9 @@ def test_the_held_out_item_is_ranked_among_what_the_user_does_not_have_and_ties_
 @pytest.mark.parametrize("held_out", [rows(-1), rows(2)])
 def test_an_item_that_nobody_has_or_that_has_no_score_is_no_hit(held_out: np.ndarray) -> None:
     protocol = Protocol(NOTHING, [], [], FULL, k=2)
-    found = protocol.gains(Judged(0, held_out, negatives=rows(3, 4, 5)), SEEN, scores(9, 9, -np.inf, 7, 3, 1))
+    found = protocol.gains(
+        Judged(0, held_out, negatives=rows(3, 4, 5)), SEEN, scores(9, 9, -np.inf, 7, 3, 1)
+    )
     assert set(found.values()) == {0.0}
 
 

@@ -1,4 +1,6 @@
-"""A retrain in a process of its own: it publishes a whole bundle, or leaves the old one and says why, whatever happens to it."""
+"""A retrain in a process of its own: it publishes a whole bundle, or leaves the old one and says
+why, whatever happens to it.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ def environment(settings: Settings) -> dict[str, str]:
 def run(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m training ...` in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "training", *arguments], cwd=ROOT, env=environment(settings), text=True, capture_output=True
+        [sys.executable, "-m", "training", *arguments],
+        cwd=ROOT,
+        env=environment(settings),
+        text=True,
+        capture_output=True,
     )
 
 
@@ -78,7 +84,9 @@ def started(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
         child.kill()
 
 
-def test_a_retrain_publishes_everything_that_serving_and_people_need(trainer: Settings, redis: Redis) -> None:
+def test_a_retrain_publishes_everything_that_serving_and_people_need(
+    trainer: Settings, redis: Redis
+) -> None:
     version = published(trainer)
     registry = Registry(trainer.models_path)
     bundle = registry.load(strict=True)
@@ -88,7 +96,10 @@ def test_a_retrain_publishes_everything_that_serving_and_people_need(trainer: Se
     assert len(bundle.catalogue) == world.ITEMS
     assert bundle.manifest.positions == {trainer.interactions_topic: {"0": 480, "1": 480}}
     assert bundle.manifest.metrics["dataset"]["events"] == 960
-    assert bundle.manifest.metrics["headline"]["als"]["ndcg@10"] > bundle.manifest.metrics["headline"]["popular"]["ndcg@10"]
+    assert (
+        bundle.manifest.metrics["headline"]["als"]["ndcg@10"]
+        > bundle.manifest.metrics["headline"]["popular"]["ndcg@10"]
+    )
     assert set(bundle.manifest.libraries) >= {"implicit", "numpy", "scipy"}
     named = set(bundle.manifest.files)
     assert {
@@ -106,14 +117,20 @@ def test_a_retrain_publishes_everything_that_serving_and_people_need(trainer: Se
     assert retrains.last(redis)["status"] == "published"
     assert redis.get(keys.MODEL_CURRENT) == version.encode()
     assert redis.get(keys.lease(retrains.LEASE)) is None
-    fan = UserState(user_id="u0", events=10, history=[HistoryEvent(0, "like", f"i{number}") for number in range(0, 20, 2)])
+    fan = UserState(
+        user_id="u0",
+        events=10,
+        history=[HistoryEvent(0, "like", f"i{number}") for number in range(0, 20, 2)],
+    )
     answer = build(bundle, settings=trainer).recommend(fan, Request(limit=5))
     assert answer.method_used == "als"
     assert all(int(line.item_id[1:]) % 2 == 0 for line in answer.recommendations)
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_at_any_step_a_retrain_leaves_a_whole_bundle_live_and_frees_its_lease(trainer: Settings, redis: Redis, step: str) -> None:
+def test_killed_at_any_step_a_retrain_leaves_a_whole_bundle_live_and_frees_its_lease(
+    trainer: Settings, redis: Redis, step: str
+) -> None:
     before = published(trainer)
     for child, reached in started(trainer):
         if reached == step:
@@ -128,9 +145,15 @@ def test_killed_at_any_step_a_retrain_leaves_a_whole_bundle_live_and_frees_its_l
     for version in registry.versions():
         registry.verify(version)
     assert not registry.load(strict=True).missing
-    assert retrains.last(redis)["status"] == "running", "whoever looks sees that it never ended, and where it stood"
+    assert retrains.last(redis)["status"] == "running", (
+        "whoever looks sees that it never ended, and where it stood"
+    )
     assert STEPS.index(retrains.last(redis)["step"]) >= STEPS.index(step)
-    eventually(lambda: redis.get(keys.lease(retrains.LEASE)) is None, "the lease of the killed trainer is free", timeout=3 * world.LEASE_S)
+    eventually(
+        lambda: redis.get(keys.lease(retrains.LEASE)) is None,
+        "the lease of the killed trainer is free",
+        timeout=3 * world.LEASE_S,
+    )
     after = published(trainer)
     assert registry.current() == after
     assert after not in {before, live}
@@ -145,7 +168,9 @@ def test_one_retrain_at_a_time(trainer: Settings, redis: Redis) -> None:
     assert Registry(trainer.models_path).current() is None
 
 
-def test_a_trainer_that_lost_its_lease_publishes_nothing(trainer: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_that_lost_its_lease_publishes_nothing(
+    trainer: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     really = gate.decide
 
     def decide(*arguments: Any) -> dict[str, Any]:
@@ -156,12 +181,21 @@ def test_a_trainer_that_lost_its_lease_publishes_nothing(trainer: Settings, redi
     with pytest.raises(LeaseLost):
         published(trainer)
     assert Registry(trainer.models_path).versions() == []
-    assert redis.get(keys.lease(retrains.LEASE)) == b"another trainer", "and takes nobody else's lease away"
+    assert redis.get(keys.lease(retrains.LEASE)) == b"another trainer", (
+        "and takes nobody else's lease away"
+    )
 
 
 def test_a_worse_model_is_refused_and_forced_only_by_force(trainer: Settings, redis: Redis) -> None:
     before = published(trainer)
-    worse = trainer.model_copy(update={"als_factors": 1, "als_alpha": 0.001, "als_regularization": 1000.0, "als_iterations": 1})
+    worse = trainer.model_copy(
+        update={
+            "als_factors": 1,
+            "als_alpha": 0.001,
+            "als_regularization": 1000.0,
+            "als_iterations": 1,
+        }
+    )
     with pytest.raises(GateRefused, match=r"worse by more than 5%.*--force"):
         published(worse)
     assert Registry(trainer.models_path).current() == before
@@ -191,7 +225,9 @@ def test_a_bundle_that_is_rolled_back_while_a_model_is_fitted_is_not_what_the_mo
 
 
 def test_without_redis_it_says_so_or_works_from_files(trainer: Settings, tmp_path: Path) -> None:
-    away = trainer.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "redis_timeout_s": 1.0})
+    away = trainer.model_copy(
+        update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "redis_timeout_s": 1.0}
+    )
     done = run(away, "retrain")
     assert done.returncode == 1
     assert "REDIS_URL" in done.stderr
@@ -201,7 +237,9 @@ def test_without_redis_it_says_so_or_works_from_files(trainer: Settings, tmp_pat
     events = tmp_path / "events.csv"
     lines = [f"{row['user_id']},{row['item_id']},like,{row['timestamp']}" for row in world.parity()]
     events.write_text("\n".join(["user_id,item_id,event_type,timestamp", *lines]) + "\n", "utf-8")
-    version = published(away, lease=False, events=events, items=world.write_items(tmp_path / "items.jsonl"))
+    version = published(
+        away, lease=False, events=events, items=world.write_items(tmp_path / "items.jsonl")
+    )
     assert len(Registry(trainer.models_path).load(version, strict=True).catalogue) == world.ITEMS
 
 
@@ -214,23 +252,38 @@ def test_deleted_users_are_not_learnt_from(trainer: Settings, redis: Redis) -> N
         assert "u1" in users
 
 
-def test_nothing_is_learnt_while_nobody_knows_who_was_deleted(trainer: Settings, redis: Redis) -> None:
+def test_nothing_is_learnt_while_nobody_knows_who_was_deleted(
+    trainer: Settings, redis: Redis
+) -> None:
     redis.flushall()
     with pytest.raises(StoreUnavailable, match="does not know who was deleted"):
         published(trainer)
     assert Registry(trainer.models_path).current() is None
 
 
-def test_too_little_to_judge_by_is_published_once_and_then_refused(trainer: Settings, redis: Redis) -> None:
+def test_too_little_to_judge_by_is_published_once_and_then_refused(
+    trainer: Settings, redis: Redis
+) -> None:
     same_time = trainer.model_copy(update={"archive_url": trainer.archive_url + "-same-time"})
-    world.archived(same_time, [world.row(offset, f"u{offset % 3}", f"i{offset}", timestamp=world.START) for offset in range(12)])
+    world.archived(
+        same_time,
+        [
+            world.row(offset, f"u{offset % 3}", f"i{offset}", timestamp=world.START)
+            for offset in range(12)
+        ],
+    )
     version = published(same_time)
-    assert "leaves one side empty" in Registry(trainer.models_path).manifest(version).metrics["describes"]
+    assert (
+        "leaves one side empty"
+        in Registry(trainer.models_path).manifest(version).metrics["describes"]
+    )
     with pytest.raises(GateRefused, match="cannot be judged"):
         published(same_time)
 
 
-def test_old_bundles_are_pruned_and_the_commands_show_the_rest(trainer: Settings, redis: Redis) -> None:
+def test_old_bundles_are_pruned_and_the_commands_show_the_rest(
+    trainer: Settings, redis: Redis
+) -> None:
     few = trainer.model_copy(update={"keep_bundles": 2})
     versions = [published(few) for _ in range(3)]
     assert Registry(few.models_path).versions() == versions[1:]
@@ -241,9 +294,15 @@ def test_old_bundles_are_pruned_and_the_commands_show_the_rest(trainer: Settings
     assert versions[2] in shown
     assert "live" in shown
     listed = json.loads(run(few, "models", "list", "--json").stdout)
-    assert [(each["version"], each["live"]) for each in listed] == [(versions[2], True), (versions[1], False)]
+    assert [(each["version"], each["live"]) for each in listed] == [
+        (versions[2], True),
+        (versions[1], False),
+    ]
     assert set(listed[0]["metrics"]) == {"popular", "content_based", "als", "routed"}
-    assert json.loads(run(few, "models", "diff", *versions[1:], "--json").stdout)["version"] == versions[1:]
+    assert (
+        json.loads(run(few, "models", "diff", *versions[1:], "--json").stdout)["version"]
+        == versions[1:]
+    )
     commands.diff_models(few, *versions[1:], False, console)
     assert "created" in console.file.getvalue()  # type: ignore[attr-defined]
     assert json.loads(run(few, "models", "show").stdout)["version"] == versions[2]
@@ -262,12 +321,18 @@ def test_the_steps_one_by_one_and_the_search_between(trainer: Settings, tmp_path
     assert ALSModel.load(tmp_path / "als").factors == 4
     assert Registry(trainer.models_path).current() is None, "nothing is published"
     entries = world.write_items(tmp_path / "items.jsonl")
-    commands.evaluate_dataset(trainer, folder, entries, None, 500, 1, tmp_path / "evaluation", console)
+    commands.evaluate_dataset(
+        trainer, folder, entries, None, 500, 1, tmp_path / "evaluation", console
+    )
     rows = json.loads((tmp_path / "evaluation" / "metrics.json").read_text("utf-8"))["rows"]
     assert {row["engine"] for row in rows} == {"popular", "content_based", "als", "routed"}
-    commands.tune(trainer, Part.ALS, folder, None, TuneOptions(study, found, 1.0, 3, threads=1), console)
+    commands.tune(
+        trainer, Part.ALS, folder, None, TuneOptions(study, found, 1.0, 3, threads=1), console
+    )
     assert json.loads(found.read_text("utf-8"))["tuned"]["als"]["trials"] == 3
-    commands.tune(trainer, Part.ALS, folder, None, TuneOptions(study, found, 1.0, 2, threads=1), console)
+    commands.tune(
+        trainer, Part.ALS, folder, None, TuneOptions(study, found, 1.0, 2, threads=1), console
+    )
     about = json.loads(found.read_text("utf-8"))
     tuned = about["tuned"]["als"]
     assert tuned["trials"] == 5, "it went on"
@@ -286,7 +351,12 @@ def test_the_script_runs_the_whole_pipeline(trainer: Settings, tmp_path: Path) -
     events = tmp_path / "my events.csv"
     lines = [f"{row['user_id']},{row['item_id']},like,{row['timestamp']}" for row in world.parity()]
     events.write_text("\n".join(["user_id,item_id,event_type,timestamp", *lines]) + "\n", "utf-8")
-    variables = {**environment(trainer), "MINUTES": "0.05", "WORK": str(tmp_path / "work"), "PYTHON": sys.executable}
+    variables = {
+        **environment(trainer),
+        "MINUTES": "0.05",
+        "WORK": str(tmp_path / "work"),
+        "PYTHON": sys.executable,
+    }
     script = ["sh", str(ROOT / "train_all_models.sh"), "--events", str(events), "--no-lease"]
     done = subprocess.run(script, env=variables, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""`python -m training tune`: its parts share one file and one budget, and what they find is what a retrain uses."""
+"""`python -m training tune`: its parts share one file and one budget, and what they find is what a
+retrain uses.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,19 @@ PEOPLE = 240
 
 @pytest.fixture
 def small(settings: Settings) -> Settings:
-    more = {"enable_two_tower": True, "two_tower_dimension": 8, "two_tower_epochs": 2, "two_tower_history": 10}
-    als_small = {"als_factors": 16, "als_regularization": 5.0, "als_alpha": 2.0, "als_iterations": 6, "holdout_fraction": 0.25}
+    more = {
+        "enable_two_tower": True,
+        "two_tower_dimension": 8,
+        "two_tower_epochs": 2,
+        "two_tower_history": 10,
+    }
+    als_small = {
+        "als_factors": 16,
+        "als_regularization": 5.0,
+        "als_alpha": 2.0,
+        "als_iterations": 6,
+        "holdout_fraction": 0.25,
+    }
     return settings.model_copy(update={**more, **als_small})
 
 
@@ -56,7 +69,9 @@ def folder(small: Settings, redis: Redis, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tuned(settings: Settings, folder: Path, part: Part, minutes: float = 60.0, trials: int = 1) -> tuple[dict[str, Any], str]:
+def tuned(
+    settings: Settings, folder: Path, part: Part, minutes: float = 60.0, trials: int = 1
+) -> tuple[dict[str, Any], str]:
     """The contents of the output file, and of the terminal."""
     shown, output = Console(file=io.StringIO(), width=200), folder / "found.json"
     study, entries = folder / "study.sqlite", folder / "items.jsonl"
@@ -75,19 +90,42 @@ def test_all_parts_are_tuned_into_one_file(small: Settings, folder: Path) -> Non
     assert found["tuned"]["router"]["users"] == PEOPLE // 5
     again, _ = tuned(small, folder, Part.TWO_TOWER)
     assert again["tuned"]["two-tower"]["trials"] == 2, "it went on"
-    assert {name: again[name] for name in ("als", "blend", "router")} == {name: found[name] for name in ("als", "blend", "router")}
+    assert {name: again[name] for name in ("als", "blend", "router")} == {
+        name: found[name] for name in ("als", "blend", "router")
+    }
 
 
 def test_a_retrain_fits_by_what_was_found(small: Settings, folder: Path) -> None:
     found = folder / "found.json"
-    tune.add(found, "als", {"als": {"factors": 5, "alpha": 2.0, "iterations": 3, "popularity_discount": 0.25}, "tuned": {}})
-    tune.add(found, "two-tower", {"two_tower": {"dimension": 12, "layers": 1, "epochs": 1}, "tuned": {}})
+    tune.add(
+        found,
+        "als",
+        {
+            "als": {"factors": 5, "alpha": 2.0, "iterations": 3, "popularity_discount": 0.25},
+            "tuned": {},
+        },
+    )
+    tune.add(
+        found, "two-tower", {"two_tower": {"dimension": 12, "layers": 1, "epochs": 1}, "tuned": {}}
+    )
     options = Options(items=folder / "items.jsonl", hyperparameters=found, threads=1)
     version = retrain(small, options, Console(file=io.StringIO()))
     used = Registry(small.models_path).manifest(version).settings
-    assert Registry(small.models_path).load_part(version, "als").confidence.discount == 0.25, "what serves folds in as the fit did"
-    assert used["als"] == {"factors": 5, "regularization": 0.01, "alpha": 2.0, "iterations": 3, "popularity_discount": 0.25}
-    assert (used["two_tower"]["dimension"], used["two_tower"]["layers"], used["two_tower"]["epochs"]) == (12, 1, 1)
+    assert Registry(small.models_path).load_part(version, "als").confidence.discount == 0.25, (
+        "what serves folds in as the fit did"
+    )
+    assert used["als"] == {
+        "factors": 5,
+        "regularization": 0.01,
+        "alpha": 2.0,
+        "iterations": 3,
+        "popularity_discount": 0.25,
+    }
+    assert (
+        used["two_tower"]["dimension"],
+        used["two_tower"]["layers"],
+        used["two_tower"]["epochs"],
+    ) == (12, 1, 1)
     assert used["two_tower"]["history"] == small.two_tower_history
 
 
@@ -95,8 +133,12 @@ def test_an_evaluation_fits_by_what_was_found(small: Settings, folder: Path) -> 
     found = folder / "found.json"
     tune.add(found, "two-tower", {"two_tower": {"epochs": 1}, "tuned": {}})
     entries, console = folder / "items.jsonl", Console(file=io.StringIO())
-    commands.evaluate_dataset(small, folder / "dataset", entries, found, 20, 1, folder / "judged", console)
-    assert len(json.loads((folder / "judged" / "metrics.json").read_text("utf-8"))["two_tower"]) == 1
+    commands.evaluate_dataset(
+        small, folder / "dataset", entries, found, 20, 1, folder / "judged", console
+    )
+    assert (
+        len(json.loads((folder / "judged" / "metrics.json").read_text("utf-8"))["two_tower"]) == 1
+    )
     assert small.two_tower_epochs == 2
     fit_two_tower = two_tower_command.fit_two_tower
     fit_two_tower(small, folder / "dataset", entries, None, folder / "plain", 1)
@@ -105,17 +147,23 @@ def test_an_evaluation_fits_by_what_was_found(small: Settings, folder: Path) -> 
     assert [TwoTowerModel.load(folder / name).dimension for name in ("plain", "chosen")] == [8, 12]
 
 
-def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_who_choose_the_thresholds_are_in_no_model(
+    small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measure, calls = tune_router.measure, []
 
-    def record_measure(recommender: Recommender, data: Dataset, users: Any, *more: Any) -> Measurements:
+    def record_measure(
+        recommender: Recommender, data: Dataset, users: Any, *more: Any
+    ) -> Measurements:
         calls.append((recommender, data, users))
         return measure(recommender, data, users, *more)
 
     fitted: list[Any] = []
     fit = two_tower_command.fit
 
-    def fit_and_tell(data: Dataset, entries: Any, settings: Settings, *, where: Any, **more: Any) -> Any:
+    def fit_and_tell(
+        data: Dataset, entries: Any, settings: Settings, *, where: Any, **more: Any
+    ) -> Any:
         fitted.append((where, settings.two_tower_seconds))
         return fit(data, entries, settings, where=where, **more)
 
@@ -129,7 +177,9 @@ def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, fo
     monkeypatch.setattr(tune_router, "measure", record_measure)
     monkeypatch.setattr(two_tower_command, "fit", fit_and_tell)
     monkeypatch.setattr(blend, "choose", choose_and_tell)
-    found, told = tuned(small.model_copy(update={"two_tower_seconds": 1e6}), folder, Part.ROUTER, minutes=60.0)
+    found, told = tuned(
+        small.model_copy(update={"two_tower_seconds": 1e6}), folder, Part.ROUTER, minutes=60.0
+    )
     assert set(found) == {"router", "tuned"}, "only what was asked for is written"
     [(recommender, data, users)] = calls
     assert recommender.bundle.als is not None
@@ -140,7 +190,9 @@ def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, fo
     assert len(recommender.bundle.als.user_ids) == PEOPLE - len(left_out)
     [(where, seconds)] = fitted
     assert not np.isin(data.user[where], users).any()
-    assert seconds == pytest.approx(60 * 60 * tune_served.FIT_SHARE, rel=0.01), "the rest of the time is for asking"
+    assert seconds == pytest.approx(60 * 60 * tune_served.FIT_SHARE, rel=0.01), (
+        "the rest of the time is for asking"
+    )
     assert [each.tolist() for each in apart] == [users.tolist()], "nor do they choose the blend"
     assert found["tuned"]["router"]["no_ensemble"] is None, told
 
@@ -148,8 +200,14 @@ def test_the_users_who_choose_the_thresholds_are_in_no_model(small: Settings, fo
 def test_a_part_goes_by_what_was_tuned_before_it(small: Settings, folder: Path) -> None:
     output = folder / "found.json"
     configured = als.hyperparameters(small)
-    tune.add(output, "two-tower", {"two_tower": {"dimension": 12, "dropout": 0.3}, "tuned": {"value": 0.1}})
-    assert als.hyperparameters(small, output) == configured, "ALS was not tuned, so the settings say"
+    tune.add(
+        output,
+        "two-tower",
+        {"two_tower": {"dimension": 12, "dropout": 0.3}, "tuned": {"value": 0.1}},
+    )
+    assert als.hyperparameters(small, output) == configured, (
+        "ALS was not tuned, so the settings say"
+    )
     there = two_tower.hyperparameters(two_tower_command.tuned(small, output))
     assert (there.dimension, there.dropout, there.epochs) == (12, 0.3, small.two_tower_epochs)
     tune.add(output, "als", {"als": {"factors": 7}, "tuned": {"value": 0.2}})
@@ -162,10 +220,21 @@ def test_a_part_goes_by_what_was_tuned_before_it(small: Settings, folder: Path) 
     assert two_tower_command.tuned(small, None) is small
 
 
-@pytest.mark.parametrize("text", ["[]", "no", '{"two_tower": 3}', '{"two_tower": {"dropout": 1.5}}', '{"two_tower": {"layers": "many"}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "no",
+        '{"two_tower": 3}',
+        '{"two_tower": {"dropout": 1.5}}',
+        '{"two_tower": {"layers": "many"}}',
+    ],
+)
 def test_a_file_that_is_no_good_is_named(small: Settings, tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.json").write_text(text, "utf-8")
-    with pytest.raises(ConfigurationError, match=r"bad\.json holds no hyperparameters of Two-Tower"):
+    with pytest.raises(
+        ConfigurationError, match=r"bad\.json holds no hyperparameters of Two-Tower"
+    ):
         two_tower_command.tuned(small, tmp_path / "bad.json")
 
 
@@ -197,7 +266,9 @@ def test_the_budget_is_shared_and_what_a_part_leaves_goes_to_the_next(
     monkeypatch.setattr(tune_served, "choose", record_minutes("served", {}))
     tuned(small, folder, Part.ALL, minutes=100)
     assert minutes["als"] == pytest.approx(20, abs=1)
-    assert minutes["two-tower"] == pytest.approx(62.5, abs=1), "five eighths of the 100 minutes that ALS left"
+    assert minutes["two-tower"] == pytest.approx(62.5, abs=1), (
+        "five eighths of the 100 minutes that ALS left"
+    )
     assert minutes["served"] == pytest.approx(100, abs=1)
     minutes.clear()
     tuned(small, folder, Part.ROUTER, minutes=7)
@@ -206,7 +277,9 @@ def test_the_budget_is_shared_and_what_a_part_leaves_goes_to_the_next(
 
 def test_without_two_tower_the_rest_is_tuned(small: Settings, folder: Path) -> None:
     without = small.model_copy(update={"enable_two_tower": False})
-    with pytest.raises(ConfigurationError, match="Two-Tower cannot be tuned: disabled by ENABLE_TWO_TOWER=false"):
+    with pytest.raises(
+        ConfigurationError, match="Two-Tower cannot be tuned: disabled by ENABLE_TWO_TOWER=false"
+    ):
         tuned(without, folder, Part.TWO_TOWER)
     found, told = tuned(without, folder, Part.ALL)
     assert set(found) == {"als", "router", "tuned"}
@@ -220,14 +293,23 @@ def test_a_killed_search_of_als_goes_on_and_the_configured_ones_come_first(
 ) -> None:
     data, fit, seen = dataset.load(folder / "dataset"), als.fit, list[Hyperparameters]()
 
-    def fit_or_exit(matrix: Any, users: Any, items: Any, hyperparameters: Hyperparameters, *more: Any, **named: Any) -> Any:
+    def fit_or_exit(
+        matrix: Any,
+        users: Any,
+        items: Any,
+        hyperparameters: Hyperparameters,
+        *more: Any,
+        **named: Any,
+    ) -> Any:
         seen.append(hyperparameters)
         if len(seen) == 2:
             raise SystemExit  # which Optuna, as with a kill, does not hear of
         return fit(matrix, users, items, hyperparameters, *more, **named)
 
     def search(settings: Settings, trials: int) -> dict[str, Any]:
-        options = TuneOptions(folder / "als.sqlite", folder / "found.json", minutes=60.0, trials=trials, threads=1)
+        options = TuneOptions(
+            folder / "als.sqlite", folder / "found.json", minutes=60.0, trials=trials, threads=1
+        )
         return tune_als.search(data, settings, options)["tuned"]
 
     monkeypatch.setattr(als, "fit", fit_or_exit)
@@ -247,21 +329,32 @@ def test_a_killed_search_of_als_goes_on_and_the_configured_ones_come_first(
 def test_more_factors_than_the_range_has_widen_it(small: Settings, folder: Path) -> None:
     data = dataset.load(folder / "dataset")
     wide = small.model_copy(update={"als_factors": 300, "als_iterations": 2})
-    options = TuneOptions(folder / "wide.sqlite", folder / "found.json", minutes=0.05, trials=1, threads=1)
+    options = TuneOptions(
+        folder / "wide.sqlite", folder / "found.json", minutes=0.05, trials=1, threads=1
+    )
     found = tune_als.search(data, wide, options)
     assert found["tuned"]["ranges"]["factors"] == (16, 300)
     assert found["als"]["factors"] == 300, "what is configured is tried first"
 
 
-def test_too_few_users_are_told_before_anything_is_fitted(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_users_are_told_before_anything_is_fitted(
+    small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tune_router, "LEAST_USERS", PEOPLE)
     monkeypatch.setattr(tune_served, "_fit", None)
     found, told = tuned(small, folder, Part.ROUTER)
     assert found == {}
-    assert f"a fifth of the users is {PEOPLE // 5}, at least {PEOPLE} are needed" in told.replace("\n", " ")
+    assert f"a fifth of the users is {PEOPLE // 5}, at least {PEOPLE} are needed" in told.replace(
+        "\n", " "
+    )
 
 
 def test_too_little_time_leaves_the_thresholds_and_says_so(small: Settings, folder: Path) -> None:
-    found, told = tuned(small.model_copy(update={"enable_two_tower": False}), folder, Part.ROUTER, minutes=0.0)
+    found, told = tuned(
+        small.model_copy(update={"enable_two_tower": False}), folder, Part.ROUTER, minutes=0.0
+    )
     assert found == {}
-    assert "Router: nothing changes, the thresholds were evaluated for 0 users only" in told.replace("\n", " ")
+    assert (
+        "Router: nothing changes, the thresholds were evaluated for 0 users only"
+        in told.replace("\n", " ")
+    )

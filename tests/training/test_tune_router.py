@@ -1,4 +1,6 @@
-"""`tune router` recommends the thresholds at which the best engine changes, and keeps the configured ones when a gain may be chance."""
+"""`tune router` recommends the thresholds at which the best engine changes, and keeps the
+configured ones when a gain may be chance.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,12 @@ CONTENT, ALS, ENSEMBLE = range(3)
 SMALL = als.Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 
 
-def measurements_of(cold: int, warm: int, users: int = 60, noise: float = 0.02, lead: float = 0.1) -> Measurements:
-    """Content is the best engine below `cold` events, ALS below `warm`, the ensemble from there on, each by `lead`."""
+def measurements_of(
+    cold: int, warm: int, users: int = 60, noise: float = 0.02, lead: float = 0.1
+) -> Measurements:
+    """Content is the best engine below `cold` events, ALS below `warm`, the ensemble from there on,
+    each by `lead`.
+    """
     rng = np.random.default_rng(1)
     user = np.repeat(np.arange(users), len(COUNTS))
     count = np.tile(np.array(COUNTS), users)
@@ -57,7 +63,9 @@ def test_a_significant_gain_is_reported_with_the_settings_to_change() -> None:
 
 def test_a_gain_that_may_be_chance_keeps_5_and_20() -> None:
     verdict = tune_router.judge(measurements_of(3, 12, noise=0.2, lead=0.01), CONFIGURED, seed=8)
-    assert verdict.gain > 0 > verdict.low, "the other half gains too, and another half might not have"
+    assert verdict.gain > 0 > verdict.low, (
+        "the other half gains too, and another half might not have"
+    )
     assert not verdict.better
     assert verdict.recommended == CONFIGURED
     assert verdict.sentence().startswith("5 and 20 suit this data: the best other pair, ")
@@ -66,7 +74,10 @@ def test_a_gain_that_may_be_chance_keeps_5_and_20() -> None:
 
 def test_when_5_and_20_are_best_the_report_says_that_they_suit() -> None:
     verdict = tune_router.judge(measurements_of(*CONFIGURED), CONFIGURED, seed=1)
-    assert verdict.sentence() == "5 and 20 suit this data: no other pair did better for the users who chose."
+    assert (
+        verdict.sentence()
+        == "5 and 20 suit this data: no other pair did better for the users who chose."
+    )
     assert (verdict.gain, verdict.low, verdict.high) == (0.0, 0.0, 0.0)
 
 
@@ -81,18 +92,27 @@ def test_the_gain_is_relative_and_the_bootstrap_draws_users() -> None:
     # Ann and Ben, eight times each: ALS .5, the ensemble .6. Whoever is drawn, it is +20%.
     user, count = np.repeat([0, 1], 8), np.full(16, 20)
     alike = Measurements(user, count, np.array([[0, 0.5, 0.6]] * 16))
-    assert tune_router.relative_gain(alike, (5, 20), (5, NEVER), seed=1) == pytest.approx((0.2, 0.2, 0.2))
-    # Ben now loses what Ann wins: nothing in the mean. One draw in four is Ann twice, one Ben twice: these are the ends of the interval.
+    assert tune_router.relative_gain(alike, (5, 20), (5, NEVER), seed=1) == pytest.approx(
+        (0.2, 0.2, 0.2)
+    )
+    # Ben now loses what Ann wins: nothing in the mean. One draw in four is Ann twice, one Ben
+    # twice: these are the ends of the interval.
     apart = Measurements(user, count, np.array([[0, 0.5, 0.6]] * 8 + [[0, 0.5, 0.4]] * 8))
-    assert tune_router.relative_gain(apart, (5, 20), (5, NEVER), seed=1) == pytest.approx((0.0, -0.2, 0.2))
+    assert tune_router.relative_gain(apart, (5, 20), (5, NEVER), seed=1) == pytest.approx(
+        (0.0, -0.2, 0.2)
+    )
     nothing = Measurements(user, count, np.zeros((16, 3)))
     assert tune_router.relative_gain(nothing, (5, 20), (5, NEVER), seed=1) == (0.0, 0.0, 0.0)
 
 
-def test_the_report_has_each_engine_by_count_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_has_each_engine_by_count_and_the_verdict(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     measurements = measurements_of(3, 12)
     found = tune_router.facts(
-        measurements, tune_router.judge(measurements, CONFIGURED, seed=1), "two_tower: disabled by ENABLE_TWO_TOWER=false"
+        measurements,
+        tune_router.judge(measurements, CONFIGURED, seed=1),
+        "two_tower: disabled by ENABLE_TWO_TOWER=false",
     )
     assert found["router"] == {"cold_start_threshold": 3, "warm_user_threshold": 12}
     rows = found["tuned"]["by_count"]
@@ -118,10 +138,14 @@ def people(settings: Settings) -> Dataset:
     return world.built(settings, world.parity(users=240))
 
 
-def recorder(data: Dataset, settings: Settings, model: ALSModel, entries: list[Item]) -> RecordingRecommender:
+def recorder(
+    data: Dataset, settings: Settings, model: ALSModel, entries: list[Item]
+) -> RecordingRecommender:
     bundle = Bundle.of(catalogue=entries, als=model, content=ContentModel.fit(entries))
     built = build(bundle, Catalogue.of(entries, model.item_ids.ids), {}, settings)
-    return RecordingRecommender(**{field.name: getattr(built, field.name) for field in fields(built)})
+    return RecordingRecommender(
+        **{field.name: getattr(built, field.name) for field in fields(built)}
+    )
 
 
 def fitted_als(data: Dataset, users: np.ndarray) -> ALSModel:
@@ -132,46 +156,76 @@ def bare() -> list[Item]:
     return [Item(item_id=item.item_id, item_type="startup") for item in world.items()]
 
 
-def test_users_are_evaluated_after_their_first_events_and_judged_by_their_next_items(people: Dataset, settings: Settings) -> None:
+def test_users_are_evaluated_after_their_first_events_and_judged_by_their_next_items(
+    people: Dataset, settings: Settings
+) -> None:
     users = tune_router.draw_users(people, seed=1)
     recommender = recorder(people, settings, fitted_als(people, users), world.items())
     found = tune_router.measure(recommender, people, users, settings, time.monotonic() + 600)
     requests: list[tuple[UserState, Request]] = recommender.__dict__["requests"]
     assert {state.user_id for state, _ in requests} == {people.users.ids[user] for user in users}
     before = [count for count in COUNTS if count < 12]
-    assert [state.events for state, _ in requests[:: len(ENGINES)]] == before * len(users), "nobody has more than 12 events"
+    assert [state.events for state, _ in requests[:: len(ENGINES)]] == before * len(users), (
+        "nobody has more than 12 events"
+    )
     assert [request.engine for _, request in requests[: len(ENGINES)]] == list(ENGINES)
     for state, request in requests:
         user = people.users.rows([state.user_id])[0]
-        mine = [people.items.ids[item] for item in people.item[people.indptr[user] : people.indptr[user + 1]]]
+        mine = [
+            people.items.ids[item]
+            for item in people.item[people.indptr[user] : people.indptr[user + 1]]
+        ]
         assert [event.item_id for event in state.history] == mine[: state.events]
         assert request.filters.exclude_items == frozenset(mine[: state.events])
-    assert found.gain[found.count >= 2, ALS].mean() > 0.3, "ALS knows after two items whether a user is even or odd"
+    assert found.gain[found.count >= 2, ALS].mean() > 0.3, (
+        "ALS knows after two items whether a user is even or odd"
+    )
     assert set(np.unique(found.count)) == set(before)
 
 
-def test_als_that_is_better_than_content_gets_a_low_threshold(people: Dataset, settings: Settings) -> None:
+def test_als_that_is_better_than_content_gets_a_low_threshold(
+    people: Dataset, settings: Settings
+) -> None:
     users = tune_router.draw_users(people, seed=1)
     recommender = recorder(people, settings, fitted_als(people, users), bare())
-    verdict = tune_router.judge(tune_router.measure(recommender, people, users, settings, time.monotonic() + 600), CONFIGURED, seed=1)
+    verdict = tune_router.judge(
+        tune_router.measure(recommender, people, users, settings, time.monotonic() + 600),
+        CONFIGURED,
+        seed=1,
+    )
     assert verdict.better
     assert verdict.pair[0] <= 2
-    assert verdict.pair[1] == CONFIGURED[1], "there was no ensemble to speak for another second threshold"
+    assert verdict.pair[1] == CONFIGURED[1], (
+        "there was no ensemble to speak for another second threshold"
+    )
 
 
 def test_als_with_random_factors_gets_a_high_threshold(people: Dataset, settings: Settings) -> None:
     users = tune_router.draw_users(people, seed=1)
     factors = np.random.default_rng(0).normal(size=(len(people.items), 8)).astype(np.float32)
-    recommender = recorder(people, settings, ALSModel(IdMap(people.items.ids), factors, regularization=0.1, alpha=5.0), world.items())
-    verdict = tune_router.judge(tune_router.measure(recommender, people, users, settings, time.monotonic() + 600), CONFIGURED, seed=1)
+    recommender = recorder(
+        people,
+        settings,
+        ALSModel(IdMap(people.items.ids), factors, regularization=0.1, alpha=5.0),
+        world.items(),
+    )
+    verdict = tune_router.judge(
+        tune_router.measure(recommender, people, users, settings, time.monotonic() + 600),
+        CONFIGURED,
+        seed=1,
+    )
     assert verdict.better
     assert verdict.pair[0] >= 8, "with 8 events and more content still knows better"
 
 
-def test_too_little_time_or_too_few_users_raise_an_error(people: Dataset, settings: Settings) -> None:
+def test_too_little_time_or_too_few_users_raise_an_error(
+    people: Dataset, settings: Settings
+) -> None:
     users = tune_router.draw_users(people, seed=1)
     recommender = recorder(people, settings, fitted_als(people, users), world.items())
-    with pytest.raises(DatasetError, match=r"for 0 users only, at least 40 are needed; give --minutes more"):
+    with pytest.raises(
+        DatasetError, match=r"for 0 users only, at least 40 are needed; give --minutes more"
+    ):
         tune_router.measure(recommender, people, users, settings, time.monotonic() - 1)
     with pytest.raises(DatasetError, match=r"for 3 users only.*collect more events"):
         tune_router.measure(recommender, people, users[:3], settings, time.monotonic() + 600)
@@ -179,11 +233,17 @@ def test_too_little_time_or_too_few_users_raise_an_error(people: Dataset, settin
 
 def test_next_items_exclude_the_history_and_dismissed_items(settings: Settings) -> None:
     taken = ["a", "b", "a", "c", "b", "d", "c", "e"]
-    rows = [world.row(at, "ann", item, "dismiss" if item == "d" else "like") for at, item in enumerate(taken)]
+    rows = [
+        world.row(at, "ann", item, "dismiss" if item == "d" else "like")
+        for at, item in enumerate(taken)
+    ]
     data = world.built(settings, rows)
 
     def following(count: int) -> list[str]:
-        return [data.items.ids[row] for row in tune_router._next_items(data, count, len(taken), data.item[:count])]
+        return [
+            data.items.ids[row]
+            for row in tune_router._next_items(data, count, len(taken), data.item[:count])
+        ]
 
     assert following(0) == ["a", "b", "c", "e"]
     assert following(2) == ["c", "e"]

@@ -1,4 +1,6 @@
-"""A search for Two-Tower's hyperparameters gives up what lags behind, ends with its time, and goes on where it was killed."""
+"""A search for Two-Tower's hyperparameters gives up what lags behind, ends with its time, and goes
+on where it was killed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ EPOCHS = 6
 
 @pytest.fixture
 def small() -> Settings:
-    return Settings(two_tower_dimension=8, two_tower_history=6, two_tower_epochs=EPOCHS, two_tower_patience=EPOCHS)
+    return Settings(
+        two_tower_dimension=8,
+        two_tower_history=6,
+        two_tower_epochs=EPOCHS,
+        two_tower_patience=EPOCHS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +40,16 @@ def data() -> Dataset:
 
 
 def search(
-    data: Dataset, settings: Settings, folder: Path, trials: int | None, minutes: float = 60.0, entries: Sequence[Item] = ()
+    data: Dataset,
+    settings: Settings,
+    folder: Path,
+    trials: int | None,
+    minutes: float = 60.0,
+    entries: Sequence[Item] = (),
 ) -> dict[str, Any]:
-    options = TuneOptions(folder / "study.sqlite", folder / "found.json", minutes, trials, threads=1)
+    options = TuneOptions(
+        folder / "study.sqlite", folder / "found.json", minutes, trials, threads=1
+    )
     return tune_two_tower.search(data, entries, settings, options)
 
 
@@ -59,7 +73,9 @@ def by_curve(monkeypatch: pytest.MonkeyPatch, curve: Curve) -> list[tuple[Hyperp
     return seen
 
 
-def test_the_configured_ones_come_first_and_the_best_wins(data: Dataset, small: Settings, tmp_path: Path) -> None:
+def test_the_configured_ones_come_first_and_the_best_wins(
+    data: Dataset, small: Settings, tmp_path: Path
+) -> None:
     found = search(data, small, tmp_path, trials=3, entries=items())
     tuned = found["tuned"]
     assert tuned["trials"] == len(tuned["best"]) == 3
@@ -68,28 +84,45 @@ def test_the_configured_ones_come_first_and_the_best_wins(data: Dataset, small: 
     assert values == sorted(values, reverse=True)
     assert tuned["value"] == values[0] >= tuned["configured"]
     assert two_tower.hyperparameters(small) in [
-        Hyperparameters(**{name: row[name] for name in Hyperparameters.__struct_fields__}) for row in tuned["best"]
+        Hyperparameters(**{name: row[name] for name in Hyperparameters.__struct_fields__})
+        for row in tuned["best"]
     ]
 
 
-def test_it_finds_the_dropout_that_is_best(data: Dataset, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_finds_the_dropout_that_is_best(
+    data: Dataset, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     by_curve(monkeypatch, lambda chosen: [0.5 - abs(chosen.dropout - 0.45)] * EPOCHS)
     found = search(data, small, tmp_path, trials=24)
     assert abs(found["two_tower"]["dropout"] - 0.45) < 0.1
-    assert found["two_tower"]["heads"] == small.two_tower_heads, "what costs a reader time is left as it is"
+    assert found["two_tower"]["heads"] == small.two_tower_heads, (
+        "what costs a reader time is left as it is"
+    )
 
 
-def test_a_fit_below_the_median_is_given_up(data: Dataset, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_below_the_median_is_given_up(
+    data: Dataset, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worse = iter([0.5, 0.4, 0.1, 0.48])
-    rising = by_curve(monkeypatch, lambda _: [(level := next(worse)), *(level + 0.01 * epoch for epoch in range(1, EPOCHS))])
+    rising = by_curve(
+        monkeypatch,
+        lambda _: [(level := next(worse)), *(level + 0.01 * epoch for epoch in range(1, EPOCHS))],
+    )
     found = search(data, small, tmp_path, trials=4)
     assert [epochs for _, epochs in rising] == [EPOCHS, EPOCHS, tune_two_tower.PRUNE_FROM, EPOCHS]
     assert found["tuned"]["finished"] == 3
     assert found["tuned"]["value"] == pytest.approx(0.55)
-    assert sorted(row["ended"] for row in found["tuned"]["best"]) == ["given up", "yes", "yes", "yes"]
+    assert sorted(row["ended"] for row in found["tuned"]["best"]) == [
+        "given up",
+        "yes",
+        "yes",
+        "yes",
+    ]
 
 
-def test_a_second_run_goes_on(data: Dataset, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_goes_on(
+    data: Dataset, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = by_curve(monkeypatch, lambda chosen: [chosen.learning_rate] * EPOCHS)
     assert search(data, small, tmp_path, trials=2)["tuned"]["trials"] == 2
     again = search(data, small, tmp_path, trials=3)
@@ -97,9 +130,13 @@ def test_a_second_run_goes_on(data: Dataset, small: Settings, tmp_path: Path, mo
     assert again["tuned"]["configured"] == small.two_tower_learning_rate
     assert len({chosen.learning_rate for chosen, _ in seen}) == 5, "nothing was tried twice"
     stepped = small.model_copy(update={"two_tower_learning_rate": 0.007})
-    assert search(data, stepped, tmp_path, trials=1)["tuned"]["configured"] == 0.007, "what is configured now is tried, too"
+    assert search(data, stepped, tmp_path, trials=1)["tuned"]["configured"] == 0.007, (
+        "what is configured now is tried, too"
+    )
     other = small.model_copy(update={"two_tower_epochs": 2})
-    assert search(data, other, tmp_path, trials=1)["tuned"]["trials"] == 1, "other fits are another search"
+    assert search(data, other, tmp_path, trials=1)["tuned"]["trials"] == 1, (
+        "other fits are another search"
+    )
 
 
 @pytest.mark.parametrize("killed_at", [2, EPOCHS])
@@ -122,16 +159,22 @@ def test_a_killed_search_goes_on_within_its_fit(
     with pytest.raises(KeyboardInterrupt):
         search(data, small, tmp_path, trials=1)
     found = search(data, small, tmp_path, trials=1)
-    assert epochs == [(two_tower.hyperparameters(small), epoch) for epoch in range(1, EPOCHS + 1)], "no epoch was trained twice"
+    assert epochs == [
+        (two_tower.hyperparameters(small), epoch) for epoch in range(1, EPOCHS + 1)
+    ], "no epoch was trained twice"
     assert found["tuned"]["configured"] == found["tuned"]["value"]
     assert not list(tmp_path.glob("**/*checkpoint*")), "a fit that came to its end leaves nothing"
 
 
-def test_the_time_ends_a_fit_in_the_middle_and_the_next_run_takes_it_up(data: Dataset, small: Settings, tmp_path: Path) -> None:
+def test_the_time_ends_a_fit_in_the_middle_and_the_next_run_takes_it_up(
+    data: Dataset, small: Settings, tmp_path: Path
+) -> None:
     cut = search(data, small, tmp_path, trials=None, minutes=0.00001)
     assert cut["tuned"]["finished"] == 0
     assert cut["tuned"]["best"][0]["ended"] == "not yet"
-    assert cut["two_tower"] == {name: getattr(two_tower.hyperparameters(small), name) for name in cut["two_tower"]}
+    assert cut["two_tower"] == {
+        name: getattr(two_tower.hyperparameters(small), name) for name in cut["two_tower"]
+    }
     whole = search(data, small, tmp_path, trials=1)
     assert whole["tuned"]["finished"] == 1
     assert whole["two_tower"] == cut["two_tower"], "it was the same fit"

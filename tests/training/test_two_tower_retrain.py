@@ -1,4 +1,6 @@
-"""A retrain with Two-Tower: what it publishes serves without torch, and the next gate judges it by what it has not seen."""
+"""A retrain with Two-Tower: what it publishes serves without torch, and the next gate judges it by
+what it has not seen.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ from training.job.retrain import Options, retrain
 
 @pytest.fixture
 def both(trainer: Settings) -> Settings:
-    return trainer.model_copy(update={"enable_two_tower": True, "two_tower_dimension": 8, "two_tower_epochs": 3, "two_tower_history": 10})
+    return trainer.model_copy(
+        update={
+            "enable_two_tower": True,
+            "two_tower_dimension": 8,
+            "two_tower_epochs": 3,
+            "two_tower_history": 10,
+        }
+    )
 
 
 def published(settings: Settings) -> str:
@@ -47,12 +56,15 @@ def test_a_retrain_publishes_two_tower_and_the_ensemble_answers_hot_users(both: 
     assert "new" in [line.item_id for line in answer.recommendations if line.method == "two_tower"]
 
 
-def test_the_next_gate_asks_the_model_that_has_not_seen_what_it_is_judged_by(both: Settings) -> None:
+def test_the_next_gate_asks_the_model_that_has_not_seen_what_it_is_judged_by(
+    both: Settings,
+) -> None:
     first = published(both)
     assert (both.models_path / first / gate.JUDGED_TWO_TOWER / "two_tower.json").is_file()
     verdict = Registry(both.models_path).manifest(published(both)).gate
     assert verdict["live"] == first
-    assert verdict["difference"] == [0.0, 0.0]  # the same events and seeds: the very same model answers
+    # the same events and seeds: the very same model answers
+    assert verdict["difference"] == [0.0, 0.0]
 
 
 def test_two_tower_that_is_off_is_left_out(trainer: Settings) -> None:
@@ -61,22 +73,38 @@ def test_two_tower_that_is_off_is_left_out(trainer: Settings) -> None:
     assert "torch" not in manifest.libraries
 
 
-def test_the_command_trains_on_a_dataset_and_serving_its_model_loads_no_torch(both: Settings, tmp_path: Path) -> None:
+def test_the_command_trains_on_a_dataset_and_serving_its_model_loads_no_torch(
+    both: Settings, tmp_path: Path
+) -> None:
     environment = settings_environment(both)
 
     def run(*words: str) -> str:
-        done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, text=True, capture_output=True)
+        done = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, env=environment, text=True, capture_output=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     entries = world.write_items(tmp_path / "items.jsonl")
     run("-m", "training", "dataset", "--output", str(tmp_path / "dataset"))
     output = tmp_path / "two_tower"
-    run("-m", "training", "two-tower", "--dataset", str(tmp_path / "dataset"), "--items", str(entries), "--output", str(output))
+    run(
+        "-m",
+        "training",
+        "two-tower",
+        "--dataset",
+        str(tmp_path / "dataset"),
+        "--items",
+        str(entries),
+        "--output",
+        str(output),
+    )
     assert not list(output.glob("*checkpoint*"))
     served = run(
         "-c",
         "import sys; from pathlib import Path; from models.two_tower import TwoTowerModel;"
-        f"import engines.recommender; print(len(TwoTowerModel.load(Path({str(output)!r})).item_ids), 'torch' in sys.modules)",
+        f"import engines.recommender; "
+        f"print(len(TwoTowerModel.load(Path({str(output)!r})).item_ids), 'torch' in "
+        f"sys.modules)",
     )
     assert served.split() == [str(world.ITEMS), "False"]

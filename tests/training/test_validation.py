@@ -1,4 +1,6 @@
-"""What a search holds out: each user's last item where the order of events is known, any of them where it is not."""
+"""What a search holds out: each user's last item where the order of events is known, any of them
+where it is not.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,24 @@ from training.data.dataset import Dataset
 
 def of(*rows: tuple[str, str, float | None]) -> Dataset:
     """Likes of (user, item, time), in this order."""
-    columns = [{"user_id": user, "item_id": item, "event_type": "like", "timestamp": time} for user, item, time in rows]
+    columns = [
+        {"user_id": user, "item_id": item, "event_type": "like", "timestamp": time}
+        for user, item, time in rows
+    ]
     named = [{name: each.get(name) for name in events.COLUMNS} for each in columns]
-    return dataset.build(pa.Table.from_pylist(named).select(events.SCHEMA.names).cast(events.SCHEMA), Settings().use_cases)
+    return dataset.build(
+        pa.Table.from_pylist(named).select(events.SCHEMA.names).cast(events.SCHEMA),
+        Settings().use_cases,
+    )
 
 
 def held_out(data: Dataset, seed: int = 1) -> dict[str, str]:
     split = validation.leave_one_out(data, seed)
     assert split.user_items.nnz == data.matrix().nnz - len(split.users)
-    return {data.users.ids[user]: data.items.ids[item] for user, item in zip(split.users.tolist(), split.items.tolist(), strict=True)}
+    return {
+        data.users.ids[user]: data.items.ids[item]
+        for user, item in zip(split.users.tolist(), split.items.tolist(), strict=True)
+    }
 
 
 def test_the_last_item_of_each_user_who_has_two() -> None:
@@ -36,7 +47,9 @@ def test_all_events_with_what_is_held_out_go() -> None:
 
 
 def test_a_table_without_times_says_nothing_about_the_last() -> None:
-    """A hundred users with the same ten items, written in the order of the ids: the last row would always hold out the same item."""
+    """A hundred users with the same ten items, written in the order of the ids: the last row would
+    always hold out the same item.
+    """
     data = of(*((f"u{user}", f"i{item}", None) for user in range(100) for item in range(10)))
     assert not validation.leave_one_out(data, 1).ordered
     found = held_out(data)

@@ -46,7 +46,10 @@ def working(settings: Settings, **options: bool) -> Iterator[Worker]:
 
 
 def outcomes(*names: str) -> list[float]:
-    return [REGISTRY.get_sample_value("eddyline_retrain_outcomes_total", {"outcome": name}) or 0.0 for name in names]
+    return [
+        REGISTRY.get_sample_value("eddyline_retrain_outcomes_total", {"outcome": name}) or 0.0
+        for name in names
+    ]
 
 
 def spawned(spawn: Spawn, settings: Settings, **environment: str) -> Child:
@@ -64,31 +67,54 @@ def test_requests_made_before_a_retrain_are_answered_by_it_and_one_made_after_by
         retrain_requests.send(trainer, "a test", reason)
     before = outcomes("published", "answered")
     with working(trainer):
-        eventually(lambda: outcomes("answered")[0] == before[1] + 2, "the second and the third need no retrain of their own")
+        eventually(
+            lambda: outcomes("answered")[0] == before[1] + 2,
+            "the second and the third need no retrain of their own",
+        )
         assert outcomes("published")[0] == before[0] + 1
         assert len(versions(trainer)) == 1
         last = retrains.last(redis)
-        assert (last["status"], last["requested_by"], last["reason"]) == ("published", "a test", "first")
+        assert (last["status"], last["requested_by"], last["reason"]) == (
+            "published",
+            "a test",
+            "first",
+        )
         retrain_requests.send(trainer, "a test", "once more")
-        eventually(lambda: len(versions(trainer)) == 2, "a request after the retrain gets one of its own")
+        eventually(
+            lambda: len(versions(trainer)) == 2, "a request after the retrain gets one of its own"
+        )
     age = REGISTRY.get_sample_value("eddyline_model_age_seconds")
     assert age is not None
     assert 0 <= age < 300
 
 
-def test_what_is_no_request_becomes_a_dead_letter_and_the_next_is_served(broker: object, trainer: Settings, redis: Redis) -> None:
+def test_what_is_no_request_becomes_a_dead_letter_and_the_next_is_served(
+    broker: object, trainer: Settings, redis: Redis
+) -> None:
     log.ensure_topics(trainer)
-    bad = [b"retrain, please", b"{}", b'{"requested_by":""}', b'{"requested_by":"' + b"x" * 20_000 + b'"}']
+    bad = [
+        b"retrain, please",
+        b"{}",
+        b'{"requested_by":""}',
+        b'{"requested_by":"' + b"x" * 20_000 + b'"}',
+    ]
     with Producer(trainer) as producer:
         for value in bad:
             producer.raw(trainer.retrain_requests_topic, retrain_requests.KEY, value)
     retrain_requests.send(trainer, "a test")
     with working(trainer):
         eventually(lambda: versions(trainer), "the sound request is served")
-    assert [letter.code for letter in dlq.read(trainer).select()] == ["not_json", "bad_field", "bad_field", "too_large"]
+    assert [letter.code for letter in dlq.read(trainer).select()] == [
+        "not_json",
+        "bad_field",
+        "bad_field",
+        "too_large",
+    ]
 
 
-def test_a_failed_retrain_is_an_outcome_and_the_next_request_is_served(broker: object, trainer: Settings, redis: Redis) -> None:
+def test_a_failed_retrain_is_an_outcome_and_the_next_request_is_served(
+    broker: object, trainer: Settings, redis: Redis
+) -> None:
     full, empty = trainer.archive_url, trainer.archive_url + "-empty"
     nothing = trainer.model_copy(update={"archive_url": empty})
     retrain_requests.send(trainer, "a test")
@@ -96,39 +122,59 @@ def test_a_failed_retrain_is_an_outcome_and_the_next_request_is_served(broker: o
     with working(nothing):
         eventually(lambda: outcomes("failed")[0] == before[0] + 1, "there is nothing to train on")
     assert "holds no events to train on" in retrains.last(redis)["error"]
-    retrain_requests.send(trainer.model_copy(update={"archive_url": full}), "a test", "now there is")
+    retrain_requests.send(
+        trainer.model_copy(update={"archive_url": full}), "a test", "now there is"
+    )
     with working(trainer):
         eventually(lambda: outcomes("published")[0] == before[1] + 1, "the next request is served")
-        assert retrains.last(redis)["reason"] == "now there is", "the one that failed is not tried again"
+        assert retrains.last(redis)["reason"] == "now there is", (
+            "the one that failed is not tried again"
+        )
 
 
-def test_while_another_process_retrains_a_request_waits(broker: object, trainer: Settings, redis: Redis) -> None:
+def test_while_another_process_retrains_a_request_waits(
+    broker: object, trainer: Settings, redis: Redis
+) -> None:
     retrain_requests.send(trainer, "a test")
     with Lease(redis, retrains.LEASE, 60), working(trainer):
-        with retrain_requests.Requests(trainer.model_copy(update={"trainer_group": "another"})) as others:
+        with retrain_requests.Requests(
+            trainer.model_copy(update={"trainer_group": "another"})
+        ) as others:
             eventually(lambda: others.next(0.2), "the request is in the log")
         assert versions(trainer) == []
     with working(trainer):
         eventually(lambda: versions(trainer), "the lease is free, the request is served")
 
 
-def test_without_any_bundle_it_makes_the_first_by_itself(broker: object, trainer: Settings, redis: Redis) -> None:
+def test_without_any_bundle_it_makes_the_first_by_itself(
+    broker: object, trainer: Settings, redis: Redis
+) -> None:
     with working(trainer, first=True):
         eventually(lambda: retrains.last(redis).get("status") == "published", "the first bundle")
     assert retrains.last(redis)["requested_by"] == "worker"
 
 
 @pytest.mark.process
-def test_a_killed_workers_request_is_another_workers(broker: object, trainer: Settings, redis: Redis, spawn: Spawn) -> None:
+def test_a_killed_workers_request_is_another_workers(
+    broker: object, trainer: Settings, redis: Redis, spawn: Spawn
+) -> None:
     first = spawned(spawn, trainer, ALS_ITERATIONS=FOREVER)
     retrain_requests.send(trainer, "a test", "must not be lost")
-    eventually(lambda: "sweep" in retrains.last(redis).get("progress", ""), "the first worker is at it, and says how far", timeout=60)
+    eventually(
+        lambda: "sweep" in retrains.last(redis).get("progress", ""),
+        "the first worker is at it, and says how far",
+        timeout=60,
+    )
     first.kill()
     assert retrains.last(redis)["status"] in {"running", "died"}
-    eventually(lambda: retrains.last(redis)["status"] == "died", "whoever looks sees that it will not end")
+    eventually(
+        lambda: retrains.last(redis)["status"] == "died", "whoever looks sees that it will not end"
+    )
     assert versions(trainer) == []
     spawned(spawn, trainer)
-    eventually(lambda: retrains.last(redis)["status"] == "published", "another worker does it", timeout=90)
+    eventually(
+        lambda: retrains.last(redis)["status"] == "published", "another worker does it", timeout=90
+    )
     assert retrains.last(redis)["reason"] == "must not be lost"
     assert len(versions(trainer)) == 1
 
@@ -139,14 +185,22 @@ def test_a_worker_told_to_end_stops_between_sweeps_and_leaves_the_request(
 ) -> None:
     first = spawned(spawn, trainer, ALS_ITERATIONS=FOREVER)
     retrain_requests.send(trainer, "a test")
-    eventually(lambda: "sweep" in retrains.last(redis).get("progress", ""), "the first worker is at it", timeout=60)
+    eventually(
+        lambda: "sweep" in retrains.last(redis).get("progress", ""),
+        "the first worker is at it",
+        timeout=60,
+    )
     first.signal(signal.SIGTERM)
     assert first.wait(30) == 0
     assert retrains.last(redis)["status"] == "interrupted"
     assert redis.get(keys.lease(retrains.LEASE)) is None, "the next need not wait"
     assert versions(trainer) == []
     spawned(spawn, trainer)
-    eventually(lambda: retrains.last(redis)["status"] == "published", "the request is still there", timeout=90)
+    eventually(
+        lambda: retrains.last(redis)["status"] == "published",
+        "the request is still there",
+        timeout=90,
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +217,9 @@ def test_a_worker_told_to_end_stops_between_sweeps_and_leaves_the_request(
         ({}, 0, 1, False),
     ],
 )
-def test_which_requests_a_run_answers(fields: dict[str, str], offset: int, end: int, expected: bool) -> None:
+def test_which_requests_a_run_answers(
+    fields: dict[str, str], offset: int, end: int, expected: bool
+) -> None:
     assert retrains.answered(fields, 2, offset, end) is expected
 
 

@@ -1,4 +1,6 @@
-"""A small world whose right answers a reader can derive: even users take even items, odd users odd ones."""
+"""A small world whose right answers a reader can derive: even users take even items, odd users odd
+ones.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ Row = dict[str, object]
 
 
 def row(offset: int, user: str, item: str, kind: str = "view", **more: object) -> Row:
-    """One archived event; its own time is `offset` seconds after START unless `timestamp` says otherwise."""
+    """One archived event; its own time is `offset` seconds after START unless `timestamp` says
+    otherwise.
+    """
     return {
         "partition": 0,
         "offset": offset,
@@ -50,12 +54,20 @@ def archived(settings: Settings, rows: Iterable[Row]) -> Archive:
         by_partition.setdefault(int(str(each["partition"])), []).append(each)
     for partition, mine in by_partition.items():
         filled = [{name: each.get(name) for name in SCHEMA.names} for each in mine]
-        archive.append(settings.interactions_topic, partition, 0, int(str(mine[-1]["offset"])) + 1, pa.Table.from_pylist(filled, SCHEMA))
+        archive.append(
+            settings.interactions_topic,
+            partition,
+            0,
+            int(str(mine[-1]["offset"])) + 1,
+            pa.Table.from_pylist(filled, SCHEMA),
+        )
     return archive
 
 
 def parity(users: int = USERS, per_user: int = 12, partitions: int = 2) -> list[Row]:
-    """`per_user` likes of each user over DAYS days, of items of the user's parity drawn at random, each item once."""
+    """`per_user` likes of each user over DAYS days, of items of the user's parity drawn at random,
+    each item once.
+    """
     rng = np.random.default_rng(5)
     drawn = [user % 2 + 2 * rng.permutation(ITEMS // 2)[:per_user] for user in range(users)]
     rows, offsets = [], [0] * partitions
@@ -77,20 +89,31 @@ def parity(users: int = USERS, per_user: int = 12, partitions: int = 2) -> list[
     return rows
 
 
-def built(settings: Settings, rows: Iterable[Row], deleted: dict[str, float] | None = None) -> Dataset:
+def built(
+    settings: Settings, rows: Iterable[Row], deleted: dict[str, float] | None = None
+) -> Dataset:
     """The dataset of an archive of `rows`."""
     archive = archived(settings, rows)
     positions = archive.positions(settings.interactions_topic)
     hasher = IdHasher(settings.deletion_salt)
-    gone = DeletedUsers(hasher, {hasher("user", user_id): time for user_id, time in (deleted or {}).items()})
-    table, skipped = events.from_archive(archive, settings.interactions_topic, positions, settings.dedup_window, gone)
+    gone = DeletedUsers(
+        hasher, {hasher("user", user_id): time for user_id, time in (deleted or {}).items()}
+    )
+    table, skipped = events.from_archive(
+        archive, settings.interactions_topic, positions, settings.dedup_window, gone
+    )
     return dataset.build(table, settings.use_cases, positions, "archive", skipped)
 
 
 def items() -> list[Item]:
     """The catalogue: each item says whether it is even or odd."""
     return [
-        Item(item_id=f"i{number}", item_type="startup", title=f"Startup {number}", categories=["odd" if number % 2 else "even"])
+        Item(
+            item_id=f"i{number}",
+            item_type="startup",
+            title=f"Startup {number}",
+            categories=["odd" if number % 2 else "even"],
+        )
         for number in range(ITEMS)
     ]
 

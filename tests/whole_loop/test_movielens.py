@@ -1,4 +1,6 @@
-"""The whole loop on real input: MovieLens 1M through Kafka, Redis, archive, dataset and ALS to three answers over HTTP."""
+"""The whole loop on real input: MovieLens 1M through Kafka, Redis, archive, dataset and ALS to
+three answers over HTTP.
+"""
 
 from __future__ import annotations
 
@@ -49,27 +51,71 @@ def _get(port: int, path: str) -> Any:
         return json.load(answer)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no MovieLens 1M in {DATA}; EDDYLINE_DATA names the folder above another")
+@pytest.mark.skipif(
+    not DATA.is_dir(),
+    reason=f"no MovieLens 1M in {DATA}; EDDYLINE_DATA names the folder above another",
+)
 @pytest.mark.timeout(600)
-def test_movielens_from_kafka_to_three_answers(broker: object, settings: Settings, redis: Redis, spawn: Spawn, tmp_path: Path) -> None:
+def test_movielens_from_kafka_to_three_answers(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn, tmp_path: Path
+) -> None:
     (tmp_path / "movies.toml").write_text(USE_CASES)
-    # A cap above the longest history, so that histories hold every event; a window as small as the import allows: its ids never repeat.
-    settings = settings.model_copy(update={"history_cap": 5000, "use_cases_path": tmp_path / "movies.toml", "dedup_window": 10_000})
-    environment = {"HISTORY_CAP": "5000", "USE_CASES_PATH": str(tmp_path / "movies.toml"), "DEDUP_WINDOW": "10000"}
-    environment |= {"ALS_FACTORS": "64", "ALS_ITERATIONS": "8", "ALS_ALPHA": "4", "ALS_REGULARIZATION": "50"}
+    # A cap above the longest history, so that histories hold every event; a window as small as the
+    # import allows: its ids never repeat.
+    settings = settings.model_copy(
+        update={
+            "history_cap": 5000,
+            "use_cases_path": tmp_path / "movies.toml",
+            "dedup_window": 10_000,
+        }
+    )
+    environment = {
+        "HISTORY_CAP": "5000",
+        "USE_CASES_PATH": str(tmp_path / "movies.toml"),
+        "DEDUP_WINDOW": "10000",
+    }
+    environment |= {
+        "ALS_FACTORS": "64",
+        "ALS_ITERATIONS": "8",
+        "ALS_ALPHA": "4",
+        "ALS_REGULARIZATION": "50",
+    }
     log.ensure_topics(settings)
 
     ingest = spawn("streams", "ingest", **environment)
-    movies = ["--kind", "items", "--constant", "item_type=movie", "--map", "text=plot", str(DATA / "items.parquet")]
+    movies = [
+        "--kind",
+        "items",
+        "--constant",
+        "item_type=movie",
+        "--map",
+        "text=plot",
+        str(DATA / "items.parquet"),
+    ]
     _ended(spawn("streams", "import", *movies, **environment))
-    _ended(spawn("streams", "import", str(DATA / "interactions.parquet"), "--min-value", "4", **environment))
+    _ended(
+        spawn(
+            "streams",
+            "import",
+            str(DATA / "interactions.parquet"),
+            "--min-value",
+            "4",
+            **environment,
+        )
+    )
 
     def applied() -> bool:
         ingest.check()
-        return sum(oracle.positions(redis, settings).values()) == sum(oracle.popularity_positions(redis, settings).values()) == EVENTS
+        return (
+            sum(oracle.positions(redis, settings).values())
+            == sum(oracle.popularity_positions(redis, settings).values())
+            == EVENTS
+        )
 
     eventually(applied, "every event in Redis", 180)
-    table = pq.read_table(DATA / "interactions.parquet", columns=["user_id", "item_id", "value", "timestamp"]).to_pydict()
+    table = pq.read_table(
+        DATA / "interactions.parquet", columns=["user_id", "item_id", "value", "timestamp"]
+    ).to_pydict()
     rows = [row for row in zip(*table.values(), strict=True) if row[2] >= 4 and row[3] is not None]
     assert len(rows) == EVENTS
     by_user = Counter(str(user) for user, *_ in rows)
@@ -77,8 +123,12 @@ def test_movielens_from_kafka_to_three_answers(broker: object, settings: Setting
     state = oracle.read_state(redis, settings)
     popular = state.popular
     assert {user: int(fields["events"]) for user, fields in state.users.items()} == by_user
-    kept = Counter((user, *line.split(" ")) for user, lines in state.histories.items() for line in lines)
-    assert kept == Counter((str(user), str(int(at)), f"rating={value:g}", str(item)) for user, item, value, at in rows)
+    kept = Counter(
+        (user, *line.split(" ")) for user, lines in state.histories.items() for line in lines
+    )
+    assert kept == Counter(
+        (str(user), str(int(at)), f"rating={value:g}", str(item)) for user, item, value, at in rows
+    )
     assert set(popular["unlabelled"]) == {str(item) for _, item, _, _ in rows}
     checked = oracle.fold(settings, oracle.record(settings))
     found = oracle.differences(redis, settings, checked)
@@ -91,7 +141,11 @@ def test_movielens_from_kafka_to_three_answers(broker: object, settings: Setting
     offsets = Counter[int]()
     for part in archive.read(settings.interactions_topic, columns=["partition", "offset", "error"]):
         assert part.column("error").null_count == part.num_rows
-        offsets.update(zip(part.column("partition").to_pylist(), part.column("offset").to_pylist(), strict=True))  # type: ignore[arg-type]
+        offsets.update(
+            zip(
+                part.column("partition").to_pylist(), part.column("offset").to_pylist(), strict=True
+            )
+        )  # type: ignore[arg-type]
     assert len(offsets) == EVENTS
     assert set(offsets.values()) == {1}
     assert archive.positions(settings.interactions_topic) == oracle.positions(redis, settings)
@@ -105,7 +159,13 @@ def test_movielens_from_kafka_to_three_answers(broker: object, settings: Setting
 
     _ended(spawn("training", "retrain", **environment))
     api = spawn("api", **environment)
-    port = int(eventually(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", api.log.read_text()), "the API's address", 60)[1])
+    port = int(
+        eventually(
+            lambda: re.search(r"http://127\.0\.0\.1:(\d+)", api.log.read_text()),
+            "the API's address",
+            60,
+        )[1]
+    )
     eventually(lambda: _ready(port), "the API ready", 60)
     read = "/api/recommendations/movies/for-viewer/{}?limit=10"
     cold = next(user for user, count in by_user.items() if count < 5)
@@ -116,10 +176,14 @@ def test_movielens_from_kafka_to_three_answers(broker: object, settings: Setting
         assert answer["method_used"] == method, answer
         assert answer["interaction_count"] == by_user[user]
         assert len(answer["recommendations"]) == 10
-        assert all(line["reasons"] and line["metadata"]["title"] for line in answer["recommendations"])
+        assert all(
+            line["reasons"] and line["metadata"]["title"] for line in answer["recommendations"]
+        )
         seen = {str(item) for other, item, _, _ in rows if str(other) == user}
         assert not seen & {line["item_id"] for line in answer["recommendations"]}
-        assert [each["engine"] for each in answer["fallbacks"]] == (["ensemble"] if user == hot else [])
+        assert [each["engine"] for each in answer["fallbacks"]] == (
+            ["ensemble"] if user == hot else []
+        )
 
 
 def _ready(port: int) -> bool:

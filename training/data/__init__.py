@@ -1,7 +1,8 @@
 """Builds the data that models are fitted on.
 
-`events` reads the archive or a file; `dataset` makes id maps, the weighted matrix and the split by time;
-`items` reads a catalogue file; `popularity` counts as ingest does; `validation` holds out one item of each user.
+`events` reads the archive or a file; `dataset` makes id maps, the weighted matrix and the split by
+time; `items` reads a catalogue file; `popularity` counts as ingest does; `validation` holds out one
+item of each user.
 
 Start with `dataset`.
 """

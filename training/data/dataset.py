@@ -1,7 +1,9 @@
-"""Builds, saves and loads the dataset: id maps, a weighted user-item matrix, every user's events in order, and a split by time.
+"""Builds, saves and loads the dataset: id maps, a weighted user-item matrix, every user's events in
+order, and a split by time.
 
-Its files, all readable with numpy, scipy and a JSON reader: `als_interactions.npz` (the matrix, scipy.sparse.load_npz),
-`als_user_mapping.json` and `als_item_mapping.json` (row -> id), `sequences.npz` (the events), `dataset.json` (positions W, counts, sha256).
+Its files, all readable with numpy, scipy and a JSON reader: `als_interactions.npz` (the matrix,
+scipy.sparse.load_npz), `als_user_mapping.json` and `als_item_mapping.json` (row -> id),
+`sequences.npz` (the events), `dataset.json` (positions W, counts, sha256).
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ COLUMNS = ("item", "event_type", "use_case", "value", "weight", "timestamp")
 class Dataset:
     """Events of user u are the rows indptr[u] to indptr[u+1], in log order.
 
-    `item (n,) int32` rows of `items`; `event_type (n,) int16` places in `event_types`; `use_case (n,) int16` places in `use_cases`, -1 for
-    none; `value (n,) float64`, NaN where the event has none; `weight (n,) float32` by the default weights of core.use_cases
-    from type and value, as in a fold-in; `timestamp (n,) float64` seconds since 1970, NaN if unknown.
-    `positions`: partition -> W, the first offset that is not included; empty when the events came from a file.
+    `item (n,) int32` rows of `items`; `event_type (n,) int16` places in `event_types`; `use_case
+    (n,) int16` places in `use_cases`, -1 for none; `value (n,) float64`, NaN where the event has
+    none; `weight (n,) float32` by the default weights of core.use_cases from type and value, as in
+    a fold-in; `timestamp (n,) float64` seconds since 1970, NaN if unknown. `positions`: partition
+    -> W, the first offset that is not included; empty when the events came from a file.
     """
 
     users: IdMap
@@ -57,7 +60,11 @@ class Dataset:
 
     def __post_init__(self) -> None:
         n = len(self.item)
-        if len(self.indptr) != len(self.users) + 1 or self.indptr[-1] != n or any(len(getattr(self, name)) != n for name in COLUMNS):
+        if (
+            len(self.indptr) != len(self.users) + 1
+            or self.indptr[-1] != n
+            or any(len(getattr(self, name)) != n for name in COLUMNS)
+        ):
             raise ValueError("the arrays of a dataset have different lengths")
 
     @property
@@ -71,11 +78,18 @@ class Dataset:
         return np.repeat(np.arange(len(self.users), dtype=np.int32), np.diff(self.indptr))
 
     def matrix(self, where: Bools | None = None) -> sp.csr_matrix:
-        """(n_users, n_items) float32 CSR: summed weight of the events in `where` (all). An event of weight 0 is no entry."""
-        return self._summed(self.weight, self.weight > 0 if where is None else where & (self.weight > 0))
+        """(n_users, n_items) float32 CSR: summed weight of the events in `where` (all).
+
+        An event of weight 0 is no entry.
+        """
+        return self._summed(
+            self.weight, self.weight > 0 if where is None else where & (self.weight > 0)
+        )
 
     def touched(self, where: Bools) -> sp.csr_matrix:
-        """(n_users, n_items) float32 CSR of ones: every pair with an event in `where`, of whatever weight."""
+        """(n_users, n_items) float32 CSR of ones: every pair with an event in `where`, of whatever
+        weight.
+        """
         pairs = self._summed(np.ones(self.events, np.float32), where)
         pairs.data[:] = 1.0
         return pairs
@@ -83,19 +97,25 @@ class Dataset:
     def _summed(self, values: npt.NDArray[np.float32], where: Bools) -> sp.csr_matrix:
         """(n_users, n_items) CSR: summed `values (n,)` of the events in `where`, items in order."""
         indptr = np.concatenate([[0], np.cumsum(where)])[self.indptr]
-        matrix = sp.csr_matrix((values[where], self.item[where], indptr), shape=(len(self.users), len(self.items)))
+        matrix = sp.csr_matrix(
+            (values[where], self.item[where], indptr), shape=(len(self.users), len(self.items))
+        )
         summed = matrix.tocsc().tocsr()  # converting twice orders the items without a sort
         summed.sum_duplicates()
         return summed
 
     def split(self, fraction: float) -> Split:
-        """Cut at the time after which the last `fraction` of the timed events lie; events without a time stay in training.
+        """Cut at the time after which the last `fraction` of the timed events lie; events without a
+        time stay in training.
 
         Raises DatasetError when one side would be empty.
         """
         timed = np.sort(self.timestamp[~np.isnan(self.timestamp)])
         if not len(timed):
-            raise DatasetError("no event has a time, so there is nothing to split by; give events a timestamp to evaluate")
+            raise DatasetError(
+                "no event has a time, so there is nothing to split by; give events a "
+                "timestamp to evaluate"
+            )
         cut = float(timed[min(int(len(timed) * (1.0 - fraction)), len(timed) - 1)])
         train = ~(self.timestamp >= cut)
         if not train.any() or train.all():
@@ -112,7 +132,9 @@ class Dataset:
         return events
 
     def state(self, user: int, where: Bools, cap: int) -> UserState:
-        """The state that Redis would hold of the user in this row after the events in `where` alone, with a history of at most `cap`."""
+        """The state that Redis would hold of the user in this row after the events in `where`
+        alone, with a history of at most `cap`.
+        """
         rows = self.of_user(user, where)
         types, counts = np.unique(self.event_type[rows], return_counts=True)
         latest = rows[-cap:]
@@ -133,13 +155,20 @@ class Dataset:
             user_id=self.users.ids[user],
             events=len(rows),
             history=history,
-            counts={self.event_types[kind]: count for kind, count in zip(types.tolist(), counts.tolist(), strict=True)},
+            counts={
+                self.event_types[kind]: count
+                for kind, count in zip(types.tolist(), counts.tolist(), strict=True)
+            },
         )
 
     @cached_property
     def sha256(self) -> str:
         """Hash of the ids and the arrays: equal for equal events, whatever files they came from."""
-        digest = hashlib.sha256("\n".join([*self.event_types, "", *self.use_cases, "", *self.users.ids, "", *self.items.ids]).encode())
+        digest = hashlib.sha256(
+            "\n".join(
+                [*self.event_types, "", *self.use_cases, "", *self.users.ids, "", *self.items.ids]
+            ).encode()
+        )
         for array in (self.indptr, *(getattr(self, name) for name in COLUMNS)):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -164,32 +193,50 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Split:
-    """Events before the time `cut` (seconds since 1970) are `train (n,) bool`; the rest are held out."""
+    """Events before the time `cut` (seconds since 1970) are `train (n,) bool`; the rest are held
+    out.
+    """
 
     cut: float
     train: Bools
 
 
 def build(
-    table: pa.Table, use_cases: UseCases, positions: dict[int, int] | None = None, source: str = "", skipped: Skipped | None = None
+    table: pa.Table,
+    use_cases: UseCases,
+    positions: dict[int, int] | None = None,
+    source: str = "",
+    skipped: Skipped | None = None,
 ) -> Dataset:
-    """Build a dataset from a table of training.data.events. Ids are sorted, so that equal events make equal datasets.
+    """Build a dataset from a table of training.data.events. Ids are sorted, so that equal events
+    make equal datasets.
 
-    Events of a type that is no longer configured are skipped and counted. Raises DatasetError when no event remains.
+    Events of a type that is no longer configured are skipped and counted. Raises DatasetError when
+    no event remains.
     """
-    configured = pc.is_in(table["event_type"].cast(pa.string()), pa.array(list(use_cases.event_types), pa.string()))
-    all_skipped = {**(skipped or {}), "unknown_event_types": table.num_rows - (pc.sum(configured).as_py() or 0)}
+    configured = pc.is_in(
+        table["event_type"].cast(pa.string()), pa.array(list(use_cases.event_types), pa.string())
+    )
+    all_skipped = {
+        **(skipped or {}),
+        "unknown_event_types": table.num_rows - (pc.sum(configured).as_py() or 0),
+    }
     if all_skipped["unknown_event_types"]:
         table = table.filter(configured)
     if not table.num_rows:
-        raise DatasetError(f"{source or 'the source'} holds no events to train on (skipped: {all_skipped}); ingest and archive some first")
+        raise DatasetError(
+            f"{source or 'the source'} holds no events to train on (skipped: "
+            f"{all_skipped}); ingest and archive some first"
+        )
     users, user = _encode(table["user_id"])
     items, item = _encode(table["item_id"])
     event_types, event_type = _encode(table["event_type"])
     names, use_case = _encode(table["use_case"])
     value = pc.fill_null(table["value"], np.nan).to_numpy()
     order = np.argsort(user, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(
+        np.int64
+    )
     return Dataset(
         users=IdMap(users),
         items=IdMap(items),
@@ -200,7 +247,9 @@ def build(
         event_type=event_type[order].astype(np.int16),
         use_case=use_case[order].astype(np.int16),
         value=value[order],
-        weight=weights(use_cases.event_types, event_types, event_type, value)[order].astype(np.float32),
+        weight=weights(use_cases.event_types, event_types, event_type, value)[order].astype(
+            np.float32
+        ),
         timestamp=pc.fill_null(table["timestamp"], np.nan).to_numpy()[order],
         positions=positions or {},
         source=source,
@@ -208,18 +257,30 @@ def build(
     )
 
 
-def save(dataset: Dataset, folder: Path, *, matrix: sp.csr_matrix | None = None, sequences: bool = True) -> None:
-    """Write the files of the module docstring into `folder`, dataset.json last: a folder without it is incomplete.
+def save(
+    dataset: Dataset, folder: Path, *, matrix: sp.csr_matrix | None = None, sequences: bool = True
+) -> None:
+    """Write the files of the module docstring into `folder`, dataset.json last: a folder without it
+    is incomplete.
 
-    `matrix`: `dataset.matrix()`, if already computed. `sequences` False: without sequences.npz, so that `load` cannot read the folder.
+    `matrix`: `dataset.matrix()`, if already computed. `sequences` False: without sequences.npz, so
+    that `load` cannot read the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.json").unlink(missing_ok=True)
-    sp.save_npz(folder / "als_interactions.npz", dataset.matrix() if matrix is None else matrix, compressed=False)
+    sp.save_npz(
+        folder / "als_interactions.npz",
+        dataset.matrix() if matrix is None else matrix,
+        compressed=False,
+    )
     dataset.users.save(folder / "als_user_mapping.json")
     dataset.items.save(folder / "als_item_mapping.json")
     if sequences:
-        np.savez(folder / "sequences.npz", indptr=dataset.indptr, **{name: getattr(dataset, name) for name in COLUMNS})
+        np.savez(
+            folder / "sequences.npz",
+            indptr=dataset.indptr,
+            **{name: getattr(dataset, name) for name in COLUMNS},
+        )
     (folder / "dataset.json").write_text(json.dumps(dataset.summary(), indent=2) + "\n", "utf-8")
 
 
@@ -233,25 +294,39 @@ def load(folder: Path) -> Dataset:
                 items=IdMap.load(folder / "als_item_mapping.json"),
                 event_types=summary["event_types"],
                 use_cases=summary["use_cases"],
-                positions={int(partition): offset for partition, offset in summary["positions"].items()},
+                positions={
+                    int(partition): offset for partition, offset in summary["positions"].items()
+                },
                 source=summary["source"],
                 skipped=summary["skipped"],
                 **{name: arrays[name] for name in arrays.files},
             )
     except (OSError, KeyError, ValueError, TypeError, ModelError) as error:
         raise DatasetError(
-            f"{folder} is no complete dataset ({error}); make it with `python -m training dataset --output {folder}`"
+            f"{folder} is no complete dataset ({error}); make it with `python -m training "
+            f"dataset --output {folder}`"
         ) from None
     if dataset.sha256 != summary["sha256"]:
-        raise DatasetError(f"{folder}: the files are not those that dataset.json describes; make the dataset again")
+        raise DatasetError(
+            f"{folder}: the files are not those that dataset.json describes; make the dataset again"
+        )
     return dataset
 
 
 def weights(
-    by_type: Mapping[str, float], event_types: list[str], event_type: npt.NDArray[Any], value: npt.NDArray[np.float64]
+    by_type: Mapping[str, float],
+    event_types: list[str],
+    event_type: npt.NDArray[Any],
+    value: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """core.use_cases.UseCases.weight for many events at once, (n,) float64: `event_type (n,)` are places in `event_types`."""
-    weight = np.minimum(np.array([by_type[name] for name in event_types])[event_type] * np.where(np.isnan(value), 1.0, value), MAX_WEIGHT)
+    """core.use_cases.UseCases.weight for many events at once, (n,) float64: `event_type (n,)` are
+    places in `event_types`.
+    """
+    weight = np.minimum(
+        np.array([by_type[name] for name in event_types])[event_type]
+        * np.where(np.isnan(value), 1.0, value),
+        MAX_WEIGHT,
+    )
     rounded: npt.NDArray[np.float64] = np.rint(weight / WEIGHT_STEP) * WEIGHT_STEP
     return rounded
 

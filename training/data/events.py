@@ -1,7 +1,9 @@
-"""Reads the events of a training set from the archive up to positions W, or from a Parquet or CSV file.
+"""Reads the events of a training set from the archive up to positions W, or from a Parquet or CSV
+file.
 
-Both give a table of the columns COLUMNS in log order, one row an accepted event. Events that ingest does not count are skipped: dead
-letters, duplicates within the window, and events of deleted users before the deletion.
+Both give a table of the columns COLUMNS in log order, one row an accepted event. Events that ingest
+does not count are skipped: dead letters, duplicates within the window, and events of deleted users
+before the deletion.
 """
 
 from __future__ import annotations
@@ -31,20 +33,34 @@ _ENCODED = ("user_id", "item_id", "event_type", "use_case")
 """Columns with few distinct texts: read as Parquet dictionaries, without making texts."""
 _ID = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
-    [("user_id", _ID), ("item_id", _ID), ("event_type", _ID), ("value", pa.float64()), ("timestamp", pa.float64()), ("use_case", _ID)]
+    [
+        ("user_id", _ID),
+        ("item_id", _ID),
+        ("event_type", _ID),
+        ("value", pa.float64()),
+        ("timestamp", pa.float64()),
+        ("use_case", _ID),
+    ]
 )
 
 PARALLEL_PARTITIONS = 2
-"""Partitions read in parallel: reading and encoding release the GIL, but each partition holds its event ids in memory."""
+"""Partitions read in parallel: reading and encoding release the GIL, but each partition holds its
+event ids in memory.
+"""
 
 Skipped = dict[str, int]
 """Reason -> number of skipped rows."""
 
 
 def from_archive(
-    archive: Archive, topic: str, positions: Mapping[int, int], dedup_window: int, deleted: DeletedUsers
+    archive: Archive,
+    topic: str,
+    positions: Mapping[int, int],
+    dedup_window: int,
+    deleted: DeletedUsers,
 ) -> tuple[pa.Table, Skipped]:
-    """Read the accepted events at offsets below `positions` (partition -> offset), by partition in offset order.
+    """Read the accepted events at offsets below `positions` (partition -> offset), by partition in
+    offset order.
 
     `deleted`: users whose events up to the deletion are skipped.
     Memory: the result, and PARALLEL_PARTITIONS partitions with their event ids.
@@ -53,25 +69,47 @@ def from_archive(
     ranges = archive.ranges(topic)
     for partition, position in positions.items():
         if position and partition not in ranges:
-            raise ArchiveError(f"the archive holds nothing of partition {partition} of {topic}; run `python -m streams archive` first")
+            raise ArchiveError(
+                f"the archive holds nothing of partition {partition} of {topic}; run "
+                f"`python -m streams archive` first"
+            )
 
-    with progress("reading the archive", total=max(1, sum(positions.values()))) as show, ThreadPoolExecutor(PARALLEL_PARTITIONS) as pool:
+    with (
+        progress("reading the archive", total=max(1, sum(positions.values()))) as show,
+        ThreadPoolExecutor(PARALLEL_PARTITIONS) as pool,
+    ):
 
         def read(partition: int) -> tuple[pa.Table, Skipped] | None:
             tables = []
-            for table in archive.read(topic, {partition: positions[partition]}, _ARCHIVED, encoded=_ENCODED):
+            for table in archive.read(
+                topic, {partition: positions[partition]}, _ARCHIVED, encoded=_ENCODED
+            ):
                 tables.append(table)
                 show.advance(table.num_rows, f"partition {partition}")
             return _accepted(pa.concat_tables(tables), dedup_window, deleted) if tables else None
 
-        parts = [part for part in pool.map(read, sorted(partition for partition in positions if positions[partition])) if part is not None]
-    skipped: Skipped = {name: sum(counts[name] for _, counts in parts) for name in ("dead_letters", "duplicates", "deleted_users")}
+        parts = [
+            part
+            for part in pool.map(
+                read, sorted(partition for partition in positions if positions[partition])
+            )
+            if part is not None
+        ]
+    skipped: Skipped = {
+        name: sum(counts[name] for _, counts in parts)
+        for name in ("dead_letters", "duplicates", "deleted_users")
+    }
     tables = [table for table, _ in parts]
     return (pa.concat_tables(tables) if tables else SCHEMA.empty_table()), skipped
 
 
-def _accepted(table: pa.Table, dedup_window: int, deleted: DeletedUsers) -> tuple[pa.Table, Skipped]:
-    """The accepted rows of one whole partition, and the numbers of skipped ones. Dead letters do not make later events duplicates."""
+def _accepted(
+    table: pa.Table, dedup_window: int, deleted: DeletedUsers
+) -> tuple[pa.Table, Skipped]:
+    """The accepted rows of one whole partition, and the numbers of skipped ones.
+
+    Dead letters do not make later events duplicates.
+    """
     dead_letters = table.num_rows - table["error"].null_count
     valid = table.filter(pc.is_null(table["error"])) if dead_letters else table
     first = ~_duplicates(valid, dedup_window)
@@ -87,48 +125,79 @@ def _accepted(table: pa.Table, dedup_window: int, deleted: DeletedUsers) -> tupl
 
 
 def from_file(path: Path) -> tuple[pa.Table, Skipped]:
-    """Read the events in a Parquet or CSV file with the columns user_id, item_id, event_type, timestamp (seconds since 1970, or null) and
-    optionally value and use_case; further columns are ignored. Rows are put in time order, rows without a time first, ties in
-    the order of the file.
+    """Read the events in a Parquet or CSV file with the columns user_id, item_id, event_type,
+    timestamp (seconds since 1970, or null) and optionally value and use_case; further columns are
+    ignored. Rows are put in time order, rows without a time first, ties in the order of the file.
 
     Raises DatasetError naming the file and what is wrong with it.
     """
     try:
         if path.suffix == ".csv":
             texts = {name: pa.string() for name in COLUMNS if SCHEMA.field(name).type == _ID}
-            raw = pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(column_types=texts))
+            raw = pyarrow.csv.read_csv(
+                path, convert_options=pyarrow.csv.ConvertOptions(column_types=texts)
+            )
         else:
-            raw = pq.read_table(path, columns=[name for name in pq.read_schema(path).names if name in COLUMNS])
+            raw = pq.read_table(
+                path, columns=[name for name in pq.read_schema(path).names if name in COLUMNS]
+            )
     except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path} cannot be read as {'CSV' if path.suffix == '.csv' else 'Parquet'}: {error}") from None
+        raise DatasetError(
+            f"{path} cannot be read as {'CSV' if path.suffix == '.csv' else 'Parquet'}: {error}"
+        ) from None
     missing = [name for name in COLUMNS if name not in raw.column_names and name not in _OPTIONAL]
     if missing:
-        raise DatasetError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)} (the last and value may be missing)")
+        raise DatasetError(
+            f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)} (the "
+            f"last and value may be missing)"
+        )
     columns = {
-        name: raw[name] if name in raw.column_names else pa.chunked_array([pa.nulls(raw.num_rows, _OPTIONAL[name])]) for name in COLUMNS
+        name: raw[name]
+        if name in raw.column_names
+        else pa.chunked_array([pa.nulls(raw.num_rows, _OPTIONAL[name])])
+        for name in COLUMNS
     }
     if pa.types.is_temporal(columns["timestamp"].type):
-        columns["timestamp"] = pc.divide(columns["timestamp"].cast(pa.timestamp("ms")).cast(pa.int64()).cast(pa.float64()), 1000.0)
+        columns["timestamp"] = pc.divide(
+            columns["timestamp"].cast(pa.timestamp("ms")).cast(pa.int64()).cast(pa.float64()),
+            1000.0,
+        )
     try:
         table = pa.table(
             {
-                name: column.cast(pa.string()) if SCHEMA.field(name).type == _ID else column.cast(pa.float64())
+                name: column.cast(pa.string())
+                if SCHEMA.field(name).type == _ID
+                else column.cast(pa.float64())
                 for name, column in columns.items()
             }
         ).cast(SCHEMA)
     except pa.ArrowException as error:
         raise DatasetError(f"{path}: a column has a wrong type: {error}") from None
-    named = pc.and_(pc.and_(pc.is_valid(table["user_id"]), pc.is_valid(table["item_id"])), pc.is_valid(table["event_type"]))
+    named = pc.and_(
+        pc.and_(pc.is_valid(table["user_id"]), pc.is_valid(table["item_id"])),
+        pc.is_valid(table["event_type"]),
+    )
     valid = table.filter(named)
-    in_range = pc.and_(pc.greater_equal(valid["value"], 0.0), pc.less_equal(valid["value"], MAX_VALUE))
-    sound = valid.filter(pc.or_(pc.is_null(valid["value"], nan_is_null=True), pc.fill_null(in_range, False)))
+    in_range = pc.and_(
+        pc.greater_equal(valid["value"], 0.0), pc.less_equal(valid["value"], MAX_VALUE)
+    )
+    sound = valid.filter(
+        pc.or_(pc.is_null(valid["value"], nan_is_null=True), pc.fill_null(in_range, False))
+    )
     order = pc.sort_indices(pc.fill_null(sound["timestamp"], -np.inf))
-    return sound.take(order), {"rows_without_an_id": table.num_rows - valid.num_rows, "bad_values": valid.num_rows - sound.num_rows}
+    return sound.take(order), {
+        "rows_without_an_id": table.num_rows - valid.num_rows,
+        "bad_values": valid.num_rows - sound.num_rows,
+    }
 
 
 def _duplicates(table: pa.Table, window: int) -> npt.NDArray[np.bool_]:
-    """Which rows are duplicates. Checks only ids that occur twice, because the result for one id does not depend on others."""
-    # One chunk first: merging the chunks' dictionaries of ids that hardly repeat costs four times as much. Large: more than 2 GB of ids.
+    """Which rows are duplicates.
+
+    Checks only ids that occur twice, because the result for one id does not depend on others.
+    """
+    # One chunk first: merging the chunks' dictionaries of ids that hardly repeat costs four times
+    # as much. Large: more than 2 GB of ids.
     ids = table["event_id"].cast(pa.large_string()).combine_chunks().dictionary_encode()
     repeated = np.zeros(table.num_rows, dtype=np.bool_)
     if not table.num_rows:
@@ -142,12 +211,21 @@ def _duplicates(table: pa.Table, window: int) -> npt.NDArray[np.bool_]:
 
 
 def _before_deletion(table: pa.Table, deleted: DeletedUsers) -> npt.NDArray[np.bool_]:
-    """Which rows are not after the deletion of their user. Hashes only users with a row as old as the newest deletion."""
+    """Which rows are not after the deletion of their user.
+
+    Hashes only users with a row as old as the newest deletion.
+    """
     broker_times = table["broker_time"].to_numpy()
     erased: npt.NDArray[np.bool_] = broker_times <= deleted.newest
     old = np.flatnonzero(erased)
     if old.size:
-        users = table["user_id"].take(pa.array(old)).cast(pa.string()).combine_chunks().dictionary_encode()
+        users = (
+            table["user_id"]
+            .take(pa.array(old))
+            .cast(pa.string())
+            .combine_chunks()
+            .dictionary_encode()
+        )
         times = np.array([deleted.time_of(user_id) for user_id in users.dictionary.to_pylist()])
         erased[old] = broker_times[old] <= times[users.indices.to_numpy()]
     return erased

@@ -1,4 +1,6 @@
-"""Reads a catalogue file: JSON lines in the format of the topic `items`, or a Parquet or CSV table."""
+"""Reads a catalogue file: JSON lines in the format of the topic `items`, or a Parquet or CSV
+table.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ _SEPARATOR = "|"
 def read(path: Path, item_type: str = "item") -> list[Item]:
     """Read the items at `path`; of two with the same id the later one wins.
 
-    A table has the column item_id and any of item_type, title, categories, tags (lists, or text separated by |), text, available,
-    created_at; its other columns become attributes. `item_type`: of rows without one. Raises DatasetError naming the row.
+    A table has the column item_id and any of item_type, title, categories, tags (lists, or text
+    separated by |), text, available, created_at; its other columns become attributes. `item_type`:
+    of rows without one. Raises DatasetError naming the row.
     """
     try:
         if path.suffix in (".jsonl", ".ndjson"):
@@ -30,10 +33,14 @@ def read(path: Path, item_type: str = "item") -> list[Item]:
         else:
             table = pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
             if "item_id" not in table.column_names:
-                raise DatasetError(f"{path} has no column item_id; it has {', '.join(table.column_names)}")
+                raise DatasetError(
+                    f"{path} has no column item_id; it has {', '.join(table.column_names)}"
+                )
             rows = [codec.encode_json(_entry(row, item_type)) for row in table.to_pylist()]
     except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path} cannot be read: {error}; give .jsonl, .parquet or .csv") from None
+        raise DatasetError(
+            f"{path} cannot be read: {error}; give .jsonl, .parquet or .csv"
+        ) from None
     items: dict[str, Item] = {}
     for number, row in enumerate(rows, 1):
         try:
@@ -47,7 +54,11 @@ def read(path: Path, item_type: str = "item") -> list[Item]:
 def _entry(row: dict[str, Any], item_type: str) -> dict[str, Any]:
     fields = ("item_id", "item_type", *_TEXTS, *_LISTS, "available", "created_at")
     known = {name: value for name in fields if (value := row.pop(name, None)) is not None}
-    entry: dict[str, Any] = {"item_type": item_type, **known, "item_id": str(known.get("item_id", ""))}
+    entry: dict[str, Any] = {
+        "item_type": item_type,
+        **known,
+        "item_id": str(known.get("item_id", "")),
+    }
     for name in _LISTS:
         if isinstance(entry.get(name), str):
             entry[name] = [part.strip() for part in entry[name].split(_SEPARATOR) if part.strip()]

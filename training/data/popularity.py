@@ -1,4 +1,6 @@
-"""Computes popularity from a dataset as ingest does from the stream, for the bundle and as the baseline of the evaluation."""
+"""Computes popularity from a dataset as ingest does from the stream, for the bundle and as the
+baseline of the evaluation.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +15,42 @@ _HOUR = 3600.0
 
 
 def popular(dataset: Dataset, settings: Settings, where: Bools | None = None) -> PopularModel:
-    """Forward-decayed weight of the MOST items by use case, of the events in `where (n,) bool` (default: all).
+    """Forward-decayed weight of the MOST items by use case, of the events in `where (n,) bool`
+    (default: all).
 
     Events without a time count as if they had happened at the earliest time in the dataset.
     """
     selected = np.ones(dataset.events, np.bool_) if where is None else where
     timed = dataset.timestamp[~np.isnan(dataset.timestamp)]
-    hours = np.nan_to_num(dataset.timestamp[selected], nan=timed.min() if len(timed) else 0.0) // _HOUR
+    hours = (
+        np.nan_to_num(dataset.timestamp[selected], nan=timed.min() if len(timed) else 0.0) // _HOUR
+    )
     first = float(hours.min()) if len(hours) else 0.0
     since = (hours - first).astype(np.int64)  # a century is 900,000 hours: a table of them is small
     grown = np.zeros(int(since.max(initial=0)) + 1)
     for hour in np.flatnonzero(np.bincount(since)).tolist():
         grown[hour] = growth((hour + first) * _HOUR, settings.popularity_half_life_days)
     decayed = grown[since]
-    item, event_type, value = dataset.item[selected], dataset.event_type[selected], dataset.value[selected]
-    configured = np.array([name in settings.use_cases.by_name for name in dataset.use_cases] + [False])
+    item, event_type, value = (
+        dataset.item[selected],
+        dataset.event_type[selected],
+        dataset.value[selected],
+    )
+    configured = np.array(
+        [name in settings.use_cases.by_name for name in dataset.use_cases] + [False]
+    )
     use_case = np.where(configured[dataset.use_case[selected]], dataset.use_case[selected], -1)
     scores: dict[str, list[tuple[str, float]]] = {}
     for code in sorted(set(np.flatnonzero(np.bincount(use_case + 1)) - 1)):
         rows = use_case == code
         name = dataset.use_cases[code] if code >= 0 else None
-        weight = weights(settings.use_cases.weights(name), dataset.event_types, event_type[rows], value[rows])
+        weight = weights(
+            settings.use_cases.weights(name), dataset.event_types, event_type[rows], value[rows]
+        )
         total = np.bincount(item[rows], weight * decayed[rows], minlength=len(dataset.items))
         scored = np.flatnonzero(total)
         best = scored[np.argsort(-total[scored], kind="stable")[:MOST]]
-        scores[name or UNLABELLED] = [(dataset.items.ids[row], float(total[row])) for row in best.tolist()]
+        scores[name or UNLABELLED] = [
+            (dataset.items.ids[row], float(total[row])) for row in best.tolist()
+        ]
     return PopularModel(scores)

@@ -1,4 +1,6 @@
-"""Splits the training events for validation: holds out one item of each user, and ranks it among the items the user does not have."""
+"""Splits the training events for validation: holds out one item of each user, and ranks it among
+the items the user does not have.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ BLOCK_USERS = 1024
 
 @dataclass(frozen=True)
 class Validation:
-    """`user_items (n_users, n_items)` f32 CSR without the held-out items; `users (n,)`, `items (n,)` int32: who and what was held out.
+    """`user_items (n_users, n_items)` f32 CSR without the held-out items; `users (n,)`, `items
+    (n,)` int32: who and what was held out.
 
     `ordered`: it was the user's last one.
     """
@@ -30,11 +33,12 @@ class Validation:
 
 
 def leave_one_out(dataset: Dataset, seed: int, max_users: int = 10_000) -> Validation:
-    """Hold out the item of each user's last event with weight above 0, and all other events of that user with it.
+    """Hold out the item of each user's last event with weight above 0, and all other events of that
+    user with it.
 
-    When no event has a time, the order of events has no meaning (in tables it is often that of the ids): then `seed` draws the event.
-    Users with a single item keep it. At most `max_users` users, drawn by `seed`, lose an item.
-    Raises DatasetError when nobody has two items.
+    When no event has a time, the order of events has no meaning (in tables it is often that of the
+    ids): then `seed` draws the event. Users with a single item keep it. At most `max_users` users,
+    drawn by `seed`, lose an item. Raises DatasetError when nobody has two items.
     """
     matrix = dataset.matrix()
     positive = np.flatnonzero(dataset.weight > 0)
@@ -48,7 +52,9 @@ def leave_one_out(dataset: Dataset, seed: int, max_users: int = 10_000) -> Valid
     last[owner] = positive  # events are in log order, so a user's last one is written last
     users = np.flatnonzero((last >= 0) & (np.diff(matrix.indptr) >= 2)).astype(np.int32)
     if not len(users):
-        raise DatasetError("no user has two items, so none can be held out; collect more events before tuning")
+        raise DatasetError(
+            "no user has two items, so none can be held out; collect more events before tuning"
+        )
     if len(users) > max_users:
         users = np.sort(rng.choice(users, max_users, replace=False))
     items = dataset.item[last[users]]
@@ -66,10 +72,12 @@ def ranks(
     user_rows: npt.NDArray[np.int32],
     item_rows: npt.NDArray[np.int32],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(n,) how many items rank above each held-out one (ties count as above), and (n,) among how many.
+    """(n,) how many items rank above each held-out one (ties count as above), and (n,) among how
+    many.
 
-    `user_rows (n_users,)`, `item_rows (n_items,)`: the factor row of each row and column of the matrix, -1 where it has none; an item
-    without factors cannot be recommended, so a held-out one ranks last.
+    `user_rows (n_users,)`, `item_rows (n_items,)`: the factor row of each row and column of the
+    matrix, -1 where it has none; an item without factors cannot be recommended, so a held-out one
+    ranks last.
     """
     better = np.empty(len(validation.users), np.int64)
     candidates = np.empty(len(validation.users), np.int64)
@@ -81,14 +89,20 @@ def ranks(
         own = np.where(targets >= 0, scores[np.arange(len(users)), targets], -np.inf)
         seen = validation.user_items[users][:, shown].tocoo()
         scores[seen.row, item_rows[shown][seen.col]] = -np.inf
-        candidates[block] = len(shown) - np.bincount(seen.row, minlength=len(users)) - (targets >= 0)
+        candidates[block] = (
+            len(shown) - np.bincount(seen.row, minlength=len(users)) - (targets >= 0)
+        )
         above = (scores >= own[:, None]).sum(axis=1) - 1
         better[block] = np.where(targets >= 0, above, candidates[block])
     return better, candidates
 
 
-def gain(better: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64], negatives: int, k: int = 10) -> tuple[float, float]:
-    """Mean HR@k and NDCG@k of one held-out item a user: among `negatives` sampled candidates in expectation, or 0: the whole catalogue."""
+def gain(
+    better: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64], negatives: int, k: int = 10
+) -> tuple[float, float]:
+    """Mean HR@k and NDCG@k of one held-out item a user: among `negatives` sampled candidates in
+    expectation, or 0: the whole catalogue.
+    """
     if negatives:
         hit, discounted = metrics.sampled_rank_gain(better, candidates, negatives, k)
     else:

@@ -1,10 +1,13 @@
-"""Evaluates a bundle offline: asks the serving recommender for users as of the cut, and judges by their interactions after it.
+"""Evaluates a bundle offline: asks the serving recommender for users as of the cut, and judges by
+their interactions after it.
 
-The state of each judged user is what Redis would hold of the events before the cut, and answers come from the same
-`engines.recommender.Recommender` that the API calls: routing, fold-in, filters and fallbacks included. Each engine is evaluated alone
-(without the items that fallbacks filled in), and as routed, which is what users get.
+The state of each judged user is what Redis would hold of the events before the cut, and answers
+come from the same `engines.recommender.Recommender` that the API calls: routing, fold-in, filters
+and fallbacks included. Each engine is evaluated alone (without the items that fallbacks filled in),
+and as routed, which is what users get.
 
-Candidates are the whole catalogue minus the items that the user has. `population` says which users are judged.
+Candidates are the whole catalogue minus the items that the user has. `population` says which users
+are judged.
 """
 
 from __future__ import annotations
@@ -46,7 +49,11 @@ RANKED = ("precision", "recall", "map", "ndcg")
 LENGTH = max(metrics.CUTOFFS)
 DIVERSITY_AT = 10
 """Length of list for diversity, coverage and novelty: the default length of an answer."""
-NAMES = (*(f"{name}@{k}" for name in RANKED for k in metrics.CUTOFFS), f"diversity@{DIVERSITY_AT}", f"novelty@{DIVERSITY_AT}")
+NAMES = (
+    *(f"{name}@{k}" for name in RANKED for k in metrics.CUTOFFS),
+    f"diversity@{DIVERSITY_AT}",
+    f"novelty@{DIVERSITY_AT}",
+)
 """The columns of `Evaluation.values`; coverage belongs to a group of users, not to one."""
 
 
@@ -63,7 +70,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`values`: engine -> (n_users, len(NAMES)) float64; `ranked`: engine -> (n_users, LENGTH) int32 rows of `judged.items`."""
+    """`values`: engine -> (n_users, len(NAMES)) float64; `ranked`: engine -> (n_users, LENGTH)
+    int32 rows of `judged.items`.
+    """
 
     judged: JudgedUsers
     split: Split
@@ -76,24 +85,48 @@ class Evaluation:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """One row an engine, segment and metric: mean, 95% interval over users (coverage has none), number of users."""
+        """One row an engine, segment and metric: mean, 95% interval over users (coverage has none),
+        number of users.
+        """
         rows = []
         for part in SEGMENTS:
-            selected = np.ones(len(self.judged.users), np.bool_) if part == "all" else self.judged.segments == part
+            selected = (
+                np.ones(len(self.judged.users), np.bool_)
+                if part == "all"
+                else self.judged.segments == part
+            )
             if not selected.any():
                 continue
             engines = list(self.values)
             values = np.hstack([self.values[engine][selected] for engine in engines])
             present = ~np.isnan(values)
-            means = np.where(present.any(axis=0), np.where(present, values, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1), np.nan)
+            means = np.where(
+                present.any(axis=0),
+                np.where(present, values, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1),
+                np.nan,
+            )
             low, high = metrics.bootstrap(values, self.judged.seed)
             for place, engine in enumerate(engines):
                 base = {"engine": engine, "segment": part, "users": int(selected.sum())}
                 for offset, name in enumerate(NAMES, place * len(NAMES)):
-                    interval = {"mean": _number(means[offset]), "low": _number(low[offset]), "high": _number(high[offset])}
+                    interval = {
+                        "mean": _number(means[offset]),
+                        "low": _number(low[offset]),
+                        "high": _number(high[offset]),
+                    }
                     rows.append({**base, "metric": name, **interval})
-                shown = metrics.coverage(self.ranked[engine][selected][:, :DIVERSITY_AT], len(self.judged.items))
-                rows.append({**base, "metric": f"coverage@{DIVERSITY_AT}", "mean": shown, "low": None, "high": None})
+                shown = metrics.coverage(
+                    self.ranked[engine][selected][:, :DIVERSITY_AT], len(self.judged.items)
+                )
+                rows.append(
+                    {
+                        **base,
+                        "metric": f"coverage@{DIVERSITY_AT}",
+                        "mean": shown,
+                        "low": None,
+                        "high": None,
+                    }
+                )
         return rows
 
 
@@ -106,15 +139,19 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate those of `engines` that `bundle` has, for every judged user.
 
-    The users have ALS vectors that are folded in from all their events, as in Redis when the live workers keep up. `on_user`: called
-    after each user, instead of a progress bar; may raise to stop. Raises ModelError when an engine fails.
+    The users have ALS vectors that are folded in from all their events, as in Redis when the live
+    workers keep up. `on_user`: called after each user, instead of a progress bar; may raise to
+    stop. Raises ModelError when an engine fails.
     """
     settings, split = inputs.settings, inputs.split
     recommender = build(bundle, Catalogue.of(inputs.items), inputs.popularity, settings)
     engines = [name for name in engines if name == ROUTED or name in recommender.engines]
     ranked = {engine: np.full((len(judged.users), LENGTH), -1, np.int32) for engine in engines}
     # Answers are made one by one, as when serving; BLAS threads would only wait for each other.
-    with threadpoolctl.threadpool_limits(1, "blas"), _user_callback(on_user, len(judged.users)) as user_done:
+    with (
+        threadpoolctl.threadpool_limits(1, "blas"),
+        _user_callback(on_user, len(judged.users)) as user_done,
+    ):
         states = _with_vectors(judged, inputs.dataset, bundle, recommender.made_with)
         for place, (state, filters) in enumerate(zip(states, judged.filters, strict=True)):
             routed = ask(recommender, state, Request(limit=LENGTH, filters=filters, reasons=False))
@@ -123,9 +160,17 @@ def evaluate(
                 answer = (
                     routed
                     if engine in (ROUTED, routed.method_used)
-                    else ask(recommender, state, Request(limit=LENGTH, filters=filters, engine=engine, reasons=False))
+                    else ask(
+                        recommender,
+                        state,
+                        Request(limit=LENGTH, filters=filters, engine=engine, reasons=False),
+                    )
                 )
-                own = [line.item_id for line in answer.recommendations if engine in (ROUTED, line.method)]
+                own = [
+                    line.item_id
+                    for line in answer.recommendations
+                    if engine in (ROUTED, line.method)
+                ]
                 ranked[engine][place, : len(own)] = judged.items.rows(own)
             user_done()
     values = {engine: _values(lists, judged) for engine, lists in ranked.items()}
@@ -135,8 +180,19 @@ def evaluate(
 def report(evaluation: Evaluation, console: Console) -> None:
     """Print a table: one line an engine and segment."""
     judged = evaluation.judged
-    shown = ("ndcg@10", "recall@10", "precision@10", "map@10", *(f"{name}@{DIVERSITY_AT}" for name in ("diversity", "coverage", "novelty")))
-    table = Table(title=f"{len(judged.users)} of {judged.out_of} users with new items after the cut; 95% bootstrap intervals")
+    shown = (
+        "ndcg@10",
+        "recall@10",
+        "precision@10",
+        "map@10",
+        *(f"{name}@{DIVERSITY_AT}" for name in ("diversity", "coverage", "novelty")),
+    )
+    table = Table(
+        title=(
+            f"{len(judged.users)} of {judged.out_of} users with new items after the cut; 95% "
+            f"bootstrap intervals"
+        )
+    )
     for column in ("segment", "engine", "users"):
         table.add_column(column)
     for column in shown:
@@ -145,7 +201,12 @@ def report(evaluation: Evaluation, console: Console) -> None:
     for part in SEGMENTS:
         for engine in evaluation.values:
             if (first := cells.get((part, engine, shown[0]))) is not None:
-                table.add_row(part, engine, str(first["users"]), *(_cell(cells[part, engine, name]) for name in shown))
+                table.add_row(
+                    part,
+                    engine,
+                    str(first["users"]),
+                    *(_cell(cells[part, engine, name]) for name in shown),
+                )
         table.add_section()
     console.print(table)
 
@@ -172,7 +233,10 @@ def save(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> None
 
 def headline(evaluation: Evaluation) -> dict[str, Any]:
     """NDCG@10 and recall@10 by engine over all judged users, for the manifest."""
-    return {engine: {name: _number(evaluation.mean(engine, name)) for name in ("ndcg@10", "recall@10")} for engine in evaluation.values}
+    return {
+        engine: {name: _number(evaluation.mean(engine, name)) for name in ("ndcg@10", "recall@10")}
+        for engine in evaluation.values
+    }
 
 
 @contextmanager
@@ -185,15 +249,24 @@ def _user_callback(on_user: Callable[[], None] | None, users: int) -> Iterator[C
 
 
 def ask(recommender: Recommender, state: UserState, request: Request) -> Recommendations:
-    """Answer `request`. Raises ModelError when an engine failed: serving falls back then, but an evaluation must not hide it."""
+    """Answer `request`.
+
+    Raises ModelError when an engine failed: serving falls back then, but an evaluation must not
+    hide it.
+    """
     answer = recommender.recommend(state, request)
     for fallback in answer.fallbacks:
         if fallback.engine in recommender.engines and fallback.cause.startswith("failed with"):
-            raise ModelError(f"engine {fallback.engine} {fallback.cause} (user {state.user_id!r}); it cannot be evaluated")
+            raise ModelError(
+                f"engine {fallback.engine} {fallback.cause} (user {state.user_id!r}); it "
+                f"cannot be evaluated"
+            )
     return answer
 
 
-def _with_vectors(judged: JudgedUsers, dataset: Dataset, bundle: Bundle, made_with: str) -> list[UserState]:
+def _with_vectors(
+    judged: JudgedUsers, dataset: Dataset, bundle: Bundle, made_with: str
+) -> list[UserState]:
     model = bundle.als
     if model is None:
         return judged.states
@@ -201,9 +274,17 @@ def _with_vectors(judged: JudgedUsers, dataset: Dataset, bundle: Bundle, made_wi
     columns = model.item_ids.rows(dataset.items.ids)[entries.col]
     known = columns >= 0
     shape = (len(judged.states), len(model.item_ids))
-    vectors = fold.solve(model, sp.csr_matrix((entries.data[known], (entries.row[known], columns[known])), shape=shape))
+    vectors = fold.solve(
+        model,
+        sp.csr_matrix((entries.data[known], (entries.row[known], columns[known])), shape=shape),
+    )
     return [
-        replace(state, als=LiveVector(bundle.version or "", made_with, state.events, vector.astype("<f4").tobytes()))
+        replace(
+            state,
+            als=LiveVector(
+                bundle.version or "", made_with, state.events, vector.astype("<f4").tobytes()
+            ),
+        )
         for state, vector in zip(judged.states, vectors, strict=True)
     ]
 
@@ -233,4 +314,8 @@ def _number(value: float) -> float | None:
 def _cell(row: Mapping[str, Any]) -> str:
     if row["mean"] is None:
         return "-"
-    return f"{row['mean']:.4f}" if row["low"] is None else f"{row['mean']:.4f} [dim]{row['low']:.3f}-{row['high']:.3f}[/]"
+    return (
+        f"{row['mean']:.4f}"
+        if row["low"] is None
+        else f"{row['mean']:.4f} [dim]{row['low']:.3f}-{row['high']:.3f}[/]"
+    )

@@ -1,10 +1,11 @@
 """Reports A/B experiments: numbers of each variant, their intervals, and a verdict.
 
-The unit is the user: assigned, exposed and counted as one. The verdict compares the share of exposed users with an outcome (events of
-weight above 0), which no single active user can change much; the mean weight is shown beside it. There is no verdict before a variant
-has the number of users that the difference to detect needs: stopping at the first significant day finds differences that do not exist.
-With several variants each is compared at confidence 1 - 0.05 / comparisons (Bonferroni), so that at most one experiment in twenty
-without any difference shows one.
+The unit is the user: assigned, exposed and counted as one. The verdict compares the share of
+exposed users with an outcome (events of weight above 0), which no single active user can change
+much; the mean weight is shown beside it. There is no verdict before a variant has the number of
+users that the difference to detect needs: stopping at the first significant day finds differences
+that do not exist. With several variants each is compared at confidence 1 - 0.05 / comparisons
+(Bonferroni), so that at most one experiment in twenty without any difference shows one.
 """
 
 from __future__ import annotations
@@ -23,18 +24,30 @@ from core.experiments import Variant
 from core.settings import Settings
 from store.state import connection
 from store.state.entities import experiments
-from training.evaluation.intervals import Estimate, Floats, balance, mean, mean_difference, needed, share_difference, wilson
+from training.evaluation.intervals import (
+    Estimate,
+    Floats,
+    balance,
+    mean,
+    mean_difference,
+    needed,
+    share_difference,
+    wilson,
+)
 
 ERROR = 0.05
 """Share of experiments without a difference that show one (type I error)."""
 MISMATCH = 0.001
-"""P-value below which the numbers of users do not fit the variants' weights (sample ratio mismatch): then there is no verdict."""
+"""P-value below which the numbers of users do not fit the variants' weights (sample ratio
+mismatch): then there is no verdict.
+"""
 
 Verdict = Literal["control", "broken", "early", "better", "worse", "none"]
 
 
 class Sample(NamedTuple):
-    """The counts of one variant. `weights` (n_exposed,): sum of outcomes of each exposed user, 0 for a user without.
+    """The counts of one variant. `weights` (n_exposed,): sum of outcomes of each exposed user, 0
+    for a user without.
 
     `unexposed`: users with an outcome but without a recorded exposure; they count nowhere else.
     """
@@ -52,8 +65,8 @@ class Sample(NamedTuple):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One variant. `difference`, `weight_difference`: to the control. `more_users`: users missing for a verdict. `sentence`: the verdict
-    in words; `told` in JSON.
+    """One variant. `difference`, `weight_difference`: to the control. `more_users`: users missing
+    for a verdict. `sentence`: the verdict in words; `told` in JSON.
     """
 
     variant: str
@@ -73,9 +86,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One experiment. `needed_users`: of each variant, to show a difference of `detect`; null while the control has no outcome.
+    """One experiment. `needed_users`: of each variant, to show a difference of `detect`; null while
+    the control has no outcome.
 
-    `balance_chance`: p-value of the numbers of users given the weights; null before there are enough users.
+    `balance_chance`: p-value of the numbers of users given the weights; null before there are
+    enough users.
     """
 
     experiment: str
@@ -91,16 +106,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def analyse(samples: Sequence[Sample], detect: float) -> tuple[list[Row], int | None, float | None]:
-    """Compare each sample with the first, the control. Returns a row for each, Report.needed_users and Report.balance_chance."""
+    """Compare each sample with the first, the control.
+
+    Returns a row for each, Report.needed_users and Report.balance_chance.
+    """
     control, error = samples[0], ERROR / (len(samples) - 1)
     converted, users = control.share
     needed_users = needed(converted / users, detect, error) if users else None
-    chance = balance([sample.share[1] for sample in samples], [sample.variant.weight for sample in samples])
+    chance = balance(
+        [sample.share[1] for sample in samples], [sample.variant.weight for sample in samples]
+    )
     rows = [_row(control)]
     for sample in samples[1:]:
         difference = share_difference(sample.share, control.share, error)
         more = None if needed_users is None else max(0, needed_users - min(sample.share[1], users))
-        verdict = "broken" if chance is not None and chance < MISMATCH else _verdict(difference, more)
+        verdict = (
+            "broken" if chance is not None and chance < MISMATCH else _verdict(difference, more)
+        )
         compared = {
             "difference": difference,
             "weight_difference": mean_difference(sample.weights, control.weights, error),
@@ -133,19 +155,33 @@ def _verdict(difference: Estimate | None, more: int | None) -> Verdict:
     return "better" if difference.low > 0 else "worse" if difference.high < 0 else "none"
 
 
-def _sentence(verdict: Verdict, difference: Estimate | None, more: int | None, detect: float) -> str:
+def _sentence(
+    verdict: Verdict, difference: Estimate | None, more: int | None, detect: float
+) -> str:
     """The verdict in a sentence."""
     if verdict == "broken":
-        return "no verdict: the variants' numbers of users do not fit their weights; look for lost exposures first"
+        return (
+            "no verdict: the variants' numbers of users do not fit their weights; look for "
+            "lost exposures first"
+        )
     if verdict == "early" or difference is None:
-        wait = "there is no outcome to go by yet" if more is None else f"{more:,} more users would show a difference of {detect:.0%}"
+        wait = (
+            "there is no outcome to go by yet"
+            if more is None
+            else f"{more:,} more users would show a difference of {detect:.0%}"
+        )
         return f"too early to say: {wait}"
     between = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f} points"
-    return f"no difference shown: {between}" if verdict == "none" else f"{verdict} than the control: {between}"
+    return (
+        f"no difference shown: {between}"
+        if verdict == "none"
+        else f"{verdict} than the control: {between}"
+    )
 
 
 def reports(settings: Settings, detect: float) -> list[Report]:
-    """The reports of the configured experiments, then of those that have numbers but are no longer configured.
+    """The reports of the configured experiments, then of those that have numbers but are no longer
+    configured.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
@@ -155,7 +191,10 @@ def reports(settings: Settings, detect: float) -> list[Report]:
         running = {experiment.tag: experiment for experiment in settings.experiments.all}
         for tag in [*running, *(tag for tag in recorded if tag not in running)]:
             experiment = running.get(tag) or recorded[tag]
-            samples = [_sample(variant, experiments.read(client, variant.id)) for variant in experiment.variants]
+            samples = [
+                _sample(variant, experiments.read(client, variant.id))
+                for variant in experiment.variants
+            ]
             rows, needed_users, chance = analyse(samples, detect)
             results.append(
                 Report(
@@ -175,17 +214,24 @@ def reports(settings: Settings, detect: float) -> list[Report]:
 
 
 def _sample(variant: Variant, counted: experiments.Counted) -> Sample:
-    weights = np.array([counted.outcomes.get(user_id, 0.0) for user_id in counted.exposed], dtype=np.float64)
+    weights = np.array(
+        [counted.outcomes.get(user_id, 0.0) for user_id in counted.exposed], dtype=np.float64
+    )
     unexposed = len(counted.outcomes.keys() - counted.exposed.keys())
     return Sample(variant, int(sum(counted.exposed.values())), weights, unexposed, counted.events)
 
 
 def forget(settings: Settings, tag: str) -> None:
-    """Delete the numbers of the experiment `tag`. Raises ConfigurationError for an unknown tag, StoreUnavailable."""
+    """Delete the numbers of the experiment `tag`.
+
+    Raises ConfigurationError for an unknown tag, StoreUnavailable.
+    """
     with connection.connect(settings) as client:
         if not experiments.forget(client, tag):
             tags = ", ".join(experiments.noted(client)) or "none"
-            raise ConfigurationError(f"there is no experiment with the tag {tag!r}; those with numbers: {tags}")
+            raise ConfigurationError(
+                f"there is no experiment with the tag {tag!r}; those with numbers: {tags}"
+            )
 
 
 def show(results: Sequence[Report], console: Console) -> None:
@@ -193,11 +239,16 @@ def show(results: Sequence[Report], console: Console) -> None:
     if not results:
         console.print("no experiment is configured (EXPERIMENTS_PATH), and none has numbers")
     for report in results:
-        about = [report.tag, *([] if report.configured else ["no longer configured"]), *report.use_cases]
+        about = [
+            report.tag,
+            *([] if report.configured else ["no longer configured"]),
+            *report.use_cases,
+        ]
         if report.outcomes:
             about.append(f"outcomes: {' '.join(report.outcomes)}")
         title = f"{report.experiment} ({', '.join(about)})"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # 80 columns, where output is piped
+        # 80 columns, where output is piped
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("variant")
         for name in ("users", "answers", "with outcome"):
             table.add_column(name, justify="right")
@@ -206,7 +257,10 @@ def show(results: Sequence[Report], console: Console) -> None:
         for row in report.variants:
             table.add_row(
                 row.variant,
-                *(f"{count:,}" for count in (row.exposed_users, row.answers, row.users_with_outcome)),
+                *(
+                    f"{count:,}"
+                    for count in (row.exposed_users, row.answers, row.users_with_outcome)
+                ),
                 _shown(row.share, 100, ".1f"),
                 _shown(row.difference, 100, "+.1f"),
                 _shown(row.mean_weight, 1, ".2f"),
@@ -221,10 +275,16 @@ def show(results: Sequence[Report], console: Console) -> None:
 def _remarks(report: Report) -> list[str]:
     remarks = []
     if unexposed := sum(row.unexposed_users for row in report.variants):
-        remarks.append(f"{unexposed:,} users with an outcome are not counted: no exposure is recorded for the answer that led to it")
-    if any(row.exposed_users for row in report.variants) and not any(row.events for row in report.variants):
         remarks.append(
-            "no event has a recommendation_id of this experiment yet: check that clients send it and ingest has EXPERIMENTS_PATH"
+            f"{unexposed:,} users with an outcome are not counted: no exposure is recorded "
+            f"for the answer that led to it"
+        )
+    if any(row.exposed_users for row in report.variants) and not any(
+        row.events for row in report.variants
+    ):
+        remarks.append(
+            "no event has a recommendation_id of this experiment yet: check that clients "
+            "send it and ingest has EXPERIMENTS_PATH"
         )
     return remarks
 
@@ -232,5 +292,7 @@ def _remarks(report: Report) -> list[str]:
 def _shown(estimate: Estimate | None, scale: float, form: str) -> str:
     if estimate is None:
         return "-"
-    value, low, high = (format(scale * number, form) for number in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (
+        format(scale * number, form) for number in (estimate.value, estimate.low, estimate.high)
+    )
     return f"{value}\n[{low}, {high}]"

@@ -1,4 +1,5 @@
-"""Computes confidence intervals and sample sizes. Pure functions, each with its source and tested on numbers computed by hand.
+"""Computes confidence intervals and sample sizes. Pure functions, each with its source and tested
+on numbers computed by hand.
 
 `error` is one minus the confidence.
 """
@@ -30,7 +31,10 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def wilson(successes: int, n: int, error: float) -> Estimate | None:
-    """A share (Wilson 1927: Probable Inference, the Law of Succession, and Statistical Inference). None for n = 0."""
+    """A share (Wilson 1927: Probable Inference, the Law of Succession, and Statistical Inference).
+
+    None for n = 0.
+    """
     if n == 0:
         return None
     z, share = _z(1 - error / 2), successes / n
@@ -40,7 +44,9 @@ def wilson(successes: int, n: int, error: float) -> Estimate | None:
 
 
 def share_difference(a: tuple[int, int], b: tuple[int, int], error: float) -> Estimate | None:
-    """Share of `a` (successes, n) minus that of `b`, from both Wilson intervals (Newcombe 1998, Statistics in Medicine 17, method 10)."""
+    """Share of `a` (successes, n) minus that of `b`, from both Wilson intervals (Newcombe 1998,
+    Statistics in Medicine 17, method 10).
+    """
     one, two = wilson(*a, error), wilson(*b, error)
     if one is None or two is None:
         return None
@@ -51,7 +57,10 @@ def share_difference(a: tuple[int, int], b: tuple[int, int], error: float) -> Es
 
 
 def mean(values: Floats, error: float) -> Estimate | None:
-    """A mean, by the normal distribution and the sample's own variance: `values` (n,), many. None for n < 2."""
+    """A mean, by the normal distribution and the sample's own variance: `values` (n,), many.
+
+    None for n < 2.
+    """
     if len(values) < 2:
         return None
     value, half = float(values.mean()), _z(1 - error / 2) * math.sqrt(_variance_of_mean(values))
@@ -59,7 +68,9 @@ def mean(values: Floats, error: float) -> Estimate | None:
 
 
 def mean_difference(a: Floats, b: Floats, error: float) -> Estimate | None:
-    """Mean of `a` minus that of `b`, each by its own variance (Welch 1947, with the normal quantile). None where one has n < 2."""
+    """Mean of `a` minus that of `b`, each by its own variance (Welch 1947, with the normal
+    quantile). None where one has n < 2.
+    """
     if min(len(a), len(b)) < 2:
         return None
     value = float(a.mean() - b.mean())
@@ -68,7 +79,8 @@ def mean_difference(a: Floats, b: Floats, error: float) -> Estimate | None:
 
 
 def needed(share: float, detect: float, error: float) -> int | None:
-    """Users in each of two groups with which a share that is `detect` (0.1: a tenth) above `share` shows, in POWER of all experiments.
+    """Users in each of two groups with which a share that is `detect` (0.1: a tenth) above `share`
+    shows, in POWER of all experiments.
 
     Fleiss: Statistical Methods for Rates and Proportions, 3.2. None for a share of 0 or 1.
     """
@@ -82,13 +94,19 @@ def needed(share: float, detect: float, error: float) -> int | None:
 
 
 def balance(users: Sequence[int], weights: Sequence[float]) -> float | None:
-    """P-value of the numbers of `users` if drawn by `weights` (Pearson's chi-square). None for too few users."""
+    """P-value of the numbers of `users` if drawn by `weights` (Pearson's chi-square).
+
+    None for too few users.
+    """
     from scipy.special import chdtrc
 
     expected = [weight * sum(users) / math.fsum(weights) for weight in weights]
     if min(expected) < _LEAST_EXPECTED:
         return None
-    distance = math.fsum((count - mean_count) ** 2 / mean_count for count, mean_count in zip(users, expected, strict=True))
+    distance = math.fsum(
+        (count - mean_count) ** 2 / mean_count
+        for count, mean_count in zip(users, expected, strict=True)
+    )
     return float(chdtrc(len(users) - 1, distance))
 
 

@@ -1,4 +1,6 @@
-"""Prepares, on another core while ALS is fitted, everything of the evaluation that needs no new model."""
+"""Prepares, on another core while ALS is fitted, everything of the evaluation that needs no new
+model.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ from training.job.context import Context
 class Comparison:
     """The inputs of evaluation, gate and publication.
 
-    `matrix` (n_users, n_items) f32 CSR of all events. `judged`: the users to evaluate with; None for the reason in `unjudged`.
-    `inputs`: of the evaluations, None without a split. `live`: how the live bundle answers them.
+    `matrix` (n_users, n_items) f32 CSR of all events. `judged`: the users to evaluate with; None
+    for the reason in `unjudged`. `inputs`: of the evaluations, None without a split. `live`: how
+    the live bundle answers them.
     """
 
     content: ContentModel
@@ -38,8 +41,13 @@ class Comparison:
     live: gate.Live
 
 
-def prepare_comparison(context: Context, data: Dataset, split: Split | None, unsplit: str, entries: Sequence[Item]) -> Comparison:
-    """Fit content, count popularity, draw the judged users, and evaluate the live bundle with them. Takes some seconds."""
+def prepare_comparison(
+    context: Context, data: Dataset, split: Split | None, unsplit: str, entries: Sequence[Item]
+) -> Comparison:
+    """Fit content, count popularity, draw the judged users, and evaluate the live bundle with them.
+
+    Takes some seconds.
+    """
     settings = context.settings
     popular_now, content = popular(data, settings), ContentModel.fit(entries)
     popular_at_cut = popular_now if split is None else popular(data, settings, split.train)
@@ -47,8 +55,12 @@ def prepare_comparison(context: Context, data: Dataset, split: Split | None, uns
     if split is not None:
         inputs = Inputs(entries, popular_at_cut.scores, data, split, settings)
         try:
-            judged = population.draw(data, split, content, settings, context.options.users, context.seed)
+            judged = population.draw(
+                data, split, content, settings, context.options.users, context.seed
+            )
         except DatasetError as error:
             unjudged = str(error)
     live = gate.ask_live(context.registry, inputs, judged, context.run.check)
-    return Comparison(content, popular_at_cut, popular_now, data.matrix(), judged, unjudged, inputs, live)
+    return Comparison(
+        content, popular_at_cut, popular_now, data.matrix(), judged, unjudged, inputs, live
+    )

@@ -1,4 +1,6 @@
-"""Holds what every stage of one retrain shares: settings, options, the lease, the progress report and the background thread."""
+"""Holds what every stage of one retrain shares: settings, options, the lease, the progress report
+and the background thread.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ from training.job.run import Run
 class Options:
     """Options of one retrain.
 
-    `events`, `items`: files to read instead of the archive and of Redis. `users`: the most that are judged. `threads`: of the solver,
-    0 for all cores. `force`: publish although the gate refuses. `lease` False: work without Redis.
+    `events`, `items`: files to read instead of the archive and of Redis. `users`: the most that are
+    judged. `threads`: of the solver, 0 for all cores. `force`: publish although the gate refuses.
+    `lease` False: work without Redis.
     """
 
     events: Path | None = None
@@ -35,7 +38,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Context:
-    """One retrain. `settings` hold the hyperparameters of Two-Tower, `als` those of ALS; `client` and `lease` are None without Redis.
+    """One retrain. `settings` hold the hyperparameters of Two-Tower, `als` those of ALS; `client`
+    and `lease` are None without Redis.
 
     `background` runs one task at a time beside the main thread.
     """

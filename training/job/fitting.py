@@ -1,4 +1,6 @@
-"""Fits ALS with a progress bar, for a retrain and for the command line, and refreshes it over all events."""
+"""Fits ALS with a progress bar, for a retrain and for the command line, and refreshes it over all
+events.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ NICENESS = 10
 
 
 def fit_als(
-    matrix: sp.csr_matrix, data: Dataset, hyperparameters: Hyperparameters, seed: int, threads: int, run: Run | None = None
+    matrix: sp.csr_matrix,
+    data: Dataset,
+    hyperparameters: Hyperparameters,
+    seed: int,
+    threads: int,
+    run: Run | None = None,
 ) -> ALSModel:
     """`als.fit` with a progress bar. `matrix` (n_users, n_items) f32 CSR.
 
@@ -39,16 +46,28 @@ def fit_als(
             if run is not None:
                 run.progress(f"sweep {sweep} of {hyperparameters.iterations}")
 
-        model = als.fit(matrix, data.users, data.items, hyperparameters, seed, threads=threads, on_sweep=on_sweep)
+        model = als.fit(
+            matrix,
+            data.users,
+            data.items,
+            hyperparameters,
+            seed,
+            threads=threads,
+            on_sweep=on_sweep,
+        )
     if run is not None and len(ends) > 1:
         run.seconds["als"] = round((ends[-1] - ends[0]) * len(ends) / (len(ends) - 1), 3)
     return model
 
 
-def refresh_als(context: Context, fitted: ALSModel, matrix: sp.csr_matrix, data: Dataset, split: Split | None) -> ALSModel:
-    """`fitted` with REFRESH_SWEEPS sweeps over every event in `matrix`; `fitted` itself when it was fitted on all of them.
+def refresh_als(
+    context: Context, fitted: ALSModel, matrix: sp.csr_matrix, data: Dataset, split: Split | None
+) -> ALSModel:
+    """`fitted` with REFRESH_SWEEPS sweeps over every event in `matrix`; `fitted` itself when it was
+    fitted on all of them.
 
-    Runs beside the evaluation at a lower priority, because the evaluation uses one core only and must not wait.
+    Runs beside the evaluation at a lower priority, because the evaluation uses one core only and
+    must not wait.
     """
     if split is None:
         return fitted
@@ -60,7 +79,16 @@ def refresh_als(context: Context, fitted: ALSModel, matrix: sp.csr_matrix, data:
         context.run.progress(f"refreshing: sweep {sweep} of {als.REFRESH_SWEEPS}")
 
     threads = context.options.threads
-    model = als.fit(matrix, data.users, data.items, hyperparameters, context.seed, start=fitted, threads=threads, on_sweep=on_sweep)
+    model = als.fit(
+        matrix,
+        data.users,
+        data.items,
+        hyperparameters,
+        context.seed,
+        start=fitted,
+        threads=threads,
+        on_sweep=on_sweep,
+    )
     context.run.seconds["refresh"] = round(time.monotonic() - started, 3)
     return model
 
@@ -78,6 +106,9 @@ def without_users(model: ALSModel) -> ALSModel:
 
 
 def _lower_priority() -> None:
-    """Lower the priority of this thread, and of those that a solver starts from it. Only Linux has a priority a thread."""
+    """Lower the priority of this thread, and of those that a solver starts from it.
+
+    Only Linux has a priority a thread.
+    """
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

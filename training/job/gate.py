@@ -1,8 +1,9 @@
-"""Decides whether a new bundle may go live: compares both bundles on the same users and the same held-out events.
+"""Decides whether a new bundle may go live: compares both bundles on the same users and the same
+held-out events.
 
-The comparison is fair because neither was fitted on those events. The candidate has the models fitted before the cut. The live bundle
-is evaluated with its models in evaluation/, fitted before an earlier cut; its published parts were refreshed with events that may lie
-after this cut.
+The comparison is fair because neither was fitted on those events. The candidate has the models
+fitted before the cut. The live bundle is evaluated with its models in evaluation/, fitted before an
+earlier cut; its published parts were refreshed with events that may lie after this cut.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ METRIC = "ndcg@10"
 class Live:
     """The live bundle before this retrain.
 
-    `version`: None without one. `missing`: why there is nothing to compare with. `evaluation`: of the judged users; None without them.
-    `note`: for the manifest.
+    `version`: None without one. `missing`: why there is nothing to compare with. `evaluation`: of
+    the judged users; None without them. `note`: for the manifest.
     """
 
     version: str | None
@@ -56,7 +57,8 @@ def ask_live(
     judged: JudgedUsers | None,
     on_user: Callable[[], None] | None = None,
 ) -> Live:
-    """Evaluate the live bundle with the `judged` users. `inputs` is None when the events cannot be split.
+    """Evaluate the live bundle with the `judged` users. `inputs` is None when the events cannot be
+    split.
 
     `on_user`: as of `evaluate.evaluate`.
     """
@@ -74,25 +76,35 @@ def ask_live(
     return Live(version, evaluation=answers, note=note)
 
 
-def decide(live: Live, candidate: Evaluation | None, unjudged: str, settings: Settings) -> dict[str, Any]:
+def decide(
+    live: Live, candidate: Evaluation | None, unjudged: str, settings: Settings
+) -> dict[str, Any]:
     """`{"decision": accepted or refused, "cause": ..., ...}`: what goes into the manifest.
 
-    Refused when the routed NDCG@10 is lower than the live bundle's by more than GATE_MARGIN of it, and the 95% interval of the users'
-    differences lies below 0 (with a few users a margin alone would refuse by chance). Refused, too, when there is a live bundle but
-    nothing to judge by. `unjudged`: why there is no evaluation.
+    Refused when the routed NDCG@10 is lower than the live bundle's by more than GATE_MARGIN of it,
+    and the 95% interval of the users' differences lies below 0 (with a few users a margin alone
+    would refuse by chance). Refused, too, when there is a live bundle but nothing to judge by.
+    `unjudged`: why there is no evaluation.
     """
     if live.missing:
         return {"decision": ACCEPTED, "cause": live.missing}
     if candidate is None or live.evaluation is None:
-        return {"decision": REFUSED, "live": live.version, "cause": f"the new bundle cannot be judged: {unjudged}"}
+        return {
+            "decision": REFUSED,
+            "live": live.version,
+            "cause": f"the new bundle cannot be judged: {unjudged}",
+        }
     theirs = live.evaluation
     ours, live_mean = candidate.mean(ROUTED, METRIC), theirs.mean(ROUTED, METRIC)
     column = NAMES.index(METRIC)
-    low, high = metrics.bootstrap((candidate.values[ROUTED] - theirs.values[ROUTED])[:, [column]], candidate.judged.seed)
+    low, high = metrics.bootstrap(
+        (candidate.values[ROUTED] - theirs.values[ROUTED])[:, [column]], candidate.judged.seed
+    )
     worse = ours < live_mean * (1.0 - settings.gate_margin)
     refused = worse and bool(high[0] < 0.0)
     comparison = (
-        f"{METRIC} {ours:.4f} against {live_mean:.4f} of {live.version} on {len(candidate.judged.users)} users "
+        f"{METRIC} {ours:.4f} against {live_mean:.4f} of {live.version} on "
+        f"{len(candidate.judged.users)} users "
         f"(difference {low[0]:+.4f} to {high[0]:+.4f})"
     )
     cause = (
@@ -118,7 +130,13 @@ def _unseen(registry: Registry, bundle: Bundle) -> tuple[Bundle, str]:
     """The live bundle with the models that have not seen the events after its own cut."""
     folder = registry.path / str(bundle.version) / JUDGED_ALS
     if not folder.is_dir():
-        return bundle, "the live bundle keeps no model from before its cut; it may have seen the held-out events, which favours it"
+        return (
+            bundle,
+            (
+                "the live bundle keeps no model from before its cut; it may have seen the "
+                "held-out events, which favours it"
+            ),
+        )
     unseen: dict[str, Any] = {"als": ALSModel.load(folder)}
     if (two_tower := registry.path / str(bundle.version) / JUDGED_TWO_TOWER).is_dir():
         unseen["two_tower"] = TwoTowerModel.load(two_tower)

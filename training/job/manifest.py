@@ -19,9 +19,22 @@ if TYPE_CHECKING:
 LIBRARIES = ("implicit", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 
-def describe(context: Context, training: TrainingSet, fitted: Fitted, evaluated: Evaluated, verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest's fields that a retrain decides; the registry adds the version, the time and the files' checksums."""
-    settings, split, evaluation, two_tower = context.settings, training.split, evaluated.evaluation, fitted.two_tower
+def describe(
+    context: Context,
+    training: TrainingSet,
+    fitted: Fitted,
+    evaluated: Evaluated,
+    verdict: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest's fields that a retrain decides; the registry adds the version, the time and the
+    files' checksums.
+    """
+    settings, split, evaluation, two_tower = (
+        context.settings,
+        training.split,
+        evaluated.evaluation,
+        fitted.two_tower,
+    )
     positions = {str(partition): offset for partition, offset in training.data.positions.items()}
     describes = f"the model in {gate.JUDGED_ALS}, fitted before the cut"
     return {
@@ -42,10 +55,15 @@ def describe(context: Context, training: TrainingSet, fitted: Fitted, evaluated:
         "metrics": {
             "dataset": training.data.summary(),
             "headline": evaluate.headline(evaluation) if evaluation is not None else {},
-            "describes": describes if evaluation is not None else f"nothing: {fitted.comparison.unjudged}",
+            "describes": describes
+            if evaluation is not None
+            else f"nothing: {fitted.comparison.unjudged}",
             "cut": split.cut if split is not None else None,
             "seconds": dict(context.run.seconds),
         },
-        "libraries": {name: version(name) for name in (*LIBRARIES, *(("torch",) if two_tower is not None else ()))},
+        "libraries": {
+            name: version(name)
+            for name in (*LIBRARIES, *(("torch",) if two_tower is not None else ()))
+        },
         "gate": dict(verdict),
     }

@@ -3,19 +3,22 @@
     1. snapshot   the archive's positions W; the catalogue and the deletions as of now
     2. dataset    id maps, weighted matrix, sequences, split by time, from the events below W
     3. fit        ALS, then Two-Tower, on the events before the cut; content on the catalogue
-    4. evaluate   by engine and by segment, through the recommender that serves, on the events after the cut
+    4. evaluate   by engine and by segment, through the recommender that serves, on the events after
+       the cut
     5. gate       the live bundle on the same users: a new one that is worse by more than GATE_MARGIN, and not by chance, is refused
     6. publish    a short refresh of both over every event; the bundle is written, sealed and renamed; then the pointer
     7. prune      bundles beyond KEEP_BUNDLES are deleted, never the live one
 
-One retrain runs at a time, across machines, by a lease in Redis. Killed anywhere, it leaves the old bundle or the new one live, never
-half of one; its lease expires and the next retrain starts anew.
+One retrain runs at a time, across machines, by a lease in Redis. Killed anywhere, it leaves the old
+bundle or the new one live, never half of one; its lease expires and the next retrain starts anew.
 
-The metrics describe the models of step 3, which have not seen the events that they are judged by. They stay in the bundle
-(evaluation/als, evaluation/two_tower), so that the next gate compares two models of the same kind. The published model is the same one
-after REFRESH_SWEEPS more sweeps (REFRESH_EPOCHS of Two-Tower) over every event (docs/adr/0005-one-fit-and-a-refresh.md). The refresh runs
-beside steps 4 and 5, which keep one core busy, and is discarded when step 5 refuses. What needs no new model is done beside step 3.
-Two-Tower is skipped where ENABLE_TWO_TOWER is false or torch is not installed.
+The metrics describe the models of step 3, which have not seen the events that they are judged by.
+They stay in the bundle (evaluation/als, evaluation/two_tower), so that the next gate compares two
+models of the same kind. The published model is the same one after REFRESH_SWEEPS more sweeps
+(REFRESH_EPOCHS of Two-Tower) over every event (docs/adr/0005-one-fit-and-a-refresh.md). The refresh
+runs beside steps 4 and 5, which keep one core busy, and is discarded when step 5 refuses. What
+needs no new model is done beside step 3. Two-Tower is skipped where ENABLE_TWO_TOWER is false or
+torch is not installed.
 """
 
 from __future__ import annotations
@@ -52,8 +55,8 @@ def retrain(
 
     `about`: further fields of `retrain:last`; `stopped`: called between stages and between sweeps.
 
-    Raises GateRefused, DatasetError, LeaseTaken, LeaseLost, StoreUnavailable, ArchiveError, Interrupted: whatever is raised, the live
-    bundle is unchanged.
+    Raises GateRefused, DatasetError, LeaseTaken, LeaseLost, StoreUnavailable, ArchiveError,
+    Interrupted: whatever is raised, the live bundle is unchanged.
     """
     import implicit.cpu.als  # noqa: F401 - a library that is loaded later would not obey the limit below
 
@@ -61,22 +64,47 @@ def retrain(
     settings = two_tower_command.tuned(settings, options.hyperparameters)
     if not options.lease and options.events is None:
         raise ConfigurationError(
-            "--no-lease works without Redis, which alone knows the users who were deleted from the archive; add --events FILE, or drop it"
+            "--no-lease works without Redis, which alone knows the users who were deleted "
+            "from the archive; add --events FILE, or drop it"
         )
     with ExitStack() as stack:
         client = stack.enter_context(connection.connect(settings)) if options.lease else None
-        lease = stack.enter_context(Lease(client, retrains.LEASE, settings.training_lease_s)) if client is not None else None
-        # One limit around everything: two that overlap in two threads would each restore what the other had set.
+        lease = (
+            stack.enter_context(Lease(client, retrains.LEASE, settings.training_lease_s))
+            if client is not None
+            else None
+        )
+        # One limit around everything: two that overlap in two threads would each restore what the
+        # other had set.
         stack.enter_context(threadpoolctl.threadpool_limits(1, "blas"))
-        failures: list[BaseException] = []  # once this run has failed, the background task stops at its next sweep
-        run = Run(client, lease.holder if lease is not None else "", about, lambda: bool(failures) or stopped())
+        # once this run has failed, the background task stops at its next sweep
+        failures: list[BaseException] = []
+        run = Run(
+            client,
+            lease.holder if lease is not None else "",
+            about,
+            lambda: bool(failures) or stopped(),
+        )
         background = stack.enter_context(ThreadPoolExecutor(1, "background"))
         registry = Registry(settings.models_path)
         try:
-            version = _run_stages(Context(settings, options, hyperparameters, registry, run, console, background, client, lease))
+            version = _run_stages(
+                Context(
+                    settings,
+                    options,
+                    hyperparameters,
+                    registry,
+                    run,
+                    console,
+                    background,
+                    client,
+                    lease,
+                )
+            )
         except BaseException as error:
             failures.append(error)
-            background.shutdown(cancel_futures=True)  # before the status below, which must be the last one in Redis
+            # before the status below, which must be the last one in Redis
+            background.shutdown(cancel_futures=True)
             run.record(_status(error), error=str(error) or type(error).__name__)
             raise
         run.record(retrains.PUBLISHED, version=version)
@@ -97,4 +125,8 @@ def _run_stages(context: Context) -> str:
 def _status(error: BaseException) -> str:
     if isinstance(error, GateRefused):
         return retrains.REFUSED
-    return retrains.INTERRUPTED if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit) else retrains.FAILED
+    return (
+        retrains.INTERRUPTED
+        if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+        else retrains.FAILED
+    )

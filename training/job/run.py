@@ -1,4 +1,6 @@
-"""Reports the progress of a retrain: a line a step on stderr, `retrain:last` in Redis, and seconds by step for the manifest."""
+"""Reports the progress of a retrain: a line a step on stderr, `retrain:last` in Redis, and seconds
+by step for the manifest.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,27 @@ log = structlog.get_logger(__name__)
 
 
 class Run:
-    """The progress of one retrain. `step` and `progress` raise Interrupted once `stopped()` is true; any thread may call them."""
+    """The progress of one retrain.
+
+    `step` and `progress` raise Interrupted once `stopped()` is true; any thread may call them.
+    """
 
     def __init__(
-        self, client: Client | None, holder: str, about: Mapping[str, str] | None = None, stopped: Callable[[], bool] = lambda: False
+        self,
+        client: Client | None,
+        holder: str,
+        about: Mapping[str, str] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`holder`: of the lease; `about`: further fields of `retrain:last`, such as who requested the run."""
-        self._client, self._holder, self._about, self._stopped = client, holder, dict(about or {}), stopped
+        """`holder`: of the lease; `about`: further fields of `retrain:last`, such as who requested
+        the run.
+        """
+        self._client, self._holder, self._about, self._stopped = (
+            client,
+            holder,
+            dict(about or {}),
+            stopped,
+        )
         self._started_at, self._started = datetime.now(UTC), time.monotonic()
         self.seconds: dict[str, float] = {}
         self._step, self._step_started, self._last_report = "", time.monotonic(), 0.0
@@ -50,10 +66,16 @@ class Run:
     def check(self) -> None:
         """Raise Interrupted once `stopped()` is true."""
         if self._stopped():
-            raise Interrupted(f"the retrain was stopped in step {self._step or STEPS[0]}; the live bundle is as it was")
+            raise Interrupted(
+                f"the retrain was stopped in step {self._step or STEPS[0]}; the live bundle "
+                f"is as it was"
+            )
 
     def record(self, status: str, **more: str) -> None:
-        """Write `retrain:last`. The record is for observers only, so the retrain goes on when Redis is unavailable."""
+        """Write `retrain:last`.
+
+        The record is for observers only, so the retrain goes on when Redis is unavailable.
+        """
         self._last_report = time.monotonic()
         if self._client is None:
             return
@@ -70,4 +92,6 @@ class Run:
         try:
             retrains.record(self._client, fields)
         except StoreUnavailable as error:
-            log.warning("retrain_status_not_recorded", status=status, step=self._step, error=str(error))
+            log.warning(
+                "retrain_status_not_recorded", status=status, step=self._step, error=str(error)
+            )

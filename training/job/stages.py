@@ -1,7 +1,7 @@
 """The stages of a retrain as functions over typed results.
 
-Snapshot -> TrainingSet -> Fitted -> Evaluated -> Verdict -> version. `retrain` calls them in order; each takes the context of the run
-and what the stages before it returned.
+Snapshot -> TrainingSet -> Fitted -> Evaluated -> Verdict -> version. `retrain` calls them in order;
+each takes the context of the run and what the stages before it returned.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the retrain starts from: archive positions by partition, the catalogue, and who was deleted."""
+    """What the retrain starts from: archive positions by partition, the catalogue, and who was
+    deleted.
+    """
 
     positions: dict[int, int]
     entries: list[Item]
@@ -67,7 +69,9 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The models fitted before the cut, what they are compared by, and the refreshed models that are under way."""
+    """The models fitted before the cut, what they are compared by, and the refreshed models that
+    are under way.
+    """
 
     als: ALSModel
     two_tower: FittedTwoTower | None
@@ -78,7 +82,9 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """How good the models before the cut are, and the blend that users who are not judged prefer; None without judged users."""
+    """How good the models before the cut are, and the blend that users who are not judged prefer;
+    None without judged users.
+    """
 
     evaluation: Evaluation | None
     blend: grid.BlendChoice | None
@@ -88,24 +94,36 @@ def take_snapshot(context: Context) -> Snapshot:
     """Stage 1."""
     context.run.step("snapshot")
     settings, options, client = context.settings, context.options, context.client
-    positions = Archive(settings.archive_url).positions(settings.interactions_topic) if options.events is None else {}
+    positions = (
+        Archive(settings.archive_url).positions(settings.interactions_topic)
+        if options.events is None
+        else {}
+    )
     if options.items is not None:
         entries: list[Item] = items.read(options.items)
     else:
         entries = catalogue.changes(client).items if client is not None else []
     hasher = IdHasher(settings.deletion_salt)
     from_archive = client is not None and options.events is None
-    return Snapshot(positions, entries, deletions.users(client, hasher) if from_archive else DeletedUsers(hasher, {}))
+    return Snapshot(
+        positions,
+        entries,
+        deletions.users(client, hasher) if from_archive else DeletedUsers(hasher, {}),
+    )
 
 
 def build_training_set(context: Context, snapshot: Snapshot) -> TrainingSet:
     """Stage 2. Raises DatasetError, ArchiveError."""
     settings, path = context.settings, context.options.events
     topic = settings.interactions_topic
-    context.run.step("dataset", f"up to {_positions(snapshot.positions)}" if path is None else f"from {path}")
+    context.run.step(
+        "dataset", f"up to {_positions(snapshot.positions)}" if path is None else f"from {path}"
+    )
     if path is None:
         archive = Archive(settings.archive_url)
-        table, skipped = events.from_archive(archive, topic, snapshot.positions, settings.dedup_window, snapshot.deleted)
+        table, skipped = events.from_archive(
+            archive, topic, snapshot.positions, settings.dedup_window, snapshot.deleted
+        )
     else:
         table, skipped = events.from_file(path)
     source = shown_url(str(path or f"{settings.archive_url}/{topic}"))
@@ -117,7 +135,11 @@ def build_training_set(context: Context, snapshot: Snapshot) -> TrainingSet:
 
 
 def fit(context: Context, snapshot: Snapshot, training: TrainingSet) -> Fitted:
-    """Stage 3. The comparison needs one core and Python's lock, the solver needs the other cores and not the lock: both go on at once."""
+    """Stage 3.
+
+    The comparison needs one core and Python's lock, the solver needs the other cores and not the
+    lock: both go on at once.
+    """
     data, split, threads = training.data, training.split, context.options.threads
     facts = f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {context.als}"
     context.run.step("fit", facts)
@@ -125,10 +147,19 @@ def fit(context: Context, snapshot: Snapshot, training: TrainingSet) -> Fitted:
     pending = submit(prepare_comparison, context, data, split, training.unsplit, snapshot.entries)
     als = fitting.fit_als(data.matrix(train), data, context.als, context.seed, threads, context.run)
     comparison = pending.result()
-    two_tower = two_tower_command.fit_before(data, train, snapshot.entries, context.settings, threads, context.run)
+    two_tower = two_tower_command.fit_before(
+        data, train, snapshot.entries, context.settings, threads, context.run
+    )
     refreshed_als = submit(fitting.refresh_als, context, als, comparison.matrix, data, split)
     refreshed_two_tower = submit(
-        two_tower_command.refresh, two_tower, data, split, snapshot.entries, context.settings, threads, context.run
+        two_tower_command.refresh,
+        two_tower,
+        data,
+        split,
+        snapshot.entries,
+        context.settings,
+        threads,
+        context.run,
     )
     return Fitted(als, two_tower, comparison, refreshed_als, refreshed_two_tower)
 
@@ -147,7 +178,9 @@ def evaluate_fitted(context: Context, snapshot: Snapshot, fitted: Fitted) -> Eva
         content=comparison.content,
         popular=comparison.popular_at_cut,
     )
-    return Evaluated(*evaluate_candidate(candidate, comparison.inputs, comparison.judged, context.console))
+    return Evaluated(
+        *evaluate_candidate(candidate, comparison.inputs, comparison.judged, context.console)
+    )
 
 
 def evaluate_candidate(
@@ -176,12 +209,20 @@ def decide(context: Context, fitted: Fitted, evaluated: Evaluated) -> dict[str, 
     log.info("gate_decided", **verdict)
     refused = verdict["decision"] == gate.REFUSED
     if refused and not context.options.force:
-        raise GateRefused(f"{verdict['cause']}; the live bundle stays. Look at the evaluation above; --force publishes all the same")
+        raise GateRefused(
+            f"{verdict['cause']}; the live bundle stays. Look at the evaluation above; "
+            f"--force publishes all the same"
+        )
     return verdict | {"forced": refused}
 
 
 def publish(
-    context: Context, snapshot: Snapshot, training: TrainingSet, fitted: Fitted, evaluated: Evaluated, verdict: Mapping[str, Any]
+    context: Context,
+    snapshot: Snapshot,
+    training: TrainingSet,
+    fitted: Fitted,
+    evaluated: Evaluated,
+    verdict: Mapping[str, Any],
 ) -> str:
     """Stage 6: the version that is live now. Raises LeaseLost."""
     context.run.step("publish")
@@ -228,4 +269,7 @@ def prune(context: Context, version: str) -> None:
 
 
 def _positions(positions: Mapping[int, int]) -> str:
-    return ", ".join(f"{partition}:{offset}" for partition, offset in positions.items()) or "nothing archived"
+    return (
+        ", ".join(f"{partition}:{offset}" for partition, offset in positions.items())
+        or "nothing archived"
+    )

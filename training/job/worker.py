@@ -1,13 +1,18 @@
-"""Runs the retrains that are requested on RETRAIN_REQUESTS_TOPIC, one at a time across all machines (`python -m training worker`).
+"""Runs the retrains that are requested on RETRAIN_REQUESTS_TOPIC, one at a time across all machines
+(`python -m training worker`).
 
     1. read a request; a message that is no valid request goes to the dead letters
-    2. skip it if an ended retrain answers it: one that published or was refused, and started after the request was made
-    3. otherwise retrain, with the lease; while another process holds the lease, wait and go back to 2
-    4. record the outcome in Redis and in the metrics; only then commit the request's offset in Kafka
+    2. skip it if an ended retrain answers it: one that published or was refused, and started after
+       the request was made
+    3. otherwise retrain, with the lease; while another process holds the lease, wait and go back to
+       2
+    4. record the outcome in Redis and in the metrics; only then commit the request's offset in
+       Kafka
 
-When a worker is killed before 4, another worker reads the request and gets the lease after TRAINING_LEASE_S. A retrain that fails or
-is refused is an outcome: it is not retried, the next request retrains. Only when Redis is unavailable, or the lease is lost with it,
-is the same request retried.
+When a worker is killed before 4, another worker reads the request and gets the lease after
+TRAINING_LEASE_S. A retrain that fails or is refused is an outcome: it is not retried, the next
+request retrains. Only when Redis is unavailable, or the lease is lost with it, is the same request
+retried.
 """
 
 from __future__ import annotations
@@ -53,13 +58,21 @@ RETRY_S = 10.0
 FIRST_RETRY_S = 600.0
 """Seconds between two tries to make the first bundle: events take time to arrive."""
 ANSWERED, DEAD_LETTER = "answered", "dead_letter"
-"""Outcomes of a request beside those of a run: an earlier retrain answers it; the message is no valid request."""
+"""Outcomes of a request beside those of a run: an earlier retrain answers it; the message is no
+valid request.
+"""
 
-_outcomes = Counter("eddyline_retrain_outcomes", "What became of retrains and of requests for them", ["outcome"])
-_seconds = Histogram(
-    "eddyline_retrain_seconds", "How long retrains took", buckets=(1, 10, 60, 300, 900, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600)
+_outcomes = Counter(
+    "eddyline_retrain_outcomes", "What became of retrains and of requests for them", ["outcome"]
 )
-_age = Gauge("eddyline_model_age_seconds", "Since the live bundle was made; NaN while there is none")
+_seconds = Histogram(
+    "eddyline_retrain_seconds",
+    "How long retrains took",
+    buckets=(1, 10, 60, 300, 900, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600),
+)
+_age = Gauge(
+    "eddyline_model_age_seconds", "Since the live bundle was made; NaN while there is none"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -70,8 +83,15 @@ class Worker:
     `first`: while no bundle is live, retrain every FIRST_RETRY_S without a request.
     """
 
-    def __init__(self, settings: Settings, options: Options, console: Console, first: bool = False) -> None:
-        self._settings, self._options, self._console, self._first = settings, options, console, first
+    def __init__(
+        self, settings: Settings, options: Options, console: Console, first: bool = False
+    ) -> None:
+        self._settings, self._options, self._console, self._first = (
+            settings,
+            options,
+            console,
+            first,
+        )
         self._topic_check = TopicCheck(settings)
         self._stopping = threading.Event()
         self._first_attempt = -math.inf
@@ -81,12 +101,20 @@ class Worker:
         self._stopping.set()
 
     def run(self) -> None:
-        """Work until stopped. Raises LogUnavailable and StoreUnavailable after START_TIMEOUT_S without the broker or Redis."""
+        """Work until stopped.
+
+        Raises LogUnavailable and StoreUnavailable after START_TIMEOUT_S without the broker or
+        Redis.
+        """
         _age.set_function(lambda: model_age(self._settings))
         if not start.until_ready(self._settings, self._stopping, self._prepare):
             return
         with Requests(self._settings) as requests:
-            _log.info("waiting_for_requests", topic=self._settings.retrain_requests_topic, group=self._settings.trainer_group)
+            _log.info(
+                "waiting_for_requests",
+                topic=self._settings.retrain_requests_topic,
+                group=self._settings.trainer_group,
+            )
             while not self._stopping.is_set():
                 message = requests.next(IDLE_S)
                 if message is not None:
@@ -104,7 +132,12 @@ class Worker:
         try:
             request = retrain_requests.decode(message.value)
         except BadEvent as error:
-            _log.warning("retrain_request_rejected", offset=message.offset, code=error.code, reason=str(error))
+            _log.warning(
+                "retrain_request_rejected",
+                offset=message.offset,
+                code=error.code,
+                reason=str(error),
+            )
             while not self._write_dead_letter(requests, message, error):
                 if self._stopping.wait(RETRY_S):
                     return
@@ -137,8 +170,15 @@ class Worker:
                 continue
             outage.REDIS.end()
             outage.KAFKA.end()
-            if retrains.answered(last, message.partition, message.offset, ends.get(message.partition, 0)):
-                _log.info("retrain_request_answered", request=token, requested_by=request.requested_by, version=last.get("version"))
+            if retrains.answered(
+                last, message.partition, message.offset, ends.get(message.partition, 0)
+            ):
+                _log.info(
+                    "retrain_request_answered",
+                    request=token,
+                    requested_by=request.requested_by,
+                    version=last.get("version"),
+                )
                 _outcomes.labels(ANSWERED).inc()
                 return True
             about = {
@@ -156,7 +196,9 @@ class Worker:
         """Run one retrain. False when it has no outcome and the request must be tried again."""
         started = time.monotonic()
         try:
-            version = retrain(self._settings, self._options, self._console, about, self._stopping.is_set)
+            version = retrain(
+                self._settings, self._options, self._console, about, self._stopping.is_set
+            )
         except LeaseTaken as error:
             _log.info("lease_held_elsewhere", error=str(error))
             self._stopping.wait(BUSY_S)

@@ -1,7 +1,9 @@
-"""Small charts as SVG: points with intervals, curves, labelled points. No script, no font, no colour of their own.
+"""Small charts as SVG: points with intervals, curves, labelled points. No script, no font, no
+colour of their own.
 
-Each chart is PLOT_WIDTH wide, so that its text has the size of the page's on a phone, and charts stand side by side where there is room.
-What belongs to one engine has the class of its name, for the style sheet to colour, and a shape of its own, for those who see no colour.
+Each chart is PLOT_WIDTH wide, so that its text has the size of the page's on a phone, and charts
+stand side by side where there is room. What belongs to one engine has the class of its name, for
+the style sheet to colour, and a shape of its own, for those who see no colour.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ _TOP, _BOTTOM, _LEFT = 10, 36, 46
 _LINE = 15
 """Least distance of two lines of text."""
 _LETTER = 6.6
-"""Mean width of a letter at the style sheet's size of chart text: enough to tell whether two labels would meet."""
+"""Mean width of a letter at the style sheet's size of chart text: enough to tell whether two labels
+would meet.
+"""
 _SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
 
 
@@ -45,7 +49,10 @@ class Series:
 
 
 def intervals(title: str, rows: Sequence[Estimate], highest: float, names: Sequence[str]) -> Markup:
-    """One row an estimate: a point, its interval as a line, its number; the axis ends at `highest`. `names`: all that have shapes."""
+    """One row an estimate: a point, its interval as a line, its number; the axis ends at `highest`.
+
+    `names`: all that have shapes.
+    """
     gutter, height = 100, _TOP + 24 * len(rows) + _BOTTOM - 12
     x = _Scale(0.0, highest, gutter, PLOT_WIDTH - 54)
     marks: list[Markup] = [_grid_x(x, _TOP, height - _BOTTOM + 12)]
@@ -53,7 +60,16 @@ def intervals(title: str, rows: Sequence[Estimate], highest: float, names: Seque
         y = _TOP + 24 * place + 14
         marks.append(_text(row.name, gutter - 10, y + 4, "end"))
         if row.low is not None and row.high is not None:
-            marks.append(element("line", x1=_at(x(row.low)), x2=_at(x(row.high)), y1=y, y2=y, class_=f"interval {row.name}"))
+            marks.append(
+                element(
+                    "line",
+                    x1=_at(x(row.low)),
+                    x2=_at(x(row.high)),
+                    y1=y,
+                    y2=y,
+                    class_=f"interval {row.name}",
+                )
+            )
         marks.append(_mark(row.name, x(row.mean), y, names))
         marks.append(_text(f"{row.mean:.4f}", PLOT_WIDTH, y + 4, "end", "value"))
     told = "; ".join(f"{row.name} {row.mean:.4f}{_between(row)}" for row in rows)
@@ -61,16 +77,28 @@ def intervals(title: str, rows: Sequence[Estimate], highest: float, names: Seque
 
 
 def curves(
-    title: str, series: Sequence[Series], x_label: str, names: Sequence[str], xs: Sequence[float] | None = None, from_zero: bool = True
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    names: Sequence[str],
+    xs: Sequence[float] | None = None,
+    from_zero: bool = True,
 ) -> Markup:
-    """Curves with their names at the right ends. `xs`: where the x axis has its numbers; by itself where it is None."""
+    """Curves with their names at the right ends.
+
+    `xs`: where the x axis has its numbers; by itself where it is None.
+    """
     height = 240
     points = [point for each in series for point in each.points]
     top, bottom = max(y for _, y in points), 0.0 if from_zero else min(y for _, y in points)
     right = PLOT_WIDTH - 12 - math.ceil(max(len(each.name) for each in series) * _LETTER)
     x = _Scale(min(at for at, _ in points), max(at for at, _ in points), _LEFT, right, xs)
     y = _Scale(bottom, top, height - _BOTTOM, _TOP)
-    marks = [_grid_y(y, _LEFT, right), _numbers_x(x, height), _text(x_label, (_LEFT + right) / 2, height - 4, "middle", "axis")]
+    marks = [
+        _grid_y(y, _LEFT, right),
+        _numbers_x(x, height),
+        _text(x_label, (_LEFT + right) / 2, height - 4, "middle", "axis"),
+    ]
     labels = _apart([y(each.points[-1][1]) for each in series], _TOP, height - _BOTTOM)
     for each, label in zip(series, labels, strict=True):
         path = "M" + "L".join(f"{_at(x(at))} {_at(y(value))}" for at, value in each.points)
@@ -81,11 +109,16 @@ def curves(
             at, value = each.points[each.best]
             marks.append(element("circle", cx=_at(x(at)), cy=_at(y(value)), r=9, class_="best"))
         marks.append(_text(each.name, right + 10, label + 4, "start", each.name))
-    told = "; ".join(f"{each.name} " + ", ".join(f"{value:.4f} at {at:g}" for at, value in each.points) for each in series)
+    told = "; ".join(
+        f"{each.name} " + ", ".join(f"{value:.4f} at {at:g}" for at, value in each.points)
+        for each in series
+    )
     return _chart(title, told, height, marks)
 
 
-def labelled(title: str, points: Sequence[tuple[str, Point]], x_label: str, names: Sequence[str]) -> Markup:
+def labelled(
+    title: str, points: Sequence[tuple[str, Point]], x_label: str, names: Sequence[str]
+) -> Markup:
     """A point an entry, with its name beside it."""
     height, right = 260, PLOT_WIDTH - 10
     x = _padded([at for _, (at, _) in points], _LEFT, right)
@@ -94,11 +127,20 @@ def labelled(title: str, points: Sequence[tuple[str, Point]], x_label: str, name
     marks.append(_text(x_label, (_LEFT + right) / 2, height - 4, "middle", "axis"))
     places = {name: (x(at), y(value)) for name, (at, value) in points}
     taken = [_Box(at - 6, value - 6, at + 6, value + 6) for at, value in places.values()]
-    for name, (at, value) in sorted(places.items(), key=lambda each: -each[1][0]):  # those near the right edge have least choice
+    # those near the right edge have least choice
+    for name, (at, value) in sorted(places.items(), key=lambda each: -each[1][0]):
         box = _free(_boxes(name, at, value), taken, right)
         taken.append(box)
-        marks += [_mark(name, at, value, names), _text(name, box.left, box.bottom - 3, "start", name)]
-    return _chart(title, "; ".join(f"{name} {value:.4f} at {at:.4f}" for name, (at, value) in points), height, marks)
+        marks += [
+            _mark(name, at, value, names),
+            _text(name, box.left, box.bottom - 3, "start", name),
+        ]
+    return _chart(
+        title,
+        "; ".join(f"{name} {value:.4f} at {at:.4f}" for name, (at, value) in points),
+        height,
+        marks,
+    )
 
 
 @dataclass(frozen=True)
@@ -113,11 +155,17 @@ class _Scale:
 
     def __call__(self, value: float) -> float:
         span = self.high - self.low
-        return self.start + (self.end - self.start) * ((value - self.low) / span if span > 0 else 0.5)
+        return self.start + (self.end - self.start) * (
+            (value - self.low) / span if span > 0 else 0.5
+        )
 
     @property
     def ticks(self) -> list[float]:
-        return list(self.given) if self.given is not None else list(_round_numbers(self.low, self.high))
+        return (
+            list(self.given)
+            if self.given is not None
+            else list(_round_numbers(self.low, self.high))
+        )
 
 
 def _padded(values: Sequence[float], start: float, end: float) -> _Scale:
@@ -139,7 +187,12 @@ def _round_numbers(low: float, high: float, about: int = 5) -> Iterator[float]:
 
 
 def _grid_x(x: _Scale, top: float, bottom: float) -> Markup:
-    lines = [element("line", x1=_at(x(tick)), x2=_at(x(tick)), y1=_at(top), y2=_at(bottom), class_="grid") for tick in x.ticks]
+    lines = [
+        element(
+            "line", x1=_at(x(tick)), x2=_at(x(tick)), y1=_at(top), y2=_at(bottom), class_="grid"
+        )
+        for tick in x.ticks
+    ]
     return joined(*lines, _numbers_x(x, bottom + _BOTTOM))
 
 
@@ -150,7 +203,11 @@ def _numbers_x(x: _Scale, height: float) -> Markup:
 def _grid_y(y: _Scale, left: float, right: float) -> Markup:
     marks = []
     for tick in y.ticks:
-        marks.append(element("line", x1=_at(left), x2=_at(right), y1=_at(y(tick)), y2=_at(y(tick)), class_="grid"))
+        marks.append(
+            element(
+                "line", x1=_at(left), x2=_at(right), y1=_at(y(tick)), y2=_at(y(tick)), class_="grid"
+            )
+        )
         marks.append(_text(f"{tick:g}", left - 6, y(tick) + 4, "end", "tick"))
     return joined(*marks)
 
@@ -159,9 +216,17 @@ def _mark(name: str, x: float, y: float, names: Sequence[str]) -> Markup:
     """The shape of `name`, which is one of `names`."""
     shape, style = _SHAPES[names.index(name) % len(_SHAPES)], f"mark {name}"
     if shape in ("circle", "ring"):
-        return element("circle", cx=_at(x), cy=_at(y), r=4.5, class_=style if shape == "circle" else f"{style} open")
+        return element(
+            "circle",
+            cx=_at(x),
+            cy=_at(y),
+            r=4.5,
+            class_=style if shape == "circle" else f"{style} open",
+        )
     if shape == "cross":
-        return element("path", d=f"M{_at(x - 4)} {_at(y - 4)}l8 8m0 -8l-8 8", class_=f"{style} open")
+        return element(
+            "path", d=f"M{_at(x - 4)} {_at(y - 4)}l8 8m0 -8l-8 8", class_=f"{style} open"
+        )
     if shape == "square":
         return element("rect", x=_at(x - 4), y=_at(y - 4), width=8, height=8, class_=style)
     corners = "l5 9h-10z" if shape == "triangle" else "l5.5 5.5l-5.5 5.5l-5.5 -5.5z"
@@ -188,14 +253,33 @@ class _Box:
     bottom: float
 
     def meets(self, other: _Box) -> bool:
-        return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
 
 
 def _boxes(name: str, x: float, y: float) -> list[_Box]:
-    """Where the label of a point may stand, best first: to the right, to the left, above, below, and further off."""
+    """Where the label of a point may stand, best first: to the right, to the left, above, below,
+    and further off.
+    """
     wide, half = len(name) * _LETTER, len(name) * _LETTER / 2
-    corners = [(x + 9, y - 8), (x - 9 - wide, y - 8), (x - half, y - 23), (x - half, y + 8), (x + 9, y - 21), (x + 9, y + 6)]
-    corners += [(x - 9 - wide, y - 21), (x - 9 - wide, y + 6), (x - half, y - 37), (x - half, y + 22)]
+    corners = [
+        (x + 9, y - 8),
+        (x - 9 - wide, y - 8),
+        (x - half, y - 23),
+        (x - half, y + 8),
+        (x + 9, y - 21),
+        (x + 9, y + 6),
+    ]
+    corners += [
+        (x - 9 - wide, y - 21),
+        (x - 9 - wide, y + 6),
+        (x - half, y - 37),
+        (x - half, y + 22),
+    ]
     return [_Box(left, top, left + wide, top + _LINE) for left, top in corners]
 
 
@@ -220,6 +304,12 @@ def _between(row: Estimate) -> str:
 def _chart(title: str, told: str, height: float, marks: Sequence[Markup]) -> Markup:
     """`told`: the numbers in words, for those who do not see the drawing."""
     drawing = element(
-        "svg", element("title", title), element("desc", told), *marks, viewBox=f"0 0 {PLOT_WIDTH} {height}", role="img", aria_label=title
+        "svg",
+        element("title", title),
+        element("desc", told),
+        *marks,
+        viewBox=f"0 0 {PLOT_WIDTH} {height}",
+        role="img",
+        aria_label=title,
     )
     return element("div", element("h3", title), drawing, class_="chart")

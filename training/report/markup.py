@@ -1,4 +1,6 @@
-"""HTML and SVG by string building: what is not markup already is escaped, so no id or text of anybody's can become a part of a page."""
+"""HTML and SVG by string building: what is not markup already is escaped, so no id or text of
+anybody's can become a part of a page.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,13 @@ class Markup(str):
 def element(tag: str, *content: str | Markup, **attributes: object) -> Markup:
     """`<tag attributes>content</tag>`.
 
-    `content` is escaped unless it is Markup; attributes always are, and those that are None are left out. `class_` stands for `class`,
-    `aria_label` for `aria-label`.
+    `content` is escaped unless it is Markup; attributes always are, and those that are None are
+    left out. `class_` stands for `class`, `aria_label` for `aria-label`.
     """
     written = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(str(value))}"' for name, value in attributes.items() if value is not None
+        f' {name.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        for name, value in attributes.items()
+        if value is not None
     )
     return Markup(f"<{tag}{written}>{joined(*content)}</{tag}>")
 

@@ -11,7 +11,9 @@ from training.report.charts import Estimate
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A mean over users with its 95% interval; None where nobody has a value, or the metric no interval."""
+    """A mean over users with its 95% interval; None where nobody has a value, or the metric no
+    interval.
+    """
 
     engine: str
     segment: str
@@ -23,7 +25,9 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Epoch(msgspec.Struct, frozen=True):
-    """What an epoch of Two-Tower came to: mean loss, and NDCG@10 of users' last items, which were held out for that."""
+    """What an epoch of Two-Tower came to: mean loss, and NDCG@10 of users' last items, which were
+    held out for that.
+    """
 
     epoch: int
     loss: float
@@ -65,11 +69,19 @@ class Metrics(msgspec.Struct, frozen=True, dict=True):
     def of(self, segment: str, engine: str, metric: str) -> Estimate | None:
         """One number, named by its engine."""
         row = self._by_key.get((segment, engine, metric))
-        return None if row is None or row.mean is None else Estimate(engine, row.mean, row.low, row.high)
+        return (
+            None
+            if row is None or row.mean is None
+            else Estimate(engine, row.mean, row.low, row.high)
+        )
 
     def of_engines(self, segment: str, metric: str) -> list[Estimate]:
         """The number of each engine that has one."""
-        return [found for engine in self.engines if (found := self.of(segment, engine, metric)) is not None]
+        return [
+            found
+            for engine in self.engines
+            if (found := self.of(segment, engine, metric)) is not None
+        ]
 
     @cached_property
     def engines(self) -> list[str]:

@@ -1,9 +1,11 @@
 """Searches hyperparameters of ALS under a time budget, with TPE (`optuna`) and a validation split.
 
-A trial fits on all items of each user but the last one, and is scored every other sweep. So the number of sweeps is no search
-dimension: it is the best point of the curve. A trial ends when its score no longer improves, or when it is below the median of the
-earlier trials at the same sweep. The first trials are the configured hyperparameters and a Sobol sequence over the ranges: random
-points leave gaps that TPE rarely explores. The study is in an SQLite file, so a killed or finished search can be continued.
+A trial fits on all items of each user but the last one, and is scored every other sweep. So the
+number of sweeps is no search dimension: it is the best point of the curve. A trial ends when its
+score no longer improves, or when it is below the median of the earlier trials at the same sweep.
+The first trials are the configured hyperparameters and a Sobol sequence over the ranges: random
+points leave gaps that TPE rarely explores. The study is in an SQLite file, so a killed or finished
+search can be continued.
 """
 
 from __future__ import annotations
@@ -33,19 +35,26 @@ from training.tuning.study import TuneOptions
 MAX_SWEEPS = 20
 REPORT_EVERY = 2
 PATIENCE, LEAST_GAIN = 2, 0.001
-"""A fit stops after PATIENCE scores in a row that do not improve by the share LEAST_GAIN: ALS curves are smooth."""
+"""A fit stops after PATIENCE scores in a row that do not improve by the share LEAST_GAIN: ALS
+curves are smooth.
+"""
 PRUNE_FROM = 6
-"""First sweep at which a trial is compared with others. Strong regularization starts low and ends high: on ML-1M a fit that ends 2.5%
-above another is 6% below it after two sweeps and above it before the sixth."""
+"""First sweep at which a trial is compared with others. Strong regularization starts low and ends
+high: on ML-1M a fit that ends 2.5% above another is 6% below it after two sweeps and above it
+before the sixth.
+"""
 FACTORS = (16, 256)
 REGULARIZATION = (0.01, 300.0)
 ALPHA = (0.1, 100.0)
 POPULARITY_DISCOUNT = (0.0, 0.6)
-"""The search ranges, the first three on a log scale. Below 16 factors a model learns little but popularity; above 256 reads get slow,
-so only configured factors widen that range. A regularization below 0.01 has no effect beside confidences of 0.1 and more. On Amazon
-Sports a discount of 0.6 is worse than none, on MovieLens one of 0.5."""
+"""The search ranges, the first three on a log scale. Below 16 factors a model learns little but
+popularity; above 256 reads get slow, so only configured factors widen that range. A regularization
+below 0.01 has no effect beside confidences of 0.1 and more. On Amazon Sports a discount of 0.6 is
+worse than none, on MovieLens one of 0.5.
+"""
 SOBOL_TRIALS = 16
-"""Trials before TPE starts to model: a power of 2, as Sobol sequences need, and four a dimension."""
+"""Trials before TPE starts to model: a power of 2, as Sobol sequences need, and four a dimension.
+"""
 _CUTOFF = 10
 
 log = structlog.get_logger(__name__)
@@ -73,8 +82,9 @@ class _NoMoreGain(Exception):
 def search(dataset: Dataset, settings: Settings, options: TuneOptions) -> dict[str, Any]:
     """Search for `options.minutes`, with at most `options.trials` further trials.
 
-    Returns the sections of the file of `tune`: `als`, and `tuned` with the best trials. The first trial is the configured
-    hyperparameters, so that the report can compare. Raises DatasetError when no user has two items; the caller reports it.
+    Returns the sections of the file of `tune`: `als`, and `tuned` with the best trials. The first
+    trial is the configured hyperparameters, so that the report can compare. Raises DatasetError
+    when no user has two items; the caller reports it.
     """
     import optuna
 
@@ -101,15 +111,22 @@ def search(dataset: Dataset, settings: Settings, options: TuneOptions) -> dict[s
                 factors=trial.suggest_int("factors", *factors, log=True),
                 regularization=trial.suggest_float("regularization", *REGULARIZATION, log=True),
                 alpha=trial.suggest_float("alpha", *ALPHA, log=True),
-                popularity_discount=trial.suggest_float("popularity_discount", *POPULARITY_DISCOUNT),
+                popularity_discount=trial.suggest_float(
+                    "popularity_discount", *POPULARITY_DISCOUNT
+                ),
                 iterations=MAX_SWEEPS,
             )
 
             def judge(sweep: int, score: float) -> None:
                 trial.report(score, sweep)
-                best = max((complete.value for complete in tune_study.complete(study)), default=None)
+                best = max(
+                    (complete.value for complete in tune_study.complete(study)), default=None
+                )
                 text = f"trial {trial.number}, sweep {sweep}: {score:.4f}"
-                show.at(time.monotonic() - started, text if best is None else f"{text}, best so far {best:.4f}")
+                show.at(
+                    time.monotonic() - started,
+                    text if best is None else f"{text}, best so far {best:.4f}",
+                )
                 # However short the budget, one trial is completed: without one there is no result.
                 if best is not None and (time.monotonic() > deadline or trial.should_prune()):
                     raise optuna.TrialPruned
@@ -132,10 +149,14 @@ def search(dataset: Dataset, settings: Settings, options: TuneOptions) -> dict[s
         "tuned": {
             "objective": f"NDCG@{_CUTOFF}",
             "validation": f"each user's {'last' if split.ordered else 'drawn'} item held out",
-            "ranked_among": f"{negatives} sampled items (expected value)" if negatives else "the whole catalogue",
+            "ranked_among": f"{negatives} sampled items (expected value)"
+            if negatives
+            else "the whole catalogue",
             "value": ranked[0].value,
             "hit_rate": ranked[0].user_attrs["hit_rate"],
-            "configured": next((_row(trial) for trial in finished if trial.params == first[0]), None),
+            "configured": next(
+                (_row(trial) for trial in finished if trial.params == first[0]), None
+            ),
             "trials": tune_study.count_ended(study),
             "finished": len(finished),
             "seconds": round(time.monotonic() - started, 1),
@@ -156,8 +177,17 @@ def search(dataset: Dataset, settings: Settings, options: TuneOptions) -> dict[s
     }
 
 
-def evaluate(split: Validation, hyperparameters: Hyperparameters, seed: int, negatives: int, threads: int, judge: Any) -> _Curve:
-    """Fit on the split, scoring every REPORT_EVERY sweeps; `judge(sweep, NDCG)` may raise to stop."""
+def evaluate(
+    split: Validation,
+    hyperparameters: Hyperparameters,
+    seed: int,
+    negatives: int,
+    threads: int,
+    judge: Any,
+) -> _Curve:
+    """Fit on the split, scoring every REPORT_EVERY sweeps; `judge(sweep, NDCG)` may raise to
+    stop.
+    """
     users, items = split.user_items.shape
     user_rows = _places(np.diff(split.user_items.indptr) > 0)
     item_rows = _places(np.bincount(split.user_items.indices, minlength=items) > 0)
@@ -166,7 +196,11 @@ def evaluate(split: Validation, hyperparameters: Hyperparameters, seed: int, neg
     def on_sweep(sweep: int, user_factors: Any, item_factors: Any) -> None:
         if sweep % REPORT_EVERY:
             return
-        hit, score = validation.gain(*validation.ranks(split, user_factors, item_factors, user_rows, item_rows), negatives, _CUTOFF)
+        hit, score = validation.gain(
+            *validation.ranks(split, user_factors, item_factors, user_rows, item_rows),
+            negatives,
+            _CUTOFF,
+        )
         curve.add(sweep, hit, score)
         judge(sweep, score)
         if curve.worse >= PATIENCE:
@@ -190,7 +224,12 @@ def evaluate(split: Validation, hyperparameters: Hyperparameters, seed: int, neg
 def report(sections: dict[str, Any], console: Console) -> None:
     """Print the best trials. `sections`: of `search`."""
     tuned = sections["tuned"]
-    table = Table(title=f"Best of {tuned['finished']} finished and {tuned['trials'] - tuned['finished']} stopped trials")
+    table = Table(
+        title=(
+            f"Best of {tuned['finished']} finished and {tuned['trials'] - tuned['finished']} "
+            f"stopped trials"
+        )
+    )
     names = als.Hyperparameters.__struct_fields__
     for column in (tuned["objective"], *(name.replace("_", " ") for name in names)):
         table.add_column(column, justify="right")
@@ -199,22 +238,38 @@ def report(sections: dict[str, Any], console: Console) -> None:
     console.print(table)
     if (configured := tuned["configured"]) is not None:
         console.print(
-            f"The configured hyperparameters reach {configured['value']:.4f} on this validation split "
+            f"The configured hyperparameters reach {configured['value']:.4f} on this "
+            f"validation split "
             f"({tuned['validation']}, among {tuned['ranked_among']})."
         )
 
 
-def _first_points(configured: Hyperparameters, factors: tuple[int, int], seed: int) -> list[dict[str, float]]:
-    """The configured hyperparameters (within the ranges), and a scrambled Sobol sequence, even on the scale that each range has."""
+def _first_points(
+    configured: Hyperparameters, factors: tuple[int, int], seed: int
+) -> list[dict[str, float]]:
+    """The configured hyperparameters (within the ranges), and a scrambled Sobol sequence, even on
+    the scale that each range has.
+    """
     from scipy.stats import qmc
 
     on_log_scale = {"factors": factors, "regularization": REGULARIZATION, "alpha": ALPHA}
     ranges = {**on_log_scale, "popularity_discount": POPULARITY_DISCOUNT}
-    low, high = ([np.log(limits[end]) if name in on_log_scale else limits[end] for name, limits in ranges.items()] for end in (0, 1))
+    low, high = (
+        [
+            np.log(limits[end]) if name in on_log_scale else limits[end]
+            for name, limits in ranges.items()
+        ]
+        for end in (0, 1)
+    )
     points = qmc.scale(qmc.Sobol(d=len(ranges), rng=seed).random(SOBOL_TRIALS), low, high)
     points[:, : len(on_log_scale)] = np.exp(points[:, : len(on_log_scale)])
-    first = [min(max(getattr(configured, name), bottom), top) for name, (bottom, top) in ranges.items()]
-    return [{**dict(zip(ranges, map(float, point), strict=True)), "factors": round(float(point[0]))} for point in [first, *points]]
+    first = [
+        min(max(getattr(configured, name), bottom), top) for name, (bottom, top) in ranges.items()
+    ]
+    return [
+        {**dict(zip(ranges, map(float, point), strict=True)), "factors": round(float(point[0]))}
+        for point in [first, *points]
+    ]
 
 
 def _places(used: Any) -> Any:
@@ -231,6 +286,7 @@ def _of_trial(trial: Any) -> Hyperparameters:
         factors=trial.params["factors"],
         regularization=trial.params["regularization"],
         alpha=trial.params["alpha"],
-        popularity_discount=trial.params.get("popularity_discount", 0.0),  # missing in studies of older versions
+        # missing in studies of older versions
+        popularity_discount=trial.params.get("popularity_discount", 0.0),
         iterations=trial.user_attrs["iterations"],
     )

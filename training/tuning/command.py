@@ -1,12 +1,14 @@
-"""Runs `python -m training tune`: tunes the parts below under one time budget and writes the results into one file.
+"""Runs `python -m training tune`: tunes the parts below under one time budget and writes the
+results into one file.
 
     als        factors, regularization, alpha, popularity discount, iterations     training/tuning/als.py
     two-tower  dimension, layers, dropout, id dropout, learning rate               training/tuning/two_tower.py
     blend      the ensemble's weights and method, as every retrain chooses them    training/tuning/served.py
     router     COLD_START_THRESHOLD and WARM_USER_THRESHOLD                        training/tuning/router.py
 
-Other commands read the file with `--hyperparameters`. A part replaces its own section and leaves the others, and it uses the sections
-that are in the file: so parts can be tuned one by one, in this order. Both searches resume where they stopped.
+Other commands read the file with `--hyperparameters`. A part replaces its own section and leaves
+the others, and it uses the sections that are in the file: so parts can be tuned one by one, in this
+order. Both searches resume where they stopped.
 """
 
 from __future__ import annotations
@@ -46,15 +48,28 @@ SHARES = {Part.ALS: 2.0, Part.TWO_TOWER: 5.0, Part.BLEND: 3.0, Part.ROUTER: 3.0}
 """How `all` divides its time. Blend and router use one fit of both models, so they are one step."""
 
 
-def tune(part: Part, dataset: Dataset, entries: Sequence[Item], settings: Settings, options: TuneOptions, console: Console) -> None:
-    """Tune `part` within `options.minutes`; print the results, and write `options.output` after each part. `entries`: the catalogue.
+def tune(
+    part: Part,
+    dataset: Dataset,
+    entries: Sequence[Item],
+    settings: Settings,
+    options: TuneOptions,
+    console: Console,
+) -> None:
+    """Tune `part` within `options.minutes`; print the results, and write `options.output` after
+    each part. `entries`: the catalogue.
 
-    Raises DatasetError when there is nothing to judge by, ConfigurationError when `part` is Two-Tower and it cannot be trained here.
+    Raises DatasetError when there is nothing to judge by, ConfigurationError when `part` is
+    Two-Tower and it cannot be trained here.
     """
     cause = two_tower_command.unavailable(settings)
     if part is Part.TWO_TOWER and cause is not None:
         raise ConfigurationError(f"Two-Tower cannot be tuned: {cause}")
-    parts = [name for name in SHARES if part in (name, Part.ALL) and not (name is Part.TWO_TOWER and cause)]
+    parts = [
+        name
+        for name in SHARES
+        if part in (name, Part.ALL) and not (name is Part.TWO_TOWER and cause)
+    ]
     if part is Part.ALL and cause is not None:
         console.print(f"Two-Tower is skipped: {cause}.")
     served_parts = [name for name in (Part.BLEND, Part.ROUTER) if name in parts]
@@ -83,20 +98,26 @@ def tune(part: Part, dataset: Dataset, entries: Sequence[Item], settings: Settin
 
 
 def add(path: Path, part: str, sections: Mapping[str, Any]) -> None:
-    """Write the sections of `part` into the file at `path`, replacing the file as a whole; other parts' sections stay.
+    """Write the sections of `part` into the file at `path`, replacing the file as a whole; other
+    parts' sections stay.
 
-    The facts about the search in `sections["tuned"]` go to the section `tuned` under the name of the part.
-    Raises ConfigurationError when the file is not one of `tune`.
+    The facts about the search in `sections["tuned"]` go to the section `tuned` under the name of
+    the part. Raises ConfigurationError when the file is not one of `tune`.
     """
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
     except FileNotFoundError:
         stored = {}
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigurationError(f"{path} exists and is no file of `tune` ({error}); move it away or name another --output") from None
+        raise ConfigurationError(
+            f"{path} exists and is no file of `tune` ({error}); move it away or name "
+            f"another --output"
+        ) from None
     tuned = {**stored.pop("tuned", {}), part: sections["tuned"]}
     updated = {name: value for name, value in sections.items() if name != "tuned"}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps({**stored, **updated, "tuned": tuned}, indent=2) + "\n", "utf-8")
+    unfinished.write_text(
+        json.dumps({**stored, **updated, "tuned": tuned}, indent=2) + "\n", "utf-8"
+    )
     unfinished.replace(path)

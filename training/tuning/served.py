@@ -1,7 +1,9 @@
-"""Fits both models once, and chooses the blend and the router's thresholds with the serving recommender.
+"""Fits both models once, and chooses the blend and the router's thresholds with the serving
+recommender.
 
-The blend is chosen by users with interactions after the cut, the thresholds by other users. The models are fitted on the events before
-the cut, without the users who choose the thresholds (training/tuning/router.py).
+The blend is chosen by users with interactions after the cut, the thresholds by other users. The
+models are fitted on the events before the cut, without the users who choose the thresholds
+(training/tuning/router.py).
 """
 
 from __future__ import annotations
@@ -37,12 +39,19 @@ FIT_SHARE = 0.7
 
 
 def choose(
-    dataset: Dataset, entries: Sequence[Item], settings: Settings, parts: Sequence[str], options: TuneOptions, console: Console
+    dataset: Dataset,
+    entries: Sequence[Item],
+    settings: Settings,
+    parts: Sequence[str],
+    options: TuneOptions,
+    console: Console,
 ) -> dict[str, dict[str, Any]]:
-    """Choose the `parts`: "blend", "router" or both. `entries`: the catalogue. The models use the hyperparameters in `options.output`.
+    """Choose the `parts`: "blend", "router" or both. `entries`: the catalogue. The models use the
+    hyperparameters in `options.output`.
 
-    Returns part -> its sections of the file of `tune`; prints why a part stays as configured and has none. The fit of Two-Tower and
-    the evaluation of the thresholds end with the time; a fit of ALS and the choice of a blend are completed.
+    Returns part -> its sections of the file of `tune`; prints why a part stays as configured and
+    has none. The fit of Two-Tower and the evaluation of the thresholds end with the time; a fit of
+    ALS and the choice of a blend are completed.
     """
     deadline = time.monotonic() + 60.0 * options.minutes
     hyperparameters_path = options.output if options.output.exists() else None
@@ -52,9 +61,16 @@ def choose(
     except DatasetError as error:
         console.print(f"{' and '.join(parts).capitalize()}: nothing changes, {error}")
         return {}
-    users = tune_router.draw_users(dataset, settings.training_seed) if "router" in parts else np.empty(0, np.int32)
+    users = (
+        tune_router.draw_users(dataset, settings.training_seed)
+        if "router" in parts
+        else np.empty(0, np.int32)
+    )
     if "router" in parts and len(users) < tune_router.LEAST_USERS:
-        cause = f"a fifth of the users is {len(users)}, at least {tune_router.LEAST_USERS} are needed; collect more events"
+        cause = (
+            f"a fifth of the users is {len(users)}, at least {tune_router.LEAST_USERS} are "
+            f"needed; collect more events"
+        )
         console.print(f"Router: nothing changes, {cause}")
         parts, users = [part for part in parts if part != "router"], users[:0]
         if not parts:
@@ -62,13 +78,24 @@ def choose(
     train = split.train & ~np.isin(dataset.user, users)
     seconds = min(settings.two_tower_seconds, max(60.0 * options.minutes * FIT_SHARE, 0.001))
     als_hyperparameters = als.hyperparameters(settings, hyperparameters_path)
-    bundle = _fit(dataset, train, entries, settings.with_overrides({"two_tower_seconds": seconds}), als_hyperparameters, options)
+    bundle = _fit(
+        dataset,
+        train,
+        entries,
+        settings.with_overrides({"two_tower_seconds": seconds}),
+        als_hyperparameters,
+        options,
+    )
     sections: dict[str, dict[str, Any]] = {}
     choice = _choose_blend(bundle, dataset, split, users, settings)
     if choice is not None:
         blend.report(choice, console)
         bundle = replace(bundle, parts={**bundle.parts, "ensemble": choice.blend})
-        tuned = {"objective": "NDCG@10", "validation": "what users took after the cut", **choice.facts()}
+        tuned = {
+            "objective": "NDCG@10",
+            "validation": "what users took after the cut",
+            **choice.facts(),
+        }
         sections["blend"] = {"blend": msgspec.to_builtins(choice.blend), "tuned": tuned}
     elif "blend" in parts:
         console.print(f"Blend: nothing changes, {_no_blend(bundle, settings)}.")
@@ -82,7 +109,11 @@ def choose(
 
 
 def _choose_thresholds(
-    bundle: Bundle, dataset: Dataset, users: npt.NDArray[np.int32], settings: Settings, deadline: float
+    bundle: Bundle,
+    dataset: Dataset,
+    users: npt.NDArray[np.int32],
+    settings: Settings,
+    deadline: float,
 ) -> dict[str, Any]:
     recommender = build(bundle, settings=settings)
     measurements = tune_router.measure(recommender, dataset, users, settings, deadline)
@@ -101,10 +132,18 @@ def _fit(
 ) -> Bundle:
     """A bundle of every engine's model, fitted on the events in `train`."""
     checkpoints = options.study.with_name(f"{options.study.stem}-served")
-    two_tower = two_tower_command.fit_before(dataset, train, entries, settings, options.threads, checkpoints=checkpoints)
+    two_tower = two_tower_command.fit_before(
+        dataset, train, entries, settings, options.threads, checkpoints=checkpoints
+    )
     return Bundle.of(
         catalogue=list(entries),
-        als=fitting.fit_als(dataset.matrix(train), dataset, als_hyperparameters, settings.training_seed, options.threads),
+        als=fitting.fit_als(
+            dataset.matrix(train),
+            dataset,
+            als_hyperparameters,
+            settings.training_seed,
+            options.threads,
+        ),
         two_tower=two_tower.model if two_tower is not None else None,
         content=ContentModel.fit(entries),
         popular=popular(dataset, settings, train),
@@ -129,4 +168,7 @@ def _no_blend(bundle: Bundle, settings: Settings) -> str:
     """Why no blend was chosen."""
     if bundle.two_tower is None:
         return f"there is no Two-Tower to blend, {two_tower_command.unavailable(settings)}"
-    return f"it is set by hand, or the ensemble is off, or fewer than {blend.LEAST_USERS} users took something new after the cut"
+    return (
+        f"it is set by hand, or the ensemble is off, or fewer than {blend.LEAST_USERS} users "
+        f"took something new after the cut"
+    )

@@ -14,9 +14,9 @@ Point = Mapping[str, float]
 class TuneOptions:
     """Options of one run of `tune`.
 
-    `minutes`: time budget. `trials`: most trials of each search; None: no limit. `negatives`: number of sampled items that ALS ranks
-    the held-out item among; 0: the whole catalogue. `study`: SQLite file of the searches. `output`: JSON file of the results.
-    `threads` 0: one a core.
+    `minutes`: time budget. `trials`: most trials of each search; None: no limit. `negatives`:
+    number of sampled items that ALS ranks the held-out item among; 0: the whole catalogue. `study`:
+    SQLite file of the searches. `output`: JSON file of the results. `threads` 0: one a core.
     """
 
     study: Path
@@ -27,24 +27,34 @@ class TuneOptions:
     threads: int = 0
 
 
-def open_study(path: Path, name: str, seed: int, startup: int, pruner: Any, first: Sequence[Point]) -> Any:
-    """Open the study `name` in the file at `path`, or create it; TPE (Bergstra et al. 2011) maximizes.
+def open_study(
+    path: Path, name: str, seed: int, startup: int, pruner: Any, first: Sequence[Point]
+) -> Any:
+    """Open the study `name` in the file at `path`, or create it; TPE (Bergstra et al. 2011)
+    maximizes.
 
-    `startup`: trials before TPE starts to model. `first`: points that a new study tries first; an existing one tries the first of
-    them, the configured point. A trial of a killed process is marked as failed, and its point is enqueued again.
+    `startup`: trials before TPE starts to model. `first`: points that a new study tries first; an
+    existing one tries the first of them, the configured point. A trial of a killed process is
+    marked as failed, and its point is enqueued again.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    n_trials = len(storage.get_all_trials(storage.get_study_id_from_name(name))) if name in optuna.get_all_study_names(storage) else 0
+    n_trials = (
+        len(storage.get_all_trials(storage.get_study_id_from_name(name)))
+        if name in optuna.get_all_study_names(storage)
+        else 0
+    )
     study = optuna.create_study(
         study_name=name,
         storage=storage,
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed + n_trials, n_startup_trials=startup, multivariate=True),
+        sampler=optuna.samplers.TPESampler(
+            seed=seed + n_trials, n_startup_trials=startup, multivariate=True
+        ),
         pruner=pruner,
     )
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
@@ -66,7 +76,11 @@ def complete(study: Any) -> list[Any]:
     """The complete trials."""
     import optuna
 
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state == optuna.trial.TrialState.COMPLETE
+    ]
 
 
 def count_ended(study: Any) -> int:

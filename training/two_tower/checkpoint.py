@@ -25,8 +25,8 @@ log = structlog.get_logger(__name__)
 class State:
     """The state of a fit after `epoch` epochs.
 
-    `best`: arrays of the best epoch by NDCG@10; None before the first one. `best_ndcg`: None without held-out users.
-    `curve`: metrics by epoch, as in `Fitted`.
+    `best`: arrays of the best epoch by NDCG@10; None before the first one. `best_ndcg`: None
+    without held-out users. `curve`: metrics by epoch, as in `Fitted`.
     """
 
     epoch: int = 0
@@ -36,7 +36,9 @@ class State:
     curve: list[Mapping[str, float | None]] = field(default_factory=list)
 
 
-def save(folder: Path, identity: str, state: State, towers: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def save(
+    folder: Path, identity: str, state: State, towers: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
     """Write the state of a fit into `folder`. `identity`: hash of its data and hyperparameters."""
     about = {
         "identity": identity,
@@ -47,7 +49,9 @@ def save(folder: Path, identity: str, state: State, towers: nn.Module, optimizer
     }
     arrays: dict[str, Any] = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
     arrays |= {f"best/{name}": array for name, array in (state.best or {}).items()}
-    arrays |= {f"now/{name}": value.detach().cpu().numpy() for name, value in towers.named_parameters()}
+    arrays |= {
+        f"now/{name}": value.detach().cpu().numpy() for name, value in towers.named_parameters()
+    }
     for number, moments in optimizer.state_dict()["state"].items():
         arrays |= {f"adam/{number}/{name}": value.cpu().numpy() for name, value in moments.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +64,8 @@ def save(folder: Path, identity: str, state: State, towers: nn.Module, optimizer
 def load(folder: Path, identity: str, towers: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Load the checkpoint in `folder` into `towers` and `optimizer`, and return its state.
 
-    Returns a new State when there is no checkpoint; also, with a warning in the log, when it cannot be read or has another identity.
+    Returns a new State when there is no checkpoint; also, with a warning in the log, when it cannot
+    be read or has another identity.
     """
     path = folder / NAME
     try:
@@ -83,10 +88,22 @@ def load(folder: Path, identity: str, towers: nn.Module, optimizer: torch.optim.
         if name.startswith("adam/"):
             _, number, kind = name.split("/")
             moments.setdefault(int(number), {})[kind] = torch.from_numpy(array.copy())
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    best = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
+    optimizer.load_state_dict(
+        {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    best = {
+        name.removeprefix("best/"): array
+        for name, array in arrays.items()
+        if name.startswith("best/")
+    }
     log.info("fit_resumed", path=str(path), epoch=about["epoch"])
-    return State(about["epoch"], about["best_epoch"], about["best_ndcg"], best or None, about.get("curve", []))
+    return State(
+        about["epoch"],
+        about["best_epoch"],
+        about["best_ndcg"],
+        best or None,
+        about.get("curve", []),
+    )
 
 
 def remove(folder: Path) -> None:

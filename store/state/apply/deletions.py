@@ -1,11 +1,13 @@
 """Which users and items are deleted, as Redis holds it.
 
-The hash `deletions` says whether that is complete, and changes with each deletion, so that every apply WATCHes this one key:
+The hash `deletions` says whether that is complete, and changes with each deletion, so that every
+apply WATCHes this one key:
 
     ready          1: every deletion of the topic of deletions is here. Absent (Redis was emptied): nothing may be applied before
                    streams.ingest.deletions has recovered them
     newest         the latest broker time (seconds) of a user's deletion: no younger event needs to be looked up
-    users, items   a random token, new with each deletion. Random, so that a Redis that was set back never repeats one
+    users, items   a random token, new with each deletion. Random, so that a Redis that was set back
+    never repeats one
     position:2     the first offset of that partition of the topic of deletions that is not here
     topic_id, salt of the topic these positions count in, and the fingerprint of DELETION_SALT
 """
@@ -31,15 +33,21 @@ TOKENS: dict[Kind, str] = {"user": "users", "item": "items"}
 STATE_FIELDS = ("ready", "newest", "users")
 """Fields that `parse_state` reads."""
 CHANGES = 100_000
-"""Deletions of users kept for readers that follow; one that falls further behind reads all of them."""
+"""Deletions of users kept for readers that follow; one that falls further behind reads all of them.
+"""
 _CHUNK = 500
 """Ids in one command: it holds Redis for well under a millisecond."""
 _OLD_VERSION = "users:deleted:version"
-"""Where an older release kept a number that moved with each deletion; its `users:deleted` held ids in clear and times."""
+"""Where an older release kept a number that moved with each deletion; its `users:deleted` held ids
+in clear and times.
+"""
 
 
 class State(NamedTuple):
-    """`newest`: the latest broker time (seconds) of a deletion. `version`: other deletions of users mean another version."""
+    """`newest`: the latest broker time (seconds) of a deletion.
+
+    `version`: other deletions of users mean another version.
+    """
 
     ready: bool
     newest: float
@@ -58,7 +66,9 @@ class DeletedUsers:
         return len(self._times)
 
     def time_of(self, user_id: str) -> float:
-        """Broker time (seconds) up to which this user's interactions do not count; minus infinity: the user was never deleted."""
+        """Broker time (seconds) up to which this user's interactions do not count; minus infinity:
+        the user was never deleted.
+        """
         return self._times.get(self._hasher("user", user_id), -math.inf)
 
 
@@ -69,7 +79,10 @@ def parse_state(values: Sequence[bytes | None]) -> State:
 
 
 def state(client: Any) -> State:
-    """Whether the deletions are complete, and which they are. Raises StoreUnavailable, StoreCorrupt."""
+    """Whether the deletions are complete, and which they are.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
     with named_errors("reading the state of deletions"):
         return parse_state(client.hmget(keys.DELETIONS, STATE_FIELDS))
 
@@ -83,17 +96,25 @@ def parse(key: str, value: bytes | None) -> Place | None:
 
 
 def lookup(client: Any, kind: Kind, digests: Sequence[str]) -> list[Place | None]:
-    """The latest deletion of each hashed id, None where there is none. Raises StoreUnavailable, StoreCorrupt."""
+    """The latest deletion of each hashed id, None where there is none.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
     places: list[Place | None] = []
     key = HASHES[kind]
     with named_errors(f"reading {key}"):
         for start in range(0, len(digests), _CHUNK):
-            places += [parse(key, value) for value in client.hmget(key, digests[start : start + _CHUNK])]
+            places += [
+                parse(key, value) for value in client.hmget(key, digests[start : start + _CHUNK])
+            ]
     return places
 
 
 def every(client: Any, kind: Kind) -> Iterator[tuple[str, Place]]:
-    """Each deletion of `kind`, as hashed id and place; one may come twice. Raises StoreUnavailable, StoreCorrupt."""
+    """Each deletion of `kind`, as hashed id and place; one may come twice.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
     key = HASHES[kind]
     with named_errors(f"reading {key}"):
         for digest, value in client.hscan_iter(key, count=_CHUNK):
@@ -109,7 +130,8 @@ def users(client: Any, hasher: IdHasher) -> DeletedUsers:
     """
     if not state(client).ready:
         raise StoreUnavailable(
-            "Redis does not know who was deleted: it is new, was emptied, or is being recovered. Start `python -m streams ingest`, which "
+            "Redis does not know who was deleted: it is new, was emptied, or is being "
+            "recovered. Start `python -m streams ingest`, which "
             "reads the deletions from the log, then try again"
         )
     return DeletedUsers(hasher, {digest: place.time for digest, place in every(client, "user")})
@@ -123,7 +145,9 @@ class ChangedUsers(NamedTuple):
 
 
 def changed_users(client: Any, after: str) -> ChangedUsers:
-    """Who was deleted since `after` (a former answer's cursor; "": everyone, also when it cannot be told). Raises StoreUnavailable."""
+    """Who was deleted since `after` (a former answer's cursor; "": everyone, also when it cannot be
+    told). Raises StoreUnavailable.
+    """
     with named_errors("reading who was deleted"):
         news = changes.since(client, keys.USERS_DELETED_CHANGES, after)
         if news is not None:
@@ -139,7 +163,10 @@ def count(client: Any, kind: Kind) -> int:
 
 
 def forget(client: Any, kind: Kind, digests: Sequence[str]) -> None:
-    """Drop deletions that neither log nor archive can contradict any more. Raises StoreUnavailable."""
+    """Drop deletions that neither log nor archive can contradict any more.
+
+    Raises StoreUnavailable.
+    """
     with named_errors(f"dropping old entries of {HASHES[kind]}"):
         for start in range(0, len(digests), _CHUNK):
             client.hdel(HASHES[kind], *digests[start : start + _CHUNK])
@@ -148,7 +175,8 @@ def forget(client: Any, kind: Kind, digests: Sequence[str]) -> None:
 def prepare(client: redis.Redis, hasher: IdHasher) -> None:
     """Note the salt, or compare it with the one noted, and rewrite what an older release noted.
 
-    Raises ConfigurationError: another DELETION_SALT hides every deletion noted before. StoreUnavailable, StoreCorrupt.
+    Raises ConfigurationError: another DELETION_SALT hides every deletion noted before.
+    StoreUnavailable, StoreCorrupt.
     """
     with named_errors("comparing DELETION_SALT"):
         pipe: Any = client.pipeline(transaction=True)
@@ -163,13 +191,18 @@ def check_salt(fingerprint: str, hasher: IdHasher) -> None:
     """Raises ConfigurationError unless deletions were noted under this salt."""
     if fingerprint != hasher.fingerprint:
         raise ConfigurationError(
-            f"DELETION_SALT is not the one under which deletions were noted (fingerprint {fingerprint}, this one has "
-            f"{hasher.fingerprint}): deleted users would come back. Put the former value back; there is no way to change it"
+            f"DELETION_SALT is not the one under which deletions were noted (fingerprint "
+            f"{fingerprint}, this one has "
+            f"{hasher.fingerprint}): deleted users would come back. Put the former value "
+            f"back; there is no way to change it"
         )
 
 
 def _rewrite(client: Any, hasher: IdHasher) -> None:
-    """From user id -> time to hashed id -> place. A crash between leaves both kinds, which the next start rewrites."""
+    """From user id -> time to hashed id -> place.
+
+    A crash between leaves both kinds, which the next start rewrites.
+    """
     newest = -1.0
     for raw, value in client.hscan_iter(keys.USERS_DELETED, count=_CHUNK):
         rewritten = b" " in value
@@ -201,7 +234,9 @@ def set_ready(pipe: Any) -> None:
 
 
 def mark_ready(client: Any) -> None:
-    """Say so of a Redis that no log belongs to (tests, benchmarks); else streams.ingest.deletions does once it is true."""
+    """Say so of a Redis that no log belongs to (tests, benchmarks); else streams.ingest.deletions
+    does once it is true.
+    """
     with named_errors("noting that the deletions are complete"), client.pipeline() as pipe:
         set_ready(pipe)
         pipe.execute()

@@ -1,15 +1,21 @@
-"""Applies records of the topics `items` and `users` to Redis exactly once: what they write, and what they delete.
+"""Applies records of the topics `items` and `users` to Redis exactly once: what they write, and
+what they delete.
 
 A batch holds the records of one partition in [first, next). Its way, numbered:
 
-1. WATCH the partition's position and the state of the deletions; read both, and the deletions known of the ids in the batch.
-2. Compare: a position other than `first`, or deletions that are not complete, are Stale. A record that is not after the known deletion
-   of its id is dead; a record without value that is after it is a new deletion.
-3. New deletions are published to their own topic and acknowledged, so that they outlive this Redis and the compaction of `users`.
-4. WATCH the counters of the users that are deleted: they change only when an event of that very user is applied. For a user who has
-   events, find those that the broker took after the deletion and that are applied already (`LaterEvents`): they stay.
-5. MULTI; of a deleted user every key goes and the later events are counted again; the latest values; the deletions; the position; EXEC.
-   Nil: another process changed what is watched: again from 1.
+1. WATCH the partition's position and the state of the deletions; read both, and the deletions known
+   of the ids in the batch.
+2. Compare: a position other than `first`, or deletions that are not complete, are Stale. A record
+   that is not after the known deletion of its id is dead; a record without value that is after it
+   is a new deletion.
+3. New deletions are published to their own topic and acknowledged, so that they outlive this Redis
+   and the compaction of `users`.
+4. WATCH the counters of the users that are deleted: they change only when an event of that very
+   user is applied. For a user who has events, find those that the broker took after the deletion
+   and that are applied already (`LaterEvents`): they stay.
+5. MULTI; of a deleted user every key goes and the later events are counted again; the latest
+   values; the deletions; the position; EXEC. Nil: another process changed what is watched: again
+   from 1.
 """
 
 from __future__ import annotations
@@ -33,13 +39,20 @@ _log = structlog.get_logger(__name__)
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
 ITEM_CHANGES = 100_000
-"""Changes of items kept for readers that follow; one that falls further behind reads everything again."""
+"""Changes of items kept for readers that follow; one that falls further behind reads everything
+again.
+"""
 _TRIES = 100
-"""Times that a batch starts again because another process changed what it watches; each takes some milliseconds."""
+"""Times that a batch starts again because another process changed what it watches; each takes some
+milliseconds.
+"""
 
 
 class Entry(NamedTuple):
-    """A record: what it says of which id, and where it lies. `value` None: a deletion. `identifier` None: only its hash is known."""
+    """A record: what it says of which id, and where it lies.
+
+    `value` None: a deletion. `identifier` None: only its hash is known.
+    """
 
     kind: Kind
     digest: str
@@ -49,7 +62,10 @@ class Entry(NamedTuple):
 
 
 class EntryBatch(NamedTuple):
-    """The records at offsets [first, next) of a partition, in offset order. `of_deletions`: of the topic of deletions itself."""
+    """The records at offsets [first, next) of a partition, in offset order.
+
+    `of_deletions`: of the topic of deletions itself.
+    """
 
     topic: str
     partition: int
@@ -79,19 +95,26 @@ class LaterEvents(Protocol):
         ...
 
     def find(self, times: Mapping[str, float], positions: Sequence[int]) -> dict[str, list[Event]]:
-        """The events that count of the users in `times` (user id -> seconds) with a later broker time, by user, in the log's order.
+        """The events that count of the users in `times` (user id -> seconds) with a later broker
+        time, by user, in the log's order.
 
-        `positions`: of each partition, in the order of `partitions`, the offset below which they are looked for. Raises LogUnavailable.
+        `positions`: of each partition, in the order of `partitions`, the offset below which they
+        are looked for. Raises LogUnavailable.
         """
         ...
 
 
 Publish = Callable[[Sequence[tuple[Kind, str, Place]]], None]
-"""Publishes deletions (kind, hashed id, place) and waits until they are acknowledged. Raises LogUnavailable."""
+"""Publishes deletions (kind, hashed id, place) and waits until they are acknowledged.
+
+Raises LogUnavailable.
+"""
 
 
 class Applied(NamedTuple):
-    """What a batch did: deletions that were new, dead records, and events that were counted again after a deletion."""
+    """What a batch did: deletions that were new, dead records, and events that were counted again
+    after a deletion.
+    """
 
     deletions: int
     dead: int
@@ -101,8 +124,17 @@ class Applied(NamedTuple):
 class EntryApplier:
     """Applies batches of entries over one connection of its own. Not thread-safe."""
 
-    def __init__(self, client: redis.Redis, planner: Planner, history_cap: int, publish: Publish, later: LaterEvents) -> None:
-        """`planner` plans what is counted again; it shares nothing with the one that plans batches of interactions."""
+    def __init__(
+        self,
+        client: redis.Redis,
+        planner: Planner,
+        history_cap: int,
+        publish: Publish,
+        later: LaterEvents,
+    ) -> None:
+        """`planner` plans what is counted again; it shares nothing with the one that plans batches
+        of interactions.
+        """
         self._client, self._planner, self._cap = client, planner, history_cap
         self._publish, self._later = publish, later
         self._connection: Pipe | None = None
@@ -110,7 +142,8 @@ class EntryApplier:
     def apply(self, batch: EntryBatch) -> Applied:
         """Steps 1 to 5.
 
-        Raises Stale: nothing is applied; StoreUnavailable: nobody knows; LogUnavailable: nothing is applied; StoreCorrupt.
+        Raises Stale: nothing is applied; StoreUnavailable: nobody knows; LogUnavailable: nothing is
+        applied; StoreCorrupt.
         """
         what = f"applying {batch.topic}/{batch.partition} [{batch.first}, {batch.next})"
         published: set[tuple[Kind, str, Place]] = set()
@@ -132,10 +165,15 @@ class EntryApplier:
             self._connection.close()
             self._connection = None
 
-    def _try(self, batch: EntryBatch, what: str, published: set[tuple[Kind, str, Place]]) -> Applied | None:
+    def _try(
+        self, batch: EntryBatch, what: str, published: set[tuple[Kind, str, Place]]
+    ) -> Applied | None:
         """None: another process was faster, start again."""
         key, field = batch.position
-        digests = {kind: list(dict.fromkeys(entry.digest for entry in batch.entries if entry.kind == kind)) for kind in deletions.HASHES}
+        digests = {
+            kind: list(dict.fromkeys(entry.digest for entry in batch.entries if entry.kind == kind))
+            for kind in deletions.HASHES
+        }
         looked_up = [(kind, each) for kind, each in digests.items() if each]
         opening: list[Command] = [
             ("WATCH", key, keys.DELETIONS),
@@ -148,7 +186,9 @@ class EntryApplier:
         if int(position or 0) != batch.first:
             raise Stale(int(position or 0), f"{what}: Redis stands at {int(position or 0)}")
         if not state.ready and not batch.of_deletions:
-            raise Stale(batch.first, f"{what}: Redis was emptied, or its deletions are being recovered")
+            raise Stale(
+                batch.first, f"{what}: Redis was emptied, or its deletions are being recovered"
+            )
         known = {
             (kind, digest): deletions.parse(deletions.HASHES[kind], value)
             for (kind, each), answers in zip(looked_up, places, strict=True)
@@ -156,24 +196,39 @@ class EntryApplier:
         }
         outcome = _outcome(batch.entries, known)
         if not batch.of_deletions:
-            unpublished = [each for (kind, digest), place in outcome.new.items() if (each := (kind, digest, place)) not in published]
+            unpublished = [
+                each
+                for (kind, digest), place in outcome.new.items()
+                if (each := (kind, digest, place)) not in published
+            ]
             if unpublished:
                 self._publish(unpublished)
                 published.update(unpublished)
         restored = self._restorable(batch, what, outcome)
         commands = self._commands(batch, state, outcome)
         payload, replies = self._planner.restore(restored)
-        trims: list[Command] = [("LTRIM", keys.history(user_id), str(-self._cap), "-1") for user_id in restored]
+        trims: list[Command] = [
+            ("LTRIM", keys.history(user_id), str(-self._cap), "-1") for user_id in restored
+        ]
         packed = b"".join([*map(_pack, commands), payload, *map(_pack, trims)])
         if not self._transact(batch, what, packed, len(commands) + replies + len(trims)):
             return None
         later = sum(len(events) for events in restored.values())
         if outcome.new:
-            level = _log.debug if batch.of_deletions and not later else _log.info  # a recovery tells its sum
-            level("deletions_applied", topic=batch.topic, partition=batch.partition, deletions=len(outcome.new), later_events=later)
+            # a recovery tells its sum
+            level = _log.debug if batch.of_deletions and not later else _log.info
+            level(
+                "deletions_applied",
+                topic=batch.topic,
+                partition=batch.partition,
+                deletions=len(outcome.new),
+                later_events=later,
+            )
         return Applied(len(outcome.new), outcome.dead, later)
 
-    def _restorable(self, batch: EntryBatch, what: str, outcome: _Outcome) -> dict[str, list[Event]]:
+    def _restorable(
+        self, batch: EntryBatch, what: str, outcome: _Outcome
+    ) -> dict[str, list[Event]]:
         """Step 4: by user, the events that are applied already and stay."""
         times = {
             user_id: place.time
@@ -183,24 +238,51 @@ class EntryApplier:
         if not times:
             return {}
         counters = [keys.user(user_id) for user_id in times]
-        _, *events = self._ask(batch, what, [("WATCH", *counters), *[("HGET", key, "events") for key in counters]])
-        times = {user_id: time for (user_id, time), count in zip(times.items(), events, strict=True) if count is not None}
+        _, *events = self._ask(
+            batch, what, [("WATCH", *counters), *[("HGET", key, "events") for key in counters]]
+        )
+        times = {
+            user_id: time
+            for (user_id, time), count in zip(times.items(), events, strict=True)
+            if count is not None
+        }
         if not times:
             return {}
         partitions = self._later.partitions()
-        positions = self._ask(batch, what, [("HGET", keys.position(*partition), "position") for partition in partitions])
+        positions = self._ask(
+            batch,
+            what,
+            [("HGET", keys.position(*partition), "position") for partition in partitions],
+        )
         return self._later.find(times, [int(position or 0) for position in positions])
 
-    def _commands(self, batch: EntryBatch, state: deletions.State, outcome: _Outcome) -> list[Command]:
+    def _commands(
+        self, batch: EntryBatch, state: deletions.State, outcome: _Outcome
+    ) -> list[Command]:
         """Step 5, without what is counted again."""
         commands: list[Command] = []
         kinds = {kind for kind, _ in outcome.new}
-        sets = experiments.sets_of_users(self._client, self._planner.running) if "user" in kinds else []
+        sets = (
+            experiments.sets_of_users(self._client, self._planner.running)
+            if "user" in kinds
+            else []
+        )
         for (kind, digest), place in outcome.new.items():
             identifier = outcome.names.get((kind, digest))
             commands.append(("HSET", deletions.HASHES[kind], digest, place.text()))
             if kind == "user":
-                commands.append(("XADD", keys.USERS_DELETED_CHANGES, "MAXLEN", "~", str(deletions.CHANGES), "*", "user", digest))
+                commands.append(
+                    (
+                        "XADD",
+                        keys.USERS_DELETED_CHANGES,
+                        "MAXLEN",
+                        "~",
+                        str(deletions.CHANGES),
+                        "*",
+                        "user",
+                        digest,
+                    )
+                )
                 if identifier is not None:
                     commands.append(("DEL", *keys.all_of_user(identifier)))
                     commands.extend([("ZREM", key, identifier) for key in sets])
@@ -215,8 +297,15 @@ class EntryApplier:
             else:
                 commands.append(("HSET", keys.ITEMS, identifier, value))
                 commands.append(_item_changed(identifier))
-        commands += [("HSET", keys.DELETIONS, deletions.TOKENS[kind], deletions.token()) for kind in kinds]
-        newest = max([state.newest, *(place.time for (kind, _), place in outcome.new.items() if kind == "user")])
+        commands += [
+            ("HSET", keys.DELETIONS, deletions.TOKENS[kind], deletions.token()) for kind in kinds
+        ]
+        newest = max(
+            [
+                state.newest,
+                *(place.time for (kind, _), place in outcome.new.items() if kind == "user"),
+            ]
+        )
         if newest > state.newest:
             commands.append(("HSET", keys.DELETIONS, "newest", repr(newest)))
         key, field = batch.position
@@ -224,15 +313,21 @@ class EntryApplier:
         return commands
 
     def _transact(self, batch: EntryBatch, what: str, commands: bytes, count: int) -> bool:
-        """MULTI, `count` packed commands, EXEC; False: nothing is applied. Raises StoreCorrupt, StoreMisconfigured."""
+        """MULTI, `count` packed commands, EXEC; False: nothing is applied.
+
+        Raises StoreCorrupt, StoreMisconfigured.
+        """
         connection = cast("Pipe", self._connection)
         guarded = halts.guarded([halts.Range(*batch[:4])], commands)
         connection.send(b"".join([_pack(("MULTI",)), guarded, _pack(("EXEC",))]))
         *queued, replies = connection.receive(2 + halts.GUARDS + count)
         if replies is None:
             return False
-        if isinstance(replies, redis.ResponseError):  # EXECABORT: nothing was done, and an earlier reply says why
-            raise next((reply for reply in queued if isinstance(reply, redis.ResponseError)), replies)
+        # EXECABORT: nothing was done, and an earlier reply says why
+        if isinstance(replies, redis.ResponseError):
+            raise next(
+                (reply for reply in queued if isinstance(reply, redis.ResponseError)), replies
+            )
         for index, reply in enumerate(replies[1:-1]):
             if isinstance(reply, redis.ResponseError):
                 error = halts.partial(what, commands, index, reply)
@@ -252,7 +347,9 @@ class EntryApplier:
 
 
 class _Outcome(NamedTuple):
-    """What a batch comes to: new deletions with the id that each hash stands for, the values that stay, and how many records are dead."""
+    """What a batch comes to: new deletions with the id that each hash stands for, the values that
+    stay, and how many records are dead.
+    """
 
     new: dict[tuple[Kind, str], Place]
     names: dict[tuple[Kind, str], str]

@@ -1,14 +1,18 @@
-"""Partitions whose state is incomplete: a durable note in Redis that makes every later start refuse until Redis is rebuilt.
+"""Partitions whose state is incomplete: a durable note in Redis that makes every later start refuse
+until Redis is rebuilt.
 
-Redis does not undo a transaction when one command inside EXEC fails (a key of a foreign type, a permission revoked just then): the
-others and the position stand. The note is part of the same transaction, so no crash comes between the two:
+Redis does not undo a transaction when one command inside EXEC fails (a key of a foreign type, a
+permission revoked just then): the others and the position stand. The note is part of the same
+transaction, so no crash comes between the two:
 
 1. The first command of the transaction stores the server's count of error replies.
 2. The commands and the positions.
-3. The last command compares the count. Nothing else runs inside EXEC, so a larger count means that a command of step 2 failed; then it
-   writes the offsets into `ingest:halted`. The process that reads the replies adds the key's name, if it lives to do so.
+3. The last command compares the count. Nothing else runs inside EXEC, so a larger count means that
+   a command of step 2 failed; then it writes the offsets into `ingest:halted`. The process that
+   reads the replies adds the key's name, if it lives to do so.
 
-Both are scripts, two a transaction whatever it holds (`redis-cli INFO commandstats` shows cmdstat_eval beside cmdstat_exec).
+Both are scripts, two a transaction whatever it holds (`redis-cli INFO commandstats` shows
+cmdstat_eval beside cmdstat_exec).
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from store.state.connection import named_errors
 from store.state.redis_errors import of_reply
 
 _log = structlog.get_logger(__name__)
-_pack = cast("Callable[[tuple[str, ...]], bytes]", hiredis.pack_command)  # its own type says tuples of one
+# its own type says tuples of one
+_pack = cast("Callable[[tuple[str, ...]], bytes]", hiredis.pack_command)
 
 _ERRORS = "string.match(redis.call('INFO', 'stats'), 'total_error_replies:(%d+)')"
 _COUNT = f"redis.call('HSET', KEYS[1], 'errors', {_ERRORS})"
@@ -50,11 +55,20 @@ class Range(NamedTuple):
 
 
 def guarded(ranges: Iterable[Range], payload: bytes) -> bytes:
-    """The commands of `payload` (packed, for inside MULTI and EXEC) between steps 1 and 3. GUARDS replies more than the payload's."""
+    """The commands of `payload` (packed, for inside MULTI and EXEC) between steps 1 and 3.
+
+    GUARDS replies more than the payload's.
+    """
     ranges = list(ranges)
     counter = keys.position(ranges[0].topic, ranges[0].partition)
     notes = [part for each in ranges for part in (_field(each.topic, each.partition), _text(each))]
-    return b"".join([_pack(("EVAL", _COUNT, "1", counter)), payload, _pack(("EVAL", _COMPARE, "2", counter, keys.INGEST_HALTED, *notes))])
+    return b"".join(
+        [
+            _pack(("EVAL", _COUNT, "1", counter)),
+            payload,
+            _pack(("EVAL", _COMPARE, "2", counter, keys.INGEST_HALTED, *notes)),
+        ]
+    )
 
 
 def check_opening(
@@ -64,9 +78,11 @@ def check_opening(
     commands: Sequence[tuple[str | int | bytes, ...]],
     replies: Sequence[object],
 ) -> None:
-    """Raises our error for the first error among the replies to what is read before a transaction: nothing was done.
+    """Raises our error for the first error among the replies to what is read before a transaction:
+    nothing was done.
 
-    A position or deletions of a foreign type are lost, so deleting the key mends nothing: that is noted.
+    A position or deletions of a foreign type are lost, so deleting the key mends nothing: that is
+    noted.
     """
     for command, reply in zip(commands, replies, strict=True):
         if isinstance(reply, redis.ResponseError):
@@ -77,30 +93,43 @@ def check_opening(
 
 
 def partial(what: str, payload: bytes, index: int, reply: Exception) -> StoreCorrupt:
-    """The error for a command that failed inside EXEC: the one at `index` of the packed commands in `payload`."""
+    """The error for a command that failed inside EXEC: the one at `index` of the packed commands in
+    `payload`.
+    """
     reader = hiredis.Reader()
     reader.feed(payload)
     for _ in range(index):
         reader.gets()
     name, key = (part.decode(errors="replace") for part in cast("list[bytes]", reader.gets())[:2])
     return StoreCorrupt(
-        f"{what}: {name} {key} answered {reply}. The transaction's other commands stand, this one is missing. "
+        f"{what}: {name} {key} answered {reply}. The transaction's other commands stand, "
+        f"this one is missing. "
         f"Look at {key} (TYPE {key}) and find who else writes it, {MEND}"
     )
 
 
 def check_guards(what: str, replies: Sequence[object]) -> None:
-    """Raises StoreMisconfigured when a guard among the replies inside EXEC (the first and the last) could not run."""
+    """Raises StoreMisconfigured when a guard among the replies inside EXEC (the first and the last)
+    could not run.
+    """
     for guard in (replies[0], replies[-1]):
         if isinstance(guard, Exception):
-            raise StoreMisconfigured(f"{what}: Redis runs no script that reads INFO stats: {guard}; allow EVAL, INFO, HSET and HGET")
+            raise StoreMisconfigured(
+                f"{what}: Redis runs no script that reads INFO stats: {guard}; allow EVAL, "
+                f"INFO, HSET and HGET"
+            )
 
 
 def note(client: Any, partitions: Iterable[tuple[str, int]], cause: str) -> None:
-    """Note why `partitions` are incomplete, best effort: what `guarded` has written stays if this fails."""
+    """Note why `partitions` are incomplete, best effort: what `guarded` has written stays if this
+    fails.
+    """
     try:
         with named_errors("noting that partitions are incomplete"):
-            client.hset(keys.INGEST_HALTED, mapping={_field(topic, partition): cause for topic, partition in partitions})
+            client.hset(
+                keys.INGEST_HALTED,
+                mapping={_field(topic, partition): cause for topic, partition in partitions},
+            )
     except StoreError as error:
         _log.warning("halt_not_noted", error=str(error))
 
@@ -110,7 +139,9 @@ def check(client: Any, topic: str, partition: int) -> None:
     with named_errors(f"checking whether {topic}/{partition} is complete"):
         cause: bytes | None = client.hget(keys.INGEST_HALTED, _field(topic, partition))
     if cause is not None:
-        raise StoreCorrupt(f"{topic}/{partition} is incomplete in Redis ({keys.INGEST_HALTED}): {cause.decode()}")
+        raise StoreCorrupt(
+            f"{topic}/{partition} is incomplete in Redis ({keys.INGEST_HALTED}): {cause.decode()}"
+        )
 
 
 def _field(topic: str, partition: int) -> str:
@@ -119,6 +150,7 @@ def _field(topic: str, partition: int) -> str:
 
 def _text(each: Range) -> str:
     return (
-        f"a command failed inside the transaction of the offsets [{each.first}, {each.next}), and the process died before it named the "
+        f"a command failed inside the transaction of the offsets [{each.first}, "
+        f"{each.next}), and the process died before it named the "
         f"key. Find who else writes into this Redis, {MEND}"
     )

@@ -1,7 +1,7 @@
 """When an event of the log is in the state: for readers who wait for what they wrote.
 
-A partition's position moves in the same transaction as what its events change. So whoever has seen it pass an offset, and reads after
-that, reads that event too.
+A partition's position moves in the same transaction as what its events change. So whoever has seen
+it pass an offset, and reads after that, reads that event too.
 """
 
 from __future__ import annotations
@@ -20,24 +20,34 @@ from store.state.redis_errors import of_reply
 from store.state.wire import Wire
 
 POLL_S = 0.002
-"""Seconds between two looks while somebody waits: a tenth of the time that an event takes, and some 30 us of this process each."""
+"""Seconds between two looks while somebody waits: a tenth of the time that an event takes, and some
+30 us of this process each.
+"""
 
 _Partition = tuple[str, int]
 _Waiting = list[tuple[int, asyncio.Future[None]]]
 
 
 class Arrivals:
-    """All who wait share one look at the positions every POLL_S, and nobody looks while nobody waits. Belongs to one event loop."""
+    """All who wait share one look at the positions every POLL_S, and nobody looks while nobody
+    waits. Belongs to one event loop.
+    """
 
     def __init__(self, client: redis.asyncio.Redis, timeout_s: float, topic_ids: TopicIds) -> None:
-        """`timeout_s`: for one round trip, connecting included. `topic_ids`: a position that counts in another topic tells nothing."""
+        """`timeout_s`: for one round trip, connecting included.
+
+        `topic_ids`: a position that counts in another topic tells nothing.
+        """
         self._topic_ids = topic_ids
         self._wire = Wire(client, timeout_s)
         self._waiting: dict[_Partition, _Waiting] = {}
         self._poller: asyncio.Task[None] | None = None
 
     async def wait(self, topic: str, partition: int, offset: int, seconds: float) -> bool:
-        """Whether the message at `offset` is in the state, after `seconds` at most. Raises StoreUnavailable, StoreCorrupt."""
+        """Whether the message at `offset` is in the state, after `seconds` at most.
+
+        Raises StoreUnavailable, StoreCorrupt.
+        """
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault((topic, partition), [])
         waiting.append((offset, arrived))
@@ -59,7 +69,10 @@ class Arrivals:
         await self._wire.drop()
 
     async def _poll(self) -> None:
-        """Look until nobody waits. A task of its own: a caller that gives up takes nobody's look with it."""
+        """Look until nobody waits.
+
+        A task of its own: a caller that gives up takes nobody's look with it.
+        """
         failure: StoreError = StoreUnavailable("waiting for a position was interrupted")
         try:
             while self._still_waiting():
@@ -85,7 +98,8 @@ class Arrivals:
     async def _look(self) -> None:
         partitions = list(self._waiting)
         replies = await self._wire.ask(
-            "looking at positions", [("HMGET", keys.position(*each), "position", "topic_id") for each in partitions]
+            "looking at positions",
+            [("HMGET", keys.position(*each), "position", "topic_id") for each in partitions],
         )
         for partition, reply in zip(partitions, replies, strict=True):
             position = _position(partition, reply, self._topic_ids.latest(partition[0]))
@@ -101,4 +115,6 @@ def _position(partition: _Partition, reply: Any, topic_id: TopicId) -> int:
     try:
         return positions.counting_in(topic_id, noted, int(offset or 0))
     except ValueError:
-        raise StoreCorrupt(f"{keys.position(*partition)} holds the position {offset!r}, which is no number") from None
+        raise StoreCorrupt(
+            f"{keys.position(*partition)} holds the position {offset!r}, which is no number"
+        ) from None

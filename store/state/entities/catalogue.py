@@ -20,7 +20,11 @@ _items = msgspec.json.Decoder(Item)
 
 
 class CatalogueChanges(NamedTuple):
-    """What happened since a cursor. `complete`: `items` is the whole catalogue, forget everything else; `cursor`: ask from here next."""
+    """What happened since a cursor.
+
+    `complete`: `items` is the whole catalogue, forget everything else; `cursor`: ask from here
+    next.
+    """
 
     cursor: str
     complete: bool
@@ -31,8 +35,8 @@ class CatalogueChanges(NamedTuple):
 def changes(client: redis.Redis, after: str = "") -> CatalogueChanges:
     """What changed in the catalogue since `after` (a former answer's cursor; "": everything).
 
-    Answers everything, marked complete, also when the changes since then are no longer kept or Redis was set back.
-    Raises StoreUnavailable, StoreCorrupt.
+    Answers everything, marked complete, also when the changes since then are no longer kept or
+    Redis was set back. Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the catalogue"):
         news = streams.since(client, keys.ITEMS_CHANGES, after)

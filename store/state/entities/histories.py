@@ -1,4 +1,6 @@
-"""Parts of many users' states, for work in a thread: who has events, and which items their histories hold."""
+"""Parts of many users' states, for work in a thread: who has events, and which items their
+histories hold.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,22 @@ from store.state.entities.users import history_events
 
 _log = structlog.get_logger(__name__)
 _USERS = 16
-"""Histories in one round trip: 8,000 lines at the history cap of 500, about a millisecond of Redis."""
+"""Histories in one round trip: 8,000 lines at the history cap of 500, about a millisecond of Redis.
+"""
 
 
 def with_events(client: Client, user_ids: Sequence[str]) -> list[str]:
     """Those of `user_ids` who have events, in the same order. Raises StoreUnavailable."""
-    replies = _replies(client, [("HGET", keys.user(user_id), "events") for user_id in user_ids], "counting events of users")
-    return [user_id for user_id, reply in zip(user_ids, replies, strict=True) if _readable(user_id, reply) and int(reply or 0)]
+    replies = _replies(
+        client,
+        [("HGET", keys.user(user_id), "events") for user_id in user_ids],
+        "counting events of users",
+    )
+    return [
+        user_id
+        for user_id, reply in zip(user_ids, replies, strict=True)
+        if _readable(user_id, reply) and int(reply or 0)
+    ]
 
 
 def item_sets(client: Client, user_ids: Sequence[str], cap: int) -> list[set[str]]:
@@ -29,9 +40,17 @@ def item_sets(client: Client, user_ids: Sequence[str], cap: int) -> list[set[str
     found: list[set[str]] = []
     for start in range(0, len(user_ids), _USERS):
         part = user_ids[start : start + _USERS]
-        replies = _replies(client, [("LRANGE", keys.history(user_id), -cap, -1) for user_id in part], "reading histories")
+        replies = _replies(
+            client,
+            [("LRANGE", keys.history(user_id), -cap, -1) for user_id in part],
+            "reading histories",
+        )
         for user_id, reply in zip(part, replies, strict=True):
-            found.append({event.item_id for event in history_events(reply)} if _readable(user_id, reply) else set())
+            found.append(
+                {event.item_id for event in history_events(reply)}
+                if _readable(user_id, reply)
+                else set()
+            )
             rest()
     return found
 
@@ -46,7 +65,10 @@ def _replies(client: Client, commands: Sequence[tuple[str | int, ...]], what: st
 
 
 def _readable(user_id: str, reply: Any) -> bool:
-    """Whether the reply is a value. A key that something else wrote makes one user unreadable, not the answer about all of them."""
+    """Whether the reply is a value.
+
+    A key that something else wrote makes one user unreadable, not the answer about all of them.
+    """
     if isinstance(reply, redis.ResponseError):
         _log.error("user_unreadable", user_id=user_id, error=str(reply))
         return False

@@ -1,4 +1,6 @@
-"""How readers follow the young items: those that the live bundle does not know, with ALS factors that the live workers write."""
+"""How readers follow the young items: those that the live bundle does not know, with ALS factors
+that the live workers write.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ _CHUNK = 500
 
 
 class YoungChanges(NamedTuple):
-    """What happened since a cursor. `complete`: `factors` is all there is, forget everything else; `cursor`: ask from here next."""
+    """What happened since a cursor.
+
+    `complete`: `factors` is all there is, forget everything else; `cursor`: ask from here next.
+    """
 
     cursor: str
     complete: bool
@@ -29,8 +34,8 @@ class YoungChanges(NamedTuple):
 def changes(client: redis.Redis, after: str = "") -> YoungChanges:
     """What changed among the young items since `after` (a former answer's cursor; "": everything).
 
-    Answers everything, marked complete, also when the changes since then are no longer kept or Redis was set back. Raises StoreUnavailable,
-    StoreCorrupt.
+    Answers everything, marked complete, also when the changes since then are no longer kept or
+    Redis was set back. Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the young items"):
         news = streams.since(client, keys.ITEMS_YOUNG_CHANGES, after)

@@ -1,7 +1,9 @@
-"""Item popularity with forward decay: an event's weight grows with its time, and nothing is ever rescanned.
+"""Item popularity with forward decay: an event's weight grows with its time, and nothing is ever
+rescanned.
 
-Cormode, Shkapenyuk, Srivastava, Xu: Forward Decay, ICDE 2009. The weight of an event at time t is w * 2^((t - L) / H) with a
-fixed landmark L; the decayed popularity at any later time is the stored sum times 2^(-(now - L) / H), so ranking needs no decay at all.
+Cormode, Shkapenyuk, Srivastava, Xu: Forward Decay, ICDE 2009. The weight of an event at time t is w
+* 2^((t - L) / H) with a fixed landmark L; the decayed popularity at any later time is the stored
+sum times 2^(-(now - L) / H), so ranking needs no decay at all.
 """
 
 from __future__ import annotations
@@ -18,16 +20,23 @@ from store.state import keys
 from store.state.connection import named_errors
 
 LANDMARK = 1_735_689_600.0
-"""2025-01-01 in seconds since 1970. With half-lives of 10 days or more, growth from 1970 to 2085 stays within a float64."""
+"""2025-01-01 in seconds since 1970.
+
+With half-lives of 10 days or more, growth from 1970 to 2085 stays within a float64.
+"""
 _DAY = 86_400.0
 HOUR = 3_600.0
 """Seconds within which growth is the same."""
 _STEPS = 128
-"""Growth is rounded to 7 bits (under 0.6%), so that sums of it are exact in a float64, in any order, over some 30 half-lives."""
+"""Growth is rounded to 7 bits (under 0.6%), so that sums of it are exact in a float64, in any
+order, over some 30 half-lives.
+"""
 
 
 def growth(timestamp: float, half_life_days: float) -> float:
-    """2^((timestamp - LANDMARK) / half-life), of the whole HOUR and rounded to 7 significant bits."""
+    """2^((timestamp - LANDMARK) / half-life), of the whole HOUR and rounded to 7 significant
+    bits.
+    """
     return _growth_of_hour(int(timestamp // HOUR), half_life_days)
 
 
@@ -42,8 +51,11 @@ def decay_factor(settings: Settings, now: float) -> float:
     return 1.0 / growth(now, settings.popularity_half_life_days)
 
 
-def top(client: redis.Redis, names: Sequence[str], count: int = MOST) -> dict[str, list[tuple[str, float]]]:
-    """The `count` most popular items by name (use cases and `unlabelled`), best first, with their stored scores.
+def top(
+    client: redis.Redis, names: Sequence[str], count: int = MOST
+) -> dict[str, list[tuple[str, float]]]:
+    """The `count` most popular items by name (use cases and `unlabelled`), best first, with their
+    stored scores.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
@@ -52,4 +64,7 @@ def top(client: redis.Redis, names: Sequence[str], count: int = MOST) -> dict[st
         for name in names:
             pipe.zrevrange(keys.popular(name), 0, count - 1, withscores=True)
         replies = pipe.execute()
-    return {name: [(member.decode(), float(score)) for member, score in reply] for name, reply in zip(names, replies, strict=True)}
+    return {
+        name: [(member.decode(), float(score)) for member, score in reply]
+        for name, reply in zip(names, replies, strict=True)
+    }

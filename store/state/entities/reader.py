@@ -1,7 +1,8 @@
 """Many reads of users at once over one connection, for a process that serves.
 
-Reads that arrive while a round trip is under way leave together in the next one, as one write and one read of the socket. Beside 16
-callers a read costs the process about a third of what a pipeline of its own would, and Redis sees one buffer instead of sixteen.
+Reads that arrive while a round trip is under way leave together in the next one, as one write and
+one read of the socket. Beside 16 callers a read costs the process about a third of what a pipeline
+of its own would, and Redis sees one buffer instead of sixteen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from store.state.redis_errors import of_reply
 from store.state.wire import Wire
 
 _MOST = 64
-"""Users in one round trip: at the history cap of 500 that is some 2 MB, a few milliseconds of Redis."""
+"""Users in one round trip: at the history cap of 500 that is some 2 MB, a few milliseconds of
+Redis.
+"""
 
 Waiting = tuple[str, asyncio.Future[UserState]]
 
@@ -30,13 +33,18 @@ class UserReader:
     """Reads users' states, many callers sharing each round trip. Belongs to one event loop."""
 
     def __init__(self, client: redis.asyncio.Redis, cap: int, timeout_s: float) -> None:
-        """`cap`: HISTORY_CAP, the latest events that a state holds; `timeout_s`: for one round trip, connecting included."""
+        """`cap`: HISTORY_CAP, the latest events that a state holds; `timeout_s`: for one round
+        trip, connecting included.
+        """
         self._wire, self._cap = Wire(client, timeout_s), cap
         self._waiting: deque[Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
 
     async def read(self, user_id: str) -> UserState:
-        """The state of one user; an unknown user has no events. Raises StoreUnavailable, StoreCorrupt."""
+        """The state of one user; an unknown user has no events.
+
+        Raises StoreUnavailable, StoreCorrupt.
+        """
         future: asyncio.Future[UserState] = asyncio.get_running_loop().create_future()
         self._waiting.append((user_id, future))
         if self._sender is None:
@@ -53,7 +61,10 @@ class UserReader:
         await self._wire.drop()
 
     async def _send(self) -> None:
-        """Round trips until nobody waits. Runs in a task of its own: a caller that gives up takes nobody's answer with it."""
+        """Round trips until nobody waits.
+
+        Runs in a task of its own: a caller that gives up takes nobody's answer with it.
+        """
         batch: list[Waiting] = []
         try:
             while self._waiting:
@@ -61,13 +72,18 @@ class UserReader:
                 try:
                     replies = await self._round_trip([user_id for user_id, _ in batch])
                 except StoreError as error:
-                    # Nobody behind this batch has waited yet, but the server that did not answer it would not answer them either.
+                    # Nobody behind this batch has waited yet, but the server that did not answer it
+                    # would not answer them either.
                     _fail([*batch, *self._waiting], error)
                     self._waiting.clear()
                     continue
                 for number, (user_id, future) in enumerate(batch):
                     if not future.done():  # its caller may have given up
-                        _resolve(future, user_id, replies[users.REPLIES * number : users.REPLIES * (number + 1)])
+                        _resolve(
+                            future,
+                            user_id,
+                            replies[users.REPLIES * number : users.REPLIES * (number + 1)],
+                        )
         except BaseException:
             _fail(batch, StoreUnavailable("reading was interrupted"))
             raise
@@ -75,13 +91,16 @@ class UserReader:
             self._sender = None
 
     async def _round_trip(self, user_ids: list[str]) -> list[Any]:
-        commands = [command for user_id in user_ids for command in users.commands(user_id, self._cap)]
+        commands = [
+            command for user_id in user_ids for command in users.commands(user_id, self._cap)
+        ]
         return await self._wire.ask(f"reading {len(user_ids)} users", commands)
 
 
 def _resolve(future: asyncio.Future[UserState], user_id: str, replies: list[Any]) -> None:
     try:
-        for reply in replies[:-1]:  # the last one is a cache: `parse` takes what is no vector for none
+        # the last one is a cache: `parse` takes what is no vector for none
+        for reply in replies[:-1]:
             if isinstance(reply, redis.ResponseError):
                 raise of_reply(f"reading user {user_id!r}", reply)
         future.set_result(users.parse(user_id, replies))

@@ -1,9 +1,12 @@
-"""What is trending: weights of events by the time they happened, in buckets that ingest fills in the transactions of its batches.
+"""What is trending: weights of events by the time they happened, in buckets that ingest fills in
+the transactions of its batches.
 
-An event happened at the time it says, or when the broker took it if it is dated ahead. It counts in a window when the broker took it
-within the window's length after that. So the buckets are a function of the log alone; they expire when no window holds them any more.
+An event happened at the time it says, or when the broker took it if it is dated ahead. It counts in
+a window when the broker took it within the window's length after that. So the buckets are a
+function of the log alone; they expire when no window holds them any more.
 
-A window is the sum of its full buckets and of the one under way: it reaches back for its length, and up to one bucket further.
+A window is the sum of its full buckets and of the one under way: it reaches back for its length,
+and up to one bucket further.
 """
 
 from __future__ import annotations
@@ -30,24 +33,37 @@ class Level(NamedTuple):
 FINE = Level(300, 3_600)
 COARSE = Level(3_600, 7 * 86_400)
 _FINE_S, _COARSE_S = FINE.window, COARSE.window
-WINDOWS: Mapping[str, tuple[Level, int]] = {"hour": (FINE, 3_600), "day": (COARSE, 86_400), "week": (COARSE, 7 * 86_400)}
+WINDOWS: Mapping[str, tuple[Level, int]] = {
+    "hour": (FINE, 3_600),
+    "day": (COARSE, 86_400),
+    "week": (COARSE, 7 * 86_400),
+}
 """Window -> the buckets that it is made of, and its length in seconds."""
 MARGIN = 3_600
-"""Seconds that a bucket outlives its last window: so far apart may the clocks of ingest, Redis and readers be."""
+"""Seconds that a bucket outlives its last window: so far apart may the clocks of ingest, Redis and
+readers be.
+"""
 EVERY_S = 5.0
 """Seconds between two looks of a reader: ingest itself is late by one to twenty."""
 SETTLES_S = 60.0
 """Seconds that a bucket is still read at each look after it has ended."""
 MOST_ITEMS = 2_000
-"""Items read of one bucket, the heaviest: it bounds a reader's memory. A window is exact while no bucket has more."""
+"""Items read of one bucket, the heaviest: it bounds a reader's memory.
+
+A window is exact while no bucket has more.
+"""
 PAGE = 1_000
 """Items in one reply: under 1 ms of Redis."""
 BURST = 200_000
-"""Items after which a look ends, some tenths of a second: a reader that starts knows the last hour first, and the week some looks later."""
+"""Items after which a look ends, some tenths of a second: a reader that starts knows the last hour
+first, and the week some looks later.
+"""
 AT_ONCE = 32
 """Buckets in one round trip."""
 AGAIN = 8
-"""Closed buckets that each look reads once more, the longest unread first: events that come late show within minutes."""
+"""Closed buckets that each look reads once more, the longest unread first: events that come late
+show within minutes.
+"""
 MOST_KNOWN = 1_000_000
 """Different items after which a reader starts anew: bounds its memory."""
 TOP = 1_000
@@ -57,14 +73,22 @@ Entries = list[tuple[str, float]]
 
 
 def tier(age: float) -> int:
-    """In how many buckets an event counts that the broker took `age` seconds after it happened: 2, 1 (the coarse one) or none."""
+    """In how many buckets an event counts that the broker took `age` seconds after it happened: 2,
+    1 (the coarse one) or none.
+    """
     return 2 if age < _FINE_S else 1 if age < _COARSE_S else 0
 
 
 def buckets(name: str, happened: float, tier: int, now: float) -> list[str]:
-    """Keys of those buckets, without the ones that have expired by `now`: reading an old log writes none."""
+    """Keys of those buckets, without the ones that have expired by `now`: reading an old log writes
+    none.
+    """
     chosen = [(level, _begin(happened, level)) for level in (COARSE, FINE)[:tier]]
-    return [keys.trending(name, level.bucket, begin) for level, begin in chosen if _expires(level, begin) > now]
+    return [
+        keys.trending(name, level.bucket, begin)
+        for level, begin in chosen
+        if _expires(level, begin) > now
+    ]
 
 
 def expires(key: str) -> int | None:
@@ -79,9 +103,19 @@ def _expires(level: Level, begin: int) -> int:
     return begin + level.bucket + level.window + MARGIN
 
 
-def of_item(client: redis.Redis, names: Iterable[str], item_id: str, now: float) -> dict[str, dict[str, float]]:
-    """Window -> name -> weight of one item, for names under which it has any. Raises StoreUnavailable, StoreCorrupt."""
-    wanted = [(window, name, key) for window in WINDOWS for name in names for key in _keys(window, name, now)]
+def of_item(
+    client: redis.Redis, names: Iterable[str], item_id: str, now: float
+) -> dict[str, dict[str, float]]:
+    """Window -> name -> weight of one item, for names under which it has any.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
+    wanted = [
+        (window, name, key)
+        for window in WINDOWS
+        for name in names
+        for key in _keys(window, name, now)
+    ]
     with named_errors("reading the windows of an item"):
         pipe: Any = client.pipeline(transaction=False)
         for _, _, key in wanted:
@@ -113,16 +147,22 @@ class Trending:
         self._windows: dict[str, dict[str, Entries]] = {}
 
     def windows(self, client: redis.Redis, now: float) -> Mapping[str, Mapping[str, Entries]]:
-        """Window -> name -> the TOP items with their weights, best first; of each window that is known by now.
+        """Window -> name -> the TOP items with their weights, best first; of each window that is
+        known by now.
 
-        The same object as before while EVERY_S has not passed or nothing has changed. Raises StoreUnavailable, StoreCorrupt.
+        The same object as before while EVERY_S has not passed or nothing has changed. Raises
+        StoreUnavailable, StoreCorrupt.
         """
         if 0 <= now - self._looked < EVERY_S:
             return self._windows
         if len(self._rows) > MOST_KNOWN:
             self._rows, self._buckets = {}, {}
-        wanted = {window: {name: _keys(window, name, now) for name in self._names} for window in WINDOWS}
-        every = dict.fromkeys(key for by_name in wanted.values() for mine in by_name.values() for key in mine)
+        wanted = {
+            window: {name: _keys(window, name, now) for name in self._names} for window in WINDOWS
+        }
+        every = dict.fromkeys(
+            key for by_name in wanted.values() for mine in by_name.values() for key in mine
+        )
         for key in self._buckets.keys() - every.keys():
             del self._buckets[key]
         running = [
@@ -152,26 +192,38 @@ class Trending:
             for key, weights in found.items():
                 rows = [self._rows.setdefault(item_id, len(self._rows)) for item_id in weights]
                 self._buckets.pop(key, None)  # to the end
-                self._buckets[key] = Bucket(np.array(rows, dtype=np.int32), np.fromiter(weights.values(), np.float64, len(weights)))
+                self._buckets[key] = Bucket(
+                    np.array(rows, dtype=np.int32),
+                    np.fromiter(weights.values(), np.float64, len(weights)),
+                )
                 items += len(weights)
             if items > BURST:
                 return
 
     def _sum(self, wanted: Sequence[str], ids: Sequence[str]) -> Entries:
         """The TOP items over some buckets, best first, ties by id."""
-        rows, weights = (np.concatenate(column) for column in zip(*(self._buckets[key] for key in wanted), strict=True))
+        rows, weights = (
+            np.concatenate(column)
+            for column in zip(*(self._buckets[key] for key in wanted), strict=True)
+        )
         sums = np.bincount(rows, weights)
         touched = np.flatnonzero(sums)
         if len(touched) > TOP:
             touched = touched[sums[touched] >= np.partition(sums[touched], -TOP)[-TOP]]
-        return sorted(((ids[row], float(sums[row])) for row in touched.tolist()), key=lambda entry: (-entry[1], entry[0]))[:TOP]
+        return sorted(
+            ((ids[row], float(sums[row])) for row in touched.tolist()),
+            key=lambda entry: (-entry[1], entry[0]),
+        )[:TOP]
 
 
 def _keys(window: str, name: str, now: float) -> list[str]:
     """The buckets of a window, the one under way first."""
     level, length = WINDOWS[window]
     latest = _begin(now, level)
-    return [keys.trending(name, level.bucket, latest - back) for back in range(0, length + level.bucket, level.bucket)]
+    return [
+        keys.trending(name, level.bucket, latest - back)
+        for back in range(0, length + level.bucket, level.bucket)
+    ]
 
 
 def _begin(at: float, level: Level) -> int:

@@ -16,7 +16,9 @@ from store.state.connection import named_errors
 REPLIES = 4
 """Replies for one user."""
 NOTED_S = 30 * 24 * 3600
-"""Seconds that a partition stays noted: until long after the producer was mended, and no id stays for good."""
+"""Seconds that a partition stays noted: until long after the producer was mended, and no id stays
+for good.
+"""
 VECTOR_FIELDS = ("version", "made_with", "as_of", "vector")
 """Fields of a stored vector, in the order of LiveVector."""
 
@@ -24,10 +26,11 @@ _users = msgspec.json.Decoder(User)
 
 
 def commands(user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
-    """The commands that read one user, REPLIES of them; `parse` takes their replies in the same order.
+    """The commands that read one user, REPLIES of them; `parse` takes their replies in the same
+    order.
 
-    They need no transaction: a vector counts as that of `events` only when its own `as_of`, set with it, says so, and the history may at
-    worst be an event ahead.
+    They need no transaction: a vector counts as that of `events` only when its own `as_of`, set
+    with it, says so, and the history may at worst be an event ahead.
     """
     return (
         ("HGETALL", keys.user(user_id)),
@@ -38,12 +41,20 @@ def commands(user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
 
 
 def parse(user_id: str, replies: list[Any]) -> UserState:
-    """The state in the replies to `commands`. Raises StoreCorrupt when a key holds what we did not write."""
+    """The state in the replies to `commands`.
+
+    Raises StoreCorrupt when a key holds what we did not write.
+    """
     counters, history, profile, als = replies
-    if isinstance(counters, list):  # a raw connection answers a flat list where a client answers a dict
+    # a raw connection answers a flat list where a client answers a dict
+    if isinstance(counters, list):
         counters = dict(zip(counters[::2], counters[1::2], strict=True))
     try:
-        counts = {name[3:].decode(): int(count) for name, count in counters.items() if name.startswith(b"ev:")}
+        counts = {
+            name[3:].decode(): int(count)
+            for name, count in counters.items()
+            if name.startswith(b"ev:")
+        }
         first_seen = counters.get(b"first_seen")
         return UserState(
             user_id=user_id,
@@ -55,20 +66,28 @@ def parse(user_id: str, replies: list[Any]) -> UserState:
             als=live_vector(als),
         )
     except (ValueError, msgspec.DecodeError) as error:
-        raise StoreCorrupt(f"{keys.user(user_id)} or a key below it holds what Eddyline did not write: {error}") from None
+        raise StoreCorrupt(
+            f"{keys.user(user_id)} or a key below it holds what Eddyline did not write: {error}"
+        ) from None
 
 
 def live_vector(reply: Any) -> LiveVector | None:
-    """The vector in the reply to HMGET VECTOR_FIELDS; None where it is not of the model plane's making, as it is only a cache."""
+    """The vector in the reply to HMGET VECTOR_FIELDS; None where it is not of the model plane's
+    making, as it is only a cache.
+    """
     try:
         version, made_with, as_of, vector = reply
         return LiveVector(version.decode(), made_with.decode(), int(as_of), bytes(vector))
-    except (AttributeError, TypeError, ValueError):  # a field is missing, or the reply is an error: a key of another type
+    # a field is missing, or the reply is an error: a key of another type
+    except (AttributeError, TypeError, ValueError):
         return None
 
 
 def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
-    """The state of one user; an unknown user has no events. Raises StoreUnavailable, StoreCorrupt."""
+    """The state of one user; an unknown user has no events.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
     with named_errors(f"reading user {user_id!r}"):
         pipe: Any = client.pipeline(transaction=False)
         for command in commands(user_id, cap):
@@ -77,7 +96,10 @@ def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
 
 
 def note_partitions(client: redis.Redis, foreign: Sequence[tuple[str, int]]) -> None:
-    """Note users whose events came through another partition than theirs: (user id, partition). Raises StoreUnavailable."""
+    """Note users whose events came through another partition than theirs: (user id, partition).
+
+    Raises StoreUnavailable.
+    """
     with named_errors("noting foreign partitions"):
         pipe: Any = client.pipeline(transaction=False)
         for user_id, partition in foreign:
@@ -87,14 +109,19 @@ def note_partitions(client: redis.Redis, foreign: Sequence[tuple[str, int]]) -> 
 
 
 def foreign_partitions(client: redis.Redis, user_id: str) -> list[int]:
-    """The partitions that `note_partitions` noted of a user in the last NOTED_S. Raises StoreUnavailable."""
+    """The partitions that `note_partitions` noted of a user in the last NOTED_S.
+
+    Raises StoreUnavailable.
+    """
     with named_errors(f"reading the partitions of user {user_id!r}"):
         noted: Any = client.smembers(keys.user_partitions(user_id))
     return sorted(map(int, noted))
 
 
 def history_line(timestamp: float, event_type: str, value: float | None, item_id: str) -> str:
-    """One event as an operator reads it: `1732340000 view startup-9`, `1732340000 rating=4 2571`."""
+    """One event as an operator reads it: `1732340000 view startup-9`, `1732340000 rating=4
+    2571`.
+    """
     if value is None:
         return f"{int(timestamp)} {event_type} {item_id}"
     return f"{int(timestamp)} {event_type}={repr(value).removesuffix('.0')} {item_id}"
@@ -103,7 +130,8 @@ def history_line(timestamp: float, event_type: str, value: float | None, item_id
 def history_events(lines: Sequence[bytes]) -> list[HistoryEvent]:
     """The events of a history's lines. Raises ValueError.
 
-    When no id holds a space and no event a value, a cut at every space makes them all, in six tenths of the time of line by line.
+    When no id holds a space and no event a value, a cut at every space makes them all, in six
+    tenths of the time of line by line.
     """
     text = b" ".join(lines)
     if text.count(b" ") != 3 * len(lines) - 1 or b"=" in text:

@@ -1,12 +1,16 @@
-"""What the live workers keep in Redis: the ALS vectors of users, and of young items the users who touched them and their factors.
+"""What the live workers keep in Redis: the ALS vectors of users, and of young items the users who
+touched them and their factors.
 
-All of it is a cache of the log and the bundle. Every write is absolute, so that doing it twice, or in two workers, does no harm.
-A vector's `as_of` says how many of the user's events are in it. How reading and writing keep that true, numbered:
+All of it is a cache of the log and the bundle. Every write is absolute, so that doing it twice, or
+in two workers, does no harm. A vector's `as_of` says how many of the user's events are in it. How
+reading and writing keep that true, numbered:
 
 1. WATCH the state of the deletions (store.state.apply.deletions).
-2. Each user's count is read before the history. An event applied between the two makes a vector that says one less than it holds; the
-   count has then moved past it for good, so it is stale, never wrong.
-3. MULTI, the vectors, EXEC. Nil: a user was deleted since 1, who may come back and reach an old count; everything is read again.
+2. Each user's count is read before the history. An event applied between the two makes a vector
+   that says one less than it holds; the count has then moved past it for good, so it is stale,
+   never wrong.
+3. MULTI, the vectors, EXEC. Nil: a user was deleted since 1, who may come back and reach an old
+   count; everything is read again.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ Command = tuple[str | int | float | bytes, ...]
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
 CHANGES = 100_000
-"""Changes of young items kept for readers that follow; one that falls further behind reads everything again."""
+"""Changes of young items kept for readers that follow; one that falls further behind reads
+everything again.
+"""
 
 
 class Seen(NamedTuple):
@@ -46,7 +52,9 @@ class Touched(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Of a young item: the space and the number of users of its factors ("" and 0: it has none), and the users listed."""
+    """Of a young item: the space and the number of users of its factors ("" and 0: it has none),
+    and the users listed.
+    """
 
     made_with: str
     as_of: int
@@ -54,7 +62,10 @@ class Made(NamedTuple):
 
 
 class LiveStore:
-    """One connection, for one thread at a time. Every method raises StoreUnavailable or StoreCorrupt; the next call connects anew."""
+    """One connection, for one thread at a time.
+
+    Every method raises StoreUnavailable or StoreCorrupt; the next call connects anew.
+    """
 
     def __init__(self, client: redis.Redis, history_cap: int, item_users: int) -> None:
         """`item_users`: YOUNG_ITEM_USERS, the most users in an item's list."""
@@ -74,14 +85,21 @@ class LiveStore:
             commands.append(("HGET", keys.user(user_id), "events"))
             commands.append(("LRANGE", keys.history(user_id), -self._cap, -1))
         replies = self._ask(f"reading {len(user_ids)} users to fold in", commands)
-        return [Seen(int(events or 0), lines) for events, lines in zip(replies[1::2], replies[2::2], strict=True)]
+        return [
+            Seen(int(events or 0), lines)
+            for events, lines in zip(replies[1::2], replies[2::2], strict=True)
+        ]
 
     def write(self, vectors: Mapping[str, LiveVector], touched: Iterable[Touched] = ()) -> bool:
-        """Step 3, for what the last `read` gave: user id -> vector, and who touched which young item. False: read again."""
+        """Step 3, for what the last `read` gave: user id -> vector, and who touched which young
+        item. False: read again.
+        """
         if self._connection is None:  # what it watched is gone with it
             return False
         commands: list[Command] = [("MULTI",)]
-        commands += [_set_vector(keys.user_als(user_id), vector) for user_id, vector in vectors.items()]
+        commands += [
+            _set_vector(keys.user_als(user_id), vector) for user_id, vector in vectors.items()
+        ]
         now = round(time.time(), 3)
         for item_id, user_id, weight in touched:
             listed = keys.item_users(item_id)
@@ -92,18 +110,35 @@ class LiveStore:
         return self._ask(f"writing {len(vectors)} vectors", commands)[-1] is not None
 
     def vectors(self, user_ids: Sequence[str], made_with: str) -> dict[str, bytes]:
-        """User id -> vector, of those who have one in the space of `made_with`, however many events it holds."""
-        replies = self._ask("reading vectors", [("HMGET", keys.user_als(user_id), "made_with", "vector") for user_id in user_ids])
+        """User id -> vector, of those who have one in the space of `made_with`, however many events
+        it holds.
+        """
+        replies = self._ask(
+            "reading vectors",
+            [("HMGET", keys.user_als(user_id), "made_with", "vector") for user_id in user_ids],
+        )
         wanted = made_with.encode()
-        return {user_id: vector for user_id, (space, vector) in zip(user_ids, replies, strict=True) if space == wanted and vector}
+        return {
+            user_id: vector
+            for user_id, (space, vector) in zip(user_ids, replies, strict=True)
+            if space == wanted and vector
+        }
 
     def item_users(self, item_ids: Sequence[str]) -> list[dict[str, float]]:
         """The users of each young item with their weights."""
-        replies = self._ask("reading young items", [("ZRANGE", keys.item_users(item_id), 0, -1, "WITHSCORES") for item_id in item_ids])
-        return [{user.decode(): float(weight) for user, weight in _scored(reply)} for reply in replies]
+        replies = self._ask(
+            "reading young items",
+            [("ZRANGE", keys.item_users(item_id), 0, -1, "WITHSCORES") for item_id in item_ids],
+        )
+        return [
+            {user.decode(): float(weight) for user, weight in _scored(reply)} for reply in replies
+        ]
 
     def write_items(self, factors: Mapping[str, LiveVector]) -> None:
-        """Item id -> factors; readers who follow the young items are told. An item that was forgotten meanwhile is young again."""
+        """Item id -> factors; readers who follow the young items are told.
+
+        An item that was forgotten meanwhile is young again.
+        """
         if not factors:
             return
         now = round(time.time(), 3)
@@ -117,7 +152,12 @@ class LiveStore:
 
     def young_items(self) -> list[str]:
         """Every young item, the least recently touched first."""
-        return [item_id.decode() for item_id in self._ask("reading young items", [("ZRANGE", keys.ITEMS_YOUNG, 0, -1)])[0]]
+        return [
+            item_id.decode()
+            for item_id in self._ask("reading young items", [("ZRANGE", keys.ITEMS_YOUNG, 0, -1)])[
+                0
+            ]
+        ]
 
     def made(self, item_ids: Sequence[str]) -> list[Made]:
         """What each young item's factors were made from, and how many users are listed by now."""
@@ -127,13 +167,16 @@ class LiveStore:
             commands.append(("ZCARD", keys.item_users(item_id)))
         replies = self._ask("looking at young items", commands)
         return [
-            Made((space or b"").decode(), int(as_of or 0), users) for (space, as_of), users in zip(replies[::2], replies[1::2], strict=True)
+            Made((space or b"").decode(), int(as_of or 0), users)
+            for (space, as_of), users in zip(replies[::2], replies[1::2], strict=True)
         ]
 
     def drop_users(self, item_id: str, user_ids: Collection[str]) -> None:
         """Take users out of an item's list: they are gone."""
         if user_ids:
-            self._ask("dropping users of young items", [("ZREM", keys.item_users(item_id), *user_ids)])
+            self._ask(
+                "dropping users of young items", [("ZREM", keys.item_users(item_id), *user_ids)]
+            )
 
     def forget_items(self, item_ids: Sequence[str]) -> None:
         """Items that are young no more, or too many: their lists and factors go."""
@@ -157,7 +200,9 @@ class LiveStore:
                     self._connection = Pipe(self._client)
                 self._connection.send(b"".join([_pack(command) for command in commands]))
                 replies = self._connection.receive(len(commands))
-            inside = replies[-1] if commands[-1] == ("EXEC",) and isinstance(replies[-1], list) else ()
+            inside = (
+                replies[-1] if commands[-1] == ("EXEC",) and isinstance(replies[-1], list) else ()
+            )
             for reply in (*replies, *inside):
                 if isinstance(reply, redis.ResponseError):
                     raise of_reply(what, reply)
@@ -168,14 +213,27 @@ class LiveStore:
 
 
 def _scored(reply: list[Any]) -> Iterable[tuple[bytes, Any]]:
-    """Members with scores, which a connection of the newer protocol answers in pairs and one of the older flat."""
+    """Members with scores, which a connection of the newer protocol answers in pairs and one of the
+    older flat.
+    """
     if reply and isinstance(reply[0], list):
         return [(member, score) for member, score in reply]
     return zip(reply[::2], reply[1::2], strict=True)
 
 
 def _set_vector(key: str, vector: LiveVector) -> Command:
-    return ("HSET", key, "version", vector.version, "made_with", vector.made_with, "as_of", vector.as_of, "vector", vector.vector)
+    return (
+        "HSET",
+        key,
+        "version",
+        vector.version,
+        "made_with",
+        vector.made_with,
+        "as_of",
+        vector.as_of,
+        "vector",
+        vector.vector,
+    )
 
 
 def _changed(item_id: str) -> Command:

@@ -10,7 +10,13 @@ import anyio
 import httpx
 
 from eddyline_client import calls, exchange
-from eddyline_client.calls import ItemOptions, PersonalOptions, PopularOptions, SimilarUserOptions, UserOptions
+from eddyline_client.calls import (
+    ItemOptions,
+    PersonalOptions,
+    PopularOptions,
+    SimilarUserOptions,
+    UserOptions,
+)
 from eddyline_client.exchange import Outcome, Pause, Service, Steps
 from eddyline_client.retries import RetryPolicy
 from eddyline_client.types import (
@@ -32,11 +38,12 @@ _Answer = TypeVar("_Answer")
 class AsyncEddylineClient:
     """Calls Eddyline's HTTP API from asyncio or trio. Keep one for the life of the event loop.
 
-        async with AsyncEddylineClient("https://recommendations.example.com", api_key=...) as client:
-            answer = await client.recommend("42", use_case="developer_startup", limit=3)
+        async with AsyncEddylineClient("https://recommendations.example.com", api_key=...) as
+        client: answer = await client.recommend("42", use_case="developer_startup", limit=3)
 
-    Each call is repeated with exponential back-off while the server cannot be reached or answers 503,
-    429, 502 or 504 (`retries`); to repeat a call is safe. Raises a subclass of EddylineClientError.
+    Each call is repeated with exponential back-off while the server cannot be reached or answers
+    503, 429, 502 or 504 (`retries`); to repeat a call is safe. Raises a subclass of
+    EddylineClientError.
     """
 
     def __init__(
@@ -48,7 +55,8 @@ class AsyncEddylineClient:
         retries: RetryPolicy | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        """`base_url` may have a path prefix. `timeout_s`: seconds that one attempt may wait for a connection or for data.
+        """`base_url` may have a path prefix. `timeout_s`: seconds that one attempt may wait for a
+        connection or for data.
 
         `http`: a client of yours, for TLS settings or proxies; it stays yours to close.
         Raises InvalidInput.
@@ -58,29 +66,44 @@ class AsyncEddylineClient:
         self._http = http or httpx.AsyncClient()
 
     async def send_events(self, events: Event | Iterable[Event]) -> EventResults:
-        """Put one event or many into the log, in requests of at most 1,000; returns once the log has every one.
+        """Put one event or many into the log, in requests of at most 1,000; returns once the log
+        has every one.
 
-        Raises EventsRejected when some break the contract and all others were accepted; Unavailable,
-        RequestRejected or InvalidInput when it stops before the end. Their `results` say which events have
-        a token; send the others again as they are, since a repeated event_id counts once.
+        Raises EventsRejected when some break the contract and all others were accepted;
+        Unavailable, RequestRejected or InvalidInput when it stops before the end. Their `results`
+        say which events have a token; send the others again as they are, since a repeated event_id
+        counts once.
         """
         return await self._run(exchange.send_events(self._service, events))
 
     async def recommend(self, user_id: str, **options: Unpack[PersonalOptions]) -> Recommendations:
-        """Recommendations for a user; `use_case` names what for. An unknown user is answered with what is popular."""
+        """Recommendations for a user; `use_case` names what for.
+
+        An unknown user is answered with what is popular.
+        """
         return await self._run(exchange.perform(self._service, calls.recommend(user_id, **options)))
 
-    async def explain(self, user_id: str, item_id: str, **options: Unpack[PersonalOptions]) -> Explanation:
+    async def explain(
+        self, user_id: str, item_id: str, **options: Unpack[PersonalOptions]
+    ) -> Explanation:
         """Why an item is shown to a user, or why not."""
-        return await self._run(exchange.perform(self._service, calls.explain(user_id, item_id, **options)))
+        return await self._run(
+            exchange.perform(self._service, calls.explain(user_id, item_id, **options))
+        )
 
     async def similar_items(self, item_id: str, **options: Unpack[ItemOptions]) -> ItemList:
         """Items that the same users chose, or of like content."""
-        return await self._run(exchange.perform(self._service, calls.similar_items(item_id, **options)))
+        return await self._run(
+            exchange.perform(self._service, calls.similar_items(item_id, **options))
+        )
 
-    async def similar_users(self, user_id: str, **options: Unpack[SimilarUserOptions]) -> SimilarUsers:
+    async def similar_users(
+        self, user_id: str, **options: Unpack[SimilarUserOptions]
+    ) -> SimilarUsers:
         """Users of like taste; `cause` says why there are none."""
-        return await self._run(exchange.perform(self._service, calls.similar_users(user_id, **options)))
+        return await self._run(
+            exchange.perform(self._service, calls.similar_users(user_id, **options))
+        )
 
     async def popular(self, **options: Unpack[PopularOptions]) -> ItemList:
         """What others choose now, or chose in the last hour, day or week."""
@@ -114,7 +137,12 @@ class AsyncEddylineClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.aclose()
 
     async def _run(self, steps: Steps[_Answer]) -> _Answer:

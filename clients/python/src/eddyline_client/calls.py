@@ -29,11 +29,11 @@ _Answer = TypeVar("_Answer")
 class ItemOptions(TypedDict, total=False):
     """Which items an answer may hold.
 
-    `limit`: 1 to the server's maximum, 10 by default. `category`, `item_type`: at least one of these.
-    `exclude`: not these items. `attr`: filters by attribute; `{"stage": "seed"}` equals,
+    `limit`: 1 to the server's maximum, 10 by default. `category`, `item_type`: at least one of
+    these. `exclude`: not these items. `attr`: filters by attribute; `{"stage": "seed"}` equals,
     `{"stage": ["seed", "a"]}` one of, `{"team_size.min": 3, "team_size.max": 20}` a range.
-    `available_only`: False also allows items that are not available. `reasons`: False leaves them out,
-    which saves a fifth of a read. `use_case`: name of a configured use case.
+    `available_only`: False also allows items that are not available. `reasons`: False leaves them
+    out, which saves a fifth of a read. `use_case`: name of a configured use case.
     """
 
     limit: int
@@ -56,8 +56,8 @@ class PersonalOptions(ItemOptions, total=False):
     """Options of an answer to one user.
 
     `include_seen`: also items the user has interacted with. `engine`: ask this engine first.
-    `diversity`, `explore`: 0 to 1. `after`: token of a write; the answer waits until that write is in
-    it, for the server's API_AFTER_S at most, and else says `stale`.
+    `diversity`, `explore`: 0 to 1. `after`: token of a write; the answer waits until that write is
+    in it, for the server's API_AFTER_S at most, and else says `stale`.
     """
 
     include_seen: bool
@@ -81,7 +81,9 @@ class SimilarUserOptions(UserOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[_Answer]):
-    """A request without its server: `path` is percent-encoded, `query` is a query string, `answer` the type of a success."""
+    """A request without its server: `path` is percent-encoded, `query` is a query string, `answer`
+    the type of a success.
+    """
 
     method: str
     path: str
@@ -92,7 +94,12 @@ class Call(Generic[_Answer]):
 
 def recommend(user_id: str, **options: Unpack[PersonalOptions]) -> Call[Recommendations]:
     """Recommendations for a user. An unknown user is answered with what is popular."""
-    return Call("GET", f"/api/recommendations/{_segment('user_id', user_id)}", Recommendations, _query(options))
+    return Call(
+        "GET",
+        f"/api/recommendations/{_segment('user_id', user_id)}",
+        Recommendations,
+        _query(options),
+    )
 
 
 def explain(user_id: str, item_id: str, **options: Unpack[PersonalOptions]) -> Call[Explanation]:
@@ -103,7 +110,9 @@ def explain(user_id: str, item_id: str, **options: Unpack[PersonalOptions]) -> C
 
 def similar_items(item_id: str, **options: Unpack[ItemOptions]) -> Call[ItemList]:
     """Items that the same users chose, or of like content."""
-    return Call("GET", f"/api/items/{_segment('item_id', item_id)}/similar", ItemList, _query(options))
+    return Call(
+        "GET", f"/api/items/{_segment('item_id', item_id)}/similar", ItemList, _query(options)
+    )
 
 
 def popular(**options: Unpack[PopularOptions]) -> Call[ItemList]:
@@ -113,7 +122,9 @@ def popular(**options: Unpack[PopularOptions]) -> Call[ItemList]:
 
 def similar_users(user_id: str, **options: Unpack[SimilarUserOptions]) -> Call[SimilarUsers]:
     """Users of like taste."""
-    return Call("GET", f"/api/users/{_segment('user_id', user_id)}/similar", SimilarUsers, _query(options))
+    return Call(
+        "GET", f"/api/users/{_segment('user_id', user_id)}/similar", SimilarUsers, _query(options)
+    )
 
 
 def user(user_id: str, **options: Unpack[UserOptions]) -> Call[UserAnswer]:
@@ -128,7 +139,9 @@ def publish(events: Sequence[bytes]) -> Call[EventResults]:
 
 def upsert_item(item: Item) -> Call[Accepted]:
     """Create or replace an item."""
-    return Call("PUT", f"/api/items/{_segment('item_id', item.item_id)}", Accepted, body=encode_item(item))
+    return Call(
+        "PUT", f"/api/items/{_segment('item_id', item.item_id)}", Accepted, body=encode_item(item)
+    )
 
 
 def delete_item(item_id: str) -> Call[Accepted]:
@@ -138,7 +151,12 @@ def delete_item(item_id: str) -> Call[Accepted]:
 
 def upsert_user(declared: User) -> Call[Accepted]:
     """Create or replace what a user declares."""
-    return Call("PUT", f"/api/users/{_segment('user_id', declared.user_id)}", Accepted, body=encode_user(declared))
+    return Call(
+        "PUT",
+        f"/api/users/{_segment('user_id', declared.user_id)}",
+        Accepted,
+        body=encode_user(declared),
+    )
 
 
 def delete_user(user_id: str) -> Call[Accepted]:
@@ -147,7 +165,10 @@ def delete_user(user_id: str) -> Call[Accepted]:
 
 
 def _segment(name: str, identifier: str) -> str:
-    """An id as one part of a path. `.` and `..` are encoded too: as they are, a URL would lose them."""
+    """An id as one part of a path.
+
+    `.` and `..` are encoded too: as they are, a URL would lose them.
+    """
     check_id(name, identifier)
     return quote(identifier, safe="") if identifier.strip(".") else identifier.replace(".", "%2E")
 
@@ -158,7 +179,9 @@ def _query(options: Mapping[str, Any]) -> str:
     for name, value in options.items():
         if name == "attr" and value is not None:
             for attribute, condition in value.items():
-                pairs += [(f"attr.{attribute}", text) for text in _texts(f"attr.{attribute}", condition)]
+                pairs += [
+                    (f"attr.{attribute}", text) for text in _texts(f"attr.{attribute}", condition)
+                ]
         elif value is not None:
             pairs += [(name, text) for text in _texts(name, value)]
     return urlencode(pairs)
@@ -171,4 +194,7 @@ def _texts(name: str, value: object) -> list[str]:
         return [str(value)]
     if isinstance(value, Sequence) and all(isinstance(part, str) for part in value):
         return list(value)
-    raise InvalidInput("invalid_parameter", f"{name} must be a text, a number, a truth value or a list of texts, not {value!r}")
+    raise InvalidInput(
+        "invalid_parameter",
+        f"{name} must be a text, a number, a truth value or a list of texts, not {value!r}",
+    )

@@ -10,7 +10,13 @@ from typing import Self, TypeVar, Unpack
 import httpx
 
 from eddyline_client import calls, exchange
-from eddyline_client.calls import ItemOptions, PersonalOptions, PopularOptions, SimilarUserOptions, UserOptions
+from eddyline_client.calls import (
+    ItemOptions,
+    PersonalOptions,
+    PopularOptions,
+    SimilarUserOptions,
+    UserOptions,
+)
 from eddyline_client.exchange import Outcome, Pause, Service, Steps
 from eddyline_client.retries import RetryPolicy
 from eddyline_client.types import (
@@ -30,13 +36,15 @@ _Answer = TypeVar("_Answer")
 
 
 class EddylineClient:
-    """Calls Eddyline's HTTP API and blocks until it answers. Thread-safe; keep one for the life of the process.
+    """Calls Eddyline's HTTP API and blocks until it answers. Thread-safe; keep one for the life of
+    the process.
 
         with EddylineClient("https://recommendations.example.com", api_key=...) as client:
             answer = client.recommend("42", use_case="developer_startup", limit=3)
 
-    Each call is repeated with exponential back-off while the server cannot be reached or answers 503,
-    429, 502 or 504 (`retries`); to repeat a call is safe. Raises a subclass of EddylineClientError.
+    Each call is repeated with exponential back-off while the server cannot be reached or answers
+    503, 429, 502 or 504 (`retries`); to repeat a call is safe. Raises a subclass of
+    EddylineClientError.
     """
 
     def __init__(
@@ -48,7 +56,8 @@ class EddylineClient:
         retries: RetryPolicy | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        """`base_url` may have a path prefix. `timeout_s`: seconds that one attempt may wait for a connection or for data.
+        """`base_url` may have a path prefix. `timeout_s`: seconds that one attempt may wait for a
+        connection or for data.
 
         `http`: a client of yours, for TLS settings or proxies; it stays yours to close.
         Raises InvalidInput.
@@ -58,21 +67,30 @@ class EddylineClient:
         self._http = http or httpx.Client()
 
     def send_events(self, events: Event | Iterable[Event]) -> EventResults:
-        """Put one event or many into the log, in requests of at most 1,000; returns once the log has every one.
+        """Put one event or many into the log, in requests of at most 1,000; returns once the log
+        has every one.
 
-        Raises EventsRejected when some break the contract and all others were accepted; Unavailable,
-        RequestRejected or InvalidInput when it stops before the end. Their `results` say which events have
-        a token; send the others again as they are, since a repeated event_id counts once.
+        Raises EventsRejected when some break the contract and all others were accepted;
+        Unavailable, RequestRejected or InvalidInput when it stops before the end. Their `results`
+        say which events have a token; send the others again as they are, since a repeated event_id
+        counts once.
         """
         return self._run(exchange.send_events(self._service, events))
 
     def recommend(self, user_id: str, **options: Unpack[PersonalOptions]) -> Recommendations:
-        """Recommendations for a user; `use_case` names what for. An unknown user is answered with what is popular."""
+        """Recommendations for a user; `use_case` names what for.
+
+        An unknown user is answered with what is popular.
+        """
         return self._run(exchange.perform(self._service, calls.recommend(user_id, **options)))
 
-    def explain(self, user_id: str, item_id: str, **options: Unpack[PersonalOptions]) -> Explanation:
+    def explain(
+        self, user_id: str, item_id: str, **options: Unpack[PersonalOptions]
+    ) -> Explanation:
         """Why an item is shown to a user, or why not."""
-        return self._run(exchange.perform(self._service, calls.explain(user_id, item_id, **options)))
+        return self._run(
+            exchange.perform(self._service, calls.explain(user_id, item_id, **options))
+        )
 
     def similar_items(self, item_id: str, **options: Unpack[ItemOptions]) -> ItemList:
         """Items that the same users chose, or of like content."""
@@ -114,7 +132,12 @@ class EddylineClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _run(self, steps: Steps[_Answer]) -> _Answer:

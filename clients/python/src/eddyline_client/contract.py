@@ -1,4 +1,5 @@
-"""Checks what is sent against the event contract before it leaves the process, with the server's error codes.
+"""Checks what is sent against the event contract before it leaves the process, with the server's
+error codes.
 
 A message in Kafka that breaks the contract goes to the dead-letter topic, where its sender does not
 see it; so the sender checks. What only the server knows (the configured event types and use cases)
@@ -37,16 +38,26 @@ def encode_event(event: Event) -> bytes:
     check_id("user_id", event.user_id)
     check_id("item_id", event.item_id)
     if event.schema_version != 1:
-        raise InvalidInput("unknown_schema_version", f"schema_version is {event.schema_version}, not 1")
+        raise InvalidInput(
+            "unknown_schema_version", f"schema_version is {event.schema_version}, not 1"
+        )
     if not _NAME.fullmatch(event.event_type):
-        raise InvalidInput("unknown_event_type", f"event_type {event.event_type!r} is not a lower-case name like 'add_to_cart'")
+        raise InvalidInput(
+            "unknown_event_type",
+            f"event_type {event.event_type!r} is not a lower-case name like 'add_to_cart'",
+        )
     if event.use_case is not None and not _NAME.fullmatch(event.use_case):
-        raise InvalidInput("unknown_use_case", f"use_case {event.use_case!r} is not a lower-case name")
+        raise InvalidInput(
+            "unknown_use_case", f"use_case {event.use_case!r} is not a lower-case name"
+        )
     if not 0 <= event.timestamp <= time.time() + MAX_FUTURE_S:
         hint = "; it looks like milliseconds" if 1e11 < event.timestamp < 1e14 else ""
         raise InvalidInput(
             "bad_timestamp",
-            f"timestamp {event.timestamp!r} is not within [0, now + 1 day] in seconds since 1970{hint}",
+            (
+                f"timestamp {event.timestamp!r} is not within [0, now + 1 day] in seconds since "
+                f"1970{hint}"
+            ),
         )
     if event.value is not None and not 0 <= event.value <= MAX_VALUE:
         raise InvalidInput("bad_value", f"value {event.value!r} is not within [0, {MAX_VALUE:g}]")
@@ -71,7 +82,9 @@ def encode_user(user: User) -> bytes:
 
 
 def check_id(name: str, value: str) -> None:
-    """Raises InvalidInput unless `value` is an id: 1 to 256 bytes of UTF-8, not blank, every character printable."""
+    """Raises InvalidInput unless `value` is an id: 1 to 256 bytes of UTF-8, not blank, every
+    character printable.
+    """
     if not isinstance(value, str):
         raise InvalidInput("bad_field", f"{name} must be text, not {type(value).__name__}")
     if not value or value.isspace():
@@ -93,5 +106,7 @@ def _encode(entry: Event | Item | User, max_bytes: int) -> bytes:
     except (msgspec.ValidationError, TypeError, ValueError, RecursionError) as error:
         raise InvalidInput("bad_field", f"{kind.__name__} is no valid JSON: {error}") from None
     if len(data) > max_bytes:
-        raise InvalidInput("too_large", f"the {kind.__name__} has {len(data)} bytes of JSON, more than {max_bytes}")
+        raise InvalidInput(
+            "too_large", f"the {kind.__name__} has {len(data)} bytes of JSON, more than {max_bytes}"
+        )
     return data

@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 class EddylineClientError(Exception):
     """Root of the tree.
 
-    `results`: set where `send_events` fails after a part was accepted. An event that has no token in
-    it, or is not in it, was not accepted: send it again with the same event_id.
+    `results`: set where `send_events` fails after a part was accepted. An event that has no token
+    in it, or is not in it, was not accepted: send it again with the same event_id.
     """
 
     results: EventResults | None = None
 
 
 class InvalidInput(EddylineClientError, ValueError):
-    """An argument breaks the contract. `code` is the word that the server uses for the same fault."""
+    """An argument breaks the contract.
+
+    `code` is the word that the server uses for the same fault.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -48,7 +51,10 @@ class Unavailable(EddylineClientError):
 
 
 class FailedDelivery(NamedTuple):
-    """A message that Kafka did not take. `entry` is what the caller sent: an event, an item, a user, or the id of a deletion."""
+    """A message that Kafka did not take.
+
+    `entry` is what the caller sent: an event, an item, a user, or the id of a deletion.
+    """
 
     topic: str
     entry: object
@@ -56,7 +62,10 @@ class FailedDelivery(NamedTuple):
 
 
 class DeliveryFailed(Unavailable):
-    """Kafka did not acknowledge some messages. `failures`: all of them since the last such error."""
+    """Kafka did not acknowledge some messages.
+
+    `failures`: all of them since the last such error.
+    """
 
     def __init__(self, message: str, failures: Sequence[FailedDelivery]) -> None:
         super().__init__(message)

@@ -32,9 +32,12 @@ from eddyline_client.version import __version__
 MAX_EVENTS = 1000
 """Events in one request: the server takes no more."""
 MAX_BODY_BYTES = 1_000_000
-"""Bytes in one request with events: below the server's default limit (API_MAX_BODY_BYTES, 1 MiB)."""
+"""Bytes in one request with events: below the server's default limit (API_MAX_BODY_BYTES, 1 MiB).
+"""
 RETRIED_STATUS = frozenset({429, 502, 503, 504})
-"""Too many requests, unavailable; 502 and 504 are what a proxy answers while the server behind it restarts."""
+"""Too many requests, unavailable; 502 and 504 are what a proxy answers while the server behind it
+restarts.
+"""
 _NOT_RETRIED = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 _LOG_UNAVAILABLE = "log_unavailable"
 _Answer = TypeVar("_Answer")
@@ -57,19 +60,27 @@ class Service:
     Raises InvalidInput when `base_url` is no http(s) URL or `api_key` cannot stand in a header.
     """
 
-    def __init__(self, base_url: str, api_key: str | None, timeout_s: float, retries: RetryPolicy) -> None:
+    def __init__(
+        self, base_url: str, api_key: str | None, timeout_s: float, retries: RetryPolicy
+    ) -> None:
         try:
             url = httpx.URL(base_url)
         except httpx.InvalidURL as error:
             raise InvalidInput("invalid_parameter", f"base_url is no URL: {error}") from None
         if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
-            raise InvalidInput("invalid_parameter", "base_url must be http(s)://host[:port][/prefix], without query or fragment")
+            raise InvalidInput(
+                "invalid_parameter",
+                "base_url must be http(s)://host[:port][/prefix], without query or fragment",
+            )
         if api_key is not None and not (api_key.isprintable() and api_key.strip()):
             raise InvalidInput("invalid_parameter", "api_key is empty or holds a control character")
         self.base_url = base_url.rstrip("/")
         self.retries = retries
         self._timeout = httpx.Timeout(timeout_s).as_dict()
-        self._headers = {b"user-agent": f"eddyline-client/{__version__}".encode(), b"accept": b"application/json"}
+        self._headers = {
+            b"user-agent": f"eddyline-client/{__version__}".encode(),
+            b"accept": b"application/json",
+        }
         if api_key is not None:
             self._headers[b"x-api-key"] = api_key.encode()
 
@@ -79,11 +90,20 @@ class Service:
         if call.body is not None:
             headers[b"content-type"] = b"application/json"
         url = f"{self.base_url}{call.path}{'?' if call.query else ''}{call.query}"
-        return httpx.Request(call.method, url, headers=headers, content=call.body, extensions={"timeout": self._timeout})
+        return httpx.Request(
+            call.method,
+            url,
+            headers=headers,
+            content=call.body,
+            extensions={"timeout": self._timeout},
+        )
 
 
-def perform(service: Service, call: Call[_Answer], backoff: Backoff | None = None) -> Steps[_Answer]:
-    """Send `call` until the server answers it, within the retry policy. Every call may be repeated: none counts twice.
+def perform(
+    service: Service, call: Call[_Answer], backoff: Backoff | None = None
+) -> Steps[_Answer]:
+    """Send `call` until the server answers it, within the retry policy. Every call may be repeated:
+    none counts twice.
 
     Raises Unavailable, RequestRejected, UnexpectedAnswer.
     """
@@ -99,16 +119,19 @@ def perform(service: Service, call: Call[_Answer], backoff: Backoff | None = Non
         elif isinstance(outcome, httpx.TransportError) and not isinstance(outcome, _NOT_RETRIED):
             cause = f"{type(outcome).__name__}: {outcome}"
         else:
-            raise UnexpectedAnswer(f"{call.method} {service.base_url}{call.path}: {type(outcome).__name__}: {outcome}")
+            raise UnexpectedAnswer(
+                f"{call.method} {service.base_url}{call.path}: {type(outcome).__name__}: {outcome}"
+            )
         yield from _wait(backoff, asked_s, f"{call.method} {service.base_url}{call.path}", cause)
 
 
 def send_events(service: Service, events: Event | Iterable[Event]) -> Steps[EventResults]:
-    """Send events in requests of at most 1,000, each again until the log has it, and gather what became of each.
+    """Send events in requests of at most 1,000, each again until the log has it, and gather what
+    became of each.
 
-    Raises EventsRejected once all were sent, if some break the contract; Unavailable or RequestRejected
-    at the first request that fails for good; InvalidInput at the first event that cannot be sent. Each
-    has `results`.
+    Raises EventsRejected once all were sent, if some break the contract; Unavailable or
+    RequestRejected at the first request that fails for good; InvalidInput at the first event that
+    cannot be sent. Each has `results`.
     """
     results: list[EventResult] = []
     try:
@@ -121,7 +144,8 @@ def send_events(service: Service, events: Event | Iterable[Event]) -> Steps[Even
     if summary.rejected:
         first = next(result for result in results if result.token is None)
         raise EventsRejected(
-            f"{summary.rejected} of {len(results)} events were rejected; the first is number {first.index},"
+            f"{summary.rejected} of {len(results)} events were rejected; the first is "
+            f"number {first.index},"
             f" event_id {first.event_id!r}: {first.error}: {first.detail}",
             summary,
         )
@@ -129,14 +153,19 @@ def send_events(service: Service, events: Event | Iterable[Event]) -> Steps[Even
 
 
 def _publish(service: Service, batch: Sequence[bytes], results: list[EventResult]) -> Steps[None]:
-    """One request's worth of events; those that the broker did not take are sent again. Appends to `results` whatever happens."""
+    """One request's worth of events; those that the broker did not take are sent again.
+
+    Appends to `results` whatever happens.
+    """
     first = len(results)
     backoff = Backoff(service.retries)
     pending = list(range(len(batch)))
     outcome: dict[int, EventResult] = {}
     try:
         while True:
-            answer = yield from perform(service, calls.publish([batch[place] for place in pending]), backoff)
+            answer = yield from perform(
+                service, calls.publish([batch[place] for place in pending]), backoff
+            )
             if len(answer.results) != len(pending):
                 raise UnexpectedAnswer(f"{len(answer.results)} results for {len(pending)} events")
             for place, result in zip(pending, answer.results, strict=True):
@@ -147,20 +176,30 @@ def _publish(service: Service, batch: Sequence[bytes], results: list[EventResult
             cause = f"{len(pending)} events: {outcome[pending[0]].detail}"
             yield from _wait(backoff, 0.0, f"POST {service.base_url}/api/events", cause)
     finally:
-        results += [outcome.get(place) or EventResult(index=first + place, error="not_sent") for place in range(len(batch))]
+        results += [
+            outcome.get(place) or EventResult(index=first + place, error="not_sent")
+            for place in range(len(batch))
+        ]
 
 
-def _wait(backoff: Backoff, asked_s: float, what: str, cause: str) -> Generator[Pause, Outcome, None]:
+def _wait(
+    backoff: Backoff, asked_s: float, what: str, cause: str
+) -> Generator[Pause, Outcome, None]:
     """A pause before the next attempt. Raises Unavailable when there is none."""
     wait = backoff.next_wait(asked_s)
     if wait is None:
         asked = f"; the server asks to wait {asked_s:g} s" if asked_s else ""
-        raise Unavailable(f"{what} failed after {backoff.attempts} attempts; the last one: {cause}{asked}")
+        raise Unavailable(
+            f"{what} failed after {backoff.attempts} attempts; the last one: {cause}{asked}"
+        )
     yield Pause(wait)
 
 
 def _batches(events: Iterable[Event]) -> Iterator[list[bytes]]:
-    """Encoded events in groups that fit into one request, in order. Raises InvalidInput at the first event that breaks the contract."""
+    """Encoded events in groups that fit into one request, in order.
+
+    Raises InvalidInput at the first event that breaks the contract.
+    """
     batch: list[bytes] = []
     size = 0
     for event in events:
@@ -182,19 +221,30 @@ def _summary(results: list[EventResult]) -> EventResults:
 def _read(call: Call[_Answer], response: httpx.Response) -> _Answer:
     """The typed answer. Raises RequestRejected, UnexpectedAnswer."""
     # 422 for events: none is valid, and the body says of each why.
-    if response.is_success or (response.status_code == 422 and call.answer is EventResults and b'"results"' in response.content):
+    if response.is_success or (
+        response.status_code == 422
+        and call.answer is EventResults
+        and b'"results"' in response.content
+    ):
         try:
             return msgspec.json.decode(response.content, type=call.answer)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise UnexpectedAnswer(f"{_where(call, response)}: not what Eddyline answers: {error}") from None
+            raise UnexpectedAnswer(
+                f"{_where(call, response)}: not what Eddyline answers: {error}"
+            ) from None
     try:
         body = msgspec.json.decode(response.content, type=Error)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise UnexpectedAnswer(
-            f"{_where(call, response)}: not an error of Eddyline's: is base_url right? The body begins {response.text[:100]!r}"
+            f"{_where(call, response)}: not an error of Eddyline's: is base_url right? The "
+            f"body begins {response.text[:100]!r}"
         ) from None
-    kind = {401: Unauthorized, 403: Unauthorized, 404: NotFound}.get(response.status_code, RequestRejected)
-    raise kind(response.status_code, body.error, f"{_where(call, response)}: {body.error}: {body.detail}")
+    kind = {401: Unauthorized, 403: Unauthorized, 404: NotFound}.get(
+        response.status_code, RequestRejected
+    )
+    raise kind(
+        response.status_code, body.error, f"{_where(call, response)}: {body.error}: {body.detail}"
+    )
 
 
 def _where(call: Call[_Answer], response: httpx.Response) -> str:

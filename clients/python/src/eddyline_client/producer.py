@@ -12,7 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from eddyline_client.contract import check_id, encode_event, encode_item, encode_user
-from eddyline_client.errors import DeliveryFailed, FailedDelivery, InvalidInput, MissingDependency, Unavailable
+from eddyline_client.errors import (
+    DeliveryFailed,
+    FailedDelivery,
+    InvalidInput,
+    MissingDependency,
+    Unavailable,
+)
 from eddyline_client.types import Event, Item, User
 
 if TYPE_CHECKING:
@@ -24,10 +30,17 @@ POLL_S = 0.1
 """Seconds between two looks at what was delivered, at most."""
 _DEFAULTS = {
     "compression.type": "lz4",
-    "queue.buffering.max.kbytes": 128 * 1024,  # bounds the memory of the queue, whatever the size of the events
+    # bounds the memory of the queue, whatever the size of the events
+    "queue.buffering.max.kbytes": 128 * 1024,
     "reconnect.backoff.max.ms": 1000,  # a restarted broker is found within a second
 }
-_ALIASES = {"request.required.acks", "delivery.timeout.ms", "queue.buffering.max.ms", "retries", "message.send.max.retries"}
+_ALIASES = {
+    "request.required.acks",
+    "delivery.timeout.ms",
+    "queue.buffering.max.ms",
+    "retries",
+    "message.send.max.retries",
+}
 """Other names of settings that are arguments, and what would weaken idempotence."""
 _LOOK_S = 0.005
 """Seconds between two looks at the queue while a call waits for it."""
@@ -36,21 +49,27 @@ _PURGE_S = 5.0
 
 
 class _ClientLog:
-    """librdkafka's own lines, as debug: it repeats them while it retries; what matters of them is raised."""
+    """librdkafka's own lines, as debug: it repeats them while it retries; what matters of them is
+    raised.
+    """
 
     def log(self, level: int, message: str, *arguments: object) -> None:
-        _log.debug("kafka_client level=%s line=%s", level, message % arguments if arguments else message)
+        _log.debug(
+            "kafka_client level=%s line=%s", level, message % arguments if arguments else message
+        )
 
 
 class EventProducer:
-    """Publishes to Kafka: idempotent, acknowledged by all replicas, each user's events in order. Thread-safe.
+    """Publishes to Kafka: idempotent, acknowledged by all replicas, each user's events in order.
+    Thread-safe.
 
         with EventProducer("localhost:9092") as producer:
             producer.send(Event(user_id="42", item_id="startup-9", event_type="like"))
 
-    Messages are sent in batches by a thread of this object; `send` returns before they are delivered.
-    What Kafka does not acknowledge within `delivery_timeout_s` raises DeliveryFailed at the next `send`,
-    `flush` or `close` (the end of the block). Keep one producer for the life of the process.
+    Messages are sent in batches by a thread of this object; `send` returns before they are
+    delivered. What Kafka does not acknowledge within `delivery_timeout_s` raises DeliveryFailed at
+    the next `send`, `flush` or `close` (the end of the block). Keep one producer for the life of
+    the process.
     """
 
     def __init__(
@@ -68,17 +87,19 @@ class EventProducer:
     ) -> None:
         """Connects at once.
 
-        `config`: more librdkafka settings, such as `security.protocol` and `sasl.password`; not those that
-        the guarantees rest on. `max_queued`: messages that may wait for delivery; `send` blocks while there
-        are more. `linger_s`: seconds that a message waits for others to travel with.
-        `delivery_timeout_s`: seconds after which a message counts as failed, retries included.
-        Raises Unavailable when no broker answers within `connect_timeout_s`; InvalidInput;
-        MissingDependency.
+        `config`: more librdkafka settings, such as `security.protocol` and `sasl.password`; not
+        those that the guarantees rest on. `max_queued`: messages that may wait for delivery; `send`
+        blocks while there are more. `linger_s`: seconds that a message waits for others to travel
+        with. `delivery_timeout_s`: seconds after which a message counts as failed, retries
+        included. Raises Unavailable when no broker answers within `connect_timeout_s`;
+        InvalidInput; MissingDependency.
         """
         try:
             import confluent_kafka  # optional: HTTP needs none of it
         except ImportError as error:
-            raise MissingDependency("EventProducer needs confluent-kafka: pip install 'eddyline-client[kafka]'") from error
+            raise MissingDependency(
+                "EventProducer needs confluent-kafka: pip install 'eddyline-client[kafka]'"
+            ) from error
         self._kafka = confluent_kafka
         self._servers = bootstrap_servers
         self._interactions, self._items, self._users = interactions_topic, items_topic, users_topic
@@ -87,7 +108,8 @@ class EventProducer:
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": True,
             "acks": "all",
-            "partitioner": "murmur2_random",  # as Kafka's Java clients: all backends agree on a user's partition
+            # as Kafka's Java clients: all backends agree on a user's partition
+            "partitioner": "murmur2_random",
             "linger.ms": linger_s * 1000,
             "message.timeout.ms": int(delivery_timeout_s * 1000),
             "queue.buffering.max.messages": max_queued,
@@ -95,9 +117,13 @@ class EventProducer:
             "error_cb": self._on_error,
         }
         if clash := sorted((fixed.keys() | _ALIASES) & (config or {}).keys()):
-            raise InvalidInput("invalid_parameter", f"config may not set {', '.join(clash)}: the guarantees rest on them")
+            raise InvalidInput(
+                "invalid_parameter",
+                f"config may not set {', '.join(clash)}: the guarantees rest on them",
+            )
         self._config = _DEFAULTS | dict(config or {}) | fixed
-        self._failures: deque[FailedDelivery] = deque()  # appended by the polling thread, emptied by callers: needs no lock
+        # appended by the polling thread, emptied by callers: needs no lock
+        self._failures: deque[FailedDelivery] = deque()
         self._last_error = ""
         self._timed_out = False
         self._renewal = threading.Lock()
@@ -110,9 +136,9 @@ class EventProducer:
     def send(self, *events: Event) -> None:
         """Queue events for delivery; blocks while the queue is full.
 
-        Raises InvalidInput before anything is queued; DeliveryFailed when earlier messages failed: send
-        those again, and `events` too, of which a part may be queued; Unavailable when the topic does not
-        exist, or when no broker answers after a delivery timed out.
+        Raises InvalidInput before anything is queued; DeliveryFailed when earlier messages failed:
+        send those again, and `events` too, of which a part may be queued; Unavailable when the
+        topic does not exist, or when no broker answers after a delivery timed out.
         """
         for event, data in [(event, encode_event(event)) for event in events]:
             self._queue(self._interactions, event.user_id, data, event)
@@ -138,16 +164,24 @@ class EventProducer:
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until every message is acknowledged.
 
-        Raises DeliveryFailed when some failed; Unavailable when some still wait after `timeout_s` (by
-        default as long as a delivery may take).
+        Raises DeliveryFailed when some failed; Unavailable when some still wait after `timeout_s`
+        (by default as long as a delivery may take).
         """
-        delivered = self._wait_until_empty(self._delivery_timeout_s + 1 if timeout_s is None else timeout_s)
+        delivered = self._wait_until_empty(
+            self._delivery_timeout_s + 1 if timeout_s is None else timeout_s
+        )
         self._raise_failures()
         if not delivered:
-            raise Unavailable(f"Kafka at {self._servers}: {len(self)} messages still wait for delivery after the time-out")
+            raise Unavailable(
+                f"Kafka at {self._servers}: {len(self)} messages still wait for delivery "
+                f"after the time-out"
+            )
 
     def close(self) -> None:
-        """Wait for deliveries and stop. Raises DeliveryFailed as `flush`. To call it again does nothing."""
+        """Wait for deliveries and stop.
+
+        Raises DeliveryFailed as `flush`. To call it again does nothing.
+        """
         if self._closed.is_set():
             return
         try:
@@ -165,7 +199,12 @@ class EventProducer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _connect(self) -> confluent_kafka.Producer:
@@ -173,7 +212,9 @@ class EventProducer:
         try:
             producer = self._kafka.Producer(self._config)
         except (self._kafka.KafkaException, ValueError, TypeError) as error:
-            raise InvalidInput("invalid_parameter", f"Kafka's client refuses its configuration: {error}") from error
+            raise InvalidInput(
+                "invalid_parameter", f"Kafka's client refuses its configuration: {error}"
+            ) from error
         try:
             self._topics = self._list_topics(producer)
         except Unavailable:
@@ -191,22 +232,30 @@ class EventProducer:
 
     def _unreachable(self) -> str:
         return (
-            f"Kafka at {self._servers} did not answer within {self._connect_timeout_s:g} s: {self._last_error};"
+            f"Kafka at {self._servers} did not answer within {self._connect_timeout_s:g} s: "
+            f"{self._last_error};"
             " is the broker up, and is the address right?"
         )
 
     def _queue(self, topic: str, key: str, value: bytes | None, entry: object) -> None:
-        def on_delivery(error: confluent_kafka.KafkaError | None, _message: confluent_kafka.Message) -> None:
+        def on_delivery(
+            error: confluent_kafka.KafkaError | None, _message: confluent_kafka.Message
+        ) -> None:
             if error is not None:
                 self._failures.append(FailedDelivery(topic, entry, error.str()))
-                self._timed_out = self._timed_out or error.code() == self._kafka.KafkaError._MSG_TIMED_OUT
+                self._timed_out = (
+                    self._timed_out or error.code() == self._kafka.KafkaError._MSG_TIMED_OUT
+                )
 
         if self._closed.is_set():
             raise InvalidInput("closed", "this producer is closed")
         if topic not in self._topics:
             self._topics = self._list_topics(self._producer)
             if topic not in self._topics:
-                raise Unavailable(f"Kafka at {self._servers} has no topic {topic!r}; Eddyline's processes create it when they start")
+                raise Unavailable(
+                    f"Kafka at {self._servers} has no topic {topic!r}; Eddyline's processes "
+                    f"create it when they start"
+                )
         while True:
             self._raise_failures()
             producer = self._producer
@@ -222,13 +271,18 @@ class EventProducer:
                 if error.args[0].code() == self._kafka.KafkaError._FATAL:
                     self._renew(producer)
                 else:
-                    raise Unavailable(f"Kafka at {self._servers} cannot take a message to {topic}: {error.args[0].str()}") from error
+                    raise Unavailable(
+                        f"Kafka at {self._servers} cannot take a message to {topic}: "
+                        f"{error.args[0].str()}"
+                    ) from error
 
     def _renew(self, failed: confluent_kafka.Producer) -> None:
-        """Replace a producer that can send nothing any more. Raises Unavailable when no broker answers.
+        """Replace a producer that can send nothing any more. Raises Unavailable when no broker
+        answers.
 
-        A broker that comes back without its memory does not know the id of an idempotent producer. librdkafka
-        then fails for good, or retries for ever under new epochs of that id; of the latter only time-outs tell.
+        A broker that comes back without its memory does not know the id of an idempotent producer.
+        librdkafka then fails for good, or retries for ever under new epochs of that id; of the
+        latter only time-outs tell.
         """
         with self._renewal:
             if self._producer is failed:
@@ -245,8 +299,8 @@ class EventProducer:
     def _wait_until_empty(self, timeout_s: float) -> bool:
         """Whether every message has its verdict within `timeout_s`.
 
-        librdkafka's own flush would serve callbacks in this thread, and run them with an exception pending
-        once the producer has failed for good.
+        librdkafka's own flush would serve callbacks in this thread, and run them with an exception
+        pending once the producer has failed for good.
         """
         deadline = time.monotonic() + timeout_s
         while len(self._producer):
@@ -263,8 +317,10 @@ class EventProducer:
         if not failures:
             return
         raise DeliveryFailed(
-            f"Kafka at {self._servers} did not take {len(failures)} messages; the first, to {failures[0].topic}:"
-            f" {failures[0].reason}. Send them again (`failures` has them): a repeated event_id counts once",
+            f"Kafka at {self._servers} did not take {len(failures)} messages; the first, to "
+            f"{failures[0].topic}:"
+            f" {failures[0].reason}. Send them again (`failures` has them): a repeated "
+            f"event_id counts once",
             failures,
         )
 
@@ -277,6 +333,7 @@ class EventProducer:
         while not self._closed.is_set():
             try:
                 self._producer.poll(POLL_S)
-            except self._kafka.KafkaException as error:  # the producer failed for good; the next `send` replaces it
+            # the producer failed for good; the next `send` replaces it
+            except self._kafka.KafkaException as error:
                 _log.warning("producer_failed error=%s", error)
                 self._closed.wait(POLL_S)

@@ -1,4 +1,6 @@
-"""When a request is tried again: exponential back-off with jitter, `Retry-After` honoured, bounded in number and time."""
+"""When a request is tried again: exponential back-off with jitter, `Retry-After` honoured, bounded
+in number and time.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ _MOST_DOUBLINGS = 60
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """`attempts`: requests in all, 1 for no retry. The n-th wait is `first_wait_s` * 2^(n-1), `longest_wait_s` at most, less jitter.
+    """`attempts`: requests in all, 1 for no retry. The n-th wait is `first_wait_s` * 2^(n-1),
+    `longest_wait_s` at most, less jitter.
 
-    No retry begins later than `total_s` seconds after the call. The defaults bridge the restart of a
-    server (some 5 s) and end within 15 s plus one request.
+    No retry begins later than `total_s` seconds after the call. The defaults bridge the restart of
+    a server (some 5 s) and end within 15 s plus one request.
     """
 
     attempts: int = 10
@@ -38,9 +41,13 @@ class Backoff:
     def next_wait(self, retry_after_s: float = 0.0) -> float | None:
         """Seconds to wait before the next attempt; None when there is none left.
 
-        `retry_after_s`: what the server asks for; a longer wait than the time left ends the call at once.
+        `retry_after_s`: what the server asks for; a longer wait than the time left ends the call at
+        once.
         """
-        backoff = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2.0 ** min(self.attempts - 1, _MOST_DOUBLINGS))
+        backoff = min(
+            self._policy.longest_wait_s,
+            self._policy.first_wait_s * 2.0 ** min(self.attempts - 1, _MOST_DOUBLINGS),
+        )
         wait = max(retry_after_s, backoff * (1 - JITTER * random.random()))
         if self.attempts >= self._policy.attempts or time.monotonic() + wait > self._deadline:
             return None
@@ -49,7 +56,9 @@ class Backoff:
 
 
 def retry_after_s(header: str | None) -> float:
-    """Seconds that a Retry-After header asks for, given as a number or as a date; 0 without one that can be read."""
+    """Seconds that a Retry-After header asks for, given as a number or as a date; 0 without one
+    that can be read.
+    """
     if not header:
         return 0.0
     if header.strip().isdecimal():

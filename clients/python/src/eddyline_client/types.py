@@ -1,8 +1,8 @@
 """What is sent and what is answered, as immutable msgspec structs with the field names of the wire.
 
-tests/clients/test_wire_types.py in Eddyline's repository holds them against the OpenAPI document and
-the JSON Schemas: every field, type and default. Unknown fields of an answer are ignored, so that an
-older client reads a newer server.
+tests/clients/test_wire_types.py in Eddyline's repository holds them against the OpenAPI document
+and the JSON Schemas: every field, type and default. Unknown fields of an answer are ignored, so
+that an older client reads a newer server.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def _new_id() -> str:
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One interaction: a user did something with an item.
 
-    `event_id` identifies the event: sent again, it counts once. `timestamp`: seconds since 1970 (UTC).
-    `value` scales the weight of the type, as the stars of a rating do (0 to 1,000,000).
+    `event_id` identifies the event: sent again, it counts once. `timestamp`: seconds since 1970
+    (UTC). `value` scales the weight of the type, as the stars of a rating do (0 to 1,000,000).
     `recommendation_id`: of the answer that led to this event, if one did.
     """
 
@@ -42,7 +42,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A catalogue entry; it replaces the former one whole. `created_at`: seconds since 1970 (UTC)."""
+    """A catalogue entry; it replaces the former one whole.
+
+    `created_at`: seconds since 1970 (UTC).
+    """
 
     item_id: str
     item_type: str
@@ -72,7 +75,9 @@ class Error(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one event: `token` (`topic:partition:offset`) if it was accepted, else `error` and `detail`."""
+    """What became of one event: `token` (`topic:partition:offset`) if it was accepted, else `error`
+    and `detail`.
+    """
 
     index: int
     event_id: str | None = None
@@ -90,7 +95,10 @@ class EventResults(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def token(self) -> str | None:
-        """Token of the last event. A read with `after=token` has this user's events up to it; None if there is no event."""
+        """Token of the last event.
+
+        A read with `after=token` has this user's events up to it; None if there is no event.
+        """
         return self.results[-1].token if self.results else None
 
 
@@ -112,9 +120,11 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an answer. `rank` counts from 1; scores are comparable within one `method` only; `metadata`: the catalogue entry.
+    """One line of an answer. `rank` counts from 1; scores are comparable within one `method` only;
+    `metadata`: the catalogue entry.
 
-    `propensity`: only where `method` is `exploration`, the probability with which this item was drawn.
+    `propensity`: only where `method` is `exploration`, the probability with which this item was
+    drawn.
     """
 
     item_id: str
