@@ -30,9 +30,9 @@ from engines.recommender import Recommender
 from engines.selection.filters import conditions, defaults
 from models.bundle import LOADERS, Bundle
 from models.id_map import IdMap
+from models.new_items import YoungItems
 from models.popular import Popularity
 from models.registry import Registry
-from models.young import YoungItems
 from store.log.partitions import Partitions
 from store.log.topic_ids import TopicIds
 from store.state.apply import positions

@@ -47,7 +47,7 @@ from engines.catalogue import Catalogue
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.id_map import IdMap
-from models.young import YoungItems
+from models.new_items import YoungItems
 from training import als
 from training.data import dataset, events
 from training.evaluation import metrics

@@ -31,7 +31,7 @@ from engines.base import (
 from engines.catalogue import Catalogue
 from models.als import ALSModel
 from models.als_fold import Fold
-from models.young import YoungItems
+from models.new_items import YoungItems
 
 KIND = "similar_to_your_items"
 Freshness = Literal["fresh", "stale", "missing", "other_model"]

@@ -27,8 +27,8 @@ from engines.selection.explore import NewItems
 from engines.two_tower import TwoTowerEngine
 from models.bundle import Bundle
 from models.ensemble import Blend
+from models.new_items import YoungItems
 from models.popular import Popularity
-from models.young import YoungItems
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):

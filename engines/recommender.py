@@ -27,8 +27,8 @@ from engines.popular import Windows
 from engines.selection.explore import NewItems
 from engines.selection.rerank import Reranker
 from models.bundle import Bundle
+from models.new_items import YoungItems
 from models.popular import Popularity
-from models.young import YoungItems
 
 SIMILAR_CHAIN = ("als", "two_tower", "content_based")
 """Engines that compare items, best-informed first."""

@@ -18,7 +18,7 @@ from engines.selection.explore import NewItems
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap
-from models.young import YoungItems
+from models.new_items import YoungItems
 from tests.engines import world
 
 DAY = 24 * 3600.0

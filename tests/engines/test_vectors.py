@@ -12,7 +12,7 @@ from engines.builder import with_catalogue, with_popularity, with_young
 from engines.explain import explain
 from engines.recommender import Recommender
 from models.id_map import IdMap
-from models.young import YoungItems
+from models.new_items import YoungItems
 from tests.engines import world
 
 ALL = Request(limit=100, engine="als")

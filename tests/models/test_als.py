@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from core.errors import ModelCorrupt, ModelError, ModelMissing
 from models.als import ALSModel
 from models.id_map import IdMap
-from models.young import YoungItems
+from models.new_items import YoungItems
 
 
 def model(factors: np.ndarray, regularization: float = 0.01, alpha: float = 40.0) -> ALSModel:
