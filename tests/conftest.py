@@ -128,7 +128,7 @@ def settings(
         archive_url=str(tmp_path / "archive"),
         models_path=tmp_path / "models",
         api_port=0,
-        # torch takes seconds to load; tests/training/test_two_tower_retrain.py has it on
+        # torch takes seconds to load; tests/training/job/test_retrain_with_two_tower.py has it on
         enable_two_tower=False,
     )
 

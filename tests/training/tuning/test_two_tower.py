@@ -14,7 +14,7 @@ import pytest
 from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Item
-from tests.training.test_two_tower import items, ring, table
+from tests.training.two_tower.test_fit import items, ring, table
 from training.data.dataset import Dataset
 from training.tuning import two_tower as tune_two_tower
 from training.tuning.study import TuneOptions
