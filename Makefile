@@ -9,7 +9,7 @@ lock_stamp = $(VENV)/.installed-$(1)-$(shell cksum <requirements/$(1).txt | cut 
 DEMO_STAMP := $(call lock_stamp,demo)
 DEV_STAMP := $(call lock_stamp,dev)
 LOCKS := dev serve streams train database demo
-ROOMS := core models store engines streams training api demo
+ROOMS := core models store engines streams training api testing demo
 CODE := $(ROOMS) tests benchmarks clients/python
 
 .DEFAULT_GOAL := help

@@ -29,8 +29,6 @@ from redis import Redis
 
 from benchmarks.results import record
 from core.settings import Settings
-from demo.processes import module, settings_environment
-from demo.servers import KafkaBroker, RedisServer, TansuBroker, broker, broker_kinds, free_port
 from engines.fold import Lines
 from models import bundle, files
 from models.als import ALSModel
@@ -40,6 +38,8 @@ from store.log import client as log
 from store.log import model_updates
 from store.state import keys
 from store.state.entities.users import history_event, history_line
+from testing.process import module, settings_environment
+from testing.servers import KafkaBroker, RedisServer, TansuBroker, broker, broker_kinds, free_port
 
 FACTORS, BATCH = 64, 500
 COMMAND = "python -m benchmarks.fold_in"

@@ -37,12 +37,12 @@ from benchmarks import reads
 from benchmarks.results import record
 from core.settings import Settings, load
 from core.types import Interaction
-from demo.processes import Child, module, settings_environment
-from demo.servers import RedisServer, broker, broker_kinds
 from store.log import client as log
 from store.log.producer import Producer
 from store.state import keys
 from streams.pace import Pace
+from testing.process import Child, module, settings_environment
+from testing.servers import RedisServer, broker, broker_kinds
 
 COMMAND = "KAFKA_HOME=... python -m benchmarks.freshness"
 KEY = "freshness"

@@ -31,11 +31,11 @@ from benchmarks.results import record
 from core import codec
 from core.settings import Settings, load
 from core.types import Interaction
-from demo.processes import module, settings_environment
-from demo.servers import RedisServer, broker, broker_kinds
 from store.log import client as log
 from store.log.producer import Producer
 from store.state.entities import users
+from testing.process import module, settings_environment
+from testing.servers import RedisServer, broker, broker_kinds
 
 USERS, ITEMS = 20_000, 10_000
 COMMAND = "KAFKA_HOME=... python -m benchmarks.ingest"

@@ -19,11 +19,11 @@ from benchmarks.results import record
 from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Interaction
-from demo.servers import RedisServer
 from store.state import connection, keys
 from store.state.apply import batches as apply
 from store.state.apply import deletions
 from store.state.apply.batches import Applier, Event, Planner
+from testing.servers import RedisServer
 
 USERS, EVENTS, ITEMS = 5_000, 50, 10_000
 COMMAND = "python -m benchmarks.memory"

@@ -33,8 +33,6 @@ from benchmarks.results import record
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item
-from demo.processes import Child, module, settings_environment
-from demo.servers import RedisServer, TansuBroker
 from models import bundle, files
 from models.als import ALSModel
 from models.content import ContentModel
@@ -43,6 +41,8 @@ from models.popular import PopularModel
 from models.registry import Registry
 from store.state import keys
 from store.state.entities.users import history_line
+from testing.process import Child, module, settings_environment
+from testing.servers import RedisServer, TansuBroker
 
 ITEMS = 10_000
 FACTORS = 64

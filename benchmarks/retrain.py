@@ -39,11 +39,11 @@ from benchmarks.results import record
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item
-from demo.processes import settings_environment
-from demo.servers import RedisServer
 from models.registry import Registry
 from store.archive.layout import SCHEMA, Archive
 from store.state import connection, keys, retrains
+from testing.process import settings_environment
+from testing.servers import RedisServer
 from training.data import items
 
 COMMAND = "python -m benchmarks.retrain"

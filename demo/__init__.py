@@ -1,4 +1,4 @@
-"""The whole loop on this machine: servers, processes, a first run.
+"""Runs the whole loop on this machine: servers, processes, a first run (`make demo`).
 
-Spawns the other rooms, imports none but core.
+Starts the other rooms as child processes; imports none but core and testing.
 """

@@ -20,8 +20,8 @@ from rich.markup import escape
 
 from core import cli, settings
 from demo.answers import SHOWN, Reader, show
-from demo.processes import ROOT
 from demo.stack import Stack
+from testing.process import ROOT
 
 app = typer.Typer(name="python -m demo", add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 from core.errors import ProcessFailed
 from core.settings import Settings
-from demo.processes import Child, end_leftovers, module, settings_environment
-from demo.servers import HOST, RedisServer, Server, broker, broker_kinds, free_port, port_is_free
+from testing.process import Child, end_leftovers, module, settings_environment
+from testing.servers import HOST, RedisServer, Server, broker, broker_kinds, free_port, port_is_free
 
 READY_S = 60.0
 """Seconds until a process of ours must answer; imports alone take several on a busy two-core

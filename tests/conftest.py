@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child, module, settings_environment
-from demo.servers import BrokerKind, KafkaBroker, RedisServer, TansuBroker, kafka_home
-from demo.servers import broker as make_broker
+from testing.process import Child, module, settings_environment
+from testing.servers import BrokerKind, KafkaBroker, RedisServer, TansuBroker, kafka_home
+from testing.servers import broker as make_broker
 
 Spawn = Callable[..., Child]
 

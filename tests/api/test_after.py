@@ -12,8 +12,8 @@ from redis import Redis
 
 from api.schemas import answers as schemas
 from core.settings import Settings
-from demo.servers import RedisServer
 from store.state import keys
+from testing.servers import RedisServer
 from tests.api.world import (
     FOR_DEVELOPER,
     Client,

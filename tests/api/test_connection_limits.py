@@ -20,8 +20,8 @@ from pydantic import SecretStr
 
 from api.server.protocol import MAX_PIPELINED
 from core.settings import Settings
-from demo.processes import Child, settings_environment
-from demo.servers import RedisServer
+from testing.process import Child, settings_environment
+from testing.servers import RedisServer
 from tests.api.world import publish
 from tests.support import eventually
 

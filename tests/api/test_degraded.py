@@ -12,9 +12,9 @@ from redis import Redis
 
 from api.schemas import answers as schemas
 from core.settings import Settings
-from demo.servers import KafkaBroker, RedisServer, TansuBroker
 from models.registry import Registry
 from store.log.client import ensure_topics
+from testing.servers import KafkaBroker, RedisServer, TansuBroker
 from tests.api.world import (
     FOR_DEVELOPER,
     event,

@@ -17,12 +17,12 @@ from redis import Redis
 from api import snapshot
 from api.snapshot import NAME, CatalogueSnapshot, Snapshot, merged
 from core.settings import Settings
-from demo.servers import RedisServer
 from models import files
 from models.popular import PopularModel
 from models.registry import Registry
 from store.state import keys
 from store.state.entities import popularity
+from testing.servers import RedisServer
 from tests.api.world import (
     FOR_DEVELOPER,
     Client,

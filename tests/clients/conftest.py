@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.processes import ROOT
+from testing.process import ROOT
 
 
 def _run(*command: str | Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import ROOT
 from eddyline_client import (
     Event,
     EventResult,
@@ -31,6 +30,7 @@ from eddyline_client import (
 )
 from eddyline_client.exchange import MAX_BODY_BYTES, MAX_EVENTS
 from eddyline_client.retries import Backoff
+from testing.process import ROOT
 from tests.api.world import KEY, publish, remember
 from tests.clients.support import (
     KINDS,

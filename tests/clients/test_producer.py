@@ -14,8 +14,6 @@ import pytest
 
 from core.codec import decode_interaction, decode_item, decode_user, keyed
 from core.settings import Settings
-from demo.processes import ROOT
-from demo.servers import KafkaBroker, TansuBroker
 from eddyline_client import (
     DeliveryFailed,
     Event,
@@ -26,6 +24,8 @@ from eddyline_client import (
     Unavailable,
 )
 from store.log.client import admin, ensure_topics
+from testing.process import ROOT
+from testing.servers import KafkaBroker, TansuBroker
 from tests.clients.kafka import java_partition, messages, murmur2
 from tests.support import eventually
 

@@ -15,8 +15,8 @@ from redis import Redis
 
 from api.app import create_app
 from core.settings import Settings
-from demo.processes import ROOT
 from eddyline_client import __version__
+from testing.process import ROOT
 from tests.api.world import KEY
 from tests.clients.support import serve_world
 from tests.conftest import Spawn

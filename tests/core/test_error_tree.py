@@ -45,7 +45,7 @@ def test_the_drawn_tree_is_the_tree_of_the_classes() -> None:
 
 
 def test_no_error_of_the_tree_is_defined_elsewhere() -> None:
-    rooms = ("core", "models", "store", "engines", "streams", "training", "api", "demo")
+    rooms = ("core", "models", "store", "engines", "streams", "training", "api", "testing", "demo")
     elsewhere = []
     for path in (
         path

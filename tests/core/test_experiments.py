@@ -17,7 +17,7 @@ from core import experiments, use_cases
 from core.errors import ConfigurationError
 from core.experiments import Experiments, point, recommendation_id
 from core.settings import Settings
-from demo.processes import ROOT
+from testing.process import ROOT
 
 TOML = """
 [experiments.blend]

@@ -239,7 +239,7 @@ def test_a_command_that_fails_shows_no_secret(
 def test_every_command_refuses_a_malformed_redis_url_with_the_right_form(
     command: list[str], tmp_path: Path
 ) -> None:
-    from demo.processes import module
+    from testing.process import module
 
     child = module(
         *command,

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 
-from demo.processes import ROOT
+from testing.process import ROOT
 
 ROOMS = {"api", "streams", "training", "engines", "demo", "benchmarks"}
 

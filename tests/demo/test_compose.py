@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from core.settings import Settings
-from demo.processes import ROOT
+from testing.process import ROOT
 from tests.demo.commands import check_command
 
 OURS = {"topics", "ingest", "live", "archive", "api", "trainer"}

@@ -16,8 +16,8 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import ROOT
-from demo.servers import KafkaBroker, RedisServer, TansuBroker, free_port
+from testing.process import ROOT
+from testing.servers import KafkaBroker, RedisServer, TansuBroker, free_port
 from tests.support import eventually
 
 SMALL = ["--users", "600", "--items", "150", "--events", "12000"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core import settings
-from demo.processes import ROOT
+from testing.process import ROOT
 from tests.demo.commands import check_command
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -8,7 +8,7 @@ from importlib.metadata import packages_distributions
 
 import pytest
 
-from demo.processes import ROOT
+from testing.process import ROOT
 
 LOCK_OF_ROOM = {
     "core": "serve",
@@ -18,6 +18,7 @@ LOCK_OF_ROOM = {
     "api": "serve",
     "streams": "streams",
     "training": "train",
+    "testing": "demo",
     "demo": "demo",
 }
 OPTIONAL = {"sqlalchemy": "database", "psycopg": "database", "pyarrow": "streams"}

@@ -13,8 +13,8 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
 from store.log import client as log
+from testing.process import Child
 from tests import oracle
 from tests.support import eventually
 

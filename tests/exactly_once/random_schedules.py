@@ -23,7 +23,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from core import logs
-from demo.servers import BrokerKind, KafkaBroker, TansuBroker
+from testing.servers import BrokerKind, KafkaBroker, TansuBroker
 from tests.exactly_once.faults import FAULTS
 from tests.exactly_once.world import World
 

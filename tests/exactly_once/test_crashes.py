@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
 from store.log.producer import Producer
+from testing.process import Child
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.ingest_that_fails import STEPS

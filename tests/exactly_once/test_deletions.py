@@ -18,14 +18,14 @@ from core.deletions import IdHasher
 from core.experiments import recommendation_id
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from demo.processes import Child
-from demo.servers import RedisServer
 from store.log.producer import Producer
 from store.log.reader import LogReader
 from store.state import keys
 from store.state.apply.deletions import lookup
 from store.state.entities import catalogue, users
 from streams.ingest import deletions
+from testing.process import Child
+from testing.servers import RedisServer
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.test_rebuild import _archived, _rebuilt

@@ -16,10 +16,10 @@ from redis import Redis
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from demo.processes import Child
-from demo.servers import free_port
 from store.archive.layout import Archive
 from store.log.producer import Producer
+from testing.process import Child
+from testing.servers import free_port
 from tests import oracle
 from tests.exactly_once.conftest import caught_up, ends
 from tests.exactly_once.traffic import Traffic

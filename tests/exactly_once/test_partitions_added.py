@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
+from testing.process import Child
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.servers import KafkaBroker, TansuBroker
+from testing.servers import KafkaBroker, TansuBroker
 from tests.exactly_once.faults import FAULTS
 from tests.exactly_once.random_schedules import plan, run_schedule
 

@@ -12,13 +12,13 @@ from core.deletions import IdHasher
 from core.experiments import recommendation_id
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from demo.processes import Child
 from store.log.producer import Producer
 from store.state import keys
 from store.state.apply.deletions import lookup
 from store.state.entities import catalogue, experiments, users
 from streams.dead_letters import letters as dlq
 from streams.ingest import deletions
+from testing.process import Child
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic

@@ -23,13 +23,13 @@ from core.errors import (
 )
 from core.settings import Settings
 from core.types import Item, User
-from demo.processes import Child
 from store.archive.layout import SCHEMA, Archive
 from store.log.producer import Producer
 from store.state import keys, running, wipe
 from store.state.lease import Lease
 from streams.archiver.archiver import Archiver
 from streams.rebuild import command as rebuild
+from testing.process import Child
 from tests import oracle
 from tests.exactly_once.conftest import caught_up, ends
 from tests.exactly_once.traffic import Traffic

@@ -11,9 +11,9 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
-from demo.servers import RedisServer
 from store.log.producer import Producer
+from testing.process import Child
+from testing.servers import RedisServer
 from tests import moods, oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic
@@ -109,7 +109,7 @@ def test_a_permission_revoked_under_ingest_stops_it_and_once_granted_every_event
 
 def documented_permissions() -> list[str]:
     """The rules that docs/operations.md gives for ingest."""
-    from demo.processes import ROOT
+    from testing.process import ROOT
 
     page = (ROOT / "docs" / "operations.md").read_text("utf-8")
     line = next(line for line in page.splitlines() if "ACL SETUSER ingest" in line)

@@ -19,9 +19,9 @@ from redis import Redis
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import User
-from demo.processes import Child
 from store.log import client as log
 from store.log.producer import Producer
+from testing.process import Child
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic

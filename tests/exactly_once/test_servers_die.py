@@ -13,9 +13,9 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
-from demo.servers import KafkaBroker, RedisServer
 from store.log.producer import Producer
+from testing.process import Child
+from testing.servers import KafkaBroker, RedisServer
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic

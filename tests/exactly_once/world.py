@@ -25,9 +25,9 @@ from pydantic import SecretStr
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child, module, settings_environment
-from demo.servers import KafkaBroker, RedisServer, TansuBroker
 from store.log import client as log
+from testing.process import Child, module, settings_environment
+from testing.servers import KafkaBroker, RedisServer, TansuBroker
 from tests import oracle
 from tests.exactly_once.mixed_traffic import MixedTraffic
 from tests.oracle.compare import Coordinates

@@ -12,8 +12,8 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
 from store.state.entities import experiments
+from testing.process import Child
 from tests.api.world import FOR_DEVELOPER, event, publish, serving
 from tests.support import eventually
 from training.evaluation.experiments import Report, Row

@@ -14,8 +14,6 @@ from confluent_kafka import Producer as KafkaProducer
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import ROOT, Child
-from demo.servers import KafkaBroker, RedisServer, free_port
 from models.als import ALSModel
 from models.registry import Registry
 from store.log import client as log
@@ -23,6 +21,8 @@ from store.log import model_updates
 from store.log.producer import Producer
 from store.state import keys
 from streams.dead_letters import letters as dlq
+from testing.process import ROOT, Child
+from testing.servers import KafkaBroker, RedisServer, free_port
 from tests.conftest import Spawn
 from tests.live.world import Flow, event, is_fresh, last_events, live_model, publish, wrong
 from tests.support import eventually

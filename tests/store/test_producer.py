@@ -15,9 +15,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from core.errors import LogUnavailable
 from core.settings import Settings
-from demo.servers import KafkaBroker, TansuBroker
 from store.log.client import consumer_config, ensure_topics
 from store.log.producer import Producer
+from testing.servers import KafkaBroker, TansuBroker
 from tests.support import eventually
 
 SOON_S = 20.0

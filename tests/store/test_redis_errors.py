@@ -18,14 +18,14 @@ from core.deletions import IdHasher, Kind, Place
 from core.errors import StoreCorrupt, StoreError, StoreMisconfigured, StoreUnavailable
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from demo.processes import ROOT
-from demo.servers import RedisServer
 from store.state import connection, keys, redis_errors
 from store.state.apply import batches as apply
 from store.state.apply import deletions, positions
 from store.state.apply.batches import Applier, Batch, Event, Planner
 from store.state.apply.entries import Entry, EntryApplier, EntryBatch
 from store.state.apply.pending import Mark, Pending
+from testing.process import ROOT
+from testing.servers import RedisServer
 from tests import moods
 from tests.support import NoLaterEvents
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 
-from demo.processes import ROOT
 from store.state import keys
+from testing.process import ROOT
 
 
 def test_the_page_names_every_key() -> None:

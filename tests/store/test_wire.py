@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from core.errors import StoreUnavailable
 from core.settings import Settings
-from demo.servers import RedisServer
 from store.state.connection import connect_async
 from store.state.wire import Wire
+from testing.servers import RedisServer
 
 TIMEOUT_S = 0.25
 

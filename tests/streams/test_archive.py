@@ -14,12 +14,12 @@ from core.codec import encode_json
 from core.errors import LogGap, LogRewound
 from core.settings import Settings
 from core.types import Interaction
-from demo.processes import Child
 from store.archive.layout import SCHEMA, Archive
 from store.log import client as log
 from store.log import ends as log_ends
 from store.log.producer import Producer
 from streams.archiver.archiver import Archiver
+from testing.process import Child
 from tests.support import eventually
 from tests.topics import recreate, trim
 

@@ -13,7 +13,6 @@ from core import codec
 from core.deletions import IdHasher, Place
 from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
-from demo.processes import Child
 from store.log import client as log
 from store.log import dead_letters
 from store.log.producer import Producer
@@ -22,6 +21,7 @@ from streams import inspect
 from streams.dead_letters import command as dlq_command
 from streams.dead_letters import letters as dlq
 from streams.ingest import deletions
+from testing.process import Child
 from tests.support import eventually
 
 GOOD = {

@@ -18,7 +18,6 @@ from core.codec import encode_json
 from core.murmur2 import partitions_of
 from core.settings import Settings
 from core.types import Interaction
-from demo.servers import free_port
 from store.log import client as log
 from store.log.partitions import PRODUCERS_NOTICE_S, Layout, note_layout
 from store.log.producer import Producer
@@ -26,6 +25,7 @@ from store.state import keys
 from store.state.apply.batches import Event
 from streams import inspect, metrics
 from streams.ingest.foreign_partitions import ForeignPartitions
+from testing.servers import free_port
 from tests.conftest import Spawn
 from tests.streams.test_partitions import lines, metric
 from tests.support import eventually

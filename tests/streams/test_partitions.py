@@ -18,8 +18,6 @@ from redis import Redis
 from core.murmur2 import partitions_of
 from core.settings import Settings
 from core.types import Interaction
-from demo.processes import Child
-from demo.servers import free_port
 from store.archive.layout import Archive
 from store.log import client as log
 from store.log import partitions
@@ -27,6 +25,8 @@ from store.log.producer import Producer
 from store.state import keys
 from streams import inspect
 from streams.live import schedules
+from testing.process import Child
+from testing.servers import free_port
 from tests.api.world import FOR_DEVELOPER, event, publish, serving, until_missing
 from tests.conftest import Spawn
 from tests.support import eventually

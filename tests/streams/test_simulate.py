@@ -14,12 +14,12 @@ from confluent_kafka import Consumer
 from core import codec
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from demo.processes import Child
 from store.archive.layout import Archive
 from store.log import client as log
 from store.log.ends import ends
 from streams.archiver.archiver import Archiver
 from streams.simulator.events import Simulation
+from testing.process import Child
 from tests.support import eventually
 
 START = 1_790_000_000.0

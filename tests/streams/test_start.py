@@ -11,12 +11,12 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
-from demo.servers import KafkaBroker, RedisServer, TansuBroker, free_port
 from store.log import client as log
 from store.log.producer import Producer
 from store.state import keys
 from streams.retry import Retry
+from testing.process import Child
+from testing.servers import KafkaBroker, RedisServer, TansuBroker, free_port
 from tests.conftest import Spawn
 from tests.live.world import event
 from tests.streams.test_partitions import batches, lines

@@ -14,10 +14,10 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
-from demo.servers import RedisServer, TansuBroker
 from store.log import client as log
 from store.log.producer import Producer
+from testing.process import Child
+from testing.servers import RedisServer, TansuBroker
 from tests.api.world import publish
 from tests.conftest import Spawn
 from tests.live.world import event

@@ -23,11 +23,11 @@ from confluent_kafka.cimpl import NewTopic
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import Child
-from demo.servers import KafkaBroker, TansuBroker, kafka_home
 from store.log import client as log
 from store.log import topics
 from store.log.topics import Described, differences
+from testing.process import Child
+from testing.servers import KafkaBroker, TansuBroker, kafka_home
 from tests.api.world import event, publish, serving
 from tests.conftest import Spawn
 from tests.support import eventually

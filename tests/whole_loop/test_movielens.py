@@ -20,9 +20,9 @@ import scipy.sparse as sp
 from redis import Redis
 
 from core.settings import Settings
-from demo.processes import ROOT, Child
 from store.archive.layout import Archive
 from store.log import client as log
+from testing.process import ROOT, Child
 from tests import oracle
 from tests.support import eventually
 

@@ -22,12 +22,12 @@ from rich.console import Console
 from core.errors import ConfigurationError, GateRefused, LeaseLost, StoreUnavailable
 from core.settings import Settings
 from core.types import HistoryEvent, Request, UserState
-from demo.processes import ROOT, settings_environment
 from engines.builder import build
 from models.als import ALSModel
 from models.registry import Registry
 from store.state import keys, retrains
 from store.state.lease import Lease
+from testing.process import ROOT, settings_environment
 from tests.support import delete_user, eventually
 from tests.training import world
 from training import commands

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from core.settings import Settings
 from core.types import Item, Request
-from demo.processes import ROOT, settings_environment
 from engines.builder import build, with_catalogue
 from models.registry import Registry
+from testing.process import ROOT, settings_environment
 from tests.engines import world as people
 from tests.training import world
 from training.job import gate

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from core.errors import BadEvent
 from core.settings import Settings
-from demo.processes import Child, settings_environment
 from models.registry import Registry
 from store.log import client as log
 from store.log import retrain_requests
@@ -23,6 +22,7 @@ from store.log.producer import Producer
 from store.state import keys, retrains
 from store.state.lease import Lease
 from streams.dead_letters import letters as dlq
+from testing.process import Child, settings_environment
 from tests.support import eventually
 from training.job.retrain import Options
 from training.job.worker import Worker

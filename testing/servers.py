@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from core.errors import ProcessFailed
-from demo.processes import Child, end_leftovers
+from testing.process import Child, end_leftovers
 
 HOST = "127.0.0.1"
 BrokerKind = Literal["apache", "tansu"]
