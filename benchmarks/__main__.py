@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.results import RESULTS, Row
+from benchmarks.measurements import RESULTS, Row
 
 SPEED = (
     "benchmarks.ingest",
@@ -34,7 +34,7 @@ QUALITY = (
 
 
 def table() -> Table:
-    """benchmarks/results.json as a table."""
+    """benchmarks/results/results.json as a table."""
     shown = Table("name", "value", "unit", "reference", "its value", "ratio", "command")
     for row in msgspec.json.decode(RESULTS.read_bytes(), type=list[Row]):
         shown.add_row(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.quality_protocols import FULL, PUBLISHED_SPLIT, SAMPLED, Judged, Protocol
+from benchmarks.ranking.quality_protocols import FULL, PUBLISHED_SPLIT, SAMPLED, Judged, Protocol
 
 NOTHING: Any = None
 SEEN = np.array([0, 1], np.int32)

@@ -27,7 +27,7 @@ from implicit.cpu._als import _least_squares
 from pydantic import SecretStr
 from redis import Redis
 
-from benchmarks.results import record
+from benchmarks.measurements import record
 from core.settings import Settings
 from engines.fold import Lines
 from models import bundle, files

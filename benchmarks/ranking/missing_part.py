@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from benchmarks.quality import data_folder
+from benchmarks.ranking.quality import data_folder
 from core.settings import Settings
 from core.types import Fusion, HistoryEvent, Item, Request, UserState
 from engines.als import ALSEngine

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import msgspec
 from pydantic import SecretStr
 
-from benchmarks.results import record
+from benchmarks.measurements import record
 from core import experiments
 from core.deletions import IdHasher
 from core.experiments import NONE, recommendation_id

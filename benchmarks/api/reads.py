@@ -28,8 +28,8 @@ import numpy as np
 from pydantic import SecretStr
 from redis import Redis
 
-from benchmarks.load import Report
-from benchmarks.results import record
+from benchmarks.api.load import Report
+from benchmarks.measurements import record
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item

@@ -1,5 +1,5 @@
 """Ranking quality of ALS: `python -m benchmarks.quality` writes its rows to
-benchmarks/quality.json.
+benchmarks/results/quality.json.
 
 The protocols are those of benchmarks.quality_protocols. A user's vector is folded in from the
 training items, as when serving. On ML-1M popularity by the same code checks the protocol: published
@@ -26,13 +26,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.quality_protocols import FOLDERS, LOADERS, Gains, Protocol
+from benchmarks.ranking.quality_protocols import FOLDERS, LOADERS, Gains, Protocol
 from core.settings import Settings
 from training import als
 from training.data import dataset
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).with_name("quality.json")
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).parents[1] / "results" / "quality.json"
 NEGATIVES = {"ml1m": 99}
 """Items that a search ranks the held-out one among; a protocol that is not named ranks it among the
 whole catalogue.

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.live_vs_retrained import timed_events
+from benchmarks.ranking.live_vs_retrained import timed_events
 from core.settings import Settings
 from core.types import Item, User
 from streams.simulator.events import Simulation

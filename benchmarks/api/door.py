@@ -24,9 +24,9 @@ import psutil
 import uvloop
 from pydantic import SecretStr
 
-from benchmarks.door_attacks import ATTACKS, KEY
-from benchmarks.reads import Served, serving
-from benchmarks.results import record
+from benchmarks.api.door_attacks import ATTACKS, KEY
+from benchmarks.api.reads import Served, serving
+from benchmarks.measurements import record
 
 COMMAND = "python -m benchmarks.door"
 PER_S = 200

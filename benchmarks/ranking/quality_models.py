@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.quality_protocols import Protocol
+from benchmarks.ranking.quality_protocols import Protocol
 from core.settings import Settings
 from models import files
 from models.als import ALSModel

@@ -9,7 +9,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from benchmarks.headline_worlds import FITTED, LATER, World
+from benchmarks.ranking.headline_worlds import FITTED, LATER, World
 from core.settings import Settings
 from engines.builder import blend_of
 from models.als import ALSModel

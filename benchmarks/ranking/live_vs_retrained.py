@@ -36,7 +36,8 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 import threadpoolctl
 
-from benchmarks import quality, results
+from benchmarks import measurements
+from benchmarks.ranking import quality
 from core import logs
 from core.settings import Settings
 from core.types import Filters, LiveVector, Request, UserState
@@ -318,7 +319,7 @@ def report(name: str, told: World, runs: Sequence[Mapping[tuple[str, str], float
     quality.record(rows)
     reference = f"retrained on everything up to then, {name}, NDCG@{K}"
     row = "live-vs-retrained" if name == "ml1m" else f"live-vs-retrained-{name}"
-    results.record(
+    measurements.record(
         row, mean["live", "all"], f"NDCG@{K}", reference, mean["retrained", "all"], COMMAND
     )
 

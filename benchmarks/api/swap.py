@@ -22,9 +22,9 @@ import threading
 import time
 import urllib.request
 
-from benchmarks.quality import ROOT
-from benchmarks.reads import Served, drive, serving
-from benchmarks.results import record
+from benchmarks.api.reads import Served, drive, serving
+from benchmarks.measurements import record
+from benchmarks.ranking.quality import ROOT
 
 COMMAND = "python -m benchmarks.swap"
 REFRESH_S = 0.1

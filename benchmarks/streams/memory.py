@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from redis import Redis
 
-from benchmarks.results import record
+from benchmarks.measurements import record
 from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Interaction

@@ -33,8 +33,8 @@ import uvloop
 from pydantic import SecretStr
 from redis import Redis
 
-from benchmarks import reads
-from benchmarks.results import record
+from benchmarks.api import reads
+from benchmarks.measurements import record
 from core.settings import Settings, load
 from core.types import Interaction
 from store.log import client as log

@@ -1,5 +1,5 @@
 """Ranking quality of Two-Tower and of the ensemble: `python -m benchmarks.quality_ensemble` adds
-its rows to benchmarks/quality.json.
+its rows to benchmarks/results/quality.json.
 
 The protocols are those of benchmarks.quality_protocols. Every score comes from the engines that
 serve, of a user's training items alone, without a profile. `ensemble` is the blend of the settings;
@@ -28,10 +28,10 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import numpy as np
 
-from benchmarks import quality
-from benchmarks.quality import Row
-from benchmarks.quality_models import Fit, Models, models
-from benchmarks.quality_protocols import FOLDERS, LOADERS, Gains, Protocol
+from benchmarks.ranking import quality
+from benchmarks.ranking.quality import Row
+from benchmarks.ranking.quality_models import Fit, Models, models
+from benchmarks.ranking.quality_protocols import FOLDERS, LOADERS, Gains, Protocol
 from core.settings import Settings
 from core.types import Request, UserState
 from engines.base import NotApplicable, Scoring

@@ -34,8 +34,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import SecretStr
 
-from benchmarks.quality import ROOT, data_folder
-from benchmarks.results import record
+from benchmarks.measurements import record
+from benchmarks.ranking.quality import ROOT, data_folder
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item

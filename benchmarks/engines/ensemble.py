@@ -17,12 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import scipy.sparse as sp
 
-from benchmarks.results import record
+from benchmarks.measurements import record
 from core import logs
 from core.settings import Settings
 from core.types import HistoryEvent, Item, Request, UserState

@@ -27,7 +27,7 @@ from confluent_kafka import Consumer, TopicPartition
 from pydantic import SecretStr
 from redis import Redis
 
-from benchmarks.results import record
+from benchmarks.measurements import record
 from core import codec
 from core.settings import Settings, load
 from core.types import Interaction

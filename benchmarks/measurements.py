@@ -1,4 +1,4 @@
-"""One row a measurement, in benchmarks/results.json.
+"""One row a measurement, in benchmarks/results/results.json.
 
 `record` merges: a run replaces the rows of its own names and leaves the others.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-RESULTS = Path(__file__).with_name("results.json")
+RESULTS = Path(__file__).with_name("results") / "results.json"
 
 
 class Row(msgspec.Struct):

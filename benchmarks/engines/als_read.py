@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 
-from benchmarks.results import record
+from benchmarks.measurements import record
 from core import logs
 from core.settings import Settings
 from core.types import HistoryEvent, Item, Request, UserState

@@ -19,7 +19,7 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS
 import numpy as np
 import torch
 
-from benchmarks.results import record
+from benchmarks.measurements import record
 from models.content import ContentModel
 from models.id_map import IdMap
 from models.two_tower import TwoTowerFacts, TwoTowerModel, ages

@@ -175,7 +175,7 @@ ATTACKS: dict[str, Attack] = {
     "metrics": _calling(_get("/metrics"), 4),
     "bulk-events": _calling(_bulk(), 1),
 }
-"""By the name of its row in benchmarks/results.json, which begins with `door-`."""
+"""By the name of its row in benchmarks/results/results.json, which begins with `door-`."""
 
 
 async def run(name: str, host: str, port: int, seconds: float) -> None:

@@ -37,9 +37,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from benchmarks import headline_worlds, quality
-from benchmarks.headline_judge import SHOWN, Means, judge
-from benchmarks.headline_worlds import FITTED, World
+from benchmarks.ranking import headline_worlds, quality
+from benchmarks.ranking.headline_judge import SHOWN, Means, judge
+from benchmarks.ranking.headline_worlds import FITTED, World
 from core import logs
 from core.settings import Settings
 from models.als import ALSModel
