@@ -34,7 +34,7 @@ from models.new_items import YoungItems
 from models.popular import Popularity
 from models.registry import Registry
 from store.log.partitions import Partitions
-from store.log.topic_ids import TopicIds
+from store.log.topics.ids import TopicIds
 from store.state.apply import positions
 from store.state.connection import Client, connect
 from store.state.entities import catalogue, popularity

@@ -22,8 +22,8 @@ from core.types import UserState
 from engines.recommender import Recommender
 from store.log.partitions import Partitions
 from store.log.producer import Producer
-from store.log.topic_check import TopicCheck
-from store.log.topic_ids import TopicIds
+from store.log.topics.check import TopicCheck
+from store.log.topics.ids import TopicIds
 from store.state.connection import connect_async
 from store.state.entities.arrivals import Arrivals
 from store.state.entities.reader import UserReader

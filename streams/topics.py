@@ -13,7 +13,7 @@ from rich.text import Text
 
 from core.settings import Settings
 from store.log import client as log
-from store.log import topic_check
+from store.log.topics import check
 
 
 def run(settings: Settings, as_json: bool = False) -> bool:
@@ -22,7 +22,7 @@ def run(settings: Settings, as_json: bool = False) -> bool:
     Raises LogUnavailable.
     """
     created = log.ensure_topics(settings)
-    differences = topic_check.compare(settings)
+    differences = check.compare(settings)
     if as_json:
         print(
             msgspec.json.format(

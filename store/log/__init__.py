@@ -1,7 +1,6 @@
-"""Kafka: `client` configures every client, `producer` publishes, `reader` reads stretches of the
-log again.
+"""Kafka: `client` configures every client, `producer` publishes, `reader` reads ranges of the log.
 
-`topics` says what is needed of each topic, `topic_check` compares, `topic_ids`, `partitions` and
-`ends` tell what the broker has; `dead_letters`, `model_updates` and `retrain_requests` define the
+`topics/` holds what Eddyline needs of its topics, `partitions` counts partitions, `ends` finds the
+first and last offset of one. `dead_letters`, `model_updates` and `retrain_requests` define the
 records of our own topics. Start with `client`.
 """

@@ -10,8 +10,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from core.errors import LogUnavailable
 from core.settings import Settings
-from store.log import topics
 from store.log.client_events import ClientEvents
+from store.log.topics import needs
 
 METADATA_MS = 10_000
 """Milliseconds until a client notices added partitions; librdkafka's default is 300,000.
@@ -68,7 +68,7 @@ def ensure_topics(settings: Settings) -> list[str]:
             settings.topic_replication,
             config=dict(spec.config),
         )
-        for spec in topics.specs(settings)
+        for spec in needs.specs(settings)
     ]
     missing = [new for new in wanted if new.topic not in known]
     created = []

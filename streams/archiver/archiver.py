@@ -37,8 +37,8 @@ from store import start
 from store.archive.layout import SCHEMA, Archive
 from store.log import client as log
 from store.log import ends as log_ends
-from store.log.topic_check import TopicCheck
-from store.log.topic_ids import TopicId, TopicIds
+from store.log.topics.check import TopicCheck
+from store.log.topics.ids import TopicId, TopicIds
 from streams.archiver.rows import to_batch
 from streams.ingest.partition_watch import PartitionWatch
 from streams.retry import Retry

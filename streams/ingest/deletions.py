@@ -40,7 +40,7 @@ from core.errors import BadEvent, Stale, StoreUnavailable
 from core.settings import Settings
 from store.log.producer import Producer
 from store.log.reader import LogReader, Partition
-from store.log.topic_ids import TopicId, TopicIds
+from store.log.topics.ids import TopicId, TopicIds
 from store.state import connection, keys
 from store.state.apply import deletions, halts, positions
 from store.state.apply.batches import Planner

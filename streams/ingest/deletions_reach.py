@@ -12,7 +12,7 @@ from core.errors import ArchiveError, ConfigurationError
 from core.settings import Settings
 from store.archive.layout import Archive
 from store.log.reader import LogReader
-from store.log.topic_ids import TopicIds
+from store.log.topics.ids import TopicIds
 from store.state.apply import deletions
 from store.state.connection import Client
 from streams.ingest.deletions import Publisher

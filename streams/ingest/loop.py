@@ -44,8 +44,8 @@ from core.settings import Settings
 from store import outage, start
 from store.log import client as log
 from store.log import ends as log_ends
-from store.log.topic_check import TopicCheck
-from store.log.topic_ids import TopicId, TopicIds
+from store.log.topics.check import TopicCheck
+from store.log.topics.ids import TopicId, TopicIds
 from store.state import connection, wipe
 from store.state.apply import deletions as known_deletions
 from store.state.apply import positions

@@ -14,7 +14,7 @@ from core.redaction import shown_url
 from core.settings import Settings
 from store.archive.layout import Archive
 from store.log import ends as log_ends
-from store.log.topic_ids import TopicId
+from store.log.topics.ids import TopicId
 from store.state.apply import positions
 from store.state.apply.positions import Position
 from store.state.connection import Client

@@ -22,7 +22,7 @@ from core import cli, stop
 from core.settings import Settings
 from store import start
 from store.log import client as log
-from store.log.topic_check import TopicCheck
+from store.log.topics.check import TopicCheck
 from store.state import connection
 from streams import metrics
 from streams.live import schedules

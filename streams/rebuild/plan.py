@@ -19,7 +19,7 @@ from core.settings import Settings
 from store.archive.layout import Archive
 from store.log import client as log
 from store.log import ends as log_ends
-from store.log.topic_ids import TopicId, TopicIds
+from store.log.topics.ids import TopicId, TopicIds
 from store.state import wipe
 from store.state.apply import halts, positions
 from store.state.apply.positions import Position

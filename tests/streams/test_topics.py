@@ -24,8 +24,8 @@ from redis import Redis
 
 from core.settings import Settings
 from store.log import client as log
-from store.log import topics
-from store.log.topics import Described, differences
+from store.log.topics import needs
+from store.log.topics.needs import Described, differences
 from testing.process import Child
 from testing.servers import KafkaBroker, TansuBroker, kafka_home
 from tests.api.world import event, publish, serving
@@ -254,7 +254,7 @@ def test_too_few_replicas_are_moved_to_further_brokers(settings: Settings) -> No
 
 def test_what_a_broker_does_not_tell_is_no_difference(settings: Settings) -> None:
     assert differences(settings, {}, [1]) == []
-    there = {spec.name: Described([[1]] * 4, {}) for spec in topics.specs(settings)}
+    there = {spec.name: Described([[1]] * 4, {}) for spec in needs.specs(settings)}
     assert differences(settings, there, [1]) == []
     unlimited = {
         settings.interactions_topic: Described(

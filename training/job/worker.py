@@ -45,7 +45,7 @@ from models.registry import Registry
 from store import outage, start
 from store.log import retrain_requests
 from store.log.retrain_requests import Asked, Request, Requests
-from store.log.topic_check import TopicCheck
+from store.log.topics.check import TopicCheck
 from store.state import connection, retrains
 from training.job.retrain import Options, retrain
 

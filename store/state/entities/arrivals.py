@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 
 from core.errors import StoreCorrupt, StoreError, StoreUnavailable
-from store.log.topic_ids import TopicId, TopicIds
+from store.log.topics.ids import TopicId, TopicIds
 from store.state import keys
 from store.state.apply import positions
 from store.state.redis_errors import of_reply

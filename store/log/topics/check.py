@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # t
 from core.errors import LogMisconfigured
 from core.settings import Settings
 from store.log import client as log
-from store.log.topics import Described, Difference, differences, specs
+from store.log.topics.needs import Described, Difference, differences, specs
 
 _log = structlog.get_logger(__name__)
 
