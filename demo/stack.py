@@ -18,8 +18,11 @@ from pydantic import SecretStr
 
 from core.errors import ProcessFailed
 from core.settings import Settings
+from testing.brokers import broker, broker_kinds
+from testing.ports import HOST, free_port, port_is_free
 from testing.process import Child, end_leftovers, module, settings_environment
-from testing.servers import HOST, RedisServer, Server, broker, broker_kinds, free_port, port_is_free
+from testing.redis import RedisServer
+from testing.server import Server
 
 READY_S = 60.0
 """Seconds until a process of ours must answer; imports alone take several on a busy two-core

@@ -1,9 +1,10 @@
-"""Child processes that end with their parent, whatever ends it, and say in one line why they died.
+"""Starts child processes that end with their parent, and says in one line why a child ended.
 
-A child is stopped by its own id, in its own process group. Nothing survives the parent:
-1. a clean end: `stop()`, or else `atexit`;
-2. a crash or SIGKILL on Linux: the kernel signals the child (PR_SET_PDEATHSIG);
-3. the same elsewhere: the pid file, which the next start in that folder clears (`end_leftovers`).
+Each child has its own process group and is stopped by its own pid. When the parent ends:
+1. cleanly: `stop()` or `atexit` ends the child;
+2. by a crash or SIGKILL on Linux: the kernel kills the child (PR_SET_PDEATHSIG);
+3. by a crash on another system: the next start in that folder kills the child by its pid file
+   (`end_leftovers`).
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 """The repository: `python -m <room>` runs from here."""
 
 STOP_S = 20.0
-"""Seconds that a child has to end by itself: a Kafka broker with open segments takes the longest,
-2-6 s.
-"""
+"""Seconds from SIGTERM to SIGKILL; a Kafka broker with open segments takes longest, 2-6 s."""
 
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
@@ -42,15 +41,16 @@ if os.getppid() != parent:
     sys.exit("the parent is gone")
 os.execv(command[0], command)
 """
-"""Run between fork and exec by a fresh interpreter: `preexec_fn` may deadlock in a process that has
-threads.
+"""A fresh interpreter runs this before `exec`.
+
+`preexec_fn` may deadlock in a process that has threads.
 """
 
 _running: dict[int, Child] = {}
 
 
 class Child:
-    """One process: its pid file and its log lie in `directory` as `<name>.pid` and `<name>.log`.
+    """One process, with its pid file `<name>.pid` and its log `<name>.log` in `directory`.
 
     `environment` is the whole environment of the child (None: that of the parent); `cwd` defaults
     to the repository.
@@ -64,26 +64,21 @@ class Child:
         environment: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
     ) -> None:
-        self.name, self.command, self.directory, self.cwd = (
-            name,
-            [str(part) for part in command],
-            directory,
-            cwd,
-        )
-        self.environment = environment
+        self.name, self.command = name, [str(part) for part in command]
+        self.directory, self.cwd, self.environment = directory, cwd, environment
         self.log, self.pid_file = directory / f"{name}.log", directory / f"{name}.pid"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Raises ProcessFailed when the program is not there or this child runs already."""
+        """Start the process. Raises ProcessFailed: no such program, or the child runs already."""
         if self.alive:
             raise ProcessFailed(f"{self.name} runs already, pid {self.pid}")
         program = shutil.which(self.command[0])
         if program is None:
             raise ProcessFailed(f"{self.name}: no program {self.command[0]!r}")
         command = [program, *self.command[1:]]
-        # The kernel watches the *thread* that forked, so only the main thread's end means the
-        # parent's end.
+        # The kernel signals the child when the forking *thread* ends, so only the main thread may
+        # use it.
         if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
             command = [
                 sys.executable,
@@ -134,7 +129,7 @@ class Child:
             raise ProcessFailed(self.describe("died"))
 
     def wait(self, timeout: float) -> int:
-        """The exit status, once the process ends by itself.
+        """Wait until the process ends by itself, and return its exit status.
 
         Raises ProcessFailed after `timeout` seconds.
         """
@@ -148,14 +143,14 @@ class Child:
         return code
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process itself: SIGSTOP and SIGCONT pause and continue it."""
+        """Send a signal to the process; SIGSTOP pauses it, SIGCONT continues it."""
         if self._process is not None:
             self._process.send_signal(number)
 
     def stop(self, timeout: float = STOP_S) -> None:
-        """Ask the process to end (SIGTERM), wait, and after `timeout` seconds insist.
+        """End the process by SIGTERM, and by SIGKILL after `timeout` seconds.
 
-        A process that ended is no error.
+        The process may have ended already.
         """
         if self._process is None:
             return
@@ -166,7 +161,7 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the process and to what it started, as a crash would."""
+        """Kill the process and its own children by SIGKILL, as a crash would."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -185,7 +180,7 @@ class Child:
         return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
 
     def describe(self, what: str) -> str:
-        """One line about this child: what happened, its exit status, its log and the log's end."""
+        """One line: the child's name, `what` happened, its exit status and the end of its log."""
         code = self.exit_code
         status = (
             ""
@@ -219,10 +214,9 @@ def module(
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with every setting in it, so that a child reads exactly
-    `settings`, whatever `.env` says.
+    """This process's environment with every setting in it; the child then ignores `.env`.
 
-    Empty is unset: what nobody set here counts as set by nobody there either.
+    A setting that `settings` does not set is passed as an empty variable, which means unset.
     """
     environment = dict(os.environ)
     for name in Settings.model_fields:
@@ -237,20 +231,19 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
 
 def end_leftovers(directory: Path) -> list[str]:
-    """End what a killed run left behind in `directory`, by the pid files there; the names of what
-    was ended.
+    """Kill the children that an earlier run left in `directory`, by their pid files; their names.
 
-    A pid that another process has by now is left alone: its start time differs.
+    A pid that belongs to another process by now is skipped: its start time differs.
     """
     ended = []
     for pid_file in sorted(directory.rglob("*.pid")):
-        # gone already; or a file that its writer could not finish
+        # the process has ended, or its pid file is incomplete
         with contextlib.suppress(psutil.NoSuchProcess, ValueError):
             pid, started = pid_file.read_text().split()
             process = psutil.Process(int(pid))
             if abs(process.create_time() - float(started)) < 1.0:
-                for one in [*process.children(recursive=True), process]:
-                    one.kill()
+                for member in [*process.children(recursive=True), process]:
+                    member.kill()
                 process.wait(STOP_S)
                 ended.append(pid_file.stem)
         pid_file.unlink(missing_ok=True)

@@ -16,9 +16,12 @@ from pydantic import SecretStr
 from redis import Redis
 
 from core.settings import Settings
+from testing.apache import KafkaBroker, kafka_home
+from testing.brokers import BrokerKind
+from testing.brokers import broker as make_broker
 from testing.process import Child, module, settings_environment
-from testing.servers import BrokerKind, KafkaBroker, RedisServer, TansuBroker, kafka_home
-from testing.servers import broker as make_broker
+from testing.redis import RedisServer
+from testing.tansu import TansuBroker
 
 Spawn = Callable[..., Child]
 

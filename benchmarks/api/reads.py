@@ -42,7 +42,8 @@ from models.registry import Registry
 from store.state import keys
 from store.state.entities.users import history_line
 from testing.process import Child, module, settings_environment
-from testing.servers import RedisServer, TansuBroker
+from testing.redis import RedisServer
+from testing.tansu import TansuBroker
 
 ITEMS = 10_000
 FACTORS = 64

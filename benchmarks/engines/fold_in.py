@@ -38,8 +38,12 @@ from store.log import client as log
 from store.log import model_updates
 from store.state import keys
 from store.state.entities.users import history_event, history_line
+from testing.apache import KafkaBroker
+from testing.brokers import broker, broker_kinds
+from testing.ports import free_port
 from testing.process import module, settings_environment
-from testing.servers import KafkaBroker, RedisServer, TansuBroker, broker, broker_kinds, free_port
+from testing.redis import RedisServer
+from testing.tansu import TansuBroker
 
 FACTORS, BATCH = 64, 500
 COMMAND = "python -m benchmarks.fold_in"

@@ -41,8 +41,9 @@ from store.log import client as log
 from store.log.producer import Producer
 from store.state import keys
 from streams.pace import Pace
+from testing.brokers import broker, broker_kinds
 from testing.process import Child, module, settings_environment
-from testing.servers import RedisServer, broker, broker_kinds
+from testing.redis import RedisServer
 
 COMMAND = "KAFKA_HOME=... python -m benchmarks.freshness"
 KEY = "freshness"

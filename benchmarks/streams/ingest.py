@@ -34,8 +34,9 @@ from core.types import Interaction
 from store.log import client as log
 from store.log.producer import Producer
 from store.state.entities import users
+from testing.brokers import broker, broker_kinds
 from testing.process import module, settings_environment
-from testing.servers import RedisServer, broker, broker_kinds
+from testing.redis import RedisServer
 
 USERS, ITEMS = 20_000, 10_000
 COMMAND = "KAFKA_HOME=... python -m benchmarks.ingest"

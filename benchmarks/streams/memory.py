@@ -23,7 +23,7 @@ from store.state import connection, keys
 from store.state.apply import batches as apply
 from store.state.apply import deletions
 from store.state.apply.batches import Applier, Event, Planner
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 
 USERS, EVENTS, ITEMS = 5_000, 50, 10_000
 COMMAND = "python -m benchmarks.memory"

@@ -43,7 +43,7 @@ from models.registry import Registry
 from store.archive.layout import SCHEMA, Archive
 from store.state import connection, keys, retrains
 from testing.process import settings_environment
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 from training.data import items
 
 COMMAND = "python -m benchmarks.retrain"

@@ -13,7 +13,7 @@ from redis import Redis
 from api.schemas import answers as schemas
 from core.settings import Settings
 from store.state import keys
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 from tests.api.world import (
     FOR_DEVELOPER,
     Client,

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from api.server.protocol import MAX_PIPELINED
 from core.settings import Settings
 from testing.process import Child, settings_environment
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 from tests.api.world import publish
 from tests.support import eventually
 

@@ -14,7 +14,9 @@ from api.schemas import answers as schemas
 from core.settings import Settings
 from models.registry import Registry
 from store.log.client import ensure_topics
-from testing.servers import KafkaBroker, RedisServer, TansuBroker
+from testing.apache import KafkaBroker
+from testing.redis import RedisServer
+from testing.tansu import TansuBroker
 from tests.api.world import (
     FOR_DEVELOPER,
     event,

@@ -22,7 +22,7 @@ from models.popular import PopularModel
 from models.registry import Registry
 from store.state import keys
 from store.state.entities import popularity
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 from tests.api.world import (
     FOR_DEVELOPER,
     Client,

@@ -24,8 +24,9 @@ from eddyline_client import (
     Unavailable,
 )
 from store.log.client import admin, ensure_topics
+from testing.apache import KafkaBroker
 from testing.process import ROOT
-from testing.servers import KafkaBroker, TansuBroker
+from testing.tansu import TansuBroker
 from tests.clients.kafka import java_partition, messages, murmur2
 from tests.support import eventually
 

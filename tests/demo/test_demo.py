@@ -16,8 +16,11 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
+from testing.apache import KafkaBroker
+from testing.ports import free_port
 from testing.process import ROOT
-from testing.servers import KafkaBroker, RedisServer, TansuBroker, free_port
+from testing.redis import RedisServer
+from testing.tansu import TansuBroker
 from tests.support import eventually
 
 SMALL = ["--users", "600", "--items", "150", "--events", "12000"]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 from tests.exactly_once.ingest_that_fails import STEPS
 from tests.exactly_once.world import END_S, World
 from tests.support import eventually

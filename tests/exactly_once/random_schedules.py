@@ -23,7 +23,9 @@ from typing import Annotated, NamedTuple
 import typer
 
 from core import logs
-from testing.servers import BrokerKind, KafkaBroker, TansuBroker
+from testing.apache import KafkaBroker
+from testing.brokers import BrokerKind
+from testing.tansu import TansuBroker
 from tests.exactly_once.faults import FAULTS
 from tests.exactly_once.world import World
 

@@ -25,7 +25,7 @@ from store.state.apply.deletions import lookup
 from store.state.entities import catalogue, users
 from streams.ingest import deletions
 from testing.process import Child
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.test_rebuild import _archived, _rebuilt

@@ -18,8 +18,8 @@ from core.settings import Settings
 from core.types import Interaction, Item, User
 from store.archive.layout import Archive
 from store.log.producer import Producer
+from testing.ports import free_port
 from testing.process import Child
-from testing.servers import free_port
 from tests import oracle
 from tests.exactly_once.conftest import caught_up, ends
 from tests.exactly_once.traffic import Traffic

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from testing.servers import KafkaBroker, TansuBroker
+from testing.apache import KafkaBroker
+from testing.tansu import TansuBroker
 from tests.exactly_once.faults import FAULTS
 from tests.exactly_once.random_schedules import plan, run_schedule
 

@@ -13,7 +13,7 @@ from redis import Redis
 from core.settings import Settings
 from store.log.producer import Producer
 from testing.process import Child
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 from tests import moods, oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic

@@ -14,8 +14,9 @@ from redis import Redis
 
 from core.settings import Settings
 from store.log.producer import Producer
+from testing.apache import KafkaBroker
 from testing.process import Child
-from testing.servers import KafkaBroker, RedisServer
+from testing.redis import RedisServer
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic

@@ -26,8 +26,10 @@ from redis import Redis
 
 from core.settings import Settings
 from store.log import client as log
+from testing.apache import KafkaBroker
 from testing.process import Child, module, settings_environment
-from testing.servers import KafkaBroker, RedisServer, TansuBroker
+from testing.redis import RedisServer
+from testing.tansu import TansuBroker
 from tests import oracle
 from tests.exactly_once.mixed_traffic import MixedTraffic
 from tests.oracle.compare import Coordinates

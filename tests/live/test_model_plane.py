@@ -21,8 +21,10 @@ from store.log import model_updates
 from store.log.producer import Producer
 from store.state import keys
 from streams.dead_letters import letters as dlq
+from testing.apache import KafkaBroker
+from testing.ports import free_port
 from testing.process import ROOT, Child
-from testing.servers import KafkaBroker, RedisServer, free_port
+from testing.redis import RedisServer
 from tests.conftest import Spawn
 from tests.live.world import Flow, event, is_fresh, last_events, live_model, publish, wrong
 from tests.support import eventually

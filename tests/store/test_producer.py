@@ -17,7 +17,8 @@ from core.errors import LogUnavailable
 from core.settings import Settings
 from store.log.client import consumer_config, ensure_topics
 from store.log.producer import Producer
-from testing.servers import KafkaBroker, TansuBroker
+from testing.apache import KafkaBroker
+from testing.tansu import TansuBroker
 from tests.support import eventually
 
 SOON_S = 20.0

@@ -25,7 +25,7 @@ from store.state.apply.batches import Applier, Batch, Event, Planner
 from store.state.apply.entries import Entry, EntryApplier, EntryBatch
 from store.state.apply.pending import Mark, Pending
 from testing.process import ROOT
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 from tests import moods
 from tests.support import NoLaterEvents
 

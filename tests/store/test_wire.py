@@ -13,7 +13,7 @@ from core.errors import StoreUnavailable
 from core.settings import Settings
 from store.state.connection import connect_async
 from store.state.wire import Wire
-from testing.servers import RedisServer
+from testing.redis import RedisServer
 
 TIMEOUT_S = 0.25
 

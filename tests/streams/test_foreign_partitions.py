@@ -25,7 +25,7 @@ from store.state import keys
 from store.state.apply.batches import Event
 from streams import inspect, metrics
 from streams.ingest.foreign_partitions import ForeignPartitions
-from testing.servers import free_port
+from testing.ports import free_port
 from tests.conftest import Spawn
 from tests.streams.test_partitions import lines, metric
 from tests.support import eventually

@@ -25,8 +25,8 @@ from store.log.producer import Producer
 from store.state import keys
 from streams import inspect
 from streams.live import schedules
+from testing.ports import free_port
 from testing.process import Child
-from testing.servers import free_port
 from tests.api.world import FOR_DEVELOPER, event, publish, serving, until_missing
 from tests.conftest import Spawn
 from tests.support import eventually

@@ -15,8 +15,11 @@ from store.log import client as log
 from store.log.producer import Producer
 from store.state import keys
 from streams.retry import Retry
+from testing.apache import KafkaBroker
+from testing.ports import free_port
 from testing.process import Child
-from testing.servers import KafkaBroker, RedisServer, TansuBroker, free_port
+from testing.redis import RedisServer
+from testing.tansu import TansuBroker
 from tests.conftest import Spawn
 from tests.live.world import event
 from tests.streams.test_partitions import batches, lines

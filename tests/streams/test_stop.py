@@ -17,7 +17,8 @@ from core.settings import Settings
 from store.log import client as log
 from store.log.producer import Producer
 from testing.process import Child
-from testing.servers import RedisServer, TansuBroker
+from testing.redis import RedisServer
+from testing.tansu import TansuBroker
 from tests.api.world import publish
 from tests.conftest import Spawn
 from tests.live.world import event

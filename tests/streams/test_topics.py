@@ -26,8 +26,9 @@ from core.settings import Settings
 from store.log import client as log
 from store.log.topics import needs
 from store.log.topics.needs import Described, differences
+from testing.apache import KafkaBroker, kafka_home
 from testing.process import Child
-from testing.servers import KafkaBroker, TansuBroker, kafka_home
+from testing.tansu import TansuBroker
 from tests.api.world import event, publish, serving
 from tests.conftest import Spawn
 from tests.support import eventually

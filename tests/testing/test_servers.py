@@ -15,8 +15,10 @@ from confluent_kafka.cimpl import NewTopic
 from redis import Redis
 
 from core.errors import ProcessFailed
+from testing.apache import KafkaBroker
 from testing.process import ROOT, Child, end_leftovers
-from testing.servers import KafkaBroker, RedisServer, TansuBroker
+from testing.redis import RedisServer
+from testing.tansu import TansuBroker
 from tests.support import eventually
 
 
@@ -106,7 +108,7 @@ def test_a_missing_wheel_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 def test_nothing_survives_a_killed_parent(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib, time; from testing.servers import RedisServer; "
+        "import sys, pathlib, time; from testing.redis import RedisServer; "
         f"s = RedisServer(pathlib.Path({str(tmp_path)!r})).start(); print(s.child.pid, "
         f"flush=True); time.sleep(600)"
     )
