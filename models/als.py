@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -49,6 +49,23 @@ class ALSFacts(msgspec.Struct, frozen=True):
     popularity_discount: float = 0.0
 
 
+class UserSide(NamedTuple):
+    """The user side of a model: what is left of the users it was trained on.
+
+    `gram` (f, f) f32: X'X of all of them, which the fold-in of an item needs. `ids` and `factors`
+    (n_users, f) f32: None where the model serves, which needs neither.
+    """
+
+    gram: Floats
+    ids: IdMap | None = None
+    factors: Floats | None = None
+
+    @classmethod
+    def of(cls, ids: IdMap, factors: Floats) -> UserSide:
+        """The users `ids` with their `factors`, and the gram of these."""
+        return cls(np.ascontiguousarray(factors.T @ factors), ids, factors)
+
+
 class ALSModel:
     """Item factors, and what the fold-in of a user or an item needs. Immutable."""
 
@@ -56,41 +73,35 @@ class ALSModel:
         self,
         item_ids: IdMap,
         item_factors: Floats,
-        user_ids: IdMap | None = None,
-        user_factors: Floats | None = None,
+        users: UserSide | None = None,
         *,
         regularization: float,
         alpha: float,
-        popularity_discount: float = 0.0,
-        item_counts: Floats | None = None,
-        user_gram: Floats | None = None,
+        confidence: Confidence | None = None,
     ) -> None:
-        """`item_factors` (n_items, f), `user_factors` (n_users, f): float32, C-contiguous.
+        """`item_factors` (n_items, f): float32, C-contiguous.
 
-        `item_counts` (n_items,) f32: the number of users of each item, for `popularity_discount`
-        (models/confidence.py). `user_gram` (f, f) f32: X'X of the trained users; None computes it
-        from `user_factors`, and without these no item can be folded in.
-        Raises ValueError when shapes or dtypes do not fit.
+        `users`: without them no item can be folded in. `confidence`: the popularity discount;
+        None: no discount. Raises ValueError when shapes or dtypes do not fit.
         """
         _check_matrix("item_factors", item_factors, len(item_ids))
-        if user_factors is not None:
-            _check_matrix(
-                "user_factors",
-                user_factors,
-                0 if user_ids is None else len(user_ids),
-                item_factors.shape[1],
-            )
         self.item_ids, self.item_factors = item_ids, item_factors
-        if user_gram is None and user_factors is not None:
-            user_gram = np.ascontiguousarray(user_factors.T @ user_factors)
-        if user_gram is not None:
-            _check_matrix("user_gram", user_gram, item_factors.shape[1], item_factors.shape[1])
-        self.user_ids, self.user_factors, self.user_gram = user_ids, user_factors, user_gram
+        self.user_gram: Floats | None = None
+        self.user_ids: IdMap | None = None
+        self.user_factors: Floats | None = None
+        if users is not None:
+            width = item_factors.shape[1]
+            if users.factors is not None:
+                rows = 0 if users.ids is None else len(users.ids)
+                _check_matrix("user_factors", users.factors, rows, width)
+            _check_matrix("user_gram", users.gram, width, width)
+            self.user_gram, self.user_ids, self.user_factors = users
         self.regularization, self.alpha = float(regularization), float(alpha)
-        if item_counts is not None and item_counts.shape != (len(item_ids),):
-            raise ValueError(f"item_counts is {item_counts.shape} for {len(item_ids)} ids")
-        self.confidence = Confidence(float(popularity_discount), item_counts)
-        counts = np.ones(len(item_ids), np.float32) if item_counts is None else item_counts
+        self.confidence = confidence or Confidence()
+        counts = self.confidence.counts
+        if counts is not None and counts.shape != (len(item_ids),):
+            raise ValueError(f"item_counts is {counts.shape} for {len(item_ids)} ids")
+        counts = np.ones(len(item_ids), np.float32) if counts is None else counts
         self._alphas: Floats = np.float32(alpha) * self.confidence.relative(counts)
         self.factors: int = item_factors.shape[1]
         self._yty: Floats = np.ascontiguousarray(item_factors.T @ item_factors)
@@ -278,30 +289,18 @@ class ALSModel:
         facts = files.read_json(folder / "als.json", ALSFacts)
         item_ids = IdMap.load(folder / "als_item_mapping.json")
         item_factors = files.read_floats(folder / "item_factors.npy", 2)
-        user_ids = (
-            IdMap.load(folder / "als_user_mapping.json") if users and facts.users > 0 else None
-        )
-        user_factors = (
-            files.read_floats(folder / "user_factors.npy", 2, mmap=True)
-            if user_ids is not None
-            else None
-        )
-        gram_path = folder / "user_gram.npy"  # bundles of older releases lack it
-        user_gram = files.read_floats(gram_path, 2) if gram_path.exists() else None
         item_counts = (
             files.read_floats(folder / "item_counts.npy", 1) if facts.popularity_discount else None
         )
+        trained = _load_users(folder, users and facts.users > 0)
         try:
             model = cls(
                 item_ids,
                 item_factors,
-                user_ids,
-                user_factors,
+                trained,
                 regularization=facts.regularization,
                 alpha=facts.alpha,
-                popularity_discount=facts.popularity_discount,
-                item_counts=item_counts,
-                user_gram=user_gram,
+                confidence=Confidence(facts.popularity_discount, item_counts),
             )
         except ValueError as error:
             raise ModelCorrupt(f"{folder}: {error}") from None
@@ -327,6 +326,19 @@ class ALSModel:
         if not (lowest >= 0 and weights.max() < np.inf):
             raise ValueError("weights must be finite and not negative")
         return (rows, weights) if lowest > 0 else (rows[weights > 0], weights[weights > 0])
+
+
+def _load_users(folder: Path, factors: bool) -> UserSide | None:
+    """The trained users of the model in `folder`, with their ids and factors if `factors`."""
+    path = folder / "user_gram.npy"  # bundles of older releases lack it
+    gram = files.read_floats(path, 2) if path.exists() else None
+    if not factors:
+        return None if gram is None else UserSide(gram)
+    ids = IdMap.load(folder / "als_user_mapping.json")
+    user_factors = files.read_floats(folder / "user_factors.npy", 2, mmap=True)
+    if gram is None:
+        return UserSide.of(ids, user_factors)
+    return UserSide(gram, ids, user_factors)
 
 
 def _positive(weights: sp.csr_matrix) -> sp.csr_matrix:

@@ -19,7 +19,7 @@ import threadpoolctl
 
 from core.errors import ConfigurationError, DatasetError
 from core.settings import Settings
-from models.als import ALSModel
+from models.als import ALSModel, UserSide
 from models.confidence import Confidence
 from models.id_map import IdMap
 
@@ -125,13 +125,11 @@ def fit(
     weights = (user_items if whole else user_items[rows][:, columns].tocsr()).astype(
         np.float32, copy=False
     )
-    counts = (
-        np.bincount(weights.indices, minlength=len(columns)).astype(np.float32)
-        if hyperparameters.popularity_discount
-        else None
-    )
-    if counts is not None:
-        relative = Confidence(hyperparameters.popularity_discount, counts).relative(counts)
+    confidence = Confidence()
+    if hyperparameters.popularity_discount:
+        counts = np.bincount(weights.indices, minlength=len(columns)).astype(np.float32)
+        confidence = Confidence(hyperparameters.popularity_discount, counts)
+        relative = confidence.relative(counts)
         weights = sp.csr_matrix(
             (weights.data * relative[weights.indices], weights.indices, weights.indptr),
             shape=weights.shape,
@@ -165,12 +163,10 @@ def fit(
     return ALSModel(
         item_ids=fitted_items,
         item_factors=np.ascontiguousarray(solver.item_factors),
-        user_ids=fitted_users,
-        user_factors=np.ascontiguousarray(solver.user_factors),
+        users=UserSide.of(fitted_users, np.ascontiguousarray(solver.user_factors)),
         regularization=hyperparameters.regularization,
         alpha=hyperparameters.alpha,
-        popularity_discount=hyperparameters.popularity_discount,
-        item_counts=counts,
+        confidence=confidence,
     )
 
 

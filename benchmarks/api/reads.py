@@ -34,7 +34,7 @@ from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item
 from models import bundle, files
-from models.als import ALSModel
+from models.als import ALSModel, UserSide
 from models.content import ContentModel
 from models.id_map import IdMap
 from models.popular import PopularModel
@@ -93,7 +93,9 @@ def publish(settings: Settings, items: list[Item], rng: np.random.Generator, use
     are random.
     """
     user_factors = (rng.standard_normal((users, FACTORS)) * 0.1).astype(np.float32)
-    trained = (IdMap([str(user) for user in range(users)]), user_factors) if users else ()
+    trained = (
+        UserSide.of(IdMap([str(user) for user in range(users)]), user_factors) if users else None
+    )
     factors = (rng.standard_normal((ITEMS, FACTORS)) * 0.1).astype(np.float32)
     popular = sorted(
         (
@@ -108,7 +110,7 @@ def publish(settings: Settings, items: list[Item], rng: np.random.Generator, use
         ALSModel(
             IdMap([item.item_id for item in items]),
             factors,
-            *trained,
+            trained,
             regularization=0.01,
             alpha=40.0,
         ).save(folder / "als")

@@ -12,7 +12,7 @@ from redis import Redis
 from api.schemas import answers as schemas
 from core.settings import Settings
 from models import bundle, files
-from models.als import ALSModel
+from models.als import ALSModel, UserSide
 from models.id_map import IdMap
 from models.registry import Registry
 from models.trained_users import TrainedUsers
@@ -34,12 +34,12 @@ def publish(settings: Settings, people: dict[str, tuple[float, float]] | None) -
     def write(folder: Path) -> None:
         files.write_json(folder / bundle.CATALOGUE, ITEMS)
         users = (
-            (IdMap(list(people)), np.array(list(people.values()), np.float32))
+            UserSide.of(IdMap(list(people)), np.array(list(people.values()), np.float32))
             if people is not None
-            else (None, None)
+            else None
         )
         items = IdMap(list(FACTORS)), np.array(list(FACTORS.values()), np.float32)
-        ALSModel(*items, *users, regularization=0.1, alpha=10).save(folder / "als")
+        ALSModel(*items, users, regularization=0.1, alpha=10).save(folder / "als")
 
     return Registry(settings.models_path).publish(write)
 

@@ -13,7 +13,7 @@ from core.settings import Settings
 from core.types import Interaction
 from engines import fold
 from models import bundle, files
-from models.als import ALSModel
+from models.als import ALSModel, UserSide
 from models.id_map import IdMap
 from models.registry import Registry
 from store.log.producer import Producer
@@ -35,7 +35,7 @@ def model(seed: int, items: int = ITEMS) -> ALSModel:
         factors,
         regularization=0.1,
         alpha=40,
-        user_gram=trained.T @ trained,
+        users=UserSide(trained.T @ trained),
     )
 
 

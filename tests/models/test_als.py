@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from core.errors import ModelCorrupt, ModelError, ModelMissing
-from models.als import ALSModel
+from models.als import ALSModel, UserSide
 from models.id_map import IdMap
 from models.new_items import YoungItems
 
@@ -54,8 +54,7 @@ def test_the_fold_in_of_an_item_equals_that_of_implicit(alpha: float) -> None:
     als = ALSModel(
         model(items).item_ids,
         items,
-        IdMap([str(row) for row in range(300)]),
-        users,
+        UserSide.of(IdMap([str(row) for row in range(300)]), users),
         regularization=0.01,
         alpha=alpha,
     )
@@ -89,7 +88,11 @@ def test_the_fold_in_of_a_new_item_by_hand() -> None:
     """
     gram = np.array([[5]], dtype=np.float32)
     als = ALSModel(
-        IdMap(["a"]), np.ones((1, 1), dtype=np.float32), regularization=0, alpha=3, user_gram=gram
+        IdMap(["a"]),
+        np.ones((1, 1), dtype=np.float32),
+        regularization=0,
+        alpha=3,
+        users=UserSide(gram),
     )
     folded = als.fold_items_in(
         csr_matrix(np.array([[2], [0]], dtype=np.float32)), np.array([[2]], dtype=np.float32)
@@ -100,7 +103,11 @@ def test_the_fold_in_of_a_new_item_by_hand() -> None:
 def test_a_saved_model_folds_items_in_and_one_without_user_gram_raises(tmp_path: Path) -> None:
     users = np.array([[1, 0], [2, 1]], dtype=np.float32)
     ALSModel(
-        IdMap(["a"]), users[:1].copy(), IdMap(["u", "v"]), users, regularization=0.5, alpha=7
+        IdMap(["a"]),
+        users[:1].copy(),
+        UserSide.of(IdMap(["u", "v"]), users),
+        regularization=0.5,
+        alpha=7,
     ).save(tmp_path)
     saved = ALSModel.load(tmp_path)
     assert saved.user_gram == pytest.approx(np.array([[5, 2], [2, 1]]))
@@ -122,7 +129,7 @@ def test_user_vectors_of_another_shape_are_rejected(vectors: np.ndarray) -> None
         np.ones((1, 2), dtype=np.float32),
         regularization=1,
         alpha=1,
-        user_gram=np.eye(2, dtype=np.float32),
+        users=UserSide(np.eye(2, dtype=np.float32)),
     )
     with pytest.raises(ValueError, match="user_vectors"):
         als.fold_items_in(csr_matrix((1, 1), dtype=np.float32), vectors)
@@ -239,7 +246,11 @@ def test_a_saved_model_loads_unchanged(tmp_path: Path) -> None:
         random.normal(size=(2, 2)).astype(np.float32),
     )
     ALSModel(
-        IdMap(["a", "é:%", "c"]), items, IdMap(["u", "v"]), users, regularization=0.5, alpha=7
+        IdMap(["a", "é:%", "c"]),
+        items,
+        UserSide.of(IdMap(["u", "v"]), users),
+        regularization=0.5,
+        alpha=7,
     ).save(tmp_path)
     serving, training = ALSModel.load(tmp_path), ALSModel.load(tmp_path, users=True)
     assert (serving.item_ids.ids, serving.alpha, serving.regularization) == (

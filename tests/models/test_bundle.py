@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.errors import ModelCorrupt
-from models.als import ALSModel
+from models.als import ALSModel, UserSide
 from models.bundle import CATALOGUE
 from models.id_map import IdMap
 from models.popular import PopularModel
@@ -98,9 +98,9 @@ def test_a_bundle_with_nan_or_infinity_never_goes_live(
         write(folder)
         factors = np.eye(2, dtype=np.float32)
         ids = IdMap(["a", "b"])
-        ALSModel(ids, factors, IdMap(["u", "v"]), factors, regularization=0.1, alpha=1).save(
-            folder / "als"
-        )
+        ALSModel(
+            ids, factors, UserSide.of(IdMap(["u", "v"]), factors), regularization=0.1, alpha=1
+        ).save(folder / "als")
         _spoil(folder / name, value)
 
     new = models.publish(write_damaged, promote=False)

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from core.errors import ModelCorrupt, ModelMissing
-from models.als import ALSModel
+from models.als import ALSModel, UserSide
 from models.confidence import Confidence
 from models.id_map import IdMap
 
@@ -28,9 +28,8 @@ def discounted(items: int = 60, discount: float = 0.4) -> ALSModel:
         factors,
         regularization=0.5,
         alpha=4,
-        popularity_discount=discount,
-        item_counts=random.integers(1, 500, items).astype(np.float32),
-        user_gram=users.T @ users,
+        confidence=Confidence(discount, random.integers(1, 500, items).astype(np.float32)),
+        users=UserSide(users.T @ users),
     )
 
 
@@ -110,9 +109,8 @@ def test_a_new_item_is_discounted_by_its_users_so_far() -> None:
         np.ones((2, 1), np.float32),
         regularization=0,
         alpha=3,
-        popularity_discount=0.5,
-        item_counts=floats(1, 4),
-        user_gram=np.array([[5]], np.float32),
+        confidence=Confidence(0.5, floats(1, 4)),
+        users=UserSide(np.array([[5]], np.float32)),
     )
     confidence = 5 / 2**0.5
     folded = model.fold_items_in(

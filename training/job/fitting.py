@@ -100,8 +100,7 @@ def without_users(model: ALSModel) -> ALSModel:
         model.item_factors,
         regularization=model.regularization,
         alpha=model.alpha,
-        popularity_discount=model.confidence.discount,
-        item_counts=model.confidence.counts,
+        confidence=model.confidence,
     )
 
 
