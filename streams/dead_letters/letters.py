@@ -28,7 +28,7 @@ from store.log.dead_letters import DeadLetter
 from store.log.producer import Delivered, Headers, Producer
 from store.state import connection
 from store.state.apply import deletions as known_deletions
-from streams.ingest import deletions
+from streams.ingest.deletions import recovery
 
 _log = structlog.get_logger(__name__)
 
@@ -211,7 +211,7 @@ class _Refusal:
         """Redis is first brought up to date with every deletion in the log."""
         self._settings, self._client = settings, connection.connect(settings)
         self._hasher = IdHasher(settings.deletion_salt)
-        deletions.recover(settings, self._client)
+        recovery.recover(settings, self._client)
 
     def check(self, letter: DeadLetter, key: bytes) -> None:
         """`key`: the id that the mended message names. Raises BadEvent (`deleted`)."""

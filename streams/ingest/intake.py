@@ -23,7 +23,7 @@ from store.state.apply.entries import Entry, EntryBatch
 from store.state.apply.pending import Pending
 from store.state.connection import Client
 from streams import metrics
-from streams.ingest import deletions
+from streams.ingest.deletions import recovery
 from streams.ingest.sender import Outgoing, Partition, Sender, Work
 from streams.retry import Retry
 
@@ -137,7 +137,7 @@ class Intake:
 
         Raises ConfigurationError, StoreCorrupt.
         """
-        self._retry("recovering deletions", lambda: deletions.recover(self._settings, self._client))
+        self._retry("recovering deletions", lambda: recovery.recover(self._settings, self._client))
         self._planner.forget()
 
     def take(self, partition: Partition, assigned: Assigned, messages: Sequence[Message]) -> None:

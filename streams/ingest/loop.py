@@ -54,8 +54,8 @@ from store.state.apply.pending import Pending
 from store.state.entities import experiments
 from store.state.running import Running
 from streams import metrics
-from streams.ingest import deletions
-from streams.ingest.deletions_reach import drop_out_of_reach
+from streams.ingest.deletions import recovery
+from streams.ingest.deletions.out_of_reach import drop_out_of_reach
 from streams.ingest.foreign_partitions import ForeignPartitions
 from streams.ingest.intake import Assigned, Intake, Message
 from streams.ingest.partition_watch import IngestWatch
@@ -186,7 +186,7 @@ class Ingest:
         self._running.renew()
         self._running.check_rebuild()
         wipe.check(self._client)
-        deletions.recover(settings, self._client)
+        recovery.recover(settings, self._client)
         if known_deletions.count(self._client, "user") or known_deletions.count(
             self._client, "item"
         ):

@@ -20,8 +20,8 @@ from store.state.apply.batches import Applier, Batch, Planner
 from store.state.apply.entries import EntryApplier, EntryBatch
 from store.state.connection import Client
 from streams import metrics
-from streams.ingest.deletions import Publisher
-from streams.ingest.later_events import LaterEvents
+from streams.ingest.deletions.later_events import LaterEvents
+from streams.ingest.deletions.recovery import Publisher
 
 _DEPTH = 4
 """Transactions that wait: enough that Redis never waits for Python, few enough that a stop is

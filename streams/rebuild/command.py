@@ -42,7 +42,7 @@ from store.state.apply.batches import Applier, Deletions, Event, Planner
 from store.state.apply.pending import Pending
 from store.state.entities import experiments
 from store.state.lease import Lease
-from streams.ingest import deletions
+from streams.ingest.deletions import recovery
 from streams.rebuild import archived_letters
 from streams.rebuild import plan as rebuild_plan
 from streams.rebuild.archived_letters import ArchivedLetters
@@ -100,7 +100,7 @@ def run(
             store_wipe.wipe(client)
         positions.check_settings(client, settings)
         experiments.note(client, settings.experiments)
-        deletions.recover(settings, client)
+        recovery.recover(settings, client)
         for part in plan.to_move:
             _begin_at_log(client, plan, part)
         rebuilt = _from_archive(settings, client, plan)

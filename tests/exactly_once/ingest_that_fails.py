@@ -29,9 +29,9 @@ from store.state.apply import batches as apply
 from store.state.apply import deletions as store_deletions
 from store.state.apply import entries, pending, positions
 from store.state.connection import Pipe
-from streams.ingest import deletions
 from streams.ingest import loop as ingest
-from streams.ingest.deletions import Publisher
+from streams.ingest.deletions import recovery
+from streams.ingest.deletions.recovery import Publisher
 from streams.ingest.sender import Sender
 
 Hook = Callable[..., None]
@@ -219,7 +219,7 @@ def _dead_profile_returns() -> None:
 
 def _deletions_recovered_at_start_only() -> None:
     """Believes that a Redis which was emptied while ingest runs holds every deletion."""
-    recover, runs = deletions.recover, 0
+    recover, runs = recovery.recover, 0
 
     def twice(settings: Settings, client: Any) -> int:
         nonlocal runs
@@ -229,7 +229,7 @@ def _deletions_recovered_at_start_only() -> None:
         store_deletions.mark_ready(client)
         return 0
 
-    deletions.recover = twice
+    recovery.recover = twice
 
 
 def _aborted_records_count() -> None:

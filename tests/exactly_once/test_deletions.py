@@ -23,7 +23,7 @@ from store.log.reader import LogReader
 from store.state import keys
 from store.state.apply.deletions import lookup
 from store.state.entities import catalogue, users
-from streams.ingest import deletions
+from streams.ingest.deletions import recovery
 from testing.process import Child
 from testing.redis import RedisServer
 from tests import oracle
@@ -241,7 +241,7 @@ def test_a_deletion_that_only_its_own_topic_still_knows_is_applied_to_an_older_r
         redis.delete(hash_)
     for partition in range(settings.topic_partitions):
         redis.hdel(keys.DELETIONS, f"position:{partition}")
-    assert deletions.recover(settings, redis) == 2
+    assert recovery.recover(settings, redis) == 2
     assert shown(redis) == ({"kept"}, {"kept"})
     assert redis.keys("user:a*") == []
     oracle.assert_equal(redis, settings)

@@ -17,7 +17,7 @@ from store.state import keys
 from store.state.apply.deletions import lookup
 from store.state.entities import catalogue, experiments, users
 from streams.dead_letters import letters as dlq
-from streams.ingest import deletions
+from streams.ingest.deletions import recovery
 from testing.process import Child
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
@@ -219,11 +219,11 @@ def test_a_redis_from_before_a_deletion_forgets_the_user_at_the_next_start(
         redis.zadd(key, {"42": 3.0, "43": 1.0})
     with Producer(settings) as producer:
         producer.raw(settings.deletions_topic, b"42", b"20.5")  # as an older release wrote it
-    assert deletions.recover(settings, redis) == 1
+    assert recovery.recover(settings, redis) == 1
     assert deleted_at(redis, settings, "42") == 20.5
     assert redis.keys("user:42*") == []
     assert experiments.read(redis, variant.id) == ({"43": 1.0}, {"43": 1.0}, {})
-    assert deletions.recover(settings, redis) == 0
+    assert recovery.recover(settings, redis) == 0
 
 
 def test_messages_that_only_the_archiver_has_read_become_dead_letters_in_a_rebuild(

@@ -20,7 +20,7 @@ from store.state import connection, keys
 from streams import inspect
 from streams.dead_letters import command as dlq_command
 from streams.dead_letters import letters as dlq
-from streams.ingest import deletions
+from streams.ingest.deletions import recovery
 from testing.process import Child
 from tests.support import eventually
 
@@ -259,7 +259,7 @@ def test_a_letter_from_before_the_deletion_of_its_user_is_refused(
     far = 1_800_000_100.0  # the letters' times are ahead of the broker's clock
     hasher = IdHasher(settings.deletion_salt)
     with connection.connect(settings) as client:
-        deletions.recover(settings, client)
+        recovery.recover(settings, client)
         for kind, key, name in (
             ("user", keys.USERS_DELETED, "u1"),
             ("item", keys.ITEMS_DELETED, "i1"),

@@ -4,7 +4,7 @@ The hash `deletions` says whether that is complete, and changes with each deleti
 apply WATCHes this one key:
 
     ready          1: every deletion of the topic of deletions is here. Absent (Redis was emptied): nothing may be applied before
-                   streams.ingest.deletions has recovered them
+                   streams.ingest.deletions.recovery has recovered them
     newest         the latest broker time (seconds) of a user's deletion: no younger event needs to be looked up
     users, items   a random token, new with each deletion. Random, so that a Redis that was set back
     never repeats one
@@ -234,7 +234,7 @@ def set_ready(pipe: Any) -> None:
 
 
 def mark_ready(client: Any) -> None:
-    """Say so of a Redis that no log belongs to (tests, benchmarks); else streams.ingest.deletions
+    """Say so of a Redis that no log belongs to (tests, benchmarks); else streams.ingest.deletions.recovery
     does once it is true.
     """
     with named_errors("noting that the deletions are complete"), client.pipeline() as pipe:

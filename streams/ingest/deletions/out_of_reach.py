@@ -15,7 +15,7 @@ from store.log.reader import LogReader
 from store.log.topics.ids import TopicIds
 from store.state.apply import deletions
 from store.state.connection import Client
-from streams.ingest.deletions import Publisher
+from streams.ingest.deletions.recovery import Publisher
 
 _log = structlog.get_logger(__name__)
 

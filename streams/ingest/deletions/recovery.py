@@ -47,7 +47,7 @@ from store.state.apply.batches import Planner
 from store.state.apply.entries import Entry, EntryApplier, EntryBatch
 from store.state.connection import Client, named_errors
 from store.state.entities import experiments
-from streams.ingest.later_events import LaterEvents
+from streams.ingest.deletions.later_events import LaterEvents
 
 _log = structlog.get_logger(__name__)
 
