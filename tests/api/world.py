@@ -4,6 +4,7 @@ with its lifespan.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -175,3 +176,9 @@ def until_missing(client: Client, *parts: str) -> None:
         ),
         f"missing: {parts}",
     )
+
+
+def port_of(log: str) -> int | None:
+    """The port in the log line `serving` of an API; None before it serves."""
+    match = re.search(r"http://127\.0\.0\.1:(\d+)", log)
+    return int(match[1]) if match else None

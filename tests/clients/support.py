@@ -18,7 +18,7 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from eddyline_client import AsyncEddylineClient, EddylineClient
+from eddyline_client import AsyncEddylineClient, EddylineClient, Event, RetryPolicy
 from tests.api.world import KEY, publish, store_items
 from tests.conftest import Spawn
 from tests.engines.world import ITEMS
@@ -147,3 +147,15 @@ def scripted(replies: Sequence[Reply]) -> Iterator[tuple[str, list[Request]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+QUICK = RetryPolicy(attempts=4, first_wait_s=0.01, longest_wait_s=0.02)
+EMPTY = (
+    b'{"method_used":"popular","fallbacks":[],"model_version":null,"degraded":false,'
+    b'"recommendations":[]}'
+)
+BUSY = Reply(503, b'{"error":"log_unavailable","detail":"the broker is away"}')
+
+
+def like(user_id: str = "42", item_id: str = "pay", **fields: object) -> Event:
+    return Event(user_id=user_id, item_id=item_id, event_type="like", **fields)  # type: ignore[arg-type]

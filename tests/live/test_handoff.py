@@ -30,7 +30,7 @@ from store.log.producer import Producer
 from store.state import keys
 from store.state.apply import deletions
 from tests import oracle
-from tests.api.test_door import port_of
+from tests.api.world import port_of
 from tests.conftest import Spawn
 from tests.exactly_once.conftest import ends
 from tests.live.world import is_fresh, live_model

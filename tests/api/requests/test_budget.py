@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from tests.api.test_similar_users import PEOPLE, publish
+from tests.api.trained_users import PEOPLE, publish_users
 from tests.api.world import KEY, Client, event, remember, serving
 from tests.support import eventually
 
@@ -21,7 +21,7 @@ EXPENSIVE = ["/api/users/me/similar", "/api/explain/me/bank", "/metrics"]
 
 @pytest.fixture
 def api(settings: Settings, redis: Redis) -> Iterator[Client]:
-    publish(settings, PEOPLE)
+    publish_users(settings, PEOPLE)
     remember(redis, "me", "coin", "pay")
     with serving(settings, api_expensive_waiting=2) as client:
         yield client
@@ -63,7 +63,7 @@ def test_an_expensive_route_at_its_budget_answers_429_and_ordinary_reads_go_on(
 
 
 def test_a_caller_that_gives_up_frees_its_place(settings: Settings, redis: Redis) -> None:
-    publish(settings, PEOPLE)
+    publish_users(settings, PEOPLE)
     remember(redis, "me", "coin", "pay")
     with serving(settings, api_expensive_waiting=0, api_timeout_s=0.3) as client:
         with worker_at_work(client):

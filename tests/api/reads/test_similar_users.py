@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,42 +10,16 @@ from redis import Redis
 
 from api.schemas import answers as schemas
 from core.settings import Settings
-from models import bundle, files
-from models.als import ALSModel, UserSide
 from models.id_map import IdMap
-from models.registry import Registry
 from models.trained_users import TrainedUsers
 from store.state import keys
+from tests.api.trained_users import PEOPLE, publish_users
 from tests.api.world import Client, remember, serving
-from tests.engines.world import FACTORS, ITEMS
-
-PEOPLE = {
-    "fin": (1.0, 0.0),
-    "fin-too": (2.0, 0.1),
-    "both": (1.0, 1.0),
-    "health": (0.0, 1.0),
-    "against": (-1.0, 0.0),
-    "blank": (0.0, 0.0),
-}
-
-
-def publish(settings: Settings, people: dict[str, tuple[float, float]] | None) -> str:
-    def write(folder: Path) -> None:
-        files.write_json(folder / bundle.CATALOGUE, ITEMS)
-        users = (
-            UserSide.of(IdMap(list(people)), np.array(list(people.values()), np.float32))
-            if people is not None
-            else None
-        )
-        items = IdMap(list(FACTORS)), np.array(list(FACTORS.values()), np.float32)
-        ALSModel(*items, users, regularization=0.1, alpha=10).save(folder / "als")
-
-    return Registry(settings.models_path).publish(write)
 
 
 @pytest.fixture
 def api(settings: Settings, redis: Redis) -> Iterator[Client]:
-    publish(settings, PEOPLE)
+    publish_users(settings, PEOPLE)
     for name in PEOPLE:
         remember(redis, name, "bank", "pay")
     remember(redis, "me", "coin", "pay")
@@ -94,10 +67,10 @@ def test_a_bundle_without_users_says_so_and_the_next_one_is_read_anew(
 ) -> None:
     remember(redis, "me", "pay")
     remember(redis, "newcomer", "pay")
-    publish(settings, None)
+    publish_users(settings, None)
     with serving(settings) as api:
         assert "als_user_mapping.json" in (similar(api, "me").cause or "")
-        version = publish(settings, {"newcomer": (1.0, 0.0)})
+        version = publish_users(settings, {"newcomer": (1.0, 0.0)})
         api.app.state.service.view.refresh()
         found = similar(api, "me")
     assert ([user.user_id for user in found.users], found.model_version) == (["newcomer"], version)

@@ -1,4 +1,4 @@
-"""What an application engineer sees."""
+"""Reads: the engine that answers, filters, parameters, ids, similar items, explanations, users."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ import pytest
 from redis import Redis
 
 from api.schemas import answers as schemas
-from core.settings import Settings
 from core.types import Item
-from store.state import keys
 from tests.api.world import (
     FOR_DEVELOPER,
     Client,
-    event,
-    publish,
     remember,
-    serving,
     shown,
     store_items,
-    until_missing,
 )
 from tests.engines.world import ITEMS
 from tests.support import eventually
@@ -214,72 +208,6 @@ def test_similar_items_and_popular_items(api: Client) -> None:
     assert shown(api.get("/api/items/no-such-item/similar")) == []
 
 
-def test_popularity_follows_redis_and_reads_as_weight_of_events(
-    api: Client, redis: Redis, settings: Settings
-) -> None:
-    import time
-
-    from store.state.entities.popularity import growth
-
-    redis.zadd(
-        keys.popular("developer_startup"),
-        {"coin": 6.0 * growth(time.time(), settings.popularity_half_life_days)},
-    )
-    answer = eventually(
-        lambda: (
-            (found := api.get("/api/popular?limit=1").json())["recommendations"][0]["item_id"]
-            == "coin"
-            and found
-        ),
-        "coin",
-    )
-    assert answer["recommendations"][0]["score"] == pytest.approx(6.0, rel=0.01)
-
-
-def test_a_new_a_changed_and_a_deleted_item_show_within_a_refresh(
-    api: Client, redis: Redis
-) -> None:
-    store_items(redis, *ITEMS, Item(item_id="fresh", item_type="startup", categories=["fintech"]))
-    eventually(
-        lambda: "fresh" in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50")),
-        "a new item is recommended",
-    )
-    store_items(redis, Item(item_id="fresh", item_type="startup", available=False))
-    eventually(
-        lambda: "fresh" not in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50")),
-        "an unavailable item is not",
-    )
-    redis.hdel(keys.ITEMS, "coin")
-    redis.xadd(keys.ITEMS_CHANGES, {"item": "coin"})
-    eventually(
-        lambda: (
-            "coin" not in shown(api.get("/api/recommendations/warm?limit=50&available_only=false"))
-        ),
-        "a deleted item is gone",
-    )
-
-
-def test_an_item_deleted_while_the_api_was_down_is_not_brought_back_by_the_model(
-    settings: Settings, redis: Redis
-) -> None:
-    publish(settings)
-    remember(redis, "warm", "pay", "bank", events=7)
-    store_items(redis, *(item for item in ITEMS if item.item_id != "coin"))
-    with serving(settings) as client:
-        assert "coin" not in shown(
-            client.get("/api/recommendations/warm?limit=50&available_only=false")
-        )
-        assert "ghost" in shown(client.get("/api/recommendations/warm?limit=50"))
-        publish(settings)
-        eventually(
-            lambda: client.get("/health/ready").json()["model_version"].endswith("-2") or True,
-            "a new bundle",
-        )
-        assert "coin" not in shown(
-            client.get("/api/recommendations/warm?limit=50&available_only=false")
-        )
-
-
 def test_explain_says_why_an_item_is_shown_and_which_filter_removed_it(api: Client) -> None:
     why = api.get("/api/explain/warm/coin?use_case=developer_startup&limit=5").json()
     schemas.Explanation.model_validate(why, strict=True)
@@ -330,32 +258,3 @@ def test_what_is_held_about_a_user(api: Client, redis: Redis) -> None:
         False,
         "content_based",
     )
-
-
-def test_an_event_changes_the_next_read(api: Client, redis: Redis) -> None:
-    before = shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50"))
-    remember(redis, "warm", "coin")
-    assert "coin" in before
-    assert "coin" not in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50"))
-
-
-def test_a_user_whose_keys_are_broken_is_answered_and_others_are_not_touched(
-    api: Client, redis: Redis
-) -> None:
-    redis.set(keys.user("broken"), "not a hash")
-    answer = api.get(f"{FOR_DEVELOPER}/broken").json()
-    assert (answer["method_used"], answer["degraded"]) == ("popular", True)
-    assert api.get(f"{FOR_DEVELOPER}/warm").json()["method_used"] == "als"
-
-
-@pytest.mark.process
-def test_the_whole_answer_is_not_degraded_when_everything_is_there(
-    settings: Settings, redis: Redis, broker: object
-) -> None:
-    publish(settings)
-    remember(redis, "warm", "pay", "bank", events=7)
-    with serving(settings) as client:
-        until_missing(client)
-        assert client.get("/health/ready").json()["degraded"] is False
-        assert client.get(f"{FOR_DEVELOPER}/warm").json()["degraded"] is False
-        assert client.write("POST", "/api/events", event()).status_code == 202

@@ -16,8 +16,7 @@ from core.settings import Settings
 from core.types import HistoryEvent, Request, UserState
 from engines.explain import explain
 from models.registry import Registry
-from tests.api.test_door import port_of
-from tests.api.world import FOR_DEVELOPER, live_view, publish, remember
+from tests.api.world import FOR_DEVELOPER, live_view, port_of, publish, remember
 from tests.conftest import Spawn
 from tests.support import eventually
 
