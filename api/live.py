@@ -23,22 +23,21 @@ from core.errors import ModelError, StoreError
 from core.experiments import Variant
 from core.settings import Settings
 from core.types import Item, LiveVector, Request, UserState
-from engines.builder import build, with_catalogue, with_popularity, with_settings, with_young
+from engines.builder import build, with_catalogue, with_new_items, with_popularity, with_settings
 from engines.catalogue import Catalogue
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
 from engines.selection.filters import conditions, defaults
 from models.bundle import LOADERS, Bundle
 from models.id_map import IdMap
-from models.new_items import YoungItems
+from models.new_items import NewItemFactors
 from models.popular import Popularity
 from models.registry import Registry
 from store.log.partitions import Partitions
 from store.log.topics.ids import TopicIds
 from store.state.apply import positions
 from store.state.connection import Client, connect
-from store.state.entities import catalogue, popularity
-from store.state.entities import new_items as young
+from store.state.entities import catalogue, new_items, popularity
 from store.state.entities.experiments import Exposures
 from store.state.entities.trending import Trending
 from store.state.keys import POPULAR_UNLABELLED
@@ -81,8 +80,8 @@ class LiveView:
         self._topic_ids = topic_ids
         self._registry = Registry(settings.models_path)
         self._client: Client = connect(settings, REDIS_TIMEOUT_S)
-        self._cursor, self._young_cursor = "", ""
-        self._young: dict[str, LiveVector] = {}
+        self._cursor, self._new_items_cursor = "", ""
+        self._new_items: dict[str, LiveVector] = {}
         self._catalogue_from_redis = False
         self._snapshots = CatalogueSnapshot(settings.models_path, settings.items_topic)
         self._snapshot: Snapshot | None = None
@@ -152,7 +151,7 @@ class LiveView:
             self._health.failed("model", str(error))
         try:
             self._refresh_catalogue()
-            self._refresh_young()
+            self._refresh_new_items()
             self._refresh_popularity()
             self.exposures.write(self._client)
         except StoreError as error:
@@ -203,7 +202,9 @@ class LiveView:
         popular = self.current.popularity if self._popularity_from_redis else self._decayed(bundle)
         recommender = build(bundle, items, popular, self._settings)
         self._swap(
-            with_young(recommender, self._young_items(recommender)) if self._young else recommender
+            with_new_items(recommender, self._new_item_factors(recommender))
+            if self._new_items
+            else recommender
         )
         self._note_damaged(bundle)
         self._metrics.live_model(bundle.version, bundle.manifest.created)
@@ -304,26 +305,26 @@ class LiveView:
                 )
         self._cursor, self.items_applied = news.cursor, applied
 
-    def _refresh_young(self) -> None:
+    def _refresh_new_items(self) -> None:
         """Follow the items that came after the bundle."""
-        news = young.changes(self._client, self._young_cursor)
-        self._young_cursor = news.cursor
+        news = new_items.changes(self._client, self._new_items_cursor)
+        self._new_items_cursor = news.cursor
         kept = (
             {}
             if news.complete
             else {
                 item_id: vector
-                for item_id, vector in self._young.items()
+                for item_id, vector in self._new_items.items()
                 if item_id not in news.gone
             }
         )
         found = {**kept, **news.factors}
-        if found == self._young:
+        if found == self._new_items:
             return
-        self._young = found
-        self._swap(with_young(self.current, self._young_items(self.current)))
+        self._new_items = found
+        self._swap(with_new_items(self.current, self._new_item_factors(self.current)))
 
-    def _young_items(self, recommender: Recommender) -> YoungItems:
+    def _new_item_factors(self, recommender: Recommender) -> NewItemFactors:
         """Those whose factors were made with the recommender's model.
 
         Factors that are not whole are left out.
@@ -332,14 +333,14 @@ class LiveView:
         size = 4 * model.factors if model is not None else -1
         fit = {
             item_id: each.vector
-            for item_id, each in self._young.items()
+            for item_id, each in self._new_items.items()
             if each.made_with == made_with and len(each.vector) == size
         }
         if not fit:
-            return YoungItems.none()
+            return NewItemFactors.none()
         factors = np.frombuffer(b"".join(fit.values()), dtype="<f4").reshape(len(fit), -1)
         whole = np.isfinite(factors).all(axis=1)
-        return YoungItems(
+        return NewItemFactors(
             IdMap([item_id for item_id, good in zip(fit, whole.tolist(), strict=True) if good]),
             factors[whole],
             made_with,

@@ -161,7 +161,7 @@ class Settings(BaseSettings):
         200,
         ge=1,
         le=10_000,
-        description="most users, those of largest weight, that a young item's factors are made from",
+        description="most users, those of largest weight, that a new item's factors are made from",
     )
 
     # Files

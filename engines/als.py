@@ -31,7 +31,7 @@ from engines.base import (
 from engines.catalogue import Catalogue
 from models.als import ALSModel
 from models.als_fold import Fold
-from models.new_items import YoungItems
+from models.new_items import NewItemFactors
 
 KIND = "similar_to_your_items"
 Freshness = Literal["fresh", "stale", "missing", "other_model"]
@@ -47,8 +47,8 @@ class Folded(NamedTuple):
 class ALSEngine(Engine):
     """Scores by the user's history alone, so a user unknown to training is served like any other.
 
-    An item that came after training is scored by its factors in `young`. These never enter a user's
-    vector, which therefore stays a function of the history and the model.
+    An item that came after training is scored by its factors in `new_items`. These never enter a
+    user's vector, which therefore stays a function of the history and the model.
     """
 
     name = "als"
@@ -61,16 +61,16 @@ class ALSEngine(Engine):
         previous: ALSEngine | None = None,
         *,
         made_with: str = "",
-        young: YoungItems | None = None,
+        new_items: NewItemFactors | None = None,
     ) -> None:
         """`previous`: an engine of the same model; if `catalogue` extends its catalogue, only the
         new rows are computed.
 
         `made_with` (engines.fold.made_with): a stored vector is used only if it was made with the
-        same; empty: none is used. `young`: factors made with the same.
+        same; empty: none is used. `new_items`: factors made with the same.
         """
         self.model, self.use_cases, self.made_with = model, use_cases, made_with
-        self.young = young or YoungItems.none()
+        self.new_items = new_items or NewItemFactors.none()
         extends = (
             previous is not None
             and previous.model is model
@@ -83,13 +83,13 @@ class ALSEngine(Engine):
         self._trained: NDArray[np.int64] = np.concatenate(
             [reused, model.item_ids.rows(self.catalogue.ids[len(reused) :])]
         )
-        # Catalogue row -> index of its factors: those of the model, then those in `young`, then one
-        # that stands for NO_OPINION.
+        # Catalogue row -> index of its factors: those of the model, then those in `new_items`, then
+        # one that stands for NO_OPINION.
         self._factor_index: NDArray[np.int64] = self._trained.copy()
-        for index, item_id in enumerate(self.young.ids.ids, len(model.item_ids)):
+        for index, item_id in enumerate(self.new_items.ids.ids, len(model.item_ids)):
             if (row := self.catalogue.rows.get(item_id)) is not None and self._trained[row] < 0:
                 self._factor_index[row] = index
-        self._factor_index[self._factor_index < 0] = len(model.item_ids) + len(self.young)
+        self._factor_index[self._factor_index < 0] = len(model.item_ids) + len(self.new_items)
 
     def score(self, state: UserState, request: Request) -> ALSScoring:
         """Scores by the stored vector if it is fresh, else by a fold-in.
@@ -108,13 +108,13 @@ class ALSEngine(Engine):
 
         Raises NotApplicable for an item without factors.
         """
-        row, young = self.model.item_ids.row(item_id), self.young.ids.row(item_id)
-        if row < 0 and young < 0:
+        row, new_row = self.model.item_ids.row(item_id), self.new_items.ids.row(item_id)
+        if row < 0 and new_row < 0:
             raise NotApplicable(f"{item_id} is not in the ALS model")
-        factors = self.model.item_factors[row] if row >= 0 else self.young.factors[young]
+        factors = self.model.item_factors[row] if row >= 0 else self.new_items.factors[new_row]
         text = f"chosen by the same users as {name(self.catalogue, item_id)}"
         return SimilarScoring(
-            self._by_row(self.model.cosines(factors), _cosines(self.young.factors, factors)),
+            self._by_row(self.model.cosines(factors), _cosines(self.new_items.factors, factors)),
             text,
             item_id,
         )
@@ -157,18 +157,18 @@ class ALSEngine(Engine):
     def scores(self, vector: Scores) -> Scores:
         """Scores (n_rows,) of a user vector (f,), by catalogue row."""
         return self._by_row(
-            self.model.scores(vector), self.young.factors @ vector if self.young else None
+            self.model.scores(vector), self.new_items.factors @ vector if self.new_items else None
         )
 
     def factors(self, rows: Sequence[int]) -> Scores:
         """Item factors (n, f) f32 of catalogue rows that have some."""
         indices, trained = self._factor_index[list(rows)], len(self.model.item_ids)
-        if not self.young:
+        if not self.new_items:
             return self.model.item_factors[indices]
         factors = np.empty((len(indices), self.model.factors), dtype=np.float32)
         is_new = indices >= trained
         factors[~is_new] = self.model.item_factors[indices[~is_new]]
-        factors[is_new] = self.young.factors[indices[is_new] - trained]
+        factors[is_new] = self.new_items.factors[indices[is_new] - trained]
         return factors
 
     def _stored(self, state: UserState, weights: UseCases) -> Scores | None:
@@ -186,11 +186,11 @@ class ALSEngine(Engine):
         # zeros: the fold-in raises, and says why
         return vector if vector.any() and np.isfinite(vector).all() else None
 
-    def _by_row(self, trained: Scores, young: Scores | None) -> Scores:
-        """From scores of the model's items (n_items,) and of new items (n_young,) to scores by
+    def _by_row(self, trained: Scores, new: Scores | None) -> Scores:
+        """From scores of the model's items (n_items,) and of new items (n_new,) to scores by
         catalogue row (n_rows,).
         """
-        parts = [trained, _UNSCORED] if young is None else [trained, young, _UNSCORED]
+        parts = [trained, _UNSCORED] if new is None else [trained, new, _UNSCORED]
         # all indices are valid; "clip" skips the check
         scores: Scores = np.concatenate(parts).take(self._factor_index, mode="clip")
         return scores

@@ -27,7 +27,7 @@ from engines.selection.explore import NewItems
 from engines.two_tower import TwoTowerEngine
 from models.bundle import Bundle
 from models.ensemble import Blend
-from models.new_items import YoungItems
+from models.new_items import NewItemFactors
 from models.popular import Popularity
 
 
@@ -35,7 +35,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine is built from.
 
     `engines`: the engines built before; `absent`: engine -> why there is none. `made_with`: what
-    stored ALS vectors must be made with (engines.fold.made_with). `young`: factors of new items.
+    stored ALS vectors must be made with (engines.fold.made_with). `new_items`: their factors.
     `previous`: the engine of the same name that is replaced.
     """
 
@@ -47,7 +47,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     engines: Mapping[str, Engine]
     absent: Mapping[str, str]
     made_with: str
-    young: YoungItems
+    new_items: NewItemFactors
     previous: Engine | None = None
 
     def missing(self, part: str) -> NotApplicable:
@@ -68,7 +68,7 @@ def _als(parts: Parts) -> Engine:
         parts.settings.use_cases,
         previous,
         made_with=parts.made_with,
-        young=parts.young,
+        new_items=parts.new_items,
     )
 
 
@@ -147,25 +147,29 @@ def build(
     popularity: Popularity | None = None,
     settings: Settings | None = None,
     previous: Recommender | None = None,
-    young: YoungItems | None = None,
+    new_items: NewItemFactors | None = None,
     windows: Windows | None = None,
 ) -> Recommender:
     """The recommender of `bundle`.
 
     `catalogue`, `popularity`: None for those of the bundle. `windows`: None for those of
     `previous`. `previous`: the recommender that this one replaces, whose valid results are reused.
-    `young`: factors of new items, ignored if they were made with another model or other weights.
+    `new_items`: their factors, ignored if they were made with another model or other weights.
     """
     settings = settings or Settings()
     fold_id = made_with(bundle.als, settings.use_cases, settings.history_cap) if bundle.als else ""
-    young = young if young is not None and young.made_with == fold_id else YoungItems.none()
+    new_items = (
+        new_items
+        if new_items is not None and new_items.made_with == fold_id
+        else NewItemFactors.none()
+    )
     rest()
     if popularity is None:
         popularity = bundle.popular.scores if bundle.popular else {}
     if windows is None:
         windows = previous.windows if previous is not None else {}
     full_catalogue = _catalogue(
-        bundle, catalogue, [*_item_ids(popularity, windows), *young.ids.ids], previous
+        bundle, catalogue, [*_item_ids(popularity, windows), *new_items.ids.ids], previous
     )
     parts = Parts(
         bundle=bundle,
@@ -176,7 +180,7 @@ def build(
         engines={},
         absent={},
         made_with=fold_id,
-        young=young,
+        new_items=new_items,
     )
     engines, absent = _engines(parts, {}, previous.engines if previous is not None else {})
     return Recommender(
@@ -186,7 +190,7 @@ def build(
         windows=windows,
         settings=settings,
         made_with=fold_id,
-        young=young,
+        new_items=new_items,
         engines=engines,
         absent=absent,
     )
@@ -219,7 +223,7 @@ def with_catalogue(recommender: Recommender, catalogue: Catalogue) -> Recommende
         recommender.popularity,
         recommender.settings,
         recommender,
-        recommender.young,
+        recommender.new_items,
     )
 
 
@@ -238,7 +242,7 @@ def with_popularity(
             popularity,
             recommender.settings,
             recommender,
-            recommender.young,
+            recommender.new_items,
             windows,
         )
     previous = engine if isinstance(engine, PopularEngine) else None
@@ -251,12 +255,12 @@ def with_popularity(
     )
 
 
-def with_young(recommender: Recommender, young: YoungItems) -> Recommender:
-    """The recommender with the factors `young` of new items."""
+def with_new_items(recommender: Recommender, new_items: NewItemFactors) -> Recommender:
+    """The recommender with other factors of new items."""
     catalogue, engine = recommender.catalogue, recommender.engines.get(ALSEngine.name)
     if (
-        _has_new_rows(catalogue, young.ids.ids)
-        or young.made_with != recommender.made_with
+        _has_new_rows(catalogue, new_items.ids.ids)
+        or new_items.made_with != recommender.made_with
         or not isinstance(engine, ALSEngine)
     ):
         return build(
@@ -265,13 +269,20 @@ def with_young(recommender: Recommender, young: YoungItems) -> Recommender:
             recommender.popularity,
             recommender.settings,
             recommender,
-            young,
+            new_items,
         )
     use_cases = recommender.settings.use_cases
     replacement = ALSEngine(
-        engine.model, catalogue, use_cases, engine, made_with=recommender.made_with, young=young
+        engine.model,
+        catalogue,
+        use_cases,
+        engine,
+        made_with=recommender.made_with,
+        new_items=new_items,
     )
-    return replace(recommender, young=young, engines=_with_engine(recommender.engines, replacement))
+    return replace(
+        recommender, new_items=new_items, engines=_with_engine(recommender.engines, replacement)
+    )
 
 
 def _engines(
@@ -308,7 +319,7 @@ def _parts(recommender: Recommender, settings: Settings) -> Parts:
         engines={},
         absent={},
         made_with=recommender.made_with,
-        young=recommender.young,
+        new_items=recommender.new_items,
     )
 
 

@@ -27,7 +27,7 @@ from engines.popular import Windows
 from engines.selection.explore import NewItems
 from engines.selection.rerank import Reranker
 from models.bundle import Bundle
-from models.new_items import YoungItems
+from models.new_items import NewItemFactors
 from models.popular import Popularity
 
 SIMILAR_CHAIN = ("als", "two_tower", "content_based")
@@ -42,7 +42,7 @@ class Recommender:
     reference.
 
     `engines`: by name; `absent`: why others are not there. `made_with`: what a stored ALS vector
-    must be made with to be used here; `young`: items that came after the bundle.
+    must be made with to be used here; `new_items`: factors of items that came after the bundle.
     """
 
     bundle: Bundle
@@ -51,13 +51,13 @@ class Recommender:
     windows: Windows
     settings: Settings
     made_with: str
-    young: YoungItems
+    new_items: NewItemFactors
     engines: Mapping[str, Engine]
     absent: Mapping[str, str]
 
     @cached_property
-    def _new_items(self) -> NewItems:
-        return NewItems(self.catalogue, self.settings.new_item_days, self.young.ids.ids)
+    def _explorable(self) -> NewItems:
+        return NewItems(self.catalogue, self.settings.new_item_days, self.new_items.ids.ids)
 
     def recommend(self, state: UserState, request: Request) -> Recommendations:
         """An answer of `request.limit` items, fewer only when fewer are eligible.
@@ -80,7 +80,7 @@ class Recommender:
 
         answer = self._descend(state, chain, ask, allowed, request)
         if explore > 0:
-            lines = self._new_items.insert(
+            lines = self._explorable.insert(
                 answer.recommendations,
                 explore,
                 state.user_id,

@@ -43,14 +43,14 @@ class TwoTowerEngine(Engine):
         self.model = model
         self._profiles: Bounded[Scores] = Bounded(CACHED_PROFILES)
         self._source: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        """(n_rows,): 0 for no vector, then the items of the model, then the rows of `_young`, which
-        have a vector by content alone.
+        """(n_rows,): 0 for no vector, then the items of the model, then the rows of `_new_vectors`,
+        which hold vectors by content alone.
         """
-        self._young: Scores = np.zeros((0, model.dimension), dtype=np.float32)
+        self._new_vectors: Scores = np.zeros((0, model.dimension), dtype=np.float32)
         if previous is not None and previous.model is model:
             self._profiles = previous._profiles
             if catalogue.extends(previous.catalogue):
-                self._source, self._young = previous._source, previous._young
+                self._source, self._new_vectors = previous._source, previous._new_vectors
         self.catalogue = catalogue if len(self._source) else catalogue.with_bare(model.item_ids.ids)
         self._add_rows(
             self.catalogue.ids[len(self._source) :], self.catalogue.items[len(self._source) :]
@@ -84,7 +84,7 @@ class TwoTowerEngine(Engine):
                 f"about it that the model knows"
             )
         vector = self.vectors([row])[0]
-        scores = self._by_row(self.model.cosines(vector), cosines(self._young, vector))
+        scores = self._by_row(self.model.cosines(vector), cosines(self._new_vectors, vector))
         return SimilarScoring(
             scores, f"taken by users on the same path as {name(self.catalogue, item_id)}", item_id
         )
@@ -100,7 +100,7 @@ class TwoTowerEngine(Engine):
 
     def scores(self, vector: Scores) -> Scores:
         """Scores (n_rows,) f32 of a user vector (d,), NO_OPINION for an item without a vector."""
-        return self._by_row(self.model.scores(vector), self._young @ vector)
+        return self._by_row(self.model.scores(vector), self._new_vectors @ vector)
 
     def vectors(self, rows: Sequence[int]) -> Scores:
         """Vectors (n, d) f32 of catalogue rows that have one."""
@@ -109,17 +109,17 @@ class TwoTowerEngine(Engine):
         vectors = np.empty((len(source), self.model.dimension), dtype=np.float32)
         is_new = source >= trained
         vectors[~is_new] = self.model.item_vectors[source[~is_new]]
-        vectors[is_new] = self._young[source[is_new] - trained]
+        vectors[is_new] = self._new_vectors[source[is_new] - trained]
         return vectors
 
-    def _by_row(self, trained: Scores, young: Scores) -> Scores:
-        scores: Scores = np.concatenate([[np.float32(NO_OPINION)], trained, young]).take(
+    def _by_row(self, trained: Scores, new: Scores) -> Scores:
+        scores: Scores = np.concatenate([[np.float32(NO_OPINION)], trained, new]).take(
             self._source, mode="clip"
         )
         return scores
 
     def _add_rows(self, ids: Sequence[str], items: Sequence[Item | None]) -> None:
-        """Extend `_source` and `_young` by the rows of `items`."""
+        """Extend `_source` and `_new_vectors` by the rows of `items`."""
         trained = len(self.model.item_ids)
         source = self.model.item_ids.rows(ids).astype(np.int64) + 1
         untrained = [
@@ -129,12 +129,12 @@ class TwoTowerEngine(Engine):
             [item for index in untrained if (item := items[index]) is not None]
         )
         has_content = vectors.any(axis=1)
-        first = 1 + trained + len(self._young)
+        first = 1 + trained + len(self._new_vectors)
         source[np.array(untrained, dtype=np.int64)[has_content]] = first + np.arange(
             int(has_content.sum())
         )
         self._source = np.concatenate([self._source, source])
-        self._young = np.concatenate([self._young, vectors[has_content]])
+        self._new_vectors = np.concatenate([self._new_vectors, vectors[has_content]])
 
     def _readable(self, history: Sequence[HistoryEvent]) -> tuple[History, list[int]]:
         """The latest events whose items have vectors, in order of time (those without a time

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.id_map import IdMap
 
 
-class YoungItems:
+class NewItemFactors:
     """Factors of new items, which are not in the bundle's ALS part. Immutable; falsy when empty.
 
     The user vectors that score the bundle's items also score these. They never enter a user vector,
@@ -43,6 +43,6 @@ class YoungItems:
         return len(self.ids)
 
     @classmethod
-    def none(cls) -> YoungItems:
+    def none(cls) -> NewItemFactors:
         """No new items: fits every model."""
         return cls(IdMap([]), np.zeros((0, 1), dtype=np.float32), "")

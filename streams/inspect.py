@@ -91,7 +91,7 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
         "item_id": item_id,
         "in_catalogue": entry is not None,
         "item": msgspec.to_builtins(entry),
-        "young": _young(client, item_id),
+        "new_item": _new_item(client, item_id),
         "popularity_now": scores,
         **{
             f"last_{window}": weights
@@ -209,7 +209,7 @@ def _vector(als: LiveVector | None) -> dict[str, Any] | None:
     )
 
 
-def _young(client: connection.Client, item_id: str) -> dict[str, Any] | None:
+def _new_item(client: connection.Client, item_id: str) -> dict[str, Any] | None:
     """Of an item that the live bundle does not know: the users listed, and what its factors were
     made from.
     """

@@ -43,7 +43,7 @@ hints_lost = Counter(
 )
 
 live_users = Counter("eddyline_live_users_folded", "Users whose vector was written")
-live_items = Counter("eddyline_live_items_folded", "Young items whose factors were written")
+live_items = Counter("eddyline_live_items_folded", "New items whose factors were written")
 live_batches = Counter("eddyline_live_batches", "Batches of hints folded in")
 live_retries = Counter("eddyline_live_retries", "Batches tried again", ["cause"])
 live_dead_letters = Counter(

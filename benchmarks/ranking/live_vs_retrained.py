@@ -48,7 +48,7 @@ from engines.catalogue import Catalogue
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.id_map import IdMap
-from models.new_items import YoungItems
+from models.new_items import NewItemFactors
 from training import als
 from training.data import dataset, events
 from training.evaluation import metrics
@@ -139,9 +139,9 @@ def fitted(told: World, where: dataset.Bools, chosen: als.Hyperparameters, seed:
     return als.fit(told.data.matrix(where), told.data.users, told.data.items, chosen, seed)
 
 
-def young_items(
+def new_item_factors(
     model: ALSModel, told: World, settings: Settings, vectors: Mapping[str, npt.NDArray[np.float32]]
-) -> YoungItems:
+) -> NewItemFactors:
     """The items that the model does not know, from the users who touched them, as live workers keep
     them.
     """
@@ -151,7 +151,7 @@ def young_items(
             if item_id not in model.item_ids and state.user_id in vectors:
                 touched.setdefault(item_id, {})[state.user_id] = weight
     if not touched:
-        return YoungItems.none()
+        return NewItemFactors.none()
     columns = {user_id: column for column, user_id in enumerate(vectors)}
     item_users = sp.dok_matrix((len(touched), len(columns)), dtype=np.float32)
     for row, listed in enumerate(touched.values()):
@@ -160,7 +160,7 @@ def young_items(
         ]:
             item_users[row, columns[user_id]] = listed[user_id]
     factors = model.fold_items_in(item_users.tocsr(), np.stack(list(vectors.values())))
-    return YoungItems(
+    return NewItemFactors(
         IdMap(list(touched)),
         factors,
         fold.made_with(model, settings.use_cases, settings.history_cap),
@@ -184,13 +184,17 @@ def ranked(
     told: World,
     settings: Settings,
     vectors: Mapping[str, npt.NDArray[np.float32]],
-    young: YoungItems,
+    new_items: NewItemFactors,
 ) -> metrics.Rows:
     """(m, K) int32 rows of the items that the ALS engine shows each judged user, whose vector lies
     in Redis as current.
     """
     recommender = build(
-        Bundle.of("v", als=model), Catalogue.of([], told.data.items.ids), {}, settings, young=young
+        Bundle.of("v", als=model),
+        Catalogue.of([], told.data.items.ids),
+        {},
+        settings,
+        new_items=new_items,
     )
     found = np.full((len(told.users), K), -1, np.int32)
     for place, user in enumerate(told.users):
@@ -210,13 +214,18 @@ def ranked(
 
 
 def places(
-    model: ALSModel, told: World, vectors: Mapping[str, npt.NDArray[np.float32]], young: YoungItems
+    model: ALSModel,
+    told: World,
+    vectors: Mapping[str, npt.NDArray[np.float32]],
+    new_items: NewItemFactors,
 ) -> list[float]:
     """Of each item that came in the live tenth and was taken after it: the share of items that
     score higher for that user.
     """
-    factors = np.vstack([model.item_factors, young.factors]) if young else model.item_factors
-    row = {item_id: row for row, item_id in enumerate([*model.item_ids.ids, *young.ids.ids])}
+    factors = (
+        np.vstack([model.item_factors, new_items.factors]) if new_items else model.item_factors
+    )
+    row = {item_id: row for row, item_id in enumerate([*model.item_ids.ids, *new_items.ids.ids])}
     came = set(told.came)
     found = []
     for place, user in enumerate(told.users):
@@ -244,10 +253,10 @@ def compare(
     assert frozen.user_ids is not None
     assert frozen.user_factors is not None
     live = live_vectors(frozen, told, settings)
-    young, again, none = (
-        young_items(frozen, told, settings, live),
+    new_items, again, none = (
+        new_item_factors(frozen, told, settings, live),
         live_vectors(retrained, told, settings),
-        YoungItems.none(),
+        NewItemFactors.none(),
     )
     lists = {
         "frozen": ranked(
@@ -258,7 +267,7 @@ def compare(
             none,
         ),
         "users only": ranked(frozen, told, settings, live, none),
-        "live": ranked(frozen, told, settings, live, young),
+        "live": ranked(frozen, told, settings, live, new_items),
         "retrained": ranked(retrained, told, settings, again, none),
     }
     counts = metrics.held_out_counts(told.held_out)
@@ -267,7 +276,7 @@ def compare(
         for variant, rows in lists.items()
     }
     medians = {
-        ("live", PLACE): float(np.median(places(frozen, told, live, young))),
+        ("live", PLACE): float(np.median(places(frozen, told, live, new_items))),
         ("retrained", PLACE): float(np.median(places(retrained, told, again, none))),
     }
     return medians | {

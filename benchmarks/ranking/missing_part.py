@@ -136,8 +136,8 @@ def main() -> None:
         )
         return
     data = {"sports": sports, "ml1m": ml1m}[asked.dataset](folder / name)
-    young = {item.item_id for item in data.items if zlib.crc32(item.item_id.encode()) % 10 == 0}
-    pairs = [(user, item) for user, taken in data.train.items() for item in set(taken) - young]
+    new = {item.item_id for item in data.items if zlib.crc32(item.item_id.encode()) % 10 == 0}
+    pairs = [(user, item) for user, taken in data.train.items() for item in set(taken) - new]
     users, ids = IdMap(list(data.train)), IdMap(sorted({item for _, item in pairs}))
     places = users.rows(user for user, _ in pairs), ids.rows(item for _, item in pairs)
     matrix = sp.csr_matrix((np.ones(len(pairs), np.float32), places), shape=(len(users), len(ids)))
@@ -178,16 +178,16 @@ def main() -> None:
                 if row is not None and mine[row] > NO_OPINION
                 else K
             )
-            gains[what].append((answer in young, 1 / np.log2(place + 2) if place < K else 0.0))
+            gains[what].append((answer in new, 1 / np.log2(place + 2) if place < K else 0.0))
     print(
-        f"{'NDCG@10 of the last item':66s}    all  known  young   "
+        f"{'NDCG@10 of the last item':66s}    all  known    new   "
         f"({len(next(iter(gains.values())))} users)"
     )
     for (blend, treatment), values in gains.items():
-        is_young, gain = (np.array(column) for column in zip(*values, strict=True))
+        is_new, gain = (np.array(column) for column in zip(*values, strict=True))
         print(
-            f"{blend:22s} {treatment:43s} {gain.mean():6.4f} {gain[~is_young].mean():6.4f} "
-            f"{gain[is_young].mean():6.4f}"
+            f"{blend:22s} {treatment:43s} {gain.mean():6.4f} {gain[~is_new].mean():6.4f} "
+            f"{gain[is_new].mean():6.4f}"
         )
 
 

@@ -43,14 +43,14 @@ class Drawn(NamedTuple):
 
 
 class NewItems:
-    """The new items of one catalogue: created within `days` before the request, or in `young`,
+    """The new items of one catalogue: created within `days` before the request, or in `untrained`,
     which came after the model.
     """
 
-    def __init__(self, catalogue: Catalogue, days: float, young: Iterable[str] = ()) -> None:
+    def __init__(self, catalogue: Catalogue, days: float, untrained: Iterable[str] = ()) -> None:
         self._catalogue, self._window_s = catalogue, days * DAY_S
-        self._young: Mask = np.zeros(len(catalogue.ids), dtype=np.bool_)
-        self._young[catalogue.rows_of(young)] = True
+        self._is_untrained: Mask = np.zeros(len(catalogue.ids), dtype=np.bool_)
+        self._is_untrained[catalogue.rows_of(untrained)] = True
         self._rows: tuple[int, Rows] | None = None  # of the hour
         self._keys: tuple[int, Keys] | None = None  # of the hour
 
@@ -67,7 +67,7 @@ class NewItems:
             )
             cached = self._rows = (
                 hour,
-                np.flatnonzero((is_dated | self._young) & self._catalogue.alive),
+                np.flatnonzero((is_dated | self._is_untrained) & self._catalogue.alive),
             )
         return cached[1]
 

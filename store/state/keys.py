@@ -39,12 +39,12 @@ POPULAR_UNLABELLED = "unlabelled"
 """Name of the popularity of events without a use case."""
 MODEL_CURRENT = "model:current"
 """STRING: the promoted bundle's version, as announced; the pointer file is the truth."""
-ITEMS_YOUNG = "items:young"
+NEW_ITEMS = "items:young"
 """ZSET: item that the live bundle does not know -> when it was last touched (seconds); YOUNG_ITEMS
 at most.
 """
-ITEMS_YOUNG_CHANGES = "items:young:changes"
-"""STREAM: the id of each young item whose factors were written or removed; readers follow it."""
+NEW_ITEM_CHANGES = "items:young:changes"
+"""STREAM: the id of each new item whose factors were written or removed; readers follow it."""
 EXPERIMENTS = "experiments"
 """HASH: tag of an experiment -> JSON of store.state.entities.experiments.Noted."""
 OWNED = (
@@ -123,14 +123,14 @@ def all_of_user(user_id: str) -> tuple[str, ...]:
 
 
 def item_users(item_id: str) -> str:
-    """ZSET of a young item: user id -> weight of the user's events with it; the largest
+    """ZSET of a new item: user id -> weight of the user's events with it; the largest
     YOUNG_ITEM_USERS.
     """
     return f"item:{escape(item_id)}:users"
 
 
 def item_als(item_id: str) -> str:
-    """HASH of a young item: version, made_with, as_of (users behind it), vector <f float32>."""
+    """HASH of a new item: version, made_with, as_of (users behind it), vector <f float32>."""
     return f"item:{escape(item_id)}:als"
 
 

@@ -34,9 +34,9 @@ _MESSAGES = 20
 _WITHIN_S = 0.02
 """Seconds that a message waits for others; ingest has gathered already."""
 _REFOLD_S = 0.1
-"""Seconds between looks at the young items that wait."""
+"""Seconds between looks at the new items that wait."""
 _TEND_S = 10.0
-"""Seconds between looks at all young items: how long one that a dead worker left, or a deleted user
+"""Seconds between looks at all new items: how long one that a dead worker left, or a deleted user
 in a list, may stay.
 """
 _REPORT_S = 10.0

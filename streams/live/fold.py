@@ -1,7 +1,7 @@
 """What a live worker does with hints: reads the users they name, folds them in, and writes their
 vectors. No Kafka in here.
 
-Young items are those that the live bundle's ALS part does not know. A user's events with one go to
+New items are those that the live bundle's ALS part does not know. A user's events with one go to
 the item's list; its factors follow from that list (streams/live/new_items.py) and never enter a
 user's vector, which so stays a function of the log and the bundle alone.
 """
@@ -40,16 +40,16 @@ class Folder:
         self.folded = 0
 
     def fold(self, space: Space, pairs: Iterable[Pair]) -> list[str]:
-        """Bring the vectors of these users up to date; answers the young items that were touched.
+        """Bring the vectors of these users up to date; answers the new items that were touched.
 
         Raises StoreUnavailable, StoreCorrupt, ValueError (a history that Eddyline did not write).
         """
         known = space.model.item_ids
-        young_welcome = self._settings.young_items > 0 and space.model.user_gram is not None
+        folds_new_items = self._settings.young_items > 0 and space.model.user_gram is not None
         users: dict[str, list[str]] = {}
         for user_id, item_id in pairs:
             items = users.setdefault(user_id, [])
-            if young_welcome and item_id not in known:
+            if folds_new_items and item_id not in known:
                 items.append(item_id)
         touched: dict[str, None] = {}
         for part in _parts(users, self._settings.live_batch_users):
@@ -63,7 +63,7 @@ class Folder:
         user_ids: Sequence[str],
         touched: Callable[[Sequence[Seen]], Iterable[Touched]] = lambda _: (),
     ) -> tuple[list[Seen], Floats]:
-        """Read, fold in and write these users; `touched` says what their histories do to young
+        """Read, fold in and write these users; `touched` says what their histories do to new
         items.
 
         Answers what was read, and the vectors (n_users, f) f32: zeros for a user who touched no
@@ -93,7 +93,7 @@ class Folder:
         return seen, vectors
 
     def _touched(self, users: Mapping[str, list[str]], seen: Sequence[Seen]) -> Iterable[Touched]:
-        """What the young items that hints name weigh in the histories as they stand: doing it twice
+        """What the new items that hints name weigh in the histories as they stand: doing it twice
         changes nothing.
         """
         for (user_id, items), user in zip(users.items(), seen, strict=True):

@@ -1,4 +1,4 @@
-"""Young items: those that the live bundle's ALS part does not know get factors from the users who
+"""New items: those that the live bundle's ALS part does not know get factors from the users who
 touched them.
 
 Lists and factors lie in Redis and every write is absolute, so any worker may refold any item; what
@@ -36,7 +36,7 @@ in proportion to n.
 """
 
 
-class YoungItems:
+class NewItemFolder:
     """Which items wait to be refolded, and the work itself. For one thread at a time."""
 
     def __init__(
@@ -89,18 +89,18 @@ class YoungItems:
         self._cursor = ""
 
     def overdue(self, space: Space) -> list[list[str]]:
-        """Every young item, in chunks for `tend`.
+        """Every new item, in chunks for `tend`.
 
-        Those that are young no more, or too many, are forgotten here.
+        Those that are new no more, or too many, are forgotten here.
         """
-        young = self._store.young_items()
-        known = [item_id for item_id in young if item_id in space.model.item_ids]
-        young = [item_id for item_id in young if item_id not in space.model.item_ids]
-        too_many = max(0, len(young) - self._most)
-        for chunk in _chunks([*known, *young[:too_many]]):
+        listed = self._store.new_items()
+        known = [item_id for item_id in listed if item_id in space.model.item_ids]
+        unknown = [item_id for item_id in listed if item_id not in space.model.item_ids]
+        too_many = max(0, len(unknown) - self._most)
+        for chunk in _chunks([*known, *unknown[:too_many]]):
             self._store.forget_items(chunk)
         self._note_deletions()
-        return _chunks(young[too_many:])
+        return _chunks(unknown[too_many:])
 
     def tend(self, space: Space, items: Sequence[str]) -> None:
         """Drop deleted users from these items' lists, and note whose factors are not those of the

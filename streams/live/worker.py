@@ -27,7 +27,7 @@ from store.state.entities.vectors import LiveStore
 from streams import metrics
 from streams.live.fold import Folder
 from streams.live.model import LiveModel
-from streams.live.new_items import YoungItems
+from streams.live.new_items import NewItemFolder
 
 _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
@@ -71,7 +71,7 @@ class LiveWorker:
         client = connection.connect(settings)
         self._store = LiveStore(client, settings.history_cap, settings.young_item_users)
         self._folder = Folder(settings, self._store)
-        self._young = YoungItems(settings, client, self._store, self._folder)
+        self._new_items = NewItemFolder(settings, client, self._store, self._folder)
         self._thread = ThreadPoolExecutor(1, "fold-in")
         self._looked = asyncio.Event()
         self._producer: Producer | None = None
@@ -124,34 +124,38 @@ class LiveWorker:
         metrics.live_lag_seconds.set(self.lag_s)
 
     async def refold(self) -> None:
-        """Refold young items whose lists have changed, as far as their time has come."""
+        """Refold new items whose lists have changed, as far as their time has come."""
         space = self.model.space
-        while space is not None and self._young.due():
+        while space is not None and self._new_items.due():
             if not await self._survived(
-                "refolding young items", functools.partial(self._young.refold, space)
+                "refolding new items", functools.partial(self._new_items.refold, space)
             ):
                 return
 
     async def tend(self) -> None:
-        """Look after all young items; one worker of the group does."""
+        """Look after all new items; one worker of the group does."""
         space = self.model.space
         if space is None:
             return
         chunks: list[list[str]] = []
         whole = await self._survived(
-            "looking for young items", lambda: chunks.extend(self._young.overdue(space))
+            "looking for new items", lambda: chunks.extend(self._new_items.overdue(space))
         )
         for chunk in chunks:
             whole = whole and await self._survived(
-                "looking after young items", functools.partial(self._young.tend, space, chunk)
+                "looking after new items", functools.partial(self._new_items.tend, space, chunk)
             )
         if not whole:
-            self._young.distrust()
+            self._new_items.distrust()
 
     def report(self) -> None:
         """One line of progress, when there was some."""
         now = _Tally(
-            time.monotonic(), self._batches, self._events, self._folder.folded, self._young.folded
+            time.monotonic(),
+            self._batches,
+            self._events,
+            self._folder.folded,
+            self._new_items.folded,
         )
         then, self._reported = self._reported, now
         if now[1:] != then[1:]:
@@ -160,7 +164,7 @@ class LiveWorker:
                 "folding in",
                 users_per_s=round((now.users - then.users) / seconds),
                 events_per_s=round((now.events - then.events) / seconds),
-                young_items_per_s=round((now.items - then.items) / seconds, 1),
+                new_items_per_s=round((now.items - then.items) / seconds, 1),
                 users_per_batch=round(
                     (now.users - then.users) / max(1, now.batches - then.batches)
                 ),
@@ -201,7 +205,7 @@ class LiveWorker:
     def _fold(self, pairs: list[Pair]) -> None:
         space = self.model.space
         if space is not None:  # without a model the readers have none either
-            self._young.note(self._folder.fold(space, pairs))
+            self._new_items.note(self._folder.fold(space, pairs))
 
     async def _give_up(self, hint: Hint, bad: BadEvent) -> None:
         """A dead letter: nothing is lost by it but a fold-in, and somebody should look."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from core.types import Item, Recommendation, Recommendations, Request, UserState
-from engines.builder import build, with_catalogue, with_popularity, with_young
+from engines.builder import build, with_catalogue, with_new_items, with_popularity
 from engines.catalogue import Catalogue
 from engines.explain import Explanation, explain
 from engines.recommender import Recommender
@@ -18,7 +18,7 @@ from engines.selection.explore import NewItems
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap
-from models.new_items import YoungItems
+from models.new_items import NewItemFactors
 from tests.engines import world
 
 DAY = 24 * 3600.0
@@ -194,18 +194,20 @@ def test_an_item_that_is_not_in_the_model_is_new_with_any_date() -> None:
     allowed = np.ones(len(OLD), dtype=np.bool_)
     assert new_items.draw("ada", NOW, allowed, 3.0) == ([7], 1.0)
     base, state = world.recommender(), world.user("pay")
-    factors = YoungItems(IdMap(["mute"]), np.ones((1, 2), dtype=np.float32), base.made_with)
+    factors = NewItemFactors(IdMap(["mute"]), np.ones((1, 2), dtype=np.float32), base.made_with)
     request = Request(limit=3, engine="popular", explore=0.34, at=NOW)
     assert not explored(base.recommend(state, request)), (
         "the world's items are old, and `mute` has no date"
     )
     for shop in (
-        with_young(base, factors),
-        with_young(with_young(base, YoungItems.none()), factors),
+        with_new_items(base, factors),
+        with_new_items(with_new_items(base, NewItemFactors.none()), factors),
     ):
         assert [line.item_id for line in explored(shop.recommend(state, request))] == ["mute"]
     assert not explored(
-        with_young(with_young(base, factors), YoungItems.none()).recommend(state, request)
+        with_new_items(with_new_items(base, factors), NewItemFactors.none()).recommend(
+            state, request
+        )
     )
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from core.types import HistoryEvent, Item, LiveVector, Request, UserState
 from engines.als import ALSEngine
-from engines.builder import with_catalogue, with_popularity, with_young
+from engines.builder import with_catalogue, with_new_items, with_popularity
 from engines.explain import explain
 from engines.recommender import Recommender
 from models.id_map import IdMap
-from models.new_items import YoungItems
+from models.new_items import NewItemFactors
 from tests.engines import world
 
 ALL = Request(limit=100, engine="als")
@@ -149,9 +149,9 @@ def test_a_vector_without_history_is_a_fallback_with_a_cause(recommender: Recomm
 
 def new_items(
     recommender: Recommender, made_with: str | None = None, **factors: tuple[float, float]
-) -> YoungItems:
+) -> NewItemFactors:
     matrix = np.array(list(factors.values()), dtype=np.float32).reshape(len(factors), 2)
-    return YoungItems(
+    return NewItemFactors(
         IdMap(list(factors)), matrix, recommender.made_with if made_with is None else made_with
     )
 
@@ -159,7 +159,7 @@ def new_items(
 def test_a_new_item_is_recommended_explained_and_compared_like_any_other(
     recommender: Recommender,
 ) -> None:
-    with_new = with_young(recommender, new_items(recommender, star=(2.0, 0.0), dull=(0.0, 0.1)))
+    with_new = with_new_items(recommender, new_items(recommender, star=(2.0, 0.0), dull=(0.0, 0.1)))
     answer = with_new.recommend(PAYER, ALL)
     assert answer.recommendations[0].item_id == "star"
     assert answer.recommendations[0].reasons[0].items == ["pay", "bank"]
@@ -182,7 +182,7 @@ def test_a_new_item_is_recommended_explained_and_compared_like_any_other(
 
 def test_new_items_never_enter_a_user_vector(recommender: Recommender) -> None:
     state = world.user("pay", "star")
-    with_new = with_young(recommender, new_items(recommender, star=(0.0, 9.0)))
+    with_new = with_new_items(recommender, new_items(recommender, star=(0.0, 9.0)))
     before = {
         line.item_id: line.score
         for line in recommender.recommend(state, ALL).recommendations
@@ -197,15 +197,15 @@ def test_new_items_never_enter_a_user_vector(recommender: Recommender) -> None:
 
 
 def test_factors_of_another_model_are_ignored(recommender: Recommender) -> None:
-    with_new = with_young(recommender, new_items(recommender, "another", star=(2.0, 0.0)))
+    with_new = with_new_items(recommender, new_items(recommender, "another", star=(2.0, 0.0)))
     assert "star" not in [line.item_id for line in with_new.recommend(PAYER, ALL).recommendations]
 
 
 def test_newer_factors_replace_the_previous_ones(recommender: Recommender) -> None:
-    with_star = with_young(recommender, new_items(recommender, star=(2.0, 0.0)))
-    with_both = with_young(with_star, new_items(recommender, star=(0.0, 2.0), next=(3.0, 0.0)))
+    with_star = with_new_items(recommender, new_items(recommender, star=(2.0, 0.0)))
+    with_both = with_new_items(with_star, new_items(recommender, star=(0.0, 2.0), next=(3.0, 0.0)))
     assert first(with_both, PAYER) == "next"
-    without = with_young(with_both, YoungItems.none())
+    without = with_new_items(with_both, NewItemFactors.none())
     assert not [
         line
         for line in without.recommend(PAYER, ALL).recommendations
@@ -216,7 +216,7 @@ def test_newer_factors_replace_the_previous_ones(recommender: Recommender) -> No
 def test_the_catalogue_decides_whether_a_new_item_is_shown(recommender: Recommender) -> None:
     factors = new_items(recommender, star=(2.0, 0.0))
     entry = Item(item_id="star", item_type="startup", categories=["fintech"], title="Star")
-    with_new = with_young(recommender, factors)
+    with_new = with_new_items(recommender, factors)
     with_entry = with_catalogue(with_new, with_new.catalogue.updated([entry]))
     assert with_entry.recommend(PAYER, ALL).recommendations[0].metadata["title"] == "Star"
     assert first(with_entry, PAYER) == "star"
@@ -226,26 +226,27 @@ def test_the_catalogue_decides_whether_a_new_item_is_shown(recommender: Recommen
     assert "star" not in [line.item_id for line in hidden.recommend(PAYER, ALL).recommendations]
     deleted = with_catalogue(with_entry, with_entry.catalogue.updated([], ["star"]))
     assert "star" not in [
-        line.item_id for line in with_young(deleted, factors).recommend(PAYER, ALL).recommendations
+        line.item_id
+        for line in with_new_items(deleted, factors).recommend(PAYER, ALL).recommendations
     ]
-    first_entry = with_young(
+    first_entry = with_new_items(
         with_catalogue(recommender, recommender.catalogue.updated([entry])), factors
     )
     assert first(first_entry, PAYER) == "star"
 
 
 def test_an_item_of_the_model_keeps_its_own_factors(recommender: Recommender) -> None:
-    with_known = with_young(recommender, new_items(recommender, coin=(0.0, 9.0)))
+    with_known = with_new_items(recommender, new_items(recommender, coin=(0.0, 9.0)))
     assert with_known.recommend(PAYER, ALL) == recommender.recommend(PAYER, ALL)
 
 
 def test_newer_popularity_does_not_remove_new_items(recommender: Recommender) -> None:
-    with_new = with_young(recommender, new_items(recommender, star=(2.0, 0.0)))
+    with_new = with_new_items(recommender, new_items(recommender, star=(2.0, 0.0)))
     assert first(with_popularity(with_new, {"unlabelled": [("pill", 9.0)]}), PAYER) == "star"
     assert first(with_popularity(with_new, {"unlabelled": [("unheard", 9.0)]}), PAYER) == "star"
 
 
 def test_a_history_of_new_items_alone_falls_back(recommender: Recommender) -> None:
-    with_new = with_young(recommender, new_items(recommender, star=(2.0, 0.0)))
+    with_new = with_new_items(recommender, new_items(recommender, star=(2.0, 0.0)))
     state = UserState(user_id="x", events=7, history=[HistoryEvent(1, "like", "star")])
     assert "als" in [fallback.engine for fallback in with_new.recommend(state, ALL).fallbacks]

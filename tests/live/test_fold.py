@@ -1,4 +1,4 @@
-"""What a live worker writes: vectors that are the fold-in of the history, factors of young items,
+"""What a live worker writes: vectors that are the fold-in of the history, factors of new items,
 nothing of the deleted. Without Kafka.
 """
 
@@ -23,7 +23,7 @@ from store.state.entities.users import history_event, history_line
 from store.state.entities.vectors import LiveStore
 from streams.live.fold import Folder
 from streams.live.model import Space
-from streams.live.new_items import YoungItems
+from streams.live.new_items import NewItemFolder
 from tests.live.world import is_fresh, model
 from tests.support import delete_user
 
@@ -54,16 +54,16 @@ class World:
         client = connect(self.settings)
         self.store = LiveStore(client, self.settings.history_cap, self.settings.young_item_users)
         self.folder = Folder(self.settings, self.store)
-        self.young = YoungItems(self.settings, client, self.store, self.folder)
+        self.new_items = NewItemFolder(self.settings, client, self.store, self.folder)
         self.space = Space(f"version-{seed}", 0.0, model(seed), self.settings)
 
     def tend(self) -> None:
-        """All young items, as the leader does, and those due at once."""
-        for chunk in self.young.overdue(self.space):
-            self.young.tend(self.space, chunk)
-        self.young._not_before.clear()
-        while self.young.due():
-            self.young.refold(self.space)
+        """All new items, as the leader does, and those due at once."""
+        for chunk in self.new_items.overdue(self.space):
+            self.new_items.tend(self.space, chunk)
+        self.new_items._not_before.clear()
+        while self.new_items.due():
+            self.new_items.refold(self.space)
 
 
 @pytest.fixture
@@ -228,19 +228,19 @@ def test_a_lost_connection_never_leaves_a_write_unguarded(world: World, redis: R
     assert not world.store.write({})
 
 
-def test_a_young_item_gets_factors_from_who_touched_it(world: World, redis: Redis) -> None:
+def test_a_new_item_gets_factors_from_who_touched_it(world: World, redis: Redis) -> None:
     for name, items in {
         "ann": ["item-1", "new"],
         "bob": ["item-2", "item-3", "new", "new"],
         "eve": ["new"],
     }.items():
         remember(redis, name, *items)
-    world.young.note(
+    world.new_items.note(
         world.folder.fold(
             world.space, [("ann", "new"), ("bob", "new"), ("eve", "new"), ("bob", "item-2")]
         )
     )
-    world.young.refold(world.space)
+    world.new_items.refold(world.space)
     held, space = redis.hgetall(keys.item_als("new")), world.space
     assert redis.zrange(keys.item_users("new"), 0, -1, withscores=True) == [
         (b"ann", 3.0),
@@ -260,21 +260,21 @@ def test_a_young_item_gets_factors_from_who_touched_it(world: World, redis: Redi
     np.testing.assert_allclose(
         np.frombuffer(held[b"vector"], dtype="<f4"), expected, rtol=1e-4, atol=1e-6
     )
-    assert [fields for _, fields in redis.xrange(keys.ITEMS_YOUNG_CHANGES)] == [{b"item": b"new"}]
-    assert redis.zrange(keys.ITEMS_YOUNG, 0, -1) == [b"new"]
+    assert [fields for _, fields in redis.xrange(keys.NEW_ITEM_CHANGES)] == [{b"item": b"new"}]
+    assert redis.zrange(keys.NEW_ITEMS, 0, -1) == [b"new"]
 
 
-def test_a_user_s_vector_never_holds_a_young_item(world: World, redis: Redis) -> None:
+def test_a_user_s_vector_never_holds_a_new_item(world: World, redis: Redis) -> None:
     remember(redis, "ann", "item-1", "new")
-    world.young.note(world.folder.fold(world.space, [("ann", "new")]))
-    world.young.refold(world.space)
+    world.new_items.note(world.folder.fold(world.space, [("ann", "new")]))
+    world.new_items.refold(world.space)
     assert is_fresh(redis, world.settings, world.space.model, "ann")
 
 
 def test_a_hint_of_what_the_history_does_not_hold_lists_nobody(world: World, redis: Redis) -> None:
     remember(redis, "ann", "item-1")
     world.folder.fold(world.space, [("ann", "invented"), ("nobody", "invented")])
-    assert not redis.exists(keys.item_users("invented"), keys.ITEMS_YOUNG, keys.user_als("nobody"))
+    assert not redis.exists(keys.item_users("invented"), keys.NEW_ITEMS, keys.user_als("nobody"))
 
 
 def test_an_item_s_list_keeps_the_users_of_largest_weight(settings: Settings, redis: Redis) -> None:
@@ -285,11 +285,11 @@ def test_an_item_s_list_keeps_the_users_of_largest_weight(settings: Settings, re
     assert redis.zrange(keys.item_users("new"), 0, -1) == [b"bob", b"eve"]
 
 
-def test_the_least_recently_touched_young_items_make_room(settings: Settings, redis: Redis) -> None:
+def test_the_least_recently_touched_new_items_make_room(settings: Settings, redis: Redis) -> None:
     world = World(settings, young_items=2)
     for number in range(4):
         remember(redis, "ann", "item-1", f"new-{number}")
-        world.young.note(world.folder.fold(world.space, [("ann", f"new-{number}")]))
+        world.new_items.note(world.folder.fold(world.space, [("ann", f"new-{number}")]))
     world.tend()
     assert sorted(redis.keys("item:*:als")) == [b"item:new-2:als", b"item:new-3:als"]
     assert sorted(redis.keys("item:*:users")) == [b"item:new-2:users", b"item:new-3:users"]
@@ -299,21 +299,21 @@ def test_a_bundle_that_knows_the_item_ends_its_youth(
     world: World, settings: Settings, redis: Redis
 ) -> None:
     remember(redis, "ann", "item-1", "item-45", "item-46")
-    world.young.note(world.folder.fold(world.space, [("ann", "item-45"), ("ann", "item-46")]))
-    world.young.refold(world.space)
+    world.new_items.note(world.folder.fold(world.space, [("ann", "item-45"), ("ann", "item-46")]))
+    world.new_items.refold(world.space)
     world.space = Space("version-2", 0.0, model(2, items=46), settings)
     world.tend()
-    assert redis.zrange(keys.ITEMS_YOUNG, 0, -1) == [b"item-46"]
+    assert redis.zrange(keys.NEW_ITEMS, 0, -1) == [b"item-46"]
     assert not redis.exists(keys.item_als("item-45"), keys.item_users("item-45"))
     assert redis.hget(keys.item_als("item-46"), "made_with") == world.space.made_with.encode()
     assert is_fresh(redis, settings, world.space.model, "ann")
 
 
-def test_deleted_users_leave_the_lists_of_young_items(world: World, redis: Redis) -> None:
+def test_deleted_users_leave_the_lists_of_new_items(world: World, redis: Redis) -> None:
     for name in ("ann", "bob"):
         remember(redis, name, "item-1", "new")
     remember(redis, "ann", "hers alone")
-    world.young.note(
+    world.new_items.note(
         world.folder.fold(world.space, [("ann", "new"), ("bob", "new"), ("ann", "hers alone")])
     )
     world.tend()
@@ -322,7 +322,7 @@ def test_deleted_users_leave_the_lists_of_young_items(world: World, redis: Redis
     assert redis.zrange(keys.item_users("new"), 0, -1) == [b"bob"]
     assert redis.hget(keys.item_als("new"), "as_of") == b"1"
     assert not redis.exists(keys.item_users("hers alone"), keys.item_als("hers alone"))
-    assert redis.zrange(keys.ITEMS_YOUNG, 0, -1) == [b"new"]
+    assert redis.zrange(keys.NEW_ITEMS, 0, -1) == [b"new"]
     assert not list(redis.scan_iter("*ann*"))
 
 

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from core.errors import ModelCorrupt, ModelError, ModelMissing
 from models.als import ALSModel, UserSide
 from models.id_map import IdMap
-from models.new_items import YoungItems
+from models.new_items import NewItemFactors
 
 
 def model(factors: np.ndarray, regularization: float = 0.01, alpha: float = 40.0) -> ALSModel:
@@ -136,15 +136,15 @@ def test_user_vectors_of_another_shape_are_rejected(vectors: np.ndarray) -> None
 
 
 def test_new_items_need_one_finite_row_for_each_id() -> None:
-    new_items = YoungItems(IdMap(["n"]), np.ones((1, 2), dtype=np.float32), "0123")
-    assert (len(new_items), bool(new_items), bool(YoungItems.none())) == (1, True, False)
+    new_items = NewItemFactors(IdMap(["n"]), np.ones((1, 2), dtype=np.float32), "0123")
+    assert (len(new_items), bool(new_items), bool(NewItemFactors.none())) == (1, True, False)
     for factors in (
         np.ones((2, 2), dtype=np.float32),
         np.ones((1, 2)),
         np.full((1, 2), np.nan, dtype=np.float32),
     ):
         with pytest.raises(ValueError, match="new items"):
-            YoungItems(IdMap(["n"]), factors, "0123")
+            NewItemFactors(IdMap(["n"]), factors, "0123")
 
 
 def test_fold_in_scores_and_contributions_by_hand() -> None:

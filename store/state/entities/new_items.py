@@ -1,4 +1,4 @@
-"""How readers follow the young items: those that the live bundle does not know, with ALS factors
+"""How readers follow the new items: those that the live bundle does not know, with ALS factors
 that the live workers write.
 """
 
@@ -19,7 +19,7 @@ _CHUNK = 500
 """Items in one round trip: some hundred KB of factors."""
 
 
-class YoungChanges(NamedTuple):
+class NewItemChanges(NamedTuple):
     """What happened since a cursor.
 
     `complete`: `factors` is all there is, forget everything else; `cursor`: ask from here next.
@@ -31,20 +31,20 @@ class YoungChanges(NamedTuple):
     gone: list[str]
 
 
-def changes(client: redis.Redis, after: str = "") -> YoungChanges:
-    """What changed among the young items since `after` (a former answer's cursor; "": everything).
+def changes(client: redis.Redis, after: str = "") -> NewItemChanges:
+    """What changed among the new items since `after` (a former answer's cursor; "": everything).
 
     Answers everything, marked complete, also when the changes since then are no longer kept or
     Redis was set back. Raises StoreUnavailable, StoreCorrupt.
     """
-    with named_errors("reading the young items"):
-        news = streams.since(client, keys.ITEMS_YOUNG_CHANGES, after)
+    with named_errors("reading the new items"):
+        news = streams.since(client, keys.NEW_ITEM_CHANGES, after)
         if news is not None:
-            return YoungChanges(news.cursor, False, *_read(client, news.ids))
-        cursor = streams.now(client, keys.ITEMS_YOUNG_CHANGES)
-        members: Any = client.zrange(keys.ITEMS_YOUNG, 0, -1)
+            return NewItemChanges(news.cursor, False, *_read(client, news.ids))
+        cursor = streams.now(client, keys.NEW_ITEM_CHANGES)
+        members: Any = client.zrange(keys.NEW_ITEMS, 0, -1)
         factors, _ = _read(client, members)
-        return YoungChanges(cursor, True, factors, [])
+        return NewItemChanges(cursor, True, factors, [])
 
 
 def _read(client: Any, ids: Sequence[bytes]) -> tuple[dict[str, LiveVector], list[str]]:

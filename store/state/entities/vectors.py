@@ -1,4 +1,4 @@
-"""What the live workers keep in Redis: the ALS vectors of users, and of young items the users who
+"""What the live workers keep in Redis: the ALS vectors of users, and of new items the users who
 touched them and their factors.
 
 All of it is a cache of the log and the bundle. Every write is absolute, so that doing it twice, or
@@ -31,7 +31,7 @@ Command = tuple[str | int | float | bytes, ...]
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
 CHANGES = 100_000
-"""Changes of young items kept for readers that follow; one that falls further behind reads
+"""Changes of new items kept for readers that follow; one that falls further behind reads
 everything again.
 """
 
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 
 
 class Touched(NamedTuple):
-    """That a user's events with a young item weigh `weight` by now."""
+    """That a user's events with a new item weigh `weight` by now."""
 
     item_id: str
     user_id: str
@@ -52,7 +52,7 @@ class Touched(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Of a young item: the space and the number of users of its factors ("" and 0: it has none),
+    """Of a new item: the space and the number of users of its factors ("" and 0: it has none),
     and the users listed.
     """
 
@@ -91,7 +91,7 @@ class LiveStore:
         ]
 
     def write(self, vectors: Mapping[str, LiveVector], touched: Iterable[Touched] = ()) -> bool:
-        """Step 3, for what the last `read` gave: user id -> vector, and who touched which young
+        """Step 3, for what the last `read` gave: user id -> vector, and who touched which new
         item. False: read again.
         """
         if self._connection is None:  # what it watched is gone with it
@@ -105,7 +105,7 @@ class LiveStore:
             listed = keys.item_users(item_id)
             commands.append(("ZADD", listed, weight, user_id))
             commands.append(("ZREMRANGEBYRANK", listed, 0, -self._item_users - 1))
-            commands.append(("ZADD", keys.ITEMS_YOUNG, now, item_id))
+            commands.append(("ZADD", keys.NEW_ITEMS, now, item_id))
         commands.append(("EXEC",))
         return self._ask(f"writing {len(vectors)} vectors", commands)[-1] is not None
 
@@ -125,9 +125,9 @@ class LiveStore:
         }
 
     def item_users(self, item_ids: Sequence[str]) -> list[dict[str, float]]:
-        """The users of each young item with their weights."""
+        """The users of each new item with their weights."""
         replies = self._ask(
-            "reading young items",
+            "reading new items",
             [("ZRANGE", keys.item_users(item_id), 0, -1, "WITHSCORES") for item_id in item_ids],
         )
         return [
@@ -135,9 +135,9 @@ class LiveStore:
         ]
 
     def write_items(self, factors: Mapping[str, LiveVector]) -> None:
-        """Item id -> factors; readers who follow the young items are told.
+        """Item id -> factors; readers who follow the new items are told.
 
-        An item that was forgotten meanwhile is young again.
+        An item that was forgotten meanwhile is new again.
         """
         if not factors:
             return
@@ -145,27 +145,25 @@ class LiveStore:
         commands: list[Command] = [("UNWATCH",), ("MULTI",)]
         for item_id, vector in factors.items():
             commands.append(_set_vector(keys.item_als(item_id), vector))
-            commands.append(("ZADD", keys.ITEMS_YOUNG, "NX", now, item_id))
+            commands.append(("ZADD", keys.NEW_ITEMS, "NX", now, item_id))
             commands.append(_changed(item_id))
         commands.append(("EXEC",))
-        self._ask(f"writing {len(factors)} young items", commands)
+        self._ask(f"writing {len(factors)} new items", commands)
 
-    def young_items(self) -> list[str]:
-        """Every young item, the least recently touched first."""
+    def new_items(self) -> list[str]:
+        """Every new item, the least recently touched first."""
         return [
             item_id.decode()
-            for item_id in self._ask("reading young items", [("ZRANGE", keys.ITEMS_YOUNG, 0, -1)])[
-                0
-            ]
+            for item_id in self._ask("reading new items", [("ZRANGE", keys.NEW_ITEMS, 0, -1)])[0]
         ]
 
     def made(self, item_ids: Sequence[str]) -> list[Made]:
-        """What each young item's factors were made from, and how many users are listed by now."""
+        """What each new item's factors were made from, and how many users are listed by now."""
         commands: list[Command] = []
         for item_id in item_ids:
             commands.append(("HMGET", keys.item_als(item_id), "made_with", "as_of"))
             commands.append(("ZCARD", keys.item_users(item_id)))
-        replies = self._ask("looking at young items", commands)
+        replies = self._ask("looking at new items", commands)
         return [
             Made((space or b"").decode(), int(as_of or 0), users)
             for (space, as_of), users in zip(replies[::2], replies[1::2], strict=True)
@@ -175,20 +173,20 @@ class LiveStore:
         """Take users out of an item's list: they are gone."""
         if user_ids:
             self._ask(
-                "dropping users of young items", [("ZREM", keys.item_users(item_id), *user_ids)]
+                "dropping users of new items", [("ZREM", keys.item_users(item_id), *user_ids)]
             )
 
     def forget_items(self, item_ids: Sequence[str]) -> None:
-        """Items that are young no more, or too many: their lists and factors go."""
+        """Items that are new no more, or too many: their lists and factors go."""
         if not item_ids:
             return
         commands: list[Command] = [("UNWATCH",), ("MULTI",)]
         for item_id in item_ids:
             commands.append(("DEL", keys.item_users(item_id), keys.item_als(item_id)))
-            commands.append(("ZREM", keys.ITEMS_YOUNG, item_id))
+            commands.append(("ZREM", keys.NEW_ITEMS, item_id))
             commands.append(_changed(item_id))
         commands.append(("EXEC",))
-        self._ask(f"forgetting {len(item_ids)} young items", commands)
+        self._ask(f"forgetting {len(item_ids)} new items", commands)
 
     def _ask(self, what: str, commands: Sequence[Command]) -> list[Any]:
         """One reply a command. Raises StoreUnavailable, StoreCorrupt."""
@@ -237,4 +235,4 @@ def _set_vector(key: str, vector: LiveVector) -> Command:
 
 
 def _changed(item_id: str) -> Command:
-    return ("XADD", keys.ITEMS_YOUNG_CHANGES, "MAXLEN", "~", CHANGES, "*", "item", item_id)
+    return ("XADD", keys.NEW_ITEM_CHANGES, "MAXLEN", "~", CHANGES, "*", "item", item_id)

@@ -1,4 +1,4 @@
-"""What the live workers leave in Redis, as reads take it: vectors of users, and factors of young
+"""What the live workers leave in Redis, as reads take it: vectors of users, and factors of new
 items.
 """
 
@@ -32,15 +32,17 @@ def keep(redis: Redis, key: str, space: str, as_of: int, vector: bytes = HEALTH)
     redis.hset(key, mapping={"version": "v", "made_with": space, "as_of": as_of, "vector": vector})
 
 
-def young(redis: Redis, item_id: str, space: str, vector: tuple[float, float] | None) -> None:
-    """Factors of a young item as a live worker writes them, or (None) takes them away."""
+def write_new_item(
+    redis: Redis, item_id: str, space: str, vector: tuple[float, float] | None
+) -> None:
+    """Factors of a new item as a live worker writes them, or (None) takes them away."""
     if vector is None:
         redis.delete(keys.item_als(item_id))
-        redis.zrem(keys.ITEMS_YOUNG, item_id)
+        redis.zrem(keys.NEW_ITEMS, item_id)
     else:
         keep(redis, keys.item_als(item_id), space, 3, np.array(vector, dtype="<f4").tobytes())
-        redis.zadd(keys.ITEMS_YOUNG, {item_id: 1})
-    redis.xadd(keys.ITEMS_YOUNG_CHANGES, {"item": item_id})
+        redis.zadd(keys.NEW_ITEMS, {item_id: 1})
+    redis.xadd(keys.NEW_ITEM_CHANGES, {"item": item_id})
 
 
 def counted(api: Client, state: str) -> float:
@@ -95,11 +97,11 @@ def test_a_corrupt_vector_is_as_good_as_none(api: Client, redis: Redis, space: s
         assert answer.json()["fallbacks"] == []
 
 
-def test_a_young_item_is_recommended_within_a_refresh_and_goes_again(
+def test_a_new_item_is_recommended_within_a_refresh_and_goes_again(
     api: Client, redis: Redis, space: str
 ) -> None:
     path = "/api/recommendations/warm?limit=1&engine=als"
-    young(redis, "star", space, (2, 0))
+    write_new_item(redis, "star", space, (2, 0))
     eventually(lambda: shown(api.get(path)) == ["star"], "its factors are picked up")
     assert api.get(path).json()["recommendations"][0]["reasons"][0]["items"] == ["pay", "bank"]
     store_items(redis, *ITEMS, Item(item_id="star", item_type="startup", title="Star"))
@@ -107,12 +109,12 @@ def test_a_young_item_is_recommended_within_a_refresh_and_goes_again(
         lambda: shown(api.get(f"{FOR_DEVELOPER}/warm?limit=1")) == ["star"],
         "with an entry the use case shows it too",
     )
-    young(redis, "star", space, (0, 2))
+    write_new_item(redis, "star", space, (0, 2))
     eventually(lambda: shown(api.get(path)) == ["coin"], "its factors changed")
-    young(redis, "star", space, None)
-    young(redis, "odd", space, (float("nan"), 2))
-    young(redis, "other", "another", (2, 0))
-    young(redis, "moon", space, (3, 0))
+    write_new_item(redis, "star", space, None)
+    write_new_item(redis, "odd", space, (float("nan"), 2))
+    write_new_item(redis, "other", "another", (2, 0))
+    write_new_item(redis, "moon", space, (3, 0))
     eventually(lambda: shown(api.get(path)) == ["moon"], "the next one is here")
     assert [
         line["item_id"]
@@ -121,21 +123,21 @@ def test_a_young_item_is_recommended_within_a_refresh_and_goes_again(
     ][:2] == ["moon", "coin"]
 
 
-def test_young_items_written_before_the_start_are_there(
+def test_new_items_written_before_the_start_are_there(
     settings: Settings, api: Client, redis: Redis, space: str
 ) -> None:
     from tests.api.world import serving
 
-    young(redis, "star", space, (2, 0))
+    write_new_item(redis, "star", space, (2, 0))
     with serving(settings) as other:
         assert shown(other.get("/api/recommendations/warm?limit=1&engine=als")) == ["star"]
 
 
-def test_a_new_bundle_leaves_young_items_of_the_old_one_out(
+def test_a_new_bundle_leaves_new_items_of_the_old_one_out(
     settings: Settings, api: Client, redis: Redis, space: str
 ) -> None:
     path = "/api/recommendations/warm?limit=1&engine=als"
-    young(redis, "star", space, (2, 0))
+    write_new_item(redis, "star", space, (2, 0))
     eventually(lambda: shown(api.get(path)) == ["star"], "its factors are picked up")
     old = api.get(path).json()["model_version"]
     import tests.api.world as world
