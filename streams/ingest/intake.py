@@ -326,7 +326,7 @@ class Intake:
     def _dead_letter(self, message: Message, bad: BadEvent) -> Outgoing:
         metrics.dead_letters.labels(bad.code).inc()
         _log.warning(
-            "dead letter",
+            "dead_letter",
             topic=message.topic(),
             partition=message.partition(),
             offset=message.offset(),

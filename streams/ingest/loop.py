@@ -144,7 +144,7 @@ class Ingest:
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
-        _log.info("ingest is running", group=settings.ingest_group, topics=self._topic_names)
+        _log.info("ingest_started", group=settings.ingest_group, topics=self._topic_names)
         committed = measured = time.monotonic()
         wait = _IDLE_S
         try:
@@ -170,7 +170,7 @@ class Ingest:
             with contextlib.suppress(StoreUnavailable):  # the entry expires by itself
                 self._running.end()
             _log.info(
-                "ingest has stopped",
+                "ingest_stopped",
                 positions={
                     f"{topic}/{number}": at
                     for (topic, number), at in sorted(self._sender.applied.items())
@@ -262,7 +262,7 @@ class Ingest:
         elif error.fatal():
             raise LogUnavailable(f"the Kafka client gave up: {error.str()}")
         else:
-            _log.warning("kafka client", code=error.name(), error=error.str())
+            _log.warning("kafka_client_error", code=error.name(), error=error.str())
 
     # Step 1
 
@@ -300,7 +300,7 @@ class Ingest:
         )
         self._sender.applied[partition] = position.offset
         _log.info(
-            "partition taken",
+            "partition_assigned",
             topic=topic,
             partition=number,
             position=position.offset,
@@ -321,7 +321,7 @@ class Ingest:
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for each in partitions:
             self._assigned.pop((each.topic, each.partition), None)
-            _log.info("partition given up", topic=each.topic, partition=each.partition)
+            _log.info("partition_revoked", topic=each.topic, partition=each.partition)
 
     # Step 5, without events
 
@@ -440,7 +440,7 @@ class Ingest:
                 consumer.commit(offsets=offsets, asynchronous=True)
             # costs a dashboard some seconds; the position that counts is in Redis
             except KafkaException as error:
-                _log.debug("lag not reported", error=str(error))
+                _log.debug("offset_commit_failed", error=str(error))
 
     def _measure_lag(self, consumer: Consumer) -> None:
         for partition in self._assigned:

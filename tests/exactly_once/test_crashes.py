@@ -52,10 +52,11 @@ def test_a_second_consumer_comes_and_goes(
         )
         second = ingest(group=settings.ingest_group)
         eventually(
-            lambda: "partition taken" in second.log.read_text(), "the second consumer has a share"
+            lambda: "partition_assigned" in second.log.read_text(),
+            "the second consumer has a share",
         )
         eventually(
-            lambda: "partition given up" in first.log.read_text(),
+            lambda: "partition_revoked" in first.log.read_text(),
             "the first consumer gave a share up",
         )
         before = sum(oracle.positions(redis, settings).values())
@@ -66,7 +67,7 @@ def test_a_second_consumer_comes_and_goes(
         assert first.exit_code == 0, first.describe("was asked to stop")
         third = ingest(group=settings.ingest_group)
         eventually(
-            lambda: "partition taken" in third.log.read_text(), "the third consumer has a share"
+            lambda: "partition_assigned" in third.log.read_text(), "the third consumer has a share"
         )
         second.kill()
     caught_up(redis, settings, third)

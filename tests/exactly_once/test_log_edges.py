@@ -147,7 +147,7 @@ def test_a_topic_created_anew_before_anything_was_applied_is_read_whole(
     assigned = 3 * settings.topic_partitions
 
     def placed() -> int:
-        return child.log.read_text().count("partition taken")
+        return child.log.read_text().count("partition_assigned")
 
     eventually(lambda: placed() >= assigned, "ingest waits for events")
     recreate(settings, settings.interactions_topic)

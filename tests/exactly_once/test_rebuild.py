@@ -103,7 +103,7 @@ def test_a_gap_between_redis_and_the_log_stops_ingest_with_the_way_out(
     _rebuilt(spawn)
     caught = ingest()
     eventually(
-        lambda: "partition taken" in caught.log.read_text(), "ingest starts after the rebuild"
+        lambda: "partition_assigned" in caught.log.read_text(), "ingest starts after the rebuild"
     )
     assert sum(oracle.positions(redis, settings).values()) == traffic.sent
 

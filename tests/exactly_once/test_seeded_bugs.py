@@ -53,7 +53,7 @@ def _started_again(
     second = ingest(*_bugs(bug))
     caught_up(redis, settings, second)
     eventually(
-        lambda: second.log.read_text().count("partition taken") >= settings.topic_partitions,
+        lambda: second.log.read_text().count("partition_assigned") >= settings.topic_partitions,
         "the second one at work",
     )
     second.stop()

@@ -175,7 +175,7 @@ def test_lag_counts_partitions_that_no_process_owns_yet(
     port = free_port()
     ingest = spawn("streams", "ingest", METRICS_PORT=str(port))
     topic = settings.interactions_topic
-    eventually(lambda: len(lines(ingest, "partition taken")) >= 12, "all partitions taken")
+    eventually(lambda: len(lines(ingest, "partition_assigned")) >= 12, "all partitions taken")
     add_partitions(settings, topic, 6)
     with Producer(settings) as producer:
         for _ in range(50):
@@ -203,7 +203,7 @@ def test_items_and_users_topics_grow_too(
     ingest = spawn("streams", "ingest")
     with serving(settings, api_after_s=20.0, api_timeout_s=30.0) as client:
         until_missing(client)
-        eventually(lambda: len(lines(ingest, "partition taken")) >= 12, "all partitions taken")
+        eventually(lambda: len(lines(ingest, "partition_assigned")) >= 12, "all partitions taken")
         for topic in (settings.items_topic, settings.users_topic):
             add_partitions(settings, topic, 8)
         item, user = user_of(6, 8), user_of(7, 8)

@@ -32,7 +32,7 @@ PROCESSES = [
     ("training", "worker"),
 ]
 WORKS = {
-    "ingest": "partition taken",
+    "ingest": "partition_assigned",
     "archive": "partitions taken",
     "worker": "waiting_for_requests",
 }
@@ -100,7 +100,7 @@ def test_a_process_goes_on_once_redis_is_there(
     eventually(lambda: lines(child, "start_waits"), "it waits")
     assert "Redis" in str(lines(child, "start_waits")[0]["error"])
     own_redis_server.start()
-    eventually(lambda: lines(child, "partition taken"), "at work")
+    eventually(lambda: lines(child, "partition_assigned"), "at work")
 
 
 def test_what_no_waiting_mends_ends_the_start_at_once(
@@ -148,7 +148,7 @@ def test_an_outage_of_redis_is_two_lines(
     broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn
 ) -> None:
     child = spawn("streams", "ingest")
-    eventually(lambda: len(lines(child, "partition taken")) == 12, "at work")
+    eventually(lambda: len(lines(child, "partition_assigned")) == 12, "at work")
     own_redis_server.kill()
     with Producer(settings) as producer:
         for number in range(40):

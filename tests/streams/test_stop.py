@@ -29,7 +29,7 @@ GRACE_S = 30.0
 seconds.
 """
 PROCESSES = {
-    "ingest": (("streams", "ingest"), "partition taken"),
+    "ingest": (("streams", "ingest"), "partition_assigned"),
     "archive": (("streams", "archive"), "partitions taken"),
     "worker": (("training", "worker"), "waiting_for_requests"),
     "live": (("streams", "live"), "folding in with"),

@@ -141,7 +141,8 @@ def test_who_reads_a_topic_that_loses_events_refuses_to_start(
         mend(error.partition("Run: ")[2])
         child = spawn("streams", process)
         eventually(
-            lambda: "partition taken" in child.log.read_text(), "ingest at work after the command"
+            lambda: "partition_assigned" in child.log.read_text(),
+            "ingest at work after the command",
         )
 
 
@@ -156,7 +157,7 @@ def test_a_difference_is_logged_once_and_the_process_works(
     }
     create(settings, settings.items_topic, config=config)
     child = spawn("streams", "ingest")
-    eventually(lambda: "partition taken" in child.log.read_text(), "ingest at work")
+    eventually(lambda: "partition_assigned" in child.log.read_text(), "ingest at work")
     (line,) = lines(child, "topic_differs")
     assert (line["topic"], line["setting"], line["value"]) == (
         settings.items_topic,
@@ -220,7 +221,7 @@ def test_a_broker_that_may_not_describe_its_topics_costs_one_warning(
     for future in client.create_acls(bindings).values():
         future.result(20)
     child = spawn("streams", "ingest", KAFKA_BOOTSTRAP_SERVERS=guarded.address)
-    eventually(lambda: "partition taken" in child.log.read_text(), "ingest at work", 60.0)
+    eventually(lambda: "partition_assigned" in child.log.read_text(), "ingest at work", 60.0)
     (line,) = lines(child, "topic_settings_not_described")
     assert "authorization" in line["error"].lower()
     assert lines(child, "topic_differs") == []
