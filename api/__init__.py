@@ -1,7 +1,7 @@
 """The HTTP API: routes and response schemas over a live view of the current bundle. No business
 logic.
 
-`app` wires it, `live` holds the current recommender, `service` what routes stand on; `routes/`,
+`app` wires it, `live_view/` holds the current recommender, `service` what routes need; `routes/`,
 `schemas/`, `middleware/` and `server/` (the process and its connections). Start with
 `routes/reads`.
 """

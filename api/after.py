@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from api.errors import invalid
 from api.health import Health
-from api.live import LiveView
+from api.live_view.view import LiveView
 from api.metrics import Metrics
 from core.errors import LogUnavailable, StoreError
 from core.settings import Settings

@@ -12,7 +12,7 @@ import structlog
 
 from api.after import ReadYourWrites
 from api.health import Health
-from api.live import LiveView
+from api.live_view.view import LiveView
 from api.metrics import Metrics
 from api.middleware import deadline
 from api.middleware.budget import Worker

@@ -22,7 +22,7 @@ from redis import Redis
 
 from api.app import create_app
 from api.health import Health
-from api.live import LiveView
+from api.live_view.view import LiveView
 from api.metrics import Metrics
 from core.codec import encode_json
 from core.settings import Settings

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from redis import Redis
 
 from api import snapshot
-from api.snapshot import NAME, CatalogueSnapshot, Snapshot, merged
+from api.live_view.snapshot import NAME, CatalogueSnapshot, Snapshot, merged
 from core.settings import Settings
 from models import files
 from models.popular import PopularModel

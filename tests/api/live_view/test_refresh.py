@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 from redis import Redis
 
-from api.live import LiveView
+from api.live_view.view import LiveView
 from api.metrics import Metrics
 from core.settings import Settings
 from core.types import Filters, Request, UserState

@@ -15,8 +15,8 @@ import numpy as np
 import structlog
 
 from api.health import Health
+from api.live_view.snapshot import CatalogueSnapshot, Snapshot, merged
 from api.metrics import Metrics
-from api.snapshot import CatalogueSnapshot, Snapshot, merged
 from core.background import in_background, rest, resting
 from core.deletions import IdHasher
 from core.errors import ModelError, StoreError
