@@ -2,5 +2,5 @@
 
 `topics/` holds what Eddyline needs of its topics, `partitions` counts partitions, `ends` finds the
 first and last offset of one. `dead_letters`, `model_updates` and `retrain_requests` define the
-records of our own topics. Start with `client`.
+records of our own topics, `message` is one message of any topic. Start with `client`.
 """

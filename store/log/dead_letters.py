@@ -21,6 +21,7 @@ from collections.abc import Iterable
 import msgspec
 
 from core.errors import BadEvent
+from store.log.message import LogMessage
 
 MAX_COPY_BYTES = 512 * 1024
 """Largest original kept whole: half of Kafka's default limit of 1 MiB for a record, so that key and
@@ -64,32 +65,22 @@ class Record(msgspec.Struct, frozen=True):
     headers: list[tuple[str, str | bytes | None]]
 
 
-def encode(
-    topic: str,
-    partition: int,
-    offset: int,
-    broker_time: float,
-    key: bytes | None,
-    value: bytes | None,
-    error: BadEvent,
-    *,
-    truncated: bool = False,
-) -> Record:
-    """The dead-letter record of the message at these coordinates, refused with `error`.
+def encode(message: LogMessage, error: BadEvent, *, truncated: bool = False) -> Record:
+    """The dead-letter record of a message that was refused with `error`.
 
-    `truncated`: `value` holds the first bytes of the message alone, so `size` is the least that it
-    had.
+    `truncated`: the message's value is only its first bytes, so `size` is a lower bound.
     """
+    key, value = message.key, message.value
     size = len(value or b"")
     truncated = truncated or size > MAX_COPY_BYTES
     headers: list[tuple[str, str | bytes | None]] = [
-        ("topic", topic),
-        ("partition", str(partition)),
-        ("offset", str(offset)),
+        ("topic", message.topic),
+        ("partition", str(message.partition)),
+        ("offset", str(message.offset)),
         ("code", error.code),
         ("reason", str(error)[:MAX_REASON_CHARS].encode("utf-8", "replace")),
         ("truncated", "true" if truncated else "false"),
-        ("broker_time", repr(broker_time)),
+        ("broker_time", repr(message.broker_time)),
         ("size", str(size)),
     ]
     return Record(

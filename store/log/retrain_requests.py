@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import msgspec
 import structlog
@@ -19,6 +19,7 @@ from core.errors import BadEvent
 from core.settings import Settings
 from store.log import client as log
 from store.log import dead_letters
+from store.log.message import LogMessage
 from store.log.producer import Producer
 
 KEY = b"retrain"
@@ -48,16 +49,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if not least <= len(text) <= 500:
                 raise ValueError(f"{name} must have {least} to 500 characters, not {len(text)}")
-
-
-class Asked(NamedTuple):
-    """One message as it lies in the log."""
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    broker_time: float
 
 
 _decoder = msgspec.json.Decoder(Request)
@@ -124,7 +115,7 @@ class Requests:
     ) -> None:
         self._consumer.close()
 
-    def next(self, timeout_s: float) -> Asked | None:
+    def next(self, timeout_s: float) -> LogMessage | None:
         """The next request, or None when none came within `timeout_s` seconds."""
         message: Any = self._consumer.poll(timeout_s)
         if message is None:
@@ -133,13 +124,7 @@ class Requests:
             _log.warning("kafka client", error=str(message.error()))
             return None
         self._taken = TopicPartition(self._topic, message.partition(), message.offset() + 1)
-        return Asked(
-            message.partition(),
-            message.offset(),
-            message.key(),
-            message.value(),
-            message.timestamp()[1] / 1000,
-        )
+        return LogMessage.of(message)
 
     def ends(self) -> dict[int, int]:
         """Partition -> the log's end now, of the partitions of this worker.
@@ -171,17 +156,9 @@ class Requests:
                 "a request will be looked at again", offset=self._taken.offset - 1, error=str(error)
             )
 
-    def refuse(self, asked: Asked, bad: BadEvent) -> None:
+    def refuse(self, message: LogMessage, error: BadEvent) -> None:
         """Put a message that is no request into the dead-letter topic. Raises LogUnavailable."""
-        record = dead_letters.encode(
-            self._topic,
-            asked.partition,
-            asked.offset,
-            asked.broker_time,
-            asked.key,
-            asked.value,
-            bad,
-        )
+        record = dead_letters.encode(message, error)
         with Producer(
             self._settings, delivery_timeout_s=self._settings.kafka_timeout_s
         ) as producer:

@@ -18,6 +18,7 @@ from core.errors import BadEvent
 from core.settings import Settings
 from core.types import Item, User
 from store.log import dead_letters
+from store.log.message import LogMessage
 from store.state.apply.batches import NOTHING, Batch, Deletions, Event, Planner
 from store.state.apply.entries import Entry, EntryBatch
 from store.state.apply.pending import Pending
@@ -333,13 +334,5 @@ class Intake:
             code=bad.code,
             reason=str(bad),
         )
-        record = dead_letters.encode(
-            message.topic(),
-            message.partition(),
-            message.offset(),
-            message.timestamp()[1] / 1000,
-            message.key(),
-            message.value(),
-            bad,
-        )
+        record = dead_letters.encode(LogMessage.of(message), bad)
         return Outgoing(self._settings.dlq_topic, record.key, record.value, record.headers)

@@ -20,6 +20,7 @@ from core.errors import BadEvent, LogUnavailable, StoreUnavailable
 from core.settings import Settings
 from store import outage
 from store.log import dead_letters, model_updates
+from store.log.message import LogMessage
 from store.log.model_updates import Pair
 from store.log.producer import Producer
 from store.state import connection
@@ -219,7 +220,10 @@ class LiveWorker:
         )
         metrics.live_dead_letters.labels(bad.code).inc()
         record = dead_letters.encode(
-            hint.topic, hint.partition, hint.offset, hint.timestamp, hint.key, hint.value, bad
+            LogMessage(
+                hint.topic, hint.partition, hint.offset, hint.timestamp, hint.key, hint.value
+            ),
+            bad,
         )
         try:
             await asyncio.to_thread(self._publish, record)

@@ -10,6 +10,7 @@ from typing import Any
 from core.errors import BadEvent
 from core.settings import Settings
 from store.log import dead_letters
+from store.log.message import LogMessage
 from store.log.producer import Producer
 
 COLUMNS = ("offset", "broker_time", "error", "raw", "raw_truncated")
@@ -34,9 +35,11 @@ class ArchivedLetters:
         truncated, and is whole in the source topic while that holds it.
         """
         code, _, reason = row["error"].partition(": ")
-        place = self._topic, partition, row["offset"], row["broker_time"]
+        message = LogMessage(
+            self._topic, partition, row["offset"], row["broker_time"], None, row["raw"]
+        )
         record = dead_letters.encode(
-            *place, None, row["raw"], BadEvent(code, reason), truncated=bool(row["raw_truncated"])
+            message, BadEvent(code, reason), truncated=bool(row["raw_truncated"])
         )
         self._waiting.append(record)
 

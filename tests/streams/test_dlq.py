@@ -15,6 +15,7 @@ from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
 from store.log import client as log
 from store.log import dead_letters
+from store.log.message import LogMessage
 from store.log.producer import Producer
 from store.state import connection, keys
 from streams import inspect
@@ -45,7 +46,7 @@ def put(
             codec.decode_item(value or b"")
     except BadEvent as error:
         record = dead_letters.encode(
-            source, 0, offset, 1_800_000_000.0 + offset, b"u1", value, error
+            LogMessage(source, 0, offset, 1_800_000_000.0 + offset, b"u1", value), error
         )
     with Producer(settings) as producer:
         for _ in range(times):
@@ -60,7 +61,7 @@ def events(settings: Settings) -> list[tuple[dict[str, Any], bytes, dict[str, by
 def test_a_letter_keeps_the_original_and_its_coordinates() -> None:
     error = BadEvent("not_json", "what \ud800 is this")
     for value in (b"x", None, b"y" * (dead_letters.MAX_COPY_BYTES + 1)):
-        record = dead_letters.encode("t", 3, 17, 12.5, b"key", value, error)
+        record = dead_letters.encode(LogMessage("t", 3, 17, 12.5, b"key", value), error)
         headers = [
             (name, text.encode() if isinstance(text, str) else text)
             for name, text in record.headers
@@ -146,11 +147,7 @@ def test_a_cut_letter_is_read_again_from_its_topic(broker: object, settings: Set
             on_delivery=lambda _, message: places.append((message.partition(), message.offset())),
         )
     record = dead_letters.encode(
-        settings.interactions_topic,
-        *places[0],
-        1_800_000_000.0,
-        b"u1",
-        huge,
+        LogMessage(settings.interactions_topic, *places[0], 1_800_000_000.0, b"u1", huge),
         BadEvent("too_large", "too large"),
     )
     with Producer(settings) as producer:
@@ -237,15 +234,18 @@ def test_a_letter_from_before_the_deletion_of_its_user_is_refused(
     bad = {**GOOD, "timestamp": 99_999_999_999}
     put(settings, 1, codec.encode_json(bad))  # of u1, and every letter's key is u1
     item = dead_letters.encode(
-        settings.items_topic, 0, 2, 1_800_000_002.0, b"i1", b"not JSON", BadEvent("not_json", "no")
+        LogMessage(settings.items_topic, 0, 2, 1_800_000_002.0, b"i1", b"not JSON"),
+        BadEvent("not_json", "no"),
     )
     own = dead_letters.encode(
-        settings.interactions_topic,
-        0,
-        3,
-        1_800_000_003.0,
-        b"u2",
-        codec.encode_json(bad | {"user_id": "u2"}),
+        LogMessage(
+            settings.interactions_topic,
+            0,
+            3,
+            1_800_000_003.0,
+            b"u2",
+            codec.encode_json(bad | {"user_id": "u2"}),
+        ),
         BadEvent("x", "y"),
     )
     with Producer(settings) as producer:
@@ -294,12 +294,14 @@ def test_show_decodes_one_letter_of_thousands(
     with Producer(chosen) as producer:
         for offset in range(3000):
             record = dead_letters.encode(
-                chosen.interactions_topic,
-                offset % 4,
-                offset,
-                1.8e9,
-                b"u%d" % offset,
-                b"letter %d" % offset,
+                LogMessage(
+                    chosen.interactions_topic,
+                    offset % 4,
+                    offset,
+                    1.8e9,
+                    b"u%d" % offset,
+                    b"letter %d" % offset,
+                ),
                 error,
             )
             producer.raw(chosen.dlq_topic, record.key, record.value, headers=record.headers)

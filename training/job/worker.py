@@ -44,7 +44,8 @@ from core.settings import Settings
 from models.registry import Registry
 from store import outage, start
 from store.log import retrain_requests
-from store.log.retrain_requests import Asked, Request, Requests
+from store.log.message import LogMessage
+from store.log.retrain_requests import Request, Requests
 from store.log.topics.check import TopicCheck
 from store.state import connection, retrains
 from training.job.retrain import Options, retrain
@@ -127,7 +128,7 @@ class Worker:
             connection.check_server(client)
         self._topic_check.prepare(refuse=False)
 
-    def _handle(self, requests: Requests, message: Asked) -> None:
+    def _handle(self, requests: Requests, message: LogMessage) -> None:
         """Steps 1 to 4 of one request."""
         try:
             request = retrain_requests.decode(message.value)
@@ -147,7 +148,7 @@ class Worker:
             if self._answer(requests, message, request):
                 requests.done()
 
-    def _write_dead_letter(self, requests: Requests, message: Asked, cause: BadEvent) -> bool:
+    def _write_dead_letter(self, requests: Requests, message: LogMessage, cause: BadEvent) -> bool:
         try:
             requests.refuse(message, cause)
         except LogUnavailable as error:
@@ -156,7 +157,7 @@ class Worker:
         outage.KAFKA.end()
         return True
 
-    def _answer(self, requests: Requests, message: Asked, request: Request) -> bool:
+    def _answer(self, requests: Requests, message: LogMessage, request: Request) -> bool:
         """Steps 2 and 3; False when stopped before an outcome."""
         token = f"{self._settings.retrain_requests_topic}:{message.partition}:{message.offset}"
         while not self._stopping.is_set():
