@@ -1,7 +1,7 @@
 """`streams ingest`: from Kafka into Redis, exactly once.
 
 One partition's way through this process, numbered; the crash tests use these numbers.
-`streams.ingest.intake` does steps 2 to 4, `streams.ingest.sender` 4 and 5;
+`streams.ingest.batcher` does steps 2 to 4, `streams.ingest.apply_thread` 4 and 5;
 `store.state.apply.batches` has the steps inside 5.
 
 1. Assigned: read the partition's position from Redis, compare it and the topic's id with the log
@@ -54,13 +54,13 @@ from store.state.apply.pending import Pending
 from store.state.entities import experiments
 from store.state.running import Running
 from streams import metrics
+from streams.ingest.apply_thread import Failure, Partition, Sender
+from streams.ingest.batcher import Assigned, Intake, Message
 from streams.ingest.deletions import recovery
 from streams.ingest.deletions.out_of_reach import drop_out_of_reach
 from streams.ingest.foreign_partitions import ForeignPartitions
-from streams.ingest.intake import Assigned, Intake, Message
 from streams.ingest.partition_watch import IngestWatch
 from streams.ingest.placement import place
-from streams.ingest.sender import Failure, Partition, Sender
 from streams.retry import Retry
 
 _log = structlog.get_logger(__name__)

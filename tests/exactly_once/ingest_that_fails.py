@@ -30,9 +30,9 @@ from store.state.apply import deletions as store_deletions
 from store.state.apply import entries, pending, positions
 from store.state.connection import Pipe
 from streams.ingest import loop as ingest
+from streams.ingest.apply_thread import Sender
 from streams.ingest.deletions import recovery
 from streams.ingest.deletions.recovery import Publisher
-from streams.ingest.sender import Sender
 
 Hook = Callable[..., None]
 

@@ -14,7 +14,7 @@ from testing.process import Child
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic
-from tests.streams.test_partitions import add_partitions
+from tests.streams.ingest.test_partitions_added_under_load import add_partitions
 from tests.support import eventually
 
 pytestmark = [pytest.mark.apache, pytest.mark.timeout(240)]

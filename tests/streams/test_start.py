@@ -22,7 +22,7 @@ from testing.redis import RedisServer
 from testing.tansu import TansuBroker
 from tests.conftest import Spawn
 from tests.live.world import event
-from tests.streams.test_partitions import batches, lines
+from tests.streams.ingest.test_partitions_added_under_load import batches, lines
 from tests.support import eventually
 
 PROCESSES = [

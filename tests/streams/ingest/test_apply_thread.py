@@ -14,7 +14,7 @@ from store.state import connection
 from store.state.apply import batches as apply
 from store.state.apply import deletions, positions
 from store.state.apply.batches import Event, Planner
-from streams.ingest.sender import Sender, Work
+from streams.ingest.apply_thread import Sender, Work
 
 
 class Writing:

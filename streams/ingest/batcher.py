@@ -1,5 +1,5 @@
-"""What the messages of a partition become: batches and dead letters for `streams.ingest.sender`
-(steps 2 to 4 of `streams.ingest.loop`).
+"""Makes batches and dead letters of the messages of a partition, for `apply_thread` (steps 2 to 4
+of `streams.ingest.loop`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from store.state.apply.entries import Entry, EntryBatch
 from store.state.apply.pending import Pending
 from store.state.connection import Client
 from streams import metrics
+from streams.ingest.apply_thread import Outgoing, Partition, Sender, Work
 from streams.ingest.deletions import recovery
-from streams.ingest.sender import Outgoing, Partition, Sender, Work
 from streams.retry import Retry
 
 _log = structlog.get_logger(__name__)

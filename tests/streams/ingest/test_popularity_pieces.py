@@ -12,10 +12,10 @@ from core.types import Interaction
 from store.state.apply import pending
 from store.state.apply.batches import Event
 from store.state.apply.pending import Mark, Pending
-from streams.ingest import intake
-from streams.ingest.intake import Assigned
+from streams.ingest import batcher
+from streams.ingest.apply_thread import Work
+from streams.ingest.batcher import Assigned
 from streams.ingest.loop import _GATHER_S, Ingest
-from streams.ingest.sender import Work
 
 ITEMS = 50
 
@@ -43,7 +43,7 @@ def ingest(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
 def test_one_piece_between_two_looks_for_events(
     ingest: Ingest, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "PIECE_S", 0.0)
+    monkeypatch.setattr(batcher, "PIECE_S", 0.0)
     put: list[list[int]] = []
     monkeypatch.setattr(
         ingest._sender, "put", lambda *works: put.append([work.batch.partition for work in works])
@@ -72,7 +72,7 @@ def test_one_piece_between_two_looks_for_events(
 def test_pieces_keep_their_distance_unless_many_events_pay_for_one(
     ingest: Ingest, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "PIECE_S", 3600.0)
+    monkeypatch.setattr(batcher, "PIECE_S", 3600.0)
     put: list[Work] = []
     monkeypatch.setattr(ingest._sender, "put", lambda *works: put.extend(works))
     partition = settings.interactions_topic, 0

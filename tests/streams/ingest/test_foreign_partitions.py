@@ -27,7 +27,7 @@ from streams import inspect, metrics
 from streams.ingest.foreign_partitions import ForeignPartitions
 from testing.ports import free_port
 from tests.conftest import Spawn
-from tests.streams.test_partitions import lines, metric
+from tests.streams.ingest.test_partitions_added_under_load import lines, metric
 from tests.support import eventually
 
 USERS = [f"user-{number}" for number in range(40)]

@@ -15,11 +15,11 @@ from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction, Item
 from store.state.apply.pending import Mark, Pending
-from streams.ingest import intake
+from streams.ingest import batcher
 from streams.ingest import loop as ingest
-from streams.ingest.intake import Assigned
+from streams.ingest.apply_thread import Work
+from streams.ingest.batcher import Assigned
 from streams.ingest.loop import Ingest
-from streams.ingest.sender import Work
 
 
 class Told(NamedTuple):
@@ -107,7 +107,7 @@ def test_what_came_together_goes_together(taking: Taking) -> None:
 
 
 def test_many_events_do_not_share_a_transaction(taking: Taking) -> None:
-    topic, most = taking.settings.interactions_topic, intake._TOGETHER
+    topic, most = taking.settings.interactions_topic, batcher._TOGETHER
     for partition in range(3):
         taking.take(taking.events(partition, most // 2 + 1))
     taking.loop._intake.send()
