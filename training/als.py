@@ -22,6 +22,7 @@ from core.settings import Settings
 from models.als import ALSModel, UserSide
 from models.confidence import Confidence
 from models.id_map import IdMap
+from training.data.dataset import Interactions
 
 REFRESH_SWEEPS = 1
 """Sweeps over all events after a fit on the training part (docs/adr/0005-one-fit-and-a-refresh.md).
@@ -88,9 +89,7 @@ def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparame
 
 
 def fit(
-    user_items: sp.csr_matrix,
-    users: IdMap,
-    items: IdMap,
+    interactions: Interactions,
     hyperparameters: Hyperparameters,
     seed: int,
     *,
@@ -100,8 +99,7 @@ def fit(
 ) -> ALSModel:
     """Fit a model on weighted interactions.
 
-    `user_items (n_users, n_items)` f32 CSR of weights; `users` and `items` name its rows and
-    columns. `start`: a model whose factors the fit starts from, for the users and items that it
+    `start`: a model whose factors the fit starts from, for the users and items that it
     has. `threads` 0: one a core; the result does not depend on it. `on_sweep` gets the factors of
     users and items with an entry, in their order.
 
@@ -110,6 +108,7 @@ def fit(
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
+    user_items, users, items = interactions
     if user_items.shape != (len(users), len(items)):
         raise ValueError(
             f"a matrix of {user_items.shape} does not fit {len(users)} users and {len(items)} items"

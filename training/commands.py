@@ -24,7 +24,7 @@ from store.log import retrain_requests
 from store.state import connection, retrains
 from store.state.apply import deletions
 from training import als as als_training
-from training.data import dataset, items
+from training.data import dataset, dataset_files, items
 from training.data import events as event_sources
 from training.data.popularity import popular
 from training.evaluation import evaluate as evaluation
@@ -53,7 +53,7 @@ def make_dataset(settings: Settings, output: Path, events: Path | None, console:
         )
     source = shown_url(str(events or f"{settings.archive_url}/{settings.interactions_topic}"))
     data = dataset.build(table, settings.use_cases, positions, source, skipped)
-    dataset.save(data, output)
+    dataset_files.save(data, output)
     summary = data.summary()
     counts = f"{summary['events']} events of {summary['users']} users with {summary['items']} items"
     console.print(f"{output}: {counts}; left out: {summary['skipped']}")
@@ -63,9 +63,9 @@ def fit_als(
     settings: Settings, folder: Path, output: Path, hyperparameters: Path | None, threads: int
 ) -> None:
     """Run `als`: fit ALS on the dataset in `folder` and write the model into `output`."""
-    data = dataset.load(folder)
+    data = dataset_files.load(folder)
     als_hyperparameters = als_training.hyperparameters(settings, hyperparameters)
-    fitting.fit_als(data.matrix(), data, als_hyperparameters, settings.training_seed, threads).save(
+    fitting.fit_als(data.interactions(), als_hyperparameters, settings.training_seed, threads).save(
         output
     )
     typer.echo(f"{output}: {als_hyperparameters}")
@@ -84,7 +84,7 @@ def evaluate_dataset(
     """Run `evaluate`: fit on the events before the cut, print the evaluation, and write it into
     `output`.
     """
-    data = dataset.load(folder)
+    data = dataset_files.load(folder)
     entries = items.read(items_path) if items_path is not None else []
     split = data.split(settings.holdout_fraction)
     content = ContentModel.fit(entries)
@@ -92,7 +92,7 @@ def evaluate_dataset(
     als_hyperparameters = als_training.hyperparameters(settings, hyperparameters)
     settings = two_tower_command.tuned(settings, hyperparameters)
     fitted = fitting.fit_als(
-        data.matrix(split.train), data, als_hyperparameters, settings.training_seed, threads
+        data.interactions(split.train), als_hyperparameters, settings.training_seed, threads
     )
     two_tower = two_tower_command.fit_before(data, split.train, entries, settings, threads)
     at_cut = popular(data, settings, split.train)
@@ -148,7 +148,7 @@ def tune(
 ) -> None:
     """Run `tune` on the dataset in `folder`."""
     entries = items.read(items_path) if items_path is not None else []
-    tuning.tune(part, dataset.load(folder), entries, settings, options, console)
+    tuning.tune(part, dataset_files.load(folder), entries, settings, options, console)
     if options.output.exists():
         console.print(
             f"{options.output}: use it with `python -m training retrain --hyperparameters "

@@ -45,7 +45,7 @@ from core.settings import Settings
 from models.als import ALSModel
 from models.two_tower import TwoTowerModel
 from training import als
-from training.data import dataset
+from training.data import dataset, dataset_files
 from training.evaluation.evaluate import SEGMENTS
 from training.two_tower.fit import Hyperparameters
 
@@ -84,9 +84,7 @@ def fit(world: World, seed: int, threads: int, folder: Path) -> None:
     split = world.split(data)
     began = time.process_time()
     model = als.fit(
-        data.matrix(split.train),
-        data.users,
-        data.items,
+        data.interactions(split.train),
         als.hyperparameters(settings, FOUND[world.name]),
         seed,
         threads=threads,
@@ -134,7 +132,7 @@ def tune(world: World, minutes: float, threads: int) -> None:
         np.asarray(world.table["timestamp"].to_numpy() < world.split(data).cut)
     )
     with tempfile.TemporaryDirectory() as work:
-        dataset.save(
+        dataset_files.save(
             dataset.build(early, settings.use_cases, source=f"{world.name}, first {FITTED:.0%}"),
             Path(work) / "dataset",
         )

@@ -50,7 +50,7 @@ from models.bundle import Bundle
 from models.id_map import IdMap
 from models.new_items import NewItemFactors
 from training import als
-from training.data import dataset, events
+from training.data import dataset, dataset_files, events
 from training.evaluation import metrics
 
 SEEDS = (1, 2, 3)
@@ -136,7 +136,7 @@ def world(data: dataset.Dataset, settings: Settings) -> World:
 
 
 def fitted(told: World, where: dataset.Bools, chosen: als.Hyperparameters, seed: int) -> ALSModel:
-    return als.fit(told.data.matrix(where), told.data.users, told.data.items, chosen, seed)
+    return als.fit(told.data.interactions(where), chosen, seed)
 
 
 def new_item_factors(
@@ -360,7 +360,7 @@ def main() -> None:
             if arguments.tune and name == "retailrocket":
                 cut = np.sort(data.timestamp)[int(len(data.timestamp) * FIRST)]
                 early = table.filter(pc.less(table["timestamp"], cut))
-                dataset.save(
+                dataset_files.save(
                     dataset.build(early, settings.use_cases, source=f"{name}, first 80%"),
                     work / "dataset",
                 )

@@ -38,6 +38,7 @@ from engines.content import ContentEngine
 from models.content import ContentModel
 from models.id_map import IdMap
 from training import als
+from training.data.dataset import Interactions
 
 K = 10
 USERS = 4000
@@ -144,7 +145,9 @@ def main() -> None:
     catalogue, use_cases = Catalogue.of(data.items, ids.ids), Settings().use_cases
     parts = (
         ALSEngine(
-            als.fit(matrix, users, ids, FITS[asked.dataset], 1, threads=1), catalogue, use_cases
+            als.fit(Interactions(matrix, users, ids), FITS[asked.dataset], 1, threads=1),
+            catalogue,
+            use_cases,
         ),
         ContentEngine(ContentModel.fit(data.items), catalogue, use_cases),
     )

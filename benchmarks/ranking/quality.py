@@ -29,7 +29,7 @@ import numpy.typing as npt
 from benchmarks.ranking.quality_protocols import FOLDERS, LOADERS, Gains, Protocol
 from core.settings import Settings
 from training import als
-from training.data import dataset
+from training.data import dataset_files
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parents[1] / "results" / "quality.json"
@@ -115,7 +115,7 @@ def by_popularity(protocol: Protocol) -> Gains:
 
 def by_als(protocol: Protocol, chosen: als.Hyperparameters, seed: int) -> Gains:
     data, matrix = protocol.data, protocol.data.matrix()
-    model = als.fit(matrix, data.users, data.items, chosen, seed)
+    model = als.fit(data.interactions(), chosen, seed)
     columns = data.items.rows(model.item_ids.ids)
     vectors = model.fold_in_many(matrix[:, columns], num_threads=0)
 
@@ -174,7 +174,7 @@ def main() -> None:
         path = found(name)
         with tempfile.TemporaryDirectory() as temporary:
             work = Path(temporary)
-            dataset.save(protocol.data, work / "dataset")
+            dataset_files.save(protocol.data, work / "dataset")
             tune(
                 work / "dataset",
                 chosen.minutes,

@@ -86,7 +86,7 @@ def models(protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int) 
         return load(folder / name)
 
     def by_als(where: npt.NDArray[np.bool_] | None) -> ALSModel:
-        return als.fit(data.matrix(where), data.users, data.items, fit.als, seed, threads=threads)
+        return als.fit(data.interactions(where), fit.als, seed, threads=threads)
 
     return Models(
         two_tower=kept(

@@ -15,6 +15,7 @@ from tests.training import world
 from tests.training.world import row
 from training import als
 from training.als import Hyperparameters
+from training.data.dataset import Interactions
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 
@@ -26,7 +27,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_users_of_even_items_score_even_items_higher(settings: Settings) -> None:
     data = world.built(settings, world.parity())
-    model = als.fit(data.matrix(), data.users, data.items, SMALL, seed=1)
+    model = als.fit(data.interactions(), SMALL, seed=1)
     scores = model.fold_in_many(data.matrix()[data.users.rows(["u0"])])[0] @ model.item_factors.T
     parity = np.array([int(item[1:]) % 2 for item in model.item_ids.ids])
     assert scores[parity == 0].min() > scores[parity == 1].max()
@@ -34,12 +35,9 @@ def test_users_of_even_items_score_even_items_higher(settings: Settings) -> None
 
 def test_the_same_seed_gives_the_same_model_whatever_the_threads(settings: Settings) -> None:
     data = world.built(settings, world.parity())
-    models = [
-        als.fit(data.matrix(), data.users, data.items, SMALL, seed=1, threads=threads)
-        for threads in (1, 4)
-    ]
+    models = [als.fit(data.interactions(), SMALL, seed=1, threads=threads) for threads in (1, 4)]
     np.testing.assert_array_equal(models[0].item_factors, models[1].item_factors)
-    other = als.fit(data.matrix(), data.users, data.items, SMALL, seed=2)
+    other = als.fit(data.interactions(), SMALL, seed=2)
     assert not np.array_equal(models[0].item_factors, other.item_factors)
 
 
@@ -52,7 +50,7 @@ def test_an_item_that_nobody_liked_is_not_in_the_model(settings: Settings) -> No
             row(10_001, "grump", "i0", "dismiss"),
         ],
     )
-    model = als.fit(data.matrix(), data.users, data.items, SMALL, seed=1)
+    model = als.fit(data.interactions(), SMALL, seed=1)
     assert "refused" in data.items
     assert "refused" not in model.item_ids
     assert model.user_ids is not None
@@ -61,11 +59,11 @@ def test_an_item_that_nobody_liked_is_not_in_the_model(settings: Settings) -> No
 
 def test_a_refresh_learns_new_items_in_the_space_of_the_old_ones(settings: Settings) -> None:
     data = world.built(settings, world.parity())
-    before = data.matrix(data.item != data.items.row("i2"))
-    old = als.fit(before, data.users, data.items, SMALL, seed=1)
+    before = data.interactions(data.item != data.items.row("i2"))
+    old = als.fit(before, SMALL, seed=1)
     assert "i2" not in old.item_ids
     two = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=als.REFRESH_SWEEPS)
-    refreshed = als.fit(data.matrix(), data.users, data.items, two, seed=1, start=old)
+    refreshed = als.fit(data.interactions(), two, seed=1, start=old)
     row_of = refreshed.item_ids.row
     closest = [
         refreshed.item_ids.ids[near] for near in refreshed.similar(row_of("i2"), 5)[0].tolist()
@@ -85,7 +83,7 @@ def test_a_refresh_learns_new_items_in_the_space_of_the_old_ones(settings: Setti
 def test_nothing_to_learn_is_one_clear_line(settings: Settings) -> None:
     data = world.built(settings, [row(0, "ann", "a", "dismiss")])
     with pytest.raises(DatasetError, match="no event has a weight above 0"):
-        als.fit(data.matrix(), data.users, data.items, SMALL, seed=1)
+        als.fit(data.interactions(), SMALL, seed=1)
 
 
 def test_hyperparameters_come_from_the_settings_or_from_a_file(
@@ -119,27 +117,16 @@ def test_a_discount_is_a_fit_of_weights_that_popular_items_lost(settings: Settin
     matrix = data.matrix()
     counts = matrix.getnnz(axis=0)
     assert counts.max() > 2 * counts.min()
-    model = als.fit(
-        matrix,
-        data.users,
-        data.items,
-        msgspec.structs.replace(SMALL, popularity_discount=0.5),
-        seed=1,
-    )
+    discounted = msgspec.structs.replace(SMALL, popularity_discount=0.5)
+    model = als.fit(data.interactions(), discounted, seed=1)
     assert model.confidence.counts is not None
     assert model.confidence.counts.tolist() == counts.tolist()
     scale = counts.sum() / np.sqrt(counts).sum()
     by_hand = matrix.multiply(scale / np.sqrt(counts)).tocsr().astype(np.float32)
-    plain = als.fit(by_hand, data.users, data.items, SMALL, seed=1)
+    plain = als.fit(Interactions(by_hand, data.users, data.items), SMALL, seed=1)
     np.testing.assert_allclose(model.item_factors, plain.item_factors, rtol=1e-2, atol=2e-4)
-    refreshed = als.fit(
-        matrix,
-        data.users,
-        data.items,
-        msgspec.structs.replace(SMALL, popularity_discount=0.5, iterations=1),
-        seed=1,
-        start=model,
-    )
+    one_sweep = msgspec.structs.replace(discounted, iterations=1)
+    refreshed = als.fit(data.interactions(), one_sweep, seed=1, start=model)
     assert refreshed.confidence.counts is not None
     assert refreshed.confidence.counts.tolist() == counts.tolist()
     np.testing.assert_allclose(

@@ -1,20 +1,14 @@
-"""Builds, saves and loads the dataset: id maps, a weighted user-item matrix, every user's events in
-order, and a split by time.
-
-Its files, all readable with numpy, scipy and a JSON reader: `als_interactions.npz` (the matrix,
-scipy.sparse.load_npz), `als_user_mapping.json` and `als_item_mapping.json` (row -> id),
-`sequences.npz` (the events), `dataset.json` (positions W, counts, sha256).
+"""Builds the dataset: id maps, every user's events in order, a weighted user-item matrix, and a
+split by time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
-from core.errors import DatasetError, ModelError
+from core.errors import DatasetError
 from core.types import HistoryEvent, UserState
 from core.use_cases import MAX_WEIGHT, WEIGHT_STEP, UseCases
 from models.id_map import IdMap
@@ -30,6 +24,16 @@ from training.data.events import Skipped
 
 Bools = npt.NDArray[np.bool_]
 COLUMNS = ("item", "event_type", "use_case", "value", "weight", "timestamp")
+
+
+class Interactions(NamedTuple):
+    """Summed weights of events: `weights` (n_users, n_items) f32 CSR, whose rows are `users` and
+    whose columns are `items`.
+    """
+
+    weights: sp.csr_matrix
+    users: IdMap
+    items: IdMap
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,10 @@ class Dataset:
         return self._summed(
             self.weight, self.weight > 0 if where is None else where & (self.weight > 0)
         )
+
+    def interactions(self, where: Bools | None = None) -> Interactions:
+        """`matrix(where)`, with the ids of its rows and columns."""
+        return Interactions(self.matrix(where), self.users, self.items)
 
     def touched(self, where: Bools) -> sp.csr_matrix:
         """(n_users, n_items) float32 CSR of ones: every pair with an event in `where`, of whatever
@@ -255,62 +263,6 @@ def build(
         source=source,
         skipped=all_skipped,
     )
-
-
-def save(
-    dataset: Dataset, folder: Path, *, matrix: sp.csr_matrix | None = None, sequences: bool = True
-) -> None:
-    """Write the files of the module docstring into `folder`, dataset.json last: a folder without it
-    is incomplete.
-
-    `matrix`: `dataset.matrix()`, if already computed. `sequences` False: without sequences.npz, so
-    that `load` cannot read the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "dataset.json").unlink(missing_ok=True)
-    sp.save_npz(
-        folder / "als_interactions.npz",
-        dataset.matrix() if matrix is None else matrix,
-        compressed=False,
-    )
-    dataset.users.save(folder / "als_user_mapping.json")
-    dataset.items.save(folder / "als_item_mapping.json")
-    if sequences:
-        np.savez(
-            folder / "sequences.npz",
-            indptr=dataset.indptr,
-            **{name: getattr(dataset, name) for name in COLUMNS},
-        )
-    (folder / "dataset.json").write_text(json.dumps(dataset.summary(), indent=2) + "\n", "utf-8")
-
-
-def load(folder: Path) -> Dataset:
-    """Read what `save` wrote. Raises DatasetError when it is missing, incomplete or changed."""
-    try:
-        summary = json.loads((folder / "dataset.json").read_text("utf-8"))
-        with np.load(folder / "sequences.npz", allow_pickle=False) as arrays:
-            dataset = Dataset(
-                users=IdMap.load(folder / "als_user_mapping.json"),
-                items=IdMap.load(folder / "als_item_mapping.json"),
-                event_types=summary["event_types"],
-                use_cases=summary["use_cases"],
-                positions={
-                    int(partition): offset for partition, offset in summary["positions"].items()
-                },
-                source=summary["source"],
-                skipped=summary["skipped"],
-                **{name: arrays[name] for name in arrays.files},
-            )
-    except (OSError, KeyError, ValueError, TypeError, ModelError) as error:
-        raise DatasetError(
-            f"{folder} is no complete dataset ({error}); make it with `python -m training "
-            f"dataset --output {folder}`"
-        ) from None
-    if dataset.sha256 != summary["sha256"]:
-        raise DatasetError(
-            f"{folder}: the files are not those that dataset.json describes; make the dataset again"
-        )
-    return dataset
 
 
 def weights(

@@ -7,13 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import scipy.sparse as sp
-
 from core.errors import DatasetError
 from core.types import Item
 from models.content import ContentModel
 from models.popular import PopularModel
-from training.data.dataset import Dataset, Split
+from training.data.dataset import Dataset, Interactions, Split
 from training.data.popularity import popular
 from training.evaluation import population
 from training.evaluation.evaluate import Inputs
@@ -26,7 +24,7 @@ from training.job.context import Context
 class Comparison:
     """The inputs of evaluation, gate and publication.
 
-    `matrix` (n_users, n_items) f32 CSR of all events. `judged`: the users to evaluate with; None
+    `interactions`: of all events. `judged`: the users to evaluate with; None
     for the reason in `unjudged`. `inputs`: of the evaluations, None without a split. `live`: how
     the live bundle answers them.
     """
@@ -34,7 +32,7 @@ class Comparison:
     content: ContentModel
     popular_at_cut: PopularModel
     popular_now: PopularModel
-    matrix: sp.csr_matrix
+    interactions: Interactions
     judged: JudgedUsers | None
     unjudged: str
     inputs: Inputs | None
@@ -62,5 +60,5 @@ def prepare_comparison(
             unjudged = str(error)
     live = gate.ask_live(context.registry, inputs, judged, context.run.check)
     return Comparison(
-        content, popular_at_cut, popular_now, data.matrix(), judged, unjudged, inputs, live
+        content, popular_at_cut, popular_now, data.interactions(), judged, unjudged, inputs, live
     )

@@ -11,12 +11,11 @@ import time
 from typing import Any
 
 import msgspec
-import scipy.sparse as sp
 
 from models.als import ALSModel
 from training import als
 from training.als import Hyperparameters
-from training.data.dataset import Dataset, Split
+from training.data.dataset import Interactions, Split
 from training.job.context import Context
 from training.job.run import Run
 from training.progress import progress
@@ -26,14 +25,13 @@ NICENESS = 10
 
 
 def fit_als(
-    matrix: sp.csr_matrix,
-    data: Dataset,
+    interactions: Interactions,
     hyperparameters: Hyperparameters,
     seed: int,
     threads: int,
     run: Run | None = None,
 ) -> ALSModel:
-    """`als.fit` with a progress bar. `matrix` (n_users, n_items) f32 CSR.
+    """`als.fit` with a progress bar.
 
     Records in `run`, as `als`, the seconds of the sweeps alone: what the bare solver would take.
     """
@@ -46,24 +44,16 @@ def fit_als(
             if run is not None:
                 run.progress(f"sweep {sweep} of {hyperparameters.iterations}")
 
-        model = als.fit(
-            matrix,
-            data.users,
-            data.items,
-            hyperparameters,
-            seed,
-            threads=threads,
-            on_sweep=on_sweep,
-        )
+        model = als.fit(interactions, hyperparameters, seed, threads=threads, on_sweep=on_sweep)
     if run is not None and len(ends) > 1:
         run.seconds["als"] = round((ends[-1] - ends[0]) * len(ends) / (len(ends) - 1), 3)
     return model
 
 
 def refresh_als(
-    context: Context, fitted: ALSModel, matrix: sp.csr_matrix, data: Dataset, split: Split | None
+    context: Context, fitted: ALSModel, interactions: Interactions, split: Split | None
 ) -> ALSModel:
-    """`fitted` with REFRESH_SWEEPS sweeps over every event in `matrix`; `fitted` itself when it was
+    """`fitted` with REFRESH_SWEEPS sweeps over all `interactions`; `fitted` itself when it was
     fitted on all of them.
 
     Runs beside the evaluation at a lower priority, because the evaluation uses one core only and
@@ -78,15 +68,12 @@ def refresh_als(
     def on_sweep(sweep: int, _users: Any, _items: Any) -> None:
         context.run.progress(f"refreshing: sweep {sweep} of {als.REFRESH_SWEEPS}")
 
-    threads = context.options.threads
     model = als.fit(
-        matrix,
-        data.users,
-        data.items,
+        interactions,
         hyperparameters,
         context.seed,
         start=fitted,
-        threads=threads,
+        threads=context.options.threads,
         on_sweep=on_sweep,
     )
     context.run.seconds["refresh"] = round(time.monotonic() - started, 3)

@@ -29,7 +29,7 @@ from store.state.apply import deletions
 from store.state.apply.deletions import DeletedUsers
 from store.state.entities import catalogue
 from training.blend import grid
-from training.data import dataset, events, items
+from training.data import dataset, dataset_files, events, items
 from training.data.dataset import Dataset, Split
 from training.evaluation import evaluate
 from training.evaluation.evaluate import Evaluation, Inputs
@@ -145,12 +145,12 @@ def fit(context: Context, snapshot: Snapshot, training: TrainingSet) -> Fitted:
     context.run.step("fit", facts)
     submit, train = context.background.submit, split.train if split is not None else None
     pending = submit(prepare_comparison, context, data, split, training.unsplit, snapshot.entries)
-    als = fitting.fit_als(data.matrix(train), data, context.als, context.seed, threads, context.run)
+    als = fitting.fit_als(data.interactions(train), context.als, context.seed, threads, context.run)
     comparison = pending.result()
     two_tower = two_tower_command.fit_before(
         data, train, snapshot.entries, context.settings, threads, context.run
     )
-    refreshed_als = submit(fitting.refresh_als, context, als, comparison.matrix, data, split)
+    refreshed_als = submit(fitting.refresh_als, context, als, comparison.interactions, split)
     refreshed_two_tower = submit(
         two_tower_command.refresh,
         two_tower,
@@ -237,7 +237,8 @@ def publish(
         files.write_json(folder / CATALOGUE, snapshot.entries)
         comparison.content.save(folder / "content")
         comparison.popular_now.save(folder / "popular")
-        dataset.save(data, folder / "dataset", matrix=comparison.matrix, sequences=False)
+        matrix = comparison.interactions.weights
+        dataset_files.save(data, folder / "dataset", matrix=matrix, sequences=False)
         als.save(folder / "als")
         grid.save(evaluated.blend, folder / "ensemble")
         if two_tower is not None:

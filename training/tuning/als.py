@@ -26,7 +26,7 @@ from models.id_map import IdMap
 from training import als
 from training.als import Hyperparameters
 from training.data import validation
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, Interactions
 from training.data.validation import Validation
 from training.progress import progress
 from training.tuning import study as tune_study
@@ -208,9 +208,11 @@ def evaluate(
 
     try:
         als.fit(
-            split.user_items,
-            IdMap([str(row) for row in range(users)]),
-            IdMap([str(row) for row in range(items)]),
+            Interactions(
+                split.user_items,
+                IdMap([str(row) for row in range(users)]),
+                IdMap([str(row) for row in range(items)]),
+            ),
             hyperparameters,
             seed,
             threads=threads,

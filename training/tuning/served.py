@@ -138,8 +138,7 @@ def _fit(
     return Bundle.of(
         catalogue=list(entries),
         als=fitting.fit_als(
-            dataset.matrix(train),
-            dataset,
+            dataset.interactions(train),
             als_hyperparameters,
             settings.training_seed,
             options.threads,

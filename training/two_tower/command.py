@@ -19,7 +19,7 @@ from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Item
 from models.two_tower import TwoTowerModel
-from training.data import dataset, items
+from training.data import dataset_files, items
 from training.data.dataset import Bools, Dataset, Split
 from training.job.run import Run
 from training.progress import progress
@@ -80,7 +80,7 @@ def fit_two_tower(
         raise ConfigurationError(
             "Two-Tower is trained by torch, which is not installed; install requirements/train.txt"
         )
-    data = dataset.load(folder)
+    data = dataset_files.load(folder)
     entries = items.read(items_path) if items_path is not None else []
     model = fit(
         data, entries, tuned(settings, hyperparameters), threads=threads, checkpoints=output

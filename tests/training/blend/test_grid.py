@@ -52,7 +52,7 @@ def data(offline: Settings) -> Dataset:
 
 
 def fitted_als(data: Dataset, split: Split) -> ALSModel:
-    return als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
+    return als.fit(data.interactions(split.train), SMALL, seed=1)
 
 
 def random_als(data: Dataset) -> ALSModel:

@@ -26,7 +26,7 @@ from store.state.apply.deletions import DeletedUsers
 from store.state.entities.popularity import growth, top
 from tests.training import world
 from tests.training.world import row
-from training.data import dataset, events
+from training.data import dataset, dataset_files, events
 from training.data.popularity import popular
 
 NOBODY = DeletedUsers(IdHasher(SecretStr("")), {})
@@ -191,27 +191,27 @@ def _build(settings: Settings, path: Path) -> tuple[object, ...]:
 
 def test_the_files_are_read_with_numpy_and_scipy_alone(settings: Settings, tmp_path: Path) -> None:
     data = world.built(settings, world.parity())
-    dataset.save(data, tmp_path / "dataset")
+    dataset_files.save(data, tmp_path / "dataset")
     matrix = sp.load_npz(tmp_path / "dataset" / "als_interactions.npz")
     users = json.loads((tmp_path / "dataset" / "als_user_mapping.json").read_text("utf-8"))
     items = json.loads((tmp_path / "dataset" / "als_item_mapping.json").read_text("utf-8"))
     assert matrix[users["u1"], items["i1"]] == 3.0
     with np.load(tmp_path / "dataset" / "sequences.npz", allow_pickle=False) as arrays:
         assert len(arrays["item"]) == data.events
-    assert dataset.load(tmp_path / "dataset").sha256 == data.sha256
+    assert dataset_files.load(tmp_path / "dataset").sha256 == data.sha256
 
 
 def test_a_dataset_that_is_not_whole_is_refused(settings: Settings, tmp_path: Path) -> None:
-    dataset.save(world.built(settings, world.parity()), tmp_path / "dataset")
+    dataset_files.save(world.built(settings, world.parity()), tmp_path / "dataset")
     about = json.loads((tmp_path / "dataset" / "dataset.json").read_text("utf-8"))
     (tmp_path / "dataset" / "dataset.json").write_text(
         json.dumps({**about, "sha256": "0"}), "utf-8"
     )
     with pytest.raises(DatasetError, match="make the dataset again"):
-        dataset.load(tmp_path / "dataset")
+        dataset_files.load(tmp_path / "dataset")
     (tmp_path / "dataset" / "dataset.json").unlink()
     with pytest.raises(DatasetError, match="python -m training dataset"):
-        dataset.load(tmp_path / "dataset")
+        dataset_files.load(tmp_path / "dataset")
 
 
 def test_the_split_keeps_the_last_tenth_of_the_time_apart(settings: Settings) -> None:

@@ -54,7 +54,7 @@ def judged(
         world.items(),
     )
     who = population.draw(data, split, content, settings, users, seed=1)
-    fitted = model or als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
+    fitted = model or als.fit(data.interactions(split.train), SMALL, seed=1)
     at_cut = popular(data, settings, split.train)
     bundle = Bundle.of(catalogue=entries, als=fitted, content=content, popular=at_cut)
     return evaluate.evaluate(bundle, Inputs(entries, at_cut.scores, data, split, settings), who)
@@ -224,9 +224,7 @@ def test_a_worse_bundle_is_refused_and_a_better_one_is_not(settings: Settings) -
     data = world.built(settings, world.parity())
     good, bad = judged(settings, data), judged(settings, data, random_model(data))
     split = data.split(settings.holdout_fraction)
-    publish(
-        settings, data, als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
-    )
+    publish(settings, data, als.fit(data.interactions(split.train), SMALL, seed=1))
     verdict = decided(settings, data, bad)
     assert verdict["decision"] == gate.REFUSED
     assert "worse by more than 5%" in verdict["cause"]
@@ -253,9 +251,7 @@ def test_the_questions_to_the_live_bundle_can_be_stopped(settings: Settings) -> 
 def test_a_margin_is_respected(settings: Settings) -> None:
     data = world.built(settings, world.parity())
     split = data.split(settings.holdout_fraction)
-    publish(
-        settings, data, als.fit(data.matrix(split.train), data.users, data.items, SMALL, seed=1)
-    )
+    publish(settings, data, als.fit(data.interactions(split.train), SMALL, seed=1))
     generous = settings.model_copy(update={"gate_margin": 1.0})
     assert (
         decided(generous, data, judged(settings, data, random_model(data)))["decision"]

@@ -21,7 +21,7 @@ from core.settings import Settings
 from models.registry import Registry
 from tests.training import world
 from training import commands
-from training.data import dataset
+from training.data import dataset_files
 from training.evaluation.evaluate import ENGINES, NAMES, SEGMENTS
 from training.report import charts
 from training.report import page as report
@@ -358,7 +358,7 @@ def test_the_command_writes_the_page_of_a_published_version(
             "holdout_fraction": 0.25,
         }
     )
-    dataset.save(data, tmp_path / "dataset")
+    dataset_files.save(data, tmp_path / "dataset")
     commands.evaluate_dataset(
         small,
         tmp_path / "dataset",

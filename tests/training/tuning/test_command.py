@@ -25,7 +25,7 @@ from tests.training import world
 from training import als, commands
 from training.als import Hyperparameters
 from training.blend import grid as blend
-from training.data import dataset
+from training.data import dataset_files
 from training.data.dataset import Dataset
 from training.job.retrain import Options, retrain
 from training.tuning import als as tune_als
@@ -291,20 +291,15 @@ def test_without_two_tower_the_rest_is_tuned(small: Settings, folder: Path) -> N
 def test_a_killed_search_of_als_goes_on_and_the_configured_ones_come_first(
     small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, fit, seen = dataset.load(folder / "dataset"), als.fit, list[Hyperparameters]()
+    data, fit, seen = dataset_files.load(folder / "dataset"), als.fit, list[Hyperparameters]()
 
     def fit_or_exit(
-        matrix: Any,
-        users: Any,
-        items: Any,
-        hyperparameters: Hyperparameters,
-        *more: Any,
-        **named: Any,
+        interactions: Any, hyperparameters: Hyperparameters, *more: Any, **named: Any
     ) -> Any:
         seen.append(hyperparameters)
         if len(seen) == 2:
             raise SystemExit  # which Optuna, as with a kill, does not hear of
-        return fit(matrix, users, items, hyperparameters, *more, **named)
+        return fit(interactions, hyperparameters, *more, **named)
 
     def search(settings: Settings, trials: int) -> dict[str, Any]:
         options = TuneOptions(
@@ -327,7 +322,7 @@ def test_a_killed_search_of_als_goes_on_and_the_configured_ones_come_first(
 
 
 def test_more_factors_than_the_range_has_widen_it(small: Settings, folder: Path) -> None:
-    data = dataset.load(folder / "dataset")
+    data = dataset_files.load(folder / "dataset")
     wide = small.model_copy(update={"als_factors": 300, "als_iterations": 2})
     options = TuneOptions(
         folder / "wide.sqlite", folder / "found.json", minutes=0.05, trials=1, threads=1

@@ -149,7 +149,7 @@ def recorder(
 
 
 def fitted_als(data: Dataset, users: np.ndarray) -> ALSModel:
-    return als.fit(data.matrix(~np.isin(data.user, users)), data.users, data.items, SMALL, seed=1)
+    return als.fit(data.interactions(~np.isin(data.user, users)), SMALL, seed=1)
 
 
 def bare() -> list[Item]:

@@ -1,0 +1,76 @@
+"""Saves and loads a dataset as a folder of files that numpy, scipy and a JSON reader can read.
+
+als_interactions.npz     the weighted matrix (scipy.sparse.load_npz)
+als_user_mapping.json    row -> user id
+als_item_mapping.json    column -> item id
+sequences.npz            the events
+dataset.json             positions W, counts, sha256
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from core.errors import DatasetError, ModelError
+from models.id_map import IdMap
+from training.data.dataset import COLUMNS, Dataset
+
+
+def save(
+    dataset: Dataset, folder: Path, *, matrix: sp.csr_matrix | None = None, sequences: bool = True
+) -> None:
+    """Write the files of the module docstring into `folder`, dataset.json last: a folder without it
+    is incomplete.
+
+    `matrix`: `dataset.matrix()`, if already computed. `sequences` False: without sequences.npz, so
+    that `load` cannot read the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").unlink(missing_ok=True)
+    sp.save_npz(
+        folder / "als_interactions.npz",
+        dataset.matrix() if matrix is None else matrix,
+        compressed=False,
+    )
+    dataset.users.save(folder / "als_user_mapping.json")
+    dataset.items.save(folder / "als_item_mapping.json")
+    if sequences:
+        np.savez(
+            folder / "sequences.npz",
+            indptr=dataset.indptr,
+            **{name: getattr(dataset, name) for name in COLUMNS},
+        )
+    (folder / "dataset.json").write_text(json.dumps(dataset.summary(), indent=2) + "\n", "utf-8")
+
+
+def load(folder: Path) -> Dataset:
+    """Read what `save` wrote. Raises DatasetError when it is missing, incomplete or changed."""
+    try:
+        summary = json.loads((folder / "dataset.json").read_text("utf-8"))
+        with np.load(folder / "sequences.npz", allow_pickle=False) as arrays:
+            dataset = Dataset(
+                users=IdMap.load(folder / "als_user_mapping.json"),
+                items=IdMap.load(folder / "als_item_mapping.json"),
+                event_types=summary["event_types"],
+                use_cases=summary["use_cases"],
+                positions={
+                    int(partition): offset for partition, offset in summary["positions"].items()
+                },
+                source=summary["source"],
+                skipped=summary["skipped"],
+                **{name: arrays[name] for name in arrays.files},
+            )
+    except (OSError, KeyError, ValueError, TypeError, ModelError) as error:
+        raise DatasetError(
+            f"{folder} is no complete dataset ({error}); make it with `python -m training "
+            f"dataset --output {folder}`"
+        ) from None
+    if dataset.sha256 != summary["sha256"]:
+        raise DatasetError(
+            f"{folder}: the files are not those that dataset.json describes; make the dataset again"
+        )
+    return dataset
