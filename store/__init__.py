@@ -2,5 +2,5 @@
 (Parquet).
 
 `start` waits for servers at the start of a process, `outage` logs when one goes away and comes
-back. Start with `state/keys` for what Redis holds, `state/apply/batches` for how it changes.
+back. Start with `state/keys` for what Redis holds, `state/apply/applier` for how it changes.
 """

@@ -10,8 +10,10 @@ from typing import Self, TypeVar
 from core.deletions import IdHasher, Place
 from core.settings import Settings
 from store.state import connection
-from store.state.apply.batches import Event, Planner
-from store.state.apply.entries import Entry, EntryApplier, EntryBatch
+from store.state.apply.batches import Event, OffsetRange
+from store.state.apply.entries import Entry, EntryBatch
+from store.state.apply.entry_applier import EntryApplier
+from store.state.apply.planner import Planner
 
 _Value = TypeVar("_Value")
 
@@ -59,7 +61,7 @@ def delete_user(settings: Settings, user_id: str, broker_time: float, offset: in
     entry = Entry(
         "user", hasher("user", user_id), user_id, Place(broker_time, 0, offset, "u"), None
     )
-    applier.apply(EntryBatch("u", 0, offset, offset + 1, [entry]))
+    applier.apply(EntryBatch(OffsetRange("u", 0, offset, offset + 1), [entry]))
     applier.close()
 
 

@@ -27,7 +27,8 @@ from core.deletions import IdHasher
 from core.experiments import NONE, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
-from store.state.apply.batches import UNKNOWN, Event, Planner
+from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
+from store.state.apply.planner import Planner
 from store.state.entities.experiments import Exposures
 
 COMMAND = "python -m benchmarks.experiments"
@@ -89,7 +90,7 @@ def main() -> None:
 
     def planning(planner: Planner, interactions: list[Interaction]) -> Callable[[], object]:
         events = [Event(each, 1.7e9) for each in interactions]
-        return lambda: planner.plan("t", 0, 0, 500, events, UNKNOWN)
+        return lambda: planner.plan(OffsetRange("t", 0, 0, 500), events, UNKNOWN_DELETIONS)
 
     counted, bare = (
         microseconds(planning(Planner(use_cases, running), events), 500) for events in (led, plain)

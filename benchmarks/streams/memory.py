@@ -20,9 +20,10 @@ from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Interaction
 from store.state import connection, keys
-from store.state.apply import batches as apply
 from store.state.apply import deletions
-from store.state.apply.batches import Applier, Event, Planner
+from store.state.apply.applier import Applier
+from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
+from store.state.apply.planner import Planner
 from testing.redis import RedisServer
 
 USERS, EVENTS, ITEMS = 5_000, 50, 10_000
@@ -64,7 +65,11 @@ def main() -> None:
                     for user in range(start, start + 500)
                 ]
                 applier.apply(
-                    planner.plan("interactions", 0, position, position + 500, events, apply.UNKNOWN)
+                    planner.plan(
+                        OffsetRange("interactions", 0, position, position + 500),
+                        events,
+                        UNKNOWN_DELETIONS,
+                    )
                 )
                 position += 500
         applier.close()

@@ -3,5 +3,5 @@ which replies to retry.
 
 `apply/` holds what moves a partition position, `entities/` the typed reads and writes of each kind
 of data; `lease`, `wipe`, `running` and `retrains` are for operations. Start with `keys`, then
-`apply/batches`.
+`apply/applier`.
 """

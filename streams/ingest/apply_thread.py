@@ -16,8 +16,11 @@ from core.errors import LogUnavailable, Stale
 from core.settings import Settings
 from store.log.model_updates import Hints
 from store.log.producer import Headers, Producer
-from store.state.apply.batches import Applier, Batch, Planner
-from store.state.apply.entries import EntryApplier, EntryBatch
+from store.state.apply.applier import Applier
+from store.state.apply.batches import Batch
+from store.state.apply.entries import EntryBatch
+from store.state.apply.entry_applier import EntryApplier
+from store.state.apply.planner import Planner
 from store.state.connection import Client
 from streams import metrics
 from streams.ingest.deletions.later_events import LaterEvents
@@ -54,7 +57,7 @@ class Work(NamedTuple):
     @property
     def partition(self) -> Partition:
         """Whose batch it is."""
-        return self.batch.topic, self.batch.partition
+        return self.batch.offsets.source
 
 
 class Failure(NamedTuple):
@@ -134,7 +137,7 @@ class Sender(threading.Thread):
                 self._publish(before)
             self._write([work.batch for work in works])
             for work in works:
-                self.applied[work.partition] = work.batch.next
+                self.applied[work.partition] = work.batch.offsets.next
                 self._tell(work.batch)
         except Stale as stale:
             if len(works) == 1:
@@ -173,7 +176,7 @@ class Sender(threading.Thread):
         """
         if batch.events:
             metrics.applied_seconds.observe(max(0.0, time.time() - batch.events[0].broker_time))
-            self._hints.add(batch.partition, batch.events)
+            self._hints.add(batch.offsets.partition, batch.events)
 
     def _publish(self, messages: list[Outgoing]) -> None:
         if self._producer is None:

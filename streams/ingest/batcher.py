@@ -19,9 +19,10 @@ from core.settings import Settings
 from core.types import Item, User
 from store.log import dead_letters
 from store.log.message import LogMessage
-from store.state.apply.batches import NOTHING, Batch, Deletions, Event, Planner
+from store.state.apply.batches import NO_POPULARITY, Batch, Event, KnownDeletions, OffsetRange
 from store.state.apply.entries import Entry, EntryBatch
 from store.state.apply.pending import Pending
+from store.state.apply.planner import Planner
 from store.state.connection import Client
 from streams import metrics
 from streams.ingest.apply_thread import Outgoing, Partition, Sender, Work
@@ -158,7 +159,9 @@ class Intake:
         if partition[0] == self._settings.interactions_topic:
             self._put(partition, assigned, end, [], [])
         else:
-            self._put_alone(assigned, EntryBatch(*partition, assigned.next, end, []), [])
+            self._put_alone(
+                assigned, EntryBatch(OffsetRange(*partition, assigned.next, end), []), []
+            )
 
     def flush(self, partition: Partition, assigned: Assigned) -> None:
         """Take one piece of the popularity that waits to be written, if it is due and no other
@@ -228,18 +231,16 @@ class Intake:
         piece = (
             assigned.popularity.piece(next_)
             if self._may_write_popularity(assigned, len(events))
-            else NOTHING
+            else NO_POPULARITY
         )
         if piece.mark is not None:
             assigned.wrote_popularity = time.monotonic()
         elif next_ == assigned.next:
             return
         batch = self._planner.plan(
-            *partition,
-            assigned.next,
-            next_,
+            OffsetRange(*partition, assigned.next, next_),
             events,
-            Deletions(self._sender.deletions_version, {}),
+            KnownDeletions(self._sender.deletions_version, {}),
             piece,
         )
         assigned.next = next_
@@ -285,13 +286,13 @@ class Intake:
             entries, before = self._entries(kind, assigned, part, decode)
             self._put_alone(
                 assigned,
-                EntryBatch(*partition, assigned.next, part[-1].offset() + 1, entries),
+                EntryBatch(OffsetRange(*partition, assigned.next, part[-1].offset() + 1), entries),
                 before,
             )
 
     def _put_alone(self, assigned: Assigned, batch: EntryBatch, before: list[Outgoing]) -> None:
         self.send()
-        assigned.next = batch.next
+        assigned.next = batch.offsets.next
         self._sender.put(Work(batch, assigned.generation, before))
 
     def _entries(

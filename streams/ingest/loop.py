@@ -2,7 +2,7 @@
 
 One partition's way through this process, numbered; the crash tests use these numbers.
 `streams.ingest.batcher` does steps 2 to 4, `streams.ingest.apply_thread` 4 and 5;
-`store.state.apply.batches` has the steps inside 5.
+`store.state.apply.applier` has the steps inside 5.
 
 1. Assigned: read the partition's position from Redis, compare it and the topic's id with the log
    (`streams.ingest.placement`), start `dedup_window` before what Redis lacks.
@@ -49,8 +49,8 @@ from store.log.topics.ids import TopicId, TopicIds
 from store.state import connection, wipe
 from store.state.apply import deletions as known_deletions
 from store.state.apply import positions
-from store.state.apply.batches import Planner
 from store.state.apply.pending import Pending
+from store.state.apply.planner import Planner
 from store.state.entities import experiments
 from store.state.running import Running
 from streams import metrics

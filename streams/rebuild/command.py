@@ -38,8 +38,10 @@ from store.state import connection, running
 from store.state import wipe as store_wipe
 from store.state.apply import deletions as known_deletions
 from store.state.apply import positions
-from store.state.apply.batches import Applier, Deletions, Event, Planner
+from store.state.apply.applier import Applier
+from store.state.apply.batches import Event, KnownDeletions, OffsetRange
 from store.state.apply.pending import Pending
+from store.state.apply.planner import Planner
 from store.state.entities import experiments
 from store.state.lease import Lease
 from streams.ingest.deletions import recovery
@@ -189,13 +191,10 @@ def _partition(
         nonlocal at, counted, events
         letters.publish()
         try:
-            under = Deletions(applier.deletions_version, {})
+            under = KnownDeletions(applier.deletions_version, {})
             applier.apply(
                 planner.plan(
-                    topic,
-                    partition,
-                    at,
-                    next_,
+                    OffsetRange(topic, partition, at, next_),
                     events,
                     under,
                     popularity.piece(next_, whole=next_ == end),

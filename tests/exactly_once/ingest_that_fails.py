@@ -5,7 +5,7 @@ seeded bug.
 
 dies by SIGKILL (or freezes by SIGSTOP) when STEP is reached for the TIMES-th time. Production code
 knows nothing of this: its steps are wrapped from outside. Their numbers are those in
-streams/ingest/loop.py (1 to 6) and store/state/apply/batches.py (5.1 to 5.6).
+streams/ingest/loop.py (1 to 6) and store/state/apply/applier.py (5.1 to 5.6).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from core.dedup import Dedup
 from core.settings import Settings, load
 from store.log import client as log
 from store.state import keys
-from store.state.apply import batches as apply
+from store.state.apply import applier, entries, entry_applier, pending, planner, positions
 from store.state.apply import deletions as store_deletions
-from store.state.apply import entries, pending, positions
+from store.state.apply.batches import Batch
 from store.state.connection import Pipe
 from streams.ingest import loop as ingest
 from streams.ingest.apply_thread import Sender
@@ -75,7 +75,7 @@ def _half(hook: Any) -> Hook:
 STEPS: dict[str, Callable[[Any], None]] = {
     "1-placed": lambda hook: _wrap(ingest.Ingest, "_place", after=hook),
     "2-window": lambda hook: _wrap(Dedup, "seen", after=hook),
-    "3-planned": lambda hook: _wrap(apply.Planner, "plan", after=hook),
+    "3-planned": lambda hook: _wrap(planner.Planner, "plan", after=hook),
     "4-dead-letters": lambda hook: _wrap(Sender, "_publish", after=hook),
     "5.1-before-watch": lambda hook: _wrap(
         Pipe, "send", before=lambda _pipe, payload: hook() if b"WATCH" in payload else None
@@ -86,7 +86,7 @@ STEPS: dict[str, Callable[[Any], None]] = {
     "5.5-replied": lambda hook: _wrap(
         Pipe, "receive", after=lambda _pipe, count, *_: hook() if count > 10 else None
     ),
-    "5.6-applied": lambda hook: _wrap(apply.Applier, "apply", after=hook),
+    "5.6-applied": lambda hook: _wrap(applier.Applier, "apply", after=hook),
     "6-committed": lambda hook: _wrap(ingest.Ingest, "_commit", after=hook),
 }
 
@@ -94,7 +94,7 @@ STEPS: dict[str, Callable[[Any], None]] = {
 DELETION_STEPS: dict[str, Callable[[Any], None]] = {
     "3-deletions-published": lambda hook: _wrap(Publisher, "publish", after=hook),
 }
-"""Steps of a batch with deletions, numbered as in store/state/apply/entries.py."""
+"""Steps of a batch with deletions, numbered as in store/state/apply/entry_applier.py."""
 
 
 class Countdown:
@@ -113,22 +113,22 @@ class Countdown:
 def _position_before_apply() -> None:
     """Moves the position first and applies afterwards: a death between loses the batch."""
 
-    def apply_late(self: apply.Applier, batches: Sequence[apply.Batch], what: str) -> None:
+    def apply_late(self: applier.Applier, batches: Sequence[Batch], what: str) -> None:
         for batch in batches:
             self._client.hset(
-                keys.position(batch.topic, batch.partition), "position", str(batch.next)
+                keys.position(*batch.offsets.source), "position", str(batch.offsets.next)
             )
         _blind(self, batches, what)
 
-    apply.Applier._apply = apply_late  # type: ignore[method-assign]
+    applier.Applier._apply = apply_late  # type: ignore[method-assign]
 
 
-def _blind(self: apply.Applier, batches: Sequence[apply.Batch], _what: str) -> None:
+def _blind(self: applier.Applier, batches: Sequence[Batch], _what: str) -> None:
     """Sends the transaction without looking at the positions."""
     if self._connection is None:
         self._connection = Pipe(self._client)
-    self._connection.send(apply.transaction(batches))
-    self._connection.receive(apply.replies_of(batches))
+    self._connection.send(applier.transaction(batches))
+    self._connection.receive(applier.replies_of(batches))
 
 
 def _retry_by_client() -> None:
@@ -147,7 +147,7 @@ def _retry_by_client() -> None:
             raise redis.ConnectionError("the answer was lost")
         return reply
 
-    def retrying(self: apply.Applier, batches: Sequence[apply.Batch], what: str) -> None:
+    def retrying(self: applier.Applier, batches: Sequence[Batch], what: str) -> None:
         try:
             _blind(self, batches, what)
         except redis.ConnectionError:
@@ -155,7 +155,7 @@ def _retry_by_client() -> None:
             _blind(self, batches, what)
 
     Pipe.receive = losing  # type: ignore[method-assign]
-    apply.Applier._apply = retrying  # type: ignore[method-assign]
+    applier.Applier._apply = retrying  # type: ignore[method-assign]
 
 
 def _no_seek_on_assignment() -> None:
@@ -170,7 +170,7 @@ def _no_seek_on_assignment() -> None:
         return TopicPartition(*partition, 0)
 
     ingest.Ingest._place = from_the_beginning  # type: ignore[method-assign]
-    apply.Applier._apply = _blind  # type: ignore[method-assign]
+    applier.Applier._apply = _blind  # type: ignore[method-assign]
 
 
 def _no_window_after_restart() -> None:
@@ -198,15 +198,15 @@ def _deletion_erases_later_events() -> None:
     """A deletion removes every event of its user that was applied before it, also those that came
     after it.
     """
-    entries.EntryApplier._restorable = lambda *_: {}  # type: ignore[method-assign]
+    entry_applier.EntryApplier._restorable = lambda *_: {}  # type: ignore[method-assign]
 
 
 def _dead_profile_returns() -> None:
     """A known deletion is skipped, and the older profile beside it is applied."""
-    outcome = entries._outcome
+    resolve = entries.resolve
 
     def without_known(batch: Sequence[entries.Entry], known: Any) -> Any:
-        right = outcome(batch, known)
+        right = resolve(batch, known)
         values = {
             entry.digest: entry
             for entry in batch
@@ -214,7 +214,7 @@ def _dead_profile_returns() -> None:
         }
         return right._replace(values=list(values.values()))
 
-    entries._outcome = without_known
+    entry_applier.resolve = without_known
 
 
 def _deletions_recovered_at_start_only() -> None:

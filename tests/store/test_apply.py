@@ -27,11 +27,13 @@ from core.errors import ConfigurationError, LogGap, LogRewound, Stale, StoreCorr
 from core.settings import Settings
 from core.types import Interaction
 from store.state import connection, keys
-from store.state.apply import batches as apply
 from store.state.apply import deletions, positions
-from store.state.apply.batches import Applier, Event, Planner
-from store.state.apply.entries import Entry, EntryApplier, EntryBatch
+from store.state.apply.applier import Applier
+from store.state.apply.batches import UNKNOWN_DELETIONS, Batch, Event, OffsetRange
+from store.state.apply.entries import Entry, EntryBatch
+from store.state.apply.entry_applier import EntryApplier
 from store.state.apply.pending import FEW_S, PIECE, Mark, Pending, _Cut
+from store.state.apply.planner import Planner
 from store.state.entities import popularity, users
 
 USERS = ("42", "42:history", "a%3Ab", "ü ser", "*")
@@ -107,40 +109,44 @@ class Machine(RuleBasedStateMachine):
     )
     def plan(
         self, events: list[Interaction], writer: int, skip: int, partition: int
-    ) -> tuple[int, apply.Batch]:
+    ) -> tuple[int, Batch]:
         self.clock += 1
         first = max(0, self.positions[partition] - skip)
         stamped = [Event(event, self.clock) for event in events]
         return writer, self.writers[writer][0].plan(
-            "t", partition, first, first + len(events) + 1, stamped, apply.UNKNOWN
+            OffsetRange("t", partition, first, first + len(events) + 1), stamped, UNKNOWN_DELETIONS
         )
 
     @rule(planned=consumes(planned))
-    def apply(self, planned: tuple[int, apply.Batch]) -> None:
+    def apply(self, planned: tuple[int, Batch]) -> None:
         self._apply(planned[0], planned[1])
 
     @rule(one=consumes(planned), other=consumes(planned))
-    def apply_together(self, one: tuple[int, apply.Batch], other: tuple[int, apply.Batch]) -> None:
+    def apply_together(self, one: tuple[int, Batch], other: tuple[int, Batch]) -> None:
         """Two partitions in one transaction; of one partition, the second has to follow the
         first.
         """
-        if one[1].partition == other[1].partition:
+        if one[1].offsets.partition == other[1].offsets.partition:
             self._apply(one[0], one[1])
             self._apply(other[0], other[1])
         else:
             self._apply(one[0], one[1], other[1])
 
-    def _apply(self, writer: int, *batches: apply.Batch) -> None:
-        stale = [batch for batch in batches if batch.first != self.positions[batch.partition]]
+    def _apply(self, writer: int, *batches: Batch) -> None:
+        stale = [
+            batch
+            for batch in batches
+            if batch.offsets.first != self.positions[batch.offsets.partition]
+        ]
         if stale:
             with pytest.raises(Stale) as raised:
                 self.writers[writer][1].apply(*batches)
-            assert raised.value.position == self.positions[stale[0].partition]
+            assert raised.value.position == self.positions[stale[0].offsets.partition]
             return
         self.writers[writer][1].apply(*batches)
         for batch in batches:
-            self.positions[batch.partition] = batch.next
-            self.log[batch.partition] += batch.events
+            self.positions[batch.offsets.partition] = batch.offsets.next
+            self.log[batch.offsets.partition] += batch.events
             for event in batch.events:
                 if self._counts(event):
                     self.counted[event.interaction.user_id].append(event.interaction)
@@ -153,7 +159,9 @@ class Machine(RuleBasedStateMachine):
         place = Place(time, 0, self.users_position, "T")
         entry = Entry("user", HASHER("user", user_id), user_id, place, None)
         self.entries.apply(
-            EntryBatch("users", 0, self.users_position, self.users_position + 1, [entry])
+            EntryBatch(
+                OffsetRange("users", 0, self.users_position, self.users_position + 1), [entry]
+            )
         )
         self.users_position += 1
         self.deleted[user_id] = max(time, self.deleted.get(user_id, 0.0))
@@ -212,7 +220,12 @@ def _apply(settings: Settings, events: list[Interaction], first: int = 0) -> Non
         pending.add(offset, event, 1.77e9)
     stamped, next_ = [Event(event, 1.0) for event in events], first + len(events)
     applier.apply(
-        planner.plan("t", 0, first, next_, stamped, apply.UNKNOWN, pending.piece(next_, whole=True))
+        planner.plan(
+            OffsetRange("t", 0, first, next_),
+            stamped,
+            UNKNOWN_DELETIONS,
+            pending.piece(next_, whole=True),
+        )
     )
     applier.close()
 
@@ -248,7 +261,9 @@ def test_a_history_is_cut_to_its_cap(settings: Settings, redis: Redis) -> None:
             Event(Interaction(f"{at}", "42", f"i{at}", "view", float(at)), 1.0)
             for at in range(first, first + 20)
         ]
-        applier.apply(planner.plan("t", 0, first, first + 20, events, apply.UNKNOWN))
+        applier.apply(
+            planner.plan(OffsetRange("t", 0, first, first + 20), events, UNKNOWN_DELETIONS)
+        )
     applier.close()
     assert redis.llen("user:42:history") < CAP + CAP // 8 + 16 + 20
     state = users.read(redis, "42", CAP)
@@ -271,11 +286,11 @@ def test_an_emptied_redis_counts_nothing_until_its_deletions_are_recovered(
     event = Event(Interaction("e", "ada", "startup-1", "like", 1.0), 1.0)
     redis.flushall()
     with pytest.raises(Stale, match="Redis was emptied") as raised:
-        applier.apply(planner.plan("t", 0, 0, 1, [event], apply.UNKNOWN))
+        applier.apply(planner.plan(OffsetRange("t", 0, 0, 1), [event], UNKNOWN_DELETIONS))
     assert raised.value.position == 0
     assert redis.keys() == []
     deletions.mark_ready(redis)
-    applier.apply(planner.plan("t", 0, 0, 1, [event], apply.UNKNOWN))
+    applier.apply(planner.plan(OffsetRange("t", 0, 0, 1), [event], UNKNOWN_DELETIONS))
     applier.close()
     assert redis.exists("user:ada") == 1
 
@@ -316,13 +331,14 @@ def test_two_owners_of_a_partition_do_not_both_write_its_popularity(
     planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, CAP, HASHER)
     event = Interaction("e", "42", "startup-9", "like", 1.76e9)
-    none = apply.UNKNOWN
-    applier.apply(planner.plan("t", 0, 0, 1, [Event(event, 1.0)], none))
+    none = UNKNOWN_DELETIONS
+    applier.apply(planner.plan(OffsetRange("t", 0, 0, 1), [Event(event, 1.0)], none))
     owners = [Pending(settings.use_cases, 30.0, Mark()) for _ in range(2)]
     for owner in owners:
         owner.add(0, event, 1.76e9)
     first, second = (
-        planner.plan("t", 0, 1, 1, [], none, owner.piece(1, whole=True)) for owner in owners
+        planner.plan(OffsetRange("t", 0, 1, 1), [], none, owner.piece(1, whole=True))
+        for owner in owners
     )
     applier.apply(first)
     with pytest.raises(Stale, match="another process has written popularity"):

@@ -13,10 +13,12 @@ from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Interaction
 from store.state import connection, keys
-from store.state.apply import batches as apply
 from store.state.apply import deletions
-from store.state.apply.batches import Applier, Event, Planner
-from store.state.apply.entries import Entry, EntryApplier, EntryBatch
+from store.state.apply.applier import Applier
+from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
+from store.state.apply.entries import Entry, EntryBatch
+from store.state.apply.entry_applier import EntryApplier
+from store.state.apply.planner import Planner
 from tests.support import NoLaterEvents
 
 HASHER = IdHasher(SecretStr("salt"))
@@ -54,7 +56,7 @@ class Entries:
     def apply(self, *entries: Entry, first: int | None = None) -> None:
         first = self.at if first is None else first
         self.at = first + len(entries)
-        self.applier.apply(EntryBatch("users", 0, first, self.at, list(entries)))
+        self.applier.apply(EntryBatch(OffsetRange("users", 0, first, self.at), list(entries)))
 
 
 @pytest.fixture
@@ -84,12 +86,9 @@ def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(
         for time in (100.0, 1e9):
             applier.apply(
                 planner.plan(
-                    "t",
-                    0,
-                    at,
-                    at + 1,
+                    OffsetRange("t", 0, at, at + 1),
                     [Event(Interaction(f"e{at}", "42", "i", "view", 1.0), time)],
-                    apply.UNKNOWN,
+                    UNKNOWN_DELETIONS,
                 )
             )
             at += 1

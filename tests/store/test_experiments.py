@@ -18,9 +18,10 @@ from core.experiments import Variant, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
 from store.state import connection, keys, wipe
-from store.state.apply import batches as apply
 from store.state.apply import deletions
-from store.state.apply.batches import Applier, Event, Planner
+from store.state.apply.applier import Applier
+from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
+from store.state.apply.planner import Planner
 from store.state.entities import experiments as store
 from store.state.entities.experiments import Exposures
 from tests.support import delete_user
@@ -69,9 +70,11 @@ class Writer:
 
     def apply(self, *events: Interaction, broker_time: float = 10.0) -> None:
         stamped = [Event(event, broker_time) for event in events]
-        batch = self._planner.plan("t", 0, self._at, self._at + len(events), stamped, apply.UNKNOWN)
+        batch = self._planner.plan(
+            OffsetRange("t", 0, self._at, self._at + len(events)), stamped, UNKNOWN_DELETIONS
+        )
         self._applier.apply(batch)
-        self._at = batch.next
+        self._at = batch.offsets.next
 
     def delete(self, user: str, broker_time: float) -> None:
         delete_user(self._settings, user, broker_time, self._users_at)
@@ -129,7 +132,7 @@ def test_without_experiments_the_very_same_commands_are_sent(settings: Settings)
     plain = [Event(_event(A, "like", None), 1.0)]
     with_id = [Event(_event(A, "like", recommendation_id(CONTROL)), 1.0)]
     batches = [
-        Planner(settings.use_cases).plan("t", 0, 0, 1, events, apply.UNKNOWN)
+        Planner(settings.use_cases).plan(OffsetRange("t", 0, 0, 1), events, UNKNOWN_DELETIONS)
         for events in (plain, with_id)
     ]
     assert batches[0].payload == batches[1].payload

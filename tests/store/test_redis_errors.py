@@ -19,11 +19,13 @@ from core.errors import StoreCorrupt, StoreError, StoreMisconfigured, StoreUnava
 from core.settings import Settings
 from core.types import Interaction, Item, User
 from store.state import connection, keys, redis_errors
-from store.state.apply import batches as apply
-from store.state.apply import deletions, positions
-from store.state.apply.batches import Applier, Batch, Event, Planner
-from store.state.apply.entries import Entry, EntryApplier, EntryBatch
+from store.state.apply import applier, deletions, positions
+from store.state.apply.applier import Applier
+from store.state.apply.batches import UNKNOWN_DELETIONS, Batch, Event, OffsetRange
+from store.state.apply.entries import Entry, EntryBatch
+from store.state.apply.entry_applier import EntryApplier
 from store.state.apply.pending import Mark, Pending
+from store.state.apply.planner import Planner
 from testing.process import ROOT
 from testing.redis import RedisServer
 from tests import moods
@@ -77,7 +79,7 @@ class Writer:
 
     def event(self, first: int) -> Batch:
         events = [Event(Interaction(f"e{first}", "42", "startup-9", "view", NOW), NOW)]
-        return self.planner.plan("t", 0, first, first + 1, events, apply.UNKNOWN)
+        return self.planner.plan(OffsetRange("t", 0, first, first + 1), events, UNKNOWN_DELETIONS)
 
     def error(self, batch: Batch | EntryBatch) -> StoreError:
         with pytest.raises(StoreError) as raised:
@@ -230,7 +232,9 @@ def test_the_page_for_operators_lists_every_code() -> None:
 
 def _event(settings: Settings, planner: Planner) -> Batch:
     return planner.plan(
-        "t", 0, 0, 1, [Event(Interaction("e", "42", "startup-9", "like", NOW), NOW)], apply.UNKNOWN
+        OffsetRange("t", 0, 0, 1),
+        [Event(Interaction("e", "42", "startup-9", "like", NOW), NOW)],
+        UNKNOWN_DELETIONS,
     )
 
 
@@ -238,15 +242,14 @@ def _popularity(settings: Settings, planner: Planner) -> Batch:
     pending = Pending(settings.use_cases, 30.0, Mark())
     pending.add(0, Interaction("e", "42", "startup-9", "like", NOW), NOW)
     events = [Event(Interaction("e", "42", "startup-9", "like", NOW), NOW)]
-    return planner.plan("t", 0, 0, 1, events, apply.UNKNOWN, pending.piece(1, whole=True))
+    return planner.plan(
+        OffsetRange("t", 0, 0, 1), events, UNKNOWN_DELETIONS, pending.piece(1, whole=True)
+    )
 
 
 def _item(settings: Settings, _planner: Planner) -> EntryBatch:
     return EntryBatch(
-        "t",
-        0,
-        0,
-        1,
+        OffsetRange("t", 0, 0, 1),
         [
             _entry(
                 settings,
@@ -261,7 +264,7 @@ def _item(settings: Settings, _planner: Planner) -> EntryBatch:
 
 def _deletion(settings: Settings, _planner: Planner) -> EntryBatch:
     profile = _entry(settings, "user", "7", 0, encode_json(User(user_id="7")))
-    return EntryBatch("t", 0, 0, 2, [profile, _entry(settings, "user", "42", 1, None)])
+    return EntryBatch(OffsetRange("t", 0, 0, 2), [profile, _entry(settings, "user", "42", 1, None)])
 
 
 def _entry(
@@ -338,8 +341,8 @@ def test_a_process_that_dies_before_it_reads_the_reply_leaves_the_note(
     moody.set("user:42:history", "somebody's own")
     with connection.connect(settings) as client:
         pipe = connection.Pipe(client)
-        pipe.send(apply.transaction([batch]))
-        pipe.receive(apply.replies_of([batch]))
+        pipe.send(applier.transaction([batch]))
+        pipe.receive(applier.replies_of([batch]))
         pipe.close()
     assert positions.read(moody, "t", 0).offset == 1, "Redis does not undo the other commands"
     with pytest.raises(StoreCorrupt, match=r"offsets \[0, 1\)"):

@@ -11,10 +11,11 @@ from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Interaction
 from store.state import connection
-from store.state.apply import batches as apply
 from store.state.apply import deletions
-from store.state.apply.batches import Applier, Planner
+from store.state.apply.applier import Applier
+from store.state.apply.batches import UNKNOWN_DELETIONS, OffsetRange
 from store.state.apply.pending import FLUSH_EVENTS, PIECE, Mark, Pending, read_mark
+from store.state.apply.planner import Planner
 from store.state.entities import trending
 from store.state.entities.trending import Trending
 
@@ -51,10 +52,8 @@ class World:
         event = Interaction("e", "42", item_id, kind, self.now - ago, None, use_case)
         pending.add(self.position, event, self.now - ago + late)
         piece = pending.piece(self.position + 1, whole=True)
-        none = apply.UNKNOWN
-        self._applier.apply(
-            self._planner.plan("t", 0, self.position, self.position + 1, [], none, piece)
-        )
+        offsets = OffsetRange("t", 0, self.position, self.position + 1)
+        self._applier.apply(self._planner.plan(offsets, [], UNKNOWN_DELETIONS, piece))
         self.position += 1
 
     def windows(self) -> dict[str, dict[str, dict[str, float]]]:

@@ -1,7 +1,7 @@
-"""The exactly-once apply: `batches` commits interactions and the partition position in one
-transaction, `entries` items and users.
+"""Applies batches to Redis exactly once: the state and the partition position change together.
 
-`positions` checks where a partition stands, `deletions` which users and items are deleted,
-`pending` adds up popularity before it is written, `halts` notes a transaction that Redis applied in
-part. Start with `batches`.
+Interactions: `planner` turns events into commands, `applier` commits them; `batches` has their
+types, `pending` sums popularity before it is written. Items and users: `entries`, `entry_applier`.
+`positions` checks where a partition stands, `deletions` which users and items are deleted, `halts`
+notes a transaction that Redis applied in part. Start with `applier`.
 """

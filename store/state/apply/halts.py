@@ -1,24 +1,24 @@
-"""Partitions whose state is incomplete: a durable note in Redis that makes every later start refuse
-until Redis is rebuilt.
+"""Notes partitions whose state is incomplete: a durable note in Redis makes later starts refuse
+them until Redis is rebuilt.
 
 Redis does not undo a transaction when one command inside EXEC fails (a key of a foreign type, a
-permission revoked just then): the others and the position stand. The note is part of the same
-transaction, so no crash comes between the two:
+permission revoked just then): the other commands and the position stand. The note is part of the
+same transaction, so no crash comes between the two:
 
 1. The first command of the transaction stores the server's count of error replies.
 2. The commands and the positions.
-3. The last command compares the count. Nothing else runs inside EXEC, so a larger count means that
-   a command of step 2 failed; then it writes the offsets into `ingest:halted`. The process that
-   reads the replies adds the key's name, if it lives to do so.
+3. The last command compares the count. No other client's command runs inside EXEC, so a larger
+   count means that a command of step 2 failed. It then writes the offsets into `ingest:halted`. The
+   process that reads the replies adds the name of the key, if it still runs.
 
-Both are scripts, two a transaction whatever it holds (`redis-cli INFO commandstats` shows
-cmdstat_eval beside cmdstat_exec).
+Steps 1 and 3 are scripts: two in each transaction, whatever its size (`redis-cli INFO commandstats`
+shows cmdstat_eval beside cmdstat_exec).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import hiredis
 import redis
@@ -26,6 +26,7 @@ import structlog
 
 from core.errors import StoreCorrupt, StoreError, StoreMisconfigured
 from store.state import keys
+from store.state.apply.batches import OffsetRange
 from store.state.connection import named_errors
 from store.state.redis_errors import of_reply
 
@@ -40,28 +41,18 @@ _COMPARE = (
     "for i = 1, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end end"
 )
 GUARDS = 2
-"""Replies of `guarded` beside those of the payloads: one before them, one after."""
+"""Replies of `guarded` in addition to those of the payload: one before them, one after."""
 
 MEND = "then run `python -m streams rebuild --wipe` with every ingest stopped"
 
 
-class Range(NamedTuple):
-    """The offsets [first, next) of a partition."""
+def guarded(ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
+    """The packed commands of `payload`, for inside MULTI and EXEC, between steps 1 and 3.
 
-    topic: str
-    partition: int
-    first: int
-    next: int
-
-
-def guarded(ranges: Iterable[Range], payload: bytes) -> bytes:
-    """The commands of `payload` (packed, for inside MULTI and EXEC) between steps 1 and 3.
-
-    GUARDS replies more than the payload's.
+    It has GUARDS more replies than the payload.
     """
-    ranges = list(ranges)
-    counter = keys.position(ranges[0].topic, ranges[0].partition)
-    notes = [part for each in ranges for part in (_field(each.topic, each.partition), _text(each))]
+    counter = keys.position(*ranges[0].source)
+    notes = [part for offsets in ranges for part in (_field(*offsets.source), _cause(offsets))]
     return b"".join(
         [
             _pack(("EVAL", _COUNT, "1", counter)),
@@ -78,11 +69,11 @@ def check_opening(
     commands: Sequence[tuple[str | int | bytes, ...]],
     replies: Sequence[object],
 ) -> None:
-    """Raises our error for the first error among the replies to what is read before a transaction:
-    nothing was done.
+    """Raise a StoreError for the first error reply to a command before MULTI; nothing is applied
+    then.
 
-    A position or deletions of a foreign type are lost, so deleting the key mends nothing: that is
-    noted.
+    A position or deletions of a foreign type are lost, and deleting the key does not bring them
+    back: that is noted.
     """
     for command, reply in zip(commands, replies, strict=True):
         if isinstance(reply, redis.ResponseError):
@@ -93,8 +84,8 @@ def check_opening(
 
 
 def partial(what: str, payload: bytes, index: int, reply: Exception) -> StoreCorrupt:
-    """The error for a command that failed inside EXEC: the one at `index` of the packed commands in
-    `payload`.
+    """The error for the command at `index` of the packed commands in `payload`, which failed inside
+    EXEC.
     """
     reader = hiredis.Reader()
     reader.feed(payload)
@@ -121,9 +112,7 @@ def check_guards(what: str, replies: Sequence[object]) -> None:
 
 
 def note(client: Any, partitions: Iterable[tuple[str, int]], cause: str) -> None:
-    """Note why `partitions` are incomplete, best effort: what `guarded` has written stays if this
-    fails.
-    """
+    """Note why `partitions` are incomplete. If this fails, the note that `guarded` wrote stays."""
     try:
         with named_errors("noting that partitions are incomplete"):
             client.hset(
@@ -148,9 +137,9 @@ def _field(topic: str, partition: int) -> str:
     return f"{topic}/{partition}"
 
 
-def _text(each: Range) -> str:
+def _cause(offsets: OffsetRange) -> str:
     return (
-        f"a command failed inside the transaction of the offsets [{each.first}, "
-        f"{each.next}), and the process died before it named the "
+        f"a command failed inside the transaction of the offsets [{offsets.first}, "
+        f"{offsets.next}), and the process died before it named the "
         f"key. Find who else writes into this Redis, {MEND}"
     )

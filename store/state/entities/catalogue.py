@@ -1,4 +1,4 @@
-"""The items in Redis, and how readers follow them. store.state.apply.entries writes them."""
+"""The items in Redis, and how readers follow them. store.state.apply.entry_applier writes them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ first message only.
 
 
 class LaterEvents:
-    """Finds such events in the log; store.state.apply.entries says when.
+    """Finds such events in the log; store.state.apply.entry_applier says when.
 
     Connects on first use. Not thread-safe.
     """

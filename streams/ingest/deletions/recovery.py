@@ -11,7 +11,8 @@ moment is brought up to date by `recover`, in these steps:
 2. Deletions in `users` and `items` that ingest has not reached yet are published: events must not
    be counted and taken back again.
 3. The topic of deletions is read from Redis' position to its end.
-4. A deletion that Redis does not know is applied as ingest applies it (store.state.apply.entries).
+4. A deletion that Redis does not know is applied as ingest applies it
+   (store.state.apply.entry_applier).
    The topic holds hashes, so the ids are those met in step 2; for the others every id in Redis is
    hashed, and nobody applies anything meanwhile.
 5. Redis is ready.
@@ -43,8 +44,10 @@ from store.log.reader import LogReader, Partition
 from store.log.topics.ids import TopicId, TopicIds
 from store.state import connection, keys
 from store.state.apply import deletions, halts, positions
-from store.state.apply.batches import Planner
-from store.state.apply.entries import Entry, EntryApplier, EntryBatch
+from store.state.apply.batches import OffsetRange
+from store.state.apply.entries import Entry, EntryBatch
+from store.state.apply.entry_applier import EntryApplier
+from store.state.apply.planner import Planner
 from store.state.connection import Client, named_errors
 from store.state.entities import experiments
 from streams.ingest.deletions.later_events import LaterEvents
@@ -370,10 +373,14 @@ class _Recovery:
                 for _, record in chunk
             ]
             end = part.next if start + _CHUNK >= len(unknown) else chunk[-1][0] + 1
-            self._applier.apply(EntryBatch(topic, number, at, end, entries, of_deletions=True))
+            self._applier.apply(
+                EntryBatch(OffsetRange(topic, number, at, end), entries, of_deletions=True)
+            )
             at = end
         if at < part.next:
-            self._applier.apply(EntryBatch(topic, number, at, part.next, [], of_deletions=True))
+            self._applier.apply(
+                EntryBatch(OffsetRange(topic, number, at, part.next), [], of_deletions=True)
+            )
 
     def _mark_ready(self, unread: Sequence[_Unread]) -> None:
         """Step 5. Raises Stale: Redis was emptied or set back meanwhile."""

@@ -11,9 +11,9 @@ from core.errors import Stale, StoreCorrupt
 from core.settings import Settings
 from core.types import Interaction
 from store.state import connection
-from store.state.apply import batches as apply
 from store.state.apply import deletions, positions
-from store.state.apply.batches import Event, Planner
+from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
+from store.state.apply.planner import Planner
 from streams.ingest.apply_thread import Sender, Work
 
 
@@ -31,7 +31,11 @@ class Writing:
             Interaction(f"e{first}", f"user-{partition}", "startup-1", "like", 1.76e9), 1.76e9
         )
         return Work(
-            self.planner.plan("t", partition, first, first + 1, [event], apply.UNKNOWN), 0, []
+            self.planner.plan(
+                OffsetRange("t", partition, first, first + 1), [event], UNKNOWN_DELETIONS
+            ),
+            0,
+            [],
         )
 
     def stands_at(self) -> list[int]:

@@ -71,7 +71,7 @@ class Taking:
     def _note(self, *works: Work) -> None:
         self.put.append(
             [
-                (work.batch.topic, work.batch.partition, work.batch.next - work.batch.first)
+                (*work.batch.offsets.source, work.batch.offsets.next - work.batch.offsets.first)
                 for work in works
             ]
         )

@@ -46,7 +46,9 @@ def test_one_piece_between_two_looks_for_events(
     monkeypatch.setattr(batcher, "PIECE_S", 0.0)
     put: list[list[int]] = []
     monkeypatch.setattr(
-        ingest._sender, "put", lambda *works: put.append([work.batch.partition for work in works])
+        ingest._sender,
+        "put",
+        lambda *works: put.append([work.batch.offsets.partition for work in works]),
     )
     topic = settings.interactions_topic
     assert ingest._flush_popularity(besides=()) == _GATHER_S, (

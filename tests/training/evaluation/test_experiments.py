@@ -19,9 +19,10 @@ from core.experiments import Variant, point, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
 from store.state import connection
-from store.state.apply import batches as apply
 from store.state.apply import deletions
-from store.state.apply.batches import Applier, Event, Planner
+from store.state.apply.applier import Applier
+from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
+from store.state.apply.planner import Planner
 from store.state.entities.experiments import Exposures
 from training import commands
 from training.evaluation.experiments import Row, Sample, analyse, reports
@@ -263,7 +264,7 @@ def _lived(settings: Settings, redis: Redis, exposed: list[str], liking: list[st
         )
         for user in liking
     ]
-    applier.apply(planner.plan("t", 0, 0, len(events), events, apply.UNKNOWN))
+    applier.apply(planner.plan(OffsetRange("t", 0, 0, len(events)), events, UNKNOWN_DELETIONS))
     applier.close()
 
 

@@ -1,0 +1,219 @@
+"""Plans batches: turns events into the fewest Redis commands that have their effect.
+
+The events of one user in a batch share their commands. The commands are written as text of the
+Redis protocol (RESP): as tuples for `pack_command` they take three times as much Python time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import hiredis
+
+from core.experiments import NONE, Experiments
+from core.types import Interaction
+from core.use_cases import UseCases
+from store.state import keys
+from store.state.apply.batches import (
+    NO_POPULARITY,
+    UNKNOWN_DELETIONS,
+    Batch,
+    Command,
+    Event,
+    KnownDeletions,
+    OffsetRange,
+)
+from store.state.apply.pending import Mark, Piece
+from store.state.entities import experiments, trending
+from store.state.entities.users import history_line
+
+_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
+
+_HINCRBY = "*4\r\n$7\r\nHINCRBY\r\n"
+_ZINCRBY = "*4\r\n$7\r\nZINCRBY\r\n"
+_HSETNX = "*4\r\n$6\r\nHSETNX\r\n"
+_RPUSH_ONE = "*3\r\n$5\r\nRPUSH\r\n"
+_EXPIREAT = "*3\r\n$8\r\nEXPIREAT\r\n"
+_EVENTS = "$6\r\nevents\r\n"
+_FIRST_SEEN = "$10\r\nfirst_seen\r\n"
+_ONE = "$1\r\n1\r\n"
+
+
+class Planner:
+    """Plans the batches of one process. Not thread-safe.
+
+    It remembers users who have a first_seen, so that their batches need no HSETNX.
+    """
+
+    def __init__(self, use_cases: UseCases, running: Experiments = NONE) -> None:
+        """`running`: the experiments whose outcomes are counted."""
+        self._known: set[str] = set()
+        self._deletions_version = UNKNOWN_DELETIONS.version
+        self._use_cases, self.running = use_cases, running
+        self._type_fields = {name: _bulk("ev:" + name) for name in use_cases.event_types}
+
+    def forget(self) -> None:
+        """Forget who has a first_seen: Redis may hold less than what was applied so far.
+
+        A new set, not a cleared one: a batch under way adds its users to the set that it was
+        planned with.
+        """
+        self._known = set()
+
+    def plan(
+        self,
+        offsets: OffsetRange,
+        events: list[Event],
+        deletions: KnownDeletions,
+        popularity: Piece = NO_POPULARITY,
+    ) -> Batch:
+        """The batch that counts `events`, writes a piece of popularity and moves the position."""
+        if deletions.version != self._deletions_version:  # a deleted user has no first_seen now
+            self.forget()
+            self._deletions_version = deletions.version
+        times = deletions.times
+        by_user: dict[str, list[Interaction]] = {}
+        for event, broker_time in events:
+            if times and broker_time <= times.get(event.user_id, -1.0):
+                continue
+            interactions = by_user.get(event.user_id)
+            if interactions is None:
+                by_user[event.user_id] = [event]
+            else:
+                interactions.append(event)
+        lines: list[str] = []
+        pushes: list[tuple[int, str]] = []
+        replies = 0
+        for user_id, interactions in by_user.items():
+            replies = self._user(user_id, interactions, lines, replies)
+            pushes.append((replies - 1, user_id))
+        if self.running.all:
+            replies += self._outcomes(events, deletions, lines)
+        replies += _popularity(popularity, lines)
+        payload = "".join(lines).encode() + _position(offsets, popularity.mark)
+        return Batch(
+            offsets,
+            events,
+            deletions.version,
+            payload,
+            replies + 1,
+            pushes,
+            popularity,
+            self._known,
+        )
+
+    def restore(self, events: Mapping[str, list[Event]]) -> tuple[bytes, int]:
+        """Commands that count `events` (by user) again after the keys of their users were deleted,
+        and the number of their replies.
+
+        Sums over all users (popularity, events of experiments) still hold them.
+        """
+        lines: list[str] = []
+        replies = 0
+        for user_id, user_events in events.items():
+            interactions = [event.interaction for event in user_events]
+            replies = self._user(user_id, interactions, lines, replies, first=True)
+            outcomes = experiments.outcomes(self.running, self._use_cases, user_events, {})
+            replies += _user_outcomes(outcomes.users, lines)
+        return "".join(lines).encode(), replies
+
+    def _user(
+        self,
+        user_id: str,
+        interactions: list[Interaction],
+        lines: list[str],
+        replies: int,
+        *,
+        first: bool = False,
+    ) -> int:
+        """Append the commands for counters and history of one user.
+
+        Returns the number of replies so far; the last one is the history's new length. `first`:
+        these are the user's first events, whatever was known before.
+        """
+        key = keys.user(user_id)
+        user = _bulk(key)
+        if first or user_id not in self._known:
+            seen = _bulk(str(int(interactions[0].timestamp)))
+            lines.append(f"{_HSETNX}{user}{_FIRST_SEEN}{seen}")
+            replies += 1
+        if len(interactions) == 1:  # by far the most: a batch holds few events of a user
+            event = interactions[0]
+            line = history_line(event.timestamp, event.event_type, event.value, event.item_id)
+            lines.append(
+                f"{_HINCRBY}{user}{_EVENTS}{_ONE}"
+                f"{_HINCRBY}{user}{self._type_fields[event.event_type]}{_ONE}"
+                f"{_RPUSH_ONE}{_bulk(key + keys.HISTORY)}{_bulk(line)}"
+            )
+            return replies + 3
+        counts: dict[str, int] = {}
+        for event in interactions:
+            counts[event.event_type] = counts.get(event.event_type, 0) + 1
+        lines.append(f"{_HINCRBY}{user}{_EVENTS}{_bulk(str(len(interactions)))}")
+        for event_type, count in counts.items():
+            lines.append(f"{_HINCRBY}{user}{self._type_fields[event_type]}{_bulk(str(count))}")
+        lines.append(f"*{2 + len(interactions)}\r\n$5\r\nRPUSH\r\n{_bulk(key + keys.HISTORY)}")
+        lines.extend(
+            [
+                _bulk(history_line(event.timestamp, event.event_type, event.value, event.item_id))
+                for event in interactions
+            ]
+        )
+        return replies + 2 + len(counts)
+
+    def _outcomes(self, events: list[Event], deletions: KnownDeletions, lines: list[str]) -> int:
+        """Append what the events add to the variants of experiments whose answers led to them.
+
+        Returns the number of replies.
+        """
+        outcomes = experiments.outcomes(self.running, self._use_cases, events, deletions.times)
+        for (variant, event_type), count in outcomes.events.items():
+            variant_key = _bulk(keys.experiment_events(variant))
+            lines.append(
+                f"{_HINCRBY}{variant_key}{self._type_fields[event_type]}{_bulk(str(count))}"
+            )
+        return len(outcomes.events) + _user_outcomes(outcomes.users, lines)
+
+
+def _user_outcomes(weights: Mapping[tuple[str, str], float], lines: list[str]) -> int:
+    """Append what is added to the outcomes of users, by (variant, user). Returns the number of
+    replies.
+    """
+    for (variant, user_id), weight in weights.items():
+        variant_key = _bulk(keys.experiment_outcomes(variant))
+        lines.append(f"{_ZINCRBY}{variant_key}{_bulk(repr(weight))}{_bulk(user_id)}")
+    return len(weights)
+
+
+def _popularity(piece: Piece, lines: list[str]) -> int:
+    """Append a piece of popularity and trending; each bucket gets its expiry. Returns the number of
+    replies.
+    """
+    bulks: dict[str, str] = {}
+    for (key, item_id), score in piece.sums:
+        bulk = bulks.get(key)
+        if bulk is None:
+            bulk = bulks[key] = _bulk(key)
+        lines.append(f"{_ZINCRBY}{bulk}{_bulk(repr(score))}{_bulk(item_id)}")
+    expiries = [
+        (bulk, expiry)
+        for key, bulk in bulks.items()
+        if (expiry := trending.expires(key)) is not None
+    ]
+    lines.extend([f"{_EXPIREAT}{bulk}{_bulk(str(expiry))}" for bulk, expiry in expiries])
+    return len(piece.sums) + len(expiries)
+
+
+def _position(offsets: OffsetRange, mark: Mark | None) -> bytes:
+    """The command that moves the position to `offsets.next`, and the mark of popularity with it."""
+    fields: tuple[str, ...] = ("position", str(offsets.next))
+    if mark is not None:
+        fields += ("popularity_first", str(mark.first), "popularity_next", str(mark.next))
+        fields += ("popularity_after", " ".join(mark.after))
+    return _pack(("HSET", keys.position(offsets.topic, offsets.partition), *fields))
+
+
+def _bulk(text: str) -> str:
+    """One argument of a command as a RESP bulk string; its length counts bytes."""
+    return f"${len(text) if text.isascii() else len(text.encode())}\r\n{text}\r\n"
