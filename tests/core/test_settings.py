@@ -1,4 +1,4 @@
-"""Settings as they are shown."""
+"""Settings: their groups, how their values are printed, which Redis URLs are valid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from core.redaction import shown_url
-from core.settings import Settings, rows
+from core.settings import GROUPS, Settings, rows
+
+
+def test_every_setting_belongs_to_one_printed_group() -> None:
+    names = [name for group in GROUPS for name in group.model_fields]
+    assert sorted(names) == sorted(Settings.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -84,5 +89,5 @@ def test_a_redis_url_of_another_form_gets_one_line_with_the_right_form(url: str)
         "redis://eu-1.cache_x.example.com:6379",
     ],
 )
-def test_a_redis_url_of_the_right_form_is_taken(url: str) -> None:
+def test_a_redis_url_of_the_right_form_is_accepted(url: str) -> None:
     assert Settings(redis_url=SecretStr(url)).redis_url.get_secret_value() == url

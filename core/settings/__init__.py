@@ -1,0 +1,163 @@
+"""Reads every setting of Eddyline from the environment and `.env`.
+
+Each module here declares one group of settings with its validators; `Settings` has them all. A
+function that needs one group names that group as its parameter's type. `python -m core.settings`
+prints each name with its value, unit and meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core import experiments, redaction
+from core.errors import ConfigurationError
+from core.experiments import Experiments
+from core.settings.als import ALSSettings
+from core.settings.api import APISettings
+from core.settings.files import FileSettings
+from core.settings.kafka import KafkaSettings
+from core.settings.logs import LogSettings
+from core.settings.redis import RedisSettings
+from core.settings.router import RouterSettings
+from core.settings.streams import IngestSettings, LiveSettings
+from core.settings.training import TrainingSettings
+from core.settings.two_tower import TwoTowerSettings
+
+GROUPS: tuple[type[BaseModel], ...] = (
+    KafkaSettings,
+    RedisSettings,
+    IngestSettings,
+    LiveSettings,
+    FileSettings,
+    RouterSettings,
+    ALSSettings,
+    TwoTowerSettings,
+    TrainingSettings,
+    APISettings,
+    LogSettings,
+)
+"""The groups, in the order in which they are printed."""
+
+
+class Settings(
+    KafkaSettings,
+    RedisSettings,
+    IngestSettings,
+    LiveSettings,
+    FileSettings,
+    RouterSettings,
+    ALSSettings,
+    TwoTowerSettings,
+    TrainingSettings,
+    APISettings,
+    LogSettings,
+    BaseSettings,
+):
+    """All settings; the name of a field in upper case is its environment variable."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: dict[str, object]) -> dict[str, object]:
+        """An empty variable means unset."""
+        return {name: value for name, value in values.items() if value != ""}
+
+    @property
+    def secrets(self) -> list[str]:
+        """Values that no output may show: passwords in URLs and keys of the API."""
+        keys = self.api_keys | self.api_read_keys | self.api_admin_keys
+        urls = (self.redis_url.get_secret_value(), self.archive_url)
+        return [secret for url in urls for secret in redaction.secrets_of(url)] + [
+            key.get_secret_value() for key in keys
+        ]
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        """The experiments, with checked overrides. Raises ConfigurationError."""
+        loaded = experiments.load(self.experiments_path, self.use_cases)
+        for variant in loaded.by_id.values():
+            try:
+                self.with_overrides(variant.overrides)
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"{self.experiments_path}: variant {variant.label}: {error}"
+                ) from None
+        return loaded
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Settings:
+        """A copy of these settings in which `overrides` (by field name) replace values.
+
+        A field that is unset here and not overridden is unset in the copy. Raises
+        ConfigurationError.
+        """
+        try:
+            return Settings(
+                **{
+                    "_env_file": None,
+                    **{name: getattr(self, name) for name in self.model_fields_set},
+                    **overrides,
+                }
+            )
+        except ValidationError as error:
+            raise ConfigurationError(_problems(error)) from None
+
+
+def load() -> Settings:
+    """Read the settings of this process, and mask their secrets in logs and tracebacks.
+
+    Raises ConfigurationError with one line that names every wrong setting.
+    """
+    try:
+        loaded = Settings()
+    except ValidationError as error:
+        raise ConfigurationError(_problems(error)) from None
+    redaction.register(loaded.secrets)
+    return loaded
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}: "
+        f"{problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors()
+    )
+
+
+def rows(settings: Settings | None = None) -> list[tuple[str, str, str]]:
+    """Name, value and meaning of every setting, group by group.
+
+    Keys and passwords are masked. `settings` None: the values are the defaults.
+    """
+    return [
+        (
+            name.upper(),
+            _text(name, field.default if settings is None else getattr(settings, name)),
+            field.description or "",
+        )
+        for group in GROUPS
+        for name, field in group.model_fields.items()
+    ]
+
+
+def _text(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, frozenset):
+        return ",".join(str(key) for key in value)
+    if name == "deletion_salt":
+        return str(value)  # masked
+    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    return redaction.shown_url(text)

@@ -1,0 +1,156 @@
+"""Settings of the HTTP API: address, keys, limits and timeouts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+
+class APISettings(BaseModel, frozen=True):
+    """Where the API listens, who may use it, and how much of it."""
+
+    api_host: str = Field(
+        "127.0.0.1",
+        description=(
+            "address that the API binds to; the default accepts connections of this machine only"
+        ),
+    )
+    api_port: int = Field(8000, ge=0, le=65535, description="port of the API; 0 picks a free one")
+    api_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
+        frozenset(),
+        description=("comma-separated keys that may write and delete; unset: writes are refused"),
+    )
+    api_read_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
+        frozenset(),
+        description="comma-separated keys that may read; unset: everybody may read",
+    )
+    api_admin_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
+        frozenset(),
+        description=(
+            "comma-separated keys that may promote, roll back and request retrains; unset: "
+            "nobody may"
+        ),
+    )
+    api_max_limit: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="maximum recommendations in one answer",
+    )
+    api_max_body_bytes: int = Field(
+        1_048_576,
+        ge=1024,
+        description="maximum bytes of a request body",
+    )
+    api_timeout_s: float = Field(
+        5.0,
+        gt=0,
+        description=(
+            "seconds after which a request is answered with 503, or with 408 while its body "
+            "is incomplete; a write waits for the broker for nine tenths of this time"
+        ),
+    )
+    api_max_head_bytes: int = Field(
+        65_536,
+        ge=1024,
+        description=(
+            "maximum bytes of a request head (request line and headers); above it the answer "
+            "is 431 or 414"
+        ),
+    )
+    api_max_headers: int = Field(
+        100,
+        ge=10,
+        description="maximum headers of a request; above it the answer is 431",
+    )
+    api_head_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        description=(
+            "seconds in which a whole request head must arrive, counted from connecting or "
+            "from its first byte; else 408"
+        ),
+    )
+    api_idle_timeout_s: float = Field(
+        75.0,
+        gt=0,
+        description=(
+            "seconds without a new request after which a connection is closed; longer than "
+            "the timeout of a proxy in front"
+        ),
+    )
+    api_write_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        description=(
+            "seconds after which the connection of a client that does not read its answers is "
+            "closed"
+        ),
+    )
+    api_max_connections: int = Field(
+        1000,
+        ge=1,
+        description=(
+            "maximum open connections; at the limit the connection that is idle for longest "
+            "is closed, and if none is idle, a new one gets 503"
+        ),
+    )
+    api_max_connections_per_address: int = Field(
+        0,
+        ge=0,
+        description=(
+            "maximum open connections of one address, above which a new one gets 429; 0: no "
+            "limit, as behind a proxy"
+        ),
+    )
+    api_expensive_waiting: int = Field(
+        4,
+        ge=0,
+        description=(
+            "maximum requests that wait while one request of the same expensive route "
+            "(docs/security.md) runs; one more gets 429"
+        ),
+    )
+    api_rate_per_s: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "maximum requests a second per key, or per address without a key; above it the "
+            "answer is 429; 0: no limit"
+        ),
+    )
+    api_rate_burst: int = Field(
+        20,
+        ge=1,
+        description="maximum requests of one key or address at once within API_RATE_PER_S",
+    )
+    api_after_s: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description=(
+            "seconds that a read with `after` waits for that event before it answers `stale`; "
+            "at most nine tenths of API_TIMEOUT_S"
+        ),
+    )
+    api_redis_timeout_s: float = Field(
+        0.25,
+        gt=0,
+        description="seconds that a read waits for Redis before it answers `degraded`",
+    )
+    refresh_s: float = Field(
+        0.5,
+        gt=0,
+        description=(
+            "seconds between two checks for a changed catalogue, popularity or bundle pointer"
+        ),
+    )
+
+    @field_validator("api_keys", "api_read_keys", "api_admin_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [key.strip() for key in value.split(",") if key.strip()]

@@ -1,0 +1,27 @@
+"""Settings of logs and metrics."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+
+class LogSettings(BaseModel, frozen=True):
+    """What a process tells its operators."""
+
+    log_level: str = Field(
+        "info",
+        pattern="(?i)^(debug|info|warning|error)$",
+        description="debug, info, warning or error",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description=(
+            "address on which a process without an HTTP server of its own serves /metrics"
+        ),
+    )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="port of /metrics; 0: none",
+    )

@@ -1,0 +1,67 @@
+"""Settings of ingest and of the live workers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+
+class IngestSettings(BaseModel, frozen=True):
+    """How ingest batches events and weighs popularity."""
+
+    dedup_window: int = Field(
+        100_000,
+        ge=0,
+        description=(
+            "offsets of a partition within which an event_id counts once; each takes about "
+            "150 bytes of memory in ingest"
+        ),
+    )
+    transaction_events: int = Field(
+        500,
+        ge=1,
+        le=10_000,
+        description=("maximum events in one Redis transaction; 500 block Redis for about 3 ms"),
+    )
+    poll_events: int = Field(
+        4000,
+        ge=1,
+        description="maximum events of one poll of the broker",
+    )
+    popularity_half_life_days: float = Field(
+        30.0,
+        ge=10,
+        le=3650,
+        description=(
+            "days after which an interaction counts half in the popularity of its item; at "
+            "least 10, so that scores from 1970 to 2100 fit a float64"
+        ),
+    )
+
+
+class LiveSettings(BaseModel, frozen=True):
+    """How live workers fold in users and new items."""
+
+    live_batch_users: int = Field(
+        500,
+        ge=1,
+        le=10_000,
+        description="maximum users in one fold-in batch of a live worker",
+    )
+    young_items: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "maximum items that get ALS factors by fold-in because the bundle does not know "
+            "them; the least recently touched is evicted first"
+        ),
+    )
+    young_item_users: int = Field(
+        200,
+        ge=1,
+        le=10_000,
+        description=(
+            "maximum users from whom the factors of such a new item are computed, those of "
+            "largest weight"
+        ),
+    )
