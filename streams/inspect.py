@@ -215,10 +215,10 @@ def _new_item(client: connection.Client, item_id: str) -> dict[str, Any] | None:
     """
     store = LiveStore(client, 0, 0)
     try:
-        made = store.made([item_id])[0]
+        status = store.factors_status([item_id])[0]
     finally:
         store.close()
-    return {"users": made.listed, "factors_from": made.as_of} if made.listed else None
+    return {"users": status.users, "factors_from": status.as_of} if status.users else None
 
 
 def _switched_off(settings: Settings, engine: str) -> str:

@@ -46,7 +46,7 @@ at most.
 NEW_ITEM_CHANGES = "items:young:changes"
 """STREAM: the id of each new item whose factors were written or removed; readers follow it."""
 EXPERIMENTS = "experiments"
-"""HASH: tag of an experiment -> JSON of store.state.entities.experiments.Noted."""
+"""HASH: tag of an experiment -> JSON of store.state.entities.experiments.Definition."""
 OWNED = (
     *(
         "user:*",

@@ -197,7 +197,7 @@ class Ingest:
         before anything is applied.
         """
         positions.check_settings(self._client, self._settings)
-        experiments.note(self._client, self._settings.experiments)
+        experiments.save_definitions(self._client, self._settings.experiments)
 
     def _consume(self, consumer: Consumer, wait: float) -> Collection[Partition]:
         """Wait `wait` seconds for an event, take what else is there, and hand each partition's

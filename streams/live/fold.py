@@ -20,7 +20,7 @@ from engines.base import item_weights
 from models.als import Floats
 from store.log.model_updates import Pair
 from store.state.entities.users import history_event
-from store.state.entities.vectors import LiveStore, Seen, Touched
+from store.state.entities.vectors import ItemWeight, LiveStore, UserHistory
 from streams import metrics
 from streams.live.model import Space
 
@@ -61,15 +61,15 @@ class Folder:
         self,
         space: Space,
         user_ids: Sequence[str],
-        touched: Callable[[Sequence[Seen]], Iterable[Touched]] = lambda _: (),
-    ) -> tuple[list[Seen], Floats]:
+        touched: Callable[[Sequence[UserHistory]], Iterable[ItemWeight]] = lambda _: (),
+    ) -> tuple[list[UserHistory], Floats]:
         """Read, fold in and write these users; `touched` says what their histories do to new
         items.
 
         Answers what was read, and the vectors (n_users, f) f32: zeros for a user who touched no
         item that the model knows.
         """
-        seen: list[Seen] = []
+        seen: list[UserHistory] = []
         vectors = np.zeros((0, space.model.factors), dtype=np.float32)
         for _ in range(_TRIES):
             seen = self._store.read(user_ids)
@@ -92,7 +92,9 @@ class Folder:
             )
         return seen, vectors
 
-    def _touched(self, users: Mapping[str, list[str]], seen: Sequence[Seen]) -> Iterable[Touched]:
+    def _touched(
+        self, users: Mapping[str, list[str]], seen: Sequence[UserHistory]
+    ) -> Iterable[ItemWeight]:
         """What the new items that hints name weigh in the histories as they stand: doing it twice
         changes nothing.
         """
@@ -103,7 +105,7 @@ class Folder:
                 )
                 for item_id in dict.fromkeys(items):
                     if item_id in weights:
-                        yield Touched(item_id, user_id, weights[item_id])
+                        yield ItemWeight(item_id, user_id, weights[item_id])
 
 
 def _parts(users: Mapping[str, list[str]], size: int) -> Iterable[dict[str, list[str]]]:

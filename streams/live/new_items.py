@@ -116,12 +116,14 @@ class NewItemFolder:
                         if self._hasher("user", user_id) in self._deleted
                     ],
                 )
-        made = dict(zip(items, self._store.made(items), strict=True))
-        self._store.forget_items([item_id for item_id, each in made.items() if not each.listed])
+        statuses = dict(zip(items, self._store.factors_status(items), strict=True))
+        self._store.forget_items(
+            [item_id for item_id, status in statuses.items() if not status.users]
+        )
         self.note(
             item_id
-            for item_id, each in made.items()
-            if each.listed and (each.made_with, each.as_of) != (space.made_with, each.listed)
+            for item_id, status in statuses.items()
+            if status.users and (status.made_with, status.as_of) != (space.made_with, status.users)
         )
 
     def _note_deletions(self) -> None:

@@ -101,7 +101,7 @@ def run(
         if plan.wipe:
             store_wipe.wipe(client)
         positions.check_settings(client, settings)
-        experiments.note(client, settings.experiments)
+        experiments.save_definitions(client, settings.experiments)
         recovery.recover(settings, client)
         for part in plan.to_move:
             _begin_at_log(client, plan, part)

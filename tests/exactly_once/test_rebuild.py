@@ -213,7 +213,7 @@ def test_a_redis_from_before_a_deletion_forgets_the_user_at_the_next_start(
     """
     variant = settings.experiments.assign("42", None)
     assert variant is not None
-    experiments.note(redis, settings.experiments)
+    experiments.save_definitions(redis, settings.experiments)
     redis.hset("user:42", "events", 1)
     for key in (keys.experiment_outcomes(variant.id), keys.experiment_exposed(variant.id)):
         redis.zadd(key, {"42": 3.0, "43": 1.0})

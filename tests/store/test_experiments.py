@@ -66,7 +66,7 @@ class Writer:
         self._settings = settings
         deletions.mark_ready(self._client)
         self._at, self._users_at = 0, 0
-        store.note(self._client, running)
+        store.save_definitions(self._client, running)
 
     def apply(self, *events: Interaction, broker_time: float = 10.0) -> None:
         stamped = [Event(event, broker_time) for event in events]
@@ -191,9 +191,9 @@ def test_exposures_add_up_and_are_written_once(redis: Redis) -> None:
     exposures.write(redis)
     assert store.read(redis, CONTROL.id).exposed == {A: 3, B: 1}
     assert store.read(redis, HALF.id).exposed == {C: 1}
-    (told,) = store.noted(redis).values()
-    assert told.name == "blend"
-    assert [(variant.name, dict(variant.overrides)) for variant in told.variants] == [
+    (definition,) = store.definitions(redis).values()
+    assert definition.name == "blend"
+    assert [(variant.name, dict(variant.overrides)) for variant in definition.variants] == [
         ("control", {}),
         ("half", {"ensemble_als_weight": 0.5}),
     ]

@@ -187,7 +187,7 @@ def reports(settings: Settings, detect: float) -> list[Report]:
     """
     results = []
     with connection.connect(settings) as client:
-        recorded = experiments.noted(client)
+        recorded = experiments.definitions(client)
         running = {experiment.tag: experiment for experiment in settings.experiments.all}
         for tag in [*running, *(tag for tag in recorded if tag not in running)]:
             experiment = running.get(tag) or recorded[tag]
@@ -213,7 +213,7 @@ def reports(settings: Settings, detect: float) -> list[Report]:
     return results
 
 
-def _sample(variant: Variant, counted: experiments.Counted) -> Sample:
+def _sample(variant: Variant, counted: experiments.VariantCounts) -> Sample:
     weights = np.array(
         [counted.outcomes.get(user_id, 0.0) for user_id in counted.exposed], dtype=np.float64
     )
@@ -228,7 +228,7 @@ def forget(settings: Settings, tag: str) -> None:
     """
     with connection.connect(settings) as client:
         if not experiments.forget(client, tag):
-            tags = ", ".join(experiments.noted(client)) or "none"
+            tags = ", ".join(experiments.definitions(client)) or "none"
             raise ConfigurationError(
                 f"there is no experiment with the tag {tag!r}; those with numbers: {tags}"
             )

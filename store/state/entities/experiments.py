@@ -72,7 +72,7 @@ def outcomes(
     return found
 
 
-class Noted(msgspec.Struct, frozen=True, kw_only=True):
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """What a tag stands for, kept beside its numbers: the configuration may be gone when they are
     read. `since` in seconds since 1970.
     """
@@ -83,7 +83,7 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True):
     variants: tuple[Variant, ...]
 
 
-def note(client: redis.Redis, experiments: Experiments) -> None:
+def save_definitions(client: redis.Redis, experiments: Experiments) -> None:
     """Note what each experiment's tag stands for, the first time. Raises StoreUnavailable."""
     if experiments.all:
         with named_errors("noting experiments"):
@@ -93,14 +93,14 @@ def note(client: redis.Redis, experiments: Experiments) -> None:
             pipe.execute()
 
 
-def noted(client: redis.Redis) -> dict[str, Noted]:
+def definitions(client: redis.Redis) -> dict[str, Definition]:
     """Tag -> what it stands for, of every experiment that was ever configured and not forgotten.
 
     Raises StoreUnavailable.
     """
     with named_errors("reading experiments"):
         found: Any = client.hgetall(keys.EXPERIMENTS)
-    return {tag.decode(): msgspec.json.decode(text, type=Noted) for tag, text in found.items()}
+    return {tag.decode(): msgspec.json.decode(text, type=Definition) for tag, text in found.items()}
 
 
 def sets_of_users(client: redis.Redis, running: Experiments) -> list[str]:
@@ -109,7 +109,7 @@ def sets_of_users(client: redis.Redis, running: Experiments) -> list[str]:
     StoreUnavailable.
     """
     variants = {
-        variant.id for experiment in noted(client).values() for variant in experiment.variants
+        variant.id for experiment in definitions(client).values() for variant in experiment.variants
     } | set(running.by_id)
     return [key for variant_id in sorted(variants) for key in _sets(variant_id)]
 
@@ -119,7 +119,7 @@ def forget(client: redis.Redis, tag: str) -> bool:
 
     Raises StoreUnavailable.
     """
-    each = noted(client).get(tag)
+    each = definitions(client).get(tag)
     if each is None:
         return False
     with named_errors(f"forgetting experiment {tag}"):
@@ -131,7 +131,7 @@ def forget(client: redis.Redis, tag: str) -> bool:
     return True
 
 
-class Counted(NamedTuple):
+class VariantCounts(NamedTuple):
     """One variant: user -> answers given; user -> weight of outcomes; event type -> events."""
 
     exposed: dict[str, float]
@@ -139,7 +139,7 @@ class Counted(NamedTuple):
     events: dict[str, int]
 
 
-def read(client: redis.Redis, variant_id: str) -> Counted:
+def read(client: redis.Redis, variant_id: str) -> VariantCounts:
     """All that is counted of a variant, read in short pieces.
 
     Raises StoreUnavailable, StoreCorrupt.
@@ -147,7 +147,7 @@ def read(client: redis.Redis, variant_id: str) -> Counted:
     with named_errors(f"reading the numbers of {variant_id}"):
         events: Any = client.hgetall(keys.experiment_events(variant_id))
         exposed, weights = (dict(_members(client, key)) for key in _sets(variant_id))
-    return Counted(
+    return VariantCounts(
         exposed,
         weights,
         {name.decode().removeprefix("ev:"): int(count) for name, count in events.items()},
@@ -259,7 +259,7 @@ def _notes(experiments: Experiments) -> dict[str, bytes]:
     now = time.time()
     return {
         each.tag: encode_json(
-            Noted(
+            Definition(
                 name=each.name, since=round(now), use_cases=each.use_cases, variants=each.variants
             )
         )

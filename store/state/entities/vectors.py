@@ -36,14 +36,14 @@ everything again.
 """
 
 
-class Seen(NamedTuple):
+class UserHistory(NamedTuple):
     """A user as read: the count of events, and the lines of the latest of them, oldest first."""
 
     events: int
     history: list[bytes]
 
 
-class Touched(NamedTuple):
+class ItemWeight(NamedTuple):
     """That a user's events with a new item weigh `weight` by now."""
 
     item_id: str
@@ -51,14 +51,14 @@ class Touched(NamedTuple):
     weight: float
 
 
-class Made(NamedTuple):
+class FactorsStatus(NamedTuple):
     """Of a new item: the space and the number of users of its factors ("" and 0: it has none),
     and the users listed.
     """
 
     made_with: str
     as_of: int
-    listed: int
+    users: int
 
 
 class LiveStore:
@@ -78,7 +78,7 @@ class LiveStore:
             self._connection.close()
             self._connection = None
 
-    def read(self, user_ids: Sequence[str]) -> list[Seen]:
+    def read(self, user_ids: Sequence[str]) -> list[UserHistory]:
         """Steps 1 and 2: the users' states as of now, in the same order."""
         commands: list[Command] = [("WATCH", keys.DELETIONS)]
         for user_id in user_ids:
@@ -86,11 +86,11 @@ class LiveStore:
             commands.append(("LRANGE", keys.history(user_id), -self._cap, -1))
         replies = self._ask(f"reading {len(user_ids)} users to fold in", commands)
         return [
-            Seen(int(events or 0), lines)
+            UserHistory(int(events or 0), lines)
             for events, lines in zip(replies[1::2], replies[2::2], strict=True)
         ]
 
-    def write(self, vectors: Mapping[str, LiveVector], touched: Iterable[Touched] = ()) -> bool:
+    def write(self, vectors: Mapping[str, LiveVector], touched: Iterable[ItemWeight] = ()) -> bool:
         """Step 3, for what the last `read` gave: user id -> vector, and who touched which new
         item. False: read again.
         """
@@ -157,7 +157,7 @@ class LiveStore:
             for item_id in self._ask("reading new items", [("ZRANGE", keys.NEW_ITEMS, 0, -1)])[0]
         ]
 
-    def made(self, item_ids: Sequence[str]) -> list[Made]:
+    def factors_status(self, item_ids: Sequence[str]) -> list[FactorsStatus]:
         """What each new item's factors were made from, and how many users are listed by now."""
         commands: list[Command] = []
         for item_id in item_ids:
@@ -165,7 +165,7 @@ class LiveStore:
             commands.append(("ZCARD", keys.item_users(item_id)))
         replies = self._ask("looking at new items", commands)
         return [
-            Made((space or b"").decode(), int(as_of or 0), users)
+            FactorsStatus((space or b"").decode(), int(as_of or 0), users)
             for (space, as_of), users in zip(replies[::2], replies[1::2], strict=True)
         ]
 
