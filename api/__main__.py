@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import typer
 
-from core import cli
+from core.process import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -22,7 +22,8 @@ def serve() -> None:
     Everything is set by environment variables.
     """
     from api.server import process as server
-    from core import logs, settings
+    from core import settings
+    from core.process import logs
 
     chosen = settings.load()
     logs.configure(chosen.log_level)

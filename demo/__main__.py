@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from core import cli, settings
+from core import settings
+from core.process import cli
 from demo.answers import SHOWN, Reader, show
 from demo.stack import Stack
 from testing.process import ROOT

@@ -10,8 +10,9 @@ from typing import Annotated, NamedTuple
 import msgspec
 import typer
 
-from core import cli, logs, settings
+from core import settings
 from core.errors import ConfigurationError
+from core.process import cli, logs
 from core.types import Filters, HistoryEvent, Request, User, UserState
 from engines import terminal
 from engines.builder import build

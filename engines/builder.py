@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import msgspec
 
-from core.background import rest
+from core.process.background import rest
 from core.settings import Settings
 from engines import router
 from engines.als import ALSEngine

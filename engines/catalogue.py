@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core.background import resting
+from core.process.background import resting
 from core.types import AttributeFilter, Item, Value
 from engines.cache import Bounded
 from engines.selection.filters import Conditions, attribute_passes, number, texts

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from core.background import rest, resting
+from core.process.background import rest, resting
 from core.types import HistoryEvent, Item, Reason, Request, UserState
 from core.use_cases import UseCases
 from engines.als import SimilarScoring

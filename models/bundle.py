@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from core.background import rest
 from core.errors import ModelCorrupt, ModelError, ModelMissing
+from core.process.background import rest
 from core.types import Item
 from models import files
 from models.als import ALSModel

@@ -16,8 +16,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from core.background import rest
 from core.errors import ModelCorrupt, ModelMissing
+from core.process.background import rest
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.background import rest, resting
 from core.errors import ModelCorrupt
+from core.process.background import rest, resting
 from models import files
 
 UNKNOWN = -1

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from core import cli, logs, settings
+from core import settings
+from core.process import cli, logs
 from core.settings import Settings
 
 app = typer.Typer(

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from core import cli, logs, settings
+from core import settings
+from core.process import cli, logs
 from training import commands
 from training.job import worker as retrain_worker
 from training.job.retrain import Options

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from core.background import resting
+from core.process.background import resting
 from core.types import Item
 
 _log = structlog.get_logger(__name__)

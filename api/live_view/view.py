@@ -17,10 +17,10 @@ import structlog
 from api.health import Health
 from api.live_view.snapshot import CatalogueSnapshot, Snapshot, merged
 from api.metrics import Metrics
-from core.background import in_background, rest, resting
 from core.deletions import IdHasher
 from core.errors import ModelError, StoreError
 from core.experiments import Variant
+from core.process.background import in_background, rest, resting
 from core.settings import Settings
 from core.types import Item, LiveVector, Request, UserState
 from engines.builder import build, with_catalogue, with_new_items, with_popularity, with_settings

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from api.errors import ApiError
 from api.metrics import Metrics
-from core.background import in_background
+from core.process.background import in_background
 
 _Answer = TypeVar("_Answer")
 SHARE = 1 / 3

@@ -8,7 +8,7 @@ between the swaps, take turns.
 swap          p99 of reads while swaps never end, beside the p99 of the quiet runs; the target is a ratio of 2 at most
 swap-seconds  from a promotion to the answer by the new bundle, REFRESH_S included; beside it,
 loading such a bundle in a process
-              of its own, which does not rest as a server does (core/background.py)
+              of its own, which does not rest as a server does (core/process/background.py)
 """
 
 from __future__ import annotations

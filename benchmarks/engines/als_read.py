@@ -21,7 +21,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 
 from benchmarks.measurements import record
-from core import logs
+from core.process import logs
 from core.settings import Settings
 from core.types import HistoryEvent, Item, Request, UserState
 from engines.base import eligible

@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from benchmarks.measurements import record
-from core import logs
+from core.process import logs
 from core.settings import Settings
 from core.types import HistoryEvent, Item, Request, UserState
 from engines.builder import build

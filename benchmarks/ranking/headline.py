@@ -40,7 +40,7 @@ import numpy as np
 from benchmarks.ranking import headline_worlds, quality
 from benchmarks.ranking.headline_judge import SHOWN, Means, judge
 from benchmarks.ranking.headline_worlds import FITTED, World
-from core import logs
+from core.process import logs
 from core.settings import Settings
 from models.als import ALSModel
 from models.two_tower import TwoTowerModel

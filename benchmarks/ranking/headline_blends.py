@@ -18,7 +18,7 @@ import threadpoolctl
 
 from benchmarks.ranking import headline_worlds, quality
 from benchmarks.ranking.headline_worlds import World
-from core import logs
+from core.process import logs
 from core.settings import Settings
 from core.types import Request
 from engines.base import NotApplicable, eligible

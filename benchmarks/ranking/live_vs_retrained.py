@@ -38,7 +38,7 @@ import threadpoolctl
 
 from benchmarks import measurements
 from benchmarks.ranking import quality
-from core import logs
+from core.process import logs
 from core.settings import Settings
 from core.types import Filters, LiveVector, Request, UserState
 from engines import fold

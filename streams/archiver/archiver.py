@@ -29,8 +29,8 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
-from core import cli, stop
 from core.errors import LogError, LogGap, LogRewound, LogUnavailable, Overtaken
+from core.process import cli, stop
 from core.redaction import shown_url
 from core.settings import Settings
 from store import start

@@ -38,8 +38,8 @@ from typing import cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from core import cli, stop
 from core.errors import EddylineError, LogRewound, LogUnavailable, Stale, StoreUnavailable
+from core.process import cli, stop
 from core.settings import Settings
 from store import outage, start
 from store.log import client as log

@@ -18,7 +18,7 @@ import faust
 from faust.types import TP
 from threadpoolctl import threadpool_limits
 
-from core import cli, stop
+from core.process import cli, stop
 from core.settings import Settings
 from store import start
 from store.log import client as log

@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from core import cli, logs, redaction
+from core import redaction
 from core import settings as settings_module
 from core.errors import EddylineError
+from core.process import cli, logs
 from core.settings import Settings
 from store.archive.layout import Archive
 from store.state import connection

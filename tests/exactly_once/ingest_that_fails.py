@@ -20,8 +20,8 @@ import redis
 import typer
 from confluent_kafka import Consumer, TopicPartition
 
-from core import cli, logs
 from core.dedup import Dedup
+from core.process import cli, logs
 from core.settings import Settings, load
 from store.log import client as log
 from store.state import keys

@@ -22,7 +22,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from core import logs
+from core.process import logs
 from testing.apache import KafkaBroker
 from testing.brokers import BrokerKind
 from testing.tansu import TansuBroker

@@ -28,7 +28,6 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from rich.console import Console
 
-from core import cli
 from core.errors import (
     BadEvent,
     EddylineError,
@@ -40,6 +39,7 @@ from core.errors import (
     ModelError,
     StoreUnavailable,
 )
+from core.process import cli
 from core.settings import Settings
 from models.registry import Registry
 from store import outage, start

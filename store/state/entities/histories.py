@@ -10,7 +10,7 @@ from typing import Any
 import redis
 import structlog
 
-from core.background import rest
+from core.process.background import rest
 from store.state import keys
 from store.state.connection import Client, named_errors
 from store.state.entities.users import history_events

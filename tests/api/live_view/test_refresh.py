@@ -72,7 +72,7 @@ def test_the_thread_that_refreshes_rests_and_a_starting_process_does_not(
         rests[threading.current_thread().name] += 1
         sleep(seconds)
 
-    monkeypatch.setattr("core.background.time.sleep", noted)
+    monkeypatch.setattr("core.process.background.time.sleep", noted)
     view.refresh()
     assert not rests
     view.start()

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from core import background
-from core.background import EVERY, SHARE, WORK_S, in_background, rest, resting
+from core.process import background
+from core.process.background import EVERY, SHARE, WORK_S, in_background, rest, resting
 
 
 class Clock:
