@@ -1,6 +1,6 @@
 """Everything that consumes or produces events; one folder for each process or command.
 
-`ingest/` applies the log to Redis, `archiver/` writes it to Parquet, `live/` folds in what changed,
-`rebuild/` makes Redis again, `dead_letters/`, `importers/` and `simulator/` are commands. Start
-with `ingest/loop`.
+`ingest/` applies the log to Redis, `archiver/` writes it to Parquet, `live/` folds users in, and
+`rebuild/` restores Redis. `dead_letters/`, `importers/` and `simulator/` are commands; `commands/`
+has the options of all. Start with `ingest/loop`.
 """

@@ -1,0 +1,76 @@
+"""`python -m streams dlq`: the commands for dead letters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streams.commands.shared import AsJson, load_settings
+
+Codes = Annotated[
+    list[str] | None,
+    typer.Option("--code", help="Only letters with this code; may be repeated."),
+]
+Topic = Annotated[str | None, typer.Option(help="Only letters from this topic.")]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, show and replay dead letters: messages that are no valid event.",
+)
+
+
+@app.command("list")
+def list_letters(
+    code: Codes = None,
+    topic: Topic = None,
+    limit: Annotated[int, typer.Option(min=0, help="Letters to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show counts by reason, and the oldest letters that were not replayed."""
+    from streams.dead_letters.command import list_
+
+    list_(load_settings(), code or [], topic, limit, as_json)
+
+
+@app.command("show")
+def show_letter(
+    place: Annotated[str, typer.Argument(help="topic:partition:offset, as `list` prints it.")],
+) -> None:
+    """Show one letter with its whole message."""
+    from streams.dead_letters.command import show
+
+    show(load_settings(), place)
+
+
+@app.command("replay")
+def replay_letters(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="topic:partition:offset of single letters (default: all that --code and --topic "
+            "select)."
+        ),
+    ] = None,
+    code: Codes = None,
+    topic: Topic = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="field=value to set in every letter before it is replayed."),
+    ] = None,
+    edit: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                'JSON lines {"place": "topic:partition:offset", "value": {...}}: whole new '
+                "messages."
+            )
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check and count only.")] = False,
+) -> None:
+    """Check letters again, after a fix, and send those that are valid now; none is sent twice."""
+    from streams.dead_letters.command import replay
+
+    replay(load_settings(), places or [], code or [], topic, set_ or [], edit, dry_run)

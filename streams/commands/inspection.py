@@ -1,0 +1,44 @@
+"""`python -m streams inspect`: the commands that show what is stored."""
+
+from __future__ import annotations
+
+import typer
+
+from streams.commands.shared import AsJson, load_settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show what Redis, the log, the archive and the registry hold, decoded.",
+)
+
+
+@app.command("user")
+def inspect_user(user_id: str, as_json: AsJson = False) -> None:
+    """Show the whole state of a user, and which engine answers the user and why."""
+    from streams import inspect
+
+    inspect.show(inspect.user(load_settings(), user_id), as_json)
+
+
+@app.command("item")
+def inspect_item(item_id: str, as_json: AsJson = False) -> None:
+    """Show the catalogue entry of an item and its popularity now."""
+    from streams import inspect
+
+    inspect.show(inspect.item(load_settings(), item_id), as_json)
+
+
+@app.command("positions")
+def inspect_positions(as_json: AsJson = False) -> None:
+    """Show the log's ends and the positions of Redis and the archive, by partition."""
+    from streams import inspect
+
+    inspect.show(inspect.where(load_settings()), as_json)
+
+
+@app.command("model")
+def inspect_model(as_json: AsJson = False) -> None:
+    """Show the live bundle."""
+    from streams import inspect
+
+    inspect.show(inspect.model(load_settings()), as_json)

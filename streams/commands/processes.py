@@ -1,0 +1,94 @@
+"""The commands that prepare and run the processes between Kafka, Redis and the archive."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from streams.commands.shared import AsJson, load_settings
+
+
+def topics(
+    as_json: AsJson = False,
+    accept: Annotated[
+        bool,
+        typer.Option("--accept", help="Exit with 0 even if a topic differs from what is needed."),
+    ] = False,
+) -> None:
+    """Create the missing topics, and compare the existing ones with what is needed.
+
+    Exits with 1 if one differs.
+    """
+    from streams.topics import run
+
+    if not run(load_settings(), as_json) and not accept:
+        raise typer.Exit(1)
+
+
+def ingest() -> None:
+    """Apply the events of Kafka to Redis, exactly once, until stopped.
+
+    Any number of processes share the partitions.
+    """
+    from streams.ingest.loop import run
+
+    run(load_settings())
+
+
+def live() -> None:
+    """Keep the ALS vectors of changed users and new items fresh in Redis, until stopped.
+
+    Any number of processes share the work.
+    """
+    from streams.live.command import run
+
+    run(load_settings())
+
+
+def rebuild(
+    wipe: Annotated[
+        bool, typer.Option(help="First delete everything in Redis that is made from the log.")
+    ] = False,
+    from_log: Annotated[
+        bool,
+        typer.Option(
+            help=(
+                "Do not read the archive: continue (with --wipe: start) at the first offset of the "
+                "log, and lose the events before it."
+            )
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option(help="Do not ask before data is deleted or lost.")] = False,
+) -> None:
+    """Rebuild Redis from the archive, after Redis was lost or misses events that the log lost.
+
+    Stop every ingest first. The command compares Redis, archive and log, and shows its plan. It
+    changes nothing if the plan would lose events.
+    """
+    from streams.rebuild.command import run
+
+    run(load_settings(), wipe=wipe, from_log=from_log, yes=yes)
+
+
+def archive(
+    until_idle: Annotated[
+        bool,
+        typer.Option(
+            help="Stop when every partition of this process is archived up to the log's end."
+        ),
+    ] = False,
+    accept_gap: Annotated[
+        bool,
+        typer.Option(
+            help="Record offsets that the log no longer has as an empty range, and continue."
+        ),
+    ] = False,
+) -> None:
+    """Write the interactions topic to Parquet files, every offset once.
+
+    Any number of processes share the partitions.
+    """
+    from streams.archiver.archiver import run
+
+    run(load_settings(), until_idle, accept_gap)

@@ -1,0 +1,181 @@
+"""The commands that send events, items and users to Kafka."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streams.commands.shared import load_settings
+
+
+def simulate(
+    users: Annotated[
+        int, typer.Option(min=1, help="Users at the time of the last of --events.")
+    ] = 2000,
+    items: Annotated[
+        int, typer.Option(min=1, help="Startups at the time of the last of --events.")
+    ] = 500,
+    events: Annotated[int, typer.Option(min=0, help="Events of the past.")] = 50_000,
+    seed: Annotated[int, typer.Option(help="The same seed and --start give the same events.")] = 42,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Events per second; 0: as fast as possible.")
+    ] = 0.0,
+    forever: Annotated[
+        bool,
+        typer.Option(
+            help="After --events, send live events, new users and new startups until stopped."
+        ),
+    ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Time of the first event: ISO 8601 or seconds since 1970 (default: --days ago)."
+        ),
+    ] = None,
+    days: Annotated[float, typer.Option(min=0, help="Days over which --events spread.")] = 30.0,
+    summary: Annotated[
+        Path | None,
+        typer.Option(help="Write counts and one cold, warm and hot user id to this JSON file."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(help="Print items, users and events as JSON lines instead of sending them."),
+    ] = False,
+    catalogue: Annotated[
+        bool,
+        typer.Option(
+            help="Send the startups and users of the past too; --no-catalogue if Kafka has them."
+        ),
+    ] = True,
+) -> None:
+    """Simulate a marketplace of startups, developers and investors whose tastes change."""
+    from streams.simulator.command import Plan, run
+    from streams.times import parse
+
+    begin = time.time() - days * 86400 if start is None else parse(start)
+    run(
+        load_settings(),
+        Plan(
+            users=users,
+            items=items,
+            events=events,
+            seed=seed,
+            rate=rate,
+            forever=forever,
+            start=begin,
+            days=days,
+            summary=summary,
+            dry_run=dry_run,
+            catalogue=catalogue,
+        ),
+    )
+
+
+def import_(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="MovieLens ratings/movies/users, a RetailRocket-like CSV, any CSV or Parquet."
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "interactions, items or users (default: the kind of a known file, else "
+                "interactions)."
+            )
+        ),
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="field=column,...: the column of each field."),
+    ] = None,
+    constant: Annotated[
+        list[str] | None,
+        typer.Option(help="field=text,...: the same for every row, such as event_type=rating."),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="URL of a database to read instead of a file (needs SQLAlchemy)."),
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Its table or view, with its schema if it needs one.")
+    ] = None,
+    min_value: Annotated[
+        float | None, typer.Option(help="Skip rows whose value is lower, or missing.")
+    ] = None,
+    default_timestamp: Annotated[
+        str | None, typer.Option(help="Time of rows without one; unset: such rows are skipped.")
+    ] = None,
+    time_unit: Annotated[
+        str | None, typer.Option(help="s, ms or us: the unit of numeric times (default: s).")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between the cells of a text file (default: ,).")
+    ] = None,
+    speed: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Send at a multiple of the speed of the events' timestamps, such as 100x "
+                "(default: as fast as possible)."
+            )
+        ),
+    ] = None,
+    sort: Annotated[
+        bool,
+        typer.Option(
+            help="Send a file's events in the order of their time; --no-sort streams a huge file."
+        ),
+    ] = True,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many events.")] = None,
+    rejects: Annotated[
+        Path,
+        typer.Option(help="File for rows that are no valid event, with row number and reason."),
+    ] = Path("rejects.jsonl"),
+) -> None:
+    """Import events, items or users from a file or a database table, through Kafka."""
+    from streams.importers.command import run
+    from streams.importers.options import plan
+
+    run(
+        load_settings(),
+        plan(
+            file=file,
+            kind=kind,
+            mapping=map_,
+            constants=constant,
+            database=database,
+            table=table,
+            min_value=min_value,
+            default_timestamp=default_timestamp,
+            time_unit=time_unit,
+            delimiter=delimiter,
+            speed=speed,
+            sort=sort,
+            limit=limit,
+            rejects=rejects,
+        ),
+    )
+
+
+def produce(
+    fields: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="field=value of one event, such as user_id=42 item_id=startup-9 event_type=like."
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Send JSON lines instead; - or no argument reads standard input."),
+    ] = None,
+) -> None:
+    """Check one event or JSON lines, send them, and print topic:partition:offset of each."""
+    from streams.produce import run
+
+    run(load_settings(), file, fields or [])
