@@ -30,8 +30,8 @@ from engines.base import (
 )
 from engines.catalogue import Catalogue
 from models.als import ALSModel
-from models.als_fold import Fold
-from models.new_items import NewItemFactors
+from models.als.fold import Fold
+from models.als.new_items import NewItemFactors
 
 KIND = "similar_to_your_items"
 Freshness = Literal["fresh", "stale", "missing", "other_model"]

@@ -25,9 +25,9 @@ from engines.popular import PopularEngine, Windows
 from engines.recommender import Recommender
 from engines.selection.explore import NewItems
 from engines.two_tower import TwoTowerEngine
+from models.als.new_items import NewItemFactors
 from models.bundle import Bundle
 from models.ensemble import Blend
-from models.new_items import NewItemFactors
 from models.popular import Popularity
 
 

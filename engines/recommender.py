@@ -26,8 +26,8 @@ from engines.catalogue import Catalogue, Mask
 from engines.popular import Windows
 from engines.selection.explore import NewItems
 from engines.selection.rerank import Reranker
+from models.als.new_items import NewItemFactors
 from models.bundle import Bundle
-from models.new_items import NewItemFactors
 from models.popular import Popularity
 
 SIMILAR_CHAIN = ("als", "two_tower", "content_based")

@@ -20,7 +20,7 @@ import threadpoolctl
 from core.errors import ConfigurationError, DatasetError
 from core.settings import Settings
 from models.als import ALSModel, UserSide
-from models.confidence import Confidence
+from models.als.confidence import Confidence
 from models.id_map import IdMap
 from training.data.dataset import Interactions
 
@@ -39,7 +39,8 @@ f). Raises to stop the fit.
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     """Hyperparameters of a fit.
 
-    `regularization`: the L2 penalty; `alpha` and `popularity_discount`: see models/confidence.py.
+    `regularization` is the L2 penalty; models/als/confidence.py explains `alpha` and
+    `popularity_discount`.
     """
 
     factors: int = 128

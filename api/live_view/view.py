@@ -28,9 +28,9 @@ from engines.catalogue import Catalogue
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
 from engines.selection.filters import conditions, defaults
+from models.als.new_items import NewItemFactors
 from models.bundle import LOADERS, Bundle
 from models.id_map import IdMap
-from models.new_items import NewItemFactors
 from models.popular import Popularity
 from models.registry import Registry
 from store.log.partitions import Partitions

@@ -21,8 +21,8 @@ from engines.als import ALSEngine
 from engines.base import NotApplicable
 from engines.recommender import Recommender
 from models.als import Floats
+from models.als.trained_users import TrainedUsers
 from models.registry import Registry
-from models.trained_users import TrainedUsers
 from store.state.connection import Client, connect
 from store.state.entities.histories import item_sets, with_events
 

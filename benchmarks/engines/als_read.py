@@ -28,7 +28,7 @@ from engines.base import eligible
 from engines.builder import build
 from engines.explain import explain
 from models.als import ALSModel
-from models.als_fold import Fold
+from models.als.fold import Fold
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap

@@ -46,9 +46,9 @@ from engines.base import item_weights
 from engines.builder import build
 from engines.catalogue import Catalogue
 from models.als import ALSModel
+from models.als.new_items import NewItemFactors
 from models.bundle import Bundle
 from models.id_map import IdMap
-from models.new_items import NewItemFactors
 from training import als
 from training.data import dataset, dataset_files, events
 from training.evaluation import metrics

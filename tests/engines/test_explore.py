@@ -15,10 +15,10 @@ from engines.catalogue import Catalogue
 from engines.explain import Explanation, explain
 from engines.recommender import Recommender
 from engines.selection.explore import NewItems
+from models.als.new_items import NewItemFactors
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.id_map import IdMap
-from models.new_items import NewItemFactors
 from tests.engines import world
 
 DAY = 24 * 3600.0

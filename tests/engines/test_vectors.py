@@ -11,8 +11,8 @@ from engines.als import ALSEngine
 from engines.builder import with_catalogue, with_new_items, with_popularity
 from engines.explain import explain
 from engines.recommender import Recommender
+from models.als.new_items import NewItemFactors
 from models.id_map import IdMap
-from models.new_items import NewItemFactors
 from tests.engines import world
 
 ALL = Request(limit=100, engine="als")

@@ -10,8 +10,8 @@ from redis import Redis
 
 from api.schemas import answers as schemas
 from core.settings import Settings
+from models.als.trained_users import TrainedUsers
 from models.id_map import IdMap
-from models.trained_users import TrainedUsers
 from store.state import keys
 from tests.api.trained_users import PEOPLE, publish_users
 from tests.api.world import Client, remember, serving
@@ -81,7 +81,7 @@ def test_many_users_are_compared_in_blocks_as_if_at_once(monkeypatch: pytest.Mon
     factors = random.normal(size=(1000, 8)).astype(np.float32)
     vector = random.normal(size=8).astype(np.float32)
     cosines = factors @ vector / np.linalg.norm(factors, axis=1) / np.linalg.norm(vector)
-    monkeypatch.setattr("models.trained_users.BLOCK_USERS", 64)
+    monkeypatch.setattr("models.als.trained_users.BLOCK_USERS", 64)
     found = TrainedUsers(IdMap([str(row) for row in range(1000)]), factors).nearest(vector, 20)
     assert [int(user) for user, _ in found] == np.argsort(-cosines)[:20].tolist()
     assert [cosine for _, cosine in found] == pytest.approx(

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from core.errors import ModelCorrupt, ModelMissing
 from models.als import ALSModel, UserSide
-from models.confidence import Confidence
+from models.als.confidence import Confidence
 from models.id_map import IdMap
 
 

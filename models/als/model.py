@@ -3,7 +3,7 @@
 Implements Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets"
 (ICDM 2008). A user's vector is a pure function of the user's weights and the item factors. S are
 the items of the user's interactions, with confidence c_i = alpha * weight_i (lower for popular
-items: models/confidence.py) and preference 1; every other item has preference 0 and confidence 1,
+items: models/als/confidence.py) and preference 1; every other item has preference 0 and confidence 1,
 as in `implicit`. With the item factors Y (n_items, f):
 
     A = Y'Y + regularization * I + sum over S of (c_i - 1) y_i y_i'        b = sum over S of c_i y_i        x = A^-1 b
@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from core.errors import ModelCorrupt, ModelError
 from models import files
-from models.als_fold import Fold, inverse_of
-from models.confidence import Confidence
+from models.als.confidence import Confidence
+from models.als.fold import Fold, inverse_of
 from models.id_map import IdMap
 
 Floats = NDArray[np.float32]

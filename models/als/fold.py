@@ -1,6 +1,6 @@
 """Solves the fold-in equation of ALS for one user, and splits the user's scores among the history.
 
-models/als.py has the equation and its symbols.
+models/als/model.py has the equation and its symbols.
 """
 
 from __future__ import annotations

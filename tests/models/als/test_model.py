@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from core.errors import ModelCorrupt, ModelError, ModelMissing
 from models.als import ALSModel, UserSide
+from models.als.new_items import NewItemFactors
 from models.id_map import IdMap
-from models.new_items import NewItemFactors
 
 
 def model(factors: np.ndarray, regularization: float = 0.01, alpha: float = 40.0) -> ALSModel:
