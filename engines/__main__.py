@@ -14,8 +14,8 @@ from core import settings
 from core.errors import ConfigurationError
 from core.process import cli, logs
 from core.types import Filters, HistoryEvent, Request, User, UserState
-from engines import terminal
 from engines.builder import build
+from engines.command_line import terminal
 from engines.explain import explain
 from engines.recommender import Recommender
 from engines.selection.filters import defaults

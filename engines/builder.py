@@ -19,7 +19,7 @@ from engines.base import Engine, NotApplicable
 from engines.blending.ensemble import EnsembleEngine
 from engines.blending.prior import Prior
 from engines.catalogue import Catalogue
-from engines.content import ContentEngine
+from engines.content.engine import ContentEngine
 from engines.fold import made_with
 from engines.popular import PopularEngine, Windows
 from engines.recommender import Recommender

@@ -34,7 +34,7 @@ from engines.als import ALSEngine
 from engines.base import NO_OPINION, NotApplicable, Scores
 from engines.blending.scales import SCALES, blend_scores
 from engines.catalogue import Catalogue
-from engines.content import ContentEngine
+from engines.content.engine import ContentEngine
 from models.content import ContentModel
 from models.id_map import IdMap
 from training import als

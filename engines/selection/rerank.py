@@ -17,7 +17,7 @@ from core.types import Reason
 from engines.als import ALSEngine
 from engines.base import NO_OPINION, Engine, Scores, Scoring
 from engines.catalogue import Mask
-from engines.content import ContentEngine
+from engines.content.engine import ContentEngine
 
 CANDIDATES_A_PLACE = 5
 """Candidates for each place: enough to contain other kinds of items, few enough that all of them

@@ -12,7 +12,7 @@ from engines.als import ALSEngine
 from engines.base import Engine
 from engines.builder import BUILDERS, build, with_catalogue
 from engines.catalogue import Catalogue
-from engines.content import ContentEngine
+from engines.content.engine import ContentEngine
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
 from models.bundle import Bundle

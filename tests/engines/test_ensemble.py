@@ -17,7 +17,7 @@ from engines.blending.ensemble import EnsembleEngine
 from engines.blending.scales import blend_scores
 from engines.builder import build, with_catalogue, with_popularity
 from engines.catalogue import Catalogue
-from engines.content import ContentEngine
+from engines.content.engine import ContentEngine
 from engines.explain import explain
 from engines.recommender import Recommender
 from models import files
