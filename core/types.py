@@ -9,8 +9,8 @@ import msgspec
 Value = str | int | float | bool | list[str] | None
 """What an attribute of an item or a user may hold."""
 
-Fusion = Literal["min_max", "rank"]
-"""How an ensemble puts the scores of its parts on one scale: engines/blending/scales.py."""
+BlendMethod = Literal["min_max", "rank"]
+"""How the ensemble puts the scores of its parts on one scale: engines/blending/scales.py."""
 
 
 class Interaction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

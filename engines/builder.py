@@ -106,7 +106,7 @@ def _content(parts: Parts) -> Engine:
 def blend_of(settings: Settings) -> Blend:
     """The blend of the settings."""
     weights = {"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}
-    return Blend(weights=weights, fusion=settings.ensemble_fusion)
+    return Blend(weights=weights, method=settings.ensemble_fusion)
 
 
 def _ensemble(parts: Parts) -> Engine:

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from core.errors import ModelCorrupt
-from core.types import Fusion
+from core.types import BlendMethod
 from models import files
 
 FILE = "ensemble.json"
@@ -56,12 +56,13 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """ensemble.json. Only `load` checks it.
 
-    `weights`: engine -> weight; 0 skips the engine, and only the ratios count. `learned`: set if
-    and only if `fusion` is "learned"; `weights` are then its mean over the users it was tuned on.
+    `weights`: engine -> weight; 0 skips the engine, and only the ratios count. `method` is "fusion"
+    in the file. `learned`: set if and only if `method` is "learned"; `weights` are then its mean
+    over the users it was tuned on.
     """
 
     weights: dict[str, float]
-    fusion: Fusion | Literal["learned"] = "min_max"
+    method: BlendMethod | Literal["learned"] = msgspec.field(default="min_max", name="fusion")
     learned: Learned | None = None
 
     @property
@@ -83,10 +84,10 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"{folder / FILE}: weights must be finite, none below 0 and one above it, "
                 f"not {blend.weights}"
             )
-        if (blend.learned is not None) != (blend.fusion == "learned"):
+        if (blend.learned is not None) != (blend.method == "learned"):
             raise ModelCorrupt(
-                f"{folder / FILE}: learned weights need the fusion 'learned', and it needs "
-                f"them; the fusion is {blend.fusion!r}"
+                f'{folder / FILE}: "learned" and "fusion": "learned" need each other; '
+                f"fusion is {blend.method!r}"
             )
         if blend.learned is not None and not _valid_learned(blend.learned, blend.shares):
             raise ModelCorrupt(

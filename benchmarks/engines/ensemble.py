@@ -38,7 +38,7 @@ from models.two_tower import TwoTowerFacts, TwoTowerModel, shapes
 _ENDS = (0.3, 0.1, 0.1), (0.1, 0.1, 0.3)
 LEARNED = Blend(
     weights={"als": 1, "two_tower": 1, "content_based": 1, "popular": 1},
-    fusion="learned",
+    method="learned",
     learned=Learned(
         few=5,
         many=500,

@@ -114,8 +114,8 @@ def compare(name: str, seed: int, choosing: BlendSearch, judging: BlendSearch) -
         ),
         flush=True,
     )
-    for method in dict.fromkeys(each.fusion for each in blends):
-        mine = np.array([each.fusion == method for each in blends])
+    for method in dict.fromkeys(each.method for each in blends):
+        mine = np.array([each.method == method for each in blends])
         at = int(np.where(mine, voted, -1.0).argmax())
         line(method, found[at], blends[at].weights)
     best = int(found.argmax())

@@ -29,7 +29,7 @@ import scipy.sparse as sp
 
 from benchmarks.ranking.quality import data_folder
 from core.settings import Settings
-from core.types import Fusion, HistoryEvent, Item, Request, UserState
+from core.types import BlendMethod, HistoryEvent, Item, Request, UserState
 from engines.als import ALSEngine
 from engines.base import NO_OPINION, NotApplicable, Scores
 from engines.blending.scales import SCALES, blend_scores
@@ -167,7 +167,7 @@ def main() -> None:
         seen, row = catalogue.rows_of(taken), catalogue.rows.get(answer)
         found = {("als alone", ""): scores[0], ("content alone", ""): scores[1]}
         known = np.array([score > NO_OPINION for score in scores])
-        methods: list[Fusion] = list(SCALES)
+        methods: list[BlendMethod] = list(SCALES)
         for method in methods:
             _, scaled = blend_scores(method, scores, [0.5, 0.5], np.zeros(0, np.intp))
             for weight in WEIGHTS:

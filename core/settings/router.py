@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from core.types import Fusion
+from core.types import BlendMethod
 
 
 class RouterSettings(BaseModel, frozen=True):
@@ -52,7 +52,7 @@ class RouterSettings(BaseModel, frozen=True):
     ensemble_two_tower_weight: float = Field(
         0.4, ge=0, le=1000, description="weight of Two-Tower in the ensemble"
     )
-    ensemble_fusion: Fusion = Field(
+    ensemble_fusion: BlendMethod = Field(
         "min_max",
         description=(
             "scale on which the ensemble blends the scores of its parts: min_max, or rank "

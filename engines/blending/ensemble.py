@@ -72,10 +72,10 @@ class EnsembleScoring(Scoring):
         self._scorings, blend = scorings, engine.blend
         parts = [scorings[name].scores for name in engine.shares]
         if blend.learned is None:
-            assert blend.fusion != "learned", "Blend.load refuses this"
+            assert blend.method != "learned", "Blend.load refuses this"
             self._shares = engine.shares
             self.scores, scaled = blend_scores(
-                blend.fusion, parts, list(self._shares.values()), engine.dead
+                blend.method, parts, list(self._shares.values()), engine.dead
             )
         else:
             coefficients = blend.learned.at(events)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Fusion
+from core.types import BlendMethod
 from engines.base import NO_OPINION, Scores
 
 Floats = NDArray[np.floating[Any]]
@@ -32,7 +32,7 @@ Results depend little on it.
 
 
 def blend_scores(
-    method: Fusion,
+    method: BlendMethod,
     parts: Sequence[Floats],
     weights: Sequence[float],
     dead: Rows,
@@ -114,7 +114,7 @@ def _highest(scores: Floats) -> float:
     return high
 
 
-SCALES: Mapping[Fusion, Callable[[Floats, Rows, Scores], None]] = {
+SCALES: Mapping[BlendMethod, Callable[[Floats, Rows, Scores], None]] = {
     "min_max": min_max,
     "rank": reciprocal_rank,
 }

@@ -147,7 +147,7 @@ def test_the_blend_comes_from_the_bundle_unless_a_setting_replaces_it() -> None:
         recommender.engines["ensemble"] for recommender in (by_settings, by_bundle, set_by_hand)
     ]
     assert [
-        (engine.shares, engine.blend.fusion)
+        (engine.shares, engine.blend.method)
         for engine in engines
         if isinstance(engine, EnsembleEngine)
     ] == [

@@ -29,7 +29,7 @@ TURNING = Learned(
 
 
 def blend(learned: Learned = TURNING) -> Blend:
-    return Blend(weights={"als": 0.5, "content_based": 0.5}, fusion="learned", learned=learned)
+    return Blend(weights={"als": 0.5, "content_based": 0.5}, method="learned", learned=learned)
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_a_learned_blend_is_loaded_unchanged_and_an_invalid_one_is_rejected(tmp_
         with pytest.raises(ModelCorrupt, match="learned weights must be"):
             Blend.load(tmp_path)
     for wrong in (
-        Blend(weights={"als": 1}, fusion="learned"),
+        Blend(weights={"als": 1}, method="learned"),
         Blend(weights={"als": 1}, learned=TURNING),
     ):
         wrong.save(tmp_path)
-        with pytest.raises(ModelCorrupt, match="need the fusion"):
+        with pytest.raises(ModelCorrupt, match="need each other"):
             Blend.load(tmp_path)

@@ -28,7 +28,7 @@ import threadpoolctl
 from rich.console import Console
 from rich.table import Table
 
-from core.types import Fusion, Request, UserState
+from core.types import BlendMethod, Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
 from engines.blending.scales import SCALES, blend_scores
 from engines.builder import BLEND_SETTINGS, build
@@ -87,7 +87,7 @@ class BlendChoice:
         rows = [
             {
                 "weights": {name: round(weight, 2) for name, weight in blend.weights.items()},
-                "fusion": blend.fusion,
+                "fusion": blend.method,
                 "ndcg@10": round(ndcg, 6),
             }
             for blend, ndcg in self.candidates
@@ -98,7 +98,7 @@ class BlendChoice:
         """The choice, as the manifest stores it."""
         return {
             "weights": self.blend.weights,
-            "fusion": self.blend.fusion,
+            "fusion": self.blend.method,
             "ndcg@10": round(self.ndcg, 6),
             "users": self.users,
             "unseen_ndcg@10": {
@@ -124,7 +124,9 @@ class BlendSearch:
         self.engines, self.users = list(engines), 0
         self.grid = np.array(tenths, dtype=np.float32) / np.float32(TENTHS)
         self.examples: list[Example] = []
-        self._gains: dict[Fusion, list[npt.NDArray[np.float64]]] = {method: [] for method in SCALES}
+        self._gains: dict[BlendMethod, list[npt.NDArray[np.float64]]] = {
+            method: [] for method in SCALES
+        }
 
     def add_user(
         self,
@@ -167,7 +169,7 @@ class BlendSearch:
     def blends(self) -> list[Blend]:
         """Every grid point by every blending method, those of the first method first."""
         weights = [dict(zip(self.engines, point.tolist(), strict=True)) for point in self.grid]
-        return [Blend(weights=named, fusion=method) for method in self._gains for named in weights]
+        return [Blend(weights=named, method=method) for method in self._gains for named in weights]
 
     def gains(self) -> npt.NDArray[np.float64]:
         """(n_examples, n_blends): NDCG@10 of each user with an answer, by each of `blends`."""
@@ -184,7 +186,7 @@ class BlendSearch:
         best = candidates[0][0]
         blend = Blend(
             weights={name: round(weight, 1) for name, weight in best.weights.items() if weight > 0},
-            fusion=best.fusion,
+            method=best.method,
         )
         cross_validated = self._cross_validate(gains)
         if (
@@ -194,7 +196,7 @@ class BlendSearch:
             shares = blend_learned.shares(learned, self.examples)
             blend = Blend(
                 weights={name: max(round(share, 4), 0.0001) for name, share in shares.items()},
-                fusion="learned",
+                method="learned",
                 learned=learned,
             )
             ndcg = float(blend_learned.ndcg(self.engines, learned, self.examples, _CUTOFF).mean())
@@ -307,13 +309,13 @@ def report(choice: BlendChoice, console: Console) -> None:
     single = [
         (blend, ndcg)
         for blend, ndcg in choice.candidates
-        if max(blend.weights.values()) == 1 and blend.fusion == "min_max"
+        if max(blend.weights.values()) == 1 and blend.method == "min_max"
     ]
     for section in (choice.candidates[:REPORTED_BLENDS], single):
         for blend, ndcg in section:
             table.add_row(
                 *(f"{blend.weights.get(name, 0.0):.2g}" for name in engines),
-                blend.fusion,
+                blend.method,
                 f"{ndcg:.4f}",
             )
         table.add_section()
@@ -322,7 +324,7 @@ def report(choice: BlendChoice, console: Console) -> None:
         f"{method} {ndcg:.4f}" for method, ndcg in choice.cross_validated.items()
     )
     console.print(
-        f"Cross-validated NDCG@{_CUTOFF}: {cross_validated}. Chosen: {choice.blend.fusion}."
+        f"Cross-validated NDCG@{_CUTOFF}: {cross_validated}. Chosen: {choice.blend.method}."
     )
 
 

@@ -102,7 +102,7 @@ def test_every_blend_is_reported_best_first_and_the_chosen_one_is_not_worse_than
 ) -> None:
     choice, _ = choose(offline, data)
     assert choice is not None
-    values = [value for candidate, value in choice.candidates if candidate.fusion != "learned"]
+    values = [value for candidate, value in choice.candidates if candidate.method != "learned"]
     assert values == sorted(values, reverse=True)
     assert len(values) == 2 * 66, "66 grid points of ALS, content and popularity, by two methods"
     alone = max(
@@ -111,7 +111,7 @@ def test_every_blend_is_reported_best_first_and_the_chosen_one_is_not_worse_than
     assert choice.ndcg >= alone - 0.01
     assert choice.facts() == {
         "weights": choice.blend.weights,
-        "fusion": choice.blend.fusion,
+        "fusion": choice.blend.method,
         "ndcg@10": round(choice.candidates[0][1], 6),
         "users": choice.users,
         "unseen_ndcg@10": {
@@ -201,7 +201,7 @@ def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -
     bundle = registry.load(version, strict=True)
     facts = bundle.manifest.settings["ensemble"]
     assert bundle.ensemble is not None
-    assert (bundle.ensemble.weights, bundle.ensemble.fusion) == (facts["weights"], facts["fusion"])
+    assert (bundle.ensemble.weights, bundle.ensemble.method) == (facts["weights"], facts["fusion"])
     assert set(facts["weights"]) <= {"als", "two_tower", "content_based", "popular"}
     assert facts["users"] >= blend.LEAST_USERS
     engine = build(bundle, settings=many).engines["ensemble"]

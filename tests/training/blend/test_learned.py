@@ -143,7 +143,7 @@ def search(examples: list[Example]) -> blend.BlendSearch:
 
 def test_it_is_served_when_it_is_better_for_held_out_users() -> None:
     found = search(examples_following(200, lambda events: "a" if events < 20 else "b")).choose()
-    assert found.blend.fusion == "learned"
+    assert found.blend.method == "learned"
     assert found.cross_validated["learned"] > found.cross_validated["mixture"] + 0.05
     assert found.blend.learned is not None
     assert found.blend.shares.keys() == found.blend.learned.weights.keys()
@@ -168,7 +168,7 @@ def test_the_grid_is_served_when_it_is_better(monkeypatch: pytest.MonkeyPatch) -
     )
     found = search(examples_following(100, lambda _: "b")).choose()
     assert found.blend.weights["b"] >= 0.9
-    assert found.blend.fusion != "learned"
+    assert found.blend.method != "learned"
     assert found.cross_validated["learned"] == 0
 
 
