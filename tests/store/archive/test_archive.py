@@ -181,7 +181,7 @@ def test_an_object_store_overlap_of_a_killed_writer_is_repaired_by_the_next(tmp_
 WRITER = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
-from tests.store.test_archive import rows, TOPIC
+from tests.store.archive.test_archive import rows, TOPIC
 from store.archive.layout import Archive
 from core.errors import Overtaken
 archive = Archive({folder!r})
@@ -201,7 +201,7 @@ def writer(folder: Path, step: int, signal_name: str) -> subprocess.Popen[bytes]
     store/archive/publish.py.
     """
     code = WRITER.format(
-        root=str(Path(__file__).parents[2]), folder=str(folder), step=step, signal=signal_name
+        root=str(Path(__file__).parents[3]), folder=str(folder), step=step, signal=signal_name
     )
     return subprocess.Popen([sys.executable, "-c", code])
 

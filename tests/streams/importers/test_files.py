@@ -24,7 +24,7 @@ from streams.dead_letters.letters import _all_messages
 from streams.importers.command import Import, Plan
 from streams.importers.options import plan
 
-DATA = Path(os.environ.get("EDDYLINE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("EDDYLINE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 @pytest.fixture(autouse=True)
