@@ -1,5 +1,6 @@
-"""Kafka messages to rows of the archive: a pure function of each message and the configured event
-types.
+"""Converts Kafka messages to rows of the archive.
+
+A row is a pure function of its message and the configured event types.
 """
 
 from __future__ import annotations
@@ -16,16 +17,13 @@ from core.use_cases import UseCases
 from store.archive.layout import SCHEMA
 
 RAW_BYTES = 4096
-"""Bytes kept of a message that is no event: enough to recognise its sender.
-
-The whole of it is in the dead-letter topic.
-"""
+"""Bytes archived of a message that is no valid event; the dead-letter topic has the whole."""
 
 
 def to_batch(partition: int, messages: Sequence[Any], use_cases: UseCases) -> pa.RecordBatch:
-    """One row a message, valid or not, in their order.
+    """One row for each message, valid or not, in the same order.
 
-    `messages` (confluent_kafka.Message) are of one partition, without errors.
+    `messages` (confluent_kafka.Message, without errors) belong to one partition.
     """
     times = [message.timestamp()[1] / 1000 for message in messages]
     values = [message.value() for message in messages]
@@ -37,12 +35,10 @@ def to_batch(partition: int, messages: Sequence[Any], use_cases: UseCases) -> pa
         except BadEvent as error:
             events.append(None)
             errors[index] = f"{error.code}: {error}".encode("utf-8", "replace").decode()
-    bad = (
-        [(index in errors, values[index] or b"") for index in range(len(values))]
-        if errors
-        else [(False, b"")] * len(values)
-    )
-    # a context is passed through unread, so its strings may hold bytes that are no UTF-8
+    invalid: list[bytes | None] = [None] * len(values)
+    for index in errors:
+        invalid[index] = values[index] or b""
+    # the context is not decoded, so its strings may hold bytes that are no UTF-8
     columns = {
         "partition": [partition] * len(values),
         "offset": [message.offset() for message in messages],
@@ -54,8 +50,8 @@ def to_batch(partition: int, messages: Sequence[Any], use_cases: UseCases) -> pa
             for event in events
         ],
         "error": [errors.get(index) for index in range(len(values))],
-        "raw": [value[:RAW_BYTES] if is_bad else None for is_bad, value in bad],
-        "raw_truncated": [len(value) > RAW_BYTES if is_bad else None for is_bad, value in bad],
+        "raw": [value if value is None else value[:RAW_BYTES] for value in invalid],
+        "raw_truncated": [value if value is None else len(value) > RAW_BYTES for value in invalid],
     }
     for name in (
         "event_id",

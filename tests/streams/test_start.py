@@ -33,7 +33,7 @@ PROCESSES = [
 ]
 WORKS = {
     "ingest": "partition_assigned",
-    "archive": "partitions taken",
+    "archive": "partitions_assigned",
     "worker": "waiting_for_requests",
 }
 
@@ -124,7 +124,7 @@ def test_an_outage_of_the_broker_is_two_lines_a_process(
     with Producer(settings) as producer:
         producer.interaction(event("ann", "item-1"))
     eventually(lambda: redis.exists(keys.user("ann")), "an event counted", 60.0)
-    eventually(lambda: lines(children["archive"], "partitions taken"), "archive at work")
+    eventually(lambda: lines(children["archive"], "partitions_assigned"), "archive at work")
     eventually(lambda: batches(children["live"], port) >= 1, "live at work", 60.0)
     own_broker.kill()
     for name, child in children.items():

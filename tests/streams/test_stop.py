@@ -30,7 +30,7 @@ seconds.
 """
 PROCESSES = {
     "ingest": (("streams", "ingest"), "partition_assigned"),
-    "archive": (("streams", "archive"), "partitions taken"),
+    "archive": (("streams", "archive"), "partitions_assigned"),
     "worker": (("training", "worker"), "waiting_for_requests"),
     "live": (("streams", "live"), "folding in with"),
     "api": (("api",), "startup complete"),

@@ -1,81 +1,27 @@
-"""`streams archive` on a real broker: every offset of the log in the archive once, whatever dies,
-pauses or joins.
+"""`streams archive` writes every offset of the log to the archive once, also when processes are
+killed, paused or added.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 
 import pytest
-from confluent_kafka import Consumer
 
 from core.codec import encode_json
-from core.errors import LogGap, LogRewound
 from core.settings import Settings
 from core.types import Interaction
-from store.archive.layout import SCHEMA, Archive
+from store.archive.layout import Archive
 from store.log import client as log
-from store.log import ends as log_ends
 from store.log.producer import Producer
 from streams.archiver.archiver import Archiver
-from testing.process import Child
+from tests.conftest import Spawn
+from tests.streams.archiver.world import assert_every_offset_once, publish
 from tests.support import eventually
-from tests.topics import recreate, trim
-
-Spawn = Callable[..., Child]
-BEYOND = 10**9
-"""No log of a test is this long, so that the end is looked at twice."""
-
-
-def publish(settings: Settings, count: int, start: int = 0) -> None:
-    with Producer(settings) as producer:
-        for number in range(start, start + count):
-            producer.interaction(
-                Interaction(
-                    f"e{number}",
-                    f"u{number % 97}",
-                    f"i{number % 31}",
-                    "view",
-                    1_700_000_000.0 + number,
-                )
-            )
-
-
-def ends(settings: Settings) -> dict[int, int]:
-    """The end of each partition that holds anything."""
-    consumer = Consumer(log.consumer_config(settings, "ends"))
-    try:
-        found = {
-            partition: log_ends.ends(
-                settings, consumer, settings.interactions_topic, partition, BEYOND
-            )[1]
-            for partition in range(settings.topic_partitions)
-        }
-    finally:
-        consumer.close()
-    return {partition: end for partition, end in found.items() if end}
-
-
-def archived(settings: Settings) -> dict[int, list[int]]:
-    """The offsets of each partition, in the archive's order."""
-    found: dict[int, list[int]] = {}
-    for table in Archive(settings.archive_url).read(settings.interactions_topic):
-        for partition, offset in zip(
-            table.column("partition").to_pylist(), table.column("offset").to_pylist(), strict=True
-        ):
-            found.setdefault(partition, []).append(offset)
-    return found
-
-
-def assert_every_offset_once(settings: Settings) -> None:
-    assert archived(settings) == {
-        partition: list(range(end)) for partition, end in ends(settings).items()
-    }
 
 
 @pytest.mark.process
-def test_every_message_is_a_row_valid_or_not(broker: object, settings: Settings) -> None:
+def test_every_message_becomes_a_row_valid_or_not(broker: object, settings: Settings) -> None:
     log.ensure_topics(settings)
     good = Interaction(
         "e1",
@@ -156,7 +102,7 @@ def test_a_second_run_continues_where_the_files_end(broker: object, settings: Se
 
 
 @pytest.mark.process
-def test_a_process_that_takes_over_from_a_killed_one_repeats_and_misses_nothing(
+def test_the_successor_of_a_killed_process_archives_every_offset_once(
     broker: object, settings: Settings, spawn: Spawn
 ) -> None:
     log.ensure_topics(settings)
@@ -185,7 +131,7 @@ def test_a_process_that_takes_over_from_a_killed_one_repeats_and_misses_nothing(
 
 
 @pytest.mark.apache
-def test_processes_killed_paused_and_joined_leave_every_offset_once(
+def test_every_offset_is_archived_once_while_processes_are_killed_paused_and_added(
     broker: object, settings: Settings, spawn: Spawn
 ) -> None:
     log.ensure_topics(settings)
@@ -227,106 +173,15 @@ def test_processes_killed_paused_and_joined_leave_every_offset_once(
 
 
 @pytest.mark.process
-def test_a_buffer_is_published_at_shutdown(
+def test_a_buffer_is_published_when_the_process_stops(
     broker: object, settings: Settings, spawn: Spawn
 ) -> None:
     log.ensure_topics(settings)
     publish(settings, 50)
     child = spawn("streams", "archive", ARCHIVE_FILE_S="3600")
     eventually(
-        lambda: "partitions taken" in child.log.read_text(), "the process has its partitions"
+        lambda: "partitions_assigned" in child.log.read_text(), "the process has its partitions"
     )
     child.stop()
     Archiver(settings).run(until_idle=True)
     assert_every_offset_once(settings)
-
-
-def test_an_archive_beyond_the_logs_end_is_not_continued(
-    broker: object, settings: Settings
-) -> None:
-    log.ensure_topics(settings)
-    publish(settings, 10)
-    Archiver(settings).run(until_idle=True)
-    archive = Archive(settings.archive_url)
-    partition, position = next(iter(archive.positions(settings.interactions_topic).items()))
-    archive.append(
-        settings.interactions_topic, partition, position, position + 5, SCHEMA.empty_table()
-    )
-    with pytest.raises(
-        LogRewound, match=r"the archive holds offsets up to \d+, but the log ends at"
-    ):
-        Archiver(settings).run(until_idle=True)
-
-
-@pytest.mark.apache
-def test_a_gap_between_archive_and_log_is_named_and_can_be_recorded(
-    broker: object, settings: Settings
-) -> None:
-    log.ensure_topics(settings)
-    publish(settings, 200)
-    Archiver(settings).run(until_idle=True)
-    former = ends(settings)
-    publish(settings, 800, start=200)
-    trim(
-        settings,
-        settings.interactions_topic,
-        {partition: end + 50 for partition, end in former.items()},
-    )
-    with pytest.raises(
-        LogGap,
-        match=(
-            r"archive ends at offset \d+, but the log begins at \d+: 50 offsets "
-            r"between.*--accept-gap"
-        ),
-    ):
-        Archiver(settings).run(until_idle=True)
-    Archiver(settings, accept_gap=True).run(until_idle=True)
-    assert archived(settings) == {
-        partition: [*range(former[partition]), *range(former[partition] + 50, end)]
-        for partition, end in ends(settings).items()
-    }
-    assert Archive(settings.archive_url).positions(settings.interactions_topic) == ends(settings)
-
-
-@pytest.mark.apache
-def test_a_first_archive_of_a_trimmed_log_begins_where_the_log_begins(
-    broker: object, settings: Settings
-) -> None:
-    log.ensure_topics(settings)
-    publish(settings, 400)
-    trim(settings, settings.interactions_topic, dict.fromkeys(ends(settings), 20))
-    Archiver(settings).run(until_idle=True)
-    trim(settings, settings.interactions_topic, dict.fromkeys(ends(settings), 40))
-    Archiver(settings).run(until_idle=True)
-    assert archived(settings) == {
-        partition: list(range(20, end)) for partition, end in ends(settings).items()
-    }
-
-
-@pytest.mark.apache
-@pytest.mark.parametrize("refilled", [5, 100, 300])
-def test_a_topic_created_anew_under_a_running_archive_stops_it(
-    broker: object, settings: Settings, spawn: Spawn, refilled: int
-) -> None:
-    """Refilled below, about at, and far beyond the offsets that the archive has read."""
-    log.ensure_topics(settings)
-    publish(settings, 100)
-    child = spawn("streams", "archive", ARCHIVE_FILE_S="1")
-    eventually(
-        lambda: (
-            sum(Archive(settings.archive_url).positions(settings.interactions_topic).values())
-            == 100
-        ),
-        "all is archived",
-    )
-    before = archived(settings)
-    recreate(settings, settings.interactions_topic)
-    publish(settings, refilled, start=1000)
-    assert child.wait(60) == 1, child.describe("goes on")
-    assert "was created anew" in child.log.read_text()
-    assert archived(settings) == before, "nothing of the new topic is mixed with the old one"
-    with pytest.raises(LogRewound, match="Set another ARCHIVE_URL"):
-        Archiver(settings).run(until_idle=True)
-    elsewhere = settings.model_copy(update={"archive_url": settings.archive_url + "-new"})
-    assert Archiver(elsewhere).run(until_idle=True) == refilled
-    assert_every_offset_once(elsewhere)
