@@ -1,25 +1,31 @@
-"""What happens to topics from outside: retention removes their head, somebody deletes and creates
-them again.
-"""
+"""Changes topics as an operator or retention does, and reads a topic whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from core.settings import Settings
 from store.log import client as log
+from store.log.reader import LogReader
 from tests.support import eventually
 
 
+def messages(settings: Settings, topic: str) -> Iterator[Any]:
+    """Every message of `topic`, in the order of each partition."""
+    with LogReader(settings, "test") as reader:
+        yield from reader.read_topic(topic)
+
+
 def trim(settings: Settings, topic: str, upto: Mapping[int, int]) -> None:
-    """Drop what `topic` holds below `upto` (partition -> offset), as retention does.
+    """Delete the records of `topic` below `upto` (partition -> offset), as retention does.
 
     Needs Apache Kafka.
     """
-    client = log.admin(settings)  # held until the answers are there: its end cancels the requests
+    client = log.admin(settings)  # closing it would cancel the requests
     for future in client.delete_records(
         [TopicPartition(topic, *place) for place in upto.items()]
     ).values():
@@ -27,7 +33,7 @@ def trim(settings: Settings, topic: str, upto: Mapping[int, int]) -> None:
 
 
 def use_retention(settings: Settings, topic: str) -> None:
-    """Give a compacted topic the policy `delete`, as one has that somebody else created."""
+    """Give a compacted topic the cleanup policy `delete`."""
     entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
     client = log.admin(settings)
     for future in client.incremental_alter_configs(
@@ -37,7 +43,7 @@ def use_retention(settings: Settings, topic: str) -> None:
 
 
 def recreate(settings: Settings, topic: str) -> None:
-    """Delete `topic` and create it again, with the partitions that the settings say."""
+    """Delete `topic` and create it again with the partitions of the settings."""
     client = log.admin(settings)
     client.delete_topics([topic])[topic].result(30)
     eventually(lambda: topic not in client.list_topics(timeout=10).topics, "the topic is gone")

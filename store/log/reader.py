@@ -137,6 +137,10 @@ class LogReader:
         finally:
             self._consumer.unassign()
 
+    def read_topic(self, topic: str) -> Generator[Any]:
+        """Every message of `topic` up to the log's end as it is now."""
+        yield from self.read(dict.fromkeys(self.partitions(topic), (0, None)))
+
     def first(self, partition: Partition) -> list[Any]:
         """The first message that the log still holds of a partition; none, if it is empty."""
         messages = self.read({partition: (0, None)})

@@ -30,8 +30,9 @@ def list_letters(
 ) -> None:
     """Show counts by reason, and the oldest letters that were not replayed."""
     from streams.dead_letters.command import list_
+    from streams.dead_letters.letters import Selection
 
-    list_(load_settings(), code or [], topic, limit, as_json)
+    list_(load_settings(), Selection(code or (), topic), limit, as_json)
 
 
 @app.command("show")
@@ -72,5 +73,7 @@ def replay_letters(
 ) -> None:
     """Check letters again, after a fix, and send those that are valid now; none is sent twice."""
     from streams.dead_letters.command import replay
+    from streams.dead_letters.letters import Selection, parse_place
 
-    replay(load_settings(), places or [], code or [], topic, set_ or [], edit, dry_run)
+    selection = Selection(code or (), topic, [parse_place(place) for place in places or ()])
+    replay(load_settings(), selection, set_ or (), edit, dry_run)

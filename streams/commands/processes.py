@@ -89,6 +89,6 @@ def archive(
 
     Any number of processes share the partitions.
     """
-    from streams.archiver.archiver import run
+    from streams.archiver.command import run
 
     run(load_settings(), until_idle, accept_gap)

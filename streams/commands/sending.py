@@ -140,25 +140,27 @@ def import_(
 ) -> None:
     """Import events, items or users from a file or a database table, through Kafka."""
     from streams.importers.command import run
-    from streams.importers.options import plan
+    from streams.importers.options import Options, plan
 
     run(
         load_settings(),
         plan(
-            file=file,
-            kind=kind,
-            mapping=map_,
-            constants=constant,
-            database=database,
-            table=table,
-            min_value=min_value,
-            default_timestamp=default_timestamp,
-            time_unit=time_unit,
-            delimiter=delimiter,
-            speed=speed,
-            sort=sort,
-            limit=limit,
-            rejects=rejects,
+            Options(
+                file=file,
+                kind=kind,
+                mapping=map_ or (),
+                constants=constant or (),
+                database=database,
+                table=table,
+                min_value=min_value,
+                default_timestamp=default_timestamp,
+                time_unit=time_unit,
+                delimiter=delimiter,
+                speed=speed,
+                sort=sort,
+                limit=limit,
+                rejects=rejects,
+            )
         ),
     )
 

@@ -1,5 +1,5 @@
-"""Messages that are no valid event: `letters` reads, mends and replays them, `command` is the
-command line.
+"""Messages that are no valid event: `letters` reads them, `replay` corrects them and sends them
+again, `command` is the command line.
 
 Start with `letters`.
 """

@@ -1,4 +1,4 @@
-"""`python -m streams dlq list | show | replay`."""
+"""The commands `python -m streams dlq list | show | replay`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from core.errors import ConfigurationError
 from core.settings import Settings
 from store.log.dead_letters import DeadLetter
 from streams.dead_letters import letters as dlq
+from streams.dead_letters.letters import Coordinates, Selection
+from streams.dead_letters.replay import read_edits
+from streams.dead_letters.replay import replay as replay_letters
 from streams.produce import parse_field
 
 
-def list_(
-    settings: Settings, codes: Sequence[str], topic: str | None, limit: int, as_json: bool
-) -> None:
-    """Counts by topic and code, and the oldest letters that wait for a replay."""
-    dead = dlq.read(settings)
-    waiting = dead.select(codes, topic)
+def list_(settings: Settings, selection: Selection, limit: int, as_json: bool) -> None:
+    """Print counts by topic and code, and the oldest letters that are not replayed yet."""
+    letters = dlq.read(settings)
+    waiting = letters.select(selection)
     console = Console()
     if as_json:
         for letter in waiting:
             console.file.write(encode_json(_plain(letter)).decode() + "\n")
         return
     counts = Counter((letter.topic, letter.code) for letter in waiting)
-    console.print(f"{len(waiting):,} dead letters wait, {len(dead.replayed):,} were replayed")
+    console.print(f"{len(waiting):,} dead letters wait, {len(letters.replayed):,} were replayed")
     table = Table("topic", "code", "letters")
     for (source, code), count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
         table.add_row(Text(source), Text(code), f"{count:,}")
@@ -46,9 +47,8 @@ def list_(
             if letter.broker_time > 0
             else "-"
         )
-        rows.add_row(
-            Text(_place(letter)), when, Text(letter.code), f"{letter.size:,}", Text(letter.reason)
-        )
+        place = Text(dlq.format_place(letter.coordinates))
+        rows.add_row(place, when, Text(letter.code), f"{letter.size:,}", Text(letter.reason))
     if waiting:
         console.print(rows)
     if len(waiting) > limit:
@@ -58,12 +58,10 @@ def list_(
 
 
 def show(settings: Settings, place: str) -> None:
-    """One letter whole."""
+    """Print one letter with its whole message."""
     letter = dlq.find(settings, dlq.parse_place(place))
     if letter is None:
-        raise ConfigurationError(
-            f"there is no dead letter {place}; `python -m streams dlq list` shows those that are"
-        )
+        raise _no_letter(place)
     console = Console()
     for name, value in _plain(letter).items():
         if name != "value":
@@ -74,33 +72,37 @@ def show(settings: Settings, place: str) -> None:
 
 def replay(
     settings: Settings,
-    places: Sequence[str],
-    codes: Sequence[str],
-    topic: str | None,
+    selection: Selection,
     fixes: Sequence[str],
     edit: Path | None,
     dry_run: bool,
 ) -> None:
-    """Send letters again, mended, and say what came of it."""
-    dead = dlq.read(settings)
+    """Correct the selected letters, send them again, and print how many were sent or refused.
+
+    Without coordinates in `selection`, those of the file `edit` count.
+    """
+    letters = dlq.read(settings)
     edits = _edits(edit)
-    wanted = [dlq.parse_place(place) for place in places] or list(edits)
-    for place in wanted:
-        if place not in dead.letters:
-            raise ConfigurationError(
-                f"there is no dead letter {':'.join(map(str, place))}; `python -m streams "
-                f"dlq list` shows those that are"
-            )
-    letters = dead.select(codes, topic, wanted)
-    counts = dlq.replay(settings, letters, _fix(fixes), edits, dry_run)
+    selection = selection._replace(coordinates=selection.coordinates or list(edits))
+    for coordinates in selection.coordinates:
+        if coordinates not in letters.letters:
+            raise _no_letter(dlq.format_place(coordinates))
+    counts = replay_letters(settings, letters.select(selection), _fix(fixes), edits, dry_run)
     table = Table("outcome", "letters")
     for outcome, count in counts.most_common():
         table.add_row(
             "would be replayed" if dry_run and outcome == "replayed" else outcome, f"{count:,}"
         )
-    before = sum(place in dead.replayed for place in (wanted or dead.letters))
+    selected = selection.coordinates or letters.letters
+    before = sum(coordinates in letters.replayed for coordinates in selected)
     table.add_row("were replayed before", f"{before:,}")
     Console().print(table)
+
+
+def _no_letter(place: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"there is no dead letter {place}; `python -m streams dlq list` shows those that exist"
+    )
 
 
 def _fix(texts: Sequence[str]) -> dict[str, Any]:
@@ -113,21 +115,17 @@ def _fix(texts: Sequence[str]) -> dict[str, Any]:
     return fix
 
 
-def _edits(path: Path | None) -> dict[dlq.Coordinates, bytes]:
+def _edits(path: Path | None) -> dict[Coordinates, bytes]:
     if path is None:
         return {}
     try:
-        return dlq.read_edits(path.read_bytes().splitlines())
+        return read_edits(path.read_bytes().splitlines())
     except OSError as error:
         raise ConfigurationError(f"--edit {path}: {error.strerror}") from None
 
 
-def _place(letter: DeadLetter) -> str:
-    return f"{letter.topic}:{letter.partition}:{letter.offset}"
-
-
 def _plain(letter: DeadLetter) -> dict[str, Any]:
-    fields: dict[str, Any] = {"place": _place(letter)}
+    fields: dict[str, Any] = {"place": dlq.format_place(letter.coordinates)}
     for name, value in msgspec.structs.asdict(letter).items():
         if name not in ("topic", "partition", "offset"):
             fields[name] = (

@@ -33,6 +33,8 @@ from streams.progress import progress
 
 _log = structlog.get_logger(__name__)
 
+REJECTS = Path("rejects.jsonl")
+"""Default file for the rows that are no valid event."""
 CHUNK = 10_000
 """Messages held together while sorting."""
 
@@ -56,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     speed: float | None = None
     sort: bool = True
     limit: int | None = None
-    rejects: Path = Path("rejects.jsonl")
+    rejects: Path = REJECTS
 
 
 class Import:
@@ -98,11 +100,11 @@ class Import:
                 and self.format.kind == "interactions"
                 and self._plan.database is None
             ):
-                with progress("reading", self._source.rows_known) as advance:
+                with progress("reading", self._source.row_count) as advance:
                     table = self._sorted(advance)
                 total, chunks = table.num_rows, _unpacked(table)
             else:
-                total, chunks = self._source.rows_known, _chunked(self._messages(_ignore))
+                total, chunks = self._source.row_count, _chunked(self._messages(_ignore))
             clock = Clock(self._plan.speed, self._stopped) if self._plan.speed is not None else None
             with progress("sending", total) as advance:
                 for chunk in chunks:
@@ -246,12 +248,11 @@ def _converter(
         return convert.users(format_)
     return convert.interactions(
         format_,
-        source.name,
+        source,
         settings.use_cases,
         time.time(),
         min_value=plan.min_value,
         default_timestamp=plan.default_timestamp,
-        numbered=plan.database is None,
     )
 
 

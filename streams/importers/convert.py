@@ -1,4 +1,4 @@
-"""One row of a source to the message that a backend would have sent. Pure."""
+"""Converts one row of a source to the message that a backend would have sent. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from core.types import Interaction, Item, User, Value
 from core.use_cases import UseCases
 from streams import times
 from streams.importers.formats import ATTRIBUTE, Format
+from streams.importers.sources import Source
 
 _NO_CONTEXT = Interaction("", "", "", "", 0.0).context
-"""The default itself: another empty Raw would not be left out when encoded, and be no JSON."""
+"""The default object itself: the encoder leaves out only this one."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +36,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Skip(Exception):
-    """The row is fine and not wanted; `why` is a word for counting."""
+    """The row is valid but left out; `why` is the name under which it is counted."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -44,25 +45,24 @@ class Skip(Exception):
 
 def interactions(
     format_: Format,
-    source: str,
+    source: Source,
     use_cases: UseCases,
     now: float,
     *,
     min_value: float | None,
     default_timestamp: float | None,
-    numbered: bool,
 ) -> Callable[[int, Sequence[Any]], Message]:
-    """A converter of rows to events, checked as ingest will check them.
+    """A converter of rows to events, which checks them as ingest does.
 
-    An event's id follows from the source and the row's number (`numbered`, for files) or its
-    content (for tables, whose order may change), so an import that is run twice sends the same ids.
-    The converter raises BadEvent, and Skip("below --min-value" | "no timestamp").
+    An event's id is made of the source's name and the row's number, or of the row's content where
+    the order of rows may change. So a second import sends the same ids. The converter raises
+    BadEvent, and Skip("below --min-value" | "no timestamp").
     """
     constants = dict(format_.constants)
     constant_time = (
         times.parse(constants["timestamp"]) if "timestamp" in constants else default_timestamp
     )
-    user, item, kind, use_case_of, given_id, recommendation, context_of = (
+    user_of, item_of, event_type_of, use_case_of, event_id_of, recommendation_of, context_of = (
         _reader(format_, field)
         for field in (
             "user_id",
@@ -86,19 +86,16 @@ def interactions(
             timestamp = constant_time
         if timestamp is None:
             raise Skip("no timestamp")
-        user_id, item_id, event_type, use_case = (
-            user(row) or "",
-            item(row) or "",
-            kind(row) or "",
-            use_case_of(row),
-        )
-        event_id = given_id(row)
+        user_id, item_id = user_of(row) or "", item_of(row) or ""
+        event_type, use_case = event_type_of(row) or "", use_case_of(row)
+        event_id = event_id_of(row)
         if event_id is None:
-            event_id = (
-                f"{source}:{number}"
-                if numbered
-                else f"{source}:{_digest(user_id, item_id, event_type, timestamp, value, use_case)}"
+            row_id = (
+                number
+                if source.has_stable_order
+                else _digest(user_id, item_id, event_type, timestamp, value, use_case)
             )
+            event_id = f"{source.name}:{row_id}"
         context = context_of(row)
         raw = msgspec.Raw(context.encode("utf-8", "replace")) if context else _NO_CONTEXT
         event = Interaction(
@@ -110,12 +107,12 @@ def interactions(
             value,
             use_case,
             raw,
-            recommendation(row),
+            recommendation_of(row),
         )
         codec.check_interaction(event, now, use_cases)
         encoded = codec.encode_json(event)
         if context:
-            # that the context is JSON shows in the whole only
+            # only the encoded event shows whether the context is JSON
             codec.decode_interaction(encoded, now, use_cases)
         return Message(user_id.encode(), encoded, timestamp)
 
@@ -148,7 +145,7 @@ def users(format_: Format) -> Callable[[int, Sequence[Any]], Message]:
 
 
 def _column(format_: Format, field: str) -> Callable[[Sequence[Any]], Any]:
-    """What a row holds for `field`: the mapped column's value, or the constant, or None."""
+    """Reads a field of a row: the mapped column's value, or the constant, or None."""
     if field in format_.columns:
         return itemgetter(list(format_.columns).index(field))
     constant = format_.constants.get(field)

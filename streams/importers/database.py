@@ -1,5 +1,6 @@
-"""A table of a backend's database, by SQLAlchemy (an optional extra), streamed by a server-side
-cursor.
+"""Reads a table of a backend's database as a stream, by a server-side cursor of SQLAlchemy.
+
+SQLAlchemy is an optional dependency.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from streams.importers.sources import FETCH_ROWS, Row
 
 
 class Table:
-    """One table or view. Rows come in the order of the time stamp where one is mapped."""
+    """One table or view. Rows are ordered by timestamp where a timestamp is mapped."""
 
-    rows_known: int | None = None
+    row_count: int | None = None
+    has_stable_order = False
 
     def __init__(self, url: str, table: str) -> None:
         """`table` may be schema-qualified.
@@ -57,10 +59,10 @@ class Table:
         self.columns: Sequence[str] = [column.name for column in self._table.columns]
 
     def rows(self, format_: Format) -> Iterator[Row]:
-        """Values as the driver answers them; at most FETCH_ROWS are in memory."""
-        wanted = [self._table.columns[column] for column in format_.columns.values()]
+        """Values as the driver returns them; at most FETCH_ROWS are in memory."""
+        columns = [self._table.columns[column] for column in format_.columns.values()]
         query = self._sql.select(
-            *[column.label(f"c{index}") for index, column in enumerate(wanted)]
+            *[column.label(f"c{index}") for index, column in enumerate(columns)]
         )
         if "timestamp" in format_.columns:
             query = query.order_by(self._table.columns[format_.columns["timestamp"]])
@@ -78,7 +80,7 @@ class Table:
 
 
 def _reason(error: Exception, url: str) -> str:
-    """The driver's own words on one line, without the statement, its parameters and the secrets of
-    `url`.
+    """The driver's message on one line, without the SQL statement, its parameters and the secrets
+    in `url`.
     """
     return reason(getattr(error, "orig", None) or error, url)

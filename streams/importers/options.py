@@ -1,4 +1,4 @@
-"""The import command's words, checked and turned into a plan."""
+"""Checks the options of the import command and turns them into a plan."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast, get_args
 
+import msgspec
+
 from core.errors import ConfigurationError
 from streams import times
-from streams.importers.command import Plan
+from streams.importers.command import REJECTS, Plan
 from streams.importers.formats import Kind, parse_pairs
 
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6}
 
 
-def plan(
-    *,
-    file: Path | None,
-    kind: str | None,
-    mapping: Sequence[str] | None,
-    constants: Sequence[str] | None,
-    database: str | None,
-    table: str | None,
-    min_value: float | None,
-    default_timestamp: str | None,
-    time_unit: str | None,
-    delimiter: str | None,
-    speed: str | None,
-    sort: bool,
-    limit: int | None,
-    rejects: Path,
-) -> Plan:
-    """Raises ConfigurationError naming the option."""
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The options as typed on the command line; see the command's --help."""
+
+    file: Path | None = None
+    kind: str | None = None
+    mapping: Sequence[str] = ()
+    constants: Sequence[str] = ()
+    database: str | None = None
+    table: str | None = None
+    min_value: float | None = None
+    default_timestamp: str | None = None
+    time_unit: str | None = None
+    delimiter: str | None = None
+    speed: str | None = None
+    sort: bool = True
+    limit: int | None = None
+    rejects: Path = REJECTS
+
+
+def plan(options: Options) -> Plan:
+    """What to import. Raises ConfigurationError naming the option."""
+    file, kind, time_unit = options.file, options.kind, options.time_unit
+    database, table = options.database, options.table
     if (file is None) == (database is None) or (database is None) != (table is None):
         raise ConfigurationError("give either a file, or --database and --table")
     if kind is not None and kind not in get_args(Kind):
@@ -43,16 +50,18 @@ def plan(
         database=database,
         table=table,
         kind=cast("Kind | None", kind),
-        mapping=parse_pairs(mapping or [], "--map"),
-        constants=parse_pairs(constants or [], "--constant"),
-        delimiter=delimiter,
-        min_value=min_value,
-        sort=sort,
-        limit=limit,
-        rejects=rejects,
+        mapping=parse_pairs(options.mapping, "--map"),
+        constants=parse_pairs(options.constants, "--constant"),
+        delimiter=options.delimiter,
+        min_value=options.min_value,
+        sort=options.sort,
+        limit=options.limit,
+        rejects=options.rejects,
         per_second=None if time_unit is None else _UNITS[time_unit],
-        speed=None if speed is None else _speed(speed),
-        default_timestamp=None if default_timestamp is None else times.parse(default_timestamp),
+        speed=None if options.speed is None else _speed(options.speed),
+        default_timestamp=None
+        if options.default_timestamp is None
+        else times.parse(options.default_timestamp),
     )
 
 

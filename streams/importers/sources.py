@@ -1,6 +1,6 @@
-"""Rows from files and database tables, streamed: (row number, values of the wanted columns).
+"""Reads rows from files as a stream of (row number, values of the mapped columns).
 
-Row numbers are what an editor shows.
+Row numbers are the line numbers that an editor shows.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from core.errors import ConfigurationError, SourceFailed
 from streams.importers.formats import KNOWN, Format
 
 FETCH_ROWS = 10_000
-"""Rows taken from Parquet or a database at once."""
+"""Rows read at once from Parquet or a database."""
 
 Row = tuple[int, Sequence[Any]]
 
 
 class Source(Protocol):
-    """Where rows come from.
+    """A file or a database table.
 
-    `name` identifies the source's content in event ids; `rows_known` is None where nobody has
-    counted.
+    `name` identifies its content in event ids. `row_count`: None where the source does not tell it.
+    `has_stable_order`: a row has the same number in every read.
     """
 
     name: str
     columns: Sequence[str]
-    rows_known: int | None
+    row_count: int | None
+    has_stable_order: bool
 
     def rows(self, format_: Format) -> Iterator[Row]:
         """The values of `format_.columns`, in that order."""
@@ -43,10 +44,11 @@ class Source(Protocol):
 class TextFile:
     """CSV, and MovieLens' `::` files."""
 
-    rows_known: int | None = None
+    row_count: int | None = None
+    has_stable_order = True
 
     def __init__(self, path: Path, delimiter: str | None = None) -> None:
-        """`delimiter` None: that of a known file, else a comma (a tab for .tsv).
+        """`delimiter`: by default that of a known file, else a comma (a tab for .tsv).
 
         Raises SourceFailed.
         """
@@ -63,15 +65,15 @@ class TextFile:
             raise SourceFailed(f"{path} is empty; its first line must name the columns")
 
     def rows(self, format_: Format) -> Iterator[Row]:
-        """Rows with the wrong number of cells come as they are: shorter ones padded with None."""
-        wanted = [list(self.columns).index(column) for column in format_.columns.values()]
+        """Cells that a short row lacks are None."""
+        indexes = [list(self.columns).index(column) for column in format_.columns.values()]
         with self._open() as lines:
             cells = self._cells(lines)
             if self._has_header:
                 next(cells, None)
             for number, row in cells:
                 if row:
-                    yield number, [row[index] if index < len(row) else None for index in wanted]
+                    yield number, [row[index] if index < len(row) else None for index in indexes]
 
     def _cells(self, lines: Any) -> Iterator[tuple[int, list[str]]]:
         if len(self._delimiter) > 1:
@@ -97,6 +99,8 @@ class TextFile:
 class ParquetFile:
     """A Parquet file. Row numbers count from 1."""
 
+    has_stable_order = True
+
     def __init__(self, path: Path) -> None:
         """Raises SourceFailed."""
         self._path = path
@@ -104,30 +108,31 @@ class ParquetFile:
             self.name = _fingerprint(path)
             metadata = pq.read_metadata(path)
             self.columns: Sequence[str] = pq.read_schema(path).names
-        self.rows_known: int | None = metadata.num_rows
+        self.row_count: int | None = metadata.num_rows
 
     def rows(self, format_: Format) -> Iterator[Row]:
         """Values as Python objects."""
-        wanted = list(format_.columns.values())
+        columns = list(format_.columns.values())
         number = 1
         with _named(self._path), pq.ParquetFile(self._path) as parquet:
-            for batch in parquet.iter_batches(FETCH_ROWS, columns=sorted(set(wanted))):
-                values = {name: batch.column(name).to_pylist() for name in set(wanted)}
-                for row in zip(*(values[name] for name in wanted), strict=True):
+            for batch in parquet.iter_batches(FETCH_ROWS, columns=sorted(set(columns))):
+                values = {name: batch.column(name).to_pylist() for name in set(columns)}
+                for row in zip(*(values[name] for name in columns), strict=True):
                     yield number, row
                     number += 1
 
 
 def open_file(path: Path, delimiter: str | None = None) -> Source:
-    """The file at `path`, by its ending. Raises ConfigurationError, SourceFailed."""
+    """The file at `path`, read by its extension. Raises ConfigurationError, SourceFailed."""
     if not path.is_file():
         raise ConfigurationError(f"{path} is no file")
     return ParquetFile(path) if path.suffix == ".parquet" else TextFile(path, delimiter)
 
 
 def _fingerprint(path: Path) -> str:
-    """The file's name and 8 digits that tell files of one name apart: of its size and its first 64
-    KiB.
+    """The file's name and 8 digits of a hash of its size and its first 64 KiB.
+
+    Files of the same name get different digits.
     """
     with path.open("rb") as file:
         digest = hashlib.sha256(str(path.stat().st_size).encode() + b"\n" + file.read(65_536))

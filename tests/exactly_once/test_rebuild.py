@@ -240,7 +240,9 @@ def test_messages_that_only_the_archiver_has_read_become_dead_letters_in_a_rebui
     assert sum(oracle.positions(redis, settings).values()) == traffic.sent + 3
     assert oracle.dead_letter_differences(settings, expected) == []
     long = next(
-        letter for letter in dlq.read(settings).select(codes=["not_json"]) if letter.size > 4000
+        letter
+        for letter in dlq.read(settings).select(dlq.Selection(codes=["not_json"]))
+        if letter.size > 4000
     )
     assert long.truncated
     assert long.value == b"x" * 4096

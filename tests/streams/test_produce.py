@@ -1,4 +1,4 @@
-"""`streams produce`: checked here, then in the log, with a token for each."""
+"""`streams produce` checks each event before it sends it, and prints a token for each one sent."""
 
 from __future__ import annotations
 
@@ -11,65 +11,47 @@ import pytest
 from core.errors import NotSent
 from core.settings import Settings
 from streams import produce
-from streams.dead_letters.letters import _all_messages
+from tests.topics import messages
 
 
-def sent(settings: Settings) -> dict[str, dict[str, Any]]:
-    messages = _all_messages(settings, settings.interactions_topic)
+def events_by_token(settings: Settings) -> dict[str, dict[str, Any]]:
     return {
         f"{message.topic()}:{message.partition()}:{message.offset()}": msgspec.json.decode(
             message.value()
         )
-        for message in messages
+        for message in messages(settings, settings.interactions_topic)
     }
 
 
-def test_one_event_from_words(
+def test_fields_on_the_command_line_become_one_event(
     broker: object, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert (
-        produce.run(
-            settings,
-            None,
-            ["user_id=42", "item_id=9", "event_type=rating", "value=4.5", 'context={"page": 1}'],
-        )
-        == 1
-    )
+    fields = ["user_id=42", "item_id=9", "event_type=rating", "value=4.5", 'context={"page": 1}']
+    assert produce.run(settings, None, fields) == 1
     token = capsys.readouterr().out.strip()
-    event = sent(settings)[token]
-    assert (event["user_id"], event["item_id"], event["value"], event["context"]) == (
-        "42",
-        "9",
-        4.5,
-        {"page": 1},
-    )
+    event = events_by_token(settings)[token]
+    assert (event["user_id"], event["item_id"]) == ("42", "9")
+    assert (event["value"], event["context"]) == (4.5, {"page": 1})
     assert event["event_id"]
     assert event["timestamp"] > 1.7e9
 
 
-def test_lines_of_which_some_are_wrong(
+def test_invalid_lines_are_counted_and_the_others_are_sent(
     broker: object, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "events.jsonl"
-    good = (
+    valid = (
         b'{"event_id": "e%d", "user_id": "u", "item_id": "i", "event_type": "view", '
         b'"timestamp": 1790000000}\n'
     )
-    path.write_bytes(
-        good % 1
-        + b"\nnot JSON\n"
-        + good % 2
-        + b'{"user_id": "u", "item_id": "i", "event_type": "teleport"}\n'
-    )
+    unknown_type = b'{"user_id": "u", "item_id": "i", "event_type": "teleport"}\n'
+    path.write_bytes(valid % 1 + b"\nnot JSON\n" + valid % 2 + unknown_type)
     with pytest.raises(
         NotSent, match=r"2 of 4 lines are no valid event and were not sent; line 2: not_json"
     ):
         produce.run(settings, path, [])
-    tokens = [
-        line
-        for line in capsys.readouterr().out.splitlines()
-        if line.startswith(settings.interactions_topic)
-    ]
-    found = sent(settings)
-    assert [found[token]["event_id"] for token in tokens] == ["e1", "e2"]
-    assert len(found) == 2
+    output = capsys.readouterr().out.splitlines()
+    tokens = [line for line in output if line.startswith(settings.interactions_topic)]
+    events = events_by_token(settings)
+    assert [events[token]["event_id"] for token in tokens] == ["e1", "e2"]
+    assert len(events) == 2

@@ -1,0 +1,171 @@
+"""Replays dead letters: corrects each message, checks it, and sends it again to its own topic.
+
+What was sent is recorded in the dead-letter topic afterwards. A crash between the two can replay a
+letter once more; its event_id is then the same, so it still counts once within ingest's window.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from confluent_kafka import KafkaError
+
+from core import codec
+from core.deletions import IdHasher, Kind
+from core.errors import BadEvent, ConfigurationError
+from core.settings import Settings
+from store.log import dead_letters
+from store.log.dead_letters import DeadLetter
+from store.log.producer import Delivered, Headers, Producer
+from store.state import connection
+from store.state.apply import deletions as known_deletions
+from streams.dead_letters.letters import Coordinates, format_place, original, parse_place
+from streams.ingest.deletions import recovery
+
+_log = structlog.get_logger(__name__)
+
+REPLAYED_FROM = "replayed_from"
+"""Header of a replayed event: the place of the message that it replaces."""
+
+
+def replay(
+    settings: Settings,
+    letters: Sequence[DeadLetter],
+    fix: Mapping[str, Any],
+    edits: Mapping[Coordinates, bytes],
+    dry_run: bool = False,
+) -> Counter[str]:
+    """Correct, check and send letters; returns how many were `replayed`, and how many were refused
+    by code.
+
+    `fix`: field -> JSON value, set in every letter that is a JSON object. `edits`: coordinates ->
+    the whole new message. A letter keeps its event_id; one without gets an id made of its
+    coordinates. A letter that is older than the deletion of its user or item, or of the one that
+    the corrected message names, is refused (`deleted`): sent again it would count as new.
+
+    Raises LogUnavailable, StoreUnavailable (the deletions are in Redis).
+    """
+    deletion_check = _DeletionCheck(settings)
+    counts: Counter[str] = Counter()
+    sent: list[tuple[DeadLetter, str]] = []
+    with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
+        for letter in letters:
+            place = format_place(letter.coordinates)
+            try:
+                key, value = _corrected(settings, letter, fix, edits.get(letter.coordinates))
+                deletion_check.refuse_deleted(letter, key)
+            except BadEvent as error:
+                counts[error.code] += 1
+                _log.warning("replay_refused", place=place, code=error.code, reason=str(error))
+                continue
+            counts["replayed"] += 1
+            if not dry_run:
+                headers: Headers = [(REPLAYED_FROM, place)]
+                producer.raw(
+                    letter.topic, key, value, headers=headers, on_delivery=_collect(sent, letter)
+                )
+        producer.flush()
+        for letter, token in sent:
+            record = dead_letters.note(letter, token)
+            producer.raw(settings.dlq_topic, record.key, record.value, headers=record.headers)
+    return counts
+
+
+def read_edits(lines: Iterable[bytes]) -> dict[Coordinates, bytes]:
+    """The new messages in JSON lines `{"place": "interactions:0:17", "value": {...}}`.
+
+    Raises ConfigurationError with the line's number.
+    """
+    edits: dict[Coordinates, bytes] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                entry = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+                place = msgspec.json.decode(entry["place"], type=str)
+                edits[parse_place(place)] = bytes(entry["value"])
+            except (msgspec.DecodeError, KeyError) as error:
+                raise ConfigurationError(
+                    f'line {number} of the edits is not {{"place": '
+                    f'"topic:partition:offset", "value": {{...}}}}: {error}'
+                ) from None
+    return edits
+
+
+class _DeletionCheck:
+    """Refuses letters that are older than the deletion of their user or item."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Brings Redis up to date with every deletion in the log first."""
+        self._settings, self._client = settings, connection.connect(settings)
+        self._hasher = IdHasher(settings.deletion_salt)
+        recovery.recover(settings, self._client)
+
+    def refuse_deleted(self, letter: DeadLetter, key: bytes) -> None:
+        """`key`: the id that the corrected message names. Raises BadEvent (`deleted`)."""
+        kind: Kind = "item" if letter.topic == self._settings.items_topic else "user"
+        ids = dict.fromkeys([key.decode(), *self._ids(letter, kind)])
+        places = known_deletions.lookup(
+            self._client, kind, [self._hasher(kind, entity_id) for entity_id in ids]
+        )
+        for place in places:
+            if place is not None and letter.broker_time <= place.time:
+                when = datetime.fromtimestamp(place.time, UTC).isoformat(timespec="seconds")
+                raise BadEvent(
+                    "deleted",
+                    f"its {kind} was deleted at {when}, after the message: sent again it would "
+                    f"count as new",
+                )
+
+    def _ids(self, letter: DeadLetter, kind: Kind) -> list[str]:
+        """The ids in the letter itself: its key, and the field of its value."""
+        ids = []
+        with suppress(BadEvent):  # the key need not be an id
+            ids.append(codec.decode_id(letter.key))
+        fields = _json_object(letter.value or b"") or {}
+        value = fields.get(f"{kind}_id")
+        return [*ids, value] if isinstance(value, str) else ids
+
+
+def _corrected(
+    settings: Settings, letter: DeadLetter, fix: Mapping[str, Any], edit: bytes | None
+) -> tuple[bytes, bytes]:
+    """Key and value to send. Raises BadEvent."""
+    value = (edit if edit is not None else original(settings, letter)) or b""
+    if letter.topic == settings.interactions_topic:
+        value = _merge({"event_id": f"replay:{format_place(letter.coordinates)}"}, value, fix)
+        event = codec.decode_interaction(value, time.time(), settings.use_cases)
+        return event.user_id.encode(), value
+    value = _merge({}, value, fix)
+    if letter.topic == settings.items_topic:
+        return codec.decode_item(value).item_id.encode(), value
+    return codec.decode_user(value).user_id.encode(), value
+
+
+def _merge(defaults: Mapping[str, Any], value: bytes, fix: Mapping[str, Any]) -> bytes:
+    """The JSON object `value` over `defaults` and under `fix`; any other value as it is."""
+    fields = _json_object(value)
+    return value if fields is None else codec.encode_json({**defaults, **fields, **fix})
+
+
+def _json_object(value: bytes) -> dict[str, Any] | None:
+    try:
+        fields = msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _collect(sent: list[tuple[DeadLetter, str]], letter: DeadLetter) -> Delivered:
+    def delivered(error: KafkaError | None, message: Any) -> None:
+        if error is None:
+            token = f"{message.topic()}:{message.partition()}:{message.offset()}"
+            sent.append((letter, token))
+
+    return delivered

@@ -1,0 +1,34 @@
+"""`streams import --database`: the rows of a backend's own table become events."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from core.settings import Settings
+from streams.importers.command import Import, Plan
+from tests.streams.importers.world import sent, with_one_partition
+
+
+def test_a_second_import_of_a_table_sends_the_same_event_ids(
+    broker: object, settings: Settings, database: str
+) -> None:
+    one = with_one_partition(settings)
+    plan = Plan(
+        database=database,
+        table="user_interactions",
+        mapping={"event_type": "kind", "timestamp": "created_at"},
+    )
+    assert Import(one, plan).run() == {"sent": 3000}
+    events = sent(one)
+    assert events[0]["timestamp"] == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert [event["timestamp"] for event in events] == sorted(
+        event["timestamp"] for event in events
+    )
+    assert len({event["event_id"] for event in events}) == 3000
+    Import(one, plan).run()
+    again = sent(one)[3000:]
+    assert {event["event_id"] for event in again} == {event["event_id"] for event in events}
+    Import(one, msgspec.structs.replace(plan, mapping={**plan.mapping, "event_id": "id"})).run()
+    assert [event["event_id"] for event in sent(one)[6000:6003]] == ["0", "1", "2"]
