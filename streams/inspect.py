@@ -23,7 +23,7 @@ from core.settings import Settings
 from core.types import LiveVector
 from engines import router
 from models.registry import Registry
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import client as log
 from store.log import ends as log_ends
 from store.log import partitions

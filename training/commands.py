@@ -19,7 +19,7 @@ from models.bundle import Bundle, Manifest
 from models.content import ContentModel
 from models.listing import Summary, summaries
 from models.registry import Registry
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import retrain_requests
 from store.state import connection, retrains
 from store.state.apply import deletions

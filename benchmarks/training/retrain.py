@@ -40,7 +40,8 @@ from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item
 from models.registry import Registry
-from store.archive.layout import SCHEMA, Archive
+from store.archive.archive import Archive
+from store.archive.schema import SCHEMA
 from store.state import connection, keys, retrains
 from testing.process import settings_environment
 from testing.redis import RedisServer

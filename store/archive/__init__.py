@@ -1,5 +1,5 @@
-"""The Parquet archive: `layout` names, reads and appends files, `publish` makes each appear whole
-and once.
+"""The Parquet archive of the interactions topic.
 
-Start with `layout`.
+`archive` lists, reads and appends files, `layout` names them, `schema` has their columns, `publish`
+writes each one whole and once, `storage` opens the folder or bucket. Start with `archive`.
 """

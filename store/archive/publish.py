@@ -1,33 +1,33 @@
-"""How a file of the archive appears: whole, once, and never overlapping another, whoever else is
-writing.
+"""Publishes a file of the archive: whole, once, and never overlapping another file.
 
-Kafka gives a partition to one consumer at a time, but a process that was paused past its session
-time-out still holds its buffer when it continues. It must not publish [100, 250) when its successor
-has published [100, 180) and [180, 300). So the start of a range is a name that can be taken only
-once:
+Kafka assigns a partition to one consumer at a time, but a process that was paused longer than its
+session time-out still has its buffer when it continues. It must not publish [100, 250) after its
+successor published [100, 180) and [180, 300). So the start of a range is a file name that only one
+process can create:
 
 1. Write all bytes to `.<first>-<uuid>.tmp` in the partition's folder and fsync it.
 2. Claim the start: hard-link the temporary file to `.<first>.claim`. The link fails if the claim
-   exists: another process is publishing a range with this start; finish its work by step 4 and
-   report Overtaken.
-3. With the claim held, check that `first` is still the archive's position. If not, a file with this
-   start was published and its claim removed before ours: drop the claim, report Overtaken.
-4. Hard-link the claim's data to `<first>-<next>.parquet` (the range is in the file itself, so
-   whoever finds a claim can do this).
-5. Remove the claim, and the temporary file. fsync the folder.
+   exists. Then another process is publishing a range with this start: finish its work by step 4 and
+   raise Overtaken.
+3. Check, while the claim exists, that `first` is still the archive's position. If not, a file with
+   this start was published and its claim removed before: remove the own claim, raise Overtaken.
+4. Hard-link the claim to `<first>-<next>.parquet`. The range is also in the file itself, so any
+   process that finds a claim can do this.
+5. Remove the claim and the temporary file. fsync the folder.
 
-A claim is removed only when a file with its start exists (or by its own holder in step 3). So from
+A claim is removed only when a file with its start exists, or by its own process in step 3. So from
 step 2 to 5 one process alone decides where the range that starts at `first` ends, and by induction
-the ranges of a partition form one chain. A crash after step 1 leaves a temporary file, which nobody
-reads and `recover_local` removes; a crash after 2, 3 or 4 leaves a claim with all of its data,
-which `recover_local` or the next publisher finishes. A paused process that continues finds its
-temporary file gone, its start claimed, or the position moved; each means Overtaken.
+the ranges of a partition form one chain. A crash after step 1 leaves a temporary file, which is
+never read and which `recover_local` removes. A crash after step 2, 3 or 4 leaves a claim with all
+of its data, which `recover_local` or the next publisher finishes. A paused process that continues
+finds that its temporary file was removed, its start was claimed, or the position moved: each means
+Overtaken.
 
-Object stores (and file systems without hard links) have no exclusive name, so there a put is
-checked before and after, and a writer that finds its range taken removes its own file
+Object stores, and file systems without hard links, have no exclusive names. There a writer checks
+before and after it puts the file, and removes its own file if the range overlaps another
 (`publish_remote`). A process killed between the put and that check leaves an overlap, which readers
-refuse and the partition's next writer repairs (`recover_remote`): rows of one offset are equal in
-every file, so it keeps the chain that reaches furthest and removes what that chain covers.
+refuse and the partition's next writer repairs (`recover_remote`): rows of the same offset are equal
+in every file, so it keeps the chain that reaches furthest and removes what that chain covers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -46,17 +45,18 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from core.errors import ArchiveError, Overtaken
+from store.archive import layout
+from store.archive.layout import Range
+from store.archive.schema import OFFSET_RANGE
 
-RANGE = b"eddyline.range"
-"""Key in a file's metadata: b"<first>-<next>", so that whoever finds a claim knows the name it
-shall have.
-"""
-
-_FINAL = re.compile(r"(\d{20})-(\d{20})\.parquet")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 OnStep = Callable[[int], None]
-"""Called after each numbered step; the tests stop and kill a process there."""
+"""Called with the number of each step after it; tests stop and kill a process there."""
+
+
+def no_step(_step: int) -> None:
+    """The OnStep of production: does nothing."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -69,15 +69,15 @@ class Target(msgspec.Struct, frozen=True):
     @property
     def path(self) -> str:
         """The published file."""
-        return f"{self.folder}/{self.first:020d}-{self.next:020d}.parquet"
+        return f"{self.folder}/{layout.file_name(self.first, self.next)}"
 
     @property
     def claim(self) -> Path:
-        """The name that one process alone can hold."""
+        """The name that only one process can create."""
         return Path(self.folder) / f".{self.first:020d}.claim"
 
     def overtaken(self) -> Overtaken:
-        """What a process hears that came second."""
+        """The error of the process that came second."""
         return Overtaken(
             f"another process has archived {self.folder} from offset {self.first} on; "
             f"continue at the archive's position"
@@ -87,7 +87,7 @@ class Target(msgspec.Struct, frozen=True):
 def publish_local(
     target: Target, data: pa.Buffer, position: Callable[[], int], on_step: OnStep
 ) -> None:
-    """Steps 1 to 5 above; `position` reads the archive's. Raises Overtaken, OSError."""
+    """Steps 1 to 5; `position` reads the archive's position. Raises Overtaken, OSError."""
     folder = Path(target.folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{target.first:020d}-{uuid.uuid4().hex}.tmp"
@@ -107,7 +107,7 @@ def publish_local(
             raise target.overtaken()
         on_step(3)
         try:
-            # a successor found the claim and finished it
+            # FileExistsError: a successor found the claim and finished it
             with contextlib.suppress(FileExistsError):
                 os.link(temporary, target.path)
         except FileNotFoundError:
@@ -142,7 +142,7 @@ def publish_remote(
     position: Callable[[], int],
     on_step: OnStep,
 ) -> None:
-    """Check, put, check again. Raises Overtaken, OSError."""
+    """Check, put the file, check again. Raises Overtaken, OSError."""
     if position() != target.first:
         raise target.overtaken()
     on_step(1)
@@ -150,44 +150,42 @@ def publish_remote(
     with filesystem.open_output_stream(target.path) as stream:
         stream.write(data)
     on_step(2)
-    names = [info.base_name for info in filesystem.get_file_info(pafs.FileSelector(target.folder))]
-    others = [
-        (int(match[1]), int(match[2]))
-        for name in names
-        if (match := _FINAL.fullmatch(name)) and not target.path.endswith(name)
-    ]
-    if any(first < target.next and target.first < end for first, end in others):
+    paths = [info.path for info in filesystem.get_file_info(pafs.FileSelector(target.folder))]
+    own_name = layout.file_name(target.first, target.next)
+    others = [file for file in _ranges(paths) if not file.path.endswith(own_name)]
+    if any(file.overlaps(target.first, target.next) for file in others):
         filesystem.delete_file(target.path)
         raise target.overtaken()
 
 
 def recover_remote(filesystem: pafs.FileSystem, paths: Iterable[str]) -> None:
-    """Among files that overlap, keep the chain that reaches furthest and remove those whose rows it
-    holds. Raises OSError.
+    """Keep the chain of files that reaches furthest; remove the files whose rows it has.
+
+    `paths`: all files of the partition. Raises OSError.
     """
-    files = sorted(
-        (int(match[1]), int(match[2]), path)
-        for path in paths
-        if (match := _FINAL.fullmatch(path.rpartition("/")[2]))
-    )
+    files = sorted(_ranges(paths))
     if not files:
         return
-    start = files[0][0]
+    start = files[0].first
     # offset that a chain from `start` reaches -> its files
-    chains: dict[int, list[str]] = {start: []}
-    for first, end, path in files:
-        if first in chains and end not in chains:
-            chains[end] = [*chains[first], path]
+    chains: dict[int, list[Range]] = {start: []}
+    for file in files:
+        if file.first in chains and file.next not in chains:
+            chains[file.next] = [*chains[file.first], file]
     furthest = max(chains)
-    for first, end, path in files:
-        if path not in chains[furthest] and start <= first and end <= furthest:
-            filesystem.delete_file(path)
+    for file in files:
+        if file not in chains[furthest] and start <= file.first and file.next <= furthest:
+            filesystem.delete_file(file.path)
+
+
+def _ranges(paths: Iterable[str]) -> list[Range]:
+    return [file for file in map(layout.parse_path, paths) if file is not None]
 
 
 def _finish(claim: Path, position: Callable[[], int]) -> None:
-    """Steps 4 and 5 for a claim that another process holds or held."""
+    """Steps 4 and 5 for the claim of another process."""
     try:
-        text = (pq.read_schema(claim).metadata or {})[RANGE].decode()
+        text = (pq.read_schema(claim).metadata or {})[OFFSET_RANGE].decode()
     except FileNotFoundError:
         return
     except (KeyError, pa.ArrowException) as error:
@@ -208,7 +206,7 @@ def _write(path: Path, data: pa.Buffer) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Make names durable; Windows cannot open a folder, and does not need it."""
+    """Make names durable; Windows cannot open a folder, and does not need to."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -29,7 +29,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from core.errors import LogError, LogRewound, LogUnavailable, Overtaken
 from core.settings import Settings
 from store import start
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import client as log
 from store.log.topics.check import TopicCheck
 from store.log.topics.ids import TopicId, TopicIds

@@ -7,7 +7,7 @@ import time
 import pyarrow as pa
 
 from core.settings import Settings
-from store.archive.layout import SCHEMA
+from store.archive.schema import SCHEMA
 
 BUFFER_BYTES = 64 * 1024 * 1024
 """Bytes at which a buffer is full, however few its rows are: contexts may be large."""

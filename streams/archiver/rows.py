@@ -14,7 +14,7 @@ from core.codec import decode_interaction
 from core.errors import BadEvent
 from core.types import Interaction
 from core.use_cases import UseCases
-from store.archive.layout import SCHEMA
+from store.archive.schema import SCHEMA
 
 RAW_BYTES = 4096
 """Bytes archived of a message that is no valid event; the dead-letter topic has the whole."""

@@ -10,7 +10,8 @@ from confluent_kafka import Consumer
 from core.errors import LogGap, LogRewound
 from core.redaction import shown_url
 from core.settings import Settings
-from store.archive.layout import SCHEMA, Archive
+from store.archive.archive import Archive
+from store.archive.schema import SCHEMA
 from store.log import ends as log_ends
 from store.log.topics.ids import TopicId
 

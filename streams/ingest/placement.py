@@ -12,7 +12,7 @@ from confluent_kafka import Consumer
 from core.errors import ArchiveError, ConfigurationError, LogGap
 from core.redaction import shown_url
 from core.settings import Settings
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import ends as log_ends
 from store.log.topics.ids import TopicId
 from store.state.apply import positions

@@ -33,7 +33,7 @@ from core.deletions import IdHasher
 from core.errors import LogGap, Stale, StoreError
 from core.settings import Settings
 from core.types import Interaction
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.state import connection, running
 from store.state import wipe as store_wipe
 from store.state.apply import deletions as known_deletions

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaException
 from core.errors import ArchiveError, LogGap, LogRewound, StoreCorrupt
 from core.redaction import shown_url
 from core.settings import Settings
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import client as log
 from store.log import ends as log_ends
 from store.log.topics.ids import TopicId, TopicIds

@@ -23,7 +23,7 @@ from core import settings as settings_module
 from core.errors import EddylineError
 from core.process import cli, logs
 from core.settings import Settings
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.state import connection
 from store.state.apply import positions
 from streams.importers.database import Table

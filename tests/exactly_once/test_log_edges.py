@@ -16,7 +16,7 @@ from redis import Redis
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log.producer import Producer
 from testing.ports import free_port
 from testing.process import Child

@@ -23,7 +23,8 @@ from core.errors import (
 )
 from core.settings import Settings
 from core.types import Item, User
-from store.archive.layout import SCHEMA, Archive
+from store.archive.archive import Archive
+from store.archive.schema import SCHEMA
 from store.log.producer import Producer
 from store.state import keys, running, wipe
 from store.state.lease import Lease

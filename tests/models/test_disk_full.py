@@ -21,7 +21,8 @@ from models import files
 from models.als import ALSModel
 from models.id_map import IdMap
 from models.registry import Registry
-from store.archive.layout import SCHEMA, Archive
+from store.archive.archive import Archive
+from store.archive.schema import SCHEMA
 from tests.models.world import write
 
 SIZE = 1 << 20

@@ -15,7 +15,8 @@ from core.codec import encode_json
 from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Item
-from store.archive.layout import SCHEMA, Archive
+from store.archive.archive import Archive
+from store.archive.schema import SCHEMA
 from store.state import keys
 from store.state.apply.deletions import DeletedUsers
 from training.data import dataset, events

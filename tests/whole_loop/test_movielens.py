@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from redis import Redis
 
 from core.settings import Settings
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import client as log
 from testing.process import ROOT, Child
 from tests import oracle

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from core.codec import MAX_VALUE
 from core.dedup import Dedup
 from core.errors import ArchiveError, DatasetError
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.state.apply.deletions import DeletedUsers
 from training.progress import progress
 

@@ -23,7 +23,7 @@ from models import files
 from models.als import ALSModel
 from models.bundle import CATALOGUE, Bundle
 from models.two_tower import TwoTowerModel
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.state import retrains
 from store.state.apply import deletions
 from store.state.apply.deletions import DeletedUsers

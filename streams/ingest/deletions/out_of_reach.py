@@ -10,7 +10,7 @@ import structlog
 from core.deletions import IdHasher, Kind, record_key
 from core.errors import ArchiveError, ConfigurationError
 from core.settings import Settings
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log.reader import LogReader
 from store.log.topics.ids import TopicIds
 from store.state.apply import deletions

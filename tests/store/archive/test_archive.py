@@ -14,7 +14,8 @@ import pyarrow.fs as pafs
 import pytest
 
 from core.errors import ArchiveError, ConfigurationError, Overtaken
-from store.archive.layout import READ_ROWS, SCHEMA, Archive
+from store.archive.archive import Archive
+from store.archive.schema import READ_ROWS, SCHEMA
 
 TOPIC = "interactions"
 
@@ -182,7 +183,7 @@ WRITER = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from tests.store.archive.test_archive import rows, TOPIC
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from core.errors import Overtaken
 archive = Archive({folder!r})
 def on_step(step):

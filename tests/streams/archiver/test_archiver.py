@@ -11,7 +11,7 @@ import pytest
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import client as log
 from store.log.producer import Producer
 from streams.archiver.archiver import Archiver

@@ -9,7 +9,8 @@ import pytest
 
 from core.errors import LogGap, LogRewound
 from core.settings import Settings
-from store.archive.layout import SCHEMA, Archive
+from store.archive.archive import Archive
+from store.archive.schema import SCHEMA
 from store.log import client as log
 from streams.archiver.archiver import Archiver
 from tests.conftest import Spawn

@@ -6,7 +6,7 @@ from confluent_kafka import Consumer
 
 from core.settings import Settings
 from core.types import Interaction
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import client as log
 from store.log import ends as log_ends
 from store.log.producer import Producer

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.settings import Settings
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import client as log
 from streams.archiver.archiver import Archiver
 from streams.importers.command import Import, Plan

@@ -18,7 +18,7 @@ from redis import Redis
 from core.murmur2 import partitions_of
 from core.settings import Settings
 from core.types import Interaction
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import client as log
 from store.log import partitions
 from store.log.producer import Producer

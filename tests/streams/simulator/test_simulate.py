@@ -14,7 +14,7 @@ from confluent_kafka import Consumer
 from core import codec
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.log import client as log
 from store.log.ends import ends
 from streams.archiver.archiver import Archiver

@@ -21,7 +21,7 @@ from core.errors import ArchiveError, DatasetError
 from core.settings import Settings
 from core.types import HistoryEvent
 from models.popular import MOST
-from store.archive.layout import Archive
+from store.archive.archive import Archive
 from store.state.apply.deletions import DeletedUsers
 from store.state.entities.popularity import growth, top
 from tests.training import world
