@@ -1,8 +1,9 @@
-"""Recognizes a full disk, and measures free space and folders."""
+"""Recognizes a full disk, measures free space and folders, and flushes files to the disk."""
 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -25,3 +26,14 @@ def free_bytes(path: Path) -> int:
 def folder_bytes(path: Path) -> int:
     """Total bytes of all files under `path`."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def fsync(path: Path) -> None:
+    """Flush the file or folder `path` to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder; NTFS journals the rename itself
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -9,15 +9,10 @@ A bundle becomes visible as a whole or not at all, and a promotion replaces one 
     6. replace the pointer `current`
 A crash before 5 leaves a hidden folder, which `prune` removes later. A crash before 6 leaves the
 previous bundle live.
-
-`current` is a text file: the first line is the live version, the next lines are the versions that
-were live before it, latest first.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import tempfile
 import time
@@ -32,17 +27,12 @@ import structlog
 from core.errors import DiskFull, ModelCorrupt, ModelMissing
 from models import bundle, disk, files
 from models.bundle import Bundle, Manifest
+from models.pointer import VERSION, Pointer
 
-POINTER = "current"
-POINTER_LINES = 100
-"""Versions in the pointer at most, and so the number of roll-backs in a row."""
 ABANDONED_S = 24 * 3600
 """Age in seconds of an unfinished folder whose publisher is dead: no retrain writes for a day."""
 
-_REMEDY = "promote the version to serve: `python -m training models promote VERSION`"
-
 _log = structlog.get_logger("models")
-_VERSION = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")
 
 
 class Registry:
@@ -50,6 +40,7 @@ class Registry:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self._pointer = Pointer(self.path)
 
     def versions(self) -> list[str]:
         """All finished versions, oldest first."""
@@ -59,14 +50,14 @@ class Registry:
             (
                 entry.name
                 for entry in self.path.iterdir()
-                if _VERSION.fullmatch(entry.name) and entry.is_dir()
+                if VERSION.fullmatch(entry.name) and entry.is_dir()
             ),
             key=_order,
         )
 
     def current(self) -> str | None:
         """The live version, or None before the first promotion. Raises ModelCorrupt."""
-        return next(iter(self._promoted()), None)
+        return next(iter(self._pointer.read()), None)
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of `version`. Raises ModelMissing, ModelCorrupt."""
@@ -153,7 +144,7 @@ class Registry:
         """
         self.verify(version)
         try:
-            promoted = self._promoted()
+            promoted = self._pointer.read()
         except ModelCorrupt as error:
             _log.warning("pointer_replaced", cause=str(error))
             promoted = []
@@ -164,7 +155,7 @@ class Registry:
 
         Raises ModelMissing when there is none, ModelCorrupt when it is damaged.
         """
-        promoted = self._promoted()
+        promoted = self._pointer.read()
         existing = set(self.versions())
         previous = [version for version in promoted[1:] if version in existing]
         if not previous:
@@ -233,13 +224,9 @@ class Registry:
                 Manifest,
             )
             files.write_json(staging / bundle.MANIFEST, manifest)
-            for path in [
-                *paths,
-                staging / bundle.MANIFEST,
-                *(path for path in staging.rglob("*") if path.is_dir()),
-                staging,
-            ]:
-                _fsync(path)
+            folders = [path for path in staging.rglob("*") if path.is_dir()]
+            for path in [*paths, staging / bundle.MANIFEST, *folders, staging]:
+                disk.fsync(path)
             try:
                 staging.rename(self.path / version)
             except OSError:
@@ -247,11 +234,11 @@ class Registry:
                     raise
                 number += 1  # another publisher used the name of this second
                 continue
-            _fsync(self.path)
+            disk.fsync(self.path)
             return version
 
     def _folder(self, version: str) -> Path:
-        if not _VERSION.fullmatch(version) or not (self.path / version).is_dir():
+        if not VERSION.fullmatch(version) or not (self.path / version).is_dir():
             raise ModelMissing(
                 f"{self.path} has no version {version!r}; versions: "
                 f"{', '.join(self.versions()) or 'none'}"
@@ -265,21 +252,13 @@ class Registry:
             )
         return live
 
-    def _promoted(self) -> list[str]:
+    def _point(self, versions: list[str]) -> None:
         try:
-            lines = (self.path / POINTER).read_text("utf-8").split()
-        except FileNotFoundError:
-            return []
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ModelCorrupt(
-                f"{self.path / POINTER} cannot be read: {reason}; {_REMEDY}"
-            ) from None
-        if not lines or not all(_VERSION.fullmatch(line) for line in lines):
-            raise ModelCorrupt(
-                f"{self.path / POINTER} must hold one version in each line; {_REMEDY}"
-            )
-        return lines
+            self._pointer.write(versions)
+        except OSError as error:
+            if disk.is_full(error):
+                raise self._disk_full("the pointer") from error
+            raise
 
     def _disk_full(self, what: str) -> DiskFull:
         """The error for `what`, to be called after the removal of its partial files.
@@ -287,42 +266,16 @@ class Registry:
         The free bytes are then those that `what` did not fit into.
         """
         free = disk.free_bytes(self.path)
-        live = next(iter(self._promoted()), None)
-        needed = (
-            (
-                f"; the live bundle {live} takes {disk.folder_bytes(self.path / live):,} bytes "
-                f"and still serves"
-            )
-            if live
-            else ""
-        )
+        live = next(iter(self._pointer.read()), None)
+        live_size = ""
+        if live:
+            size = disk.folder_bytes(self.path / live)
+            live_size = f"; the live bundle {live} takes {size:,} bytes and still serves"
         return DiskFull(
             f"no space for {what} in {self.path}: it needs more than the {free:,} bytes "
-            f"that are free{needed}. "
+            f"that are free{live_size}. "
             "Free space, or lower KEEP_BUNDLES, and run it again"
         )
-
-    def _point(self, versions: list[str]) -> None:
-        if (self.path / POINTER).is_dir():
-            raise ModelCorrupt(
-                f"{self.path / POINTER} is a folder where a file should be; remove it, then "
-                f"promote a version"
-            )
-        handle, name = tempfile.mkstemp(dir=self.path, prefix=".pointer-")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write("\n".join(versions[:POINTER_LINES]) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            temporary.unlink()
-            if disk.is_full(error):
-                raise self._disk_full("the pointer") from error
-            raise
-        temporary.chmod(0o644)  # mkstemp creates 0600; the API may run as another user
-        temporary.replace(self.path / POINTER)
-        _fsync(self.path)
 
 
 def _order(version: str) -> tuple[str, int]:
@@ -338,13 +291,3 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = field
     return flat
-
-
-def _fsync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder; NTFS journals the rename itself
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

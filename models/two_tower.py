@@ -10,7 +10,8 @@ plus an embedding of the event type. Attention gets order and age from a bias on
 (Raffel et al. 2020; Zhai et al. 2024, "HSTU"), which depends on the distance and the time between
 them. With the tokens x (n, d), heads h and RMS norms (Zhang and Sennrich 2019):
 
-    q, k, v = split(norm1(x) W_qkv)        x += concat_h(softmax(q_h k_h' / sqrt(d / H) + bias_h) v_h) W_out
+    q, k, v = split(norm1(x) W_qkv)
+    x += concat_h(softmax(q_h k_h' / sqrt(d / H) + bias_h) v_h) W_out
     x += relu(norm2(x) W_up + b_up) W_down + b_down
 
 The user's vector is the RMS-normed last token after the last layer. The score of an item is the dot
@@ -133,12 +134,8 @@ class TwoTowerModel:
             if name not in arrays:
                 raise ValueError(f"the array {name} is missing")
             _check(name, arrays[name], shape)
-        self.facts, self.item_ids, self.item_vectors, self.vocabulary = (
-            facts,
-            item_ids,
-            item_vectors,
-            vocabulary,
-        )
+        self.facts, self.item_ids = facts, item_ids
+        self.item_vectors, self.vocabulary = item_vectors, vocabulary
         self.arrays = dict(arrays)
         self.dimension, self.history = facts.dimension, facts.history
         self._type_rows = {name: row for row, name in enumerate(facts.event_types)}
@@ -260,9 +257,8 @@ class TwoTowerModel:
         queries = normed[-len(x) :] @ qkv[:, :d]
         keys, values = np.split(normed @ qkv[:, d:], 2, axis=1)
         scale = np.float32((d // heads) ** -0.5)
-        attention: Any = (_split(queries, heads) * scale) @ _split(keys, heads).transpose(
-            0, 2, 1
-        ) + bias
+        products = (_split(queries, heads) * scale) @ _split(keys, heads).transpose(0, 2, 1)
+        attention: Any = products + bias
         attention -= attention.max(axis=2, keepdims=True)
         np.exp(attention, out=attention)
         attention /= attention.sum(axis=2, keepdims=True)

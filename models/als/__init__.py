@@ -5,6 +5,8 @@ one user, `confidence` is the popularity discount. `trained_users` finds similar
 holds the factors of items that the bundle does not know. Start with `model`.
 """
 
-from models.als.model import ALSModel, Floats, Rows, UserSide
+from models.als.arrays import Floats, Rows
+from models.als.model import ALSModel
+from models.als.user_side import UserSide
 
 __all__ = ["ALSModel", "Floats", "Rows", "UserSide"]

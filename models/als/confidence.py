@@ -1,6 +1,8 @@
 """ALS confidence of an interaction, down-weighted for popular items (Steck 2011).
 
-    confidence = alpha * weight * relative(n)        relative(n) = s * n^-discount        s = sum of n / sum of n^(1 - discount)
+    confidence = alpha * weight * relative(n)
+    relative(n) = s * n^-discount
+    s = sum of n / sum of n^(1 - discount)
 
 n is the number of users of the item. The sums go over the items of the model, so that the mean of
 `relative` over all pairs of a user and an item is 1, and alpha stays the confidence of an event of
@@ -15,9 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from models.als.arrays import Floats
 
 
 @dataclass(frozen=True, eq=False)

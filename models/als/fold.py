@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg.lapack import sgetrf, sgetrs, spotrf, spotrs
 
 from core.errors import ModelError
-
-Floats = NDArray[np.float32]
+from models.als.arrays import Floats
 
 MAX_CONDITION = 1e5
 """Condition number of G up to which a fold-in by its float32 inverse has a smaller error than the

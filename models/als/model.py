@@ -2,11 +2,13 @@
 
 Implements Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets"
 (ICDM 2008). A user's vector is a pure function of the user's weights and the item factors. S are
-the items of the user's interactions, with confidence c_i = alpha * weight_i (lower for popular
-items: models/als/confidence.py) and preference 1; every other item has preference 0 and confidence 1,
-as in `implicit`. With the item factors Y (n_items, f):
+the items of the user's interactions, with preference 1 and confidence c_i = alpha * weight_i
+(lower for popular items: models/als/confidence.py); every other item has preference 0 and
+confidence 1, as in `implicit`. With the item factors Y (n_items, f):
 
-    A = Y'Y + regularization * I + sum over S of (c_i - 1) y_i y_i'        b = sum over S of c_i y_i        x = A^-1 b
+    A = Y'Y + regularization * I + sum over S of (c_i - 1) y_i y_i'
+    b = sum over S of c_i y_i
+    x = A^-1 b
 
 Section 5 of the paper splits the score of item t among the items of the history:
 
@@ -21,21 +23,18 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from core.errors import ModelCorrupt, ModelError
 from models import files
+from models.als.arrays import Floats, Rows, check_history, check_matrix, positive_csr
 from models.als.confidence import Confidence
 from models.als.fold import Fold, inverse_of
+from models.als.user_side import UserSide
 from models.id_map import IdMap
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int32]
 
 
 class ALSFacts(msgspec.Struct, frozen=True):
@@ -47,23 +46,6 @@ class ALSFacts(msgspec.Struct, frozen=True):
     items: int
     users: int = 0
     popularity_discount: float = 0.0
-
-
-class UserSide(NamedTuple):
-    """The user side of a model: what is left of the users it was trained on.
-
-    `gram` (f, f) f32: X'X of all of them, which the fold-in of an item needs. `ids` and `factors`
-    (n_users, f) f32: None where the model serves, which needs neither.
-    """
-
-    gram: Floats
-    ids: IdMap | None = None
-    factors: Floats | None = None
-
-    @classmethod
-    def of(cls, ids: IdMap, factors: Floats) -> UserSide:
-        """The users `ids` with their `factors`, and the gram of these."""
-        return cls(np.ascontiguousarray(factors.T @ factors), ids, factors)
 
 
 class ALSModel:
@@ -84,7 +66,7 @@ class ALSModel:
         `users`: without them no item can be folded in. `confidence`: the popularity discount;
         None: no discount. Raises ValueError when shapes or dtypes do not fit.
         """
-        _check_matrix("item_factors", item_factors, len(item_ids))
+        check_matrix("item_factors", item_factors, len(item_ids))
         self.item_ids, self.item_factors = item_ids, item_factors
         self.user_gram: Floats | None = None
         self.user_ids: IdMap | None = None
@@ -93,8 +75,8 @@ class ALSModel:
             width = item_factors.shape[1]
             if users.factors is not None:
                 rows = 0 if users.ids is None else len(users.ids)
-                _check_matrix("user_factors", users.factors, rows, width)
-            _check_matrix("user_gram", users.gram, width, width)
+                check_matrix("user_factors", users.factors, rows, width)
+            check_matrix("user_gram", users.gram, width, width)
             self.user_gram, self.user_ids, self.user_factors = users
         self.regularization, self.alpha = float(regularization), float(alpha)
         self.confidence = confidence or Confidence()
@@ -147,7 +129,7 @@ class ALSModel:
         the time of the compiled solver (docs/adr/0001-als-read.md), which `fold_in_many` uses.
         """
         if not checked:
-            rows, weights = self._check_history(rows, weights)
+            rows, weights = check_history(rows, weights, len(self.item_ids))
         return Fold(
             self._gram, self._inverse, self.item_factors[rows], self._alphas[rows] * weights
         )
@@ -162,7 +144,7 @@ class ALSModel:
             raise ValueError(
                 f"user_items has {user_items.shape[1]} columns for {len(self.item_ids)} items"
             )
-        weights = _positive(user_items)
+        weights = positive_csr(user_items)
         weights.data *= self._alphas[weights.indices]
         return self._solve(self._yty, weights, self.item_factors, num_threads)
 
@@ -182,8 +164,8 @@ class ALSModel:
                 "this ALS part has no user_gram.npy, which the fold-in of an item needs; "
                 "retrain to write it"
             )
-        _check_matrix("user_vectors", user_vectors, item_users.shape[1], self.factors)
-        weights = _positive(item_users)
+        check_matrix("user_vectors", user_vectors, item_users.shape[1], self.factors)
+        weights = positive_csr(item_users)
         counts = np.diff(weights.indptr)
         weights.data *= np.repeat(
             np.float32(self.alpha) * self.confidence.relative(counts.astype(np.float32)), counts
@@ -292,7 +274,7 @@ class ALSModel:
         item_counts = (
             files.read_floats(folder / "item_counts.npy", 1) if facts.popularity_discount else None
         )
-        trained = _load_users(folder, users and facts.users > 0)
+        trained = UserSide.load(folder, users and facts.users > 0)
         try:
             model = cls(
                 item_ids,
@@ -310,56 +292,3 @@ class ALSModel:
                 f"({facts.items}, {facts.factors})"
             )
         return model
-
-    def _check_history(self, rows: Any, weights: Any) -> tuple[Rows, Floats]:
-        """`rows` int32 and `weights` f32 without weights of 0. Raises ValueError."""
-        rows, weights = np.asarray(rows, dtype=np.int32), np.asarray(weights, dtype=np.float32)
-        if rows.ndim != 1 or rows.shape != weights.shape:
-            raise ValueError(
-                f"rows {rows.shape} and weights {weights.shape} must have the same length"
-            )
-        if not len(rows):
-            return rows, weights
-        if not (rows.min() >= 0 and rows.max() < len(self.item_ids)):
-            raise ValueError(f"rows must lie within [0, {len(self.item_ids)})")
-        lowest = weights.min()
-        if not (lowest >= 0 and weights.max() < np.inf):
-            raise ValueError("weights must be finite and not negative")
-        return (rows, weights) if lowest > 0 else (rows[weights > 0], weights[weights > 0])
-
-
-def _load_users(folder: Path, factors: bool) -> UserSide | None:
-    """The trained users of the model in `folder`, with their ids and factors if `factors`."""
-    path = folder / "user_gram.npy"  # bundles of older releases lack it
-    gram = files.read_floats(path, 2) if path.exists() else None
-    if not factors:
-        return None if gram is None else UserSide(gram)
-    ids = IdMap.load(folder / "als_user_mapping.json")
-    user_factors = files.read_floats(folder / "user_factors.npy", 2, mmap=True)
-    if gram is None:
-        return UserSide.of(ids, user_factors)
-    return UserSide(gram, ids, user_factors)
-
-
-def _positive(weights: sp.csr_matrix) -> sp.csr_matrix:
-    """A copy as f32 CSR without duplicate pairs and zeros. Raises ValueError."""
-    matrix = sp.csr_matrix(weights, dtype=np.float32, copy=True)
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    if matrix.nnz and not (np.isfinite(matrix.data).all() and matrix.data.min() > 0):
-        raise ValueError("weights must be finite and not negative")
-    return matrix
-
-
-def _check_matrix(name: str, matrix: Any, rows: int, columns: int | None = None) -> None:
-    if (
-        not isinstance(matrix, np.ndarray)
-        or matrix.ndim != 2
-        or matrix.dtype != np.float32
-        or not matrix.flags.c_contiguous
-    ):
-        raise ValueError(f"{name} must be a C-contiguous float32 matrix")
-    if matrix.shape[0] != rows or matrix.shape[1] < 1:
-        raise ValueError(f"{name} is {matrix.shape} for {rows} ids")
-    if columns is not None and matrix.shape[1] != columns:
-        raise ValueError(f"{name} has {matrix.shape[1]} factors, the model {columns}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from models import files
-from models.als.model import Floats
+from models.als.arrays import Floats
 from models.id_map import IdMap
 
 BLOCK_USERS = 65_536

@@ -1,6 +1,4 @@
-"""The registry: a bundle becomes visible as a whole or not at all, and readers never see a part of
-it.
-"""
+"""The registry shows a bundle as a whole or not at all; readers never see a part of it."""
 
 from __future__ import annotations
 
@@ -12,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import ModelCorrupt, ModelMissing
-from models import registry
+from models import bundle, disk, files, registry
+from models.pointer import Pointer
 from models.registry import Registry
 from tests.models.world import ITEMS, write
 
@@ -55,24 +54,35 @@ def test_a_writer_that_fails_leaves_the_old_bundle_live(models: Registry) -> Non
     assert not list(models.path.glob(".new-*"))
 
 
-@pytest.mark.parametrize("step", ["_fsync", "_seal", "_point"])
+@pytest.mark.parametrize("step", ["manifest", "fsync", "pointer"])
 def test_a_power_cut_between_the_steps_leaves_the_old_bundle_live(
     models: Registry, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps 4, 3 and 6. A power cut runs no clean-up, so `rmtree` does nothing here."""
+    """Steps 3, 4 and 6. A power cut runs no clean-up, so `rmtree` does nothing here."""
     live = models.publish(write)
 
     def cut(*_: object) -> None:
         raise SystemExit("power")
 
-    monkeypatch.setattr(registry if step == "_fsync" else Registry, step, cut)
+    def write_or_cut(path: Path, value: object) -> None:
+        if path.name == bundle.MANIFEST:
+            cut()
+        write_json(path, value)
+
+    write_json = files.write_json
+    if step == "manifest":
+        monkeypatch.setattr(files, "write_json", write_or_cut)
+    elif step == "fsync":
+        monkeypatch.setattr(disk, "fsync", cut)
+    else:
+        monkeypatch.setattr(Pointer, "write", cut)
     monkeypatch.setattr(registry.shutil, "rmtree", lambda *_, **__: None)
     with pytest.raises(SystemExit):
         models.publish(write)
     monkeypatch.undo()
     assert models.current() == live
     assert models.load().version == live
-    if step == "_point":
+    if step == "pointer":
         # step 5 is complete: a finished bundle that is not live yet
         assert len(models.versions()) == 2
     else:
