@@ -1,5 +1,6 @@
-"""`python -m benchmarks speed` and `python -m benchmarks quality`: every benchmark in turn, and the
-table of what is in the results.
+"""Runs every benchmark in turn: `python -m benchmarks speed` or `python -m benchmarks quality`.
+
+After those of speed it prints the table of results/results.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One row a measurement, in benchmarks/results/results.json.
+"""Writes one row for each measurement of speed into results/results.json.
 
-`record` merges: a run replaces the rows of its own names and leaves the others.
+`record` replaces the row of the same name and leaves the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ def record(
     reference: str,
     reference_value: float,
     command: str,
-    path: Path = RESULTS,
 ) -> Row:
     """Write one row and return it."""
     row = Row(
@@ -49,14 +48,14 @@ def record(
         command,
         machine(),
     )
-    rows = msgspec.json.decode(path.read_bytes(), type=list[Row]) if path.exists() else []
-    kept = [other for other in rows if other.name != name]
+    rows = msgspec.json.decode(RESULTS.read_bytes(), type=list[Row]) if RESULTS.exists() else []
+    others = [other for other in rows if other.name != name]
     data = msgspec.json.format(
-        msgspec.json.encode(sorted([*kept, row], key=lambda each: each.name)), indent=1
+        msgspec.json.encode(sorted([*others, row], key=lambda row: row.name)), indent=1
     )
-    temporary = path.with_suffix(".tmp")
+    temporary = RESULTS.with_suffix(".tmp")
     temporary.write_bytes(data + b"\n")
-    temporary.replace(path)
+    temporary.replace(RESULTS)
     return row
 
 

@@ -1,8 +1,8 @@
-"""What `benchmarks.door` does to an API beside ordinary reads. Each attack is bounded in
-connections and time, and stops by itself.
+"""Attacks an API beside the ordinary reads of `benchmarks.door`.
 
-`python -m benchmarks.door_attacks NAME 127.0.0.1:PORT --seconds S` runs one; it refuses any address
-but loopback.
+Each attack has a limit of connections and of time, and stops by itself. `python -m
+benchmarks.door_attacks NAME 127.0.0.1:PORT --seconds S` runs one; it refuses any address but
+loopback.
 """
 
 from __future__ import annotations

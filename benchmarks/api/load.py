@@ -1,9 +1,8 @@
-"""A closed-loop HTTP client: N connections, each with one request under way. `python -m
-benchmarks.load URL...` prints JSON.
+"""Sends reads in a closed loop: `python -m benchmarks.load HOST:PORT` prints a report as JSON.
 
-Its own work is some 30 us a request, on a core that the server does not use, so the server is the
-limit. Paths come from standard input, one a line; every connection walks through them from a place
-of its own.
+Each of N connections has one request under way. The client's own work is some 30 us a request, on a
+core that the server does not use, so the server is the limit. Paths come from standard input, one a
+line; each connection starts at another one of them.
 """
 
 from __future__ import annotations
@@ -98,17 +97,17 @@ async def load(
     requests = [f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode() for path in paths]
     loop = asyncio.get_running_loop()
     begin = time.perf_counter() + warm_up
-    made = []
+    opened = []
     for number in range(connections):
         first = number * len(requests) // connections
         _, connection = await loop.create_connection(
             lambda first=first: Connection(requests, first, begin, begin + seconds), host, port
         )
-        made.append(connection)
-    await asyncio.gather(*(connection.done for connection in made))
+        opened.append(connection)
+    await asyncio.gather(*(connection.done for connection in opened))
     elapsed = time.perf_counter() - begin
-    latencies = sorted(latency for connection in made for latency in connection.latencies)
-    failures = [failure for connection in made for failure in connection.failures]
+    latencies = sorted(latency for connection in opened for latency in connection.latencies)
+    failures = [failure for connection in opened for failure in connection.failures]
 
     def quantile(share: float) -> float:
         return (

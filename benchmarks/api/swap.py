@@ -1,14 +1,14 @@
-"""What readers notice of a swap: `python -m benchmarks.swap` writes the rows `swap` and
-`swap-seconds`.
+"""Measures what a swap of bundles costs reads: `python -m benchmarks.swap`.
 
 The API process, catalogue, users and connections of `benchmarks.reads`, and a second bundle of the
-same size. Quiet runs and runs during which one bundle after the other is promoted, without a pause
-between the swaps, take turns.
+same size. Quiet runs alternate with runs during which one bundle after the other is promoted,
+without a pause between the swaps. Rows:
 
-swap          p99 of reads while swaps never end, beside the p99 of the quiet runs; the target is a ratio of 2 at most
+swap          p99 of reads during swaps, beside the p99 of the quiet runs; the target is a ratio of
+              2 at most
 swap-seconds  from a promotion to the answer by the new bundle, REFRESH_S included; beside it,
-loading such a bundle in a process
-              of its own, which does not rest as a server does (core/process/background.py)
+              loading such a bundle in a process of its own, which does not rest as a server does
+              (core/process/background.py)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import threading
 import time
 import urllib.request
 
-from benchmarks.api.reads import Served, drive, serving
+from benchmarks.api.serving import Served, drive, serving
 from benchmarks.measurements import record
 from benchmarks.ranking.quality import ROOT
 
@@ -53,7 +53,7 @@ class Swaps:
     def _run(self) -> None:
         while not self._ended.is_set():
             registry = self._served.registry
-            version = next(each for each in self._served.versions if each != registry.current())
+            version = next(name for name in self._served.versions if name != registry.current())
             began = time.perf_counter()
             registry.promote(version)
             while self._serving() != version:

@@ -1,5 +1,6 @@
-"""What one ALS read is made of: fold-in by three solvers, scoring, top-k, reasons, and the whole
-read. One thread; medians in microseconds.
+"""Measures the parts of one ALS read, one thread, medians in microseconds.
+
+The parts: fold-in by three solvers, scoring, top-k, reasons, and the whole read.
 
 python -m benchmarks.als_read --items 10000 --factors 128 --history 50
 """
@@ -8,13 +9,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
@@ -61,7 +59,7 @@ def main() -> None:
     )
     for name, default in (("items", 10_000), ("factors", 128), ("history", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     logs.configure("info")
     random = np.random.default_rng(1)
     items = [
@@ -72,9 +70,9 @@ def main() -> None:
             tags=[f"tag-{row % 300}", f"tag-{row * 7 % 300}"],
             text=" ".join(f"word{word}" for word in random.integers(0, 3000, 15)),
         )
-        for row in range(asked.items)
+        for row in range(arguments.items)
     ]
-    factors = random.normal(size=(asked.items, asked.factors)).astype(np.float32)
+    factors = random.normal(size=(arguments.items, arguments.factors)).astype(np.float32)
     model = ALSModel(
         IdMap([item.item_id for item in items]), factors, regularization=0.01, alpha=40
     )
@@ -82,33 +80,35 @@ def main() -> None:
         Bundle.of("benchmark", items, als=model, content=ContentModel.fit(items)),
         settings=Settings(),
     )
-    rows = np.sort(random.choice(asked.items, asked.history, replace=False)).astype(np.int32)
-    weights = np.ones(asked.history, dtype=np.float32)
+    rows = np.sort(random.choice(arguments.items, arguments.history, replace=False)).astype(
+        np.int32
+    )
+    weights = np.ones(arguments.history, dtype=np.float32)
     history = [
         HistoryEvent(1_700_000_000 + at, "view", f"startup-{row}")
         for at, row in enumerate(rows.tolist())
     ]
-    state = UserState(user_id="u", events=asked.history, history=history)
+    state = UserState(user_id="u", events=arguments.history, history=history)
 
     theirs = AlternatingLeastSquares(
-        factors=asked.factors, regularization=0.01, alpha=40, num_threads=1
+        factors=arguments.factors, regularization=0.01, alpha=40, num_threads=1
     )
     theirs.item_factors = factors
-    touched = csr_matrix((weights, rows, [0, len(rows)]), shape=(1, asked.items))
+    touched = csr_matrix((weights, rows, [0, len(rows)]), shape=(1, arguments.items))
     report("fold-in: implicit recalculate_user", lambda: theirs.recalculate_user(0, touched))
     report("fold-in: f x f Cholesky", lambda: Fold(model._gram, None, factors[rows], 40 * weights))
     report("fold-in: ALSModel.fold (n x n when n <= f/2)", lambda: model.fold(rows, weights))
     vector = model.fold_in(rows, weights)
     exact = solution(factors.astype(np.float64), rows)
     cholesky = Fold(model._gram, None, factors[rows], 40 * weights).vector
-    for name, found in (
+    for name, solved in (
         ("implicit", theirs.recalculate_user(0, touched)),
         ("Cholesky", cholesky),
         ("ALSModel.fold", vector),
     ):
         print(
             f"{'  error against float64: ' + name:44s} "
-            f"{np.linalg.norm(found - exact) / np.linalg.norm(exact):8.0e}"
+            f"{np.linalg.norm(solved - exact) / np.linalg.norm(exact):8.0e}"
         )
     report("scores of all items", lambda: model.scores(vector))
     request, engine = Request(limit=10, engine="als"), recommender.engines["als"]
@@ -123,11 +123,8 @@ def main() -> None:
     )
 
     def ours() -> None:
-        found, passing = (
-            engine.score(state, request),
-            eligible(recommender.catalogue, state, request),
-        )
-        found.top(passing, 10)
+        scores = engine.score(state, request)
+        scores.top(eligible(recommender.catalogue, state, request), 10)
 
     whole = report("top 10 of ours, fold-in and filters included", ours)
     record(

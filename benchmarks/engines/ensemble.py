@@ -1,23 +1,21 @@
-"""What a read through the ensemble costs beside the reads of its parts, one thread, medians in
-microseconds of processor time.
+"""Measures a read through the ensemble beside the reads of its parts.
+
+One thread, medians in microseconds of processor time:
 
 python -m benchmarks.ensemble --items 10000 --factors 64 --history 50
 
-The models' numbers are random: the cost of a read does not depend on them.
+The numbers of the models are random: the cost of a read does not depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import scipy.sparse as sp
@@ -48,8 +46,8 @@ LEARNED = Blend(
 
 
 def measured(calls: dict[str, Callable[[], object]], repeats: int = 400) -> dict[str, float]:
-    """Median microseconds of each call; they take turns, so that what else the machine does meets
-    all alike.
+    """Median microseconds of each call; they take turns, so that other work on
+    the machine slows all of them alike.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
@@ -57,7 +55,7 @@ def measured(calls: dict[str, Callable[[], object]], repeats: int = 400) -> dict
             start = time.thread_time()
             call()
             times[name].append(time.thread_time() - start)
-    return {name: float(np.median(each)) * 1e6 for name, each in times.items()}
+    return {name: float(np.median(seconds)) * 1e6 for name, seconds in times.items()}
 
 
 def two_tower(
@@ -91,7 +89,7 @@ def main() -> None:
     )
     for name, default in (("items", 10_000), ("factors", 64), ("history", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     logs.configure("info")
     random = np.random.default_rng(1)
     items = [
@@ -102,15 +100,15 @@ def main() -> None:
             categories=[f"kind-{row % 30}"],
             created_at=3600.0 * row,
         )
-        for row in range(asked.items)
+        for row in range(arguments.items)
     ]
     ids, words = IdMap([item.item_id for item in items]), ContentModel.fit(items)
-    factors = random.normal(size=(asked.items, asked.factors)).astype(np.float32)
+    factors = random.normal(size=(arguments.items, arguments.factors)).astype(np.float32)
     bundle = Bundle.of(
         "benchmark",
         items,
         als=ALSModel(ids, factors, regularization=0.1, alpha=10),
-        two_tower=two_tower(ids, words, asked.factors, random),
+        two_tower=two_tower(ids, words, arguments.factors, random),
         content=words,
     )
     popularity = {"unlabelled": [(item.item_id, 1e6 / (row + 1)) for row, item in enumerate(items)]}
@@ -120,23 +118,26 @@ def main() -> None:
         popularity=popularity,
         settings=Settings(),
     )
-    touched = random.choice(asked.items, asked.history, replace=False)
+    touched = random.choice(arguments.items, arguments.history, replace=False)
     history = [
         HistoryEvent(timestamp=1_700_000_000 + 60 * at, event_type="view", item_id=f"item-{row}")
         for at, row in enumerate(touched)
     ]
     state = UserState(
-        user_id="somebody", events=asked.history, counts={"view": asked.history}, history=history
+        user_id="somebody",
+        events=arguments.history,
+        counts={"view": arguments.history},
+        history=history,
     )
 
-    def read(engine: str, asked: Recommender = recommender, **more: float) -> Callable[[], object]:
+    def read(engine: str, served: Recommender = recommender, **more: float) -> Callable[[], object]:
         request = Request(engine=engine, **more)  # type: ignore[arg-type]
-        return lambda: asked.recommend(state, request)
+        return lambda: served.recommend(state, request)
 
     def score(engine: str) -> Callable[[], object]:
         return lambda: recommender.engines[engine].score(state, Request())
 
-    found = measured(
+    medians = measured(
         {
             "read of ALS": read("als"),
             "read of Two-Tower": read("two_tower"),
@@ -149,20 +150,18 @@ def main() -> None:
             "scores of the ensemble": score("ensemble"),
         }
     )
-    for name, microseconds in found.items():
+    for name, microseconds in medians.items():
         print(f"{name:44s} {microseconds:8.0f}")
-    parts = found["read of ALS"] + found["read of Two-Tower"]
-    print(
-        f"{'scaling and summing':44s} "
-        f"{found['scores of the ensemble'] - found['scores of ALS'] - found['scores of Two-Tower']:8.0f}"
-    )
+    parts = medians["read of ALS"] + medians["read of Two-Tower"]
+    of_parts = medians["scores of ALS"] + medians["scores of Two-Tower"]
+    print(f"{'scaling and summing':44s} {medians['scores of the ensemble'] - of_parts:8.0f}")
     command = (
-        f"python -m benchmarks.ensemble --items {asked.items} --factors {asked.factors} "
-        f"--history {asked.history}"
+        f"python -m benchmarks.ensemble --items {arguments.items} --factors {arguments.factors} "
+        f"--history {arguments.history}"
     )
     record(
         "ensemble-read",
-        found["read of the ensemble"],
+        medians["read of the ensemble"],
         "us a read",
         "a read of ALS and one of Two-Tower",
         parts,

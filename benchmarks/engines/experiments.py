@@ -1,22 +1,17 @@
-"""What experiments cost a read and ingest: `python -m benchmarks.experiments`. One thread,
-processor time, the best of many short runs.
+"""Measures what experiments cost a read and ingest: `python -m benchmarks.experiments`.
 
-A read: drawing the variant, its id, noting the exposure, on top of the plain id that every answer
-has. Ingest: planning a transaction of 500 events whose users were all answered by an experiment,
-against the same events without ids. Redis is not in it: an outcome costs it one ZINCRBY a user and
-transaction.
+One thread, processor time, the best of many short runs. A read: draw the variant, make its id,
+record the exposure, on top of the plain id that every answer has. Ingest: plan a transaction of 500
+events that follow answers of an experiment, against the same events without ids. Redis is not
+included: an outcome costs it one ZINCRBY for each user and transaction.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import msgspec
 from pydantic import SecretStr
@@ -81,21 +76,22 @@ def main() -> None:
     plain = [
         Interaction(str(at), user, f"startup-{at}", "view", 1.7e9) for at, user in enumerate(users)
     ]
-    led = [
+    with_ids = [
         msgspec.structs.replace(
-            each, recommendation_id=recommendation_id(running.assign(each.user_id, None))
+            event, recommendation_id=recommendation_id(running.assign(event.user_id, None))
         )
-        for each in plain
+        for event in plain
     ]
 
     def planning(planner: Planner, interactions: list[Interaction]) -> Callable[[], object]:
-        events = [Event(each, 1.7e9) for each in interactions]
+        events = [Event(interaction, 1.7e9) for interaction in interactions]
         return lambda: planner.plan(OffsetRange("t", 0, 0, 500), events, UNKNOWN_DELETIONS)
 
     counted, bare = (
-        microseconds(planning(Planner(use_cases, running), events), 500) for events in (led, plain)
+        microseconds(planning(Planner(use_cases, running), events), 500)
+        for events in (with_ids, plain)
     )
-    off = microseconds(planning(Planner(use_cases), led), 500)
+    off = microseconds(planning(Planner(use_cases), with_ids), 500)
     print(
         record("experiment-ingest", counted, "us an event", "the same without ids", bare, COMMAND)
     )

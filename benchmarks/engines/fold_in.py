@@ -1,12 +1,11 @@
-"""Folding in: `python -m benchmarks.fold_in`. The fold step against the compiled solver alone, and
-one live worker process.
+"""Measures fold-in: `python -m benchmarks.fold_in`.
 
-The step: 500 users at 64 factors, from the lines of their histories to vectors, against the
-solver's own call on a matrix that is ready. The worker: `python -m streams live` on broker and
-Redis of its own, with hints of changed users waiting for it; how many users a second get a new
-vector in Redis, and what one costs the process in CPU, against the length of the history and the
-size of the catalogue. What counts is CPU time, so that other work on the machine changes little:
-the row `fold-in-worker` is users a second of one core. With KAFKA_HOME set it runs on Apache Kafka,
+The step: 500 users at 64 factors, from the lines of their histories to vectors, against the call of
+the compiled solver alone on a matrix that is ready. The worker: `python -m streams live` on a
+broker and a Redis of its own, with hints of changed users in its topic; how many users a second get
+a new vector in Redis, and what one costs the process in CPU, against the length of the history and
+the size of the catalogue. The rows count CPU time, so that other work on the machine changes
+little: `fold-in-worker` is users a second of one core. With KAFKA_HOME set it runs on Apache Kafka,
 else on the embedded broker.
 """
 
@@ -121,8 +120,8 @@ def folded(port: int) -> int:
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
     except OSError:
         return 0
-    found = re.search(r"^eddyline_live_users_folded_total (\S+)$", text, re.MULTILINE)
-    return int(float(found.group(1))) if found else 0
+    metric = re.search(r"^eddyline_live_users_folded_total (\S+)$", text, re.MULTILINE)
+    return int(float(metric.group(1))) if metric else 0
 
 
 def worker(

@@ -1,10 +1,12 @@
-"""What one pass of the user tower costs, one thread, medians in microseconds of processor time:
-`python -m benchmarks.two_tower_pass`.
+"""Measures one pass of the user tower: `python -m benchmarks.two_tower_pass`.
 
-value      the pass that serves, in numpy: 50 events, 64 dimensions, 2 layers, the last token's answer
+One thread, medians in microseconds of processor time:
+
+value      the pass that serves, in numpy: 50 events, 64 dimensions, 2 layers, output of the last
+           token
 reference  the same tower in torch, one user
 
-The weights are random: the cost does not depend on them. What must hold: below 1000 microseconds.
+The weights are random: the cost does not depend on them. The target is below 1000 microseconds.
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ ITEMS, EVENTS, ROUNDS = 10_000, 50, 500
 def median(work: Callable[[], object]) -> float:
     """Microseconds of processor time of one call."""
     work()
-    taken = []
+    nanoseconds = []
     for _ in range(ROUNDS):
         began = time.process_time_ns()
         work()
-        taken.append(time.process_time_ns() - began)
-    return float(np.median(taken)) / 1000
+        nanoseconds.append(time.process_time_ns() - began)
+    return float(np.median(nanoseconds)) / 1000
 
 
 def main() -> None:

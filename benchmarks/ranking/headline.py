@@ -1,35 +1,32 @@
-"""The headline table: every engine by segment, on a split by time: `python -m benchmarks.headline`
-adds its rows to quality.json.
+"""Measures every engine by group of users on a split by time: `python -m benchmarks.headline`.
 
-Everything is fitted on the first 80% of the events: ALS with hyperparameters that `python -m
-training tune als` found within them (--tune MINUTES searches again), Two-Tower with those below,
-content, and what was popular by then. What users took after it, and had not had before, judges the
-lists; every list comes from the recommender that serves (training/evaluation/evaluate.py), and
-users fold in as when serving.
+It adds its rows to results/quality.json. Everything is fitted on the first 80% of the events: ALS
+with hyperparameters that `python -m training tune als` found within them (--tune MINUTES searches
+again), Two-Tower with those of headline_fits, content, and what was popular by then. The new
+interactions after it judge the lists; every list comes from the recommender that serves
+(training/evaluation/evaluate.py), and users fold in as when serving.
 
-    cold, warm, hot   users who were there before the cut, by their number of events before it: 1-4,
-    5-19, 20 and more. Half of them,
-                      another half with each seed, are judged; the other half chooses the blend of
-                      `ensemble` (training/blend/grid.py)
-    new users         who came after the cut: asked when they had 1, 2, 3 and 4 events, the mean of the four; `before any event`, where
-                      users declare interests
-    new items         items without an event before the cut, asked for when 90% of the events had happened, with everything that serving
-                      knows by then but the old models: users' histories, the catalogue, what is
-                      popular. Recall@10 of new items alone, and the share of places that new items
-                      get
+    cold, warm, hot   users with events before the cut, by their number: 1-4, 5-19, 20 and more.
+                      Half of them, another half with each seed, are judged; the other half chooses
+                      the blend of `ensemble` (training/blend/grid.py)
+    new users         users whose first event is after the cut: read when they had 1, 2, 3 and 4
+                      events, the mean of the four; `before any event`, where users declare
+                      interests
+    new items         items without an event before the cut, read when 90% of the events had
+                      happened, with everything that serving knows by then but the old models:
+                      histories of users, the catalogue, what is popular. Recall@10 of new items
+                      alone, and the share of places that new items get
 
-Each fit runs in a process of its own, which tells its processor time and its peak memory. `--keep
-FOLDER` keeps the models, so that another run only judges.
+Each fit runs in a process of its own, which reports its processor time and its peak memory. `--keep
+FOLDER` stores the models, so that another run only judges.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,112 +35,20 @@ import msgspec
 import numpy as np
 
 from benchmarks.ranking import headline_worlds, quality
+from benchmarks.ranking.headline_fits import Costs, fit, tune
 from benchmarks.ranking.headline_judge import SHOWN, Means, judge
-from benchmarks.ranking.headline_worlds import FITTED, World
+from benchmarks.ranking.headline_worlds import World
 from core.process import logs
-from core.settings import Settings
 from models.als import ALSModel
 from models.two_tower import TwoTowerModel
-from training import als
-from training.data import dataset, dataset_files
 from training.evaluation.evaluate import SEGMENTS
-from training.two_tower.fit import Hyperparameters
 
-FOUND = {name: quality.found(f"headline-{name}") for name in headline_worlds.WORLDS}
-"""Hyperparameters of ALS that `--tune` found within the first 80% of each."""
-TWO_TOWER = {
-    "ml1m": Hyperparameters(epochs=20, candidates=1024),
-    "retailrocket": Hyperparameters(epochs=10, dropout=0.5),
-    "simulator": Hyperparameters(epochs=10),
-}
 PROTOCOL = "by time, fitted on the first 80%"
 SINGLE = ("popular", "content_based", "als", "two_tower")
 
 
-class Costs(msgspec.Struct, frozen=True):
-    """What a fit took: seconds of processor time over all threads, and peak memory of the process,
-    data set included, in MB.
-    """
-
-    als_cpu_s: float
-    two_tower_cpu_s: float
-    peak_mb: float
-    threads: int
-
-
 Run = tuple[Means, dict[str, int], Costs]
 """Of one seed: every mean, the number of users by group, what the fit took."""
-
-
-def fit(world: World, seed: int, threads: int, folder: Path) -> None:
-    """Fit ALS and Two-Tower on what happened before the cut, into `folder`; costs.json last."""
-    from training.two_tower import fit as two_tower
-
-    settings = Settings()
-    data = world.dataset(settings)
-    split = world.split(data)
-    began = time.process_time()
-    model = als.fit(
-        data.interactions(split.train),
-        als.hyperparameters(settings, FOUND[world.name]),
-        seed,
-        threads=threads,
-    )
-    model.save(folder / "als")
-    fitted_als = time.process_time()
-
-    def told(now: two_tower.Progress) -> None:
-        print(
-            (
-                f"  {world.name}, seed {seed}: epoch {now.epoch}, validation NDCG@10 "
-                f"{now.ndcg:.4f}, {now.seconds:.0f} s"
-            ),
-            flush=True,
-        )
-
-    entries = world.catalogue(split.cut)
-    chosen = TWO_TOWER[world.name]
-    towers = two_tower.fit(
-        data,
-        entries,
-        settings.use_cases,
-        chosen,
-        seed,
-        where=split.train,
-        threads=threads,
-        on_epoch=told,
-    )
-    towers.model.save(folder / "two_tower")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    costs = Costs(
-        round(fitted_als - began, 1),
-        round(time.process_time() - fitted_als, 1),
-        round(peak),
-        threads,
-    )
-    (folder / "costs.json").write_bytes(msgspec.json.encode(costs))
-
-
-def tune(world: World, minutes: float, threads: int) -> None:
-    """Search ALS hyperparameters within what happened before the cut, as anybody would."""
-    settings = Settings()
-    data = world.dataset(settings)
-    early = world.table.filter(
-        np.asarray(world.table["timestamp"].to_numpy() < world.split(data).cut)
-    )
-    with tempfile.TemporaryDirectory() as work:
-        dataset_files.save(
-            dataset.build(early, settings.use_cases, source=f"{world.name}, first {FITTED:.0%}"),
-            Path(work) / "dataset",
-        )
-        quality.tune(
-            Path(work) / "dataset",
-            minutes,
-            FOUND[world.name],
-            Path(work) / "study",
-            negatives=0,
-            threads=threads,
-        )
 
 
 def run(world: World, seed: int, keep: Path, threads: int) -> Run:
@@ -173,14 +78,14 @@ def rows(world: str, runs: Sequence[Run], seeds: Sequence[int], command: str) ->
     """What goes into quality.json: the mean of the seeds."""
 
     def row(
-        group: str, engine: str, metric: str, found: Sequence[float], digits: int = 4
+        group: str, engine: str, metric: str, values: Sequence[float], digits: int = 4
     ) -> quality.Row:
         return quality.Row(
             world,
             f"{PROTOCOL}: {group}",
             engine,
             metric,
-            round(float(np.mean(found)), digits),
+            round(float(np.mean(values)), digits),
             list(seeds),
             command,
         )
@@ -229,12 +134,12 @@ def _title(metric: str) -> str:
     )
 
 
-def report(found: Sequence[quality.Row]) -> None:
+def report(measured: Sequence[quality.Row]) -> None:
     """The table of the documentation: engines by groups of users, each cell the metrics SHOWN; then
     the rest of the rows as lines.
     """
     cells: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for row in found:
+    for row in measured:
         cells[row.engine, row.protocol.removeprefix(f"{PROTOCOL}: ")][row.metric] = row.mean
     shown = [_title(metric) for metric in SHOWN]
     whole = {
@@ -244,7 +149,7 @@ def report(found: Sequence[quality.Row]) -> None:
     }
     groups = list(dict.fromkeys(group for _, group in whole))
     print(
-        f"\n{found[0].dataset}: {' / '.join(shown)}\n\n| | {' | '.join(groups)} "
+        f"\n{measured[0].dataset}: {' / '.join(shown)}\n\n| | {' | '.join(groups)} "
         f"|\n|{'---|' * (len(groups) + 1)}"
     )
     for engine in dict.fromkeys(engine for engine, _ in whole):
@@ -288,10 +193,10 @@ def main() -> None:
         metavar="SEED",
         help="only fit, into --keep: what this command runs in processes of their own",
     )
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     logs.configure("warning")
     folder = quality.data_folder()
-    for name in chosen.dataset or headline_worlds.WORLDS:
+    for name in arguments.dataset or headline_worlds.WORLDS:
         if folder is None and name != "simulator":
             print(
                 f"{name} is skipped: EDDYLINE_DATA names no folder (default ../shared/data)",
@@ -299,20 +204,20 @@ def main() -> None:
             )
             continue
         world = headline_worlds.load(name, folder or Path())
-        if chosen.fit is not None:
-            fit(world, chosen.fit, chosen.threads, chosen.keep / name / str(chosen.fit))
+        if arguments.fit is not None:
+            fit(world, arguments.fit, arguments.threads, arguments.keep / name / str(arguments.fit))
             continue
-        if chosen.tune:
-            tune(world, chosen.tune, chosen.threads)
-        seeds = [int(seed) for seed in chosen.seeds.split(",")]
+        if arguments.tune:
+            tune(world, arguments.tune, arguments.threads)
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
         with tempfile.TemporaryDirectory() as temporary:
-            keep = chosen.keep or Path(temporary)
-            runs = [run(world, seed, keep, chosen.threads) for seed in seeds]
-        command = f"python -m benchmarks.headline --dataset {name} --seeds {chosen.seeds}"
-        command += f" --threads {chosen.threads}" if chosen.threads else ""
-        found = rows(name, runs, seeds, command)
-        quality.record(found)
-        report(found)
+            keep = arguments.keep or Path(temporary)
+            runs = [run(world, seed, keep, arguments.threads) for seed in seeds]
+        command = f"python -m benchmarks.headline --dataset {name} --seeds {arguments.seeds}"
+        command += f" --threads {arguments.threads}" if arguments.threads else ""
+        means = rows(name, runs, seeds, command)
+        quality.record(means)
+        report(means)
 
 
 if __name__ == "__main__":

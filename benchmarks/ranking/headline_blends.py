@@ -1,11 +1,11 @@
-"""What is each way of making a blend worth to hot users? `python -m benchmarks.headline_blends
---keep FOLDER` asks the kept models.
+"""Compares blends for hot users: `python -m benchmarks.headline_blends --keep FOLDER`.
 
-`--keep` names where benchmarks.headline has kept its models. Half of the hot users (`--segments`
-for others) make a blend of ALS, Two-Tower, content and popularity (`--parts` for fewer) in each
-way: the best mixture in tenths on one scale, `min_max` and `rank`, and learned weights. The other
-half, whom benchmarks.headline judges, says what it is worth beside the best single engine; `best`
-is what a mixture could have reached had these users chosen it. Prints NDCG@10, writes no row.
+`--keep` names the folder in which benchmarks.headline stored its models. Half of the hot users
+(`--segments` for others) make a blend of ALS, Two-Tower, content and popularity (`--parts` for
+fewer) in each way: the best blend candidate in tenths on one scale, `min_max` and `rank`, and
+learned weights. The other half, whom benchmarks.headline judges, measures it beside the best single
+engine; `best` is the best candidate for the judging users themselves. Prints NDCG@10, writes no
+row.
 """
 
 from __future__ import annotations
@@ -86,23 +86,23 @@ def searches(
 
 def compare(name: str, seed: int, choosing: BlendSearch, judging: BlendSearch) -> None:
     """Print one seed's lines."""
-    voted, found, blends = (
+    choosing_gains, judging_gains, blends = (
         choosing.gains().mean(axis=0),
         judging.gains().mean(axis=0),
         choosing.blends,
     )
     alone = max(
         value
-        for each, value in zip(blends, found.tolist(), strict=True)
-        if max(each.weights.values()) == 1
+        for blend_candidate, value in zip(blends, judging_gains.tolist(), strict=True)
+        if max(blend_candidate.weights.values()) == 1
     )
 
     def line(way: str, value: float, weights: dict[str, float]) -> None:
-        told = ", ".join(f"{part} {weight:.2g}" for part, weight in weights.items())
+        shares = ", ".join(f"{part} {weight:.2g}" for part, weight in weights.items())
         print(
             (
                 f"{name}, seed {seed}, {way:8} {value:.4f}, {value / alone:.3f} of the best "
-                f"engine: {told}"
+                f"engine: {shares}"
             ),
             flush=True,
         )
@@ -114,12 +114,12 @@ def compare(name: str, seed: int, choosing: BlendSearch, judging: BlendSearch) -
         ),
         flush=True,
     )
-    for method in dict.fromkeys(each.method for each in blends):
-        mine = np.array([each.method == method for each in blends])
-        at = int(np.where(mine, voted, -1.0).argmax())
-        line(method, found[at], blends[at].weights)
-    best = int(found.argmax())
-    line("best", found[best], blends[best].weights)
+    for method in dict.fromkeys(candidate.method for candidate in blends):
+        mine = np.array([candidate.method == method for candidate in blends])
+        at = int(np.where(mine, choosing_gains, -1.0).argmax())
+        line(method, judging_gains[at], blends[at].weights)
+    best = int(judging_gains.argmax())
+    line("best", judging_gains[best], blends[best].weights)
     learned = blend_learned.fit(choosing.engines, choosing.examples)
     if learned is not None:
         gains = blend_learned.ndcg(choosing.engines, learned, judging.examples, K)
@@ -135,7 +135,7 @@ def main() -> None:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="where benchmarks.headline has kept its models",
+        help="where benchmarks.headline stored its models",
     )
     parser.add_argument("--dataset", choices=headline_worlds.WORLDS, default="simulator")
     parser.add_argument(
@@ -143,18 +143,13 @@ def main() -> None:
     )
     parser.add_argument("--parts", default=",".join(blend.ENGINES), help="comma-separated")
     parser.add_argument("--segments", default="hot", help="comma-separated: cold, warm, hot")
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     logs.configure("warning")
-    world = headline_worlds.load(chosen.dataset, quality.data_folder() or Path())
+    world = headline_worlds.load(arguments.dataset, quality.data_folder() or Path())
     with threadpoolctl.threadpool_limits(1, "blas"):
-        for seed in map(int, chosen.seeds.split(",")):
-            compare(
-                world.name,
-                seed,
-                *searches(
-                    world, chosen.keep, seed, chosen.parts.split(","), chosen.segments.split(",")
-                ),
-            )
+        for seed in map(int, arguments.seeds.split(",")):
+            parts, segments = arguments.parts.split(","), arguments.segments.split(",")
+            compare(world.name, seed, *searches(world, arguments.keep, seed, parts, segments))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""How good the models of one seed are, by group of users: what `python -m benchmarks.headline` asks
-of each data set and seed.
-"""
+"""Judges the models of one data set and seed by group of users, for `benchmarks.headline`."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ Means = dict[tuple[str, str, str], float]
 def judge(
     world: World, als_model: ALSModel, two_tower: TwoTowerModel, seed: int
 ) -> tuple[Means, dict[str, int]]:
-    """Every mean of one seed's models, and how many users were judged by group."""
+    """Every mean of the models of one seed, and how many users were judged by group."""
     settings = Settings()
     old = world.dataset(settings, new_users=False)
     split = world.split(old)
@@ -59,22 +57,21 @@ def judge(
     judged = _declared(
         world, population.draw(old, split, content, settings, min(half, JUDGED), seed)
     )
-    chosen = blend.choose(
+    choice = blend.choose(
         bundle, Inputs(bundle.catalogue, at_cut, old, split, settings), judged.users, judged.seed
     )
-    if chosen is not None:
-        print(f"{world.name}, seed {seed}: {chosen.facts()}", flush=True)
-        bundle = replace(bundle, parts={**bundle.parts, "ensemble": chosen.blend})
+    if choice is not None:
+        print(f"{world.name}, seed {seed}: {choice.facts()}", flush=True)
+        bundle = replace(bundle, parts={**bundle.parts, "ensemble": choice.blend})
     means, users = _by_segment(bundle, at_cut, old, split, judged, settings)
 
     for group, after in ((NO_EVENT, (0,)), (NEW_USERS, (1, 2, 3, 4))):
         if group == NO_EVENT and not world.profiles:
             continue
-        found = [_newcomers(world, bundle, at_cut, events, settings, seed) for events in after]
-        means |= {
-            (group, *key): float(np.mean([each[key] for each, _ in found])) for key in found[0][0]
-        }
-        users[group] = min(count for _, count in found)
+        of_counts = [_newcomers(world, bundle, at_cut, events, settings, seed) for events in after]
+        for key in of_counts[0][0]:
+            means[group, *key] = float(np.mean([means_of[key] for means_of, _ in of_counts]))
+        users[group] = min(count for _, count in of_counts)
     items, users[NEW_ITEMS] = _new_items(world, bundle, settings, seed)
     means |= items
     # nothing is known about an item, so content has no list, and any two items look unlike
@@ -105,8 +102,8 @@ def _by_segment(
     judged: JudgedUsers,
     settings: Settings,
 ) -> tuple[Means, dict[str, int]]:
-    """Means by segment of every engine, of the blend that nobody chose and of content without
-    popularity, NaN where one has nothing to show; and how many users each segment has.
+    """Means by segment of every engine, of the blend of the settings and of content without
+    popularity, NaN where one has no list; and how many users each segment has.
     """
     rows = list(
         evaluate.evaluate(
@@ -115,12 +112,12 @@ def _by_segment(
     )
     unchosen = replace(bundle, parts={**bundle.parts, "ensemble": blend_of(settings)})
     likeness = settings.with_overrides({"content_popularity_share": 0.0})
-    for name, engine, other, asked in (
+    for name, engine, other, changed in (
         (DEFAULT_BLEND, "ensemble", unchosen, settings),
         (LIKENESS, "content_based", bundle, likeness),
     ):
         beside = evaluate.evaluate(
-            other, Inputs(bundle.catalogue, popularity, data, split, asked), judged, (engine,)
+            other, Inputs(bundle.catalogue, popularity, data, split, changed), judged, (engine,)
         )
         rows += [{**row, "engine": name} for row in beside.rows]
     means = {
@@ -136,7 +133,7 @@ def _by_segment(
 def _newcomers(
     world: World, bundle: Bundle, popularity: Popularity, events: int, settings: Settings, seed: int
 ) -> tuple[dict[tuple[str, str], float], int]:
-    """(engine, metric) -> mean over users who came after the cut, asked when they had this many
+    """(engine, metric) -> mean over users who came after the cut, read when they had this many
     events; and how many they are.
     """
     data = world.dataset(settings, new_users=True)
@@ -152,8 +149,8 @@ def _newcomers(
 
 
 def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> tuple[Means, int]:
-    """Recall@10 of items without an event before the cut, over the users who took one, and the
-    share of all places that they get.
+    """Recall@10 of items without an event before the cut, over the users who interacted
+    with one, and the share of all places that they get.
     """
     data = world.dataset(settings)
     split, cut = world.split(data, LATER), world.time(FITTED)
@@ -179,15 +176,15 @@ def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> t
         segments=judged.segments[took],
         held_out=held_out[took],
     )
-    for name, asked, engines in (
+    for name, changed, engines in (
         (None, settings, ENGINES),
         (LIKENESS, settings.with_overrides({"content_popularity_share": 0.0}), ("content_based",)),
         (EXPLORING, settings.with_overrides({"explore": 0.1}), (ROUTED,)),
     ):
-        found = evaluate.evaluate(
-            bundle, Inputs(catalogue, popularity, data, split, asked), few, engines
+        evaluation = evaluate.evaluate(
+            bundle, Inputs(catalogue, popularity, data, split, changed), few, engines
         )
-        for engine, ranked in found.ranked.items():
+        for engine, ranked in evaluation.ranked.items():
             counts = metrics.held_out_counts(few.held_out)
             recall = metrics.recall(metrics.hits(ranked, few.held_out), counts, 10).mean()
             top = ranked[:, :10]

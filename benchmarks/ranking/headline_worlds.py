@@ -1,10 +1,13 @@
-"""The three data sets of `python -m benchmarks.headline`: their events, their catalogue as it was
-at a time, and what users declare.
+"""The three data sets of `python -m benchmarks.headline`.
 
-ml1m          MovieLens 1M: ratings of 4 and 5 that have a time, each counting alike; described by title, genres, people and plot
-retailrocket  views, additions to the cart and transactions that have a time; nothing is known about
-an item
-simulator     the marketplace of `python -m streams simulate`: startups that arrive, users who declare interests, tastes that drift
+Each has events, a catalogue as it was at a time, and what users declare:
+
+ml1m          MovieLens 1M: ratings of 4 and 5 that have a time, all of the same weight; described
+              by title, genres, people and plot
+retailrocket  views, additions to the cart and transactions that have a time; items have no
+              description
+simulator     the marketplace of `python -m streams simulate`: startups that arrive, users who
+              declare interests, tastes that drift
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.ranking.live_vs_retrained import timed_events
+from benchmarks.ranking.live_world import timed_events
 from core.settings import Settings
 from core.types import Item, User
 from streams.simulator.events import Simulation
@@ -39,7 +42,7 @@ SIMULATED = {
     "start": 1_700_000_000.0,
     "days": 30.0,
 }
-"""What `python -m streams simulate` makes when it is told nothing."""
+"""What `python -m streams simulate` makes without options."""
 
 
 @dataclass(frozen=True)

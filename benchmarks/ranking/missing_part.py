@@ -1,12 +1,13 @@
-"""What an item counts in a blend with a part that has no score for it.
+"""Compares scores for an item that one part of a blend does not know.
+
 docs/adr/0009-ensemble-scale.md has the decision.
 
 python -m benchmarks.missing_part --dataset sports
 python -m benchmarks.missing_part --dataset ml1m
 
-A tenth of the items, drawn by a hash of their ids, is kept from ALS, as if they had come after
+A tenth of the items, drawn by a hash of their ids, is left out of ALS, as if they had come after
 training; content knows them. Each user's last item is ranked among the whole catalogue minus what
-the user has, by blends of ALS and content that differ in what such an item counts. The data is not
+the user has, by blends of ALS and content that differ in the score of such an item. The data is not
 part of the project: EDDYLINE_DATA names its folder (default: ../shared/data).
 """
 
@@ -73,7 +74,7 @@ def sports(folder: Path) -> Data:
     train: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         train[str(row["user_id"])].append(str(row["item_id"]))
-    return Data(items, train, {user: taken.pop() for user, taken in train.items()})
+    return Data(items, train, {user: of_user.pop() for user, of_user in train.items()})
 
 
 def ml1m(folder: Path) -> Data:
@@ -125,10 +126,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", choices=FITS, required=True)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     folder, name = (
         data_folder(),
-        {"sports": "s3rec_sports_and_outdoors", "ml1m": "ml1m"}[asked.dataset],
+        {"sports": "s3rec_sports_and_outdoors", "ml1m": "ml1m"}[arguments.dataset],
     )
     if folder is None or not (folder / name).is_dir():
         print(
@@ -136,16 +137,16 @@ def main() -> None:
             file=sys.stderr,
         )
         return
-    data = {"sports": sports, "ml1m": ml1m}[asked.dataset](folder / name)
+    data = {"sports": sports, "ml1m": ml1m}[arguments.dataset](folder / name)
     new = {item.item_id for item in data.items if zlib.crc32(item.item_id.encode()) % 10 == 0}
-    pairs = [(user, item) for user, taken in data.train.items() for item in set(taken) - new]
+    pairs = [(user, item) for user, of_user in data.train.items() for item in set(of_user) - new]
     users, ids = IdMap(list(data.train)), IdMap(sorted({item for _, item in pairs}))
     places = users.rows(user for user, _ in pairs), ids.rows(item for _, item in pairs)
     matrix = sp.csr_matrix((np.ones(len(pairs), np.float32), places), shape=(len(users), len(ids)))
     catalogue, use_cases = Catalogue.of(data.items, ids.ids), Settings().use_cases
     parts = (
         ALSEngine(
-            als.fit(Interactions(matrix, users, ids), FITS[asked.dataset], 1, threads=1),
+            als.fit(Interactions(matrix, users, ids), FITS[arguments.dataset], 1, threads=1),
             catalogue,
             use_cases,
         ),
@@ -154,26 +155,26 @@ def main() -> None:
     drawn = np.random.default_rng(0).permutation(sorted(data.last))[:USERS].tolist()
     gains: dict[tuple[str, str], list[tuple[bool, float]]] = defaultdict(list)
     for user in drawn:
-        taken, answer = data.train.get(user, [])[-500:], data.last[user]
+        history_items, answer = data.train.get(user, [])[-500:], data.last[user]
         state = UserState(
             user_id=user,
-            events=len(taken),
-            history=[HistoryEvent(at, "like", item) for at, item in enumerate(taken)],
+            events=len(history_items),
+            history=[HistoryEvent(at, "like", item) for at, item in enumerate(history_items)],
         )
         try:
             scores = [part.score(state, Request()).scores for part in parts]
         except NotApplicable:
             continue
-        seen, row = catalogue.rows_of(taken), catalogue.rows.get(answer)
-        found = {("als alone", ""): scores[0], ("content alone", ""): scores[1]}
+        seen, row = catalogue.rows_of(history_items), catalogue.rows.get(answer)
+        scores_of = {("als alone", ""): scores[0], ("content alone", ""): scores[1]}
         known = np.array([score > NO_OPINION for score in scores])
         methods: list[BlendMethod] = list(SCALES)
         for method in methods:
             _, scaled = blend_scores(method, scores, [0.5, 0.5], np.zeros(0, np.intp))
             for weight in WEIGHTS:
                 for treatment, blended in treatments(scaled, known, weight):
-                    found[f"{method}, {weight:.1f} / {1 - weight:.1f}", treatment] = blended
-        for what, blended in found.items():
+                    scores_of[f"{method}, {weight:.1f} / {1 - weight:.1f}", treatment] = blended
+        for what, blended in scores_of.items():
             mine = blended.copy()
             mine[seen] = NO_OPINION
             place = (

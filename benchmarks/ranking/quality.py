@@ -1,14 +1,14 @@
-"""Ranking quality of ALS: `python -m benchmarks.quality` writes its rows to
-benchmarks/results/quality.json.
+"""Measures ranking quality of ALS: `python -m benchmarks.quality`.
 
-The protocols are those of benchmarks.quality_protocols. A user's vector is folded in from the
-training items, as when serving. On ML-1M popularity by the same code checks the protocol: published
-are .4535 / .2543, with ties as they fall.
+It writes its rows to results/quality.json. The protocols are those of quality_protocols. A user's
+vector is folded in from the training items, as when serving. On ML-1M popularity by the same code
+checks the protocol: published are .4535 / .2543, with ties as they fall.
 
 The hyperparameters are those that `python -m training tune als` finds on the training rows alone,
 from its ordinary ranges, within 15 minutes (--minutes); the test rows choose nothing.
-`--hyperparameters FILE` takes those of an earlier search. The data is not part of the project:
-EDDYLINE_DATA names its folder (default: ../shared/data), and without it this says so and ends.
+`--hyperparameters FILE` uses those of an earlier search. The data is not part of the project:
+EDDYLINE_DATA names its folder (default: ../shared/data); without it the command prints this and
+ends.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -39,7 +40,7 @@ whole catalogue.
 """
 SEEDS = (1, 2, 3)
 BLOCK = 256
-"""Users whose scores are held at once: 40 MB at 40,000 items."""
+"""Users whose scores are in memory at once: 40 MB at 40,000 items."""
 Scores = Callable[[list[int]], npt.NDArray[np.float32]]
 """Rows (n,) of users -> scores (n, n_items) of the data's items."""
 
@@ -61,33 +62,37 @@ def data_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def found(name: str) -> Path:
+def hyperparameters_file(name: str) -> Path:
     """The file of the hyperparameters that a search on a data set found."""
     return RESULTS.with_name(f"{name}-hyperparameters.json")
 
 
-def tune(
-    made: Path,
-    minutes: float,
-    output: Path,
-    study: Path,
-    negatives: int = 99,
-    threads: int = 0,
-    factors: int | None = None,
-) -> None:
-    """The search, as anybody would run it; up to `factors`, if these are more than its range
-    has.
+class Search(NamedTuple):
+    """The options of a search: its time budget in minutes; the items that it ranks the held-out one
+    among (0: the whole catalogue); its threads (0: one a core); the most factors, if more than the
+    range of the settings has.
     """
-    told = {
-        "dataset": made,
-        "minutes": minutes,
-        "negatives": negatives,
+
+    minutes: float
+    negatives: int = 99
+    threads: int = 0
+    factors: int | None = None
+
+
+def tune(data: Path, output: Path, study: Path, search: Search) -> None:
+    """Run `python -m training tune als` on a data set."""
+    values = {
+        "dataset": data,
+        "minutes": search.minutes,
+        "negatives": search.negatives,
         "study": study,
         "output": output,
-        "threads": threads,
+        "threads": search.threads,
     }
-    options = [text for name, value in told.items() for text in (f"--{name}", str(value))]
-    environment = os.environ if factors is None else {**os.environ, "ALS_FACTORS": str(factors)}
+    options = [text for name, value in values.items() for text in (f"--{name}", str(value))]
+    environment = dict(os.environ)
+    if search.factors is not None:
+        environment["ALS_FACTORS"] = str(search.factors)
     subprocess.run(
         [sys.executable, "-m", "training", "tune", "als", *options],
         cwd=ROOT,
@@ -113,9 +118,9 @@ def by_popularity(protocol: Protocol) -> Gains:
     return mean(protocol, lambda users: np.tile(popular, (len(users), 1)))
 
 
-def by_als(protocol: Protocol, chosen: als.Hyperparameters, seed: int) -> Gains:
+def by_als(protocol: Protocol, hyperparameters: als.Hyperparameters, seed: int) -> Gains:
     data, matrix = protocol.data, protocol.data.matrix()
-    model = als.fit(data.interactions(), chosen, seed)
+    model = als.fit(data.interactions(), hyperparameters, seed)
     columns = data.items.rows(model.item_ids.ids)
     vectors = model.fold_in_many(matrix[:, columns], num_threads=0)
 
@@ -157,57 +162,54 @@ def main() -> None:
         help="take these instead of searching, and leave the defaults out",
     )
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="comma-separated")
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     folder = data_folder()
-    if folder is None or not (folder / FOLDERS[chosen.dataset]).is_dir():
+    if folder is None or not (folder / FOLDERS[arguments.dataset]).is_dir():
         print(
             (
-                f"skipped: there is no folder {FOLDERS[chosen.dataset]} in EDDYLINE_DATA "
+                f"skipped: there is no folder {FOLDERS[arguments.dataset]} in EDDYLINE_DATA "
                 f"(default ../shared/data)"
             ),
             file=sys.stderr,
         )
         return
-    name, protocol = chosen.dataset, LOADERS[chosen.dataset](folder / FOLDERS[chosen.dataset])
-    path = chosen.hyperparameters
+    name = arguments.dataset
+    protocol = LOADERS[name](folder / FOLDERS[name])
+    path = arguments.hyperparameters
     if path is None:
-        path = found(name)
+        path = hyperparameters_file(name)
         with tempfile.TemporaryDirectory() as temporary:
             work = Path(temporary)
             dataset_files.save(protocol.data, work / "dataset")
-            tune(
-                work / "dataset",
-                chosen.minutes,
-                path,
-                work / "study.sqlite",
-                NEGATIVES.get(name, 0),
-                chosen.threads,
-                chosen.factors,
+            search = Search(
+                arguments.minutes, NEGATIVES.get(name, 0), arguments.threads, arguments.factors
             )
+            tune(work / "dataset", path, work / "study.sqlite", search)
     tuned = als.hyperparameters(Settings(), path)
-    told = (
-        f"--hyperparameters {chosen.hyperparameters}"
-        if chosen.hyperparameters
-        else f"--minutes {chosen.minutes:g}"
+    options = (
+        f"--hyperparameters {arguments.hyperparameters}"
+        if arguments.hyperparameters
+        else f"--minutes {arguments.minutes:g}"
     )
-    if not chosen.hyperparameters:
-        told += "".join(
+    if not arguments.hyperparameters:
+        options += "".join(
             f" --{name} {value}"
             for name in ("factors", "threads")
-            if (value := getattr(chosen, name))
+            if (value := getattr(arguments, name))
         )
-    command = f"python -m benchmarks.quality{f' --dataset {name}' if name != 'ml1m' else ''} {told}"
-    seeds = [int(seed) for seed in chosen.seeds.split(",")]
-    command += f" --seeds {chosen.seeds}" if seeds != list(SEEDS) else ""
-    asked = (
+    dataset_option = f" --dataset {name}" if name != "ml1m" else ""
+    command = f"python -m benchmarks.quality{dataset_option} {options}"
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    command += f" --seeds {arguments.seeds}" if seeds != list(SEEDS) else ""
+    candidates = (
         {"als (given)": tuned}
-        if chosen.hyperparameters
+        if arguments.hyperparameters
         else {"als (tuned)": tuned, "als (defaults)": als.Hyperparameters()}
     )
     runs: list[tuple[str, list[int], list[Gains]]] = [("popular", [], [by_popularity(protocol)])]
     runs += [
-        (engine, seeds, [by_als(protocol, each, seed) for seed in seeds])
-        for engine, each in asked.items()
+        (engine, seeds, [by_als(protocol, hyperparameters, seed) for seed in seeds])
+        for engine, hyperparameters in candidates.items()
     ]
     rows = [
         Row(
@@ -215,12 +217,12 @@ def main() -> None:
             where,
             engine,
             metric,
-            round(float(np.mean([run[where, metric] for run in each])), 4),
+            round(float(np.mean([gains[where, metric] for gains in of_seed])), 4),
             of_seeds,
             command,
         )
-        for engine, of_seeds, each in runs
-        for where, metric in each[0]
+        for engine, of_seeds, of_seed in runs
+        for where, metric in of_seed[0]
     ]
     record(rows)
     print(f"ALS: {tuned}")

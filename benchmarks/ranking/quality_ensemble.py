@@ -1,14 +1,14 @@
-"""Ranking quality of Two-Tower and of the ensemble: `python -m benchmarks.quality_ensemble` adds
-its rows to benchmarks/results/quality.json.
+"""Measures ranking quality of Two-Tower and of the ensemble.
 
-The protocols are those of benchmarks.quality_protocols. Every score comes from the engines that
-serve, of a user's training items alone, without a profile. `ensemble` is the blend of the settings;
-`ensemble (chosen)` the one that training.blend makes of how the engines rank the last training
-items of some users. These items are in no model that chooses: Two-Tower never trains on them, as
-they tell it when to stop, and ALS is fitted once without them and once with them. The test rows
-choose nothing, hyperparameters neither.
+`python -m benchmarks.quality_ensemble` adds its rows to results/quality.json. The protocols are
+those of quality_protocols. Every score comes from the engines that serve, of a user's training
+items alone, without a profile. `ensemble` is the blend of the settings; `ensemble (chosen)` the one
+that training.blend makes of how the engines rank the last training items of some users. These items
+are in no model that chooses: Two-Tower never trains on them, as they decide when it stops, and ALS
+is fitted once without them and once with them. The test rows choose nothing, hyperparameters
+neither.
 
-`--dataset` and `--seeds` narrow it down; `--keep FOLDER` keeps the fitted models, so that blends
+`--dataset` and `--seeds` select a part; `--keep FOLDER` stores the fitted models, so that blends
 can be measured again without fits.
 """
 
@@ -44,7 +44,7 @@ from training.blend import grid as blend
 from training.data.popularity import popular
 from training.two_tower import fit as two_tower
 
-VOTERS = 3000
+CHOOSING_USERS = 3000
 """Users who choose a blend."""
 ROWS = {"popular": "popular (as served)"}
 """Engine -> its name in quality.json, where `popular` counts every event alike, as published; what
@@ -52,18 +52,18 @@ serves forgets by half-lives.
 """
 FITS = {
     "ml1m": Fit(
-        als=als.hyperparameters(Settings(), quality.found("ml1m")),
+        als=als.hyperparameters(Settings(), quality.hyperparameters_file("ml1m")),
         two_tower=two_tower.Hyperparameters(learning_rate=0.002, epochs=16, candidates=1024),
     ),
     "sports": Fit(
-        als=als.hyperparameters(Settings(), quality.found("sports")),
+        als=als.hyperparameters(Settings(), quality.hyperparameters_file("sports")),
         two_tower=two_tower.Hyperparameters(
             dropout=0.5, learning_rate=0.002, epochs=10, candidates=2048
         ),
-        voters=40_000,
+        choosing_users=40_000,
     ),
     "gowalla": Fit(
-        als=als.hyperparameters(Settings(), quality.found("gowalla")),
+        als=als.hyperparameters(Settings(), quality.hyperparameters_file("gowalla")),
         two_tower=two_tower.Hyperparameters(
             dropout=0.1, learning_rate=0.003, epochs=16, candidates=2048, heads=1, layers=1
         ),
@@ -72,10 +72,8 @@ FITS = {
 }
 
 
-class Question:
-    """The engines of a protocol's models, asked about users as their events in `where` left
-    them.
-    """
+class Engines:
+    """The engines of a protocol's models, for users with their events in `where`."""
 
     def __init__(self, protocol: Protocol, fitted: Models, *, before: bool) -> None:
         """`before`: as of the events before those that were held out for the choice."""
@@ -108,35 +106,35 @@ class Question:
         return self.data.item[self.data.of_user(user, self.where)]
 
     def scoring(self, name: str, state: UserState) -> Scoring | None:
-        """None where the engine has nothing to go by."""
+        """None where the engine cannot score for this user."""
         try:
             return self.recommender.engines[name].score(state, Request())
         except NotApplicable:
             return None
 
 
-def chosen(protocol: Protocol, fitted: Models, seed: int) -> blend.BlendChoice:
+def choose(protocol: Protocol, fitted: Models, seed: int) -> blend.BlendChoice:
     """The blend that is best for the items held out from the models' training."""
-    asked = Question(protocol, fitted, before=True)
+    served = Engines(protocol, fitted, before=True)
     names = [name for name in blend.ENGINES if name != "content_based" or protocol.entries]
     search = blend.BlendSearch(names)
-    drawn = np.random.default_rng(seed).permutation(len(fitted.held_out.users))[:VOTERS]
+    drawn = np.random.default_rng(seed).permutation(len(fitted.held_out.users))[:CHOOSING_USERS]
     for user, item in zip(
         fitted.held_out.users[drawn].tolist(), fitted.held_out.items[drawn].tolist(), strict=True
     ):
-        state = asked.state(user)
+        state = served.state(user)
         scorings = [
-            scoring for name in names if (scoring := asked.scoring(name, state)) is not None
+            scoring for name in names if (scoring := served.scoring(name, state)) is not None
         ]
-        allowed, wanted = np.zeros((2, len(asked.catalogue.ids)), np.bool_)
-        allowed[asked.rows] = True
-        allowed[asked.rows[asked.seen(user)]] = False
-        wanted[asked.rows[item]] = True
+        allowed, relevant = np.zeros((2, len(served.catalogue.ids)), np.bool_)
+        allowed[served.rows] = True
+        allowed[served.rows[served.seen(user)]] = False
+        relevant[served.rows[item]] = True
         search.add_user(
             scorings if len(scorings) == len(names) else [],
             allowed,
-            wanted,
-            asked.catalogue,
+            relevant,
+            served.catalogue,
             state.events,
         )
     return search.choose()
@@ -145,34 +143,38 @@ def chosen(protocol: Protocol, fitted: Models, seed: int) -> blend.BlendChoice:
 def judged(protocol: Protocol, fitted: Models, blends: dict[str, Blend]) -> dict[str, Gains]:
     """Engine or blend -> mean gains over all users who are judged.
 
-    Where an engine has nothing to go by, no item has a score.
+    Where an engine cannot score for a user, no item has a score.
     """
-    asked = Question(protocol, fitted, before=False)
-    engines = asked.recommender.engines
-    ensembles = {name: EnsembleEngine(engines, each) for name, each in blends.items()}
+    served = Engines(protocol, fitted, before=False)
+    engines = served.recommender.engines
+    ensembles = {name: EnsembleEngine(engines, candidate) for name, candidate in blends.items()}
     parts = [
-        name for name in blend.ENGINES if any(name in each.shares for each in ensembles.values())
+        name
+        for name in blend.ENGINES
+        if any(name in ensemble.shares for ensemble in ensembles.values())
     ]
     total: dict[str, dict[tuple[str, str], float]] = {
         name: defaultdict(float) for name in (*parts, *ensembles)
     }
     for one in protocol.judged:
-        seen = asked.seen(one.user)
-        for name, scores in _scores(asked, parts, ensembles, asked.state(one.user)):
-            for what, gain in protocol.gains(one, seen, scores[asked.rows]).items():
+        seen = served.seen(one.user)
+        for name, scores in _scores(served, parts, ensembles, served.state(one.user)):
+            for what, gain in protocol.gains(one, seen, scores[served.rows]).items():
                 total[name][what] += gain / len(protocol.judged)
     return {name: dict(gains) for name, gains in total.items()}
 
 
 def _scores(
-    asked: Question, parts: list[str], ensembles: dict[str, EnsembleEngine], state: UserState
+    served: Engines, parts: list[str], ensembles: dict[str, EnsembleEngine], state: UserState
 ) -> Iterator[tuple[str, np.ndarray]]:
-    nothing = np.full(len(asked.catalogue.ids), -np.inf, np.float32)
-    found = {name: asked.scoring(name, state) for name in parts}
-    for name, scoring in found.items():
+    nothing = np.full(len(served.catalogue.ids), -np.inf, np.float32)
+    scorings = {name: served.scoring(name, state) for name in parts}
+    for name, scoring in scorings.items():
         yield name, nothing if scoring is None else scoring.scores
     for name, ensemble in ensembles.items():
-        mine = {part: scoring for part in ensemble.shares if (scoring := found[part]) is not None}
+        mine = {
+            part: scoring for part in ensemble.shares if (scoring := scorings[part]) is not None
+        }
         yield (
             name,
             EnsembleScoring(ensemble, mine, state.events).scores
@@ -187,14 +189,14 @@ def measured(
     """One seed: fits that are not in `folder`, the choice, the judgement."""
     began = time.monotonic()
     fitted = models(protocol, FITS[name], seed, folder, threads)
-    best = chosen(protocol, fitted, seed)
-    found = judged(
+    best = choose(protocol, fitted, seed)
+    gains_of = judged(
         protocol, fitted, {"ensemble": blend_of(Settings()), "ensemble (chosen)": best.blend}
     )
     print(
         f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: chosen {best.facts()}", flush=True
     )
-    for engine, gains in found.items():
+    for engine, gains in gains_of.items():
         print(
             f"  {engine:18}",
             "  ".join(
@@ -202,7 +204,7 @@ def measured(
             ),
             flush=True,
         )
-    return found
+    return gains_of
 
 
 def rows(
@@ -213,13 +215,13 @@ def rows(
 
     `users`: how many were judged, if not all: these are rows of their own.
     """
-    found = []
+    merged = []
     for engine in dict.fromkeys(engine for run in runs.values() for engine in run):
         mine = {seed: run[engine] for seed, run in runs.items() if engine in run}
         for protocol, metric in next(iter(mine.values())):
             mean = float(np.mean([gains[protocol, metric] for gains in mine.values()]))
             where = protocol if users is None else f"{protocol}, {users:,} users"
-            found.append(
+            merged.append(
                 Row(
                     name,
                     where,
@@ -230,7 +232,7 @@ def rows(
                     command,
                 )
             )
-    return found
+    return merged
 
 
 def main() -> None:
@@ -252,18 +254,20 @@ def main() -> None:
         type=Path,
         help="folder of the fitted models: those that are there are not fitted again",
     )
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     data = quality.data_folder()
     if data is None:
         print("skipped: EDDYLINE_DATA names no folder (default ../shared/data)", file=sys.stderr)
         return
-    seeds = [int(seed) for seed in asked.seeds.split(",")]
-    for name in asked.dataset or LOADERS:
-        command = f"python -m benchmarks.quality_ensemble --dataset {name} --seeds {asked.seeds}"
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    for name in arguments.dataset or LOADERS:
+        command = (
+            f"python -m benchmarks.quality_ensemble --dataset {name} --seeds {arguments.seeds}"
+        )
         protocol, runs = LOADERS[name](data / FOLDERS[name]), {}
-        if asked.users is not None:
-            command += f" --users {asked.users}"
-            drawn = np.random.default_rng(0).permutation(len(protocol.judged))[: asked.users]
+        if arguments.users is not None:
+            command += f" --users {arguments.users}"
+            drawn = np.random.default_rng(0).permutation(len(protocol.judged))[: arguments.users]
             protocol = replace(
                 protocol, judged=[protocol.judged[place] for place in drawn.tolist()]
             )
@@ -273,10 +277,10 @@ def main() -> None:
                     name,
                     protocol,
                     seed,
-                    (asked.keep or Path(temporary)) / f"{name}-{seed}",
-                    asked.threads,
+                    (arguments.keep or Path(temporary)) / f"{name}-{seed}",
+                    arguments.threads,
                 )
-        quality.record(rows(name, runs, command, asked.users))
+        quality.record(rows(name, runs, command, arguments.users))
 
 
 if __name__ == "__main__":

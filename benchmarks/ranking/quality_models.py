@@ -1,6 +1,4 @@
-"""The models that `benchmarks.quality_ensemble` judges: fitted on a protocol's training rows for a
-seed, and kept in a folder.
-"""
+"""Fits the models that `benchmarks.quality_ensemble` judges, or loads them from a folder."""
 
 from __future__ import annotations
 
@@ -26,15 +24,15 @@ Model = TypeVar("Model", ALSModel, TwoTowerModel)
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fit is told.
+    """The hyperparameters of a fit, and who is held out.
 
-    The last new item of at most `voters` users is held out: it says when Two-Tower stops, and
-    chooses the blend.
+    The last new item of at most `choosing_users` users is held out: it decides when Two-Tower stops
+    and which blend is best.
     """
 
     als: als.Hyperparameters
     two_tower: two_tower.Hyperparameters
-    voters: int = two_tower.JUDGED_USERS
+    choosing_users: int = two_tower.JUDGED_USERS
     ordered: bool = True
 
 
@@ -59,26 +57,26 @@ def models(protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int) 
     data = protocol.data
     sequences = Sequences.of(data, None, Settings().use_cases)
     # as two_tower.fit does
-    _, found = sequences.without_last(np.random.default_rng(seed), fit.voters)
+    _, last = sequences.without_last(np.random.default_rng(seed), fit.choosing_users)
     held_out = HeldOut(
-        found.users, data.items.rows(sequences.items.ids)[found.items].astype(np.int64)
+        last.users, data.items.rows(sequences.items.ids)[last.items].astype(np.int64)
     )
     pairs = data.user.astype(np.int64) * len(data.items) + data.item
     before = ~np.isin(pairs, held_out.users * len(data.items) + held_out.items)
 
-    def kept(
-        name: str, told: Any, load: Callable[[Path], Model], make: Callable[[], Model]
+    def load_or_fit(
+        name: str, hyperparameters: Any, load: Callable[[Path], Model], make: Callable[[], Model]
     ) -> Model:
-        made = {
-            "told": msgspec.to_builtins(told),
+        about = {
+            "told": msgspec.to_builtins(hyperparameters),
             "seed": seed,
             "data": data.sha256,
-            "voters": fit.voters,
+            "voters": fit.choosing_users,
         }
         if not (folder / name / "made.json").exists():
             make().save(folder / name)
-            files.write_json(folder / name / "made.json", made)
-        if files.read_json(folder / name / "made.json", dict[str, Any]) != made:
+            files.write_json(folder / name / "made.json", about)
+        if files.read_json(folder / name / "made.json", dict[str, Any]) != about:
             raise ValueError(
                 f"the model in {folder / name} was fitted otherwise; remove it or name "
                 f"another folder"
@@ -89,14 +87,14 @@ def models(protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int) 
         return als.fit(data.interactions(where), fit.als, seed, threads=threads)
 
     return Models(
-        two_tower=kept(
+        two_tower=load_or_fit(
             "two_tower",
             fit.two_tower,
             TwoTowerModel.load,
             lambda: _two_tower(protocol, fit, seed, folder, threads),
         ),
-        als=kept("als", fit.als, ALSModel.load, lambda: by_als(None)),
-        als_before=kept("als_before", fit.als, ALSModel.load, lambda: by_als(before)),
+        als=load_or_fit("als", fit.als, ALSModel.load, lambda: by_als(None)),
+        als_before=load_or_fit("als_before", fit.als, ALSModel.load, lambda: by_als(before)),
         held_out=held_out,
         before=before,
     )
@@ -105,7 +103,7 @@ def models(protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int) 
 def _two_tower(
     protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int
 ) -> TwoTowerModel:
-    def told(now: two_tower.Progress) -> None:
+    def show(now: two_tower.Progress) -> None:
         print(
             (
                 f"  epoch {now.epoch}  loss {now.loss:.3f}  validation NDCG@10 {now.ndcg:.4f}  "
@@ -121,8 +119,8 @@ def _two_tower(
         fit.two_tower,
         seed,
         threads=threads,
-        judged_users=fit.voters,
+        judged_users=fit.choosing_users,
         folder=folder,
         ordered=fit.ordered,
-        on_epoch=told,
+        on_epoch=show,
     ).model

@@ -1,13 +1,14 @@
-"""The data sets that ranking quality is measured on, each by its published protocol: what is
-trained on, and who is judged by what.
+"""The data sets of ranking quality, each by its published protocol.
+
+A protocol says what is trained on, and who is judged by what.
 
 - ml1m (He et al. 2017, "NCF leave-one-out"): each user's latest rating is held out, and ranked
-  among 99 given negatives, and among the whole catalogue minus what the user has. Every other
+  among 99 fixed negatives, and among the whole catalogue minus what the user has. Every other
   rating is an interaction of weight 1.
 - sports (Zhou et al. 2020, "S3-Rec", Amazon Sports and Outdoors): each user's last item is held
   out, and ranked among the whole catalogue.
 - gowalla (He et al. 2020, "LightGCN", its published split): a fifth of each user's items is held
-  out; nothing is known of their order.
+  out; their order is unknown.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Protocol:
 
         Ties count against what is held out.
         """
-        found: Gains = {}
+        gains: Gains = {}
         if judged.negatives is not None:
             first = int(judged.held_out[0])
             better = (
@@ -90,7 +91,7 @@ class Protocol:
                     )
                 )
             )
-            found |= {
+            gains |= {
                 (SAMPLED, f"HR@{self.k}"): float(better < self.k),
                 (SAMPLED, f"NDCG@{self.k}"): _discount(better, self.k),
             }
@@ -100,13 +101,13 @@ class Protocol:
             for own in mine[mine > -np.inf].tolist()
         ]
         ideal = sum(_discount(place, self.k) for place in range(len(judged.held_out)))
-        found[self.name, f"{self.share}@{self.k}"] = sum(place < self.k for place in places) / len(
+        gains[self.name, f"{self.share}@{self.k}"] = sum(place < self.k for place in places) / len(
             judged.held_out
         )
-        found[self.name, f"NDCG@{self.k}"] = (
+        gains[self.name, f"NDCG@{self.k}"] = (
             sum(_discount(place, self.k) for place in places) / ideal
         )
-        return found
+        return gains
 
 
 def _discount(better: int, k: int) -> float:

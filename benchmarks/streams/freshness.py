@@ -1,22 +1,19 @@
-"""Freshness: `python -m benchmarks.freshness`. From before an event's POST to an answer that has
-it, with everything on this machine.
+"""Measures the time from an event to an answer that has it: `python -m benchmarks.freshness`.
 
-Redis (AOF everysec), broker, one ingest, one live worker and one API process serve a bundle of
-10,000 items. Beside the probes a producer publishes 5,000 events a second of 20,000 other users. A
-probe is a user of 50 events: it reads its ten recommendations, posts a `like` of the first one, and
-reads again every millisecond until the answer counts the event; that answer must not show the item
-any more. Probes come spaced in time, over four connections. Other probes read once, with `after`
-and the token of the POST. Then the live worker is killed, and all is measured again. The first 250
-probes (`WARM_UP`) are not counted: a Java broker compiles its hot code in its first half minute.
-With KAFKA_HOME set it runs on Apache Kafka, else on the embedded broker, and the reference says on
-which.
+Everything runs on this machine: Redis (AOF everysec), broker, one ingest, one live worker and one
+API process serve a bundle of 10,000 items. Beside the probes a producer publishes 5,000 events a
+second of 20,000 other users. A probe is a user of 50 events: it reads its ten recommendations,
+posts a `like` of the first one, and reads again every millisecond until the answer counts the
+event; that answer must not show the item any more. Probes start at random times, over four
+connections. Other probes read once, with `after` and the token of the POST. Then the live worker is
+killed, and all is measured again. The first 250 probes (`WARM_UP`) are not counted: a Java broker
+compiles its hot code in its first half minute. With KAFKA_HOME set it runs on Apache Kafka, else on
+the embedded broker; the reference names the broker.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import os
 import random
 import statistics
@@ -25,7 +22,6 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -33,8 +29,9 @@ import uvloop
 from pydantic import SecretStr
 from redis import Redis
 
-from benchmarks.api import reads
+from benchmarks.api import serving
 from benchmarks.measurements import record
+from benchmarks.streams.freshness_probes import KEY, Probe, probes
 from core.settings import Settings, load
 from core.types import Interaction
 from store.log import client as log
@@ -46,113 +43,11 @@ from testing.process import Child, module, settings_environment
 from testing.redis import RedisServer
 
 COMMAND = "KAFKA_HOME=... python -m benchmarks.freshness"
-KEY = "freshness"
 RATE = 5_000
-CONNECTIONS = 4
-AGAIN_S = 0.001
-"""Seconds between two reads of a probe: what it adds to the time is half of that."""
-GIVE_UP_S = 30.0
 WARM_UP = 250
 """Probes that are not counted, before the others: some ten seconds in which every process does what
 is measured then.
 """
-
-
-class Probe(NamedTuple):
-    """Milliseconds from before the POST: until its token was here, and until an answer had the
-    event. `stale`: it never had.
-    """
-
-    accepted: float
-    visible: float
-    stale: bool
-
-
-class Connection:
-    """One keep-alive connection, one request at a time."""
-
-    async def open(self, port: int) -> Connection:
-        """Connect."""
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
-        return self
-
-    async def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The answer's JSON. Raises RuntimeError unless it is a success."""
-        content = b"" if body is None else json.dumps(body).encode()
-        head = (
-            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: "
-            f"{KEY}\r\nContent-Length: {len(content)}\r\n\r\n"
-        )
-        self._writer.write(head.encode() + content)
-        answered = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(answered.split(b"content-length:")[1].split(b"\r\n", 1)[0])
-        text = await self._reader.readexactly(length)
-        if not answered.startswith(b"http/1.1 20"):
-            raise RuntimeError(f"{method} {path}: {text[:300]!r}")
-        found: dict[str, Any] = json.loads(text)
-        return found
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._writer.close()
-
-
-async def probe(connection: Connection, user: int, number: int, waiting: bool) -> Probe:
-    """Post an event of `user` and read until it is in the answer.
-
-    Raises RuntimeError when an answer counts it and shows its item.
-    """
-    path = f"/api/recommendations/startups/for-developer/{user}?limit=10"
-    before = await connection.ask("GET", path)
-    item_id = before["recommendations"][0]["item_id"]
-    event = {
-        "event_id": f"probe-{number}",
-        "user_id": str(user),
-        "item_id": item_id,
-        "event_type": "like",
-        "timestamp": time.time(),
-    }
-    began = time.perf_counter()
-    token = (await connection.ask("POST", "/api/events", event))["results"][0]["token"]
-    accepted = time.perf_counter()
-    while True:
-        answer = await connection.ask("GET", f"{path}&after={token}" if waiting else path)
-        now = time.perf_counter()
-        if (
-            answer["interaction_count"] > before["interaction_count"]
-            or waiting
-            or now - began > GIVE_UP_S
-        ):
-            break
-        await asyncio.sleep(AGAIN_S)
-    stale = answer["interaction_count"] == before["interaction_count"]
-    if not stale and (
-        item_id in [line["item_id"] for line in answer["recommendations"]]
-        or answer["as_of"] != answer["interaction_count"]
-    ):
-        raise RuntimeError(f"an answer counts the event and rests on less: {answer}")
-    return Probe(1000 * (accepted - began), 1000 * (now - began), stale)
-
-
-async def probes(
-    port: int, count: int, per_second: float, waiting: bool, users: list[int], first: int
-) -> list[Probe]:
-    """`count` probes of as many users, at random times, some `per_second` a second."""
-    pick = random.Random(first)
-
-    async def one_after_the_other(number: int) -> list[Probe]:
-        connection, found = await Connection().open(port), []
-        for at in range(number, count, CONNECTIONS):
-            await asyncio.sleep(pick.expovariate(per_second / CONNECTIONS))
-            found.append(await probe(connection, users[at], first + at, waiting))
-        connection.close()
-        return found
-
-    return [
-        each
-        for found in await asyncio.gather(*map(one_after_the_other, range(CONNECTIONS)))
-        for each in found
-    ]
 
 
 def background(settings: Settings, rate: float) -> None:
@@ -165,7 +60,7 @@ def background(settings: Settings, rate: float) -> None:
                 Interaction(
                     event_id=f"b{number}",
                     user_id=f"user-{pick.randrange(20_000)}",
-                    item_id=f"startup-{int(reads.ITEMS * pick.random() ** 2)}",
+                    item_id=f"startup-{int(serving.ITEMS * pick.random() ** 2)}",
                     event_type="view",
                     timestamp=time.time(),
                     use_case="developer_startup",
@@ -191,25 +86,27 @@ def quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
-def tell(name: str, found: list[Probe], references: tuple[tuple[str, float, float], ...]) -> None:
+def report(
+    name: str, measured: list[Probe], references: tuple[tuple[str, float, float], ...]
+) -> None:
     """Print one line, and record a row for each of `references`: what follows the name, the share,
     the target in milliseconds.
     """
-    visible = [each.visible for each in found if not each.stale]
+    visible = [probe.visible for probe in measured if not probe.stale]
     line = "   ".join(
         f"p{100 * share:g} {quantile(visible, share):6.1f} ms" for share in (0.1, 0.5, 0.9, 0.99)
     )
-    accepted = statistics.median(each.accepted for each in found)
+    accepted = statistics.median(probe.accepted for probe in measured)
     print(
         (
-            f"{name:32} {line}   stale {sum(each.stale for each in found)}   POST p50 "
+            f"{name:32} {line}   stale {sum(probe.stale for probe in measured)}   POST p50 "
             f"{accepted:.1f} ms"
         ),
         flush=True,
     )
     for suffix, share, target in references:
         reference = (
-            f"{target:g} ms, the target; {broker_kinds()[0]}, {len(found)} probes, {RATE} "
+            f"{target:g} ms, the target; {broker_kinds()[0]}, {len(measured)} probes, {RATE} "
             f"background events/s"
         )
         record(name + suffix, quantile(visible, share), "ms", reference, target, COMMAND)
@@ -243,9 +140,9 @@ def main() -> None:
             session_timeout_s=6,
         )
         log.ensure_topics(settings)
-        items = reads.catalogue(rng)
-        reads.publish(settings, items, rng)
-        reads.fill(redis, items, users, rng)
+        items = serving.catalogue(rng)
+        serving.publish(settings, items, rng)
+        serving.fill(redis, items, users, rng)
         environment = settings_environment(settings)
         children: list[Child] = []
 
@@ -260,7 +157,7 @@ def main() -> None:
         try:
             start("streams", "ingest", label="ingest")
             live = start("streams", "live", label="live")
-            port = reads.serving_port(start("api", label="api"))
+            port = serving.serving_port(start("api", label="api"))
             noise = [
                 sys.executable,
                 "-m",
@@ -299,19 +196,20 @@ def main() -> None:
                 nonlocal done
                 began, counted, busy = time.monotonic(), applied(redis, settings), cpu(processes())
                 mine = list(range(done, done + arguments.probes))
-                found = uvloop.run(
+                measured = uvloop.run(
                     probes(port, arguments.probes, arguments.per_second, waiting, mine, done)
                 )
                 done += arguments.probes
                 took, spent = time.monotonic() - began, cpu(processes())
                 shares = ", ".join(
-                    f"{each} {100 * (spent[each] - busy[each]) / took:.0f}%" for each in spent
+                    f"{process} {100 * (spent[process] - busy[process]) / took:.0f}%"
+                    for process in spent
                 )
                 print(
                     f"{'':32} {(applied(redis, settings) - counted) / took:.0f} events/s "
                     f"applied meanwhile; of a core: {shares}"
                 )
-                tell(label, found, references)
+                report(label, measured, references)
 
             targets = (("", 0.5, 20.0), ("-p99", 0.99, 60.0))
             measure("freshness", False, targets)

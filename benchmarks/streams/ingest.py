@@ -1,12 +1,12 @@
-"""Ingest: `python -m benchmarks.ingest`. One `streams ingest` process, with broker and Redis (AOF
-everysec) on the same machine.
+"""Measures ingest: `python -m benchmarks.ingest`.
 
-Random events: 20,000 users drawn evenly (the hardest case: a batch holds few events of one user),
-10,000 items, the popular ones drawn more often, four partitions. The reference is the same consumer
-in a process of its own that polls and decodes the same topic and does nothing else. Both run in
-turn, and the median of the ratios counts. Beside ingest a reader asks for a user's whole state
-every 10 ms, and SLOWLOG tells the longest command. With KAFKA_HOME set it runs on Apache Kafka,
-else on the embedded broker, and the reference says on which.
+One `streams ingest` process, with broker and Redis (AOF everysec) on the same machine. Random
+events: 20,000 users drawn evenly (the hardest case: a batch holds few events of one user), 10,000
+items, the popular ones drawn more often, four partitions. The reference is the same consumer in a
+process of its own that polls and decodes the same topic and does nothing else. Both run in turn,
+and the median of the ratios counts. Beside ingest a reader reads the whole state of a user every
+10 ms, and SLOWLOG has the longest command. With KAFKA_HOME set it runs on Apache Kafka, else on the
+embedded broker; the reference names the broker.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def main() -> None:
                 flush=True,
             )
     _, rate, alone, _, _ = sorted(rounds)[len(rounds) // 2]
-    longest, p99 = (statistics.median(each[column] for each in rounds) for column in (3, 4))
+    longest, p99 = (statistics.median(row[column] for row in rounds) for column in (3, 4))
     record(
         "ingest",
         rate,

@@ -1,9 +1,8 @@
-"""Memory: `python -m benchmarks.memory`. What a user with 50 interactions costs Redis, by Redis'
-own count.
+"""Measures the memory of a user with 50 interactions in Redis: `python -m benchmarks.memory`.
 
-Users are written by the product's own planner and transactions, from random events on 10,000 items
-(`startup-1234`): counters, history, and what the key space around them takes. MEMORY USAGE of the
-users' keys is printed beside it.
+The planner and the transactions of ingest write the users, from random events on 10,000 items
+(`startup-1234`): counters, history, and what the key space needs for them. MEMORY USAGE of the
+users' keys is printed beside `used_memory`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What ingest pays to find foreign partitions: `python -m benchmarks.partition_check`. Processor
-time an event, printed.
+"""Measures the check for events in foreign partitions: `python -m benchmarks.partition_check`.
 
-200,000 events of 100,000 users in batches of 250, each in the partition that murmur2 chooses, as
-ingest hands them to the check.
+Prints the processor time of one event. 200,000 events of 100,000 users in batches of 250, each in
+the partition that murmur2 computes, as ingest passes them to the check.
 """
 
 from __future__ import annotations

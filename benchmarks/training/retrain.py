@@ -1,20 +1,20 @@
-"""What a retrain costs beside the fit: `python -m benchmarks.retrain` writes the row `retrain`.
+"""Measures a retrain beside the bare fit: `python -m benchmarks.retrain` writes the row `retrain`.
 
 One `python -m training retrain` at the size of ML-1M (a million events, 6,040 users, 3,706 items,
 the default 128 factors and 20 sweeps), beside a live bundle, so that the gate has something to
 compare with; the archive is real Parquet, Redis a real server. Before and after it the reference
-runs, in a process of its own too: nothing but `implicit`'s fit on the matrix of the same events.
+runs, in a process of its own too: only `implicit`'s fit on the matrix of the same events.
 
-value      seconds that the retrain takes on top of a bare fit, from step 1 to the end of step 7: snapshot, dataset, content, the fit before
-           the cut and the refresh over everything instead of one fit, evaluation of 250 users by
-           four engines, gate, publish, prune
+value      seconds that the retrain takes on top of a bare fit, from step 1 to the end of step 7:
+           snapshot, dataset, content, the fit before the cut and the refresh over everything
+           instead of one fit, evaluation of 250 users by four engines, gate, publish, prune
 reference  seconds of the bare fit, the median of the four that run before, between and after three
-retrains
+           retrains
 
 Neither counts the start of the interpreter and its imports. The target is a ratio of 0.25 at most.
 
-ML-1M itself when EDDYLINE_DATA has it (the events as they are, all of its catalogue), else random
-events of that size.
+Uses ML-1M itself when EDDYLINE_DATA has it (the events as they are, its whole catalogue), else
+random events of that size.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ import scipy.sparse as sp, threadpoolctl
 from implicit.cpu.als import AlternatingLeastSquares
 matrix = sp.load_npz(sys.argv[1])
 with threadpoolctl.threadpool_limits(1, "blas"):
-    model = AlternatingLeastSquares(factors=128, regularization=0.01, alpha=40.0, iterations=20, random_state=42)
+    model = AlternatingLeastSquares(
+        factors=128, regularization=0.01, alpha=40.0, iterations=20, random_state=42
+    )
     began = time.monotonic()
     model.fit(matrix, show_progress=False)
     print(time.monotonic() - began)
