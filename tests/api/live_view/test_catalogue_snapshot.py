@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from redis import Redis
 
-from api import snapshot
+from api.live_view import snapshot
 from api.live_view.snapshot import NAME, CatalogueSnapshot, Snapshot, merged
 from core.settings import Settings
 from models import files
