@@ -1,5 +1,5 @@
-"""The process around the app: `process` binds and serves, `protocol` limits what a connection may
-cost, `connections` counts them.
+"""The process around the app: socket, event loop, HTTP connections and their limits.
 
-`request_head` refuses ambiguous heads. Start with `process`.
+`process` binds and serves; `protocol` limits sizes, `lifecycle` times, `connections` their number;
+`request_head` refuses ambiguous heads, `refusals` are the answers. Start with `process`.
 """

@@ -1,4 +1,4 @@
-"""The process around the app: socket, event loop, HTTP parser."""
+"""Runs the app: binds the socket, configures uvicorn, ends on SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from core.settings import Settings
 _log = structlog.get_logger(__name__)
 BACKLOG = 2048
 OTHER_FILES = 128
-"""File descriptors beside those of connections: Redis, Kafka, the bundle, logs, and refused
+"""File descriptors besides those of connections: Redis, Kafka, the bundle, logs, and refused
 connections that are being closed.
 """
 SWITCH_S = 0.0001
-"""Seconds after which the thread that keeps the live view fresh hands the interpreter to the event
-loop; by default 5 ms, for which reads would wait.
+"""Seconds after which the thread of the live view yields the interpreter to the event loop.
+
+Python's default is 5 ms, for which reads would wait.
 """
 GRACEFUL_S = 10
 """Seconds that requests under way get when the process is told to stop."""
@@ -40,9 +41,9 @@ def serve(settings: Settings) -> None:
     connections = Connections(
         settings, app.state.service.metrics, open_files(settings.api_max_connections)
     )
-    # After the libraries are loaded, for only these obey. One answer is too little work to share:
-    # threads of BLAS wait for each other, and while a bundle is loaded they take the cores from the
-    # event loop.
+    # After the libraries are loaded: only these are limited. One answer is too little work for
+    # several threads: those of BLAS wait for each other, and while a bundle is loaded they take the
+    # cores from the event loop.
     threadpoolctl.threadpool_limits(1, "blas")
     config = uvicorn.Config(
         app,
@@ -68,11 +69,10 @@ def serve(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with the deadlines of its connections checked, and with a garbage collector
-    that knows what stays.
+    """uvicorn's server; it also checks the deadlines of connections, and freezes what is loaded.
 
-    Once the bundle and the catalogue are there, the collector need not walk them again: some 7% of
-    a read at 10,000 items.
+    The garbage collector then does not walk the bundle and the catalogue again: about 7% of a read
+    at 10,000 items.
     """
 
     def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
@@ -89,7 +89,7 @@ class _Server(uvicorn.Server):
 def open_files(connections: int) -> int:
     """Let this process open as many files as `connections` need.
 
-    Returns the connections that it may hold, fewer under a hard limit.
+    Returns the number of connections that it may open, fewer under a hard limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + OTHER_FILES
@@ -98,14 +98,14 @@ def open_files(connections: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return connections
-    held = max(1, soft - OTHER_FILES)
+    allowed = max(1, soft - OTHER_FILES)
     _log.warning(
         "connection_limit_lowered",
-        connections=held,
+        connections=allowed,
         API_MAX_CONNECTIONS=connections,
         open_files_hard_limit=hard,
     )
-    return held
+    return allowed
 
 
 def bind(settings: Settings) -> socket.socket:

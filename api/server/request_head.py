@@ -1,9 +1,8 @@
-"""What a request's head must be so that every server and proxy on its way reads the same request
-out of the same bytes.
+"""Refuses request heads that a proxy and this server could read differently (request smuggling).
 
-The parser refuses most of what request smuggling needs (both framing headers, two lengths, bare
-line feeds, folded headers). Here is what it lets pass: more than one Host, an ambiguous
-Transfer-Encoding, a target that names another host than Host does.
+The parser refuses most of them: both framing headers, two lengths, bare line feeds, folded headers.
+This module refuses the rest: more than one Host, an ambiguous Transfer-Encoding, a target that
+names another host than Host does.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _SINGLE = frozenset(
         b"expect",
     }
 )
-"""Headers that may stand once: of two, a proxy might obey one and this server the other."""
+"""Headers that may occur once: of two, a proxy might obey one and this server the other."""
 _CLOSE = {"connection": "close"}
 
 
