@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
@@ -15,10 +14,11 @@ from api.middleware.guard import Guard
 from api.routes.models import Models
 from api.routes.openapi import OpenApi
 from api.routes.reads import Reads
-from api.routes.similar_users import SimilarUsers
+from api.routes.similar_users import SimilarUserRoutes
 from api.routes.status import Status
 from api.routes.users import Users
 from api.routes.writes import Writes
+from api.schemas.document import DocumentedApp
 from api.service import Service
 from core.errors import BadEvent
 from core.settings import Settings
@@ -50,12 +50,12 @@ _TAGS = [
 ]
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> DocumentedApp:
     """The ASGI app. Connects nothing before its lifespan begins. Raises ConfigurationError."""
     service = Service(settings)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: DocumentedApp) -> AsyncIterator[None]:
         await service.start()
         live = service.live
         _log.info(
@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         BadEvent: on_bad_event,
         HTTPException: on_http_exception,
     }
-    app = FastAPI(
+    app = DocumentedApp(
         title="Eddyline",
         version=VERSION,
         description=_DESCRIPTION,
@@ -86,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         exception_handlers=handlers,
     )
-    for routes in (Reads, Users, SimilarUsers, Writes, Models, Status, OpenApi):
+    for routes in (Reads, Users, SimilarUserRoutes, Writes, Models, Status, OpenApi):
         routes(service).register(app)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     app.state.service = service

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from api.schemas.answers import Error
 from core.codec import encode_json
 from core.errors import BadEvent
 
@@ -30,9 +31,7 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         """This error as an HTTP response."""
-        return json_response(
-            {"error": self.error, "detail": self.detail}, self.status, self.headers
-        )
+        return json_response(Error(error=self.error, detail=self.detail), self.status, self.headers)
 
 
 def json_response(

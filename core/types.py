@@ -1,10 +1,14 @@
-"""The nouns of Eddyline. Immutable msgspec structs: fast to decode, encode and compare."""
+"""The types that all rooms share. Immutable msgspec structs: fast to decode, encode and compare.
+
+The types of an answer also describe its fields for the OpenAPI document (api/schemas/document.py).
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 Value = str | int | float | bool | list[str] | None
 """What an attribute of an item or a user may hold."""
@@ -155,18 +159,23 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why an item is shown: a sentence for people, and what it rests on for programs.
+    """Why an item is shown: a sentence for people, and its parts for programs.
 
-    `kind`: `similar_to_your_items` (ALS), `matches_your_interests` (content), `popular`, ...;
-    `items`/`attributes` name what contributed, `contribution` is its share of the engine's raw
-    score.
+    `kind`: `similar_to_your_items` (ALS), `matches_your_interests` (content), `popular`, ...
     """
 
-    kind: str
-    text: str
-    items: list[str] = []
-    attributes: list[str] = []
-    contribution: float | None = None
+    kind: Annotated[str, Meta(examples=["similar_to_your_items"])]
+    text: Annotated[str, Meta(examples=["because you liked startup-3"])]
+    items: Annotated[
+        list[str],
+        Meta(description="the user's items that contributed", examples=[["startup-3"]]),
+    ] = []
+    attributes: Annotated[
+        list[str], Meta(description="the attributes that match", examples=[["fintech"]])
+    ] = []
+    contribution: Annotated[float | None, Meta(description="share of the engine's raw score")] = (
+        None
+    )
 
 
 class ScoredItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,44 +188,87 @@ class ScoredItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fallback(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine that was asked and could not fill the answer, and why."""
+    """An engine of the chain that could not fill the answer, and why."""
 
-    engine: str
-    cause: str
+    engine: Annotated[str, Meta(examples=["ensemble"])]
+    cause: Annotated[str, Meta(examples=["not loaded"])]
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an answer; `rank` counts from 1.
+    """One recommended item."""
 
-    `propensity` of an item that got its place by lot: how likely it was to be drawn.
-    """
-
-    item_id: str
-    score: float
-    rank: int
-    method: str
+    item_id: Annotated[str, Meta(examples=["startup-9"])]
+    score: Annotated[float, Meta(description="comparable within one engine only", examples=[0.83])]
+    rank: Annotated[int, Meta(description="counts from 1", examples=[1])]
+    method: Annotated[
+        str,
+        Meta(description="the engine that scored the item, or `exploration`", examples=["als"]),
+    ]
     reasons: list[Reason] = []
-    metadata: dict[str, Any] = {}
-    propensity: float | msgspec.UnsetType = msgspec.UNSET
+    metadata: Annotated[
+        dict[str, Any],
+        Meta(
+            description="the item's catalogue entry",
+            examples=[{"title": "Ledgerly", "categories": ["fintech"]}],
+        ),
+    ] = {}
+    propensity: Annotated[
+        float | msgspec.UnsetType,
+        Meta(
+            description="only with `exploration`: the probability with which the item was drawn",
+            examples=[0.02],
+        ),
+    ] = msgspec.UNSET
 
 
 class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer.
+    """One answer, made from one bundle."""
 
-    `method_used` is the first engine that contributed; `as_of` the number of the user's events that
-    the answer rests on; `stale`: the event that the caller waited for is not in it;
-    `recommendation_id`: what events that it leads to name it by; `variant`: of the experiment that
-    the user takes part in (core/experiments.py).
-    """
-
-    user_id: str
-    recommendation_id: str | None = None
-    variant: str | None = None
-    method_used: str
+    user_id: Annotated[str, Meta(examples=["42"])]
+    recommendation_id: Annotated[
+        str,
+        Meta(
+            description="send it as `recommendation_id` of the events that this answer leads to",
+            examples=["9f86d081884c7d65"],
+        ),
+    ] = ""
+    variant: Annotated[
+        str | None,
+        Meta(
+            description="the `experiment.variant` that made the answer; null without an experiment",
+            examples=["blend.half"],
+        ),
+    ] = None
+    method_used: Annotated[
+        str,
+        Meta(
+            description="the first engine that contributed: content_based, als, two_tower, "
+            "ensemble or popular",
+            examples=["als"],
+        ),
+    ]
     fallbacks: list[Fallback] = []
-    interaction_count: int = 0
-    model_version: str | None = None
-    as_of: int = 0
-    stale: bool = False
-    degraded: bool = False
+    interaction_count: Annotated[
+        int, Meta(description="the user's live interactions", examples=[17])
+    ] = 0
+    model_version: Annotated[
+        str | None,
+        Meta(
+            description="the bundle that answered; null when none is loaded",
+            examples=["2026-11-22T10-00-00Z"],
+        ),
+    ] = None
+    as_of: Annotated[
+        int,
+        Meta(description="number of the user's events that the answer includes", examples=[17]),
+    ] = 0
+    stale: Annotated[
+        bool, Meta(description="true when the event of `after` is not in this answer")
+    ] = False
+    degraded: Annotated[
+        bool,
+        Meta(
+            description="true while Redis, Kafka or the model is missing; /health/ready names which"
+        ),
+    ] = False
     recommendations: list[Recommendation] = []

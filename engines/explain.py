@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import numpy as np
 import structlog
+from msgspec import Meta
 
 from core.types import Reason, Request, UserState
 from engines import router
@@ -17,41 +20,70 @@ _log = structlog.get_logger("engines")
 
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):
-    """The score of the item by one engine. `cause`: why there is no score.
+    """The score of the item by one engine, or the cause why there is none.
 
-    `rank`: from 1 among the `candidates`, which are the items that pass the filters, and this item.
     `contributions` add up to `score` for ALS, content and the ensemble. The product of `normalised`
-    and `weight` is the engine's part of the ensemble's score; both are None if it has none.
+    and `weight` is the engine's part of the ensemble's score.
     """
 
-    engine: str
+    engine: Annotated[str, Meta(examples=["als"])]
     score: float | None = None
-    rank: int | None = None
-    candidates: int = 0
-    normalised: float | None = None
-    weight: float | None = None
-    cause: str | None = None
-    contributions: list[Reason] = []
+    rank: Annotated[int | None, Meta(description="counts from 1, among `candidates`")] = None
+    candidates: Annotated[
+        int,
+        Meta(
+            description="number of items that pass the filters and have a score; includes this item"
+        ),
+    ] = 0
+    normalised: Annotated[
+        float | None,
+        Meta(description="the score on the ensemble's scale; null for other engines"),
+    ] = None
+    weight: Annotated[float | None, Meta(description="its weight in the ensemble")] = None
+    cause: Annotated[str | None, Meta(description="why the engine has no score")] = None
+    contributions: Annotated[
+        list[Reason], Meta(description="the parts of the score, largest first")
+    ] = []
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the item is in the answer or not. `shown`: it is, at `rank`.
-
-    `removed_by`: all filters that exclude it, in words. `method_used`: the engine that answers this
-    user. `rank_if_allowed`: rank of the item by that engine, without the filters on this item.
-    """
+    """Why an item is in a user's answer, or why it is not."""
 
     user_id: str
     item_id: str
-    shown: bool
-    rank: int | None
-    rank_if_allowed: int | None
-    method_used: str
-    removed_by: list[str]
-    routing: str
+    shown: Annotated[
+        bool, Meta(description="whether the item is in the answer to the same request")
+    ]
+    rank: Annotated[int | None, Meta(description="its place in that answer")]
+    rank_if_allowed: Annotated[
+        int | None,
+        Meta(
+            description="its rank by `method_used` without the filters on this item; null when "
+            "that engine has no score for it"
+        ),
+    ]
+    method_used: Annotated[str, Meta(description="the engine that answers this user")]
+    removed_by: Annotated[
+        list[str],
+        Meta(
+            description="every filter that excludes it",
+            examples=[["the user has already interacted with it"]],
+        ),
+    ]
+    routing: Annotated[
+        str, Meta(examples=["17 interactions: content_based < 5 <= als < 20 <= ensemble"])
+    ]
     interaction_count: int
     model_version: str | None
     engines: list[EngineView]
+    variant: Annotated[
+        str | None,
+        Meta(description="the `experiment.variant` that answers this user; null without one"),
+    ] = None
+    stale: Annotated[
+        bool, Meta(description="true when the event of `after` is not in this answer")
+    ] = False
+    degraded: bool = False
 
 
 def explain(

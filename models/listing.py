@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from core.errors import ModelError
 from models.registry import Registry
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """One version.
+class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One published version.
 
-    `metrics`: engine -> metric -> value that its retrain measured. `problem`: why the manifest
-    cannot be read; then the other fields have their defaults.
+    When the manifest cannot be read, `problem` says why, and the other fields have their defaults.
     """
 
-    version: str
-    live: bool
-    created: str = ""
-    events: int | None = None
-    parts: list[str] = []
-    metrics: dict[str, dict[str, float | None]] = {}
-    gate: str = ""
-    forced: bool = False
-    problem: str | None = None
+    version: Annotated[str, Meta(examples=["2026-11-22T10-00-00Z"])]
+    live: Annotated[
+        bool,
+        Meta(description="whether the pointer names it; every process serves it within REFRESH_S"),
+    ]
+    created: Annotated[str, Meta(examples=["2026-11-22T10:00:00+00:00"])] = ""
+    events: Annotated[int | None, Meta(description="number of events it was trained on")] = None
+    parts: Annotated[list[str], Meta(examples=[["als", "content", "popular"]])] = []
+    metrics: Annotated[
+        dict[str, dict[str, float | None]],
+        Meta(
+            description="by engine, as its retrain measured them",
+            examples=[{"als": {"ndcg@10": 0.21, "recall@10": 0.12}}],
+        ),
+    ] = {}
+    gate: Annotated[
+        str,
+        Meta(
+            description="accepted or refused, compared with the version that was live then",
+            examples=["accepted"],
+        ),
+    ] = ""
+    forced: Annotated[bool, Meta(description="published although the gate had refused it")] = False
+    problem: Annotated[str | None, Meta(description="why the manifest cannot be read")] = None
 
 
-def summaries(registry: Registry) -> list[Summary]:
+def summaries(registry: Registry) -> list[ModelSummary]:
     """All versions, newest first. Raises ModelCorrupt when the pointer cannot be read."""
     live = registry.current()
     return [
@@ -36,13 +51,13 @@ def summaries(registry: Registry) -> list[Summary]:
     ]
 
 
-def _summary(registry: Registry, version: str, live: bool) -> Summary:
+def _summary(registry: Registry, version: str, live: bool) -> ModelSummary:
     try:
         manifest = registry.manifest(version)
     except ModelError as error:
-        return Summary(version=version, live=live, problem=str(error))
+        return ModelSummary(version=version, live=live, problem=str(error))
     metrics: dict[str, Any] = manifest.metrics
-    return Summary(
+    return ModelSummary(
         version=version,
         live=live,
         created=manifest.created,

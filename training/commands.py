@@ -17,7 +17,7 @@ from core.settings import Settings
 from models import bundle as bundles
 from models.bundle import Bundle, Manifest
 from models.content import ContentModel
-from models.listing import Summary, summaries
+from models.listing import ModelSummary, summaries
 from models.registry import Registry
 from store.archive.archive import Archive
 from store.log import retrain_requests
@@ -272,7 +272,7 @@ def _print_json(value: object) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def _score(summary: Summary, engine: str, metric: str) -> str:
+def _score(summary: ModelSummary, engine: str, metric: str) -> str:
     value = summary.metrics.get(engine, {}).get(metric)
     return "-" if value is None else f"{value:.4f}"
 

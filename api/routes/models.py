@@ -5,18 +5,19 @@ ask for a retrain.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 import structlog
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.errors import ApiError, json_response
-from api.routes.routing import add, path_id
+from api.routes.routing import Operation, add, path_id
 from api.schemas import models as schemas
+from api.schemas.bodies import RetrainRequest
+from api.schemas.document import DocumentedApp, schema
 from api.service import Service
 from core.errors import LogUnavailable, ModelCorrupt, ModelMissing, StoreError
 from models.listing import summaries
@@ -31,17 +32,9 @@ _ADMIN = {
     401: "no key, or a wrong one",
     403: "the key may not do this, or this server has no API_ADMIN_KEYS",
 }
-_TEXTS = ("status", "step", "started", "at", "holder")
-_OPTIONAL = ("progress", "requested_by", "reason", "request", "version", "error")
 
 
-class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """schemas.RetrainRequest, as it is decoded."""
-
-    reason: str = ""
-
-
-_body = msgspec.json.Decoder(_Body)
+_body = msgspec.json.Decoder(RetrainRequest)
 
 
 class Models:
@@ -54,17 +47,19 @@ class Models:
         self._service, self._settings = service, service.settings
         self._registry = Registry(service.settings.models_path)
 
-    def register(self, app: FastAPI) -> None:
+    def register(self, app: DocumentedApp) -> None:
         """Add the routes to `app`."""
         missing = {404: "no such version"}
         add(
             app,
-            "GET",
-            "/api/models",
-            self.list,
-            model=schemas.Models,
-            tag="models",
-            summary="Versions, and the last retrain",
+            Operation(
+                method="GET",
+                path="/api/models",
+                handler=self.list,
+                answer=schemas.Models,
+                tag="models",
+                summary="Versions, and the last retrain",
+            ),
         )
         for path, handler, model, summary in (
             ("/api/models/{version}", self.show, schemas.Model, "One version's manifest"),
@@ -77,58 +72,66 @@ class Models:
         ):
             add(
                 app,
-                "GET",
-                path,
-                handler,
-                model=model,
-                tag="models",
-                summary=summary,
-                errors=missing,
+                Operation(
+                    method="GET",
+                    path=path,
+                    handler=handler,
+                    answer=model,
+                    tag="models",
+                    summary=summary,
+                    errors=missing,
+                ),
             )
         damaged = {409: "a file of it is damaged", 503: "the models folder cannot be written"}
         add(
             app,
-            "POST",
-            "/api/models/{version}/promote",
-            self.promote,
-            model=schemas.Promoted,
-            tag="models",
-            summary="Make a version live",
-            errors={**_ADMIN, **missing, **damaged},
+            Operation(
+                method="POST",
+                path="/api/models/{version}/promote",
+                handler=self.promote,
+                answer=schemas.Promoted,
+                tag="models",
+                summary="Make a version live",
+                errors={**_ADMIN, **missing, **damaged},
+            ),
         )
         add(
             app,
-            "POST",
-            "/api/models/rollback",
-            self.rollback,
-            model=schemas.Promoted,
-            tag="models",
-            summary="Make the version before live again",
-            errors={
-                **_ADMIN,
-                **damaged,
-                409: "no version was live before, or a file of it is damaged",
-            },
+            Operation(
+                method="POST",
+                path="/api/models/rollback",
+                handler=self.rollback,
+                answer=schemas.Promoted,
+                tag="models",
+                summary="Make the version before live again",
+                errors={
+                    **_ADMIN,
+                    **damaged,
+                    409: "no version was live before, or a file of it is damaged",
+                },
+            ),
         )
         add(
             app,
-            "POST",
-            "/api/models/retrain",
-            self.retrain,
-            model=schemas.RetrainRequested,
-            tag="models",
-            summary="Ask for a retrain",
-            body={
-                "schema": schemas.RetrainRequest.model_json_schema(),
-                "example": {"reason": "new catalogue"},
-            },
-            status=202,
-            errors={
-                **_ADMIN,
-                400: "not JSON",
-                422: "not of this shape",
-                503: "the broker did not take it: send it again",
-            },
+            Operation(
+                method="POST",
+                path="/api/models/retrain",
+                handler=self.retrain,
+                answer=schemas.RetrainRequested,
+                tag="models",
+                summary="Ask for a retrain",
+                body={
+                    "schema": schema(RetrainRequest),
+                    "example": {"reason": "new catalogue"},
+                },
+                status=202,
+                errors={
+                    **_ADMIN,
+                    400: "not JSON",
+                    422: "not of this shape",
+                    503: "the broker did not take it: send it again",
+                },
+            ),
         )
 
     async def list(self, _request: Request) -> Response:
@@ -147,13 +150,9 @@ class Models:
             degraded = self._service.health.degraded
         serving = self._service.live.bundle.version
         return json_response(
-            {
-                "live": live,
-                "serving": serving,
-                "versions": versions,
-                "retrain": last,
-                "degraded": degraded,
-            }
+            schemas.Models(
+                live=live, serving=serving, versions=versions, retrain=last, degraded=degraded
+            )
         )
 
     async def show(self, request: Request) -> Response:
@@ -164,13 +163,20 @@ class Models:
         manifest, live = await self._files(
             lambda: (self._registry.manifest(version), self._registry.current())
         )
-        return json_response({"version": version, "live": version == live, "manifest": manifest})
+        return json_response(
+            schemas.Model(
+                version=version, live=version == live, manifest=msgspec.to_builtins(manifest)
+            )
+        )
 
     async def diff(self, request: Request) -> Response:
         """Every field of the two manifests that is not the same in both."""
         a, b = path_id(request, "a"), path_id(request, "b")
+        differences = await self._files(lambda: self._registry.diff(a, b))
         return json_response(
-            {"a": a, "b": b, "differences": await self._files(lambda: self._registry.diff(a, b))}
+            schemas.Difference(
+                a=a, b=b, differences={name: list(both) for name, both in differences.items()}
+            )
         )
 
     async def promote(self, request: Request) -> Response:
@@ -201,7 +207,7 @@ class Models:
         """
         raw = await request.body()
         try:
-            body = _body.decode(raw) if raw.strip() else _Body()
+            body = _body.decode(raw) if raw.strip() else RetrainRequest()
             value = retrain_requests.encode("api", body.reason)
         except (msgspec.ValidationError, ValueError) as error:
             known = isinstance(error, msgspec.ValidationError) or not isinstance(
@@ -218,7 +224,7 @@ class Models:
         except LogUnavailable as error:
             text = f"the request was not accepted, send it again: {error}"
             raise ApiError(503, "log_unavailable", text, {"retry-after": "1"}) from None
-        return json_response({"token": token}, 202)
+        return json_response(schemas.RetrainRequested(token=token), 202)
 
     async def _make_live(self, change: Callable[[], str]) -> Response:
         was = await self._files(self._registry.current)
@@ -228,7 +234,7 @@ class Models:
             await asyncio.to_thread(self._announce, live)
         except StoreError as error:  # a note for people; the pointer file is what processes follow
             _log.warning("model:current in Redis still names the version before", error=str(error))
-        return json_response({"live": live, "was": was})
+        return json_response(schemas.Promoted(live=live, was=was))
 
     async def _files(self, call: Callable[[], _Answer]) -> _Answer:
         try:
@@ -248,12 +254,24 @@ class Models:
         with connect(self._settings, self._settings.api_redis_timeout_s) as client:
             retrains.announce(client, version)
 
-    def _last_retrain(self) -> dict[str, Any] | None:
+    def _last_retrain(self) -> schemas.Retrain | None:
         with connect(self._settings, self._settings.api_redis_timeout_s) as client:
             fields = retrains.last(client)
-        if not fields:
-            return None
-        told: dict[str, Any] = {name: fields.get(name, "") for name in _TEXTS} | {
-            name: fields.get(name) or None for name in _OPTIONAL
-        }
-        return {**told, "seconds": float(fields.get("seconds", 0.0))}
+        return _retrain(fields) if fields else None
+
+
+def _retrain(fields: Mapping[str, str]) -> schemas.Retrain:
+    return schemas.Retrain(
+        status=fields.get("status", ""),
+        step=fields.get("step", ""),
+        progress=fields.get("progress") or None,
+        started=fields.get("started", ""),
+        at=fields.get("at", ""),
+        seconds=float(fields.get("seconds", 0.0)),
+        holder=fields.get("holder", ""),
+        requested_by=fields.get("requested_by") or None,
+        reason=fields.get("reason") or None,
+        request=fields.get("request") or None,
+        version=fields.get("version") or None,
+        error=fields.get("error") or None,
+    )

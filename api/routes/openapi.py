@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.schemas.document import DocumentedApp
 from api.service import Service
 from core.codec import encode_json
 
@@ -23,7 +23,7 @@ class OpenApi:
         self._budget = service.worker.budget("openapi")
         self._schema: bytes | None = None
 
-    def register(self, app: FastAPI) -> None:
+    def register(self, app: DocumentedApp) -> None:
         """Add the routes to `app`."""
         page = get_swagger_ui_html(openapi_url=PATH, title=f"{app.title} API")
 

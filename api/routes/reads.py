@@ -8,20 +8,20 @@ import time
 from functools import lru_cache
 
 import msgspec
-from fastapi import FastAPI
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from api import after
 from api.errors import ApiError, invalid, json_response
 from api.routes.query import Query
-from api.routes.routing import add, path_id, query_parameters
-from api.schemas import answers as schemas
-from api.schemas.answers import ReadQuery
+from api.routes.routing import Operation, add, path_id
+from api.schemas.answers import ItemList
+from api.schemas.document import DocumentedApp
+from api.schemas.read_query import query_parameters
 from api.service import Service
 from core.experiments import Variant, recommendation_id
-from core.types import Fallback, Recommendation, Recommendations, Request, UseCase, UserState
-from engines.explain import explain
+from core.types import Fallback, Recommendations, Request, UseCase, UserState
+from engines.explain import Explanation, explain
 from engines.recommender import Recommender
 from engines.router import CHAIN
 
@@ -38,16 +38,6 @@ _ERRORS = {
 _NOBODY = UserState(user_id="")
 
 
-class ItemList(msgspec.Struct, frozen=True):
-    """schemas.ItemList, as it is encoded."""
-
-    method_used: str
-    fallbacks: list[Fallback]
-    model_version: str | None
-    degraded: bool
-    recommendations: list[Recommendation]
-
-
 class Reads:
     """The reading routes."""
 
@@ -57,66 +47,76 @@ class Reads:
         self._explain_budget = service.worker.budget("explain")
         self._asked = lru_cache(QUERIES_KEPT)(self._parsed)
 
-    def register(self, app: FastAPI) -> None:
+    def register(self, app: DocumentedApp) -> None:
         """Add the routes to `app`; the hottest first, as routes are tried in turn."""
         tag, known = "recommendations", ", ".join(f"`{path}`" for path in self._use_cases.by_path)
         add(
             app,
-            "GET",
-            "/api/recommendations/{item_type}/for-{role}/{user_id}",
-            self.for_use_case,
-            model=schemas.Recommendations,
-            tag=tag,
-            summary="Recommendations for a user in a use case",
-            parameters=query_parameters(ReadQuery, *PERSONAL),
-            errors={**_ERRORS, 404: f"no such use case; this server has {known}"},
+            Operation(
+                method="GET",
+                path="/api/recommendations/{item_type}/for-{role}/{user_id}",
+                handler=self.for_use_case,
+                answer=Recommendations,
+                tag=tag,
+                summary="Recommendations for a user in a use case",
+                parameters=query_parameters(*PERSONAL),
+                errors={**_ERRORS, 404: f"no such use case; this server has {known}"},
+            ),
         )
         add(
             app,
-            "GET",
-            "/api/recommendations/{user_id}",
-            self.for_user,
-            model=schemas.Recommendations,
-            tag=tag,
-            summary="Recommendations for a user",
-            parameters=query_parameters(ReadQuery, *PERSONAL, "use_case"),
-            errors=_ERRORS,
+            Operation(
+                method="GET",
+                path="/api/recommendations/{user_id}",
+                handler=self.for_user,
+                answer=Recommendations,
+                tag=tag,
+                summary="Recommendations for a user",
+                parameters=query_parameters(*PERSONAL, "use_case"),
+                errors=_ERRORS,
+            ),
         )
         add(
             app,
-            "GET",
-            "/api/items/{item_id}/similar",
-            self.similar,
-            model=schemas.ItemList,
-            tag=tag,
-            summary="Items like this one",
-            parameters=query_parameters(ReadQuery, *FILTERS, "use_case"),
-            errors=_ERRORS,
+            Operation(
+                method="GET",
+                path="/api/items/{item_id}/similar",
+                handler=self.similar,
+                answer=ItemList,
+                tag=tag,
+                summary="Items like this one",
+                parameters=query_parameters(*FILTERS, "use_case"),
+                errors=_ERRORS,
+            ),
         )
         add(
             app,
-            "GET",
-            "/api/popular",
-            self.popular,
-            model=schemas.ItemList,
-            tag=tag,
-            summary="What is popular now, or was in the last hour, day or week",
-            parameters=query_parameters(ReadQuery, *FILTERS, "use_case", "window"),
-            errors=_ERRORS,
+            Operation(
+                method="GET",
+                path="/api/popular",
+                handler=self.popular,
+                answer=ItemList,
+                tag=tag,
+                summary="What is popular now, or was in the last hour, day or week",
+                parameters=query_parameters(*FILTERS, "use_case", "window"),
+                errors=_ERRORS,
+            ),
         )
         add(
             app,
-            "GET",
-            "/api/explain/{user_id}/{item_id}",
-            self.explain,
-            model=schemas.Explanation,
-            tag=tag,
-            summary="Why is an item shown to a user, or why not?",
-            parameters=query_parameters(ReadQuery, *PERSONAL, "use_case"),
-            errors={
-                **_ERRORS,
-                429: "too many such requests at once: send it again after `Retry-After` seconds",
-            },
+            Operation(
+                method="GET",
+                path="/api/explain/{user_id}/{item_id}",
+                handler=self.explain,
+                answer=Explanation,
+                tag=tag,
+                summary="Why is an item shown to a user, or why not?",
+                parameters=query_parameters(*PERSONAL, "use_case"),
+                errors={
+                    **_ERRORS,
+                    429: "too many such requests at once: send it again after `Retry-After` s",
+                },
+            ),
         )
 
     async def for_use_case(self, request: HttpRequest) -> Response:
@@ -184,15 +184,13 @@ class Reads:
         live, variant = self._of_user(user_id, asked, state)
         known = state or UserState(user_id=user_id)
         explanation = await self._explain_budget.run(lambda: explain(live, known, item_id, asked))
-        degraded = state is None or self._service.health.degraded
-        label = variant and variant.label
         return json_response(
-            {
-                **msgspec.structs.asdict(explanation),
-                "variant": label,
-                "stale": stale,
-                "degraded": degraded,
-            }
+            msgspec.structs.replace(
+                explanation,
+                variant=variant and variant.label,
+                stale=stale,
+                degraded=state is None or self._service.health.degraded,
+            )
         )
 
     async def _personal(
@@ -234,11 +232,11 @@ class Reads:
     def _items(self, answer: Recommendations) -> Response:
         return json_response(
             ItemList(
-                answer.method_used,
-                answer.fallbacks,
-                answer.model_version,
-                self._service.health.degraded,
-                answer.recommendations,
+                method_used=answer.method_used,
+                fallbacks=answer.fallbacks,
+                model_version=answer.model_version,
+                degraded=self._service.health.degraded,
+                recommendations=answer.recommendations,
             )
         )
 

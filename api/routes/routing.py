@@ -1,20 +1,22 @@
-"""Routes that FastAPI documents and that run without its dependency machinery; ids in paths."""
+"""Registers routes with their OpenAPI documentation, and reads ids from paths."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from fastapi import FastAPI
+import msgspec
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.errors import invalid
 from api.schemas.answers import Error
+from api.schemas.document import DocumentedApp, reference
 from core.codec import decode_id
 from core.errors import BadEvent
 
@@ -22,10 +24,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class PlainRoute(APIRoute):
-    """A route whose handler takes the request and answers a response, called directly.
+    """A route whose handler takes the request and returns the response, called directly.
 
     FastAPI's own call (two exit stacks, dependency solving, validation and a second encoding of the
-    answer) costs about as much as a whole read; declared models still make the OpenAPI page.
+    answer) costs about as much as a whole read.
     """
 
     def __init__(self, path: str, endpoint: Handler, **options: Any) -> None:
@@ -38,52 +40,67 @@ class PlainRoute(APIRoute):
         self.app = app
 
 
-def add(
-    app: FastAPI,
-    method: str,
-    path: str,
-    handler: Handler,
-    *,
-    model: Any,
-    tag: str,
-    summary: str,
-    parameters: list[dict[str, Any]] | None = None,
-    body: dict[str, Any] | None = None,
-    status: int = 200,
-    errors: dict[int, str] | None = None,
-    other_models: dict[int, Any] | None = None,
-) -> None:
-    """Register one route with its documentation: `model` of the answer, `parameters` and `body` as
-    OpenAPI has them.
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path, with its documentation.
 
-    `other_models`: by status, where a status of `errors` does not answer `Error`.
+    `parameters` and `body` as OpenAPI has them; `errors`: status -> description. `other_answers`:
+    the answers to a status of `errors`, where it is not `Error` alone.
     """
-    extra: dict[str, Any] = {"parameters": [*_path_parameters(path), *(parameters or [])]}
-    if body is not None:
-        extra["requestBody"] = {"required": True, "content": {"application/json": body}}
+
+    method: str
+    path: str
+    handler: Handler
+    answer: type[msgspec.Struct]
+    tag: str
+    summary: str
+    parameters: Sequence[dict[str, Any]] = ()
+    body: dict[str, Any] | None = None
+    status: int = 200
+    errors: Mapping[int, str] = field(default_factory=dict)
+    other_answers: Mapping[int, Sequence[type[msgspec.Struct]]] = field(default_factory=dict)
+
+
+def add(app: DocumentedApp, operation: Operation) -> None:
+    """Register an operation with its documentation."""
+    extra: dict[str, Any] = {
+        "parameters": [*_path_parameters(operation.path), *operation.parameters]
+    }
+    if operation.body is not None:
+        extra["requestBody"] = {"required": True, "content": {"application/json": operation.body}}
+    responses: dict[int | str, dict[str, Any]] = {
+        operation.status: _response(app, "Successful Response", [operation.answer])
+    }
+    for status, description in operation.errors.items():
+        answers = operation.other_answers.get(status, [Error])
+        responses[status] = _response(app, description, answers)
     app.router.add_api_route(
-        path,
-        handler,
-        methods=[method],
-        response_model=model,
-        tags=[tag],
-        summary=summary,
-        status_code=status,
+        operation.path,
+        operation.handler,
+        methods=[operation.method],
+        response_model=None,
+        tags=[operation.tag],
+        summary=operation.summary,
+        status_code=operation.status,
         openapi_extra=extra,
-        description=(handler.__doc__ or "").strip(),
+        description=inspect.getdoc(operation.handler) or "",
         route_class_override=PlainRoute,
-        responses={
-            code: {"model": (other_models or {}).get(code, Error), "description": text}
-            for code, text in (errors or {}).items()
-        },
+        responses=responses,
     )
 
 
-def path_id(request: Request, name: str) -> str:
-    """An id out of the path, percent-decoded, within the contract. Raises ApiError 422.
+def _response(
+    app: DocumentedApp, description: str, answers: Sequence[type[msgspec.Struct]]
+) -> dict[str, Any]:
+    app.answers.update(answers)
+    content = {"application/json": {"schema": reference(*answers)}}
+    return {"description": description, "content": content}
 
-    The guard leaves the path encoded, so that an id may hold `/` (as %2F) without being taken for
-    two parts.
+
+def path_id(request: Request, name: str) -> str:
+    """An id of the path, percent-decoded and valid by the contract. Raises ApiError 422.
+
+    The guard leaves the path encoded, so that an id with `/` (as %2F) stays one part of the path.
     """
     raw: str = request.path_params[name]
     try:
@@ -92,29 +109,6 @@ def path_id(request: Request, name: str) -> str:
         raise invalid(
             str(error).replace("the message key", f"{name} in the path"), "bad_id"
         ) from None
-
-
-def query_parameters(model: type[BaseModel], *names: str) -> list[dict[str, Any]]:
-    """OpenAPI parameters for the fields `names` (default: all) of a model that documents a query
-    string.
-    """
-    schema = model.model_json_schema()
-    found = []
-    for name in names or tuple(schema["properties"]):
-        field = dict(schema["properties"][name])
-        parameter: dict[str, Any] = {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": field.pop("description", ""),
-        }
-        if "examples" in field:
-            parameter["example"] = field.pop("examples")[0]
-        if name == "attr":  # free-form names: OpenAPI's way is one exploded object
-            parameter |= {"style": "form", "explode": True}
-        field.pop("title", None)
-        found.append(parameter | {"schema": field})
-    return found
 
 
 _PATH_PARAMETERS = {

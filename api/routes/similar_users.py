@@ -4,16 +4,16 @@ saw.
 
 from __future__ import annotations
 
-import msgspec
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api import after
 from api.errors import json_response
 from api.routes.query import Query
-from api.routes.routing import add, path_id, query_parameters
-from api.schemas import answers as schemas
+from api.routes.routing import Operation, add, path_id
+from api.schemas.answers import SimilarUser, SimilarUsers
+from api.schemas.document import DocumentedApp
+from api.schemas.read_query import query_parameters
 from api.service import Service
 from core.errors import ModelError, StoreError
 from core.types import UserState
@@ -34,28 +34,7 @@ SHARED = 5
 """Items in common that are named."""
 
 
-class SimilarUser(msgspec.Struct, frozen=True):
-    """schemas.SimilarUser, as it is encoded."""
-
-    user_id: str
-    score: float
-    rank: int
-    shared_items: list[str]
-
-
-class SimilarUsersAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """schemas.SimilarUsers, as it is encoded."""
-
-    user_id: str
-    interaction_count: int
-    model_version: str | None
-    cause: str | None
-    stale: bool
-    degraded: bool
-    users: list[SimilarUser]
-
-
-class SimilarUsers:
+class SimilarUserRoutes:
     """The trained users are loaded when they are first asked for, and again with another bundle:
     most processes never need them.
 
@@ -70,22 +49,24 @@ class SimilarUsers:
         self._budget = service.worker.budget("users_similar")
         self._client: Client | None = None
 
-    def register(self, app: FastAPI) -> None:
+    def register(self, app: DocumentedApp) -> None:
         """Add the route to `app`."""
         add(
             app,
-            "GET",
-            "/api/users/{user_id}/similar",
-            self.similar,
-            model=schemas.SimilarUsers,
-            tag="users",
-            summary="Users with like taste",
-            parameters=query_parameters(schemas.ReadQuery, "limit", "after"),
-            errors={
-                401: "this server wants a key for reads",
-                422: "a parameter is not acceptable; `detail` names it",
-                429: "too many such requests at once: send it again after `Retry-After` seconds",
-            },
+            Operation(
+                method="GET",
+                path="/api/users/{user_id}/similar",
+                handler=self.similar,
+                answer=SimilarUsers,
+                tag="users",
+                summary="Users with like taste",
+                parameters=query_parameters("limit", "after"),
+                errors={
+                    401: "this server wants a key for reads",
+                    422: "a parameter is not acceptable; `detail` names it",
+                    429: "too many such requests at once: send it again after `Retry-After` s",
+                },
+            ),
         )
 
     async def similar(self, request: Request) -> Response:
@@ -112,7 +93,7 @@ class SimilarUsers:
             self._service.health.failed("redis", str(error))
             cause = "the users' histories cannot be read now"
         return json_response(
-            SimilarUsersAnswer(
+            SimilarUsers(
                 user_id=user_id,
                 interaction_count=read.events if read is not None else 0,
                 model_version=live.bundle.version,
@@ -148,10 +129,10 @@ class SimilarUsers:
         mine = list(dict.fromkeys(event.item_id for event in reversed(state.history)))
         return [
             SimilarUser(
-                user_id,
-                scores[user_id],
-                rank,
-                [item_id for item_id in mine if item_id in theirs][:SHARED],
+                user_id=user_id,
+                score=scores[user_id],
+                rank=rank,
+                shared_items=[item_id for item_id in mine if item_id in theirs][:SHARED],
             )
             for rank, (user_id, theirs) in enumerate(zip(nearest, histories, strict=True), 1)
         ]

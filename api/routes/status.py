@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+import inspect
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.errors import json_response
 from api.metrics import CONTENT_TYPE
-from api.routes.routing import add
-from api.schemas import answers as schemas
+from api.routes.routing import Operation, add
+from api.schemas.answers import Live, Missing, Ready
+from api.schemas.document import DocumentedApp
 from api.service import Service
+from core.codec import encode_json
 
-_ALIVE = b'{"alive":true}'
+_ALIVE = encode_json(Live())
 
 
 class Status:
@@ -22,26 +25,30 @@ class Status:
         self._service = service
         self._metrics_budget = service.worker.budget("metrics")
 
-    def register(self, app: FastAPI) -> None:
+    def register(self, app: DocumentedApp) -> None:
         """Add the routes to `app`."""
         add(
             app,
-            "GET",
-            "/health/live",
-            self.alive,
-            model=schemas.Live,
-            tag="operations",
-            summary="Is the process up?",
+            Operation(
+                method="GET",
+                path="/health/live",
+                handler=self.alive,
+                answer=Live,
+                tag="operations",
+                summary="Is the process up?",
+            ),
         )
         add(
             app,
-            "GET",
-            "/health/ready",
-            self.ready,
-            model=schemas.Ready,
-            tag="operations",
-            summary="Can it answer, and what is missing?",
-            errors={503: "nothing to answer from yet"},
+            Operation(
+                method="GET",
+                path="/health/ready",
+                handler=self.ready,
+                answer=Ready,
+                tag="operations",
+                summary="Can it answer, and what is missing?",
+                errors={503: "nothing to answer from yet"},
+            ),
         )
         app.router.add_api_route(
             "/metrics",
@@ -50,7 +57,7 @@ class Status:
             tags=["operations"],
             summary="Metrics for Prometheus",
             response_class=Response,
-            description=str(self.metrics.__doc__),
+            description=inspect.getdoc(self.metrics) or "",
             status_code=200,
             responses={
                 200: {"content": {"text/plain": {"example": 'eddyline_api_up{part="redis"} 1.0'}}}
@@ -73,19 +80,19 @@ class Status:
         live = service.live
         causes = service.health.causes
         ready = live.bundle.version is not None or service.view.catalogue_items > 0
-        parts = [
-            {"part": part, "cause": cause}
+        missing = [
+            Missing(part=part, cause=cause)
             for part, cause in {**dict(live.bundle.missing), **causes}.items()
         ]
         return json_response(
-            {
-                "ready": ready,
-                "degraded": bool(causes),
-                "model_version": live.bundle.version,
-                "models": sorted(live.bundle.parts),
-                "catalogue_items": service.view.catalogue_items,
-                "missing": parts,
-            },
+            Ready(
+                ready=ready,
+                degraded=bool(causes),
+                model_version=live.bundle.version,
+                models=sorted(live.bundle.parts),
+                catalogue_items=service.view.catalogue_items,
+                missing=missing,
+            ),
             200 if ready else 503,
         )
 

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import msgspec
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api import after
 from api.errors import json_response
 from api.routes.query import Query
-from api.routes.routing import add, path_id, query_parameters
-from api.schemas import answers as schemas
+from api.routes.routing import Operation, add, path_id
+from api.schemas.answers import UserAnswer
+from api.schemas.bodies import User
+from api.schemas.document import DocumentedApp
+from api.schemas.read_query import query_parameters
 from api.service import Service
-from core.types import HistoryEvent, User, UserState
+from core.types import UserState
 from engines import router
-
-
-class UserAnswer(msgspec.Struct, frozen=True):
-    """schemas.UserAnswer, as it is encoded."""
-
-    user_id: str
-    known: bool
-    interaction_count: int
-    counts: dict[str, int]
-    first_seen: int | None
-    history: list[HistoryEvent]
-    profile: User | None
-    engine: str
-    why: str
-    stale: bool
-    degraded: bool
 
 
 class Users:
@@ -39,21 +25,23 @@ class Users:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def register(self, app: FastAPI) -> None:
+    def register(self, app: DocumentedApp) -> None:
         """Add the route to `app`."""
         add(
             app,
-            "GET",
-            "/api/users/{user_id}",
-            self.user,
-            model=schemas.UserAnswer,
-            tag="users",
-            summary="What is held about a user, and which engine would serve them",
-            parameters=query_parameters(schemas.ReadQuery, "after"),
-            errors={
-                401: "this server wants a key for reads",
-                422: "a parameter is not acceptable; `detail` names it",
-            },
+            Operation(
+                method="GET",
+                path="/api/users/{user_id}",
+                handler=self.user,
+                answer=UserAnswer,
+                tag="users",
+                summary="What is held about a user, and which engine would serve them",
+                parameters=query_parameters("after"),
+                errors={
+                    401: "this server wants a key for reads",
+                    422: "a parameter is not acceptable; `detail` names it",
+                },
+            ),
         )
 
     async def user(self, request: Request) -> Response:
@@ -69,6 +57,10 @@ class Users:
         read, stale = await self._service.user_state(user_id, token)
         state = read or UserState(user_id=user_id)
         engine, why = self._engine(state, read is not None)
+        declared = state.profile
+        profile = (
+            None if declared is None else msgspec.convert(declared, User, from_attributes=True)
+        )
         return json_response(
             UserAnswer(
                 user_id=user_id,
@@ -77,7 +69,7 @@ class Users:
                 counts=state.counts,
                 first_seen=state.first_seen,
                 history=state.history,
-                profile=state.profile,
+                profile=profile,
                 engine=engine,
                 why=why,
                 stale=stale,

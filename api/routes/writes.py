@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.errors import ApiError, invalid, json_response, status_of
-from api.routes.routing import add, path_id
-from api.schemas import answers as schemas
+from api.routes.routing import Operation, add, path_id
+from api.schemas import bodies
+from api.schemas.answers import Accepted, Error, EventResult, EventResults
+from api.schemas.document import DocumentedApp, schema
 from api.service import Service
 from core.codec import decode_interaction, decode_item, decode_user, encode_json
 from core.errors import BadEvent, LogUnavailable
@@ -47,16 +48,6 @@ _ERRORS = {
 }
 
 
-class Result(msgspec.Struct, omit_defaults=True):
-    """schemas.EventResult, as it is encoded."""
-
-    index: int
-    event_id: str | None = None
-    token: str | None = None
-    error: str | None = None
-    detail: str | None = None
-
-
 class Writes:
     """The writing routes."""
 
@@ -64,9 +55,9 @@ class Writes:
         self._service = service
         self._settings = service.settings
 
-    def register(self, app: FastAPI) -> None:
+    def register(self, app: DocumentedApp) -> None:
         """Add the routes to `app`."""
-        event = schemas.Event.model_json_schema()
+        event = schema(bodies.Event)
         one_or_many = {
             "schema": {
                 "oneOf": [
@@ -81,51 +72,60 @@ class Writes:
         }
         add(
             app,
-            "POST",
-            "/api/events",
-            self.events,
-            model=schemas.EventResults,
-            tag="events",
-            summary="Publish one event or many",
-            body=one_or_many,
-            status=202,
-            errors={**_ERRORS, 207: "some were accepted, some not: look at each result"},
-            other_models={207: schemas.EventResults, 422: schemas.EventResults | schemas.Error},
+            Operation(
+                method="POST",
+                path="/api/events",
+                handler=self.events,
+                answer=EventResults,
+                tag="events",
+                summary="Publish one event or many",
+                body=one_or_many,
+                status=202,
+                errors={**_ERRORS, 207: "some were accepted, some not: look at each result"},
+                other_answers={
+                    207: (EventResults,),
+                    422: (EventResults, Error),
+                },
+            ),
         )
         for path, tag, model, put, delete, example in (
             (
                 "/api/items/{item_id}",
                 "catalogue",
-                schemas.Item,
+                bodies.Item,
                 self.put_item,
                 self.delete_item,
                 _ITEM,
             ),
-            ("/api/users/{user_id}", "users", schemas.User, self.put_user, self.delete_user, _USER),
+            ("/api/users/{user_id}", "users", bodies.User, self.put_user, self.delete_user, _USER),
         ):
             kind = tag.removesuffix("s").replace("catalogue", "item")
             add(
                 app,
-                "PUT",
-                path,
-                put,
-                model=schemas.Accepted,
-                tag=tag,
-                summary=f"Create or replace one {kind}",
-                status=202,
-                body={"schema": model.model_json_schema(), "example": example},
-                errors=_ERRORS,
+                Operation(
+                    method="PUT",
+                    path=path,
+                    handler=put,
+                    answer=Accepted,
+                    tag=tag,
+                    summary=f"Create or replace one {kind}",
+                    status=202,
+                    body={"schema": schema(model), "example": example},
+                    errors=_ERRORS,
+                ),
             )
             add(
                 app,
-                "DELETE",
-                path,
-                delete,
-                model=schemas.Accepted,
-                tag=tag,
-                summary=f"Delete one {kind}",
-                status=202,
-                errors={code: text for code, text in _ERRORS.items() if code not in (400, 413)},
+                Operation(
+                    method="DELETE",
+                    path=path,
+                    handler=delete,
+                    answer=Accepted,
+                    tag=tag,
+                    summary=f"Delete one {kind}",
+                    status=202,
+                    errors={code: text for code, text in _ERRORS.items() if code not in (400, 413)},
+                ),
             )
 
     async def events(self, request: Request) -> Response:
@@ -142,7 +142,7 @@ class Writes:
         raws = [msgspec.Raw(body)] if single else _parsed(_array, body)
         if not 1 <= len(raws) <= MAX_EVENTS:
             raise invalid(f"send 1 to {MAX_EVENTS} events at once, not {len(raws)}", "bad_count")
-        results = [Result(index) for index in range(len(raws))]
+        results = [EventResult(index=index) for index in range(len(raws))]
         async with asyncio.TaskGroup() as publishing:
             for start in range(0, len(raws), EVENTS_AT_ONCE):
                 for result, raw in zip(
@@ -185,7 +185,7 @@ class Writes:
         """
         return await self._change(self._settings.users_topic, path_id(request, "user_id"), None)
 
-    def _checked(self, result: Result, raw: msgspec.Raw) -> Interaction | None:
+    def _checked(self, result: EventResult, raw: msgspec.Raw) -> Interaction | None:
         try:
             event = decode_interaction(bytes(raw), time.time(), self._settings.use_cases)
         except BadEvent as error:
@@ -194,7 +194,7 @@ class Writes:
         result.event_id = event.event_id
         return event
 
-    async def _publish(self, result: Result, event: Interaction) -> None:
+    async def _publish(self, result: EventResult, event: Interaction) -> None:
         try:
             result.token = await self._service.publish(
                 self._settings.interactions_topic, event.user_id.encode(), encode_json(event)
@@ -202,7 +202,7 @@ class Writes:
         except LogUnavailable as error:
             result.error, result.detail = "log_unavailable", str(error)
 
-    def _answer(self, results: list[Result], single: bool) -> Response:
+    def _answer(self, results: list[EventResult], single: bool) -> Response:
         accepted = sum(result.token is not None for result in results)
         unavailable = sum(result.error == "log_unavailable" for result in results)
         metrics = self._service.metrics
@@ -224,7 +224,8 @@ class Writes:
         else:
             status = status_of(results[0].error or "") if single else 422
         return json_response(
-            {"accepted": accepted, "rejected": len(results) - accepted, "results": results}, status
+            EventResults(accepted=accepted, rejected=len(results) - accepted, results=results),
+            status,
         )
 
     async def _change(self, topic: str, identifier: str, value: bytes | None) -> Response:
@@ -237,7 +238,7 @@ class Writes:
                 f"the change was not accepted, send it again: {error}",
                 {"retry-after": "1"},
             ) from None
-        return json_response({"id": identifier, "token": token}, 202)
+        return json_response(Accepted(id=identifier, token=token), 202)
 
 
 def _parsed(decoder: msgspec.json.Decoder[_Body], body: bytes) -> _Body:

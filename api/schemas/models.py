@@ -1,111 +1,100 @@
-"""What the routes about models answer, as the OpenAPI page shows it."""
+"""The answers of the routes about models."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Meta
+
+from api.schemas.answers import Answer
+from models.listing import ModelSummary
 
 VERSION = "2026-11-22T10-00-00Z"
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Retrain(Answer, frozen=True, kw_only=True):
+    """The result of the last retrain, or the progress of the running one."""
 
-
-class ModelSummary(_Answer):
-    """One published version."""
-
-    version: str = Field(examples=[VERSION])
-    live: bool = Field(
-        description="whether the pointer names it; every process serves it within REFRESH_S"
-    )
-    created: str = Field(examples=["2026-11-22T10:00:00+00:00"])
-    events: int | None = Field(description="events it was made from")
-    parts: list[str] = Field(examples=[["als", "content", "popular"]])
-    metrics: dict[str, dict[str, float | None]] = Field(
-        description="as judged when it was made, by engine",
-        examples=[{"als": {"ndcg@10": 0.21, "recall@10": 0.12}}],
-    )
-    gate: str = Field(
-        description="accepted or refused, when it was compared with the version live at the time",
-        examples=["accepted"],
-    )
-    forced: bool = Field(description="published although the gate had refused it")
-    problem: str | None = Field(description="why it cannot be read")
-
-
-class Retrain(_Answer):
-    """How the last retrain went, or how far the running one is."""
-
-    status: str = Field(
-        description="running, published, refused, failed, interrupted or died", examples=["running"]
-    )
-    step: str = Field(
-        description="snapshot, dataset, fit, evaluate, gate, publish or prune", examples=["fit"]
-    )
-    progress: str | None = Field(examples=["sweep 12 of 20"])
-    started: str = Field(examples=["2026-11-22T09:58:00+00:00"])
-    at: str = Field(description="when this was noted")
-    seconds: float = Field(description="since it started")
-    holder: str = Field(description="host:pid:id of the process", examples=["trainer-1:7:3f2a9c01"])
-    requested_by: str | None = Field(examples=["schedule"])
+    status: Annotated[
+        str,
+        Meta(
+            description="running, published, refused, failed, interrupted or died",
+            examples=["running"],
+        ),
+    ]
+    step: Annotated[
+        str,
+        Meta(
+            description="snapshot, dataset, fit, evaluate, gate, publish or prune", examples=["fit"]
+        ),
+    ]
+    progress: Annotated[str | None, Meta(examples=["sweep 12 of 20"])]
+    started: Annotated[str, Meta(examples=["2026-11-22T09:58:00+00:00"])]
+    at: Annotated[str, Meta(description="time of this record")]
+    seconds: Annotated[float, Meta(description="since the start")]
+    holder: Annotated[
+        str, Meta(description="host:pid:id of the process", examples=["trainer-1:7:3f2a9c01"])
+    ]
+    requested_by: Annotated[str | None, Meta(examples=["schedule"])]
     reason: str | None
-    request: str | None = Field(
-        description="token of the request", examples=["retrain-requests:2:17"]
-    )
-    version: str | None = Field(description="what it published", examples=[VERSION])
-    error: str | None = Field(description="why it was refused or failed")
+    request: Annotated[
+        str | None, Meta(description="token of the request", examples=["retrain-requests:2:17"])
+    ]
+    version: Annotated[
+        str | None, Meta(description="the version that it published", examples=[VERSION])
+    ]
+    error: Annotated[str | None, Meta(description="why it was refused or failed")]
 
 
-class Models(_Answer):
+class Models(Answer, frozen=True, kw_only=True):
     """Every published version, newest first, and the last retrain."""
 
-    live: str | None = Field(description="what the pointer names", examples=[VERSION])
-    serving: str | None = Field(description="what this process answers from", examples=[VERSION])
+    live: Annotated[
+        str | None, Meta(description="the version that the pointer names", examples=[VERSION])
+    ]
+    serving: Annotated[
+        str | None,
+        Meta(description="the version that this process answers from", examples=[VERSION]),
+    ]
     versions: list[ModelSummary]
-    retrain: Retrain | None = Field(
-        description="null before the first, or while Redis is away (`degraded`)"
-    )
+    retrain: Annotated[
+        Retrain | None,
+        Meta(description="null before the first, or while Redis is away (`degraded`)"),
+    ]
     degraded: bool
 
 
-class Model(_Answer):
-    """One version's manifest; docs/bundle.md describes it."""
+class Model(Answer, frozen=True, kw_only=True):
+    """The manifest of one version; docs/bundle.md describes it."""
 
-    version: str = Field(examples=[VERSION])
+    version: Annotated[str, Meta(examples=[VERSION])]
     live: bool
     manifest: dict[str, Any]
 
 
-class Difference(_Answer):
-    """What two manifests say differently: dotted name, then what each says, null where it says
-    nothing.
-    """
+class Difference(Answer, frozen=True, kw_only=True):
+    """The differences of two manifests: dotted name -> both values, null for an absent field."""
 
     a: str
     b: str
-    differences: dict[str, list[Any]] = Field(examples=[{"settings.als.factors": [64, 128]}])
+    differences: Annotated[
+        dict[str, list[Any]], Meta(examples=[{"settings.als.factors": [64, 128]}])
+    ]
 
 
-class Promoted(_Answer):
-    """Which version is live now."""
+class Promoted(Answer, frozen=True, kw_only=True):
+    """The version that is live now."""
 
-    live: str = Field(examples=[VERSION])
-    was: str | None = Field(
-        description="the version that was live before", examples=["2026-11-15T03-00-00Z"]
-    )
-
-
-class RetrainRequest(BaseModel):
-    """Why a retrain is wanted."""
-
-    reason: str = Field(default="", max_length=500, examples=["new catalogue"])
+    live: Annotated[str, Meta(examples=[VERSION])]
+    was: Annotated[
+        str | None,
+        Meta(description="the version that was live before", examples=["2026-11-15T03-00-00Z"]),
+    ]
 
 
-class RetrainRequested(_Answer):
-    """The request is in the log; a training worker takes it from there, and GET /api/models shows
-    how far it is.
-    """
+class RetrainRequested(Answer, frozen=True, kw_only=True):
+    """The request is in the log: a training worker runs it, GET /api/models shows its progress."""
 
-    token: str = Field(description="topic:partition:offset", examples=["retrain-requests:2:17"])
+    token: Annotated[
+        str, Meta(description="topic:partition:offset", examples=["retrain-requests:2:17"])
+    ]

@@ -15,7 +15,7 @@ from models.registry import Registry
 from store.log import retrain_requests
 from store.log.retrain_requests import Requests
 from store.state import keys, retrains
-from tests.api.world import KEY, Client, publish, serving
+from tests.api.world import KEY, Client, checked, publish, serving
 from tests.support import eventually
 
 ADMIN = "an-admins-key"
@@ -61,7 +61,7 @@ def test_the_versions_are_listed_newest_first_and_the_live_one_is_marked(
     admin: Client, versions: list[str]
 ) -> None:
     answer = admin.get("/api/models").json()
-    Models.model_validate(answer)
+    checked(answer, Models)
     assert [summary["version"] for summary in answer["versions"]] == versions[::-1]
     assert [summary["live"] for summary in answer["versions"]] == [True, False, False]
     assert (answer["live"], answer["serving"], answer["retrain"]) == (
@@ -79,7 +79,7 @@ def test_promote_and_roll_back_go_live_without_a_restart(
         answer = admin.request("POST", path, headers=HEADERS)
         assert answer.status_code == 200, answer.text
         assert answer.json() == {"live": live, "was": was}
-        Promoted.model_validate(answer.json())
+        checked(answer.json(), Promoted)
         assert redis.get(keys.MODEL_CURRENT) == live.encode()
         eventually(
             lambda: admin.get("/api/models").json()["serving"] == live, "this process serves it"
@@ -109,10 +109,10 @@ def test_a_damaged_a_missing_or_no_earlier_version_is_refused_and_the_live_one_s
 
 def test_a_manifest_and_a_difference_are_shown(admin: Client, versions: list[str]) -> None:
     shown = admin.get(f"/api/models/{versions[0]}").json()
-    Model.model_validate(shown)
+    checked(shown, Model)
     assert (shown["manifest"]["version"], shown["live"]) == (versions[0], False)
     different = admin.get(f"/api/models/{versions[0]}/diff/{versions[1]}").json()
-    Difference.model_validate(different)
+    checked(different, Difference)
     assert different["differences"]["version"] == versions[:2]
     for path in ("/api/models/nothing", f"/api/models/{versions[0]}/diff/nothing"):
         assert (admin.get(path).status_code, admin.get(path).json()["error"]) == (
@@ -142,7 +142,7 @@ def test_how_far_a_retrain_is_and_how_it_ended_is_shown(admin: Client, redis: Re
     retrains.record(redis, {**fields, "started": "then", "at": "now", "answers": "{}"})
     redis.set(keys.lease(retrains.LEASE), "host:1:x")
     answer = admin.get("/api/models").json()
-    Models.model_validate(answer)
+    checked(answer, Models)
     assert {name: answer["retrain"][name] for name in ("status", "progress", "seconds")} == {
         "status": "running",
         "progress": "sweep 3 of 20",
@@ -189,7 +189,7 @@ def test_a_retrain_is_asked_for(
             "POST", "/api/models/retrain", headers=HEADERS, json={"reason": "new catalogue"}
         )
         assert answer.status_code == 202, answer.text
-        RetrainRequested.model_validate(answer.json())
+        checked(answer.json(), RetrainRequested)
         assert client.request("POST", "/api/models/retrain", headers=HEADERS).status_code == 202, (
             "the body may be left out"
         )

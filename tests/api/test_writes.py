@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from api.schemas import answers as schemas
+from api.schemas.answers import Accepted, Error, EventResults
 from core.codec import decode_interaction
 from core.settings import Settings
 from store.log.client import consumer_config
-from tests.api.world import Client, event, serving, until_missing
+from tests.api.world import Client, checked, event, serving, until_missing
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_one_event_is_in_the_log_under_the_token_that_was_answered(
     )
     answer = api.write("POST", "/api/events", sent)
     assert answer.status_code == 202
-    schemas.EventResults.model_validate(answer.json())
+    checked(answer.json(), EventResults)
     result = answer.json()["results"][0]
     key, value = logged(settings, result["token"])
     stored = decode_interaction(value, time.time(), settings.use_cases)
@@ -68,7 +68,7 @@ def test_many_events_are_accepted_each_by_its_own_merit(api: Client) -> None:
         [good, bad, {"event_id": "x"}, 7, event("late", timestamp=time.time() + 1e6)],
     )
     body = answer.json()
-    schemas.EventResults.model_validate(body)
+    checked(body, EventResults)
     assert (answer.status_code, body["accepted"], body["rejected"]) == (207, 1, 4)
     assert [result.get("error") for result in body["results"]] == [
         None,
@@ -134,7 +134,7 @@ def test_items_and_users_are_put_and_deleted_by_their_topics(
         "/api/items/a%2Fb",
         {"item_type": "startup", "title": "Slash", "attributes": {"stage": "seed"}},
     )
-    schemas.Accepted.model_validate(put.json(), strict=True)
+    checked(put.json(), Accepted)
     assert (put.status_code, put.json()["id"]) == (202, "a/b")
     key, value = logged(settings, put.json()["token"])
     assert (key, b'"item_id":"a/b"' in (value or b"")) == (b"a/b", True)
@@ -166,4 +166,4 @@ def test_items_and_users_are_put_and_deleted_by_their_topics(
 def test_a_wrong_item_or_user_is_refused(api: Client, path: str, body: object, status: int) -> None:
     answer = api.write("PUT", path, body)
     assert answer.status_code == status
-    schemas.Error.model_validate(answer.json())
+    checked(answer.json(), Error)

@@ -11,10 +11,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.from_thread
 import httpx
+import jsonschema
+import msgspec
 from anyio.from_thread import BlockingPortal
 from fastapi import FastAPI
 from pydantic import SecretStr
@@ -24,6 +26,7 @@ from api.app import create_app
 from api.health import Health
 from api.live_view.view import LiveView
 from api.metrics import Metrics
+from api.schemas.document import REFERENCE, schemas
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item, User
@@ -38,6 +41,7 @@ from store.state.entities.users import history_line
 from tests.engines.world import ITEMS, POPULAR, als
 from tests.support import eventually
 
+_Answer = TypeVar("_Answer", bound=msgspec.Struct)
 KEY = "a-writers-key"
 FOR_DEVELOPER = "/api/recommendations/startups/for-developer"
 
@@ -160,6 +164,15 @@ def event(event_id: str = "e1", **fields: object) -> dict[str, object]:
         "timestamp": time.time(),
         **fields,
     }
+
+
+def checked(body: object, kind: type[_Answer]) -> _Answer:
+    """The JSON `body` of an answer as `kind`. Raises ValidationError unless it is exactly what the
+    OpenAPI document says.
+    """
+    document = {"components": {"schemas": schemas([kind])}, "$ref": REFERENCE + kind.__name__}
+    jsonschema.validate(body, document)
+    return msgspec.convert(body, kind)
 
 
 def shown(answer: httpx.Response) -> list[str]:

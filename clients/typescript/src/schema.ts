@@ -13,10 +13,12 @@ export interface paths {
         };
         /**
          * Recommendations for a user in a use case
-         * @description What the user would like next, in a configured use case: a role looking for a kind of item, with its own weights and filters.
+         * @description What the user would like next, in a configured use case: a role looking for a kind of
+         *     item, with its own weights and filters.
          *
-         *             The engine follows from the user's live count of interactions; what it cannot fill comes from the next one, labelled in
-         *             `fallbacks`. An unknown user is answered with what is popular.
+         *     The engine follows from the user's live count of interactions; what it cannot fill comes
+         *     from the next one, labelled in `fallbacks`. An unknown user is answered with what is
+         *     popular.
          */
         get: operations["for_use_case_api_recommendations__item_type__for__role___user_id__get"];
         put?: never;
@@ -56,7 +58,9 @@ export interface paths {
         };
         /**
          * Items like this one
-         * @description Items that the same users chose, or else with the same content. An item that nobody knows has none.
+         * @description Items that the same users chose, or else with the same content.
+         *
+         *     An item that nobody knows has none.
          */
         get: operations["similar_api_items__item_id__similar_get"];
         put?: never;
@@ -76,9 +80,11 @@ export interface paths {
         };
         /**
          * What is popular now, or was in the last hour, day or week
-         * @description What others choose now, by use case or over all. A score is a weight of events that halves with POPULARITY_HALF_LIFE_DAYS.
+         * @description What others choose now, by use case or over all. A score is a weight of events that
+         *     halves with POPULARITY_HALF_LIFE_DAYS.
          *
-         *             With `window` it is the weight of the events within it; items without one follow with a score of 0, as they would without `window`.
+         *     With `window` it is the weight of the events within it; items without one follow with a
+         *     score of 0, as they would without `window`.
          */
         get: operations["popular_api_popular_get"];
         put?: never;
@@ -98,7 +104,8 @@ export interface paths {
         };
         /**
          * Why is an item shown to a user, or why not?
-         * @description The item's rank and what made its score; or the filter that removed it, or why no engine has an opinion on it.
+         * @description The item's rank and what made its score; or the filter that removed it, or why no engine
+         *     has an opinion on it.
          */
         get: operations["explain_api_explain__user_id___item_id__get"];
         put?: never;
@@ -118,20 +125,26 @@ export interface paths {
         };
         /**
          * What is held about a user, and which engine would serve them
-         * @description Counters, latest history and declared profile, and the engine that answers for this many interactions.
+         * @description Counters, latest history and declared profile, and the engine that answers for this many
+         *     interactions.
          *
-         *             An unknown user has no interactions. While Redis is down nothing is known about anybody, and `degraded` says so.
+         *     An unknown user has no interactions. While Redis is down nothing is known about anybody, and
+         *     `degraded` says so.
          */
         get: operations["user_api_users__user_id__get"];
         /**
          * Create or replace one user
-         * @description The body replaces what the user declares. Interests make recommendations for a user without interactions.
+         * @description The body replaces what the user declares.
+         *
+         *     Interests make recommendations for a user without interactions.
          */
         put: operations["put_user_api_users__user_id__put"];
         post?: never;
         /**
          * Delete one user
-         * @description Removes everything held about the user from Redis; older interactions never count again. An unknown id is accepted as well.
+         * @description Removes everything held about the user from Redis; older interactions never count again.
+         *
+         *     An unknown id is accepted as well.
          */
         delete: operations["delete_user_api_users__user_id__delete"];
         options?: never;
@@ -148,8 +161,9 @@ export interface paths {
         };
         /**
          * Users with like taste
-         * @description By the cosine of ALS vectors: this user's as of now, the others' as the live bundle was trained, so who came later is not among
-         *             them. Who was deleted is not shown. Without an answer, `cause` says why.
+         * @description By the cosine of ALS vectors: this user's as of now, the others' as the live bundle was
+         *     trained, so who came later is not among them. Who was deleted is not shown. Without an
+         *     answer, `cause` says why.
          */
         get: operations["similar_api_users__user_id__similar_get"];
         put?: never;
@@ -171,11 +185,13 @@ export interface paths {
         put?: never;
         /**
          * Publish one event or many
-         * @description Publish one event (an object) or up to 1,000 (an array) to the log, and wait until the broker holds them.
+         * @description Publish one event (an object) or up to 1,000 (an array) to the log, and wait until the
+         *     broker holds them.
          *
-         *             Each is checked by the same contract as in Kafka. 202: all were accepted; 207: some; 422: none is valid (400: not JSON);
-         *             503: the broker took none. An event without a token in its result was not accepted: send it again with the same `event_id`,
-         *             which counts once however often it arrives.
+         *     Each is checked by the same contract as in Kafka. 202: all were accepted; 207: some; 422:
+         *     none is valid (400: not JSON); 503: the broker took none. An event without a token in its
+         *     result was not accepted: send it again with the same `event_id`, which counts once however
+         *     often it arrives.
          */
         post: operations["events_api_events_post"];
         delete?: never;
@@ -194,13 +210,17 @@ export interface paths {
         get?: never;
         /**
          * Create or replace one item
-         * @description The body replaces the item's whole catalogue entry. Answers show it within about a second.
+         * @description The body replaces the item's whole catalogue entry.
+         *
+         *     Answers show it within about a second.
          */
         put: operations["put_item_api_items__item_id__put"];
         post?: never;
         /**
          * Delete one item
-         * @description The item disappears from every answer within about a second. An unknown id is accepted as well.
+         * @description The item disappears from every answer within about a second.
+         *
+         *     An unknown id is accepted as well.
          */
         delete: operations["delete_item_api_items__item_id__delete"];
         options?: never;
@@ -217,7 +237,8 @@ export interface paths {
         };
         /**
          * Versions, and the last retrain
-         * @description Every published version, newest first, with what it was judged to be; and how far the last retrain is.
+         * @description Every published version, newest first, with what it was judged to be; and how far the
+         *     last retrain is.
          */
         get: operations["list_api_models_get"];
         put?: never;
@@ -237,7 +258,8 @@ export interface paths {
         };
         /**
          * One version's manifest
-         * @description The manifest: settings, seeds, positions of the snapshot, metrics, the gate's verdict, sha256 of each file.
+         * @description The manifest: settings, seeds, positions of the snapshot, metrics, the gate's verdict,
+         *     sha256 of each file.
          */
         get: operations["show_api_models__version__get"];
         put?: never;
@@ -279,7 +301,9 @@ export interface paths {
         put?: never;
         /**
          * Make a version live
-         * @description Every file of the version is verified first. Each process of the API serves it within REFRESH_S, as one swap.
+         * @description Every file of the version is verified first.
+         *
+         *     Each process of the API serves it within REFRESH_S, as one swap.
          */
         post: operations["promote_api_models__version__promote_post"];
         delete?: never;
@@ -319,7 +343,8 @@ export interface paths {
         put?: never;
         /**
          * Ask for a retrain
-         * @description A training worker takes it; requests made before a retrain begins are answered by that one. The body may be left out.
+         * @description A training worker takes it; requests made before a retrain begins are answered by that
+         *     one. The body may be left out.
          */
         post: operations["retrain_api_models_retrain_post"];
         delete?: never;
@@ -357,10 +382,12 @@ export interface paths {
         };
         /**
          * Can it answer, and what is missing?
-         * @description 200 as soon as there is a bundle or a catalogue to answer from, with everything that is missing named.
+         * @description 200 as soon as there is a bundle or a catalogue to answer from, with everything that is
+         *     missing named.
          *
-         *             It stays 200 when Redis or Kafka go away: the answers are then degraded, not gone, and a load balancer that took every process
-         *             out for that would turn a poorer answer into none. Alert on `degraded`; require `missing` to be empty in a deployment check.
+         *     It stays 200 when Redis or Kafka go away: the answers are then degraded, not gone, and a
+         *     load balancer that took every process out for that would turn a poorer answer into none.
+         *     Alert on `degraded`; require `missing` to be empty in a deployment check.
          */
         get: operations["ready_health_ready_get"];
         put?: never;
@@ -380,7 +407,8 @@ export interface paths {
         };
         /**
          * Metrics for Prometheus
-         * @description Requests, answers by engine, what is up, and how fresh the process is, in Prometheus' text format.
+         * @description Requests, answers by engine, what is up, and how fresh the process is, in Prometheus'
+         *     text format.
          */
         get: operations["metrics_metrics_get"];
         put?: never;
@@ -397,7 +425,7 @@ export interface components {
     schemas: {
         /**
          * Accepted
-         * @description A change of the catalogue is in the log; it shows in answers within about a second.
+         * @description A change of the catalogue or a user is in the log; answers show it within about a second.
          */
         Accepted: {
             /**
@@ -414,7 +442,7 @@ export interface components {
         };
         /**
          * Difference
-         * @description What two manifests say differently: dotted name, then what each says, null where it says nothing.
+         * @description The differences of two manifests: dotted name -> both values, null for an absent field.
          */
         Difference: {
             /** A */
@@ -436,7 +464,10 @@ export interface components {
         };
         /**
          * EngineView
-         * @description What one engine says of the item.
+         * @description The score of the item by one engine, or the cause why there is none.
+         *
+         *         `contributions` add up to `score` for ALS, content and the ensemble. The product of `normalised`
+         *         and `weight` is the engine's part of the ensemble's score.
          */
         EngineView: {
             /**
@@ -453,27 +484,27 @@ export interface components {
             rank: number | null;
             /**
              * Candidates
-             * @description items that pass the filters and that the engine has an opinion on, this one included
+             * @description number of items that pass the filters and have a score; includes this item
              */
             candidates: number;
             /**
              * Normalised
-             * @description how the score enters a blend, if it enters one
+             * @description the score on the ensemble's scale; null for other engines
              */
             normalised: number | null;
             /**
              * Weight
-             * @description its weight in that blend
+             * @description its weight in the ensemble
              */
             weight: number | null;
             /**
              * Cause
-             * @description why the engine says nothing
+             * @description why the engine has no score
              */
             cause: string | null;
             /**
              * Contributions
-             * @description all that made the score, largest first
+             * @description the parts of the score, largest first
              */
             contributions: components["schemas"]["Reason"][];
         };
@@ -497,7 +528,7 @@ export interface components {
         };
         /**
          * EventResult
-         * @description What became of one event: a token, or an error.
+         * @description The result of one event: a token, or an error.
          */
         EventResult: {
             /**
@@ -527,7 +558,7 @@ export interface components {
         };
         /**
          * EventResults
-         * @description What became of each event of a request, in its order.
+         * @description The result of each event of a request, in the order of the request.
          */
         EventResults: {
             /**
@@ -545,7 +576,7 @@ export interface components {
         };
         /**
          * Explanation
-         * @description Why an item is shown to a user, or why it is not.
+         * @description Why an item is in a user's answer, or why it is not.
          */
         Explanation: {
             /** User Id */
@@ -554,7 +585,7 @@ export interface components {
             item_id: string;
             /**
              * Shown
-             * @description whether the item is in the answer to this very request
+             * @description whether the item is in the answer to the same request
              */
             shown: boolean;
             /**
@@ -564,7 +595,7 @@ export interface components {
             rank: number | null;
             /**
              * Rank If Allowed
-             * @description its place among all items, were it allowed; null when `method_used` has no opinion on it
+             * @description its rank by `method_used` without the filters on this item; null when that engine has no score for it
              */
             rank_if_allowed: number | null;
             /**
@@ -573,13 +604,8 @@ export interface components {
              */
             method_used: string;
             /**
-             * Variant
-             * @description `experiment.variant` that answers this user, if there is one
-             */
-            variant: string | null;
-            /**
              * Removed By
-             * @description every filter that keeps it out
+             * @description every filter that excludes it
              * @example [
              *       "the user has already interacted with it"
              *     ]
@@ -597,6 +623,11 @@ export interface components {
             /** Engines */
             engines: components["schemas"]["EngineView"][];
             /**
+             * Variant
+             * @description the `experiment.variant` that answers this user; null without one
+             */
+            variant: string | null;
+            /**
              * Stale
              * @description true when the event of `after` is not in this answer
              */
@@ -606,7 +637,7 @@ export interface components {
         };
         /**
          * Fallback
-         * @description An engine that was asked and could not fill the answer.
+         * @description An engine of the chain that could not fill the answer, and why.
          */
         Fallback: {
             /**
@@ -622,7 +653,7 @@ export interface components {
         };
         /**
          * HistoryEvent
-         * @description One of the user's latest events.
+         * @description One line of a user's history in Redis. `timestamp` in whole seconds since 1970 (UTC).
          */
         HistoryEvent: {
             /** Timestamp */
@@ -636,7 +667,7 @@ export interface components {
         };
         /**
          * ItemList
-         * @description An answer that is about no user: popular items, similar items.
+         * @description Items for no particular user: popular items, similar items.
          */
         ItemList: {
             /**
@@ -669,7 +700,7 @@ export interface components {
         };
         /**
          * Missing
-         * @description A part that answers have to do without.
+         * @description A part of the service that fails or is not loaded.
          */
         Missing: {
             /**
@@ -682,7 +713,7 @@ export interface components {
         };
         /**
          * Model
-         * @description One version's manifest; docs/bundle.md describes it.
+         * @description The manifest of one version; docs/bundle.md describes it.
          */
         Model: {
             /**
@@ -700,6 +731,8 @@ export interface components {
         /**
          * ModelSummary
          * @description One published version.
+         *
+         *         When the manifest cannot be read, `problem` says why, and the other fields have their defaults.
          */
         ModelSummary: {
             /**
@@ -719,7 +752,7 @@ export interface components {
             created: string;
             /**
              * Events
-             * @description events it was made from
+             * @description number of events it was trained on
              */
             events: number | null;
             /**
@@ -733,7 +766,7 @@ export interface components {
             parts: string[];
             /**
              * Metrics
-             * @description as judged when it was made, by engine
+             * @description by engine, as its retrain measured them
              * @example {
              *       "als": {
              *         "ndcg@10": 0.21,
@@ -748,7 +781,7 @@ export interface components {
             };
             /**
              * Gate
-             * @description accepted or refused, when it was compared with the version live at the time
+             * @description accepted or refused, compared with the version that was live then
              * @example accepted
              */
             gate: string;
@@ -759,7 +792,7 @@ export interface components {
             forced: boolean;
             /**
              * Problem
-             * @description why it cannot be read
+             * @description why the manifest cannot be read
              */
             problem: string | null;
         };
@@ -770,13 +803,13 @@ export interface components {
         Models: {
             /**
              * Live
-             * @description what the pointer names
+             * @description the version that the pointer names
              * @example 2026-11-22T10-00-00Z
              */
             live: string | null;
             /**
              * Serving
-             * @description what this process answers from
+             * @description the version that this process answers from
              * @example 2026-11-22T10-00-00Z
              */
             serving: string | null;
@@ -789,7 +822,7 @@ export interface components {
         };
         /**
          * Promoted
-         * @description Which version is live now.
+         * @description The version that is live now.
          */
         Promoted: {
             /**
@@ -806,7 +839,7 @@ export interface components {
         };
         /**
          * Ready
-         * @description What this process can answer from.
+         * @description Whether this process can answer, and what is missing.
          */
         Ready: {
             /** Ready */
@@ -832,7 +865,9 @@ export interface components {
         };
         /**
          * Reason
-         * @description Why an item is shown.
+         * @description Why an item is shown: a sentence for people, and its parts for programs.
+         *
+         *         `kind`: `similar_to_your_items` (ALS), `matches_your_interests` (content), `popular`, ...
          */
         Reason: {
             /**
@@ -847,7 +882,7 @@ export interface components {
             text: string;
             /**
              * Items
-             * @description the user's own items that it rests on
+             * @description the user's items that contributed
              * @default []
              * @example [
              *       "startup-3"
@@ -871,7 +906,7 @@ export interface components {
         };
         /**
          * Recommendation
-         * @description One line of an answer.
+         * @description One recommended item.
          */
         Recommendation: {
             /**
@@ -893,7 +928,7 @@ export interface components {
             rank: number;
             /**
              * Method
-             * @description the engine that this line comes from, or `exploration`
+             * @description the engine that scored the item, or `exploration`
              * @example als
              */
             method: string;
@@ -903,10 +938,10 @@ export interface components {
              * Metadata
              * @description the item's catalogue entry
              * @example {
+             *       "title": "Ledgerly",
              *       "categories": [
              *         "fintech"
-             *       ],
-             *       "title": "Ledgerly"
+             *       ]
              *     }
              */
             metadata: {
@@ -914,14 +949,14 @@ export interface components {
             };
             /**
              * Propensity
-             * @description only on a line by `exploration`: the probability with which this item was drawn
+             * @description only with `exploration`: the probability with which the item was drawn
              * @example 0.02
              */
             propensity?: number | null;
         };
         /**
          * Recommendations
-         * @description A whole answer, out of one bundle.
+         * @description One answer, made from one bundle.
          */
         Recommendations: {
             /**
@@ -931,13 +966,13 @@ export interface components {
             user_id: string;
             /**
              * Recommendation Id
-             * @description send it on as `recommendation_id` of the events that this answer leads to
+             * @description send it as `recommendation_id` of the events that this answer leads to
              * @example 9f86d081884c7d65
              */
             recommendation_id: string;
             /**
              * Variant
-             * @description `experiment.variant` that made the answer, if the user takes part in one
+             * @description the `experiment.variant` that made the answer; null without an experiment
              * @example blend.half
              */
             variant: string | null;
@@ -963,7 +998,7 @@ export interface components {
             model_version: string | null;
             /**
              * As Of
-             * @description how many of the user's interactions the answer rests on
+             * @description number of the user's events that the answer includes
              * @example 17
              */
             as_of: number;
@@ -982,7 +1017,7 @@ export interface components {
         };
         /**
          * Retrain
-         * @description How the last retrain went, or how far the running one is.
+         * @description The result of the last retrain, or the progress of the running one.
          */
         Retrain: {
             /**
@@ -1009,12 +1044,12 @@ export interface components {
             started: string;
             /**
              * At
-             * @description when this was noted
+             * @description time of this record
              */
             at: string;
             /**
              * Seconds
-             * @description since it started
+             * @description since the start
              */
             seconds: number;
             /**
@@ -1038,7 +1073,7 @@ export interface components {
             request: string | null;
             /**
              * Version
-             * @description what it published
+             * @description the version that it published
              * @example 2026-11-22T10-00-00Z
              */
             version: string | null;
@@ -1050,7 +1085,7 @@ export interface components {
         };
         /**
          * RetrainRequested
-         * @description The request is in the log; a training worker takes it from there, and GET /api/models shows how far it is.
+         * @description The request is in the log: a training worker runs it, GET /api/models shows its progress.
          */
         RetrainRequested: {
             /**
@@ -1062,7 +1097,7 @@ export interface components {
         };
         /**
          * SimilarUser
-         * @description A user with like taste.
+         * @description A user with similar interactions.
          */
         SimilarUser: {
             /**
@@ -1084,7 +1119,7 @@ export interface components {
             rank: number;
             /**
              * Shared Items
-             * @description items that both touched, the asked user's latest first
+             * @description items in both histories, latest of the requested user first
              * @example [
              *       "startup-3"
              *     ]
@@ -1093,7 +1128,7 @@ export interface components {
         };
         /**
          * SimilarUsers
-         * @description Users with like taste, among those that the live bundle was trained on.
+         * @description Users with similar interactions, among those that the live bundle was trained on.
          */
         SimilarUsers: {
             /** User Id */
@@ -1120,12 +1155,12 @@ export interface components {
         };
         /**
          * User
-         * @description What a user declares. It replaces the former declaration whole.
+         * @description What a user declares. It replaces the whole declaration before it.
          */
         User: {
             /**
              * User Id
-             * @description may be left out: the path names it
+             * @description may be left out: it is in the path
              * @example 42
              */
             user_id?: string | null;
@@ -1156,14 +1191,14 @@ export interface components {
         };
         /**
          * UserAnswer
-         * @description Everything held about a user, and who would serve them.
+         * @description The stored state of a user, and the engine that answers them.
          */
         UserAnswer: {
             /** User Id */
             user_id: string;
             /**
              * Known
-             * @description false: no event and no declaration of this user was ever seen (or they were deleted)
+             * @description false: no event and no declaration of this user is stored (never seen, or deleted)
              */
             known: boolean;
             /** Interaction Count */
@@ -1215,40 +1250,40 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description recommendations in the answer; API_MAX_LIMIT at most
+                 * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
                  */
                 limit?: number;
                 /** @description only items of at least one of these categories; comma-separated or repeated */
                 category?: string | null;
-                /** @description only items of these types; default: the use case's, else any */
+                /** @description only items of these types; default: the use case's type, else all */
                 item_type?: string | null;
-                /** @description ids of items not to show; comma-separated or repeated */
+                /** @description ids of items to leave out; comma-separated or repeated */
                 exclude?: string | null;
-                /** @description false: also items that are not available; default: as the use case says */
+                /** @description false: also items that are not available; default: set by the use case */
                 available_only?: boolean | null;
-                /** @description false: without reasons, which cost a fifth of a read */
+                /** @description false: without reasons, which take a fifth of the time of a read */
                 reasons?: boolean;
                 /** @description filters by attribute: `attr.stage=seed` equals, `attr.stage=seed,a` one of, `attr.team_size.min=3` and `attr.team_size.max=20` a range */
                 attr?: {
                     [key: string]: string;
                 } | null;
-                /** @description true: also items the user has interacted with; default: as the use case says */
+                /** @description true: also items that the user has interacted with; default: set by the use case */
                 include_seen?: boolean | null;
-                /** @description ask this engine first (ensemble, als, two_tower, content_based, popular); default: the router's */
+                /** @description the first engine of the chain (ensemble, als, two_tower, content_based, popular); default: the router picks it */
                 engine?: string | null;
                 /**
-                 * @description how much the list avoids being more of the same; default: DIVERSITY
+                 * @description how strongly the list avoids similar items; default: DIVERSITY
                  * @example 0.3
                  */
                 diversity?: number | null;
                 /**
-                 * @description share of the places that new items get by lot; default: EXPLORE
+                 * @description share of the places for randomly drawn new items; default: EXPLORE
                  * @example 0.1
                  */
                 explore?: number | null;
                 /**
-                 * @description token of a write: the answer waits until that write is in it, API_AFTER_S at most, and else says `stale`
+                 * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
                  * @example interactions:0:182734
                  */
                 after?: string | null;
@@ -1317,40 +1352,40 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description recommendations in the answer; API_MAX_LIMIT at most
+                 * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
                  */
                 limit?: number;
                 /** @description only items of at least one of these categories; comma-separated or repeated */
                 category?: string | null;
-                /** @description only items of these types; default: the use case's, else any */
+                /** @description only items of these types; default: the use case's type, else all */
                 item_type?: string | null;
-                /** @description ids of items not to show; comma-separated or repeated */
+                /** @description ids of items to leave out; comma-separated or repeated */
                 exclude?: string | null;
-                /** @description false: also items that are not available; default: as the use case says */
+                /** @description false: also items that are not available; default: set by the use case */
                 available_only?: boolean | null;
-                /** @description false: without reasons, which cost a fifth of a read */
+                /** @description false: without reasons, which take a fifth of the time of a read */
                 reasons?: boolean;
                 /** @description filters by attribute: `attr.stage=seed` equals, `attr.stage=seed,a` one of, `attr.team_size.min=3` and `attr.team_size.max=20` a range */
                 attr?: {
                     [key: string]: string;
                 } | null;
-                /** @description true: also items the user has interacted with; default: as the use case says */
+                /** @description true: also items that the user has interacted with; default: set by the use case */
                 include_seen?: boolean | null;
-                /** @description ask this engine first (ensemble, als, two_tower, content_based, popular); default: the router's */
+                /** @description the first engine of the chain (ensemble, als, two_tower, content_based, popular); default: the router picks it */
                 engine?: string | null;
                 /**
-                 * @description how much the list avoids being more of the same; default: DIVERSITY
+                 * @description how strongly the list avoids similar items; default: DIVERSITY
                  * @example 0.3
                  */
                 diversity?: number | null;
                 /**
-                 * @description share of the places that new items get by lot; default: EXPLORE
+                 * @description share of the places for randomly drawn new items; default: EXPLORE
                  * @example 0.1
                  */
                 explore?: number | null;
                 /**
-                 * @description token of a write: the answer waits until that write is in it, API_AFTER_S at most, and else says `stale`
+                 * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
                  * @example interactions:0:182734
                  */
                 after?: string | null;
@@ -1402,19 +1437,19 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description recommendations in the answer; API_MAX_LIMIT at most
+                 * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
                  */
                 limit?: number;
                 /** @description only items of at least one of these categories; comma-separated or repeated */
                 category?: string | null;
-                /** @description only items of these types; default: the use case's, else any */
+                /** @description only items of these types; default: the use case's type, else all */
                 item_type?: string | null;
-                /** @description ids of items not to show; comma-separated or repeated */
+                /** @description ids of items to leave out; comma-separated or repeated */
                 exclude?: string | null;
-                /** @description false: also items that are not available; default: as the use case says */
+                /** @description false: also items that are not available; default: set by the use case */
                 available_only?: boolean | null;
-                /** @description false: without reasons, which cost a fifth of a read */
+                /** @description false: without reasons, which take a fifth of the time of a read */
                 reasons?: boolean;
                 /** @description filters by attribute: `attr.stage=seed` equals, `attr.stage=seed,a` one of, `attr.team_size.min=3` and `attr.team_size.max=20` a range */
                 attr?: {
@@ -1468,19 +1503,19 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description recommendations in the answer; API_MAX_LIMIT at most
+                 * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
                  */
                 limit?: number;
                 /** @description only items of at least one of these categories; comma-separated or repeated */
                 category?: string | null;
-                /** @description only items of these types; default: the use case's, else any */
+                /** @description only items of these types; default: the use case's type, else all */
                 item_type?: string | null;
-                /** @description ids of items not to show; comma-separated or repeated */
+                /** @description ids of items to leave out; comma-separated or repeated */
                 exclude?: string | null;
-                /** @description false: also items that are not available; default: as the use case says */
+                /** @description false: also items that are not available; default: set by the use case */
                 available_only?: boolean | null;
-                /** @description false: without reasons, which cost a fifth of a read */
+                /** @description false: without reasons, which take a fifth of the time of a read */
                 reasons?: boolean;
                 /** @description filters by attribute: `attr.stage=seed` equals, `attr.stage=seed,a` one of, `attr.team_size.min=3` and `attr.team_size.max=20` a range */
                 attr?: {
@@ -1488,7 +1523,7 @@ export interface operations {
                 } | null;
                 /** @description name of a configured use case */
                 use_case?: string | null;
-                /** @description what was popular in the last hour, day or week; default: over all time, halving with its age */
+                /** @description popularity in the last hour, day or week; default: over all time, halving with its age */
                 window?: ("hour" | "day" | "week") | null;
             };
             header?: never;
@@ -1530,40 +1565,40 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description recommendations in the answer; API_MAX_LIMIT at most
+                 * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
                  */
                 limit?: number;
                 /** @description only items of at least one of these categories; comma-separated or repeated */
                 category?: string | null;
-                /** @description only items of these types; default: the use case's, else any */
+                /** @description only items of these types; default: the use case's type, else all */
                 item_type?: string | null;
-                /** @description ids of items not to show; comma-separated or repeated */
+                /** @description ids of items to leave out; comma-separated or repeated */
                 exclude?: string | null;
-                /** @description false: also items that are not available; default: as the use case says */
+                /** @description false: also items that are not available; default: set by the use case */
                 available_only?: boolean | null;
-                /** @description false: without reasons, which cost a fifth of a read */
+                /** @description false: without reasons, which take a fifth of the time of a read */
                 reasons?: boolean;
                 /** @description filters by attribute: `attr.stage=seed` equals, `attr.stage=seed,a` one of, `attr.team_size.min=3` and `attr.team_size.max=20` a range */
                 attr?: {
                     [key: string]: string;
                 } | null;
-                /** @description true: also items the user has interacted with; default: as the use case says */
+                /** @description true: also items that the user has interacted with; default: set by the use case */
                 include_seen?: boolean | null;
-                /** @description ask this engine first (ensemble, als, two_tower, content_based, popular); default: the router's */
+                /** @description the first engine of the chain (ensemble, als, two_tower, content_based, popular); default: the router picks it */
                 engine?: string | null;
                 /**
-                 * @description how much the list avoids being more of the same; default: DIVERSITY
+                 * @description how strongly the list avoids similar items; default: DIVERSITY
                  * @example 0.3
                  */
                 diversity?: number | null;
                 /**
-                 * @description share of the places that new items get by lot; default: EXPLORE
+                 * @description share of the places for randomly drawn new items; default: EXPLORE
                  * @example 0.1
                  */
                 explore?: number | null;
                 /**
-                 * @description token of a write: the answer waits until that write is in it, API_AFTER_S at most, and else says `stale`
+                 * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
                  * @example interactions:0:182734
                  */
                 after?: string | null;
@@ -1614,7 +1649,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description too many such requests at once: send it again after `Retry-After` seconds */
+            /** @description too many such requests at once: send it again after `Retry-After` s */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -1629,7 +1664,7 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description token of a write: the answer waits until that write is in it, API_AFTER_S at most, and else says `stale`
+                 * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
                  * @example interactions:0:182734
                  */
                 after?: string | null;
@@ -1704,7 +1739,7 @@ export interface operations {
                 "application/json": {
                     /**
                      * User Id
-                     * @description may be left out: the path names it
+                     * @description may be left out: it is in the path
                      * @example 42
                      */
                     user_id?: string | null;
@@ -1867,12 +1902,12 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description recommendations in the answer; API_MAX_LIMIT at most
+                 * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
                  */
                 limit?: number;
                 /**
-                 * @description token of a write: the answer waits until that write is in it, API_AFTER_S at most, and else says `stale`
+                 * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
                  * @example interactions:0:182734
                  */
                 after?: string | null;
@@ -1916,7 +1951,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description too many such requests at once: send it again after `Retry-After` seconds */
+            /** @description too many such requests at once: send it again after `Retry-After` s */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -1939,7 +1974,7 @@ export interface operations {
                 "application/json": {
                     /**
                      * Event Id
-                     * @description yours to choose; sent twice, it counts once
+                     * @description chosen by the sender; an event that is sent twice counts once
                      * @example 0f3b8c5e-6f0a-4f53-9f0e-2a4cf6f3a1d7
                      */
                     event_id: string;
@@ -1988,7 +2023,7 @@ export interface operations {
                 } | {
                     /**
                      * Event Id
-                     * @description yours to choose; sent twice, it counts once
+                     * @description chosen by the sender; an event that is sent twice counts once
                      * @example 0f3b8c5e-6f0a-4f53-9f0e-2a4cf6f3a1d7
                      */
                     event_id: string;
@@ -2147,7 +2182,7 @@ export interface operations {
                 "application/json": {
                     /**
                      * Item Id
-                     * @description may be left out: the path names it
+                     * @description may be left out: it is in the path
                      * @example startup-9
                      */
                     item_id?: string | null;

@@ -10,8 +10,9 @@ import time
 import pytest
 from redis import Redis
 
-from api.schemas import answers as schemas
+from api.schemas.answers import Ready
 from core.settings import Settings
+from core.types import Recommendations
 from models.registry import Registry
 from store.log.client import ensure_topics
 from testing.apache import KafkaBroker
@@ -19,6 +20,7 @@ from testing.redis import RedisServer
 from testing.tansu import TansuBroker
 from tests.api.world import (
     FOR_DEVELOPER,
+    checked,
     event,
     publish,
     remember,
@@ -44,7 +46,7 @@ def test_redis_dies_and_comes_back_while_requests_go_on(
         assert client.get(f"{FOR_DEVELOPER}/warm").json()["method_used"] == "als"
         own_redis_server.kill()
         answer = client.get(f"{FOR_DEVELOPER}/warm")
-        schemas.Recommendations.model_validate(answer.json(), strict=True)
+        checked(answer.json(), Recommendations)
         assert shown(answer) != []
         assert (answer.json()["method_used"], answer.json()["degraded"]) == ("popular", True)
         assert {"als", "content_based"} <= {
@@ -137,7 +139,7 @@ def test_nothing_is_there_and_the_api_starts_and_says_so(settings: Settings) -> 
     with serving(alone) as client:
         assert time.monotonic() - began < 10
         ready = client.get("/health/ready")
-        schemas.Ready.model_validate(ready.json(), strict=True)
+        checked(ready.json(), Ready)
         assert ready.status_code == 503
         assert {"redis", "model", "als"} <= {gap["part"] for gap in ready.json()["missing"]}
         assert client.get("/health/live").status_code == 200

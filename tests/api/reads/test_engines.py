@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from api.schemas import answers as schemas
 from core.settings import Settings
-from core.types import Item
+from core.types import Item, Recommendations
+from engines.explain import Explanation
 from models import bundle, files
 from models.content import ContentModel
 from models.ensemble import Blend
 from models.popular import PopularModel
 from models.registry import Registry
-from tests.api.world import FOR_DEVELOPER, Client, remember, serving, shown, store_items
+from tests.api.world import FOR_DEVELOPER, Client, checked, remember, serving, shown, store_items
 from tests.engines.world import ITEMS, POPULAR, als, two_tower
 
 
@@ -32,17 +32,16 @@ def test_a_hot_user_is_answered_by_the_ensemble_and_explain_shows_what_each_part
     Registry(settings.models_path).publish(write)
     remember(redis, "hot", "pay", events=25, interests=["fintech"])
     with serving(settings) as api:
-        answer = schemas.Recommendations.model_validate(
-            api.get(f"{FOR_DEVELOPER}/hot?limit=2").json()
-        )
+        answer = checked(api.get(f"{FOR_DEVELOPER}/hot?limit=2").json(), Recommendations)
         assert (answer.method_used, answer.fallbacks) == ("ensemble", [])
         best = answer.recommendations[0]
         assert {reason.kind for reason in best.reasons} >= {
             "similar_to_your_items",
             "matches_your_interests",
         }
-        found = schemas.Explanation.model_validate(
-            api.get(f"/api/explain/hot/{best.item_id}?use_case=developer_startup").json()
+        found = checked(
+            api.get(f"/api/explain/hot/{best.item_id}?use_case=developer_startup").json(),
+            Explanation,
         )
         views = {view.engine: view for view in found.engines}
         parts = [views["als"], views["content_based"]]
@@ -73,7 +72,7 @@ def test_every_engine_says_over_http_in_the_same_fields_why(
     Registry(settings.models_path).publish(write)
     remember(redis, "hot", "pay", "pill", events=25, interests=["fintech"])
     with serving(settings, enable_two_tower=True) as api:
-        found = schemas.Explanation.model_validate(api.get("/api/explain/hot/medpay").json())
+        found = checked(api.get("/api/explain/hot/medpay").json(), Explanation)
     assert [view.engine for view in found.engines] == [
         "ensemble",
         "als",
@@ -115,8 +114,8 @@ def test_diversity_and_exploration_are_options_of_a_personal_read(
         Item(item_id="fresh", item_type="startup", title="Fresh", created_at=time.time()),
     )
     api.app.state.service.view.refresh()
-    lines = schemas.Recommendations.model_validate(
-        api.get(f"{FOR_DEVELOPER}/warm?limit=4&explore=0.25").json()
+    lines = checked(
+        api.get(f"{FOR_DEVELOPER}/warm?limit=4&explore=0.25").json(), Recommendations
     ).recommendations
     assert [(line.item_id, line.method, line.propensity) for line in lines[3:]] == [
         ("fresh", "exploration", 1.0)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from api.schemas import answers as schemas
 from core import experiments, use_cases
 from core.errors import ConfigurationError
 from core.settings import Settings
+from core.types import Recommendations
+from engines.explain import Explanation
 from store.state.entities import experiments as store
-from tests.api.world import FOR_DEVELOPER, Client, publish, remember, serving, shown
+from tests.api.world import FOR_DEVELOPER, Client, checked, publish, remember, serving, shown
 from tests.support import eventually
 
 TOML = """
@@ -56,10 +57,8 @@ def running(settings: Settings, redis: Redis, tmp_path: Path) -> Iterator[Client
 
 def _answer(
     api: Client, label: str | None, path: str = FOR_DEVELOPER, query: str = ""
-) -> schemas.Recommendations:
-    return schemas.Recommendations.model_validate(
-        api.get(f"{path}/{_user(label)}?limit=3{query}").json(), strict=True
-    )
+) -> Recommendations:
+    return checked(api.get(f"{path}/{_user(label)}?limit=3{query}").json(), Recommendations)
 
 
 def test_every_personal_answer_has_an_id_of_its_own_and_no_variant_without_an_experiment(
@@ -101,10 +100,11 @@ def test_a_user_is_answered_by_the_variant_that_the_answer_names(
 def test_explain_is_about_the_answer_that_the_user_gets(running: Client) -> None:
     for label in ("colder.control", "colder.colder"):
         user, best = _user(label), _answer(running, label).recommendations[0]
-        found = schemas.Explanation.model_validate(
+        found = checked(
             running.get(
                 f"/api/explain/{user}/{best.item_id}?limit=3&use_case=developer_startup"
-            ).json()
+            ).json(),
+            Explanation,
         )
         assert (found.variant, found.method_used, found.shown, found.rank) == (
             label,

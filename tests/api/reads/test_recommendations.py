@@ -7,11 +7,13 @@ from urllib.parse import quote
 import pytest
 from redis import Redis
 
-from api.schemas import answers as schemas
-from core.types import Item
+from api.schemas.answers import Error, ItemList, UserAnswer
+from core.types import Item, Recommendations
+from engines.explain import Explanation
 from tests.api.world import (
     FOR_DEVELOPER,
     Client,
+    checked,
     remember,
     shown,
     store_items,
@@ -52,7 +54,7 @@ def test_a_cold_a_warm_and_a_hot_user_are_answered_by_the_engine_for_their_count
     assert answers["warm"]["fallbacks"] == []
     assert [fallback["engine"] for fallback in answers["hot"]["fallbacks"]] == ["ensemble"]
     for answer in answers.values():
-        schemas.Recommendations.model_validate(answer, strict=True)
+        checked(answer, Recommendations)
         assert [line["rank"] for line in answer["recommendations"]] == [1, 2]
         assert all(
             line["reasons"] and line["metadata"]["item_type"] == "startup"
@@ -143,7 +145,7 @@ def test_a_wrong_parameter_is_a_422_that_names_it(api: Client, query: str, named
     answer = api.get(f"/api/recommendations/warm?{query}")
     assert answer.status_code == 422
     assert named in answer.json()["detail"]
-    schemas.Error.model_validate(answer.json())
+    checked(answer.json(), Error)
 
 
 def test_an_engine_can_be_asked_for(api: Client) -> None:
@@ -200,17 +202,17 @@ def test_an_id_outside_the_contract_is_a_422(api: Client, wrong: str) -> None:
 
 def test_similar_items_and_popular_items(api: Client) -> None:
     similar = api.get("/api/items/pay/similar?limit=2")
-    schemas.ItemList.model_validate(similar.json(), strict=True)
+    checked(similar.json(), ItemList)
     assert set(shown(similar)) == {"bank", "coin"}
     popular = api.get("/api/popular?limit=2&use_case=investor_startup")
-    schemas.ItemList.model_validate(popular.json(), strict=True)
+    checked(popular.json(), ItemList)
     assert (shown(popular)[0], popular.json()["method_used"]) == ("gene", "popular")
     assert shown(api.get("/api/items/no-such-item/similar")) == []
 
 
 def test_explain_says_why_an_item_is_shown_and_which_filter_removed_it(api: Client) -> None:
     why = api.get("/api/explain/warm/coin?use_case=developer_startup&limit=5").json()
-    schemas.Explanation.model_validate(why, strict=True)
+    checked(why, Explanation)
     assert (why["shown"], why["rank"], why["removed_by"], why["method_used"]) == (
         True,
         1,
@@ -240,7 +242,7 @@ def test_explain_says_why_an_item_is_shown_and_which_filter_removed_it(api: Clie
 
 def test_what_is_held_about_a_user(api: Client, redis: Redis) -> None:
     warm = api.get("/api/users/warm").json()
-    schemas.UserAnswer.model_validate(warm, strict=True)
+    checked(warm, UserAnswer)
     assert (warm["known"], warm["interaction_count"], warm["counts"], warm["engine"]) == (
         True,
         7,

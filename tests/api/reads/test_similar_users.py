@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from api.schemas import answers as schemas
+from api.schemas.answers import SimilarUsers
 from core.settings import Settings
 from models.als.trained_users import TrainedUsers
 from models.id_map import IdMap
 from store.state import keys
 from tests.api.trained_users import PEOPLE, publish_users
-from tests.api.world import Client, remember, serving
+from tests.api.world import Client, checked, remember, serving
 
 
 @pytest.fixture
@@ -28,10 +28,8 @@ def api(settings: Settings, redis: Redis) -> Iterator[Client]:
         yield client
 
 
-def similar(api: Client, user_id: str, query: str = "") -> schemas.SimilarUsers:
-    return schemas.SimilarUsers.model_validate(
-        api.get(f"/api/users/{user_id}/similar{query}").json()
-    )
+def similar(api: Client, user_id: str, query: str = "") -> SimilarUsers:
+    return checked(api.get(f"/api/users/{user_id}/similar{query}").json(), SimilarUsers)
 
 
 def test_the_nearest_come_first_with_what_both_touched(api: Client) -> None:
