@@ -1,4 +1,4 @@
-"""`python -m demo`: the whole loop on this machine, from events to answers over HTTP."""
+"""Runs the whole loop on this machine, from events to answers over HTTP: `python -m demo`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,9 @@ if not console.is_terminal:
 
 KINDS = ("cold", "warm", "hot")
 LOOK_S = 2.0
-"""Seconds between two looks at what ingest has done."""
+"""Seconds between two readings of the counters of ingest."""
 LIVE_RATE = 20
-"""Events a second while the demo stays up: enough to watch counters move, next to nothing for the
-machine.
-"""
+"""Events a second while the demo stays up: counters move, and the machine stays idle."""
 
 
 @app.command()
@@ -58,14 +56,16 @@ def demo(
         Path, typer.Option(help="Holds all that the demo writes; cleared at the start.")
     ] = ROOT / ".demo",
 ) -> None:
-    """Start a broker and a Redis, simulate a marketplace, ingest, archive, train, serve, and read
+    """Run the whole loop on this machine.
+
+    Start a broker and a Redis, simulate a marketplace, ingest, archive, train, serve, and read
     three answers over HTTP.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     started = time.monotonic()
     try:
-        with Stack(folder.absolute(), settings.load()) as stack, _undisturbed_end():
+        with Stack(folder.absolute(), settings.load()) as stack, _uninterrupted_end():
             population = ["--users", str(users), "--items", str(items), "--seed", str(seed)]
             summary = _fill(stack, population, events)
             reader = _serve(stack)
@@ -75,17 +75,15 @@ def demo(
                 _stay(stack, reader, population, summary)
             reader.close()
     except KeyboardInterrupt:
-        console.print("\nEnded. Nothing is left but", str(folder))
+        console.print("\nEnded. The files are in", str(folder))
 
 
 def _fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
-    """Servers, topics, ingest and archive; the marketplace's past through Kafka into Redis and
-    Parquet; a first training.
-    """
+    """Start servers, topics, ingest and archive, send simulated events, train the first bundle."""
     with _Stage("Starting a broker and a Redis") as stage:
         stage.result(stack.start_servers())
     with _Stage("Creating the topics") as stage:
-        stack.run("streams", "topics", label="topics", tell=stage.now)
+        stack.run("streams", "topics", label="topics", show=stage.now)
     stack.start("streams", "ingest", label="ingest", METRICS_PORT=str(stack.metrics_port))
     file = stack.directory / "summary.json"
     with _Stage(f"Simulating a marketplace: {events:,} events through Kafka") as stage:
@@ -98,7 +96,7 @@ def _fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
             "--summary",
             str(file),
             label="simulate",
-            tell=stage.now,
+            show=stage.now,
         )
         summary: dict[str, Any] = json.loads(file.read_text())
         stage.result(
@@ -113,16 +111,16 @@ def _fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
         stack.until(caught_up, "ingest to catch up", timeout=300)
         stage.result(f"{_ingested(stack):,} events")
     with _Stage("Archiving to Parquet") as stage:
-        stack.run("streams", "archive", "--until-idle", label="archive-first", tell=stage.now)
+        stack.run("streams", "archive", "--until-idle", label="archive-first", show=stage.now)
         stack.start("streams", "archive", label="archive")
     with _Stage("Training and publishing the models") as stage:
-        stack.run("training", "retrain", label="retrain", tell=stage.now)
+        stack.run("training", "retrain", label="retrain", show=stage.now)
     return summary
 
 
 def _serve(stack: Stack) -> Reader:
     reader = Reader(f"http://{stack.settings.api_host}:{stack.settings.api_port}")
-    stack.start("streams", "live", label="model-plane")  # readers do its work until it is there
+    stack.start("streams", "live", label="live")  # readers fold in until it runs
     with _Stage("Serving over HTTP") as stage:
         stack.start("api", label="api")
         stack.until(reader.ready, f"the API on {reader.url}")
@@ -131,17 +129,12 @@ def _serve(stack: Stack) -> Reader:
 
 
 def _read(stack: Stack, reader: Reader, summary: dict[str, Any]) -> None:
-    """A cold, a warm and a hot developer: what the API knows about each, and the curl line that
-    asks the same.
-    """
+    """Read for a cold, a warm and a hot developer, and print the curl command of each read."""
     for kind in KINDS:
         user_id = summary[kind]
         if user_id is None:
             console.print(
-                (
-                    f"\nNobody is {kind} after {summary['events']:,} events; ask for more with "
-                    f"--events."
-                ),
+                (f"\nNo user is {kind} after {summary['events']:,} events; raise --events."),
                 style="yellow",
             )
             continue
@@ -153,7 +146,7 @@ def _read(stack: Stack, reader: Reader, summary: dict[str, Any]) -> None:
 
 
 def _stay(stack: Stack, reader: Reader, population: list[str], summary: dict[str, Any]) -> None:
-    """Live traffic and a line about it, until Ctrl-C or until a process dies."""
+    """Send live traffic and print its rate, until Ctrl-C or until a process dies."""
     stack.start(
         "streams",
         "simulate",
@@ -164,18 +157,19 @@ def _stay(stack: Stack, reader: Reader, population: list[str], summary: dict[str
         "--rate",
         str(LIVE_RATE),
         "--forever",
-        label="live",
+        label="traffic",
     )
     hot = summary["hot"] or summary["warm"] or summary["cold"]
     folder, python = _short(stack.directory), _short(Path(sys.executable))
     console.print(
         f"""
-[bold]Now live:[/] {LIVE_RATE} events/s, new people and startups among them. Ctrl-C ends it.
+[bold]Now live:[/] {LIVE_RATE} events/s, also of new users and new startups. Ctrl-C ends it.
   the API, documented by itself   {reader.url}/docs
-  one person, decoded             env $(cat {folder}/env) {python} -m streams inspect user {hot}
+  one user, decoded               env $(cat {folder}/env) {python} -m streams inspect user {hot}
   keys in Redis                   redis-cli -u {_redis_url(stack)} HGETALL user:{hot}
   train again while it runs       env $(cat {folder}/env) {python} -m training retrain
-  an event of your own            curl -X POST {reader.url}/api/events -H 'Content-Type: application/json' \\
+  an event of your own            curl -X POST {reader.url}/api/events \\
+                                    -H 'Content-Type: application/json' \\
                                     -H "$(sed -n 's/^API_KEYS=/X-API-Key: /p' {folder}/env)" \\
                                     -d '{_event(hot)}'
   logs of every process           {folder}/logs
@@ -206,7 +200,7 @@ def _event(user_id: str) -> str:
 
 
 def _redis_url(stack: Stack) -> str:
-    """The URL, unless it is the user's own: that one may hold a password."""
+    """The URL, or `$REDIS_URL` where the environment names it: it may contain a password."""
     return (
         '"$REDIS_URL"'
         if "REDIS_URL" in stack.external
@@ -220,9 +214,7 @@ def _short(path: Path) -> str:
 
 
 def _ingested(stack: Stack) -> int:
-    """Messages that ingest has dealt with, as its own /metrics say; 0 while it does not answer
-    yet.
-    """
+    """Messages that ingest has processed, from its /metrics; 0 until it answers."""
     try:
         text = httpx.get(f"http://127.0.0.1:{stack.metrics_port}/metrics", timeout=5.0).text
     except httpx.TransportError:
@@ -236,21 +228,19 @@ def _ingested(stack: Stack) -> int:
 
 
 class _Stage:
-    """One line of the demo: what goes on, then that it is done, how long it took and what came
-    out.
-    """
+    """One line of the demo: a stage while it runs, then its time and its result."""
 
     def __init__(self, what: str) -> None:
         self._what, self._results = what, ""
         self._status = console.status(f"{what} ...")
 
     def now(self, text: str) -> None:
-        """Show where it stands, for as long as it goes on."""
+        """Show the progress while the stage runs."""
         room = max(0, console.width - len(self._what) - 10)  # one line, or the spinner scrolls
         self._status.update(f"{self._what} ... [dim]{escape(text[:room])}[/]")
 
     def result(self, text: str) -> None:
-        """Stays on the screen."""
+        """Set the text that stays on the screen."""
         self._results = f": {text}"
 
     def __enter__(self) -> Self:
@@ -260,7 +250,7 @@ class _Stage:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._status.stop()
-        word = "[green]done[/]" if kind is None else "[red]left[/]"
+        word = "[green]done[/]" if kind is None else "[red]failed[/]"
         console.print(
             f"{word} {time.monotonic() - self._since:5.1f} s  {self._what}{escape(self._results)}",
             soft_wrap=True,
@@ -268,8 +258,8 @@ class _Stage:
 
 
 @contextmanager
-def _undisturbed_end() -> Iterator[None]:
-    """From here on the way out, a second Ctrl-C does not leave a process behind."""
+def _uninterrupted_end() -> Iterator[None]:
+    """Ignore signals while everything stops, so that a second Ctrl-C leaves no process behind."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The three reads that a demo ends with: asked over HTTP, shown as tables."""
+"""Reads recommendations over HTTP and shows them as tables: the end of a demo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from core.errors import ProcessFailed
 
 SHOWN = 5
-"""Items of an answer that are shown."""
+"""Items of an answer in the table."""
 
 
 class Reader:
@@ -24,14 +24,14 @@ class Reader:
         self._http = httpx.Client(base_url=url, timeout=10.0)
 
     def ready(self) -> bool:
-        """True once the API says so."""
+        """True once the API is ready."""
         try:
             return self._http.get("/health/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
     def user(self, user_id: str) -> dict[str, Any]:
-        """What the system knows about a user. Raises ProcessFailed."""
+        """The state of a user. Raises ProcessFailed."""
         return self._get(f"/api/users/{user_id}")
 
     def recommendations(self, path: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Reader:
 
 
 def show(console: Console, kind: str, url: str, answer: dict[str, Any]) -> None:
-    """One answer as a table under its own curl line."""
+    """Print one answer as a table, and the curl command that reads it."""
     count = answer["interaction_count"]
     console.print(
         f"\n[bold]{kind}[/] user {escape(answer['user_id'])}, {count} "

@@ -1,6 +1,4 @@
-"""What a demo consists of: a folder, settings, two servers and the processes of the other rooms,
-started and ended as one.
-"""
+"""Starts and stops the parts of a demo: folder, settings, two servers, processes of other rooms."""
 
 from __future__ import annotations
 
@@ -25,22 +23,19 @@ from testing.redis import RedisServer
 from testing.server import Server
 
 READY_S = 60.0
-"""Seconds until a process of ours must answer; imports alone take several on a busy two-core
-machine.
-"""
+"""Seconds until a process of ours must answer: its imports take several on a busy machine."""
 
 
 class Stack:
-    """Everything that runs, in the order of its start; ended in the opposite order, whatever
-    happens.
+    """Everything that runs, in the order of its start; it stops in the opposite order.
 
-    `given` are the settings of the environment and `.env`; a broker or a Redis named there is used,
-    the rest is embedded.
+    `configured` are the settings of the environment and `.env`; a broker or a Redis named there is
+    used, the rest is embedded.
     """
 
-    def __init__(self, directory: Path, given: Settings) -> None:
-        self.directory, self._given = directory, given
-        self.settings = given
+    def __init__(self, directory: Path, configured: Settings) -> None:
+        self.directory, self._configured = directory, configured
+        self.settings = configured
         self.metrics_port = 0
         """Where ingest serves its /metrics."""
         self.servers: list[Server] = []
@@ -49,19 +44,17 @@ class Stack:
 
     @property
     def external(self) -> list[str]:
-        """What was named in the environment and is used as it is: REDIS_URL,
-        KAFKA_BOOTSTRAP_SERVERS.
-        """
+        """The servers that the environment names: REDIS_URL, KAFKA_BOOTSTRAP_SERVERS."""
         return [
             name.upper()
             for name in ("kafka_bootstrap_servers", "redis_url")
-            if name in self._given.model_fields_set
+            if name in self._configured.model_fields_set
         ]
 
     def __enter__(self) -> Self:
-        """Take the folder and clear what an earlier run left there.
+        """Lock the folder and clear the files of an earlier run.
 
-        Raises ProcessFailed when another demo holds it.
+        Raises ProcessFailed when another demo has locked it.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = (self.directory / "lock").open("w")
@@ -94,35 +87,34 @@ class Stack:
             self._lock.close()
 
     def start_servers(self) -> str:
-        """Start what the environment does not name, and settle the settings.
+        """Start the servers that the environment does not name, and complete the settings.
 
-        Returns what runs where, in words.
+        Returns a text that says what runs where.
         """
         changes = self._own_settings()
-        told = []
+        servers = []
         if "KAFKA_BOOTSTRAP_SERVERS" not in self.external:
             log = broker(self.directory / "broker")
             self.servers.append(log)
             changes["kafka_bootstrap_servers"] = log.start().address
-            told.append(
-                f"{'Apache Kafka' if broker_kinds()[0] == 'apache' else 'Tansu (a Kafka-protocol broker)'} "
-                f"on {log.address}"
-            )
+            apache = broker_kinds()[0] == "apache"
+            kind = "Apache Kafka" if apache else "Tansu (a Kafka-protocol broker)"
+            servers.append(f"{kind} on {log.address}")
         else:
-            told.append(f"the Kafka at {self._given.kafka_bootstrap_servers}")
+            servers.append(f"the Kafka at {self._configured.kafka_bootstrap_servers}")
         if "REDIS_URL" not in self.external:
             redis = RedisServer(self.directory / "redis")
             self.servers.append(redis)
             changes["redis_url"] = SecretStr(redis.start().url)
-            told.append(f"Redis on {redis.address}")
+            servers.append(f"Redis on {redis.address}")
         else:
-            told.append("the Redis of REDIS_URL")
-        self.settings = self._given.model_copy(update=changes)
+            servers.append("the Redis of REDIS_URL")
+        self.settings = self._configured.model_copy(update=changes)
         self._write_environment(changes)
-        return ", ".join(told)
+        return ", ".join(servers)
 
     def start(self, name: str, *arguments: str, label: str, **environment: str) -> Child:
-        """Start `python -m <name> <arguments>` to run on.
+        """Start `python -m <name> <arguments>` and leave it running.
 
         Its log is `<label>.log` in the folder `logs`.
         """
@@ -135,13 +127,13 @@ class Stack:
         name: str,
         *arguments: str,
         label: str,
-        tell: Callable[[str], None],
+        show: Callable[[str], None],
         timeout: float = 600.0,
     ) -> None:
-        """Run `python -m <name> <arguments>` to its end, watching the others; `tell` gets what it
-        prints for people, as it comes.
+        """Run `python -m <name> <arguments>` to its end, and check the other processes meanwhile.
 
-        Raises ProcessFailed unless it exits with 0.
+        `show` gets each line that it prints for people. Raises ProcessFailed unless it exits with
+        0.
         """
         child = self._module(name, *arguments, label=label)
         self.children.append(child)
@@ -149,7 +141,7 @@ class Stack:
 
         def ended() -> bool:
             if not (line := child.tail(1)).startswith("{"):
-                tell(line)
+                show(line)
             return not child.alive
 
         self.until(ended, f"{label} to end", timeout, besides=child)
@@ -179,14 +171,14 @@ class Stack:
             time.sleep(0.05)
 
     def watch(self, seconds: float) -> None:
-        """Let time pass. Raises ProcessFailed as soon as a process dies."""
+        """Wait for so many seconds. Raises ProcessFailed as soon as a process dies."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.check()
             time.sleep(0.1)
 
     def check(self, besides: Child | None = None) -> None:
-        """Raises ProcessFailed when anything that should run has died."""
+        """Raises ProcessFailed when a server or a process has died."""
         for child in [*(server.child for server in self.servers), *self.children]:
             if child is not besides:
                 child.check()
@@ -198,9 +190,8 @@ class Stack:
         )
 
     def _own_settings(self) -> dict[str, Any]:
-        given = self._given
-        # An embedded broker is new each time, so a Redis that is not must never take its log for
-        # the last run's.
+        configured = self._configured
+        # An embedded broker is new in each run: beside a Redis that is not, topics need new names.
         unique = (
             f"eddyline-demo-{int(time.time())}-"
             if self.external == ["REDIS_URL"]
@@ -208,39 +199,43 @@ class Stack:
         )
         prefix = unique if self.external else ""
         if (
-            "api_port" in given.model_fields_set
-            and given.api_port
-            and not port_is_free(given.api_port)
+            "api_port" in configured.model_fields_set
+            and configured.api_port
+            and not port_is_free(configured.api_port)
         ):
             raise ProcessFailed(
-                f"API_PORT={given.api_port} is in use on {HOST}; stop what holds it or "
-                f"choose another port"
+                f"API_PORT={configured.api_port} is in use on {HOST}; stop the process that "
+                f"uses it or choose another port"
             )
-        port = given.api_port if given.api_port and port_is_free(given.api_port) else free_port()
+        port = (
+            configured.api_port
+            if configured.api_port and port_is_free(configured.api_port)
+            else free_port()
+        )
         self.metrics_port = free_port(besides=port)
         return {
-            "interactions_topic": prefix + given.interactions_topic,
-            "items_topic": prefix + given.items_topic,
-            "users_topic": prefix + given.users_topic,
-            "model_updates_topic": prefix + given.model_updates_topic,
-            "retrain_requests_topic": prefix + given.retrain_requests_topic,
+            "interactions_topic": prefix + configured.interactions_topic,
+            "items_topic": prefix + configured.items_topic,
+            "users_topic": prefix + configured.users_topic,
+            "model_updates_topic": prefix + configured.model_updates_topic,
+            "retrain_requests_topic": prefix + configured.retrain_requests_topic,
             "archive_url": str(self.directory / "archive"),
             "models_path": self.directory / "models",
             # Tansu lets the first member of a group wait for half of this.
-            "session_timeout_s": min(given.session_timeout_s, 6.0),
-            "archive_file_s": min(given.archive_file_s, 5.0),
+            "session_timeout_s": min(configured.session_timeout_s, 6.0),
+            "archive_file_s": min(configured.archive_file_s, 5.0),
             # seconds of training, enough to see the ensemble answer
-            "two_tower_epochs": min(given.two_tower_epochs, 5),
+            "two_tower_epochs": min(configured.two_tower_epochs, 5),
             "metrics_port": 0,
             "api_host": HOST,
             "api_port": port,
-            "api_keys": given.api_keys or frozenset({SecretStr(secrets.token_urlsafe(12))}),
+            "api_keys": configured.api_keys or frozenset({SecretStr(secrets.token_urlsafe(12))}),
         }
 
     def _write_environment(self, changes: dict[str, Any]) -> None:
-        """`.demo/env`: what to put before a command of ours so that it speaks to this demo.
+        """Write `.demo/env`: the variables with which a command of ours uses this demo.
 
-        Holds a key: for the owner only.
+        It contains a key, so only its owner may read it.
         """
         environment = settings_environment(self.settings)
         lines = [

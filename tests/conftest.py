@@ -1,6 +1,6 @@
 """Real servers for every test that crosses a process, and settings that no two tests share.
 
-A test that asks for `broker`, `settings` or `spawn` runs on the embedded Tansu broker; marked
+A test that uses `broker`, `settings` or `spawn` runs on the embedded Tansu broker; marked
 `process`, it runs on Apache Kafka as well where KAFKA_HOME and java are there; marked `apache`, on
 Apache Kafka only (what needs a log that survives the broker).
 """
@@ -58,7 +58,7 @@ def _no_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One Redis for the whole run; do not kill it, ask for `own_redis_server` instead."""
+    """One Redis for the whole run; a test that kills Redis uses `own_redis_server`."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -83,7 +83,7 @@ def redis(redis_server: RedisServer) -> Iterator[Redis]:
 def broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[KafkaBroker | TansuBroker]:
-    """One broker of each kind for the whole run; do not kill it, ask for `own_broker` instead."""
+    """One broker of each kind for the whole run; a test that kills it uses `own_broker`."""
     server = _started(tmp_path_factory.mktemp("broker"), request.param)
     yield server
     server.stop()
@@ -106,7 +106,7 @@ def settings(
     """Settings with topics, groups and folders of this test's own, pointing at `redis_server` and
     the test's broker.
 
-    A test that asks for neither `broker` nor `own_broker` gets an address where no broker answers.
+    A test that uses neither `broker` nor `own_broker` gets an address where no broker answers.
     """
     names = request.fixturenames
     used = next((name for name in ("own_broker", "broker") if name in names), None)
@@ -126,7 +126,7 @@ def settings(
         retrain_requests_topic=f"retrain-requests-{unique}",
         live_group=f"live-{unique}",
         trainer_group=f"trainer-{unique}",
-        # the least there is: Tansu lets the first member of a group wait for half of it
+        # the minimum: Tansu makes the first member of a group wait for half of it
         session_timeout_s=6,
         archive_url=str(tmp_path / "archive"),
         models_path=tmp_path / "models",

@@ -1,4 +1,4 @@
-"""What tests of every room share."""
+"""Helpers that tests of every room use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Value = TypeVar("_Value")
 def eventually(
     condition: Callable[[], _Value], what: str, timeout: float = 30.0, every: float = 0.02
 ) -> _Value:
-    """The first truthy value of `condition()`, asked every `every` seconds.
+    """Call `condition` every `every` seconds and return its first truthy value.
 
     Raises AssertionError with `what` after `timeout` seconds.
     """

@@ -1,4 +1,4 @@
-"""Changes topics as an operator or retention does, and reads a topic whole."""
+"""Changes topics as an operator or retention does, and reads whole topics."""
 
 from __future__ import annotations
 

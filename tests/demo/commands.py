@@ -1,4 +1,4 @@
-"""Is a command line in a document a real one? Asked of the command itself, by --help."""
+"""Checks a command line of a document against the --help of the command."""
 
 from __future__ import annotations
 

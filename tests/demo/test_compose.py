@@ -1,4 +1,4 @@
-"""docker-compose.yml and the Dockerfile say nothing that the code does not know.
+"""docker-compose.yml and the Dockerfile name only commands, settings and files that exist.
 
 (The schema itself is checked by `make check`.)
 """
@@ -30,14 +30,14 @@ def _services() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
-def test_every_command_of_ours_is_a_real_one(name: str) -> None:
+def test_every_command_of_our_services_exists(name: str) -> None:
     words = shlex.split(" ".join(compose()["services"][name]["command"]).partition(" && ")[0])
     check_command(words[words.index("python") :])
 
 
-def test_every_variable_given_to_our_processes_is_a_setting() -> None:
+def test_every_variable_of_our_processes_is_a_setting() -> None:
     known = {name.upper() for name in Settings.model_fields}
-    given = {variable for name in OURS for variable in compose()["services"][name]["environment"]}
+    passed = {variable for name in OURS for variable in compose()["services"][name]["environment"]}
     dockerfile = (ROOT / "Dockerfile").read_text()
     baked = set(re.findall(r"^(?:ENV|  )\s*([A-Z_]+)=", dockerfile, re.MULTILINE)) | set(
         re.findall(r" ([A-Z_]{4,})=/data", dockerfile)
@@ -49,10 +49,10 @@ def test_every_variable_given_to_our_processes_is_a_setting() -> None:
         "PIP_DISABLE_PIP_VERSION_CHECK",
         "PIP_NO_CACHE_DIR",
     }
-    assert given | (baked - python) <= known
+    assert passed | (baked - python) <= known
 
 
-def test_every_variable_asked_of_the_operator_is_in_the_example() -> None:
+def test_every_variable_that_the_operator_sets_is_in_the_example() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     required = set(re.findall(r"\$\{([A-Z_]+)(?::\?|:-\})", text))
     example = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
@@ -88,7 +88,7 @@ def test_every_named_volume_is_used_and_declared() -> None:
     assert used == declared
 
 
-def test_the_images_run_as_nobody_special_and_serving_has_no_trainer() -> None:
+def test_the_images_run_without_root_and_the_serving_image_has_no_trainer() -> None:
     stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     serve = next(stage for stage in stages if " AS serve\n" in stage)
     base = next(stage for stage in stages if " AS base\n" in stage)

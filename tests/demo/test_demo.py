@@ -1,4 +1,4 @@
-"""`make demo`, as someone who has never seen the project runs it."""
+"""`make demo` runs the whole loop, ends cleanly, and reports an error in one line."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from testing.redis import RedisServer
 from testing.tansu import TansuBroker
 from tests.support import eventually
 
-SMALL = ["--users", "600", "--items", "150", "--events", "12000"]
-PATIENCE = 400
+SMALL_MARKETPLACE = ["--users", "600", "--items", "150", "--events", "12000"]
+RUN_TIMEOUT_S = 400
 """Seconds that one run may take on a busy machine: it starts seven Python processes and two
 servers, and fits two models.
 """
 
-pytestmark = pytest.mark.timeout(PATIENCE + 100)
+pytestmark = pytest.mark.timeout(RUN_TIMEOUT_S + 100)
 
 
 class Run:
@@ -44,7 +44,15 @@ class Run:
         }
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "demo", *SMALL, "--folder", str(folder), *arguments],
+                [
+                    sys.executable,
+                    "-m",
+                    "demo",
+                    *SMALL_MARKETPLACE,
+                    "--folder",
+                    str(folder),
+                    *arguments,
+                ],
                 stdout=output,
                 stderr=output,
                 cwd=ROOT,
@@ -63,18 +71,18 @@ class Run:
         eventually(
             lambda: what in self.text or self.process.poll() is not None,
             f"{what!r} in the output",
-            PATIENCE,
+            RUN_TIMEOUT_S,
         )
         assert what in self.text, self.text
 
     def end(self) -> int:
-        return self.process.wait(PATIENCE)
+        return self.process.wait(RUN_TIMEOUT_S)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing of the run outlives its test, also where the test failed half-way."""
+        """Kill all processes of the run, also where the test failed."""
         for process in [*self.children(), self.process] if self.process.poll() is None else []:
             process.kill()
         self.process.wait()
@@ -86,10 +94,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.process
-def test_one_run_ends_with_three_reads_by_the_engines_of_the_router(
+def test_a_run_ends_with_three_reads_by_the_engines_of_the_router(
     folder: Path, broker: KafkaBroker | TansuBroker, redis: Redis, redis_server: RedisServer
 ) -> None:
-    """On servers that run already, as with KAFKA_BOOTSTRAP_SERVERS and REDIS_URL of one's own."""
+    """On servers that run already, named by KAFKA_BOOTSTRAP_SERVERS and REDIS_URL."""
     with Run(
         folder, "--once", KAFKA_BOOTSTRAP_SERVERS=broker.address, REDIS_URL=redis_server.url
     ) as run:
@@ -106,13 +114,13 @@ def test_one_run_ends_with_three_reads_by_the_engines_of_the_router(
     assert not list(folder.rglob("*.pid"))
 
 
-def test_it_stays_up_with_live_traffic_until_ctrl_c_and_leaves_nothing_running(
+def test_the_demo_stays_up_with_live_traffic_until_ctrl_c_and_leaves_no_process(
     folder: Path,
 ) -> None:
     with Run(folder) as run:
         run.until("Now live")
         children = run.children()
-        # a broker, a Redis, ingest, archive, the model plane, the API, live traffic
+        # a broker, a Redis, ingest, archive, a live worker, the API, live traffic
         assert len(children) >= 7
         run.process.send_signal(signal.SIGINT)
         assert run.end() == 0, run.text
@@ -124,7 +132,7 @@ def test_it_stays_up_with_live_traffic_until_ctrl_c_and_leaves_nothing_running(
     assert "Traceback" not in run.text
 
 
-def test_a_dead_process_is_one_clear_line_and_ends_the_rest(folder: Path) -> None:
+def test_a_process_that_dies_is_reported_in_one_line_and_stops_the_demo(folder: Path) -> None:
     with Run(folder) as run:
         run.until("Creating the topics")
         ingest = eventually(
@@ -145,10 +153,10 @@ def test_a_dead_process_is_one_clear_line_and_ends_the_rest(folder: Path) -> Non
         )
 
 
-def test_a_port_in_use_is_one_clear_line(folder: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(folder: Path) -> None:
     with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        Run(folder, "--once", API_PORT=str(taken.getsockname()[1])) as run,
+        socket.create_server(("127.0.0.1", 0)) as occupied,
+        Run(folder, "--once", API_PORT=str(occupied.getsockname()[1])) as run,
     ):
         assert run.end() == 1
     assert re.search(r"^error: API_PORT=\d+ is in use on 127.0.0.1; ", run.text, re.MULTILINE), (
@@ -165,7 +173,7 @@ def test_a_second_demo_in_the_same_folder_is_refused(folder: Path) -> None:
             capture_output=True,
             text=True,
             cwd=ROOT,
-            timeout=PATIENCE,
+            timeout=RUN_TIMEOUT_S,
         )
         assert second.returncode == 1
         assert second.stderr == f"error: another demo is running in {folder}; end that one first\n"
@@ -174,7 +182,7 @@ def test_a_second_demo_in_the_same_folder_is_refused(folder: Path) -> None:
         assert first.end() == 0
 
 
-def test_a_wrong_setting_is_one_clear_line(folder: Path) -> None:
+def test_a_wrong_setting_is_reported_in_one_line(folder: Path) -> None:
     with Run(folder, "--once", COLD_START_THRESHOLD="many") as run:
         assert run.end() == 1
     assert "COLD_START_THRESHOLD" in run.text

@@ -1,4 +1,4 @@
-"""What the documents promise is there: commands, links, settings."""
+"""Commands, links and settings that the documents name exist."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def commands(page: Path) -> Iterator[list[str]]:
     redirection or a comment.
     """
     text = re.sub(r"\\\n\s*", " ", page.read_text())
-    for found in re.findall(
+    for line in re.findall(
         r"python3? -m ((?:api|streams|training|engines|demo|benchmarks)\b[^`\n|>;&#]*)", text
     ):
-        yield ["python", "-m", *shlex.split(found.strip().rstrip(".,:)"))]
+        yield ["python", "-m", *shlex.split(line.strip().rstrip(".,:)"))]
 
 
 @pytest.mark.timeout(400)  # each --help is a process

@@ -1,4 +1,4 @@
-"""The locks hold what the code imports, and agree with each other."""
+"""The lock files pin every package that the code imports, at the same versions."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def test_no_lock_names_a_place_to_download_from() -> None:
 
 
 def _imported(source: str) -> set[str]:
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
-    return found
+            names.add(node.module.split(".")[0])
+    return names

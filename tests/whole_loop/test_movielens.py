@@ -1,6 +1,4 @@
-"""The whole loop on real input: MovieLens 1M through Kafka, Redis, archive, dataset and ALS to
-three answers over HTTP.
-"""
+"""MovieLens 1M passes through the whole loop: Kafka, Redis, archive, dataset, ALS, HTTP answers."""
 
 from __future__ import annotations
 
@@ -123,16 +121,16 @@ def test_movielens_from_kafka_to_three_answers(
     state = oracle.read_state(redis, settings)
     popular = state.popular
     assert {user: int(fields["events"]) for user, fields in state.users.items()} == by_user
-    kept = Counter(
+    in_redis = Counter(
         (user, *line.split(" ")) for user, lines in state.histories.items() for line in lines
     )
-    assert kept == Counter(
+    assert in_redis == Counter(
         (str(user), str(int(at)), f"rating={value:g}", str(item)) for user, item, value, at in rows
     )
     assert set(popular["unlabelled"]) == {str(item) for _, item, _, _ in rows}
     checked = oracle.fold(settings, oracle.record(settings))
-    found = oracle.differences(redis, settings, checked)
-    assert [line for line in found if not line.startswith(("popular:", "trending:"))] == []
+    differences = oracle.differences(redis, settings, checked)
+    assert [line for line in differences if not line.startswith(("popular:", "trending:"))] == []
     # Three years are 36 half-lives: beyond what sums of floats hold exactly.
     assert popular["unlabelled"] == pytest.approx(checked.popular["unlabelled"], rel=1e-12)
 
@@ -181,7 +179,7 @@ def test_movielens_from_kafka_to_three_answers(
         )
         seen = {str(item) for other, item, _, _ in rows if str(other) == user}
         assert not seen & {line["item_id"] for line in answer["recommendations"]}
-        assert [each["engine"] for each in answer["fallbacks"]] == (
+        assert [fallback["engine"] for fallback in answer["fallbacks"]] == (
             ["ensemble"] if user == hot else []
         )
 
