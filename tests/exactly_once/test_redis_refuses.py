@@ -14,7 +14,7 @@ from core.settings import Settings
 from store.log.producer import Producer
 from testing.process import Child
 from testing.redis import RedisServer
-from tests import moods, oracle
+from tests import oracle, redis_refusals
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
@@ -24,7 +24,7 @@ Ingest = Callable[..., Child]
 
 @pytest.fixture
 def own_redis_server(tmp_path: Path) -> object:
-    with RedisServer(tmp_path / "redis", options=moods.OPTIONS) as server:
+    with RedisServer(tmp_path / "redis", options=redis_refusals.OPTIONS) as server:
         yield server
 
 
@@ -64,14 +64,14 @@ def test_temporary_refusals_do_not_end_ingest_and_lose_nothing(
 ) -> None:
     with Redis.from_url(own_redis_server.url) as redis, Traffic(settings, seed):
         child = ingest()
-        for code in moods.TEMPORARY:
+        for code in redis_refusals.TEMPORARY:
             wanted = _applied(redis, settings) + 50
             eventually(
                 lambda wanted=wanted: _applied(redis, settings) > wanted,
                 f"events applied before {code}",
             )
             logged = len(child.log.read_text())
-            with moods.refusing(code, redis, tmp_path / code):
+            with redis_refusals.refusing(code, redis, tmp_path / code):
                 _logged(child, TEXTS.get(code, (code,)), logged)
         wanted = _applied(redis, settings) + 50
         eventually(

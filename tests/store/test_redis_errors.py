@@ -28,7 +28,7 @@ from store.state.apply.pending import Mark, Pending
 from store.state.apply.planner import Planner
 from testing.process import ROOT
 from testing.redis import RedisServer
-from tests import moods
+from tests import redis_refusals
 from tests.support import NoLaterEvents
 
 NOW = 1.76e9
@@ -36,12 +36,14 @@ NOW = 1.76e9
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("moods"), options=moods.OPTIONS) as started:
+    with RedisServer(
+        tmp_path_factory.mktemp("refusals"), options=redis_refusals.OPTIONS
+    ) as started:
         yield started
 
 
 @pytest.fixture
-def moody(server: RedisServer) -> Iterator[Redis]:
+def refusing_redis(server: RedisServer) -> Iterator[Redis]:
     with Redis.from_url(server.url) as client:
         client.flushall()
         deletions.mark_ready(client)
@@ -88,13 +90,13 @@ class Writer:
         return raised.value
 
 
-@pytest.mark.parametrize("code", moods.TEMPORARY)
+@pytest.mark.parametrize("code", redis_refusals.TEMPORARY)
 def test_a_temporary_refusal_is_retried_and_the_event_counts_once(
-    code: str, moody: Redis, settings: Settings, tmp_path: Path
+    code: str, refusing_redis: Redis, settings: Settings, tmp_path: Path
 ) -> None:
     writer = Writer(settings)
     writer.applier.apply(writer.event(0))
-    with moods.refusing(code, moody, tmp_path / "gone"):
+    with redis_refusals.refusing(code, refusing_redis, tmp_path / "gone"):
         # meets new connections only: the first error is the loss of the old one
         if code == "MAXCLIENTS":
             assert isinstance(writer.error(writer.event(1)), StoreUnavailable)
@@ -106,17 +108,17 @@ def test_a_temporary_refusal_is_retried_and_the_event_counts_once(
         )
     writer.applier.apply(writer.event(1))
     writer.applier.close()
-    assert moody.hget("user:42", "events") == b"2"
-    assert not moody.exists(keys.INGEST_HALTED)
+    assert refusing_redis.hget("user:42", "events") == b"2"
+    assert not refusing_redis.exists(keys.INGEST_HALTED)
 
 
 @pytest.mark.parametrize(
     "denied", ["-rpush", "-watch", "-exec", "-eval", "resetkeys ~user:* ~users:*"]
 )
 def test_a_missing_permission_stops_and_names_the_grant(
-    denied: str, moody: Redis, settings: Settings, server: RedisServer
+    denied: str, refusing_redis: Redis, settings: Settings, server: RedisServer
 ) -> None:
-    moody.execute_command(
+    refusing_redis.execute_command(
         "ACL", "SETUSER", "eddy", "reset", "on", ">secret-pw", "~*", "&*", "+@all", *denied.split()
     )
     url = f"redis://eddy:secret-pw@{server.address}/0"
@@ -125,21 +127,23 @@ def test_a_missing_permission_stops_and_names_the_grant(
     assert isinstance(error, StoreMisconfigured), error
     assert "NOPERM" in str(error)
     assert "ACL SETUSER" in str(error)
-    assert not moody.exists("user:42"), "nothing is done in part"
-    moody.execute_command("ACL", "SETUSER", "eddy", "+@all", "allkeys")
+    assert not refusing_redis.exists("user:42"), "nothing is done in part"
+    refusing_redis.execute_command("ACL", "SETUSER", "eddy", "+@all", "allkeys")
     writer.applier.apply(writer.event(0))
     writer.applier.close()
-    assert moody.hget("user:42", "events") == b"1"
+    assert refusing_redis.hget("user:42", "events") == b"1"
 
 
 @pytest.mark.parametrize(
     ("url", "code"), [("redis://eddy:other@{}/0", "WRONGPASS"), ("redis://{}/0", "NOAUTH")]
 )
 def test_missing_credentials_stop_with_the_form_of_the_url(
-    url: str, code: str, moody: Redis, settings: Settings, server: RedisServer
+    url: str, code: str, refusing_redis: Redis, settings: Settings, server: RedisServer
 ) -> None:
-    moody.execute_command("ACL", "SETUSER", "eddy", "reset", "on", ">secret-pw", "~*", "+@all")
-    moody.config_set("requirepass", "secret-pw")
+    refusing_redis.execute_command(
+        "ACL", "SETUSER", "eddy", "reset", "on", ">secret-pw", "~*", "+@all"
+    )
+    refusing_redis.config_set("requirepass", "secret-pw")
     try:
         writer = Writer(
             settings.model_copy(update={"redis_url": SecretStr(url.format(server.address))})
@@ -148,7 +152,7 @@ def test_missing_credentials_stop_with_the_form_of_the_url(
         assert isinstance(error, StoreMisconfigured), error
         assert redis_errors.RULES[code].advice in str(error)
     finally:
-        moody.config_set("requirepass", "")
+        refusing_redis.config_set("requirepass", "")
 
 
 def test_a_server_in_cluster_mode_is_refused_with_the_cause(
@@ -292,68 +296,70 @@ def _entry(
     ],
 )
 def test_a_foreign_key_halts_the_partition_until_a_rebuild(
-    key: str, make: object, moody: Redis, settings: Settings
+    key: str, make: object, refusing_redis: Redis, settings: Settings
 ) -> None:
     """The batch is not passed over: neither a restart nor deleting the foreign key makes ingest go
     on with a part missing.
     """
     writer = Writer(settings)
-    moody.set(key, "somebody's own")
+    refusing_redis.set(key, "somebody's own")
     error = writer.error(make(settings, writer.planner))  # type: ignore[operator]
     assert isinstance(error, StoreCorrupt)
     assert key in str(error)
     assert "WRONGTYPE" in str(error)
     for _ in range(2):
         with pytest.raises(StoreCorrupt) as refused:
-            positions.take(moody, "t", 0)
+            positions.take(refusing_redis, "t", 0)
         assert key in str(refused.value)
         assert "rebuild --wipe" in str(refused.value)
-        moody.delete(key)
-    for each in moody.scan_iter():
+        refusing_redis.delete(key)
+    for each in refusing_redis.scan_iter():
         if any(fnmatch(each.decode(), pattern) for pattern in keys.OWNED):
-            moody.delete(each)
-    assert positions.take(moody, "t", 0).offset == 0
-    deletions.mark_ready(moody)
+            refusing_redis.delete(each)
+    assert positions.take(refusing_redis, "t", 0).offset == 0
+    deletions.mark_ready(refusing_redis)
     writer.apply(make(settings, writer.planner))  # type: ignore[operator]
     writer.applier.close()
-    assert positions.take(moody, "t", 0).offset > 0
+    assert positions.take(refusing_redis, "t", 0).offset > 0
 
 
 @pytest.mark.parametrize("value", ["seventeen", "9223372036854775807"])
 def test_a_counter_that_is_no_number_halts_the_partition(
-    value: str, moody: Redis, settings: Settings
+    value: str, refusing_redis: Redis, settings: Settings
 ) -> None:
     writer = Writer(settings)
-    moody.hset("user:42", "events", value)
+    refusing_redis.hset("user:42", "events", value)
     assert isinstance(writer.error(writer.event(0)), StoreCorrupt)
     with pytest.raises(StoreCorrupt, match="HINCRBY user:42"):
-        positions.take(moody, "t", 0)
+        positions.take(refusing_redis, "t", 0)
 
 
 def test_a_process_that_dies_before_it_reads_the_reply_leaves_the_note(
-    moody: Redis, settings: Settings
+    refusing_redis: Redis, settings: Settings
 ) -> None:
     """The note is part of the transaction itself, with the offsets; only the key's name needs a
     process that lives.
     """
     writer = Writer(settings)
     batch = writer.event(0)
-    moody.set("user:42:history", "somebody's own")
+    refusing_redis.set("user:42:history", "somebody's own")
     with connection.connect(settings) as client:
         pipe = connection.Pipe(client)
         pipe.send(applier.transaction([batch]))
         pipe.receive(applier.replies_of([batch]))
         pipe.close()
-    assert positions.read(moody, "t", 0).offset == 1, "Redis does not undo the other commands"
+    assert positions.read(refusing_redis, "t", 0).offset == 1, (
+        "Redis does not undo the other commands"
+    )
     with pytest.raises(StoreCorrupt, match=r"offsets \[0, 1\)"):
-        positions.take(moody, "t", 0)
+        positions.take(refusing_redis, "t", 0)
 
 
-def test_errors_of_other_clients_are_no_halt(moody: Redis, settings: Settings) -> None:
+def test_errors_of_other_clients_are_no_halt(refusing_redis: Redis, settings: Settings) -> None:
     writer = Writer(settings)
     for first in range(3):
         with pytest.raises(client_library.ResponseError):
-            moody.execute_command("HSET", "too few")
+            refusing_redis.execute_command("HSET", "too few")
         writer.applier.apply(writer.event(first))
     writer.applier.close()
-    assert not moody.exists(keys.INGEST_HALTED)
+    assert not refusing_redis.exists(keys.INGEST_HALTED)

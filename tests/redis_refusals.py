@@ -1,4 +1,4 @@
-"""A real Redis that refuses commands for a real cause, and that is mended afterwards."""
+"""Makes a real Redis refuse commands for a real cause, and corrects it afterwards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from redis import Redis, RedisError
 from tests.support import eventually
 
 OPTIONS = {"enable-protected-configs": "yes", "enable-debug-command": "yes", "maxclients": "60"}
-"""What a server of these tests must be started with."""
+"""Options of a server for these tests."""
 NOWHERE = ("127.0.0.1", "1")
-"""Where no master answers."""
+"""An address at which no master answers."""
 TEMPORARY = (
     "LOADING",
     "BUSY",
