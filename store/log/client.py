@@ -1,4 +1,4 @@
-"""Client settings, topics and errors of Kafka, shared by every consumer and producer."""
+"""Configures every Kafka client, creates topics, and describes the errors of a broker."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from store.log.topics import needs
 METADATA_MS = 10_000
 """Milliseconds until a client notices added partitions; librdkafka's default is 300,000.
 
-One small request each.
+Each refresh is one small request.
 """
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
-    """What every Kafka client of ours starts from. Its log lines go to structlog."""
+    """The configuration of every Kafka client. librdkafka's log lines go to structlog."""
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "socket.timeout.ms": int(settings.kafka_timeout_s * 1000),
         "reconnect.backoff.ms": 50,
-        "reconnect.backoff.max.ms": 1000,  # a restarted broker is found within a second, not ten
+        "reconnect.backoff.max.ms": 1000,  # reconnects to a restarted broker within a second
         "topic.metadata.refresh.interval.ms": METADATA_MS,
     } | ClientEvents().config()
 
 
 def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
-    """A consumer whose positions we keep ourselves: it commits nothing and never guesses where to
-    start.
+    """The configuration of a consumer that commits nothing by itself, and that reports an error
+    when the log does not hold its offset.
     """
     return client_config(settings) | {
         "group.id": group,
@@ -44,24 +44,24 @@ def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
         "session.timeout.ms": int(settings.session_timeout_s * 1000),
         "heartbeat.interval.ms": int(settings.session_timeout_s * 1000 / 5),
         "enable.partition.eof": False,
-        "fetch.max.bytes": 16 * 1024 * 1024,  # more than one largest message of a generous broker
+        "fetch.max.bytes": 16 * 1024 * 1024,  # more than the largest message of most brokers
         "queued.max.messages.kbytes": 32 * 1024,
     }
 
 
 def admin(settings: Settings) -> AdminClient:
-    """An admin client."""
+    """A client that reads and changes topics."""
     return AdminClient(client_config(settings))
 
 
 def ensure_topics(settings: Settings) -> list[str]:
-    """Create what is missing of our topics; answers the names created. Raises LogUnavailable."""
+    """Create Eddyline's topics that are missing; returns their names. Raises LogUnavailable."""
     client = admin(settings)
     try:
-        known = client.list_topics(timeout=settings.kafka_timeout_s).topics
+        existing = client.list_topics(timeout=settings.kafka_timeout_s).topics
     except KafkaException as error:
         raise unreachable(settings, "listing topics", error) from error
-    wanted = [
+    missing = [
         NewTopic(
             spec.name,
             settings.topic_partitions,
@@ -69,8 +69,8 @@ def ensure_topics(settings: Settings) -> list[str]:
             config=dict(spec.config),
         )
         for spec in needs.specs(settings)
+        if spec.name not in existing
     ]
-    missing = [new for new in wanted if new.topic not in known]
     created = []
     if missing:
         for name, future in client.create_topics(
@@ -80,14 +80,14 @@ def ensure_topics(settings: Settings) -> list[str]:
                 future.result()
                 created.append(name)
             except KafkaException as error:
-                # another process was faster: as good
+                # another process created it first
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise unreachable(settings, f"creating the topic {name}", error) from error
     return created
 
 
 def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailable:
-    """A LogUnavailable that says what was being done and where."""
+    """A LogUnavailable that says which action failed, and at which servers."""
     reason = (
         error.args[0].str()
         if isinstance(error, KafkaException) and hasattr(error.args[0], "str")
@@ -95,6 +95,5 @@ def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailab
     )
     return LogUnavailable(
         f"Kafka at {settings.kafka_bootstrap_servers} failed while {what}: {reason}; is the "
-        f"broker up, and is "
-        "KAFKA_BOOTSTRAP_SERVERS right?"
+        f"broker up, and is KAFKA_BOOTSTRAP_SERVERS right?"
     )

@@ -1,9 +1,8 @@
-"""Callbacks for librdkafka's events: one log line when all brokers are away and one when a broker
-is back.
+"""Logs the start and the end of an outage of Kafka, from the callbacks of librdkafka.
 
 A client calls `error` for each connection that fails and `statistics` every STATISTICS_MS, from the
-thread that polls it. librdkafka has no event for a connection that works again, so the brokers'
-states in the statistics show it.
+thread that polls it. librdkafka has no callback for a connection that works again, so the end of an
+outage is read from the brokers' states in the statistics.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ from store.outage import KAFKA
 _log = structlog.get_logger(__name__)
 
 STATISTICS_MS = 2_000
-"""Milliseconds between two reports of the brokers' states: how late the end of an outage is
-noticed.
-"""
+"""Milliseconds between two reports of the brokers' states: how late the end of an outage is logged."""
 
 _PER_CONNECTION = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
 """Errors of one connection, which the client retries by itself."""
@@ -54,9 +51,9 @@ class ClientEvents:
         }
 
     def error(self, error: KafkaError) -> None:
-        """All brokers away: an outage begins.
+        """Begin an outage when no broker is reachable; log any other error.
 
-        One connection that fails is a debug line, any other error a warning.
+        The error of a single connection has the level debug, because the client retries it.
         """
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             if not self._down:
@@ -67,7 +64,7 @@ class ClientEvents:
         level("kafka_client_error", code=error.name(), error=error.str())
 
     def statistics(self, text: str) -> None:
-        """The outage ends when a client that lost all brokers has one again."""
+        """End the outage when a client that lost all brokers is connected to one."""
         if self._down and any(
             broker.state == "UP" for broker in _decoder.decode(text).brokers.values()
         ):
@@ -76,8 +73,9 @@ class ClientEvents:
 
 
 class _ClientLog:
-    """librdkafka's own lines, as debug: what matters of them comes through `ClientEvents.error` and
-    raised errors.
+    """Logs librdkafka's own lines with the level debug.
+
+    Important errors reach `ClientEvents.error` or are raised.
     """
 
     def log(self, level: int, message: str, *args: Any) -> None:

@@ -1,14 +1,14 @@
-"""The record of a message that is no valid event, as it lies in the dead-letter topic.
+"""Encodes and decodes the records of the dead-letter topic: messages that are no valid event.
 
 Key: the original key. Value: the original bytes, or their first TRUNCATED_BYTES when they are more
 than MAX_COPY_BYTES (the original is still in the source topic, at the coordinates in the headers).
-One made from the archive has no key, and what the archive keeps of the bytes. Headers, all text:
-topic, partition, offset, code, reason, truncated, broker_time (seconds since 1970), and size, the
-original's length in bytes.
+A dead letter made from the archive has no key, and only the bytes that the archive has. Headers,
+all text: topic, partition, offset, code, reason, truncated, broker_time (seconds since 1970), and
+size, the original's length in bytes.
 
 A replayed dead letter gets a note: a second record in the same topic with the same coordinates, no
-value, and the header replayed_to (the token of what was sent instead). So what is still to be done
-follows from the topic alone.
+value, and the header replayed_to (the token of the message that was sent). So the topic alone tells
+which letters are not replayed yet.
 
 The coordinates identify a dead letter: a crashed ingest may write the same one twice, and readers
 count it once.
@@ -24,18 +24,18 @@ from core.errors import BadEvent
 from store.log.message import LogMessage
 
 MAX_COPY_BYTES = 512 * 1024
-"""Largest original kept whole: half of Kafka's default limit of 1 MiB for a record, so that key and
-headers fit too.
+"""Largest original that is copied whole: half of Kafka's default limit of 1 MiB for a record, so
+that key and headers fit too.
 """
 TRUNCATED_BYTES = 64 * 1024
-"""Bytes kept of a larger original: enough to see what it is."""
+"""Bytes copied of a larger original."""
 MAX_REASON_CHARS = 1000
 MAX_KEY_BYTES = 4096
-"""Longest original key kept; a longer one is no user id."""
+"""Bytes copied of the original key; a longer one is no user id."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One message that could not be read, and why.
+    """One message that is no valid event, and why.
 
     `size` is the original's length in bytes; `value` may be shorter.
     """
@@ -58,7 +58,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What to hand to a Kafka producer."""
+    """What a Kafka producer sends."""
 
     key: bytes | None
     value: bytes | None
@@ -91,8 +91,8 @@ def encode(message: LogMessage, error: BadEvent, *, truncated: bool = False) -> 
 
 
 def note(letter: DeadLetter, token: str) -> Record:
-    """The record that says that this dead letter was replayed as `token`
-    (topic:partition:offset).
+    """The record that marks a dead letter as replayed; `token` is the new message's
+    topic:partition:offset.
     """
     place = [
         ("topic", letter.topic),
@@ -105,7 +105,7 @@ def note(letter: DeadLetter, token: str) -> Record:
 def replayed(
     headers: Iterable[tuple[str, bytes | None]] | None,
 ) -> tuple[tuple[str, int, int], str] | None:
-    """Coordinates and token, when a record with these headers is a note of a replay; else None."""
+    """Coordinates and token, if these are the headers of a note of a replay; else None."""
     texts = {name: (content or b"").decode("utf-8", "replace") for name, content in headers or ()}
     if "replayed_to" not in texts:
         return None
@@ -115,7 +115,7 @@ def replayed(
 def decode(
     key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] | None
 ) -> DeadLetter:
-    """Read a record of the dead-letter topic back. Raises BadEvent when it is not one of ours."""
+    """The dead letter of a record. Raises BadEvent when Eddyline did not write it."""
     texts = {name: (content or b"").decode("utf-8", "replace") for name, content in headers or ()}
     try:
         return DeadLetter(

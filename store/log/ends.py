@@ -1,4 +1,4 @@
-"""Where a partition of the log begins and ends."""
+"""Finds the first offset of a partition and its end: the offset after its last record."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from core.settings import Settings
 from store.log import client as log
 
 _UNKNOWN = -1
-"""Below 0: the client has had no answer to a fetch yet."""
+"""The cached end of a partition before the first answer to a fetch; any negative number."""
 
 
 def ends(
     settings: Settings, consumer: Consumer, topic: str, partition: int, position: int
 ) -> tuple[int, int]:
-    """First offset, and the offset after the last one, of a partition that somebody wants to read
-    from `position`.
+    """First offset and end of a partition that is to be read from `position`.
 
-    The list-offsets request is asked first. Where it says that the log ends before `position`, a
-    fetch decides: the Tansu broker lists the first offset of its last batch instead of the end.
-    Raises LogUnavailable.
+    Where the list-offsets request answers an end before `position`, a fetch decides: the Tansu
+    broker lists the first offset of its last batch instead of the end. Raises LogUnavailable.
     """
     what = f"asking for the offsets of {topic}/{partition}"
     deadline = time.monotonic() + settings.kafka_timeout_s
@@ -32,9 +30,9 @@ def ends(
                 TopicPartition(topic, partition), timeout=settings.kafka_timeout_s
             )
             break
-        # None, thus a TypeError, is its answer when the time is over
+        # TypeError: the client returns None when the request times out
         except (KafkaException, TypeError) as error:
-            if _passes(error) and time.monotonic() < deadline:
+            if _is_passing(error) and time.monotonic() < deadline:
                 time.sleep(0.1)
                 continue
             raise log.unreachable(settings, what, error) from error
@@ -43,9 +41,9 @@ def ends(
     )
 
 
-def _passes(error: KafkaException | TypeError) -> bool:
-    """Whether a partition is only finding its leader, as right after its topic was made or a broker
-    came back.
+def _is_passing(error: KafkaException | TypeError) -> bool:
+    """Whether the partition only has no leader yet, as after its topic was created or a broker
+    restarted.
     """
     passing = (
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -56,17 +54,13 @@ def _passes(error: KafkaException | TypeError) -> bool:
 
 
 def known_end(consumer: Consumer, topic: str, partition: int) -> int | None:
-    """The end of an assigned partition as of the consumer's latest fetch; None before its first
-    one.
-    """
+    """The end of an assigned partition at the consumer's latest fetch; None before the first."""
     answer = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
     return answer[1] if answer is not None and answer[1] > _UNKNOWN else None
 
 
 def _fetched_end(settings: Settings, topic: str, partition: int, position: int, what: str) -> int:
-    """The end that a fetch at `position` tells of; 0 when the broker says that there is no such
-    offset.
-    """
+    """The end in the answer to a fetch at `position`; 0 when the broker has no such offset."""
     probe = Consumer(log.consumer_config(settings, f"{settings.ingest_group}-probe"))
     try:
         probe.assign([TopicPartition(topic, partition, position)])

@@ -1,19 +1,18 @@
-"""One librdkafka producer, and how to tell that the broker no longer accepts the producer id it
-has.
+"""Wraps one librdkafka producer, and detects that the broker no longer accepts its producer id.
 
-An idempotent producer has an id from the broker and numbers its messages, so that the broker drops
-what is sent twice. A broker that comes back without its memory (an embedded one, a wiped disk) does
-not know that id. librdkafka then does one of two things:
+An idempotent producer gets an id from the broker and numbers its messages, so that the broker drops
+messages that are sent twice. A broker that restarts without its state (an embedded one, a wiped
+disk) does not know that id. librdkafka then does one of two things:
 
-- It stops for good with a fatal error, when a message may have been written before. `produce`
-  raises from then on.
-- It raises the epoch of its id by one and sends again, when it knows that the message was not
-  written. Such a broker does not know the id under any epoch, so this repeats every 100 ms until
-  the message times out, and for every later message: no write succeeds.
+- It fails with a fatal error, when a message may have been written before. Every later `produce`
+  raises.
+- It increments the epoch of its id and sends again, when it knows that the message was not written.
+  Such a broker does not know the id with any epoch, so this repeats every 100 ms until the message
+  times out, and for every later message: no write succeeds.
 
-Worse, such a broker gives the same id to the next producer that asks. Two producers of one id can
-take each other's messages for repetitions, and one of them reads as accepted. So an id is not used
-again after an outage unless messages that wait need it.
+Such a broker also gives the same id to the next producer that requests one. The broker can take the
+messages of two producers with one id for duplicates of each other, and acknowledge a message that
+it dropped. So an id is not used again after an outage, except for messages that already wait.
 """
 
 from __future__ import annotations
@@ -35,17 +34,16 @@ _log = structlog.get_logger(__name__)
 MAX_MESSAGE_BYTES = 1_048_576
 """Largest message that the producer sends: Kafka's own default limit."""
 QUEUED = 200_000
-"""Most messages that wait for delivery in one client."""
+"""Maximum number of messages that wait for delivery in one client."""
 STATISTICS_MS = 500
 """Milliseconds between two reports of the client about its producer id; one costs 0.5 ms of CPU."""
 MAX_REFUSED_EPOCHS = 3
-"""Epochs that may pass without an acknowledged message.
+"""Epochs without an acknowledged message after which the producer id counts as unknown.
 
-One is ordinary after an error, several mean an unknown producer id.
+One is usual after an error.
 """
 CLOSE_S = 2.0
-"""Seconds that a client that is closed has to report its messages as failed; it needs milliseconds.
-"""
+"""Seconds in which a closed client must report its messages as failed; it needs milliseconds."""
 
 Headers = list[tuple[str, str | bytes | None]]
 Delivered = Callable[[KafkaError | None, Message], None]
@@ -70,20 +68,19 @@ class IdempotentClient:
     """
 
     def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
-        """`options`: librdkafka's own, over those here."""
+        """`options`: settings of librdkafka that override those here."""
         self.lost: str | None = None
-        """Why this client must be replaced; None while it need not."""
+        """Why this client must be replaced; None while it works."""
         self._report_error = client_config(settings)["error_cb"]
         self._identity = _Identity()
-        self._acknowledged, self._failed = False, 0
-        """Since the last statistics: whether a message was acknowledged.
-
-        Since the last acknowledged one: how many failed.
-        """
+        self._acknowledged = False
+        """Whether a message was acknowledged since the last statistics."""
+        self._failed = 0
+        """Messages that failed since the last acknowledged one."""
         self._reports: deque[tuple[Delivered, KafkaError | None, Message]] = deque()
-        self._reports_lock = threading.RLock()  # a handler may publish, and so poll
+        self._reports_lock = threading.RLock()  # a handler may publish, which polls
         self._accepted_epoch = 0
-        """The latest epoch at which the broker was known to accept the id."""
+        """The latest epoch with which the broker accepted the id."""
         self._outage = False
         self._producer = Producer(
             client_config(settings)
@@ -91,7 +88,7 @@ class IdempotentClient:
                 "enable.idempotence": True,
                 "acks": "all",
                 "compression.type": "lz4",
-                # the partitioner of Kafka's own clients: all backends agree where a user is
+                # as Kafka's own clients: every backend sends a user to the same partition
                 "partitioner": "murmur2_random",
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.messages": QUEUED,
@@ -132,15 +129,15 @@ class IdempotentClient:
     def produce_batch(
         self, topic: str, messages: list[dict[str, Any]], on_delivery: Delivered
     ) -> None:
-        """Queue messages (`key`, `value`); one that is refused gets an `_error`."""
+        """Queue messages (`key`, `value`); a message that is refused gets an `_error`."""
         self._producer.produce_batch(topic, messages, on_delivery=self._collector(on_delivery))
         for message in messages:
             if (error := message.get("_error")) is not None and error.code() == KafkaError._FATAL:
                 self._note_fatal(KafkaException(error))
 
     def poll(self, timeout_s: float) -> None:
-        """Call back for deliveries, errors and statistics; waits up to `timeout_s` seconds for the
-        first.
+        """Run the callbacks of deliveries, errors and statistics; waits up to `timeout_s` seconds
+        for the first.
         """
         try:
             self._producer.poll(timeout_s)
@@ -149,7 +146,7 @@ class IdempotentClient:
         self._deliver_reports()
 
     def flush(self, timeout_s: float) -> int:
-        """Wait for deliveries, up to `timeout_s` seconds; answers how many messages still wait."""
+        """Wait up to `timeout_s` seconds for deliveries; returns how many messages still wait."""
         try:
             waiting = self._producer.flush(timeout_s)
         except KafkaException as error:
@@ -159,12 +156,12 @@ class IdempotentClient:
         return waiting
 
     def list_topics(self, topic: str, timeout_s: float) -> None:
-        """Ask a broker about `topic`. Raises KafkaException when none answers in time."""
+        """Request metadata of `topic`. Raises KafkaException when no broker answers in time."""
         self._producer.list_topics(topic, timeout=timeout_s)
 
     def close(self) -> int:
-        """Fail every message that waits and end the client; answers how many messages got no report
-        even so.
+        """Fail every message that waits and close the client; returns how many messages got no
+        report.
         """
         self._producer.purge()
         unresolved = self.flush(CLOSE_S)
@@ -179,8 +176,8 @@ class IdempotentClient:
     def _collector(self, on_delivery: Delivered) -> Delivered:
         """A delivery callback that only queues the report.
 
-        The library may call back while an exception is pending (it has just met a fatal error). A
-        lock taken there would never be released, so handlers run later, outside of the library.
+        The library may call back while an exception is pending, after a fatal error. A lock that is
+        acquired there would never be released, so handlers run later, outside of the library.
         """
         append = self._reports.append
 
@@ -194,8 +191,10 @@ class IdempotentClient:
         return delivered
 
     def _deliver_reports(self) -> None:
-        """Call the handlers of the queued reports. Returns once those that another thread calls are
-        done too: a flush that finds nothing waiting must know of every failure.
+        """Call the handlers of the queued reports.
+
+        Returns when those that another thread calls have returned too: a flush with no message left
+        must know of every failure.
         """
         with self._reports_lock:
             while self._reports:
@@ -207,14 +206,14 @@ class IdempotentClient:
         if self._acknowledged or self._identity.producer_id != previous.producer_id:
             self._acknowledged, self._failed = False, 0
             self._accepted_epoch = self._identity.producer_epoch
-        # A message that times out raises the epoch once, too: that is no refusal.
+        # a message that times out increments the epoch once, too, without a refusal
         elif (
             self._identity.producer_epoch - self._accepted_epoch - self._failed
             >= MAX_REFUSED_EPOCHS
         ):
             self._lose("the broker does not know this producer's id")
         if self._outage and not len(self._producer):
-            self._lose("all brokers were away: another producer may have this id now")
+            self._lose("all brokers were unreachable: another producer may have this id now")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:

@@ -1,8 +1,8 @@
-"""The topic MODEL_UPDATES: hints by which ingest names the users and items that changed.
+"""Encodes, decodes and sends hints: messages on MODEL_UPDATES that name changed users and items.
 
-A message is a JSON list of [user id, item id], one pair an event. Hints of one partition of the log
-stay on one partition here, in order. They are worth sending and not worth waiting for: a reader
-folds in whatever a lost hint left stale.
+A message is a JSON list of [user id, item id], one pair for each event. Hints of one partition of
+the log go to one partition here, in order. Ingest does not wait for their delivery: when a hint is
+lost, a reader folds in the vector that stayed stale.
 """
 
 from __future__ import annotations
@@ -23,16 +23,14 @@ Pair = tuple[str, str]
 """User id, item id."""
 
 GATHER_EVENTS = 500
-"""Pairs in one message: a message costs the worker the same, whatever it holds."""
+"""Pairs in one message: its cost for the live worker hardly depends on their number."""
 GATHER_S = 0.05
-"""Seconds that pairs wait for more: some twenty messages a second and partition at most."""
+"""Seconds that pairs wait for more: at most about 20 messages per second and partition."""
 _QUEUED = 2_000
-"""Messages that wait for a broker that is away, a million events; older ones are of no use by then.
-"""
-
+"""Messages, of a million events, that wait for an unreachable broker; further ones are dropped."""
 _METADATA_S = 1.0
-"""Seconds that the first message waits for the topic's partitions: the broker has just delivered
-events, so it is there.
+"""Seconds that the first message waits for the topic's metadata; the broker has just delivered
+events, so it is reachable.
 """
 
 encode: Callable[[Sequence[Pair]], bytes] = msgspec.json.Encoder().encode
@@ -54,7 +52,7 @@ def connect(settings: Settings) -> KafkaProducer:
     return KafkaProducer(
         client_config(settings)
         | {
-            "linger.ms": 0,  # gathered already
+            "linger.ms": 0,  # `Hints` gathers
             "compression.type": "lz4",
             "message.timeout.ms": 10_000,
             "queue.buffering.max.messages": _QUEUED,
@@ -63,14 +61,14 @@ def connect(settings: Settings) -> KafkaProducer:
 
 
 class Hints:
-    """Gathers what was applied and sends it. Never waits and never raises: what the broker does not
-    take is counted by `lost`.
+    """Gathers the users and items of applied events and sends them.
 
-    Belongs to one thread.
+    Never waits and never raises: messages that the broker does not accept are counted by `lost`.
+    For one thread.
     """
 
     def __init__(self, settings: Settings, lost: Callable[[int], None]) -> None:
-        """`lost`: told how many messages were dropped."""
+        """`lost` is called with the number of messages that were dropped."""
         self._topic, self._settings, self._lost = settings.model_updates_topic, settings, lost
         self._gathered: dict[int, list[Pair]] = {}
         self._since = 0.0
@@ -78,8 +76,8 @@ class Hints:
         self._partitions = 0
 
     def add(self, partition: int, events: Sequence[Event]) -> None:
-        """Note that `events` of a partition of the log are applied; sends what has gathered when it
-        is time.
+        """Add the pairs of applied `events` of a partition; sends all pairs when they are many or
+        old enough.
         """
         if not events:
             return
@@ -96,7 +94,7 @@ class Hints:
         return max(0.0, self._since + GATHER_S - time.monotonic()) if self._gathered else None
 
     def flush(self) -> None:
-        """Hand what has gathered to the client, which sends it from a thread of its own."""
+        """Pass the gathered pairs to the client, which sends them from its own thread."""
         gathered, self._gathered = self._gathered, {}
         try:
             producer = self._connected()
@@ -115,7 +113,7 @@ class Hints:
             self._lost(len(gathered))
 
     def close(self) -> None:
-        """Send what has gathered, and give the broker a second to take it."""
+        """Send the gathered pairs, and wait up to a second for the broker."""
         if self._gathered:
             self.flush()
         if self._producer is not None:

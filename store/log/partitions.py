@@ -1,6 +1,6 @@
-"""How many partitions the topics have, as the broker says.
+"""Counts the partitions of topics, and stores since when each number is valid.
 
-TOPIC_PARTITIONS is only what a topic is created with.
+TOPIC_PARTITIONS is only the number with which a topic is created.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from store.state.connection import named_errors
 _log = structlog.get_logger(__name__)
 
 PRODUCERS_NOTICE_S = 300.0
-"""Seconds until every producer has noticed added partitions: metadata.max.age.ms of Kafka's
-clients. Until then they use the old number.
+"""Seconds in which producers may still use the old number after partitions were added:
+metadata.max.age.ms of Kafka's clients.
 """
 
 
 class Partitions:
-    """The latest answer of the broker by topic. Thread-safe."""
+    """The number of partitions of each topic, as the broker last answered. Thread-safe."""
 
     def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
         """Connects nothing before the first `refresh`."""
@@ -38,23 +38,22 @@ class Partitions:
         self._counts: dict[str, int] = {}
 
     def count(self, topic: str) -> int | None:
-        """Partitions of `topic`; None before the broker's first answer."""
+        """The number of `topic`; None before the broker's first answer."""
         return self._counts.get(topic)
 
     def refresh(self, timeout_s: float | None = None) -> None:
-        """Ask the broker, and log `partitions_added` for a topic that has grown since the last
-        answer.
+        """Read the numbers from the broker, and log `partitions_added` for a topic that has more.
 
-        `timeout_s`: seconds to wait, KAFKA_TIMEOUT_S unless given. Raises LogUnavailable.
+        `timeout_s`: seconds to wait, by default KAFKA_TIMEOUT_S. Raises LogUnavailable.
         """
         answers = self._connected().describe_topics(
             TopicCollection(list(self._topics)),
             request_timeout=timeout_s or self._settings.kafka_timeout_s,
         )
-        found: dict[str, int] = {}
+        current: dict[str, int] = {}
         for topic, answer in answers.items():
             try:
-                found[topic] = len(answer.result().partitions)
+                current[topic] = len(answer.result().partitions)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise log.unreachable(
@@ -62,9 +61,9 @@ class Partitions:
                     ) from error
         with self._lock:
             counts = dict(self._counts)
-            for topic, count in found.items():
+            for topic, count in current.items():
                 before = counts.get(topic)
-                if not count:  # just being created
+                if not count:  # the topic is being created
                     continue
                 if before is not None and count > before:
                     _log.info(
@@ -78,20 +77,20 @@ class Partitions:
             self._counts = counts  # replaced, never changed: readers take no lock
 
     def ends(self, topic: str) -> list[int]:
-        """The log's end of each partition of `topic`, by number. Raises LogUnavailable."""
+        """The end of each partition of `topic`, in order. Raises LogUnavailable."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked: dict[TopicPartition, Any] = {
+        requests: dict[TopicPartition, Any] = {
             TopicPartition(topic, number): latest for number in range(self.count(topic) or 0)
         }
         try:
             futures = (
                 self._connected().list_offsets(
-                    asked, request_timeout=self._settings.kafka_timeout_s
+                    requests, request_timeout=self._settings.kafka_timeout_s
                 )
-                if asked
+                if requests
                 else {}
             )
-            return [futures[partition].result().offset for partition in asked]
+            return [futures[partition].result().offset for partition in requests]
         except KafkaException as error:
             raise log.unreachable(
                 self._settings, f"asking for the ends of {topic}", error
@@ -104,7 +103,7 @@ class Partitions:
 
 
 def count(settings: Settings, topic: str, timeout_s: float | None = None) -> int:
-    """Partitions of `topic` now; TOPIC_PARTITIONS while it does not exist.
+    """The number of partitions of `topic` now; TOPIC_PARTITIONS while it does not exist.
 
     Raises LogUnavailable.
     """
@@ -114,8 +113,8 @@ def count(settings: Settings, topic: str, timeout_s: float | None = None) -> int
 
 
 class Layout(NamedTuple):
-    """`partitions` of a topic, and `since` when (seconds since 1970) each producer is held to put a
-    key where that number says.
+    """The number of partitions of a topic, and the time (seconds since 1970) since which every
+    producer must use that number.
     """
 
     partitions: int
@@ -123,24 +122,23 @@ class Layout(NamedTuple):
 
 
 def note_layout(client: Any, topic: str, partitions: int, known: Layout | None = None) -> Layout:
-    """Note the number of partitions that the broker says, and return the layout. Raises
-    StoreUnavailable.
+    """Store the broker's number of partitions in Redis, and return the layout.
 
-    `known`: what this process noted before, which is noted again in a Redis that was emptied since.
-    Events of the time before partitions were added lie where the old number put them, for good. The
-    first number that anybody notes counts from the log's beginning on: what was before is not
-    known.
+    `known`: the layout that this process stored before; it is stored again when Redis was emptied
+    since. Events from before partitions were added stay in the partitions of the old number. The
+    first number that is stored counts from the log's beginning on, because earlier numbers are
+    unknown. Raises StoreUnavailable.
     """
     key = keys.layout(topic)
-    with named_errors(f"noting the partitions of {topic}"):
-        noted, since = client.hmget(key, ["partitions", "since"])
-        if noted is not None and int(noted) == partitions:
+    with named_errors(f"storing the partitions of {topic}"):
+        stored, since = client.hmget(key, ["partitions", "since"])
+        if stored is not None and int(stored) == partitions:
             return Layout(partitions, float(since or 0))
-        if noted is None and known is not None and known.partitions == partitions:
+        if stored is None and known is not None and known.partitions == partitions:
             layout = known
         else:
             layout = Layout(
-                partitions, 0.0 if noted is known is None else time.time() + PRODUCERS_NOTICE_S
+                partitions, 0.0 if stored is known is None else time.time() + PRODUCERS_NOTICE_S
             )
         client.hset(key, mapping={"partitions": layout.partitions, "since": repr(layout.since)})
     return layout

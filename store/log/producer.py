@@ -1,4 +1,4 @@
-"""The producer that streams, training and the API share."""
+"""Publishes events and other messages to Kafka, with every failed delivery reported."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ __all__ = ["Delivered", "Headers", "Producer"]
 
 _log = structlog.get_logger(__name__)
 _POLL_S = 0.1
-"""Longest wait of one poll for deliveries that a caller awaits."""
+"""Longest wait of one poll in seconds, while a caller waits for deliveries."""
 _IDLE_POLL_S = 1.0
-"""Seconds between two polls of a producer whose callers poll by themselves: keeps the client's own
-reports from piling up.
+"""Seconds between two polls of a producer whose callers poll by themselves: the client's own
+reports must not accumulate.
 """
 
 
 class Producer:
-    """Publishes events: idempotent, acknowledged by all replicas, keyed by user, in order, with
-    every failed delivery surfaced.
+    """Publishes messages: idempotent, acknowledged by all replicas, keyed by user, in order.
 
         with Producer(settings) as producer:
-            producer.interaction(Interaction(event_id=str(uuid4()), user_id="42",
-            item_id="startup-9",
-                                             event_type="like", timestamp=time.time()))
+            producer.interaction(Interaction(
+                event_id=str(uuid4()), user_id="42", item_id="startup-9", event_type="like",
+                timestamp=time.time(),
+            ))
 
     Leaving the block waits for every delivery and raises LogUnavailable, with the first reason, if
     any failed. Thread-safe.
 
-    When the broker loses what it knew of this producer (see `IdempotentClient`), the messages that
-    wait fail at once and a new client takes the next ones. A message is reported as accepted only
-    when the broker acknowledged it.
+    When the broker no longer knows this producer (see `IdempotentClient`), the messages that wait
+    fail at once and a new client sends the next ones. A message is reported as accepted only when
+    the broker acknowledged it.
     """
 
     def __init__(
         self, settings: Settings, *, delivery_timeout_s: float = 120.0, linger_ms: float = 2.0
     ) -> None:
-        """`delivery_timeout_s`: seconds until an event that the broker does not take counts as
-        failed; `linger_ms`: milliseconds that an event waits for others to travel with; 0 where a
-        caller waits for each.
+        """`delivery_timeout_s`: seconds after which a message that the broker did not acknowledge
+        fails. `linger_ms`: milliseconds that a message waits for others in its batch; 0 where the
+        caller waits for each message.
         """
         self._settings = settings
         self._options = {
@@ -89,7 +89,7 @@ class Producer:
         )
 
     def user(self, user_id: str, user: User | None, on_delivery: Delivered | None = None) -> None:
-        """Queue what a user declares; None deletes the user and everything known about them."""
+        """Queue a profile; None deletes the user and all data about the user."""
         self.raw(
             self._settings.users_topic,
             user_id.encode(),
@@ -116,7 +116,7 @@ class Producer:
                 with self._lock:
                     self._client.produce(topic, key, value, deliver, headers, partition)
                 break
-            except BufferError:  # the queue is full: let deliveries make room
+            except BufferError:  # the queue is full: wait for deliveries
                 self._serve(_POLL_S)
             except KafkaException as error:
                 if not self._replace_lost_client():
@@ -124,41 +124,41 @@ class Producer:
         self._serve(0)
 
     def batch(self, topic: str, messages: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Queue (key, value) pairs in this order, cheaper than by `raw`; waits while the queue is
-        full. Raises LogUnavailable.
+        """Queue (key, value) pairs in this order, at a lower cost than `raw`.
+
+        Waits while the queue is full. Raises LogUnavailable.
         """
         deliver = self._watch(None)
-        rest: list[dict[str, Any]] = [{"key": key, "value": value} for key, value in messages]
-        while rest:
+        remaining: list[dict[str, Any]] = [{"key": key, "value": value} for key, value in messages]
+        while remaining:
             with self._lock:
                 # never more than fits, so that none overtakes another
                 room = max(1, QUEUED - len(self._client))
-                part, rest = rest[:room], rest[room:]
+                part, remaining = remaining[:room], remaining[room:]
                 self._client.produce_batch(topic, part, deliver)
             refused = []
             for message in part:
                 error = message.pop("_error", None)
                 if error is None:
                     continue
-                # the next client takes what a lost one refused
+                # the next client sends what a lost one refused
                 if error.code() not in (KafkaError._QUEUE_FULL, KafkaError._FATAL):
                     raise unreachable(
                         self._settings, f"producing to {topic}", KafkaException(error)
                     )
                 refused.append(message)
-            rest = refused + rest
-            self._serve(0.02 if rest else 0)
+            remaining = refused + remaining
+            self._serve(0.02 if remaining else 0)
 
     def publish(self, topic: str, key: bytes, value: bytes | None) -> Future[str]:
-        """Queue a message and answer a future of its token `topic:partition:offset`, delivered by a
-        thread of this producer.
+        """Queue a message; returns a future of its token `topic:partition:offset`.
 
-        The future raises LogUnavailable when the broker did not take the message; such a message
-        does not fail `flush`.
+        A thread of this producer completes the future. It raises LogUnavailable when the broker did
+        not accept the message; `flush` does not raise for such a message.
         """
         self._publishing.set()
         future: Future[str] = Future()
-        # a caller that gives up cannot cancel it: setting its result would end the polling thread
+        # so that a caller cannot cancel it: its result could not be set then
         future.set_running_or_notify_cancel()
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -177,19 +177,16 @@ class Producer:
         return future
 
     def check(self, timeout_s: float) -> None:
-        """Ask the brokers who they are.
-
-        Raises LogUnavailable when none answers within `timeout_s`.
-        """
+        """Raise LogUnavailable when no broker answers within `timeout_s`."""
         try:
             self._client.list_topics(self._settings.interactions_topic, timeout_s)
         except KafkaException as error:
-            raise unreachable(self._settings, "asking for its metadata", error) from error
+            raise unreachable(self._settings, "reading its metadata", error) from error
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until every queued message is delivered.
 
-        Raises LogUnavailable if one failed or the time is over.
+        Raises LogUnavailable if one failed or `timeout_s` passed.
         """
         deadline = time.monotonic() + (
             self._settings.kafka_timeout_s * 12 if timeout_s is None else timeout_s
@@ -249,13 +246,14 @@ class Producer:
             self._first_failure = self._first_failure or reason
 
     def _serve(self, timeout_s: float) -> None:
-        """Deliver what the client reports, for `timeout_s` seconds at most."""
+        """Call the handlers of delivered messages, for `timeout_s` seconds at most."""
         self._client.poll(timeout_s)
         self._replace_lost_client()
 
     def _replace_lost_client(self) -> bool:
-        """Replace a client that can send nothing any more; True when this call or another thread's
-        did. What waits in it fails.
+        """Replace a client that can send nothing any more; the messages that wait in it fail.
+
+        True when this call or another thread replaced it.
         """
         lost = self._client
         if lost.lost is None:

@@ -1,6 +1,4 @@
-"""Reads stretches of the log that somebody wants again: from an offset to another one, without a
-consumer group.
-"""
+"""Reads ranges of offsets of the log, without a consumer group."""
 
 from __future__ import annotations
 
@@ -19,18 +17,18 @@ from store.log import ends as log_ends
 Partition = tuple[str, int]
 
 _MESSAGES = 1000
-"""Messages taken from the client at once."""
+"""Messages read from the client at once."""
 _WAIT_MS = 10
-"""Milliseconds for which the broker may hold back that there is nothing more; by default half a
-second.
-"""
+"""Milliseconds that the broker may wait for more records before it answers; the default is 500."""
 
 
 class LogReader:
-    """A consumer that is assigned by hand. Every method raises LogUnavailable. Not thread-safe."""
+    """A consumer that reads the partitions it is told. Every method raises LogUnavailable. Not
+    thread-safe.
+    """
 
     def __init__(self, settings: Settings, purpose: str) -> None:
-        """`purpose`: names the group that an operator sees; nothing is committed to it."""
+        """`purpose`: part of the group name that an operator sees; nothing is committed to it."""
         self._settings = settings
         config = log.consumer_config(settings, f"{settings.ingest_group}-{purpose}")
         reading = {
@@ -47,42 +45,40 @@ class LogReader:
         self.close()
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         self._consumer.close()
 
     def partitions(self, topic: str) -> list[Partition]:
-        """The partitions of a topic as they are now."""
+        """The partitions that a topic has now."""
         try:
-            found = self._consumer.list_topics(
+            metadata = self._consumer.list_topics(
                 topic, timeout=self._settings.kafka_timeout_s
             ).topics[topic]
         except KafkaException as error:
             raise log.unreachable(
                 self._settings, f"listing the partitions of {topic}", error
             ) from error
-        if found.error is not None:
+        if metadata.error is not None:
             raise LogUnavailable(
                 f"Kafka at {self._settings.kafka_bootstrap_servers} answered for topic "
-                f"{topic}: {found.error.str()}"
+                f"{topic}: {metadata.error.str()}"
             )
-        return [(topic, number) for number in sorted(found.partitions)]
+        return [(topic, number) for number in sorted(metadata.partitions)]
 
     def ends(self, partition: Partition, position: int) -> tuple[int, int]:
-        """First offset and the offset after the last one, where somebody is to read from
-        `position`.
-        """
+        """First offset and end of a partition that is to be read from `position`."""
         return log_ends.ends(self._settings, self._consumer, *partition, position)
 
     def offsets_at(
         self, partitions: Sequence[Partition], seconds: float
     ) -> dict[Partition, int | None]:
-        """Of each partition the offset of the first message with a broker time from `seconds` on,
-        or an earlier one; None: no such.
+        """For each partition an offset at or before the first message with a broker time of
+        `seconds` or later; None where there is no such message.
         """
-        wanted = [TopicPartition(*partition, int(seconds * 1000)) for partition in partitions]
+        requests = [TopicPartition(*partition, int(seconds * 1000)) for partition in partitions]
         try:
             answers = self._consumer.offsets_for_times(
-                wanted, timeout=self._settings.kafka_timeout_s
+                requests, timeout=self._settings.kafka_timeout_s
             )
         except KafkaException as error:
             raise log.unreachable(self._settings, "looking up offsets by time", error) from error
@@ -99,39 +95,38 @@ class LogReader:
         }
 
     def read(self, ranges: Mapping[Partition, tuple[int, int | None]]) -> Generator[Any]:
-        """The messages of each partition at offsets [start, end), in offset order of each; `end`
-        None: up to the log's end as it is now.
+        """The messages of each partition at offsets [start, end), in the order of each partition.
 
-        Offsets that the log no longer holds are left out.
+        `end` None: up to the log's end as it is now. Offsets that the log no longer holds are
+        skipped.
         """
-        left = {
+        unfinished = {
             partition: end
             for partition, (start, end) in ranges.items()
             if end is None or start < end
         }
-        if not left:
+        if not unfinished:
             return
         self._consumer.assign(
-            [TopicPartition(*partition, ranges[partition][0]) for partition in left]
+            [TopicPartition(*partition, ranges[partition][0]) for partition in unfinished]
         )
         quiet_since = time.monotonic()
         try:
-            while left:
+            while unfinished:
                 messages = self._consumer.consume(1, 0.1)
                 if messages:
-                    # asked for many at once, it would wait for as many
+                    # a first call for many messages would wait for all of them
                     messages += self._consumer.consume(_MESSAGES, 0)
                     quiet_since = time.monotonic()
                 elif time.monotonic() - quiet_since > self._settings.kafka_timeout_s:
                     raise LogUnavailable(
                         f"Kafka at {self._settings.kafka_bootstrap_servers} did not answer "
-                        f"for {self._settings.kafka_timeout_s:g} s "
-                        f"while reading "
-                        f"{', '.join(f'{topic}/{number}' for topic, number in left)}; is "
+                        f"for {self._settings.kafka_timeout_s:g} s while reading "
+                        f"{', '.join(f'{topic}/{number}' for topic, number in unfinished)}; is "
                         f"the broker up?"
                     )
                 for message in messages:
-                    yield from self._checked(message, left)
+                    yield from self._checked(message, unfinished)
         except KafkaException as error:
             raise log.unreachable(self._settings, "reading the log", error) from error
         finally:
@@ -142,27 +137,27 @@ class LogReader:
         yield from self.read(dict.fromkeys(self.partitions(topic), (0, None)))
 
     def first(self, partition: Partition) -> list[Any]:
-        """The first message that the log still holds of a partition; none, if it is empty."""
+        """The first message that the log still holds of a partition, as a list of one or none."""
         messages = self.read({partition: (0, None)})
         try:
             return list(itertools.islice(messages, 1))
         finally:
             messages.close()
 
-    def _checked(self, message: Any, left: dict[Partition, int | None]) -> Iterator[Any]:
+    def _checked(self, message: Any, unfinished: dict[Partition, int | None]) -> Iterator[Any]:
         partition = (message.topic(), message.partition())
         error = message.error()
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
-                left.pop(partition, None)
-            # the client connects again
+                unfinished.pop(partition, None)
+            # the client reconnects after these errors
             elif error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
                 raise LogUnavailable(f"reading {partition[0]}: {error.str()}")
             return
-        if partition not in left:
+        if partition not in unfinished:
             return
-        end = left[partition]
+        end = unfinished[partition]
         if end is None or message.offset() < end:
             yield message
         if end is not None and message.offset() >= end - 1:
-            del left[partition]
+            del unfinished[partition]

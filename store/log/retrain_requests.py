@@ -1,7 +1,7 @@
-"""Requests for a retrain: what one says, how it is sent, and how a training worker reads them.
+"""Sends requests for a retrain to Kafka, and reads them for a training worker.
 
-Every request has the same key, so that all lie in one partition, in order, and one worker of the
-group sees them all.
+Every request has the same key, so that all are in one partition, in order, and one worker of the
+group reads them all.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ KEY = b"retrain"
 MAX_BYTES = 16 * 1024
 """Bytes of the largest request that is read."""
 MAX_RETRAIN_MS = 24 * 3600 * 1000
-"""Milliseconds between two looks at the topic, within which a retrain must end, else the group
-takes the worker for dead.
+"""Milliseconds in which a retrain must end: after longer without a poll, the group assigns the
+partition to another worker.
 """
 
 _log = structlog.get_logger(__name__)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Who wants a retrain, why, and since when (seconds since 1970; for people: what counts is the
-    place in the log).
+    """Who requests a retrain, why, and when (`at`, seconds since 1970).
+
+    Only people read `at`: requests are ordered by their offset.
     """
 
     requested_by: str
@@ -55,12 +56,12 @@ _decoder = msgspec.json.Decoder(Request)
 
 
 def encode(requested_by: str, reason: str = "") -> bytes:
-    """A request made now, as it is sent with KEY."""
+    """The value of a message that requests a retrain now; its key is KEY."""
     return encode_json(Request(requested_by=requested_by, reason=reason, at=round(time.time(), 3)))
 
 
 def decode(value: bytes | None) -> Request:
-    """Raises BadEvent."""
+    """The request in a message. Raises BadEvent."""
     if not value:
         raise BadEvent("empty", "the message has no value")
     if len(value) > MAX_BYTES:
@@ -74,7 +75,7 @@ def decode(value: bytes | None) -> Request:
 
 
 def send(settings: Settings, requested_by: str, reason: str = "") -> str:
-    """Ask for a retrain; answers the token topic:partition:offset. Raises LogUnavailable."""
+    """Request a retrain; returns the token topic:partition:offset. Raises LogUnavailable."""
     log.ensure_topics(settings)
     with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
         return producer.publish(
@@ -83,17 +84,16 @@ def send(settings: Settings, requested_by: str, reason: str = "") -> str:
 
 
 class Requests:
-    """The requests that nobody has answered yet, one by one: `next`, then `done` when the retrain
-    has ended.
+    """The requests that no worker has answered yet: `next`, then `done` when the retrain ended.
 
-    A request that is not done when its worker dies is the next worker's. The position is the
-    group's own, in Kafka: reading a request twice costs nothing, because a retrain says which
-    requests it answers (store.state.retrains).
+    The next worker reads a request that was not done when its worker died. The position is the
+    group's offset in Kafka. A request that is read twice does no harm, because a retrain records
+    which requests it answers (store.state.retrains).
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._topic = settings, settings.retrain_requests_topic
-        self._taken: TopicPartition | None = None
+        self._next_position: TopicPartition | None = None
 
     def __enter__(self) -> Self:
         """Join the group. Raises LogUnavailable."""
@@ -116,27 +116,24 @@ class Requests:
         self._consumer.close()
 
     def next(self, timeout_s: float) -> LogMessage | None:
-        """The next request, or None when none came within `timeout_s` seconds."""
+        """The next request, or None when none arrived within `timeout_s` seconds."""
         message: Any = self._consumer.poll(timeout_s)
         if message is None:
             return None
         if message.error() is not None:
-            _log.warning("kafka client", error=str(message.error()))
+            _log.warning("kafka_client_error", error=str(message.error()))
             return None
-        self._taken = TopicPartition(self._topic, message.partition(), message.offset() + 1)
+        self._next_position = TopicPartition(self._topic, message.partition(), message.offset() + 1)
         return LogMessage.of(message)
 
     def ends(self) -> dict[int, int]:
-        """Partition -> the log's end now, of the partitions of this worker.
-
-        Raises LogUnavailable.
-        """
+        """The log's end now, of each partition of this worker. Raises LogUnavailable."""
         try:
             return {
-                each.partition: self._consumer.get_watermark_offsets(
-                    each, timeout=self._settings.kafka_timeout_s
+                assigned.partition: self._consumer.get_watermark_offsets(
+                    assigned, timeout=self._settings.kafka_timeout_s
                 )[1]
-                for each in self._consumer.assignment()
+                for assigned in self._consumer.assignment()
             }
         except KafkaException as error:
             raise log.unreachable(
@@ -144,20 +141,23 @@ class Requests:
             ) from error
 
     def done(self) -> None:
-        """The request that `next` gave needs nothing more.
+        """Commit the offset of the request that `next` returned.
 
-        A commit that fails costs a second look at it.
+        If the commit fails, the request is read again.
         """
-        assert self._taken is not None, "no request was taken"
+        assert self._next_position is not None, "no request was read"
         try:
-            self._consumer.commit(offsets=[self._taken], asynchronous=False)
+            self._consumer.commit(offsets=[self._next_position], asynchronous=False)
         except KafkaException as error:
             _log.warning(
-                "a request will be looked at again", offset=self._taken.offset - 1, error=str(error)
+                "offset_commit_failed",
+                topic=self._topic,
+                offset=self._next_position.offset,
+                error=str(error),
             )
 
     def refuse(self, message: LogMessage, error: BadEvent) -> None:
-        """Put a message that is no request into the dead-letter topic. Raises LogUnavailable."""
+        """Send a message that is no request to the dead-letter topic. Raises LogUnavailable."""
         record = dead_letters.encode(message, error)
         with Producer(
             self._settings, delivery_timeout_s=self._settings.kafka_timeout_s

@@ -1,6 +1,4 @@
-"""Topics at the start of a process: creates those that are missing and compares the others with
-what is needed.
-"""
+"""Creates the topics that are missing, and compares the others with what Eddyline needs."""
 
 from __future__ import annotations
 
@@ -18,28 +16,26 @@ from store.log.topics.needs import Described, Difference, differences, specs
 _log = structlog.get_logger(__name__)
 
 _REACH_S = 1.0
-"""Seconds to wait for a first answer of a broker."""
+"""Seconds to wait for the first answer of a broker."""
 
 
 class TopicCheck:
-    """Creates and compares the topics of one process; logs each difference once, however often it
-    is asked.
-    """
+    """Prepares the topics for one process; logs each difference once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._logged: set[tuple[str, str]] = set()
 
     def prepare(self, refuse: bool = True) -> None:
-        """Create what is missing, log what differs. Raises LogUnavailable.
+        """Create missing topics and log differences. Raises LogUnavailable.
 
-        `refuse`: raise LogMisconfigured for a fatal difference, as the processes that read events
-        do; else it is only logged, as an error.
+        `refuse`: raise LogMisconfigured for a fatal difference, in processes that read events;
+        otherwise it is only logged, as an error.
         """
         _reach(self._settings)
         log.ensure_topics(self._settings)
-        found = compare(self._settings)
-        for difference in found:
+        differing = compare(self._settings)
+        for difference in differing:
             if (key := (difference.topic, difference.setting)) not in self._logged:
                 self._logged.add(key)
                 level = _log.error if difference.fatal else _log.warning
@@ -52,7 +48,7 @@ class TopicCheck:
                     consequence=difference.consequence,
                     command=difference.command,
                 )
-        for difference in found:
+        for difference in differing:
             if difference.fatal and refuse:
                 raise LogMisconfigured(
                     f"the topic {difference.topic} has "
@@ -62,8 +58,9 @@ class TopicCheck:
 
 
 def _reach(settings: Settings) -> None:
-    """Raise LogUnavailable soon when no broker answers: each of the calls that follow would wait
-    for KAFKA_TIMEOUT_S.
+    """Raise LogUnavailable soon when no broker answers.
+
+    Each of the calls that follow would wait for KAFKA_TIMEOUT_S.
     """
     try:
         log.admin(settings).list_topics(timeout=_REACH_S)
@@ -72,10 +69,10 @@ def _reach(settings: Settings) -> None:
 
 
 def compare(settings: Settings) -> list[Difference]:
-    """How the topics that exist differ from what is needed. Raises LogUnavailable.
+    """The differences of the existing topics from what is needed. Raises LogUnavailable.
 
-    A broker that does not describe topics or their settings (too old, or an ACL) costs one warning,
-    and that part of the comparison.
+    If a broker does not describe topic settings (it is too old, or an ACL denies it), they are not
+    compared, and one warning says so.
     """
     client = log.admin(settings)
     names = [spec.name for spec in specs(settings)]
@@ -83,9 +80,11 @@ def compare(settings: Settings) -> list[Difference]:
         metadata = client.list_topics(timeout=settings.kafka_timeout_s)
     except KafkaException as error:
         raise log.unreachable(settings, "listing topics", error) from error
-    # else: only being created
-    there = [name for name in names if name in metadata.topics and metadata.topics[name].partitions]
-    configs = _configs(settings, client, there)
+    # a topic without partitions is being created
+    existing = [
+        name for name in names if name in metadata.topics and metadata.topics[name].partitions
+    ]
+    configs = _configs(settings, client, existing)
     described = {
         name: Described(
             [
@@ -94,7 +93,7 @@ def compare(settings: Settings) -> list[Difference]:
             ],
             config,
         )
-        for name, config in zip(there, configs, strict=True)
+        for name, config in zip(existing, configs, strict=True)
     }
     return differences(settings, described, list(metadata.brokers))
 

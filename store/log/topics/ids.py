@@ -1,5 +1,6 @@
-"""The ids that a broker gives to topics: a topic that was deleted and created again has another one
-under the same name.
+"""Reads the ids of topics from the broker, to detect a topic that was created anew.
+
+A topic that was deleted and created again has the same name and another id.
 """
 
 from __future__ import annotations
@@ -19,43 +20,38 @@ from store.log import client as log
 _log = structlog.get_logger(__name__)
 
 WATCH_S = 2.0
-"""Seconds between two questions of `poll`: how long a topic that was created anew can go unnoticed
-while it is read.
-"""
+"""Seconds between two requests of `poll`: how late a topic that was created anew is noticed."""
 
 _NO_IDS = (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION)
 
 TopicId = str | None
-"""The id of one topic; None where the broker gives none."""
+"""The id of one topic; None where the broker has no topic ids."""
 
 
 class TopicIds:
-    """Reads the ids of `topics` with one admin client. `latest` is for any thread, the rest for
-    one.
+    """The ids of `topics`, read by one admin client. `latest` is for any thread, the rest for one.
 
-    Connects nothing before the first question.
+    Connects at the first request.
     """
 
     def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
         self._settings, self._topics = settings, list(topics)
         self._client: AdminClient | None = None
         self._latest: dict[str, TopicId] = {}
-        self._asked_at = 0.0  # time.monotonic()
+        self._requested_at = 0.0  # time.monotonic()
         self._pending: Mapping[str, Future[Any]] | None = None
         self._missing: set[str] = set()
         self.confirmed_at: float = 0.0
-        """time.monotonic() at which the latest answered question was sent: what was read before it
-        came from the topics it names.
+        """time.monotonic() before the latest request that was answered: records that were read
+        earlier came from the topics of this answer.
         """
 
     def latest(self, topic: str) -> TopicId:
-        """The id in the latest answer; None before there is one, or where the broker gives no
-        ids.
-        """
+        """The id in the latest answer; None before the first, or where the broker has no ids."""
         return self._latest.get(topic)
 
     def read(self) -> dict[str, TopicId]:
-        """The ids, after waiting for the broker's answer.
+        """The ids now; waits for the broker.
 
         Raises LogUnavailable, also for a topic that does not exist.
         """
@@ -65,14 +61,15 @@ class TopicIds:
         return ids
 
     def poll(self) -> dict[str, TopicId]:
-        """The ids in an answer that came since the last call, by topic; empty while there is none.
+        """The ids in an answer that arrived since the last call, by topic; empty if none arrived.
 
-        Never waits: asks every WATCH_S and collects the answer in a later call. A topic that does
-        not exist is logged once and left out; while the broker is away every answer is empty.
+        Never waits: sends a request every WATCH_S and collects the answer in a later call. A topic
+        that does not exist is logged once and left out. While the broker is unreachable the answer
+        is empty.
         """
         if self._pending is None:
-            if time.monotonic() - self._asked_at >= WATCH_S:
-                self._asked_at = time.monotonic()
+            if time.monotonic() - self._requested_at >= WATCH_S:
+                self._requested_at = time.monotonic()
                 self._pending = self._describe()
             return {}
         if not all(future.done() for future in self._pending.values()):
@@ -92,7 +89,7 @@ class TopicIds:
                     _log.warning("topic_missing", topic=topic, error=error.args[0].str())
         self._latest = {**self._latest, **ids}
         if len(ids) == len(self._topics):
-            self.confirmed_at = self._asked_at
+            self.confirmed_at = self._requested_at
         return ids
 
     def _describe(self) -> Mapping[str, Future[Any]]:
@@ -119,5 +116,5 @@ def _id_of(future: Future[Any]) -> TopicId:
         if error.args[0].code() in _NO_IDS:
             return None
         raise
-    # all zero: the broker knows no topic ids
+    # all zero: the broker has no topic ids
     return None if set(identifier) <= {"A", "0", "-"} else identifier

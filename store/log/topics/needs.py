@@ -1,5 +1,6 @@
-"""What Eddyline needs of each of its topics, and how a topic that exists already is compared with
-that. Pure: asks no broker.
+"""Says what Eddyline needs of each of its topics, and compares an existing topic with that.
+
+Pure: speaks to no broker.
 """
 
 from __future__ import annotations
@@ -13,21 +14,20 @@ import msgspec
 from core.settings import Settings
 
 DAY_MS = 24 * 3600 * 1000
-"""Least retention of `interactions`, and least age at which `items` and `users` are compacted, in
+"""Minimum retention of `interactions` and minimum compaction lag of `items` and `users`, in
 milliseconds: an archive or ingest that is down for a day loses nothing.
 """
 HOUR_MS = 3600 * 1000
-"""Least retention of the hints, in milliseconds: older ones are folded in by readers."""
+"""Minimum retention of hints, in milliseconds: readers fold in what older ones name."""
 UNLIMITED = "-1"
-"""Kafka's word for no limit of retention.ms and retention.bytes."""
+"""Kafka's value of retention.ms and retention.bytes for no limit."""
 
 
 class Need(NamedTuple):
-    """One setting of a topic: `value` is what the mending command sets, `fits` accepts what is as
-    good.
+    """One setting of a topic: the correcting command sets `value`, `fits` accepts other values too.
 
-    `fatal`: a process that reads the topic refuses to start, because data is lost for good while
-    the setting stands.
+    `fatal`: a process that reads the topic refuses to start, because data is lost permanently with
+    another value.
     """
 
     setting: str
@@ -38,9 +38,7 @@ class Need(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """A topic of ours: the settings that it is created with, and what an existing one is compared
-    with.
-    """
+    """A topic: the settings with which it is created, and what an existing one needs."""
 
     name: str
     config: Mapping[str, str]
@@ -52,7 +50,7 @@ class Spec(NamedTuple):
 class Described(NamedTuple):
     """A topic as the broker describes it.
 
-    `replicas`: brokers of each partition. `config`: None where the broker does not describe it.
+    `replicas`: the brokers of each partition. `config`: None where the broker does not describe it.
     """
 
     replicas: Sequence[Sequence[int]]
@@ -60,8 +58,8 @@ class Described(NamedTuple):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One setting of one topic that is not as needed, what follows from it, and the command that
-    mends it.
+    """One setting of one topic that is not as needed, its consequence, and the command that
+    corrects it.
     """
 
     topic: str
@@ -74,16 +72,14 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def specs(settings: Settings) -> list[Spec]:
-    """Every topic of ours."""
+    """Every topic of Eddyline."""
     broker_time = _exactly(
         "message.timestamp.type",
         "LogAppendTime",
-        (
-            "deletions, late events and lag are judged by the producers' clocks instead of the "
-            "broker's"
-        ),
+        "deletions, late events and lag are judged by the producers' clocks instead of the "
+        "broker's",
     )
-    kept = _exactly(
+    compacted = _exactly(
         "cleanup.policy",
         "compact",
         "entries older than the retention vanish, and an emptied Redis cannot be refilled",
@@ -129,13 +125,13 @@ def specs(settings: Settings) -> list[Spec]:
         Spec(
             settings.items_topic,
             compact | append_time | lagging,
-            (kept, broker_time, unread),
+            (compacted, broker_time, unread),
             scales=False,
         ),
         Spec(
             settings.users_topic,
             compact | append_time | lagging,
-            (kept, broker_time, unread),
+            (compacted, broker_time, unread),
             scales=False,
         ),
         Spec(settings.deletions_topic, compact, (deletions,), scales=False),
@@ -152,18 +148,18 @@ def specs(settings: Settings) -> list[Spec]:
 def differences(
     settings: Settings, described: Mapping[str, Described], brokers: Sequence[int]
 ) -> list[Difference]:
-    """Compare topics with their specs; topics that are not in `described`, and settings that a
-    broker does not report, are skipped.
+    """Compare topics with their specs.
 
-    `brokers`: ids of the brokers that there are.
+    Skips topics that are not in `described`, and settings that the broker does not report.
+    `brokers`: the ids of all brokers.
     """
-    found: list[Difference] = []
+    result: list[Difference] = []
     for spec in specs(settings):
         topic = described.get(spec.name)
         if topic is None:
             continue
-        found.extend(_partitions(settings, spec, topic))
-        found.extend(_replication(settings, spec, topic, brokers))
+        result.extend(_partition_count(settings, spec, topic))
+        result.extend(_replication(settings, spec, topic, brokers))
         for need in spec.needs:
             value = (topic.config or {}).get(need.setting)
             if value is not None and not need.fits(value):
@@ -177,7 +173,7 @@ def differences(
                     spec.name,
                 )
                 command += f" --add-config {need.setting}={need.value}"
-                found.append(
+                result.append(
                     Difference(
                         spec.name,
                         need.setting,
@@ -188,20 +184,17 @@ def differences(
                         command,
                     )
                 )
-    return found
+    return result
 
 
-def _partitions(settings: Settings, spec: Spec, topic: Described) -> list[Difference]:
-    """Fewer than TOPIC_PARTITIONS; more are as good, and a topic that does not share work needs
-    one.
-    """
+def _partition_count(settings: Settings, spec: Spec, topic: Described) -> list[Difference]:
+    """Fewer partitions than TOPIC_PARTITIONS, in a topic whose work processes share."""
     count, needed = len(topic.replicas), settings.topic_partitions
     if not spec.scales or count >= needed:
         return []
     consequence = (
         f"at most {count} processes share the work; adding partitions moves users between "
-        f"partitions (docs/operations.md), "
-        f"TOPIC_PARTITIONS={count} accepts what is there"
+        f"partitions (docs/operations.md), TOPIC_PARTITIONS={count} accepts this number"
     )
     command = _tool(
         settings, "topics", "--alter", "--topic", spec.name, "--partitions", str(needed)
@@ -214,7 +207,7 @@ def _partitions(settings: Settings, spec: Spec, topic: Described) -> list[Differ
 def _replication(
     settings: Settings, spec: Spec, topic: Described, brokers: Sequence[int]
 ) -> list[Difference]:
-    """Fewer replicas than TOPIC_REPLICATION."""
+    """Fewer replicas of a partition than TOPIC_REPLICATION."""
     fewest, needed = min(map(len, topic.replicas), default=0), settings.topic_replication
     if not topic.replicas or fewest >= needed:
         return []
@@ -243,7 +236,7 @@ def _replication(
 
 
 def _enough(replicas: Sequence[int], brokers: Sequence[int], needed: int, number: int) -> list[int]:
-    """`replicas` and further brokers, other ones for each partition `number`."""
+    """`replicas` and `needed` brokers in all; they differ from partition to partition."""
     others = [broker for broker in brokers if broker not in replicas]
     start = number % max(1, len(others))
     return [*replicas, *others[start:], *others[:start]][:needed]
