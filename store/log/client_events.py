@@ -18,7 +18,7 @@ from store.outage import KAFKA
 _log = structlog.get_logger(__name__)
 
 STATISTICS_MS = 2_000
-"""Milliseconds between two reports of the brokers' states: how late the end of an outage is logged."""
+"""Milliseconds between two reports of the brokers' states, which show the end of an outage."""
 
 _PER_CONNECTION = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
 """Errors of one connection, which the client retries by itself."""

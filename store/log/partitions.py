@@ -38,7 +38,7 @@ class Partitions:
         self._counts: dict[str, int] = {}
 
     def count(self, topic: str) -> int | None:
-        """The number of `topic`; None before the broker's first answer."""
+        """The number of partitions of `topic`; None before the broker's first answer."""
         return self._counts.get(topic)
 
     def refresh(self, timeout_s: float | None = None) -> None:

@@ -71,11 +71,7 @@ def show(settings: Settings, place: str) -> None:
 
 
 def replay(
-    settings: Settings,
-    selection: Selection,
-    fixes: Sequence[str],
-    edit: Path | None,
-    dry_run: bool,
+    settings: Settings, selection: Selection, fixes: Sequence[str], edit: Path | None, dry_run: bool
 ) -> None:
     """Correct the selected letters, send them again, and print how many were sent or refused.
 

@@ -67,8 +67,7 @@ def test_columns_of_any_name_can_be_mapped_to_fields(
     path = tmp_path / "log.parquet"
     when = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     pq.write_table(
-        pa.table({"uid": [7, 8], "sku": ["a", "b"], "at": [when, when], "stars": [4.5, None]}),
-        path,
+        pa.table({"uid": [7, 8], "sku": ["a", "b"], "at": [when, when], "stars": [4.5, None]}), path
     )
     one = with_one_partition(settings)
     options = Options(
