@@ -1,5 +1,5 @@
-"""`python -m streams produce`: one event, or JSON lines, checked here before they go out; prints
-each one's topic:partition:offset.
+"""Runs `python -m streams produce`: checks events, sends them to Kafka, and prints the token
+topic:partition:offset of each.
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ from store.log.producer import Producer
 _log = structlog.get_logger(__name__)
 
 IN_FLIGHT = 1000
-"""Events sent ahead of the oldest one whose token is not printed yet."""
+"""Maximum number of events that are sent and whose tokens are not printed yet."""
 
 
 def run(settings: Settings, path: Path | None, fields: Sequence[str]) -> int:
     """Send the event made of `fields` (name=value), or each line of `path` (None or `-`: standard
-    input). Answers how many were sent.
+    input); returns how many were sent.
 
-    A line without event_id or timestamp gets a new id or the present. Raises LogUnavailable, and
-    NotSent, with the first line at fault, after everything else was sent.
+    A line without event_id gets a new id, one without timestamp the current time. Raises
+    LogUnavailable. When all valid lines were sent, raises NotSent with the first invalid line.
     """
     lines = [_from_fields(fields)] if fields else _lines(path)
     log.ensure_topics(settings)
     waiting: deque[Future[str]] = deque()
-    sent, wrong, first = 0, 0, ""
+    sent, invalid, first_error = 0, 0, ""
     with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
         for number, line in enumerate(lines, 1):
             try:
                 key, value = checked(settings, line)
             except BadEvent as error:
-                wrong, first = wrong + 1, first or f"line {number}: {error.code}: {error}"
-                _log.warning("not sent", line=number, code=error.code, reason=str(error))
+                invalid += 1
+                first_error = first_error or f"line {number}: {error.code}: {error}"
+                _log.warning("event_not_sent", line=number, code=error.code, reason=str(error))
                 continue
             waiting.append(producer.publish(settings.interactions_topic, key, value))
             sent += 1
@@ -53,16 +54,18 @@ def run(settings: Settings, path: Path | None, fields: Sequence[str]) -> int:
                 _print(waiting.popleft())
         while waiting:
             _print(waiting.popleft())
-    if wrong:
+    if invalid:
         raise NotSent(
-            f"{wrong} of {sent + wrong} lines are no valid event and were not sent; {first}"
+            f"{invalid} of {sent + invalid} lines are no valid event and were not sent; "
+            f"{first_error}"
         )
     return sent
 
 
 def checked(settings: Settings, line: bytes) -> tuple[bytes, bytes]:
-    """Key and value of the event in `line`, with its event_id and timestamp filled in where it has
-    none. Raises BadEvent.
+    """Key and value of the event in `line`; adds an event_id and a timestamp if it has none.
+
+    Raises BadEvent.
     """
     now = time.time()
     try:
@@ -93,9 +96,7 @@ def _lines(path: Path | None) -> Iterator[bytes]:
 
 
 def _from_fields(fields: Sequence[str]) -> bytes:
-    """`user_id=42 value=4.5` as JSON: numbers where the contract has numbers, JSON for the context,
-    text for the rest.
-    """
+    """The JSON event of `user_id=42 value=4.5`. Raises NotSent."""
     event: dict[str, Any] = {}
     for field in fields:
         name, equals, text = field.partition("=")
@@ -106,9 +107,9 @@ def _from_fields(fields: Sequence[str]) -> bytes:
 
 
 def parse_field(name: str, text: str) -> Any:
-    """The JSON value that `text`, typed by a person, stands for in the field `name`.
+    """The value of the field `name` that `text` on the command line means.
 
-    Raises NotSent.
+    It is a number or a JSON object where the event contract says so, else text. Raises NotSent.
     """
     if name not in ("timestamp", "value", "context", "schema_version"):
         return text

@@ -1,5 +1,5 @@
-"""`python -m streams import`: rows to real events through Kafka, at full speed or at a multiple of
-their own clock.
+"""Runs `python -m streams import`: sends the rows of a source to Kafka, at full speed or at a
+multiple of the speed of their timestamps.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from core.codec import encode_json
 from core.errors import BadEvent, NothingImported
 from core.settings import Settings
 from store.log import client as log
@@ -27,6 +25,7 @@ from store.log.producer import Producer
 from streams.importers import convert, formats
 from streams.importers.convert import Message, Skip
 from streams.importers.formats import Format, Kind
+from streams.importers.rejects import Rejects
 from streams.importers.sources import Source, open_file
 from streams.pace import Clock
 from streams.progress import progress
@@ -36,13 +35,18 @@ _log = structlog.get_logger(__name__)
 REJECTS = Path("rejects.jsonl")
 """Default file for the rows that are no valid event."""
 CHUNK = 10_000
-"""Messages held together while sorting."""
+"""Messages in one batch."""
+
+
+Chunk = list[tuple[bytes, bytes, float]]
+"""Key, value and timestamp of each message."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to import; see the command's --help.
 
-    `speed`: None is as fast as it goes. `rejects` takes rows that are no event.
+    `speed`: multiple of the events' own speed; None: as fast as possible. `rejects`: the file for
+    rows that are no valid event.
     """
 
     path: Path | None = None
@@ -62,7 +66,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Import:
-    """One run. `counts` has `sent`, `rejected` and each reason to skip."""
+    """One import. `counts` has `sent`, `rejected` and each reason to skip a row."""
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         """Raises ConfigurationError, SourceFailed."""
@@ -83,18 +87,21 @@ class Import:
             "users": settings.users_topic,
         }[self.format.kind]
         self._stopped = threading.Event()
-        self._rejects = _Rejects(plan.rejects, list(self.format.columns))
+        self._rejects = Rejects(plan.rejects, list(self.format.columns))
         self.counts: Counter[str] = Counter()
 
     def stop(self) -> None:
-        """Return from `run` after the row under way."""
+        """Make `run` return after the current row."""
         self._stopped.set()
 
     def run(self) -> Counter[str]:
-        """Send every row. Raises LogUnavailable, SourceFailed, NothingImported."""
+        """Send every row; returns `counts`.
+
+        Raises LogUnavailable, SourceFailed, NothingImported.
+        """
         log.ensure_topics(self._settings)
         with self._rejects, Producer(self._settings) as producer:
-            chunks: Iterator[list[tuple[bytes, bytes, float]]]
+            chunks: Iterator[Chunk]
             if (
                 self._plan.sort
                 and self.format.kind == "interactions"
@@ -104,7 +111,7 @@ class Import:
                     table = self._sorted(advance)
                 total, chunks = table.num_rows, _unpacked(table)
             else:
-                total, chunks = self._source.row_count, _chunked(self._messages(_ignore))
+                total, chunks = self._source.row_count, _chunked(self._messages(_no_progress))
             clock = Clock(self._plan.speed, self._stopped) if self._plan.speed is not None else None
             with progress("sending", total) as advance:
                 for chunk in chunks:
@@ -113,7 +120,8 @@ class Import:
                     self._send(producer, chunk, clock, advance)
         if not self.counts["sent"] and not self._stopped.is_set():
             reasons = (
-                ", ".join(f"{count} {why}" for why, count in self.counts.items()) or "it has none"
+                ", ".join(f"{count} {name}" for name, count in self.counts.items())
+                or "it has no rows"
             )
             raise NothingImported(
                 f"no row of {self._source.name} was imported: {reasons}"
@@ -124,7 +132,7 @@ class Import:
     def _send(
         self,
         producer: Producer,
-        chunk: list[tuple[bytes, bytes, float]],
+        chunk: Chunk,
         clock: Clock | None,
         advance: Callable[[int], None],
     ) -> None:
@@ -141,11 +149,11 @@ class Import:
             advance(1)
 
     def _messages(self, advance: Callable[[int], None]) -> Iterator[Message]:
-        wanted = self._plan.limit
-        for done, (number, row) in enumerate(self._source.rows(self.format), 1):
-            if self._stopped.is_set() or wanted == 0:
+        remaining = self._plan.limit
+        for count, (number, row) in enumerate(self._source.rows(self.format), 1):
+            if self._stopped.is_set() or remaining == 0:
                 return
-            if done % CHUNK == 0:
+            if count % CHUNK == 0:
                 advance(CHUNK)
             try:
                 message = self._convert(number, row)
@@ -157,12 +165,12 @@ class Import:
                 self._rejects.add(number, row, error)
                 continue
             yield message
-            if wanted is not None:
-                wanted -= 1
+            if remaining is not None:
+                remaining -= 1
 
     def _sorted(self, advance: Callable[[int], None]) -> pa.Table:
-        """All messages in the order of their own time (rows of one time in the file's order): a
-        history in Redis is in the log's order.
+        """All messages in the order of their timestamps, because a history in Redis has the log's
+        order. Rows with the same timestamp keep the file's order.
         """
         schema = pa.schema(
             [
@@ -186,34 +194,8 @@ class Import:
         )
 
 
-class _Rejects(AbstractContextManager["_Rejects"]):
-    """A JSON line for each row that is no event. The file appears with the first."""
-
-    def __init__(self, path: Path, fields: Sequence[str]) -> None:
-        self._path, self._fields = path, fields
-        self._stack = ExitStack()
-        self._file: BinaryIO | None = None
-
-    def add(self, number: int, row: Sequence[Any], error: BadEvent) -> None:
-        if self._file is None:
-            self._file = self._stack.enter_context(self._path.open("wb"))
-        values = {
-            field: str(value).encode("utf-8", "backslashreplace").decode()
-            for field, value in zip(self._fields, row, strict=True)
-            if value is not None
-        }
-        reason = str(error).encode("utf-8", "backslashreplace").decode()
-        self._file.write(
-            encode_json({"row": number, "code": error.code, "reason": reason, "values": values})
-            + b"\n"
-        )
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-
 def run(settings: Settings, plan: Plan) -> None:
-    """Import until done, SIGTERM or SIGINT, and say what came of it."""
+    """Import until done, SIGTERM or SIGINT, and log the counts."""
     task = Import(settings, plan)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: task.stop())
@@ -221,14 +203,14 @@ def run(settings: Settings, plan: Plan) -> None:
     counts = task.run()
     seconds = time.monotonic() - began
     _log.info(
-        "imported",
+        "import_finished",
         kind=task.format.kind,
-        **{why.replace(" ", "_").replace("--", ""): count for why, count in counts.items()},
+        **{name.replace(" ", "_").replace("--", ""): count for name, count in counts.items()},
         seconds=round(seconds, 1),
         per_s=round(counts["sent"] / seconds),
     )
     if counts["rejected"]:
-        _log.warning("rows rejected", count=counts["rejected"], file=str(plan.rejects))
+        _log.warning("rows_rejected", rows=counts["rejected"], file=str(plan.rejects))
 
 
 def _source(plan: Plan) -> Source:
@@ -269,7 +251,7 @@ def _packed(messages: Sequence[Message], schema: pa.Schema, first: int) -> pa.Re
     )
 
 
-def _unpacked(table: pa.Table) -> Iterator[list[tuple[bytes, bytes, float]]]:
+def _unpacked(table: pa.Table) -> Iterator[Chunk]:
     for batch in table.to_batches(CHUNK):
         yield list(
             zip(
@@ -279,7 +261,7 @@ def _unpacked(table: pa.Table) -> Iterator[list[tuple[bytes, bytes, float]]]:
         )
 
 
-def _chunked(messages: Iterator[Message]) -> Iterator[list[tuple[bytes, bytes, float]]]:
+def _chunked(messages: Iterator[Message]) -> Iterator[Chunk]:
     while chunk := [
         (message.key, message.value, message.timestamp)
         for message in itertools.islice(messages, CHUNK)
@@ -287,5 +269,5 @@ def _chunked(messages: Iterator[Message]) -> Iterator[list[tuple[bytes, bytes, f
         yield chunk
 
 
-def _ignore(_done: int) -> None:
-    """Without a sort, progress is what was sent."""
+def _no_progress(_count: int) -> None:
+    """Without a sort, only what was sent is progress."""

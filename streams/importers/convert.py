@@ -20,14 +20,17 @@ from streams import times
 from streams.importers.formats import ATTRIBUTE, Format
 from streams.importers.sources import Source
 
+_FLAGS = dict.fromkeys(("true", "t", "yes", "1"), True) | dict.fromkeys(
+    ("false", "f", "no", "0"), False
+)
 _NO_CONTEXT = Interaction("", "", "", "", 0.0).context
 """The default object itself: the encoder leaves out only this one."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What goes to Kafka.
+    """One message for Kafka.
 
-    `timestamp`: the event's own, in seconds since 1970; 0 for items and users.
+    `timestamp`: of the event, in seconds since 1970; 0 for items and users.
     """
 
     key: bytes
@@ -120,7 +123,7 @@ def interactions(
 
 
 def items(format_: Format) -> Callable[[int, Sequence[Any]], Message]:
-    """A converter of rows to catalogue items; raises BadEvent."""
+    """A converter of rows to catalogue items, which raises BadEvent."""
 
     def convert(_number: int, row: Sequence[Any]) -> Message:
         fields = _fields(format_, row, ("categories", "tags"))
@@ -135,7 +138,7 @@ def items(format_: Format) -> Callable[[int, Sequence[Any]], Message]:
 
 
 def users(format_: Format) -> Callable[[int, Sequence[Any]], Message]:
-    """A converter of rows to users; raises BadEvent."""
+    """A converter of rows to users, which raises BadEvent."""
 
     def convert(_number: int, row: Sequence[Any]) -> Message:
         encoded = codec.encode_json(_fields(format_, row, ("roles", "interests")))
@@ -195,7 +198,7 @@ def _canonical(encoded: bytes, kind: type[Item | User]) -> bytes:
 def _text(value: Any) -> str | None:
     if value is None or value == "":
         return None
-    # 42.0: an id that a data frame with a gap turned into a float
+    # 42.0 was an id: data frames make floats of integer columns with missing values
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
@@ -203,7 +206,7 @@ def _text(value: Any) -> str | None:
 
 def _number(field: str, value: Any) -> float | None:
     if value.__class__ is float:
-        # NaN is how a data frame writes a missing number
+        # data frames write NaN for a missing number
         return None if math.isnan(value) else value
     if value is None or value == "":
         return None
@@ -239,19 +242,10 @@ def _time(value: Any, per_second: float) -> float | None:
 
 
 def _flag(value: Any) -> bool:
-    if isinstance(value, str) and value.strip().lower() in (
-        "true",
-        "t",
-        "yes",
-        "1",
-        "false",
-        "f",
-        "no",
-        "0",
-    ):
-        return value.strip().lower() in ("true", "t", "yes", "1")
     if isinstance(value, bool | int):
         return bool(value)
+    if isinstance(value, str) and value.strip().lower() in _FLAGS:
+        return _FLAGS[value.strip().lower()]
     raise BadEvent("bad_field", f"available {value!r} is neither true nor false")
 
 

@@ -1,4 +1,4 @@
-"""Which column means what: mappings given by hand, and those of files that everybody has."""
+"""Finds which column of a source holds which field, for mapped columns and for known files."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ ATTRIBUTE = "attributes."
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """How to read a source.
 
-    `columns`: field -> column; `constants`: field -> text for every row; `header`: the column names
-    of a file that has none itself; `per_second`: units of a numeric time stamp in a second;
-    `list_separator` splits text into categories, tags, roles and interests.
+    `columns`: field -> column. `constants`: field -> text for every row. `header`: the column names
+    of a file without a header line. `per_second`: units of a numeric timestamp in a second.
+    `list_separator`: splits text into categories, tags, roles and interests.
     """
 
     kind: Kind = "interactions"
@@ -94,7 +94,7 @@ KNOWN: dict[str, Format] = {
         delimiter="::",
     ),
 }
-"""By file name: the MovieLens files as they come out of their archives."""
+"""The formats of the MovieLens files, by file name."""
 
 RETAILROCKET = Format(
     columns={
@@ -105,7 +105,7 @@ RETAILROCKET = Format(
     },
     per_second=1000.0,
 )
-"""By its columns timestamp, visitorid, event, itemid, transactionid."""
+"""Recognised by its columns: timestamp, visitorid, event, itemid, transactionid."""
 
 
 def choose(
@@ -116,11 +116,11 @@ def choose(
     constants: Mapping[str, str],
     per_second: float | None,
 ) -> Format:
-    """The format of a source with these columns: what is known of it, overruled by what was given
-    by hand.
+    """The format of a source with these columns: a known one, changed by `mapping` and
+    `constants`.
 
-    Without either, columns with the fields' own names are taken. Raises ConfigurationError for a
-    field or column that does not exist, and for an id that is mapped from nowhere.
+    An unknown source's columns are mapped to the fields of the same name. Raises ConfigurationError
+    for a field or column that does not exist, and for a required field without a column.
     """
     known = KNOWN.get(path.name) if path is not None else None
     if known is None and {"visitorid", "itemid", "event"} <= set(columns):
@@ -169,9 +169,8 @@ def parse_pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
 def _check(format_: Format, columns: Sequence[str]) -> None:
     fields = FIELDS[format_.kind]
     for field in (*format_.columns, *format_.constants):
-        if field not in fields and not (
-            field.startswith(ATTRIBUTE) and format_.kind != "interactions"
-        ):
+        is_attribute = field.startswith(ATTRIBUTE) and format_.kind != "interactions"
+        if field not in fields and not is_attribute:
             known = ", ".join(fields) + (
                 "" if format_.kind == "interactions" else f", {ATTRIBUTE}<name>"
             )
@@ -181,17 +180,15 @@ def _check(format_: Format, columns: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"there is no column {column!r} for {field}; the source has {', '.join(columns)}"
             )
-    needed = {
+    required = {
         "interactions": ("user_id", "item_id", "event_type"),
         "items": ("item_id", "item_type"),
         "users": ("user_id",),
     }[format_.kind]
-    for field in needed:
+    for field in required:
         if field not in format_.columns and field not in format_.constants:
+            constant = f" or --constant {field}=<text>" if field.endswith("_type") else ""
             raise ConfigurationError(
-                (
-                    f"{field} is mapped from no column; the source has {', '.join(columns)}: "
-                    f"give --map {field}=<column>"
-                )
-                + (f" or --constant {field}=<text>" if field in ("event_type", "item_type") else "")
+                f"{field} is mapped from no column; the source has {', '.join(columns)}: "
+                f"give --map {field}=<column>{constant}"
             )

@@ -1,5 +1,5 @@
-"""A simulated marketplace: `world` makes people and startups, `events` what they do, `command`
-sends it.
+"""Simulates a marketplace of startups, developers and investors.
 
-Start with `command`.
+`world` draws users and startups, `names` has their texts, `events` draws what users do, `command`
+sends everything to Kafka. Start with `command`.
 """

@@ -1,5 +1,6 @@
-"""`python -m streams simulate`: the marketplace into Kafka, its past at full speed, then its
-present at its own pace.
+"""Runs `python -m streams simulate`: sends a simulated marketplace to Kafka.
+
+Past events are sent at full speed or at a rate, then live events until the command is stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _log = structlog.get_logger(__name__)
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to simulate; see the command's --help.
 
-    `start` in seconds since 1970, `rate` in events/s (0: as fast as it goes).
+    `start` in seconds since 1970, `rate` in events per second (0: as fast as possible).
     """
 
     users: int
@@ -48,7 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Simulator:
-    """Sends one plan's chunks to Kafka, or prints them."""
+    """Sends the chunks of one plan to Kafka, or prints them."""
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self._settings, self._plan = settings, plan
@@ -60,11 +61,11 @@ class Simulator:
         self._by_type: Counter[str] = Counter()
 
     def stop(self) -> None:
-        """Return from `run` after the event under way."""
+        """Make `run` return after the current event."""
         self._stopped.set()
 
     def run(self) -> dict[str, Any]:
-        """Send everything; answers the summary. Raises LogUnavailable."""
+        """Send everything; returns the summary. Raises LogUnavailable."""
         if self._plan.dry_run:
             for chunk in self._simulation.chunks():
                 self._print(chunk)
@@ -94,7 +95,7 @@ class Simulator:
             yield chunk
 
     def _send(self, producer: Producer, chunk: Chunk, pace: Pace, *, live: bool) -> None:
-        """`live`: an event's time is now, and what arrives is new now."""
+        """`live`: the time of events and the creation of startups is now."""
         if self._plan.catalogue or live:
             for item in chunk.items:
                 producer.item(
@@ -139,8 +140,8 @@ class Simulator:
         return summary
 
     def summary(self) -> dict[str, Any]:
-        """Counts, and one user of each segment, with declared interests: the fewest events, then
-        the most typical warm and hot ones.
+        """Counts, and one user with declared interests for each segment: the cold user with the
+        fewest events, and the warm and the hot user with the median number of events.
         """
         cold, hot = self._settings.cold_start_threshold, self._settings.warm_user_threshold
         segments: dict[str, list[tuple[int, str]]] = {"cold": [], "warm": [], "hot": []}
@@ -151,9 +152,9 @@ class Simulator:
                 segments[segment].append((count, user.user_id))
         for members in segments.values():
             members.sort()
-        typical = {"cold": 0.0, "warm": 0.5, "hot": 0.5}
-        chosen = {
-            name: members[int(len(members) * typical[name])][1] if members else None
+        quantile = {"cold": 0.0, "warm": 0.5, "hot": 0.5}
+        example_users = {
+            name: members[int(len(members) * quantile[name])][1] if members else None
             for name, members in segments.items()
         }
         counts = [
@@ -172,7 +173,7 @@ class Simulator:
                 "warm": sum(cold <= count < hot for count in counts),
                 "hot": sum(count >= hot for count in counts),
             },
-            **chosen,
+            **example_users,
         }
 
 
@@ -183,7 +184,7 @@ def run(settings: Settings, plan: Plan) -> None:
         signal.signal(number, lambda *_: simulator.stop())
     summary = simulator.run()
     _log.info(
-        "simulated",
+        "simulation_finished",
         **{
             name: summary[name]
             for name in ("events", "users", "items", "segments", "cold", "warm", "hot")

@@ -1,4 +1,4 @@
-"""What people do in the simulated marketplace: sessions of views that lead to clicks, likes,
+"""Draws the events of the simulated marketplace: sessions of views that lead to clicks, likes,
 applications and investments.
 """
 
@@ -14,19 +14,19 @@ from core.types import Interaction, Item, User
 from streams.simulator.world import DRIFT_DAYS, World
 
 SESSIONS = 512
-"""Sessions drawn together; fixed, so that the same seed gives the same events at any rate."""
+"""Sessions of one chunk; fixed, so that the same seed gives the same events at any rate."""
 CANDIDATES = 48
-"""Startups that a session's list is drawn from, by appeal; the taste then picks."""
+"""Startups drawn by appeal for one session; the user's taste orders them."""
 LONGEST = 12
-"""Most startups looked at in one session."""
+"""Maximum number of startups that a user views in one session."""
 TASTE = 7.0
-"""How strongly taste picks: exp(TASTE) to 1 between the best place and one at a right angle."""
-ARRIVED = 0.8
-"""Part of the people and startups that are there from the start; the others arrive evenly until the
-last event.
+"""Weight of taste: a startup of exactly the user's taste is exp(TASTE) times as likely as one at a
+right angle to it.
 """
+INITIAL_SHARE = 0.8
+"""Share of the users and startups that exist from the start; the others arrive evenly later."""
 LIVE_USERS, LIVE_ITEMS = 1 / 150, 1 / 600
-"""New users and new startups for each event after that."""
+"""New users and new startups for each live event."""
 
 TYPES = ["view", "click", "like", "save", "apply", "invest", "message", "dismiss"]
 _DELAY = np.array([0, 4, 15, 20, 60, 90, 45, 6], np.float64)
@@ -34,7 +34,7 @@ _DELAY = np.array([0, 4, 15, 20, 60, 90, 45, 6], np.float64)
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Some events in time order, and who and what arrived before them."""
+    """Some events in time order, and the items and users that arrived before them."""
 
     items: list[Item]
     users: list[User]
@@ -47,31 +47,31 @@ class Simulation:
     def __init__(
         self, seed: int, n_users: int, n_items: int, n_events: int, start: float, days: float
     ) -> None:
-        """`n_events` fill `days` from `start` (seconds since 1970); `n_users` and `n_items` are
-        reached with the last of them.
+        """`n_events` fill `days` from `start` (seconds since 1970). With the last of them there are
+        `n_users` and `n_items`.
         """
         self.world = World(seed)
         self._seed, self._n_users, self._n_items, self._n_events = seed, n_users, n_items, n_events
         self._start, self._seconds = start, days * 86400
         self._rng = np.random.default_rng([seed, 3, int(start)])
         self._prefix = f"sim-{seed}-{int(start)}-"
-        self._told_users = self._told_items = 0
+        self._arrived_users = self._arrived_items = 0
         self._sent = self._sessions = 0
 
     def chunks(self) -> Iterator[Chunk]:
-        """The events of the past: `n_events` in all. Continue with `live`."""
+        """The past: `n_events` events in all. `live` continues."""
         if not self._n_events:
             yield self._arrivals(self._n_users, self._n_items)
         while self._sent < self._n_events:
-            arrived = ARRIVED + (1 - ARRIVED) * self._sent / self._n_events
+            share = INITIAL_SHARE + (1 - INITIAL_SHARE) * self._sent / self._n_events
             n_users, n_items = (
-                max(1, round(total * arrived)) for total in (self._n_users, self._n_items)
+                max(1, round(total * share)) for total in (self._n_users, self._n_items)
             )
             yield self._chunk(n_users, n_items, SESSIONS, self._n_events - self._sent)
         yield self._arrivals(self._n_users, self._n_items)
 
     def live(self) -> Iterator[Chunk]:
-        """Without end: small chunks, with new users and startups coming in."""
+        """Endless small chunks, with new users and startups."""
         while True:
             beyond = self._sent - self._n_events
             yield self._chunk(
@@ -83,14 +83,10 @@ class Simulation:
 
     def _arrivals(self, n_users: int, n_items: int) -> Chunk:
         self.world.grow(n_users, n_items, self._start)
-        items, users = (
-            self.world.items[self._told_items : n_items],
-            self.world.users[self._told_users : n_users],
-        )
-        self._told_items, self._told_users = (
-            max(self._told_items, n_items),
-            max(self._told_users, n_users),
-        )
+        items = self.world.items[self._arrived_items : n_items]
+        users = self.world.users[self._arrived_users : n_users]
+        self._arrived_items = max(self._arrived_items, n_items)
+        self._arrived_users = max(self._arrived_users, n_users)
         return Chunk(items, users, [])
 
     def _chunk(self, n_users: int, n_items: int, n_sessions: int, most: int) -> Chunk:
@@ -100,37 +96,35 @@ class Simulation:
         candidates = _draw(rng, world.appeal[:n_items], n_sessions * CANDIDATES).reshape(
             n_sessions, CANDIDATES
         )
-        # each at a pace of their own
+        # users change their taste at different speeds
         drift = np.minimum(1.0, self._elapsed_days() / DRIFT_DAYS) * ((users * 0.618) % 1)
         tastes = (1 - drift)[:, None] * world.user_tastes[users] + drift[
             :, None
         ] * world.user_later_tastes[users]
-        affinity = np.einsum("sd,scd->sc", tastes, world.item_places[candidates])
+        affinity = np.einsum("sd,scd->sc", tastes, world.item_vectors[candidates])
         order = np.argsort(-(TASTE * affinity + rng.gumbel(size=affinity.shape)), axis=1)[
             :, :LONGEST
         ]
-        items, affinity = (
-            np.take_along_axis(candidates, order, axis=1),
-            np.take_along_axis(affinity, order, axis=1),
-        )
-        seen = np.arange(LONGEST) < np.minimum(rng.geometric(0.28, n_sessions), LONGEST)[:, None]
-        for column in range(1, LONGEST):  # a list shows each startup once
-            seen[:, column] &= ~(items[:, :column] == items[:, column : column + 1]).any(axis=1)
+        items = np.take_along_axis(candidates, order, axis=1)
+        affinity = np.take_along_axis(affinity, order, axis=1)
+        viewed = np.arange(LONGEST) < np.minimum(rng.geometric(0.28, n_sessions), LONGEST)[:, None]
+        for column in range(1, LONGEST):  # a session shows each startup once
+            viewed[:, column] &= ~(items[:, :column] == items[:, column : column + 1]).any(axis=1)
 
         is_developer = world.is_developer[users][:, None]
         chance = rng.random((6, *affinity.shape))
-        clicked = seen & (chance[0] < _sigmoid(5 * affinity - 1.5))
+        clicked = viewed & (chance[0] < _sigmoid(5 * affinity - 1.5))
         acted = clicked & (chance[3] < _sigmoid(6 * affinity - 3.5))
         happened = np.stack(
             [
-                seen,
+                viewed,
                 clicked,
                 clicked & (chance[1] < _sigmoid(5 * affinity - 2.5)),
                 clicked & (chance[2] < _sigmoid(5 * affinity - 3.5)),
                 acted & is_developer,
                 acted & ~is_developer & (chance[4] < 0.4),
                 acted & ~is_developer & (chance[4] >= 0.4),
-                seen & ~clicked & (chance[5] < 0.08 * (1 - affinity)),
+                viewed & ~clicked & (chance[5] < 0.08 * (1 - affinity)),
             ]
         )
         types, sessions, columns = np.nonzero(happened)
@@ -142,8 +136,9 @@ class Simulation:
         times = (
             self._start + self._seconds * share[sessions] + pause[sessions, columns] + _DELAY[types]
         )
-        kept = np.argsort(times, kind="stable")
-        kept = kept[sessions[kept] < int(np.searchsorted(np.cumsum(counts), most)) + 1][:most]
+        in_order = np.argsort(times, kind="stable")
+        last_session = int(np.searchsorted(np.cumsum(counts), most))
+        in_order = in_order[sessions[in_order] <= last_session][:most]
         events = [
             self._event(number, user, item, kind, time, self._sessions + session)
             for number, (session, user, item, kind, time) in enumerate(
@@ -151,11 +146,11 @@ class Simulation:
                     *(
                         drawn.tolist()
                         for drawn in (
-                            sessions[kept],
-                            users[sessions[kept]],
-                            items[sessions[kept], columns[kept]],
-                            types[kept],
-                            times[kept],
+                            sessions[in_order],
+                            users[sessions[in_order]],
+                            items[sessions[in_order], columns[in_order]],
+                            types[in_order],
+                            times[in_order],
                         )
                     ),
                     strict=True,
@@ -170,15 +165,15 @@ class Simulation:
     def _event(
         self, number: int, user: int, item: int, kind: int, time: float, session: int
     ) -> Interaction:
-        who = self.world.users[user]
+        profile = self.world.users[user]
         return Interaction(
             f"{self._prefix}{number}",
-            who.user_id,
+            profile.user_id,
             self.world.items[item].item_id,
             TYPES[kind],
             round(time, 3),
             None,
-            "developer_startup" if who.roles[0] == "developer" else "investor_startup",
+            "developer_startup" if profile.roles[0] == "developer" else "investor_startup",
             msgspec.Raw(b'{"session":"%d"}' % session),
         )
 
@@ -189,7 +184,7 @@ class Simulation:
 def _draw(
     rng: np.random.Generator, weights: npt.NDArray[np.float32], count: int
 ) -> npt.NDArray[np.int64]:
-    """`count` indexes (int64), each with a chance in proportion to its weight."""
+    """`count` indexes, drawn with probabilities in proportion to `weights`."""
     edges = np.cumsum(weights, dtype=np.float64)
     drawn: npt.NDArray[np.int64] = np.searchsorted(
         edges, rng.random(count) * edges[-1], side="right"
@@ -198,5 +193,5 @@ def _draw(
 
 
 def _sigmoid(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    chances: npt.NDArray[np.float64] = 1 / (1 + np.exp(-values))
-    return chances
+    probabilities: npt.NDArray[np.float64] = 1 / (1 + np.exp(-values))
+    return probabilities
