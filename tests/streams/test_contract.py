@@ -1,4 +1,4 @@
-"""The published contract and the codec say the same, example by example."""
+"""The published event contract and the codec agree on every example."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 
 
 def decode(kind: str, data: bytes, key: str | None = None) -> Any:
-    """What the topic's consumer makes of a message."""
+    """Decode a message as the consumer of its topic does."""
     if kind == "interaction":
         return codec.decode_interaction(data, NOW, USE_CASES)
     entry: Any = codec.decode_item(data) if kind == "item" else codec.decode_user(data)
@@ -47,7 +47,7 @@ def examples(folder: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["interaction", "item", "user"])
-def test_a_schema_is_a_valid_schema_and_accepts_its_own_examples(kind: str) -> None:
+def test_each_schema_is_valid_and_accepts_its_own_examples(kind: str) -> None:
     schema = msgspec.json.decode((CONTRACT / f"{kind}.schema.json").read_bytes())
     jsonschema.Draft202012Validator.check_schema(schema)
     for example in schema["examples"]:
@@ -63,11 +63,8 @@ def test_a_good_example_is_accepted_by_schema_and_codec(name: str) -> None:
 
 @pytest.mark.parametrize("name", examples("bad"))
 def test_a_bad_example_is_refused_with_its_code(name: str) -> None:
-    kind, data, expected = (
-        name.split("_", maxsplit=1)[0],
-        (CONTRACT / "examples/bad" / name).read_bytes(),
-        EXPECTED[name],
-    )
+    kind, expected = name.split("_", maxsplit=1)[0], EXPECTED[name]
+    data = (CONTRACT / "examples/bad" / name).read_bytes()
     data = data.ljust(expected.get("grow_to_bytes", 0))
     with pytest.raises(BadEvent) as refused:
         decode(kind, data, expected.get("key"))
@@ -81,14 +78,18 @@ def test_every_bad_example_is_listed_and_every_code_has_one() -> None:
     assert {entry["code"] for entry in EXPECTED.values()} == codes
 
 
-def test_asyncapi_names_the_real_topics_schemas_and_codes() -> None:
+def test_asyncapi_names_the_topics_schemas_and_codes_of_the_code() -> None:
     text = (CONTRACT / "asyncapi.yaml").read_text()
     document = yaml.safe_load(text)
     defaults = Settings(_env_file=None)  # type: ignore[call-arg]
     assert document["asyncapi"].startswith("3.")
-    assert {channel["address"] for channel in document["channels"].values()} == {
-        defaults.interactions_topic, defaults.items_topic, defaults.users_topic, defaults.dlq_topic
-    }  # fmt: skip
+    topics = {channel["address"] for channel in document["channels"].values()}
+    assert topics == {
+        defaults.interactions_topic,
+        defaults.items_topic,
+        defaults.users_topic,
+        defaults.dlq_topic,
+    }
     for reference in re.findall(r"\$ref: '?(#?[\w./#]+)'?", text):
         if reference.startswith("#/"):
             node = document
@@ -96,15 +97,12 @@ def test_asyncapi_names_the_real_topics_schemas_and_codes() -> None:
                 node = node[part]
         else:
             assert (CONTRACT / reference).is_file()
-    described = document["components"]["messages"]["deadLetter"]["headers"]["properties"]["code"][
-        "description"
-    ]
-    assert set(re.findall(r"\w+_?\w*", described.split(":")[1])) == {
-        entry["code"] for entry in EXPECTED.values()
-    }
+    headers = document["components"]["messages"]["deadLetter"]["headers"]["properties"]
+    codes = set(re.findall(r"\w+_?\w*", headers["code"]["description"].split(":")[1]))
+    assert codes == {entry["code"] for entry in EXPECTED.values()}
 
 
-def test_the_built_in_event_types_are_those_that_the_schema_names() -> None:
+def test_the_schema_names_the_built_in_event_types() -> None:
     schema = msgspec.json.decode((CONTRACT / "interaction.schema.json").read_bytes())
     named = schema["properties"]["event_type"]["description"].split("built in: ")[1].rstrip(".")
     assert named.split(", ") == list(USE_CASES.event_types)

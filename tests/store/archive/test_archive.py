@@ -1,4 +1,4 @@
-"""The archive holds every offset once, whoever writes it and wherever a writer dies."""
+"""The archive has every offset once, also after writers are killed or paused at any step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOPIC = "interactions"
 
 
 def rows(first: int, end: int, partition: int = 0) -> pa.Table:
-    """One event an offset; what a row holds follows from its offset, as in a log."""
+    """One event for each offset, made from the offset alone."""
     return pa.Table.from_pylist(
         [
             {
@@ -55,9 +55,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
 
 
 def object_store(folder: Path) -> Archive:
-    """A folder that is written like an object store, where folders need not be made and nothing can
-    be linked.
-    """
+    """A folder that is written like an object store: without making folders and without links."""
     for partition in (0, 3):
         (folder / TOPIC / f"partition={partition}").mkdir(parents=True)
     return Archive(folder.name, pafs.SubTreeFileSystem(str(folder.parent), pafs.LocalFileSystem()))
@@ -75,7 +73,7 @@ def test_the_position_is_the_end_of_the_contiguous_ranges(archive: Archive) -> N
     assert archive.topics() == [TOPIC]
 
 
-def test_rows_come_back_in_offset_order_and_can_be_cut(archive: Archive) -> None:
+def test_rows_are_read_in_offset_order_and_between_offsets(archive: Archive) -> None:
     append(archive, 0, 100)
     append(archive, 100, 180)
     assert offsets(archive) == list(range(180))
@@ -88,7 +86,7 @@ def test_rows_come_back_in_offset_order_and_can_be_cut(archive: Archive) -> None
         offsets(archive, upto={0: 181})
 
 
-def test_texts_that_repeat_can_be_had_as_dictionaries(archive: Archive) -> None:
+def test_text_columns_can_be_read_as_dictionaries(archive: Archive) -> None:
     append(archive, 0, 100)
     plain, encoded = (
         pa.concat_tables(archive.read(TOPIC, upto={0: 90}, encoded=names))
@@ -99,7 +97,7 @@ def test_texts_that_repeat_can_be_had_as_dictionaries(archive: Archive) -> None:
     assert encoded.to_pylist() == plain.to_pylist()
 
 
-def test_offsets_that_kafka_left_out_are_inside_a_range(archive: Archive) -> None:
+def test_a_range_may_hold_fewer_rows_than_offsets(archive: Archive) -> None:
     sparse = pa.concat_tables([rows(3, 4), rows(7, 9)])
     archive.append(TOPIC, 0, 0, 12, sparse)
     archive.append(TOPIC, 0, 12, 20, rows(0, 0))
@@ -111,7 +109,7 @@ def test_a_large_file_is_read_in_bounded_tables(archive: Archive) -> None:
     assert [table.num_rows for table in archive.read(TOPIC)] == [READ_ROWS, 10]
 
 
-def test_a_range_that_is_not_next_is_refused(archive: Archive) -> None:
+def test_a_range_that_does_not_start_at_the_position_is_refused(archive: Archive) -> None:
     append(archive, 0, 100)
     with pytest.raises(Overtaken):
         append(archive, 0, 50)
@@ -120,7 +118,7 @@ def test_a_range_that_is_not_next_is_refused(archive: Archive) -> None:
     assert offsets(archive) == list(range(100))
 
 
-def test_a_hole_and_an_overlap_name_their_files(archive: Archive, tmp_path: Path) -> None:
+def test_the_error_of_a_gap_or_an_overlap_names_the_files(archive: Archive, tmp_path: Path) -> None:
     for first, end in [(0, 10), (10, 20), (20, 30)]:
         append(archive, first, end)
     folder = tmp_path / TOPIC / "partition=0"
@@ -139,7 +137,7 @@ def test_a_hole_and_an_overlap_name_their_files(archive: Archive, tmp_path: Path
         list(archive.read(TOPIC))
 
 
-def test_a_damaged_file_is_named(archive: Archive, tmp_path: Path) -> None:
+def test_the_error_of_a_damaged_file_names_it(archive: Archive, tmp_path: Path) -> None:
     append(archive, 0, 1000)
     path = tmp_path / TOPIC / "partition=0" / f"{0:020d}-{1000:020d}.parquet"
     damaged = bytearray(path.read_bytes())
@@ -149,7 +147,7 @@ def test_a_damaged_file_is_named(archive: Archive, tmp_path: Path) -> None:
         list(archive.read(TOPIC))
 
 
-def test_rows_outside_their_range_are_a_mistake_of_the_caller(archive: Archive) -> None:
+def test_rows_outside_their_range_are_refused(archive: Archive) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         archive.append(TOPIC, 0, 0, 5, rows(0, 6))
     with pytest.raises(ValueError, match="do not fit"):
@@ -161,14 +159,16 @@ def test_an_unknown_kind_of_url_is_a_configuration_error() -> None:
         Archive("gopher://x/y")
 
 
-def test_an_object_store_overlap_of_a_killed_writer_is_repaired_by_the_next(tmp_path: Path) -> None:
+def test_the_next_writer_repairs_the_overlap_of_a_killed_one_in_an_object_store(
+    tmp_path: Path,
+) -> None:
     archive = object_store(tmp_path / "bucket")
     append(archive, 0, 100)
     append(archive, 100, 180)
     append(archive, 180, 300)
-    zombie = Archive(str(tmp_path / "elsewhere"))
-    append(zombie, 0, 100)
-    append(zombie, 100, 250)
+    killed = Archive(str(tmp_path / "elsewhere"))
+    append(killed, 0, 100)
+    append(killed, 100, 250)
     name = f"{100:020d}-{250:020d}.parquet"
     (tmp_path / "elsewhere" / TOPIC / "partition=0" / name).rename(
         tmp_path / "bucket" / TOPIC / "partition=0" / name
@@ -209,7 +209,7 @@ def writer(folder: Path, step: int, signal_name: str) -> subprocess.Popen[bytes]
 
 @pytest.mark.process
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
-def test_a_writer_killed_after_any_step_leaves_an_archive_that_goes_on(
+def test_the_archive_continues_after_a_writer_was_killed_after_any_step(
     tmp_path: Path, step: int
 ) -> None:
     archive = Archive(str(tmp_path))
@@ -230,9 +230,7 @@ def test_a_writer_killed_after_any_step_leaves_an_archive_that_goes_on(
 def test_a_writer_paused_after_any_step_never_overlaps_its_successor(
     tmp_path: Path, step: int, recovers: bool
 ) -> None:
-    """The successor publishes [100, 180) and [180, 300) while the first writer sleeps with [100,
-    250) in its hands.
-    """
+    """The successor publishes [100, 180) and [180, 300) while the paused writer has [100, 250)."""
     archive = Archive(str(tmp_path))
     append(archive, 0, 100)
     paused = writer(tmp_path, step, "SIGSTOP")

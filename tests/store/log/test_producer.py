@@ -1,5 +1,6 @@
-"""A message reads as accepted exactly when the log holds it, and writes go on soon after the broker
-is back, whatever it still knows.
+"""A message is reported as accepted exactly when the log holds it.
+
+Writes succeed again soon after the broker restarts, with or without its state.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ from testing.tansu import TansuBroker
 from tests.support import eventually
 
 SOON_S = 20.0
-"""Seconds until writes are accepted again, on a busy machine: an idle one takes two.
+"""Seconds until writes are accepted again on a busy machine; an idle one needs two.
 
-Far below the 120 s that a message may wait.
+A message may wait much longer: 120 s.
 """
 
 
 def _values(settings: Settings, topic: str) -> list[bytes]:
-    """The values that the log holds now, by partition and offset."""
+    """The values in the log now, in the order of each partition."""
     consumer = Consumer(consumer_config(settings, "reader") | {"enable.partition.eof": True})
     partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
     consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-    values, left = [], set(partitions)
-    while left:
+    values, unfinished = [], set(partitions)
+    while unfinished:
         message = consumer.poll(10.0)
         assert message is not None, "no answer from the broker"
         if message.error() is not None:
-            left.discard(message.partition())
+            unfinished.discard(message.partition())
         else:
             values.append(message.value() or b"")
     consumer.close()
@@ -63,13 +64,10 @@ def _delivers(producer: Producer) -> bool:
 
 
 @pytest.mark.process
-def test_messages_that_wait_through_an_outage_arrive_once_or_fail_soon(
+def test_messages_queued_during_an_outage_are_delivered_once_or_fail_soon(
     settings: Settings, own_broker: KafkaBroker | TansuBroker
 ) -> None:
-    """An importer's case: a message may wait 120 s.
-
-    A broker that kept its log gets it; one that lost it refuses it within seconds.
-    """
+    """A broker that has its log accepts the message; one that lost it refuses it in seconds."""
     ensure_topics(settings)
     topic = settings.interactions_topic
     with Producer(settings) as producer:
@@ -113,11 +111,11 @@ def test_a_batch_is_sent_in_order_after_an_outage(
     assert values[-500:] == list(range(500))
 
 
-def test_producers_that_the_broker_gives_the_same_id_lose_nothing(
+def test_producers_with_the_same_producer_id_lose_no_message(
     settings: Settings, own_broker: TansuBroker
 ) -> None:
-    """A broker without its memory counts producer ids from 1 again: one producer's message must not
-    pass for another's repetition.
+    """A broker without its state assigns producer ids from 1 again: it must not drop one producer's
+    message as a duplicate of another's.
     """
     ensure_topics(settings)
     topic = settings.interactions_topic
@@ -131,7 +129,7 @@ def test_producers_that_the_broker_gives_the_same_id_lose_nothing(
             pass
         ensure_topics(settings)
         accepted: list[bytes] = []
-        # The newest first: they get the ids that the oldest had.
+        # the newest write first: they get the ids that the oldest had
         producers += [
             stack.enter_context(Producer(settings, delivery_timeout_s=2.0)) for _ in range(4)
         ]
@@ -148,7 +146,7 @@ def test_producers_that_the_broker_gives_the_same_id_lose_nothing(
     assert sorted(set(accepted) - set(_values(settings, topic))) == []
 
 
-def test_a_closed_producer_gives_every_future_a_verdict(
+def test_closing_a_producer_completes_every_future(
     settings: Settings, own_broker: TansuBroker
 ) -> None:
     ensure_topics(settings)

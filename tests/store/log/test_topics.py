@@ -1,5 +1,6 @@
-"""Topics that exist before Eddyline does are compared with what it needs, and each difference comes
-with the command that mends it.
+"""Existing topics are compared with what Eddyline needs.
+
+Each difference is printed with the command that corrects it.
 """
 
 from __future__ import annotations
@@ -48,29 +49,27 @@ def admin(settings: Settings) -> AdminClient:
 def create(
     settings: Settings, name: str, partitions: int = 4, config: Mapping[str, str] | None = None
 ) -> None:
-    client = admin(settings)  # held until the answer is there
+    client = admin(settings)  # closing it would cancel the requests
     for future in client.create_topics(
         [NewTopic(name, partitions, 1, config=dict(config or {}))]
     ).values():
         future.result(20)
 
 
-def mend(command: str) -> None:
-    """Run a command that we printed; the script's class stands in for the script, which an unpacked
-    set of jars lacks.
-    """
+def run_command(command: str) -> None:
+    """Run a printed command by the class of its script: the script itself may be missing."""
     script, *arguments = shlex.split(command)
-    done = subprocess.run(
+    result = subprocess.run(
         ["java", "-Xmx256m", "-cp", f"{kafka_home()}/libs/*", TOOLS[script], *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def shown(spawn: Spawn) -> tuple[int, list[dict[str, str]]]:
+def topics_command(spawn: Spawn) -> tuple[int, list[dict[str, str]]]:
     """Exit status and differences of `streams topics --json`."""
     child = spawn("streams", "topics", "--json")
     status = child.wait(60)
@@ -79,15 +78,16 @@ def shown(spawn: Spawn) -> tuple[int, list[dict[str, str]]]:
 
 
 def lines(child: Child, name: str) -> list[dict[str, str]]:
-    found = [
+    """The log lines of one event."""
+    entries = [
         json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")
     ]
-    return [line for line in found if line.get("event") == name]
+    return [entry for entry in entries if entry.get("event") == name]
 
 
 @pytest.mark.apache
 @pytest.mark.timeout(180)
-def test_each_difference_goes_by_the_command_that_is_shown_with_it(
+def test_each_difference_is_corrected_by_the_command_that_is_printed_with_it(
     broker: object, settings: Settings, spawn: Spawn
 ) -> None:
     create(
@@ -103,9 +103,9 @@ def test_each_difference_goes_by_the_command_that_is_shown_with_it(
         1,
         {"cleanup.policy": "compact,delete", "message.timestamp.type": "LogAppendTime"},
     )
-    status, found = shown(spawn)
+    status, differing = topics_command(spawn)
     assert status == 1
-    assert {(row["topic"], row["setting"], row["value"], row["needed"]) for row in found} == {
+    assert {(row["topic"], row["setting"], row["value"], row["needed"]) for row in differing} == {
         (settings.interactions_topic, "partitions", "2", "4"),
         (settings.interactions_topic, "message.timestamp.type", "CreateTime", "LogAppendTime"),
         (settings.interactions_topic, "retention.ms", "3600000", "86400000"),
@@ -115,16 +115,16 @@ def test_each_difference_goes_by_the_command_that_is_shown_with_it(
         (settings.users_topic, "cleanup.policy", "compact,delete", "compact"),
         (settings.users_topic, "min.compaction.lag.ms", "0", "86400000"),
     }
-    assert not any(row["fatal"] for row in found)
-    for row in found:
-        mend(row["command"])
-    assert shown(spawn) == (0, [])
+    assert not any(row["fatal"] for row in differing)
+    for row in differing:
+        run_command(row["command"])
+    assert topics_command(spawn) == (0, [])
 
 
 @pytest.mark.apache
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("process", ["ingest", "archive"])
-def test_who_reads_a_topic_that_loses_events_refuses_to_start(
+def test_a_process_that_reads_a_topic_that_loses_events_refuses_to_start(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn, process: str
 ) -> None:
     create(
@@ -138,7 +138,7 @@ def test_who_reads_a_topic_that_loses_events_refuses_to_start(
     assert "the topic " + settings.interactions_topic in error
     assert "all but the latest event of each user are removed" in error
     if process == "ingest":
-        mend(error.partition("Run: ")[2])
+        run_command(error.partition("Run: ")[2])
         child = spawn("streams", process)
         eventually(
             lambda: "partition_assigned" in child.log.read_text(),
@@ -147,7 +147,7 @@ def test_who_reads_a_topic_that_loses_events_refuses_to_start(
 
 
 @pytest.mark.apache
-def test_a_difference_is_logged_once_and_the_process_works(
+def test_a_difference_that_loses_no_events_is_logged_once(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
     config = {
@@ -171,7 +171,7 @@ def test_a_difference_is_logged_once_and_the_process_works(
 
 
 @pytest.mark.apache
-def test_the_api_serves_whatever_the_topics_are(
+def test_the_api_starts_whatever_the_topics_are(
     broker: object, settings: Settings, redis: Redis
 ) -> None:
     create(settings, settings.interactions_topic, config={"cleanup.policy": "compact"})
@@ -179,12 +179,12 @@ def test_the_api_serves_whatever_the_topics_are(
     with serving(settings) as client:
         eventually(
             lambda: client.write("POST", "/api/events", event()).status_code == 202,
-            "writes are taken",
+            "writes are accepted",
         )
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[KafkaBroker]:
+def broker_with_acls(tmp_path: Path) -> Iterator[KafkaBroker]:
     """A broker that checks ACLs."""
     if kafka_home() is None:
         pytest.skip("needs Apache Kafka: KAFKA_HOME and java")
@@ -197,10 +197,10 @@ def guarded(tmp_path: Path) -> Iterator[KafkaBroker]:
 
 
 @pytest.mark.timeout(180)
-def test_a_broker_that_may_not_describe_its_topics_costs_one_warning(
-    guarded: KafkaBroker, settings: Settings, redis: Redis, spawn: Spawn
+def test_a_missing_permission_to_describe_topics_costs_one_warning(
+    broker_with_acls: KafkaBroker, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
-    theirs = settings.model_copy(update={"kafka_bootstrap_servers": guarded.address})
+    restricted = settings.model_copy(update={"kafka_bootstrap_servers": broker_with_acls.address})
     rules = [
         (AclOperation.ALL, AclPermissionType.ALLOW),
         (AclOperation.DESCRIBE_CONFIGS, AclPermissionType.DENY),
@@ -217,50 +217,52 @@ def test_a_broker_that_may_not_describe_its_topics_costs_one_warning(
         )
         for operation, permission in rules
     ]
-    client = admin(theirs)
+    client = admin(restricted)
     for future in client.create_acls(bindings).values():
         future.result(20)
-    child = spawn("streams", "ingest", KAFKA_BOOTSTRAP_SERVERS=guarded.address)
+    child = spawn("streams", "ingest", KAFKA_BOOTSTRAP_SERVERS=broker_with_acls.address)
     eventually(lambda: "partition_assigned" in child.log.read_text(), "ingest at work", 60.0)
     (line,) = lines(child, "topic_settings_not_described")
     assert "authorization" in line["error"].lower()
     assert lines(child, "topic_differs") == []
 
 
-def test_topics_that_we_create_differ_in_nothing(
+def test_topics_that_eddyline_creates_have_no_difference(
     broker: KafkaBroker | TansuBroker, settings: Settings, spawn: Spawn
 ) -> None:
     assert len(log.ensure_topics(settings)) == 7
-    assert shown(spawn) == (0, [])
+    assert topics_command(spawn) == (0, [])
 
 
-def test_too_few_replicas_are_moved_to_further_brokers(settings: Settings) -> None:
+def test_the_command_for_too_few_replicas_adds_other_brokers(settings: Settings) -> None:
     three = settings.model_copy(update={"topic_replication": 3})
     name = settings.interactions_topic
     described = {name: Described([[1], [2, 3]], None)}
-    (few, found) = differences(three, described, [1, 2, 3, 4])
-    assert few.setting == "partitions"
-    assert (found.setting, found.value, found.needed) == ("replication", "1", "3")
-    echo, plan, pipe, script, *rest = shlex.split(found.command)
+    (partitions, replicas) = differences(three, described, [1, 2, 3, 4])
+    assert partitions.setting == "partitions"
+    assert (replicas.setting, replicas.value, replicas.needed) == ("replication", "1", "3")
+    echo, plan, pipe, script, *rest = shlex.split(replicas.command)
     assert (echo, pipe, script, rest[-1]) == (
         "echo",
         "|",
         "kafka-reassign-partitions.sh",
         "--execute",
     )
-    replicas = [move["replicas"] for move in json.loads(plan)["partitions"]]
-    assert replicas == [[1, 2, 3], [2, 3, 4]]
-    (_, alone) = differences(three, described, [1, 2])
-    assert alone.command.startswith("start 1 more broker")
+    moves = [move["replicas"] for move in json.loads(plan)["partitions"]]
+    assert moves == [[1, 2, 3], [2, 3, 4]]
+    (_, too_few_brokers) = differences(three, described, [1, 2])
+    assert too_few_brokers.command.startswith("start 1 more broker")
 
 
-def test_what_a_broker_does_not_tell_is_no_difference(settings: Settings) -> None:
+def test_a_setting_that_the_broker_does_not_report_is_no_difference(settings: Settings) -> None:
     assert differences(settings, {}, [1]) == []
-    there = {spec.name: Described([[1]] * 4, {}) for spec in needs.specs(settings)}
-    assert differences(settings, there, [1]) == []
+    existing = {spec.name: Described([[1]] * 4, {}) for spec in needs.specs(settings)}
+    assert differences(settings, existing, [1]) == []
     unlimited = {
         settings.interactions_topic: Described(
             [[1]] * 8, {"retention.ms": "-1", "cleanup.policy": "delete"}
         )
     }
-    assert differences(settings, unlimited, [1]) == [], "more partitions and no limit are as good"
+    assert differences(settings, unlimited, [1]) == [], (
+        "more partitions and unlimited retention fit"
+    )

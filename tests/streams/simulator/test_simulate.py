@@ -1,4 +1,4 @@
-"""The simulated marketplace: the same for one seed, and with something in it for every engine."""
+"""The simulated marketplace depends only on its seed, and has users and items for every engine."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ World = tuple[list[Item], list[User], list[Interaction]]
 
 def simulate(seed: int = 42, users: int = 800, items: int = 300, events: int = 20_000) -> World:
     chunks = list(Simulation(seed, users, items, events, START, days=30).chunks())
-    return ([item for chunk in chunks for item in chunk.items], [user for chunk in chunks for user in chunk.users],
-            [event for chunk in chunks for event in chunk.events])  # fmt: skip
+    return (
+        [item for chunk in chunks for item in chunk.items],
+        [user for chunk in chunks for user in chunk.users],
+        [event for chunk in chunks for event in chunk.events],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +40,12 @@ def world() -> World:
     return simulate()
 
 
-def test_one_seed_gives_one_stream_and_another_gives_another(world: World) -> None:
+def test_the_same_seed_gives_the_same_events_and_another_seed_others(world: World) -> None:
     assert simulate() == world
     assert simulate(seed=43)[2] != world[2]
 
 
-def test_counts_are_what_was_asked_for(world: World) -> None:
+def test_there_are_as_many_users_items_and_events_as_requested(world: World) -> None:
     items, users, events = world
     assert (len(items), len(users), len(events)) == (300, 800, 20_000)
     assert len({event.event_id for event in events}) == 20_000
@@ -50,7 +53,7 @@ def test_counts_are_what_was_asked_for(world: World) -> None:
     assert max(event.timestamp for event in events) < START + 30 * 86400 + 3600
 
 
-def test_every_message_keeps_the_contract(world: World) -> None:
+def test_every_message_is_valid(world: World) -> None:
     use_cases = Settings(_env_file=None).use_cases  # type: ignore[call-arg]
     items, users, events = world
     for event in events[::50]:
@@ -61,7 +64,7 @@ def test_every_message_keeps_the_contract(world: World) -> None:
         assert codec.decode_user(codec.encode_json(user)) == user
 
 
-def test_nobody_acts_before_they_arrive(world: World) -> None:
+def test_users_and_items_arrive_before_their_first_event(world: World) -> None:
     users, items = set(), set()
     for chunk in Simulation(42, 800, 300, 20_000, START, days=30).chunks():
         items.update(item.item_id for item in chunk.items)
@@ -83,7 +86,7 @@ def test_there_are_cold_warm_and_hot_users(world: World) -> None:
     assert 800 - cold - hot >= 80
 
 
-def test_views_lead_to_fewer_clicks_and_fewer_still_act(world: World) -> None:
+def test_each_step_of_the_funnel_has_fewer_events(world: World) -> None:
     types = Counter(event.event_type for event in world[2])
     assert types["view"] > types["click"] > types["like"] > types["apply"] + types["invest"] > 0
     viewed = {(event.user_id, event.item_id) for event in world[2] if event.event_type == "view"}
@@ -95,14 +98,14 @@ def test_views_lead_to_fewer_clicks_and_fewer_still_act(world: World) -> None:
     assert len(acted - viewed) < 0.02 * len(acted)
 
 
-def test_popularity_is_skewed(world: World) -> None:
+def test_a_few_items_get_most_of_the_views(world: World) -> None:
     views = sorted(Counter(event.item_id for event in world[2]).values(), reverse=True)
     assert sum(views[:30]) > 0.3 * sum(views)
 
 
-def test_declared_interests_tell_what_people_like(world: World) -> None:
-    """The content engine's signal: shared sectors are more common the deeper in the funnel, and
-    well above chance.
+def test_users_like_items_of_their_declared_interests(world: World) -> None:
+    """The content engine needs this: shared sectors are more frequent than by chance, and more
+    frequent for likes than for views.
     """
     sectors = {item.item_id: set(item.categories) for item in world[0]}
     interests = {user.user_id: set(user.interests) for user in world[1]}
@@ -118,10 +121,8 @@ def test_declared_interests_tell_what_people_like(world: World) -> None:
     assert match(likes) > match(views) > 1.3 * match(views, shift=len(views) // 2)
 
 
-def test_co_occurrence_says_more_than_popularity(world: World) -> None:
-    """ALS's signal: the users who like one item like the same other items more often than its
-    popularity explains.
-    """
+def test_items_co_occur_more_often_than_popularity_explains(world: World) -> None:
+    """ALS needs this: users who like one item like the same other items."""
     liked: dict[str, set[str]] = {}
     for event in world[2]:
         if event.event_type in ("click", "like", "save"):
@@ -139,28 +140,16 @@ def test_co_occurrence_says_more_than_popularity(world: World) -> None:
 
 
 @pytest.mark.process
-def test_the_command_fills_the_topics_and_names_a_user_of_each_kind(
+def test_the_command_fills_the_topics_and_names_a_user_of_each_segment(
     broker: object, settings: Settings, spawn: Callable[..., Child], tmp_path: Path
 ) -> None:
     summary = tmp_path / "summary.json"
-    child = spawn(
-        "streams",
-        "simulate",
-        "--events",
-        "5000",
-        "--users",
-        "300",
-        "--items",
-        "100",
-        "--start",
-        str(START),
-        "--summary",
-        str(summary),
-    )
+    options = f"--events 5000 --users 300 --items 100 --start {START}".split()
+    child = spawn("streams", "simulate", *options, "--summary", str(summary))
     assert child.wait(60) == 0, child.tail()
     assert Archiver(settings).run(until_idle=True) == 5000
-    found = msgspec.json.decode(summary.read_bytes())
-    assert sum(found["segments"].values()) == 300
+    result = msgspec.json.decode(summary.read_bytes())
+    assert sum(result["segments"].values()) == 300
     rows = [
         row
         for table in Archive(settings.archive_url).read(settings.interactions_topic)
@@ -168,45 +157,22 @@ def test_the_command_fills_the_topics_and_names_a_user_of_each_kind(
     ]
     counts = Counter(row["user_id"] for row in rows)
     assert all(row["error"] is None for row in rows)
-    assert counts[found["cold"]] < 5 <= counts[found["warm"]] < 20 <= counts[found["hot"]]
-    dry = spawn(
-        "streams",
-        "simulate",
-        "--events",
-        "5000",
-        "--users",
-        "300",
-        "--items",
-        "100",
-        "--start",
-        str(START),
-        "--dry-run",
-    )
-    assert dry.wait(60) == 0, dry.tail()
-    printed = [line for line in dry.log.read_bytes().splitlines() if b'"event_id"' in line]
+    assert counts[result["cold"]] < 5 <= counts[result["warm"]] < 20 <= counts[result["hot"]]
+    dry_run = spawn("streams", "simulate", *options, "--dry-run")
+    assert dry_run.wait(60) == 0, dry_run.tail()
+    printed = [line for line in dry_run.log.read_bytes().splitlines() if b'"event_id"' in line]
     assert {msgspec.json.decode(line)["event_id"] for line in printed} == {
         row["event_id"] for row in rows
     }
 
 
 @pytest.mark.process
-def test_live_events_come_at_their_rate_until_stopped(
+def test_live_events_are_sent_at_a_rate_until_the_command_is_stopped(
     broker: object, settings: Settings, spawn: Callable[..., Child]
 ) -> None:
     log.ensure_topics(settings)
-    child = spawn(
-        "streams",
-        "simulate",
-        "--events",
-        "0",
-        "--users",
-        "100",
-        "--items",
-        "50",
-        "--forever",
-        "--rate",
-        "100",
-    )
+    options = ["--events", "0", "--users", "100", "--items", "50", "--forever", "--rate", "100"]
+    child = spawn("streams", "simulate", *options)
     consumer = Consumer(log.consumer_config(settings, "ends"))
 
     def arrived() -> int:
