@@ -86,7 +86,7 @@ def ensure_topics(settings: Settings) -> list[str]:
     return created
 
 
-def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailable:
+def unreachable(settings: Settings, action: str, error: Exception) -> LogUnavailable:
     """A LogUnavailable that says which action failed, and at which servers."""
     reason = (
         error.args[0].str()
@@ -94,6 +94,6 @@ def unreachable(settings: Settings, what: str, error: Exception) -> LogUnavailab
         else str(error)
     )
     return LogUnavailable(
-        f"Kafka at {settings.kafka_bootstrap_servers} failed while {what}: {reason}; is the "
+        f"Kafka at {settings.kafka_bootstrap_servers} failed while {action}: {reason}; is the "
         f"broker up, and is KAFKA_BOOTSTRAP_SERVERS right?"
     )

@@ -7,8 +7,8 @@ all text: topic, partition, offset, code, reason, truncated, broker_time (second
 size, the original's length in bytes.
 
 A replayed dead letter gets a note: a second record in the same topic with the same coordinates, no
-value, and the header replayed_to (the token of the message that was sent). So the topic alone tells
-which letters are not replayed yet.
+value, and the header replayed_to (the token of the message that was sent). So the letters
+that are not replayed yet follow from the topic alone.
 
 The coordinates identify a dead letter: a crashed ingest may write the same one twice, and readers
 count it once.
@@ -90,9 +90,10 @@ def encode(message: LogMessage, error: BadEvent, *, truncated: bool = False) -> 
     )
 
 
-def note(letter: DeadLetter, token: str) -> Record:
-    """The record that marks a dead letter as replayed; `token` is the new message's
-    topic:partition:offset.
+def encode_replay(letter: DeadLetter, token: str) -> Record:
+    """The record that marks a dead letter as replayed.
+
+    `token`: topic:partition:offset of the message that was sent.
     """
     place = [
         ("topic", letter.topic),
@@ -102,7 +103,7 @@ def note(letter: DeadLetter, token: str) -> Record:
     return Record(letter.key, None, [*place, ("replayed_to", token)])
 
 
-def replayed(
+def decode_replay(
     headers: Iterable[tuple[str, bytes | None]] | None,
 ) -> tuple[tuple[str, int, int], str] | None:
     """Coordinates and token, if these are the headers of a note of a replay; else None."""

@@ -22,7 +22,7 @@ def ends(
     Where the list-offsets request answers an end before `position`, a fetch decides: the Tansu
     broker lists the first offset of its last batch instead of the end. Raises LogUnavailable.
     """
-    what = f"asking for the offsets of {topic}/{partition}"
+    action = f"asking for the offsets of {topic}/{partition}"
     deadline = time.monotonic() + settings.kafka_timeout_s
     while True:
         try:
@@ -35,9 +35,9 @@ def ends(
             if _is_passing(error) and time.monotonic() < deadline:
                 time.sleep(0.1)
                 continue
-            raise log.unreachable(settings, what, error) from error
+            raise log.unreachable(settings, action, error) from error
     return low, high if position <= high else max(
-        high, _fetched_end(settings, topic, partition, max(low, position - 1), what)
+        high, _fetched_end(settings, topic, partition, max(low, position - 1), action)
     )
 
 
@@ -59,7 +59,7 @@ def known_end(consumer: Consumer, topic: str, partition: int) -> int | None:
     return answer[1] if answer is not None and answer[1] > _UNKNOWN else None
 
 
-def _fetched_end(settings: Settings, topic: str, partition: int, position: int, what: str) -> int:
+def _fetched_end(settings: Settings, topic: str, partition: int, position: int, action: str) -> int:
     """The end in the answer to a fetch at `position`; 0 when the broker has no such offset."""
     probe = Consumer(log.consumer_config(settings, f"{settings.ingest_group}-probe"))
     try:
@@ -77,10 +77,10 @@ def _fetched_end(settings: Settings, topic: str, partition: int, position: int, 
             if end is not None:
                 return end
     except KafkaException as error:
-        raise log.unreachable(settings, what, error) from error
+        raise log.unreachable(settings, action, error) from error
     finally:
         probe.close()
     raise LogUnavailable(
         f"Kafka at {settings.kafka_bootstrap_servers} did not answer within "
-        f"{settings.kafka_timeout_s:g} s while {what}"
+        f"{settings.kafka_timeout_s:g} s while {action}"
     )

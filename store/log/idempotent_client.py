@@ -46,7 +46,7 @@ CLOSE_S = 2.0
 """Seconds in which a closed client must report its messages as failed; it needs milliseconds."""
 
 Headers = list[tuple[str, str | bytes | None]]
-Delivered = Callable[[KafkaError | None, Message], None]
+DeliveryHandler = Callable[[KafkaError | None, Message], None]
 
 
 class _Identity(msgspec.Struct):
@@ -77,7 +77,7 @@ class IdempotentClient:
         """Whether a message was acknowledged since the last statistics."""
         self._failed = 0
         """Messages that failed since the last acknowledged one."""
-        self._reports: deque[tuple[Delivered, KafkaError | None, Message]] = deque()
+        self._reports: deque[tuple[DeliveryHandler, KafkaError | None, Message]] = deque()
         self._reports_lock = threading.RLock()  # a handler may publish, which polls
         self._accepted_epoch = 0
         """The latest epoch with which the broker accepted the id."""
@@ -104,7 +104,7 @@ class IdempotentClient:
         topic: str,
         key: bytes | None,
         value: bytes | None,
-        on_delivery: Delivered,
+        on_delivery: DeliveryHandler,
         headers: Headers | None = None,
         partition: int = -1,
     ) -> None:
@@ -127,7 +127,7 @@ class IdempotentClient:
             raise
 
     def produce_batch(
-        self, topic: str, messages: list[dict[str, Any]], on_delivery: Delivered
+        self, topic: str, messages: list[dict[str, Any]], on_delivery: DeliveryHandler
     ) -> None:
         """Queue messages (`key`, `value`); a message that is refused gets an `_error`."""
         self._producer.produce_batch(topic, messages, on_delivery=self._collector(on_delivery))
@@ -173,7 +173,7 @@ class IdempotentClient:
         """Messages that wait for delivery."""
         return len(self._producer)
 
-    def _collector(self, on_delivery: Delivered) -> Delivered:
+    def _collector(self, on_delivery: DeliveryHandler) -> DeliveryHandler:
         """A delivery callback that only queues the report.
 
         The library may call back while an exception is pending, after a fatal error. A lock that is

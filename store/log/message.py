@@ -1,4 +1,4 @@
-"""One message as it lies in the log, without the client that read it."""
+"""One message of the log, independent of the client that read it."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from core.errors import LogUnavailable
 from core.settings import Settings
 from core.types import Interaction, Item, User
 from store.log.client import unreachable
-from store.log.idempotent_client import QUEUED, Delivered, Headers, IdempotentClient
+from store.log.idempotent_client import QUEUED, DeliveryHandler, Headers, IdempotentClient
 
-__all__ = ["Delivered", "Headers", "Producer"]
+__all__ = ["DeliveryHandler", "Headers", "Producer"]
 
 _log = structlog.get_logger(__name__)
 _POLL_S = 0.1
@@ -70,7 +70,7 @@ class Producer:
         self._poller = threading.Thread(target=self._poll, name="producer-deliveries", daemon=True)
         self._poller.start()
 
-    def interaction(self, event: Interaction, on_delivery: Delivered | None = None) -> None:
+    def interaction(self, event: Interaction, on_delivery: DeliveryHandler | None = None) -> None:
         """Queue one event for delivery; blocks while the queue is full."""
         self.raw(
             self._settings.interactions_topic,
@@ -79,7 +79,9 @@ class Producer:
             on_delivery,
         )
 
-    def item(self, item_id: str, item: Item | None, on_delivery: Delivered | None = None) -> None:
+    def item(
+        self, item_id: str, item: Item | None, on_delivery: DeliveryHandler | None = None
+    ) -> None:
         """Queue a catalogue entry; None deletes it."""
         self.raw(
             self._settings.items_topic,
@@ -88,7 +90,9 @@ class Producer:
             on_delivery,
         )
 
-    def user(self, user_id: str, user: User | None, on_delivery: Delivered | None = None) -> None:
+    def user(
+        self, user_id: str, user: User | None, on_delivery: DeliveryHandler | None = None
+    ) -> None:
         """Queue a profile; None deletes the user and all data about the user."""
         self.raw(
             self._settings.users_topic,
@@ -102,7 +106,7 @@ class Producer:
         topic: str,
         key: bytes | None,
         value: bytes | None,
-        on_delivery: Delivered | None = None,
+        on_delivery: DeliveryHandler | None = None,
         headers: Headers | None = None,
         partition: int = -1,
     ) -> None:
@@ -231,7 +235,7 @@ class Producer:
         """Messages that wait for delivery."""
         return len(self._client)
 
-    def _watch(self, on_delivery: Delivered | None) -> Delivered:
+    def _watch(self, on_delivery: DeliveryHandler | None) -> DeliveryHandler:
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 self._note_failures(1, error.str())

@@ -23,9 +23,7 @@ _WAIT_MS = 10
 
 
 class LogReader:
-    """A consumer that reads the partitions it is told. Every method raises LogUnavailable. Not
-    thread-safe.
-    """
+    """A consumer without a group. Every method raises LogUnavailable. Not thread-safe."""
 
     def __init__(self, settings: Settings, purpose: str) -> None:
         """`purpose`: part of the group name that an operator sees; nothing is committed to it."""

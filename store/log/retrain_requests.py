@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Who requests a retrain, why, and when (`at`, seconds since 1970).
 
-    Only people read `at`: requests are ordered by their offset.
+    `at` is for display: requests are ordered by their offset.
     """
 
     requested_by: str

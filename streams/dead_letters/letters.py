@@ -68,9 +68,9 @@ def read(settings: Settings) -> DeadLetters:
     foreign = 0
     for message in _messages(settings):
         headers = message.headers()
-        note = dead_letters.replayed(headers)
-        if note is not None:
-            coordinates, token = note
+        replay = dead_letters.decode_replay(headers)
+        if replay is not None:
+            coordinates, token = replay
             replayed[coordinates] = token
             continue
         try:
@@ -101,7 +101,7 @@ def find(settings: Settings, coordinates: Coordinates) -> DeadLetter | None:
         if (
             headers
             and expected.items() <= dict(headers).items()
-            and dead_letters.replayed(headers) is None
+            and dead_letters.decode_replay(headers) is None
         ):
             with suppress(BadEvent):  # a record that Eddyline did not write
                 return dead_letters.decode(message.key(), message.value(), headers)

@@ -23,7 +23,7 @@ from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
 from store.log import dead_letters
 from store.log.dead_letters import DeadLetter
-from store.log.producer import Delivered, Headers, Producer
+from store.log.producer import DeliveryHandler, Headers, Producer
 from store.state import connection
 from store.state.apply import deletions as known_deletions
 from streams.dead_letters.letters import Coordinates, format_place, original, parse_place
@@ -73,7 +73,7 @@ def replay(
                 )
         producer.flush()
         for letter, token in sent:
-            record = dead_letters.note(letter, token)
+            record = dead_letters.encode_replay(letter, token)
             producer.raw(settings.dlq_topic, record.key, record.value, headers=record.headers)
     return counts
 
@@ -162,7 +162,7 @@ def _json_object(value: bytes) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def _collect(sent: list[tuple[DeadLetter, str]], letter: DeadLetter) -> Delivered:
+def _collect(sent: list[tuple[DeadLetter, str]], letter: DeadLetter) -> DeliveryHandler:
     def delivered(error: KafkaError | None, message: Any) -> None:
         if error is None:
             token = f"{message.topic()}:{message.partition()}:{message.offset()}"

@@ -158,7 +158,7 @@ class Import:
             try:
                 message = self._convert(number, row)
             except Skip as skip:
-                self.counts[skip.why] += 1
+                self.counts[skip.reason] += 1
                 continue
             except BadEvent as error:
                 self.counts["rejected"] += 1

@@ -39,11 +39,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Skip(Exception):
-    """The row is valid but left out; `why` is the name under which it is counted."""
+    """The row is valid but left out; `reason` is the name under which it is counted."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def interactions(

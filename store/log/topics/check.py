@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # t
 from core.errors import LogMisconfigured
 from core.settings import Settings
 from store.log import client as log
-from store.log.topics.needs import Described, Difference, differences, specs
+from store.log.topics.needs import Difference, TopicDescription, differences, specs
 
 _log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ def compare(settings: Settings) -> list[Difference]:
     ]
     configs = _configs(settings, client, existing)
     described = {
-        name: Described(
+        name: TopicDescription(
             [
                 metadata.topics[name].partitions[number].replicas
                 for number in sorted(metadata.topics[name].partitions)

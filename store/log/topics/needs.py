@@ -47,7 +47,7 @@ class Spec(NamedTuple):
     """Whether its number of partitions decides how many processes share the work."""
 
 
-class Described(NamedTuple):
+class TopicDescription(NamedTuple):
     """A topic as the broker describes it.
 
     `replicas`: the brokers of each partition. `config`: None where the broker does not describe it.
@@ -146,7 +146,7 @@ def specs(settings: Settings) -> list[Spec]:
 
 
 def differences(
-    settings: Settings, described: Mapping[str, Described], brokers: Sequence[int]
+    settings: Settings, described: Mapping[str, TopicDescription], brokers: Sequence[int]
 ) -> list[Difference]:
     """Compare topics with their specs.
 
@@ -187,7 +187,7 @@ def differences(
     return result
 
 
-def _partition_count(settings: Settings, spec: Spec, topic: Described) -> list[Difference]:
+def _partition_count(settings: Settings, spec: Spec, topic: TopicDescription) -> list[Difference]:
     """Fewer partitions than TOPIC_PARTITIONS, in a topic whose work processes share."""
     count, needed = len(topic.replicas), settings.topic_partitions
     if not spec.scales or count >= needed:
@@ -205,7 +205,7 @@ def _partition_count(settings: Settings, spec: Spec, topic: Described) -> list[D
 
 
 def _replication(
-    settings: Settings, spec: Spec, topic: Described, brokers: Sequence[int]
+    settings: Settings, spec: Spec, topic: TopicDescription, brokers: Sequence[int]
 ) -> list[Difference]:
     """Fewer replicas of a partition than TOPIC_REPLICATION."""
     fewest, needed = min(map(len, topic.replicas), default=0), settings.topic_replication

@@ -26,7 +26,7 @@ from redis import Redis
 from core.settings import Settings
 from store.log import client as log
 from store.log.topics import needs
-from store.log.topics.needs import Described, differences
+from store.log.topics.needs import TopicDescription, differences
 from testing.apache import KafkaBroker, kafka_home
 from testing.process import Child
 from testing.tansu import TansuBroker
@@ -237,7 +237,7 @@ def test_topics_that_eddyline_creates_have_no_difference(
 def test_the_command_for_too_few_replicas_adds_other_brokers(settings: Settings) -> None:
     three = settings.model_copy(update={"topic_replication": 3})
     name = settings.interactions_topic
-    described = {name: Described([[1], [2, 3]], None)}
+    described = {name: TopicDescription([[1], [2, 3]], None)}
     (partitions, replicas) = differences(three, described, [1, 2, 3, 4])
     assert partitions.setting == "partitions"
     assert (replicas.setting, replicas.value, replicas.needed) == ("replication", "1", "3")
@@ -256,10 +256,10 @@ def test_the_command_for_too_few_replicas_adds_other_brokers(settings: Settings)
 
 def test_a_setting_that_the_broker_does_not_report_is_no_difference(settings: Settings) -> None:
     assert differences(settings, {}, [1]) == []
-    existing = {spec.name: Described([[1]] * 4, {}) for spec in needs.specs(settings)}
+    existing = {spec.name: TopicDescription([[1]] * 4, {}) for spec in needs.specs(settings)}
     assert differences(settings, existing, [1]) == []
     unlimited = {
-        settings.interactions_topic: Described(
+        settings.interactions_topic: TopicDescription(
             [[1]] * 8, {"retention.ms": "-1", "cleanup.policy": "delete"}
         )
     }

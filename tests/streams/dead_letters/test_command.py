@@ -123,7 +123,7 @@ def test_show_decodes_one_letter_of_thousands(
         key=b"u9",
         value=b"",
     )
-    write(settings, *records, dead_letters.note(replayed, "t:0:1"))
+    write(settings, *records, dead_letters.encode_replay(replayed, "t:0:1"))
     with Producer(settings) as producer:
         producer.raw(settings.dlq_topic, b"foreign", b"no letter")
     decoded: list[bytes | None] = []
