@@ -1,6 +1,6 @@
-"""Every place where data rests: `state/` (Redis), `log/` (Kafka's client side) and `archive/`
-(Parquet).
+"""Reads and writes all stored data: `state/` (Redis), `log/` (Kafka clients), `archive/` (Parquet).
 
-`start` waits for servers at the start of a process, `outage` logs when one goes away and comes
-back. Start with `state/keys` for what Redis holds, `state/apply/applier` for how it changes.
+`start` waits for servers at the start of a process, `outage` logs when a server becomes unavailable
+and available again. Start with `state/keys` for what Redis holds, and `state/apply/applier` for how
+it changes.
 """

@@ -1,6 +1,7 @@
-"""One log line when a server goes away and one when it is back, however many calls fail in between.
+"""Logs an outage of a server once: one line when it begins and one when it ends.
 
-A server that answers, but refuses, gets one more line for each code of its refusals.
+The number of calls that fail in between does not matter. A server that answers with errors gets one
+more line for each error code.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _REFUSAL = re.compile(r"^Redis refused (?:.*? )?while [^:]*: ([A-Z]+)")
 
 
 class Outage:
-    """Whether a server is away. Thread-safe."""
+    """The state of one server: available or not. Thread-safe."""
 
     def __init__(self, server: str) -> None:
         """`server`: its name in the log's fields, such as `kafka`."""
@@ -30,10 +31,10 @@ class Outage:
         self._codes: set[str] = set()
 
     def begin(self, error: str, what: str) -> None:
-        """Note a failure of `what`; logs the first one of an outage, and of each code of refusal,
-        as a warning, the others as debug.
+        """Note that `what` failed.
 
-        A server may time out first and only then say why it refuses.
+        The first failure of an outage, and the first of each error code, is logged as a warning,
+        the others as debug. A server may time out first and answer with an error code later.
         """
         match = _REFUSAL.match(error)
         with self._lock:
@@ -49,12 +50,11 @@ class Outage:
         )
 
     def end(self, at: float | None = None) -> None:
-        """Note that the server answers; logs the length of the outage that ends with it, if there
-        was one.
+        """Note that the server answers; logs the length of the outage that ends, if there was one.
 
-        `at`: time.monotonic() since which it answers; now unless given.
+        `at`: time.monotonic() of the answer (default: now).
         """
-        if self._since is None:  # read without the lock: every answered call comes by here
+        if self._since is None:  # without the lock, because every successful call runs this line
             return
         with self._lock:
             since, self._since = self._since, None
@@ -69,7 +69,7 @@ class Outage:
 
 
 KAFKA, REDIS = Outage("kafka"), Outage("redis")
-"""Of this process: every client of it meets the same outage."""
+"""Outages as this process sees them; all its clients share them."""
 
 
 def of(error: StoreUnavailable | LogUnavailable) -> Outage:

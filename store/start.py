@@ -1,5 +1,6 @@
-"""The start of a process whose servers may be away: it waits START_TIMEOUT_S for them, says so
-once, and then ends with one line.
+"""Waits for Kafka and Redis when a process starts.
+
+It waits START_TIMEOUT_S at most and logs that once; after that the process ends with one line.
 """
 
 from __future__ import annotations
@@ -16,23 +17,22 @@ from core.settings import Settings
 _log = structlog.get_logger(__name__)
 
 _TRY_S = 1.0
-"""Seconds between two tries: how late a stop is noticed."""
+"""Seconds between two attempts, and the longest time until a stop is noticed."""
 
 
 def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[[], None]) -> bool:
-    """Call `prepare`, which may be repeated, until Kafka and what else it needs answers; False when
-    `stopped` was set before.
+    """Call `prepare` until it succeeds. False: `stopped` was set before.
 
-    Raises LogUnavailable or StoreUnavailable after START_TIMEOUT_S, and at once what `prepare`
-    raises besides.
+    `prepare` may run several times. Raises LogUnavailable or StoreUnavailable when `prepare` still
+    raises it after START_TIMEOUT_S; any other error of `prepare` at once.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     waiting = False
     while not stopped.is_set():
         try:
             prepare()
         except (LogUnavailable, StoreUnavailable) as error:
-            waited = time.monotonic() - began
+            waited = time.monotonic() - started
             if waited >= settings.start_timeout_s:
                 raise type(error)(
                     f"{error} (waited {waited:.0f} s, START_TIMEOUT_S={settings.start_timeout_s:g})"
@@ -43,6 +43,6 @@ def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[
             stopped.wait(min(_TRY_S, settings.start_timeout_s - waited))
         else:
             if waiting:
-                _log.info("start_continues", waited_s=round(time.monotonic() - began, 1))
+                _log.info("start_continues", waited_s=round(time.monotonic() - started, 1))
             return True
     return False

@@ -1,36 +1,36 @@
-"""Streams of ids that changed, which readers follow by a cursor."""
+"""Reads the streams of changed ids, which readers follow by a cursor."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 
-class News(NamedTuple):
-    """The ids that changed since a cursor, each once, and the cursor to ask from next."""
+class Changes(NamedTuple):
+    """The distinct ids that changed since a cursor, and the cursor for the next call."""
 
     cursor: str
     ids: list[bytes]
 
 
-def since(client: Any, stream: str, after: str) -> News | None:
-    """What changed since `after`, or None when that cannot be told completely: read everything,
-    from `now` on.
+def since(client: Any, stream: str, after: str) -> Changes | None:
+    """The ids that changed since `after`; None when the stream no longer has all of them.
+
+    After None, take a cursor with `latest` and read everything.
     """
-    # The entry at the cursor itself must still be there: if not, it was trimmed or Redis was set
-    # back.
+    # without the entry at the cursor, the stream was trimmed or Redis was set back
     entries = client.xrange(stream, min=after) if after else None
     if not entries or entries[0][0].decode() != after:
         return None
-    return News(
+    return Changes(
         entries[-1][0].decode(),
         list(dict.fromkeys(next(iter(fields.values())) for _, fields in entries[1:])),
     )
 
 
-def now(client: Any, stream: str) -> str:
-    """A cursor at the latest change; "" before the first.
+def latest(client: Any, stream: str) -> str:
+    """The cursor at the latest change; "" before the first.
 
-    Take it before you read everything: a change between is read twice, never missed.
+    Call it before reading everything: a change in between is then read twice, and never missed.
     """
-    latest = client.xrevrange(stream, count=1)
-    return latest[0][0].decode() if latest else ""
+    entries = client.xrevrange(stream, count=1)
+    return entries[0][0].decode() if entries else ""

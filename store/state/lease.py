@@ -1,4 +1,7 @@
-"""A lease in Redis: one holder at a time, across machines, freed by itself when its holder dies."""
+"""Grants leases in Redis: one holder at a time across machines.
+
+The lease of a holder that dies expires.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ _RELEASE = (
 
 
 class Lease:
-    """`with Lease(client, "retrain", 60) as lease:` holds it, renewing every third of its time.
+    """A lease for the time of a `with` block, renewed every third of its `seconds`.
 
-    Call `lease.check()` before a step that must not happen twice: it raises LeaseLost when the
-    lease is no longer ours. Raises LeaseTaken with the holder's name on entry, StoreUnavailable
-    when Redis is away.
+    `with Lease(client, "retrain", 60) as lease:` raises LeaseTaken, which names the holder, or
+    StoreUnavailable. Call `lease.check()` before a step that must not run twice: it raises
+    LeaseLost when another process may have the lease.
     """
 
     def __init__(self, client: redis.Redis, name: str, seconds: float) -> None:
@@ -45,14 +48,14 @@ class Lease:
         self._renewer = threading.Thread(target=self._renew, name=f"lease-{name}", daemon=True)
 
     def __enter__(self) -> Self:
-        with named_errors(f"taking the lease {self._name}"):
-            taken = self._client.set(
+        with named_errors(f"acquiring the lease {self._name}"):
+            acquired = self._client.set(
                 keys.lease(self._name), self.holder, nx=True, px=self._milliseconds
             )
-            if not taken:
+            if not acquired:
                 other = self._client.get(keys.lease(self._name))
                 left = self._client.pttl(keys.lease(self._name))
-                name = other.decode() if isinstance(other, bytes) else "somebody"
+                name = other.decode() if isinstance(other, bytes) else "an unknown process"
                 raise LeaseTaken(
                     f"{self._name} is already running at {name}; if that process is dead, "
                     f"its lease ends in {max(0, left) / 1000:.0f} s"
@@ -72,21 +75,19 @@ class Lease:
             self._client.eval(_RELEASE, 1, keys.lease(self._name), self.holder)
 
     def check(self) -> None:
-        """Raises LeaseLost unless the lease is still ours, StoreUnavailable when nobody can
-        tell.
-        """
+        """Renew the lease. Raises LeaseLost, unless this process holds it, or StoreUnavailable."""
         with named_errors(f"checking the lease {self._name}"):
             if not self._client.eval(
                 _RENEW, 1, keys.lease(self._name), self.holder, str(self._milliseconds)
             ):
                 raise LeaseLost(
-                    f"the lease {self._name} ran out and may be somebody else's now; start again"
+                    f"the lease {self._name} expired, and another process may hold it; start again"
                 )
 
     def _renew(self) -> None:
         while not self._stop.wait(self._milliseconds / 3000):
             try:
                 self.check()
-            # the next check() of the holder decides; here it can only be told
+            # only logged here: the holder fails at its next check()
             except StoreError as error:
-                _log.warning("lease not renewed", lease=self._name, error=str(error))
+                _log.warning("lease_not_renewed", lease=self._name, error=str(error))

@@ -1,6 +1,6 @@
-"""What Redis knows of retrains: which bundle was announced, and how the last run went.
+"""Records in Redis which bundle was announced and how the last retrain went.
 
-The files stay the truth.
+The files of the registry are authoritative.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ RUNNING, PUBLISHED, REFUSED, FAILED, INTERRUPTED, DIED = (
     "interrupted",
     "died",
 )
-"""What `status` says.
+"""Values of `status`.
 
-`died` is never written: it is what a run is called that says running and holds no lease.
+`died` is never written: a run has it that is recorded as running and holds no lease.
 """
 ANSWERS = "answers"
-"""Field: JSON of {partition: end}; the requests below were made before the run began, and are
-answered by it.
+"""Field: JSON of {partition: end}. The run answers the requests below these offsets: they were made
+before it began.
 """
 
 
 def record(client: redis.Redis, fields: Mapping[str, str]) -> None:
-    """Replace what `retrain:last` says. Raises StoreUnavailable, StoreCorrupt."""
+    """Replace the fields of `retrain:last`. Raises StoreUnavailable, StoreCorrupt."""
     with named_errors("recording the retrain"):
         pipe: Any = client.pipeline(transaction=True)
         pipe.delete(keys.RETRAIN_LAST)
@@ -44,7 +44,7 @@ def record(client: redis.Redis, fields: Mapping[str, str]) -> None:
 
 
 def last(client: redis.Redis) -> dict[str, str]:
-    """How the last retrain went or goes; empty before the first.
+    """The fields of the last retrain, which may still run; empty before the first.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
@@ -52,19 +52,18 @@ def last(client: redis.Redis) -> dict[str, str]:
         pipe: Any = client.pipeline(transaction=True)
         pipe.hgetall(keys.RETRAIN_LAST)
         pipe.get(keys.lease(LEASE))
-        found, holder = pipe.execute()
-    fields = {name.decode(): value.decode() for name, value in found.items()}
+        values, holder = pipe.execute()
+    fields = {name.decode(): value.decode() for name, value in values.items()}
     if fields.get("status") == RUNNING and fields.get("holder", "") != (holder or b"").decode():
         fields["status"] = DIED
     return fields
 
 
 def answered(fields: Mapping[str, str], partition: int, offset: int, end: int) -> bool:
-    """Whether the run that `fields` tells of answers the request at `partition` and `offset`, in a
-    log that ends at `end`.
+    """Whether the run with these `fields` answers the request at `partition` and `offset`.
 
-    A run that ended before it decided (failed, interrupted, died) answers nothing. Ends beyond the
-    log's belong to another topic.
+    A run that ended before its decision (failed, interrupted, died) answers none. `end`: the end of
+    the log; an answered offset beyond it belongs to another topic.
     """
     if fields.get("status") not in (PUBLISHED, REFUSED):
         return False
@@ -73,6 +72,6 @@ def answered(fields: Mapping[str, str], partition: int, offset: int, end: int) -
 
 
 def announce(client: redis.Redis, version: str) -> None:
-    """Say that `version` is live. Raises StoreUnavailable."""
+    """Announce `version` as the live bundle. Raises StoreUnavailable."""
     with named_errors("announcing the bundle"):
         client.set(keys.MODEL_CURRENT, version)

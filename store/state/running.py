@@ -1,8 +1,8 @@
-"""Which ingest processes run: each renews an entry in Redis that expires soon after its process
-dies.
+"""Registers running ingest processes in Redis.
 
-Ingest announces itself and then looks for a rebuild; a rebuild takes its lease and then looks for
-ingest. So one of them sees the other.
+Each process renews an entry, which expires soon after the process dies.
+Ingest writes its entry and then checks for a rebuild; a rebuild acquires its lease and then checks
+for ingest. So at least one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from store.state import keys
 from store.state.connection import named_errors
 
 EXPIRY_S = 15
-"""Seconds for which an entry counts: three renewals of ingest.
+"""Seconds until an entry expires: three renewals of ingest.
 
-So long a rebuild waits for a process that was killed.
+A rebuild waits that long for a process that was killed.
 """
 REBUILD_LEASE = "ingest-rebuild"
-"""Name of the lease that a rebuild holds."""
+"""Name of the lease of a rebuild."""
 
 
 class Running:
@@ -36,8 +36,8 @@ class Running:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
     def renew(self) -> None:
-        """Announce this process for EXPIRY_S more seconds. Raises StoreUnavailable."""
-        with named_errors("announcing this process"):
+        """Register this process for EXPIRY_S more seconds. Raises StoreUnavailable."""
+        with named_errors("registering this process"):
             now = _now(self._client)
             pipe = self._client.pipeline(transaction=False)
             pipe.zremrangebyscore(keys.INGEST_RUNNING, "-inf", f"({now}")
@@ -46,17 +46,17 @@ class Running:
 
     def end(self) -> None:
         """Remove the entry. Raises StoreUnavailable."""
-        with named_errors("announcing the end of this process"):
+        with named_errors("removing the entry of this process"):
             self._client.zrem(keys.INGEST_RUNNING, self._name)
 
     def check_rebuild(self) -> None:
         """Raises StoreError while a rebuild runs."""
-        with named_errors("looking for a rebuild"):
+        with named_errors("checking for a rebuild"):
             holder = self._client.get(keys.lease(REBUILD_LEASE))
         if isinstance(holder, bytes):
             raise StoreError(
-                f"a rebuild of Redis runs at {holder.decode(errors='replace')}: start "
-                f"ingest when it has ended"
+                f"a rebuild of Redis runs at {holder.decode(errors='replace')}: start ingest "
+                f"when it has ended"
             )
 
 
@@ -65,7 +65,7 @@ def names(client: redis.Redis) -> list[str]:
 
     Raises StoreUnavailable.
     """
-    with named_errors("looking for running ingest processes"):
+    with named_errors("reading the running ingest processes"):
         entries: list[Any] = client.zrangebyscore(keys.INGEST_RUNNING, _now(client), "+inf")
     return [entry.decode(errors="replace") for entry in entries]
 
@@ -79,13 +79,13 @@ def wait_until_none(client: redis.Redis, timeout_s: float = EXPIRY_S + 1.0) -> N
     while running := names(client):
         if time.monotonic() > deadline:
             raise StoreError(
-                f"ingest runs ({', '.join(running)}): stop every ingest, then run this "
-                f"again. Nothing was changed"
+                f"ingest runs ({', '.join(running)}): stop every ingest, then run this again. "
+                f"Nothing was changed"
             )
         time.sleep(0.2)
 
 
 def _now(client: redis.Redis) -> int:
-    """Seconds since 1970 by the clock of Redis, which all processes share."""
+    """Seconds since 1970 by the clock of Redis, which is the same for all processes."""
     seconds: int = client.time()[0]
     return seconds

@@ -1,8 +1,8 @@
-"""Deletes everything in Redis that is made from the log, so that it can be made again.
+"""Deletes everything in Redis that is computed from the log, so that it can be computed again.
 
-The positions must never outlive the counters they belong to, nor the counters the positions. So a
-mark is set first and deleted last: while it is there Redis is neither whole nor empty, and nobody
-may count into it (`check`). A wipe that was killed is run again.
+Counters must not remain without their positions, nor positions without their counters. So a mark is
+set first and deleted last. While the mark exists the state is incomplete and ingest refuses to
+start (`check`). A wipe that was interrupted is run again.
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ from core.errors import StoreError
 from store.state import keys
 from store.state.connection import named_errors
 
-_AT_ONCE = 1000
-"""Keys in one UNLINK: some milliseconds of Redis."""
+_KEYS_PER_COMMAND = 1000
+"""Keys in one UNLINK, which takes Redis some milliseconds."""
 
 
 def count(client: redis.Redis) -> dict[str, int]:
-    """Keys that `wipe` would delete, by the first word of their names. Raises StoreUnavailable."""
-    with named_errors("counting what is made from the log"):
+    """Number of keys that `wipe` would delete, by the first word of the key.
+
+    Raises StoreUnavailable.
+    """
+    with named_errors("counting what is computed from the log"):
         kinds = Counter(key.decode(errors="replace").split(":")[0] for key in _owned(client))
     return dict(sorted(kinds.items()))
 
 
 def wipe(client: redis.Redis) -> None:
-    """Delete them all. Raises StoreUnavailable: run it again."""
-    with named_errors("deleting what is made from the log"):
+    """Delete these keys. Raises StoreUnavailable: run it again."""
+    with named_errors("deleting what is computed from the log"):
         client.set(keys.WIPE, "1")
         batch: list[bytes] = []
         for key in _owned(client):
             batch.append(key)
-            if len(batch) == _AT_ONCE:
+            if len(batch) == _KEYS_PER_COMMAND:
                 client.unlink(*batch)
                 batch.clear()
         client.unlink(*batch, keys.WIPE)
@@ -51,12 +54,12 @@ def check(client: redis.Redis) -> None:
     """Raises StoreError when a wipe was interrupted."""
     if interrupted(client):
         raise StoreError(
-            "Redis was being emptied by a rebuild that was interrupted, so it holds "
-            "neither all nor nothing. Run the rebuild again "
+            "a rebuild that was emptying Redis was interrupted, so the state is incomplete. "
+            "Run the rebuild again "
             "(`python -m streams rebuild --wipe`), then start ingest"
         )
 
 
 def _owned(client: redis.Redis) -> Iterator[Any]:
     for pattern in keys.OWNED:
-        yield from client.scan_iter(pattern, count=_AT_ONCE)
+        yield from client.scan_iter(pattern, count=_KEYS_PER_COMMAND)

@@ -1,5 +1,6 @@
-"""One connection of an event loop for packed commands: what many callers need at once leaves as one
-write and returns as one read.
+"""Sends packed commands over one connection of an event loop.
+
+The commands of many callers leave as one write, and their replies return as one read.
 """
 
 from __future__ import annotations
@@ -16,25 +17,27 @@ from store.state.connection import named_errors
 
 Command = tuple[str | int, ...]
 STEPS = 5
-"""Parts of a time-out, each of which needs a turn of the event loop."""
+"""Steps of a timeout, each of which needs a turn of the event loop."""
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
 
 class Wire:
-    """The client connects, authenticates and selects the database; replies are read here, because
-    the client's own reading costs some 10 us of Python a reply. For one caller at a time.
+    """One connection for packed commands. For one caller at a time.
+
+    The client connects, authenticates and selects the database. Replies are parsed here, because
+    the parser of the client takes about 10 us a reply.
     """
 
     def __init__(self, client: redis.asyncio.Redis, timeout_s: float) -> None:
-        """`timeout_s`: for one round trip, connecting included. The client stays its owner's."""
+        """`timeout_s`: for one round trip, including the connect. The caller closes the client."""
         self._pool, self._timeout_s = client.connection_pool, timeout_s
         self._connection: Any = None
         self._replies = hiredis.Reader()
 
     async def ask(self, what: str, commands: Sequence[Command]) -> list[Any]:
-        """One reply a command; an error reply is a redis.ResponseError among them.
+        """One reply for each command; an error reply is returned as a redis.ResponseError.
 
-        Raises StoreUnavailable; `what` was being done.
+        `what`: the operation, for the error message. Raises StoreUnavailable.
         """
         payload = b"".join([_pack(command) for command in commands])
         with named_errors(what):
@@ -42,7 +45,7 @@ class Wire:
                 async with LoopTimeout(self._timeout_s):
                     return await self._ask(payload, len(commands))
             except BaseException:
-                await self.drop()  # replies that nobody took must not be taken for the next ones
+                await self.drop()  # its unread replies must not be read as those of the next call
                 raise
 
     async def drop(self) -> None:
@@ -72,12 +75,11 @@ class Wire:
 
 
 class LoopTimeout:
-    """asyncio.timeout in STEPS steps, each timed from the turn of the loop that ended the step
-    before. Raises TimeoutError.
+    """A timeout in STEPS steps; each step starts when the loop has run the end of the last one.
 
-    An event loop that was blocked runs its timers before it looks at its sockets: with one timer,
-    an answer that arrived long ago would count as too late, and the server as failing. Here a
-    blocked loop costs one step, and the next one reads the answer.
+    An event loop that was blocked runs its timers before it reads its sockets. With one timer, an
+    answer that arrived in time would count as late, and the server as unavailable. Here a blocked
+    loop uses up one step, and the answer is read before the next one. Raises TimeoutError.
     """
 
     def __init__(self, seconds: float) -> None:

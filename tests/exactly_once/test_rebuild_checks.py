@@ -213,7 +213,7 @@ def test_a_rebuild_killed_while_it_wipes_or_applies_goes_on_when_run_again(
         with pytest.raises(ZeroDivisionError):
             rebuild.run(settings, wipe=True, yes=True)
     assert redis.keys("user:*")
-    _stopped(ingest(), "neither all nor nothing")
+    _stopped(ingest(), "the state is incomplete")
     child = spawn("streams", "rebuild", TRANSACTION_EVENTS="1")  # goes on with the wipe
     eventually(
         lambda: (

@@ -152,7 +152,7 @@ def changed_users(client: Any, after: str) -> ChangedUsers:
         news = changes.since(client, keys.USERS_DELETED_CHANGES, after)
         if news is not None:
             return ChangedUsers(news.cursor, [digest.decode() for digest in news.ids])
-        cursor = changes.now(client, keys.USERS_DELETED_CHANGES)
+        cursor = changes.latest(client, keys.USERS_DELETED_CHANGES)
     return ChangedUsers(cursor, [digest for digest, _ in every(client, "user")])
 
 

@@ -42,7 +42,7 @@ def changes(client: redis.Redis, after: str = "") -> CatalogueChanges:
         news = streams.since(client, keys.ITEMS_CHANGES, after)
         if news is not None:
             return CatalogueChanges(news.cursor, False, *_read(client, news.ids))
-        cursor = streams.now(client, keys.ITEMS_CHANGES)
+        cursor = streams.latest(client, keys.ITEMS_CHANGES)
         return CatalogueChanges(cursor, True, list(_all(client)), [])
 
 

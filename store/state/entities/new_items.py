@@ -41,7 +41,7 @@ def changes(client: redis.Redis, after: str = "") -> NewItemChanges:
         news = streams.since(client, keys.NEW_ITEM_CHANGES, after)
         if news is not None:
             return NewItemChanges(news.cursor, False, *_read(client, news.ids))
-        cursor = streams.now(client, keys.NEW_ITEM_CHANGES)
+        cursor = streams.latest(client, keys.NEW_ITEM_CHANGES)
         members: Any = client.zrange(keys.NEW_ITEMS, 0, -1)
         factors, _ = _read(client, members)
         return NewItemChanges(cursor, True, factors, [])
