@@ -1,4 +1,4 @@
-"""Connections to Redis and what the server must be set to."""
+"""Connects to Redis, maps the errors of the client, and checks how the server is configured."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from core.settings import Settings
 from store.state.redis_errors import is_reply, of_reply
 
 Client = redis.Redis
-"""What other rooms, which do not import the client library, call a connection of it."""
+"""The client, for other rooms, which must not import the client library."""
 
 MIN_VERSION = (7, 0)
-"""Redis 7 or Valkey: listpacks (memory a user), and EXEC written to the AOF as one unit."""
+"""Redis 7 or Valkey: listpacks (less memory), and EXEC written to the AOF as one unit."""
 
 
 def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
-    """A client of the server at REDIS_URL; answers are bytes. Connects on first use.
+    """A client of the server at REDIS_URL, which connects on first use. Replies are bytes.
 
-    A command is never sent twice by the client itself: whether to repeat it is the caller's
-    decision, made by position.
+    The client never retries a command: the caller decides by the position whether to send it again.
     """
     timeout = timeout_s or settings.redis_timeout_s
     with _refused_url(settings):
@@ -42,7 +41,7 @@ def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
 
 
 def connect_async(settings: Settings, timeout_s: float | None = None) -> redis.asyncio.Redis:
-    """The same for asyncio."""
+    """As `connect`, for asyncio."""
     timeout = timeout_s or settings.redis_timeout_s
     with _refused_url(settings):
         return redis.asyncio.Redis.from_url(
@@ -55,9 +54,7 @@ def connect_async(settings: Settings, timeout_s: float | None = None) -> redis.a
 
 @contextmanager
 def _refused_url(settings: Settings) -> Iterator[None]:
-    """Maps the client's complaint about a parameter of REDIS_URL to a ConfigurationError without
-    the password.
-    """
+    """Map an error about a parameter of REDIS_URL to a ConfigurationError without the password."""
     try:
         yield
     except (ValueError, TypeError, redis.RedisError) as error:
@@ -67,11 +64,11 @@ def _refused_url(settings: Settings) -> Iterator[None]:
 
 
 class Pipe:
-    """One connection for thousands of packed commands at once.
+    """One connection for thousands of packed commands in one write.
 
-    The client connects, authenticates and selects the database; from then on replies are read here,
-    because the client's own reading costs some microseconds of Python a reply, and a transaction of
-    500 events has 2,000 of them.
+    The client connects, authenticates and selects the database. Replies are parsed here, because
+    the parser of the client takes some microseconds a reply, and a transaction of 500 events has
+    2,000 replies.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -84,12 +81,12 @@ class Pipe:
         self._connection.send_packed_command([payload])
 
     def receive(self, count: int, at_least: int = 1) -> list[Any]:
-        """The next `count` replies, in order; an error reply is a redis.ResponseError among them.
-        Raises redis.ConnectionError.
+        """The next `count` replies, in order; an error reply is returned as a redis.ResponseError.
 
-        `at_least`: how many bytes they have at the very least. Waking for each packet of a
-        transaction's thousands of QUEUEDs costs more than reading them: the thread that plans the
-        next batch must hand over the interpreter each time.
+        `at_least`: the least number of bytes of the replies. A transaction has thousands of QUEUED
+        replies. Waking for each packet of them costs more than parsing them, because the thread
+        that plans the next batch must release the interpreter each time. Raises
+        redis.ConnectionError.
         """
         replies: list[Any] = []
         reader, socket_ = self._reader, self._connection._sock
@@ -111,23 +108,23 @@ class Pipe:
                 socket_.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
     def close(self) -> None:
-        """Disconnect: a connection whose replies were not all read must not be used again."""
+        """Disconnect: a connection with unread replies must not be used again."""
         self._connection.disconnect()
         self._pool.release(self._connection)
 
 
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
-    """Maps every error of the client to one of ours, naming what was being done.
+    """Map every error of the client to a StoreError whose text names the operation, `what`.
 
-    Raises StoreUnavailable: retry with back-off. Raises StoreMisconfigured, StoreCorrupt: stop
-    (store/state/redis_errors.py has each code).
+    Raises StoreUnavailable: retry with back-off. Raises StoreMisconfigured or StoreCorrupt: stop
+    (store/state/redis_errors.py lists the error codes).
     """
     try:
         yield
     except (redis.InvalidResponse, hiredis.ProtocolError) as error:
         raise StoreMisconfigured(
-            f"what answers at REDIS_URL while {what} does not speak the protocol of Redis: "
+            f"the server at REDIS_URL does not speak the protocol of Redis (while {what}): "
             f"check host and port"
         ) from error
     except (redis.RedisError, OSError) as error:
@@ -145,9 +142,7 @@ def watch(pipe: Any, *watched: str) -> None:
 
 
 def executed(pipe: Any) -> bool:
-    """Run a transaction; False: nothing is applied, because another client changed a watched
-    key.
-    """
+    """Run a transaction. False: not applied, because another client changed a watched key."""
     try:
         pipe.execute()
     except redis.WatchError:
@@ -156,8 +151,9 @@ def executed(pipe: Any) -> bool:
 
 
 def check_server(client: redis.Redis) -> None:
-    """Raises StoreMisconfigured unless the server is new enough and never evicts; StoreUnavailable
-    if it is not there.
+    """Check that the server is new enough and never evicts keys.
+
+    Raises StoreMisconfigured if not; StoreUnavailable.
     """
     with named_errors("checking the server"):
         info = client.info("server")
@@ -171,7 +167,6 @@ def check_server(client: redis.Redis) -> None:
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise StoreMisconfigured(
-            f"Redis has maxmemory-policy {policy}, which would drop counted data; set it to "
-            f"noeviction "
-            "(CONFIG SET maxmemory-policy noeviction, and in redis.conf)"
+            f"Redis has maxmemory-policy {policy}, which evicts counted data; set it to "
+            "noeviction (CONFIG SET maxmemory-policy noeviction, and in redis.conf)"
         )

@@ -1,5 +1,6 @@
-"""Every key in Redis, named by one function each. docs/redis-keys.md has type, owner, bound and
-expiry of each.
+"""Names every key in Redis, with one function or constant each.
+
+docs/redis-keys.md lists type, owner, bound and expiry of each key.
 """
 
 from __future__ import annotations
@@ -7,9 +8,7 @@ from __future__ import annotations
 ITEMS = "items"
 """HASH: item id -> JSON of core.types.Item."""
 ITEMS_CHANGES = "items:changes"
-"""STREAM: the id of each item that was written or deleted, the latest 100,000 or so; readers follow
-it.
-"""
+"""STREAM: the ids of the latest written or deleted items, about 100,000; readers follow it."""
 ITEMS_DELETED = "items:deleted"
 """HASH: hashed item id -> core.deletions.Place of the item's latest deletion; older records of the
 item are dead.
@@ -19,32 +18,29 @@ USERS_DELETED = "users:deleted"
 and profiles are dead.
 """
 USERS_DELETED_CHANGES = "users:deleted:changes"
-"""STREAM: the hashed id of each deleted user, the latest 100,000 or so; the live workers follow it.
-"""
+"""STREAM: the hashed ids of the latest deleted users, about 100,000; the live workers follow it."""
 DELETIONS = "deletions"
-"""HASH: how far Redis has the topic of deletions, and what changes with each deletion; every apply
-watches it.
+"""HASH: the positions in the topic of deletions, and tokens that change with each deletion. Every
+apply watches it.
 """
 INGEST_SETTINGS = "ingest:settings"
 """HASH: the settings that shaped the stored numbers."""
 INGEST_HALTED = "ingest:halted"
-"""HASH: "topic/partition" -> why its state is incomplete; ingest refuses the partition until a
+"""HASH: "topic/partition" -> why its state is incomplete. Ingest refuses the partition until a
 rebuild wipes the state.
 """
 INGEST_RUNNING = "running:ingest"
-"""ZSET: ingest process -> until when its entry counts (seconds by the clock of Redis)."""
+"""ZSET: ingest process -> expiry of its entry (seconds by the clock of Redis)."""
 WIPE = "rebuild:wipe"
-"""STRING: a rebuild is deleting what is made from the log; gone when it is done."""
+"""STRING: exists while a rebuild deletes the keys that are computed from the log."""
 POPULAR_UNLABELLED = "unlabelled"
 """Name of the popularity of events without a use case."""
 MODEL_CURRENT = "model:current"
-"""STRING: the promoted bundle's version, as announced; the pointer file is the truth."""
+"""STRING: version of the live bundle, as announced; the pointer file is authoritative."""
 NEW_ITEMS = "items:young"
-"""ZSET: item that the live bundle does not know -> when it was last touched (seconds); YOUNG_ITEMS
-at most.
-"""
+"""ZSET: new item -> time of its latest interaction (seconds); YOUNG_ITEMS members at most."""
 NEW_ITEM_CHANGES = "items:young:changes"
-"""STREAM: the id of each new item whose factors were written or removed; readers follow it."""
+"""STREAM: the ids of new items whose factors were written or removed; readers follow it."""
 EXPERIMENTS = "experiments"
 """HASH: tag of an experiment -> JSON of store.state.entities.experiments.Definition."""
 OWNED = (
@@ -61,18 +57,19 @@ OWNED = (
     ),
     *("experiment:*:events", "experiment:*:outcomes"),  # exposures are in no log
 )
-"""Patterns of every key that is made from the log, and can be made from it again."""
+"""Patterns of the keys that are computed from the log and can be computed from it again."""
 RETRAIN_LAST = "retrain:last"
-"""HASH: how the last retrain ended, or how far it is."""
+"""HASH: the result of the last retrain, or its progress."""
 
 
 HISTORY = ":history"
-"""What follows `user:{id}` in the key of a history."""
+"""Suffix of `user:{id}` in the key of a history."""
 
 
 def escape(identifier: str) -> str:
-    """The id as it stands in a key: `%` and `:` percent-encoded, so that no id can name another
-    id's key.
+    """The id as part of a key.
+
+    `%` and `:` are percent-encoded, so that no id can name the key of another id.
     """
     if ":" in identifier or "%" in identifier:
         return identifier.replace("%", "%25").replace(":", "%3A")
@@ -105,14 +102,12 @@ def user_als(user_id: str) -> str:
 
 
 def user_partitions(user_id: str) -> str:
-    """SET with expiry: partitions of the interactions topic that events of the user came through
-    though murmur2 chooses another.
-    """
+    """SET with expiry: partitions with events of the user that are not the partition by murmur2."""
     return f"user:{escape(user_id)}:partitions"
 
 
 def all_of_user(user_id: str) -> tuple[str, ...]:
-    """Every key that a user has."""
+    """Every key of a user."""
     return (
         user(user_id),
         history(user_id),
@@ -123,14 +118,15 @@ def all_of_user(user_id: str) -> tuple[str, ...]:
 
 
 def item_users(item_id: str) -> str:
-    """ZSET of a new item: user id -> weight of the user's events with it; the largest
-    YOUNG_ITEM_USERS.
+    """ZSET of a new item: user id -> weight of the user's events with it.
+
+    It holds the YOUNG_ITEM_USERS largest weights.
     """
     return f"item:{escape(item_id)}:users"
 
 
 def item_als(item_id: str) -> str:
-    """HASH of a new item: version, made_with, as_of (users behind it), vector <f float32>."""
+    """HASH of a new item: version, made_with, as_of (number of users), vector <f float32>."""
     return f"item:{escape(item_id)}:als"
 
 
@@ -140,43 +136,44 @@ def popular(name: str) -> str:
 
 
 def trending(name: str, length: int, begin: int) -> str:
-    """ZSET with expiry: item id -> weight of the events that happened in the `length` seconds from
-    `begin` on (seconds since 1970).
+    """ZSET with expiry: item id -> weight of the events that happened in [begin, begin + length).
+
+    In seconds since 1970.
     """
     return f"trending:{name}:{length}:{begin}"
 
 
 def experiment_events(variant: str) -> str:
-    """HASH: ev:view 12, ev:like 5, of the events that answers of `variant` (blend-3f2a91.half) led
-    to.
-    """
+    """HASH: ev:view 12, ev:like 5: outcomes of `variant` (blend-3f2a91.half)."""
     return f"experiment:{variant}:events"
 
 
 def experiment_outcomes(variant: str) -> str:
-    """ZSET: user id -> weight of the user's events that answers of `variant` led to."""
+    """ZSET: user id -> weight of the user's outcomes of `variant`."""
     return f"experiment:{variant}:outcomes"
 
 
 def experiment_exposed(variant: str) -> str:
-    """ZSET: user id -> answers of `variant` that the user was given."""
+    """ZSET: user id -> exposures of the user to `variant`."""
     return f"experiment:{variant}:exposed"
 
 
 def position(topic: str, partition: int) -> str:
-    """HASH: position 182734 (the first offset that is not in the state), topic_id, errors
-    (store/state/apply/halts.py).
+    """HASH: position 182734 (the first offset that is not in the state), topic_id, errors, ...
+
+    store/state/apply/positions.py and halts.py read its fields.
     """
     return f"ingest:{topic}:{partition}"
 
 
 def layout(topic: str) -> str:
-    """HASH: partitions 8, since 1732340000.5 (from when on producers are held to that number; 0:
-    from the log's beginning).
+    """HASH: partitions 8, since 1732340000.5.
+
+    From `since` on (0: from the log's beginning) producers must use this number of partitions.
     """
     return "layout:" + topic
 
 
 def lease(name: str) -> str:
-    """STRING with expiry: who holds the lease."""
+    """STRING with expiry: the holder of the lease."""
     return "lease:" + name

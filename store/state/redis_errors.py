@@ -1,6 +1,4 @@
-"""Redis' error replies: for each code whether to retry or to stop, and what the operator does about
-it.
-"""
+"""Classifies the error replies of Redis: retry or stop, and what the operator does about it."""
 
 from __future__ import annotations
 
@@ -14,9 +12,9 @@ from core.errors import StoreCorrupt, StoreError, StoreMisconfigured, StoreUnava
 
 
 class Rule(NamedTuple):
-    """What an error reply means.
+    """The meaning of an error reply.
 
-    `error`: StoreUnavailable is retried with back-off, every other class stops the process.
+    `error`: StoreUnavailable is retried with back-off; the other classes stop the process.
     """
 
     error: type[StoreUnavailable] | type[StoreMisconfigured] | type[StoreCorrupt]
@@ -24,9 +22,7 @@ class Rule(NamedTuple):
 
 
 MAX_CLIENTS = "max number of clients reached"
-"""Text of an `ERR` reply that has no code of its own; the server sends it in place of an answer and
-closes the connection.
-"""
+"""Text of an `ERR` reply without a code. The server sends it when it refuses a connection."""
 NOT_A_NUMBER = (
     "is not an integer",
     "is not a valid float",
@@ -35,9 +31,7 @@ NOT_A_NUMBER = (
     "would produce NaN",
     "not a number",
 )
-"""Texts of the `ERR` replies that HINCRBY, INCR and ZINCRBY give when the stored value is not a
-number they can add to.
-"""
+"""Texts of the `ERR` replies of HINCRBY, INCR and ZINCRBY to a stored value that is no number."""
 
 _NO_CREDENTIALS = Rule(
     StoreMisconfigured,
@@ -55,8 +49,8 @@ _CLUSTER = Rule(
 )
 
 RULES: Mapping[str, Rule] = {
-    # The server comes back by itself, or when the operator has acted; no command of the transaction
-    # was executed.
+    # Temporary: ends by itself or by an action of the operator. No command of the transaction was
+    # executed.
     "LOADING": Rule(StoreUnavailable, "it reads its data back from disk; this ends by itself"),
     "BUSY": Rule(
         StoreUnavailable,
@@ -88,7 +82,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "MISCONF": Rule(
         StoreUnavailable,
-        "it cannot write its snapshot or AOF: see its log, mend the disk (space, permissions, dir)",
+        "it cannot write its snapshot or AOF: see its log, check the disk (space, permissions, dir)",
     ),
     "TRYAGAIN": Rule(StoreUnavailable, "its slots are being moved; this ends with the resharding"),
     "CLUSTERDOWN": Rule(
@@ -98,9 +92,11 @@ RULES: Mapping[str, Rule] = {
             "without cluster mode"
         ),
     ),
-    # An EXECABORT that names no cause: a command before EXEC was refused, and nothing was done.
-    "EXECABORT": Rule(StoreUnavailable, "the transaction was discarded and nothing of it was done"),
-    # No retry mends these.
+    # An EXECABORT that names no cause: a command before EXEC was refused.
+    "EXECABORT": Rule(
+        StoreUnavailable, "the transaction was discarded; none of its commands was executed"
+    ),
+    # Permanent: a retry gives the same reply.
     "NOPERM": Rule(
         StoreMisconfigured,
         "the ACL user of REDIS_URL may not do this: grant the command and the key pattern "
@@ -140,14 +136,14 @@ UNKNOWN = Rule(
 _PIPELINE = re.compile(r"Command # \d+ \((?P<command>.*)\) of pipeline caused error: ", re.DOTALL)
 _ABORTED = "Transaction discarded because of: "
 _LONGEST = 200
-"""Characters of a reply or a command that are shown."""
+"""Most characters of a reply or a command in a message."""
 
 
 def code_of(error: redis.RedisError) -> str:
-    """The key in RULES of an error of the client library: the reply's own code, MAXCLIENTS,
-    NOTANUMBER, or a code without a rule.
+    """The code of an error of the client library, which is the key in RULES if there is a rule.
 
-    "" for an error that is no reply (a lost connection, a timeout).
+    The code of the reply, or MAXCLIENTS or NOTANUMBER by its text; "" for an error that is not a
+    reply (a lost connection, a timeout).
     """
     text = _text(error)
     if _ABORTED in text:
@@ -156,7 +152,7 @@ def code_of(error: redis.RedisError) -> str:
         return str(status)
     if MAX_CLIENTS in text:
         return "MAXCLIENTS"
-    # replies with ERR: a password for a server that has none, `invalid password`
+    # replies ERR: a password for a server without one, `invalid password`
     if isinstance(error, redis.AuthenticationError):
         return "WRONGPASS"
     if not isinstance(error, redis.ResponseError | redis.BusyLoadingError):
@@ -167,7 +163,7 @@ def code_of(error: redis.RedisError) -> str:
 
 
 def of_reply(what: str, error: redis.RedisError, command: str = "") -> StoreError:
-    """The error of ours for an error reply to `command` ("HSET user:42") while doing `what`."""
+    """The StoreError for an error reply to `command` ("HSET user:42") in the operation `what`."""
     rule = RULES.get(code_of(error), UNKNOWN)
     command = command or _command(error)
     return rule.error(
@@ -177,20 +173,18 @@ def of_reply(what: str, error: redis.RedisError, command: str = "") -> StoreErro
 
 
 def is_reply(error: redis.RedisError) -> bool:
-    """Whether the server has answered with an error, in contrast to a lost connection."""
+    """Whether the error is a reply of the server, and not a lost connection or a timeout."""
     return code_of(error) != ""
 
 
 def _text(error: redis.RedisError) -> str:
-    """The reply with its code in front, as the server sent it."""
+    """The reply as the server sent it, with its code first."""
     text = _PIPELINE.sub("", str(error))
     status = getattr(error, "status_code", None)
     return f"{status} {text}" if status and not text.startswith(status) else text
 
 
 def _command(error: redis.RedisError) -> str:
-    """Name and key of the command that the library quotes in a pipeline's error; never its
-    values.
-    """
+    """Name and key, never the values, of the command that a pipeline error quotes."""
     match = _PIPELINE.match(str(error))
     return " ".join(match["command"].split()[:2])[:_LONGEST] if match else ""

@@ -1,6 +1,6 @@
-"""Typed reads and writes, one module for each kind of data: users, catalogue, vectors, new items,
-popularity, trending, experiments.
+"""Reads and writes typed values, one module for each kind of data.
 
-`reader` reads many users over one connection, `arrivals` waits for an event to be applied. Start
+They are users, histories, catalogue, vectors, new items, popularity, trending and experiments.
+`reader` reads many users over one connection, `arrivals` waits until an event is applied. Start
 with `users`.
 """

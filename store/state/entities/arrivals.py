@@ -1,7 +1,7 @@
-"""When an event of the log is in the state: for readers who wait for what they wrote.
+"""Waits until an event of the log is in the state, for readers who want to read their own writes.
 
-A partition's position moves in the same transaction as what its events change. So whoever has seen
-it pass an offset, and reads after that, reads that event too.
+The position of a partition moves in the transaction that applies its events. So a read that starts
+after the position has passed an offset reads that event, too.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from store.state.redis_errors import of_reply
 from store.state.wire import Wire
 
 POLL_S = 0.002
-"""Seconds between two looks while somebody waits: a tenth of the time that an event takes, and some
-30 us of this process each.
+"""Seconds between two polls while a caller waits: a tenth of the time until an event is applied. A
+poll takes about 30 us of this process.
 """
 
 _Partition = tuple[str, int]
@@ -29,14 +29,15 @@ _Waiting = list[tuple[int, asyncio.Future[None]]]
 
 
 class Arrivals:
-    """All who wait share one look at the positions every POLL_S, and nobody looks while nobody
-    waits. Belongs to one event loop.
+    """Polls the positions every POLL_S for all callers together, and only while a caller waits.
+
+    Belongs to one event loop.
     """
 
     def __init__(self, client: redis.asyncio.Redis, timeout_s: float, topic_ids: TopicIds) -> None:
-        """`timeout_s`: for one round trip, connecting included.
+        """`timeout_s`: for one round trip, including the connect.
 
-        `topic_ids`: a position that counts in another topic tells nothing.
+        `topic_ids`: the current ids; positions in a topic with another id are ignored.
         """
         self._topic_ids = topic_ids
         self._wire = Wire(client, timeout_s)
@@ -44,7 +45,7 @@ class Arrivals:
         self._poller: asyncio.Task[None] | None = None
 
     async def wait(self, topic: str, partition: int, offset: int, seconds: float) -> bool:
-        """Whether the message at `offset` is in the state, after `seconds` at most.
+        """Wait `seconds` at most; whether the message at `offset` is in the state.
 
         Raises StoreUnavailable, StoreCorrupt.
         """
@@ -59,24 +60,24 @@ class Arrivals:
                 arrived.result()
             return arrived.done()
         finally:
-            arrived.cancel()  # the next look leaves it out
+            arrived.cancel()  # the next poll ignores it
 
     async def close(self) -> None:
-        """Stop; whoever still waits gets StoreUnavailable. The client stays its owner's."""
+        """Stop; waiting callers get StoreUnavailable. The caller closes the client."""
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
         await self._wire.drop()
 
     async def _poll(self) -> None:
-        """Look until nobody waits.
+        """Poll until no caller waits.
 
-        A task of its own: a caller that gives up takes nobody's look with it.
+        Runs in its own task, so that a cancelled caller does not cancel the poll of the others.
         """
         failure: StoreError = StoreUnavailable("waiting for a position was interrupted")
         try:
             while self._still_waiting():
-                await self._look()
+                await self._poll_once()
                 await asyncio.sleep(POLL_S)
         except StoreError as error:
             failure = error
@@ -95,11 +96,14 @@ class Arrivals:
                 del self._waiting[partition]
         return bool(self._waiting)
 
-    async def _look(self) -> None:
+    async def _poll_once(self) -> None:
         partitions = list(self._waiting)
         replies = await self._wire.ask(
-            "looking at positions",
-            [("HMGET", keys.position(*each), "position", "topic_id") for each in partitions],
+            "reading positions",
+            [
+                ("HMGET", keys.position(*partition), "position", "topic_id")
+                for partition in partitions
+            ],
         )
         for partition, reply in zip(partitions, replies, strict=True):
             position = _position(partition, reply, self._topic_ids.latest(partition[0]))
@@ -111,9 +115,9 @@ class Arrivals:
 def _position(partition: _Partition, reply: Any, topic_id: TopicId) -> int:
     if isinstance(reply, redis.ResponseError):
         raise of_reply(f"reading the position of {partition[0]}/{partition[1]}", reply)
-    offset, noted = reply
+    offset, stored_id = reply
     try:
-        return positions.counting_in(topic_id, noted, int(offset or 0))
+        return positions.counting_in(topic_id, stored_id, int(offset or 0))
     except ValueError:
         raise StoreCorrupt(
             f"{keys.position(*partition)} holds the position {offset!r}, which is no number"

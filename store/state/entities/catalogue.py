@@ -1,4 +1,4 @@
-"""The items in Redis, and how readers follow them. store.state.apply.entry_applier writes them."""
+"""Reads items from Redis and follows their changes; store.state.apply.entry_applier writes them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from store.state import keys
 from store.state.connection import named_errors
 
 _CHUNK = 500
-"""Items in one command: it holds Redis for well under a millisecond."""
+"""Items in one command, which takes Redis well under a millisecond."""
 
 _items = msgspec.json.Decoder(Item)
 
 
 class CatalogueChanges(NamedTuple):
-    """What happened since a cursor.
+    """Changes since a cursor.
 
-    `complete`: `items` is the whole catalogue, forget everything else; `cursor`: ask from here
-    next.
+    `cursor`: for the next call. `complete`: `items` is the whole catalogue and replaces everything
+    that was read before.
     """
 
     cursor: str
@@ -33,15 +33,15 @@ class CatalogueChanges(NamedTuple):
 
 
 def changes(client: redis.Redis, after: str = "") -> CatalogueChanges:
-    """What changed in the catalogue since `after` (a former answer's cursor; "": everything).
+    """Changes of the catalogue since `after`, the cursor of an earlier call ("": everything).
 
-    Answers everything, marked complete, also when the changes since then are no longer kept or
-    Redis was set back. Raises StoreUnavailable, StoreCorrupt.
+    Returns the whole catalogue, marked complete, also when Redis no longer has all changes since
+    then or was set back. Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the catalogue"):
-        news = streams.since(client, keys.ITEMS_CHANGES, after)
-        if news is not None:
-            return CatalogueChanges(news.cursor, False, *_read(client, news.ids))
+        changed = streams.since(client, keys.ITEMS_CHANGES, after)
+        if changed is not None:
+            return CatalogueChanges(changed.cursor, False, *_read(client, changed.ids))
         cursor = streams.latest(client, keys.ITEMS_CHANGES)
         return CatalogueChanges(cursor, True, list(_all(client)), [])
 
@@ -54,7 +54,7 @@ def item(client: redis.Redis, item_id: str) -> Item | None:
 
 
 def _read(client: Any, identifiers: Sequence[bytes]) -> tuple[list[Item], list[str]]:
-    """The items, and the ids of those that are gone."""
+    """The items, and the ids of deleted ones."""
     items, deleted = [], []
     for start in range(0, len(identifiers), _CHUNK):
         chunk = identifiers[start : start + _CHUNK]
@@ -69,6 +69,6 @@ def _read(client: Any, identifiers: Sequence[bytes]) -> tuple[list[Item], list[s
 def _all(client: Any) -> Iterator[Item]:
     seen: set[bytes] = set()
     for identifier, data in client.hscan_iter(keys.ITEMS, count=_CHUNK):
-        if identifier not in seen:  # a scan may answer one twice
+        if identifier not in seen:  # a scan may return one twice
             seen.add(identifier)
             yield _items.decode(data)

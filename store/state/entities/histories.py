@@ -1,6 +1,4 @@
-"""Parts of many users' states, for work in a thread: who has events, and which items their
-histories hold.
-"""
+"""Reads parts of many users' states in a thread: who has events, which items a history holds."""
 
 from __future__ import annotations
 
@@ -17,12 +15,11 @@ from store.state.entities.users import history_events
 
 _log = structlog.get_logger(__name__)
 _USERS = 16
-"""Histories in one round trip: 8,000 lines at the history cap of 500, about a millisecond of Redis.
-"""
+"""Histories in one round trip: 8,000 lines at a history cap of 500, a millisecond of Redis."""
 
 
 def with_events(client: Client, user_ids: Sequence[str]) -> list[str]:
-    """Those of `user_ids` who have events, in the same order. Raises StoreUnavailable."""
+    """The users who have events, in the order of `user_ids`. Raises StoreUnavailable."""
     replies = _replies(
         client,
         [("HGET", keys.user(user_id), "events") for user_id in user_ids],
@@ -37,7 +34,7 @@ def with_events(client: Client, user_ids: Sequence[str]) -> list[str]:
 
 def item_sets(client: Client, user_ids: Sequence[str], cap: int) -> list[set[str]]:
     """The items in the latest `cap` events of each user. Raises StoreUnavailable."""
-    found: list[set[str]] = []
+    sets: list[set[str]] = []
     for start in range(0, len(user_ids), _USERS):
         part = user_ids[start : start + _USERS]
         replies = _replies(
@@ -46,13 +43,13 @@ def item_sets(client: Client, user_ids: Sequence[str], cap: int) -> list[set[str
             "reading histories",
         )
         for user_id, reply in zip(part, replies, strict=True):
-            found.append(
+            sets.append(
                 {event.item_id for event in history_events(reply)}
                 if _readable(user_id, reply)
                 else set()
             )
             rest()
-    return found
+    return sets
 
 
 def _replies(client: Client, commands: Sequence[tuple[str | int, ...]], what: str) -> list[Any]:
@@ -65,9 +62,9 @@ def _replies(client: Client, commands: Sequence[tuple[str | int, ...]], what: st
 
 
 def _readable(user_id: str, reply: Any) -> bool:
-    """Whether the reply is a value.
+    """Whether the reply is a value, and not an error because of a key of a foreign type.
 
-    A key that something else wrote makes one user unreadable, not the answer about all of them.
+    Such a key makes one user unreadable; the others are still read.
     """
     if isinstance(reply, redis.ResponseError):
         _log.error("user_unreadable", user_id=user_id, error=str(reply))

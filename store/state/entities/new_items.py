@@ -1,6 +1,4 @@
-"""How readers follow the new items: those that the live bundle does not know, with ALS factors
-that the live workers write.
-"""
+"""Reads the ALS factors of new items, which the live workers write, and follows their changes."""
 
 from __future__ import annotations
 
@@ -20,9 +18,10 @@ _CHUNK = 500
 
 
 class NewItemChanges(NamedTuple):
-    """What happened since a cursor.
+    """Changes since a cursor.
 
-    `complete`: `factors` is all there is, forget everything else; `cursor`: ask from here next.
+    `cursor`: for the next call. `complete`: `factors` has every new item with factors and replaces
+    everything that was read before.
     """
 
     cursor: str
@@ -32,15 +31,15 @@ class NewItemChanges(NamedTuple):
 
 
 def changes(client: redis.Redis, after: str = "") -> NewItemChanges:
-    """What changed among the new items since `after` (a former answer's cursor; "": everything).
+    """Changes of the new items since `after`, the cursor of an earlier call ("": everything).
 
-    Answers everything, marked complete, also when the changes since then are no longer kept or
-    Redis was set back. Raises StoreUnavailable, StoreCorrupt.
+    Returns every new item, marked complete, also when Redis no longer has all changes since then or
+    was set back. Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the new items"):
-        news = streams.since(client, keys.NEW_ITEM_CHANGES, after)
-        if news is not None:
-            return NewItemChanges(news.cursor, False, *_read(client, news.ids))
+        changed = streams.since(client, keys.NEW_ITEM_CHANGES, after)
+        if changed is not None:
+            return NewItemChanges(changed.cursor, False, *_read(client, changed.ids))
         cursor = streams.latest(client, keys.NEW_ITEM_CHANGES)
         members: Any = client.zrange(keys.NEW_ITEMS, 0, -1)
         factors, _ = _read(client, members)
@@ -48,10 +47,10 @@ def changes(client: redis.Redis, after: str = "") -> NewItemChanges:
 
 
 def _read(client: Any, ids: Sequence[bytes]) -> tuple[dict[str, LiveVector], list[str]]:
-    """The factors of those that have some, and the others."""
+    """The factors of the items that have some, and the ids of the others."""
     factors: dict[str, LiveVector] = {}
     gone: list[str] = []
-    for item_id, reply in _replies(client, [each.decode() for each in ids]):
+    for item_id, reply in _replies(client, [item_id.decode() for item_id in ids]):
         vector = live_vector(reply)
         if vector is None:
             gone.append(item_id)

@@ -1,9 +1,9 @@
-"""Item popularity with forward decay: an event's weight grows with its time, and nothing is ever
-rescanned.
+"""Computes and reads the popularity of items with forward decay.
 
-Cormode, Shkapenyuk, Srivastava, Xu: Forward Decay, ICDE 2009. The weight of an event at time t is w
-* 2^((t - L) / H) with a fixed landmark L; the decayed popularity at any later time is the stored
-sum times 2^(-(now - L) / H), so ranking needs no decay at all.
+The weight of an event grows with its time, so stored sums need no update as they age (Cormode,
+Shkapenyuk, Srivastava, Xu: Forward Decay, ICDE 2009). An event at time t has the weight
+w * 2^((t - L) / H) with a fixed landmark L. The decayed popularity at a later time is the stored
+sum times 2^(-(now - L) / H), so a ranking needs no decay.
 """
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ With half-lives of 10 days or more, growth from 1970 to 2085 stays within a floa
 """
 _DAY = 86_400.0
 HOUR = 3_600.0
-"""Seconds within which growth is the same."""
+"""Seconds for which growth is constant."""
 _STEPS = 128
-"""Growth is rounded to 7 bits (under 0.6%), so that sums of it are exact in a float64, in any
-order, over some 30 half-lives.
+"""Growth is rounded to 7 bits (an error under 0.6%). So sums of it are exact in a float64, in any
+order, over about 30 half-lives.
 """
 
 
 def growth(timestamp: float, half_life_days: float) -> float:
-    """2^((timestamp - LANDMARK) / half-life), of the whole HOUR and rounded to 7 significant
-    bits.
-    """
+    """2^((timestamp - LANDMARK) / half-life), by the whole hour, rounded to 7 significant bits."""
     return _growth_of_hour(int(timestamp // HOUR), half_life_days)
 
 
@@ -47,17 +45,16 @@ def _growth_of_hour(hour: int, half_life_days: float) -> float:
 
 
 def decay_factor(settings: Settings, now: float) -> float:
-    """What a stored score is multiplied by to read as "weight of events, counted at time `now`"."""
+    """The factor from a stored score to the decayed weight of events at time `now`."""
     return 1.0 / growth(now, settings.popularity_half_life_days)
 
 
 def top(
     client: redis.Redis, names: Sequence[str], count: int = MOST
 ) -> dict[str, list[tuple[str, float]]]:
-    """The `count` most popular items by name (use cases and `unlabelled`), best first, with their
-    stored scores.
+    """By name, the `count` most popular items with their stored scores, best first.
 
-    Raises StoreUnavailable, StoreCorrupt.
+    `names`: use cases and `unlabelled`. Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading popularity"):
         pipe = client.pipeline(transaction=False)
