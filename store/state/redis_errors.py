@@ -82,7 +82,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "MISCONF": Rule(
         StoreUnavailable,
-        "it cannot write its snapshot or AOF: see its log, check the disk (space, permissions, dir)",
+        "it cannot write its snapshot or AOF: see its log, free or repair the disk, check dir",
     ),
     "TRYAGAIN": Rule(StoreUnavailable, "its slots are being moved; this ends with the resharding"),
     "CLUSTERDOWN": Rule(

@@ -17,7 +17,7 @@ from core.errors import StoreError
 from store.state import keys
 from store.state.connection import named_errors
 
-_KEYS_PER_COMMAND = 1000
+KEYS_PER_COMMAND = 1000
 """Keys in one UNLINK, which takes Redis some milliseconds."""
 
 
@@ -38,7 +38,7 @@ def wipe(client: redis.Redis) -> None:
         batch: list[bytes] = []
         for key in _owned(client):
             batch.append(key)
-            if len(batch) == _KEYS_PER_COMMAND:
+            if len(batch) == KEYS_PER_COMMAND:
                 client.unlink(*batch)
                 batch.clear()
         client.unlink(*batch, keys.WIPE)
@@ -62,4 +62,4 @@ def check(client: redis.Redis) -> None:
 
 def _owned(client: redis.Redis) -> Iterator[Any]:
     for pattern in keys.OWNED:
-        yield from client.scan_iter(pattern, count=_KEYS_PER_COMMAND)
+        yield from client.scan_iter(pattern, count=KEYS_PER_COMMAND)

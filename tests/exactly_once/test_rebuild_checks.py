@@ -206,7 +206,7 @@ def test_a_rebuild_killed_while_it_wipes_or_applies_goes_on_when_run_again(
     Archiver(settings).run(until_idle=True)
     with monkeypatch.context() as patch:
         unlink, calls = Redis.unlink, iter(range(100))
-        patch.setattr(wipe, "_AT_ONCE", 5)
+        patch.setattr(wipe, "KEYS_PER_COMMAND", 5)
         patch.setattr(
             Redis, "unlink", lambda *arguments: unlink(*arguments) if next(calls) < 3 else 1 / 0
         )

@@ -139,10 +139,10 @@ def test_a_reader_follows_a_bucket_that_grows_and_rests_between_looks(world: Wor
     world.happened("a", 0)
     first = reader.windows(world.redis, world.now)
     world.happened("b", 0, kind="like")
-    assert reader.windows(world.redis, world.now + trending.EVERY_S / 2) is first
-    after = reader.windows(world.redis, world.now + trending.EVERY_S)
+    assert reader.windows(world.redis, world.now + trending.REFRESH_S / 2) is first
+    after = reader.windows(world.redis, world.now + trending.REFRESH_S)
     assert after["hour"]["unlabelled"] == [("b", 3.0), ("a", 1.0)]
-    assert reader.windows(world.redis, world.now + 2 * trending.EVERY_S) is after
+    assert reader.windows(world.redis, world.now + 2 * trending.REFRESH_S) is after
 
 
 def test_a_closed_bucket_that_grows_late_is_read_again(world: World) -> None:
@@ -151,21 +151,21 @@ def test_a_closed_bucket_that_grows_late_is_read_again(world: World) -> None:
     world.happened("late", 3 * DAY)
     at, looks = world.now, 0
     while not reader.windows(world.redis, at)["week"]["unlabelled"]:
-        at, looks = at + trending.EVERY_S, looks + 1
+        at, looks = at + trending.REFRESH_S, looks + 1
         assert looks < 1000
-    assert looks * trending.EVERY_S <= 5 * MINUTE
+    assert looks * trending.REFRESH_S <= 5 * MINUTE
 
 
 def test_a_reader_that_starts_knows_the_hour_first_and_then_the_rest(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trending, "BURST", 1)
+    monkeypatch.setattr(trending, "REFRESH_ITEMS", 1)
     for number in range(5):
         world.happened("a", number * 7 * HOUR)
     reader, at = Trending(NAMES), world.now
     known = [set(reader.windows(world.redis, at))]
     while known[-1] != {"hour", "day", "week"}:
-        at += trending.EVERY_S
+        at += trending.REFRESH_S
         known.append(set(reader.windows(world.redis, at)))
         assert known[-2] <= known[-1]
         assert len(known) < 1000

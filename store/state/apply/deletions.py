@@ -1,15 +1,16 @@
-"""Which users and items are deleted, as Redis holds it.
+"""Reads and maintains the deletions of users and items in Redis.
 
-The hash `deletions` says whether that is complete, and changes with each deletion, so that every
-apply WATCHes this one key:
+The hash `deletions` says whether they are complete. It changes with each deletion, so every apply
+WATCHes this one key. Its fields:
 
-    ready          1: every deletion of the topic of deletions is here. Absent (Redis was emptied): nothing may be applied before
-                   streams.ingest.deletions.recovery has recovered them
-    newest         the latest broker time (seconds) of a user's deletion: no younger event needs to be looked up
-    users, items   a random token, new with each deletion. Random, so that a Redis that was set back
-    never repeats one
-    position:2     the first offset of that partition of the topic of deletions that is not here
-    topic_id, salt of the topic these positions count in, and the fingerprint of DELETION_SALT
+    ready         1: Redis has every deletion of the topic of deletions. Absent: Redis was emptied,
+                  and nothing may be applied before streams.ingest.deletions.recovery has run
+    newest        the latest broker time (seconds) of a user's deletion; later events need no lookup
+    users, items  a token, new with each deletion; random, so that a Redis that was set back never
+                  has the same token again
+    position:2    the first offset of partition 2 of the topic of deletions that is not in Redis
+    topic_id      the id of the topic in which these positions count
+    salt          the fingerprint of DELETION_SALT
 """
 
 from __future__ import annotations
@@ -27,26 +28,25 @@ from store.state import changes, keys
 from store.state.connection import named_errors
 
 HASHES: dict[Kind, str] = {"user": keys.USERS_DELETED, "item": keys.ITEMS_DELETED}
-"""Kind -> the key that holds its deletions."""
+"""Kind -> key of its deletions."""
 TOKENS: dict[Kind, str] = {"user": "users", "item": "items"}
-"""Kind -> field of `deletions` that changes with each deletion of that kind."""
+"""Kind -> field of `deletions` with the token of that kind."""
 STATE_FIELDS = ("ready", "newest", "users")
 """Fields that `parse_state` reads."""
 CHANGES = 100_000
-"""Deletions of users kept for readers that follow; one that falls further behind reads all of them.
+"""Deletions of users that the stream keeps. A reader that falls further behind reads all deletions.
 """
 _CHUNK = 500
-"""Ids in one command: it holds Redis for well under a millisecond."""
+"""Ids in one command, which takes Redis well under a millisecond."""
 _OLD_VERSION = "users:deleted:version"
-"""Where an older release kept a number that moved with each deletion; its `users:deleted` held ids
-in clear and times.
-"""
+"""Key of an older release, whose `users:deleted` had plain ids and times."""
 
 
 class State(NamedTuple):
-    """`newest`: the latest broker time (seconds) of a deletion.
+    """The fields of `deletions` that every apply reads.
 
-    `version`: other deletions of users mean another version.
+    `newest`: the latest broker time (seconds) of a deletion. `version`: differs whenever the
+    deletions of users differ.
     """
 
     ready: bool
@@ -66,8 +66,9 @@ class DeletedUsers:
         return len(self._times)
 
     def time_of(self, user_id: str) -> float:
-        """Broker time (seconds) up to which this user's interactions do not count; minus infinity:
-        the user was never deleted.
+        """Broker time (seconds) up to which the user's interactions do not count.
+
+        Minus infinity: the user was never deleted.
         """
         return self._times.get(self._hasher("user", user_id), -math.inf)
 
@@ -79,7 +80,7 @@ def parse_state(values: Sequence[bytes | None]) -> State:
 
 
 def state(client: Any) -> State:
-    """Whether the deletions are complete, and which they are.
+    """The state of the deletions.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
@@ -92,7 +93,9 @@ def parse(key: str, value: bytes | None) -> Place | None:
     try:
         return None if value is None else parse_place(value)
     except ValueError:
-        raise StoreCorrupt(f"{key} holds {value!r}, which is no deletion of Eddyline") from None
+        raise StoreCorrupt(
+            f"{key} holds {value!r}, which is not a deletion that Eddyline wrote"
+        ) from None
 
 
 def lookup(client: Any, kind: Kind, digests: Sequence[str]) -> list[Place | None]:
@@ -111,7 +114,7 @@ def lookup(client: Any, kind: Kind, digests: Sequence[str]) -> list[Place | None
 
 
 def every(client: Any, kind: Kind) -> Iterator[tuple[str, Place]]:
-    """Each deletion of `kind`, as hashed id and place; one may come twice.
+    """Every deletion of `kind`, as hashed id and place; it may return one twice.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
@@ -124,58 +127,60 @@ def every(client: Any, kind: Kind) -> Iterator[tuple[str, Place]]:
 
 
 def users(client: Any, hasher: IdHasher) -> DeletedUsers:
-    """All deleted users: some 100 bytes each.
+    """All deleted users, about 100 bytes each.
 
-    Raises StoreUnavailable, also while Redis does not know them, and StoreCorrupt.
+    Raises StoreUnavailable, also while the deletions are not complete, and StoreCorrupt.
     """
     if not state(client).ready:
         raise StoreUnavailable(
-            "Redis does not know who was deleted: it is new, was emptied, or is being "
-            "recovered. Start `python -m streams ingest`, which "
-            "reads the deletions from the log, then try again"
+            "the deletions in Redis are not complete: it is new, was emptied, or is being "
+            "recovered. Start `python -m streams ingest`, which reads the deletions from the log, "
+            "then try again"
         )
     return DeletedUsers(hasher, {digest: place.time for digest, place in every(client, "user")})
 
 
 class ChangedUsers(NamedTuple):
-    """Hashed ids of users deleted since a cursor, and the cursor to ask from next."""
+    """Hashed ids of users deleted since a cursor, and the cursor for the next call."""
 
     cursor: str
     digests: list[str]
 
 
 def changed_users(client: Any, after: str) -> ChangedUsers:
-    """Who was deleted since `after` (a former answer's cursor; "": everyone, also when it cannot be
-    told). Raises StoreUnavailable.
+    """The users deleted since `after`, the cursor of an earlier call ("": all).
+
+    Returns all deleted users also when Redis no longer has all changes since then. Raises
+    StoreUnavailable.
     """
-    with named_errors("reading who was deleted"):
-        news = changes.since(client, keys.USERS_DELETED_CHANGES, after)
-        if news is not None:
-            return ChangedUsers(news.cursor, [digest.decode() for digest in news.ids])
+    with named_errors("reading the deleted users"):
+        changed = changes.since(client, keys.USERS_DELETED_CHANGES, after)
+        if changed is not None:
+            return ChangedUsers(changed.cursor, [digest.decode() for digest in changed.ids])
         cursor = changes.latest(client, keys.USERS_DELETED_CHANGES)
     return ChangedUsers(cursor, [digest for digest, _ in every(client, "user")])
 
 
 def count(client: Any, kind: Kind) -> int:
-    """How many ids of `kind` are noted as deleted. Raises StoreUnavailable."""
+    """The number of deleted ids of `kind`. Raises StoreUnavailable."""
     with named_errors(f"counting {HASHES[kind]}"):
         return int(client.hlen(HASHES[kind]))
 
 
 def forget(client: Any, kind: Kind, digests: Sequence[str]) -> None:
-    """Drop deletions that neither log nor archive can contradict any more.
+    """Remove deletions that are older than every record of log and archive.
 
     Raises StoreUnavailable.
     """
-    with named_errors(f"dropping old entries of {HASHES[kind]}"):
+    with named_errors(f"removing old entries of {HASHES[kind]}"):
         for start in range(0, len(digests), _CHUNK):
             client.hdel(HASHES[kind], *digests[start : start + _CHUNK])
 
 
 def prepare(client: redis.Redis, hasher: IdHasher) -> None:
-    """Note the salt, or compare it with the one noted, and rewrite what an older release noted.
+    """Store the fingerprint of the salt, or compare it; convert the deletions of an older release.
 
-    Raises ConfigurationError: another DELETION_SALT hides every deletion noted before.
+    Raises ConfigurationError: another DELETION_SALT would hide the stored deletions. Raises
     StoreUnavailable, StoreCorrupt.
     """
     with named_errors("comparing DELETION_SALT"):
@@ -184,30 +189,29 @@ def prepare(client: redis.Redis, hasher: IdHasher) -> None:
         pipe.hget(keys.DELETIONS, "salt")
         check_salt(pipe.execute()[-1].decode(), hasher)
         if client.exists(_OLD_VERSION):
-            _rewrite(client, hasher)
+            _convert(client, hasher)
 
 
 def check_salt(fingerprint: str, hasher: IdHasher) -> None:
-    """Raises ConfigurationError unless deletions were noted under this salt."""
+    """Raises ConfigurationError unless the fingerprint is the one of this salt."""
     if fingerprint != hasher.fingerprint:
         raise ConfigurationError(
-            f"DELETION_SALT is not the one under which deletions were noted (fingerprint "
-            f"{fingerprint}, this one has "
-            f"{hasher.fingerprint}): deleted users would come back. Put the former value "
-            f"back; there is no way to change it"
+            f"DELETION_SALT is not the one of the stored deletions (their fingerprint is "
+            f"{fingerprint}, this one has {hasher.fingerprint}): deleted users would come back. "
+            f"Set the former value again; it cannot be changed"
         )
 
 
-def _rewrite(client: Any, hasher: IdHasher) -> None:
-    """From user id -> time to hashed id -> place.
+def _convert(client: Any, hasher: IdHasher) -> None:
+    """Convert user id -> time to hashed id -> place.
 
-    A crash between leaves both kinds, which the next start rewrites.
+    After a crash both kinds of entries exist, and the next start converts the rest.
     """
     newest = -1.0
     for raw, value in client.hscan_iter(keys.USERS_DELETED, count=_CHUNK):
-        rewritten = b" " in value
-        newest = max(newest, parse_place(value).time if rewritten else float(value))
-        if rewritten:
+        is_converted = b" " in value
+        newest = max(newest, parse_place(value).time if is_converted else float(value))
+        if is_converted:
             continue
         pipe = client.pipeline(transaction=True)
         pipe.hdel(keys.USERS_DELETED, raw)
@@ -221,12 +225,12 @@ def _rewrite(client: Any, hasher: IdHasher) -> None:
 
 
 def token() -> str:
-    """A version that was never there before."""
+    """A new random token."""
     return secrets.token_hex(8)
 
 
 def set_ready(pipe: Any) -> None:
-    """Queue in `pipe` what says that every deletion is here."""
+    """Queue the commands in `pipe` that mark the deletions as complete."""
     pipe.hsetnx(keys.DELETIONS, "newest", "-1.0")
     for kind in KINDS:
         pipe.hsetnx(keys.DELETIONS, TOKENS[kind], token())
@@ -234,9 +238,10 @@ def set_ready(pipe: Any) -> None:
 
 
 def mark_ready(client: Any) -> None:
-    """Say so of a Redis that no log belongs to (tests, benchmarks); else streams.ingest.deletions.recovery
-    does once it is true.
+    """Mark the deletions of a Redis without a log (tests, benchmarks) as complete.
+
+    In production only streams.ingest.deletions.recovery does so.
     """
-    with named_errors("noting that the deletions are complete"), client.pipeline() as pipe:
+    with named_errors("marking the deletions as complete"), client.pipeline() as pipe:
         set_ready(pipe)
         pipe.execute()

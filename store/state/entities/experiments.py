@@ -1,9 +1,9 @@
-"""What became of experiments: outcomes, which ingest counts in the transactions of its batches, and
-exposures, which the API notes.
+"""Counts outcomes and exposures of experiments.
 
-An outcome is an event that carries the recommendation_id of an answer that its user can have got
-(core.experiments). So outcomes are a function of the log and of the configured experiments, as
-exact as counters are. An exposure is an answer given; it is in no log, only here.
+Ingest counts outcomes in the transactions of its batches. An outcome is an event with the
+recommendation_id of an answer that its user can have received (core.experiments). So outcomes
+follow from the log and from the configured experiments, and are as exact as counters. The API
+counts exposures: answers of a variant to a user. They are only in Redis, in no log.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from store.state import keys
 from store.state.connection import named_errors
 
 MOST_WAITING = 100_000
-"""Answers that wait to be written: some 20 MB.
+"""Most exposures in the queue, about 20 MB.
 
-A second of reads is far from it while Redis answers.
+While Redis answers, a second of reads adds far fewer.
 """
 _CHUNK = 500
-"""Exposures in one transaction: they hold Redis for about a millisecond."""
+"""Exposures in one transaction, which takes Redis about a millisecond."""
 _PAGE = 2_000
 """Members in one reply of a scan."""
 
 
 class Outcomes(NamedTuple):
-    """What a batch adds: (variant's id, event type) -> events; (variant's id, user) -> weight of
-    the user's events that are its outcomes.
+    """The outcomes of a batch.
 
-    `events` counts those of users who were deleted since, too, as a sum over everyone does.
+    `events`: (variant id, event type) -> number; it is a sum over all users, so it keeps the events
+    of users who are deleted later. `users`: (variant id, user) -> weight.
     """
 
     events: dict[tuple[str, str], int]
@@ -53,28 +53,30 @@ def outcomes(
     events: Iterable[tuple[Interaction, float]],
     deleted: Mapping[str, float],
 ) -> Outcomes:
-    """The outcomes among `events` (interaction, broker time), by the default weights.
+    """The outcomes among `events` (interaction, broker time), by the default event weights.
 
     `deleted`: user -> broker time of the deletion.
     """
-    found = Outcomes({}, {})
+    numbers: dict[tuple[str, str], int] = {}
+    weights: dict[tuple[str, str], float] = {}
     for event, broker_time in events:
-        told = event.recommendation_id
-        if told is None or (variant := experiments.shown(told, event.user_id)) is None:
+        answer = event.recommendation_id
+        if answer is None or (variant := experiments.shown(answer, event.user_id)) is None:
             continue
         typed = (variant.id, event.event_type)
-        found.events[typed] = found.events.get(typed, 0) + 1
+        numbers[typed] = numbers.get(typed, 0) + 1
         counts = not variant.outcomes or event.event_type in variant.outcomes
         weight = use_cases.weight(event.event_type, event.value) if counts else 0.0
         if weight and not (deleted and broker_time <= deleted.get(event.user_id, -1.0)):
             user = (variant.id, event.user_id)
-            found.users[user] = found.users.get(user, 0.0) + weight
-    return found
+            weights[user] = weights.get(user, 0.0) + weight
+    return Outcomes(numbers, weights)
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tag stands for, kept beside its numbers: the configuration may be gone when they are
-    read. `since` in seconds since 1970.
+    """The experiment of a tag, stored beside its numbers: the configuration may be gone later.
+
+    `since`: in seconds since 1970.
     """
 
     name: str
@@ -84,29 +86,32 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save_definitions(client: redis.Redis, experiments: Experiments) -> None:
-    """Note what each experiment's tag stands for, the first time. Raises StoreUnavailable."""
+    """Store the definition of each experiment that has none yet. Raises StoreUnavailable."""
     if experiments.all:
-        with named_errors("noting experiments"):
+        with named_errors("writing the definitions of experiments"):
             pipe = client.pipeline(transaction=False)
-            for tag, text in _notes(experiments).items():
+            for tag, text in _encoded(experiments).items():
                 pipe.hsetnx(keys.EXPERIMENTS, tag, text)
             pipe.execute()
 
 
 def definitions(client: redis.Redis) -> dict[str, Definition]:
-    """Tag -> what it stands for, of every experiment that was ever configured and not forgotten.
+    """Tag -> definition, of every experiment that was ever configured and not deleted since.
 
     Raises StoreUnavailable.
     """
-    with named_errors("reading experiments"):
-        found: Any = client.hgetall(keys.EXPERIMENTS)
-    return {tag.decode(): msgspec.json.decode(text, type=Definition) for tag, text in found.items()}
+    with named_errors("reading the definitions of experiments"):
+        fields: Any = client.hgetall(keys.EXPERIMENTS)
+    return {
+        tag.decode(): msgspec.json.decode(text, type=Definition) for tag, text in fields.items()
+    }
 
 
 def sets_of_users(client: redis.Redis, running: Experiments) -> list[str]:
-    """Every sorted set of an experiment that may hold a user: of those noted, and of the `running`
-    ones, which a Redis that was emptied a moment ago may not have noted yet. Raises
-    StoreUnavailable.
+    """Every sorted set of an experiment that may hold a user.
+
+    Those of the stored definitions, and of the `running` experiments, whose definitions are missing
+    in a Redis that was just emptied. Raises StoreUnavailable.
     """
     variants = {
         variant.id for experiment in definitions(client).values() for variant in experiment.variants
@@ -115,16 +120,16 @@ def sets_of_users(client: redis.Redis, running: Experiments) -> list[str]:
 
 
 def forget(client: redis.Redis, tag: str) -> bool:
-    """Remove an experiment's numbers; False when there is none of that tag.
+    """Delete an experiment's numbers. False: there is no experiment with this tag.
 
     Raises StoreUnavailable.
     """
-    each = definitions(client).get(tag)
-    if each is None:
+    experiment = definitions(client).get(tag)
+    if experiment is None:
         return False
-    with named_errors(f"forgetting experiment {tag}"):
+    with named_errors(f"deleting the numbers of experiment {tag}"):
         pipe = client.pipeline(transaction=True)
-        for variant in each.variants:
+        for variant in experiment.variants:
             pipe.unlink(keys.experiment_events(variant.id), *_sets(variant.id))
         pipe.hdel(keys.EXPERIMENTS, tag)
         pipe.execute()
@@ -132,7 +137,7 @@ def forget(client: redis.Redis, tag: str) -> bool:
 
 
 class VariantCounts(NamedTuple):
-    """One variant: user -> answers given; user -> weight of outcomes; event type -> events."""
+    """One variant: user -> exposures; user -> weight of outcomes; event type -> outcomes."""
 
     exposed: dict[str, float]
     outcomes: dict[str, float]
@@ -140,7 +145,7 @@ class VariantCounts(NamedTuple):
 
 
 def read(client: redis.Redis, variant_id: str) -> VariantCounts:
-    """All that is counted of a variant, read in short pieces.
+    """All numbers of a variant, read in short pieces.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
@@ -155,45 +160,41 @@ def read(client: redis.Redis, variant_id: str) -> VariantCounts:
 
 
 class Exposures:
-    """Answers given by variants, gathered here and written by `write`. Any thread may `add`; one at
-    a time writes.
+    """Collects exposures; `write` writes them to Redis.
 
-    A process that dies takes with it what was added since the last `write`.
+    Any thread may call `add`, one thread at a time `write`. A process that dies loses the exposures
+    since its last `write`.
     """
 
     def __init__(
         self, experiments: Experiments, most_users: int, lost: Callable[[], None], hasher: IdHasher
     ) -> None:
-        """`most_users`: of one variant in Redis; who comes later is not noted.
+        """`most_users`: of one variant in Redis; later users are not counted.
 
-        `lost` is called for an answer beyond MOST_WAITING.
+        `lost` is called for each exposure that is dropped because MOST_WAITING are in the queue.
         """
-        self._notes, self._most_users, self._lost, self._hasher = (
-            _notes(experiments),
-            most_users,
-            lost,
-            hasher,
-        )
+        self._definitions = _encoded(experiments)
+        self._most_users, self._lost, self._hasher = most_users, lost, hasher
         self._tags = {variant.id: variant.tag for variant in experiments.by_id.values()}
-        self._given: deque[tuple[str, str]] = deque()
+        self._queue: deque[tuple[str, str]] = deque()
         self._unwritten: dict[tuple[str, str], int] = {}
-        self._deletions: bytes | None = b""  # no version is empty: the first write looks
+        self._deletions_version: bytes | None = b""  # no version is empty
 
     def add(self, variant: Variant, user_id: str) -> None:
-        """One answer of `variant` to a user."""
-        if len(self._given) < MOST_WAITING:
-            self._given.append((variant.id, user_id))
+        """Add one exposure of a user to `variant`."""
+        if len(self._queue) < MOST_WAITING:
+            self._queue.append((variant.id, user_id))
         else:
             self._lost()
 
     def write(self, client: redis.Redis) -> None:
-        """Write what waits; what cannot be written waits on. Raises StoreUnavailable, StoreCorrupt.
+        """Write the queue; after an error the next call writes the rest.
 
-        A lost answer of Redis leaves open whether it was written: then the answers given to these
-        users may count twice, the users not.
+        If the reply of Redis is lost, the same exposures are written again: they may count twice,
+        their users do not. Raises StoreUnavailable, StoreCorrupt.
         """
-        for _ in range(min(len(self._given), MOST_WAITING - len(self._unwritten))):
-            key = self._given.popleft()
+        for _ in range(min(len(self._queue), MOST_WAITING - len(self._unwritten))):
+            key = self._queue.popleft()
             self._unwritten[key] = self._unwritten.get(key, 0) + 1
         with named_errors("writing exposures"):
             while self._unwritten:
@@ -203,9 +204,10 @@ class Exposures:
                     del self._unwritten[key]
 
     def _write(self, client: Any, chunk: dict[tuple[str, str], int]) -> None:
-        """One transaction.
+        """Write a chunk in one transaction.
 
-        Users deleted since the last one stay out: their answers may have been given before.
+        Users who were deleted since the last transaction are left out, because the exposure may be
+        older than the deletion.
         """
         variants = dict.fromkeys(variant_id for variant_id, _ in chunk)
         with client.pipeline() as pipe:
@@ -213,36 +215,35 @@ class Exposures:
                 try:
                     pipe.watch(keys.DELETIONS)
                     version = pipe.hget(keys.DELETIONS, "users")
-                    gone: list[Any] = [None] * len(chunk)
-                    if version != self._deletions:
-                        gone = pipe.hmget(
+                    places: list[Any] = [None] * len(chunk)
+                    if version != self._deletions_version:
+                        places = pipe.hmget(
                             keys.USERS_DELETED,
                             [self._hasher("user", user_id) for _, user_id in chunk],
                         )
                     full = {
-                        each
-                        for each in variants
-                        if pipe.zcard(keys.experiment_exposed(each)) >= self._most_users
+                        variant_id
+                        for variant_id in variants
+                        if pipe.zcard(keys.experiment_exposed(variant_id)) >= self._most_users
                     }
                     pipe.multi()
                     for variant_id in variants:
                         tag = self._tags[variant_id]
-                        pipe.hsetnx(keys.EXPERIMENTS, tag, self._notes[tag])
-                    for ((variant_id, user_id), answers), deleted in zip(
-                        chunk.items(), gone, strict=True
+                        pipe.hsetnx(keys.EXPERIMENTS, tag, self._definitions[tag])
+                    for ((variant_id, user_id), answers), deletion in zip(
+                        chunk.items(), places, strict=True
                     ):
-                        if deleted is None:
-                            known = variant_id in full  # then only who stands there already
+                        if deletion is None:
                             pipe.zadd(
                                 keys.experiment_exposed(variant_id),
                                 {user_id: answers},
                                 incr=True,
-                                xx=known,
+                                xx=variant_id in full,  # only users who are already in the set
                             )
                     pipe.execute()
                 except redis.WatchError:
-                    continue  # somebody was deleted just now
-                self._deletions = version
+                    continue  # a user was deleted just now
+                self._deletions_version = version
                 return
 
 
@@ -255,13 +256,16 @@ def _members(client: Any, key: str) -> Iterator[tuple[str, float]]:
         yield member.decode(), score
 
 
-def _notes(experiments: Experiments) -> dict[str, bytes]:
+def _encoded(experiments: Experiments) -> dict[str, bytes]:
     now = time.time()
     return {
-        each.tag: encode_json(
+        experiment.tag: encode_json(
             Definition(
-                name=each.name, since=round(now), use_cases=each.use_cases, variants=each.variants
+                name=experiment.name,
+                since=round(now),
+                use_cases=experiment.use_cases,
+                variants=experiment.variants,
             )
         )
-        for each in experiments.all
+        for experiment in experiments.all
     }

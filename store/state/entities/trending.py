@@ -1,12 +1,12 @@
-"""What is trending: weights of events by the time they happened, in buckets that ingest fills in
-the transactions of its batches.
+"""Computes and reads what is trending: event weights in buckets of the time when they happened.
 
-An event happened at the time it says, or when the broker took it if it is dated ahead. It counts in
-a window when the broker took it within the window's length after that. So the buckets are a
-function of the log alone; they expire when no window holds them any more.
+Ingest writes the buckets in the transactions of its batches. An event happened at its own
+timestamp, or at the broker's time if the timestamp is later than that. It counts in a window if the
+broker received it within the length of the window after that. So the buckets follow from the log
+alone. They expire when they are outside of every window.
 
-A window is the sum of its full buckets and of the one under way: it reaches back for its length,
-and up to one bucket further.
+A window is the sum of the current bucket and of the full ones before it: it goes back for its
+length, and up to one bucket further.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from store.state.connection import named_errors
 
 
 class Level(NamedTuple):
-    """Buckets of `bucket` seconds that make windows of up to `window` seconds."""
+    """Buckets of `bucket` seconds, which form windows of up to `window` seconds."""
 
     bucket: int
     window: int
@@ -38,61 +38,60 @@ WINDOWS: Mapping[str, tuple[Level, int]] = {
     "day": (COARSE, 86_400),
     "week": (COARSE, 7 * 86_400),
 }
-"""Window -> the buckets that it is made of, and its length in seconds."""
+"""Window -> the level of its buckets, and its length in seconds."""
 MARGIN = 3_600
-"""Seconds that a bucket outlives its last window: so far apart may the clocks of ingest, Redis and
-readers be.
+"""Seconds from the end of a bucket's last window to its expiry: the most that the clocks of ingest,
+Redis and readers may differ.
 """
-EVERY_S = 5.0
-"""Seconds between two looks of a reader: ingest itself is late by one to twenty."""
-SETTLES_S = 60.0
-"""Seconds that a bucket is still read at each look after it has ended."""
+REFRESH_S = 5.0
+"""Seconds between two refreshes of a reader; ingest itself has a delay of 1 to 20 seconds."""
+SETTLE_S = 60.0
+"""Seconds after the end of a bucket during which each refresh still reads it."""
 MOST_ITEMS = 2_000
-"""Items read of one bucket, the heaviest: it bounds a reader's memory.
+"""Most items read of one bucket, by weight, which bounds the memory of a reader.
 
 A window is exact while no bucket has more.
 """
 PAGE = 1_000
 """Items in one reply: under 1 ms of Redis."""
-BURST = 200_000
-"""Items after which a look ends, some tenths of a second: a reader that starts knows the last hour
-first, and the week some looks later.
+REFRESH_ITEMS = 200_000
+"""Items after which a refresh ends: some tenths of a second. A reader that starts has the last hour
+first, and the week some refreshes later.
 """
-AT_ONCE = 32
+BUCKETS_PER_TRIP = 32
 """Buckets in one round trip."""
-AGAIN = 8
-"""Closed buckets that each look reads once more, the longest unread first: events that come late
-show within minutes.
+REREAD_BUCKETS = 8
+"""Closed buckets that each refresh reads again, the longest unread first, so that late events are
+visible within minutes.
 """
 MOST_KNOWN = 1_000_000
-"""Different items after which a reader starts anew: bounds its memory."""
+"""Distinct items after which a reader starts over, which bounds its memory."""
 TOP = 1_000
-"""Items in the order of a window."""
+"""Items in the ranking of a window."""
 
 Entries = list[tuple[str, float]]
 
 
 def tier(age: float) -> int:
-    """In how many buckets an event counts that the broker took `age` seconds after it happened: 2,
-    1 (the coarse one) or none.
+    """The number of buckets in which an event counts that the broker received after `age` seconds.
+
+    2, 1 (the coarse one) or 0.
     """
     return 2 if age < _FINE_S else 1 if age < _COARSE_S else 0
 
 
 def buckets(name: str, happened: float, tier: int, now: float) -> list[str]:
-    """Keys of those buckets, without the ones that have expired by `now`: reading an old log writes
-    none.
-    """
-    chosen = [(level, _begin(happened, level)) for level in (COARSE, FINE)[:tier]]
+    """Keys of the buckets of an event, without expired ones, so that an old log writes none."""
+    begins = [(level, _begin(happened, level)) for level in (COARSE, FINE)[:tier]]
     return [
         keys.trending(name, level.bucket, begin)
-        for level, begin in chosen
+        for level, begin in begins
         if _expires(level, begin) > now
     ]
 
 
 def expires(key: str) -> int | None:
-    """When a bucket expires, in seconds since 1970; None for a key that is no bucket."""
+    """The expiry of a bucket, in seconds since 1970; None for another key."""
     if not key.startswith("trending:"):
         return None
     _, length, begin = key.rsplit(":", 2)
@@ -106,11 +105,11 @@ def _expires(level: Level, begin: int) -> int:
 def of_item(
     client: redis.Redis, names: Iterable[str], item_id: str, now: float
 ) -> dict[str, dict[str, float]]:
-    """Window -> name -> weight of one item, for names under which it has any.
+    """Window -> name -> weight of one item, of the names with a weight.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
-    wanted = [
+    bucket_keys = [
         (window, name, key)
         for window in WINDOWS
         for name in names
@@ -118,78 +117,81 @@ def of_item(
     ]
     with named_errors("reading the windows of an item"):
         pipe: Any = client.pipeline(transaction=False)
-        for _, _, key in wanted:
+        for _, _, key in bucket_keys:
             pipe.zscore(key, item_id)
         weights = pipe.execute()
-    found: dict[str, dict[str, float]] = {window: {} for window in WINDOWS}
-    for (window, name, _), weight in zip(wanted, weights, strict=True):
+    sums: dict[str, dict[str, float]] = {window: {} for window in WINDOWS}
+    for (window, name, _), weight in zip(bucket_keys, weights, strict=True):
         if weight:
-            found[window][name] = found[window].get(name, 0.0) + float(weight)
-    return found
+            sums[window][name] = sums[window].get(name, 0.0) + float(weight)
+    return sums
 
 
 class Bucket(NamedTuple):
-    """`rows` (n,) int32 into the reader's ids, `weights` (n,) f64."""
+    """`rows` (n,) int32: indices of the reader's ids; `weights` (n,) f64."""
 
     rows: NDArray[np.int32]
     weights: NDArray[np.float64]
 
 
 class Trending:
-    """Follows the windows: a bucket is read until it is closed, and then kept. Not thread-safe."""
+    """Follows the windows: reads a bucket until it is closed, then caches it. Not thread-safe."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """`names`: use cases and `unlabelled`."""
         self._names = tuple(names)
         self._rows: dict[str, int] = {}
         self._buckets: dict[str, Bucket] = {}  # the longest unread first
-        self._looked = float("-inf")
+        self._refreshed = float("-inf")
         self._windows: dict[str, dict[str, Entries]] = {}
 
     def windows(self, client: redis.Redis, now: float) -> Mapping[str, Mapping[str, Entries]]:
-        """Window -> name -> the TOP items with their weights, best first; of each window that is
-        known by now.
+        """Window -> name -> the TOP items with their weights, best first, of each complete window.
 
-        The same object as before while EVERY_S has not passed or nothing has changed. Raises
+        The same object as before within REFRESH_S, or when nothing has changed. Raises
         StoreUnavailable, StoreCorrupt.
         """
-        if 0 <= now - self._looked < EVERY_S:
+        if 0 <= now - self._refreshed < REFRESH_S:
             return self._windows
         if len(self._rows) > MOST_KNOWN:
             self._rows, self._buckets = {}, {}
-        wanted = {
+        windows = {
             window: {name: _keys(window, name, now) for name in self._names} for window in WINDOWS
         }
-        every = dict.fromkeys(
-            key for by_name in wanted.values() for mine in by_name.values() for key in mine
-        )
-        for key in self._buckets.keys() - every.keys():
-            del self._buckets[key]
-        running = [
+        current = dict.fromkeys(
             key
-            for window, by_name in wanted.items()
-            for mine in by_name.values()
-            for key in mine[: 2 if now % WINDOWS[window][0].bucket < SETTLES_S else 1]
+            for by_name in windows.values()
+            for name_keys in by_name.values()
+            for key in name_keys
+        )
+        for key in self._buckets.keys() - current.keys():
+            del self._buckets[key]
+        open_buckets = [
+            key
+            for window, by_name in windows.items()
+            for name_keys in by_name.values()
+            for key in name_keys[: 2 if now % WINDOWS[window][0].bucket < SETTLE_S else 1]
         ]
-        unread = [key for key in every if key not in self._buckets]
-        self._look(client, list(dict.fromkeys([*running, *unread, *islice(self._buckets, AGAIN)])))
-        self._looked = now
+        unread = [key for key in current if key not in self._buckets]
+        reread = islice(self._buckets, REREAD_BUCKETS)
+        self._refresh(client, list(dict.fromkeys([*open_buckets, *unread, *reread])))
+        self._refreshed = now
         ids = list(self._rows)
-        found = {
-            window: {name: self._sum(mine, ids) for name, mine in by_name.items()}
-            for window, by_name in wanted.items()
-            if all(key in self._buckets for mine in by_name.values() for key in mine)
+        rankings = {
+            window: {name: self._ranking(name_keys, ids) for name, name_keys in by_name.items()}
+            for window, by_name in windows.items()
+            if all(key in self._buckets for name_keys in by_name.values() for key in name_keys)
         }
-        if found != self._windows:
-            self._windows = found
+        if rankings != self._windows:
+            self._windows = rankings
         return self._windows
 
-    def _look(self, client: redis.Redis, wanted: list[str]) -> None:
-        """Read the buckets `wanted`, in that order, until BURST items have come."""
+    def _refresh(self, client: redis.Redis, bucket_keys: list[str]) -> None:
+        """Read buckets in this order, until REFRESH_ITEMS items are read."""
         items = 0
-        for at in range(0, len(wanted), AT_ONCE):
-            found = _read(client, wanted[at : at + AT_ONCE])
-            for key, weights in found.items():
+        for start in range(0, len(bucket_keys), BUCKETS_PER_TRIP):
+            buckets_read = _read(client, bucket_keys[start : start + BUCKETS_PER_TRIP])
+            for key, weights in buckets_read.items():
                 rows = [self._rows.setdefault(item_id, len(self._rows)) for item_id in weights]
                 self._buckets.pop(key, None)  # to the end
                 self._buckets[key] = Bucket(
@@ -197,27 +199,27 @@ class Trending:
                     np.fromiter(weights.values(), np.float64, len(weights)),
                 )
                 items += len(weights)
-            if items > BURST:
+            if items > REFRESH_ITEMS:
                 return
 
-    def _sum(self, wanted: Sequence[str], ids: Sequence[str]) -> Entries:
-        """The TOP items over some buckets, best first, ties by id."""
+    def _ranking(self, bucket_keys: Sequence[str], ids: Sequence[str]) -> Entries:
+        """The TOP items of the sum of some buckets, best first, ties by id."""
         rows, weights = (
             np.concatenate(column)
-            for column in zip(*(self._buckets[key] for key in wanted), strict=True)
+            for column in zip(*(self._buckets[key] for key in bucket_keys), strict=True)
         )
         sums = np.bincount(rows, weights)
-        touched = np.flatnonzero(sums)
-        if len(touched) > TOP:
-            touched = touched[sums[touched] >= np.partition(sums[touched], -TOP)[-TOP]]
+        nonzero = np.flatnonzero(sums)
+        if len(nonzero) > TOP:
+            nonzero = nonzero[sums[nonzero] >= np.partition(sums[nonzero], -TOP)[-TOP]]
         return sorted(
-            ((ids[row], float(sums[row])) for row in touched.tolist()),
+            ((ids[row], float(sums[row])) for row in nonzero.tolist()),
             key=lambda entry: (-entry[1], entry[0]),
         )[:TOP]
 
 
 def _keys(window: str, name: str, now: float) -> list[str]:
-    """The buckets of a window, the one under way first."""
+    """The keys of the buckets of a window, the current one first."""
     level, length = WINDOWS[window]
     latest = _begin(now, level)
     return [
@@ -226,23 +228,25 @@ def _keys(window: str, name: str, now: float) -> list[str]:
     ]
 
 
-def _begin(at: float, level: Level) -> int:
-    return int(at // level.bucket) * level.bucket
+def _begin(time: float, level: Level) -> int:
+    return int(time // level.bucket) * level.bucket
 
 
-def _read(client: redis.Redis, wanted: Sequence[str]) -> dict[str, dict[str, float]]:
+def _read(client: redis.Redis, bucket_keys: Sequence[str]) -> dict[str, dict[str, float]]:
     """Bucket -> item -> weight, the MOST_ITEMS heaviest."""
-    found: dict[str, dict[str, float]] = {key: {} for key in wanted}
-    more = list(wanted)
+    weights: dict[str, dict[str, float]] = {key: {} for key in bucket_keys}
+    unfinished = list(bucket_keys)
     for start in range(0, MOST_ITEMS, PAGE):
         with named_errors("reading what is trending"):
             pipe: Any = client.pipeline(transaction=False)
-            for key in more:
+            for key in unfinished:
                 pipe.zrevrange(key, start, start + PAGE - 1, withscores=True)
             replies = pipe.execute()
-        for key, reply in zip(more, replies, strict=True):
-            found[key].update((item_id.decode(), float(weight)) for item_id, weight in reply)
-        more = [key for key, reply in zip(more, replies, strict=True) if len(reply) == PAGE]
-        if not more:
+        for key, reply in zip(unfinished, replies, strict=True):
+            weights[key].update((item_id.decode(), float(weight)) for item_id, weight in reply)
+        unfinished = [
+            key for key, reply in zip(unfinished, replies, strict=True) if len(reply) == PAGE
+        ]
+        if not unfinished:
             break
-    return found
+    return weights

@@ -1,16 +1,15 @@
-"""What the live workers keep in Redis: the ALS vectors of users, and of new items the users who
-touched them and their factors.
+"""Reads and writes what live workers compute: vectors of users, users and factors of new items.
 
-All of it is a cache of the log and the bundle. Every write is absolute, so that doing it twice, or
-in two workers, does no harm. A vector's `as_of` says how many of the user's events are in it. How
-reading and writing keep that true, numbered:
+All of it is a cache of the log and the bundle. Every write sets the whole value, so a repeated
+write, or the same write by two workers, changes nothing. The field `as_of` of a vector is the
+number of the user's events in it. These steps keep it true:
 
 1. WATCH the state of the deletions (store.state.apply.deletions).
-2. Each user's count is read before the history. An event applied between the two makes a vector
-   that says one less than it holds; the count has then moved past it for good, so it is stale,
-   never wrong.
-3. MULTI, the vectors, EXEC. Nil: a user was deleted since 1, who may come back and reach an old
-   count; everything is read again.
+2. Read each user's number of events before the history. If an event is applied between the two
+   reads, the vector holds one event more than its `as_of`. The stored number is then higher than
+   `as_of`, so the vector is stale, never wrong.
+3. MULTI, the vectors, EXEC. Nil: a user was deleted after step 1, and may return and reach the same
+   number of events. Read everything again.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ Command = tuple[str | int | float | bytes, ...]
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
 CHANGES = 100_000
-"""Changes of new items kept for readers that follow; one that falls further behind reads
-everything again.
+"""Changes of new items that the stream keeps. A reader that falls further behind reads everything
+again.
 """
 
 
 class UserHistory(NamedTuple):
-    """A user as read: the count of events, and the lines of the latest of them, oldest first."""
+    """A user's number of events, and the lines of the latest of them, oldest first."""
 
     events: int
     history: list[bytes]
 
 
 class ItemWeight(NamedTuple):
-    """That a user's events with a new item weigh `weight` by now."""
+    """The weight of all events of a user with a new item."""
 
     item_id: str
     user_id: str
@@ -52,8 +51,9 @@ class ItemWeight(NamedTuple):
 
 
 class FactorsStatus(NamedTuple):
-    """Of a new item: the space and the number of users of its factors ("" and 0: it has none),
-    and the users listed.
+    """A new item: the model and the number of users of its factors, and the users in its list.
+
+    "" and 0: it has no factors.
     """
 
     made_with: str
@@ -62,9 +62,9 @@ class FactorsStatus(NamedTuple):
 
 
 class LiveStore:
-    """One connection, for one thread at a time.
+    """Reads and writes over one connection, for one thread at a time.
 
-    Every method raises StoreUnavailable or StoreCorrupt; the next call connects anew.
+    Every method raises StoreUnavailable or StoreCorrupt; the next call opens another connection.
     """
 
     def __init__(self, client: redis.Redis, history_cap: int, item_users: int) -> None:
@@ -79,7 +79,7 @@ class LiveStore:
             self._connection = None
 
     def read(self, user_ids: Sequence[str]) -> list[UserHistory]:
-        """Steps 1 and 2: the users' states as of now, in the same order."""
+        """Steps 1 and 2: the users' current histories, in the same order."""
         commands: list[Command] = [("WATCH", keys.DELETIONS)]
         for user_id in user_ids:
             commands.append(("HGET", keys.user(user_id), "events"))
@@ -90,38 +90,37 @@ class LiveStore:
             for events, lines in zip(replies[1::2], replies[2::2], strict=True)
         ]
 
-    def write(self, vectors: Mapping[str, LiveVector], touched: Iterable[ItemWeight] = ()) -> bool:
-        """Step 3, for what the last `read` gave: user id -> vector, and who touched which new
-        item. False: read again.
+    def write(self, vectors: Mapping[str, LiveVector], weights: Iterable[ItemWeight] = ()) -> bool:
+        """Step 3, for the users of the last `read`. False: read again.
+
+        `vectors`: by user id; `weights`: of the users' events with new items.
         """
-        if self._connection is None:  # what it watched is gone with it
+        if self._connection is None:  # the WATCH ended with the connection
             return False
         commands: list[Command] = [("MULTI",)]
         commands += [
             _set_vector(keys.user_als(user_id), vector) for user_id, vector in vectors.items()
         ]
         now = round(time.time(), 3)
-        for item_id, user_id, weight in touched:
-            listed = keys.item_users(item_id)
-            commands.append(("ZADD", listed, weight, user_id))
-            commands.append(("ZREMRANGEBYRANK", listed, 0, -self._item_users - 1))
+        for item_id, user_id, weight in weights:
+            item_users = keys.item_users(item_id)
+            commands.append(("ZADD", item_users, weight, user_id))
+            commands.append(("ZREMRANGEBYRANK", item_users, 0, -self._item_users - 1))
             commands.append(("ZADD", keys.NEW_ITEMS, now, item_id))
         commands.append(("EXEC",))
         return self._ask(f"writing {len(vectors)} vectors", commands)[-1] is not None
 
     def vectors(self, user_ids: Sequence[str], made_with: str) -> dict[str, bytes]:
-        """User id -> vector, of those who have one in the space of `made_with`, however many events
-        it holds.
-        """
+        """User id -> vector, of the users who have one of the model `made_with`, stale or not."""
         replies = self._ask(
             "reading vectors",
             [("HMGET", keys.user_als(user_id), "made_with", "vector") for user_id in user_ids],
         )
-        wanted = made_with.encode()
+        model = made_with.encode()
         return {
             user_id: vector
-            for user_id, (space, vector) in zip(user_ids, replies, strict=True)
-            if space == wanted and vector
+            for user_id, (vector_model, vector) in zip(user_ids, replies, strict=True)
+            if vector_model == model and vector
         }
 
     def item_users(self, item_ids: Sequence[str]) -> list[dict[str, float]]:
@@ -135,9 +134,9 @@ class LiveStore:
         ]
 
     def write_items(self, factors: Mapping[str, LiveVector]) -> None:
-        """Item id -> factors; readers who follow the new items are told.
+        """Write the factors by item id, and add the items to the stream of changes.
 
-        An item that was forgotten meanwhile is new again.
+        An item that was forgotten meanwhile becomes a new item again.
         """
         if not factors:
             return
@@ -151,33 +150,33 @@ class LiveStore:
         self._ask(f"writing {len(factors)} new items", commands)
 
     def new_items(self) -> list[str]:
-        """Every new item, the least recently touched first."""
+        """Every new item, ordered by the time of its latest interaction, oldest first."""
         return [
             item_id.decode()
             for item_id in self._ask("reading new items", [("ZRANGE", keys.NEW_ITEMS, 0, -1)])[0]
         ]
 
     def factors_status(self, item_ids: Sequence[str]) -> list[FactorsStatus]:
-        """What each new item's factors were made from, and how many users are listed by now."""
+        """For each new item, the origin of its factors and the number of users in its list."""
         commands: list[Command] = []
         for item_id in item_ids:
             commands.append(("HMGET", keys.item_als(item_id), "made_with", "as_of"))
             commands.append(("ZCARD", keys.item_users(item_id)))
-        replies = self._ask("looking at new items", commands)
+        replies = self._ask("reading the factors of new items", commands)
         return [
-            FactorsStatus((space or b"").decode(), int(as_of or 0), users)
-            for (space, as_of), users in zip(replies[::2], replies[1::2], strict=True)
+            FactorsStatus((made_with or b"").decode(), int(as_of or 0), users)
+            for (made_with, as_of), users in zip(replies[::2], replies[1::2], strict=True)
         ]
 
     def drop_users(self, item_id: str, user_ids: Collection[str]) -> None:
-        """Take users out of an item's list: they are gone."""
+        """Remove deleted users from the list of an item."""
         if user_ids:
             self._ask(
-                "dropping users of new items", [("ZREM", keys.item_users(item_id), *user_ids)]
+                "removing users of new items", [("ZREM", keys.item_users(item_id), *user_ids)]
             )
 
     def forget_items(self, item_ids: Sequence[str]) -> None:
-        """Items that are new no more, or too many: their lists and factors go."""
+        """Delete the lists and factors of items that are no longer new, or that are too many."""
         if not item_ids:
             return
         commands: list[Command] = [("UNWATCH",), ("MULTI",)]
@@ -189,7 +188,7 @@ class LiveStore:
         self._ask(f"forgetting {len(item_ids)} new items", commands)
 
     def _ask(self, what: str, commands: Sequence[Command]) -> list[Any]:
-        """One reply a command. Raises StoreUnavailable, StoreCorrupt."""
+        """One reply for each command. Raises StoreUnavailable, StoreCorrupt."""
         if not commands:
             return []
         try:
@@ -205,15 +204,13 @@ class LiveStore:
                 if isinstance(reply, redis.ResponseError):
                     raise of_reply(what, reply)
         except BaseException:
-            self.close()  # also what it watches
+            self.close()  # ends the WATCH, too
             raise
         return replies
 
 
 def _scored(reply: list[Any]) -> Iterable[tuple[bytes, Any]]:
-    """Members with scores, which a connection of the newer protocol answers in pairs and one of the
-    older flat.
-    """
+    """Members with scores: RESP3 replies with pairs, RESP2 with a flat list."""
     if reply and isinstance(reply[0], list):
         return [(member, score) for member, score in reply]
     return zip(reply[::2], reply[1::2], strict=True)
