@@ -21,7 +21,7 @@ from store.log import dead_letters
 from store.log.message import LogMessage
 from store.state.apply.batches import NO_POPULARITY, Batch, Event, KnownDeletions, OffsetRange
 from store.state.apply.entries import Entry, EntryBatch
-from store.state.apply.pending import Pending
+from store.state.apply.pending import PendingPopularity
 from store.state.apply.planner import Planner
 from store.state.connection import Client
 from streams import metrics
@@ -87,7 +87,7 @@ class Assigned:
         start: int,
         generation: int,
         window: int,
-        popularity: Pending,
+        popularity: PendingPopularity,
         topic_id: str | None = None,
     ) -> None:
         """`window`: of duplicates, in offsets; `topic_id`: as the broker tells it, if it does."""

@@ -49,7 +49,7 @@ from store.log.topics.ids import TopicId, TopicIds
 from store.state import connection, wipe
 from store.state.apply import deletions as known_deletions
 from store.state.apply import positions
-from store.state.apply.pending import Pending
+from store.state.apply.pending import PendingPopularity
 from store.state.apply.planner import Planner
 from store.state.entities import experiments
 from store.state.running import Running
@@ -292,7 +292,7 @@ class Ingest:
         )
         self._generation += 1
         window = self._settings.dedup_window if topic == self._settings.interactions_topic else 0
-        popularity = Pending(
+        popularity = PendingPopularity(
             self._settings.use_cases, self._settings.popularity_half_life_days, position.popularity
         )
         self._assigned[partition] = Assigned(

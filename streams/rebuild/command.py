@@ -40,7 +40,7 @@ from store.state.apply import deletions as known_deletions
 from store.state.apply import positions
 from store.state.apply.applier import Applier
 from store.state.apply.batches import Event, KnownDeletions, OffsetRange
-from store.state.apply.pending import Pending
+from store.state.apply.pending import PendingPopularity
 from store.state.apply.planner import Planner
 from store.state.entities import experiments
 from store.state.lease import Lease
@@ -173,7 +173,7 @@ def _partition(
     if not position.applied:
         position = positions.begin(client, topic, partition, 0, part.topic_id)
     begin = position.offset
-    popularity = Pending(
+    popularity = PendingPopularity(
         settings.use_cases, settings.popularity_half_life_days, position.popularity
     )
     planner = Planner(settings.use_cases, settings.experiments)

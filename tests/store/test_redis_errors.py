@@ -24,7 +24,7 @@ from store.state.apply.applier import Applier
 from store.state.apply.batches import UNKNOWN_DELETIONS, Batch, Event, OffsetRange
 from store.state.apply.entries import Entry, EntryBatch
 from store.state.apply.entry_applier import EntryApplier
-from store.state.apply.pending import Mark, Pending
+from store.state.apply.pending import Mark, PendingPopularity
 from store.state.apply.planner import Planner
 from testing.process import ROOT
 from testing.redis import RedisServer
@@ -243,7 +243,7 @@ def _event(settings: Settings, planner: Planner) -> Batch:
 
 
 def _popularity(settings: Settings, planner: Planner) -> Batch:
-    pending = Pending(settings.use_cases, 30.0, Mark())
+    pending = PendingPopularity(settings.use_cases, 30.0, Mark())
     pending.add(0, Interaction("e", "42", "startup-9", "like", NOW), NOW)
     events = [Event(Interaction("e", "42", "startup-9", "like", NOW), NOW)]
     return planner.plan(

@@ -14,7 +14,7 @@ from store.state import connection
 from store.state.apply import deletions
 from store.state.apply.applier import Applier
 from store.state.apply.batches import UNKNOWN_DELETIONS, OffsetRange
-from store.state.apply.pending import FLUSH_EVENTS, PIECE, Mark, Pending, read_mark
+from store.state.apply.pending import FLUSH_EVENTS, PIECE, Mark, PendingPopularity, read_mark
 from store.state.apply.planner import Planner
 from store.state.entities import trending
 from store.state.entities.trending import Trending
@@ -48,7 +48,9 @@ class World:
         kind: str = "view",
     ) -> None:
         """An event `ago` seconds ago, which the broker took `late` seconds after that."""
-        pending = Pending(self._settings.use_cases, 30.0, Mark(self.position, self.position))
+        pending = PendingPopularity(
+            self._settings.use_cases, 30.0, Mark(self.position, self.position)
+        )
         event = Interaction("e", "42", item_id, kind, self.now - ago, None, use_case)
         pending.add(self.position, event, self.now - ago + late)
         piece = pending.piece(self.position + 1, whole=True)
@@ -200,7 +202,7 @@ def test_a_cut_is_written_before_the_next_one_is_due_even_if_no_two_events_share
 ) -> None:
     """Else what waits would grow for as long as the log goes on like that."""
     seconds = 1.9e9
-    pending = Pending(settings.use_cases, 30.0, Mark())
+    pending = PendingPopularity(settings.use_cases, 30.0, Mark())
     for offset in range(FLUSH_EVENTS):
         pending.add(offset, Interaction("e", "42", f"i{offset}", "view", seconds), seconds)
     position, batches, longest = FLUSH_EVENTS, 0, 0
@@ -215,7 +217,7 @@ def test_a_cut_that_an_older_release_left_half_written_goes_on_where_it_stopped(
     settings: Settings,
 ) -> None:
     seconds = 1.9e9
-    pending = Pending(settings.use_cases, 30.0, read_mark([b"0", b"2", b"unlabelled a"]))
+    pending = PendingPopularity(settings.use_cases, 30.0, read_mark([b"0", b"2", b"unlabelled a"]))
     for offset, item_id in enumerate(("a", "b")):
         pending.add(offset, Interaction("e", "42", item_id, "view", seconds), seconds)
     found = [key for key, _ in pending.piece(2).sums]

@@ -1,16 +1,14 @@
-"""Popularity, and what is trending, on their way to Redis: added up over many batches, then written
-in short pieces.
+"""Sums popularity and trending over many batches, and splits the sums into pieces to write.
 
-A popular item is touched in nearly every batch, and a ZINCRBY costs Redis more than a user's
-counters and history together. So the sums of a partition are added up over FLUSH_EVENTS events
-(FLUSH_S seconds at most) and then cut: the sums of the events in [first, next), in the order of
-their keys, go piece by piece into the transactions of batches, each with how far the cut is
-written.
+A popular item occurs in nearly every batch, and a ZINCRBY takes Redis longer than the counters and
+the history of a user. So the sums of a partition are collected over FLUSH_EVENTS events (FLUSH_S
+seconds at most). Then they are cut: the sums of the events at [first, next), ordered by key, are
+written piece by piece in the transactions of batches, each with the mark of what is written.
 
-So Redis always says which part of the log its sums hold: everything below `first`, and of [first,
-next) the keys up to `after`. Whoever takes the partition reads the log again from `first` and goes
-on with the same cut. Popularity is a function of the log alone: it counts events of users who were
-deleted since, as a sum over everyone does.
+So Redis always has the mark of its sums: all events below `first`, and of the events at [first,
+next) the keys up to `after`. The next owner of the partition reads the log again from `first` and
+continues the same cut. Popularity follows from the log alone: it is a sum over all users, so it
+keeps the events of users who are deleted later.
 """
 
 from __future__ import annotations
@@ -26,19 +24,18 @@ from store.state.entities import trending
 from store.state.entities.popularity import HOUR, growth
 
 FLUSH_EVENTS = 128_000
-"""Events after which sums are cut: over 10,000 items that saves five of six ZINCRBYs, and as much
-is read again as for duplicates.
+"""Events after which sums are cut. With 10,000 items this saves five of six ZINCRBYs. A new owner
+reads as many events again as it does for duplicates.
 """
 FLUSH_S = 10.0
-"""Seconds after which they are cut in any case."""
+"""Seconds after which sums are always cut."""
 FEW_S = 1.0
-"""Seconds after which they are cut when they fit one piece: what popularity is late by when little
-happens.
+"""Seconds after which sums are cut that fit one piece: the delay of popularity at a low event rate.
 """
 PIECE = 400
-"""Sums in one transaction: under 2 ms of Redis."""
+"""Sums in one transaction, which take Redis under 2 ms."""
 PIECES = 100
-"""Transactions that a cut is spread over at most: FLUSH_EVENTS make more of them, so that it is
+"""Most transactions for one cut. FLUSH_EVENTS events make more transactions than that, so a cut is
 written before the next one is due.
 """
 
@@ -46,16 +43,15 @@ Key = tuple[str, str]
 """Sorted set in Redis, item id."""
 
 Groups = dict[tuple[str | None, int, int, int], dict[str, float]]
-"""(use case, HOUR of the events' own time, number of the finest bucket they happened in, how many
-buckets take them) -> item -> weight.
-"""
+"""(use case, hour of timestamps, number of fine bucket, number of buckets) -> item -> weight."""
 _SLOT = trending.FINE.bucket
-"""Seconds of the finest bucket."""
+"""Seconds of a fine bucket."""
 
 
 class Mark(NamedTuple):
-    """How much of the log the popularities in Redis hold: all below `first`; of [first, next) the
-    keys up to `after` ("": none).
+    """The part of the log that popularity in Redis holds.
+
+    All events below `first`; of the events at [first, next) the keys up to `after` ("": none).
     """
 
     first: int = 0
@@ -64,27 +60,24 @@ class Mark(NamedTuple):
 
 
 MARK_FIELDS = ("popularity_first", "popularity_next", "popularity_after")
-"""Where a mark stands in the hash of a partition's position."""
+"""Fields of a mark in the hash of a partition position."""
 
 
 def read_mark(values: Sequence[bytes | None]) -> Mark:
-    """The mark in the values of MARK_FIELDS; a partition that has none is at the log's
-    beginning.
-    """
+    """The mark in the values of MARK_FIELDS; without values, the mark of the log's beginning."""
     first, next_, after = values
     key, _, item_id = (after or b"").decode().partition(" ")
-    # a cut that was under way before there were buckets: it held popularities alone, in the same
-    # order
+    # an older release without buckets left an unfinished cut of popularity alone, in the same order
     if key and ":" not in key:
         key = keys.popular(key)
     return Mark(int(first or 0), int(next_ or 0), (key, item_id))
 
 
 class Piece(NamedTuple):
-    """Sums to write in one transaction, and the mark to write with them (None: it has not moved).
+    """Sums to write in one transaction, and the mark to write with them (None: unchanged).
 
-    `before`: the mark that Redis must still hold, or another process has written these sums (None:
-    there is nothing to compare).
+    `before`: the mark that Redis must still have; with another mark, another process has written
+    these sums. None: not compared.
     """
 
     sums: list[tuple[Key, float]]
@@ -92,32 +85,30 @@ class Piece(NamedTuple):
     before: Mark | None
 
 
-class Pending:
+class PendingPopularity:
     """The popularity of one partition that is not in Redis yet.
 
-    Every valid, first event from `mark.first` on is added, in offset order.
+    `add` gets every event from `mark.first` on that is valid and no duplicate, in offset order.
     """
 
     def __init__(self, use_cases: UseCases, half_life_days: float, mark: Mark) -> None:
         self.mark = mark
         self._use_cases, self._half_life_days = use_cases, half_life_days
-        self._cut: Groups = {}
-        self._left: _Cut | None = None
+        self._interrupted: Groups = {}
+        self._unwritten: _Cut | None = None
         self._size = PIECE
-        self._open: Groups = {}
+        self._collecting: Groups = {}
         self._events = 0
         self._since = time.monotonic()
 
     def add(self, offset: int, event: Interaction, broker_time: float) -> None:
-        """Count one event, which the broker took at `broker_time` (seconds); one below the mark is
-        in Redis already.
-        """
+        """Add an event with its broker time (seconds); Redis already has events below the mark."""
         if offset < self.mark.first:
             return
         weight = self._use_cases.weight(event.event_type, event.value, event.use_case)
         if not weight:
             return
-        groups = self._open if offset >= self.mark.next else self._cut
+        groups = self._collecting if offset >= self.mark.next else self._interrupted
         timestamp = event.timestamp
         happened = min(broker_time, timestamp)
         tier = trending.tier(broker_time - happened)
@@ -134,41 +125,43 @@ class Pending:
         self._events += 1
 
     def due(self, position: int) -> bool:
-        """Whether there is something to write although no event comes: a cut under way, or sums of
-        FLUSH_S.
-        """
-        return self.mark.first < self.mark.next or self._ripe(position)
+        """Whether there is a piece to write even without events: a cut is unfinished or due."""
+        return self.mark.first < self.mark.next or self._is_cut_due(position)
 
-    def _ripe(self, position: int) -> bool:
+    def _is_cut_due(self, position: int) -> bool:
         age = time.monotonic() - self._since
         return position > self.mark.next and (
-            age > FLUSH_S or self._events >= FLUSH_EVENTS or (age > FEW_S and self._few())
+            age > FLUSH_S
+            or self._events >= FLUSH_EVENTS
+            or (age > FEW_S and self._fits_one_piece())
         )
 
-    def _few(self) -> bool:
+    def _fits_one_piece(self) -> bool:
         return self._events <= PIECE // 3 or (
-            len(self._open) <= PIECE
-            and sum(len(weights) * (1 + tier) for (*_, tier), weights in self._open.items())
+            len(self._collecting) <= PIECE
+            and sum(len(weights) * (1 + tier) for (*_, tier), weights in self._collecting.items())
             <= PIECE
         )
 
     def piece(self, position: int, *, whole: bool = False) -> Piece:
-        """What goes into the transaction that moves the position to `position`, up to which every
-        event has been added.
+        """The piece for the transaction that moves the position to `position`.
 
-        `whole`: cut now, whatever has gathered.
+        Every event below `position` has been added. `whole`: cut now, even if no cut is due.
         """
         before = self.mark
-        # the first piece since the partition was taken: go on with the cut that Redis knows
-        if self._left is None:
-            self._left, self._cut = _Cut(self._cut, self._half_life_days, before.after), {}
-        if not self._left and (self._ripe(position) or (whole and position > before.next)):
-            self._left, self._open = _Cut(self._open, self._half_life_days), {}
-            self._size = max(PIECE, self._left.most // PIECES)
+        # the first piece of this owner: continue the cut whose mark is in Redis
+        if self._unwritten is None:
+            self._unwritten = _Cut(self._interrupted, self._half_life_days, before.after)
+            self._interrupted = {}
+        is_due = self._is_cut_due(position) or (whole and position > before.next)
+        if not self._unwritten and is_due:
+            self._unwritten = _Cut(self._collecting, self._half_life_days)
+            self._collecting = {}
+            self._size = max(PIECE, self._unwritten.most // PIECES)
             self._events, self._since = 0, time.monotonic()
             self.mark = Mark(before.next, position)
-        sums = self._left.take(self._size)
-        if self._left:
+        sums = self._unwritten.take(self._size)
+        if self._unwritten:
             self.mark = self.mark._replace(after=sums[-1][0])
         elif self.mark.first < self.mark.next:
             self.mark = Mark(self.mark.next, self.mark.next)
@@ -176,15 +169,14 @@ class Pending:
 
 
 class _Cut:
-    """What some groups add to each sorted set, in the order of the keys; the order of the events
-    changes nothing (popularity._STEPS).
+    """The sums of some groups by key, in the order of the keys.
 
-    A set is added up when its turn comes: all of them at once took a tenth of a second, for which
-    the events behind would wait.
+    The order of the events does not change a sum (popularity._STEPS). Each sorted set is summed
+    only when it is written: all sets together take a tenth of a second, which would delay events.
     """
 
     def __init__(self, groups: Groups, half_life_days: float, after: Key = ("", "")) -> None:
-        """`after`: the last key that is written already."""
+        """`after`: the last key that is already written."""
         now = time.time()
         self._after = after
         self._ready: list[tuple[Key, float]] = []
@@ -198,9 +190,9 @@ class _Cut:
             )
         self._sets = sorted((key for key in self._weights if key >= after[0]), reverse=True)
         self.most = sum(
-            len(weights) for several in self._weights.values() for weights, _ in several
+            len(weights) for groups_of_key in self._weights.values() for weights, _ in groups_of_key
         )
-        """At most so many sums are in it."""
+        """Upper bound of the number of sums."""
 
     def __bool__(self) -> bool:
         return bool(self._ready or self._sets)
@@ -209,8 +201,8 @@ class _Cut:
         """The next `count` sums; fewer when there are no more."""
         while self._sets and len(self._ready) < count:
             self._ready += self._sums(self._sets.pop())
-        taken, self._ready = self._ready[:count], self._ready[count:]
-        return taken
+        sums, self._ready = self._ready[:count], self._ready[count:]
+        return sums
 
     def _sums(self, key: str) -> list[tuple[Key, float]]:
         sums: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Where each partition stands, and whether that still fits the log."""
+"""Reads and moves partition positions, and checks that they still fit the log."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _START_OVER = (
 
 
 class Position(NamedTuple):
-    """`offset`: the first one that is not in the state. `topic_id`: of the topic it counts in, if
-    known.
+    """A partition position.
 
-    `popularity`: how much of the log below `offset` the popularities hold. `begins`: the offset at
-    which the log began when Redis started to count this partition; what retention had removed
-    before was never in Redis.
+    `offset`: the first offset that is not in the state. `topic_id`: the id of the topic in which it
+    counts, if known. `popularity`: the part of the log that popularity holds. `begins`: the first
+    offset of the log when Redis began to count this partition; earlier records, which retention had
+    removed, were never in Redis.
     """
 
     offset: int
@@ -37,9 +37,9 @@ class Position(NamedTuple):
 
     @property
     def applied(self) -> bool:
-        """Whether anything of this partition was ever applied.
+        """Whether any record of this partition was ever applied.
 
-        If not, any log fits: it is read from its beginning.
+        If not, every log fits, and is read from its beginning.
         """
         return self.offset > self.begins
 
@@ -50,7 +50,7 @@ _FIELDS = ("position", "topic_id", "begins", *MARK_FIELDS)
 def read(client: Any, topic: str, partition: int) -> Position:
     """The position of one partition.
 
-    Raises StoreUnavailable: retry; StoreCorrupt: the key is not what Eddyline writes.
+    Raises StoreUnavailable: retry. Raises StoreCorrupt: Eddyline did not write this key.
     """
     key = keys.position(topic, partition)
     with named_errors(f"reading the position of {topic}/{partition} in {key}"):
@@ -62,8 +62,8 @@ def take(client: Any, topic: str, partition: int) -> Position:
     """The position of a partition that this process is going to write.
 
     Raises StoreUnavailable: retry. Raises StoreCorrupt: the state is incomplete, or the position is
-    lost, which is noted: once the foreign key is deleted, a partition without a position would be
-    counted again from the log's beginning.
+    lost. A lost position is noted: after the foreign key is deleted, the partition would be counted
+    again from the log's beginning.
     """
     halts.check(client, topic, partition)
     try:
@@ -85,48 +85,52 @@ def _position(key: str, values: Sequence[bytes | None]) -> Position:
         )
     except ValueError as error:
         raise StoreCorrupt(
-            f"{key} holds what Eddyline did not write: {error}; find who else writes into "
+            f"{key} holds a value that Eddyline did not write: {error}; find who else writes into "
             f"this Redis"
         ) from None
 
 
 def offsets(client: Any, topic: str, partitions: int, topic_id: str | None = None) -> list[int]:
-    """The positions of the first `partitions` partitions of a topic, by number: 0 for one that
-    counts in another topic than `topic_id`.
+    """The positions of the first `partitions` partitions of a topic, by number.
 
-    Raises StoreUnavailable, StoreCorrupt.
+    0 for a position that counts in a topic with another id than `topic_id`. Raises
+    StoreUnavailable, StoreCorrupt.
     """
     with named_errors(f"reading the positions of {topic}"):
         pipe = client.pipeline(transaction=False)
         for partition in range(partitions):
             pipe.hmget(keys.position(topic, partition), ["position", "topic_id"])
-        return [counting_in(topic_id, noted, int(offset or 0)) for offset, noted in pipe.execute()]
+        return [
+            counting_in(topic_id, stored_id, int(offset or 0))
+            for offset, stored_id in pipe.execute()
+        ]
 
 
-def counting_in(topic_id: str | None, noted: bytes | None, offset: int) -> int:
-    """`offset`, or 0 when it counts in another topic (`noted`) than the one with the id `topic_id`:
-    nothing of that one was applied.
+def counting_in(topic_id: str | None, stored_id: bytes | None, offset: int) -> int:
+    """The position in the topic with the id `topic_id`.
+
+    It is `offset`, or 0 if `offset` counts in a topic with another id, `stored_id`: then no record
+    of this topic was applied.
     """
-    is_other = (
-        topic_id is not None and noted is not None and noted.decode(errors="replace") != topic_id
-    )
-    return 0 if is_other else offset
+    if topic_id is None or stored_id is None:
+        return offset
+    return offset if stored_id.decode(errors="replace") == topic_id else 0
 
 
 def claim(client: redis.Redis, topic: str, partition: int, topic_id: str | None) -> None:
-    """Note which topic the position counts in, the first time."""
+    """Store the id of the topic in which the position counts, unless one is stored."""
     if topic_id is not None:
-        with named_errors(f"noting the topic of {topic}/{partition}"):
+        with named_errors(f"writing the topic id of {topic}/{partition}"):
             client.hsetnx(keys.position(topic, partition), "topic_id", topic_id)
 
 
 def begin(
     client: redis.Redis, topic: str, partition: int, low: int, topic_id: str | None
 ) -> Position:
-    """Let a partition of which nothing was applied begin at offset `low` of the topic `topic_id`.
-    Answers the position as it stands.
+    """Start a partition without applied records at offset `low` of the topic with this id.
 
-    Changes nothing when another process has applied something meanwhile. Raises StoreUnavailable.
+    Returns the current position: unchanged if another process has applied records meanwhile. Raises
+    StoreUnavailable.
     """
     former = _move(
         client,
@@ -140,21 +144,19 @@ def begin(
 
 
 def skip(client: redis.Redis, topic: str, partition: int, expected: int, offset: int) -> None:
-    """Move a position from `expected` to `offset` without counting anything: what lies between is
-    given up.
+    """Move a position and its popularity from `expected` to `offset` and skip the records between.
 
-    The popularities go on at `offset`, too. Raises Stale when the position is not `expected`,
-    StoreUnavailable.
+    Raises Stale when the position is not `expected`, StoreUnavailable.
     """
     former = _move(
         client, topic, partition, lambda position: offset if position.offset == expected else None
     )
     if former.offset != expected:
-        text = (
+        raise Stale(
+            former.offset,
             f"{topic}/{partition} moved from {expected} to {former.offset} meanwhile: stop "
-            f"every ingest, then run this again"
+            f"every ingest, then run this again",
         )
-        raise Stale(former.offset, text)
 
 
 def _move(
@@ -165,8 +167,9 @@ def _move(
     begins: int | None = None,
     topic_id: str | None = None,
 ) -> Position:
-    """Set a position and its mark to what `choose` answers (None: leave them), and the other fields
-    if given. Answers the former one.
+    """Set a position and its mark to the offset that `choose` returns, and the other fields.
+
+    None from `choose` changes nothing, a field that is None stays. Returns the former position.
     """
     key = keys.position(topic, partition)
     former = Position(0, None)
@@ -198,28 +201,26 @@ def _move(
 def check(
     topic: str, partition: int, position: Position, low: int, high: int, topic_id: str | None
 ) -> None:
-    """Whether a consumer may go on from `position` in a log that holds offsets [low, high). Any log
-    fits while nothing was applied.
+    """Check that a consumer can continue from `position` in a log with the offsets [low, high).
 
-    Raises LogRewound as `check_topic` does. Raises LogGap: the log no longer holds offsets after
-    the position, and there may have been events in them.
+    Every log fits before the first record is applied. Raises LogRewound as `check_topic` does.
+    Raises LogGap: the log has lost offsets after the position, which may have had events.
     """
     check_topic(topic, partition, position, high, topic_id)
     if position.applied and position.offset < low:
         raise LogGap(
             f"{topic}/{partition}: Redis stands at {position.offset}, but the log begins at "
-            f"{low}: {low - position.offset} offsets between "
-            "are gone. Run `python -m streams rebuild`, which reads them from the archive "
-            "or says what else can be done, then start ingest"
+            f"{low}: it has lost {low - position.offset} offsets. Run `python -m streams rebuild`, "
+            "which reads them from the archive or says what else can be done, then start ingest"
         )
 
 
 def check_topic(
     topic: str, partition: int, position: Position, high: int, topic_id: str | None
 ) -> None:
-    """Whether `position` counts in the log that ends at `high`, whose topic has the id `topic_id`.
+    """Check that `position` counts in the log that ends at `high` and whose topic has this id.
 
-    Raises LogRewound: the topic was created anew, or the broker lost part of its log.
+    Raises LogRewound: the topic was created again, or the broker lost the end of its log.
     """
     if not position.applied:
         return
@@ -227,52 +228,51 @@ def check_topic(
     if position.topic_id is not None and topic_id is not None and position.topic_id != topic_id:
         raise LogRewound(
             f"{where} was created anew: Redis counts in topic id {position.topic_id}, the "
-            f"broker has {topic_id}. Redis may hold events "
-            f"of both. {_START_OVER}"
+            f"broker has {topic_id}. Redis may hold events of both. {_START_OVER}"
         )
     if position.offset > high:
         raise LogRewound(
             f"{where}: Redis stands at {position.offset}, but the log ends at {high}: the "
-            f"broker lost {position.offset - high} offsets "
-            f"that are already counted, and new events would take them. Restore the "
-            f"broker's log. If that is impossible: {_START_OVER}"
+            f"broker lost {position.offset - high} offsets that are already counted, and new "
+            f"events would get the same offsets. Restore the broker's log. If that is impossible: "
+            f"{_START_OVER}"
         )
 
 
 def check_settings(client: redis.Redis, settings: Settings) -> None:
-    """Note the settings that shape stored numbers, or compare them with those noted before.
+    """Store the settings on which stored numbers depend, or compare them with the stored ones.
 
-    Raises ConfigurationError: numbers made under two settings must not meet in one key.
+    Raises ConfigurationError: one key must not mix numbers of two settings.
     """
-    with named_errors("noting settings"):
+    with named_errors("writing settings"):
         pipe: Any = client.pipeline(transaction=True)
-        for name, value in _shaping(settings).items():
+        for name, value in _settings(settings).items():
             pipe.hsetnx(keys.INGEST_SETTINGS, name, value)
         pipe.execute()
     compare_settings(client, settings)
 
 
 def compare_settings(client: redis.Redis, settings: Settings) -> None:
-    """Compare them, and note nothing. Raises ConfigurationError."""
+    """Compare these settings with the stored ones. Raises ConfigurationError."""
     with named_errors("comparing settings"):
         fields: Any = client.hgetall(keys.INGEST_SETTINGS)
-    noted = {name.decode(): value.decode() for name, value in fields.items()}
-    now = _shaping(settings)
+    stored = {name.decode(): value.decode() for name, value in fields.items()}
+    now = _settings(settings)
     changed = [
-        f"{name} was {noted[name]} and is {value}"
+        f"{name} was {stored[name]} and is {value}"
         for name, value in now.items()
-        if noted.get(name, value) != value
+        if stored.get(name, value) != value
     ]
     if changed:
         raise ConfigurationError(
-            f"settings that shape stored numbers have changed: {'; '.join(changed)}. Put "
-            f"them back, or run "
-            "`python -m streams rebuild --wipe` to make every number anew from the archive"
+            f"settings on which stored numbers depend have changed: {'; '.join(changed)}. Set "
+            "the former values again, or run `python -m streams rebuild --wipe` to compute every "
+            "number again from the archive"
         )
 
 
-def _shaping(settings: Settings) -> dict[str, str]:
-    """The settings that stored numbers follow from."""
+def _settings(settings: Settings) -> dict[str, str]:
+    """The settings on which stored numbers depend."""
     return {
         "popularity_half_life_days": f"{settings.popularity_half_life_days:g}",
         "dedup_window": str(settings.dedup_window),

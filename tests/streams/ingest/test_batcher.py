@@ -14,7 +14,7 @@ from redis import Redis
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction, Item
-from store.state.apply.pending import Mark, Pending
+from store.state.apply.pending import Mark, PendingPopularity
 from streams.ingest import batcher
 from streams.ingest import loop as ingest
 from streams.ingest.apply_thread import Work
@@ -65,7 +65,7 @@ class Taking:
             (settings.items_topic, 0)
         ]:
             self.loop._assigned[of] = Assigned(
-                0, 1, 10_000, Pending(settings.use_cases, 30.0, Mark())
+                0, 1, 10_000, PendingPopularity(settings.use_cases, 30.0, Mark())
             )
 
     def _note(self, *works: Work) -> None:

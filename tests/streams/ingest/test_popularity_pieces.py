@@ -11,7 +11,7 @@ from core.settings import Settings
 from core.types import Interaction
 from store.state.apply import pending
 from store.state.apply.batches import Event
-from store.state.apply.pending import Mark, Pending
+from store.state.apply.pending import Mark, PendingPopularity
 from streams.ingest import batcher
 from streams.ingest.apply_thread import Work
 from streams.ingest.batcher import Assigned
@@ -29,7 +29,7 @@ def ingest(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pending, "FLUSH_S", 0.0)
     loop = Ingest(settings)
     for number in (0, 1):
-        sums = Pending(settings.use_cases, 30.0, Mark())
+        sums = PendingPopularity(settings.use_cases, 30.0, Mark())
         for offset in range(ITEMS):
             sums.add(
                 offset, Interaction(f"e{offset}", "u", f"item-{offset}", "like", 1.76e9), 1.76e9
