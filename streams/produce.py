@@ -1,5 +1,6 @@
-"""Runs `python -m streams produce`: checks events, sends them to Kafka, and prints the token
-topic:partition:offset of each.
+"""Runs `python -m streams produce`: checks events and sends them to Kafka.
+
+Prints the token topic:partition:offset of each event.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ IN_FLIGHT = 1000
 
 
 def run(settings: Settings, path: Path | None, fields: Sequence[str]) -> int:
-    """Send the event made of `fields` (name=value), or each line of `path` (None or `-`: standard
-    input); returns how many were sent.
+    """Send the event made of `fields` (name=value), or each line of `path`.
 
-    A line without event_id gets a new id, one without timestamp the current time. Raises
-    LogUnavailable. When all valid lines were sent, raises NotSent with the first invalid line.
+    `path` None or `-` is standard input. Returns how many events were sent. A line without event_id
+    gets a new id, one without timestamp the current time. Raises LogUnavailable. When all valid
+    lines were sent, raises NotSent with the first invalid line.
     """
     lines = [_from_fields(fields)] if fields else _lines(path)
     log.ensure_topics(settings)

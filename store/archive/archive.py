@@ -76,8 +76,9 @@ class Archive:
         return {partition: files[-1].next for partition, files in self.ranges(topic).items()}
 
     def topic_id(self, topic: str, partition: int) -> str | None:
-        """The id of the topic from which the partition's last file was written; None if it has none
-        or its writer did not know the id.
+        """The id of the topic from which the partition's last file was written.
+
+        None if there is no file, or its writer did not know the id.
         """
         files = self._partition_ranges(topic, partition)
         if not files:

@@ -32,8 +32,9 @@ def client_config(settings: Settings) -> dict[str, Any]:
 
 
 def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
-    """The configuration of a consumer that commits nothing by itself, and that reports an error
-    when the log does not hold its offset.
+    """The configuration of a consumer that commits nothing by itself.
+
+    It reports an error when the log does not hold its offset.
     """
     return client_config(settings) | {
         "group.id": group,

@@ -42,9 +42,7 @@ def ends(
 
 
 def _is_passing(error: KafkaException | TypeError) -> bool:
-    """Whether the partition only has no leader yet, as after its topic was created or a broker
-    restarted.
-    """
+    """Whether the partition has no leader yet, because its topic is new or a broker restarted."""
     passing = (
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,

@@ -136,8 +136,9 @@ class IdempotentClient:
                 self._note_fatal(KafkaException(error))
 
     def poll(self, timeout_s: float) -> None:
-        """Run the callbacks of deliveries, errors and statistics; waits up to `timeout_s` seconds
-        for the first.
+        """Run the callbacks of deliveries, errors and statistics.
+
+        Waits up to `timeout_s` seconds for the first of them.
         """
         try:
             self._producer.poll(timeout_s)
@@ -160,8 +161,9 @@ class IdempotentClient:
         self._producer.list_topics(topic, timeout=timeout_s)
 
     def close(self) -> int:
-        """Fail every message that waits and close the client; returns how many messages got no
-        report.
+        """Fail every message that waits and close the client.
+
+        Returns how many messages got no report.
         """
         self._producer.purge()
         unresolved = self.flush(CLOSE_S)

@@ -76,8 +76,9 @@ class Hints:
         self._partitions = 0
 
     def add(self, partition: int, events: Sequence[Event]) -> None:
-        """Add the pairs of applied `events` of a partition; sends all pairs when they are many or
-        old enough.
+        """Add the pairs of applied `events` of a partition.
+
+        Sends all pairs after GATHER_EVENTS or GATHER_S.
         """
         if not events:
             return

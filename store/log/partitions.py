@@ -113,8 +113,9 @@ def count(settings: Settings, topic: str, timeout_s: float | None = None) -> int
 
 
 class Layout(NamedTuple):
-    """The number of partitions of a topic, and the time (seconds since 1970) since which every
-    producer must use that number.
+    """The number of partitions of a topic, and since when every producer must use it.
+
+    `since` is in seconds since 1970.
     """
 
     partitions: int

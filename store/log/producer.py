@@ -50,7 +50,9 @@ class Producer:
     def __init__(
         self, settings: Settings, *, delivery_timeout_s: float = 120.0, linger_ms: float = 2.0
     ) -> None:
-        """`delivery_timeout_s`: seconds after which a message that the broker did not acknowledge
+        """Start a client and the thread that polls it.
+
+        `delivery_timeout_s`: seconds after which a message that the broker did not acknowledge
         fails. `linger_ms`: milliseconds that a message waits for others in its batch; 0 where the
         caller waits for each message.
         """

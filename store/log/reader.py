@@ -70,8 +70,9 @@ class LogReader:
     def offsets_at(
         self, partitions: Sequence[Partition], seconds: float
     ) -> dict[Partition, int | None]:
-        """For each partition an offset at or before the first message with a broker time of
-        `seconds` or later; None where there is no such message.
+        """For each partition an offset at or before the first message since `seconds`.
+
+        `seconds`: broker time, since 1970. None where there is no such message.
         """
         requests = [TopicPartition(*partition, int(seconds * 1000)) for partition in partitions]
         try:

@@ -52,7 +52,9 @@ class Archiver:
     """One archive process. Call `run`, from one thread."""
 
     def __init__(self, settings: Settings, accept_gap: bool = False) -> None:
-        """`accept_gap`: record offsets that the log no longer holds as an empty range instead of
+        """Connects nothing before `run`.
+
+        `accept_gap`: record offsets that the log no longer holds as an empty range instead of
         raising LogGap.
         """
         self._settings = settings
@@ -191,8 +193,9 @@ class Archiver:
         return True
 
     def _publish_or_drop(self, partition: int) -> None:
-        """Publish the last buffer of a partition, or drop it if the broker cannot confirm the
-        topic's id now: its rows are read again later.
+        """Publish the last buffer of a partition, or drop it if Kafka is unreachable.
+
+        Without the topic's id it must not be published; its rows are read again later.
         """
         try:
             self._publish(partition)
@@ -223,8 +226,9 @@ class Archiver:
         return self._retry("reading the id of the topic", self._topic_ids.read)[self._topic]
 
     def _check_topic(self, topic_id: TopicId) -> None:
-        """Raise LogRewound when the topic was created anew since partitions were assigned: its
-        offsets are not those of the archive.
+        """Raise LogRewound when the topic was created anew since partitions were assigned.
+
+        Its offsets are then not those of the archive.
         """
         if self._buffers and topic_id != self._topic_id:
             raise LogRewound(
@@ -264,8 +268,9 @@ class Archiver:
         _log.warning("partitions_lost", topic=self._topic, partitions=numbers)
 
     def _handle_error(self, partition: int, error: KafkaError) -> None:
-        """Assign the partition again when the log no longer holds its next offset; raise errors
-        that waiting cannot solve. The client retries all others by itself.
+        """Assign the partition again when the log no longer holds its next offset.
+
+        Raises LogError when a retry cannot help. The client retries after all other errors.
         """
         if (
             error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)

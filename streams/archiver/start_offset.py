@@ -1,5 +1,6 @@
-"""Finds the offset from which a partition is archived, and refuses a log that the archive does not
-continue.
+"""Finds the offset from which a partition is archived.
+
+Refuses a log that does not continue the archive.
 """
 
 from __future__ import annotations

@@ -42,8 +42,7 @@ def replay(
     edits: Mapping[Coordinates, bytes],
     dry_run: bool = False,
 ) -> Counter[str]:
-    """Correct, check and send letters; returns how many were `replayed`, and how many were refused
-    by code.
+    """Correct, check and send letters; returns how many were `replayed` or refused, by code.
 
     `fix`: field -> JSON value, set in every letter that is a JSON object. `edits`: coordinates ->
     the whole new message. A letter keeps its event_id; one without gets an id made of its

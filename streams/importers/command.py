@@ -1,5 +1,6 @@
-"""Runs `python -m streams import`: sends the rows of a source to Kafka, at full speed or at a
-multiple of the speed of their timestamps.
+"""Runs `python -m streams import`: sends the rows of a source to Kafka.
+
+Rows are sent at full speed, or at a multiple of the speed of their timestamps.
 """
 
 from __future__ import annotations
@@ -169,8 +170,9 @@ class Import:
                 remaining -= 1
 
     def _sorted(self, advance: Callable[[int], None]) -> pa.Table:
-        """All messages in the order of their timestamps, because a history in Redis has the log's
-        order. Rows with the same timestamp keep the file's order.
+        """All messages in the order of their timestamps, then of the file.
+
+        A history in Redis has the log's order, so the log must have the order of time.
         """
         schema = pa.schema(
             [

@@ -80,7 +80,8 @@ class Table:
 
 
 def _reason(error: Exception, url: str) -> str:
-    """The driver's message on one line, without the SQL statement, its parameters and the secrets
-    in `url`.
+    """The driver's message on one line.
+
+    It has neither the SQL statement and its parameters nor the secrets in `url`.
     """
     return reason(getattr(error, "orig", None) or error, url)

@@ -116,11 +116,11 @@ def choose(
     constants: Mapping[str, str],
     per_second: float | None,
 ) -> Format:
-    """The format of a source with these columns: a known one, changed by `mapping` and
-    `constants`.
+    """The format of a source with these columns.
 
-    An unknown source's columns are mapped to the fields of the same name. Raises ConfigurationError
-    for a field or column that does not exist, and for a required field without a column.
+    A known format is changed by `mapping` and `constants`. An unknown source's columns are mapped
+    to the fields of the same name. Raises ConfigurationError for a field or column that does not
+    exist, and for a required field without a column.
     """
     known = KNOWN.get(path.name) if path is not None else None
     if known is None and {"visitorid", "itemid", "event"} <= set(columns):

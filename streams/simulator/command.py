@@ -140,8 +140,9 @@ class Simulator:
         return summary
 
     def summary(self) -> dict[str, Any]:
-        """Counts, and one user with declared interests for each segment: the cold user with the
-        fewest events, and the warm and the hot user with the median number of events.
+        """Counts, and one user with declared interests for each segment.
+
+        The cold user has the fewest events, the warm and the hot user the median number.
         """
         cold, hot = self._settings.cold_start_threshold, self._settings.warm_user_threshold
         segments: dict[str, list[tuple[int, str]]] = {"cold": [], "warm": [], "hot": []}

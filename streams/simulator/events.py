@@ -1,5 +1,6 @@
-"""Draws the events of the simulated marketplace: sessions of views that lead to clicks, likes,
-applications and investments.
+"""Draws the events of the simulated marketplace.
+
+In a session a user views startups, which leads to clicks, likes, applications and investments.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Simulation:
     def __init__(
         self, seed: int, n_users: int, n_items: int, n_events: int, start: float, days: float
     ) -> None:
-        """`n_events` fill `days` from `start` (seconds since 1970). With the last of them there are
+        """Draw nothing yet.
+
+        `n_events` fill `days` from `start` (seconds since 1970). With the last of them there are
         `n_users` and `n_items`.
         """
         self.world = World(seed)

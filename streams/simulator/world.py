@@ -55,8 +55,9 @@ class World:
         self.is_developer = np.zeros(0, np.bool_)
 
     def grow(self, n_users: int, n_items: int, created_at: float) -> None:
-        """Draw until there are at least this many; new startups were founded before `created_at`
-        (seconds since 1970).
+        """Draw until there are at least this many.
+
+        New startups were founded before `created_at` (seconds since 1970).
         """
         while len(self.items) < n_items:
             self._draw_items(created_at)

@@ -1,5 +1,5 @@
-"""Eddyline's topics: `needs` says what each one needs, `check` creates them and compares them with
-that, `ids` reads the ids that the broker gave them.
+"""Eddyline's topics: what each needs, and what the broker has.
 
-Start with `needs`.
+`needs` says what each topic needs, `check` creates topics and compares them with that, `ids` reads
+their ids from the broker. Start with `needs`.
 """

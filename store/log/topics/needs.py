@@ -58,8 +58,9 @@ class TopicDescription(NamedTuple):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One setting of one topic that is not as needed, its consequence, and the command that
-    corrects it.
+    """One setting of one topic that is not as needed.
+
+    It names the consequence and the command that corrects the setting.
     """
 
     topic: str

@@ -198,9 +198,7 @@ except Overtaken:
 
 
 def writer(folder: Path, step: int, signal_name: str) -> subprocess.Popen[bytes]:
-    """A process that publishes [100, 250) and sends itself a signal after a step of
-    store/archive/publish.py.
-    """
+    """A process that publishes [100, 250) and sends itself a signal after a step of `publish`."""
     code = WRITER.format(
         root=str(Path(__file__).parents[3]), folder=str(folder), step=step, signal=signal_name
     )

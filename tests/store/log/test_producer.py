@@ -114,8 +114,9 @@ def test_a_batch_is_sent_in_order_after_an_outage(
 def test_producers_with_the_same_producer_id_lose_no_message(
     settings: Settings, own_broker: TansuBroker
 ) -> None:
-    """A broker without its state assigns producer ids from 1 again: it must not drop one producer's
-    message as a duplicate of another's.
+    """A broker without its state assigns producer ids from 1 again.
+
+    It must not drop one producer's message as a duplicate of another's.
     """
     ensure_topics(settings)
     topic = settings.interactions_topic

@@ -1,5 +1,6 @@
-"""`streams archive` writes every offset of the log to the archive once, also when processes are
-killed, paused or added.
+"""`streams archive` writes every offset of the log to the archive once.
+
+This holds while processes are killed, paused and added.
 """
 
 from __future__ import annotations

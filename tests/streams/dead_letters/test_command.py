@@ -97,9 +97,7 @@ def test_show_decodes_one_letter_of_thousands(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ten megabytes of letters take a fraction of a second: no other letter is decoded, and reading
-    stops at the requested one.
-    """
+    """No other letter is decoded, and reading stops at the requested one."""
     settings = settings.model_copy(update={"topic_partitions": partitions})
     log.ensure_topics(settings)
     topic = settings.interactions_topic

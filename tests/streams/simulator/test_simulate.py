@@ -104,8 +104,9 @@ def test_a_few_items_get_most_of_the_views(world: World) -> None:
 
 
 def test_users_like_items_of_their_declared_interests(world: World) -> None:
-    """The content engine needs this: shared sectors are more frequent than by chance, and more
-    frequent for likes than for views.
+    """The content engine needs this.
+
+    Shared sectors are more frequent than by chance, and more frequent for likes than for views.
     """
     sectors = {item.item_id: set(item.categories) for item in world[0]}
     interests = {user.user_id: set(user.interests) for user in world[1]}
