@@ -7,8 +7,8 @@ all text: topic, partition, offset, code, reason, truncated, broker_time (second
 size, the original's length in bytes.
 
 A replayed dead letter gets a note: a second record in the same topic with the same coordinates, no
-value, and the header replayed_to (the token of the message that was sent). So the letters
-that are not replayed yet follow from the topic alone.
+value, and the header replayed_to (the token of the message that was sent). So the letters that are
+not replayed yet follow from the topic alone.
 
 The coordinates identify a dead letter: a crashed ingest may write the same one twice, and readers
 count it once.

@@ -83,7 +83,7 @@ def specs(settings: Settings) -> list[Spec]:
     compacted = _exactly(
         "cleanup.policy",
         "compact",
-        "entries older than the retention vanish, and an emptied Redis cannot be refilled",
+        "entries older than the retention are deleted, and an emptied Redis cannot be refilled",
     )
     retained = _at_least(
         "retention.ms",
@@ -110,11 +110,10 @@ def specs(settings: Settings) -> list[Spec]:
         DAY_MS,
         "a deletion may be compacted away before an ingest that is down for a while has read it",
     )
-    compact, append_time = (
-        {"cleanup.policy": "compact"},
-        {"message.timestamp.type": "LogAppendTime"},
-    )
-    lagging = {"min.compaction.lag.ms": str(DAY_MS)}
+    compact = {"cleanup.policy": "compact"}
+    append_time = {"message.timestamp.type": "LogAppendTime"}
+    entries = compact | append_time | {"min.compaction.lag.ms": str(DAY_MS)}
+    entry_needs = (compacted, broker_time, unread)
     return [
         Spec(
             settings.interactions_topic,
@@ -123,18 +122,8 @@ def specs(settings: Settings) -> list[Spec]:
             scales=True,
         ),
         Spec(settings.dlq_topic, {}, (letters,), scales=False),
-        Spec(
-            settings.items_topic,
-            compact | append_time | lagging,
-            (compacted, broker_time, unread),
-            scales=False,
-        ),
-        Spec(
-            settings.users_topic,
-            compact | append_time | lagging,
-            (compacted, broker_time, unread),
-            scales=False,
-        ),
+        Spec(settings.items_topic, entries, entry_needs, scales=False),
+        Spec(settings.users_topic, entries, entry_needs, scales=False),
         Spec(settings.deletions_topic, compact, (deletions,), scales=False),
         Spec(settings.model_updates_topic, {"retention.ms": str(DAY_MS)}, hints, scales=True),
         Spec(
@@ -159,33 +148,31 @@ def differences(
         topic = described.get(spec.name)
         if topic is None:
             continue
-        result.extend(_partition_count(settings, spec, topic))
-        result.extend(_replication(settings, spec, topic, brokers))
-        for need in spec.needs:
-            value = (topic.config or {}).get(need.setting)
-            if value is not None and not need.fits(value):
-                command = _tool(
-                    settings,
-                    "configs",
-                    "--alter",
-                    "--entity-type",
-                    "topics",
-                    "--entity-name",
-                    spec.name,
-                )
-                command += f" --add-config {need.setting}={need.value}"
-                result.append(
-                    Difference(
-                        spec.name,
-                        need.setting,
-                        value,
-                        need.value,
-                        need.fatal,
-                        need.consequence,
-                        command,
-                    )
-                )
+        result += _partition_count(settings, spec, topic)
+        result += _replication(settings, spec, topic, brokers)
+        result += _config(settings, spec, topic)
     return result
+
+
+def _config(settings: Settings, spec: Spec, topic: TopicDescription) -> list[Difference]:
+    """The settings that do not fit."""
+    config = topic.config or {}
+    command = _tool(
+        settings, "configs", "--alter", "--entity-type", "topics", "--entity-name", spec.name
+    )
+    return [
+        Difference(
+            topic=spec.name,
+            setting=need.setting,
+            value=config[need.setting],
+            needed=need.value,
+            fatal=need.fatal,
+            consequence=need.consequence,
+            command=f"{command} --add-config {need.setting}={need.value}",
+        )
+        for need in spec.needs
+        if need.setting in config and not need.fits(config[need.setting])
+    ]
 
 
 def _partition_count(settings: Settings, spec: Spec, topic: TopicDescription) -> list[Difference]:
