@@ -27,9 +27,9 @@ JUDGED = 1000
 SHOWN = ("precision@10", "recall@10", "ndcg@10", "diversity@10")
 SHARE = "share of places"
 NEW_USERS, NO_EVENT, NEW_ITEMS = "new users", "new users before any event", "new items"
-DEFAULT_BLEND, LIKENESS, EXPLORING = (
+DEFAULT_BLEND, SIMILARITY, EXPLORING = (
     "ensemble (0.6/0.4)",
-    "content_based (likeness alone)",
+    "content_based (similarity alone)",
     "routed (explore=0.1)",
 )
 Means = dict[tuple[str, str, str], float]
@@ -111,10 +111,10 @@ def _by_segment(
         ).rows
     )
     unchosen = replace(bundle, parts={**bundle.parts, "ensemble": blend_of(settings)})
-    likeness = settings.with_overrides({"content_popularity_share": 0.0})
+    similarity = settings.with_overrides({"content_popularity_share": 0.0})
     for name, engine, other, changed in (
         (DEFAULT_BLEND, "ensemble", unchosen, settings),
-        (LIKENESS, "content_based", bundle, likeness),
+        (SIMILARITY, "content_based", bundle, similarity),
     ):
         beside = evaluate.evaluate(
             other, Inputs(bundle.catalogue, popularity, data, split, changed), judged, (engine,)
@@ -178,7 +178,7 @@ def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> t
     )
     for name, changed, engines in (
         (None, settings, ENGINES),
-        (LIKENESS, settings.with_overrides({"content_popularity_share": 0.0}), ("content_based",)),
+        (SIMILARITY, settings.with_overrides({"content_popularity_share": 0.0}), ("content_based",)),
         (EXPLORING, settings.with_overrides({"explore": 0.1}), (ROUTED,)),
     ):
         evaluation = evaluate.evaluate(

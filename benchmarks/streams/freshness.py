@@ -216,8 +216,8 @@ def main() -> None:
             measure("freshness-after", True, targets)
             live.kill()
             children.remove(live)
-            measure("freshness-model-plane-down", False, targets)
-            measure("freshness-after-model-plane-down", True, ())
+            measure("freshness-live-worker-down", False, targets)
+            measure("freshness-after-live-worker-down", True, ())
         finally:
             for child in reversed(children):
                 child.stop()

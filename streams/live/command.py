@@ -3,7 +3,7 @@ ingest names them.
 
 Faust shares the partitions among workers and elects the leader that runs schedules. Nothing rests
 on its commits: what it delivers twice is written twice with the same outcome, and what it loses is
-folded in by the reader. docs/adr/0007-model-plane.md has the reasons.
+folded in by the reader. docs/adr/0007-live-workers.md has the reasons.
 """
 
 from __future__ import annotations
