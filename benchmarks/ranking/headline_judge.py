@@ -176,9 +176,10 @@ def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> t
         segments=judged.segments[took],
         held_out=held_out[took],
     )
+    similarity = settings.with_overrides({"content_popularity_share": 0.0})
     for name, changed, engines in (
         (None, settings, ENGINES),
-        (SIMILARITY, settings.with_overrides({"content_popularity_share": 0.0}), ("content_based",)),
+        (SIMILARITY, similarity, ("content_based",)),
         (EXPLORING, settings.with_overrides({"explore": 0.1}), (ROUTED,)),
     ):
         evaluation = evaluate.evaluate(
