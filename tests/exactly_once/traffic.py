@@ -1,5 +1,7 @@
-"""Events to be ingested while things die: few users, so that batches overlap in them; duplicates
-and bad messages among them.
+"""Produces events while processes and servers fail.
+
+There are few users, so that several batches have events of the same user. Some messages are
+duplicates, and some are bad.
 """
 
 from __future__ import annotations
@@ -26,17 +28,14 @@ BAD = (
 )
 
 AGES_S = (0, 0, 0, 1000, 7000, 200_000, 8 * 86_400, -50_000)
-"""Seconds since an event happened, when it is sent: now, late for one window or all of them, and
-dated ahead.
-"""
+"""Age of an event when it is sent: 0, late for one window or for all of them, or in the future."""
 
 
 class Traffic:
-    """Produces until it is told to stop; `sent` counts messages, bad ones and duplicates included.
-    Deterministic by `seed`.
+    """Produces during a `with` block; the messages follow from `seed`.
 
-    `twice`: every event is delivered a second time, as a producer would that lost its
-    acknowledgements.
+    `sent`: the number of messages, bad ones and duplicates included. `twice`: every event is sent
+    twice, as by a producer that has lost the acknowledgements.
     """
 
     def __init__(
@@ -57,21 +56,21 @@ class Traffic:
 
     def burst(self, producer: Producer, count: int) -> None:
         """Send `count` messages."""
-        pick = self._random
+        rng = self._random
         for _ in range(count):
             self.sent += 1
-            dice = pick.random()
-            if dice < 0.01:
+            chance = rng.random()
+            if chance < 0.01:
                 producer.raw(
                     self._settings.interactions_topic,
-                    f"user-{pick.randrange(60)}".encode(),
-                    pick.choice(BAD),
+                    f"user-{rng.randrange(60)}".encode(),
+                    rng.choice(BAD),
                 )
                 continue
-            if dice < 0.05 and self._recent:
-                event = pick.choice(self._recent)
+            if chance < 0.05 and self._recent:
+                event = rng.choice(self._recent)
             else:
-                event = self.event(f"user-{pick.randrange(60)}")
+                event = self.event(f"user-{rng.randrange(60)}")
                 self._recent = [*self._recent[-300:], event]
             for _ in range(2 if self._twice else 1):
                 producer.raw(
@@ -79,31 +78,32 @@ class Traffic:
                 )
 
     def event(self, user_id: str) -> Interaction:
-        """A valid event of a user that was never sent before."""
-        pick = self._random
+        """A valid new event of a user."""
+        rng = self._random
         return Interaction(
-            event_id=f"{pick.getrandbits(64):016x}",
+            event_id=f"{rng.getrandbits(64):016x}",
             user_id=user_id,
-            item_id=f"item:{pick.randrange(200)}",
-            event_type=pick.choice(("view", "view", "click", "like", "dismiss", "rating")),
-            timestamp=time.time() - pick.choice(AGES_S),
-            value=pick.choice((None, 1.0, 4.5, 0.1)),
-            use_case=pick.choice((None, "developer_startup", "investor_startup")),
+            item_id=f"item:{rng.randrange(200)}",
+            event_type=rng.choice(("view", "view", "click", "like", "dismiss", "rating")),
+            timestamp=time.time() - rng.choice(AGES_S),
+            value=rng.choice((None, 1.0, 4.5, 0.1)),
+            use_case=rng.choice((None, "developer_startup", "investor_startup")),
             context=msgspec.Raw(b'{"page":"home"}'),
             recommendation_id=self._answer(user_id),
         )
 
     def _answer(self, user_id: str) -> str | None:
-        """Of the answer that led to an event: none, one that is no experiment's, the user's own
-        variant's, somebody else's.
+        """The recommendation_id of an event.
+
+        None, or that of an answer of no variant, of the user's variant, or of another variant.
         """
         running = self._settings.experiments
-        every = [None, *running.by_id.values()]
+        variants = [None, *running.by_id.values()]
         return self._random.choice(
             (
                 None,
                 recommendation_id(running.assign(user_id, None)),
-                recommendation_id(self._random.choice(every)),
+                recommendation_id(self._random.choice(variants)),
             )
         )
 

@@ -1,5 +1,5 @@
-"""Traffic of every kind beside each other: events, transactions of events, users and items that
-come, go and return, garbage.
+"""Produces messages of every kind: events, transactions of events, changes of users and items, bad
+messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.exactly_once.traffic import Traffic
 PAUSE_S = 0.04
 """Seconds between two bursts."""
 BURST = 12
-"""Events in one burst: some 300 a second, beside a loaded broker."""
+"""Events in one burst: about 300 a second on a loaded broker."""
 USERS, ITEMS = 60, 40
 _NOT_ENTRIES = (
     b"{",
@@ -32,23 +32,18 @@ _NOT_ENTRIES = (
 
 
 class MixedTraffic:
-    """Produces in a thread of its own between `start` and `pause`. Which messages it sends follows
-    from `seed`, their timing does not.
+    """Produces in its own thread between `start` and `pause`.
 
-    `transactions`: some events go through a transactional producer, and some of its transactions
-    are aborted. `bad_entries`: some users and items have a good key and a bad value; compaction
-    would let such a record take the place of a good one.
+    The messages follow from `seed`, their times do not. `transactions`: some events go through a
+    transactional producer, and some of its transactions are aborted. `bad_entries`: some users and
+    items have a good key and a bad value; compaction would replace a good record by such a one.
     """
 
     def __init__(
         self, settings: Settings, seed: int, *, transactions: bool, bad_entries: bool = True
     ) -> None:
-        self._settings, self._random, self._transactions = (
-            settings,
-            random.Random(seed),
-            transactions,
-        )
-        self._bad_entries = bad_entries
+        self._settings, self._random = settings, random.Random(seed)
+        self._transactions, self._bad_entries = transactions, bad_entries
         self._events = Traffic(settings, seed + 1)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -57,20 +52,20 @@ class MixedTraffic:
         self.sent = 0
 
     def start(self) -> None:
-        """Produce from now on, by producers that know nothing of earlier topics."""
+        """Start to produce, with new producers, which have no metadata of former topics."""
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="mixed-traffic")
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, once every message is delivered."""
+        """Stop when every message is delivered."""
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
             self._thread = None
 
     def pause(self) -> None:
-        """`stop`. Raises what ended the thread."""
+        """`stop`, and raise the error that ended the thread, if any."""
         self.stop()
         if self._error is not None:
             raise self._error
@@ -90,45 +85,45 @@ class MixedTraffic:
             self._error = error
 
     def _change(self, producer: Producer) -> None:
-        """One change of the catalogue or of the users."""
-        pick, settings = self._random, self._settings
-        user_id, item_id = f"user-{pick.randrange(USERS)}", f"item:{pick.randrange(ITEMS)}"
-        dice = pick.random()
-        if dice < 0.25:
+        """Produce one change of the catalogue or of the users."""
+        rng, settings = self._random, self._settings
+        user_id, item_id = f"user-{rng.randrange(USERS)}", f"item:{rng.randrange(ITEMS)}"
+        chance = rng.random()
+        if chance < 0.25:
             producer.user(user_id, self._user(user_id))
-        elif dice < 0.4:
+        elif chance < 0.4:
             producer.user(user_id, None)
-        elif dice < 0.5:  # deletes a user who goes on at once, and may declare something anew
+        elif chance < 0.5:  # delete a user who is active at once, and may get a profile again
             producer.user(user_id, None)
-            for _ in range(pick.randrange(4)):
+            for _ in range(rng.randrange(4)):
                 producer.interaction(self._event(user_id))
-            if pick.random() < 0.5:
+            if rng.random() < 0.5:
                 producer.user(user_id, self._user(user_id))
-        elif dice < 0.75:
+        elif chance < 0.75:
             producer.item(item_id, self._item(item_id))
-        elif dice < 0.85:
+        elif chance < 0.85:
             producer.item(item_id, None)
-        elif dice < 0.9:
+        elif chance < 0.9:
             producer.item(item_id, None)
             producer.item(item_id, self._item(item_id))
         else:
-            key = pick.choice(
+            key = rng.choice(
                 (user_id.encode() if self._bad_entries else b" ", b"", b"\xff", b"a\x00b")
             )
             producer.raw(
-                pick.choice((settings.users_topic, settings.items_topic)),
+                rng.choice((settings.users_topic, settings.items_topic)),
                 key,
-                pick.choice((*_NOT_ENTRIES, None)),
+                rng.choice((*_NOT_ENTRIES, None)),
             )
         self.sent += 1
 
     def _transaction(self, producer: KafkaProducer | None) -> KafkaProducer | None:
-        """Some events in a transaction, committed or aborted.
+        """Produce some events in a transaction, committed or aborted.
 
-        Answers the producer for the next one; None after a failure.
+        Returns the producer for the next transaction; None after a failure.
         """
-        pick = self._random
-        events = [self._event(f"user-{pick.randrange(USERS)}") for _ in range(pick.randrange(1, 8))]
+        rng = self._random
+        events = [self._event(f"user-{rng.randrange(USERS)}") for _ in range(rng.randrange(1, 8))]
         try:
             if producer is None:
                 producer = KafkaProducer(
@@ -145,12 +140,12 @@ class MixedTraffic:
                 producer.produce(
                     self._settings.interactions_topic, encode_json(event), event.user_id.encode()
                 )
-            if pick.random() < 0.4:
+            if rng.random() < 0.4:
                 producer.flush(10)  # the aborted records are in the log
                 producer.abort_transaction(20)
             else:
                 producer.commit_transaction(20)
-        except KafkaException:  # the broker is away: the next producer of this id ends what is open
+        except KafkaException:  # no broker: the next producer with this id ends the transaction
             return None
         self.sent += len(events)
         return producer
@@ -166,10 +161,10 @@ class MixedTraffic:
         )
 
     def _item(self, item_id: str) -> Item:
-        pick = self._random
+        rng = self._random
         return Item(
             item_id=item_id,
             item_type="startup",
-            title=f"title {pick.randrange(1000)}",
-            available=pick.random() < 0.9,
+            title=f"title {rng.randrange(1000)}",
+            available=rng.random() < 0.9,
         )

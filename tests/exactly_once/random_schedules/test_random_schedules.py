@@ -1,6 +1,4 @@
-"""A few random schedules of every kind of fault; many more are run by hand: `python -m
-tests.exactly_once.random_schedules --help`.
-"""
+"""Runs a few random schedules; `python -m tests.exactly_once.random_schedules` runs many."""
 
 from __future__ import annotations
 
@@ -10,8 +8,8 @@ import pytest
 
 from testing.apache import KafkaBroker
 from testing.tansu import TansuBroker
-from tests.exactly_once.faults import FAULTS
-from tests.exactly_once.random_schedules import plan, run_schedule
+from tests.exactly_once.random_schedules.faults import FAULTS
+from tests.exactly_once.random_schedules.schedule import plan, run_schedule
 
 
 @pytest.mark.process

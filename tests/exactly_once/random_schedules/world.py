@@ -1,110 +1,45 @@
-"""One schedule's world: topics, a Redis and processes of its own, their supervision, and the
-comparison with the oracle at the end.
+"""Holds the servers, processes, topics and traffic of one schedule, and compares the result.
+
+`finish` waits until everything is applied and archived, and compares it with the oracle.
 """
 
 from __future__ import annotations
 
 import random
-import threading
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewPartitions,
-    ResourceType,
-)
 from pydantic import SecretStr
 from redis import Redis
 
 from core.settings import Settings
-from store.log import client as log
 from testing.apache import KafkaBroker
-from testing.process import Child, module, settings_environment
 from testing.redis import RedisServer
 from testing.tansu import TansuBroker
 from tests import oracle
-from tests.exactly_once.mixed_traffic import MixedTraffic
+from tests.exactly_once.random_schedules.mixed_traffic import MixedTraffic
+from tests.exactly_once.random_schedules.processes import Processes
+from tests.exactly_once.random_schedules.topics import Topics
 from tests.oracle.compare import Coordinates
 from tests.oracle.records import Partition, sources
 from tests.support import eventually
 
 CATCH_UP_S = 60.0
-"""Seconds for the processes to reach the logs' ends, once the faults have ceased; new partitions
-are read within 30.
+"""Seconds for the processes to reach the ends of the logs after the last fault. Records of new
+partitions are read within 30.
 """
 LAG_S = 10.0
 """Seconds for the positions to pass control records (of transactions) at the end of a log."""
-END_S = 40.0
-"""Seconds for a process to end that must end: a read that waits for a server times out after 10."""
-RECORD_S = 0.4
-"""Seconds between two reads of the logs while the broker compacts them."""
 WINDOW = 100
-"""Offsets within which an event counts once: small, so that windows are crossed, and a trimmed head
-is older than them.
+"""Offsets of the duplicate window: so few that a schedule crosses windows, and that a trimmed head is
+older than a window.
 """
-
-_ADVICE = "python -m streams rebuild"
-_RECREATED = "created anew"
-_SERVER_AWAY = (
-    "is the broker up",
-    "cannot be reached",
-    "did not answer",
-    "Error 111",
-    "Connection refused",
-    "LOADING",
-)
-"""What a process says that was started while a server was away: it is started again, as a
-supervisor of services does.
-"""
-
-
-_COMPACTION = {
-    "segment.ms": "500",
-    "min.cleanable.dirty.ratio": "0.01",
-    # longer than no ingest runs: a deletion that is compacted away before is lost
-    "min.compaction.lag.ms": "6000",
-    "delete.retention.ms": "0",
-}
-
-
-class Recorder(threading.Thread):
-    """Reads the logs every RECORD_S, so that compaction drops nothing that was not recorded."""
-
-    def __init__(self, logs: oracle.RecordedLog, topics: list[str]) -> None:
-        super().__init__(name="recorder")
-        self._logs, self._topics, self._ended = logs, topics, threading.Event()
-
-    def run(self) -> None:
-        """The thread."""
-        while not self._ended.wait(RECORD_S):
-            self._logs.read(self._topics)
-
-    def end(self) -> None:
-        """Stop after a last read."""
-        self._ended.set()
-        self.join()
-
-
-class Process(NamedTuple):
-    """A child, and what it is: `ingest` or `archive`."""
-
-    kind: str
-    child: Child
 
 
 class World:
-    """Holds everything of one schedule; `close` ends it.
-
-    `problems`: what is wrong so far, one line each.
-    """
+    """Everything of one schedule; `close` ends it. `problems`: one line for each problem so far."""
 
     def __init__(
         self,
@@ -114,312 +49,178 @@ class World:
         *,
         is_compacted: bool = False,
     ) -> None:
-        """`is_compacted`: the broker will compact `users` and `items` while the schedule runs
-        (`compact`).
-        """
+        """`is_compacted`: the broker will compact `users` and `items` during the schedule."""
         self.broker, self.directory, self.random = broker, directory, random.Random(seed)
-        self.is_apache = isinstance(broker, KafkaBroker)
         self.redis_server = RedisServer(directory / "redis").start()
         self.settings = _settings(broker, self.redis_server, directory)
-        log.ensure_topics(self.settings)
-        # held: its end cancels what it was asked for
-        self.admin: AdminClient = log.admin(self.settings)
-        self.logs = oracle.RecordedLog(self.settings)
+        self.topics = Topics(self.settings)
+        self.processes = Processes(self.settings, directory)
         self.traffic = MixedTraffic(
-            self.settings, seed, transactions=self.is_apache, bad_entries=not is_compacted
+            self.settings,
+            seed,
+            transactions=isinstance(broker, KafkaBroker),
+            bad_entries=not is_compacted,
         )
-        self._recorder: Recorder | None = None
-        self.processes: list[Process] = []
-        self.problems: list[str] = []
-        self.restarts = self.rebuilds = 0
-        self.is_trimmed = False
-        self.former_dead: dict[Coordinates, str] = {}
-        self._children = 0
+        self._differences: list[str] = []
+        self._former_dead_letters: dict[Coordinates, str] = {}
 
-    # Processes
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong so far."""
+        return [*self.processes.problems, *self._differences]
 
-    def start_ingest(self, *arguments: str, group: str | None = None) -> Process:
-        """Start an ingest process; in a group of its own where none is given, so that it never
-        waits for a session to end.
-        """
-        return self._start(
-            "ingest",
-            "tests.exactly_once.ingest_that_fails",
-            *arguments,
-            group=group or f"ingest-{uuid.uuid4().hex[:8]}",
-        )
-
-    def start_archiver(self) -> Process:
-        """Start an archive process, in a group of its own."""
-        return self._start("archive", "streams", "archive", group=f"archive-{uuid.uuid4().hex[:8]}")
-
-    def of(self, kind: str) -> list[Process]:
-        """The processes of a kind."""
-        return [process for process in self.processes if process.kind == kind]
-
-    def kill(self, process: Process) -> None:
-        """kill -9."""
-        process.child.kill()
-        self.processes.remove(process)
-
-    def stop_all(self, kind: str) -> None:
-        """Ask all processes of a kind to end."""
-        for process in self.of(kind):
-            process.child.stop()
-            self.processes.remove(process)
-
-    def supervise(self) -> None:
-        """Start again what has ended; an end for which there is no reason is a problem."""
-        for process in list(self.processes):
-            code = process.child.exit_code
-            # a rebuild for another one has ended all of its kind
-            if code is None or process not in self.processes:
-                continue
-            self.processes.remove(process)
-            text = process.child.tail(3)
-            self.restarts += 1
-            if code < 0:
-                pass  # killed at a step of ingest
-            elif process.kind == "ingest" and self.is_trimmed and _ADVICE in text:
-                self.rebuild()
-            elif not any(reason in text for reason in _SERVER_AWAY):
-                self.problems.append(process.child.describe("ended by itself"))
-            self._start_again(process.kind)
-
-    def rebuild(self, *arguments: str) -> None:
-        """`streams rebuild` while no ingest runs, as an operator is told to."""
-        self.rebuilds += 1
-        self.stop_all("ingest")
-        child = self._start("rebuild", "streams", "rebuild", *arguments).child
-        self.processes.pop()
-        if child.wait(60) != 0:
-            self.problems.append(child.describe("failed"))
+    def report(self, problem: str) -> None:
+        """Add a problem."""
+        self._differences.append(problem)
 
     def sleep(self, seconds: float) -> None:
-        """Let everything run for a while, supervised."""
+        """Let everything run for a while, with ended processes started again."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self.supervise()
+            self.processes.supervise()
             time.sleep(0.05)
 
-    def _start_again(self, kind: str) -> None:
-        if kind == "archive":
-            self.start_archiver()
-        elif not self.of("ingest"):
-            self.start_ingest()
-
-    def _start(self, kind: str, name: str, *arguments: str, group: str | None = None) -> Process:
-        self._children += 1
-        environment = settings_environment(self.settings)
-        if group is not None:
-            environment[f"{kind.upper()}_GROUP"] = group
-        child = module(
-            name,
-            *arguments,
-            directory=self.directory / "children",
-            environment=environment,
-            label=f"{kind}-{self._children}",
-        )
-        process = Process(kind, child.start())
-        self.processes.append(process)
-        return process
-
-    # Redis and Kafka
-
     def redis(self) -> Redis:
-        """A new client of the Redis that stands now."""
+        """A new client of the current Redis."""
         return Redis.from_url(self.redis_server.url)
 
     def positions(self) -> dict[int, int]:
-        """The offsets of the interactions below which Redis, its popularities and the archive hold
-        everything.
+        """Partition -> the offset of the interactions below which Redis, popularity and the archive
+        are complete.
         """
         with self.redis() as redis:
-            stands = oracle.positions(redis, self.settings)
+            positions = oracle.positions(redis, self.settings)
             popularity = oracle.popularity_positions(redis, self.settings)
-        archived = {partition: self._archived(partition) for partition in stands}
         return {
-            partition: min(at, popularity[partition], archived[partition])
-            for partition, at in stands.items()
+            partition: min(position, popularity[partition], self._archived(partition))
+            for partition, position in positions.items()
         }
 
     def await_progress(self) -> None:
-        """Until Redis and the archive hold something of the interactions, and so know which topic
-        they count in.
-        """
+        """Wait until Redis and the archive have interactions, and so know the topic's id."""
 
         def has_progress() -> bool:
-            self.supervise()
+            self.processes.supervise()
             with self.redis() as redis:
-                stands = oracle.positions(redis, self.settings)
-            return sum(stands.values()) > 0 and sum(map(self._archived, stands)) > 0
+                positions = oracle.positions(redis, self.settings)
+            return sum(positions.values()) > 0 and sum(map(self._archived, positions)) > 0
 
         eventually(has_progress, "something is applied and archived", CATCH_UP_S, every=0.1)
 
-    def _archived(self, partition: int) -> int:
-        folder = (
-            Path(self.settings.archive_url)
-            / self.settings.interactions_topic
-            / f"partition={partition}"
-        )
-        return max(
-            (int(path.stem.partition("-")[2]) for path in folder.glob("[0-9]*.parquet")), default=0
-        )
-
     def trim(self) -> bool:
-        """Drop the head of the interactions from the broker, as far as Redis and the archive have
-        it. False: there is none.
+        """Remove the head of the interactions from the broker, as far as Redis and the archive have
+        it. False: nothing to remove.
         """
-        limits = {
-            partition: at - WINDOW for partition, at in self.positions().items() if at > WINDOW
+        offsets = {
+            partition: position - WINDOW
+            for partition, position in self.positions().items()
+            if position > WINDOW
         }
-        if not limits:
+        if not offsets:
             return False
-        self.logs.read(sources(self.settings))
-        places = [
-            TopicPartition(self.settings.interactions_topic, *limit) for limit in limits.items()
-        ]
-        for trimmed in self.admin.delete_records(places).values():
-            trimmed.result(30)
-        self.is_trimmed = True
+        self.topics.trim(offsets)
+        self.processes.is_log_trimmed = True
         return True
 
-    def compact(self) -> None:
-        """From now on the broker compacts `users`, `items` and the deletions within seconds,
-        tombstones included.
-        """
-        self._recorder = Recorder(self.logs, sources(self.settings))
-        self._recorder.start()
-        entries = [
-            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-            for name, value in _COMPACTION.items()
-        ]
-        topics = (
-            self.settings.users_topic,
-            self.settings.items_topic,
-            self.settings.deletions_topic,
-        )
-        resources = [
-            ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-            for topic in topics
-        ]
-        for altered in self.admin.incremental_alter_configs(resources).values():
-            altered.result(30)
-
-    def add_partitions(self, topic: str, count: int) -> None:
-        """Raise the number of partitions of a topic."""
-        for added in self.admin.create_partitions([NewPartitions(topic, count)]).values():
-            added.result(30)
-
     def recreate_interactions(self) -> None:
-        """Delete the topic and create it again, empty.
+        """Delete the interactions topic and create it again, empty. Traffic must pause.
 
-        Traffic must pause. What the log held is forgotten, save its dead letters.
+        The records of the former topic are forgotten, except for its dead letters.
         """
         topic = self.settings.interactions_topic
-        self.logs.read(sources(self.settings))
-        self.former_dead = {
+        self.topics.record()
+        self._former_dead_letters = {
             key: code
-            for key, code in oracle.fold(self.settings, self.logs).dead.items()
+            for key, code in oracle.fold(self.settings, self.topics.logs).dead.items()
             if key[0] == topic
         }
-        for deleted in self.admin.delete_topics([topic]).values():
-            deleted.result(30)
-        eventually(
-            lambda: topic not in self.admin.list_topics(timeout=10).topics, "the topic is gone"
-        )
-        eventually(
-            lambda: topic in log.ensure_topics(self.settings),
-            "the topic is created again",
-            every=0.2,
-        )
-        self.logs.forget(topic)
-        self.is_trimmed = False
-
-    # The end
+        self.topics.recreate(topic)
+        self.processes.is_log_trimmed = False
 
     def finish(self) -> oracle.Expected:
-        """Stop the traffic, let everything reach the logs' ends, and compare: `problems` has the
-        differences afterwards.
+        """Stop the traffic, wait until everything is applied and archived, and compare.
+
+        Adds the differences to `problems`.
         """
         self.traffic.pause()
-        if self._recorder is not None:
-            self._recorder.end()
-        self.logs.read(sources(self.settings))
-        for what, ends, timeout in (
-            (
-                "records that are not applied",
-                {each: self.logs.after_last(each) for each in self.logs.ends},
-                CATCH_UP_S,
-            ),
-            ("a lag at the end of the log", self.logs.ends, LAG_S),
-        ):
-            try:
-                eventually(lambda ends=ends: self._has_reached(ends), what, timeout, every=0.1)
-            except AssertionError:
-                self.problems.append(
-                    f"{what}, after {timeout:g} s: {self._behind(ends)}; {self._tails()}"
-                )
-        self.stop_all("archive")
-        child = self._start(
-            "archive", "streams", "archive", "--until-idle", group=f"archive-{uuid.uuid4().hex[:8]}"
-        ).child
-        self.processes.pop()
-        if child.wait(CATCH_UP_S) != 0:
-            self.problems.append(child.describe("failed"))
-        expected = oracle.fold(self.settings, self.logs)
-        # bad records of compacted topics may be gone before ingest reads them
-        if self._recorder is not None:
-            compacted = {
-                key: code
-                for key, code in expected.dead.items()
-                if key[0] != self.settings.interactions_topic
-            }
-            self.former_dead |= compacted
-            expected.dead = {
-                key: code for key, code in expected.dead.items() if key not in compacted
-            }
+        self.topics.stop_recording()
+        self.topics.record()
+        logs = self.topics.logs
+        last = {partition: logs.after_last(partition) for partition in logs.ends}
+        self._await_positions(last, "records that are not applied", CATCH_UP_S)
+        self._await_positions(logs.ends, "a lag at the end of the log", LAG_S)
+        self.processes.archive_the_rest(CATCH_UP_S)
+        expected = oracle.fold(self.settings, logs)
+        if self.topics.is_compacted:
+            self._expect_compacted_dead_letters(expected)
         with self.redis() as redis:
-            self.problems += oracle.differences(redis, self.settings, expected)
-        self.problems += oracle.dead_letter_differences(self.settings, expected, self.former_dead)
-        self.problems += oracle.archive_differences(self.settings, self.logs)
+            self._differences += oracle.differences(redis, self.settings, expected)
+        self._differences += oracle.dead_letter_differences(
+            self.settings, expected, self._former_dead_letters
+        )
+        self._differences += oracle.archive_differences(self.settings, logs)
         return expected
 
     def close(self) -> None:
         """End all processes and the Redis, and delete the topics."""
-        if self._recorder is not None:
-            self._recorder.end()
-        for process in self.processes:
-            process.child.kill()
+        self.topics.stop_recording()
+        self.processes.kill_all()
         self.redis_server.kill()
-        prefix = self.settings.interactions_topic.removeprefix("interactions")
-        names = [name for name in self.admin.list_topics(timeout=10).topics if prefix in name]
-        self.admin.delete_topics(names)
+        self.topics.delete()
 
-    def _has_reached(self, ends: Mapping[Partition, int]) -> bool:
-        self.supervise()
-        return not self._behind(ends)
+    def _expect_compacted_dead_letters(self, expected: oracle.Expected) -> None:
+        """Make the dead letters of compacted topics optional: compaction may remove a bad record
+        before ingest reads it.
+        """
+        compacted = {
+            key: code
+            for key, code in expected.dead.items()
+            if key[0] != self.settings.interactions_topic
+        }
+        self._former_dead_letters |= compacted
+        expected.dead = {key: code for key, code in expected.dead.items() if key not in compacted}
+
+    def _await_positions(
+        self, ends: Mapping[Partition, int], problem: str, timeout_s: float
+    ) -> None:
+        """Wait until the positions reach `ends`; a timeout is a problem."""
+
+        def have_reached() -> bool:
+            self.processes.supervise()
+            return not self._behind(ends)
+
+        try:
+            eventually(have_reached, problem, timeout_s, every=0.1)
+        except AssertionError:
+            self.report(
+                f"{problem}, after {timeout_s:g} s: {self._behind(ends)}; "
+                f"{self.processes.describe('ingest')}"
+            )
 
     def _behind(self, ends: Mapping[Partition, int]) -> dict[str, str]:
-        """Partition -> where Redis stands, of those that are before `ends`."""
+        """Partition -> its position, of the partitions that have not reached `ends`."""
         behind = {}
+        logs, interactions = self.topics.logs, self.settings.interactions_topic
         with self.redis() as redis:
             popularity = oracle.popularity_positions(redis, self.settings)
             for topic in sources(self.settings):
-                stands = oracle.positions(redis, self.settings, topic)
-                for partition in self.logs.partitions(topic):
-                    at, popular = stands.get(partition[1], 0), popularity.get(partition[1], 0)
-                    if at < ends[partition] or (
-                        topic == self.settings.interactions_topic
-                        and popular < self.logs.after_last(partition)
+                positions = oracle.positions(redis, self.settings, topic)
+                for partition in logs.partitions(topic):
+                    number = partition[1]
+                    position, summed = positions.get(number, 0), popularity.get(number, 0)
+                    if position < ends[partition] or (
+                        topic == interactions and summed < logs.after_last(partition)
                     ):
-                        behind[f"{topic.split('-')[0]}/{partition[1]}"] = (
-                            f"{at} of {ends[partition]}, popularity {popular}"
+                        behind[f"{topic.split('-')[0]}/{number}"] = (
+                            f"{position} of {ends[partition]}, popularity {summed}"
                         )
         return behind
 
-    def _tails(self) -> str:
-        return "; ".join(process.child.describe("runs") for process in self.of("ingest"))
+    def _archived(self, partition: int) -> int:
+        """The offset below which the archive has a partition of the interactions."""
+        topic = Path(self.settings.archive_url) / self.settings.interactions_topic
+        files = (topic / f"partition={partition}").glob("[0-9]*.parquet")
+        return max((int(path.stem.partition("-")[2]) for path in files), default=0)
 
 
 _EXPERIMENTS = """
@@ -437,7 +238,9 @@ variants = { control = {}, colder = { cold_start_threshold = 8 } }
 def _settings(
     broker: KafkaBroker | TansuBroker, redis_server: RedisServer, directory: Path
 ) -> Settings:
-    """Small batches, caps, windows and files, so that their edges are crossed often."""
+    """Settings with small batches, caps, windows and files, so that a schedule reaches the limits
+    often.
+    """
     unique = uuid.uuid4().hex[:10]
     experiments = directory / "experiments.toml"
     experiments.write_text(_EXPERIMENTS)

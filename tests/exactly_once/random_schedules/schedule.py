@@ -1,0 +1,95 @@
+"""Plans and runs one random schedule: traffic, faults, and the comparison with the oracle."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from testing.apache import KafkaBroker
+from testing.tansu import TansuBroker
+from tests.exactly_once.random_schedules.faults import FAULTS
+from tests.exactly_once.random_schedules.world import World
+
+MOST_FAULTS = 5
+
+
+class Result(NamedTuple):
+    """The result of one schedule.
+
+    `problems`: differences, and processes that ended without a reason; empty if all is correct.
+    """
+
+    seed: int
+    faults: list[str]
+    messages: int
+    counted: int
+    deleted: int
+    restarts: int
+    seconds: float
+    problems: list[str]
+
+    def __str__(self) -> str:
+        verdict = f"{len(self.problems)} problems" if self.problems else "0 differences"
+        return (
+            f"seed {self.seed}: {', '.join(self.faults)}; {self.messages} messages, "
+            f"{self.counted} counted, {self.deleted} users deleted, "
+            f"{self.restarts} restarts, {self.seconds:.1f} s: {verdict}"
+        )
+
+
+def plan(seed: int, *, is_apache: bool) -> list[str]:
+    """The faults of a schedule, in their order."""
+    rng = random.Random(seed)
+    names: list[str] = []
+    for _ in range(rng.randrange(2, MOST_FAULTS + 1)):
+        allowed = [
+            name
+            for name, fault in FAULTS.items()
+            if (is_apache or not fault.needs_apache) and names.count(name) < fault.most
+        ]
+        names += rng.choices(allowed, [FAULTS[name].weight for name in allowed])
+    # with these two, the recorder or ingest would not read some records before they are compacted
+    if "compaction" in names:
+        names = [
+            "compaction",
+            *(
+                name
+                for name in names
+                if name not in ("compaction", "kill-broker", "freeze-past-session")
+            ),
+        ]
+    return names
+
+
+def run_schedule(broker: KafkaBroker | TansuBroker, directory: Path, seed: int) -> Result:
+    """Run one schedule in `directory`. Raises an error of the harness itself."""
+    started = time.monotonic()
+    names = plan(seed, is_apache=isinstance(broker, KafkaBroker))
+    world = World(broker, directory, seed, is_compacted="compaction" in names)
+    try:
+        world.traffic.start()
+        world.processes.start_ingest()
+        world.processes.start_archiver()
+        world.await_progress()  # earlier faults would strike idle processes
+        world.sleep(0.5)
+        for name in names:
+            world.sleep(world.random.uniform(0.1, 0.8))
+            FAULTS[name].apply(world)
+        world.sleep(0.5)
+        expected = world.finish()
+    finally:
+        world.traffic.stop()
+        world.close()
+    seconds = time.monotonic() - started
+    return Result(
+        seed,
+        names,
+        world.traffic.sent,
+        expected.counted,
+        len(expected.deleted),
+        world.processes.restarts,
+        seconds,
+        world.problems,
+    )
