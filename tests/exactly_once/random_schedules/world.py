@@ -33,7 +33,7 @@ partitions are read within 30.
 LAG_S = 10.0
 """Seconds for the positions to pass control records (of transactions) at the end of a log."""
 WINDOW = 100
-"""Offsets of the duplicate window: so few that a schedule crosses windows, and that a trimmed head is
+"""Offsets of the duplicate window: so few that schedules cross windows, and a trimmed head is
 older than a window.
 """
 

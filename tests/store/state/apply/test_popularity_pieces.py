@@ -1,0 +1,101 @@
+"""Writes popularity in pieces: each sum exactly once, whoever owns the partition."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+
+from core.deletions import IdHasher
+from core.errors import Stale
+from core.settings import Settings
+from core.types import Interaction
+from store.state import connection
+from store.state.apply import deletions
+from store.state.apply import pending as popularity_sums
+from store.state.apply.applier import Applier
+from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
+from store.state.apply.pending import PIECE, Mark, PendingPopularity
+from store.state.apply.planner import Planner
+from store.state.entities import popularity
+
+CAP = 50
+HASHER = IdHasher(SecretStr("salt"))
+
+
+@pytest.fixture
+def redis(redis: Redis) -> Redis:
+    """An empty Redis with complete deletions: there are none."""
+    deletions.mark_ready(redis)
+    return redis
+
+
+def test_two_owners_of_a_partition_do_not_both_write_its_popularity(
+    settings: Settings, redis: Redis
+) -> None:
+    """The mark moves without the position when nothing happens: comparing the position alone would
+    not tell.
+    """
+    planner = Planner(settings.use_cases)
+    applier = Applier(connection.connect(settings), planner, CAP, HASHER)
+    event = Interaction("e", "42", "startup-9", "like", 1.76e9)
+    none = UNKNOWN_DELETIONS
+    applier.apply(planner.plan(OffsetRange("t", 0, 0, 1), [Event(event, 1.0)], none))
+    owners = [PendingPopularity(settings.use_cases, 30.0, Mark()) for _ in range(2)]
+    for owner in owners:
+        owner.add(0, event, 1.76e9)
+    first, second = (
+        planner.plan(OffsetRange("t", 0, 1, 1), [], none, owner.piece(1, whole=True))
+        for owner in owners
+    )
+    applier.apply(first)
+    with pytest.raises(Stale, match="another process has written popularity"):
+        applier.apply(second)
+    applier.close()
+    assert redis.zscore("popular:unlabelled", "startup-9") == 3 * popularity.growth(1.76e9, 30.0)
+
+
+def test_a_few_sums_are_written_once_when_no_more_events_arrive(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the piece nothing is due: else ingest would send empty transactions all the time."""
+    pending = PendingPopularity(settings.use_cases, 30.0, Mark())
+    pending.add(0, Interaction("e", "42", "startup-9", "like", 1.76e9), 1.76e9)
+    assert not pending.due(1)
+    monkeypatch.setattr(popularity_sums, "FEW_S", 0.0)  # as if a second had passed
+    assert pending.due(1)
+    assert len(pending.piece(1).sums) == 1
+    assert not pending.due(1)
+
+
+def test_a_process_continues_the_unfinished_cut_of_another_process(
+    settings: Settings,
+) -> None:
+    """A process may die between any two pieces; the next one reads the log again from the mark and
+    writes the rest of the same cut.
+    """
+    log = [Interaction(f"{at}", "u", f"i{at * 7 % 1000}", "view", 1.76e9) for at in range(2500)]
+    written: Counter[tuple[str, str]] = Counter()
+    mark, position, processes = Mark(), 0, 0
+    while mark.first < len(log):
+        pending, processes = PendingPopularity(settings.use_cases, 30.0, mark), processes + 1
+        for offset in range(mark.first, position):
+            pending.add(offset, log[offset], 1.76e9)
+        for offset in range(position, min(position + 900, len(log))):
+            pending.add(offset, log[offset], 1.76e9)
+            position = offset + 1
+        piece = pending.piece(position, whole=True)  # one piece a process, then it dies
+        assert len(piece.sums) <= PIECE
+        for key, score in piece.sums:
+            written[key] += score
+        mark = piece.mark or mark
+    whole = PendingPopularity(settings.use_cases, 30.0, Mark())
+    for offset, event in enumerate(log):
+        whole.add(offset, event, 1.76e9)
+    expected: Counter[tuple[str, str]] = Counter()
+    while whole.mark.first < len(log):
+        expected.update(dict(whole.piece(len(log), whole=True).sums))
+    assert written == expected
+    assert processes > 5
