@@ -1,4 +1,4 @@
-# make            what there is
+# make            lists every target
 # Two stamps in .venv are named by the lock's checksum, so a second run installs nothing and a changed lock installs itself.
 VENV ?= .venv
 DEMO ?= live
@@ -25,14 +25,14 @@ help:
 	@echo '  make format         ruff format and its safe fixes'
 	@echo '  make bench          speed: a table, and benchmarks/results/results.json'
 	@echo '  make bench-door     ordinary reads of the API beside clients that send too much, wait, or do not read'
-	@echo '  make bench-freshness  from an event to the answer that has it, the whole stack at 5,000 events/s'
+	@echo '  make bench-freshness  from an event to the answer that includes it, the whole stack at 5,000 events/s'
 	@echo '  make bench-quality  ranking quality on MovieLens: benchmarks/results/quality.json'
 	@echo '  make client-types   the TypeScript client'"'"'s types, from the OpenAPI document; needs Node 20 and npm'
 	@echo '  make lock           requirements/*.in -> requirements/*.txt'
 	@echo '  make clean          removes .venv, .demo and caches; keeps data/ and models/artifacts/'
 	@echo
 	@echo 'KAFKA_HOME=/path/to/kafka (an unpacked Apache Kafka 4, and java) runs demo and tests on that broker.'
-	@echo 'KAFKA_BOOTSTRAP_SERVERS and REDIS_URL make the demo use servers that run already.'
+	@echo 'KAFKA_BOOTSTRAP_SERVERS and REDIS_URL make the demo use running servers.'
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/python -m demo $(if $(filter once,$(DEMO)),--once)
