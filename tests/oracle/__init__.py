@@ -1,8 +1,8 @@
-"""The oracle: a plain fold of the logs in Python, as slow and as obvious as it can be. Redis and
-the archive must equal it.
+"""Computes what Redis and the archive must hold: a fold of the logs in plain Python.
 
-`records` reads the logs, `fold` computes what must follow from them, `state` reads what Redis
-holds, `archive` checks the Parquet files, `compare` lists the differences.
+The oracle is simple, not fast. `records` reads the logs, `fold` computes the expected state,
+`state` reads the state in Redis, `compare` lists the differences, `archive` compares the Parquet
+files. Start with `fold`.
 """
 
 from tests.oracle.archive import archive_differences

@@ -1,6 +1,4 @@
-"""The archive against the log: every record a row, in order, in files whose ranges follow each
-other.
-"""
+"""Compares the archive with the log: one row for each record, in order, in consecutive files."""
 
 from __future__ import annotations
 
@@ -32,48 +30,49 @@ _RAW_BYTES = 4096
 def archive_differences(
     settings: Settings, logs: RecordedLog, folder: Path | None = None
 ) -> list[str]:
-    """What the archive (a local folder; None: the settings') holds otherwise than the log of
-    interactions, up to the log's end.
+    """The differences between the archive and the log of interactions, up to the log's end.
+
+    `folder`: of the archive (None: that of the settings).
     """
     topic = settings.interactions_topic
     folder = Path(settings.archive_url) if folder is None else folder
-    found: list[str] = []
+    differences: list[str] = []
     for partition in logs.partitions(topic):
         rows, end, problems = _read(folder / topic / f"partition={partition[1]}")
         records = logs.of(partition)
-        found += problems
+        differences += problems
         if end < logs.after_last(partition):
-            found.append(
+            differences.append(
                 f"archive {partition}: reaches {end}, the log's last record ends at "
                 f"{logs.after_last(partition)}"
             )
-        offsets, expected = [row["offset"] for row in rows], [each.offset for each in records]
+        offsets, expected = [row["offset"] for row in rows], [record.offset for record in records]
         if offsets != expected:
             missing, surplus = (
                 sorted(set(expected) - set(offsets)),
                 sorted(set(offsets) - set(expected)),
             )
-            found.append(
+            differences.append(
                 f"archive {partition}: {len(missing)} records missing {missing[:5]}, "
                 f"{len(surplus)} surplus rows {surplus[:5]}"
             )
             continue
         wrong = [
-            each.offset
-            for row, each in zip(rows, records, strict=True)
-            if row != _row(settings, each)
+            record.offset
+            for row, record in zip(rows, records, strict=True)
+            if row != _row(settings, record)
         ]
         if wrong:
-            found.append(
+            differences.append(
                 f"archive {partition}: {len(wrong)} rows differ from their records, at "
                 f"offsets {wrong[:5]}"
             )
-    return found
+    return differences
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], int, list[str]]:
-    """The rows of a partition in the order of its files, where its last range ends, and what is
-    wrong with the ranges.
+    """The rows of a partition in the order of its files, the end of its last range, and problems
+    of the ranges.
     """
     files = sorted(
         (int(match[1]), int(match[2]), path)
@@ -88,16 +87,16 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], int, list[str]]:
             problems.append(
                 f"archive {folder.name}: {path.name} follows a range that ends at {end}"
             )
-        mine = pq.ParquetFile(path).read().to_pylist()
-        if any(not first <= row["offset"] < next_ for row in mine):
+        file_rows = pq.ParquetFile(path).read().to_pylist()
+        if any(not first <= row["offset"] < next_ for row in file_rows):
             problems.append(f"archive {folder.name}: {path.name} holds rows outside of its range")
-        rows += mine
+        rows += file_rows
         end = next_
     return rows, end, problems
 
 
 def _row(settings: Settings, record: Record) -> dict[str, Any]:
-    """The row of one record."""
+    """The row of a record."""
     row: dict[str, Any] = {
         "partition": record.partition,
         "offset": record.offset,

@@ -1,4 +1,4 @@
-"""The differences between what Redis and the dead-letter topic hold and what they must hold."""
+"""Lists the differences of Redis and the dead-letter topic from the expected state."""
 
 from __future__ import annotations
 
@@ -13,73 +13,73 @@ from tests.oracle.records import Partition, RecordedLog, record, sources
 from tests.oracle.state import positions, read_state
 
 _SHOWN = 5
-"""Differences of one kind that are named; the rest are counted."""
+"""Differences of one kind that are listed; the rest is counted."""
 
 
 def assert_equal(redis: Redis, settings: Settings, logs: RecordedLog | None = None) -> Expected:
-    """Redis equals the fold of the logs up to its positions. Answers the fold. Raises
-    AssertionError with the differences.
+    """Check that Redis equals the fold of the logs up to its positions, and return the fold.
 
-    `logs`: recorded before the broker dropped a part of them (None: what it holds now).
+    `logs`: read before the broker removed a part of them (None: the current logs). Raises
+    AssertionError with the differences.
     """
     logs = logs or record(settings)
-    stands: dict[Partition, int] = {
-        (topic, partition): at
+    offsets: dict[Partition, int] = {
+        (topic, partition): offset
         for topic in sources(settings)
-        for partition, at in positions(redis, settings, topic).items()
+        for partition, offset in positions(redis, settings, topic).items()
     }
-    for partition, at in stands.items():
+    for partition, offset in offsets.items():
         end = logs.ends.get(partition, 0)
-        assert at <= end, f"{partition}: Redis stands at {at}, but the log ends at {end}"
-    expected = fold(settings, logs, stands)
-    found = differences(redis, settings, expected)
-    assert not found, "\n".join(found)
+        assert offset <= end, f"{partition}: Redis stands at {offset}, but the log ends at {end}"
+    expected = fold(settings, logs, offsets)
+    problems = differences(redis, settings, expected)
+    assert not problems, "\n".join(problems)
     return expected
 
 
 def differences(redis: Any, settings: Settings, expected: Expected) -> list[str]:
-    """One line for each thing in Redis that is otherwise than `expected`."""
+    """One line for each difference of Redis from `expected`."""
     state = read_state(redis, settings)
     first_seen = {user: fields.get("first_seen") for user, fields in state.users.items()}
     counters = {
         user: {name: value for name, value in fields.items() if name != "first_seen"}
         for user, fields in state.users.items()
     }
-    found = _different("user", counters, expected.users)
-    found += [
+    result = _different("user", counters, expected.users)
+    result += [
         f"first_seen of {user}: {when}, expected {sorted(expected.first_seen[user])}"
         for user, when in first_seen.items()
         if user in expected.users and when not in expected.first_seen[user]
     ][:_SHOWN]
-    found += [
+    result += [
         (
             f"history of {user}: {state.histories.get(user, [])[-3:]} is no order of "
             f"{_tails(expected.histories.get(user, {}))}"
         )
         for user in sorted(state.histories.keys() | expected.histories.keys())
-        if not _is_merge(
+        if not is_merge(
             state.histories.get(user, []),
             list(expected.histories.get(user, {}).values()),
             settings.history_cap,
         )
     ][:_SHOWN]
-    found += _different("profile", state.profiles, expected.profiles, is_one_of=True)
-    found += _different("item", state.items, expected.items, is_one_of=True)
-    found += _by_member("popular", state.popular, expected.popular)
-    found += _by_member("trending", state.trending, expected.trending)
-    found += _by_member("experiment", state.experiments, expected.experiments)
-    found += [
+    result += _different("profile", state.profiles, expected.profiles, is_one_of=True)
+    result += _different("item", state.items, expected.items, is_one_of=True)
+    result += _by_member("popular", state.popular, expected.popular)
+    result += _by_member("trending", state.trending, expected.trending)
+    result += _by_member("experiment", state.experiments, expected.experiments)
+    result += [
         f"trending:{bucket} expires in {left} s"
         for bucket, left in state.expiries.items()
         if not 0 < left < 8 * 24 * 3600
     ]
-    return found
+    return result
 
 
 def _different(
     kind: str, actual: Mapping[str, Any], expected: Mapping[str, Any], *, is_one_of: bool = False
 ) -> list[str]:
-    """Differences by key. `is_one_of`: `expected` gives every value that is right."""
+    """Differences by key. `is_one_of`: `expected` has every correct value of a key."""
     wrong = []
     for key in sorted(actual.keys() | expected.keys()):
         if key not in expected:
@@ -98,11 +98,11 @@ def _by_member(
 ) -> list[str]:
     wrong = []
     for name in sorted(actual.keys() | expected.keys()):
-        mine, right = actual.get(name, {}), expected.get(name, {})
+        scores, right = actual.get(name, {}), expected.get(name, {})
         wrong += [
-            f"{kind}:{name} {member}: {mine.get(member)}, expected {right.get(member)}"
-            for member in sorted(mine.keys() | right.keys())
-            if mine.get(member) != right.get(member)
+            f"{kind}:{name} {member}: {scores.get(member)}, expected {right.get(member)}"
+            for member in sorted(scores.keys() | right.keys())
+            if scores.get(member) != right.get(member)
         ]
     return _cut(kind, wrong)
 
@@ -115,22 +115,23 @@ def _cut(kind: str, wrong: list[str]) -> list[str]:
     )
 
 
-def _is_merge(lines: list[str], parts: list[list[str]], cap: int) -> bool:
-    """Whether `lines` are the latest `cap` lines of some order of `parts`, each of which keeps its
-    own order.
+def is_merge(lines: list[str], parts: list[list[str]], cap: int) -> bool:
+    """Whether `lines` are the latest `cap` lines of a merge of `parts`.
+
+    A merge keeps the order within each part.
     """
     if len(lines) != min(cap, sum(map(len, parts))):
         return False
-    # how many lines of each part may still lie before: all ways that fit so far
-    left = {tuple(map(len, parts))}
+    # remaining lines of each part, for every merge that fits so far
+    remaining = {tuple(map(len, parts))}
     for line in reversed(lines):
-        left = {
+        remaining = {
             (*counts[:number], count - 1, *counts[number + 1 :])
-            for counts in left
+            for counts in remaining
             for number, count in enumerate(counts)
             if count and parts[number][count - 1] == line
         }
-    return bool(left)
+    return bool(remaining)
 
 
 def _tails(by_partition: Mapping[int, list[str]]) -> dict[int, list[str]]:
@@ -143,30 +144,30 @@ Coordinates = tuple[str, int, int]
 def dead_letters(
     settings: Settings, topics: Collection[str] | None = None
 ) -> list[tuple[Coordinates, str]]:
-    """((topic, partition, offset), code) of every dead letter of `topics` (None: all sources),
-    repeats included.
+    """((topic, partition, offset), code) of every dead letter, duplicates included.
+
+    `topics`: the source topics (None: all).
     """
-    wanted = sources(settings) if topics is None else topics
+    included = sources(settings) if topics is None else topics
     logs = RecordedLog(settings).read([settings.dlq_topic])
-    headers = [
-        each.headers
+    letters = [
+        {name: value.decode() for name, value in record.headers.items()}
         for partition in logs.partitions(settings.dlq_topic)
-        for each in logs.of(partition)
+        for record in logs.of(partition)
     ]
-    texts = [{name: value.decode() for name, value in each.items()} for each in headers]
     return [
-        ((each["topic"], int(each["partition"]), int(each["offset"])), each["code"])
-        for each in texts
-        if each["topic"] in wanted
+        ((letter["topic"], int(letter["partition"]), int(letter["offset"])), letter["code"])
+        for letter in letters
+        if letter["topic"] in included
     ]
 
 
 def dead_letter_differences(
     settings: Settings, expected: Expected, former: Mapping[Coordinates, str] | None = None
 ) -> list[str]:
-    """Dead letters that are missing, or that no record explains.
+    """Missing dead letters, and dead letters without a bad record.
 
-    `former`: those of a topic that was deleted since; they may be there.
+    `former`: optional dead letters, of a topic that was deleted since.
     """
     actual: dict[Coordinates, set[str]] = {}
     for coordinates, code in dead_letters(settings):

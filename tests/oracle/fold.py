@@ -1,14 +1,14 @@
-"""What must follow from the logs.
+"""Computes the state that must follow from the logs.
 
-An interaction counts when it is valid, is no duplicate within the window of its partition, and the
-broker took it after every deletion of its user (a null record in `users`). A user's profile is the
-last valid record of the user after the last deletion, an item's entry likewise. Popularity, what is
-trending and the sums of experiments keep what deleted users added. Records of an aborted
-transaction are no part of a log.
+An interaction counts if it is valid, is no duplicate within the window of its partition, and has a
+later broker time than every deletion of its user (a null record in `users`). A user's profile is
+the last valid record of the user after the last deletion; the same holds for an item. Popularity,
+trending and the sums of experiments keep the events of deleted users. Records of aborted
+transactions are not part of a log.
 
-A user whose records lie in several partitions (partitions were added) has no single order: the
-order within each partition holds, and any order between them is right. So a history is given as its
-lines by partition, and a profile as the set of right answers.
+The records of a user may lie in several partitions, because partitions were added. Then only the
+order within each partition is defined, and any order between partitions is correct. So the expected
+history is a list of lines for each partition, and the expected profile a list of correct ones.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Entry = TypeVar("Entry", Item, User)
 
 
 class Expected:
-    """What Redis must hold.
+    """The expected state of Redis.
 
-    `users`: user -> counters (`first_seen` apart); `first_seen`: user -> the times that are right;
-    `histories`: user -> partition -> every line, oldest first; `profiles`, `items`: id -> the
-    entries that are right; `dead`: coordinates of a dead letter -> its code.
+    `users`: user -> counters without `first_seen`; `first_seen`: user -> correct times;
+    `histories`: user -> partition -> all lines, oldest first; `profiles`, `items`: id -> correct
+    entries; `dead`: coordinates of a dead letter -> its code.
     """
 
     def __init__(self) -> None:
@@ -50,17 +50,16 @@ class Expected:
         self.dead: dict[tuple[str, int, int], str] = {}
         self.deleted: dict[str, float] = {}
         self.counted = self.duplicates = self.skipped = 0
-        """Events that count; that are duplicates; that a deletion removed."""
+        """Events that count, duplicates, and events older than a deletion of their user."""
 
 
 def fold(
     settings: Settings, logs: RecordedLog, positions: Mapping[Partition, int] | None = None
 ) -> Expected:
-    """Fold `logs` up to `positions` (None: to their ends; a partition that it does not name is at
-    0).
+    """Fold `logs` up to `positions` (None: up to their ends; default position 0).
 
-    Deletions count from their record on, whatever the position of `users`: their own topic makes
-    them known before.
+    Deletions count regardless of the position of `users`, because Redis learns of them through
+    their own topic earlier.
     """
     expected = Expected()
 
@@ -80,24 +79,24 @@ End = Callable[[Partition], int | None]
 def _entries(
     expected: Expected, topic: str, logs: RecordedLog, end: End, decode: Callable[[bytes], Entry]
 ) -> dict[str, list[Entry]]:
-    """Id -> the last entry of each partition that is younger than every deletion of the id."""
+    """Id -> the last entry of each partition that is later than every deletion of the id."""
     last: dict[str, dict[int, tuple[float, Entry]]] = defaultdict(dict)
     deleted: dict[str, dict[int, float]] = defaultdict(dict)
     for partition in logs.partitions(topic):
-        for each in logs.of(partition, end(partition)):
+        for record in logs.of(partition, end(partition)):
             try:
-                identifier = codec.decode_id(each.key)
-                if each.value is None:
-                    deleted[identifier][each.partition] = each.time
-                    last[identifier].pop(each.partition, None)
+                identifier = codec.decode_id(record.key)
+                if record.value is None:
+                    deleted[identifier][record.partition] = record.time
+                    last[identifier].pop(record.partition, None)
                 else:
-                    last[identifier][each.partition] = (
-                        each.time,
-                        codec.keyed(decode(each.value), identifier),
+                    last[identifier][record.partition] = (
+                        record.time,
+                        codec.keyed(decode(record.value), identifier),
                     )
             except BadEvent as bad:
-                expected.dead[each.topic, each.partition, each.offset] = bad.code
-    alive = {
+                expected.dead[record.topic, record.partition, record.offset] = bad.code
+    valid = {
         identifier: [
             entry
             for partition, (when, entry) in by_partition.items()
@@ -105,20 +104,20 @@ def _entries(
         ]
         for identifier, by_partition in last.items()
     }
-    return {identifier: entries for identifier, entries in alive.items() if entries}
+    return {identifier: entries for identifier, entries in valid.items() if entries}
 
 
 def _deletions(logs: RecordedLog, topic: str) -> dict[str, float]:
     """Id -> time of its last deletion."""
     deleted: dict[str, float] = {}
     for partition in logs.partitions(topic):
-        for each in logs.of(partition):
-            if each.value is None:
+        for record in logs.of(partition):
+            if record.value is None:
                 try:
-                    identifier = codec.decode_id(each.key)
+                    identifier = codec.decode_id(record.key)
                 except BadEvent:
                     continue
-                deleted[identifier] = max(each.time, deleted.get(identifier, 0.0))
+                deleted[identifier] = max(record.time, deleted.get(identifier, 0.0))
     return deleted
 
 
@@ -128,23 +127,25 @@ def _interactions(expected: Expected, settings: Settings, logs: RecordedLog, end
     now = time.time()
     for partition in logs.partitions(settings.interactions_topic):
         first_seen: dict[str, str] = {}
-        for each, event in _first_of_each(expected, settings, logs.of(partition, end(partition))):
-            _popularity(expected, settings, event, each.time, scores, now)
-            shown = _shown(settings, event)
-            if shown:
-                expected.experiments[f"{shown}:events"][f"ev:{event.event_type}"] += 1
-            if each.time <= expected.deleted.get(event.user_id, -1.0):
+        for record, event in _without_duplicates(
+            expected, settings, logs.of(partition, end(partition))
+        ):
+            _popularity(expected, settings, event, record.time, scores, now)
+            variant_id = _variant_id(settings, event)
+            if variant_id:
+                expected.experiments[f"{variant_id}:events"][f"ev:{event.event_type}"] += 1
+            if record.time <= expected.deleted.get(event.user_id, -1.0):
                 expected.skipped += 1
                 continue
             expected.counted += 1
             weight = settings.use_cases.weight(event.event_type, event.value)
             if (
-                shown
+                variant_id
                 and weight
                 and event.event_type
-                in (settings.experiments.by_id[shown].outcomes or [event.event_type])
+                in (settings.experiments.by_id[variant_id].outcomes or [event.event_type])
             ):
-                expected.experiments[f"{shown}:outcomes"][event.user_id] += weight
+                expected.experiments[f"{variant_id}:outcomes"][event.user_id] += weight
             counts[event.user_id][event.event_type] += 1
             first_seen.setdefault(event.user_id, str(int(event.timestamp)))
             kind = (
@@ -152,7 +153,7 @@ def _interactions(expected: Expected, settings: Settings, logs: RecordedLog, end
                 if event.value is None
                 else f"{event.event_type}={_plain(event.value)}"
             )
-            expected.histories[event.user_id][each.partition].append(
+            expected.histories[event.user_id][record.partition].append(
                 f"{int(event.timestamp)} {kind} {event.item_id}"
             )
         for user_id, when in first_seen.items():
@@ -166,24 +167,24 @@ def _interactions(expected: Expected, settings: Settings, logs: RecordedLog, end
     }
 
 
-def _first_of_each(
+def _without_duplicates(
     expected: Expected, settings: Settings, records: list[Record]
 ) -> list[tuple[Record, Interaction]]:
     """The valid events of one partition that are no duplicates."""
     latest: dict[str, int] = {}
     events = []
-    for each in records:
+    for record in records:
         try:
-            event = codec.decode_interaction(each.value, each.time, settings.use_cases)
+            event = codec.decode_interaction(record.value, record.time, settings.use_cases)
         except BadEvent as bad:
-            expected.dead[each.topic, each.partition, each.offset] = bad.code
+            expected.dead[record.topic, record.partition, record.offset] = bad.code
             continue
         before = latest.get(event.event_id)
-        latest[event.event_id] = each.offset
-        if before is not None and each.offset - before <= settings.dedup_window:
+        latest[event.event_id] = record.offset
+        if before is not None and record.offset - before <= settings.dedup_window:
             expected.duplicates += 1
         else:
-            events.append((each, event))
+            events.append((record, event))
     return events
 
 
@@ -209,10 +210,8 @@ def _popularity(
             expected.trending[f"{name}:{length}:{begin}"][event.item_id] += weight
 
 
-def _shown(settings: Settings, event: Interaction) -> str | None:
-    """Id of the variant whose answer led to an event, if its user takes part and was drawn into
-    that variant.
-    """
+def _variant_id(settings: Settings, event: Interaction) -> str | None:
+    """Id of the variant whose answer led to an event, if the user is assigned to that variant."""
     _, dot, label = (event.recommendation_id or "").partition(".")
     for experiment in settings.experiments.all:
         low, high = experiment.users

@@ -1,6 +1,4 @@
-"""Every committed record of some topics, read from the broker and kept, so that the fold survives
-what the broker drops later.
-"""
+"""Reads and keeps every committed record, so that the fold has records that the broker removes."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from core.settings import Settings
 from store.log import client as log
 
 READ_S = 60.0
-"""Seconds in which the rest of a log must be read: a test's log takes well under one."""
+"""Seconds in which a log must be read to its end; the log of a test takes well under one."""
 
 
 class Record(NamedTuple):
@@ -36,9 +34,8 @@ Partition = tuple[str, int]
 class RecordedLog:
     """Records by (topic, partition), in offset order.
 
-    `read` appends what was committed since the last call: call it before anything that drops
-    records from the broker (a trimmed head, a deleted topic). The number of partitions is the
-    broker's.
+    `read` appends the records since the last call. Call it before the broker removes records (a
+    trimmed head, a deleted topic). The number of partitions is the broker's.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,12 +43,10 @@ class RecordedLog:
         self._lock = threading.Lock()
         self.records: dict[Partition, list[Record]] = {}
         self.ends: dict[Partition, int] = {}
-        """The offset at which a reader of committed records reaches the end; control records lie
-        below it, too.
-        """
+        """The end offset for a reader of committed records; control records are below it, too."""
 
     def read(self, topics: Iterable[str]) -> Self:
-        """Read `topics` from where the last call ended up to their ends.
+        """Read `topics` from the end of the last call up to their ends.
 
         Raises AssertionError after READ_S. Thread-safe.
         """
@@ -86,7 +81,7 @@ class RecordedLog:
                 for message in consumer.consume(5000, 0.1):
                     partition = (message.topic(), message.partition())
                     if partition not in unread:
-                        continue  # past the end that is noted: the next call reads it
+                        continue  # past the end of this read: the next call reads it
                     if message.error() is None:
                         self.records.setdefault(partition, []).append(_record(message))
                     elif message.error().code() == KafkaError._PARTITION_EOF:
@@ -102,7 +97,7 @@ class RecordedLog:
         return self
 
     def forget(self, topic: str) -> None:
-        """The topic was deleted: what is read from now on is another log."""
+        """Drop the records of a deleted topic; the next read starts at offset 0."""
         for partition in self.partitions(topic):
             del self.ends[partition]
             self.records.pop(partition, None)
@@ -112,23 +107,23 @@ class RecordedLog:
         return sorted(partition for partition in self.ends if partition[0] == topic)
 
     def of(self, partition: Partition, upto: int | None = None) -> list[Record]:
-        """The records of a partition, those below offset `upto` alone where it is given."""
+        """The records of a partition, below offset `upto` (None: all)."""
         records = self.records.get(partition, [])
-        return records if upto is None else [each for each in records if each.offset < upto]
+        return records if upto is None else [entry for entry in records if entry.offset < upto]
 
     def after_last(self, partition: Partition) -> int:
-        """The offset after the partition's last record; 0 when it has none."""
+        """The offset after the last record of a partition; 0 without records."""
         records = self.records.get(partition)
         return records[-1].offset + 1 if records else 0
 
 
 def record(settings: Settings) -> RecordedLog:
-    """The logs of interactions, items and users as the broker holds them now."""
+    """The current logs of interactions, items and users."""
     return RecordedLog(settings).read(sources(settings))
 
 
 def sources(settings: Settings) -> list[str]:
-    """The topics that Redis is made from."""
+    """The topics from which the state in Redis is computed."""
     return [settings.interactions_topic, settings.items_topic, settings.users_topic]
 
 

@@ -1,4 +1,4 @@
-"""What Redis holds, read key by key."""
+"""Reads the state in Redis key by key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from core.types import Item, User
 
 
 class State(NamedTuple):
-    """Counters and histories by user, profiles, the catalogue, popularity and buckets of what is
-    trending by name, experiments.
+    """The keys in Redis that are computed from the log, by id or by name.
 
     `expiries`: seconds until each bucket of `trending` expires.
     """
@@ -30,26 +29,23 @@ class State(NamedTuple):
 
 
 def read_state(redis: Any, settings: Settings) -> State:
-    """Read every key that is made from the log.
-
-    Caches (vectors) and bookkeeping are no part of it.
-    """
+    """Read every key that is computed from the log, without caches (vectors) and positions."""
     state = State({}, {}, {}, {}, {}, {}, {}, {})
     for raw in sorted(redis.scan_iter(count=1000)):
         key = raw.decode()
-        room, _, rest = key.partition(":")
-        if room == "popular":
+        kind, _, rest = key.partition(":")
+        if kind == "popular":
             state.popular[rest] = _scores(redis, key)
-        elif room == "trending":
+        elif kind == "trending":
             state.trending[rest] = _scores(redis, key)
             state.expiries[rest] = redis.ttl(key)
-        elif room == "user":
+        elif kind == "user":
             _read_user(redis, settings, state, *rest.partition(":")[::2])
-        elif room == "experiment" and rest.endswith(":events"):
+        elif kind == "experiment" and rest.endswith(":events"):
             state.experiments[rest] = {
                 name.decode(): float(count) for name, count in redis.hgetall(key).items()
             }
-        elif room == "experiment" and rest.endswith(":outcomes"):
+        elif kind == "experiment" and rest.endswith(":outcomes"):
             state.experiments[rest] = _scores(redis, key)
     state.items.update(
         {
@@ -80,21 +76,19 @@ def _scores(redis: Any, key: str) -> dict[str, float]:
 
 
 def positions(redis: Redis, settings: Settings, topic: str | None = None) -> dict[int, int]:
-    """Partition -> position of a topic (None: interactions), as Redis has it; 0 for one that it
-    does not name.
-    """
+    """Partition -> position of a topic (None: interactions) in Redis; 0 without a position."""
     return _numbers(redis, settings, topic or settings.interactions_topic, "position")
 
 
 def popularity_positions(redis: Redis, settings: Settings) -> dict[int, int]:
-    """Partition -> the offset below which every event is in the popularities."""
+    """Partition -> the offset below which popularity has every event."""
     return _numbers(redis, settings, settings.interactions_topic, "popularity_first")
 
 
 def _numbers(redis: Any, settings: Settings, topic: str, field: str) -> dict[int, int]:
     prefix = f"ingest:{topic}:"
-    named = {int(key.decode().removeprefix(prefix)) for key in redis.keys(prefix + "*")}
-    partitions = sorted(named | set(range(settings.topic_partitions)))
+    stored = {int(key.decode().removeprefix(prefix)) for key in redis.keys(prefix + "*")}
+    partitions = sorted(stored | set(range(settings.topic_partitions)))
     return {
         partition: int(redis.hget(f"{prefix}{partition}", field) or 0) for partition in partitions
     }

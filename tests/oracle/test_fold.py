@@ -1,4 +1,4 @@
-"""The oracle on logs that a reader can fold by hand."""
+"""Checks the oracle on logs that are small enough to fold by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction, Item, User
-from tests.oracle.compare import _is_merge
+from tests.oracle.compare import is_merge
 from tests.oracle.fold import Expected, fold
 from tests.oracle.records import Record, RecordedLog
 
@@ -15,7 +15,7 @@ NOW = 1_800_000_000.0
 
 
 class Logs(RecordedLog):
-    """Logs written by hand; offsets and seconds count up together."""
+    """Logs written by a test; each record is one second later than the one before."""
 
     def put(
         self, topic: str, key: str, value: bytes | None, partition: int = 0, at: float | None = None
@@ -68,14 +68,22 @@ def _events(expected: Expected) -> dict[str, str]:
 
 
 def test_an_event_id_counts_once_within_the_window_of_its_partition(logs: Logs) -> None:
-    for event_id in ("a", "a", "b", "a", "c", "d", "a"):  # the last one lies three offsets behind
+    for event_id in (
+        "a",
+        "a",
+        "b",
+        "a",
+        "c",
+        "d",
+        "a",
+    ):  # the last one: 3 offsets later
         logs.view(event_id)
     logs.view("a", partition=1)
     expected = _fold(logs)
     assert (_events(expected), expected.duplicates) == ({"alice": "6"}, 2)
     lines = {
-        partition: [line.split(" ")[2] for line in mine]
-        for partition, mine in expected.histories["alice"].items()
+        partition: [line.split(" ")[2] for line in history]
+        for partition, history in expected.histories["alice"].items()
     }
     assert lines == {
         0: ["item-of-a", "item-of-b", "item-of-c", "item-of-d", "item-of-a"],
@@ -83,7 +91,7 @@ def test_an_event_id_counts_once_within_the_window_of_its_partition(logs: Logs) 
     }
 
 
-def test_an_event_counts_when_the_broker_took_it_after_the_last_deletion_of_its_user(
+def test_an_event_counts_if_its_broker_time_is_after_the_last_deletion_of_its_user(
     logs: Logs,
 ) -> None:
     for at in (1.0, 2.0, 3.0, 4.0):
@@ -106,7 +114,7 @@ def test_a_profile_is_the_last_one_after_the_last_deletion(logs: Logs) -> None:
     assert [user.interests for user in _fold(logs).profiles["alice"]] == [["newer"]]
 
 
-def test_profiles_in_two_partitions_have_no_order_but_the_deletion_has(logs: Logs) -> None:
+def test_a_deletion_outdates_older_profiles_in_every_partition(logs: Logs) -> None:
     logs.user(NOW, "before", partition=0)
     logs.user(NOW + 2, "after", partition=1)
     assert sorted(user.interests[0] for user in _fold(logs).profiles["alice"]) == [
@@ -117,16 +125,16 @@ def test_profiles_in_two_partitions_have_no_order_but_the_deletion_has(logs: Log
     assert [user.interests for user in _fold(logs).profiles["alice"]] == [["after"]]
 
 
-def test_positions_bound_what_is_folded_but_not_the_deletions(logs: Logs) -> None:
+def test_the_fold_ends_at_the_positions_but_includes_all_deletions(logs: Logs) -> None:
     logs.view("a", at=NOW)
     logs.view("b", at=NOW + 2)
-    logs.user(NOW + 1, "kept")
+    logs.user(NOW + 1, "declared")
     logs.user(NOW + 1, None)
     expected = fold(_settings(), logs, {("interactions", 0): 2})
     assert (_events(expected), expected.profiles) == ({"alice": "1"}, {})
 
 
-def test_what_is_no_event_is_a_dead_letter_of_its_topic(logs: Logs) -> None:
+def test_a_bad_record_is_a_dead_letter_of_its_topic(logs: Logs) -> None:
     logs.put("interactions", "alice", b"not json")
     logs.put("items", "a", encode_json(Item(item_id="b", item_type="startup")))
     logs.put("users", "", None)
@@ -152,7 +160,7 @@ def test_what_is_no_event_is_a_dead_letter_of_its_topic(logs: Logs) -> None:
         ("", [], 9, True),
     ],
 )
-def test_a_history_is_the_latest_lines_of_an_order_of_its_partitions(
+def test_a_history_is_the_end_of_a_merge_of_its_partitions(
     lines: str, parts: list[str], cap: int, fits: bool
 ) -> None:
-    assert _is_merge(list(lines), [list(part) for part in parts], cap) is fits
+    assert is_merge(list(lines), [list(part) for part in parts], cap) is fits
