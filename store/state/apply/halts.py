@@ -43,7 +43,7 @@ _COMPARE = (
 GUARDS = 2
 """Replies of `guarded` in addition to those of the payload: one before them, one after."""
 
-MEND = "then run `python -m streams rebuild --wipe` with every ingest stopped"
+REBUILD_ADVICE = "then run `python -m streams rebuild --wipe` with every ingest stopped"
 
 
 def guarded(ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
@@ -79,7 +79,7 @@ def check_opening(
         if isinstance(reply, redis.ResponseError):
             error = of_reply(what, reply, " ".join(str(part) for part in command[:2]))
             if command[0] == "HMGET" and isinstance(error, StoreCorrupt):
-                note(client, partitions, f"{error}, {MEND}")
+                note(client, partitions, f"{error}, {REBUILD_ADVICE}")
             raise error
 
 
@@ -95,7 +95,7 @@ def partial(what: str, payload: bytes, index: int, reply: Exception) -> StoreCor
     return StoreCorrupt(
         f"{what}: {name} {key} answered {reply}. The transaction's other commands stand, "
         f"this one is missing. "
-        f"Look at {key} (TYPE {key}) and find who else writes it, {MEND}"
+        f"Look at {key} (TYPE {key}) and find who else writes it, {REBUILD_ADVICE}"
     )
 
 
@@ -141,5 +141,5 @@ def _cause(offsets: OffsetRange) -> str:
     return (
         f"a command failed inside the transaction of the offsets [{offsets.first}, "
         f"{offsets.next}), and the process died before it named the "
-        f"key. Find who else writes into this Redis, {MEND}"
+        f"key. Find who else writes into this Redis, {REBUILD_ADVICE}"
     )

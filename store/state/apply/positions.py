@@ -69,7 +69,7 @@ def take(client: Any, topic: str, partition: int) -> Position:
     try:
         return read(client, topic, partition)
     except StoreCorrupt as error:
-        halts.note(client, [(topic, partition)], f"{error}, {halts.MEND}")
+        halts.note(client, [(topic, partition)], f"{error}, {halts.REBUILD_ADVICE}")
         raise
 
 

@@ -1,4 +1,4 @@
-"""The page that an operator reads names every key, and no other."""
+"""Checks that docs/redis-keys.md lists every key and no other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from store.state import keys
 from testing.process import ROOT
 
 
-def test_the_page_names_every_key() -> None:
+def test_the_page_for_operators_lists_every_key() -> None:
     page = (ROOT / "docs" / "redis-keys.md").read_text("utf-8")
     documented = {
         re.sub(r"\{[^}]*\}", "*", name)

@@ -1,4 +1,4 @@
-"""One holder at a time, and a dead holder's lease is free after its time."""
+"""Acquires leases in a real Redis: one holder at a time, and expiry when the holder dies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from store.state.lease import Lease
 from tests.support import eventually
 
 
-def test_a_second_holder_is_told_who_has_it(settings: Settings, redis: Redis) -> None:
+def test_a_second_process_gets_the_name_of_the_holder(settings: Settings, redis: Redis) -> None:
     client = connection.connect(settings)
     with (
         Lease(client, "retrain", 30) as first,
@@ -24,7 +24,7 @@ def test_a_second_holder_is_told_who_has_it(settings: Settings, redis: Redis) ->
         pass
 
 
-def test_a_living_holder_keeps_it_past_its_time(settings: Settings, redis: Redis) -> None:
+def test_a_holder_renews_its_lease(settings: Settings, redis: Redis) -> None:
     client = connection.connect(settings)
     with Lease(client, "retrain", 0.3) as lease:
         low: list[int] = []
@@ -35,7 +35,7 @@ def test_a_living_holder_keeps_it_past_its_time(settings: Settings, redis: Redis
         lease.check()
 
 
-def test_a_dead_holders_lease_frees_itself_and_the_dead_one_notices(
+def test_the_lease_of_a_dead_holder_expires_and_its_next_check_fails(
     settings: Settings, redis: Redis
 ) -> None:
     client = connection.connect(settings)

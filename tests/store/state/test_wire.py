@@ -1,4 +1,4 @@
-"""The shared connection of an event loop: whose fault a late answer is."""
+"""Checks timeouts of the shared connection of an event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def settings_of(redis_server: RedisServer) -> Settings:
     return Settings(redis_url=SecretStr(redis_server.url))
 
 
-def test_an_answer_that_a_blocked_event_loop_did_not_read_is_not_a_failure_of_redis(
+def test_a_blocked_event_loop_is_not_a_timeout_of_redis(
     settings_of: Settings,
 ) -> None:
     async def blocked() -> None:
@@ -41,7 +41,7 @@ def test_an_answer_that_a_blocked_event_loop_did_not_read_is_not_a_failure_of_re
     asyncio.run(blocked())
 
 
-def test_a_redis_that_does_not_answer_is_unavailable_after_the_timeout(
+def test_a_redis_without_an_answer_is_unavailable_after_the_timeout(
     own_redis_server: RedisServer,
 ) -> None:
     async def stopped() -> None:

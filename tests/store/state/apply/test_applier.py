@@ -62,7 +62,7 @@ def test_an_operator_reads_counters_history_and_popularity_as_plain_text(
     assert redis.hget("ingest:t:0", "position") == b"2"
 
 
-def test_no_id_can_name_another_users_key() -> None:
+def test_no_user_id_gives_the_key_of_another_user() -> None:
     assert keys.user("42:history") != keys.history("42")
     assert keys.user("42%3Ahistory") != keys.user("42:history")
 
@@ -86,13 +86,13 @@ def test_a_history_is_trimmed_to_its_cap(settings: Settings, redis: Redis) -> No
 
 
 def test_an_error_names_the_key_of_a_foreign_type(settings: Settings, redis: Redis) -> None:
-    redis.set("user:42", "somebody's own")
+    redis.set("user:42", "a foreign value")
     with pytest.raises(StoreCorrupt, match="user:42 answered WRONGTYPE"):
         _apply(settings, [Interaction("e", "42", "i", "view", 1.0)])
 
 
 def test_an_error_names_a_position_of_a_foreign_type(settings: Settings, redis: Redis) -> None:
-    redis.set("ingest:t:0", "somebody's own")
+    redis.set("ingest:t:0", "a foreign value")
     with pytest.raises(
         StoreCorrupt, match=r"HMGET ingest:t:0 while applying t/0 \[0, 1\): WRONGTYPE"
     ):
@@ -103,7 +103,7 @@ def test_an_error_names_a_position_of_a_foreign_type(settings: Settings, redis: 
 def test_an_emptied_redis_counts_nothing_until_its_deletions_are_recovered(
     settings: Settings, redis: Redis
 ) -> None:
-    """Also where the position matches: nobody can tell yet whose events are dead."""
+    """Also where the position matches: the deletions are not known yet."""
     planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, CAP, HASHER)
     event = Event(Interaction("e", "ada", "startup-1", "like", 1.0), 1.0)

@@ -1,4 +1,4 @@
-"""What a deletion costs Redis, and what is older than one, on a real Redis without a log."""
+"""Applies deletions to a real Redis: their cost, and which records they outdate."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def entry(
 
 
 class Entries:
-    """Applies entries of one partition, in turn."""
+    """Applies batches of entries of one partition."""
 
     def __init__(self, settings: Settings) -> None:
         planner = Planner(settings.use_cases)
@@ -66,7 +66,7 @@ def entries(settings: Settings, redis: Redis) -> Entries:
 
 
 def _work(redis: Redis) -> tuple[int, int]:
-    """Commands and bytes out of Redis so far, this question's own share left out."""
+    """Commands and sent bytes of Redis so far, without those of this call."""
     stats: Any = redis.info("stats")
     return stats["total_commands_processed"], stats["total_net_output_bytes"]
 
@@ -79,7 +79,7 @@ def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(
     at = 0
 
     def cost() -> tuple[int, int]:
-        """Of one deletion, of an event of that time, and of one that is younger."""
+        """Of one deletion, of an event of that time, and of a later event."""
         nonlocal at
         before = _work(redis)
         entries.apply(entry("user", f"user-{at}", entries.at, None))
@@ -111,36 +111,37 @@ def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(
     applier.close()
 
 
-def test_a_record_is_dead_by_its_place_and_alive_after_it(redis: Redis, entries: Entries) -> None:
-    put = [
+def test_a_record_before_a_deletion_is_dead_and_one_after_it_counts(
+    redis: Redis, entries: Entries
+) -> None:
+    records = [
         entry("user", "42", 0, b"old"),
         entry("user", "42", 1, None),
         entry("user", "42", 2, b"new"),
     ]
-    entries.apply(*put)
+    entries.apply(*records)
     assert redis.get("user:42:profile") == b"new"
     redis.hset("ingest:users:0", "position", 0)
-    entries.apply(put[0], first=0)  # read again, in other batches
+    entries.apply(records[0], first=0)  # replayed in other batches
     assert redis.get("user:42:profile") == b"new", "the older value is dead"
-    entries.apply(put[1])
-    assert redis.get("user:42:profile") == b"new", "a deletion that is known has done its work"
-    entries.apply(put[2])
+    entries.apply(records[1])
+    assert redis.get("user:42:profile") == b"new", "a known deletion changes nothing"
+    entries.apply(records[2])
     assert redis.get("user:42:profile") == b"new"
     assert len(entries.published) == 1
 
 
-def test_two_records_of_one_millisecond_are_in_the_order_of_the_log(
+def test_records_of_the_same_millisecond_are_in_the_order_of_the_log(
     redis: Redis, entries: Entries
 ) -> None:
+    values = (b"1", None, b"2")
     entries.apply(
-        entry("item", "a", 0, b"1", time=7.0), entry("item", "a", 1, None, time=7.0), entry("item", "a", 2, b"2", time=7.0)
-    )  # fmt: skip
+        *[entry("item", "a", offset, value, time=7.0) for offset, value in enumerate(values)]
+    )
     assert redis.hget("items", "a") == b"2"
 
 
-def test_a_record_of_a_topic_that_was_created_anew_is_compared_by_time(
-    redis: Redis, entries: Entries
-) -> None:
+def test_records_of_a_recreated_topic_are_compared_by_time(redis: Redis, entries: Entries) -> None:
     entries.apply(entry("item", "a", 50, None, "former", time=500.0))
     entries.apply(entry("item", "a", 1, b"older", "new", time=400.0))
     assert redis.hget("items", "a") is None
@@ -148,14 +149,14 @@ def test_a_record_of_a_topic_that_was_created_anew_is_compared_by_time(
     assert redis.hget("items", "a") == b"younger"
 
 
-def test_the_broker_clock_that_was_set_back_brings_no_event_back() -> None:
+def test_no_deleted_event_returns_when_the_broker_clock_is_set_back() -> None:
     first, second = Place(200.0, 0, 1, "t"), Place(150.0, 0, 2, "t")
     assert second.later(first) == Place(200.0, 0, 2, "t")
     assert parse_place(second.text().encode()) == second
     assert parse_place(Place(1.5).text().encode()) == Place(1.5)
 
 
-def test_notes_of_an_older_release_are_rewritten_and_still_count(
+def test_deletions_of_an_older_release_are_converted_and_still_count(
     settings: Settings, redis: Redis
 ) -> None:
     redis.hset("users:deleted", mapping={"alice": "20.5", "bob": "30.5"})
@@ -177,15 +178,13 @@ def test_another_salt_is_refused(settings: Settings, redis: Redis) -> None:
         deletions.prepare(redis, IdHasher(SecretStr("another")))
 
 
-def test_an_earlier_deletion_that_is_published_last_does_not_take_the_place_of_a_later_one() -> (
-    None
-):
-    """The topic is compacted by key, and a process that was frozen may publish late."""
+def test_an_earlier_deletion_that_is_published_later_does_not_replace_the_newer_one() -> None:
+    """The topic is compacted by key, and a frozen process may publish late."""
     early, late = (
         encode_record("user", HASHER("user", "42"), Place(10.0 + offset, 0, offset, "t"), "salt")
         for offset in (1, 2)
     )
     assert early[0] != late[0]
-    assert [decode_record(*each, HASHER).digest for each in (early, late)] == [
+    assert [decode_record(*record, HASHER).digest for record in (early, late)] == [
         HASHER("user", "42")
     ] * 2

@@ -35,9 +35,7 @@ def redis(redis: Redis) -> Redis:
 def test_two_owners_of_a_partition_do_not_both_write_its_popularity(
     settings: Settings, redis: Redis
 ) -> None:
-    """The mark moves without the position when nothing happens: comparing the position alone would
-    not tell.
-    """
+    """Without events the mark moves and the position does not, so the mark is compared, too."""
     planner = Planner(settings.use_cases)
     applier = Applier(connection.connect(settings), planner, CAP, HASHER)
     event = Interaction("e", "42", "startup-9", "like", 1.76e9)
@@ -73,8 +71,8 @@ def test_a_few_sums_are_written_once_when_no_more_events_arrive(
 def test_a_process_continues_the_unfinished_cut_of_another_process(
     settings: Settings,
 ) -> None:
-    """A process may die between any two pieces; the next one reads the log again from the mark and
-    writes the rest of the same cut.
+    """A process may die after any piece; the next one reads the log again from the mark and writes
+    the rest of the same cut.
     """
     log = [Interaction(f"{at}", "u", f"i{at * 7 % 1000}", "view", 1.76e9) for at in range(2500)]
     written: Counter[tuple[str, str]] = Counter()

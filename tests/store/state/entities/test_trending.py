@@ -1,6 +1,4 @@
-"""What an application reads as trending, from the events in the log to the order of a window, on a
-real Redis.
-"""
+"""Reads trending windows from a real Redis after events are applied."""
 
 from __future__ import annotations
 
@@ -24,8 +22,9 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 class World:
-    """One partition whose events are ingested as they are told, by the server's clock: buckets
-    expire by it.
+    """A partition whose events are applied one at a time.
+
+    Times are by the clock of Redis, which expires the buckets.
     """
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
@@ -47,7 +46,7 @@ class World:
         use_case: str | None = None,
         kind: str = "view",
     ) -> None:
-        """An event `ago` seconds ago, which the broker took `late` seconds after that."""
+        """Apply an event of `ago` seconds ago that reached the broker `late` seconds later."""
         pending = PendingPopularity(
             self._settings.use_cases, 30.0, Mark(self.position, self.position)
         )
@@ -59,10 +58,10 @@ class World:
         self.position += 1
 
     def windows(self) -> dict[str, dict[str, dict[str, float]]]:
-        found = Trending(NAMES).windows(self.redis, self.now)
+        windows = Trending(NAMES).windows(self.redis, self.now)
         return {
             window: {name: dict(entries) for name, entries in by_name.items() if entries}
-            for window, by_name in found.items()
+            for window, by_name in windows.items()
         }
 
     def close(self) -> None:
@@ -93,7 +92,7 @@ def test_an_event_counts_in_the_windows_it_happened_in_by_use_case(world: World)
     }
 
 
-def test_a_window_ends_a_bucket_after_its_length(world: World) -> None:
+def test_a_window_ends_one_bucket_after_its_length(world: World) -> None:
     for window, (level, length) in trending.WINDOWS.items():
         world.happened(f"within {window}", length - 1)
         world.happened(f"past {window}", length + level.bucket + 1)
@@ -103,7 +102,7 @@ def test_a_window_ends_a_bucket_after_its_length(world: World) -> None:
         assert f"past {window}" not in windows[window]["unlabelled"]
 
 
-def test_an_event_that_comes_late_counts_while_it_is_within_the_window_by_the_brokers_clock(
+def test_a_late_event_counts_in_the_windows_that_are_longer_than_its_delay(
     world: World,
 ) -> None:
     world.happened("a little late", 50 * MINUTE, late=40 * MINUTE)
@@ -116,12 +115,12 @@ def test_an_event_that_comes_late_counts_while_it_is_within_the_window_by_the_br
     }
 
 
-def test_an_event_dated_ahead_happened_when_the_broker_took_it(world: World) -> None:
+def test_an_event_with_a_future_timestamp_happens_at_the_broker_time(world: World) -> None:
     world.happened("tomorrow", -20 * HOUR, late=-20 * HOUR)
     assert world.windows()["hour"] == {"unlabelled": {"tomorrow": 1.0}}
 
 
-def test_every_bucket_expires_after_its_last_window_and_an_old_log_leaves_none(
+def test_buckets_expire_after_their_last_window_and_an_old_log_writes_none(
     world: World,
 ) -> None:
     world.happened("now", 0)
@@ -136,7 +135,7 @@ def test_every_bucket_expires_after_its_last_window_and_an_old_log_leaves_none(
     assert sorted(world.redis.keys("trending:*")) == sorted(before)
 
 
-def test_a_reader_follows_a_bucket_that_grows_and_rests_between_looks(world: World) -> None:
+def test_a_reader_refreshes_open_buckets_once_in_refresh_s(world: World) -> None:
     reader = Trending(NAMES)
     world.happened("a", 0)
     first = reader.windows(world.redis, world.now)
@@ -147,18 +146,18 @@ def test_a_reader_follows_a_bucket_that_grows_and_rests_between_looks(world: Wor
     assert reader.windows(world.redis, world.now + 2 * trending.REFRESH_S) is after
 
 
-def test_a_closed_bucket_that_grows_late_is_read_again(world: World) -> None:
+def test_a_late_event_of_a_closed_bucket_is_visible_within_minutes(world: World) -> None:
     reader = Trending(NAMES)
     reader.windows(world.redis, world.now)
     world.happened("late", 3 * DAY)
-    at, looks = world.now, 0
+    at, refreshes = world.now, 0
     while not reader.windows(world.redis, at)["week"]["unlabelled"]:
-        at, looks = at + trending.REFRESH_S, looks + 1
-        assert looks < 1000
-    assert looks * trending.REFRESH_S <= 5 * MINUTE
+        at, refreshes = at + trending.REFRESH_S, refreshes + 1
+        assert refreshes < 1000
+    assert refreshes * trending.REFRESH_S <= 5 * MINUTE
 
 
-def test_a_reader_that_starts_knows_the_hour_first_and_then_the_rest(
+def test_a_new_reader_has_the_hour_first_and_the_other_windows_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trending, "REFRESH_ITEMS", 1)
@@ -174,7 +173,7 @@ def test_a_reader_that_starts_knows_the_hour_first_and_then_the_rest(
     assert {"hour"} in known
 
 
-def test_the_heaviest_items_of_a_large_bucket_come_in_pages(world: World) -> None:
+def test_a_large_bucket_is_read_in_pages_up_to_its_heaviest_items(world: World) -> None:
     key = trending.buckets("unlabelled", world.now, 2, world.now)[1]
     world.redis.zadd(
         key, {f"i{number}": float(number + 1) for number in range(trending.MOST_ITEMS + 500)}
@@ -187,7 +186,7 @@ def test_the_heaviest_items_of_a_large_bucket_come_in_pages(world: World) -> Non
     ]
 
 
-def test_an_operator_sees_one_items_windows(world: World) -> None:
+def test_an_operator_reads_the_windows_of_one_item(world: World) -> None:
     world.happened("a", 0, use_case="developer_startup")
     world.happened("a", 3 * DAY)
     assert trending.of_item(world.redis, NAMES, "a", world.now) == {
@@ -197,10 +196,10 @@ def test_an_operator_sees_one_items_windows(world: World) -> None:
     }
 
 
-def test_a_cut_is_written_before_the_next_one_is_due_even_if_no_two_events_share_an_item(
+def test_a_cut_is_written_before_the_next_one_is_due_even_if_all_items_are_distinct(
     settings: Settings,
 ) -> None:
-    """Else what waits would grow for as long as the log goes on like that."""
+    """Otherwise the pending sums would grow without bound."""
     seconds = 1.9e9
     pending = PendingPopularity(settings.use_cases, 30.0, Mark())
     for offset in range(FLUSH_EVENTS):
@@ -213,15 +212,15 @@ def test_a_cut_is_written_before_the_next_one_is_due_even_if_no_two_events_share
     assert PIECE < longest <= 10 * PIECE
 
 
-def test_a_cut_that_an_older_release_left_half_written_goes_on_where_it_stopped(
+def test_an_unfinished_cut_of_an_older_release_is_continued(
     settings: Settings,
 ) -> None:
     seconds = 1.9e9
     pending = PendingPopularity(settings.use_cases, 30.0, read_mark([b"0", b"2", b"unlabelled a"]))
     for offset, item_id in enumerate(("a", "b")):
         pending.add(offset, Interaction("e", "42", item_id, "view", seconds), seconds)
-    found = [key for key, _ in pending.piece(2).sums]
-    assert [key for key in found if key[0].startswith("popular")] == [("popular:unlabelled", "b")]
-    assert len(found) == 5, (
+    written = [key for key, _ in pending.piece(2).sums]
+    assert [key for key in written if key[0].startswith("popular")] == [("popular:unlabelled", "b")]
+    assert len(written) == 5, (
         "and both items in two buckets each, which the older release did not have"
     )

@@ -1,4 +1,4 @@
-"""A history that is read at once holds the very events that its lines hold one by one."""
+"""Checks that the fast parser of histories equals the parser of single lines."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ PLAIN = st.tuples(
 
 
 @given(st.lists(EVENTS, max_size=6) | st.lists(PLAIN, max_size=6))
-def test_a_history_is_its_lines(events: list[tuple[int, str, float | None, str]]) -> None:
+def test_the_events_of_a_history_are_those_of_its_lines(
+    events: list[tuple[int, str, float | None, str]],
+) -> None:
     lines = [history_line(*event).encode() for event in events]
-    found = history_events(lines)
-    assert found == [history_event(line) for line in lines]
+    parsed = history_events(lines)
+    assert parsed == [history_event(line) for line in lines]
     assert [
-        (event.timestamp, event.event_type, event.value, event.item_id) for event in found
+        (event.timestamp, event.event_type, event.value, event.item_id) for event in parsed
     ] == events
 
 
@@ -44,6 +46,6 @@ def test_a_history_is_its_lines(events: list[tuple[int, str, float | None, str]]
         [b"5 view", b"6 view startup 1"],
     ],
 )
-def test_a_line_that_is_no_event_is_an_error(lines: list[bytes]) -> None:
+def test_a_line_that_is_not_an_event_is_an_error(lines: list[bytes]) -> None:
     with pytest.raises(ValueError):
         history_events(lines)

@@ -86,11 +86,11 @@ def _entry(
 def test_a_foreign_key_halts_the_partition_until_a_rebuild(
     key: str, make: object, refusing_redis: Redis, settings: Settings
 ) -> None:
-    """The batch is not passed over: neither a restart nor deleting the foreign key makes ingest go
-    on with a part missing.
+    """Neither a restart nor the deletion of the foreign key lets ingest continue with a part
+    missing.
     """
     writer = Writer(settings)
-    refusing_redis.set(key, "somebody's own")
+    refusing_redis.set(key, "a foreign value")
     error = writer.error(make(settings, writer.planner))  # type: ignore[operator]
     assert isinstance(error, StoreCorrupt)
     assert key in str(error)
@@ -101,9 +101,9 @@ def test_a_foreign_key_halts_the_partition_until_a_rebuild(
         assert key in str(refused.value)
         assert "rebuild --wipe" in str(refused.value)
         refusing_redis.delete(key)
-    for each in refusing_redis.scan_iter():
-        if any(fnmatch(each.decode(), pattern) for pattern in keys.OWNED):
-            refusing_redis.delete(each)
+    for raw in refusing_redis.scan_iter():
+        if any(fnmatch(raw.decode(), pattern) for pattern in keys.OWNED):
+            refusing_redis.delete(raw)
     assert positions.take(refusing_redis, "t", 0).offset == 0
     deletions.mark_ready(refusing_redis)
     writer.apply(make(settings, writer.planner))  # type: ignore[operator]
@@ -125,12 +125,10 @@ def test_a_counter_that_is_no_number_halts_the_partition(
 def test_a_process_that_dies_before_the_reply_leaves_the_note_of_the_halt(
     refusing_redis: Redis, settings: Settings
 ) -> None:
-    """The note is part of the transaction itself, with the offsets; only the key's name needs a
-    process that lives.
-    """
+    """The note with the offsets is part of the transaction; the name of the key is added later."""
     writer = Writer(settings)
     batch = writer.event(0)
-    refusing_redis.set("user:42:history", "somebody's own")
+    refusing_redis.set("user:42:history", "a foreign value")
     with connection.connect(settings) as client:
         pipe = connection.Pipe(client)
         pipe.send(applier.transaction([batch]))

@@ -33,7 +33,7 @@ def test_a_temporary_error_is_retried_and_the_event_counts_once(
         assert isinstance(error, StoreUnavailable), error
         assert redis_errors.RULES[code].advice in str(error)
         assert "type" not in str(error), (
-            "a cause that is not the key's type must not be told as one"
+            "an error that is not about the type of a key must not mention it"
         )
     writer.applier.apply(writer.event(1))
     writer.applier.close()
