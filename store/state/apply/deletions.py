@@ -113,7 +113,7 @@ def lookup(client: Any, kind: Kind, digests: Sequence[str]) -> list[Place | None
     return places
 
 
-def every(client: Any, kind: Kind) -> Iterator[tuple[str, Place]]:
+def scan(client: Any, kind: Kind) -> Iterator[tuple[str, Place]]:
     """Every deletion of `kind`, as hashed id and place; it may return one twice.
 
     Raises StoreUnavailable, StoreCorrupt.
@@ -137,7 +137,7 @@ def users(client: Any, hasher: IdHasher) -> DeletedUsers:
             "recovered. Start `python -m streams ingest`, which reads the deletions from the log, "
             "then try again"
         )
-    return DeletedUsers(hasher, {digest: place.time for digest, place in every(client, "user")})
+    return DeletedUsers(hasher, {digest: place.time for digest, place in scan(client, "user")})
 
 
 class ChangedUsers(NamedTuple):
@@ -158,7 +158,7 @@ def changed_users(client: Any, after: str) -> ChangedUsers:
         if changed is not None:
             return ChangedUsers(changed.cursor, [digest.decode() for digest in changed.ids])
         cursor = changes.latest(client, keys.USERS_DELETED_CHANGES)
-    return ChangedUsers(cursor, [digest for digest, _ in every(client, "user")])
+    return ChangedUsers(cursor, [digest for digest, _ in scan(client, "user")])
 
 
 def count(client: Any, kind: Kind) -> int:

@@ -56,8 +56,8 @@ class Planner:
     def forget(self) -> None:
         """Forget who has a first_seen: Redis may hold less than what was applied so far.
 
-        A new set, not a cleared one: a batch under way adds its users to the set that it was
-        planned with.
+        A new set, not a cleared one: a batch that is not applied yet adds its users to the set
+        that it was planned with.
         """
         self._known = set()
 

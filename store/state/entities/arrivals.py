@@ -16,8 +16,8 @@ from core.errors import StoreCorrupt, StoreError, StoreUnavailable
 from store.log.topics.ids import TopicId, TopicIds
 from store.state import keys
 from store.state.apply import positions
+from store.state.async_pipe import AsyncPipe
 from store.state.redis_errors import of_reply
-from store.state.wire import Wire
 
 POLL_S = 0.002
 """Seconds between two polls while a caller waits: a tenth of the time until an event is applied. A
@@ -40,7 +40,7 @@ class Arrivals:
         `topic_ids`: the current ids; positions in a topic with another id are ignored.
         """
         self._topic_ids = topic_ids
-        self._wire = Wire(client, timeout_s)
+        self._pipe = AsyncPipe(client, timeout_s)
         self._waiting: dict[_Partition, _Waiting] = {}
         self._poller: asyncio.Task[None] | None = None
 
@@ -67,7 +67,7 @@ class Arrivals:
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        await self._wire.drop()
+        await self._pipe.drop()
 
     async def _poll(self) -> None:
         """Poll until no caller waits.
@@ -98,7 +98,7 @@ class Arrivals:
 
     async def _poll_once(self) -> None:
         partitions = list(self._waiting)
-        replies = await self._wire.ask(
+        replies = await self._pipe.ask(
             "reading positions",
             [
                 ("HMGET", keys.position(*partition), "position", "topic_id")

@@ -17,9 +17,9 @@ import redis.asyncio
 
 from core.errors import StoreError, StoreUnavailable
 from core.types import UserState
+from store.state.async_pipe import AsyncPipe
 from store.state.entities import users
 from store.state.redis_errors import of_reply
-from store.state.wire import Wire
 
 _MOST = 64
 """Users in one round trip: about 2 MB at a history cap of 500, a few milliseconds of Redis."""
@@ -34,7 +34,7 @@ class UserReader:
         """`cap`: HISTORY_CAP, the most events in a state; `timeout_s`: for a round trip, including
         the connect.
         """
-        self._wire, self._cap = Wire(client, timeout_s), cap
+        self._pipe, self._cap = AsyncPipe(client, timeout_s), cap
         self._waiting: deque[Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
 
@@ -56,7 +56,7 @@ class UserReader:
             await asyncio.gather(self._sender, return_exceptions=True)
         _fail(self._waiting, StoreUnavailable("the reader was closed"))
         self._waiting.clear()
-        await self._wire.drop()
+        await self._pipe.drop()
 
     async def _send(self) -> None:
         """Make round trips until no caller waits.
@@ -91,7 +91,7 @@ class UserReader:
         commands = [
             command for user_id in user_ids for command in users.commands(user_id, self._cap)
         ]
-        return await self._wire.ask(f"reading {len(user_ids)} users", commands)
+        return await self._pipe.ask(f"reading {len(user_ids)} users", commands)
 
 
 def _resolve(future: asyncio.Future[UserState], user_id: str, replies: list[Any]) -> None:

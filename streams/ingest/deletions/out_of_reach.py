@@ -44,7 +44,7 @@ def _drop(settings: Settings, client: Client, reader: LogReader, kind: Kind, top
             return 0
         oldest += [archived, _oldest_in_log(reader, settings.interactions_topic)]
     reach = min(oldest)
-    old = {digest: place for digest, place in deletions.every(client, kind) if place.time < reach}
+    old = {digest: place for digest, place in deletions.scan(client, kind) if place.time < reach}
     if old:
         publisher = Publisher(settings, IdHasher(settings.deletion_salt))
         publisher.publish([], [record_key(kind, digest, place) for digest, place in old.items()])

@@ -229,7 +229,7 @@ class _Recovery:
         """Publish every deletion that Redis holds, and read the topic from its beginning."""
         for kind in KINDS:
             self._publisher.publish(
-                [(kind, digest, place) for digest, place in deletions.every(self._client, kind)]
+                [(kind, digest, place) for digest, place in deletions.scan(self._client, kind)]
             )
         with named_errors("going back to the beginning of the topic of deletions"):
             fields: Any = self._client.hkeys(keys.DELETIONS)

@@ -29,7 +29,7 @@ RECORD_S = 0.4
 _COMPACTION = {
     "segment.ms": "500",
     "min.cleanable.dirty.ratio": "0.01",
-    # longer than ingest is ever stopped: a deletion that is compacted away before is lost
+    # longer than any stop of ingest: a deletion that is compacted before ingest reads it is lost
     "min.compaction.lag.ms": "6000",
     "delete.retention.ms": "0",
 }

@@ -142,15 +142,15 @@ def test_a_wipe_deletes_outcomes_and_leaves_exposures(
     assert sorted(redis.keys("*")) == [f"experiment:{HALF.id}:exposed".encode(), b"experiments"]
 
 
-def _at_multi(monkeypatch: pytest.MonkeyPatch, deed: Any) -> None:
-    """Do `deed` just before the next MULTI of a pipeline, once."""
+def _at_multi(monkeypatch: pytest.MonkeyPatch, action: Any) -> None:
+    """Do `action` just before the next MULTI of a pipeline, once."""
     from redis.client import Pipeline
 
-    multi, deeds = Pipeline.multi, [deed]
+    multi, actions = Pipeline.multi, [action]
 
     def late(pipe: Pipeline) -> None:
-        if deeds:
-            deeds.pop()()
+        if actions:
+            actions.pop()()
         multi(pipe)
 
     monkeypatch.setattr(Pipeline, "multi", late)

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from core.errors import StoreUnavailable
 from core.settings import Settings
+from store.state.async_pipe import AsyncPipe
 from store.state.connection import connect_async
-from store.state.wire import Wire
 from testing.redis import RedisServer
 
 TIMEOUT_S = 0.25
@@ -28,14 +28,14 @@ def test_a_blocked_event_loop_is_not_a_timeout_of_redis(
 ) -> None:
     async def blocked() -> None:
         client = connect_async(settings_of, TIMEOUT_S)
-        wire = Wire(client, TIMEOUT_S)
-        assert await wire.ask("testing", [("PING",)]) == [b"PONG"]
+        pipe = AsyncPipe(client, TIMEOUT_S)
+        assert await pipe.ask("testing", [("PING",)]) == [b"PONG"]
         for _ in range(3):
-            asking = asyncio.create_task(wire.ask("testing", [("PING",)]))
+            asking = asyncio.create_task(pipe.ask("testing", [("PING",)]))
             await asyncio.sleep(0)
             time.sleep(4 * TIMEOUT_S)  # noqa: ASYNC251 - the event loop is blocked on purpose
             assert await asking == [b"PONG"]
-        await wire.drop()
+        await pipe.drop()
         await client.aclose()
 
     asyncio.run(blocked())
@@ -47,18 +47,18 @@ def test_a_redis_without_an_answer_is_unavailable_after_the_timeout(
     async def stopped() -> None:
         settings = Settings(redis_url=SecretStr(own_redis_server.url))
         client = connect_async(settings, TIMEOUT_S)
-        wire = Wire(client, TIMEOUT_S)
-        assert await wire.ask("testing", [("PING",)]) == [b"PONG"]
+        pipe = AsyncPipe(client, TIMEOUT_S)
+        assert await pipe.ask("testing", [("PING",)]) == [b"PONG"]
         own_redis_server.child.signal(signal.SIGSTOP)
         try:
             began = time.monotonic()
             with pytest.raises(StoreUnavailable):
-                await wire.ask("testing", [("PING",)])
+                await pipe.ask("testing", [("PING",)])
             assert time.monotonic() - began >= TIMEOUT_S
         finally:
             own_redis_server.child.signal(signal.SIGCONT)
-        assert await wire.ask("testing", [("PING",)]) == [b"PONG"]
-        await wire.drop()
+        assert await pipe.ask("testing", [("PING",)]) == [b"PONG"]
+        await pipe.drop()
         await client.aclose()
 
     asyncio.run(stopped())

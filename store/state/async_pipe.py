@@ -21,7 +21,7 @@ STEPS = 5
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
 
-class Wire:
+class AsyncPipe:
     """One connection for packed commands. For one caller at a time.
 
     The client connects, authenticates and selects the database. Replies are parsed here, because
@@ -49,7 +49,7 @@ class Wire:
                 raise
 
     async def drop(self) -> None:
-        """Disconnect; the next `ask` connects anew."""
+        """Disconnect; the next `ask` connects again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
