@@ -1,33 +1,33 @@
-"""Every error that Eddyline raises on purpose.
+"""Defines every error that Eddyline raises on purpose.
 
 EddylineError
-├── ConfigurationError            a setting is missing or wrong: names the setting and the mend
-├── BadEvent                      bytes that are no valid event: goes to the dead-letter topic, never stops a consumer
-├── StoreError                    Redis
-│   ├── StoreUnavailable          cannot be reached or answered too late: retry, or answer degraded
-│   ├── StoreMisconfigured        no retry helps (eviction, version, permission, password, cluster mode): change the server or REDIS_URL
-│   ├── StoreCorrupt              a key holds another type than ours, or a partition is incomplete: names the key; ingest stops
-│   ├── Stale                     the batch does not start at the stored position: seek to `position`
-│   ├── LeaseTaken                another process holds the lease: wait, or end that process
-│   └── LeaseLost                 the lease expired under its holder: start again
-├── LogError                      Kafka
-│   ├── LogUnavailable            cannot be reached or answered too late
-│   ├── LogMisconfigured          a topic is set up so that events are lost: names the topic and the command that mends it
-│   ├── LogGap                    the stored position is older than the log's first offset: rebuild, or go on with --from-log
-│   └── LogRewound                the position lies beyond the log's end, or the topic is another one: start over
-├── ArchiveError                  the Parquet archive overlaps, has a hole, or cannot be read
-│   └── Overtaken                 another process archived this range first: drop the rows and seek to the archive's position
-├── DatasetError                  events from which nothing can be trained or judged: names what is missing
+├── ConfigurationError      a setting is missing or wrong: the message names it
+├── BadEvent                bytes that are no valid event: to the dead-letter topic
+├── StoreError              Redis
+│   ├── StoreUnavailable    no connection, or an answer too late: retry, or answer degraded
+│   ├── StoreMisconfigured  no retry helps (eviction, version, password, ...): change the server
+│   ├── StoreCorrupt        a key of another type, or an incomplete partition: ingest stops
+│   ├── Stale               a batch does not start at the partition position: seek to `position`
+│   ├── LeaseTaken          another process has the lease: wait, or end that process
+│   └── LeaseLost           the lease of this process expired: start again
+├── LogError                Kafka
+│   ├── LogUnavailable      no connection, or an answer too late
+│   ├── LogMisconfigured    a topic would lose events: the message has the command to correct it
+│   ├── LogGap              events were deleted unread: rebuild, or continue with --from-log
+│   └── LogRewound          the log ends before the position, or is another one: start over
+├── ArchiveError            the Parquet archive overlaps, has a gap, or cannot be read
+│   └── Overtaken           another process archived the range: seek to the archive's position
+├── DatasetError            events from which nothing can be trained or evaluated
 ├── ModelError
-│   ├── ModelMissing              no such version, or a bundle without this part
-│   ├── ModelCorrupt              a file's sha256 is not the manifest's
-│   ├── DiskFull                  no space for a new bundle: the live one is unchanged
-│   └── GateRefused               a retrain that is worse than the live bundle by more than the margin
-├── Interrupted                   a retrain was asked to stop: the live bundle is unchanged
-├── SourceFailed                  a file or a database cannot be read to its end: names the place
-├── NothingImported               an import in which no row became an event: names the reasons
-├── NotSent                       lines given to `streams produce` that are no valid event: names the first one
-└── ProcessFailed                 a child process of the demo or a test did not start, died, or did not answer in time
+│   ├── ModelMissing        no such version, or a bundle without this part
+│   ├── ModelCorrupt        the sha256 of a file differs from the manifest
+│   ├── DiskFull            no space for a new bundle: the live one is unchanged
+│   └── GateRefused         a new bundle is worse than the live one by more than the margin
+├── Interrupted             a retrain was told to stop: the live bundle is unchanged
+├── SourceFailed            a file or a database cannot be read to its end
+├── NothingImported         no row of an import became an event
+├── NotSent                 lines for `streams produce` that are no valid event
+└── ProcessFailed           a child process did not start, died, or did not answer in time
 
 Each message says what failed, where, and what to do next.
 """
@@ -46,8 +46,8 @@ class ConfigurationError(EddylineError):
 class BadEvent(EddylineError):
     """Bytes from Kafka or HTTP that are not a valid event.
 
-    `code` is a short stable word for counting (`not_json`, `bad_field`, `too_large`, ...); the
-    message is for people.
+    `code` is a short stable word that metrics count by (`not_json`, `bad_field`, `too_large`, ...);
+    the message is for people.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -56,27 +56,23 @@ class BadEvent(EddylineError):
 
 
 class StoreError(EddylineError):
-    """Something about Redis."""
+    """Redis failed, or holds what it should not."""
 
 
 class StoreUnavailable(StoreError):
-    """Redis cannot be reached or answered too late."""
+    """Redis cannot be reached, or answered too late."""
 
 
 class StoreMisconfigured(StoreError):
-    """The Redis server is set up so that Eddyline cannot work with it, or so that counted data
-    could be lost.
-    """
+    """The configuration of the Redis server prevents work, or could lose counted data."""
 
 
 class StoreCorrupt(StoreError):
-    """A key holds a type or a value that Eddyline did not write, or a transaction was applied in
-    part.
-    """
+    """A key has a type or value that Eddyline did not write, or a transaction applied in part."""
 
 
 class Stale(StoreError):
-    """A batch does not start where Redis says that the partition stands; seek to `position`."""
+    """A batch does not start at the partition position in Redis; seek to `position`."""
 
     def __init__(self, position: int, message: str) -> None:
         super().__init__(message)
@@ -84,47 +80,47 @@ class Stale(StoreError):
 
 
 class LeaseTaken(StoreError):
-    """Another process holds the lease."""
+    """Another process has the lease."""
 
 
 class LeaseLost(StoreError):
-    """The lease expired under its holder: Redis was away for longer than the lease lasts."""
+    """The lease of this process expired: Redis was away for longer than the lease lasts."""
 
 
 class LogError(EddylineError):
-    """Something about Kafka."""
+    """Kafka failed, or its log does not fit the state."""
 
 
 class LogUnavailable(LogError):
-    """The broker cannot be reached or answered too late."""
+    """The broker cannot be reached, or answered too late."""
 
 
 class LogMisconfigured(LogError):
-    """A topic is set up so that events would be lost."""
+    """The configuration of a topic would lose events."""
 
 
 class LogGap(LogError):
-    """Events between the stored position and the log's first offset are gone from the log."""
+    """The log no longer holds the events after the partition position."""
 
 
 class LogRewound(LogError):
-    """The stored position lies beyond the log's end, or the topic was created anew."""
+    """The partition position lies beyond the end of the log, or the topic was recreated."""
 
 
 class ArchiveError(EddylineError):
-    """The Parquet archive overlaps, has a hole, or cannot be read."""
+    """The Parquet archive overlaps, has a gap, or cannot be read."""
 
 
 class Overtaken(ArchiveError):
-    """Another process has archived the same range; nothing of ours was published."""
+    """Another process archived the same range; this process published nothing."""
 
 
 class DatasetError(EddylineError):
-    """Events from which nothing can be trained or judged."""
+    """The events are too few or too one-sided to train or evaluate a model."""
 
 
 class ModelError(EddylineError):
-    """Something about a trained bundle."""
+    """A bundle is missing, damaged or refused."""
 
 
 class ModelMissing(ModelError):
@@ -132,9 +128,7 @@ class ModelMissing(ModelError):
 
 
 class DiskFull(ModelError):
-    """No space is left for a new bundle; what was live before is live, and what was written of the
-    new one is removed.
-    """
+    """No space for a new bundle: its files are removed, and the live bundle is unchanged."""
 
 
 class ModelCorrupt(ModelError):
@@ -146,7 +140,7 @@ class GateRefused(ModelError):
 
 
 class Interrupted(EddylineError):
-    """A retrain was asked to stop; nothing was published."""
+    """A retrain was told to stop; nothing was published."""
 
 
 class SourceFailed(EddylineError):
@@ -158,11 +152,11 @@ class NothingImported(EddylineError):
 
 
 class NotSent(EddylineError):
-    """Some lines are no valid event; all others were sent."""
+    """Some lines are no valid event; all other lines were sent."""
 
 
 class ProcessFailed(EddylineError):
-    """A child could not be started, died, or did not answer in time.
+    """A child process did not start, died, or did not answer in time.
 
     The message ends with the last lines of its log.
     """

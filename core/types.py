@@ -1,4 +1,4 @@
-"""The types that all rooms share. Immutable msgspec structs: fast to decode, encode and compare.
+"""Defines the types that all rooms share, as immutable msgspec structs.
 
 The types of an answer also describe its fields for the OpenAPI document (api/schemas/document.py).
 """
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 Value = str | int | float | bool | list[str] | None
-"""What an attribute of an item or a user may hold."""
+"""Type of an attribute of an item or a user."""
 
 BlendMethod = Literal["min_max", "rank"]
 """How the ensemble puts the scores of its parts on one scale: engines/blending/scales.py."""
@@ -69,10 +69,10 @@ class HistoryEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class LiveVector(msgspec.Struct, frozen=True, gc=False):
-    """An ALS vector as the model plane left it in Redis: a cache of a fold-in, never the truth.
+    """An ALS vector that a live worker wrote to Redis: a cache of a fold-in.
 
-    It may be used while `made_with` is that of the live model (engines.fold) and `as_of` the user's
-    event count; else it is stale. `vector`: f little-endian float32.
+    It is stale unless `made_with` is that of the live model (engines.fold) and `as_of` is the
+    user's event count. `vector`: f little-endian float32.
     """
 
     version: str
@@ -82,7 +82,7 @@ class LiveVector(msgspec.Struct, frozen=True, gc=False):
 
 
 class UserState(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a reader knows about one user, from one round trip to Redis.
+    """The state of one user, read in one round trip to Redis.
 
     `events` counts every accepted event; `counts` the same by event type; `history` holds the
     latest events (HISTORY_CAP at most) in the order of the log, oldest first.
@@ -98,9 +98,7 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UseCase(msgspec.Struct, frozen=True, kw_only=True):
-    """A role looking for a kind of item: names the API path, the event weights and the default
-    filters.
-    """
+    """A role that looks for a kind of item, with its API path, event weights and filters."""
 
     name: str
     role: str
@@ -112,8 +110,9 @@ class UseCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttributeFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """One condition on an item's attribute: equal to `equals`, or one of `one_of`, or within
-    [`low`, `high`].
+    """One condition on an item's attribute.
+
+    The attribute is equal to `equals`, or one of `one_of`, or within [`low`, `high`].
     """
 
     name: str
@@ -124,7 +123,7 @@ class AttributeFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
-    """Which items may be shown. An item passes when it passes every condition that is set.
+    """The items that an answer may contain: those that pass every condition that is set.
 
     `categories`: at least one of these; `item_types`: one of these.
     """
@@ -138,13 +137,13 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller wants: `limit` items that pass `filters`.
+    """A request for `limit` items that pass `filters`.
 
-    `engine`: the engine to ask first, instead of the routed one. `reasons` False omits the reasons,
-    which cost about as much as the ranking itself. `diversity`, `explore`: 0 to 1
-    (engines/selection/), None: as the settings say. `at`: seconds since 1970 as of which an item is
-    new, for exploration and for content's prior; None: when the latest item was created. `window`:
-    the popular engine ranks by the last "hour", "day" or "week" instead of all time.
+    `engine`: the first engine of the chain, instead of the routed one. `reasons` False omits the
+    reasons, which cost about as much as the ranking itself. `diversity`, `explore`: 0 to 1
+    (engines/selection/), None: as the settings say. `at`: the time, in seconds since 1970, at which
+    an item counts as new or not; None: the creation of the latest item. `window`: the popular
+    engine ranks by the last "hour", "day" or "week" instead of all time.
     """
 
     limit: int = 10

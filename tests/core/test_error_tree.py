@@ -1,4 +1,4 @@
-"""The tree drawn at the top of core/errors.py is the tree of the classes below it."""
+"""The tree in the docstring of core/errors.py is the tree of its classes."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def _drawn() -> dict[str, str]:
 def _defined() -> dict[str, str]:
     """Class -> base class, as the module defines it."""
     classes = [
-        each
-        for _, each in inspect.getmembers(errors, inspect.isclass)
-        if each.__module__ == errors.__name__
+        error
+        for _, error in inspect.getmembers(errors, inspect.isclass)
+        if error.__module__ == errors.__name__
     ]
     return {
-        each.__name__: each.__base__.__name__
-        for each in classes
-        if each is not errors.EddylineError and each.__base__
+        error.__name__: error.__base__.__name__
+        for error in classes
+        if error is not errors.EddylineError and error.__base__
     }
 
 
-def test_the_drawn_tree_is_the_tree_of_the_classes() -> None:
+def test_the_docstring_draws_the_tree_of_the_classes() -> None:
     assert _drawn() == _defined()
 
 
@@ -64,5 +64,5 @@ def test_no_error_of_the_tree_is_defined_elsewhere() -> None:
     assert elsewhere == []
 
 
-def test_every_error_says_what_it_means() -> None:
+def test_every_error_has_a_docstring() -> None:
     assert all(inspect.getdoc(getattr(errors, name)) for name in _defined())
