@@ -155,7 +155,7 @@ def _check_id(name: str, value: str) -> None:
         raise BadEvent("bad_id", f"{name} holds a control character or a lone surrogate")
 
 
-def keyed(entry: _Entry, identifier: str) -> _Entry:
+def require_key(entry: _Entry, identifier: str) -> _Entry:
     """`entry`, whose own id must be `identifier`, the message's key. Raises BadEvent."""
     own = entry.item_id if isinstance(entry, Item) else entry.user_id
     if own != identifier:

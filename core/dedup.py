@@ -1,24 +1,28 @@
-"""Which events of a partition are duplicates: a pure function of the log."""
+"""Decides which events of a partition are duplicates, from the log alone."""
 
 from __future__ import annotations
 
 
 class Dedup:
-    """An event is a duplicate when its event_id stood on an earlier event at most `window` offsets
-    before it in its partition.
+    """Remembers the event ids of one partition within the window.
 
-    Feed every valid event of one partition in offset order, duplicates too: `seen` answers and
-    remembers. Memory: at most twice `window` ids.
+    An event is a duplicate when its event_id stood on an earlier event at most `window` offsets
+    before it in its partition. Pass every valid event in offset order, duplicates too. Memory: at
+    most twice `window` ids, and 1,000.
     """
 
     def __init__(self, window: int) -> None:
         self.window = window
         self._last: dict[str, int] = {}
 
-    def seen(self, event_id: str, offset: int) -> bool:
-        """True when the event at `offset` is a duplicate.
+    def __len__(self) -> int:
+        """The number of ids in memory."""
+        return len(self._last)
 
-        Offsets must not go down; the same offset twice is no duplicate.
+    def is_duplicate(self, event_id: str, offset: int) -> bool:
+        """Remember the event at `offset`, and return whether it is a duplicate.
+
+        Offsets must not decrease; the same offset twice is no duplicate.
         """
         last = self._last.get(event_id, -1)
         self._last[event_id] = offset

@@ -104,7 +104,7 @@ class Experiments(msgspec.Struct, frozen=True):
             return None
         return experiment.variant_of(user_id)
 
-    def shown(self, recommendation_id: str, user_id: str) -> Variant | None:
+    def variant_of_answer(self, recommendation_id: str, user_id: str) -> Variant | None:
         """The variant that an answer to this user with this id was made by; None for an id that no
         such answer can have.
         """

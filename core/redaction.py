@@ -1,6 +1,6 @@
 """Keeps secrets out of everything that is shown: settings, errors, logs, tracebacks.
 
-`shown_url` is how a URL may be shown, `reason` how another library's error about it may be.
+`masked_url` is how a URL may be shown, `error_text` how another library's error about it may be.
 `redact` is the last net under both: it masks the secrets of this process' settings, which
 `register` notes, in every log line and traceback.
 
@@ -114,7 +114,7 @@ def is_plain(url: str) -> bool:
     return bool(_PLAIN.fullmatch(url)) if "://" in url else not re.search(r":.*@", url, re.DOTALL)
 
 
-def shown_url(url: str) -> str:
+def masked_url(url: str) -> str:
     """A URL (or path) as it may be shown: user, password and the values of unlisted parameters
     masked.
     """
@@ -168,7 +168,7 @@ def secrets_of(url: str) -> list[str]:
     return sorted((form for form in forms if form), key=len, reverse=True)
 
 
-def reason(error: BaseException, *urls: str) -> str:
+def error_text(error: BaseException, *urls: str) -> str:
     """The text of another library's error about `urls`, on one line; only its type if it may hold a
     part of a secret of theirs.
     """

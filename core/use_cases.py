@@ -44,10 +44,10 @@ class UseCases(msgspec.Struct, frozen=True):
         weight = (self.event_types if use_case is None else self.by_name[use_case].weights)[
             event_type
         ]
-        return weight if value is None else rounded(weight * value)
+        return weight if value is None else round_weight(weight * value)
 
 
-def rounded(weight: float) -> float:
+def round_weight(weight: float) -> float:
     """`weight`, at most MAX_WEIGHT, in steps of WEIGHT_STEP."""
     return round(min(weight, MAX_WEIGHT) / WEIGHT_STEP) * WEIGHT_STEP
 
@@ -133,4 +133,4 @@ def _checked_weight(weight: object, what: str) -> float:
         or not 0 <= weight <= MAX_WEIGHT
     ):
         raise ConfigurationError(f"{what} = {weight!r} must be a number from 0 to {MAX_WEIGHT:g}")
-    return rounded(float(weight))
+    return round_weight(float(weight))

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import msgspec
 
-from core.process.background import rest
+from core.process.background import pause
 from core.settings import Settings
 from engines import router
 from engines.als import ALSEngine
@@ -163,7 +163,7 @@ def build(
         if new_items is not None and new_items.made_with == fold_id
         else NewItemFactors.none()
     )
-    rest()
+    pause()
     if popularity is None:
         popularity = bundle.popular.scores if bundle.popular else {}
     if windows is None:
@@ -295,7 +295,7 @@ def _engines(
     engines: dict[str, Engine] = {}
     absent = {name: f"this release has no engine {name!r}" for name in router.CHAIN}
     for name, build_engine in BUILDERS.items():
-        rest()
+        pause()
         try:
             if not getattr(parts.settings, f"enable_{name}", True):
                 raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")
@@ -352,7 +352,7 @@ def _catalogue(
         deleted = [item.item_id for item in bundle.catalogue if item.item_id not in base.rows]
         base = base.updated([], deleted)
         bare_ids = bare_ids + model_ids
-    rest()
+    pause()
     return base.with_bare(bare_ids)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core.process.background import resting
+from core.process.background import with_pauses
 from core.types import AttributeFilter, Item, Value
 from engines.cache import Bounded
 from engines.selection.filters import Conditions, attribute_passes, number, texts
@@ -300,8 +300,8 @@ class _Column:
     def extended(self, start: int, items: Sequence[Item | None]) -> _Column:
         """The column with `items` appended as rows `start`, `start` + 1, ..."""
         rows_by_text: dict[str, list[int]] = {}
-        values = [None if item is None else self.read(item) for item in resting(items)]
-        for row, value in enumerate(resting(values), start):
+        values = [None if item is None else self.read(item) for item in with_pauses(items)]
+        for row, value in enumerate(with_pauses(values), start):
             for text in texts(value):
                 rows_by_text.setdefault(text, []).append(row)
         rows = dict(self._rows)
@@ -309,7 +309,7 @@ class _Column:
             rows[text] = np.concatenate(
                 [rows.get(text, _EMPTY), np.array(new_rows, dtype=np.int32)]
             )
-        numbers = np.array([number(value) for value in resting(values)], dtype=np.float64)
+        numbers = np.array([number(value) for value in with_pauses(values)], dtype=np.float64)
         return _Column(self.read, rows, np.concatenate([self.numbers, numbers]))
 
     def rows_of(self, values: Sequence[str]) -> Rows:

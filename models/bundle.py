@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from core.errors import ModelCorrupt, ModelError, ModelMissing
-from core.process.background import rest
+from core.process.background import pause
 from core.types import Item
 from models import files
 from models.als import ALSModel
@@ -170,7 +170,7 @@ def load(
         ):
             continue
         try:
-            rest()
+            pause()
             parts[part] = load_part(folder, manifest, part, paths.get(part))
         except (ModelError, OSError, ValueError) as error:
             if strict:

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from core.errors import ModelCorrupt, ModelMissing
-from core.process.background import rest
+from core.process.background import pause
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ def read_entries(path: Path, kind: type[T]) -> T:
         while data.startswith(opening) and (end := _NEXT_ENTRY.search(data, begin + SLICE_BYTES)):
             add(decode(opening + data[begin + 1 : end.start()] + closing))
             begin = end.start()
-            rest()
+            pause()
         add(decode(opening + data[begin + 1 :] if begin else data))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return read_json(path, kind)  # its error has the position within the whole file

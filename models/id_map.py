@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ModelCorrupt
-from core.process.background import rest, resting
+from core.process.background import pause, with_pauses
 from models import files
 
 UNKNOWN = -1
@@ -52,7 +52,7 @@ class IdMap:
         """Read what `save` wrote. Raises ModelMissing, ModelCorrupt."""
         rows = files.read_entries(path, dict[str, int])
         ids = sorted(rows, key=rows.__getitem__)
-        if [rows[item_id] for item_id in resting(ids)] != list(range(len(ids))):
+        if [rows[item_id] for item_id in with_pauses(ids)] != list(range(len(ids))):
             raise ModelCorrupt(f"{path}: the rows must be 0..{len(ids) - 1}, each once")
-        rest()
+        pause()
         return cls(ids)

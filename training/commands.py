@@ -12,7 +12,7 @@ from rich.table import Table
 
 from core.deletions import IdHasher
 from core.errors import ModelMissing, StoreUnavailable
-from core.redaction import shown_url
+from core.redaction import masked_url
 from core.settings import Settings
 from models import bundle as bundles
 from models.bundle import Bundle, Manifest
@@ -51,7 +51,7 @@ def make_dataset(settings: Settings, output: Path, events: Path | None, console:
         table, skipped = event_sources.from_archive(
             archive, settings.interactions_topic, positions, settings.dedup_window, deleted
         )
-    source = shown_url(str(events or f"{settings.archive_url}/{settings.interactions_topic}"))
+    source = masked_url(str(events or f"{settings.archive_url}/{settings.interactions_topic}"))
     data = dataset.build(table, settings.use_cases, positions, source, skipped)
     dataset_files.save(data, output)
     summary = data.summary()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from api.health import Health
-from core.process.background import rest
+from core.process.background import pause
 from core.settings import Settings
 from core.types import Item
 from models.bundle import LOADERS, Bundle
@@ -84,4 +84,4 @@ def free_gradually(entries: list[Item | None]) -> None:
     """
     while entries:
         del entries[-FREED_AT_ONCE:]
-        rest()
+        pause()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from api.live_view.snapshot import CatalogueSnapshot, Snapshot, merged
-from core.process.background import resting
+from core.process.background import with_pauses
 from core.settings import Settings
 from core.types import Item
 from engines.catalogue import Catalogue
@@ -103,6 +103,6 @@ def _catalogue(bundle: Bundle, items: Sequence[Item], deleted: Iterable[str] = (
 
     An item of the bundle that is not among them was deleted, although the bundle's model knows it.
     """
-    item_ids = {item.item_id for item in resting(items)}
-    gone = {item.item_id for item in resting(bundle.catalogue) if item.item_id not in item_ids}
-    return Catalogue.of(resting(items), deleted=gone.union(deleted))
+    item_ids = {item.item_id for item in with_pauses(items)}
+    gone = {item.item_id for item in with_pauses(bundle.catalogue) if item.item_id not in item_ids}
+    return Catalogue.of(with_pauses(items), deleted=gone.union(deleted))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from core.process.background import resting
+from core.process.background import with_pauses
 from core.types import Item
 
 _log = structlog.get_logger(__name__)
@@ -82,7 +82,7 @@ class CatalogueSnapshot:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb", buffering=CHUNK_BYTES) as file:
                 file.writelines(_encoded([Line(at=time.time(), topic=self._topic)]))
-                file.writelines(_encoded(Line(item=item) for item in resting(items)))
+                file.writelines(_encoded(Line(item=item) for item in with_pauses(items)))
                 file.writelines(_encoded(Line(deleted=item_id) for item_id in deleted))
                 file.flush()
                 os.fsync(file.fileno())

@@ -20,7 +20,7 @@ from api.metrics import Metrics
 from core.deletions import IdHasher
 from core.errors import ModelError, StoreError
 from core.experiments import Variant
-from core.process.background import in_background, rest
+from core.process.background import in_background, pause
 from core.settings import Settings
 from core.types import Request, UserState
 from engines.builder import build, with_catalogue, with_new_items, with_popularity, with_settings
@@ -165,7 +165,7 @@ class LiveView:
     def _swap_bundle(self, version: str | None, previous: str | None) -> None:
         started = time.perf_counter()
         bundle = self._bundles.load(version)
-        rest()
+        pause()
         catalogue = self._catalogue.for_bundle(bundle, self.current.catalogue)
         popularity = self._popularity.for_bundle(bundle, self.current.popularity)
         recommender = build(bundle, catalogue, popularity, self._settings)

@@ -1,13 +1,12 @@
-"""Long work of one thread while another answers: it leaves the interpreter to the other most of the
-time.
+"""Throttles long work of one thread, so that other threads of the process answer without delay.
 
-Python runs one thread at a time. One that has much to do gets half of the time, and more wherever
-the other one lets go for a moment (in numpy, in a socket), so answers take more than twice as long
-for as long as the work goes on. A thread `in_background` works for a millisecond and then sleeps
-for several: the work takes longer, and answers hardly do.
+Python runs one thread at a time. A busy thread gets half of the time, and more whenever the other
+thread releases the interpreter (in numpy, in a socket), so answers take more than twice as long
+while the work runs. A thread `in_background` works for a millisecond and then sleeps for several:
+the work takes longer, and answers hardly do.
 
-`rest` stands where long work has a natural pause, `resting` in its loops. Anywhere but in the
-background they do nothing.
+Call `pause` between the steps of long work, and wrap its loops in `with_pauses`. Outside of
+`in_background` both do nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +20,16 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SHARE = 0.2
-"""Of the time that a thread in the background works at most."""
+"""Maximum share of the time in which a background thread works."""
 WORK_S = 0.001
-"""Seconds of work, by the thread's own clock, that make a rest worth while: well below what one
-answer takes among several.
-"""
+"""Seconds of work, by the thread's CPU clock, before a pause: well below the time of one answer."""
 EVERY = 64
-"""Entries of a loop between two looks at the clock, which costs as much as an entry or two."""
+"""Entries of a loop between two reads of the clock, one of which costs as much as an entry."""
 
 
 class _State(threading.local):
-    rested_at: float | None = None
-    """Reading of the thread's clock at its last rest; None: not in the background."""
+    paused_at: float | None = None
+    """The thread's CPU clock at its last pause; None: not in the background."""
 
 
 _state = _State()
@@ -40,27 +37,27 @@ _state = _State()
 
 @contextmanager
 def in_background() -> Iterator[None]:
-    """Within the block this thread rests."""
-    _state.rested_at = time.thread_time()
+    """Throttle this thread within the block."""
+    _state.paused_at = time.thread_time()
     try:
         yield
     finally:
-        _state.rested_at = None
+        _state.paused_at = None
 
 
-def rest() -> None:
-    """Sleep for as long as the work since the last rest calls for."""
-    if _state.rested_at is None:
+def pause() -> None:
+    """Sleep in proportion to the work since the last pause, once that is WORK_S."""
+    if _state.paused_at is None:
         return
-    worked = time.thread_time() - _state.rested_at
+    worked = time.thread_time() - _state.paused_at
     if worked >= WORK_S:
         time.sleep(worked * (1 / SHARE - 1))
-        _state.rested_at = time.thread_time()
+        _state.paused_at = time.thread_time()
 
 
-def resting(entries: Iterable[T]) -> Iterator[T]:
-    """The same entries, with rests between them."""
+def with_pauses(entries: Iterable[T]) -> Iterator[T]:
+    """The same entries, with pauses between them."""
     for number, entry in enumerate(entries):
         if number % EVERY == 0:
-            rest()
+            pause()
         yield entry

@@ -160,4 +160,4 @@ def _text(name: str, value: object) -> str:
     if name == "deletion_salt":
         return str(value)  # masked
     text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    return redaction.shown_url(text)
+    return redaction.masked_url(text)

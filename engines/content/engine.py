@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from core.process.background import rest, resting
+from core.process.background import pause, with_pauses
 from core.types import HistoryEvent, Item, Reason, Request, UserState
 from core.use_cases import UseCases
 from engines.als import SimilarScoring
@@ -373,11 +373,11 @@ def _vectors(
     described = np.array([item is not None for item in items], dtype=np.bool_)
     unchanged = [
         item.item_id if item is not None and trained.get(item.item_id) == item else ""
-        for item in resting(items)
+        for item in with_pauses(items)
     ]
-    rest()
+    pause()
     sources = model.item_ids.rows(unchanged)
-    rest()
+    pause()
     fresh = described & (sources < 0)
     sources[fresh] = len(model.item_ids) + np.arange(np.count_nonzero(fresh))
     new = model.vectors(

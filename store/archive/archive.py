@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from core.errors import ArchiveError
-from core.redaction import reason
+from core.redaction import error_text
 from models import disk
 from store.archive import layout, publish
 from store.archive.layout import Range
@@ -87,7 +87,7 @@ class Archive:
             metadata = pq.read_schema(files[-1].path, filesystem=self._filesystem).metadata or {}
         except (OSError, pa.ArrowException) as error:
             raise ArchiveError(
-                f"{files[-1].path} cannot be read: {reason(error, self._url)}"
+                f"{files[-1].path} cannot be read: {error_text(error, self._url)}"
             ) from None
         return metadata[TOPIC_ID].decode() if TOPIC_ID in metadata else None
 
@@ -145,7 +145,9 @@ class Archive:
                     f"{free:,} are free; nothing of it was kept. "
                     "Free space and start archive again: it goes on at this range"
                 ) from None
-            raise ArchiveError(f"cannot write {target.path}: {reason(error, self._url)}") from None
+            raise ArchiveError(
+                f"cannot write {target.path}: {error_text(error, self._url)}"
+            ) from None
 
     def recover(self, topic: str, partition: int) -> None:
         """Finish or remove what a crashed writer left; called by the partition's new writer."""
@@ -156,7 +158,9 @@ class Archive:
             else:
                 publish.recover_remote(self._filesystem, self._list(folder))
         except OSError as error:
-            raise ArchiveError(f"cannot clean up {folder}: {reason(error, self._url)}") from None
+            raise ArchiveError(
+                f"cannot clean up {folder}: {error_text(error, self._url)}"
+            ) from None
 
     def read(
         self,
@@ -212,7 +216,7 @@ class Archive:
                         yield table.select(names).replace_schema_metadata(None)
         except (OSError, pa.ArrowException, KeyError) as error:
             raise ArchiveError(
-                f"{file.path} cannot be read: {reason(error, self._url)}; restore it from a "
+                f"{file.path} cannot be read: {error_text(error, self._url)}; restore it from a "
                 f"backup, or remove it and all later files of its partition and archive again "
                 f"while the log still holds these offsets"
             ) from None
@@ -232,7 +236,7 @@ class Archive:
             ]
         except OSError as error:
             raise ArchiveError(
-                f"cannot list {folder}: {reason(error, self._url)}; check ARCHIVE_URL"
+                f"cannot list {folder}: {error_text(error, self._url)}; check ARCHIVE_URL"
             ) from None
 
 

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from core.errors import ConfigurationError, StoreMisconfigured, StoreUnavailable
-from core.redaction import reason, redact
+from core.redaction import error_text, redact
 from core.settings import Settings
 from store.state.redis_errors import is_reply, of_reply
 
@@ -59,7 +59,7 @@ def _refused_url(settings: Settings) -> Iterator[None]:
         yield
     except (ValueError, TypeError, redis.RedisError) as error:
         raise ConfigurationError(
-            f"REDIS_URL is not accepted: {reason(error, settings.redis_url.get_secret_value())}"
+            f"REDIS_URL is not accepted: {error_text(error, settings.redis_url.get_secret_value())}"
         ) from None
 
 

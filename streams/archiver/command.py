@@ -7,7 +7,7 @@ import signal
 import structlog
 
 from core.process import cli, stop
-from core.redaction import shown_url
+from core.redaction import masked_url
 from core.settings import Settings
 from streams.archiver.archiver import Archiver
 
@@ -29,5 +29,5 @@ def run(settings: Settings, until_idle: bool = False, accept_gap: bool = False) 
         signal.signal(number, end)
     cli.serve_metrics(settings)
     archived = archiver.run(until_idle)
-    _log.info("archive_stopped", rows=archived, archive=shown_url(settings.archive_url))
+    _log.info("archive_stopped", rows=archived, archive=masked_url(settings.archive_url))
     return archived

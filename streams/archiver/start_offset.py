@@ -9,7 +9,7 @@ import structlog
 from confluent_kafka import Consumer
 
 from core.errors import LogGap, LogRewound
-from core.redaction import shown_url
+from core.redaction import masked_url
 from core.settings import Settings
 from store.archive.archive import Archive
 from store.archive.schema import SCHEMA
@@ -84,6 +84,6 @@ def new_archive_advice(settings: Settings) -> str:
     """What an operator does when the topic was created anew."""
     return (
         f"Set another ARCHIVE_URL (or move the folder {settings.interactions_topic} in "
-        f"{shown_url(settings.archive_url)} aside) and start archive again: it begins where the "
+        f"{masked_url(settings.archive_url)} aside) and start archive again: it begins where the "
         f"log begins"
     )

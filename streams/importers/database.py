@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from core.errors import ConfigurationError, SourceFailed
-from core.redaction import reason, shown_url
+from core.redaction import error_text, masked_url
 from streams.importers.formats import Format
 from streams.importers.sources import FETCH_ROWS, Row
 
@@ -35,7 +35,7 @@ class Table:
         schema, _, name = table.rpartition(".")
         try:
             self._engine: Any = sqlalchemy.create_engine(url)
-            self._url, self._shown = url, shown_url(url)
+            self._url, self._shown = url, masked_url(url)
             self._table: Any = sqlalchemy.Table(
                 name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=self._engine
             )
@@ -84,4 +84,4 @@ def _reason(error: Exception, url: str) -> str:
 
     It has neither the SQL statement and its parameters nor the secrets in `url`.
     """
-    return reason(getattr(error, "orig", None) or error, url)
+    return error_text(getattr(error, "orig", None) or error, url)

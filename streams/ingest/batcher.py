@@ -182,7 +182,11 @@ class Intake:
         topic, number = partition
         use_cases, dedup, start = self._settings.use_cases, assigned.dedup, assigned.start
         most = self._settings.transaction_events
-        decode, seen, popular = codec.decode_interaction, dedup.seen, assigned.popularity.add
+        decode, seen, popular = (
+            codec.decode_interaction,
+            dedup.is_duplicate,
+            assigned.popularity.add,
+        )
         events: list[Event] = []
         before: list[Outgoing] = []
         duplicates = 0
@@ -311,7 +315,7 @@ class Intake:
                 value = (
                     None
                     if data is None
-                    else codec.encode_json(codec.keyed(decode(data), identifier))
+                    else codec.encode_json(codec.require_key(decode(data), identifier))
                 )
             except BadEvent as bad:
                 before.append(self._dead_letter(message, bad))

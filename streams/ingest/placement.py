@@ -10,7 +10,7 @@ import structlog
 from confluent_kafka import Consumer
 
 from core.errors import ArchiveError, ConfigurationError, LogGap
-from core.redaction import shown_url
+from core.redaction import masked_url
 from core.settings import Settings
 from store.archive.archive import Archive
 from store.log import ends as log_ends
@@ -96,7 +96,7 @@ def _check_archive(
         raise LogGap(
             f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the "
             f"archive at "
-            f"{shown_url(settings.archive_url)} holds older "
+            f"{masked_url(settings.archive_url)} holds older "
             f"events. Run `python -m streams rebuild` to read them, {way_out}; then start "
             f"ingest again"
         )

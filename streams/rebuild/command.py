@@ -219,7 +219,7 @@ def _partition(
                 if offset >= begin:
                     letters.add(partition, event)
                 continue
-            if dedup.seen(event.interaction.event_id, offset):
+            if dedup.is_duplicate(event.interaction.event_id, offset):
                 continue
             popularity.add(offset, event.interaction, event.broker_time)
             if offset < begin:

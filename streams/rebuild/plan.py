@@ -14,7 +14,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaException
 
 from core.errors import ArchiveError, LogGap, LogRewound, StoreCorrupt
-from core.redaction import shown_url
+from core.redaction import masked_url
 from core.settings import Settings
 from store.archive.archive import Archive
 from store.log import client as log
@@ -130,7 +130,7 @@ def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool
     source = (
         "the log alone"
         if from_log
-        else f"the archive at {shown_url(settings.archive_url)}, then from the log"
+        else f"the archive at {masked_url(settings.archive_url)}, then from the log"
     )
     plan = Plan(wipe_first, from_log, source, parts, wipe.count(client) if wipe_first else {})
     for part in parts:
@@ -144,7 +144,7 @@ def _archived(settings: Settings, archive: Archive, topic_id: TopicId) -> Mappin
     ends = archive.positions(topic)
     if not ends:
         raise ArchiveError(
-            f"the archive at {shown_url(settings.archive_url)} holds nothing of {topic}: is "
+            f"the archive at {masked_url(settings.archive_url)} holds nothing of {topic}: is "
             f"ARCHIVE_URL right? Nothing was changed. "
             "`python -m streams rebuild --from-log` goes on without an archive"
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from core.codec import decode_interaction, decode_item, decode_user, keyed
+from core.codec import decode_interaction, decode_item, decode_user, require_key
 from core.settings import Settings
 from eddyline_client import (
     DeliveryFailed,
@@ -95,7 +95,10 @@ def test_a_backend_with_nothing_but_the_wheel_publishes_what_ingest_accepts(
         for message in messages(settings, settings.items_topic, 2)
     }
     assert entries.pop("old") is None
-    assert keyed(decode_item(entries["é/9"]), "é/9").attributes == {"stage": "seed", "team": 7}
+    assert require_key(decode_item(entries["é/9"]), "é/9").attributes == {
+        "stage": "seed",
+        "team": 7,
+    }
     declared = {
         message.key().decode(): message.value()
         for message in messages(settings, settings.users_topic, 2)

@@ -120,7 +120,7 @@ def test_an_id_names_the_variant_it_was_made_by_and_no_two_are_alike() -> None:
     for user in USERS[:200]:
         variant = found.assign(user, "developer_startup")
         made = recommendation_id(variant)
-        assert found.shown(made, user) is variant
+        assert found.variant_of_answer(made, user) is variant
     assert len({recommendation_id(None) for _ in range(1000)}) == 1000
 
 
@@ -136,7 +136,7 @@ def test_a_forged_id_names_nothing() -> None:
         next(variant for variant in found.by_id.values() if variant.label == label)
         for label in ("blend.control", "blend.half")
     )
-    assert found.shown(recommendation_id(mine), taking_part) is mine
+    assert found.variant_of_answer(recommendation_id(mine), taking_part) is mine
     for forged, user in (
         (recommendation_id(other), taking_part),
         (recommendation_id(mine), outside),
@@ -150,7 +150,7 @@ def test_a_forged_id_names_nothing() -> None:
         ("0" * 17 + "." + mine.id, taking_part),
         (recommendation_id(mine) + ".", taking_part),
     ):
-        assert found.shown(forged, user) is None, forged
+        assert found.variant_of_answer(forged, user) is None, forged
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_the_examples_of_the_guide_are_a_configuration() -> None:
         "blend",
         "earlier_als",
         "two_tower_worth_it",
-        "fusion",
+        "scale",
     ]
     assert set(re.findall(r"blend-[0-9a-f]{6}", page)) == {found.all[0].tag}
     for variant in found.by_id.values():

@@ -113,7 +113,7 @@ def redis_fails(url: str) -> str:
 
 def archive_fails(url: str) -> str:
     """Opening the archive; reaching S3 would need a network."""
-    return outcome(lambda: Archive(url) and redaction.shown_url(url))
+    return outcome(lambda: Archive(url) and redaction.masked_url(url))
 
 
 def import_fails(url: str) -> str:

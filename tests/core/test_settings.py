@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from core.redaction import shown_url
+from core.redaction import masked_url
 from core.settings import GROUPS, Settings, rows
 
 
@@ -35,7 +35,7 @@ def test_every_setting_belongs_to_one_printed_group() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_secret(url: str, shown: str) -> None:
-    assert shown_url(url) == shown
+    assert masked_url(url) == shown
     assert ("ARCHIVE_URL", shown) in [row[:2] for row in rows(Settings(archive_url=url))]
 
 

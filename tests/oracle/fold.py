@@ -92,7 +92,7 @@ def _entries(
                 else:
                     last[identifier][record.partition] = (
                         record.time,
-                        codec.keyed(decode(record.value), identifier),
+                        codec.require_key(decode(record.value), identifier),
                     )
             except BadEvent as bad:
                 expected.dead[record.topic, record.partition, record.offset] = bad.code

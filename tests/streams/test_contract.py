@@ -30,7 +30,7 @@ def decode(kind: str, data: bytes, key: str | None = None) -> Any:
     if kind == "interaction":
         return codec.decode_interaction(data, NOW, USE_CASES)
     entry: Any = codec.decode_item(data) if kind == "item" else codec.decode_user(data)
-    return entry if key is None else codec.keyed(entry, codec.decode_id(key.encode()))
+    return entry if key is None else codec.require_key(entry, codec.decode_id(key.encode()))
 
 
 def schema_accepts(kind: str, data: bytes) -> bool:

@@ -206,7 +206,7 @@ def _duplicates(table: pa.Table, window: int) -> npt.NDArray[np.bool_]:
     suspects = np.flatnonzero(np.bincount(codes)[codes] > 1)
     names, offsets, dedup = ids.dictionary, table["offset"].to_numpy(), Dedup(window)
     for row in suspects.tolist():
-        repeated[row] = dedup.seen(names[codes[row]].as_py(), int(offsets[row]))
+        repeated[row] = dedup.is_duplicate(names[codes[row]].as_py(), int(offsets[row]))
     return repeated
 
 

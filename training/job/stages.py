@@ -17,7 +17,7 @@ from rich.console import Console
 
 from core.deletions import IdHasher
 from core.errors import DatasetError, GateRefused
-from core.redaction import shown_url
+from core.redaction import masked_url
 from core.types import Item
 from models import files
 from models.als import ALSModel
@@ -126,7 +126,7 @@ def build_training_set(context: Context, snapshot: Snapshot) -> TrainingSet:
         )
     else:
         table, skipped = events.from_file(path)
-    source = shown_url(str(path or f"{settings.archive_url}/{topic}"))
+    source = masked_url(str(path or f"{settings.archive_url}/{topic}"))
     data = dataset.build(table, settings.use_cases, snapshot.positions, source, skipped)
     try:
         return TrainingSet(data, data.split(settings.holdout_fraction), "")

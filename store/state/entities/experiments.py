@@ -61,7 +61,10 @@ def outcomes(
     weights: dict[tuple[str, str], float] = {}
     for event, broker_time in events:
         answer = event.recommendation_id
-        if answer is None or (variant := experiments.shown(answer, event.user_id)) is None:
+        if (
+            answer is None
+            or (variant := experiments.variant_of_answer(answer, event.user_id)) is None
+        ):
             continue
         typed = (variant.id, event.event_type)
         numbers[typed] = numbers.get(typed, 0) + 1

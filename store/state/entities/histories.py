@@ -8,7 +8,7 @@ from typing import Any
 import redis
 import structlog
 
-from core.process.background import rest
+from core.process.background import pause
 from store.state import keys
 from store.state.connection import Client, named_errors
 from store.state.entities.users import history_events
@@ -48,7 +48,7 @@ def item_sets(client: Client, user_ids: Sequence[str], cap: int) -> list[set[str
                 if _readable(user_id, reply)
                 else set()
             )
-            rest()
+            pause()
     return sets
 
 

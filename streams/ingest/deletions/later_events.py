@@ -68,7 +68,7 @@ class LaterEvents:
             dedup = Dedup(self._settings.dedup_window)
             window = max(0, first - self._settings.dedup_window)
             for offset, event in self._events(reader, partition, window, position, None):
-                if dedup.seen(event.interaction.event_id, offset):
+                if dedup.is_duplicate(event.interaction.event_id, offset):
                     continue
                 user_id = event.interaction.user_id
                 if offset >= first and event.broker_time > times.get(user_id, float("inf")):

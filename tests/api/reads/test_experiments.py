@@ -87,7 +87,7 @@ def test_a_user_is_answered_by_the_variant_that_the_answer_names(
 ) -> None:
     answer = _answer(running, label)
     assert (answer.variant, answer.method_used) == (label, method)
-    shown_by = FOUND.shown(answer.recommendation_id, _user(label))
+    shown_by = FOUND.variant_of_answer(answer.recommendation_id, _user(label))
     assert (shown_by and shown_by.label) == label
     user = running.get(f"/api/users/{_user(label)}").json()
     if label == "colder.colder":

@@ -1,4 +1,4 @@
-"""Work in the background keeps to its share; anywhere else it does not wait."""
+"""Background work stays within its share of the time; other work never sleeps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from core.process import background
-from core.process.background import EVERY, SHARE, WORK_S, in_background, rest, resting
+from core.process.background import EVERY, SHARE, WORK_S, in_background, pause, with_pauses
 
 
 class Clock:
-    """A thread's clock, moved by hand; what slept, in seconds."""
+    """A CPU clock that the test moves, and the sleeps in seconds."""
 
     def __init__(self) -> None:
         self.now, self.slept = 100.0, [0.0]
@@ -27,27 +27,27 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
+    fake = Clock()
     monkeypatch.setattr(
-        background, "time", SimpleNamespace(thread_time=made.thread_time, sleep=made.sleep)
+        background, "time", SimpleNamespace(thread_time=fake.thread_time, sleep=fake.sleep)
     )
-    return made
+    return fake
 
 
-def test_it_sleeps_until_its_work_was_its_share(clock: Clock) -> None:
+def test_a_background_thread_sleeps_until_its_work_is_within_its_share(clock: Clock) -> None:
     with in_background():
         for worked in (WORK_S, 0.02, 0.0001, 0.0001, WORK_S):
             clock.now += worked
-            rest()
+            pause()
     worked, slept = clock.now - 100.0, sum(clock.slept)
     assert worked / (worked + slept) == pytest.approx(SHARE)
-    assert len(clock.slept) == 4  # a little work waits for more
+    assert len(clock.slept) == 4  # no pause after less than WORK_S
 
 
-def test_only_the_thread_that_asked_for_it_rests_and_only_within_the_block(clock: Clock) -> None:
+def test_only_a_thread_in_the_block_is_throttled(clock: Clock) -> None:
     def elsewhere() -> None:
         clock.now += 1.0
-        rest()
+        pause()
 
     with in_background():
         other = threading.Thread(target=elsewhere)
@@ -57,11 +57,11 @@ def test_only_the_thread_that_asked_for_it_rests_and_only_within_the_block(clock
     assert sum(clock.slept) == 0
 
 
-def test_a_long_loop_rests_on_its_way_and_loses_nothing(clock: Clock) -> None:
-    seen = []
+def test_a_long_loop_pauses_and_loses_no_entry(clock: Clock) -> None:
+    numbers = []
     with in_background():
-        for number in resting(range(10 * EVERY)):
-            seen.append(number)
+        for number in with_pauses(range(10 * EVERY)):
+            numbers.append(number)
             clock.now += WORK_S
-    assert seen == list(range(10 * EVERY))
+    assert numbers == list(range(10 * EVERY))
     assert max(clock.slept) <= (EVERY + 1) * WORK_S * (1 / SHARE - 1)

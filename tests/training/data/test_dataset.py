@@ -91,7 +91,7 @@ def test_what_the_stream_does_not_count_is_left_out_and_told(settings: Settings)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.integers(0, 12))
 def test_a_duplicate_is_what_ingest_calls_a_duplicate(ids: list[int], window: int) -> None:
     dedup = Dedup(window)
-    expected = [dedup.seen(f"e{number}", offset) for offset, number in enumerate(ids)]
+    expected = [dedup.is_duplicate(f"e{number}", offset) for offset, number in enumerate(ids)]
     table = pa.table(
         {"event_id": [f"e{number}" for number in ids], "offset": list(range(len(ids)))}
     )
