@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -44,7 +45,7 @@ from testing.process import module, settings_environment
 from testing.redis import RedisServer
 from testing.tansu import TansuBroker
 
-FACTORS, BATCH = 64, 500
+FACTORS, BATCH, USERS = 64, 500, 4000
 COMMAND = "python -m benchmarks.fold_in"
 KINDS = ("view", "view", "view", "click", "like")
 
@@ -124,16 +125,22 @@ def folded(port: int) -> int:
     return int(float(metric.group(1))) if metric else 0
 
 
+class Workload(NamedTuple):
+    """What a live worker folds in: events of each user, items of the bundle."""
+
+    events: int
+    items: int
+
+
 def worker(
     log_server: KafkaBroker | TansuBroker,
     server: RedisServer,
     folder: Path,
-    events: int,
-    items: int,
-    users: int,
+    workload: Workload,
     seconds: float,
 ) -> tuple[float, float]:
     """Users a second, and CPU microseconds of the worker a user."""
+    events, items = workload
     name = f"{events}-{items}"
     settings = Settings(
         kafka_bootstrap_servers=log_server.address,
@@ -149,13 +156,13 @@ def worker(
     publish(settings, items)
     with Redis.from_url(server.url) as redis:
         redis.flushall()
-        for number, lines in enumerate(histories(users, events, items)):
+        for number, lines in enumerate(histories(USERS, events, items)):
             redis.rpush(keys.history(f"user-{number}"), *lines)
             redis.hset(keys.user(f"user-{number}"), "events", events)
     producer = model_updates.connect(settings)
     for start in range(0, int(12_000 * seconds), BATCH):
         value = model_updates.encode(
-            [(f"user-{number % users}", "startup-0") for number in range(start, start + BATCH)]
+            [(f"user-{number % USERS}", "startup-0") for number in range(start, start + BATCH)]
         )
         producer.produce(
             settings.model_updates_topic,
@@ -171,7 +178,7 @@ def worker(
     ).start()
     try:
         # warm: every line has been seen once
-        while (first := folded(settings.metrics_port)) < users:
+        while (first := folded(settings.metrics_port)) < USERS:
             child.check()
             time.sleep(0.02)
         process = psutil.Process(child.pid)
@@ -216,7 +223,7 @@ def main() -> None:
         broker(Path(name) / "broker", kind) as log_server,
         RedisServer(Path(name) / "redis") as server,
     ):
-        rates: dict[tuple[int, int], tuple[float, float]] = {}
+        rates: dict[Workload, tuple[float, float]] = {}
         for events, items in (
             (100, 10_000),
             (10, 10_000),
@@ -224,10 +231,9 @@ def main() -> None:
             (100, 1_000),
             (100, 100_000),
         ):
-            rates[events, items] = worker(
-                log_server, server, Path(name), events, items, 4000, arguments.seconds
-            )
-            rate, cpu = rates[events, items]
+            workload = Workload(events, items)
+            rate, cpu = worker(log_server, server, Path(name), workload, arguments.seconds)
+            rates[workload] = rate, cpu
             print(
                 (
                     f"worker    {events:4} events {items:7} items   {rate:6.0f} users/s   "
@@ -237,18 +243,18 @@ def main() -> None:
             )
     record(
         "fold-in-worker",
-        1e6 / rates[100, 10_000][1],
+        1e6 / rates[Workload(100, 10_000)][1],
         "users/s of one core, 100 events",
         "5,000 changed users a second",
         5000.0,
         COMMAND,
     )
     for what, more, less in (
-        ("catalogue", (100, 100_000), (100, 1_000)),
-        ("history", (500, 10_000), (10, 10_000)),
+        ("catalogue", Workload(100, 100_000), Workload(100, 1_000)),
+        ("history", Workload(500, 10_000), Workload(10, 10_000)),
     ):
-        meaning = f"the same at {less[0]} events and {less[1]} items"
-        unit = f"us of CPU/user, {more[0]} events, {more[1]} items"
+        meaning = f"the same at {less.events} events and {less.items} items"
+        unit = f"us of CPU/user, {more.events} events, {more.items} items"
         record(f"fold-in-worker-{what}", rates[more][1], unit, meaning, rates[less][1], COMMAND)
 
 

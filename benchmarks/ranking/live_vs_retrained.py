@@ -57,6 +57,8 @@ K = 10
 VARIANTS = ("frozen", "users only", "live", "retrained")
 COMMAND = "python -m benchmarks.live_vs_retrained"
 PLACE = "new items taken"
+Vectors = Mapping[str, npt.NDArray[np.float32]]
+"""User -> ALS vector."""
 PROTOCOL = "fit on 80% by time, 10% live, rank the last 10%"
 
 
@@ -67,10 +69,7 @@ def fitted(
 
 
 def new_item_factors(
-    model: ALSModel,
-    world: World,
-    settings: Settings,
-    vectors: Mapping[str, npt.NDArray[np.float32]],
+    model: ALSModel, world: World, settings: Settings, vectors: Vectors
 ) -> NewItemFactors:
     """The items that the model does not know, from the users who touched them, as live workers keep
     them.
@@ -97,9 +96,7 @@ def new_item_factors(
     )
 
 
-def live_vectors(
-    model: ALSModel, world: World, settings: Settings
-) -> dict[str, npt.NDArray[np.float32]]:
+def live_vectors(model: ALSModel, world: World, settings: Settings) -> Vectors:
     """User -> vector, of those with an item that the model knows."""
     vectors = fold.vectors(model, settings.use_cases, [state.history for state in world.states])
     return {
@@ -113,7 +110,7 @@ def ranked(
     model: ALSModel,
     world: World,
     settings: Settings,
-    vectors: Mapping[str, npt.NDArray[np.float32]],
+    vectors: Vectors,
     new_items: NewItemFactors,
 ) -> metrics.Rows:
     """(m, K) int32 rows of the items that the ALS engine shows each judged user, whose vector lies
@@ -146,7 +143,7 @@ def ranked(
 def places(
     model: ALSModel,
     world: World,
-    vectors: Mapping[str, npt.NDArray[np.float32]],
+    vectors: Vectors,
     new_items: NewItemFactors,
 ) -> list[float]:
     """The place of each item that came in the live tenth and that a user interacted with after it.
