@@ -137,11 +137,11 @@ def named_errors(what: str) -> Iterator[None]:
 
 
 def watch(pipe: Any, *watched: str) -> None:
-    """WATCH these keys: `executed` is False once another client has changed one."""
+    """WATCH these keys: `execute` is False once another client has changed one."""
     pipe.watch(*watched)
 
 
-def executed(pipe: Any) -> bool:
+def execute(pipe: Any) -> bool:
     """Run a transaction. False: not applied, because another client changed a watched key."""
     try:
         pipe.execute()

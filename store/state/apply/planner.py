@@ -41,7 +41,7 @@ _ONE = "$1\r\n1\r\n"
 
 
 class Planner:
-    """Plans the batches of one process. Not thread-safe.
+    """Plans the batches of one process.
 
     It remembers users who have a first_seen, so that their batches need no HSETNX.
     """

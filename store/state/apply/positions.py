@@ -101,12 +101,11 @@ def offsets(client: Any, topic: str, partitions: int, topic_id: str | None = Non
         for partition in range(partitions):
             pipe.hmget(keys.position(topic, partition), ["position", "topic_id"])
         return [
-            counting_in(topic_id, stored_id, int(offset or 0))
-            for offset, stored_id in pipe.execute()
+            offset_in(topic_id, stored_id, int(offset or 0)) for offset, stored_id in pipe.execute()
         ]
 
 
-def counting_in(topic_id: str | None, stored_id: bytes | None, offset: int) -> int:
+def offset_in(topic_id: str | None, stored_id: bytes | None, offset: int) -> int:
     """The position in the topic with the id `topic_id`.
 
     It is `offset`, or 0 if `offset` counts in a topic with another id, `stored_id`: then no record

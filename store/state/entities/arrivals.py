@@ -117,7 +117,7 @@ def _position(partition: _Partition, reply: Any, topic_id: TopicId) -> int:
         raise of_reply(f"reading the position of {partition[0]}/{partition[1]}", reply)
     offset, stored_id = reply
     try:
-        return positions.counting_in(topic_id, stored_id, int(offset or 0))
+        return positions.offset_in(topic_id, stored_id, int(offset or 0))
     except ValueError:
         raise StoreCorrupt(
             f"{keys.position(*partition)} holds the position {offset!r}, which is no number"

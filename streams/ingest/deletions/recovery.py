@@ -403,7 +403,7 @@ class _Recovery:
                     )
             pipe.multi()
             deletions.set_ready(pipe)
-            if not connection.executed(pipe):
+            if not connection.execute(pipe):
                 raise Stale(0, "another process changed the deletions")
 
 
