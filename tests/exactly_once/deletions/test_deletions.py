@@ -28,7 +28,7 @@ from testing.process import Child
 from testing.redis import RedisServer
 from tests import oracle
 from tests.exactly_once.conftest import caught_up
-from tests.exactly_once.test_rebuild import _archived, _rebuilt
+from tests.exactly_once.rebuild.test_rebuild import _archived, _rebuilt
 from tests.support import eventually
 
 Ingest = Callable[..., Child]
