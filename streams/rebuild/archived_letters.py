@@ -1,5 +1,5 @@
-"""Dead letters of archived messages that ingest has not read: `streams rebuild` publishes them
-before it moves a position over them.
+"""Publishes dead letters of archived messages that ingest may not have read, before `streams
+rebuild` moves a position past them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from store.log.message import LogMessage
 from store.log.producer import Producer
 
 COLUMNS = ("offset", "broker_time", "error", "raw", "raw_truncated")
-"""Columns of the archive that a dead letter is made from."""
+"""Columns of the archive that a dead letter needs."""
 
 
 class ArchivedLetters:
@@ -29,10 +29,10 @@ class ArchivedLetters:
         self._waiting: list[dead_letters.Record] = []
 
     def add(self, partition: int, row: Mapping[str, Any]) -> None:
-        """Queue the letter of a row (COLUMNS) with an error.
+        """Gather the dead letter of a row (COLUMNS) with an error.
 
-        The archive keeps no key and the first bytes of the message: a longer one is marked as
-        truncated, and is whole in the source topic while that holds it.
+        The archive has no key, and only the first bytes of a message. The letter of a longer one is
+        marked as truncated; the source topic has the whole message until its retention ends.
         """
         code, _, reason = row["error"].partition(": ")
         message = LogMessage(
@@ -44,7 +44,7 @@ class ArchivedLetters:
         self._waiting.append(record)
 
     def publish(self) -> None:
-        """Publish what was added, and wait until it is acknowledged. Raises LogUnavailable."""
+        """Publish the letters and wait until they are acknowledged. Raises LogUnavailable."""
         if not self._waiting:
             return
         if self._producer is None:

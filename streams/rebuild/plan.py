@@ -1,8 +1,7 @@
-"""What a rebuild would do and whether that is safe, found out before it changes anything.
+"""Plans a rebuild and checks that it is safe, before it changes anything.
 
-A plan is refused when Redis would hold less than before for good: when the archive is empty, is of
-another topic, or ends before the log begins. With `from_log` the operator says that the archive
-does not matter.
+A plan is refused when Redis would lose events that nothing brings back: when the archive is empty,
+is of another topic, or ends before the log starts. With `from_log` the archive is not read at all.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from store.state.connection import Client
 class Part(NamedTuple):
     """One partition.
 
-    `redis`: where Redis stands now. `start`: where it will stand when the rebuild begins to read.
-    [low, high): what the log holds. `archived`: the offset up to which the archive reaches (0: it
-    holds nothing).
+    `redis`: its position in Redis now. `start`: the position at which the rebuild starts to read.
+    [low, high): the offsets that the log holds. `archived`: the offset at which the archive ends
+    (0: it is empty).
     """
 
     topic: str
@@ -61,10 +60,10 @@ class Part(NamedTuple):
 
 @dataclass
 class Plan:
-    """What to do.
+    """What a rebuild does.
 
-    `keys`: how many keys a wipe deletes, by the first word of their names. `lost`: what nothing
-    brings back, in words.
+    `keys`: how many keys a wipe deletes, by the first word of their names. `lost`: one line for
+    each partition that loses events.
     """
 
     wipe: bool
@@ -76,12 +75,12 @@ class Plan:
 
     @property
     def archived(self) -> list[Part]:
-        """The partitions to which the archive adds something."""
+        """The partitions of which the archive has events that Redis lacks."""
         return [part for part in self.parts if part.from_archive]
 
     @property
     def to_move(self) -> list[Part]:
-        """The partitions that are to begin where the log begins, whatever was before."""
+        """The partitions whose position moves to the log's first offset."""
         return [
             part
             for part in self.parts
@@ -94,7 +93,7 @@ class Plan:
         return not (self.wipe or self.archived or self.to_move)
 
     def lines(self) -> Iterator[str]:
-        """The plan, for people."""
+        """The plan as text, for an operator."""
         if self.wipe:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.keys.items())
             yield f"to delete: {sum(self.keys.values()):,} keys of Redis ({kinds or 'it is empty'})"
@@ -111,11 +110,11 @@ class Plan:
 
 
 def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool) -> Plan:
-    """Ask Redis, Kafka and the archive; change nothing.
+    """Read from Redis, Kafka and the archive what they hold; change nothing.
 
-    Raises ConfigurationError: settings differ from those that made the numbers in Redis.
-    ArchiveError: the archive does not help. LogGap, LogRewound: log, archive and Redis do not fit
-    together. StoreUnavailable, LogUnavailable: try again. StoreCorrupt: wipe first.
+    Raises ConfigurationError: Redis was made with other settings. ArchiveError: the archive is
+    empty or damaged. LogGap, LogRewound: log, archive and Redis do not fit together.
+    StoreUnavailable, LogUnavailable: retry. StoreCorrupt: wipe first.
     """
     wipe_first = wipe_first or wipe.interrupted(client)
     if not wipe_first:
@@ -139,7 +138,7 @@ def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool
 
 
 def _archived(settings: Settings, archive: Archive, topic_id: TopicId) -> Mapping[int, int]:
-    """Partition -> the offset up to which the archive reaches. Raises ArchiveError, LogRewound."""
+    """By partition: the offset at which the archive ends. Raises ArchiveError, LogRewound."""
     topic = settings.interactions_topic
     ends = archive.positions(topic)
     if not ends:
@@ -178,7 +177,7 @@ def _parts(
                     f"not: {_other_log(settings)}"
                 )
             for number in numbers:
-                redis, end = _stands(client, topic, number, wipe_first), ends.get(number, 0)
+                redis, end = _position(client, topic, number, wipe_first), ends.get(number, 0)
                 start = redis.offset if redis.applied and not wipe_first else 0
                 low, high = log_ends.ends(settings, consumer, topic, number, max(redis.offset, end))
                 if not wipe_first:
@@ -203,8 +202,8 @@ def _partitions(settings: Settings, consumer: Consumer, topic: str) -> list[int]
         raise log.unreachable(settings, f"listing the partitions of {topic}", error) from error
 
 
-def _stands(client: Client, topic: str, partition: int, wipe_first: bool) -> Position:
-    """Where Redis stands. What a wipe deletes may be incomplete or foreign."""
+def _position(client: Client, topic: str, partition: int, wipe_first: bool) -> Position:
+    """The position in Redis; 0 where it cannot be read and a wipe will delete it."""
     try:
         if not wipe_first:
             halts.check(client, topic, partition)
@@ -216,7 +215,7 @@ def _stands(client: Client, topic: str, partition: int, wipe_first: bool) -> Pos
 
 
 def _check(settings: Settings, plan: Plan, part: Part, archive: Archive | None) -> None:
-    """Refuse a gap that nobody asked for; note it in the plan otherwise. Raises LogGap."""
+    """Note a gap in the plan if the options accept it. Raises LogGap otherwise."""
     where, is_events = f"{part.topic}/{part.partition}", part.topic == settings.interactions_topic
     in_redis = part.redis.applied and part.redis.begins < part.low
     in_archive = (
