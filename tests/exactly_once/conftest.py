@@ -1,5 +1,5 @@
-"""What the exactly-once tests share: a store of its own, an ingest to torment, and the wait for the
-log's end.
+"""Fixtures of the exactly-once tests: settings, an ingest process, and the wait until it has
+applied the whole log.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from testing.process import Child
 from tests import oracle
 from tests.support import eventually
 
+Ingest = Callable[..., Child]
+"""The fixture `ingest`."""
+
 
 @pytest.fixture
 def seed() -> int:
-    """Printed, so that a failure can be repeated."""
+    """A random seed; it is printed, so that a failure can be repeated."""
     number = random.SystemRandom().randrange(2**32)
     print(f"seed {number}")
     return number
@@ -41,8 +44,8 @@ variants = { control = {}, colder = { cold_start_threshold = 8 } }
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    """Small transactions and a small cap, so that batches, trims and windows are crossed often;
-    experiments run, topics are there.
+    """Small transactions, caps and windows, so that their edges are crossed often; experiments run,
+    and the topics exist.
     """
     path = tmp_path / "experiments.toml"
     path.write_text(EXPERIMENTS)
@@ -61,11 +64,11 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def ingest(spawn: Callable[..., Child], settings: Settings) -> Callable[..., Child]:
-    """`ingest("die=5.4-sent,3")` starts one; each in a group of its own, so that it never waits for
-    the last one's session to end.
+    """`ingest("die=5.4-sent,3")` starts an ingest process, by default in a group of its own: it
+    never waits for the end of an earlier session.
 
-    Positions are in Redis, so the group changes nothing but who may start when: two processes on
-    one partition are the harder case.
+    Positions are in Redis, so a group decides only when a process may start. Two groups that read
+    the same partition are the harder case.
     """
 
     def start(*arguments: str, group: str | None = None, **environment: str) -> Child:
@@ -80,7 +83,7 @@ def ingest(spawn: Callable[..., Child], settings: Settings) -> Callable[..., Chi
 
 
 def ends(settings: Settings, topic: str | None = None) -> dict[int, int]:
-    """Partition -> the end of a topic's log (None: interactions), by reading up to it."""
+    """By partition: the end of a topic's log (None: interactions), after reading up to it."""
     topic = topic or settings.interactions_topic
     return {
         partition: end
@@ -95,18 +98,16 @@ def caught_up(
     timeout: float = 60.0,
     topics: list[str] | None = None,
 ) -> None:
-    """Wait until Redis stands at the end of the log of `topics` (None: all), its popularities
-    too.
-    """
+    """Wait until Redis, popularities included, is at the end of the log of `topics` (None: all)."""
     topics = topics or [settings.interactions_topic, settings.items_topic, settings.users_topic]
     end = {topic: ends(settings, topic) for topic in topics}
-    stands: dict[str, dict[int, int]] = {}
+    positions: dict[str, dict[int, int]] = {}
 
     def is_at_end() -> bool:
         child.check()
-        stands.update({topic: oracle.positions(redis, settings, topic) for topic in end})
+        positions.update({topic: oracle.positions(redis, settings, topic) for topic in end})
         return (
-            stands == end
+            positions == end
             and oracle.popularity_positions(redis, settings) == end[settings.interactions_topic]
         )
 
@@ -114,6 +115,6 @@ def caught_up(
         eventually(is_at_end, "ingest at the log's end", timeout)
     except AssertionError:
         raise AssertionError(
-            f"the log ends at {end}, ingest stands at {stands} after {timeout:g} s; "
+            f"the log ends at {end}, ingest stands at {positions} after {timeout:g} s; "
             f"{child.describe('is slow')}"
         ) from None

@@ -1,9 +1,8 @@
-"""Every accepted event counts exactly once, whatever dies and whenever."""
+"""Every accepted event counts exactly once, whenever an ingest process is killed or frozen."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -12,18 +11,16 @@ from core.settings import Settings
 from store.log.producer import Producer
 from testing.process import Child
 from tests import oracle
-from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.ingest_that_fails import STEPS
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
-
-Ingest = Callable[..., Child]
 
 pytestmark = pytest.mark.process
 
 
 @pytest.mark.timeout(300)
-def test_a_kill_at_any_step_loses_and_doubles_nothing(
+def test_a_kill_at_any_step_loses_no_event_and_counts_none_twice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
     with Traffic(settings, seed):
@@ -41,33 +38,35 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(
 
 
 @pytest.mark.timeout(180)
-def test_a_second_consumer_comes_and_goes(
+def test_consumers_that_start_and_stop_in_one_group_count_every_event_once(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
     with Traffic(settings, seed):
         first = ingest(group=settings.ingest_group)
         eventually(
             lambda: sum(oracle.positions(redis, settings).values()) > 500,
-            "the first consumer at work",
+            "the first consumer applies events",
         )
         second = ingest(group=settings.ingest_group)
         eventually(
             lambda: "partition_assigned" in second.log.read_text(),
-            "the second consumer has a share",
+            "partitions assigned to the second consumer",
         )
         eventually(
             lambda: "partition_revoked" in first.log.read_text(),
-            "the first consumer gave a share up",
+            "partitions revoked from the first consumer",
         )
         before = sum(oracle.positions(redis, settings).values())
         eventually(
-            lambda: sum(oracle.positions(redis, settings).values()) > before + 500, "both at work"
+            lambda: sum(oracle.positions(redis, settings).values()) > before + 500,
+            "both apply events",
         )
         first.stop()
-        assert first.exit_code == 0, first.describe("was asked to stop")
+        assert first.exit_code == 0, first.describe("stopped with an error")
         third = ingest(group=settings.ingest_group)
         eventually(
-            lambda: "partition_assigned" in third.log.read_text(), "the third consumer has a share"
+            lambda: "partition_assigned" in third.log.read_text(),
+            "partitions assigned to the third consumer",
         )
         second.kill()
     caught_up(redis, settings, third)
@@ -76,7 +75,7 @@ def test_a_second_consumer_comes_and_goes(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("step", ["3-planned", "5.2-compared", "5.4-half-sent", "5.5-replied"])
-def test_a_frozen_consumer_that_goes_on_counts_nothing_twice(
+def test_a_consumer_that_was_frozen_counts_nothing_twice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, step: str
 ) -> None:
     _freeze_and_thaw(settings, redis, ingest, seed, step, None)
@@ -87,8 +86,8 @@ def test_a_frozen_consumer_that_goes_on_counts_nothing_twice(
 def test_a_consumer_frozen_past_its_session_counts_nothing_twice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
-    """Both in one group: the broker takes the frozen one's partitions away when its session
-    ends.
+    """Both are in one group: when the session of the frozen one ends, the broker assigns its
+    partitions to the other.
     """
     _freeze_and_thaw(settings, redis, ingest, seed, "5.2-compared", settings.ingest_group)
 
@@ -103,7 +102,7 @@ def _freeze_and_thaw(
     other = ingest(group=group)
     caught_up(redis, settings, other)
     frozen.signal(signal.SIGCONT)
-    frozen.stop()  # finishes what it has in hand
+    frozen.stop()  # applies its queued batches first
     with Producer(settings) as producer:
         Traffic(settings, seed + 1).burst(producer, 500)
     caught_up(redis, settings, other)

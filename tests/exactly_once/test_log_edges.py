@@ -1,5 +1,5 @@
-"""The edges of a log: a head that retention removed, transactions, and a topic that was created
-anew under the same name.
+"""Ingest at the edges of a log: records that retention removed, transactions, and a topic that was
+created anew under the same name.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 from confluent_kafka import Producer as KafkaProducer
@@ -19,15 +19,13 @@ from core.types import Interaction, Item, User
 from store.archive.archive import Archive
 from store.log.producer import Producer
 from testing.ports import free_port
-from testing.process import Child
 from tests import oracle
-from tests.exactly_once.conftest import caught_up, ends
+from tests.conftest import Spawn
+from tests.exactly_once.commands import assert_stops
+from tests.exactly_once.conftest import Ingest, caught_up, ends
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
 from tests.topics import recreate, trim, use_retention
-
-Ingest = Callable[..., Child]
-Spawn = Callable[..., Child]
 
 pytestmark = [pytest.mark.apache, pytest.mark.timeout(180)]
 
@@ -40,11 +38,6 @@ def _fill(settings: Settings, seed: int, count: int = 400) -> None:
                 f"startup:{number}", Item(item_id=f"startup:{number}", item_type="startup")
             )
             producer.user(f"user-{number}", User(user_id=f"user-{number}", interests=["energy"]))
-
-
-def _stopped(child: Child, text: str) -> None:
-    assert child.wait(60) == 1, child.describe("goes on")
-    assert text in child.log.read_text()
 
 
 def _event(number: int, user_id: str = "u") -> Interaction:
@@ -68,7 +61,7 @@ def test_a_first_start_on_a_trimmed_log_counts_what_the_log_holds(
     oracle.assert_equal(redis, settings)
     assert "log_begins_late" in child.log.read_text()
     child.stop()
-    redis.flushall()  # with a log that begins even later, and no archive
+    redis.flushall()  # with a log that starts even later, and no archive
     trim(
         settings,
         settings.interactions_topic,
@@ -79,7 +72,7 @@ def test_a_first_start_on_a_trimmed_log_counts_what_the_log_holds(
     oracle.assert_equal(redis, settings)
 
 
-def test_a_log_that_holds_nothing_any_more_is_a_beginning(
+def test_ingest_starts_at_the_end_of_a_log_that_retention_emptied(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
     _fill(settings, seed, 100)
@@ -96,7 +89,7 @@ def test_a_log_that_holds_nothing_any_more_is_a_beginning(
     oracle.assert_equal(redis, settings)
 
 
-def test_events_that_were_removed_before_they_were_applied_stop_ingest(
+def test_ingest_stops_when_retention_removed_events_before_they_were_applied(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
     _fill(settings, seed, 100)
@@ -105,17 +98,17 @@ def test_events_that_were_removed_before_they_were_applied_stop_ingest(
     first.stop()
     _fill(settings, seed + 1, 100)
     trim(settings, settings.interactions_topic, ends(settings))
-    _stopped(ingest(), "offsets between are gone")
+    assert_stops(ingest(), "offsets between are gone")
 
 
 @pytest.mark.parametrize(
     ("topic", "refilled"),
     [("interactions_topic", 60), ("interactions_topic", 1000), ("items_topic", 1)],
 )
-def test_a_topic_created_anew_under_a_running_ingest_stops_it(
+def test_a_topic_created_anew_stops_a_running_ingest(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, topic: str, refilled: int
 ) -> None:
-    """Refilled below, exactly at, and far beyond the offset at which ingest stands."""
+    """Refilled below, exactly at, and far beyond the position of ingest."""
     name = getattr(settings, topic)
     one = settings.model_copy(update={"topic_partitions": 1})
     recreate(one, name)
@@ -136,22 +129,25 @@ def test_a_topic_created_anew_under_a_running_ingest_stops_it(
     eventually(lambda: oracle.positions(redis, settings, name)[0] == 60, "ingest at the end")
     recreate(one, name)
     fill(refilled, "new")
-    _stopped(child, "was created anew")
-    _stopped(ingest(), "rebuild --wipe --from-log")
+    assert_stops(child, "was created anew")
+    assert_stops(ingest(), "rebuild --wipe --from-log")
 
 
-def test_a_topic_created_anew_before_anything_was_applied_is_read_whole(
+def test_a_topic_created_anew_before_any_event_was_applied_is_read_from_its_start(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
     child = ingest()
     assigned = 3 * settings.topic_partitions
 
-    def placed() -> int:
+    def placements() -> int:
         return child.log.read_text().count("partition_assigned")
 
-    eventually(lambda: placed() >= assigned, "ingest waits for events")
+    eventually(lambda: placements() >= assigned, "ingest waits for events")
     recreate(settings, settings.interactions_topic)
-    eventually(lambda: placed() >= assigned + settings.topic_partitions, "ingest begins anew")
+    eventually(
+        lambda: placements() >= assigned + settings.topic_partitions,
+        "ingest places the partitions again",
+    )
     _fill(settings, seed, 300)
     caught_up(redis, settings, child)
     oracle.assert_equal(redis, settings)
@@ -189,7 +185,7 @@ class Transactions:
 
 
 def _lag(port: int) -> dict[str, float]:
-    """Lag by topic and partition, as ingest's /metrics tells it."""
+    """Lag by topic and partition, in the /metrics of ingest."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     return {
@@ -200,7 +196,7 @@ def _lag(port: int) -> dict[str, float]:
     }
 
 
-def test_transactions_count_when_committed_and_leave_no_lag_behind(
+def test_committed_transactions_count_and_leave_no_lag(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn
 ) -> None:
     transactions, port = Transactions(settings), free_port()
@@ -233,7 +229,7 @@ def test_transactions_count_when_committed_and_leave_no_lag_behind(
     archive()
     assert Archive(settings.archive_url).positions(settings.interactions_topic) == ends(settings)
     child.kill()
-    # control records and aborted events among what is removed
+    # removes control records and aborted events, too
     trim(settings, settings.interactions_topic, ends(settings))
     transactions.send(range(450, 500))
     transactions.producer.commit_transaction()

@@ -1,18 +1,15 @@
-"""Partitions that are added under load lose nothing and count nothing twice, whatever dies or is
-emptied meanwhile.
+"""Partitions added under load lose no event and count none twice, also when a process is killed or
+Redis is emptied meanwhile.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
 
 from core.settings import Settings
-from testing.process import Child
 from tests import oracle
-from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.streams.ingest.test_partitions_added_under_load import add_partitions
 from tests.support import eventually
@@ -21,15 +18,15 @@ pytestmark = [pytest.mark.apache, pytest.mark.timeout(240)]
 
 
 def _reaches(redis: Redis, settings: Settings, partitions: int) -> bool:
-    """Whether events of the last of `partitions` partitions are counted."""
+    """Whether Redis has counted events of the last of `partitions` partitions."""
     return oracle.positions(redis, settings).get(partitions - 1, 0) > 20
 
 
 def test_users_who_move_between_partitions_are_counted_exactly(
-    broker: object, settings: Settings, redis: Redis, ingest: Callable[..., Child], seed: int
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
-    """Two processes share the partitions when the first are added; one is killed; Redis is emptied
-    after the last were added.
+    """Two processes share the partitions; one is killed after partitions are added, and Redis is
+    emptied after the last is added.
     """
     with Traffic(settings, seed):
         doomed, child = ingest(group="one"), ingest(group="one")

@@ -1,10 +1,9 @@
-"""Redis refuses commands for a while, or for good: ingest waits or stops with true advice, and
-every event counts exactly once.
+"""When Redis refuses commands for a while, ingest waits; when it refuses them for good, ingest
+stops with advice that works. Every event counts exactly once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,9 @@ from store.log.producer import Producer
 from testing.process import Child
 from testing.redis import RedisServer
 from tests import oracle, redis_refusals
-from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
-
-Ingest = Callable[..., Child]
 
 
 @pytest.fixture
@@ -33,28 +30,27 @@ def _applied(redis: Redis, settings: Settings) -> int:
 
 
 TEXTS = {"MAXCLIENTS": ("max number of clients",), "MASTERDOWN": ("MASTERDOWN", "READONLY")}
-"""Code -> what ingest logs of it, where that is not the code. A replica without its master refuses
-reads with MASTERDOWN and writes with READONLY; which of them ingest meets first, and then waits on,
-is chance.
+"""By code: the texts that ingest may log, where that is not the code. A replica without its master
+refuses reads with MASTERDOWN and writes with READONLY; ingest may meet either first.
 """
 
 
 def _logged(child: Child, texts: tuple[str, ...], since: int) -> None:
-    """Wait until ingest has logged one of `texts` in what follows the first `since` characters."""
+    """Wait until ingest has logged one of `texts` after the first `since` characters of its log."""
 
-    def there() -> bool:
+    def is_logged() -> bool:
         child.check()
         return any(text in child.log.read_text()[since:] for text in texts)
 
     try:
-        eventually(there, f"{' or '.join(texts)} in the log of ingest", 60)
+        eventually(is_logged, f"{' or '.join(texts)} in the log of ingest", 60)
     except AssertionError as error:
         raise AssertionError(f"{error}; {child.describe('is silent')}") from None
 
 
 @pytest.mark.process
 @pytest.mark.timeout(240)
-def test_temporary_refusals_do_not_end_ingest_and_lose_nothing(
+def test_ingest_waits_out_temporary_refusals_and_loses_no_event(
     broker: object,
     own_redis_server: RedisServer,
     settings: Settings,
@@ -65,17 +61,17 @@ def test_temporary_refusals_do_not_end_ingest_and_lose_nothing(
     with Redis.from_url(own_redis_server.url) as redis, Traffic(settings, seed):
         child = ingest()
         for code in redis_refusals.TEMPORARY:
-            wanted = _applied(redis, settings) + 50
+            expected = _applied(redis, settings) + 50
             eventually(
-                lambda wanted=wanted: _applied(redis, settings) > wanted,
+                lambda expected=expected: _applied(redis, settings) > expected,
                 f"events applied before {code}",
             )
             logged = len(child.log.read_text())
             with redis_refusals.refusing(code, redis, tmp_path / code):
                 _logged(child, TEXTS.get(code, (code,)), logged)
-        wanted = _applied(redis, settings) + 50
+        expected = _applied(redis, settings) + 50
         eventually(
-            lambda: _applied(redis, settings) > wanted, "events applied after the last refusal"
+            lambda: _applied(redis, settings) > expected, "events applied after the last refusal"
         )
     with Redis.from_url(own_redis_server.url) as redis:
         caught_up(redis, settings, child)
@@ -84,7 +80,7 @@ def test_temporary_refusals_do_not_end_ingest_and_lose_nothing(
 
 
 @pytest.mark.timeout(90)
-def test_a_permission_revoked_under_ingest_stops_it_and_once_granted_every_event_counts(
+def test_a_revoked_permission_stops_ingest_and_every_event_counts_once_it_is_granted(
     broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int
 ) -> None:
     url = f"redis://ingest:a-password@{own_redis_server.address}/0"
@@ -94,6 +90,7 @@ def test_a_permission_revoked_under_ingest_stops_it_and_once_granted_every_event
         )
         traffic = Traffic(settings, seed)
         traffic.burst(producer, 200)
+        producer.flush()
         child = ingest(REDIS_URL=url)
         caught_up(redis, settings, child)
         redis.execute_command("ACL", "SETUSER", "ingest", "-hincrby")
@@ -121,7 +118,7 @@ def documented_permissions() -> list[str]:
 @pytest.mark.parametrize(
     "fault", [(), ("die=5.4-sent,1",)], ids=["alive", "killed-before-the-reply"]
 )
-def test_after_a_foreign_key_no_start_passes_events_over(
+def test_after_a_key_of_another_type_no_start_skips_events(
     broker: object,
     settings: Settings,
     redis: Redis,
@@ -129,8 +126,8 @@ def test_after_a_foreign_key_no_start_passes_events_over(
     seed: int,
     fault: tuple[str, ...],
 ) -> None:
-    """Also when ingest is killed after it has sent the transaction, so that nobody reads that one
-    of its commands failed.
+    """Also when ingest is killed after it has sent the transaction, so that no process reads the
+    reply in which a command failed.
     """
     for number in range(60):
         redis.set(f"user:user-{number}", "not a hash")
@@ -146,6 +143,6 @@ def test_after_a_foreign_key_no_start_passes_events_over(
     assert child.wait(45) == 1
     assert "is incomplete in Redis" in child.log.read_text()
     assert "rebuild --wipe" in child.log.read_text()
-    redis.flushall()  # what `rebuild --wipe` begins with; the log still holds everything
+    redis.flushall()  # the first step of `rebuild --wipe`; the log still holds everything
     caught_up(redis, settings, ingest())
     oracle.assert_equal(redis, settings)

@@ -1,5 +1,5 @@
-"""Guards for the guards: with a bug put into ingest, the comparison with the oracle must fail;
-without it, it must hold.
+"""Tests of the tests: with a bug put into ingest, the comparison with the oracle fails; without it,
+the same scenario passes.
 """
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import uuid
-from collections.abc import Callable
 
 import psutil
 import pytest
@@ -21,28 +20,27 @@ from core.settings import Settings
 from core.types import User
 from store.log import client as log
 from store.log.producer import Producer
-from testing.process import Child
 from tests import oracle
-from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
 from tests.topics import recreate
 
-Ingest = Callable[..., Child]
 
-
-def _died_between(
+def _killed_and_restarted(
     settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic
 ) -> None:
     assert ingest(*_bugs(bug), "die=5.2-compared,4").wait(45) == -signal.SIGKILL
     caught_up(redis, settings, ingest())
 
 
-def _plain(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+def _uninterrupted(
+    settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic
+) -> None:
     caught_up(redis, settings, ingest(*_bugs(bug)))
 
 
-def _started_again(
+def _stopped_and_restarted(
     settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic
 ) -> None:
     first = ingest(*_bugs(bug))
@@ -54,12 +52,14 @@ def _started_again(
     caught_up(redis, settings, second)
     eventually(
         lambda: second.log.read_text().count("partition_assigned") >= settings.topic_partitions,
-        "the second one at work",
+        "the second one has its partitions",
     )
     second.stop()
 
 
-def _thawed(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic) -> None:
+def _frozen_and_continued(
+    settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic
+) -> None:
     frozen = ingest(*_bugs(bug), "freeze=5.2-compared,3")
     eventually(
         lambda: psutil.Process(frozen.pid).status() == "stopped",
@@ -68,7 +68,7 @@ def _thawed(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic:
     other = ingest()
     caught_up(redis, settings, other)
     frozen.signal(signal.SIGCONT)
-    frozen.stop()  # finishes what it has in hand
+    frozen.stop()  # applies its queued batches first
     with Producer(settings) as producer:
         traffic.burst(producer, 300)
     caught_up(redis, settings, other)
@@ -77,7 +77,7 @@ def _thawed(settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic:
 def _deleted_late(
     settings: Settings, redis: Redis, ingest: Ingest, bug: str, traffic: Traffic
 ) -> None:
-    """Every user is deleted between two bursts, and the topic of users is read last."""
+    """Every user is deleted between two bursts, and ingest reads the topic of users last."""
     with Producer(settings) as producer:
         for number in range(60):
             producer.user(f"user-{number}", User(user_id=f"user-{number}"))
@@ -101,11 +101,11 @@ def _bugs(bug: str) -> list[str]:
 
 
 SCENARIOS = {
-    "position-before-apply": _died_between,
-    "retry-by-client": _plain,
-    "no-seek-on-assignment": _started_again,
-    "no-window-after-restart": _started_again,
-    "no-watch": _thawed,
+    "position-before-apply": _killed_and_restarted,
+    "retry-by-client": _uninterrupted,
+    "no-seek-on-assignment": _stopped_and_restarted,
+    "no-window-after-restart": _stopped_and_restarted,
+    "no-watch": _frozen_and_continued,
     "deletion-erases-later-events": _deleted_late,
     "dead-profile-returns": _emptied,
 }
@@ -126,15 +126,14 @@ def test_the_oracle_catches_a_seeded_bug(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("scenario", sorted({scenario.__name__ for scenario in SCENARIOS.values()}))
-def test_the_same_scenario_without_the_bug_holds(
+def test_the_same_scenario_without_the_bug_equals_the_oracle(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int, scenario: str
 ) -> None:
     traffic = Traffic(settings, seed)
     with Producer(settings) as producer:
         traffic.burst(producer, 1200)
-    next(each for each in SCENARIOS.values() if each.__name__ == scenario)(
-        settings, redis, ingest, "", traffic
-    )
+    run = next(function for function in SCENARIOS.values() if function.__name__ == scenario)
+    run(settings, redis, ingest, "", traffic)
     oracle.assert_equal(redis, settings)
 
 
@@ -219,7 +218,7 @@ def _assert_caught(
 def test_the_oracle_catches_a_topic_id_that_is_not_compared(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
-    """tests/exactly_once/test_rebuild_checks.py has the same sequence without the bug."""
+    """tests/exactly_once/rebuild/test_advice.py has the same sequence without the bug."""
     traffic = Traffic(settings, seed)
     with Producer(settings) as producer:
         traffic.burst(producer, 1200)

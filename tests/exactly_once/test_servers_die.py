@@ -1,12 +1,11 @@
-"""Every accepted event counts exactly once also when Redis or the broker dies, comes back, or comes
-back older than it was.
+"""Every accepted event counts exactly once when Redis or the broker is killed and restarted, and
+when Redis is set back to an older state.
 """
 
 from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,11 @@ from redis import Redis
 from core.settings import Settings
 from store.log.producer import Producer
 from testing.apache import KafkaBroker
-from testing.process import Child
 from testing.redis import RedisServer
 from tests import oracle
-from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
-
-Ingest = Callable[..., Child]
 
 
 def _applied(redis: Redis, settings: Settings) -> int:
@@ -31,19 +27,21 @@ def _applied(redis: Redis, settings: Settings) -> int:
 
 @pytest.mark.process
 @pytest.mark.timeout(180)
-def test_redis_killed_and_restarted_from_its_aof(
+def test_a_redis_restarted_from_its_aof_loses_no_event(
     broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int
 ) -> None:
     with Redis.from_url(own_redis_server.url) as redis, Traffic(settings, seed):
         child = ingest()
         for round_number in range(3):
-            wanted = 500 * (round_number + 1)
-            eventually(lambda wanted=wanted: _applied(redis, settings) > wanted, "events applied")
+            expected = 500 * (round_number + 1)
+            eventually(
+                lambda expected=expected: _applied(redis, settings) > expected, "events applied"
+            )
             own_redis_server.kill()
             own_redis_server.start()
-        wanted = _applied(redis, settings) + 500
+        expected = _applied(redis, settings) + 500
         eventually(
-            lambda: _applied(redis, settings) > wanted, "events applied after the last restart"
+            lambda: _applied(redis, settings) > expected, "events applied after the last restart"
         )
     with Redis.from_url(own_redis_server.url) as redis:
         caught_up(redis, settings, child)
@@ -52,7 +50,7 @@ def test_redis_killed_and_restarted_from_its_aof(
 
 @pytest.mark.process
 @pytest.mark.timeout(180)
-def test_redis_set_back_to_an_older_copy_of_itself(
+def test_a_redis_set_back_to_an_older_copy_gets_the_lost_events_again(
     broker: object,
     own_redis_server: RedisServer,
     settings: Settings,
@@ -75,7 +73,7 @@ def test_redis_set_back_to_an_older_copy_of_itself(
         own_redis_server.start()
         eventually(
             lambda: _applied(redis, settings) > older + 1500,
-            "what was lost applied again, and more",
+            "the lost events and more applied",
         )
     with Redis.from_url(own_redis_server.url) as redis:
         caught_up(redis, settings, child)
@@ -83,7 +81,7 @@ def test_redis_set_back_to_an_older_copy_of_itself(
 
 
 @pytest.mark.timeout(120)
-def test_redis_set_back_while_no_event_arrives(
+def test_a_redis_set_back_while_no_event_arrives_gets_the_lost_events_again(
     broker: object, own_redis_server: RedisServer, settings: Settings, ingest: Ingest, seed: int
 ) -> None:
     with Producer(settings) as producer:
@@ -100,7 +98,7 @@ def test_redis_set_back_while_no_event_arrives(
 
 @pytest.mark.apache
 @pytest.mark.timeout(240)
-def test_the_broker_killed_and_restarted(
+def test_a_broker_killed_and_restarted_loses_no_event(
     own_broker: KafkaBroker, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
     with Traffic(settings, seed):
@@ -108,9 +106,9 @@ def test_the_broker_killed_and_restarted(
         eventually(lambda: _applied(redis, settings) > 500, "events applied")
         own_broker.kill()
         own_broker.start()
-        wanted = _applied(redis, settings) + 500
+        expected = _applied(redis, settings) + 500
         eventually(
-            lambda: _applied(redis, settings) > wanted,
+            lambda: _applied(redis, settings) > expected,
             "events applied after the broker came back",
             90,
         )
@@ -124,7 +122,7 @@ def test_the_broker_killed_and_restarted(
 
 @pytest.mark.process
 @pytest.mark.timeout(120)
-def test_a_topic_created_anew_stops_ingest_with_the_way_out(
+def test_a_topic_created_anew_stops_ingest_with_advice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, seed: int
 ) -> None:
     with Producer(settings) as producer:
@@ -141,13 +139,13 @@ def test_a_topic_created_anew_stops_ingest_with_the_way_out(
         mapping={"position": "5", "topic_id": "another-topic"},
     )
     child = ingest()
-    if child_stops_for_topic_id(broker):
+    if has_topic_ids(broker):
         assert child.wait(60) == 1
         assert "was created anew" in child.log.read_text()
 
 
-def child_stops_for_topic_id(broker: object) -> bool:
-    """Tansu tells topic ids too; a broker that does not could not be told apart."""
+def has_topic_ids(broker: object) -> bool:
+    """Whether the test relies on the ids of topics, which a broker may not have."""
     return isinstance(broker, KafkaBroker)
 
 

@@ -1,9 +1,8 @@
-"""What an operator is promised when Redis is lost, when a gap opens, and when a user is deleted."""
+"""Redis is rebuilt from archive and log after it was lost, after a gap, and after deletions."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -18,26 +17,14 @@ from store.state.apply.deletions import lookup
 from store.state.entities import catalogue, experiments, users
 from streams.dead_letters import letters as dlq
 from streams.ingest.deletions import recovery
-from testing.process import Child
 from tests import oracle
-from tests.exactly_once.conftest import caught_up
+from tests.conftest import Spawn
+from tests.exactly_once.commands import archive, rebuild
+from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.support import eventually
 
-Ingest = Callable[..., Child]
-Spawn = Callable[..., Child]
-
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
-
-
-def _archived(spawn: Spawn) -> None:
-    child = spawn("streams", "archive", "--until-idle")
-    assert child.wait(60) == 0, child.describe("failed")
-
-
-def _rebuilt(spawn: Spawn, *arguments: str) -> None:
-    child = spawn("streams", "rebuild", *arguments)
-    assert child.wait(60) == 0, child.describe("failed")
 
 
 def test_a_lost_redis_is_rebuilt_from_the_archive_and_then_the_log(
@@ -48,19 +35,19 @@ def test_a_lost_redis_is_rebuilt_from_the_archive_and_then_the_log(
         traffic.burst(producer, 1500)
     child = ingest()
     caught_up(redis, settings, child)
-    _archived(spawn)
+    archive(spawn)
     child.stop()
     redis.flushall()
-    _rebuilt(spawn)
+    rebuild(spawn)
     oracle.assert_equal(redis, settings)
     assert sum(oracle.positions(redis, settings).values()) == traffic.sent
     with Producer(settings) as producer:
-        traffic.burst(producer, 500)  # repeats some events that only the archive has seen applied
+        traffic.burst(producer, 500)  # with duplicates of events that only the archive holds
     caught_up(redis, settings, ingest())
     oracle.assert_equal(redis, settings)
 
 
-def test_a_rebuild_goes_on_where_redis_stands_and_wipe_starts_over(
+def test_a_rebuild_continues_at_the_position_and_with_wipe_starts_over(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int
 ) -> None:
     traffic = Traffic(settings, seed)
@@ -71,16 +58,16 @@ def test_a_rebuild_goes_on_where_redis_stands_and_wipe_starts_over(
     child.stop()
     with Producer(settings) as producer:
         traffic.burst(producer, 600)
-    _archived(spawn)
-    _rebuilt(spawn)
+    archive(spawn)
+    rebuild(spawn)
     assert sum(oracle.positions(redis, settings).values()) == traffic.sent
     oracle.assert_equal(redis, settings)
-    _rebuilt(spawn, "--wipe")
+    rebuild(spawn, "--wipe")
     oracle.assert_equal(redis, settings)
 
 
 @pytest.mark.apache  # Tansu cannot drop the beginning of a log
-def test_a_gap_between_redis_and_the_log_stops_ingest_with_the_way_out(
+def test_a_gap_between_redis_and_the_log_stops_ingest_with_advice(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int
 ) -> None:
     from confluent_kafka import TopicPartition
@@ -90,7 +77,7 @@ def test_a_gap_between_redis_and_the_log_stops_ingest_with_the_way_out(
     traffic = Traffic(settings, seed)
     with Producer(settings) as producer:
         traffic.burst(producer, 800)
-    _archived(spawn)
+    archive(spawn)
     admin = log.admin(settings)
     for deleted in admin.delete_records(
         [TopicPartition(settings.interactions_topic, 0, 100)]
@@ -100,7 +87,7 @@ def test_a_gap_between_redis_and_the_log_stops_ingest_with_the_way_out(
     assert child.wait(60) == 1
     assert "the log begins at 100, and the archive at" in child.log.read_text()
     assert "streams rebuild" in child.log.read_text()
-    _rebuilt(spawn)
+    rebuild(spawn)
     caught = ingest()
     eventually(
         lambda: "partition_assigned" in caught.log.read_text(), "ingest starts after the rebuild"
@@ -108,10 +95,10 @@ def test_a_gap_between_redis_and_the_log_stops_ingest_with_the_way_out(
     assert sum(oracle.positions(redis, settings).values()) == traffic.sent
 
 
-def test_the_catalogue_flows_into_redis_and_a_null_deletes(
+def test_items_and_users_are_applied_and_a_null_value_deletes_them(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest
 ) -> None:
-    kept = Item(
+    item = Item(
         item_id="startup:1",
         item_type="startup",
         title="Tide",
@@ -119,7 +106,7 @@ def test_the_catalogue_flows_into_redis_and_a_null_deletes(
         attributes={"stage": "seed"},
     )
     with Producer(settings) as producer:
-        producer.item("startup:1", kept)
+        producer.item("startup:1", item)
         producer.item("startup:2", Item(item_id="startup:2", item_type="startup"))
         producer.user("42", User(user_id="42", roles=["developer"], interests=["energy"]))
         producer.raw(
@@ -133,7 +120,7 @@ def test_the_catalogue_flows_into_redis_and_a_null_deletes(
         "both items",
     )
     known = catalogue.changes(redis)
-    assert kept in known.items
+    assert item in known.items
     assert users.read(redis, "42", 50).profile == User(
         user_id="42", roles=["developer"], interests=["energy"]
     )
@@ -141,18 +128,18 @@ def test_the_catalogue_flows_into_redis_and_a_null_deletes(
         producer.item("startup:2", None)
         producer.item("startup:5", Item(item_id="startup:5", item_type="startup"))
 
-    def news() -> bool:
-        seen = catalogue.changes(redis, known.cursor)
+    def has_changes() -> bool:
+        changes = catalogue.changes(redis, known.cursor)
         return (
-            not seen.complete
-            and [item.item_id for item in seen.items] == ["startup:5"]
-            and seen.deleted == ["startup:2"]
+            not changes.complete
+            and [item.item_id for item in changes.items] == ["startup:5"]
+            and changes.deleted == ["startup:2"]
         )
 
-    eventually(news, "the news since the cursor, and only they")
+    eventually(has_changes, "the changes since the cursor, and no others")
 
 
-def test_a_deleted_user_is_gone_and_replay_does_not_bring_them_back(
+def test_a_deleted_user_is_removed_and_a_replay_does_not_restore_them(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn
 ) -> None:
     def view(event_id: str, user_id: str) -> Interaction:
@@ -178,14 +165,14 @@ def test_a_deleted_user_is_gone_and_replay_does_not_bring_them_back(
     with Producer(settings) as producer:
         producer.interaction(view("c", "42"))  # comes back, as a new user
         producer.user("42", User(user_id="42", interests=["energy"]))
-    eventually(lambda: read("42") == 1, "only what came after the deletion")
+    eventually(lambda: read("42") == 1, "only the event after the deletion")
     assert redis.hlen(keys.USERS_DELETED) == 1
     caught_up(redis, settings, child)
     oracle.assert_equal(redis, settings)
     child.stop()
-    _archived(spawn)
+    archive(spawn)
     redis.flushall()
-    _rebuilt(spawn)
+    rebuild(spawn)
     assert read("42") == 1
     assert read("43") == 1
     oracle.assert_equal(redis, settings)
@@ -205,11 +192,11 @@ def deleted_at(redis: Redis, settings: Settings, user_id: str) -> float | None:
     return place and place.time
 
 
-def test_a_redis_from_before_a_deletion_forgets_the_user_at_the_next_start(
+def test_a_redis_set_back_before_a_deletion_deletes_the_user_at_the_next_start(
     broker: object, settings: Settings, redis: Redis
 ) -> None:
-    """As a restored backup is: the user's keys and experiments are there, the deletion is in the
-    log only.
+    """As after a backup was restored: Redis has the user's keys and experiments, only the log has
+    the deletion.
     """
     variant = settings.experiments.assign("42", None)
     assert variant is not None
@@ -226,7 +213,7 @@ def test_a_redis_from_before_a_deletion_forgets_the_user_at_the_next_start(
     assert recovery.recover(settings, redis) == 0
 
 
-def test_messages_that_only_the_archiver_has_read_become_dead_letters_in_a_rebuild(
+def test_a_rebuild_publishes_dead_letters_of_messages_that_ingest_has_not_read(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int
 ) -> None:
     traffic = Traffic(settings, seed)
@@ -234,8 +221,8 @@ def test_messages_that_only_the_archiver_has_read_become_dead_letters_in_a_rebui
         traffic.burst(producer, 300)
         for value in (b"not json", b"", b"x" * 5000):
             producer.raw(settings.interactions_topic, b"user-1", value)
-    _archived(spawn)
-    _rebuilt(spawn)
+    archive(spawn)
+    rebuild(spawn)
     expected = oracle.assert_equal(redis, settings)
     assert sum(oracle.positions(redis, settings).values()) == traffic.sent + 3
     assert oracle.dead_letter_differences(settings, expected) == []
