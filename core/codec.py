@@ -1,7 +1,7 @@
-"""Bytes to events and back. The only place that decides whether an event is valid.
+"""Decodes events, items and users, and decides whether they are valid; no other module does.
 
-Whether an event is valid follows from its bytes, the broker's time stamp on it and the configured
-event types alone, so that reading the log again gives the same answer.
+Whether an event is valid follows from its bytes, its broker time and the configured event types
+alone, so a replay of the log gives the same answer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from core.use_cases import UseCases
 
 SCHEMA_VERSION = 1
 MAX_ID_BYTES = 256
-"""Bytes of UTF-8 in an id: room for any UUID, URN or URL slug, and a bound for keys in Redis."""
+"""Maximum bytes of UTF-8 in an id: fits a UUID, URN or URL slug, and bounds the keys in Redis."""
 MAX_EVENT_BYTES = 64 * 1024
-"""Bytes in one event; its context included."""
+"""Maximum bytes of one event, its context included."""
 MAX_CATALOGUE_BYTES = 256 * 1024
-"""Bytes in one item or user."""
+"""Maximum bytes of one item or user."""
 MAX_FUTURE_S = 24 * 3600
-"""Seconds that an event's own time may lie after the broker's: clocks and time zones err by hours,
-not more.
+"""Maximum seconds from the broker time of an event to its own timestamp.
+
+Wrong clocks and time zones differ by hours, not by more.
 """
 MAX_VALUE = 1e6
 
@@ -38,9 +39,9 @@ encode_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 def decode_interaction(data: bytes | None, broker_time: float, use_cases: UseCases) -> Interaction:
-    """One valid interaction. `broker_time` is the record's time in Kafka, in seconds since 1970.
+    """Decode one interaction; `broker_time`: the record's time in Kafka, in seconds since 1970.
 
-    Raises BadEvent: what is wrong and with which field.
+    Raises BadEvent, which names the field and what is wrong with it.
     """
     if not data:
         raise BadEvent("empty", "the message has no value")
@@ -66,7 +67,7 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
             f"schema_version is {event.schema_version}; this release reads {SCHEMA_VERSION}",
         )
     event_id, user_id, item_id = event.event_id, event.user_id, event.item_id
-    # one look at three ordinary ids; any doubt is settled one by one
+    # one check of three ordinary ids together; each alone if it fails
     together = event_id + user_id + item_id
     if not (
         together.isascii()
@@ -105,7 +106,7 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
 
 
 def decode_item(data: bytes) -> Item:
-    """One valid catalogue item. Raises BadEvent."""
+    """Decode one item of the catalogue. Raises BadEvent."""
     item = _decode_entry(_items, data)
     _check_id("item_id", item.item_id)
     _check_id("item_type", item.item_type)
@@ -115,14 +116,14 @@ def decode_item(data: bytes) -> Item:
 
 
 def decode_user(data: bytes) -> User:
-    """One valid user. Raises BadEvent."""
+    """Decode one user. Raises BadEvent."""
     user = _decode_entry(_users, data)
     _check_id("user_id", user.user_id)
     return user
 
 
 def decode_id(key: bytes | None) -> str:
-    """The id in a Kafka message key of the topics `items` and `users`. Raises BadEvent."""
+    """Decode the message key of the topics `items` and `users`. Raises BadEvent."""
     try:
         text = (key or b"").decode()
     except UnicodeDecodeError:
@@ -156,10 +157,10 @@ def _check_id(name: str, value: str) -> None:
 
 
 def require_key(entry: _Entry, identifier: str) -> _Entry:
-    """`entry`, whose own id must be `identifier`, the message's key. Raises BadEvent."""
+    """Return `entry` if its id is `identifier`, the message key. Raises BadEvent."""
     own = entry.item_id if isinstance(entry, Item) else entry.user_id
     if own != identifier:
         raise BadEvent(
-            "bad_key", f"the message key is {identifier!r}, but the entry names itself {own!r}"
+            "bad_key", f"the message key is {identifier!r}, but the id in the entry is {own!r}"
         )
     return entry

@@ -1,10 +1,9 @@
-"""Deletions of users and items: the hash that stands for an id, and which records a deletion
-outdates. Pure, no I/O.
+"""Decides which records a deletion of a user or an item makes void, and hashes deleted ids.
 
-A deletion is a record without a value in the topic `users` or `items`. What is kept of it is a
-`Place`: when and where that record lies. An interaction counts if and only if its broker time is
-after the time of every deletion of its user. An older record of the same user or item is dead,
-whenever and from whatever offset it is read again.
+A deletion is a record without a value in the topic `users` or `items`. Its `Place`, when and where
+the record lies, is stored under the hash of the id. An interaction counts if and only if its broker
+time is after the time of every deletion of its user. An older record of the same user or item is
+dead, even when it is read again later or from another offset.
 """
 
 from __future__ import annotations
@@ -21,14 +20,16 @@ Kind = Literal["user", "item"]
 KINDS: tuple[Kind, ...] = ("user", "item")
 
 _DIGEST_BYTES = 16
-"""Bytes of a hashed id: two of a billion ids share one with a probability of 1e-21."""
+"""Bytes of a hashed id: two of a billion ids collide with a probability of 1e-21."""
 _FINGERPRINT_BYTES = 4
-"""Bytes that tell two salts apart, and tell nothing about either."""
+"""Bytes that distinguish two salts and do not reveal them."""
 
 
 class Place(NamedTuple):
-    """When (broker time, seconds) and where a record of `users` or `items` lies; None: not known,
-    in notes of an older release.
+    """When and where a record of `users` or `items` lies.
+
+    `time`: the broker time in seconds. The other fields are None where an older release did not
+    store them; `topic_id` also where the broker has none.
     """
 
     time: float
@@ -37,9 +38,9 @@ class Place(NamedTuple):
     topic_id: str | None = None
 
     def is_dead(self, deletion: Place | None) -> bool:
-        """Whether the record here is not after `deletion`.
+        """Whether the record at this place is not after `deletion`.
 
-        The log's order decides where both lie in it, else the broker's time.
+        Offsets decide within one partition, else the broker time.
         """
         if deletion is None:
             return False
@@ -49,13 +50,14 @@ class Place(NamedTuple):
             or (self.partition, self.topic_id) != (deletion.partition, deletion.topic_id)
         ):
             return self.time <= deletion.time
-        if self.topic_id is None:  # a broker that tells no ids: the topic may be another one by now
+        if self.topic_id is None:  # without an id, the topic may have been recreated
             return (self.time, self.offset) <= (deletion.time, deletion.offset)
         return self.offset <= deletion.offset
 
     def later(self, other: Place | None) -> Place:
-        """The later of two deletions of the same id, with the later time of the two: a broker's
-        clock may have been set back.
+        """The later of two deletions of the same id, with the later time of both.
+
+        The times may be in another order than the offsets, when a broker's clock was set back.
         """
         if other is None:
             return self
@@ -63,16 +65,14 @@ class Place(NamedTuple):
         return latest._replace(time=max(self.time, other.time))
 
     def text(self) -> str:
-        """`1764137342.5 2 1834 0Xq...`: time, partition, offset, topic id, as it stands in
-        Redis.
-        """
+        """As stored in Redis: time, partition, offset, topic id (`1764137342.5 2 1834 0Xq...`)."""
         return " ".join(
             [repr(self.time), *("-" if part is None else str(part) for part in self[1:])]
         )
 
 
 def parse_place(text: bytes) -> Place:
-    """The place in what `Place.text` wrote. Raises ValueError."""
+    """Parse what `Place.text` wrote. Raises ValueError."""
     time, *rest = text.decode().split(" ")
     partition, offset, topic_id = (None if part == "-" else part for part in rest)
     return Place(
@@ -84,13 +84,12 @@ def parse_place(text: bytes) -> Place:
 
 
 class IdHasher:
-    """The salted hash that stands for an id in the topic of deletions and in Redis."""
+    """Hashes ids, with a salt, for the topic of deletions and for Redis."""
 
     def __init__(self, salt: SecretStr) -> None:
         """`salt`: DELETION_SALT.
 
-        Without it, or with another one, nobody can tell which id a hash stands for but by trying
-        ids.
+        A hash reveals its id only to a reader who knows the salt and tries ids.
         """
         self._key = hashlib.blake2b(salt.get_secret_value().encode(), digest_size=32).digest()
         self.fingerprint = self._hash(b"fingerprint", b"", _FINGERPRINT_BYTES)
@@ -104,9 +103,9 @@ class IdHasher:
 
 
 class DeletionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of the topic of deletions.
+    """One record of the topic of deletions.
 
-    `digest` stands for the id; `identifier` is set in a record of an older release only.
+    `digest` is the hashed id; `identifier`, the id itself, is set by an older release only.
     """
 
     kind: Kind
@@ -130,16 +129,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def record_key(kind: Kind, digest: str, place: Place) -> bytes:
-    """The key of a deletion's record. The place is part of it, so that compaction keeps every
-    deletion of an id, in whatever order they are published: a process that was frozen may publish
-    an earlier one last.
+    """The key of the record of a deletion.
+
+    It contains the place, so that compaction keeps every deletion of an id: a process that was
+    suspended may publish an earlier deletion last.
     """
     partition, offset = ("-" if part is None else part for part in (place.partition, place.offset))
     return f"{kind}:{digest}:{partition}:{offset}".encode()
 
 
 def encode_record(kind: Kind, digest: str, place: Place, salt: str) -> tuple[bytes, bytes]:
-    """Key and value of a deletion's record.
+    """Key and value of the record of a deletion.
 
     `salt`: the fingerprint of the salt that made `digest`.
     """
@@ -147,20 +147,20 @@ def encode_record(kind: Kind, digest: str, place: Place, salt: str) -> tuple[byt
 
 
 def decode_record(key: bytes | None, value: bytes, hasher: IdHasher) -> DeletionRecord:
-    """Read a record of the topic of deletions. An older release wrote the user id as key and the
-    time alone as value.
+    """Decode a record of the topic of deletions.
 
-    Raises BadEvent when it is neither.
+    An older release wrote the user id as the key and the time alone as the value. Raises BadEvent
+    for a record of neither form.
     """
     text = (key or b"").decode("utf-8", "replace")
     try:
         try:
             time = float(value)
         except ValueError:
-            found = _values.decode(value)
-            place = Place(found.time, found.partition, found.offset, found.topic_id)
+            fields = _values.decode(value)
+            place = Place(fields.time, fields.partition, fields.offset, fields.topic_id)
             return DeletionRecord(
-                kind=found.kind, digest=text.split(":")[1], place=place, salt=found.salt
+                kind=fields.kind, digest=text.split(":")[1], place=place, salt=fields.salt
             )
         return DeletionRecord(
             kind="user",

@@ -1,11 +1,10 @@
-"""Experiments: which users get which variant of some settings. It follows from the user's id alone,
-so nobody stores or looks it up.
+"""Assigns users to the variants of A/B experiments by hashes of their ids; nothing is stored.
 
-Two hashes decide. The first puts every user at a point of [0, 1), and an experiment takes the users
-of a range of it. Ranges do not overlap: a user takes part in one experiment at most, and adding,
-widening or removing one moves no user of another. The second is salted with the experiment's name
-and cut by the variants' weights: each variant has a fair sample of the range, whatever experiment
-had it before.
+The first hash maps every user to a point in [0, 1), and an experiment has the users in a range of
+it. Ranges do not overlap: a user takes part in at most one experiment, and to add, widen or remove
+one moves no user of another. The second hash is salted with the name of the experiment and divided
+by the weights of the variants: each variant has a fair sample of the range, independent of earlier
+experiments on it.
 """
 
 from __future__ import annotations
@@ -38,21 +37,18 @@ OVERRIDES = (
     "diversity",
     "explore",
 )
-"""Settings that a variant may change: those that shape an answer and that engines built already can
-follow.
-"""
+"""Settings that a variant may change: those that affect answers and need no rebuilt engine."""
 
 _TOKEN = 16
-"""Hexadecimal digits before an id's first dot: 64 random bits, so that nobody guesses another
-answer's id.
-"""
+"""Hexadecimal digits before the first dot of an id: 64 random bits, which nobody can guess."""
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """One variant: `overrides` by name of the setting.
+    """One variant of an experiment.
 
-    `tag` and `outcomes` are its experiment's, `id` the end of a recommendation_id.
+    `overrides`: name of a setting -> value. `tag` and `outcomes` are those of the experiment; a
+    recommendation_id ends with `id`.
     """
 
     experiment: str
@@ -65,17 +61,18 @@ class Variant(msgspec.Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        """As an answer names it: `blend.half`."""
+        """Experiment and variant, as an answer names them: `blend.half`."""
         return f"{self.experiment}.{self.name}"
 
 
 class Experiment(msgspec.Struct, frozen=True):
-    """One experiment; the first of `variants` is the control. Without `use_cases` it runs in every
-    one, without `outcomes` every type of event is one.
+    """One experiment; the first of `variants` is the control.
 
-    `tag` names it in ids and in Redis: `blend-3f2a91`, its name and a digest of all but `users`.
-    Changed variants so have a tag of their own, and numbers made under two definitions never meet.
-    `users` [from, to) is no part of it: it may be widened any time.
+    `users`: the range [from, to) of points. `use_cases`: where it runs, empty for everywhere.
+    `outcomes`: the event types that count as an outcome, empty for all.
+    `tag`, as in `blend-3f2a91`, names it in ids and in Redis: its name, and a digest of all fields
+    except `users`. Changed variants have another tag, so their numbers do not mix with the old
+    ones; `users` may be widened at any time.
     """
 
     name: str
@@ -87,7 +84,7 @@ class Experiment(msgspec.Struct, frozen=True):
     bounds: tuple[float, ...]
 
     def variant_of(self, user_id: str) -> Variant:
-        """The variant of a user who takes part."""
+        """The variant of a user in the range of this experiment."""
         return self.variants[bisect_right(self.bounds, point(self.name, user_id))]
 
 
@@ -98,16 +95,14 @@ class Experiments(msgspec.Struct, frozen=True):
     by_id: Mapping[str, Variant] = {}
 
     def assign(self, user_id: str, use_case: str | None) -> Variant | None:
-        """What a user is shown in a use case; None outside of every experiment."""
+        """The variant for a user in a use case; None outside of every experiment."""
         experiment = self._of_user(user_id)
         if experiment is None or (experiment.use_cases and use_case not in experiment.use_cases):
             return None
         return experiment.variant_of(user_id)
 
     def variant_of_answer(self, recommendation_id: str, user_id: str) -> Variant | None:
-        """The variant that an answer to this user with this id was made by; None for an id that no
-        such answer can have.
-        """
+        """The variant of the answer with this id to this user; None if no answer has such an id."""
         variant = self.by_id.get(recommendation_id[_TOKEN + 1 :])
         if variant is None or recommendation_id[_TOKEN] != ".":
             return None
@@ -121,10 +116,10 @@ class Experiments(msgspec.Struct, frozen=True):
     def _of_user(self, user_id: str) -> Experiment | None:
         if not self.all:
             return None
-        at = point("", user_id)
+        position = point("", user_id)
         for experiment in self.all:
             low, high = experiment.users
-            if low <= at < high:
+            if low <= position < high:
                 return experiment
         return None
 
@@ -133,20 +128,18 @@ NONE = Experiments()
 
 
 def point(salt: str, user_id: str) -> float:
-    """A number in [0, 1), uniform over users and independent between salts, the same in every
-    process: 48 bits of SHA-256.
-    """
+    """A number in [0, 1), uniform over users and independent between salts: 48 bits of SHA-256."""
     return int.from_bytes(hashlib.sha256(f"{salt}\0{user_id}".encode()).digest()[:6]) * 2.0**-48
 
 
 def recommendation_id(variant: Variant | None) -> str:
-    """A new id for an answer: random, and with the variant it was made by where there is one."""
+    """A new id of an answer: random, followed by the id of its variant if it has one."""
     token = os.urandom(_TOKEN // 2).hex()
     return token if variant is None else f"{token}.{variant.id}"
 
 
 class _Fields(msgspec.Struct, forbid_unknown_fields=True):
-    """An experiment as written."""
+    """The fields of an experiment in TOML."""
 
     users: tuple[_Share, _Share]
     variants: dict[str, dict[str, Any]]
@@ -155,11 +148,10 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse(text: str, use_cases: UseCases, source: str = "experiments") -> Experiments:
-    """Read a configuration of the form that docs/experiments-guide.md shows. `use_cases`: with the
-    event types, as configured.
+    """Parse a configuration of the form that docs/experiments-guide.md shows.
 
-    Raises ConfigurationError with the field at fault; whether overrides have good values is for
-    core.settings to say.
+    Raises ConfigurationError, which names the wrong field. core.settings checks the values of
+    overrides.
     """
     try:
         raw = tomllib.loads(text)
@@ -170,11 +162,11 @@ def parse(text: str, use_cases: UseCases, source: str = "experiments") -> Experi
             f"{source}: {unknown[0]!r} is not known there; an experiment is a table "
             f"[experiments.<name>]"
         )
-    found = tuple(
+    parsed = tuple(
         _experiment(name, fields, use_cases, source)
         for name, fields in raw.get("experiments", {}).items()
     )
-    for before, after in pairwise(sorted(found, key=lambda experiment: experiment.users)):
+    for before, after in pairwise(sorted(parsed, key=lambda experiment: experiment.users)):
         if after.users[0] < before.users[1]:
             raise ConfigurationError(
                 f"{source}: experiments {before.name} and {after.name} share users: "
@@ -182,12 +174,12 @@ def parse(text: str, use_cases: UseCases, source: str = "experiments") -> Experi
                 "a user takes part in one at most"
             )
     return Experiments(
-        found, {variant.id: variant for experiment in found for variant in experiment.variants}
+        parsed, {variant.id: variant for experiment in parsed for variant in experiment.variants}
     )
 
 
 def load(path: Path | None, use_cases: UseCases) -> Experiments:
-    """The configuration at `path`; no path, no experiments. Raises ConfigurationError."""
+    """Load the configuration at `path`; None: no experiments. Raises ConfigurationError."""
     if path is None:
         return NONE
     try:
@@ -202,19 +194,19 @@ def _experiment(name: str, fields: Any, configured: UseCases, source: str) -> Ex
     where = f"{source}: experiments.{name}"
     checked_name(name, f"{source}: experiment")
     try:
-        given = msgspec.convert(fields, _Fields)
+        parsed = msgspec.convert(fields, _Fields)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{where}: {error}") from None
-    low, high = given.users
+    low, high = parsed.users
     if not low < high:
         raise ConfigurationError(
             f"{where}.users = [{low:g}, {high:g}] is empty; [0.0, 0.2] is a fifth of all users"
         )
     for field, names, known in (
-        ("use_cases", given.use_cases, configured.by_name),
+        ("use_cases", parsed.use_cases, configured.by_name),
         (
             "outcomes",
-            given.outcomes,
+            parsed.outcomes,
             [name for name, weight in configured.event_types.items() if weight],
         ),
     ):
@@ -222,20 +214,20 @@ def _experiment(name: str, fields: Any, configured: UseCases, source: str) -> Ex
             raise ConfigurationError(
                 f"{where}.{field} names {unknown[0]!r}; it may name {', '.join(known)}"
             )
-    if len(given.variants) < 2:
+    if len(parsed.variants) < 2:
         raise ConfigurationError(
-            f"{where} needs two variants at least; the first is the control that the others "
+            f"{where} needs at least two variants; the first is the control that the others "
             f"are compared with"
         )
     weights = {
         variant: _weight(fields, f"{where}.variants.{variant}")
-        for variant, fields in given.variants.items()
+        for variant, fields in parsed.variants.items()
     }
     overrides = {
         variant: _overrides(fields, f"{where}.variants.{variant}")
-        for variant, fields in given.variants.items()
+        for variant, fields in parsed.variants.items()
     }
-    about = [sorted(given.use_cases), sorted(given.outcomes), list(weights.items()), overrides]
+    about = [sorted(parsed.use_cases), sorted(parsed.outcomes), list(weights.items()), overrides]
     definition = msgspec.json.encode(about, order="sorted")
     tag = f"{name}-{hashlib.sha256(definition).hexdigest()[:6]}"
     total = math.fsum(weights.values())
@@ -246,13 +238,13 @@ def _experiment(name: str, fields: Any, configured: UseCases, source: str) -> Ex
             checked_name(variant, f"{where}: variant"),
             weight,
             overrides[variant],
-            given.outcomes,
+            parsed.outcomes,
             f"{tag}.{variant}",
         )
         for variant, weight in weights.items()
     )
     bounds = tuple(sum_ / total for sum_ in accumulate(weights.values()))[:-1]
-    return Experiment(name, tag, (low, high), given.use_cases, given.outcomes, variants, bounds)
+    return Experiment(name, tag, (low, high), parsed.use_cases, parsed.outcomes, variants, bounds)
 
 
 def _weight(fields: Mapping[str, Any], where: str) -> float:

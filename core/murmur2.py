@@ -1,5 +1,6 @@
-"""The partition that Kafka's own clients choose for a key: murmur2, as
-org.apache.kafka.common.utils.Utils computes it.
+"""Computes the partition of a key as Kafka's own clients do, by murmur2.
+
+The reference is org.apache.kafka.common.utils.Utils.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> npt.NDArray[np.uint
         return np.empty(0, np.uint32)
     lengths = np.fromiter(map(len, keys), np.uint32, len(keys))
     whole, tail = lengths // 4, lengths % 4 > 0
-    columns = int(lengths.max()) // 4 + 1  # the last one holds a tail or nothing
+    columns = int(lengths.max()) // 4 + 1  # the last column has a tail or nothing
     # padded with zeros
     words = np.array(keys, f"S{4 * columns}").view("<u4").reshape(len(keys), columns)
     mixed = words * _M

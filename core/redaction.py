@@ -1,11 +1,11 @@
-"""Keeps secrets out of everything that is shown: settings, errors, logs, tracebacks.
+"""Masks secrets in all output: settings, errors, logs, tracebacks.
 
-`masked_url` is how a URL may be shown, `error_text` how another library's error about it may be.
-`redact` is the last net under both: it masks the secrets of this process' settings, which
-`register` notes, in every log line and traceback.
+`masked_url` makes a URL safe to print, `error_text` another library's error about a URL. `redact`
+masks, in every log line and traceback, the secrets of the settings of this process, which
+`register` stores.
 
-A URL in which the secret cannot be told from the rest (an unescaped `#`, `/`, `?` or `@` in a
-password) is not shown at all, only its kind.
+Of a URL whose secret cannot be located (an unescaped `#`, `/`, `?` or `@` in a password) only the
+scheme is printed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 MASK = "***"
-"""What stands in the place of a secret."""
+"""Replaces a secret."""
 HARMLESS = frozenset(
     {
         "allow_bucket_creation",
@@ -30,7 +30,7 @@ HARMLESS = frozenset(
     }
     | {"sslmode", "ssl_cert_reqs", "timeout"}
 )
-"""Parameters of a URL whose values are shown; the value of every other one is masked."""
+"""Parameters of a URL whose values are printed; the values of all others are masked."""
 SECRET_NAMES = frozenset(
     {
         "access_key",
@@ -47,16 +47,16 @@ SECRET_NAMES = frozenset(
         "username",
     }
 )
-"""Parameters whose names are shown beside a mask; any other name may be a part of a password that
-holds an unescaped `&`.
+"""Parameters whose names are printed beside the mask.
+
+Any other name may be part of a password with an unescaped `&`.
 """
 MIN_PART = 3
-"""Characters from which a part of a secret in another library's error makes that error unfit to be
-shown.
-"""
+"""Minimum length of a part of a secret for which `error_text` hides another library's error."""
 MIN_REGISTERED = 6
-"""Characters of the shortest secret that `redact` masks: a shorter one occurs in ordinary words,
-where masking it would tell it.
+"""Minimum length of a secret that `redact` masks.
+
+A shorter one occurs in ordinary words, where the mask would reveal it.
 """
 KINDS = frozenset(
     {
@@ -74,8 +74,9 @@ KINDS = frozenset(
         "unix",
     }
 )
-"""Schemes that are shown of a URL that is not shown: anything else before `://` may be a part of a
-password.
+"""Schemes that are printed of a hidden URL.
+
+Any other text before `://` may be part of a password.
 """
 
 _PLAIN = re.compile(
@@ -94,8 +95,9 @@ _registered: list[str] = []
 
 
 def check_redis_url(url: str) -> None:
-    """Raises ValueError, which shows the right form and nothing of `url`, for one that the client
-    library would take apart wrongly.
+    """Raise ValueError for a URL that the client library would parse wrongly.
+
+    The message shows the right form and no part of `url`.
     """
     if not _REDIS.fullmatch(url):
         raise ValueError(
@@ -107,7 +109,7 @@ def check_redis_url(url: str) -> None:
 
 
 def is_plain(url: str) -> bool:
-    """Whether the secret of a URL can be told from the rest.
+    """Whether the secret in a URL can be located.
 
     A path (no `://`) is plain unless it looks like `KEY:SECRET@bucket`.
     """
@@ -115,9 +117,7 @@ def is_plain(url: str) -> bool:
 
 
 def masked_url(url: str) -> str:
-    """A URL (or path) as it may be shown: user, password and the values of unlisted parameters
-    masked.
-    """
+    """A URL (or path) with user, password and the values of unlisted parameters masked."""
     if not is_plain(url):
         kind = url.partition("://")[0].lower()
         return f"{kind}://{MASK}" if kind.partition("+")[0] in KINDS else MASK
@@ -128,49 +128,50 @@ def masked_url(url: str) -> str:
     query = (
         ""
         if match["query"] is None
-        else "?" + "&".join(_parameter(each) for each in match["query"].split("&"))
+        else "?" + "&".join(_parameter(text) for text in match["query"].split("&"))
     )
     return f"{match['scheme']}://{user}{match['place']}{query}"
 
 
 def secrets_of(url: str) -> list[str]:
-    """What of a URL must never be shown, in every way of writing it, longest first.
+    """The parts of a URL that must not be printed, in every encoding, longest first.
 
-    Rather too much than too little.
+    In doubt, a part counts as secret.
     """
     rest = url.partition("://")[2] or url
-    found = [] if is_plain(url) else [rest]
+    secrets = [] if is_plain(url) else [rest]
     if "@" in rest:
         user = rest.rpartition("@")[0]
         name, colon, password = user.partition(":")
-        found += [user, password] if colon else [user]
-        # an access key; the user of a database or Redis is named in many replies
+        secrets += [user, password] if colon else [user]
+        # an access key; replies of a database or Redis often name the user, who is no secret
         if colon and url.startswith(("s3:", "gs:")):
-            found.append(name)
-    for each in rest.partition("?")[2].split("&"):
-        name, _, value = each.partition("=")
+            secrets.append(name)
+    for parameter in rest.partition("?")[2].split("&"):
+        name, _, value = parameter.partition("=")
         if name not in HARMLESS:
-            found.append(value)
-            # what follows an unescaped `&` of a password reads as a name
+            secrets.append(value)
+            # the rest of a password after an unescaped `&` looks like a name
             if name not in SECRET_NAMES:
-                found.append(name)
+                secrets.append(name)
     forms = {
         form
-        for each in found
+        for secret in secrets
         for form in (
-            each,
-            unquote(each),
-            unquote_plus(each),
-            quote(each, safe=""),
-            quote_plus(each),
+            secret,
+            unquote(secret),
+            unquote_plus(secret),
+            quote(secret, safe=""),
+            quote_plus(secret),
         )
     }
     return sorted((form for form in forms if form), key=len, reverse=True)
 
 
 def error_text(error: BaseException, *urls: str) -> str:
-    """The text of another library's error about `urls`, on one line; only its type if it may hold a
-    part of a secret of theirs.
+    """The text of another library's error about `urls`, on one line.
+
+    Only its type, if the text may contain part of a secret of these URLs.
     """
     hidden = f"{type(error).__name__} (its text is not shown, as it may hold a part of a password)"
     if not all(is_plain(url) for url in urls):
@@ -190,7 +191,7 @@ def error_text(error: BaseException, *urls: str) -> str:
 
 
 def register(secrets: Iterable[str]) -> None:
-    """Note secrets of this process, which `redact` masks from now on."""
+    """Store secrets of this process, which `redact` masks from now on."""
     for secret in secrets:
         if len(secret) >= MIN_REGISTERED and secret not in _registered:
             _registered.append(secret)

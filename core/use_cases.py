@@ -1,4 +1,4 @@
-"""Use cases and event weights, read from TOML text."""
+"""Parses use cases and event weights from TOML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHT_STEP = 1 / 64
 """Weights are rounded to this step, so that sums of them are exact in a float64 in any order."""
 
 MAX_WEIGHT = 1000.0
-"""A single event of more weight than this would drown a whole history."""
+"""Maximum weight of one event; a larger one would outweigh a whole history."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -31,15 +31,16 @@ class UseCases(msgspec.Struct, frozen=True):
     by_path: Mapping[str, UseCase]
 
     def weights(self, use_case: str | None) -> Mapping[str, float]:
-        """Event type -> weight, as `use_case` sees it (None: the defaults).
+        """Event type -> weight in `use_case` (None: the default weights).
 
         Raises KeyError for a name that is not configured.
         """
         return self.event_types if use_case is None else self.by_name[use_case].weights
 
     def weight(self, event_type: str, value: float | None, use_case: str | None = None) -> float:
-        """Weight of one event: the type's weight, times `value` where given, in [0, MAX_WEIGHT], in
-        steps of 1/64.
+        """Weight of one event: that of its type, times `value` unless None.
+
+        The result is in [0, MAX_WEIGHT], in steps of WEIGHT_STEP.
         """
         weight = (self.event_types if use_case is None else self.by_name[use_case].weights)[
             event_type
@@ -48,14 +49,14 @@ class UseCases(msgspec.Struct, frozen=True):
 
 
 def round_weight(weight: float) -> float:
-    """`weight`, at most MAX_WEIGHT, in steps of WEIGHT_STEP."""
+    """Round `weight` to a step of WEIGHT_STEP, at most MAX_WEIGHT."""
     return round(min(weight, MAX_WEIGHT) / WEIGHT_STEP) * WEIGHT_STEP
 
 
 def parse(text: str, source: str = "use cases") -> UseCases:
-    """Read a configuration of the form of core/use_cases.toml.
+    """Parse a configuration of the form of core/use_cases.toml.
 
-    Raises ConfigurationError with the field at fault.
+    Raises ConfigurationError, which names the wrong field.
     """
     try:
         raw = tomllib.loads(text)
@@ -89,7 +90,7 @@ def parse(text: str, source: str = "use cases") -> UseCases:
             raise ConfigurationError(f"{where}: {error}") from None
         if use_case.path in by_path:
             raise ConfigurationError(
-                f"{where}.path {use_case.path!r} is taken by {by_path[use_case.path].name}"
+                f"{where}.path {use_case.path!r} is already that of {by_path[use_case.path].name}"
             )
         if not re.fullmatch(r"[a-z0-9_-]+/for-[a-z0-9_-]+", use_case.path):
             raise ConfigurationError(
@@ -102,7 +103,7 @@ def parse(text: str, source: str = "use cases") -> UseCases:
 
 
 def load(path: Path | None) -> UseCases:
-    """The configuration at `path`, or the built-in marketplace. Raises ConfigurationError."""
+    """Load the configuration at `path`; None: the built-in one. Raises ConfigurationError."""
     if path is None:
         return parse(
             resources.files("core").joinpath("use_cases.toml").read_text("utf-8"),
@@ -117,7 +118,10 @@ def load(path: Path | None) -> UseCases:
 
 
 def checked_name(name: str, what: str) -> str:
-    """`name`, if it may stand in a configuration, a key or a path. Raises ConfigurationError."""
+    """Return `name` if it is valid in a configuration, a key and a path.
+
+    Raises ConfigurationError.
+    """
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"{what} {name!r} must be lower-case letters, digits and _ (64 at most), "

@@ -1,4 +1,4 @@
-"""How every command line of ours starts, is watched, and ends."""
+"""Runs a command line, reports its errors, and serves its metrics."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from core.settings import Settings
 
 
 def run(app: typer.Typer) -> None:
-    """Run `app`; an error of ours is one line on stderr and exit status 1, Ctrl-C is 130, a defect
-    keeps its traceback, without secrets.
+    """Run `app` and exit.
+
+    An EddylineError is one line on stderr and exit status 1; Ctrl-C is exit status 130; any other
+    exception is a traceback with secrets masked and exit status 1.
     """
     threading.excepthook = _print_traceback
     try:
@@ -26,26 +28,22 @@ def run(app: typer.Typer) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:  # noqa: BLE001 - whatever it is, its text may hold a secret
+    except Exception:  # noqa: BLE001 - the text of any exception may contain a secret
         sys.stderr.write(redact(traceback.format_exc()))
         sys.exit(1)
 
 
 def _print_traceback(failure: threading.ExceptHookArgs) -> None:
-    """Of a thread that ends with an exception."""
+    """Print the traceback of a thread that ends with an exception."""
+    thread = failure.thread.name if failure.thread else "?"
     lines = traceback.format_exception(failure.exc_type, failure.exc_value, failure.exc_traceback)
-    sys.stderr.write(
-        redact(
-            f"Exception in thread "
-            f"{failure.thread.name if failure.thread else '?'}:\n{''.join(lines)}"
-        )
-    )
+    sys.stderr.write(redact(f"Exception in thread {thread}:\n{''.join(lines)}"))
 
 
 def serve_metrics(settings: Settings) -> None:
     """Serve /metrics at METRICS_HOST:METRICS_PORT, unless the port is 0.
 
-    Raises ConfigurationError when the port is taken.
+    Raises ConfigurationError when the port is in use.
     """
     if settings.metrics_port:
         try:
@@ -53,6 +51,6 @@ def serve_metrics(settings: Settings) -> None:
         except OSError as error:
             text = (
                 f"METRICS_PORT={settings.metrics_port} cannot be served: {error.strerror}; give "
-                f"each process its own"
+                f"each process a port of its own"
             )
             raise ConfigurationError(text) from None

@@ -1,4 +1,4 @@
-"""Structured logs: readable on a terminal, JSON lines anywhere else."""
+"""Configures structured logs: text on a terminal, JSON lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from core.redaction import redact
 
 
 def configure(level: str = "info") -> None:
-    """Send logs of structlog and of `logging` to stderr, from `level` up, without the registered
-    secrets (core/redaction.py).
-    """
+    """Send logs of structlog and `logging` to stderr, from `level` up, with secrets masked."""
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -27,8 +25,9 @@ def configure(level: str = "info") -> None:
     )
 
     def last(logger: Any, method: str, event: structlog.types.EventDict) -> str:
-        """Redacted before it is rendered, as JSON may write a secret in another way, and after, as
-        a traceback is made here.
+        """Mask secrets before the rendering, which may escape them, and after it.
+
+        The second mask covers tracebacks, which the renderer adds.
         """
         masked = {name: _redacted(value) for name, value in event.items()}
         return redact(str(renderer(logger, method, masked)))
@@ -56,7 +55,7 @@ def _redacted(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {name: _redacted(each) for name, each in value.items()}
+        return {name: _redacted(field) for name, field in value.items()}
     if isinstance(value, list | tuple):
-        return [_redacted(each) for each in value]
+        return [_redacted(entry) for entry in value]
     return value

@@ -1,4 +1,4 @@
-"""A bound on the time that a process takes to stop."""
+"""Limits the time that a process takes to stop."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import structlog
 _log = structlog.get_logger(__name__)
 
 STOP_S = 20.0
-"""Seconds from a signal to the end of the process at the latest: below the 30 s after which an
-orchestrator kills.
+"""Maximum seconds from a signal to the end of the process.
+
+Below the 30 s after which an orchestrator kills.
 """
 
 
 def limit(reason: str) -> None:
-    """End this process with exit code 0 in STOP_S seconds if it still runs then.
+    """End this process with exit code 0 after STOP_S seconds, if it still runs then.
 
-    For processes whose unfinished work is done again by the next one, from the log. `reason`: what
-    the log line says about that. A client library may wait for a server that accepts connections
-    and answers nothing, for minutes and without a time limit.
+    For processes whose unfinished work the next process repeats from the log; the log line has
+    `reason`. Without a limit, a client library waits for minutes for a server that accepts
+    connections and does not answer.
     """
     timer = threading.Timer(STOP_S, _end, (reason,))
     timer.daemon = True

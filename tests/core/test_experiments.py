@@ -1,5 +1,6 @@
-"""Who gets which variant: decided by the user's id alone, fairly, the same everywhere; and what a
-wrong configuration is told.
+"""Experiments assign users by id alone, fairly and the same in every process.
+
+A wrong configuration gets an error that names the wrong field.
 """
 
 from __future__ import annotations
@@ -43,14 +44,13 @@ def _parsed(text: str = TOML) -> Experiments:
 
 
 def _labels(
-    found: Experiments, use_case: str | None = "developer_startup"
+    configured: Experiments, use_case: str | None = "developer_startup"
 ) -> dict[str, str | None]:
-    return {
-        user: variant.label if (variant := found.assign(user, use_case)) else None for user in USERS
-    }
+    variants = {user_id: configured.assign(user_id, use_case) for user_id in USERS}
+    return {user_id: variant.label if variant else None for user_id, variant in variants.items()}
 
 
-def test_users_are_spread_as_the_configuration_says() -> None:
+def test_variants_get_the_shares_of_users_that_are_configured() -> None:
     counts = Counter(_labels(_parsed()).values())
     expected = {
         "blend.control": 0.25,
@@ -68,7 +68,7 @@ def test_users_are_spread_as_the_configuration_says() -> None:
 
 
 def test_variants_of_two_experiments_are_independent() -> None:
-    """Users of one variant are no special users in the next experiment."""
+    """The users of a variant are a fair sample for the next experiment."""
     pairs = Counter((point("a", user) < 0.5, point("b", user) < 0.5) for user in USERS)
     assert chisquare(list(pairs.values())).pvalue > 0.001
     assert len(pairs) == 4
@@ -79,10 +79,10 @@ def test_a_user_keeps_the_variant_in_another_process() -> None:
         "from core.experiments import point; import sys; print(*(point('blend', f'user-{n}') "
         "for n in range(5)), point('', 'ü:1'))"
     )
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    assert [float(each) for each in told] == [
+    assert [float(number) for number in printed] == [
         *(point("blend", f"user-{n}") for n in range(5)),
         point("", "ü:1"),
     ]
@@ -90,7 +90,7 @@ def test_a_user_keeps_the_variant_in_another_process() -> None:
     assert point("blend", "42") == 0.6184717183994692
 
 
-def test_adding_widening_and_removing_move_nobody_else() -> None:
+def test_a_changed_experiment_moves_no_user_of_another() -> None:
     before = _labels(_parsed())
     wider = (
         TOML.replace("[0.5, 0.75]", "[0.5, 0.9]")
@@ -107,50 +107,50 @@ def test_adding_widening_and_removing_move_nobody_else() -> None:
     )
 
 
-def test_an_experiment_of_a_use_case_leaves_other_requests_alone() -> None:
-    found = _parsed()
+def test_an_experiment_of_a_use_case_ignores_other_use_cases() -> None:
+    configured = _parsed()
     user = next(user for user in USERS if 0.5 <= point("", user) < 0.75)
-    assert found.assign(user, "developer_startup")
-    assert found.assign(user, None) is None
-    assert found.assign(user, "investor_startup") is None
+    assert configured.assign(user, "developer_startup")
+    assert configured.assign(user, None) is None
+    assert configured.assign(user, "investor_startup") is None
 
 
-def test_an_id_names_the_variant_it_was_made_by_and_no_two_are_alike() -> None:
-    found = _parsed()
-    for user in USERS[:200]:
-        variant = found.assign(user, "developer_startup")
-        made = recommendation_id(variant)
-        assert found.variant_of_answer(made, user) is variant
+def test_the_id_of_an_answer_is_unique_and_names_its_variant() -> None:
+    configured = _parsed()
+    for user_id in USERS[:200]:
+        variant = configured.assign(user_id, "developer_startup")
+        answer_id = recommendation_id(variant)
+        assert configured.variant_of_answer(answer_id, user_id) is variant
     assert len({recommendation_id(None) for _ in range(1000)}) == 1000
 
 
-def test_a_forged_id_names_nothing() -> None:
-    found = _parsed()
-    taking_part = next(
+def test_a_forged_id_has_no_variant() -> None:
+    configured = _parsed()
+    participant = next(
         user
         for user in USERS
-        if (variant := found.assign(user, None)) and variant.label == "blend.half"
+        if (variant := configured.assign(user, None)) and variant.label == "blend.half"
     )
-    outside = next(user for user in USERS if found.assign(user, "developer_startup") is None)
-    other, mine = (
-        next(variant for variant in found.by_id.values() if variant.label == label)
+    outside = next(user for user in USERS if configured.assign(user, "developer_startup") is None)
+    other, assigned = (
+        next(variant for variant in configured.by_id.values() if variant.label == label)
         for label in ("blend.control", "blend.half")
     )
-    assert found.variant_of_answer(recommendation_id(mine), taking_part) is mine
+    assert configured.variant_of_answer(recommendation_id(assigned), participant) is assigned
     for forged, user in (
-        (recommendation_id(other), taking_part),
-        (recommendation_id(mine), outside),
-        (recommendation_id(None), taking_part),
-        ("r-17", taking_part),
-        ("", taking_part),
-        (mine.id, taking_part),
-        ("." + mine.id, taking_part),
-        ("0" * 16 + "#" + mine.id, taking_part),
-        ("0" * 16 + ".blend.half", taking_part),
-        ("0" * 17 + "." + mine.id, taking_part),
-        (recommendation_id(mine) + ".", taking_part),
+        (recommendation_id(other), participant),
+        (recommendation_id(assigned), outside),
+        (recommendation_id(None), participant),
+        ("r-17", participant),
+        ("", participant),
+        (assigned.id, participant),
+        ("." + assigned.id, participant),
+        ("0" * 16 + "#" + assigned.id, participant),
+        ("0" * 16 + ".blend.half", participant),
+        ("0" * 17 + "." + assigned.id, participant),
+        (recommendation_id(assigned) + ".", participant),
     ):
-        assert found.variant_of_answer(forged, user) is None, forged
+        assert configured.variant_of_answer(forged, user) is None, forged
 
 
 @pytest.mark.parametrize(
@@ -165,16 +165,14 @@ def test_a_forged_id_names_nothing() -> None:
         (("users = [0.0, 0.5]", 'users = [0.0, 0.5]\noutcomes = ["like"]'), False),
     ],
 )
-def test_another_definition_has_another_tag_so_that_numbers_never_mix(
-    change: tuple[str, str], same: bool
-) -> None:
+def test_a_changed_definition_gets_another_tag(change: tuple[str, str], same: bool) -> None:
     before, after = (_parsed(text).all[0].tag for text in (TOML, TOML.replace(*change)))
     assert (before == after) is same
     assert before.startswith("blend-")
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             ("[0.5, 0.75]", "[0.4, 0.75]"),
@@ -193,7 +191,7 @@ def test_another_definition_has_another_tag_so_that_numbers_never_mix(
         ),
         (
             ("half = { ensemble_als_weight = 0.5, ensemble_two_tower_weight = 0.5 }", ""),
-            "experiments.blend needs two variants at least",
+            "experiments.blend needs at least two variants",
         ),
         (("weight = 3", "weight = 0"), "variants.control.weight = 0 must be a number above 0"),
         (
@@ -209,14 +207,14 @@ def test_another_definition_has_another_tag_so_that_numbers_never_mix(
         (("[experiments.blend]", "[experiments.blend"), "is not TOML"),
     ],
 )
-def test_a_wrong_configuration_names_the_field(change: tuple[str, str], told: str) -> None:
+def test_a_wrong_configuration_names_the_field(change: tuple[str, str], message: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         _parsed(TOML.replace(*change))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (
             "cold_start_threshold = 30",
@@ -232,8 +230,8 @@ def test_a_wrong_configuration_names_the_field(change: tuple[str, str], told: st
         ),
     ],
 )
-def test_a_wrong_value_is_told_with_the_variant_and_the_setting(
-    tmp_path: Path, overrides: str, told: str
+def test_an_error_in_a_value_names_the_variant_and_the_setting(
+    tmp_path: Path, overrides: str, message: str
 ) -> None:
     path = tmp_path / "experiments.toml"
     path.write_text(
@@ -242,31 +240,33 @@ def test_a_wrong_value_is_told_with_the_variant_and_the_setting(
     )
     with pytest.raises(ConfigurationError) as raised:
         _ = Settings(experiments_path=path).experiments
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_the_examples_of_the_guide_are_a_configuration() -> None:
+def test_the_examples_of_the_guide_are_valid() -> None:
     page = (ROOT / "docs" / "experiments-guide.md").read_text("utf-8")
     blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    found = experiments.parse("".join(blocks), use_cases.load(None))
-    assert [experiment.name for experiment in found.all] == [
+    configured = experiments.parse("".join(blocks), use_cases.load(None))
+    assert [experiment.name for experiment in configured.all] == [
         "blend",
         "earlier_als",
         "two_tower_worth_it",
         "scale",
     ]
-    assert set(re.findall(r"blend-[0-9a-f]{6}", page)) == {found.all[0].tag}
-    for variant in found.by_id.values():
+    assert set(re.findall(r"blend-[0-9a-f]{6}", page)) == {configured.all[0].tag}
+    for variant in configured.by_id.values():
         Settings().with_overrides(variant.overrides)
 
 
-def test_no_path_no_experiments_and_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_without_a_path_there_are_no_experiments_and_a_missing_file_is_an_error(
+    tmp_path: Path,
+) -> None:
     assert Settings().experiments.assign("42", None) is None
     with pytest.raises(ConfigurationError, match=r"EXPERIMENTS_PATH=.*No such file"):
         _ = Settings(experiments_path=tmp_path / "none.toml").experiments
 
 
-def test_a_variant_keeps_every_other_setting(tmp_path: Path) -> None:
+def test_overrides_change_no_other_setting(tmp_path: Path) -> None:
     base = Settings(models_path=tmp_path, warm_user_threshold=40)
     other = base.with_overrides({"cold_start_threshold": 7})
     assert (other.cold_start_threshold, other.warm_user_threshold, other.models_path) == (

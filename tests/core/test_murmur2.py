@@ -1,4 +1,4 @@
-"""The vectorised murmur2 chooses as Kafka's own clients do."""
+"""The vectorised murmur2 gives the partitions of Kafka's own clients."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def test_every_key_gets_the_partition_of_the_reference(partitions: int) -> None:
     ]
 
 
-def test_no_keys_have_no_partitions() -> None:
+def test_no_keys_give_no_partitions() -> None:
     assert partitions_of([], 4).tolist() == []

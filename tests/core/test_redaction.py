@@ -1,6 +1,4 @@
-"""No part of a secret of three characters or more appears in anything that is shown, whatever form
-the URL has.
-"""
+"""No output contains three successive characters of a secret, whatever form the URL has."""
 
 from __future__ import annotations
 
@@ -29,9 +27,9 @@ from store.state.apply import positions
 from streams.importers.database import Table
 
 PIECE = 3
-"""Characters of a secret that must not appear together."""
+"""Number of successive characters of a secret that must not appear."""
 ALPHABET = "QZXJKWVYqzxjkwvy0123456789#/?@:&=%+ -._~!$[]\\\"'é"
-"""Rare letters and every character that takes a URL apart."""
+"""Rare letters and every character that delimits a part of a URL."""
 SECRETS = st.text(ALPHABET, min_size=4, max_size=16)
 FORMS = ("raw", "quoted")
 REDIS_URLS = (
@@ -73,17 +71,15 @@ def pieces(secret: str) -> set[str]:
     }
 
 
-def leaked(secret: str, shown: str, without: str) -> set[str]:
-    """Pieces of `secret` in `shown` that are not there by accident: the same output about another
-    secret does not have them.
-    """
-    return {piece for piece in pieces(secret) if piece in shown and piece not in without}
+def leaked(secret: str, output: str, other_output: str) -> set[str]:
+    """Pieces of `secret` in `output`, except those in the output about another secret."""
+    return {piece for piece in pieces(secret) if piece in output and piece not in other_output}
 
 
 def outcome(call: Callable[[], object]) -> str:
-    """What a command prints: the value, or the one line of its error.
+    """The output of a command: the value, or the line of its EddylineError.
 
-    Any other exception fails the test, as a traceback would.
+    Any other exception fails the test.
     """
     try:
         return str(call())
@@ -92,7 +88,7 @@ def outcome(call: Callable[[], object]) -> str:
 
 
 def loaded(**values: str) -> Settings:
-    """The settings as a process reads them from its environment."""
+    """The settings of a process with `values` in its environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             patch.setenv(name, value)
@@ -100,19 +96,19 @@ def loaded(**values: str) -> Settings:
 
 
 def printed(**values: str) -> str:
-    """`python -m core.settings`."""
+    """The output of `python -m core.settings`."""
     return outcome(
         lambda: "\n".join("=".join(row) for row in settings_module.rows(loaded(**values)))
     )
 
 
 def redis_fails(url: str) -> str:
-    """A command that meets no Redis."""
+    """The output of a command without a Redis server."""
     return outcome(lambda: positions.read(connection.connect(loaded(REDIS_URL=url)), "t", 0))
 
 
 def archive_fails(url: str) -> str:
-    """Opening the archive; reaching S3 would need a network."""
+    """The output of opening the archive; a request to S3 would need a network."""
     return outcome(lambda: Archive(url) and redaction.masked_url(url))
 
 
@@ -139,23 +135,23 @@ SHOWN: dict[str, tuple[tuple[str, ...], Callable[[str], str]]] = {
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     print_blob=True,
 )
-def test_no_part_of_a_secret_is_shown(what: str, secret: str, form: str, number: int) -> None:
+def test_no_output_contains_a_part_of_a_secret(
+    what: str, secret: str, form: str, number: int
+) -> None:
     templates, show = SHOWN[what]
     template = templates[number % len(templates)]
 
-    def filled(text: str) -> str:
+    def url_with(text: str) -> str:
         return template.replace("{}", quote(text, safe="") if form == "quoted" else text)
 
     if "\0" in secret or (secret != secret.strip() and form == "raw"):
         return
-    # a URL of the right form, and one of another
-    others = show(filled("AAAA")) + show(template.replace("{}", "A#/@A"))
-    assert leaked(secret, show(filled(secret)), others) == set()
+    # a valid URL and a malformed one
+    others = show(url_with("AAAA")) + show(template.replace("{}", "A#/@A"))
+    assert leaked(secret, show(url_with(secret)), others) == set()
 
 
-def test_a_password_of_redis_with_every_reserved_character_works_once_it_is_percent_encoded() -> (
-    None
-):
+def test_a_percent_encoded_redis_password_may_have_every_reserved_character() -> None:
     secret = "#/?@:&=%+ []"
     client = connection.connect(
         loaded(REDIS_URL=f"redis://user:{quote(secret, safe='')}@127.0.0.1:1/0")
@@ -174,7 +170,7 @@ SECRET = 'qzx"jkw\\vyé12'
 
 
 def test_logs_mask_the_secrets_of_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    """The last net, under whatever a library puts into its errors."""
+    """Even when a library puts a secret into its error."""
     import logging
 
     handlers, level = logging.root.handlers[:], logging.root.level
@@ -199,7 +195,7 @@ def test_logs_mask_the_secrets_of_the_settings(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("kind", ["error", "defect", "thread"])
-def test_a_command_that_fails_shows_no_secret(
+def test_a_command_that_fails_prints_no_secret(
     kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["command"])

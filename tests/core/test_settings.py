@@ -15,7 +15,7 @@ def test_every_setting_belongs_to_one_printed_group() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "masked"),
     [
         ("s3://KEY:SECRET@bucket/archive?region=eu", "s3://***@bucket/archive?region=eu"),
         (
@@ -34,9 +34,9 @@ def test_every_setting_belongs_to_one_printed_group() -> None:
         ("s3://bucket/a@b", "s3://***"),
     ],
 )
-def test_a_url_is_shown_without_its_secret(url: str, shown: str) -> None:
-    assert masked_url(url) == shown
-    assert ("ARCHIVE_URL", shown) in [row[:2] for row in rows(Settings(archive_url=url))]
+def test_a_url_is_printed_without_its_secret(url: str, masked: str) -> None:
+    assert masked_url(url) == masked
+    assert ("ARCHIVE_URL", masked) in [row[:2] for row in rows(Settings(archive_url=url))]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_url_is_shown_without_its_secret(url: str, shown: str) -> None:
         *("redis://host?pass#word=x", "redis://:a b@host", "secret"),
     ],
 )
-def test_a_redis_url_of_another_form_gets_one_line_with_the_right_form(url: str) -> None:
+def test_a_malformed_redis_url_gets_one_line_with_the_right_form(url: str) -> None:
     with pytest.raises(ValidationError) as raised:
         Settings(redis_url=SecretStr(url))
     message = raised.value.errors()[0]["msg"]

@@ -1,6 +1,4 @@
-"""What an operator configures: event types, weights, use cases; and what they are told when it is
-wrong.
-"""
+"""Use cases and event weights come from TOML; an error names the wrong field."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ def test_a_use_case_overrides_single_weights() -> None:
     assert cases.by_path["products/for-shopper"].item_type == "product"
 
 
-def test_value_scales_the_weight_in_steps_that_add_up_exactly() -> None:
+def test_a_value_scales_the_weight_in_steps_whose_sums_are_exact() -> None:
     cases = use_cases.parse(TOML)
     assert cases.weight("view", 4.5) == 4.5
     assert cases.weight("view", 0.1) == 6 / 64
@@ -39,7 +37,7 @@ def test_value_scales_the_weight_in_steps_that_add_up_exactly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (("view = 1", "view = -1"), "event_types.view = -1 must be a number from 0 to 1000"),
         (("view = 1", "View = 1"), "event type 'View' must be lower-case"),
@@ -52,13 +50,13 @@ def test_value_scales_the_weight_in_steps_that_add_up_exactly() -> None:
         (("[event_types]", "[event_types"), "is not TOML"),
     ],
 )
-def test_a_wrong_configuration_names_the_field(change: tuple[str, str], told: str) -> None:
+def test_a_wrong_configuration_names_the_field(change: tuple[str, str], message: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         use_cases.parse(TOML.replace(*change))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_a_setting_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_setting_that_is_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
     from core import settings
 
     monkeypatch.setenv("HISTORY_CAP", "3")
@@ -67,7 +65,7 @@ def test_a_setting_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         settings.load()
 
 
-def test_thresholds_out_of_order_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thresholds_in_the_wrong_order_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from core import settings
 
     monkeypatch.setenv("COLD_START_THRESHOLD", "30")
@@ -77,7 +75,7 @@ def test_thresholds_out_of_order_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         settings.load()
 
 
-def test_keys_come_comma_separated_and_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api_keys_are_comma_separated_and_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEYS", "first, second")
     settings = Settings()
     assert {key.get_secret_value() for key in settings.api_keys} == {"first", "second"}
