@@ -24,8 +24,8 @@ app = typer.Typer(
 From the archived events to a published bundle.
 
 `retrain` runs all steps, by hand or by cron; the other commands run single steps.
-Events come from the Parquet archive (ARCHIVE_URL) unless `--events FILE` names a Parquet or CSV table with the columns
-user_id, item_id, event_type, timestamp and optionally value and use_case.
+Events come from the Parquet archive (ARCHIVE_URL) unless `--events FILE` names a Parquet or CSV
+table with the columns user_id, item_id, event_type, timestamp and optionally value and use_case.
 Every setting is an environment variable: `python -m core.settings` lists them.
 """,
 )
@@ -156,9 +156,8 @@ def evaluate(
     with 95% intervals. Two-Tower and the ensemble are fitted and judged too, unless
     ENABLE_TWO_TOWER=false or torch is not installed.
     """
-    commands.evaluate_dataset(
-        settings.load(), folder, items, hyperparameters, users, threads, output, Console()
-    )
+    options = commands.EvaluationOptions(folder, items, hyperparameters, users, threads, output)
+    commands.evaluate_dataset(settings.load(), options, Console())
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,8 @@ from training.report import page as report
 from training.tuning import command as tuning
 from training.tuning.study import TuneOptions
 from training.two_tower import command as two_tower_command
+from training.two_tower import hyperparameters as two_tower_training
+from training.two_tower.fit_types import FitOptions, TrainingData
 
 log = structlog.get_logger(__name__)
 
@@ -71,34 +74,48 @@ def fit_als(
     typer.echo(f"{output}: {als_hyperparameters}")
 
 
-def evaluate_dataset(
-    settings: Settings,
-    folder: Path,
-    items_path: Path | None,
-    hyperparameters: Path | None,
-    users: int,
-    threads: int,
-    output: Path | None,
-    console: Console,
-) -> None:
-    """Run `evaluate`: fit on the events before the cut, print the evaluation, and write it into
-    `output`.
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Options of `evaluate`.
+
+    `dataset`: folder that `dataset` wrote. `items`: file of the catalogue. `users`: the most that
+    are judged. `threads` 0: one a core. `output`: folder for the results.
     """
-    data = dataset_files.load(folder)
-    entries = items.read(items_path) if items_path is not None else []
-    split = data.split(settings.holdout_fraction)
+
+    dataset: Path
+    items: Path | None = None
+    hyperparameters: Path | None = None
+    users: int = 250
+    threads: int = 0
+    output: Path | None = None
+
+
+def evaluate_dataset(settings: Settings, options: EvaluationOptions, console: Console) -> None:
+    """Run `evaluate`: fit on the events before the cut, print the evaluation, and write it into
+    `options.output`.
+    """
+    data = dataset_files.load(options.dataset)
+    entries = items.read(options.items) if options.items is not None else []
+    split, seed = data.split(settings.holdout_fraction), settings.training_seed
     content = ContentModel.fit(entries)
-    judged = population.draw(data, split, content, settings, users, settings.training_seed)
-    als_hyperparameters = als_training.hyperparameters(settings, hyperparameters)
-    settings = two_tower_command.tuned(settings, hyperparameters)
-    fitted = fitting.fit_als(
-        data.interactions(split.train), als_hyperparameters, settings.training_seed, threads
+    judged = population.draw(data, split, content, settings, options.users, seed)
+    als_hyperparameters = als_training.hyperparameters(settings, options.hyperparameters)
+    two_tower_hyperparameters = two_tower_training.hyperparameters(
+        settings, options.hyperparameters
     )
-    two_tower = two_tower_command.fit_before(data, split.train, entries, settings, threads)
+    als = fitting.fit_als(
+        data.interactions(split.train), als_hyperparameters, seed, options.threads
+    )
+    two_tower = two_tower_command.fit_if_available(
+        settings,
+        TrainingData(data, entries, settings.use_cases, split.train),
+        two_tower_hyperparameters,
+        FitOptions(options.threads, settings.two_tower_seconds),
+    )
     at_cut = popular(data, settings, split.train)
     bundle = Bundle.of(
         catalogue=entries,
-        als=fitted,
+        als=als,
         two_tower=two_tower.model if two_tower is not None else None,
         content=content,
         popular=at_cut,
@@ -106,26 +123,18 @@ def evaluate_dataset(
     result, choice = stages.evaluate_candidate(
         bundle, evaluation.Inputs(entries, at_cut.scores, data, split, settings), judged, console
     )
-    if output is None:
+    if options.output is None:
         return
     about = {
         "als": msgspec.to_builtins(als_hyperparameters),
         "dataset": data.sha256,
         "two_tower": two_tower.curve if two_tower is not None else [],
+        "blends": choice.table() if choice is not None else None,
     }
-    evaluation.save(
-        result, output, {**about, "blends": choice.table() if choice is not None else None}
-    )
-    report.write(
-        output,
-        {
-            "settings": {
-                "als": about["als"],
-                "two_tower": two_tower.facts if two_tower is not None else None,
-            }
-        },
-    )
-    console.print(f"{output / report.PAGE} shows the results")
+    evaluation.save(result, options.output, about)
+    two_tower_facts = two_tower.facts if two_tower is not None else None
+    report.write(options.output, {"settings": {"als": about["als"], "two_tower": two_tower_facts}})
+    console.print(f"{options.output / report.PAGE} shows the results")
 
 
 def run_retrain(settings: Settings, options: retrain.Options, console: Console) -> None:

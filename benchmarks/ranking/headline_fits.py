@@ -15,7 +15,8 @@ from benchmarks.ranking.headline_worlds import FITTED, World
 from core.settings import Settings
 from training import als
 from training.data import dataset, dataset_files
-from training.two_tower.fit import Hyperparameters
+from training.two_tower.fit_types import FitOptions, Progress, TrainingData
+from training.two_tower.hyperparameters import Hyperparameters
 
 HYPERPARAMETERS = {
     name: quality.hyperparameters_file(f"headline-{name}") for name in headline_worlds.WORLDS
@@ -58,7 +59,7 @@ def fit(world: World, seed: int, threads: int, folder: Path) -> None:
     model.save(folder / "als")
     fitted_als = time.process_time()
 
-    def show(now: two_tower.Progress) -> None:
+    def show(now: Progress) -> None:
         print(
             (
                 f"  {world.name}, seed {seed}: epoch {now.epoch}, validation NDCG@10 "
@@ -69,14 +70,10 @@ def fit(world: World, seed: int, threads: int, folder: Path) -> None:
 
     entries = world.catalogue(split.cut)
     towers = two_tower.fit(
-        data,
-        entries,
-        settings.use_cases,
+        TrainingData(data, entries, settings.use_cases, split.train),
         TWO_TOWER[world.name],
         seed,
-        where=split.train,
-        threads=threads,
-        on_epoch=show,
+        FitOptions(threads, on_epoch=show),
     )
     towers.model.save(folder / "two_tower")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -42,7 +42,7 @@ from models.ensemble import Blend
 from training import als
 from training.blend import grid as blend
 from training.data.popularity import popular
-from training.two_tower import fit as two_tower
+from training.two_tower.hyperparameters import Hyperparameters
 
 CHOOSING_USERS = 3000
 """Users who choose a blend."""
@@ -53,18 +53,18 @@ serves forgets by half-lives.
 FITS = {
     "ml1m": Fit(
         als=als.hyperparameters(Settings(), quality.hyperparameters_file("ml1m")),
-        two_tower=two_tower.Hyperparameters(learning_rate=0.002, epochs=16, candidates=1024),
+        two_tower=Hyperparameters(learning_rate=0.002, epochs=16, candidates=1024),
     ),
     "sports": Fit(
         als=als.hyperparameters(Settings(), quality.hyperparameters_file("sports")),
-        two_tower=two_tower.Hyperparameters(
+        two_tower=Hyperparameters(
             dropout=0.5, learning_rate=0.002, epochs=10, candidates=2048
         ),
         choosing_users=40_000,
     ),
     "gowalla": Fit(
         als=als.hyperparameters(Settings(), quality.hyperparameters_file("gowalla")),
-        two_tower=two_tower.Hyperparameters(
+        two_tower=Hyperparameters(
             dropout=0.1, learning_rate=0.003, epochs=16, candidates=2048, heads=1, layers=1
         ),
         ordered=False,

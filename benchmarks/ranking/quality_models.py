@@ -18,6 +18,8 @@ from models.als import ALSModel
 from models.two_tower import TwoTowerModel
 from training import als
 from training.two_tower import fit as two_tower
+from training.two_tower.fit_types import HELD_OUT_USERS, FitOptions, Progress, TrainingData
+from training.two_tower.hyperparameters import Hyperparameters
 from training.two_tower.samples import HeldOut, Sequences
 
 Model = TypeVar("Model", ALSModel, TwoTowerModel)
@@ -31,8 +33,8 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     als: als.Hyperparameters
-    two_tower: two_tower.Hyperparameters
-    choosing_users: int = two_tower.JUDGED_USERS
+    two_tower: Hyperparameters
+    choosing_users: int = HELD_OUT_USERS
     ordered: bool = True
 
 
@@ -103,7 +105,7 @@ def models(protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int) 
 def _two_tower(
     protocol: Protocol, fit: Fit, seed: int, folder: Path, threads: int
 ) -> TwoTowerModel:
-    def show(now: two_tower.Progress) -> None:
+    def show(now: Progress) -> None:
         print(
             (
                 f"  epoch {now.epoch}  loss {now.loss:.3f}  validation NDCG@10 {now.ndcg:.4f}  "
@@ -112,15 +114,10 @@ def _two_tower(
             flush=True,
         )
 
-    return two_tower.fit(
-        protocol.data,
-        protocol.entries,
-        Settings().use_cases,
-        fit.two_tower,
-        seed,
-        threads=threads,
-        judged_users=fit.choosing_users,
-        folder=folder,
-        ordered=fit.ordered,
-        on_epoch=show,
-    ).model
+    data = TrainingData(
+        protocol.data, protocol.entries, Settings().use_cases, ordered=fit.ordered
+    )
+    options = FitOptions(
+        threads, held_out_users=fit.choosing_users, checkpoints=folder, on_epoch=show
+    )
+    return two_tower.fit(data, fit.two_tower, seed, options).model

@@ -1,6 +1,4 @@
-"""Holds what every stage of one retrain shares: settings, options, the lease, the progress report
-and the background thread.
-"""
+"""Holds what the stages of one retrain share, such as settings, lease and progress report."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ from core.settings import Settings
 from models.registry import Registry
 from store.state.connection import Client
 from store.state.lease import Lease
-from training.als import Hyperparameters
+from training import als
 from training.job.run import Run
+from training.two_tower import hyperparameters as two_tower
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Context:
-    """One retrain. `settings` hold the hyperparameters of Two-Tower, `als` those of ALS; `client`
-    and `lease` are None without Redis.
+    """One retrain.
 
-    `background` runs one task at a time beside the main thread.
+    `als`, `two_tower`: hyperparameters. `client`, `lease`: None without Redis. `background` runs
+    one task at a time beside the main thread.
     """
 
     settings: Settings
     options: Options
-    als: Hyperparameters
+    als: als.Hyperparameters
+    two_tower: two_tower.Hyperparameters
     registry: Registry
     run: Run
     console: Console

@@ -1,5 +1,6 @@
-"""Fits ALS with a progress bar, for a retrain and for the command line, and refreshes it over all
-events.
+"""Fits both models with progress, and refreshes them over all events.
+
+A retrain and the command line use it.
 """
 
 from __future__ import annotations
@@ -8,17 +9,22 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from models.als import ALSModel
+from models.two_tower import TwoTowerModel
 from training import als
 from training.als import Hyperparameters
 from training.data.dataset import Interactions, Split
 from training.job.context import Context
 from training.job.run import Run
 from training.progress import progress
+from training.two_tower import command as two_tower_command
+from training.two_tower.fit_types import FitOptions, TrainingData
+from training.two_tower.fit_types import Fitted as FittedTwoTower
 
 NICENESS = 10
 """Of 19: a tenth of the share that a thread of niceness 0 has of a core."""
@@ -78,6 +84,40 @@ def refresh_als(
     )
     context.run.seconds["refresh"] = round(time.monotonic() - started, 3)
     return model
+
+
+def fit_two_tower(context: Context, data: TrainingData) -> FittedTwoTower | None:
+    """Fit Two-Tower on `data`; None, and a line in the log, where it cannot be fitted."""
+    options = FitOptions(context.options.threads, context.settings.two_tower_seconds)
+    return two_tower_command.fit_if_available(
+        context.settings, data, context.two_tower, options, context.run
+    )
+
+
+def refresh_two_tower(
+    context: Context, fitted: FittedTwoTower | None, data: TrainingData
+) -> TwoTowerModel | None:
+    """The model of `fitted` after a short fit on every event; `fitted` itself when it was fitted on
+    all of them.
+
+    `data`: what `fitted` was fitted on. Shows no bar: the evaluation runs at the same time and
+    shows its own.
+    """
+    if fitted is None or data.where is None:
+        return None if fitted is None else fitted.model
+    from training.two_tower import fit as two_tower
+
+    started = time.monotonic()
+
+    def on_batch(done: float) -> None:
+        epoch = int(done) + 1
+        context.run.progress(f"refreshing Two-Tower: epoch {epoch} of {two_tower.REFRESH_EPOCHS}")
+
+    options = FitOptions(context.options.threads, on_batch=on_batch)
+    everything = replace(data, where=None)
+    refreshed = two_tower.refresh(fitted, everything, context.two_tower, context.seed, options)
+    context.run.seconds["two_tower_refresh"] = round(time.monotonic() - started, 3)
+    return refreshed.model
 
 
 def without_users(model: ALSModel) -> ALSModel:

@@ -5,8 +5,10 @@
     3. fit        ALS, then Two-Tower, on the events before the cut; content on the catalogue
     4. evaluate   by engine and by segment, through the recommender that serves, on the events after
        the cut
-    5. gate       the live bundle on the same users: a new one that is worse by more than GATE_MARGIN, and not by chance, is refused
-    6. publish    a short refresh of both over every event; the bundle is written, sealed and renamed; then the pointer
+    5. gate       the live bundle on the same users: a new one that is worse by more than
+       GATE_MARGIN, and not by chance, is refused
+    6. publish    both models after a short refresh over every event; write the bundle, rename it,
+       then move the pointer
     7. prune      bundles beyond KEEP_BUNDLES are deleted, never the live one
 
 One retrain runs at a time, across machines, by a lease in Redis. Killed anywhere, it leaves the old
@@ -39,7 +41,7 @@ from training import als
 from training.job import stages
 from training.job.context import Context, Options
 from training.job.run import Run
-from training.two_tower import command as two_tower_command
+from training.two_tower import hyperparameters as two_tower
 
 __all__ = ["Options", "retrain"]
 
@@ -58,10 +60,11 @@ def retrain(
     Raises GateRefused, DatasetError, LeaseTaken, LeaseLost, StoreUnavailable, ArchiveError,
     Interrupted: whatever is raised, the live bundle is unchanged.
     """
-    import implicit.cpu.als  # noqa: F401 - a library that is loaded later would not obey the limit below
+    # loaded before the limit on BLAS threads below, which a library loaded later would not obey
+    import implicit.cpu.als  # noqa: F401
 
-    hyperparameters = als.hyperparameters(settings, options.hyperparameters)
-    settings = two_tower_command.tuned(settings, options.hyperparameters)
+    als_hyperparameters = als.hyperparameters(settings, options.hyperparameters)
+    two_tower_hyperparameters = two_tower.hyperparameters(settings, options.hyperparameters)
     if not options.lease and options.events is None:
         raise ConfigurationError(
             "--no-lease works without Redis, which alone knows the users who were deleted "
@@ -86,19 +89,19 @@ def retrain(
             lambda: bool(failures) or stopped(),
         )
         background = stack.enter_context(ThreadPoolExecutor(1, "background"))
-        registry = Registry(settings.models_path)
         try:
             version = _run_stages(
                 Context(
-                    settings,
-                    options,
-                    hyperparameters,
-                    registry,
-                    run,
-                    console,
-                    background,
-                    client,
-                    lease,
+                    settings=settings,
+                    options=options,
+                    als=als_hyperparameters,
+                    two_tower=two_tower_hyperparameters,
+                    registry=Registry(settings.models_path),
+                    run=run,
+                    console=console,
+                    background=background,
+                    client=client,
+                    lease=lease,
                 )
             )
         except BaseException as error:

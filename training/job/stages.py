@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from rich.console import Console
@@ -39,10 +39,8 @@ from training.job.background import Comparison, prepare_comparison
 from training.job.context import Context
 from training.job.manifest import describe
 from training.report import page
-from training.two_tower import command as two_tower_command
-
-if TYPE_CHECKING:
-    from training.two_tower.fit import Fitted as FittedTwoTower
+from training.two_tower.fit_types import Fitted as FittedTwoTower
+from training.two_tower.fit_types import TrainingData
 
 log = structlog.get_logger(__name__)
 
@@ -140,27 +138,19 @@ def fit(context: Context, snapshot: Snapshot, training: TrainingSet) -> Fitted:
     The comparison needs one core and Python's lock, the solver needs the other cores and not the
     lock: both go on at once.
     """
-    data, split, threads = training.data, training.split, context.options.threads
+    data, split = training.data, training.split
     facts = f"{data.events} events, {len(data.users)} users, {len(data.items)} items; {context.als}"
     context.run.step("fit", facts)
     submit, train = context.background.submit, split.train if split is not None else None
     pending = submit(prepare_comparison, context, data, split, training.unsplit, snapshot.entries)
-    als = fitting.fit_als(data.interactions(train), context.als, context.seed, threads, context.run)
+    als = fitting.fit_als(
+        data.interactions(train), context.als, context.seed, context.options.threads, context.run
+    )
     comparison = pending.result()
-    two_tower = two_tower_command.fit_before(
-        data, train, snapshot.entries, context.settings, threads, context.run
-    )
+    examples = TrainingData(data, snapshot.entries, context.settings.use_cases, train)
+    two_tower = fitting.fit_two_tower(context, examples)
     refreshed_als = submit(fitting.refresh_als, context, als, comparison.interactions, split)
-    refreshed_two_tower = submit(
-        two_tower_command.refresh,
-        two_tower,
-        data,
-        split,
-        snapshot.entries,
-        context.settings,
-        threads,
-        context.run,
-    )
+    refreshed_two_tower = submit(fitting.refresh_two_tower, context, two_tower, examples)
     return Fitted(als, two_tower, comparison, refreshed_als, refreshed_two_tower)
 
 

@@ -222,7 +222,8 @@ class Worker:
         except EddylineError as error:
             _log.error("retrain_failed", error=str(error))
             outcome = retrains.FAILED
-        except Exception:  # noqa: BLE001 - a defect in one retrain must not end the worker; the log and Redis have the error
+        # a defect in one retrain must not end the worker; the log and Redis have the error
+        except Exception:  # noqa: BLE001
             _log.exception("retrain_failed")
             outcome = retrains.FAILED
         else:

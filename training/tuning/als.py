@@ -95,9 +95,10 @@ def search(dataset: Dataset, settings: Settings, options: TuneOptions) -> dict[s
     configured = als.hyperparameters(settings)
     factors = (FACTORS[0], max(FACTORS[1], configured.factors))
     first = _first_points(configured, factors, seed)
+    order = "" if split.ordered else "-drawn"
     study = tune_study.open_study(
         options.study,
-        f"als-{dataset.sha256[:16]}{'' if split.ordered else '-drawn'}-negatives-{negatives}-seed-{seed}",
+        f"als-{dataset.sha256[:16]}{order}-negatives-{negatives}-seed-{seed}",
         seed,
         SOBOL_TRIALS,
         optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=PRUNE_FROM),

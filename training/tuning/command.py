@@ -1,10 +1,10 @@
 """Runs `python -m training tune`: tunes the parts below under one time budget and writes the
 results into one file.
 
-    als        factors, regularization, alpha, popularity discount, iterations     training/tuning/als.py
-    two-tower  dimension, layers, dropout, id dropout, learning rate               training/tuning/two_tower.py
-    blend      the ensemble's weights and method, as every retrain chooses them    training/tuning/served.py
-    router     COLD_START_THRESHOLD and WARM_USER_THRESHOLD                        training/tuning/router.py
+    als        factors, regularization, alpha, popularity discount, iterations   tuning/als.py
+    two-tower  dimension, layers, dropout, id dropout, learning rate             tuning/two_tower.py
+    blend      the ensemble's weights and method, as every retrain chooses them  tuning/served.py
+    router     COLD_START_THRESHOLD and WARM_USER_THRESHOLD                      tuning/router.py
 
 Other commands read the file with `--hyperparameters`. A part replaces its own section and leaves
 the others, and it uses the sections that are in the file: so parts can be tuned one by one, in this

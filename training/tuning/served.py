@@ -26,13 +26,15 @@ from models.bundle import Bundle
 from models.content import ContentModel
 from training import als
 from training.blend import grid as blend
-from training.data.dataset import Bools, Dataset, Split
+from training.data.dataset import Dataset, Split
 from training.data.popularity import popular
 from training.evaluation.evaluate import Inputs
 from training.job import fitting
 from training.tuning import router as tune_router
 from training.tuning.study import TuneOptions
 from training.two_tower import command as two_tower_command
+from training.two_tower.fit_types import FitOptions, TrainingData
+from training.two_tower.hyperparameters import hyperparameters as two_tower_hyperparameters
 
 FIT_SHARE = 0.7
 """Share of the time after which the fit of Two-Tower stops; the rest is for the thresholds."""
@@ -54,8 +56,6 @@ def choose(
     ALS and the choice of a blend are completed.
     """
     deadline = time.monotonic() + 60.0 * options.minutes
-    hyperparameters_path = options.output if options.output.exists() else None
-    settings = two_tower_command.tuned(settings, hyperparameters_path)
     try:
         split = dataset.split(settings.holdout_fraction)
     except DatasetError as error:
@@ -76,16 +76,8 @@ def choose(
         if not parts:
             return {}
     train = split.train & ~np.isin(dataset.user, users)
-    seconds = min(settings.two_tower_seconds, max(60.0 * options.minutes * FIT_SHARE, 0.001))
-    als_hyperparameters = als.hyperparameters(settings, hyperparameters_path)
-    bundle = _fit(
-        dataset,
-        train,
-        entries,
-        settings.with_overrides({"two_tower_seconds": seconds}),
-        als_hyperparameters,
-        options,
-    )
+    examples = TrainingData(dataset, entries, settings.use_cases, train)
+    bundle = _fit(examples, settings, options)
     sections: dict[str, dict[str, Any]] = {}
     choice = _choose_blend(bundle, dataset, split, users, settings)
     if choice is not None:
@@ -122,30 +114,28 @@ def _choose_thresholds(
     return tune_router.facts(measurements, verdict, recommender.unavailable("ensemble"))
 
 
-def _fit(
-    dataset: Dataset,
-    train: Bools,
-    entries: Sequence[Item],
-    settings: Settings,
-    als_hyperparameters: als.Hyperparameters,
-    options: TuneOptions,
-) -> Bundle:
-    """A bundle of every engine's model, fitted on the events in `train`."""
+def _fit(data: TrainingData, settings: Settings, options: TuneOptions) -> Bundle:
+    """A bundle of every engine's model, fitted on `data`."""
+    path = options.output if options.output.exists() else None
+    seconds = min(settings.two_tower_seconds, max(60.0 * options.minutes * FIT_SHARE, 0.001))
     checkpoints = options.study.with_name(f"{options.study.stem}-served")
-    two_tower = two_tower_command.fit_before(
-        dataset, train, entries, settings, options.threads, checkpoints=checkpoints
+    two_tower = two_tower_command.fit_if_available(
+        settings,
+        data,
+        two_tower_hyperparameters(settings, path),
+        FitOptions(options.threads, seconds, checkpoints=checkpoints),
     )
     return Bundle.of(
-        catalogue=list(entries),
+        catalogue=list(data.entries),
         als=fitting.fit_als(
-            dataset.interactions(train),
-            als_hyperparameters,
+            data.dataset.interactions(data.where),
+            als.hyperparameters(settings, path),
             settings.training_seed,
             options.threads,
         ),
         two_tower=two_tower.model if two_tower is not None else None,
-        content=ContentModel.fit(entries),
-        popular=popular(dataset, settings, train),
+        content=ContentModel.fit(data.entries),
+        popular=popular(data.dataset, settings, data.where),
     )
 
 

@@ -31,7 +31,8 @@ from training.tuning import study as tune_study
 from training.tuning.study import TuneOptions
 from training.two_tower import checkpoint as two_tower_checkpoint
 from training.two_tower import fit as two_tower
-from training.two_tower.fit import Hyperparameters, Progress
+from training.two_tower.fit_types import FitOptions, Progress, TrainingData
+from training.two_tower.hyperparameters import Hyperparameters, hyperparameters
 
 HEAD_DIMENSION, LAYERS = (16, 48), (1, 3)
 """The dimension is HEAD_DIMENSION times the heads.
@@ -66,7 +67,7 @@ def search(
 
     started = time.monotonic()
     deadline = started + 60.0 * options.minutes
-    configured = two_tower.hyperparameters(settings)
+    configured = hyperparameters(settings)
     about = (
         dataset.sha256,
         entries,
@@ -76,18 +77,20 @@ def search(
             if name not in SEARCHED
         ),
     )
-    name = f"two-tower-{hashlib.sha256(msgspec.json.encode(about)).hexdigest()[:16]}-seed-{settings.training_seed}"
+    digest = hashlib.sha256(msgspec.json.encode(about)).hexdigest()[:16]
+    name = f"two-tower-{digest}-seed-{settings.training_seed}"
     pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=PRUNE_FROM)
     study = tune_study.open_study(
         options.study, name, settings.training_seed, RANDOM_TRIALS, pruner, [_point(configured)]
     )
     checkpoints = options.study.with_name(f"{options.study.stem}-two-tower")
+    data = TrainingData(dataset, entries, settings.use_cases)
 
     with progress("searching", total=60.0 * options.minutes) as show:
 
         def run_trial() -> None:
             trial = study.ask()
-            hyperparameters = _suggest(trial, configured)
+            point = _suggest(trial, configured)
 
             def judge(now: Progress) -> None:
                 if now.ndcg is None or now.best is None:
@@ -108,17 +111,13 @@ def search(
                     raise optuna.TrialPruned
 
             try:
-                fitted = two_tower.fit(
-                    dataset,
-                    entries,
-                    settings.use_cases,
-                    hyperparameters,
-                    settings.training_seed,
+                fit_options = FitOptions(
+                    options.threads,
                     seconds=deadline - time.monotonic(),
-                    threads=options.threads,
-                    folder=checkpoints,
+                    checkpoints=checkpoints,
                     on_epoch=judge,
                 )
+                fitted = two_tower.fit(data, point, settings.training_seed, fit_options)
             except optuna.TrialPruned:
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:

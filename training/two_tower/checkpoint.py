@@ -6,6 +6,7 @@ One .npz without pickle, written to a temporary file and renamed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,17 @@ class State:
     best_ndcg: float | None = None
     best: Mapping[str, Any] | None = None
     curve: list[Mapping[str, float | None]] = field(default_factory=list)
+
+    def add(self, loss: float, ndcg: float | None) -> bool:
+        """Count an epoch; returns whether it is the best one so far, so that `best` must be set."""
+        self.epoch += 1
+        if math.isfinite(loss):  # neither an epoch without a batch nor one that diverged
+            rounded = None if ndcg is None else round(ndcg, 6)
+            self.curve.append({"epoch": self.epoch, "loss": round(loss, 6), "ndcg@10": rounded})
+        if ndcg is not None and self.best_ndcg is not None and not ndcg > self.best_ndcg:
+            return False
+        self.best_ndcg, self.best_epoch = ndcg, self.epoch
+        return True
 
 
 def save(
@@ -77,7 +89,8 @@ def load(folder: Path, identity: str, towers: nn.Module, optimizer: torch.optim.
             arrays = {name: checkpoint[name] for name in checkpoint.files}
     except FileNotFoundError:
         return State()
-    except Exception as error:  # noqa: BLE001 - zipfile, numpy and json each raise their own kinds on a damaged file
+    # zipfile, numpy and json each raise errors of their own for a damaged file
+    except Exception as error:  # noqa: BLE001
         log.warning("checkpoint_unreadable", path=str(path), cause=str(error))
         return State()
     with torch.no_grad():

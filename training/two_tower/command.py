@@ -1,31 +1,25 @@
-"""Fits Two-Tower by the settings, with progress and checkpoints, for the command line and for a
-retrain.
-"""
+"""Fits Two-Tower with a progress bar, for the command line and for a retrain."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 import typer
 
 from core.errors import ConfigurationError
 from core.settings import Settings
-from core.types import Item
-from models.two_tower import TwoTowerModel
 from training.data import dataset_files, items
-from training.data.dataset import Bools, Dataset, Split
 from training.job.run import Run
 from training.progress import progress
-
-if TYPE_CHECKING:
-    from training.two_tower.fit import Fitted, Progress
+from training.two_tower.fit_types import FitOptions, Fitted, Progress, TrainingData
+from training.two_tower.hyperparameters import Hyperparameters
+from training.two_tower.hyperparameters import hyperparameters as two_tower_hyperparameters
 
 # torch takes seconds to import and only the trainer has it, so the functions that train import it.
 
@@ -41,27 +35,6 @@ def unavailable(settings: Settings) -> str | None:
         if find_spec("torch") is not None
         else "torch is not installed; requirements/train.txt has it"
     )
-
-
-def tuned(settings: Settings, path: Path | None) -> Settings:
-    """The settings with the Two-Tower hyperparameters in the JSON file at `path`, if it has any.
-
-    Raises ConfigurationError.
-    """
-    if path is None:
-        return settings
-    try:
-        hyperparameters = msgspec.json.decode(
-            path.read_bytes(), type=dict[str, dict[str, Any]]
-        ).get("two_tower", {})
-        return settings.with_overrides(
-            {f"two_tower_{name}": value for name, value in hyperparameters.items()}
-        )
-    except (OSError, msgspec.MsgspecError, ConfigurationError) as error:
-        raise ConfigurationError(
-            f"{path} holds no hyperparameters of Two-Tower ({error}); `python -m training "
-            f"tune` writes some"
-        ) from None
 
 
 def fit_two_tower(
@@ -80,109 +53,50 @@ def fit_two_tower(
         raise ConfigurationError(
             "Two-Tower is trained by torch, which is not installed; install requirements/train.txt"
         )
-    data = dataset_files.load(folder)
     entries = items.read(items_path) if items_path is not None else []
+    data = TrainingData(dataset_files.load(folder), entries, settings.use_cases)
+    options = FitOptions(threads, settings.two_tower_seconds, checkpoints=output)
     model = fit(
-        data, entries, tuned(settings, hyperparameters), threads=threads, checkpoints=output
+        data, two_tower_hyperparameters(settings, hyperparameters), settings.training_seed, options
     ).model
     model.save(output)
     typer.echo(f"{output}: {model.facts.items} items, {model.facts.dimension} dimensions")
 
 
 def fit(
-    data: Dataset,
-    entries: Sequence[Item],
-    settings: Settings,
-    *,
-    where: Bools | None = None,
-    threads: int = 0,
-    checkpoints: Path | None = None,
+    data: TrainingData,
+    hyperparameters: Hyperparameters,
+    seed: int,
+    options: FitOptions,
     run: Run | None = None,
 ) -> Fitted:
-    """Run `two_tower.fit` on the events in `where` (default: all).
+    """Run `two_tower.fit` and show its progress; the checkpoint is deleted after the fit.
 
-    `checkpoints`: folder that a killed fit resumes from; the checkpoint is deleted after the fit.
     Raises DatasetError, and Interrupted when `run` is stopped.
     """
     from training.two_tower import checkpoint as two_tower_checkpoint
     from training.two_tower import fit as two_tower
 
-    hyperparameters = two_tower.hyperparameters(settings)
     with _progress(hyperparameters.epochs, run) as (on_epoch, on_batch):
-        fitted = two_tower.fit(
-            data,
-            entries,
-            settings.use_cases,
-            hyperparameters,
-            settings.training_seed,
-            where=where,
-            seconds=settings.two_tower_seconds,
-            threads=threads,
-            folder=checkpoints,
-            on_epoch=on_epoch,
-            on_batch=on_batch,
-        )
-    if checkpoints is not None:
-        two_tower_checkpoint.remove(checkpoints)
+        shown = replace(options, on_epoch=on_epoch, on_batch=on_batch)
+        fitted = two_tower.fit(data, hyperparameters, seed, shown)
+    if options.checkpoints is not None:
+        two_tower_checkpoint.remove(options.checkpoints)
     return fitted
 
 
-def fit_before(
-    data: Dataset,
-    where: Bools | None,
-    entries: Sequence[Item],
+def fit_if_available(
     settings: Settings,
-    threads: int,
+    data: TrainingData,
+    hyperparameters: Hyperparameters,
+    options: FitOptions,
     run: Run | None = None,
-    checkpoints: Path | None = None,
 ) -> Fitted | None:
-    """Run `fit` on the events in `where`, those before the cut.
-
-    Returns None, and logs why, when Two-Tower is off or torch missing.
-    """
+    """Run `fit`. Returns None, and logs why, when Two-Tower is disabled or torch is missing."""
     if cause := unavailable(settings):
         log.info("two_tower_skipped", cause=cause)
         return None
-    return fit(
-        data, entries, settings, where=where, threads=threads, checkpoints=checkpoints, run=run
-    )
-
-
-def refresh(
-    fitted: Fitted | None,
-    data: Dataset,
-    split: Split | None,
-    entries: Sequence[Item],
-    settings: Settings,
-    threads: int,
-    run: Run,
-) -> TwoTowerModel | None:
-    """The model of `fit_before` after `two_tower.refresh` over all events; `fitted` itself when it
-    was fitted on all of them.
-    """
-    if fitted is None or split is None:
-        return None if fitted is None else fitted.model
-    from training.two_tower import fit as two_tower
-
-    # no bar: the evaluation, which runs at the same time, shows its own
-    def on_batch(done: float) -> None:
-        run.progress(f"refreshing Two-Tower: epoch {int(done) + 1} of {two_tower.REFRESH_EPOCHS}")
-
-    started = time.monotonic()
-    hyperparameters = two_tower.hyperparameters(settings)
-    seed = settings.training_seed
-    fresh = two_tower.refresh(
-        fitted,
-        data,
-        entries,
-        settings.use_cases,
-        hyperparameters,
-        seed,
-        threads=threads,
-        on_batch=on_batch,
-    )
-    run.seconds["two_tower_refresh"] = round(time.monotonic() - started, 3)
-    return fresh.model
+    return fit(data, hyperparameters, settings.training_seed, options, run)
 
 
 @contextmanager

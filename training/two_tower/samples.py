@@ -1,22 +1,18 @@
-"""Makes the training examples of Two-Tower: content features of items, and windows of users'
-events.
+"""Makes the training examples of Two-Tower: windows of users' events, in batches.
 
 At each place of a window the answer is the next item that is new to the user.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
-from core.types import Item
 from core.use_cases import UseCases
-from models.content import ContentModel
 from models.id_map import IdMap
 from models.two_tower import OLDER, ages
 from training.data.dataset import Dataset
@@ -24,90 +20,8 @@ from training.data.dataset import Dataset
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
-FEATURES = 128
-"""Dimensions that the terms of the catalogue are reduced to by truncated SVD: words that occur
-together share one.
-"""
-NOBODY = -1
-MOST_INTERESTS = 3
-"""Most labels that a training window gives its user as declared interests."""
-PROFILE_SHARE = 0.5
-"""Share of windows with declared interests, and of windows with a role: users with and without both
-occur when serving.
-"""
-
-
-@dataclass(frozen=True)
-class Content:
-    """Content of the items of a dataset.
-
-    `vocabulary`: terms and idf, no items; `axes (n_terms, n_features)` f32; `features (n_items,
-    n_features)` f32 by the dataset's rows, zeros for an item without an entry; `labels (n_labels,
-    n_terms)` CSR the terms of each category and tag; `item_labels (n_items, n_labels)` CSR of ones.
-    """
-
-    vocabulary: ContentModel
-    axes: Floats
-    features: Floats
-    labels: sp.csr_matrix
-    item_labels: sp.csr_matrix
-
-    @classmethod
-    def of(cls, items: IdMap, entries: Sequence[Item], seed: int) -> Content:
-        """`items`: rows of the dataset; `entries`: the catalogue.
-
-        Terms of a single item carry no signal and are dropped.
-        """
-        fitted = ContentModel.fit(entries)
-        shared = np.flatnonzero(
-            np.bincount(fitted.item_vectors.indices, minlength=len(fitted.terms)) >= 2
-        )
-        none = sp.csr_matrix((0, len(shared)), dtype=np.float32)
-        vocabulary = ContentModel(
-            [fitted.terms[column] for column in shared.tolist()],
-            fitted.idf[shared],
-            IdMap([]),
-            none,
-        )
-        vectors = vocabulary.vectors(entries)
-        axes = _axes(vectors, seed)
-        rows = items.rows([entry.item_id for entry in entries])
-        known = rows >= 0
-        features = np.zeros((len(items), axes.shape[1]), np.float32)
-        features[rows[known]] = vectors[known] @ axes
-        names: dict[str, int] = {}
-        pairs = [
-            (row, names.setdefault(label, len(names)))
-            for row, entry in zip(rows.tolist(), entries, strict=True)
-            if row >= 0
-            # no set: its order differs from run to run
-            for label in dict.fromkeys([*entry.categories, *entry.tags])
-        ]
-        where = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        labels = vocabulary.vectors(
-            [Item(item_id=name, item_type="", categories=[name]) for name in names]
-        )  # as declared interests are read
-        ones = np.ones(len(where), np.float32)
-        return cls(
-            vocabulary,
-            axes,
-            features,
-            labels,
-            sp.csr_matrix((ones, (where[:, 0], where[:, 1])), shape=(len(items), len(names))),
-        )
-
-
-def _axes(vectors: sp.csr_matrix, seed: int) -> Floats:
-    """(n_terms, at most FEATURES) f32: the term vectors of the truncated SVD; the identity for few
-    terms.
-    """
-    from sklearn.decomposition import TruncatedSVD
-
-    if vectors.shape[1] <= FEATURES:
-        return np.eye(vectors.shape[1], dtype=np.float32)
-    return np.ascontiguousarray(
-        TruncatedSVD(FEATURES, random_state=seed).fit(vectors).components_.T, dtype=np.float32
-    )
+MISSING = -1
+"""Stands for no role, no answer and no user in arrays of rows."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +30,7 @@ class Sequences:
     start[u] to end[u].
 
     `item (n,) int64` rows of `items`, which are those with an event; `event_type (n,)`; `role (n,)`
-    rows of `roles`, NOBODY for none; `time (n,)` whole seconds since 1970, 0 if unknown; `upcoming
+    rows of `roles`, MISSING for none; `time (n,)` whole seconds since 1970, 0 if unknown; `upcoming
     (n + 1,)`: the first row, from here on, of an event with weight above 0 whose item is new to its
     user; n where there is none.
     """
@@ -154,9 +68,9 @@ class Sequences:
             for name in dataset.use_cases
         ]
         roles = sorted({*named} - {""})
-        # -1 finds the last
+        # the last place, which MISSING (-1) reads
         of_use_case = np.array(
-            [roles.index(name) if name else NOBODY for name in named] + [NOBODY], dtype=np.int64
+            [roles.index(name) if name else MISSING for name in named] + [MISSING], dtype=np.int64
         )
         return cls(
             start=np.append(0, ends[:-1]),
@@ -174,7 +88,7 @@ class Sequences:
         """Cut the sequences of at most `most` users before the last item that was new to them, and
         return these items as held out.
         """
-        last = np.full(len(self.start), NOBODY)
+        last = np.full(len(self.start), MISSING)
         new = np.unique(self.upcoming[:-1])
         new = new[new < len(self.item)]
         last[np.searchsorted(self.end, new, side="right")] = new
@@ -191,8 +105,8 @@ class Sequences:
         """
         rows, size = np.arange(len(self.item)), len(self.item)
         owner = np.searchsorted(self.start, rows, side="right") - 1
-        kept = rows < self.end[owner]
-        order = np.lexsort((np.where(kept, rng.random(size), 1.0), owner))
+        in_training = rows < self.end[owner]
+        order = np.lexsort((np.where(in_training, rng.random(size), 1.0), owner))
         new = np.zeros(size + 1, np.bool_)
         new[self.upcoming] = True
         moved = {
@@ -232,7 +146,9 @@ class Sequences:
             np.column_stack([windows.start, np.where(real, rows + 1, len(self.item))])
         ]
         answers = np.where(
-            following < self.end[windows.users][:, None], np.append(self.item, 0)[following], NOBODY
+            following < self.end[windows.users][:, None],
+            np.append(self.item, 0)[following],
+            MISSING,
         )
         oldest = np.maximum(self.start[windows.users], windows.start - OLDER)
         before = windows.start - oldest
@@ -294,7 +210,7 @@ class Windows:
 @dataclass(frozen=True)
 class Batch:
     """`items`, `event_types (b, s)` and `ages (b, s, s)` of events, padded at the end; `answers (b,
-    s + 1)` the next new item after the profile alone and after each event, NOBODY where there is
+    s + 1)` the next new item after the profile alone and after each event, MISSING where there is
     none; `sizes (b,)` events of each window; `roles (b,)`; `older (n,)` the items before each
     window, those of window i from older_from[i] on.
     """
@@ -307,28 +223,3 @@ class Batch:
     roles: Integers
     older: Integers
     older_from: Integers
-
-
-def declared(batch: Batch, content: Content, rng: np.random.Generator) -> Floats:
-    """Simulated profiles (b, n_features) f32: declared interests drawn from the labels of the items
-    in each window.
-    """
-    pairs, labels = [], content.item_labels
-    for place in np.flatnonzero(rng.random(len(batch.answers)) < PROFILE_SHARE).tolist():
-        answers = batch.answers[place]
-        answers = answers[answers >= 0]
-        if not len(answers):
-            continue
-        for item in rng.choice(answers, rng.integers(1, MOST_INTERESTS + 1)).tolist():
-            item_labels = labels.indices[labels.indptr[item] : labels.indptr[item + 1]]
-            if len(item_labels):
-                pairs.append((place, int(rng.choice(item_labels))))
-    where = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    picked = sp.csr_matrix(
-        (np.ones(len(where), np.float32), (where[:, 0], where[:, 1])),
-        shape=(len(batch.answers), labels.shape[1]),
-    )
-    terms = picked @ content.labels
-    lengths = np.sqrt(np.asarray(terms.multiply(terms).sum(axis=1))).ravel()
-    profiles: Floats = (terms @ content.axes) / np.maximum(lengths, 1e-12)[:, None]
-    return profiles.astype(np.float32)

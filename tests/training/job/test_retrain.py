@@ -321,9 +321,10 @@ def test_the_steps_one_by_one_and_the_search_between(trainer: Settings, tmp_path
     assert ALSModel.load(tmp_path / "als").factors == 4
     assert Registry(trainer.models_path).current() is None, "nothing is published"
     entries = world.write_items(tmp_path / "items.jsonl")
-    commands.evaluate_dataset(
-        trainer, folder, entries, None, 500, 1, tmp_path / "evaluation", console
+    options = commands.EvaluationOptions(
+        folder, entries, users=500, threads=1, output=tmp_path / "evaluation"
     )
+    commands.evaluate_dataset(trainer, options, console)
     rows = json.loads((tmp_path / "evaluation" / "metrics.json").read_text("utf-8"))["rows"]
     assert {row["engine"] for row in rows} == {"popular", "content_based", "als", "routed"}
     commands.tune(
