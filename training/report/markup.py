@@ -1,5 +1,6 @@
-"""HTML and SVG by string building: what is not markup already is escaped, so no id or text of
-anybody's can become a part of a page.
+"""Builds HTML and SVG as strings.
+
+Text that is not Markup is escaped, so an id or a title can never become part of the page's code.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from html import escape
 
 
 class Markup(str):
-    """Text that is markup already."""
+    """Text that is already HTML or SVG."""
 
     __slots__ = ()
 
@@ -28,5 +29,5 @@ def element(tag: str, *content: str | Markup, **attributes: object) -> Markup:
 
 
 def joined(*content: str | Markup) -> Markup:
-    """One piece of markup after the other; plain text is escaped."""
-    return Markup("".join(each if isinstance(each, Markup) else escape(each) for each in content))
+    """Concatenate markup and text; text is escaped."""
+    return Markup("".join(part if isinstance(part, Markup) else escape(part) for part in content))

@@ -1,4 +1,4 @@
-"""metrics.json as the report reads it: checked, since a bundle may have come from anywhere."""
+"""Reads metrics.json for the page, and checks it: a bundle may come from another machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from training.report.charts import Estimate
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A mean over users with its 95% interval; None where nobody has a value, or the metric no
-    interval.
+    """A mean over users with its 95% interval.
+
+    None where no user has a value, or the metric has no interval.
     """
 
     engine: str
@@ -25,20 +26,18 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Epoch(msgspec.Struct, frozen=True):
-    """What an epoch of Two-Tower came to: mean loss, and NDCG@10 of users' last items, which were
-    held out for that.
-    """
+    """Mean loss of an epoch of Two-Tower, and NDCG@10 of users' held-out last items."""
 
     epoch: int
     loss: float
     ndcg: float | None = msgspec.field(name="ndcg@10", default=None)
 
 
-class Mixture(msgspec.Struct, frozen=True):
+class BlendCandidate(msgspec.Struct, frozen=True):
     """A blend that was tried."""
 
     weights: dict[str, float]
-    fusion: str
+    method: str = msgspec.field(name="fusion")
     ndcg: float = msgspec.field(name="ndcg@10")
 
     def __post_init__(self) -> None:
@@ -47,10 +46,10 @@ class Mixture(msgspec.Struct, frozen=True):
 
 
 class Blends(msgspec.Struct, frozen=True):
-    """The blends, best first, by the NDCG@10 of `users` who are not judged."""
+    """The blend candidates, best first by NDCG@10 of `users` who are not judged."""
 
     users: int
-    tried: list[Mixture]
+    tried: list[BlendCandidate]
 
 
 class Metrics(msgspec.Struct, frozen=True, dict=True):
@@ -67,7 +66,7 @@ class Metrics(msgspec.Struct, frozen=True, dict=True):
     blends: Blends | None = None
 
     def of(self, segment: str, engine: str, metric: str) -> Estimate | None:
-        """One number, named by its engine."""
+        """The estimate of one metric, named by its engine."""
         row = self._by_key.get((segment, engine, metric))
         return (
             None
@@ -76,22 +75,19 @@ class Metrics(msgspec.Struct, frozen=True, dict=True):
         )
 
     def of_engines(self, segment: str, metric: str) -> list[Estimate]:
-        """The number of each engine that has one."""
-        return [
-            found
-            for engine in self.engines
-            if (found := self.of(segment, engine, metric)) is not None
-        ]
+        """The estimate of each engine that has one."""
+        estimates = (self.of(segment, engine, metric) for engine in self.engines)
+        return [estimate for estimate in estimates if estimate is not None]
 
     @cached_property
     def engines(self) -> list[str]:
-        """Those that were judged, in the order of the page."""
-        there = {row.engine for row in self.rows}
-        return [name for name in ENGINES if name in there]
+        """The engines that were evaluated, in the order of the page."""
+        present = {row.engine for row in self.rows}
+        return [name for name in ENGINES if name in present]
 
     @cached_property
     def segments(self) -> dict[str, int]:
-        """Segment -> its users, in the order of the page."""
+        """Segment -> its number of users, in the order of the page."""
         users = {row.segment: row.users for row in self.rows}
         return {name: users[name] for name in SEGMENTS if name in users}
 
