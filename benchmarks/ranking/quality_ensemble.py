@@ -57,9 +57,7 @@ FITS = {
     ),
     "sports": Fit(
         als=als.hyperparameters(Settings(), quality.hyperparameters_file("sports")),
-        two_tower=Hyperparameters(
-            dropout=0.5, learning_rate=0.002, epochs=10, candidates=2048
-        ),
+        two_tower=Hyperparameters(dropout=0.5, learning_rate=0.002, epochs=10, candidates=2048),
         choosing_users=40_000,
     ),
     "gowalla": Fit(

@@ -114,9 +114,7 @@ def _two_tower(
             flush=True,
         )
 
-    data = TrainingData(
-        protocol.data, protocol.entries, Settings().use_cases, ordered=fit.ordered
-    )
+    data = TrainingData(protocol.data, protocol.entries, Settings().use_cases, ordered=fit.ordered)
     options = FitOptions(
         threads, held_out_users=fit.choosing_users, checkpoints=folder, on_epoch=show
     )
