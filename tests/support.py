@@ -34,20 +34,21 @@ def eventually(
 
 
 class NoLaterEvents:
-    """As store.state.apply.entries.LaterEvents, for a test without a log."""
+    """An empty store.state.apply.entries.LaterEvents, for a test without a log."""
 
     def partitions(self) -> list[tuple[str, int]]:
-        """None."""
+        """No partitions."""
         return []
 
     def find(self, times: Mapping[str, float], positions: Sequence[int]) -> dict[str, list[Event]]:
-        """Nothing."""
+        """No events."""
         return {}
 
 
 def delete_user(settings: Settings, user_id: str, broker_time: float, offset: int) -> None:
-    """Delete a user in Redis as ingest does, by a record at `offset` of partition 0 of a topic "u"
-    that nothing else writes to.
+    """Delete a user in Redis as ingest does.
+
+    The record of the deletion is at `offset` of partition 0 of the topic "u", which no test uses.
     """
     hasher = IdHasher(settings.deletion_salt)
     planner = Planner(settings.use_cases, settings.experiments)
@@ -66,8 +67,9 @@ def delete_user(settings: Settings, user_id: str, broker_time: float, offset: in
 
 
 class Background:
-    """Runs `run(number)` in each of `threads` threads while the block lasts; `run` returns soon
-    once `ended` is set.
+    """Runs `run(number)` in each of `threads` threads until the block ends.
+
+    `run` returns soon after `ended` is set.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -80,7 +82,7 @@ class Background:
         ]
 
     def run(self, number: int) -> None:
-        """What a thread does."""
+        """The work of one thread."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

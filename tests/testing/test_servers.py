@@ -1,4 +1,4 @@
-"""The servers that the demo and every other test stand on."""
+"""The embedded servers and child processes of `testing/`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from testing.tansu import TansuBroker
 from tests.support import eventually
 
 
-def test_redis_keeps_what_it_acknowledged_through_a_crash(own_redis_server: RedisServer) -> None:
+def test_redis_keeps_acknowledged_writes_through_a_crash(own_redis_server: RedisServer) -> None:
     client = Redis.from_url(own_redis_server.url)
     client.config_set("appendfsync", "always")
     client.set("count", 7)
@@ -33,7 +33,7 @@ def test_redis_keeps_what_it_acknowledged_through_a_crash(own_redis_server: Redi
     client.close()
 
 
-def test_the_redis_of_the_wheel_runs_where_none_is_on_path(
+def test_the_valkey_of_the_wheel_runs_without_a_server_on_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -42,7 +42,7 @@ def test_the_redis_of_the_wheel_runs_where_none_is_on_path(
 
 
 @pytest.mark.process
-def test_a_broker_carries_messages_of_ten_megabytes(
+def test_a_broker_accepts_messages_of_ten_megabytes(
     broker: KafkaBroker | TansuBroker, tmp_path: Path
 ) -> None:
     _create_topic(broker.address, topic := f"large-{tmp_path.name}")
@@ -75,14 +75,16 @@ def test_kafka_keeps_its_topics_through_a_crash(own_broker: KafkaBroker) -> None
     )
 
 
-def test_a_port_in_use_is_one_clear_line(tmp_path: Path, redis_server: RedisServer) -> None:
+def test_the_error_about_a_port_in_use_is_one_line(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
     with pytest.raises(
         ProcessFailed, match=rf"^redis: port {redis_server.port} on 127.0.0.1 is in use; .*$"
     ):
         RedisServer(tmp_path, port=redis_server.port).start()
 
 
-def test_a_server_that_dies_at_start_says_why_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_the_error_about_a_server_that_dies_at_start_has_the_end_of_its_log(tmp_path: Path) -> None:
     with pytest.raises(
         ProcessFailed,
         match=(
@@ -93,7 +95,9 @@ def test_a_server_that_dies_at_start_says_why_with_the_end_of_its_log(tmp_path: 
         RedisServer(tmp_path, options={"appendonly": "maybe"}).start()
 
 
-def test_a_missing_wheel_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_a_missing_wheel_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(
         ProcessFailed,
@@ -106,7 +110,7 @@ def test_a_missing_wheel_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-def test_nothing_survives_a_killed_parent(tmp_path: Path) -> None:
+def test_a_server_ends_with_its_killed_parent(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib, time; from testing.redis import RedisServer; "
         f"s = RedisServer(pathlib.Path({str(tmp_path)!r})).start(); print(s.child.pid, "
@@ -122,7 +126,7 @@ def test_nothing_survives_a_killed_parent(tmp_path: Path) -> None:
     eventually(lambda: _gone(redis), "redis ended with its parent")
 
 
-def test_a_new_run_ends_what_a_killed_run_left_and_nothing_else(tmp_path: Path) -> None:
+def test_a_new_run_ends_only_the_children_of_a_killed_run(tmp_path: Path) -> None:
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     (tmp_path / "left.pid").write_text(f"{left.pid} {psutil.Process(left.pid).create_time()}\n")
@@ -139,7 +143,7 @@ def test_a_new_run_ends_what_a_killed_run_left_and_nothing_else(tmp_path: Path) 
         stranger.wait()
 
 
-def test_stop_insists_when_a_child_ignores_it(tmp_path: Path) -> None:
+def test_stop_kills_a_child_that_ignores_sigterm(tmp_path: Path) -> None:
     code = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', "
         "flush=True); time.sleep(600)"
@@ -151,7 +155,7 @@ def test_stop_insists_when_a_child_ignores_it(tmp_path: Path) -> None:
     assert not child.pid_file.exists()
 
 
-def test_a_child_that_died_is_described_in_one_line(tmp_path: Path) -> None:
+def test_the_error_about_a_dead_child_is_one_line(tmp_path: Path) -> None:
     child = Child("poor", [sys.executable, "-c", "raise SystemExit('no luck')"], tmp_path).start()
     eventually(lambda: not child.alive, "it ends")
     with pytest.raises(
@@ -167,7 +171,7 @@ def _create_topic(address: str, topic: str) -> None:
 
 
 def _gone(pid: int) -> bool:
-    """A zombie counts as gone: in a container nobody may reap it."""
+    """Whether the process ended; a zombie counts as ended, as a container may have no init."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
