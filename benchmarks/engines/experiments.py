@@ -53,10 +53,9 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     use_cases = Settings().use_cases
     running = experiments.parse(TOML, use_cases)
-    exposures = Exposures(running, 1, lambda: None, IdHasher(SecretStr("")))
 
     def within() -> None:
-        exposures._given.clear()
+        exposures = Exposures(running, 1, lambda: None, IdHasher(SecretStr("")))
         for user in USERS:
             variant = running.assign(user, None)
             recommendation_id(variant)
