@@ -27,8 +27,10 @@ HARMLESS = frozenset(
         "protocol",
         "region",
         "scheme",
+        "ssl_cert_reqs",
+        "sslmode",
+        "timeout",
     }
-    | {"sslmode", "ssl_cert_reqs", "timeout"}
 )
 """Parameters of a URL whose values are printed; the values of all others are masked."""
 SECRET_NAMES = frozenset(
@@ -80,14 +82,16 @@ Any other text before `://` may be part of a password.
 """
 
 _PLAIN = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^@/?#\s]*)@)?(?P<place>(?:[^@:/?#\s\[\]]*|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^@/?#\s]*)@)?"
+    r"(?P<place>(?:[^@:/?#\s\[\]]*|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
     r"(?:/[^@?#\s]*)?)(?:\?(?P<query>[^@#\s]*))?"
 )
 _DELIMITERS = re.compile(r"[^0-9A-Za-z]+")
 
 REDIS_FORM = "redis://[[user]:password@]host[:port][/database]"
 _REDIS = re.compile(
-    r"(?:rediss?://(?:[^@/?#\s\[\]]*@)?(?:[^@:/?#\s\[\]]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/\d*)?|unix://(?:[^@/?#\s\[\]]*@)?/[^@?#\s]+)"
+    r"(?:rediss?://(?:[^@/?#\s\[\]]*@)?(?:[^@:/?#\s\[\]]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/\d*)?"
+    r"|unix://(?:[^@/?#\s\[\]]*@)?/[^@?#\s]+)"
     r"(?:\?[A-Za-z_]+=[^&#\s]*(?:&[A-Za-z_]+=[^&#\s]*)*)?"
 )
 

@@ -11,7 +11,7 @@ import typer
 
 from core.errors import ConfigurationError, EddylineError
 from core.redaction import redact
-from core.settings import Settings
+from core.settings.logs import LogSettings
 
 
 def run(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def _print_traceback(failure: threading.ExceptHookArgs) -> None:
     sys.stderr.write(redact(f"Exception in thread {thread}:\n{''.join(lines)}"))
 
 
-def serve_metrics(settings: Settings) -> None:
+def serve_metrics(settings: LogSettings) -> None:
     """Serve /metrics at METRICS_HOST:METRICS_PORT, unless the port is 0.
 
     Raises ConfigurationError when the port is in use.

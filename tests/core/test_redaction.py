@@ -39,20 +39,16 @@ REDIS_URLS = (
     "rediss://:{}@127.0.0.1:1",
 )
 ARCHIVE_URLS = (
-    *(
-        "s3://KEY:{}@bucket/archive?region=eu-west-1",
-        "s3://{}:{}@bucket?region=eu-west-1",
-        "KEY:{}@bucket",
-    ),
+    "s3://KEY:{}@bucket/archive?region=eu-west-1",
+    "s3://{}:{}@bucket?region=eu-west-1",
+    "KEY:{}@bucket",
     "s3://bucket/archive?region=eu-west-1&access_key=KEY&secret_key={}",
 )
 DATABASE_URLS = (
-    *(
-        "postgresql://user:{}@127.0.0.1:1/events",
-        "sqlite://user:{}@/x",
-        "mysql+none://user:{}@host/events",
-        "user:{}@host/events",
-    ),
+    "postgresql://user:{}@127.0.0.1:1/events",
+    "sqlite://user:{}@/x",
+    "mysql+none://user:{}@host/events",
+    "user:{}@host/events",
     "postgresql://127.0.0.1:1/events?password={}",
 )
 
@@ -228,9 +224,7 @@ def test_a_command_that_fails_prints_no_secret(
 
 @pytest.mark.parametrize(
     "command",
-    [
-        *(["core.settings"], ["streams", "ingest"], ["training", "retrain"], ["api"]),
-    ],
+    [["core.settings"], ["streams", "ingest"], ["training", "retrain"], ["api"]],
     ids=" ".join,
 )
 def test_every_command_refuses_a_malformed_redis_url_with_the_right_form(

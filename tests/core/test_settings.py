@@ -42,24 +42,22 @@ def test_a_url_is_printed_without_its_secret(url: str, masked: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *(
-            "host:6379",
-            "redis://:sec#ret@host",
-            "redis://:sec/ret@host",
-            "redis://:12/34@host",
-            "redis://user:12/34@host",
-            "redis://:a@b@host",
-        ),
-        *(
-            "redis://:sec?ret@host",
-            "redis://user:12#secret@host",
-            "redis://host:port",
-            "http://host",
-            "redis://",
-            "unix://",
-            "redis://host/a",
-        ),
-        *("redis://host?pass#word=x", "redis://:a b@host", "secret"),
+        "host:6379",
+        "redis://:sec#ret@host",
+        "redis://:sec/ret@host",
+        "redis://:12/34@host",
+        "redis://user:12/34@host",
+        "redis://:a@b@host",
+        "redis://:sec?ret@host",
+        "redis://user:12#secret@host",
+        "redis://host:port",
+        "http://host",
+        "redis://",
+        "unix://",
+        "redis://host/a",
+        "redis://host?pass#word=x",
+        "redis://:a b@host",
+        "secret",
     ],
 )
 def test_a_malformed_redis_url_gets_one_line_with_the_right_form(url: str) -> None:
@@ -74,18 +72,14 @@ def test_a_malformed_redis_url_gets_one_line_with_the_right_form(url: str) -> No
 @pytest.mark.parametrize(
     "url",
     [
-        *(
-            "redis://host",
-            "redis://host/",
-            "redis://:p%23w@host:6379/0",
-            "rediss://user:p@127.0.0.1:6380/2?ssl_cert_reqs=none",
-        ),
-        *(
-            "redis://[::1]:6379/0",
-            "unix:///run/redis.sock?db=1",
-            "unix://:pw@/run/redis.sock",
-            "redis://host?password=p%40w&db=2",
-        ),
+        "redis://host",
+        "redis://host/",
+        "redis://:p%23w@host:6379/0",
+        "rediss://user:p@127.0.0.1:6380/2?ssl_cert_reqs=none",
+        "redis://[::1]:6379/0",
+        "unix:///run/redis.sock?db=1",
+        "unix://:pw@/run/redis.sock",
+        "redis://host?password=p%40w&db=2",
         "redis://eu-1.cache_x.example.com:6379",
     ],
 )
