@@ -12,6 +12,7 @@ EddylineError
 │   └── LeaseLost           the lease of this process expired: start again
 ├── LogError                Kafka
 │   ├── LogUnavailable      no connection, or an answer too late
+│   │   └── LogRefused      the login, the certificate or a permission is refused
 │   ├── LogMisconfigured    a topic would lose events: the message has the command to correct it
 │   ├── LogGap              events were deleted unread: rebuild, or continue with --from-log
 │   └── LogRewound          the log ends before the position, or is another one: start over
@@ -93,6 +94,14 @@ class LogError(EddylineError):
 
 class LogUnavailable(LogError):
     """The broker cannot be reached, or answered too late."""
+
+
+class LogRefused(LogUnavailable):
+    """Kafka refuses the login, the certificate or a permission.
+
+    A process that starts ends with it. One that runs retries: a broker that restarts may refuse
+    for a moment what it accepts again.
+    """
 
 
 class LogMisconfigured(LogError):

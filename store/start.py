@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from core.errors import LogUnavailable, StoreUnavailable
+from core.errors import LogRefused, LogUnavailable, StoreUnavailable
 from core.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -24,7 +24,8 @@ def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[
     """Call `prepare` until it succeeds. False: `stopped` was set before.
 
     `prepare` may run several times. Raises LogUnavailable or StoreUnavailable when `prepare` still
-    raises it after START_TIMEOUT_S; any other error of `prepare` at once.
+    raises it after START_TIMEOUT_S; any other error of `prepare`, LogRefused among
+    them, at once.
     """
     started = time.monotonic()
     waiting = False
@@ -32,6 +33,8 @@ def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[
         try:
             prepare()
         except (LogUnavailable, StoreUnavailable) as error:
+            if isinstance(error, LogRefused):
+                raise
             waited = time.monotonic() - started
             if waited >= settings.start_timeout_s:
                 raise type(error)(

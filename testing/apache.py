@@ -19,7 +19,6 @@ KAFKA_PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.replication.factor": "1",
@@ -67,6 +66,12 @@ class KafkaBroker(Broker):
         super().__init__(directory, port)
         self._home, self._properties = home, dict(properties or {})
         self._controller_port: int | None = None
+        self._jvm_options: tuple[str, ...] = ()
+
+    @property
+    def listeners(self) -> Mapping[str, str]:
+        """Security protocol -> host:port at which clients reach the broker."""
+        return {"PLAINTEXT": self.address}
 
     def _command(self) -> Sequence[str | Path]:
         home = self._home or kafka_home()
@@ -79,11 +84,15 @@ class KafkaBroker(Broker):
             self._controller_port = free_port(besides=self.port)
         self._check_port(self._controller_port)
         (self.directory / "log4j2.properties").write_text(_LOG4J2)
+        listeners = ",".join(f"{protocol}://{at}" for protocol, at in self.listeners.items())
         properties = {
             **KAFKA_PROPERTIES,
             "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{HOST}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,"
+            + ",".join(f"{protocol}:{protocol}" for protocol in self.listeners),
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listeners": f"{listeners},CONTROLLER://{HOST}:{self._controller_port}",
+            "advertised.listeners": listeners,
             "log.dirs": str(self.directory / "log"),
             **self._properties,
         }
@@ -97,6 +106,7 @@ class KafkaBroker(Broker):
             f"-Xmx{heap}",
             "-XX:+UseSerialGC",
             configuration,
+            *self._jvm_options,
             "-cp",
             f"{home}/libs/*",
         ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -225,6 +226,8 @@ def settings_environment(settings: Settings) -> dict[str, str]:
             value = ",".join(key.get_secret_value() for key in value)
         elif isinstance(value, SecretStr):
             value = value.get_secret_value()
+        elif isinstance(value, dict):
+            value = json.dumps({key: text.get_secret_value() for key, text in value.items()})
         environment[name.upper()] = "" if value is None else str(value)
     environment["PYTHONUNBUFFERED"] = "1"
     return environment

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core import experiments, redaction
 from core.errors import ConfigurationError
@@ -21,15 +21,18 @@ from core.settings.als import ALSSettings
 from core.settings.api import APISettings
 from core.settings.files import FileSettings
 from core.settings.kafka import KafkaSettings
+from core.settings.kafka_security import KafkaSecuritySettings
 from core.settings.logs import LogSettings
 from core.settings.redis import RedisSettings
 from core.settings.router import RouterSettings
+from core.settings.secret_files import SecretFiles
 from core.settings.streams import IngestSettings, LiveSettings
 from core.settings.training import TrainingSettings
 from core.settings.two_tower import TwoTowerSettings
 
 GROUPS: tuple[type[BaseModel], ...] = (
     KafkaSettings,
+    KafkaSecuritySettings,
     RedisSettings,
     IngestSettings,
     LiveSettings,
@@ -46,6 +49,7 @@ GROUPS: tuple[type[BaseModel], ...] = (
 
 class Settings(
     KafkaSettings,
+    KafkaSecuritySettings,
     RedisSettings,
     IngestSettings,
     LiveSettings,
@@ -69,6 +73,18 @@ class Settings(
         hide_input_in_errors=True,
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - of the library
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then `.env`, then the files that NAME_FILE names."""
+        return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls)
+
     @model_validator(mode="before")
     @classmethod
     def _drop_empty(cls, values: dict[str, object]) -> dict[str, object]:
@@ -77,11 +93,18 @@ class Settings(
 
     @property
     def secrets(self) -> list[str]:
-        """Values that no output may show: passwords in URLs and keys of the API."""
+        """Values that no output may show: passwords, also those in URLs, and keys of the API."""
         keys = self.api_keys | self.api_read_keys | self.api_admin_keys
         urls = (self.redis_url.get_secret_value(), self.archive_url)
+        values = [
+            self.kafka_sasl_password,
+            self.kafka_oauth_client_secret,
+            self.kafka_ssl_key_password,
+            *(value for name, value in self.kafka_extra.items() if _is_secret_property(name)),
+            *keys,
+        ]
         return [secret for url in urls for secret in redaction.secrets_of(url)] + [
-            key.get_secret_value() for key in keys
+            text for value in values if (text := value.get_secret_value())
         ]
 
     @cached_property
@@ -128,6 +151,11 @@ def load() -> Settings:
     return loaded
 
 
+def _is_secret_property(name: str) -> bool:
+    """Whether a librdkafka property of this name holds a secret."""
+    return any(word in name for word in ("password", "secret", "jaas", "pem", "token.value"))
+
+
 def _problems(error: ValidationError) -> str:
     return "; ".join(
         f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}: "
@@ -157,7 +185,9 @@ def _text(name: str, value: object) -> str:
         return ""
     if isinstance(value, frozenset):
         return ",".join(str(key) for key in value)
-    if name == "deletion_salt":
+    if isinstance(value, dict):
+        return ",".join(f"{key}={text}" for key, text in value.items())  # masked
+    if isinstance(value, SecretStr) and name != "redis_url":
         return str(value)  # masked
     text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
     return redaction.masked_url(text)

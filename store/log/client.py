@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from core.errors import LogUnavailable
+from core.errors import ConfigurationError, LogRefused, LogUnavailable
 from core.settings import Settings
 from store.log.client_events import ClientEvents
+from store.log.refusals import REFUSALS, login_advice, permission_advice
+from store.log.security import security_config
 from store.log.topics import needs
 
 METADATA_MS = 10_000
@@ -22,13 +26,14 @@ Each refresh is one small request.
 
 def client_config(settings: Settings) -> dict[str, Any]:
     """The configuration of every Kafka client. librdkafka's log lines go to structlog."""
-    return {
+    config: dict[str, Any] = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "socket.timeout.ms": int(settings.kafka_timeout_s * 1000),
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,  # reconnects to a restarted broker within a second
         "topic.metadata.refresh.interval.ms": METADATA_MS,
-    } | ClientEvents().config()
+    }
+    return config | security_config(settings) | ClientEvents().config()
 
 
 def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
@@ -50,9 +55,37 @@ def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
     }
 
 
+class _Admin(AdminClient):
+    """An admin client that reports why no broker answered: its callbacks run only when polled."""
+
+    def list_topics(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            topics = super().list_topics(*args, **kwargs)
+        except KafkaException:
+            self.poll(0)
+            raise
+        REFUSALS.clear()
+        return topics
+
+
 def admin(settings: Settings) -> AdminClient:
-    """A client that reads and changes topics."""
-    return AdminClient(client_config(settings))
+    """An admin client. Raises ConfigurationError for a property that the library refuses."""
+    with refused_properties():
+        return _Admin(client_config(settings))
+
+
+@contextmanager
+def refused_properties() -> Iterator[None]:
+    """Maps the library's refusal of a property to a ConfigurationError."""
+    try:
+        yield
+    except KafkaException as error:
+        if error.args[0].code() not in (KafkaError._INVALID_ARG, KafkaError._CONFLICT):
+            raise
+        raise ConfigurationError(
+            f"the Kafka client refuses its configuration: {error.args[0].str()}; check the "
+            "KAFKA_* settings, KAFKA_EXTRA among them"
+        ) from None
 
 
 def ensure_topics(settings: Settings) -> list[str]:
@@ -88,13 +121,21 @@ def ensure_topics(settings: Settings) -> list[str]:
 
 
 def unreachable(settings: Settings, action: str, error: Exception) -> LogUnavailable:
-    """A LogUnavailable that says which action failed, and at which servers."""
-    reason = (
-        error.args[0].str()
-        if isinstance(error, KafkaException) and hasattr(error.args[0], "str")
-        else str(error)
-    )
+    """The error that says which action failed, at which servers, and what to do.
+
+    LogRefused when the broker refuses the login, the certificate or a permission.
+    """
+    kafka_error = error.args[0] if isinstance(error, KafkaException) else None
+    reason = kafka_error.str() if kafka_error is not None else str(error)
+    place = f"Kafka at {settings.kafka_bootstrap_servers}"
+    advice = permission_advice(kafka_error) if kafka_error is not None else None
+    if advice is not None:
+        return LogRefused(f"{place} refuses {action}: {reason}; {advice}")
+    if (refusal := REFUSALS.latest()) is not None:
+        return LogRefused(
+            f"{place} refuses the connection while {action}: {refusal}; {login_advice(refusal)}"
+        )
     return LogUnavailable(
-        f"Kafka at {settings.kafka_bootstrap_servers} failed while {action}: {reason}; is the "
-        f"broker up, and is KAFKA_BOOTSTRAP_SERVERS right?"
+        f"{place} failed while {action}: {reason}; is the broker up, and is "
+        "KAFKA_BOOTSTRAP_SERVERS right?"
     )

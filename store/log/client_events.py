@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from confluent_kafka import KafkaError
 
+from store.log.refusals import REFUSALS
 from store.outage import KAFKA
 
 _log = structlog.get_logger(__name__)
@@ -55,12 +56,13 @@ class ClientEvents:
 
         The error of a single connection has the level debug, because the client retries it.
         """
+        refused = REFUSALS.note(error)  # the call that fails by it raises it
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             if not self._down:
                 self._down = True
                 KAFKA.begin(error.str(), "connecting to the brokers")
             return
-        level = _log.debug if error.code() in _PER_CONNECTION else _log.warning
+        level = _log.debug if refused or error.code() in _PER_CONNECTION else _log.warning
         level("kafka_client_error", code=error.name(), error=error.str())
 
     def statistics(self, text: str) -> None:

@@ -27,6 +27,7 @@ from store.state import connection
 from streams import metrics
 from streams.live import schedules
 from streams.live.noise import LIBRARIES, ClientNoise
+from streams.live.security import credentials
 from streams.live.worker import LiveWorker
 
 _MESSAGES = 20
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> faust.App:
         broker=";".join(
             f"kafka://{address.strip()}" for address in settings.kafka_bootstrap_servers.split(",")
         ),
+        broker_credentials=credentials(settings),
         # or its own variables, TOPIC_PARTITIONS among them, would overrule what stands here
         env={},
         store="memory://",

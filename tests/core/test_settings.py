@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from core.errors import ConfigurationError
 from core.redaction import masked_url
-from core.settings import GROUPS, Settings, rows
+from core.settings import GROUPS, Settings, load, rows
 
 
 def test_every_setting_belongs_to_one_printed_group() -> None:
@@ -85,3 +88,51 @@ def test_a_malformed_redis_url_gets_one_line_with_the_right_form(url: str) -> No
 )
 def test_a_redis_url_of_the_right_form_is_accepted(url: str) -> None:
     assert Settings(redis_url=SecretStr(url)).redis_url.get_secret_value() == url
+
+
+def test_a_secret_comes_from_the_file_that_its_name_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_text("p#ss\n")
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "eddyline")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(tmp_path / "password"))
+    settings = load()
+    assert settings.kafka_sasl_password.get_secret_value() == "p#ss"
+    assert "p#ss" in settings.secrets
+    assert not any("p#ss" in value for row in rows(settings) for value in row)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_secret_file_that_is_missing_or_not_the_only_source_is_refused(
+    both: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "url").write_text("redis://localhost/1")
+    if both:
+        monkeypatch.setenv("REDIS_URL", "redis://localhost/2")
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path / ("url" if both else "none")))
+    with pytest.raises(ConfigurationError, match="both" if both else "No such file"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("text", "properties"),
+    [
+        ("client.id=a, ssl.cipher.suites=x", {"client.id": "a", "ssl.cipher.suites": "x"}),
+        ('{"sasl.jaas": "a,b=c"}', {"sasl.jaas": "a,b=c"}),
+    ],
+)
+def test_further_client_properties_are_pairs_or_json(
+    text: str, properties: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_EXTRA", text)
+    extra = {name: value.get_secret_value() for name, value in load().kafka_extra.items()}
+    assert extra == properties
+
+
+def test_a_protocol_without_what_it_needs_names_the_missing_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    with pytest.raises(ConfigurationError, match="KAFKA_SASL_USERNAME"):
+        load()
