@@ -30,6 +30,7 @@ from training.data import events as event_sources
 from training.data.popularity import popular
 from training.evaluation import evaluate as evaluation
 from training.evaluation import experiments, population
+from training.evaluation import output as evaluation_output
 from training.job import fitting, retrain, stages
 from training.report import page as report
 from training.tuning import command as tuning
@@ -131,7 +132,7 @@ def evaluate_dataset(settings: Settings, options: EvaluationOptions, console: Co
         "two_tower": two_tower.curve if two_tower is not None else [],
         "blends": choice.table() if choice is not None else None,
     }
-    evaluation.save(result, options.output, about)
+    evaluation_output.save(result, options.output, about)
     two_tower_facts = two_tower.facts if two_tower is not None else None
     report.write(options.output, {"settings": {"als": about["als"], "two_tower": two_tower_facts}})
     console.print(f"{options.output / report.PAGE} shows the results")

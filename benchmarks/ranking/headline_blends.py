@@ -28,7 +28,7 @@ from models.als import ALSModel
 from models.bundle import Bundle
 from models.content import ContentModel
 from models.two_tower import TwoTowerModel
-from training.blend import grid as blend
+from training.blend import choice as blend
 from training.blend import learned as blend_learned
 from training.blend.grid import BlendSearch
 from training.data.popularity import popular

@@ -15,7 +15,7 @@ from models.bundle import Bundle
 from models.content import ContentModel
 from models.popular import Popularity
 from models.two_tower import TwoTowerModel
-from training.blend import grid as blend
+from training.blend import choice as blend
 from training.data.dataset import Dataset, Split
 from training.data.popularity import popular
 from training.evaluation import evaluate, metrics, population

@@ -40,7 +40,8 @@ from engines.builder import blend_of, build
 from models.bundle import Bundle
 from models.ensemble import Blend
 from training import als
-from training.blend import grid as blend
+from training.blend.choice import ENGINES
+from training.blend.grid import BlendChoice, BlendSearch
 from training.data.popularity import popular
 from training.two_tower.hyperparameters import Hyperparameters
 
@@ -111,11 +112,11 @@ class Engines:
             return None
 
 
-def choose(protocol: Protocol, fitted: Models, seed: int) -> blend.BlendChoice:
+def choose(protocol: Protocol, fitted: Models, seed: int) -> BlendChoice:
     """The blend that is best for the items held out from the models' training."""
     served = Engines(protocol, fitted, before=True)
-    names = [name for name in blend.ENGINES if name != "content_based" or protocol.entries]
-    search = blend.BlendSearch(names)
+    names = [name for name in ENGINES if name != "content_based" or protocol.entries]
+    search = BlendSearch(names)
     drawn = np.random.default_rng(seed).permutation(len(fitted.held_out.users))[:CHOOSING_USERS]
     for user, item in zip(
         fitted.held_out.users[drawn].tolist(), fitted.held_out.items[drawn].tolist(), strict=True
@@ -147,9 +148,7 @@ def judged(protocol: Protocol, fitted: Models, blends: dict[str, Blend]) -> dict
     engines = served.recommender.engines
     ensembles = {name: EnsembleEngine(engines, candidate) for name, candidate in blends.items()}
     parts = [
-        name
-        for name in blend.ENGINES
-        if any(name in ensemble.shares for ensemble in ensembles.values())
+        name for name in ENGINES if any(name in ensemble.shares for ensemble in ensembles.values())
     ]
     total: dict[str, dict[tuple[str, str], float]] = {
         name: defaultdict(float) for name in (*parts, *ensembles)

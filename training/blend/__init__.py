@@ -3,5 +3,5 @@
 `grid` compares fixed weights and decides; `learned` fits weights that depend on score and number of
 events.
 
-Start with `grid.choose`.
+Start with `choice.choose`.
 """

@@ -12,21 +12,16 @@ are judged.
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import threadpoolctl
 from msgspec.structs import replace
-from rich.console import Console
-from rich.table import Table
 
 from core.errors import ModelError
 from core.settings import Settings
@@ -110,9 +105,9 @@ class Evaluation:
                 base = {"engine": engine, "segment": part, "users": int(selected.sum())}
                 for offset, name in enumerate(NAMES, place * len(NAMES)):
                     interval = {
-                        "mean": _number(means[offset]),
-                        "low": _number(low[offset]),
-                        "high": _number(high[offset]),
+                        "mean": rounded(means[offset]),
+                        "low": rounded(low[offset]),
+                        "high": rounded(high[offset]),
                     }
                     rows.append({**base, "metric": name, **interval})
                 shown = metrics.coverage(
@@ -175,68 +170,6 @@ def evaluate(
             user_done()
     values = {engine: _values(lists, judged) for engine, lists in ranked.items()}
     return Evaluation(judged, split, values, ranked)
-
-
-def report(evaluation: Evaluation, console: Console) -> None:
-    """Print a table: one line an engine and segment."""
-    judged = evaluation.judged
-    shown = (
-        "ndcg@10",
-        "recall@10",
-        "precision@10",
-        "map@10",
-        *(f"{name}@{DIVERSITY_AT}" for name in ("diversity", "coverage", "novelty")),
-    )
-    table = Table(
-        title=(
-            f"{len(judged.users)} of {judged.out_of} users with new items after the cut; 95% "
-            f"bootstrap intervals"
-        )
-    )
-    for column in ("segment", "engine", "users"):
-        table.add_column(column)
-    for column in shown:
-        table.add_column(column, justify="right")
-    cells = {(row["segment"], row["engine"], row["metric"]): row for row in evaluation.rows}
-    for part in SEGMENTS:
-        for engine in evaluation.values:
-            if (first := cells.get((part, engine, shown[0]))) is not None:
-                table.add_row(
-                    part,
-                    engine,
-                    str(first["users"]),
-                    *(_cell(cells[part, engine, name]) for name in shown),
-                )
-        table.add_section()
-    console.print(table)
-
-
-def save(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write metrics.json (with `facts` about the run) and metrics.csv."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = evaluation.rows
-    judged = evaluation.judged
-    about = {
-        **facts,
-        "cut": evaluation.split.cut,
-        "users": len(judged.users),
-        "users_with_new_items": judged.out_of,
-        "seed": judged.seed,
-        "rows": rows,
-    }
-    (folder / "metrics.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-    with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def headline(evaluation: Evaluation) -> dict[str, Any]:
-    """NDCG@10 and recall@10 by engine over all judged users, for the manifest."""
-    return {
-        engine: {name: _number(evaluation.mean(engine, name)) for name in ("ndcg@10", "recall@10")}
-        for engine in evaluation.values
-    }
 
 
 @contextmanager
@@ -307,15 +240,6 @@ def _values(ranked: metrics.Rows, judged: JudgedUsers) -> metrics.Floats:
     )
 
 
-def _number(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """`value` with six decimals; None for NaN."""
     return None if np.isnan(value) else round(float(value), 6)
-
-
-def _cell(row: Mapping[str, Any]) -> str:
-    if row["mean"] is None:
-        return "-"
-    return (
-        f"{row['mean']:.4f}"
-        if row["low"] is None
-        else f"{row['mean']:.4f} [dim]{row['low']:.3f}-{row['high']:.3f}[/]"
-    )

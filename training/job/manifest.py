@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from training import als
-from training.evaluation import evaluate
+from training.evaluation import output
 from training.job import gate
 from training.job.context import Context
 
@@ -54,7 +54,7 @@ def describe(
         },
         "metrics": {
             "dataset": training.data.summary(),
-            "headline": evaluate.headline(evaluation) if evaluation is not None else {},
+            "headline": output.headline(evaluation) if evaluation is not None else {},
             "describes": describes
             if evaluation is not None
             else f"nothing: {fitted.comparison.unjudged}",

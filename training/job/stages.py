@@ -28,10 +28,11 @@ from store.state import retrains
 from store.state.apply import deletions
 from store.state.apply.deletions import DeletedUsers
 from store.state.entities import catalogue
-from training.blend import grid
+from training.blend import choice
+from training.blend.grid import BlendChoice
 from training.data import dataset, dataset_files, events, items
 from training.data.dataset import Dataset, Split
-from training.evaluation import evaluate
+from training.evaluation import evaluate, output
 from training.evaluation.evaluate import Evaluation, Inputs
 from training.evaluation.population import JudgedUsers
 from training.job import fitting, gate
@@ -85,7 +86,7 @@ class Evaluated:
     """
 
     evaluation: Evaluation | None
-    blend: grid.BlendChoice | None
+    blend: BlendChoice | None
 
 
 def take_snapshot(context: Context) -> Snapshot:
@@ -175,16 +176,16 @@ def evaluate_fitted(context: Context, snapshot: Snapshot, fitted: Fitted) -> Eva
 
 def evaluate_candidate(
     candidate: Bundle, inputs: Inputs, judged: JudgedUsers, console: Console
-) -> tuple[Evaluation, grid.BlendChoice | None]:
+) -> tuple[Evaluation, BlendChoice | None]:
     """The evaluation of `candidate` with the blend that other users than `judged` prefer."""
     blend = None
     if candidate.two_tower is not None:
-        blend = grid.choose(candidate, inputs, judged.users, judged.seed)
+        blend = choice.choose(candidate, inputs, judged.users, judged.seed)
     if blend is not None:
-        grid.report(blend, console)
+        choice.report(blend, console)
         candidate = replace(candidate, parts={**candidate.parts, "ensemble": blend.blend})
     evaluation = evaluate.evaluate(candidate, inputs, judged)
-    evaluate.report(evaluation, console)
+    output.report(evaluation, console)
     return evaluation, blend
 
 
@@ -230,7 +231,7 @@ def publish(
         matrix = comparison.interactions.weights
         dataset_files.save(data, folder / "dataset", matrix=matrix, sequences=False)
         als.save(folder / "als")
-        grid.save(evaluated.blend, folder / "ensemble")
+        choice.save(evaluated.blend, folder / "ensemble")
         if two_tower is not None:
             two_tower.save(folder / "two_tower")
         if split is not None:  # what the metrics describe, and the next gate compares with
@@ -244,7 +245,7 @@ def publish(
                 "two_tower": fitted.two_tower.curve if fitted.two_tower is not None else [],
                 "blends": evaluated.blend.table() if evaluated.blend is not None else None,
             }
-            evaluate.save(evaluated.evaluation, folder / "evaluation", about)
+            output.save(evaluated.evaluation, folder / "evaluation", about)
             page.write(folder / "evaluation", manifest)
 
     version = context.registry.publish(write, manifest)

@@ -25,12 +25,14 @@ from engines.builder import build
 from models.bundle import Bundle
 from models.content import ContentModel
 from training import als
-from training.blend import grid as blend
+from training.blend import choice as blend_choice
+from training.blend.grid import BlendChoice
 from training.data.dataset import Dataset, Split
 from training.data.popularity import popular
 from training.evaluation.evaluate import Inputs
 from training.job import fitting
 from training.tuning import router as tune_router
+from training.tuning import router_measurements
 from training.tuning.study import TuneOptions
 from training.two_tower import command as two_tower_command
 from training.two_tower.fit_types import FitOptions, TrainingData
@@ -62,13 +64,13 @@ def choose(
         console.print(f"{' and '.join(parts).capitalize()}: nothing changes, {error}")
         return {}
     users = (
-        tune_router.draw_users(dataset, settings.training_seed)
+        router_measurements.draw_users(dataset, settings.training_seed)
         if "router" in parts
         else np.empty(0, np.int32)
     )
-    if "router" in parts and len(users) < tune_router.LEAST_USERS:
+    if "router" in parts and len(users) < router_measurements.LEAST_USERS:
         cause = (
-            f"a fifth of the users is {len(users)}, at least {tune_router.LEAST_USERS} are "
+            f"a fifth of the users is {len(users)}, at least {router_measurements.LEAST_USERS} are "
             f"needed; collect more events"
         )
         console.print(f"Router: nothing changes, {cause}")
@@ -81,11 +83,11 @@ def choose(
     sections: dict[str, dict[str, Any]] = {}
     choice = _choose_blend(bundle, dataset, split, users, settings)
     if choice is not None:
-        blend.report(choice, console)
+        blend_choice.report(choice, console)
         bundle = replace(bundle, parts={**bundle.parts, "ensemble": choice.blend})
         tuned = {
             "objective": "NDCG@10",
-            "validation": "what users took after the cut",
+            "validation": "what users interacted with after the cut",
             **choice.facts(),
         }
         sections["blend"] = {"blend": msgspec.to_builtins(choice.blend), "tuned": tuned}
@@ -108,7 +110,7 @@ def _choose_thresholds(
     deadline: float,
 ) -> dict[str, Any]:
     recommender = build(bundle, settings=settings)
-    measurements = tune_router.measure(recommender, dataset, users, settings, deadline)
+    measurements = router_measurements.measure(recommender, dataset, users, settings, deadline)
     configured = settings.cold_start_threshold, settings.warm_user_threshold
     verdict = tune_router.judge(measurements, configured, settings.training_seed)
     return tune_router.facts(measurements, verdict, recommender.unavailable("ensemble"))
@@ -141,14 +143,14 @@ def _fit(data: TrainingData, settings: Settings, options: TuneOptions) -> Bundle
 
 def _choose_blend(
     bundle: Bundle, dataset: Dataset, split: Split, users: npt.NDArray[np.int32], settings: Settings
-) -> blend.BlendChoice | None:
+) -> BlendChoice | None:
     """The blend that a retrain would choose, without the choice of `users`."""
     if bundle.two_tower is None:
         return None
     assert bundle.popular is not None, "_fit sets it"
     try:
         inputs = Inputs(bundle.catalogue, bundle.popular.scores, dataset, split, settings)
-        return blend.choose(bundle, inputs, users, settings.training_seed)
+        return blend_choice.choose(bundle, inputs, users, settings.training_seed)
     except DatasetError:  # no user has a new interaction after the cut; `_no_blend` reports it
         return None
 
@@ -158,6 +160,6 @@ def _no_blend(bundle: Bundle, settings: Settings) -> str:
     if bundle.two_tower is None:
         return f"there is no Two-Tower to blend, {two_tower_command.unavailable(settings)}"
     return (
-        f"it is set by hand, or the ensemble is off, or fewer than {blend.LEAST_USERS} users "
-        f"took something new after the cut"
+        f"it is set by hand, or the ensemble is off, or fewer than {blend_choice.LEAST_USERS} "
+        f"users interacted with new items after the cut"
     )

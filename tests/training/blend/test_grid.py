@@ -24,7 +24,7 @@ from models.registry import Registry
 from tests.training import world
 from training import als
 from training.als import Hyperparameters
-from training.blend import grid as blend
+from training.blend import choice as blend
 from training.blend.grid import BlendChoice
 from training.data.dataset import Dataset, Split
 from training.data.popularity import popular

@@ -158,8 +158,8 @@ def test_the_grid_is_served_only_when_it_leads_by_more_than_the_standard_error()
         differing = np.resize([0.1, -0.1], count)
         differing -= differing.mean()
         cross_validated = {"mixture": 0.31 + differing, "learned": np.full(count, 0.3)}
-        assert blend._prefers_learned(cross_validated) is learned
-    assert not blend._prefers_learned({"mixture": np.ones(100)})
+        assert blend.prefers_learned(cross_validated) is learned
+    assert not blend.prefers_learned({"mixture": np.ones(100)})
 
 
 def test_the_grid_is_served_when_it_is_better(monkeypatch: pytest.MonkeyPatch) -> None:

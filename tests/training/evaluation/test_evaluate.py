@@ -28,7 +28,7 @@ from training import als
 from training.als import Hyperparameters
 from training.data.dataset import Dataset
 from training.data.popularity import popular
-from training.evaluation import evaluate, population
+from training.evaluation import evaluate, output, population
 from training.evaluation.evaluate import ROUTED, Evaluation, Inputs
 from training.job import gate
 
@@ -175,7 +175,7 @@ def test_the_evaluation_asks_the_recommender_that_serves(
 
 def test_the_files_say_what_the_table_says(settings: Settings, tmp_path: Path) -> None:
     found = judged(settings, world.built(settings, world.parity()))
-    evaluate.save(found, tmp_path / "evaluation", {"describes": "test"})
+    output.save(found, tmp_path / "evaluation", {"describes": "test"})
     about = json.loads((tmp_path / "evaluation" / "metrics.json").read_text("utf-8"))
     with (tmp_path / "evaluation" / "metrics.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))

@@ -26,7 +26,9 @@ from tests.training import world
 from training import als
 from training.data.dataset import Dataset
 from training.tuning import router as tune_router
-from training.tuning.router import COUNTS, ENGINES, NEVER, Measurements
+from training.tuning import router_measurements
+from training.tuning.router import NEVER
+from training.tuning.router_measurements import COUNTS, ENGINES, Measurements
 
 CONFIGURED = (5, 20)
 CONTENT, ALS, ENSEMBLE = range(3)
@@ -159,9 +161,11 @@ def bare() -> list[Item]:
 def test_users_are_evaluated_after_their_first_events_and_judged_by_their_next_items(
     people: Dataset, settings: Settings
 ) -> None:
-    users = tune_router.draw_users(people, seed=1)
+    users = router_measurements.draw_users(people, seed=1)
     recommender = recorder(people, settings, fitted_als(people, users), world.items())
-    found = tune_router.measure(recommender, people, users, settings, time.monotonic() + 600)
+    found = router_measurements.measure(
+        recommender, people, users, settings, time.monotonic() + 600
+    )
     requests: list[tuple[UserState, Request]] = recommender.__dict__["requests"]
     assert {state.user_id for state, _ in requests} == {people.users.ids[user] for user in users}
     before = [count for count in COUNTS if count < 12]
@@ -186,10 +190,10 @@ def test_users_are_evaluated_after_their_first_events_and_judged_by_their_next_i
 def test_als_that_is_better_than_content_gets_a_low_threshold(
     people: Dataset, settings: Settings
 ) -> None:
-    users = tune_router.draw_users(people, seed=1)
+    users = router_measurements.draw_users(people, seed=1)
     recommender = recorder(people, settings, fitted_als(people, users), bare())
     verdict = tune_router.judge(
-        tune_router.measure(recommender, people, users, settings, time.monotonic() + 600),
+        router_measurements.measure(recommender, people, users, settings, time.monotonic() + 600),
         CONFIGURED,
         seed=1,
     )
@@ -201,7 +205,7 @@ def test_als_that_is_better_than_content_gets_a_low_threshold(
 
 
 def test_als_with_random_factors_gets_a_high_threshold(people: Dataset, settings: Settings) -> None:
-    users = tune_router.draw_users(people, seed=1)
+    users = router_measurements.draw_users(people, seed=1)
     factors = np.random.default_rng(0).normal(size=(len(people.items), 8)).astype(np.float32)
     recommender = recorder(
         people,
@@ -210,7 +214,7 @@ def test_als_with_random_factors_gets_a_high_threshold(people: Dataset, settings
         world.items(),
     )
     verdict = tune_router.judge(
-        tune_router.measure(recommender, people, users, settings, time.monotonic() + 600),
+        router_measurements.measure(recommender, people, users, settings, time.monotonic() + 600),
         CONFIGURED,
         seed=1,
     )
@@ -221,14 +225,16 @@ def test_als_with_random_factors_gets_a_high_threshold(people: Dataset, settings
 def test_too_little_time_or_too_few_users_raise_an_error(
     people: Dataset, settings: Settings
 ) -> None:
-    users = tune_router.draw_users(people, seed=1)
+    users = router_measurements.draw_users(people, seed=1)
     recommender = recorder(people, settings, fitted_als(people, users), world.items())
     with pytest.raises(
         DatasetError, match=r"for 0 users only, at least 40 are needed; give --minutes more"
     ):
-        tune_router.measure(recommender, people, users, settings, time.monotonic() - 1)
+        router_measurements.measure(recommender, people, users, settings, time.monotonic() - 1)
     with pytest.raises(DatasetError, match=r"for 3 users only.*collect more events"):
-        tune_router.measure(recommender, people, users[:3], settings, time.monotonic() + 600)
+        router_measurements.measure(
+            recommender, people, users[:3], settings, time.monotonic() + 600
+        )
 
 
 def test_next_items_exclude_the_history_and_dismissed_items(settings: Settings) -> None:
@@ -242,7 +248,7 @@ def test_next_items_exclude_the_history_and_dismissed_items(settings: Settings) 
     def following(count: int) -> list[str]:
         return [
             data.items.ids[row]
-            for row in tune_router._next_items(data, count, len(taken), data.item[:count])
+            for row in router_measurements.next_items(data, count, len(taken), data.item[:count])
         ]
 
     assert following(0) == ["a", "b", "c", "e"]
@@ -252,7 +258,7 @@ def test_next_items_exclude_the_history_and_dismissed_items(settings: Settings) 
 
 
 def test_at_most_a_fifth_of_the_users_is_left_out_of_the_fit(people: Dataset) -> None:
-    users = tune_router.draw_users(people, seed=1)
+    users = router_measurements.draw_users(people, seed=1)
     assert len(users) == len(set(users.tolist())) == 48
-    assert tune_router.draw_users(people, seed=1).tolist() == users.tolist()
-    assert tune_router.draw_users(people, seed=2).tolist() != users.tolist()
+    assert router_measurements.draw_users(people, seed=1).tolist() == users.tolist()
+    assert router_measurements.draw_users(people, seed=2).tolist() != users.tolist()

@@ -12,12 +12,12 @@ import pytest
 from core.settings import Settings
 from engines.recommender import Recommender
 from tests.training.tuning.run import USERS, tune_part
-from training.blend import grid as blend
+from training.blend import choice as blend
 from training.data.dataset import Dataset
-from training.tuning import router as tune_router
+from training.tuning import router_measurements
 from training.tuning import served as tune_served
 from training.tuning.command import Part
-from training.tuning.router import Measurements
+from training.tuning.router_measurements import Measurements
 from training.two_tower import command as two_tower_command
 from training.two_tower.fit_types import FitOptions, TrainingData
 
@@ -36,7 +36,7 @@ class Calls:
 
 @pytest.fixture
 def calls(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    measure, fit, choose = tune_router.measure, two_tower_command.fit, blend.choose
+    measure, fit, choose = router_measurements.measure, two_tower_command.fit, blend.choose
     arguments: dict[str, Any] = {}
 
     def record_measure(
@@ -53,7 +53,7 @@ def calls(small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         arguments.update(excluded_from_blend=excluded)
         return choose(bundle, inputs, excluded, seed)
 
-    monkeypatch.setattr(tune_router, "measure", record_measure)
+    monkeypatch.setattr(router_measurements, "measure", record_measure)
     monkeypatch.setattr(two_tower_command, "fit", record_fit)
     monkeypatch.setattr(blend, "choose", record_choose)
     unlimited = small.model_copy(update={"two_tower_seconds": 1e6})
@@ -85,7 +85,7 @@ def test_the_fit_of_two_tower_leaves_time_for_the_thresholds(calls: Calls) -> No
 def test_too_few_users_are_reported_before_any_fit(
     small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune_router, "LEAST_USERS", USERS)
+    monkeypatch.setattr(router_measurements, "LEAST_USERS", USERS)
     monkeypatch.setattr("training.job.fitting.fit_als", None)
     sections, printed = tune_part(small, folder, Part.ROUTER)
     assert sections == {}
