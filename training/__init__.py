@@ -3,7 +3,7 @@
 `job` runs a retrain and the worker; `data` reads events and builds the dataset; `als` and
 `two_tower` fit the models; `blend` chooses the ensemble's weights; `evaluation` measures answers
 and reports experiments; `tuning` searches hyperparameters; `report` writes the HTML page;
-`commands` and `__main__` are the command line; `progress` shows progress on stderr.
+`__main__`, `commands` and `model_commands` are the command line; `progress` shows progress bars.
 
 Start with `job.retrain`.
 """

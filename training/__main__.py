@@ -11,8 +11,20 @@ from rich.console import Console
 from core import settings
 from core.process import cli, logs
 from training import commands
+from training.command_options import (
+    AsJson,
+    Events,
+    Folder,
+    HyperparametersFile,
+    ItemContent,
+    Items,
+    NoLease,
+    Threads,
+    Users,
+)
 from training.job import worker as retrain_worker
 from training.job.retrain import Options
+from training.model_commands import models_app
 from training.tuning.command import Part
 from training.tuning.study import TuneOptions
 
@@ -29,56 +41,7 @@ table with the columns user_id, item_id, event_type, timestamp and optionally va
 Every setting is an environment variable: `python -m core.settings` lists them.
 """,
 )
-models_app = typer.Typer(
-    no_args_is_help=True, help="Look at the published bundles and choose which one is live."
-)
 app.add_typer(models_app, name="models")
-
-Events = Annotated[
-    Path | None,
-    typer.Option(
-        help="Parquet or CSV file of events; without it, the archive.", exists=True, dir_okay=False
-    ),
-]
-Items = Annotated[
-    Path | None,
-    typer.Option(
-        help=".jsonl, .parquet or .csv of items; without it, the catalogue in Redis.", exists=True
-    ),
-]
-ItemContent = Annotated[
-    Path | None,
-    typer.Option(
-        "--items",
-        help=".jsonl, .parquet or .csv of items; without it, no content is known.",
-        exists=True,
-    ),
-]
-HyperparametersFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--hyperparameters",
-        help="JSON that `tune` wrote; without it, the settings.",
-        exists=True,
-        dir_okay=False,
-    ),
-]
-Threads = Annotated[int, typer.Option(min=0, help="Threads of the solver; 0: one a core.")]
-Users = Annotated[
-    int, typer.Option(min=1, help="Most users who are judged, drawn by TRAINING_SEED.")
-]
-Folder = Annotated[
-    Path,
-    typer.Option("--dataset", help="Folder that `dataset` wrote.", exists=True, file_okay=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
-NoLease = Annotated[
-    bool,
-    typer.Option(
-        "--no-lease",
-        help="Work without Redis: nothing stops a second retrain beside it. Needs --events.",
-    ),
-]
 
 
 @app.callback()
@@ -312,40 +275,6 @@ def experiments(
     docs/experiments-guide.md says why.
     """
     commands.report_experiments(settings.load(), as_json, detect, forget, Console())
-
-
-@models_app.command("list")
-def list_models(as_json: AsJson = False) -> None:
-    """Every published version, newest first, with its metrics, and which one is live."""
-    commands.list_models(settings.load(), as_json, Console())
-
-
-@models_app.command()
-def show(
-    version: Annotated[
-        str | None, typer.Argument(help="A version; without it, the live one.")
-    ] = None,
-) -> None:
-    """The manifest of one version, as JSON."""
-    commands.show_model(settings.load(), version)
-
-
-@models_app.command()
-def diff(a: str, b: str, as_json: AsJson = False) -> None:
-    """The differences between the manifests of two versions."""
-    commands.diff_models(settings.load(), a, b, as_json, Console())
-
-
-@models_app.command()
-def promote(version: str) -> None:
-    """Make a version live, after verifying each of its files."""
-    commands.promote_model(settings.load(), version)
-
-
-@models_app.command()
-def rollback() -> None:
-    """Make the previously live version live again."""
-    commands.rollback_model(settings.load())
 
 
 if __name__ == "__main__":

@@ -9,20 +9,16 @@ import msgspec
 import structlog
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from core.deletions import IdHasher
-from core.errors import ModelMissing, StoreUnavailable
 from core.redaction import masked_url
 from core.settings import Settings
 from models import bundle as bundles
-from models.bundle import Bundle, Manifest
+from models.bundle import Bundle
 from models.content import ContentModel
-from models.listing import ModelSummary, summaries
-from models.registry import Registry
 from store.archive.archive import Archive
 from store.log import retrain_requests
-from store.state import connection, retrains
+from store.state import connection
 from store.state.apply import deletions
 from training import als as als_training
 from training.data import dataset, dataset_files, items
@@ -32,6 +28,7 @@ from training.evaluation import evaluate as evaluation
 from training.evaluation import experiments, population
 from training.evaluation import output as evaluation_output
 from training.job import fitting, retrain, stages
+from training.model_commands import print_json, published_manifest
 from training.report import page as report
 from training.tuning import command as tuning
 from training.tuning.study import TuneOptions
@@ -176,46 +173,14 @@ def report_experiments(
         return
     reports = experiments.reports(settings, detect)
     if as_json:
-        _print_json(reports)
+        print_json(reports)
     else:
         experiments.show(reports, console)
 
 
-def list_models(settings: Settings, as_json: bool, console: Console) -> None:
-    """Run `models list`."""
-    bundle_summaries = summaries(Registry(settings.models_path))
-    if as_json:
-        return _print_json(bundle_summaries)
-    table = Table()
-    for column in (
-        "version",
-        "live",
-        "events",
-        *(f"NDCG@10 {engine}" for engine in evaluation.ENGINES),
-        "recall@10 routed",
-        "gate",
-    ):
-        table.add_column(column)
-    for summary in bundle_summaries:
-        if summary.problem is not None:
-            table.add_row(summary.version, "live" if summary.live else "", summary.problem)
-            continue
-        scores = [_score(summary, engine, "ndcg@10") for engine in evaluation.ENGINES]
-        table.add_row(
-            summary.version,
-            "live" if summary.live else "",
-            "-" if summary.events is None else f"{summary.events:,}",
-            *scores,
-            _score(summary, evaluation.ROUTED, "recall@10"),
-            f"{summary.gate or '-'}{', forced' if summary.forced else ''}",
-        )
-    console.print(table)
-    return None
-
-
 def write_report(settings: Settings, version: str | None, output: Path) -> None:
     """Run `report`: write the HTML page of `version` to `output`."""
-    manifest = _manifest(settings, version)
+    manifest = published_manifest(settings, version)
     folder = settings.models_path / manifest.version
     bundles.verify(folder, manifest, f"evaluation/{report.METRICS}")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -223,70 +188,3 @@ def write_report(settings: Settings, version: str | None, output: Path) -> None:
         report.page(report.read(folder / "evaluation"), msgspec.to_builtins(manifest)), "utf-8"
     )
     typer.echo(output)
-
-
-def show_model(settings: Settings, version: str | None) -> None:
-    """Run `models show`: print the manifest of `version` as JSON."""
-    _print_json(_manifest(settings, version))
-
-
-def diff_models(settings: Settings, a: str, b: str, as_json: bool, console: Console) -> None:
-    """Run `models diff`: print what differs between two manifests."""
-    differences = Registry(settings.models_path).diff(a, b)
-    if as_json:
-        return _print_json(differences)
-    table = Table("what", a, b)
-    for name, (left, right) in differences.items():
-        table.add_row(name, _short(left), _short(right))
-    console.print(table)
-    return None
-
-
-def promote_model(settings: Settings, version: str) -> None:
-    """Run `models promote`."""
-    Registry(settings.models_path).promote(version)
-    _announce(settings, version)
-
-
-def rollback_model(settings: Settings) -> None:
-    """Run `models rollback`."""
-    _announce(settings, Registry(settings.models_path).rollback())
-
-
-def _manifest(settings: Settings, version: str | None) -> Manifest:
-    """The manifest of `version`, or of the live bundle. Raises ModelMissing."""
-    registry = Registry(settings.models_path)
-    version = version or registry.current()
-    if version is None:
-        raise ModelMissing(
-            f"no bundle is published in {settings.models_path} yet; run `python -m training "
-            f"retrain`"
-        )
-    return registry.manifest(version)
-
-
-def _announce(settings: Settings, version: str) -> None:
-    """Print and record that `version` is live.
-
-    Readers follow the pointer file, so an unavailable Redis does not fail the command.
-    """
-    typer.echo(f"{version} is live")
-    try:
-        with connection.connect(settings) as client:
-            retrains.announce(client, version)
-    except StoreUnavailable as error:
-        log.warning("live_version_not_recorded", error=str(error))
-
-
-def _print_json(value: object) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def _score(summary: ModelSummary, engine: str, metric: str) -> str:
-    value = summary.metrics.get(engine, {}).get(metric)
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _short(value: object) -> str:
-    text = "-" if value is None else str(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -30,7 +30,7 @@ from store.state.lease import Lease
 from testing.process import ROOT, settings_environment
 from tests.support import delete_user, eventually
 from tests.training import world
-from training import commands
+from training import commands, model_commands
 from training.job import gate
 from training.job.retrain import Options, retrain
 from training.job.run import STEPS
@@ -288,7 +288,7 @@ def test_old_bundles_are_pruned_and_the_commands_show_the_rest(
     versions = [published(few) for _ in range(3)]
     assert Registry(few.models_path).versions() == versions[1:]
     console = Console(file=io.StringIO(), width=200)
-    commands.list_models(few, False, console)
+    model_commands.list_models(few, False, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert shown.count("accepted") == 2
     assert versions[2] in shown
@@ -303,10 +303,10 @@ def test_old_bundles_are_pruned_and_the_commands_show_the_rest(
         json.loads(run(few, "models", "diff", *versions[1:], "--json").stdout)["version"]
         == versions[1:]
     )
-    commands.diff_models(few, *versions[1:], False, console)
+    model_commands.diff_models(few, *versions[1:], False, console)
     assert "created" in console.file.getvalue()  # type: ignore[attr-defined]
     assert json.loads(run(few, "models", "show").stdout)["version"] == versions[2]
-    commands.promote_model(few, versions[1])
+    model_commands.promote_model(few, versions[1])
     assert Registry(few.models_path).current() == versions[1]
     missing = run(few, "models", "promote", versions[0])
     assert missing.returncode == 1

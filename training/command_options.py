@@ -1,0 +1,54 @@
+"""Options that several commands of `python -m training` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Events = Annotated[
+    Path | None,
+    typer.Option(
+        help="Parquet or CSV file of events; without it, the archive.", exists=True, dir_okay=False
+    ),
+]
+Items = Annotated[
+    Path | None,
+    typer.Option(
+        help=".jsonl, .parquet or .csv of items; without it, the catalogue in Redis.", exists=True
+    ),
+]
+ItemContent = Annotated[
+    Path | None,
+    typer.Option(
+        "--items",
+        help=".jsonl, .parquet or .csv of items; without it, no content is known.",
+        exists=True,
+    ),
+]
+HyperparametersFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--hyperparameters",
+        help="JSON that `tune` wrote; without it, the settings.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of the solver; 0: one a core.")]
+Users = Annotated[
+    int, typer.Option(min=1, help="Most users who are judged, drawn by TRAINING_SEED.")
+]
+Folder = Annotated[
+    Path,
+    typer.Option("--dataset", help="Folder that `dataset` wrote.", exists=True, file_okay=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+NoLease = Annotated[
+    bool,
+    typer.Option(
+        "--no-lease",
+        help="Work without Redis: nothing stops a second retrain beside it. Needs --events.",
+    ),
+]

@@ -1,0 +1,161 @@
+"""Shows the published bundles, and chooses the live one: `python -m training models`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from core.errors import ModelMissing, StoreUnavailable
+from core.settings import Settings
+from core.settings import load as load_settings
+from models.bundle import Manifest
+from models.listing import ModelSummary, summaries
+from models.registry import Registry
+from store.state import connection, retrains
+from training.command_options import AsJson
+from training.evaluation import evaluate as evaluation
+
+log = structlog.get_logger(__name__)
+
+models_app = typer.Typer(
+    no_args_is_help=True, help="Look at the published bundles and choose which one is live."
+)
+
+
+@models_app.command("list")
+def _list(as_json: AsJson = False) -> None:
+    """Every published version, newest first, with its metrics, and which one is live."""
+    list_models(load_settings(), as_json, Console())
+
+
+@models_app.command("show")
+def _show(
+    version: Annotated[
+        str | None, typer.Argument(help="A version; without it, the live one.")
+    ] = None,
+) -> None:
+    """The manifest of one version, as JSON."""
+    show_model(load_settings(), version)
+
+
+@models_app.command("diff")
+def _diff(a: str, b: str, as_json: AsJson = False) -> None:
+    """The differences between the manifests of two versions."""
+    diff_models(load_settings(), a, b, as_json, Console())
+
+
+@models_app.command("promote")
+def _promote(version: str) -> None:
+    """Make a version live, after verifying each of its files."""
+    promote_model(load_settings(), version)
+
+
+@models_app.command("rollback")
+def _rollback() -> None:
+    """Make the previously live version live again."""
+    rollback_model(load_settings())
+
+
+def list_models(settings: Settings, as_json: bool, console: Console) -> None:
+    """Run `models list`."""
+    bundle_summaries = summaries(Registry(settings.models_path))
+    if as_json:
+        return print_json(bundle_summaries)
+    table = Table()
+    for column in (
+        "version",
+        "live",
+        "events",
+        *(f"NDCG@10 {engine}" for engine in evaluation.ENGINES),
+        "recall@10 routed",
+        "gate",
+    ):
+        table.add_column(column)
+    for summary in bundle_summaries:
+        if summary.problem is not None:
+            table.add_row(summary.version, "live" if summary.live else "", summary.problem)
+            continue
+        scores = [_score(summary, engine, "ndcg@10") for engine in evaluation.ENGINES]
+        table.add_row(
+            summary.version,
+            "live" if summary.live else "",
+            "-" if summary.events is None else f"{summary.events:,}",
+            *scores,
+            _score(summary, evaluation.ROUTED, "recall@10"),
+            f"{summary.gate or '-'}{', forced' if summary.forced else ''}",
+        )
+    console.print(table)
+    return None
+
+
+def show_model(settings: Settings, version: str | None) -> None:
+    """Run `models show`: print the manifest of `version` as JSON."""
+    print_json(published_manifest(settings, version))
+
+
+def diff_models(settings: Settings, a: str, b: str, as_json: bool, console: Console) -> None:
+    """Run `models diff`: print what differs between two manifests."""
+    differences = Registry(settings.models_path).diff(a, b)
+    if as_json:
+        return print_json(differences)
+    table = Table("what", a, b)
+    for name, (left, right) in differences.items():
+        table.add_row(name, _short(left), _short(right))
+    console.print(table)
+    return None
+
+
+def promote_model(settings: Settings, version: str) -> None:
+    """Run `models promote`."""
+    Registry(settings.models_path).promote(version)
+    _announce(settings, version)
+
+
+def rollback_model(settings: Settings) -> None:
+    """Run `models rollback`."""
+    _announce(settings, Registry(settings.models_path).rollback())
+
+
+def published_manifest(settings: Settings, version: str | None) -> Manifest:
+    """The manifest of `version`, or of the live bundle. Raises ModelMissing."""
+    registry = Registry(settings.models_path)
+    version = version or registry.current()
+    if version is None:
+        raise ModelMissing(
+            f"no bundle is published in {settings.models_path} yet; run `python -m training "
+            f"retrain`"
+        )
+    return registry.manifest(version)
+
+
+def _announce(settings: Settings, version: str) -> None:
+    """Print and record that `version` is live.
+
+    Readers follow the pointer file, so an unavailable Redis does not fail the command.
+    """
+    typer.echo(f"{version} is live")
+    try:
+        with connection.connect(settings) as client:
+            retrains.announce(client, version)
+    except StoreUnavailable as error:
+        log.warning("live_version_not_recorded", error=str(error))
+
+
+def print_json(value: object) -> None:
+    """Print `value` as indented JSON."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _score(summary: ModelSummary, engine: str, metric: str) -> str:
+    value = summary.metrics.get(engine, {}).get(metric)
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _short(value: object) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
