@@ -36,9 +36,9 @@ QUALITY = (
 
 def table() -> Table:
     """benchmarks/results/results.json as a table."""
-    shown = Table("name", "value", "unit", "reference", "its value", "ratio", "command")
+    table_of_rows = Table("name", "value", "unit", "reference", "its value", "ratio", "command")
     for row in msgspec.json.decode(RESULTS.read_bytes(), type=list[Row]):
-        shown.add_row(
+        table_of_rows.add_row(
             row.name,
             f"{row.value:,.4g}",
             row.unit,
@@ -47,7 +47,7 @@ def table() -> Table:
             f"{row.ratio:.3g}",
             row.command,
         )
-    return shown
+    return table_of_rows
 
 
 def main() -> int:

@@ -60,7 +60,7 @@ def record(
 
 
 def machine() -> str:
-    """Processor, cores and Python, as far as the system tells."""
+    """Processor, cores and Python, as far as they are known."""
     cpu = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()

@@ -32,13 +32,13 @@ COMMAND = "python -m benchmarks.door"
 PER_S = 200
 USERS, EVENTS = 2000, 500
 TARGET = 3.0
-"""The most that an attack may multiply the p99 of ordinary reads by."""
+"""The largest allowed ratio of the p99 beside an attack to the quiet p99."""
 WARM_UP_S = 1.5
 """Seconds of an attack before reads count: its connections are opened within the first."""
 
 
 class Report(msgspec.Struct):
-    """What ordinary reads saw. Latencies in milliseconds."""
+    """Result of ordinary reads. Latencies in milliseconds."""
 
     reads: int
     failures: int
@@ -49,9 +49,7 @@ class Report(msgspec.Struct):
 
 
 class Reader:
-    """A client with a pool of kept connections, as an application has one; a closed connection is
-    replaced.
-    """
+    """A client with a pool of connections; a closed connection is replaced."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -177,7 +175,7 @@ def compare(seconds: float, attacks: list[str]) -> bool:
         for attack in attacks:
             report = measure(served, attack, seconds)
             quiets.append(measure(served, None, seconds / 2))
-            # before and after: other work on the machine comes and goes
+            # before and after, because other work on the machine varies
             quiet = statistics.median(one.p99_ms for one in quiets[-2:])
             met &= report.p99_ms <= TARGET * quiet and not report.failures
             show(attack, report, report.p99_ms / quiet, served)

@@ -22,12 +22,11 @@ KEY = "benchmark"
 POST = f"POST /api/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\n".encode()
 READ = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 IDLE = 1300
-"""Connections that wait: more than API_MAX_CONNECTIONS, and the number that locked everybody out at
-`ulimit -n 1024`.
+"""Connections that wait: more than API_MAX_CONNECTIONS, and more than `ulimit -n 1024` allows.
 """
 PAUSE_S = 0.2
-"""Seconds until a refused attacker sends again: these are attacks by what a connection holds, not
-floods of connections or requests.
+"""Seconds until a refused attacker sends again: these attacks use up what a connection needs; they
+are no floods of connections or requests.
 """
 REOPEN_S = 2.0
 """The same for each of IDLE connections."""
@@ -78,8 +77,8 @@ def _sending(beginning: bytes, part: bytes, most: int, connections: int) -> Atta
 
 
 def _holding(beginning: bytes, part: bytes, connections: int, every_s: float) -> Attack:
-    """`connections` at once that send `beginning`, then `part` every `every_s` seconds, and never
-    more; those closed are opened again.
+    """`connections` at once that send `beginning`, then `part` every `every_s` seconds, and nothing
+    more; closed ones are opened again.
     """
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -180,7 +179,7 @@ ATTACKS: dict[str, Attack] = {
 
 async def run(name: str, host: str, port: int, seconds: float) -> None:
     """One attack, for `seconds`."""
-    # A write that the server refused while the attack was ending has nobody left to tell.
+    # At the end of an attack nothing reads the error of a refused write.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     await ATTACKS[name](host, port, _time() + seconds)
 

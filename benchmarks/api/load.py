@@ -18,7 +18,7 @@ import uvloop
 
 
 class Report(msgspec.Struct):
-    """What one run saw. Latencies in milliseconds."""
+    """Result of one run. Latencies in milliseconds."""
 
     requests: int
     seconds: float
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
 async def load(
     host: str, port: int, paths: list[str], connections: int, seconds: float, warm_up: float = 0.5
 ) -> Report:
-    """Drive the server for `seconds` after `warm_up`, and say what came back."""
+    """Drive the server for `seconds` after `warm_up`, and report the answers."""
     requests = [f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode() for path in paths]
     loop = asyncio.get_running_loop()
     begin = time.perf_counter() + warm_up

@@ -68,7 +68,7 @@ def main() -> None:
             recommendation_id(None)
 
     more = microseconds(within, len(USERS)) - microseconds(without, len(USERS))
-    print(record("experiment-read", more, "us", "the bound that it was given", 3.0, COMMAND))
+    print(record("experiment-read", more, "us", "3 us, the target", 3.0, COMMAND))
 
     pick = random.Random(1)
     users = [f"user-{pick.randrange(20_000)}" for _ in range(500)]

@@ -68,8 +68,9 @@ class World:
         ]
 
     def dataset(self, settings: Settings, new_users: bool | None = None) -> Dataset:
-        """Everybody's events, or only those of the users who were there before the cut (False) or
-        came after it (True).
+        """The events of all users.
+
+        `new_users`: only of users whose first event is before the cut (False) or after it (True).
         """
         table = self.table
         if new_users is not None:

@@ -45,9 +45,7 @@ from testing.redis import RedisServer
 COMMAND = "KAFKA_HOME=... python -m benchmarks.freshness"
 RATE = 5_000
 WARM_UP = 250
-"""Probes that are not counted, before the others: some ten seconds in which every process does what
-is measured then.
-"""
+"""Probes before the others that are not counted: some ten seconds of the same work."""
 
 
 def background(settings: Settings, rate: float) -> None:

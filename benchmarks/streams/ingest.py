@@ -87,7 +87,7 @@ def reference(settings: Settings, count: int) -> float:
 
 
 class Reader(threading.Thread):
-    """Reads one user's state every 10 ms and remembers how long each took, in milliseconds."""
+    """Reads one user's state every 10 ms and records the milliseconds of each read."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -233,7 +233,7 @@ def main() -> None:
         "ingest-longest-command",
         longest,
         "ms",
-        "10 ms: nothing may hold Redis longer",
+        "10 ms: no command may block Redis longer",
         10.0,
         COMMAND,
     )
