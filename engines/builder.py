@@ -1,138 +1,29 @@
-"""Builds a recommender from a bundle, and derives a new one when a part of it has changed.
+"""Builds a recommender from a bundle, and derives a new one when an input of it has changed.
 
-Engines are built in the order of BUILDERS; each may use the engines before it. An engine reuses
-what its predecessor in the previous recommender has computed, as far as it is still valid.
+`engines/engine_builders.py` builds the engines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
 from core.process.background import pause
 from core.settings import Settings
-from engines import router
 from engines.als import ALSEngine
-from engines.base import Engine, NotApplicable
 from engines.blending.ensemble import EnsembleEngine
-from engines.blending.prior import Prior
 from engines.catalogue import Catalogue
 from engines.content.engine import ContentEngine
+from engines.engine_builders import EngineInputs, build_engines, with_engine
 from engines.fold import made_with
 from engines.popular import PopularEngine, Windows
 from engines.recommender import Recommender
-from engines.selection.explore import NewItems
-from engines.two_tower import TwoTowerEngine
 from models.als.new_items import NewItemFactors
 from models.bundle import Bundle
-from models.ensemble import Blend
 from models.popular import Popularity
-
-
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine is built from.
-
-    `engines`: the engines built before; `absent`: engine -> why there is none. `made_with`: what
-    stored ALS vectors must be made with (engines.fold.made_with). `new_items`: their factors.
-    `previous`: the engine of the same name that is replaced.
-    """
-
-    bundle: Bundle
-    catalogue: Catalogue
-    popularity: Popularity
-    windows: Windows
-    settings: Settings
-    engines: Mapping[str, Engine]
-    absent: Mapping[str, str]
-    made_with: str
-    new_items: NewItemFactors
-    previous: Engine | None = None
-
-    def missing(self, part: str) -> NotApplicable:
-        """The error for an engine whose `part` is not in the bundle."""
-        return NotApplicable(self.bundle.missing.get(part, f"the bundle has no part {part!r}"))
-
-
-def _als(parts: Parts) -> Engine:
-    model, previous = (
-        parts.bundle.als,
-        parts.previous if isinstance(parts.previous, ALSEngine) else None,
-    )
-    if model is None:
-        raise parts.missing("als")
-    return ALSEngine(
-        model,
-        parts.catalogue,
-        parts.settings.use_cases,
-        previous,
-        made_with=parts.made_with,
-        new_items=parts.new_items,
-    )
-
-
-def _two_tower(parts: Parts) -> Engine:
-    model, previous = (
-        parts.bundle.two_tower,
-        parts.previous if isinstance(parts.previous, TwoTowerEngine) else None,
-    )
-    if model is None:
-        raise parts.missing("two_tower")
-    return TwoTowerEngine(model, parts.catalogue, previous)
-
-
-def _popular(parts: Parts) -> Engine:
-    previous = parts.previous if isinstance(parts.previous, PopularEngine) else None
-    return PopularEngine(parts.popularity, parts.catalogue, parts.windows, previous)
-
-
-def _content(parts: Parts) -> Engine:
-    model, previous = (
-        parts.bundle.content,
-        parts.previous if isinstance(parts.previous, ContentEngine) else None,
-    )
-    if model is None:
-        raise parts.missing("content")
-    popular, share = parts.engines.get(PopularEngine.name), parts.settings.content_popularity_share
-    prior = None
-    if share and isinstance(popular, PopularEngine):
-        prior = Prior(popular, NewItems(parts.catalogue, parts.settings.new_item_days), share)
-    return ContentEngine(
-        model, parts.catalogue, parts.settings.use_cases, parts.bundle.catalogue, previous, prior
-    )
-
-
-def blend_of(settings: Settings) -> Blend:
-    """The blend of the settings."""
-    weights = {"als": settings.ensemble_als_weight, "two_tower": settings.ensemble_two_tower_weight}
-    return Blend(weights=weights, method=settings.ensemble_fusion)
-
-
-def _ensemble(parts: Parts) -> Engine:
-    blend, settings = parts.bundle.ensemble, parts.settings
-    if blend is None or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
-        blend = blend_of(settings)
-    for name in blend.shares:
-        if name not in parts.engines:
-            raise NotApplicable(f"{name}: {parts.absent.get(name, 'there is no such engine')}")
-    return EnsembleEngine(parts.engines, blend)
-
-
-BUILDERS: Mapping[str, Callable[[Parts], Engine]] = {
-    "als": _als,
-    "two_tower": _two_tower,
-    "popular": _popular,
-    "content_based": _content,
-    "ensemble": _ensemble,
-}
-"""Engine -> its builder, which raises NotApplicable if there can be none.
-
-A new engine needs one line here, after the engines that it uses."""
-
-BLEND_SETTINGS = frozenset({"ensemble_als_weight", "ensemble_two_tower_weight", "ensemble_fusion"})
-"""Settings that replace the bundle's blend if at least one of them is set, in the environment or by
-a variant of an experiment."""
 
 VARIANT_ENGINES = frozenset({ContentEngine.name, EnsembleEngine.name})
 """Engines whose weights a variant of an experiment may change."""
@@ -141,59 +32,40 @@ MAX_STALE_BARE_ITEMS = 10_000
 """Formerly popular bare items at most; above it the catalogue is rebuilt without them."""
 
 
+class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recommender is built from. `new_items`: factors of items that the bundle lacks."""
+
+    bundle: Bundle
+    catalogue: Catalogue
+    popularity: Popularity
+    windows: Windows
+    settings: Settings
+    new_items: NewItemFactors
+
+
 def build(
     bundle: Bundle,
     catalogue: Catalogue | None = None,
     popularity: Popularity | None = None,
     settings: Settings | None = None,
     previous: Recommender | None = None,
-    new_items: NewItemFactors | None = None,
-    windows: Windows | None = None,
 ) -> Recommender:
-    """The recommender of `bundle`.
+    """The recommender of `bundle`, without factors of new items.
 
-    `catalogue`, `popularity`: None for those of the bundle. `windows`: None for those of
-    `previous`. `previous`: the recommender that this one replaces, whose valid results are reused.
-    `new_items`: their factors, ignored if they were made with another model or other weights.
+    `catalogue`, `popularity`: None for those of the bundle. `previous`: the recommender that this
+    one replaces, whose windows and valid results are reused.
     """
-    settings = settings or Settings()
-    fold_id = made_with(bundle.als, settings.use_cases, settings.history_cap) if bundle.als else ""
-    new_items = (
-        new_items
-        if new_items is not None and new_items.made_with == fold_id
-        else NewItemFactors.none()
-    )
-    pause()
     if popularity is None:
         popularity = bundle.popular.scores if bundle.popular else {}
-    if windows is None:
-        windows = previous.windows if previous is not None else {}
-    full_catalogue = _catalogue(
-        bundle, catalogue, [*_item_ids(popularity, windows), *new_items.ids.ids], previous
-    )
-    parts = Parts(
+    inputs = Inputs(
         bundle=bundle,
-        catalogue=full_catalogue,
+        catalogue=Catalogue.of(bundle.catalogue) if catalogue is None else catalogue,
         popularity=popularity,
-        windows=windows,
-        settings=settings,
-        engines={},
-        absent={},
-        made_with=fold_id,
-        new_items=new_items,
+        windows={} if previous is None else previous.windows,
+        settings=settings or Settings(),
+        new_items=NewItemFactors.none(),
     )
-    engines, absent = _engines(parts, {}, previous.engines if previous is not None else {})
-    return Recommender(
-        bundle=bundle,
-        catalogue=full_catalogue,
-        popularity=popularity,
-        windows=windows,
-        settings=settings,
-        made_with=fold_id,
-        new_items=new_items,
-        engines=engines,
-        absent=absent,
-    )
+    return _assembled(inputs, previous)
 
 
 def with_settings(
@@ -208,7 +80,16 @@ def with_settings(
         name: engine for name, engine in recommender.engines.items() if name not in VARIANT_ENGINES
     }
     reusable = {**(previous.engines if previous is not None else {}), **recommender.engines}
-    engines, absent = _engines(_parts(recommender, settings), shared, reusable)
+    engine_inputs = EngineInputs(
+        bundle=recommender.bundle,
+        catalogue=recommender.catalogue,
+        popularity=recommender.popularity,
+        windows=recommender.windows,
+        settings=settings,
+        made_with=recommender.made_with,
+        new_items=recommender.new_items,
+    )
+    engines, absent = build_engines(engine_inputs, shared, reusable)
     return replace(recommender, settings=settings, engines=engines, absent=absent)
 
 
@@ -217,14 +98,7 @@ def with_catalogue(recommender: Recommender, catalogue: Catalogue) -> Recommende
 
     If it is an `updated` one of the recommender's own, only the changed rows are computed.
     """
-    return build(
-        recommender.bundle,
-        catalogue,
-        recommender.popularity,
-        recommender.settings,
-        recommender,
-        recommender.new_items,
-    )
+    return _rebuilt(recommender, catalogue=catalogue)
 
 
 def with_popularity(
@@ -236,107 +110,93 @@ def with_popularity(
     if _has_new_rows(
         catalogue, _item_ids(popularity, {} if windows is recommender.windows else windows)
     ):
-        return build(
-            recommender.bundle,
-            catalogue,
-            popularity,
-            recommender.settings,
-            recommender,
-            recommender.new_items,
-            windows,
-        )
+        return _rebuilt(recommender, popularity=popularity, windows=windows)
     previous = engine if isinstance(engine, PopularEngine) else None
     replacement = PopularEngine(popularity, catalogue, windows, previous)
     return replace(
         recommender,
         popularity=popularity,
         windows=windows,
-        engines=_with_engine(recommender.engines, replacement),
+        engines=with_engine(recommender.engines, replacement),
     )
 
 
 def with_new_items(recommender: Recommender, new_items: NewItemFactors) -> Recommender:
-    """The recommender with other factors of new items."""
+    """The recommender with other factors of new items.
+
+    Factors that were made with another model or other weights are ignored.
+    """
     catalogue, engine = recommender.catalogue, recommender.engines.get(ALSEngine.name)
     if (
         _has_new_rows(catalogue, new_items.ids.ids)
         or new_items.made_with != recommender.made_with
         or not isinstance(engine, ALSEngine)
     ):
-        return build(
-            recommender.bundle,
-            catalogue,
-            recommender.popularity,
-            recommender.settings,
-            recommender,
-            new_items,
-        )
-    use_cases = recommender.settings.use_cases
+        return _rebuilt(recommender, new_items=new_items)
     replacement = ALSEngine(
         engine.model,
         catalogue,
-        use_cases,
+        recommender.settings.use_cases,
         engine,
         made_with=recommender.made_with,
         new_items=new_items,
     )
     return replace(
-        recommender, new_items=new_items, engines=_with_engine(recommender.engines, replacement)
+        recommender,
+        new_items=new_items,
+        engines=with_engine(recommender.engines, replacement),
     )
 
 
-def _engines(
-    parts: Parts, shared: Mapping[str, Engine], reusable: Mapping[str, Engine]
-) -> tuple[dict[str, Engine], dict[str, str]]:
-    """Build the engines: name -> engine, and name -> why there is none.
-
-    `shared`: engines to use unchanged; `reusable`: engines whose valid results are reused.
-    """
-    engines: dict[str, Engine] = {}
-    absent = {name: f"this release has no engine {name!r}" for name in router.CHAIN}
-    for name, build_engine in BUILDERS.items():
-        pause()
-        try:
-            if not getattr(parts.settings, f"enable_{name}", True):
-                raise NotApplicable(f"disabled by ENABLE_{name.upper()}=false")
-            engine_parts = msgspec.structs.replace(
-                parts, engines=engines, absent=absent, previous=reusable.get(name)
-            )
-            engines[name] = shared.get(name) or build_engine(engine_parts)
-            del absent[name]
-        except NotApplicable as cause:
-            absent[name] = str(cause)
-    return engines, absent
-
-
-def _parts(recommender: Recommender, settings: Settings) -> Parts:
-    return Parts(
+def _rebuilt(recommender: Recommender, **changes: Any) -> Recommender:
+    """The recommender with the inputs named in `changes`; it reuses all valid results."""
+    inputs = Inputs(
         bundle=recommender.bundle,
         catalogue=recommender.catalogue,
         popularity=recommender.popularity,
         windows=recommender.windows,
-        settings=settings,
-        engines={},
-        absent={},
-        made_with=recommender.made_with,
+        settings=recommender.settings,
         new_items=recommender.new_items,
+    )
+    return _assembled(msgspec.structs.replace(inputs, **changes), recommender)
+
+
+def _assembled(inputs: Inputs, previous: Recommender | None) -> Recommender:
+    """The recommender of `inputs`, with all of its engines."""
+    bundle, settings = inputs.bundle, inputs.settings
+    fold_id = made_with(bundle.als, settings.use_cases, settings.history_cap) if bundle.als else ""
+    fits = inputs.new_items.made_with == fold_id
+    new_items = inputs.new_items if fits else NewItemFactors.none()
+    pause()
+    bare_ids = [*_item_ids(inputs.popularity, inputs.windows), *new_items.ids.ids]
+    engine_inputs = EngineInputs(
+        bundle=bundle,
+        catalogue=_complete(bundle, inputs.catalogue, bare_ids, previous),
+        popularity=inputs.popularity,
+        windows=inputs.windows,
+        settings=settings,
+        made_with=fold_id,
+        new_items=new_items,
+    )
+    reusable = {} if previous is None else previous.engines
+    engines, absent = build_engines(engine_inputs, {}, reusable)
+    return Recommender(
+        bundle=bundle,
+        catalogue=engine_inputs.catalogue,
+        popularity=inputs.popularity,
+        windows=inputs.windows,
+        settings=settings,
+        made_with=fold_id,
+        new_items=new_items,
+        engines=engines,
+        absent=absent,
     )
 
 
-def _with_engine(engines: Mapping[str, Engine], replacement: Engine) -> dict[str, Engine]:
-    """`engines` with `replacement` under its name, also inside of the engines that use it."""
-    replaced = {**engines, replacement.name: replacement}
-    for name, engine in engines.items():
-        if name != replacement.name:
-            replaced[name] = engine.over(replaced)
-    return replaced
-
-
-def _catalogue(
-    bundle: Bundle, catalogue: Catalogue | None, bare_ids: list[str], previous: Recommender | None
+def _complete(
+    bundle: Bundle, base: Catalogue, bare_ids: list[str], previous: Recommender | None
 ) -> Catalogue:
-    """The catalogue with a row for every id in a model, the popularity or the new items."""
-    base = catalogue if catalogue is not None else Catalogue.of(bundle.catalogue)
+    """The catalogue `base` with a row for each of `bare_ids` and for every id in a model."""
     model_ids = [
         item_id
         for model in (bundle.als, bundle.two_tower)

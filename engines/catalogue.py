@@ -14,13 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core.process.background import with_pauses
 from core.types import AttributeFilter, Item, Value
 from engines.cache import Bounded
-from engines.selection.filters import Conditions, attribute_passes, number, texts
+from engines.selection.columns import Column, Rows
+from engines.selection.filters import Conditions, attribute_passes, texts
 
 Mask = NDArray[np.bool_]
-Rows = NDArray[np.int32]
 
 MASK_CACHE_SIZE = 64
 """Masks of different filters in the cache: 100 KB each at 100,000 items."""
@@ -31,8 +30,6 @@ COMPACT_FROM = 1000
 ANCESTORS = 16
 """Predecessors that `extends` recognizes without a comparison of rows."""
 
-_EMPTY: Rows = np.zeros(0, dtype=np.int32)
-
 
 class _Inherited(NamedTuple):
     """What a catalogue takes over from the one it extends.
@@ -41,7 +38,7 @@ class _Inherited(NamedTuple):
     `ancestors`: tokens of the predecessors, oldest first.
     """
 
-    columns: dict[str, _Column]
+    columns: dict[str, Column]
     described: Mask
     ancestors: tuple[object, ...]
 
@@ -277,45 +274,14 @@ class Catalogue:
         mask[self._column(name, read).rows_of(values)] = True
         return mask
 
-    def _column(self, name: str, read: Callable[[Item], Value]) -> _Column:
+    def _column(self, name: str, read: Callable[[Item], Value]) -> Column:
         """The column `name`, computed by `read` on first use."""
         column = self._columns.get(name)
         if column is None:
-            column = _Column(read, {}, np.zeros(0)).extended(0, self.items)
+            column = Column.of(read, self.items)
             if len(self._columns) < COLUMN_CACHE_SIZE:
                 self._columns[name] = column
         return column
-
-
-class _Column:
-    """Index of one field: `rows_of` by text, and `numbers` (n_rows,) f64, NaN without a number."""
-
-    __slots__ = ("_rows", "numbers", "read")
-
-    def __init__(
-        self, read: Callable[[Item], Value], rows: dict[str, Rows], numbers: NDArray[np.float64]
-    ) -> None:
-        self.read, self._rows, self.numbers = read, rows, numbers
-
-    def extended(self, start: int, items: Sequence[Item | None]) -> _Column:
-        """The column with `items` appended as rows `start`, `start` + 1, ..."""
-        rows_by_text: dict[str, list[int]] = {}
-        values = [None if item is None else self.read(item) for item in with_pauses(items)]
-        for row, value in enumerate(with_pauses(values), start):
-            for text in texts(value):
-                rows_by_text.setdefault(text, []).append(row)
-        rows = dict(self._rows)
-        for text, new_rows in rows_by_text.items():
-            rows[text] = np.concatenate(
-                [rows.get(text, _EMPTY), np.array(new_rows, dtype=np.int32)]
-            )
-        numbers = np.array([number(value) for value in with_pauses(values)], dtype=np.float64)
-        return _Column(self.read, rows, np.concatenate([self.numbers, numbers]))
-
-    def rows_of(self, values: Sequence[str]) -> Rows:
-        """Rows (n,) int32 that have at least one of `values`; a row can occur more than once."""
-        rows = [self._rows[text] for text in values if text in self._rows]
-        return np.concatenate(rows) if rows else _EMPTY
 
 
 def _types(item: Item) -> Value:

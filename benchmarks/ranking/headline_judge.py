@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.ranking.headline_worlds import FITTED, LATER, World
 from core.settings import Settings
-from engines.builder import blend_of
+from engines.engine_builders import blend_of
 from models.als import ALSModel
 from models.bundle import Bundle
 from models.content import ContentModel

@@ -42,7 +42,7 @@ from core.settings import Settings
 from core.types import Filters, LiveVector, Request
 from engines import fold
 from engines.base import item_weights
-from engines.builder import build
+from engines.builder import build, with_new_items
 from engines.catalogue import Catalogue
 from models.als import ALSModel
 from models.als.new_items import NewItemFactors
@@ -116,13 +116,9 @@ def ranked(
     """(m, K) int32 rows of the items that the ALS engine shows each judged user, whose vector lies
     in Redis as current.
     """
-    recommender = build(
-        Bundle.of("v", als=model),
-        Catalogue.of([], world.data.items.ids),
-        {},
-        settings,
-        new_items=new_items,
-    )
+    catalogue = Catalogue.of([], world.data.items.ids)
+    recommender = build(Bundle.of("v", als=model), catalogue, {}, settings)
+    recommender = with_new_items(recommender, new_items)
     lists = np.full((len(world.users), K), -1, np.int32)
     for place, user in enumerate(world.users):
         state = world.states[user]

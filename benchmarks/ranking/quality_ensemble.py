@@ -36,7 +36,8 @@ from core.settings import Settings
 from core.types import Request, UserState
 from engines.base import NotApplicable, Scoring
 from engines.blending.ensemble import EnsembleEngine, EnsembleScoring
-from engines.builder import blend_of, build
+from engines.builder import build
+from engines.engine_builders import blend_of
 from models.bundle import Bundle
 from models.ensemble import Blend
 from training import als

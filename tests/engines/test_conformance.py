@@ -10,9 +10,10 @@ from core.types import AttributeFilter, Filters, HistoryEvent, Item, Request, Us
 from core.use_cases import UseCases
 from engines.als import ALSEngine
 from engines.base import Engine
-from engines.builder import BUILDERS, build, with_catalogue
+from engines.builder import build, with_catalogue
 from engines.catalogue import Catalogue
 from engines.content.engine import ContentEngine
+from engines.engine_builders import BUILDERS
 from engines.popular import PopularEngine
 from engines.recommender import Recommender
 from models.bundle import Bundle

@@ -27,7 +27,8 @@ from rich.table import Table
 
 from core.types import Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
-from engines.builder import BLEND_SETTINGS, build
+from engines.builder import build
+from engines.engine_builders import BLEND_SETTINGS
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from models.bundle import Bundle
@@ -62,7 +63,7 @@ def choose(
     the blend. `seed` draws at most `users` others: those whom the router gives to the ensemble, or,
     when these are too few, all.
 
-    Returns None when the settings fix the blend (engines.builder.BLEND_SETTINGS), the ensemble is
+    Returns None when the settings fix the blend (BLEND_SETTINGS), the ensemble is
     off, fewer than two engines beside popularity can be blended, or fewer than LEAST_USERS users
     may choose. Raises DatasetError when no user has a new interaction after the cut; the caller
     keeps the blend of the settings.
