@@ -23,7 +23,7 @@ from models.als import ALSModel, Floats
 Bools = NDArray[np.bool_]
 Slots = NDArray[np.intp]
 _AFTER_TIME = itemgetter(slice(10, None))
-_ONE_BY_ONE = 4500
+ONE_BY_ONE = 4500
 """Items x factors from which one LAPACK solution for each user is faster than the compiled solver:
 70 items at 64 factors, where it saves a tenth; at 500 items it saves six tenths. Measured at 16 to
 256 factors (`python -m benchmarks.fold_in`).
@@ -79,7 +79,7 @@ def solve(model: ALSModel, weights: sp.csr_matrix) -> Floats:
     """Vectors (n_users, f) f32 of `weights` (n_users, n_items) f32 CSR, each by the solver that is
     faster for its number of items.
     """
-    one_by_one = np.diff(weights.indptr) * model.factors >= _ONE_BY_ONE
+    one_by_one = np.diff(weights.indptr) * model.factors >= ONE_BY_ONE
     vectors = np.zeros((weights.shape[0], model.factors), dtype=np.float32)
     vectors[~one_by_one] = model.fold_in_many(weights[~one_by_one])
     for row in np.flatnonzero(one_by_one).tolist():

@@ -1,6 +1,6 @@
-"""Live workers: `command` wires Faust, `worker` takes hints, `fold` folds users in, `new_items`
-gives new items their factors.
+"""The live worker: folds changed users and new items in, ahead of the readers.
 
-`model` follows the live bundle, `schedules` asks for retrains, `noise` filters the client's log.
-Start with `worker`.
+`command` wires Faust, `worker` processes hints, `fold` folds users in, `new_items` computes the
+factors of new items, `model` follows the live bundle, `schedules` requests retrains, `noise`
+filters the log of the Kafka client. Start with `worker`.
 """

@@ -1,9 +1,8 @@
-"""`python -m streams live`: the model plane. A Faust app that folds changed users and items in as
-ingest names them.
+"""Runs `python -m streams live`: a Faust app that folds in the users and items that hints name.
 
-Faust shares the partitions among workers and elects the leader that runs schedules. Nothing rests
-on its commits: what it delivers twice is written twice with the same outcome, and what it loses is
-folded in by the reader. docs/adr/0007-live-workers.md has the reasons.
+Faust shares the partitions among the workers and elects the leader that runs schedules. Correctness
+does not depend on its commits: a hint that it delivers twice writes the same vectors twice, and
+readers fold in the users of a hint that it loses. docs/adr/0007-live-workers.md has the reasons.
 """
 
 from __future__ import annotations
@@ -31,45 +30,45 @@ from streams.live.security import credentials
 from streams.live.worker import LiveWorker
 
 _MESSAGES = 20
-"""Most messages taken at once: 10,000 events, a few batches of users."""
+"""Messages in one batch at most: 10,000 events, a few batches of users."""
 _WITHIN_S = 0.02
-"""Seconds that a message waits for others; ingest has gathered already."""
+"""Seconds that a message waits for others. Ingest has already batched the events."""
 _REFOLD_S = 0.1
-"""Seconds between looks at the new items that wait."""
-_TEND_S = 10.0
-"""Seconds between looks at all new items: how long one that a dead worker left, or a deleted user
-in a list, may stay.
+"""Seconds between two checks for new items whose factors are due."""
+_MAINTAIN_S = 10.0
+"""Seconds between two checks of all new items: how long the work that a dead worker left, or a
+deleted user in a list, can stay.
 """
 _REPORT_S = 10.0
-"""Seconds between progress lines."""
+"""Seconds between two progress lines in the log."""
 _NICE = 10
-"""Added to the process's nice value: its vectors are a cache that readers can do without, so ingest
-and the API go first.
+"""Added to the process's nice value: the vectors are a cache that readers can do without, so ingest
+and the API have priority.
 """
 
 
 class _App(faust.App):
-    """An app that keeps nothing on disk: there are no tables, and the place it runs in may be
-    read-only.
-    """
+    """An app that writes nothing to disk: it has no tables, and its folder may be read-only."""
 
     def _create_directories(self) -> None:
         pass
 
 
 class _Worker(faust.Worker):
-    """A worker that ends within STOP_S of a signal, also while Kafka does not answer: nothing that
-    it holds can be lost.
+    """A worker that ends within STOP_S of a signal, also while Kafka does not answer.
+
+    It has no state that could be lost.
     """
 
     def _schedule_shutdown(self, number: signal.Signals) -> None:
-        stop.limit("Kafka or Redis did not answer; hints that were not committed are read again")
+        stop.limit("Kafka or Redis did not answer; the next start reads uncommitted hints again")
         super()._schedule_shutdown(number)
 
 
 def create_app(settings: Settings) -> faust.App:
-    """The app, connected to nothing yet; `faust.Worker(app)` or `faust -A streams.live.faust_app
-    worker` runs it.
+    """The app, which is not connected yet.
+
+    `faust.Worker(app)` or `faust -A streams.live.faust_app worker` runs it.
     """
     app = _App(
         settings.live_group,
@@ -77,7 +76,7 @@ def create_app(settings: Settings) -> faust.App:
             f"kafka://{address.strip()}" for address in settings.kafka_bootstrap_servers.split(",")
         ),
         broker_credentials=credentials(settings),
-        # or its own variables, TOPIC_PARTITIONS among them, would overrule what stands here
+        # Without this, environment variables of Faust, such as TOPIC_PARTITIONS, would overrule us.
         env={},
         store="memory://",
         autodiscover=False,
@@ -85,7 +84,7 @@ def create_app(settings: Settings) -> faust.App:
         topic_partitions=settings.topic_partitions,
         topic_replication_factor=settings.topic_replication,
         table_standby_replicas=0,  # there are no tables
-        # a new group warms up with whoever was active in the last day
+        # A new group starts with the users who were active within the retention of the topic.
         consumer_auto_offset_reset="earliest",
         consumer_metadata_max_age_ms=log.METADATA_MS,
         broker_session_timeout=settings.session_timeout_s,
@@ -108,29 +107,29 @@ def create_app(settings: Settings) -> faust.App:
     @app.agent(hints, name="hints")
     async def fold_in(stream: Any) -> None:
         async for events in stream.take_events(_MESSAGES, within=_WITHIN_S):
-            await live.take([event.message for event in events])
+            await live.process([event.message for event in events])
 
     @app.timer(settings.refresh_s, name="follow")  # type: ignore[untyped-decorator]
     async def follow() -> None:
         noise.check()
         if await live.follow() and app.is_leader():
-            await live.tend()
+            await live.maintain_new_items()
 
     @app.timer(_REFOLD_S, name="refold")  # type: ignore[untyped-decorator]
     async def refold() -> None:
-        await live.refold()
+        await live.refold_new_items()
 
-    @app.timer(_TEND_S, on_leader=True, name="tend")  # type: ignore[untyped-decorator]
-    async def tend() -> None:
-        await live.tend()
+    @app.timer(_MAINTAIN_S, on_leader=True, name="maintain")  # type: ignore[untyped-decorator]
+    async def maintain() -> None:
+        await live.maintain_new_items()
 
     @app.timer(_REPORT_S, name="report")  # type: ignore[untyped-decorator]
     async def report() -> None:
         live.report()
-        for partition, taken in live.taken.items():
+        for partition, offset in live.next_offsets.items():
             end = app.consumer.highwater(TP(settings.model_updates_topic, partition))
             if end is not None:
-                metrics.live_lag_messages.labels(partition).set(max(0, end - taken))
+                metrics.live_lag_messages.labels(partition).set(max(0, end - offset))
 
     schedules.register(app, settings)
     return app
@@ -143,7 +142,7 @@ def run(settings: Settings) -> None:
     """
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())  # until Faust takes the signals over
+        signal.signal(number, lambda *_: stopped.set())  # until Faust sets its own handlers
     cli.serve_metrics(settings)
     check = TopicCheck(settings)
 
@@ -157,9 +156,9 @@ def run(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     if hasattr(os, "nice"):
         os.nice(_NICE)
-    threadpool_limits(1)  # one worker, one core: the matrices are too small to be shared
+    threadpool_limits(1)  # one core for each worker: the matrices are too small for several threads
     worker = _Worker(
         create_app(settings), quiet=True, override_logging=False, redirect_stdouts=False
     )
-    worker.spinner = None  # our logs say what happens
+    worker.spinner = None  # the log reports progress
     worker.execute_from_commandline()

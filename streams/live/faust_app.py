@@ -1,6 +1,8 @@
-"""The model plane for Faust's own command line: `faust -A streams.live.faust_app worker`.
+"""Makes the live worker's app for Faust's own command line.
 
-Only importing this module makes the app.
+    faust -A streams.live.faust_app worker
+
+Importing this module reads the settings and creates the app; nothing else imports it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""What a live worker does with hints: reads the users they name, folds them in, and writes their
-vectors. No Kafka in here.
+"""Folds the users that hints name in: reads their histories, computes and writes their vectors.
 
 New items are those that the live bundle's ALS part does not know. A user's events with one go to
-the item's list; its factors follow from that list (streams/live/new_items.py) and never enter a
-user's vector, which so stays a function of the log and the bundle alone.
+the item's list of users; its factors follow from that list (streams/live/new_items.py) and never
+enter a user's vector. So the vector stays a function of the log and the bundle alone. This module
+does not use Kafka.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -27,78 +28,74 @@ from streams.live.model import Space
 _log = structlog.get_logger(__name__)
 
 _TRIES = 10
-"""Times that users are read again because somebody was deleted meanwhile; then they are left to the
-readers.
-"""
+"""Times that users are read again because one of them was deleted between read and write."""
 
 
-class Folder:
+class UserFolder:
     """Folds users in. For one thread at a time."""
 
     def __init__(self, settings: Settings, store: LiveStore) -> None:
         self._settings, self._store = settings, store
         self.folded = 0
+        """Vectors written so far."""
 
     def fold(self, space: Space, pairs: Iterable[Pair]) -> list[str]:
-        """Bring the vectors of these users up to date; answers the new items that were touched.
+        """Update the vectors of the users in `pairs`; returns the new items whose lists changed.
 
         Raises StoreUnavailable, StoreCorrupt, ValueError (a history that Eddyline did not write).
         """
         known = space.model.item_ids
         folds_new_items = self._settings.young_items > 0 and space.model.user_gram is not None
-        users: dict[str, list[str]] = {}
+        new_items_by_user: dict[str, list[str]] = {}
         for user_id, item_id in pairs:
-            items = users.setdefault(user_id, [])
+            new_items = new_items_by_user.setdefault(user_id, [])
             if folds_new_items and item_id not in known:
-                items.append(item_id)
-        touched: dict[str, None] = {}
-        for part in _parts(users, self._settings.live_batch_users):
-            self.fold_users(space, list(part), lambda seen, part=part: self._touched(part, seen))  # type: ignore[misc]
-            touched.update(dict.fromkeys(item_id for items in part.values() for item_id in items))
-        return list(touched)
+                new_items.append(item_id)
+        changed: dict[str, None] = {}
+        for batch in _batches(new_items_by_user, self._settings.live_batch_users):
+            self.fold_users(space, list(batch), partial(self._weights, batch))
+            changed.update(dict.fromkeys(item_id for items in batch.values() for item_id in items))
+        return list(changed)
 
     def fold_users(
         self,
         space: Space,
         user_ids: Sequence[str],
-        touched: Callable[[Sequence[UserHistory]], Iterable[ItemWeight]] = lambda _: (),
+        weights: Callable[[Sequence[UserHistory]], Iterable[ItemWeight]] = lambda _: (),
     ) -> tuple[list[UserHistory], Floats]:
-        """Read, fold in and write these users; `touched` says what their histories do to new
-        items.
+        """Read, fold in and write these users; `weights` computes their weights of new items.
 
-        Answers what was read, and the vectors (n_users, f) f32: zeros for a user who touched no
+        Returns the states as read, and the vectors (n_users, f) f32: zeros for a user without an
         item that the model knows.
         """
-        seen: list[UserHistory] = []
+        users: list[UserHistory] = []
         vectors = np.zeros((0, space.model.factors), dtype=np.float32)
         for _ in range(_TRIES):
-            seen = self._store.read(user_ids)
-            vectors, counted = space.lines.vectors([user.history for user in seen])
+            users = self._store.read(user_ids)
+            vectors, has_items = space.lines.vectors([user.history for user in users])
             fresh = {
                 user_ids[row]: LiveVector(
-                    space.version, space.made_with, seen[row].events, vectors[row].tobytes()
+                    space.version, space.made_with, users[row].events, vectors[row].tobytes()
                 )
-                for row in np.flatnonzero(counted).tolist()
+                for row in np.flatnonzero(has_items).tolist()
             }
-            if self._store.write(fresh, touched(seen)):
+            if self._store.write(fresh, weights(users)):
                 self.folded += len(fresh)
                 metrics.live_users.inc(len(fresh))
                 break
             metrics.live_retries.labels("deletion").inc()
         else:
-            _log.warning(
-                "users were deleted all the while; these vectors are left to the readers",
-                users=len(user_ids),
-            )
-        return seen, vectors
+            _log.warning("fold_in_skipped", cause="deletions", users=len(user_ids), tries=_TRIES)
+        return users, vectors
 
-    def _touched(
-        self, users: Mapping[str, list[str]], seen: Sequence[UserHistory]
+    def _weights(
+        self, new_items_by_user: Mapping[str, list[str]], users: Sequence[UserHistory]
     ) -> Iterable[ItemWeight]:
-        """What the new items that hints name weigh in the histories as they stand: doing it twice
-        changes nothing.
+        """The users' weights in the lists of their new items, from the histories as they stand.
+
+        So a hint that is processed twice writes the same weights.
         """
-        for (user_id, items), user in zip(users.items(), seen, strict=True):
+        for (user_id, items), user in zip(new_items_by_user.items(), users, strict=True):
             if items:
                 weights = item_weights(
                     [history_event(line) for line in user.history], self._settings.use_cases
@@ -108,7 +105,7 @@ class Folder:
                         yield ItemWeight(item_id, user_id, weights[item_id])
 
 
-def _parts(users: Mapping[str, list[str]], size: int) -> Iterable[dict[str, list[str]]]:
+def _batches(users: Mapping[str, list[str]], size: int) -> Iterable[dict[str, list[str]]]:
     entries = iter(users.items())
-    while part := dict(islice(entries, size)):
-        yield part
+    while batch := dict(islice(entries, size)):
+        yield batch

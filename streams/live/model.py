@@ -1,6 +1,4 @@
-"""The ALS part that a live worker folds in with: the live bundle's, followed as the API follows
-it.
-"""
+"""Follows the live bundle and loads its ALS part, with which a live worker folds in."""
 
 from __future__ import annotations
 
@@ -20,13 +18,13 @@ from streams import metrics
 _log = structlog.get_logger(__name__)
 
 RETRY_S = 10.0
-"""Seconds until a version that could not be loaded is tried again."""
+"""Seconds until a version that could not be loaded is loaded again."""
 
 
 class Space:
-    """One latent space: the model, and what vectors made in it say of themselves.
+    """One latent space: a model, and the `version` and `made_with` of the vectors made in it.
 
-    Immutable but for the memory of `lines`.
+    Immutable, except for the cache of `lines`.
     """
 
     def __init__(self, version: str, created: float, model: ALSModel, settings: Settings) -> None:
@@ -37,37 +35,39 @@ class Space:
 
 
 class LiveModel:
-    """`space` is the live bundle's, None while there is none.
+    """Holds the live bundle's `space`, None while there is none.
 
-    Whoever folds in takes it once, so no vector mixes two of them.
+    A fold-in reads `space` once, so no vector mixes two spaces.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._registry = Registry(settings.models_path)
-        self._tried: tuple[str | None, float] = (None, float("-inf"))
+        self._last_attempt: tuple[str | None, float] = (None, float("-inf"))
         self.space: Space | None = None
 
     def refresh(self) -> bool:
-        """Look at the pointer, and swap to what it names; answers whether another space is live.
+        """Load the bundle that the registry's pointer names, if it is another one.
 
-        Takes as long as loading takes.
+        Blocks until it is loaded. Returns whether `space` has changed.
         """
         if self.space is not None:
             metrics.live_model_age.set(time.time() - self.space.created)
         try:
-            return self._followed(self._registry.current())
+            return self._load(self._registry.current())
         except OSError as error:
-            _log.warning("the pointer to the live bundle cannot be read", cause=str(error))
+            _log.warning("bundle_pointer_unreadable", cause=str(error))
             return False
 
-    def _followed(self, version: str | None) -> bool:
-        serving = None if self.space is None else self.space.version
-        tried, tried_at = self._tried
-        if version == serving or (version == tried and time.monotonic() - tried_at < RETRY_S):
+    def _load(self, version: str | None) -> bool:
+        previous = None if self.space is None else self.space.version
+        attempted, attempted_at = self._last_attempt
+        if version == previous or (
+            version == attempted and time.monotonic() - attempted_at < RETRY_S
+        ):
             return False
-        self._tried = (version, time.monotonic())
-        # the folder is gone for a moment: what is here stays right for what was made with it
+        self._last_attempt = (version, time.monotonic())
+        # No bundle is live for a moment: the loaded one stays valid for the vectors made with it.
         if version is None:
             return False
         started = time.perf_counter()
@@ -80,25 +80,22 @@ class LiveModel:
                 version, datetime.fromisoformat(created).timestamp(), model, self._settings
             )
         except (ModelError, OSError, ValueError) as error:
-            _log.warning(
-                "this bundle's ALS part is not loaded; its vectors are left to the readers",
-                version=version,
-                cause=str(error),
-            )
+            _log.warning("als_part_not_loaded", version=version, cause=str(error))
             return False
-        took = time.perf_counter() - started
-        metrics.live_swap.observe(took)
+        seconds = time.perf_counter() - started
+        metrics.live_swap.observe(seconds)
         _log.info(
-            "folding in with",
+            "als_part_loaded",
             version=version,
-            was=serving,
+            previous=previous,
             items=len(model.item_ids),
             factors=model.factors,
-            seconds=round(took, 3),
+            seconds=round(seconds, 3),
         )
         if model.user_gram is None:
             _log.warning(
-                "this ALS part was saved without user_gram.npy: items that it does not "
-                "know get no factors; retrain to have one"
+                "new_items_disabled",
+                version=version,
+                cause="the ALS part has no user_gram.npy; retrain to get factors of new items",
             )
         return True

@@ -1,8 +1,9 @@
-"""New items: those that the live bundle's ALS part does not know get factors from the users who
-touched them.
+"""Computes ALS factors of new items, which the live bundle's ALS part does not know.
 
-Lists and factors lie in Redis and every write is absolute, so any worker may refold any item; what
-a worker had still to do when it died is found by `tend`, which the leader runs over all of them.
+The factors follow from the vectors of the users who interacted with the item. Lists of users and
+factors are in Redis, and every write sets whole values, so any worker may compute any item. The
+leader of the workers checks all new items regularly (`check`), which finds the work that a dead
+worker left.
 """
 
 from __future__ import annotations
@@ -21,174 +22,163 @@ from store.state.apply import deletions
 from store.state.connection import Client
 from store.state.entities.vectors import LiveStore
 from streams import metrics
-from streams.live.fold import Folder
+from streams.live.fold import UserFolder
 from streams.live.model import Space
 
 ITEMS = 50
-"""Items refolded at once: at 200 users each some 10,000 vectors are read."""
+"""Items refolded at once: at 200 users each, about 10,000 vectors are read."""
 CHUNK = 500
-"""Items looked at in one step: a few milliseconds, so that folding goes on between."""
+"""Items checked in one step: a few milliseconds, so that hints are processed in between."""
 LEAST_S = 0.1
-"""Seconds from one refold of an item to the next, at the least."""
+"""Seconds from one refold of an item to the next, at least."""
 PER_USER_S = 0.05
-"""Seconds more for each listed user: the n-th user moves the factors by about 1/n, so they may wait
-in proportion to n.
+"""Seconds more for each listed user: the n-th user changes the factors by about 1/n, so the delay
+may grow with n.
 """
 
 
 class NewItemFolder:
-    """Which items wait to be refolded, and the work itself. For one thread at a time."""
+    """Knows which items are to be refolded, and refolds them. For one thread at a time."""
 
     def __init__(
-        self, settings: Settings, client: Client, store: LiveStore, folder: Folder
+        self, settings: Settings, client: Client, store: LiveStore, users: UserFolder
     ) -> None:
-        self._most, self._client, self._store, self._folder = (
-            settings.young_items,
-            client,
-            store,
-            folder,
-        )
-        self._waiting: dict[str, None] = {}
-        self._not_before: dict[str, float] = {}
+        self._limit, self._client, self._store = settings.young_items, client, store
+        self._users = users
+        self._changed: dict[str, None] = {}
+        self._due_at: dict[str, float] = {}
         self._hasher = IdHasher(settings.deletion_salt)
         self._deleted: set[str] = set()
-        self._cursor = ""
+        self._deletions_cursor = ""
         self.folded = 0
+        """Items whose factors were written so far."""
 
-    def note(self, item_ids: Iterable[str]) -> None:
-        """Their lists have changed."""
-        self._waiting.update(dict.fromkeys(item_ids))
+    def mark_changed(self, item_ids: Iterable[str]) -> None:
+        """Refold these items when they are due: their lists have changed."""
+        self._changed.update(dict.fromkeys(item_ids))
 
-    def due(self) -> bool:
-        """Whether an item's time has come."""
+    def has_due(self) -> bool:
+        """Whether a changed item is due."""
         now = time.monotonic()
-        return any(self._not_before.get(item_id, 0.0) <= now for item_id in self._waiting)
+        return any(self._due_at.get(item_id, 0.0) <= now for item_id in self._changed)
 
     def refold(self, space: Space) -> None:
-        """Some items whose time has come.
+        """Compute and write the factors of some items that are due.
 
-        Raises StoreUnavailable, StoreCorrupt; they then wait on.
+        Raises StoreUnavailable, StoreCorrupt; the items then stay due.
         """
         now = time.monotonic()
-        if len(self._not_before) > self._most + CHUNK:
-            self._not_before = {
-                item_id: when for item_id, when in self._not_before.items() if when > now
-            }
-        chosen = [
-            item_id for item_id in self._waiting if self._not_before.get(item_id, 0.0) <= now
-        ][:ITEMS]
-        items = [item_id for item_id in chosen if item_id not in space.model.item_ids]
-        lists = dict(zip(items, self._store.item_users(items), strict=True))
+        if len(self._due_at) > self._limit + CHUNK:
+            self._due_at = {item_id: due for item_id, due in self._due_at.items() if due > now}
+        due_items = [item_id for item_id in self._changed if self._due_at.get(item_id, 0.0) <= now][
+            :ITEMS
+        ]
+        new_items = [item_id for item_id in due_items if item_id not in space.model.item_ids]
+        lists = dict(zip(new_items, self._store.item_users(new_items), strict=True))
         self._write(space, lists)
-        for item_id in chosen:
-            del self._waiting[item_id]
-            self._not_before[item_id] = now + LEAST_S + PER_USER_S * len(lists.get(item_id, ()))
+        for item_id in due_items:
+            del self._changed[item_id]
+            self._due_at[item_id] = now + LEAST_S + PER_USER_S * len(lists.get(item_id, ()))
 
-    def distrust(self) -> None:
-        """Look for deleted users again: a round of `tend` was broken off."""
-        self._cursor = ""
+    def restart_deletions(self) -> None:
+        """Apply all deletions again at the next check, because a check was not completed."""
+        self._deletions_cursor = ""
 
-    def overdue(self, space: Space) -> list[list[str]]:
-        """Every new item, in chunks for `tend`.
+    def chunks_to_check(self, space: Space) -> list[list[str]]:
+        """All new items, in chunks for `check`.
 
-        Those that are new no more, or too many, are forgotten here.
+        Forgets items that the model knows by now, and the least recently touched above YOUNG_ITEMS.
         """
-        listed = self._store.new_items()
-        known = [item_id for item_id in listed if item_id in space.model.item_ids]
-        unknown = [item_id for item_id in listed if item_id not in space.model.item_ids]
-        too_many = max(0, len(unknown) - self._most)
-        for chunk in _chunks([*known, *unknown[:too_many]]):
+        item_ids = self._store.new_items()
+        known = [item_id for item_id in item_ids if item_id in space.model.item_ids]
+        unknown = [item_id for item_id in item_ids if item_id not in space.model.item_ids]
+        excess = max(0, len(unknown) - self._limit)
+        for chunk in _chunks([*known, *unknown[:excess]]):
             self._store.forget_items(chunk)
-        self._note_deletions()
-        return _chunks(unknown[too_many:])
+        self._read_deletions()
+        return _chunks(unknown[excess:])
 
-    def tend(self, space: Space, items: Sequence[str]) -> None:
-        """Drop deleted users from these items' lists, and note whose factors are not those of the
-        list.
-        """
+    def check(self, space: Space, item_ids: Sequence[str]) -> None:
+        """Remove deleted users from the items' lists, and mark items whose factors are outdated."""
         if self._deleted:
-            for item_id, listed in zip(items, self._store.item_users(items), strict=True):
-                self._store.drop_users(
-                    item_id,
-                    [
-                        user_id
-                        for user_id in listed
-                        if self._hasher("user", user_id) in self._deleted
-                    ],
-                )
-        statuses = dict(zip(items, self._store.factors_status(items), strict=True))
+            for item_id, weights in zip(item_ids, self._store.item_users(item_ids), strict=True):
+                deleted = [
+                    user_id for user_id in weights if self._hasher("user", user_id) in self._deleted
+                ]
+                self._store.drop_users(item_id, deleted)
+        statuses = dict(zip(item_ids, self._store.factors_status(item_ids), strict=True))
         self._store.forget_items(
             [item_id for item_id, status in statuses.items() if not status.users]
         )
-        self.note(
+        self.mark_changed(
             item_id
             for item_id, status in statuses.items()
-            if status.users and (status.made_with, status.as_of) != (space.made_with, status.users)
+            if status.users
+            and (status.made_with, status.as_of) != (space.made_with, status.users)
         )
 
-    def _note_deletions(self) -> None:
-        """Who was deleted since the last time; at first everyone, because a list may hold them
-        since before this process.
+    def _read_deletions(self) -> None:
+        """Read the users deleted since the last check.
+
+        The first check reads all, because a list may have them from before this process.
         """
-        news = deletions.changed_users(self._client, self._cursor)
-        self._cursor, self._deleted = news.cursor, set(news.digests)
+        changes = deletions.changed_users(self._client, self._deletions_cursor)
+        self._deletions_cursor, self._deleted = changes.cursor, set(changes.digests)
 
     def _write(self, space: Space, lists: dict[str, dict[str, float]]) -> None:
-        users = list(dict.fromkeys(user_id for listed in lists.values() for user_id in listed))
-        vectors, gone = self._vectors(space, users)
-        for item_id, listed in lists.items():
-            left = gone.intersection(listed)
-            self._store.drop_users(item_id, left)
-            for user_id in left:
-                del listed[user_id]
+        """Write the factors of the items in `lists`: item id -> user id -> weight."""
+        user_ids = list(dict.fromkeys(user_id for weights in lists.values() for user_id in weights))
+        vectors, without_history = self._vectors(space, user_ids)
+        for item_id, weights in lists.items():
+            to_drop = without_history.intersection(weights)
+            self._store.drop_users(item_id, to_drop)
+            for user_id in to_drop:
+                del weights[user_id]
         columns = {user_id: column for column, user_id in enumerate(vectors)}
-        indptr, indices, weights = [0], [], []
-        for listed in lists.values():
-            used = [user_id for user_id in listed if user_id in columns]
-            indices += [columns[user_id] for user_id in used]
-            weights += [listed[user_id] for user_id in used]
+        indptr, indices, values = [0], [], []
+        for weights in lists.values():
+            with_vector = [user_id for user_id in weights if user_id in columns]
+            indices += [columns[user_id] for user_id in with_vector]
+            values += [weights[user_id] for user_id in with_vector]
             indptr.append(len(indices))
         if not indices:
             return
         item_users = sp.csr_matrix(
-            (np.array(weights, dtype=np.float32), indices, indptr), shape=(len(lists), len(columns))
+            (np.array(values, dtype=np.float32), indices, indptr), shape=(len(lists), len(columns))
         )
         factors = space.model.fold_items_in(item_users, np.stack(list(vectors.values())))
-        made = {
-            item_id: LiveVector(space.version, space.made_with, len(listed), factors[row].tobytes())
-            for row, (item_id, listed) in enumerate(lists.items())
+        live_vectors = {
+            item_id: LiveVector(
+                space.version, space.made_with, len(weights), factors[row].tobytes()
+            )
+            for row, (item_id, weights) in enumerate(lists.items())
             if indptr[row] < indptr[row + 1]
         }
-        self._store.write_items(made)
-        self.folded += len(made)
-        metrics.live_items.inc(len(made))
+        self._store.write_items(live_vectors)
+        self.folded += len(live_vectors)
+        metrics.live_items.inc(len(live_vectors))
 
-    def _vectors(self, space: Space, users: Sequence[str]) -> tuple[dict[str, Floats], set[str]]:
-        """The vectors (f,) f32 of those users who have one, and who has no history any more."""
+    def _vectors(self, space: Space, user_ids: Sequence[str]) -> tuple[dict[str, Floats], set[str]]:
+        """User id -> vector (f,) f32, without users who have none; and who has no history."""
         size = 4 * space.model.factors
-        held = {
+        stored = {
             user_id: vector
-            for user_id, vector in self._store.vectors(users, space.made_with).items()
+            for user_id, vector in self._store.vectors(user_ids, space.made_with).items()
             if len(vector) == size
         }
         vectors: dict[str, Floats] = {
             user_id: np.frombuffer(vector, dtype="<f4").astype(np.float32)
-            for user_id, vector in held.items()
+            for user_id, vector in stored.items()
         }
-        gone: set[str] = set()
-        for chunk in _chunks([user_id for user_id in users if user_id not in held]):
-            seen, folded = self._folder.fold_users(space, chunk)
-            gone.update(
-                user_id for user_id, user in zip(chunk, seen, strict=True) if not user.events
-            )
-            vectors.update(
-                {
-                    user_id: vector
-                    for user_id, vector in zip(chunk, folded, strict=True)
-                    if vector.any()
-                }
-            )
-        return vectors, gone
+        without_history: set[str] = set()
+        for chunk in _chunks([user_id for user_id in user_ids if user_id not in stored]):
+            users, chunk_vectors = self._users.fold_users(space, chunk)
+            for user_id, user, vector in zip(chunk, users, chunk_vectors, strict=True):
+                if not user.events:
+                    without_history.add(user_id)
+                if vector.any():
+                    vectors[user_id] = vector
+        return vectors, without_history
 
 
 def _chunks(items: Sequence[str]) -> list[list[str]]:

@@ -1,5 +1,6 @@
-"""Log filter for Faust's Kafka client, which writes thirty lines a second while its broker is away:
-one at the start, one at the end.
+"""Filters the log of Faust's Kafka client, which writes thirty lines a second while Kafka is away.
+
+An outage then has one line at its start and one at its end.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ _log = structlog.get_logger(__name__)
 
 LIBRARIES = ("faust", "mode", "aiokafka")
 QUIET_S = 5.0
-"""Seconds without a line after which the client is connected again: it tries, and fails aloud,
-several times a second.
+"""Seconds without a line after which the client counts as connected: while Kafka is away it logs
+several failures a second.
 """
 _CONNECTION = (
     "connect",
@@ -28,12 +29,13 @@ _CONNECTION = (
     "timeout",
     "timed out",
 )
-"""Words that mark a line about a broker that does not answer."""
+"""Words of a line about a broker that does not answer."""
 
 
 class ClientNoise(logging.Filter):
-    """A filter of log handlers: lines about the connection become one outage of Kafka, every other
-    line passes.
+    """A filter of log handlers: lines about the connection become one outage of Kafka.
+
+    Every other line passes.
     """
 
     def __init__(self) -> None:
@@ -58,7 +60,7 @@ class ClientNoise(logging.Filter):
         return False
 
     def check(self) -> None:
-        """Note the end of the outage once the client is quiet. Call it every few seconds."""
+        """End the outage if the client has logged no failure for QUIET_S. Call it regularly."""
         last = self._last
         if last is not None and time.monotonic() - last > QUIET_S:
             self._last = None

@@ -1,8 +1,7 @@
-"""One live worker, apart from Kafka: takes batches of hints, and gets them into Redis whatever
-happens to it.
+"""Processes the hints of one live worker, without Faust: decode, fold in, retry, dead letters.
 
-What takes time runs in one thread of the worker's own, so that the event loop goes on telling the
-group that this worker lives.
+Blocking work runs in one thread of the worker's own, so that the event loop can send heartbeats to
+the consumer group meanwhile.
 """
 
 from __future__ import annotations
@@ -26,22 +25,24 @@ from store.log.producer import Producer
 from store.state import connection
 from store.state.entities.vectors import LiveStore
 from streams import metrics
-from streams.live.fold import Folder
+from streams.live.fold import UserFolder
 from streams.live.model import LiveModel
 from streams.live.new_items import NewItemFolder
 
 _log = structlog.get_logger(__name__)
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 RETRY_S = (0.1, 0.5, 2.0)
-"""Seconds before a failed batch is tried again; after the last try its messages are tried one by
+"""Seconds before each retry of a failed batch; after the last one its messages are tried one by
 one.
 """
 AWAY_S = 0.5
-"""Seconds between tries while Redis is away."""
+"""Seconds between tries while Redis does not answer."""
 
 
-class _Tally(NamedTuple):
+class _Totals(NamedTuple):
+    """What the worker has done until `at` (time.monotonic())."""
+
     at: float
     batches: int
     events: int
@@ -50,7 +51,7 @@ class _Tally(NamedTuple):
 
 
 class Hint(Protocol):
-    """A message of the topic MODEL_UPDATES, as Faust hands it on.
+    """A message of the topic MODEL_UPDATES, as Faust delivers it.
 
     `timestamp` is the broker's, in seconds.
     """
@@ -71,134 +72,135 @@ class LiveWorker:
         self.model = LiveModel(settings)
         client = connection.connect(settings)
         self._store = LiveStore(client, settings.history_cap, settings.young_item_users)
-        self._folder = Folder(settings, self._store)
-        self._new_items = NewItemFolder(settings, client, self._store, self._folder)
+        self._users = UserFolder(settings, self._store)
+        self._new_items = NewItemFolder(settings, client, self._store, self._users)
         self._thread = ThreadPoolExecutor(1, "fold-in")
-        self._looked = asyncio.Event()
+        self._refreshed = asyncio.Event()
         self._producer: Producer | None = None
-        self._reported = _Tally(time.monotonic(), 0, 0, 0, 0)
+        self._reported = _Totals(time.monotonic(), 0, 0, 0, 0)
         self._batches = self._events = 0
         self.lag_s = 0.0
-        """Age of the latest hint when its batch was done."""
-        self.taken: dict[int, int] = {}
-        """Partition -> the offset after the last one taken."""
+        """Age of the latest hint at the end of its batch."""
+        self.next_offsets: dict[int, int] = {}
+        """Partition -> the offset after the last processed one."""
 
     async def follow(self) -> bool:
-        """Look for another bundle; answers whether one went live.
+        """Load the live bundle if it is another one; returns whether it was loaded.
 
-        Loading it goes on beside the folding.
+        Meanwhile hints are processed with the previous one.
         """
         swapped = await asyncio.to_thread(self.model.refresh)
-        self._looked.set()
+        self._refreshed.set()
         return swapped
 
-    async def take(self, hints: Sequence[Hint]) -> None:
-        """Fold one batch in.
+    async def process(self, hints: Sequence[Hint]) -> None:
+        """Fold in one batch of hints; blocks while Redis is away.
 
-        What cannot be becomes a dead letter; while Redis is away this waits.
+        A hint that cannot be decoded or folded in becomes a dead letter.
         """
-        await self._looked.wait()
-        read: list[tuple[Hint, list[Pair]]] = []
+        await self._refreshed.wait()
+        decoded: list[tuple[Hint, list[Pair]]] = []
         for hint in hints:
             try:
-                read.append((hint, model_updates.decode(hint.value)))
-            except BadEvent as bad:
-                await self._give_up(hint, bad)
+                decoded.append((hint, model_updates.decode(hint.value)))
+            except BadEvent as error:
+                await self._write_dead_letter(hint, error)
         started = time.perf_counter()
-        if (
-            read
-            and await self._tried([pair for _, pairs in read for pair in pairs], RETRY_S)
-            is not None
-        ):
-            for hint, pairs in read:
-                error = await self._tried(pairs, ())
-                if error is not None:
-                    await self._give_up(
-                        hint, BadEvent("not_folded_in", f"{type(error).__name__}: {error}")
-                    )
+        all_pairs = [pair for _, pairs in decoded for pair in pairs]
+        if decoded and await self._fold_with_retries(all_pairs, RETRY_S) is not None:
+            for hint, pairs in decoded:
+                failure = await self._fold_with_retries(pairs, ())
+                if failure is not None:
+                    reason = f"{type(failure).__name__}: {failure}"
+                    await self._write_dead_letter(hint, BadEvent("not_folded_in", reason))
         self._batches += 1
-        self._events += sum(len(pairs) for _, pairs in read)
-        self.taken.update({hint.partition: hint.offset + 1 for hint in hints})
+        self._events += len(all_pairs)
+        self.next_offsets.update({hint.partition: hint.offset + 1 for hint in hints})
         metrics.live_batches.inc()
         metrics.live_batch_seconds.observe(time.perf_counter() - started)
         self.lag_s = max(0.0, time.time() - hints[-1].timestamp)
         metrics.live_lag_seconds.set(self.lag_s)
 
-    async def refold(self) -> None:
-        """Refold new items whose lists have changed, as far as their time has come."""
+    async def refold_new_items(self) -> None:
+        """Compute the factors of the changed new items that are due."""
         space = self.model.space
-        while space is not None and self._new_items.due():
-            if not await self._survived(
-                "refolding new items", functools.partial(self._new_items.refold, space)
+        while space is not None and self._new_items.has_due():
+            if not await self._succeeds(
+                "refold new items", functools.partial(self._new_items.refold, space)
             ):
                 return
 
-    async def tend(self) -> None:
-        """Look after all new items; one worker of the group does."""
+    async def maintain_new_items(self) -> None:
+        """Check all new items; only one worker of the group does this."""
         space = self.model.space
         if space is None:
             return
         chunks: list[list[str]] = []
-        whole = await self._survived(
-            "looking for new items", lambda: chunks.extend(self._new_items.overdue(space))
+        complete = await self._succeeds(
+            "list new items", lambda: chunks.extend(self._new_items.chunks_to_check(space))
         )
         for chunk in chunks:
-            whole = whole and await self._survived(
-                "looking after new items", functools.partial(self._new_items.tend, space, chunk)
+            complete = complete and await self._succeeds(
+                "check new items", functools.partial(self._new_items.check, space, chunk)
             )
-        if not whole:
-            self._new_items.distrust()
+        if not complete:
+            self._new_items.restart_deletions()
 
     def report(self) -> None:
-        """One line of progress, when there was some."""
-        now = _Tally(
+        """Log the rates since the last report, unless nothing was done."""
+        now = _Totals(
             time.monotonic(),
             self._batches,
             self._events,
-            self._folder.folded,
+            self._users.folded,
             self._new_items.folded,
         )
-        then, self._reported = self._reported, now
-        if now[1:] != then[1:]:
-            seconds = now.at - then.at
-            _log.info(
-                "folding in",
-                users_per_s=round((now.users - then.users) / seconds),
-                events_per_s=round((now.events - then.events) / seconds),
-                new_items_per_s=round((now.items - then.items) / seconds, 1),
-                users_per_batch=round(
-                    (now.users - then.users) / max(1, now.batches - then.batches)
-                ),
-                lag_s=round(self.lag_s, 2),
-            )
+        before, self._reported = self._reported, now
+        if now[1:] == before[1:]:
+            return
+        seconds, users = now.at - before.at, now.users - before.users
+        _log.info(
+            "fold_in_progress",
+            users_per_s=round(users / seconds),
+            events_per_s=round((now.events - before.events) / seconds),
+            new_items_per_s=round((now.items - before.items) / seconds, 1),
+            users_per_batch=round(users / max(1, now.batches - before.batches)),
+            lag_s=round(self.lag_s, 2),
+        )
 
     async def close(self) -> None:
-        """Let what is under way end, and let go of the connections."""
+        """Wait for the running work, and close the connections."""
         await asyncio.to_thread(self._thread.shutdown)
         self._store.close()
         if self._producer is not None:
             await asyncio.to_thread(self._producer.close, 1.0)
 
-    async def _tried(self, pairs: list[Pair], waits: Sequence[float]) -> Exception | None:
-        """Fold in, again after each of `waits`; the last error, if it never went well."""
+    async def _fold_with_retries(
+        self, pairs: list[Pair], waits: Sequence[float]
+    ) -> Exception | None:
+        """Fold in, with one retry after each of `waits` seconds; returns the error of the last try.
+
+        Does not count tries while Redis is away.
+        """
         tries = 0
         while True:
             try:
-                await self._apart(lambda: self._fold(pairs))
+                await self._in_thread(lambda: self._fold(pairs))
                 outage.REDIS.end()
                 return None
             except StoreUnavailable as error:
-                outage.REDIS.begin(str(error), "folding in; readers do it meanwhile")
+                outage.REDIS.begin(str(error), "folding in; until it is back, readers fold in")
                 metrics.live_retries.labels("StoreUnavailable").inc()
                 await asyncio.sleep(AWAY_S)
-            except Exception as error:  # noqa: BLE001  whatever a batch does, the worker goes on
+            except Exception as error:  # noqa: BLE001 - no batch may end the worker
                 metrics.live_retries.labels(type(error).__name__).inc()
                 if tries == len(waits):
                     return error
                 _log.warning(
-                    "a batch failed and is tried again",
+                    "fold_in_failed",
                     events=len(pairs),
                     error=f"{type(error).__name__}: {error}",
+                    retry_in_s=waits[tries],
                 )
                 await asyncio.sleep(waits[tries])
                 tries += 1
@@ -206,29 +208,27 @@ class LiveWorker:
     def _fold(self, pairs: list[Pair]) -> None:
         space = self.model.space
         if space is not None:  # without a model the readers have none either
-            self._new_items.note(self._folder.fold(space, pairs))
+            self._new_items.mark_changed(self._users.fold(space, pairs))
 
-    async def _give_up(self, hint: Hint, bad: BadEvent) -> None:
-        """A dead letter: nothing is lost by it but a fold-in, and somebody should look."""
+    async def _write_dead_letter(self, hint: Hint, error: BadEvent) -> None:
+        """Keep the hint for an operator. Its users lose no data: readers fold them in."""
         _log.warning(
-            "dead letter",
+            "dead_letter",
             topic=hint.topic,
             partition=hint.partition,
             offset=hint.offset,
-            code=bad.code,
-            reason=str(bad),
+            code=error.code,
+            reason=str(error),
         )
-        metrics.live_dead_letters.labels(bad.code).inc()
-        record = dead_letters.encode(
-            LogMessage(
-                hint.topic, hint.partition, hint.offset, hint.timestamp, hint.key, hint.value
-            ),
-            bad,
+        metrics.live_dead_letters.labels(error.code).inc()
+        message = LogMessage(
+            hint.topic, hint.partition, hint.offset, hint.timestamp, hint.key, hint.value
         )
+        record = dead_letters.encode(message, error)
         try:
             await asyncio.to_thread(self._publish, record)
-        except LogUnavailable as error:
-            _log.error("dead letter not written", error=str(error))
+        except LogUnavailable as failure:
+            _log.error("dead_letter_lost", error=str(failure))
 
     def _publish(self, record: dead_letters.Record) -> None:
         if self._producer is None:
@@ -240,21 +240,19 @@ class LiveWorker:
         )
         self._producer.flush()
 
-    async def _survived(self, what: str, call: Callable[[], None]) -> bool:
-        """Do it; False when it failed. What is still to do then is found again later."""
+    async def _succeeds(self, task: str, call: Callable[[], None]) -> bool:
+        """Call it in the thread; False if it failed. A later round then repeats the work."""
         try:
-            await self._apart(call)
+            await self._in_thread(call)
         except StoreUnavailable as error:
             metrics.live_retries.labels("StoreUnavailable").inc()
-            outage.REDIS.begin(str(error), what)
+            outage.REDIS.begin(str(error), task)
             return False
-        except Exception as error:  # noqa: BLE001  raised any further, it would end the worker
+        except Exception as error:  # noqa: BLE001 - an error here would end the worker
             metrics.live_retries.labels(type(error).__name__).inc()
-            _log.warning(
-                "failed, and tried again later", what=what, error=f"{type(error).__name__}: {error}"
-            )
+            _log.warning("task_failed", task=task, error=f"{type(error).__name__}: {error}")
             return False
         return True
 
-    async def _apart(self, call: Callable[[], _Answer]) -> _Answer:
+    async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

@@ -1,6 +1,4 @@
-"""The whole loop of an experiment, as its users meet it: an answer, the event it leads to, the
-numbers, the deletion.
-"""
+"""The whole loop of an experiment: an answer, the event it leads to, the report, the deletion."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ variants = { control = {}, even = { ensemble_als_weight = 0.5, ensemble_two_towe
 USERS = [f"user:{number}" for number in range(40)]
 
 
-def test_from_an_answer_to_the_report(
+def test_an_answer_and_its_outcome_are_in_the_report_until_the_user_is_deleted(
     broker: object, settings: Settings, redis: Redis, spawn: Callable[..., Child], tmp_path: Path
 ) -> None:
     path = tmp_path / "experiments.toml"
@@ -37,26 +35,29 @@ def test_from_an_answer_to_the_report(
     publish(settings)
     spawn("streams", "ingest", EXPERIMENTS_PATH=str(path))
     with serving(settings, experiments_path=path) as api:
-        answers = {user: api.get(f"{FOR_DEVELOPER}/{user}").json() for user in USERS}
+        answers = {user_id: api.get(f"{FOR_DEVELOPER}/{user_id}").json() for user_id in USERS}
         liked = [
-            event(f"like-{user}", event_type="like", **_led_by(answers[user]))
-            for user in USERS[:30]
+            event(f"like-{user_id}", event_type="like", **_led_by(answers[user_id]))
+            for user_id in USERS[:30]
         ]
-        seen = [
-            event(f"view-{user}", event_type="view", **_led_by(answers[user])) for user in USERS
+        views = [
+            event(f"view-{user_id}", event_type="view", **_led_by(answers[user_id]))
+            for user_id in USERS
         ]
         other = next(
-            user for user in USERS if answers[user]["variant"] != answers[USERS[39]]["variant"]
+            user_id
+            for user_id in USERS
+            if answers[user_id]["variant"] != answers[USERS[39]]["variant"]
         )
         foreign = event(
             "foreign", event_type="like", **{**_led_by(answers[other]), "user_id": USERS[39]}
         )
         eventually(
             lambda: (
-                api.write("POST", "/api/events", [*liked, *liked, *seen, foreign]).status_code
+                api.write("POST", "/api/events", [*liked, *liked, *views, foreign]).status_code
                 == 202
             ),
-            "the broker takes them",
+            "the broker accepts the events",
         )
         rows = {
             row.variant: row
@@ -65,17 +66,19 @@ def test_from_an_answer_to_the_report(
             )
         }
         for name, row in rows.items():
-            mine = [user for user in USERS if answers[user]["variant"] == f"blend.{name}"]
-            assert (row.exposed_users, row.answers) == (len(mine), len(mine))
-            assert row.users_with_outcome == len(set(mine) & set(USERS[:30]))
-            assert row.events == {"view": len(mine), "like": row.users_with_outcome}
+            variant_users = [
+                user_id for user_id in USERS if answers[user_id]["variant"] == f"blend.{name}"
+            ]
+            assert (row.exposed_users, row.answers) == (len(variant_users), len(variant_users))
+            assert row.users_with_outcome == len(set(variant_users) & set(USERS[:30]))
+            assert row.events == {"view": len(variant_users), "like": row.users_with_outcome}
             assert row.unexposed_users == 0
-        gone = USERS[0]
-        assert api.write("DELETE", f"/api/users/{gone}").status_code == 202
-        variant = answers[gone]["recommendation_id"].partition(".")[2]
+        deleted = USERS[0]
+        assert api.write("DELETE", f"/api/users/{deleted}").status_code == 202
+        variant = answers[deleted]["recommendation_id"].partition(".")[2]
         eventually(
             lambda: (
-                not {gone}
+                not {deleted}
                 & {
                     *experiments.read(redis, variant).exposed,
                     *experiments.read(redis, variant).outcomes,
@@ -92,12 +95,12 @@ def _led_by(answer: dict[str, str]) -> dict[str, object]:
 def _report(
     spawn: Callable[..., Child], path: Path, enough: Callable[[list[Row]], bool]
 ) -> list[Row]:
-    """The rows of what `python -m training experiments --json` says, once they are `enough`."""
+    """The rows that `python -m training experiments --json` prints, once they are `enough`."""
 
-    def told() -> list[Row]:
+    def rows() -> list[Row]:
         child = spawn("training", "experiments", "--json", EXPERIMENTS_PATH=str(path))
         assert child.wait(60) == 0, child.describe("failed")
         (report,) = msgspec.json.decode(child.log.read_text(), type=list[Report])
         return report.variants if enough(report.variants) else []
 
-    return eventually(told, "every event counted")
+    return eventually(rows, "every event counted")

@@ -1,5 +1,6 @@
-"""Retrain, promote and roll back ten times while events and reads flow: no read fails, no answer
-mixes two bundles, no update is lost.
+"""Retrains, promotes and rolls back ten times under load of events and reads.
+
+No read fails, no answer mixes two bundles, no update is lost.
 """
 
 from __future__ import annotations
@@ -50,15 +51,16 @@ vector.
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Log lines from `warning` up, as a failed test shows them."""
+    """Log only from `warning` up, so that the output of a failed test is short."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     yield
     structlog.reset_defaults()
 
 
 class Events(Background):
-    """Events of USERS until the block is left; `of[user]` are that user's, in order, noted before
-    they are sent.
+    """Sends events of USERS until the block is left.
+
+    `of[user_id]` are the user's events in order, recorded before they are sent.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -68,23 +70,23 @@ class Events(Background):
         self.of: dict[str, list[HistoryEvent]] = defaultdict(list)
 
     def send(self, users: list[str]) -> None:
-        """One event of each."""
+        """Send one event of each user."""
         with Producer(self._settings) as producer:
-            for user in users:
-                self._send(producer, user)
+            for user_id in users:
+                self._send(producer, user_id)
 
-    def _send(self, producer: Producer, user: str) -> None:
+    def _send(self, producer: Producer, user_id: str) -> None:
         self._number += 1
         kind, item, now = (
             self._random.choice(["view", "like"]),
             f"i{self._random.randrange(world.ITEMS)}",
             time.time(),
         )
-        self.of[user].append(HistoryEvent(int(now), kind, item))
-        producer.interaction(Interaction(f"e{self._number}", user, item, kind, now))
+        self.of[user_id].append(HistoryEvent(int(now), kind, item))
+        producer.interaction(Interaction(f"e{self._number}", user_id, item, kind, now))
 
     def run(self, _thread: int) -> None:
-        """Four events at a time."""
+        """Send four events at a time."""
         with Producer(self._settings) as producer:
             while not self.ended.wait(0.02):
                 for _ in range(4):
@@ -92,8 +94,9 @@ class Events(Background):
 
 
 class Reads(Background):
-    """Reads for USERS until the block is left; `answers` are the different ones, `failed` what was
-    no whole answer.
+    """Reads recommendations of USERS until the block is left.
+
+    `answers`: the distinct complete answers; `failed`: all others.
     """
 
     def __init__(self, port: int) -> None:
@@ -104,7 +107,7 @@ class Reads(Background):
         self.count = 0
 
     def run(self, number: int) -> None:
-        """One read after the other."""
+        """Read one answer after the other."""
         rng = random.Random(number)
         with httpx.Client(base_url=self._url, timeout=30) as client:
             while not self.ended.is_set():
@@ -123,11 +126,12 @@ class Reads(Background):
                     self.answers[body["user_id"], body["model_version"], body["as_of"]] = body
 
 
-def mixed(
+def answer_problem(
     answer: dict[str, Any], recommender: Recommender, history: list[HistoryEvent], cap: int
 ) -> str | None:
-    """What is wrong with an answer that ALS gave, or None: it must be what its bundle makes of the
-    user's first `as_of` events.
+    """What is wrong with an answer of ALS, or None.
+
+    It must be the answer of its bundle to the user's first `as_of` events.
     """
     if {line["method"] for line in answer["recommendations"]} != {"als"}:
         return None
@@ -141,24 +145,23 @@ def mixed(
         for line in recommender.recommend(state, request).recommendations
         if line.method == "als"
     }
-    told = {line["item_id"]: line["score"] for line in answer["recommendations"]}
+    scores = {line["item_id"]: line["score"] for line in answer["recommendations"]}
     allowed = TOLERANCE * max(1.0, *map(abs, expected.values()))
     off = {
         item: (score, expected.get(item))
-        for item, score in told.items()
+        for item, score in scores.items()
         if abs(score - expected.get(item, np.inf)) > allowed
     }
     tenth = sorted(expected.values())[-10]
-    if off or min(told.values()) < tenth - allowed:
-        return (
-            f"{answer['model_version']} with {events} events of {answer['user_id']}: {off or told}"
-        )
+    if off or min(scores.values()) < tenth - allowed:
+        which = f"{answer['model_version']} with {events} events of {answer['user_id']}"
+        return f"{which}: {off or scores}"
     return None
 
 
 @pytest.mark.process
 @pytest.mark.timeout(400)
-def test_ten_hand_offs_under_load(
+def test_ten_swaps_of_the_bundle_under_load_fail_no_read_and_lose_no_update(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object, tmp_path: Path
 ) -> None:
     small = settings.model_copy(
@@ -175,12 +178,17 @@ def test_ten_hand_offs_under_load(
     registry = Registry(small.models_path)
 
     def retrained(number: int) -> str:
-        """Another alpha for each, so that every bundle scores unlike the others; some are worse, so
-        the gate is overruled.
+        """Each bundle has another alpha, so that its scores differ from the others'.
+
+        Some are worse, so the gate is overruled.
         """
-        chosen = small.model_copy(update={"als_alpha": 1.0 + number, "training_seed": number})
+        hyperparameters = small.model_copy(
+            update={"als_alpha": 1.0 + number, "training_seed": number}
+        )
         return retrain(
-            chosen, Options(items=entries, threads=1, force=True), Console(file=io.StringIO())
+            hyperparameters,
+            Options(items=entries, threads=1, force=True),
+            Console(file=io.StringIO()),
         )
 
     deletions.mark_ready(redis)  # the first bundle is fitted before ingest has read the log
@@ -191,10 +199,10 @@ def test_ten_hand_offs_under_load(
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, headers=ADMIN)
 
     def served(version: str) -> None:
-        """Wait until readers are answered by `version`."""
+        """Wait until `version` answers reads."""
         before = reads.count
 
-        def there() -> bool:
+        def is_serving() -> bool:
             for child in children:
                 child.check()
             return (
@@ -202,21 +210,23 @@ def test_ten_hand_offs_under_load(
                 and client.get("/api/models").json()["serving"] == version
             )
 
-        eventually(there, f"{version} answers", 60.0)
+        eventually(is_serving, f"{version} answers", 60.0)
 
-    def hand_off(path: str, version: str) -> None:
+    def swap(path: str, version: str) -> None:
         answer = client.post(path)
         assert answer.status_code == 200, answer.text
         assert answer.json()["live"] == version
         served(version)
 
     eventually(
-        lambda: not client.get("/health/ready").json()["degraded"], "all of it is there", 60.0
+        lambda: not client.get("/health/ready").json()["degraded"], "every part is loaded", 60.0
     )
     with Events(small) as events:
         eventually(
-            lambda: all(int(redis.hget(keys.user(user), "events") or 0) >= 5 for user in USERS),
-            "users whom ALS answers",
+            lambda: all(
+                int(redis.hget(keys.user(user_id), "events") or 0) >= 5 for user_id in USERS
+            ),
+            "enough events for ALS",
             60.0,
         )
         with Reads(port) as reads:
@@ -224,8 +234,8 @@ def test_ten_hand_offs_under_load(
                 before = versions[-1]
                 versions.append(retrained(number))
                 served(versions[-1])
-                hand_off("/api/models/rollback", before)
-                hand_off(f"/api/models/{versions[-1]}/promote", versions[-1])
+                swap("/api/models/rollback", before)
+                swap(f"/api/models/{versions[-1]}/promote", versions[-1])
     client.close()
     # 1. no failed read
     assert reads.failed == []
@@ -233,15 +243,15 @@ def test_ten_hand_offs_under_load(
     # 2. no answer that mixes two bundles
     by_als = [answer for answer in reads.answers.values() if answer["method_used"] == "als"]
     assert {answer["model_version"] for answer in by_als} == set(versions), (
-        "every bundle was met by readers"
+        "every bundle has answered reads"
     )
     recommenders = {
         version: build(registry.load(version, strict=True), settings=small) for version in versions
     }
 
-    def found_mixed(serving: dict[str, Recommender]) -> list[str]:
-        looked = (
-            mixed(
+    def problems(serving: dict[str, Recommender]) -> list[str]:
+        checked = (
+            answer_problem(
                 answer,
                 serving[answer["model_version"]],
                 events.of[answer["user_id"]],
@@ -249,19 +259,19 @@ def test_ten_hand_offs_under_load(
             )
             for answer in by_als
         )
-        return [problem for problem in looked if problem is not None]
+        return [problem for problem in checked if problem is not None]
 
-    assert found_mixed(recommenders) == []
+    assert problems(recommenders) == []
     shifted = dict(zip(versions, [*versions[1:], versions[0]], strict=True))
     assert (
-        len(found_mixed({version: recommenders[other] for version, other in shifted.items()}))
+        len(problems({version: recommenders[other] for version, other in shifted.items()}))
         > len(by_als) / 2
-    ), "else it shows nothing"
-    # 3. no update lost, and who is touched again has a vector in the last bundle's space
+    ), "the check must find answers of another bundle"
+    # 3. no update lost, and after another event a user has a vector of the last bundle
     model = live_model(small)
 
     def all_fresh() -> bool:
-        stale = [user for user in USERS if not is_fresh(redis, small, model, user)]
+        stale = [user_id for user_id in USERS if not is_fresh(redis, small, model, user_id)]
         events.send(stale)
         return not stale
 

@@ -1,4 +1,4 @@
-"""Hints of ingest to the live workers: gathered, in order, and never worth waiting for."""
+"""Hints of ingest to the live workers: batched, in order, dropped while Kafka is away."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from store.state.apply.batches import Event
 from tests.live.world import event
 
 
-def applied(*users: str) -> list[Event]:
-    return [Event(event(user, "item-1"), 1.7e9) for user in users]
+def applied(*user_ids: str) -> list[Event]:
+    return [Event(event(user_id, "item-1"), 1.7e9) for user_id in user_ids]
 
 
 @pytest.mark.process
-def test_hints_of_a_partition_stay_in_order_on_one(settings: Settings, broker: object) -> None:
+def test_hints_of_a_partition_stay_in_order(settings: Settings, broker: object) -> None:
     log.ensure_topics(settings)
     lost: list[int] = []
     hints = Hints(settings, lost.append)
@@ -32,18 +32,18 @@ def test_hints_of_a_partition_stay_in_order_on_one(settings: Settings, broker: o
     assert sum(lost) == 0
     consumer = Consumer(log.consumer_config(settings, "hints"))
     consumer.assign([TopicPartition(settings.model_updates_topic, 2, 0)])
-    found: list[str] = []
-    while len(found) < len(sent):
+    received: list[str] = []
+    while len(received) < len(sent):
         message = consumer.poll(10.0)
         assert message is not None
         pairs = model_updates.decode(message.value())
         assert 0 < len(pairs) <= model_updates.GATHER_EVENTS
-        found += [user for user, _ in pairs]
+        received += [user_id for user_id, _ in pairs]
     consumer.close()
-    assert found == sent
+    assert received == sent
 
 
-def test_a_broker_that_is_away_costs_hints_and_nothing_else(settings: Settings) -> None:
+def test_while_the_broker_is_away_hints_are_dropped_and_counted(settings: Settings) -> None:
     lost: list[int] = []
     hints = Hints(settings, lost.append)
     for _ in range(2):
@@ -69,6 +69,6 @@ def test_a_broker_that_is_away_costs_hints_and_nothing_else(settings: Settings) 
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_hint_is_refused(value: bytes | None) -> None:
+def test_an_invalid_hint_is_rejected(value: bytes | None) -> None:
     with pytest.raises(BadEvent):
         model_updates.decode(value)

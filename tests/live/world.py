@@ -1,4 +1,4 @@
-"""Small bundles with nothing but an ALS part, and what a vector in Redis must be."""
+"""Small bundles with only an ALS part, and checks of the vectors in Redis."""
 
 from __future__ import annotations
 
@@ -51,25 +51,28 @@ def publish(settings: Settings, seed: int, items: int = ITEMS) -> str:
 
 
 def live_model(settings: Settings) -> ALSModel:
-    """That of the live bundle."""
+    """The ALS part of the live bundle."""
     registry = Registry(settings.models_path)
     loaded: ALSModel = registry.load_part(registry.current() or "", "als")
     return loaded
 
 
 def is_fresh(redis: Redis, settings: Settings, loaded: ALSModel, user_id: str) -> bool:
-    """Whether a user has a vector of `loaded` and of all their events.
+    """Whether a user has a vector of `loaded` that counts all of the user's events.
 
-    One that says so must be the fold-in of their history.
+    Such a vector must be the fold-in of the history.
     """
-    held = redis.hgetall(keys.user_als(user_id))
+    stored = redis.hgetall(keys.user_als(user_id))
     state = users.read(redis, user_id, settings.history_cap)
-    here = fold.made_with(loaded, settings.use_cases, settings.history_cap)
-    if not held or (held[b"made_with"].decode(), int(held[b"as_of"])) != (here, state.events):
+    made_with = fold.made_with(loaded, settings.use_cases, settings.history_cap)
+    if not stored or (stored[b"made_with"].decode(), int(stored[b"as_of"])) != (
+        made_with,
+        state.events,
+    ):
         return False
     expected = fold.vectors(loaded, settings.use_cases, [state.history])[0]
     np.testing.assert_allclose(
-        np.frombuffer(held[b"vector"], dtype="<f4"), expected, rtol=1e-4, atol=1e-5
+        np.frombuffer(stored[b"vector"], dtype="<f4"), expected, rtol=1e-4, atol=1e-5
     )
     return True
 
@@ -78,10 +81,10 @@ def event(user_id: str, item_id: str, number: int = 0) -> Interaction:
     return Interaction(f"{user_id}-{item_id}-{number}", user_id, item_id, "like", time.time())
 
 
-class Flow(Background):
-    """Events of `USERS` users, without end until the block is left.
+class EventStream(Background):
+    """Sends events of USERS until the block is left.
 
-    `item-40` and later are unknown to the first bundle.
+    The first bundle does not know `item-40` and later.
     """
 
     USERS = tuple(f"user-{number}" for number in range(30))
@@ -91,51 +94,46 @@ class Flow(Background):
         super().__init__()
 
     def run(self, _thread: int) -> None:
-        """Five events at a time."""
+        """Send five events at a time."""
         number = 0
         with Producer(self._settings) as producer:
             while not self.ended.wait(0.02):
                 for _ in range(5):
                     number += 1
-                    user, item = (
-                        self._random.choice(self.USERS),
-                        f"item-{self._random.randrange(ITEMS + 5)}",
-                    )
-                    producer.interaction(event(user, item, number))
+                    user_id = self._random.choice(self.USERS)
+                    item_id = f"item-{self._random.randrange(ITEMS + 5)}"
+                    producer.interaction(event(user_id, item_id, number))
 
 
-def last_events(settings: Settings, number: int = 0) -> None:
-    """One more event of every user of a Flow."""
+def send_last_events(settings: Settings, number: int = 0) -> None:
+    """Send one more event of every user of an EventStream."""
     with Producer(settings) as producer:
-        for user in Flow.USERS:
-            producer.interaction(event(user, "item-0", -number))
+        for user_id in EventStream.USERS:
+            producer.interaction(event(user_id, "item-0", -number))
 
 
-def wrong(
+def vector_problem(
     redis: Redis, settings: Settings, models: dict[str, ALSModel], user_id: str
 ) -> str | None:
-    """What is wrong with a user's vector as it stands: one that says it is fresh, in whatever
-    space, must be the fold-in of the history.
+    """What is wrong with a user's vector, or None.
 
-    `models`: by the version that vectors name. A user without a vector, or with one that is behind
-    the count, is all right.
+    A vector that counts all events must be the fold-in of the history by the model of its version
+    in `models`. No vector, and a vector that counts fewer events, are correct.
     """
     pipe = redis.pipeline(transaction=True)
     pipe.hget(keys.user(user_id), "events")
     pipe.lrange(keys.history(user_id), -settings.history_cap, -1)
     pipe.hgetall(keys.user_als(user_id))
-    events, lines, held = pipe.execute()
-    if not held or int(held[b"as_of"]) < int(events or 0):
+    events, lines, stored = pipe.execute()
+    if not stored or int(stored[b"as_of"]) < int(events or 0):
         return None
-    if int(held[b"as_of"]) > int(events or 0):
-        return f"{user_id}: the vector knows {held[b'as_of']!r} events, the user has {events!r}"
-    loaded = models[held[b"version"].decode()]
+    if int(stored[b"as_of"]) > int(events or 0):
+        return f"{user_id}: the vector counts {stored[b'as_of']!r} events, the user has {events!r}"
+    loaded = models[stored[b"version"].decode()]
     expected = fold.vectors(
         loaded, settings.use_cases, [[users.history_event(line) for line in lines]]
     )[0]
-    found = np.frombuffer(held[b"vector"], dtype="<f4")
-    return (
-        None
-        if np.allclose(found, expected, rtol=1e-3, atol=1e-4)
-        else f"{user_id}: {found} should be {expected}"
-    )
+    vector = np.frombuffer(stored[b"vector"], dtype="<f4")
+    if np.allclose(vector, expected, rtol=1e-3, atol=1e-4):
+        return None
+    return f"{user_id}: {vector} should be {expected}"

@@ -32,7 +32,7 @@ PROCESSES = {
     "ingest": (("streams", "ingest"), "partition_assigned"),
     "archive": (("streams", "archive"), "partitions_assigned"),
     "worker": (("training", "worker"), "waiting_for_requests"),
-    "live": (("streams", "live"), "folding in with"),
+    "live": (("streams", "live"), "als_part_loaded"),
     "api": (("api",), "startup complete"),
 }
 
