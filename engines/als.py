@@ -112,7 +112,7 @@ class ALSEngine(Engine):
         if row < 0 and new_row < 0:
             raise NotApplicable(f"{item_id} is not in the ALS model")
         factors = self.model.item_factors[row] if row >= 0 else self.new_items.factors[new_row]
-        text = f"chosen by the same users as {name(self.catalogue, item_id)}"
+        text = f"liked by the same users as {name(self.catalogue, item_id)}"
         return SimilarScoring(
             self._by_row(self.model.cosines(factors), _cosines(self.new_items.factors, factors)),
             text,

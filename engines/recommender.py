@@ -95,7 +95,7 @@ class Recommender:
             interactions=state.events,
             routed=first,
             engine=answer.method_used,
-            why="asked for" if request.engine else router.describe(self.settings),
+            why="requested" if request.engine else router.describe(self.settings),
             fallbacks=answer.fallbacks,
             items=len(answer.recommendations),
         )
@@ -145,15 +145,15 @@ class Recommender:
         """Ask the engines of `chain` in turn until the answer is full; `allowed` is used up on the
         way.
         """
-        wanted = min(request.limit, int(np.count_nonzero(allowed)))
-        chosen: list[ScoredItem] = []
+        limit = min(request.limit, int(np.count_nonzero(allowed)))
+        items: list[ScoredItem] = []
         fallbacks: list[Fallback] = []
         for name in chain:
-            picked, cause = self._ask(name, ask, allowed, wanted - len(chosen), request.reasons)
-            chosen += picked
+            picked, cause = self._ask(name, ask, allowed, limit - len(items), request.reasons)
+            items += picked
             if cause is not None:
                 fallbacks.append(Fallback(engine=name, cause=cause))
-            if len(chosen) >= wanted:
+            if len(items) >= limit:
                 break
             allowed[self.catalogue.rows_of(item.item_id for item in picked)] = False
         lines = [
@@ -165,11 +165,11 @@ class Recommender:
                 reasons=item.reasons,
                 metadata=metadata(self.catalogue, item.item_id),
             )
-            for rank, item in enumerate(chosen, 1)
+            for rank, item in enumerate(items, 1)
         ]
         return Recommendations(
             user_id=state.user_id,
-            method_used=chosen[0].engine if chosen else chain[-1],
+            method_used=items[0].engine if items else chain[-1],
             fallbacks=fallbacks,
             interaction_count=state.events,
             model_version=self.bundle.version,
@@ -178,22 +178,24 @@ class Recommender:
         )
 
     def _ask(
-        self, name: str, ask: Callable[[Engine], Scoring], allowed: Mask, wanted: int, reasons: bool
+        self, name: str, ask: Callable[[Engine], Scoring], allowed: Mask, limit: int, reasons: bool
     ) -> tuple[list[ScoredItem], str | None]:
-        """What engine `name` picks, and why that is not all that was wanted (None: it is)."""
+        """The items that engine `name` picks, and why they are fewer than `limit` (None: they are
+        not).
+        """
         if cause := self.unavailable(name):
             return [], cause
         engine = self.engines[name]
         try:
-            picked = engine.pick(ask(engine), allowed, wanted, reasons)
+            picked = engine.pick(ask(engine), allowed, limit, reasons)
         except NotApplicable as nothing:
             return [], str(nothing)
         except Exception as error:  # noqa: BLE001 - a broken engine must not take the answer down: logged, labelled, and the chain goes on
             _log.exception("engine_failed", engine=name, model_version=self.bundle.version)
             return [], f"failed with {type(error).__name__}; the log has the traceback"
-        return picked, None if len(
-            picked
-        ) >= wanted else f"knew only {len(picked)} of the {wanted} items wanted"
+        if len(picked) >= limit:
+            return picked, None
+        return picked, f"scored only {len(picked)} of the {limit} requested items"
 
 
 def metadata(catalogue: Catalogue, item_id: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class TwoTowerEngine(Engine):
         vector = self.vectors([row])[0]
         scores = self._by_row(self.model.cosines(vector), cosines(self._new_vectors, vector))
         return SimilarScoring(
-            scores, f"taken by users on the same path as {name(self.catalogue, item_id)}", item_id
+            scores, f"follows the same items as {name(self.catalogue, item_id)}", item_id
         )
 
     def user_vector(self, history: History, profile: Scores) -> Scores:

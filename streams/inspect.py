@@ -1,6 +1,4 @@
-"""`python -m streams inspect user | item | positions | model`: what an operator wants to know at 3
-a.m., decoded.
-"""
+"""Shows a user, an item, the positions or the live bundle, decoded: `python -m streams inspect`."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ from store.state.entities import catalogue, popularity, trending, users
 from store.state.entities.vectors import LiveStore
 
 KAFKA_S = 2.0
-"""Seconds to wait for Kafka where Redis has most of the answer."""
+"""Seconds to wait for Kafka, where most of the answer comes from Redis."""
 FOREIGN = (
     "events of this user came through foreign_partitions, not only through partition: a "
     "producer uses another partitioner or another key, "
@@ -43,7 +41,7 @@ FOREIGN = (
 
 
 def user(settings: Settings, user_id: str) -> dict[str, Any]:
-    """A person's whole state, and the engine that would answer them. Raises StoreUnavailable."""
+    """The whole state of a user, and the engine that answers the user. Raises StoreUnavailable."""
     client = connection.connect(settings)
     state = users.read(client, user_id, settings.history_cap)
     deletion = deletions.lookup(
@@ -68,15 +66,15 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
         "variant": variant and variant.label,
         "segment": router.segment(state.events, settings),
         "engine": engine,
-        "why": f"{state.events} events; {router.describe(settings)}"
-        + _switched_off(settings, engine),
+        "why": f"{state.events} events; {router.describe(settings)}" + _obstacles(settings, engine),
         "history": [msgspec.to_builtins(event) for event in state.history],
     }
 
 
 def item(settings: Settings, item_id: str) -> dict[str, Any]:
-    """A catalogue entry, and how popular it is now and was in the last hour, day and week, by use
-    case. Raises StoreUnavailable.
+    """A catalogue entry, and its popularity by use case: now, last hour, last day, last week.
+
+    Raises StoreUnavailable.
     """
     client = connection.connect(settings)
     entry = catalogue.item(client, item_id)
@@ -100,8 +98,8 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
     }
 
 
-def where(settings: Settings) -> list[dict[str, Any]]:
-    """Of each partition: the log's ends, and how far Redis and the archive are.
+def partition_positions(settings: Settings) -> list[dict[str, Any]]:
+    """For each partition, the log's ends and the positions of Redis and the archive.
 
     Raises LogUnavailable, StoreUnavailable, ArchiveError.
     """
@@ -125,16 +123,24 @@ def where(settings: Settings) -> list[dict[str, Any]]:
             )
             for partition in numbers:
                 redis = positions.read(client, topic, partition).offset
-                reached = (
+                archive = (
                     archived.get(partition, 0) if topic == settings.interactions_topic else None
                 )
                 low, high = log_ends.ends(
-                    settings, consumer, topic, partition, max(redis, reached or 0)
+                    settings, consumer, topic, partition, max(redis, archive or 0)
                 )
-                rows.append({
-                    "topic": topic, "partition": partition, "log_begins": low, "log_ends": high, "redis": redis, "redis_lag": high - redis,
-                    "archive": reached, "archive_lag": None if reached is None else high - reached,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "topic": topic,
+                        "partition": partition,
+                        "log_begins": low,
+                        "log_ends": high,
+                        "redis": redis,
+                        "redis_lag": high - redis,
+                        "archive": archive,
+                        "archive_lag": None if archive is None else high - archive,
+                    }
+                )
     finally:
         consumer.close()
     return rows
@@ -153,44 +159,43 @@ def model(settings: Settings) -> dict[str, Any]:
     }
 
 
-def show(found: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Print an answer for people, or as JSON for programs."""
+def show(view: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print one of the views above as tables, or as JSON for programs."""
     console = Console()
     if as_json:
-        console.file.write(msgspec.json.format(encode_json(found), indent=2).decode() + "\n")
+        console.file.write(msgspec.json.format(encode_json(view), indent=2).decode() + "\n")
         return
-    if isinstance(found, Mapping):
+    if isinstance(view, Mapping):
         table = Table(show_header=False, box=None)
-        for name, value in found.items():
+        for name, value in view.items():
             if name != "history":
                 table.add_row(Text(name, style="bold"), Text(_plain(name, value)))
         console.print(table)
-        if "history" in found:
-            history = Table(
-                "when",
-                "event",
-                "item",
-                "value",
-                title=f"history, newest first ({len(found['history'])} events)",
-            )
-            for event in reversed(found["history"]):
-                value = event["value"]
-                history.add_row(
-                    _plain("first_seen", event["timestamp"]),
-                    Text(event["event_type"]),
-                    Text(event["item_id"]),
-                    "" if value is None else f"{value:g}",
-                )
-            console.print(history)
+        if "history" in view:
+            console.print(_history(view["history"]))
         return
-    rows = Table(*(found[0] if found else ["nothing"]))
-    for row in found:
+    rows = Table(*(view[0] if view else ["nothing"]))
+    for row in view:
         rows.add_row(*(Text("-" if value is None else str(value)) for value in row.values()))
     console.print(rows)
 
 
+def _history(events: Sequence[Mapping[str, Any]]) -> Table:
+    title = f"history, newest first ({len(events)} events)"
+    table = Table("when", "event", "item", "value", title=title)
+    for event in reversed(events):
+        value = event["value"]
+        table.add_row(
+            _plain("first_seen", event["timestamp"]),
+            Text(event["event_type"]),
+            Text(event["item_id"]),
+            "" if value is None else f"{value:g}",
+        )
+    return table
+
+
 def _partition(settings: Settings, user_id: str) -> int | None:
-    """The partition that murmur2 chooses for a user's events; None while Kafka does not answer."""
+    """The partition of the user's events by murmur2; None while Kafka does not answer."""
     try:
         count = partitions.count(settings, settings.interactions_topic, KAFKA_S)
     except LogUnavailable:
@@ -199,8 +204,9 @@ def _partition(settings: Settings, user_id: str) -> int | None:
 
 
 def _vector(als: LiveVector | None) -> dict[str, Any] | None:
-    """What the model plane holds of a user, without the numbers; it is used while `as_of` is the
-    number of the user's events.
+    """The stored ALS vector, without its numbers; None if there is none.
+
+    Readers use it if `as_of` is the user's number of events.
     """
     return (
         None
@@ -210,9 +216,7 @@ def _vector(als: LiveVector | None) -> dict[str, Any] | None:
 
 
 def _new_item(client: connection.Client, item_id: str) -> dict[str, Any] | None:
-    """Of an item that the live bundle does not know: the users listed, and what its factors were
-    made from.
-    """
+    """For a new item: the users in its list, and how many its factors were made from."""
     store = LiveStore(client, 0, 0)
     try:
         status = store.factors_status([item_id])[0]
@@ -221,8 +225,8 @@ def _new_item(client: connection.Client, item_id: str) -> dict[str, Any] | None:
     return {"users": status.users, "factors_from": status.as_of} if status.users else None
 
 
-def _switched_off(settings: Settings, engine: str) -> str:
-    """What stands in the way of the routed engine, so far as settings and files tell."""
+def _obstacles(settings: Settings, engine: str) -> str:
+    """Why the routed engine cannot answer, as far as settings and files show."""
     reasons = []
     if engine == "ensemble" and not settings.enable_ensemble:
         reasons.append("ENABLE_ENSEMBLE is false, so ALS is next")

@@ -1,4 +1,4 @@
-"""Not faster than asked."""
+"""Limits the speed at which events are sent: by a rate, or by their own timestamps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 
 
 class Pace:
-    """Lets events through at `rate` a second, evenly; 0 is as fast as they come.
+    """Limits events to `rate` per second, evenly; 0 is no limit.
 
-    After a stall it does not catch up in a burst.
+    After a pause it does not send the missed events in a burst.
     """
 
     def __init__(self, rate: float, stopped: threading.Event) -> None:
@@ -18,7 +18,7 @@ class Pace:
         self._due = time.monotonic()
 
     def wait(self) -> bool:
-        """Wait for the next event's turn. False when stopped."""
+        """Wait until the next event may be sent; returns False when stopped."""
         if self._gap:
             self._due = max(self._due + self._gap, time.monotonic() - 1.0)
             wait = self._due - time.monotonic()
@@ -28,15 +28,16 @@ class Pace:
 
 
 class Clock:
-    """Lets events through at the distances of their own time stamps, `speed` times as fast."""
+    """Sends events at the intervals of their own timestamps, `speed` times as fast."""
 
     def __init__(self, speed: float, stopped: threading.Event) -> None:
         self._speed, self._stopped = speed, stopped
         self._shift: float | None = None
 
     def wait(self, timestamp: float) -> bool:
-        """Wait until `timestamp` (seconds) has come on this clock, which starts with the first
-        event. False when stopped.
+        """Wait until this clock, which starts with the first event, shows `timestamp` (seconds).
+
+        Returns False when stopped.
         """
         now = time.monotonic()
         if self._shift is None:

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal; silence in a pipe."""
+"""Shows a progress bar on a terminal, and nothing in a pipe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many more are done. `total` None: unknown."""
+    """Yields a function that adds to the number of finished steps. `total` None: unknown."""
     console = Console(stderr=True)
     bar = Progress(
         SpinnerColumn(),

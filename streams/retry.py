@@ -1,4 +1,4 @@
-"""Retries with back-off while Redis or Kafka is away."""
+"""Retries calls with back-off while Redis or Kafka is away."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 from core.errors import LogUnavailable, StoreUnavailable
 from store import outage
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 _WAITS_S = (0.1, 0.2, 0.5, 1.0)
 """Seconds between tries; the last one repeats."""
@@ -21,9 +21,10 @@ class Retry:
     def __init__(self, stopped: threading.Event) -> None:
         self._stopped = stopped
 
-    def __call__(self, what: str, call: Callable[[], _Answer]) -> _Answer:
-        """Return what `call` returns. The log tells the outage once, with `what` was tried, and its
-        end.
+    def __call__(self, task: str, call: Callable[[], _Result]) -> _Result:
+        """Return the result of `call`.
+
+        The log has one line at the start of the outage, with `task`, and one at its end.
 
         Raises StoreUnavailable and LogUnavailable only once stopped.
         """
@@ -34,7 +35,7 @@ class Retry:
                 answer = call()
             except (StoreUnavailable, LogUnavailable) as error:
                 failed.add(outage.of(error))
-                outage.of(error).begin(str(error), what)
+                outage.of(error).begin(str(error), task)
                 if self._stopped.wait(_WAITS_S[min(tries, len(_WAITS_S) - 1)]):
                     raise
                 tries += 1

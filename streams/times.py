@@ -1,4 +1,4 @@
-"""Times as people and exports write them."""
+"""Parses times as people and exports write them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`python -m streams topics`: creates what is missing of our topics, and compares those that exist
-with what is needed.
-"""
+"""Creates the missing topics and compares the others with what is needed: `streams topics`."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from store.log.topics import check
 
 
 def run(settings: Settings, as_json: bool = False) -> bool:
-    """Create and compare, and print both; returns whether every topic is as needed.
+    """Create and compare the topics, and print both; returns whether every topic is as needed.
 
     Raises LogUnavailable.
     """
@@ -30,9 +28,9 @@ def run(settings: Settings, as_json: bool = False) -> bool:
             ).decode()
         )
         return not differences
-    print("created: " + (", ".join(created) or "nothing, they are all there"))
+    print("created: " + (", ".join(created) or "nothing, all topics exist"))
     if differences:
-        table = Table("topic", "setting", "is", "needed", "ingest starts", "what follows")
+        table = Table("topic", "setting", "is", "needed", "ingest starts", "consequence")
         for row in differences:
             columns = (
                 row.topic,
@@ -44,8 +42,8 @@ def run(settings: Settings, as_json: bool = False) -> bool:
             )
             table.add_row(*map(Text, columns))
         Console().print(table)
-        print("The commands that mend it, with Kafka's own tools:")
+        print("Commands of Kafka's own tools that correct it:")
         for row in differences:
-            print(row.command)  # not in the table, so that it can be copied whole
+            print(row.command)  # not in the table, so that it can be copied
     sys.stdout.flush()
     return not differences

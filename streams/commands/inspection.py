@@ -33,7 +33,7 @@ def inspect_positions(as_json: AsJson = False) -> None:
     """Show the log's ends and the positions of Redis and the archive, by partition."""
     from streams import inspect
 
-    inspect.show(inspect.where(load_settings()), as_json)
+    inspect.show(inspect.partition_positions(load_settings()), as_json)
 
 
 @app.command("model")

@@ -113,8 +113,7 @@ class NewItemFolder:
         self.mark_changed(
             item_id
             for item_id, status in statuses.items()
-            if status.users
-            and (status.made_with, status.as_of) != (space.made_with, status.users)
+            if status.users and (status.made_with, status.as_of) != (space.made_with, status.users)
         )
 
     def _read_deletions(self) -> None:

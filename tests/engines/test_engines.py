@@ -141,7 +141,7 @@ def test_similar_items_come_from_als_and_for_new_items_from_content() -> None:
     recommended = recommender.similar("pay", Request(limit=3))
     assert [line.item_id for line in recommended.recommendations] == ["bank", "coin", "ghost"]
     assert recommended.method_used == "als"
-    assert recommended.recommendations[0].reasons[0].text == "chosen by the same users as Payflow"
+    assert recommended.recommendations[0].reasons[0].text == "liked by the same users as Payflow"
     recommended = recommender.similar("new", Request(limit=3))
     assert recommended.method_used == "content_based"
     assert recommended.fallbacks[0].engine == "als"

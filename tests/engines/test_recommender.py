@@ -102,7 +102,7 @@ def test_the_next_engine_fills_the_rest_and_each_item_names_its_engine() -> None
     }
     assert answer.recommendations[-1].method == "popular"
     assert [step.engine for step in answer.fallbacks] == ["als", "two_tower", "content_based"]
-    assert answer.fallbacks[0].cause == "knew only 6 of the 7 items wanted"
+    assert answer.fallbacks[0].cause == "scored only 6 of the 7 requested items"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class FixedScoring(Scoring):
         self.scores = scores
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        return [[Reason(kind="given", text=str(row))] for row in rows]
+        return [[Reason(kind="fixed", text=str(row))] for row in rows]
 
 
 def toys(**parts: object) -> Recommender:

@@ -82,7 +82,7 @@ def test_a_refused_message_is_listed_corrected_replayed_and_counted(
         lambda: inspect.item(settings, "i1")["popularity_now"].get("unlabelled", 0) > 0,
         "its popularity, which is written a little later",
     )
-    rows = inspect.where(settings)
+    rows = inspect.partition_positions(settings)
     assert sum(row["redis"] for row in rows if row["topic"] == settings.interactions_topic) == 2
     assert all(row["redis_lag"] == 0 for row in rows)
     assert msgspec.json.decode(run("inspect", "model", "--json"))["live"] is None

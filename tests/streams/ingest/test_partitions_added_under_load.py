@@ -188,7 +188,11 @@ def test_lag_counts_partitions_that_no_process_owns_yet(
         return redis.hget(keys.user("u"), "events") == b"50"
 
     eventually(caught_up, "the new partition read", NOTICED_S)
-    rows = {row["partition"]: row for row in inspect.where(settings) if row["topic"] == topic}
+    rows = {
+        row["partition"]: row
+        for row in inspect.partition_positions(settings)
+        if row["topic"] == topic
+    }
     assert sorted(rows) == [0, 1, 2, 3, 4, 5]
     eventually(
         lambda: metric(port, "eddyline_ingest_topic_lag_events")[label] == 0.0, "no lag", 20.0
