@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 import typer
@@ -16,6 +15,25 @@ from core.process import cli, logs
 from core.types import Filters, HistoryEvent, Request, User, UserState
 from engines.builder import build
 from engines.command_line import terminal
+from engines.command_line.options import (
+    AsJson,
+    AvailableOnly,
+    BundleFolder,
+    Categories,
+    Diversity,
+    EngineOption,
+    EventType,
+    Exclude,
+    Explore,
+    FilterOptions,
+    History,
+    IncludeSeen,
+    Interests,
+    ItemTypes,
+    Limit,
+    UseCaseName,
+    Version,
+)
 from engines.explain import explain
 from engines.recommender import Recommender
 from engines.selection.filters import defaults
@@ -23,107 +41,6 @@ from models import bundle as bundles
 from models.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-
-
-class EngineName(StrEnum):
-    """The engines as choices of `--engine`."""
-
-    ensemble = "ensemble"
-    als = "als"
-    two_tower = "two_tower"
-    content_based = "content_based"
-    popular = "popular"
-
-
-History = Annotated[
-    str,
-    typer.Option(
-        "--history", "-H", metavar="IDS", help="Items of the user's history, oldest first: a,b,c"
-    ),
-]
-Interests = Annotated[
-    str,
-    typer.Option(
-        "--interests",
-        "-i",
-        metavar="WORDS",
-        help="Interests that the user declares: fintech,payments",
-    ),
-]
-EngineOption = Annotated[
-    EngineName | None,
-    typer.Option(
-        "--engine", "-e", help="Engine to use first; unset: the one that the router picks"
-    ),
-]
-EventType = Annotated[
-    str | None,
-    typer.Option(
-        "--event-type",
-        help=(
-            "Event type of the history; unset: like, or the first configured type with a "
-            "weight above 0"
-        ),
-    ),
-]
-UseCaseName = Annotated[
-    str | None,
-    typer.Option(
-        "--use-case",
-        "-u",
-        help="A configured use case: sets item type, weights and default filters",
-    ),
-]
-BundleFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--bundle", help="Folder of a bundle; unset: the live bundle in MODELS_PATH", metavar="DIR"
-    ),
-]
-Version = Annotated[
-    str | None, typer.Option("--version", help="A published version in MODELS_PATH")
-]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of items")]
-Diversity = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        help="How much the list avoids similar items; unset: DIVERSITY",
-        metavar="0..1",
-    ),
-]
-Explore = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        help="Share of the ranks that randomly drawn new items get; unset: EXPLORE",
-        metavar="0..1",
-    ),
-]
-Categories = Annotated[
-    str,
-    typer.Option(
-        "--category",
-        "-c",
-        metavar="WORDS",
-        help="Only items in at least one of these categories: a,b",
-    ),
-]
-ItemTypes = Annotated[
-    str, typer.Option("--item-type", metavar="WORDS", help="Only items of one of these types: a,b")
-]
-Exclude = Annotated[str, typer.Option(metavar="IDS", help="Items to exclude: a,b")]
-IncludeSeen = Annotated[
-    bool | None,
-    typer.Option(help="Whether to show items of the history; unset: the use case decides, else no"),
-]
-AvailableOnly = Annotated[
-    bool | None,
-    typer.Option(help="Whether to hide unavailable items; unset: the use case decides, else yes"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API would")]
 
 
 @app.command()
@@ -147,7 +64,7 @@ def recommend(
 ) -> None:
     """Recommend items to a user with this history and these interests."""
     recommender = _recommender(bundle, version)
-    options = _FilterOptions(category, item_type, exclude, include_seen, available_only)
+    options = FilterOptions(category, item_type, exclude, include_seen, available_only)
     request = _request(
         recommender,
         use_case,
@@ -194,7 +111,7 @@ def explain_item(
 ) -> None:
     """Explain why an item is shown or not: scores, ranks, contributions and filters."""
     recommender = _recommender(bundle, version)
-    options = _FilterOptions(category, item_type, exclude, include_seen, available_only)
+    options = FilterOptions(category, item_type, exclude, include_seen, available_only)
     request = _request(
         recommender,
         use_case,
@@ -219,18 +136,8 @@ def _recommender(folder: Path | None, version: str | None) -> Recommender:
     )
 
 
-class _FilterOptions(NamedTuple):
-    """The command-line options that filter items."""
-
-    category: str
-    item_type: str
-    exclude: str
-    include_seen: bool | None
-    available_only: bool | None
-
-
 def _request(
-    recommender: Recommender, use_case_name: str | None, options: _FilterOptions, request: Request
+    recommender: Recommender, use_case_name: str | None, options: FilterOptions, request: Request
 ) -> Request:
     """`request` with the use case and the filters; an unset filter gets the use case's default.
 
@@ -283,10 +190,10 @@ def _state(
         HistoryEvent(timestamp=now, event_type=event_type, item_id=item_id)
         for item_id in _split(history)
     ]
-    profile = User(user_id="somebody", interests=_split(interests)) if interests else None
+    profile = User(user_id="user", interests=_split(interests)) if interests else None
     counts = {event_type: len(events)} if events else {}
     return UserState(
-        user_id="somebody", events=len(events), counts=counts, history=events, profile=profile
+        user_id="user", events=len(events), counts=counts, history=events, profile=profile
     )
 
 

@@ -1,8 +1,7 @@
-"""The ALS engine: scores every item by the user's vector, which a live worker stored or which is
-folded in on the spot.
+"""The ALS engine: scores every item by the user's vector.
 
-The reasons come from the decomposition of the score over the user's history (Hu, Koren and Volinsky
-2008, section 5).
+A live worker has stored the vector, or it is folded in during the read. The reasons come from the
+decomposition of the score over the user's history (Hu, Koren and Volinsky 2008, section 5).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ KIND = "similar_to_your_items"
 Freshness = Literal["fresh", "stale", "missing", "other_model"]
 
 
-class Folded(NamedTuple):
+class FoldedHistory(NamedTuple):
     """A fold-in and the ids of the items it used, in its order."""
 
     fold: Fold
@@ -120,9 +119,7 @@ class ALSEngine(Engine):
         )
 
     def freshness(self, state: UserState) -> Freshness:
-        """Whether the stored vector in `state` is the fold-in of exactly the user's events by this
-        model.
-        """
+        """Whether the stored vector in `state` is this model's fold-in of all the user's events."""
         vector = state.als
         if vector is None or len(vector.vector) != 4 * self.model.factors:
             return "missing"
@@ -130,7 +127,7 @@ class ALSEngine(Engine):
             return "other_model"
         return "fresh" if vector.as_of == state.events else "stale"
 
-    def fold(self, history: Sequence[HistoryEvent], weights: UseCases) -> Folded:
+    def fold(self, history: Sequence[HistoryEvent], weights: UseCases) -> FoldedHistory:
         """Fold a history in. Raises NotApplicable when no item of it has factors."""
         by_item = item_weights(history, weights)
         items = list(by_item)
@@ -152,7 +149,7 @@ class ALSEngine(Engine):
                 if not history
                 else "no item of the user's history is in the ALS model"
             )
-        return Folded(self.model.fold(rows, values, checked=True), items)
+        return FoldedHistory(self.model.fold(rows, values, checked=True), items)
 
     def scores(self, vector: Scores) -> Scores:
         """Scores (n_rows,) of a user vector (f,), by catalogue row."""
@@ -224,7 +221,7 @@ class ALSScoring(Scoring):
         vector: Scores,
         history: Sequence[HistoryEvent],
         weights: UseCases,
-        folded: Folded | None = None,
+        folded: FoldedHistory | None = None,
     ) -> None:
         self.scores = engine.scores(vector)
         self._engine, self._history, self._weights = engine, history, weights
@@ -232,7 +229,7 @@ class ALSScoring(Scoring):
             self._folded = folded
 
     @cached_property
-    def _folded(self) -> Folded:
+    def _folded(self) -> FoldedHistory:
         return self._engine.fold(self._history, self._weights)
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:

@@ -1,6 +1,4 @@
-"""The interface of an engine: from a user's state and a request to scores by catalogue row, with
-reasons.
-"""
+"""The interface of an engine: it scores all catalogue rows for a user and gives reasons."""
 
 from __future__ import annotations
 
@@ -82,8 +80,8 @@ class Engine(ABC):
             f"{self.name} does not compare items, so it says nothing about {item_id}"
         )
 
-    def over(self, engines: Mapping[str, Engine]) -> Engine:  # noqa: ARG002 - used by engines that ask other engines
-        """The same engine with `engines` (by name) in place of the other engines that it asks."""
+    def over(self, engines: Mapping[str, Engine]) -> Engine:  # noqa: ARG002 - for engines that use other engines
+        """The same engine with `engines` (by name) in place of the other engines that it uses."""
         return self
 
     def recommend(self, state: UserState, request: Request) -> list[ScoredItem]:

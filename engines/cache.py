@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Bounded(Generic[T]):
+class LruCache(Generic[T]):
     """Keeps the `limit` values used last, by key.
 
     Keys may come from untrusted callers, so the size is bounded. Thread-safe.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.types import AttributeFilter, Item, Value
-from engines.cache import Bounded
+from engines.cache import LruCache
 from engines.selection.columns import Column, Rows
 from engines.selection.filters import Conditions, attribute_passes, texts
 
@@ -68,7 +68,7 @@ class Catalogue:
         self._columns, self._described, self._ancestors = inherited
         self.alive: Mask = np.zeros(len(ids), dtype=np.bool_)
         self.alive[np.fromiter(rows.values(), dtype=np.int64, count=len(rows))] = True
-        self._masks: Bounded[Mask] = Bounded(MASK_CACHE_SIZE)
+        self._masks: LruCache[Mask] = LruCache(MASK_CACHE_SIZE)
 
     @classmethod
     def of(

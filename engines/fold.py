@@ -1,6 +1,4 @@
-"""Turns histories into the input of a fold-in, for the reader, the live worker and the evaluation
-alike.
-"""
+"""Turns histories into the input of a fold-in, for readers, live workers and the evaluation."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.types import Reason, Request, UserState
 from engines.base import NO_OPINION, Engine, Scores, Scoring
-from engines.cache import Bounded
+from engines.cache import LruCache
 from engines.catalogue import Catalogue, Mask
 from models.popular import Popularity
 
@@ -64,10 +64,10 @@ class PopularEngine(Engine):
             for item_id, _ in entries
         )
         reusable = previous if same_windows and self.catalogue is catalogue else None
-        self._heads: Bounded[Head] = (
-            Bounded(ORDER_CACHE_SIZE) if reusable is None else reusable._heads
+        self._heads: LruCache[Head] = (
+            LruCache(ORDER_CACHE_SIZE) if reusable is None else reusable._heads
         )
-        self._scorings: Bounded[PopularScoring] = Bounded(ORDER_CACHE_SIZE)
+        self._scorings: LruCache[PopularScoring] = LruCache(ORDER_CACHE_SIZE)
         self._newest = NewestScoring(self.catalogue)
 
     def score(self, state: UserState, request: Request) -> PopularScoring:  # noqa: ARG002 - the same for every user

@@ -1,8 +1,7 @@
-"""The one path from a user's state to an answer, for the API, the offline evaluation and the
-command line.
+"""Answers requests: the one path of the API, the offline evaluation and the command line.
 
-engines/builder.py makes recommenders; engines/explain.py says why an item is, or is not, in an
-answer.
+engines/builder.py builds recommenders; engines/explain.py explains why an item is in an answer or
+not.
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ _log = structlog.get_logger("engines")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recommender:
-    """Answers from one bundle, one catalogue and one popularity. Immutable: swap it as one
-    reference.
+    """Answers from one bundle, one catalogue and one popularity. Immutable: replace it as a whole.
 
     `engines`: by name; `absent`: why others are not there. `made_with`: what a stored ALS vector
     must be made with to be used here; `new_items`: factors of items that came after the bundle.
@@ -102,27 +100,28 @@ class Recommender:
         return answer
 
     def similar(self, item_id: str, request: Request) -> Recommendations:
-        """Items like `item_id`: by ALS factors, the rest by Two-Tower vectors and then by content;
-        each line's `method` says which.
+        """Items similar to `item_id`: by ALS factors, then Two-Tower vectors, then content.
 
-        Its `user_id` is empty. It has no lines, and causes, for an item that none of them knows.
+        Each line's `method` names the engine. The answer's `user_id` is empty; it has causes and no
+        lines for an item that none of the engines knows.
         """
-        nobody = UserState(user_id="")
-        allowed = eligible(self.catalogue, nobody, request)
+        no_user = UserState(user_id="")
+        allowed = eligible(self.catalogue, no_user, request)
         allowed[self.catalogue.rows_of([item_id])] = False
         return self._descend(
-            nobody, SIMILAR_CHAIN, lambda engine: engine.similar(item_id), allowed, request
+            no_user, SIMILAR_CHAIN, lambda engine: engine.similar(item_id), allowed, request
         )
 
     def vector_of(self, state: UserState) -> Freshness | None:
-        """Whether the stored ALS vector that came with `state` may be used; None without ALS, and
-        for a user without events.
+        """Whether the stored ALS vector in `state` can be used.
+
+        None without ALS, and for a user without events.
         """
         engine = self.engines.get(ALSEngine.name)
         return engine.freshness(state) if isinstance(engine, ALSEngine) and state.events else None
 
     def unavailable(self, name: str) -> str | None:
-        """Why engine `name` cannot be asked, or None."""
+        """Why there is no engine `name`, or None."""
         return self.absent.get(name)
 
     def _first(self, state: UserState, request: Request) -> str:
@@ -142,9 +141,7 @@ class Recommender:
         allowed: Mask,
         request: Request,
     ) -> Recommendations:
-        """Ask the engines of `chain` in turn until the answer is full; `allowed` is used up on the
-        way.
-        """
+        """Ask the engines of `chain` in turn until the answer is full; overwrites `allowed`."""
         limit = min(request.limit, int(np.count_nonzero(allowed)))
         items: list[ScoredItem] = []
         fallbacks: list[Fallback] = []

@@ -1,7 +1,7 @@
-"""The Two-Tower engine: scores items by the dot product of a user vector, made from the latest
-events in order, and item vectors.
+"""The Two-Tower engine: scores items by the dot product of user vector and item vector.
 
-A new item gets its vector from its catalogue entry.
+The user vector is computed from the latest events in order. A new item gets its vector from its
+catalogue entry.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from core.types import HistoryEvent, Item, Reason, Request, UserState
 from engines.als import SimilarScoring
 from engines.base import NO_OPINION, REASON_ITEMS, Engine, NotApplicable, Scores, Scoring, name
-from engines.cache import Bounded
+from engines.cache import LruCache
 from engines.catalogue import Catalogue
 from models.two_tower import OLDER, TwoTowerModel
 
@@ -28,8 +28,9 @@ History = list[tuple[HistoryEvent, int]]
 
 
 class TwoTowerEngine(Engine):
-    """Serves users unknown to training like any other; items unknown to training have a vector by
-    content.
+    """Serves users unknown to training like all others.
+
+    Items unknown to training have a vector by content.
     """
 
     name = "two_tower"
@@ -41,7 +42,7 @@ class TwoTowerEngine(Engine):
         new rows are computed.
         """
         self.model = model
-        self._profiles: Bounded[Scores] = Bounded(CACHED_PROFILES)
+        self._profiles: LruCache[Scores] = LruCache(CACHED_PROFILES)
         self._source: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         """(n_rows,): 0 for no vector, then the items of the model, then the rows of `_new_vectors`,
         which hold vectors by content alone.

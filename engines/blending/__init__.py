@@ -1,5 +1,4 @@
-"""How several engines' scores become one: `fusion` puts them on one scale and adds them, `ensemble`
-is the engine that does so.
+"""Blends the scores of several engines: `ensemble` is the engine, `scales` the arithmetic.
 
-`prior` is content's share of popularity. Start with `ensemble`.
+`prior` is the share of popularity in the scores of the content engine. Start with `ensemble`.
 """

@@ -1,7 +1,6 @@
-"""The prior of content-based scores: how likely an item is taken by a user of whom nothing is
-known.
+"""The prior of content-based scores: how likely an unknown user interacts with an item.
 
-A popular item is likely; a new item has had no time to become popular, so it gets a fixed share.
+It is high for popular items. A new item has had no time to become popular, so it has a minimum.
 """
 
 from __future__ import annotations

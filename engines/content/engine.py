@@ -28,7 +28,7 @@ from engines.base import (
     weigher,
 )
 from engines.blending.prior import Prior
-from engines.cache import Bounded
+from engines.cache import LruCache
 from engines.catalogue import Catalogue
 from engines.content.scoring import ContentScoring, DescribedItems, Profile
 from engines.content.vectors import Entries, Sparse, entries, item_vectors
@@ -77,8 +77,8 @@ class ContentEngine(Engine):
         self.prior = prior
         if previous is not None and previous.model is not model:
             previous = None
-        self._interests: Bounded[Sparse] = (
-            Bounded(CACHED_PROFILES) if previous is None else previous._interests
+        self._interests: LruCache[Sparse] = (
+            LruCache(CACHED_PROFILES) if previous is None else previous._interests
         )
         self.vectors: sp.csr_matrix
         if previous is not None and catalogue.extends(previous.catalogue):

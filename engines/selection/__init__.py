@@ -1,5 +1,5 @@
-"""Which items make the list: `filters` of a request, `rerank` for diversity, `explore` for places
-given to new items.
+"""Selects the items of a list: `filters` of a request, `rerank` for diversity, `explore` for new
+items.
 
-Start with `filters`.
+`columns` indexes the catalogue for the filters. Start with `filters`.
 """

@@ -35,7 +35,7 @@ Rows = NDArray[np.intp]
 Keys = NDArray[np.uint64]
 
 
-class Drawn(NamedTuple):
+class Draw(NamedTuple):
     """Drawn new items: catalogue `rows`, each drawn with probability `propensity`."""
 
     rows: list[int]
@@ -112,7 +112,7 @@ class NewItems:
             for rank in range(1, len(lines) + 1)
         ]
 
-    def draw(self, user_id: str, at: float | None, allowed: Mask, places: float) -> Drawn:
+    def draw(self, user_id: str, at: float | None, allowed: Mask, places: float) -> Draw:
         """Draw `places` new items among the `allowed` of `rows(at)`, each with the same
         probability.
 
@@ -137,7 +137,7 @@ class NewItems:
         expected_count = fraction * min(whole + 1, len(rows)) + (1 - fraction) * min(
             whole, len(rows)
         )
-        return Drawn(rows[first].tolist(), expected_count / len(rows) if len(rows) else 0.0)
+        return Draw(rows[first].tolist(), expected_count / len(rows) if len(rows) else 0.0)
 
     def _hour(self, at: float | None) -> int:
         return int(

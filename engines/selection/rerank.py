@@ -46,7 +46,7 @@ class Reranker:
 
     def over(self, scoring: Scoring) -> Scoring:
         """`scoring` with a diverse `top`."""
-        return _Diverse(scoring, self)
+        return _DiverseScoring(scoring, self)
 
     def select(self, rows: Sequence[int], scores: Scores, limit: int) -> list[int]:
         """Select `limit` of the candidates `rows`, which are ordered by `scores` (n,), best first.
@@ -89,7 +89,7 @@ class Reranker:
         return cosines
 
 
-class _Diverse(Scoring):
+class _DiverseScoring(Scoring):
     def __init__(self, scoring: Scoring, reranker: Reranker) -> None:
         self.scores, self._scoring, self._reranker = scoring.scores, scoring, reranker
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from core.types import Reason, Request, UserState
+from core.types import Filters, Reason, Request, UserState
 from engines import router
-from engines.builder import build
+from engines.builder import build, with_catalogue
 from engines.explain import EngineView, Explanation, explain
 from engines.recommender import Recommender
 from models.ensemble import Blend
@@ -104,3 +104,62 @@ def test_the_ensemble_score_is_the_sum_of_weight_times_normalised_score() -> Non
     total = sum((part.weight or 0.0) * (part.normalised or 0.0) for part in parts.values())
     assert views["ensemble"].score == pytest.approx(total, rel=1e-6)
     assert (views["popular"].weight, views["ensemble"].weight) == (None, None)
+
+
+def test_an_explanation_of_a_shown_item_has_the_view_of_every_engine() -> None:
+    explanation = explain(
+        world.recommender(), world.user("pay", "pill", events=7), "bank", Request(limit=3)
+    )
+    assert (explanation.shown, explanation.removed_by, explanation.method_used) == (True, [], "als")
+    assert explanation.rank == explanation.rank_if_allowed
+    views = {view.engine: view for view in explanation.engines}
+    assert list(views) == ["ensemble", "als", "two_tower", "content_based", "popular"]
+    assert sum(part.contribution or 0 for part in views["als"].contributions) == pytest.approx(
+        views["als"].score, rel=1e-4
+    )
+    assert views["als"].contributions[0].items == ["pay"]
+    assert views["content_based"].rank is not None
+    assert views["popular"].rank is not None
+    assert views["two_tower"].cause is not None
+    assert explanation.routing == "7 interactions: content_based < 5 <= als < 20 <= ensemble"
+
+
+def test_an_explanation_names_every_filter_that_removes_an_item() -> None:
+    use_case = world.recommender().settings.use_cases.by_name["developer_startup"]
+    recommender = world.recommender()
+    request = Request(
+        limit=3,
+        use_case=use_case,
+        filters=Filters(categories=("fintech",), exclude_items=frozenset({"care"})),
+    )
+    explanation = explain(recommender, world.user("care", events=7), "care", request)
+    assert not explanation.shown
+    assert explanation.rank is None
+    assert explanation.rank_if_allowed is not None
+    assert explanation.removed_by == [
+        "it is not available",
+        "its categories are 'health', asked for 'fintech'",
+        "the user has already interacted with it",
+        "the request excludes it by its id",
+    ]
+    scaleup = explain(recommender, world.user("pay"), "medpay", Request(use_case=use_case))
+    assert scaleup.removed_by == ["its type is 'scaleup', and the use case serves 'startup'"]
+    assert explain(recommender, world.user("pay"), "unheard-of", Request()).removed_by == [
+        "neither the catalogue nor a model knows it"
+    ]
+    ghost = explain(recommender, world.user("pay"), "ghost", Request(use_case=use_case))
+    assert ghost.removed_by[0].startswith("the catalogue has no entry")
+    without_bank = with_catalogue(recommender, recommender.catalogue.updated([], ["bank"]))
+    assert explain(without_bank, world.user("pay"), "bank", Request()).removed_by == [
+        "it was deleted from the catalogue"
+    ]
+
+
+def test_an_item_below_the_limit_is_explained_by_its_rank() -> None:
+    explanation = explain(
+        world.recommender(), world.user("pay", events=7), "gene", Request(limit=1)
+    )
+    assert not explanation.shown
+    assert explanation.removed_by == []
+    assert explanation.rank_if_allowed is not None
+    assert explanation.rank_if_allowed > 1

@@ -1,4 +1,4 @@
-"""Routing, the fallback chain with its labels, and explanations."""
+"""The recommender: routing, the fallback chain with its causes, and updates."""
 
 from __future__ import annotations
 
@@ -225,65 +225,6 @@ def test_an_item_that_was_deleted_before_the_start_stays_hidden() -> None:
     assert explain(recommender, world.user("pill"), "gene", Request()).removed_by == [
         "it was deleted from the catalogue"
     ]
-
-
-def test_an_explanation_of_a_shown_item_has_the_view_of_every_engine() -> None:
-    explanation = explain(
-        world.recommender(), world.user("pay", "pill", events=7), "bank", Request(limit=3)
-    )
-    assert (explanation.shown, explanation.removed_by, explanation.method_used) == (True, [], "als")
-    assert explanation.rank == explanation.rank_if_allowed
-    views = {view.engine: view for view in explanation.engines}
-    assert list(views) == ["ensemble", "als", "two_tower", "content_based", "popular"]
-    assert sum(part.contribution or 0 for part in views["als"].contributions) == pytest.approx(
-        views["als"].score, rel=1e-4
-    )
-    assert views["als"].contributions[0].items == ["pay"]
-    assert views["content_based"].rank is not None
-    assert views["popular"].rank is not None
-    assert views["two_tower"].cause is not None
-    assert explanation.routing == "7 interactions: content_based < 5 <= als < 20 <= ensemble"
-
-
-def test_an_explanation_names_every_filter_that_removes_an_item() -> None:
-    use_case = world.recommender().settings.use_cases.by_name["developer_startup"]
-    recommender = world.recommender()
-    request = Request(
-        limit=3,
-        use_case=use_case,
-        filters=Filters(categories=("fintech",), exclude_items=frozenset({"care"})),
-    )
-    explanation = explain(recommender, world.user("care", events=7), "care", request)
-    assert not explanation.shown
-    assert explanation.rank is None
-    assert explanation.rank_if_allowed is not None
-    assert explanation.removed_by == [
-        "it is not available",
-        "its categories are 'health', asked for 'fintech'",
-        "the user has already interacted with it",
-        "the request excludes it by its id",
-    ]
-    scaleup = explain(recommender, world.user("pay"), "medpay", Request(use_case=use_case))
-    assert scaleup.removed_by == ["its type is 'scaleup', and the use case serves 'startup'"]
-    assert explain(recommender, world.user("pay"), "unheard-of", Request()).removed_by == [
-        "neither the catalogue nor a model knows it"
-    ]
-    ghost = explain(recommender, world.user("pay"), "ghost", Request(use_case=use_case))
-    assert ghost.removed_by[0].startswith("the catalogue has no entry")
-    without_bank = with_catalogue(recommender, recommender.catalogue.updated([], ["bank"]))
-    assert explain(without_bank, world.user("pay"), "bank", Request()).removed_by == [
-        "it was deleted from the catalogue"
-    ]
-
-
-def test_an_item_below_the_limit_is_explained_by_its_rank() -> None:
-    explanation = explain(
-        world.recommender(), world.user("pay", events=7), "gene", Request(limit=1)
-    )
-    assert not explanation.shown
-    assert explanation.removed_by == []
-    assert explanation.rank_if_allowed is not None
-    assert explanation.rank_if_allowed > 1
 
 
 def test_a_recommender_loaded_from_disk_gives_the_same_answers(tmp_path: Path) -> None:

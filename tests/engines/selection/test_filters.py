@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core.types import AttributeFilter, Filters, Item, Request, UseCase, UserState
 from engines import catalogue as catalogues
 from engines.base import eligible, top_rows
-from engines.cache import Bounded
+from engines.cache import LruCache
 from engines.catalogue import Catalogue
 from engines.selection.filters import attribute_passes, conditions, defaults, passes
 from tests.engines import world
@@ -133,7 +133,7 @@ def test_the_caches_of_masks_and_columns_are_bounded() -> None:
 
 
 def test_the_cache_evicts_the_least_recently_used_value() -> None:
-    cache: Bounded[str] = Bounded(2)
+    cache: LruCache[str] = LruCache(2)
     for key in ("a", "b", "a", "c"):
         cache.get(key, lambda key=key: key)  # type: ignore[misc]
     computed: list[str] = []
