@@ -1,4 +1,4 @@
-"""When a retrain is due, and that it is asked for then."""
+"""RETRAIN_SCHEDULE: when a retrain is due, and the request that the leader sends then."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from streams.live import schedules
 from streams.live.schedules import AUTO_BIWEEKLY, AUTO_WEEKLY, cron, due
 
 SUNDAYS = [datetime(2026, 1, 4, 3, tzinfo=UTC) + timedelta(weeks=week) for week in range(105)]
-"""Two years of slots; 2026 has 53 ISO weeks, so that a rhythm by week numbers would break at its
+"""Two years of slots. 2026 has 53 ISO weeks, so an interval by week numbers would change at its
 end.
 """
 
 
-def test_the_presets_share_one_slot_and_any_crontab_will_do() -> None:
+def test_the_presets_share_one_slot_and_every_crontab_is_accepted() -> None:
     assert {cron(preset) for preset in schedules.PRESETS} == {"0 3 * * 0"}
     assert all(slot.isoweekday() == 7 for slot in SUNDAYS)
     assert cron("*/15 1-5 * * mon") == "*/15 1-5 * * mon"
@@ -36,7 +36,7 @@ def test_the_presets_share_one_slot_and_any_crontab_will_do() -> None:
     "wrong",
     ["", "daily", "@weekly", "* * * *", "0 0 0 0 0 0", "61 * * * *", "0 0 31 2 *", "a b c d e"],
 )
-def test_a_schedule_that_is_none_is_refused_when_the_worker_starts(wrong: str) -> None:
+def test_an_invalid_schedule_is_rejected_when_the_worker_starts(wrong: str) -> None:
     with pytest.raises(ConfigurationError, match="RETRAIN_SCHEDULE"):
         cron(wrong)
 
@@ -55,7 +55,7 @@ def test_monthly_is_the_first_sunday_of_each_month() -> None:
     assert all(slot.day <= 7 for slot in monthly)
 
 
-def test_auto_goes_by_the_events_since_the_snapshot() -> None:
+def test_auto_depends_on_the_events_since_the_snapshot() -> None:
     for volume, preset in (
         (AUTO_WEEKLY, "weekly"),
         (AUTO_WEEKLY - 1, "biweekly"),
@@ -65,20 +65,20 @@ def test_auto_goes_by_the_events_since_the_snapshot() -> None:
         assert [due("auto", slot, volume) for slot in SUNDAYS] == [
             due(preset, slot, 0) for slot in SUNDAYS
         ]
-    assert not any(due("auto", slot, 0) for slot in SUNDAYS), "nothing new, nothing to learn"
+    assert not any(due("auto", slot, 0) for slot in SUNDAYS), "without new events no retrain is due"
 
 
-def test_a_timer_that_wakes_a_moment_early_or_late_means_the_same_minute() -> None:
+def test_a_timer_that_wakes_early_or_late_has_the_slot_of_the_nearest_minute() -> None:
     slot = datetime(2026, 1, 4, 3, tzinfo=UTC)
     for error in (-0.01, 0.0, 0.01, 20.0):
         assert schedules.nearest_slot(slot + timedelta(seconds=error)) == slot
 
 
-def test_a_crontab_of_ones_own_is_due_whenever_it_fires() -> None:
+def test_a_crontab_is_due_whenever_it_fires() -> None:
     assert due("17 4 * * *", datetime(2026, 3, 11, 4, 17, tzinfo=UTC), 0)
 
 
-def test_new_events_are_those_that_the_live_bundle_has_not_seen(
+def test_new_events_are_those_after_the_snapshot_of_the_live_bundle(
     broker: object, settings: Settings, redis: Redis
 ) -> None:
     client.ensure_topics(settings)
@@ -92,7 +92,7 @@ def test_new_events_are_those_that_the_live_bundle_has_not_seen(
     assert schedules.new_events(settings) == 10
 
 
-def test_the_leader_asks_once_a_slot_and_in_vain_slots_not_at_all(
+def test_the_leader_requests_one_retrain_a_slot_and_none_without_new_events(
     broker: object, settings: Settings, redis: Redis
 ) -> None:
     registered: list[tuple[str, dict[str, Any], Callable[[], Awaitable[None]]]] = []
@@ -113,7 +113,7 @@ def test_the_leader_asks_once_a_slot_and_in_vain_slots_not_at_all(
     for _ in range(2):  # a timer that woke early fires again
         anyio.run(every_minute)
     slots = {before, schedules.nearest_slot(datetime.now(UTC))}
-    anyio.run(auto)  # no event: nothing to learn
+    anyio.run(auto)  # without new events no retrain is due
     with retrain_requests.Requests(settings) as requests:
         first = None
         while first is None:

@@ -1,6 +1,4 @@
-"""A process that starts while its servers are away waits and says so once; an outage later is one
-line, and its end another.
-"""
+"""Processes start while their servers are away, and log one line at each end of an outage."""
 
 from __future__ import annotations
 
@@ -39,15 +37,15 @@ WORKS = {
 
 
 def warnings(child: Child) -> list[dict[str, object]]:
-    """The lines from `warning` up."""
-    found = [
+    """The log lines from `warning` up."""
+    log_lines = [
         json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")
     ]
-    return [line for line in found if line.get("level") not in ("debug", "info")]
+    return [line for line in log_lines if line.get("level") not in ("debug", "info")]
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process[1])
-def test_without_its_servers_a_process_ends_with_one_line(
+def test_a_process_without_its_servers_ends_after_the_timeout_with_one_line(
     settings: Settings, redis: Redis, spawn: Spawn, process: tuple[str, str]
 ) -> None:
     child = spawn(*process, START_TIMEOUT_S="2")
@@ -77,7 +75,7 @@ def test_a_stop_ends_the_wait(
     [process for process in PROCESSES if process[1] in WORKS],
     ids=lambda process: process[1],
 )
-def test_a_process_goes_on_once_the_broker_is_there(
+def test_a_process_continues_its_start_when_the_broker_answers(
     settings: Settings,
     redis: Redis,
     spawn: Spawn,
@@ -92,7 +90,7 @@ def test_a_process_goes_on_once_the_broker_is_there(
     assert len(lines(child, "start_waits")) == len(lines(child, "start_continues")) == 1
 
 
-def test_a_process_goes_on_once_redis_is_there(
+def test_a_process_continues_its_start_when_redis_answers(
     broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn
 ) -> None:
     own_redis_server.stop()
@@ -103,7 +101,7 @@ def test_a_process_goes_on_once_redis_is_there(
     eventually(lambda: lines(child, "partition_assigned"), "at work")
 
 
-def test_what_no_waiting_mends_ends_the_start_at_once(
+def test_an_error_that_waiting_cannot_fix_ends_the_start_at_once(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
     redis.hset(keys.INGEST_SETTINGS, "dedup_window", "7")
@@ -114,7 +112,7 @@ def test_what_no_waiting_mends_ends_the_start_at_once(
 
 @pytest.mark.apache
 @pytest.mark.timeout(180)
-def test_an_outage_of_the_broker_is_two_lines_a_process(
+def test_an_outage_of_the_broker_is_two_log_lines_in_each_process(
     settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker
 ) -> None:
     log.ensure_topics(settings)
@@ -128,14 +126,16 @@ def test_an_outage_of_the_broker_is_two_lines_a_process(
     eventually(lambda: batches(children["live"], port) >= 1, "live at work", 60.0)
     own_broker.kill()
     for name, child in children.items():
-        eventually(lambda child=child: lines(child, "server_unavailable"), f"{name} tells it")
+        eventually(
+            lambda child=child: lines(child, "server_unavailable"), f"{name} logs the outage"
+        )
     own_broker.start()
     with Producer(settings) as producer:
         producer.interaction(event("bob", "item-1"))
     eventually(lambda: redis.exists(keys.user("bob")), "an event counted after the outage", 60.0)
     for name, child in children.items():
         (end,) = eventually(
-            lambda child=child: lines(child, "server_available"), f"{name} tells the end", 60.0
+            lambda child=child: lines(child, "server_available"), f"{name} logs the end", 60.0
         )
         assert (end["server"], len(lines(child, "server_unavailable"))) == ("kafka", 1), name
         assert float(str(end["outage_s"])) > 1
@@ -144,7 +144,7 @@ def test_an_outage_of_the_broker_is_two_lines_a_process(
 
 
 @pytest.mark.timeout(120)
-def test_an_outage_of_redis_is_two_lines(
+def test_an_outage_of_redis_is_two_log_lines(
     broker: object, settings: Settings, own_redis_server: RedisServer, spawn: Spawn
 ) -> None:
     child = spawn("streams", "ingest")
@@ -153,7 +153,7 @@ def test_an_outage_of_redis_is_two_lines(
     with Producer(settings) as producer:
         for number in range(40):
             producer.interaction(event(f"user-{number}", "item-1"))
-    eventually(lambda: lines(child, "server_unavailable"), "it tells the outage")
+    eventually(lambda: lines(child, "server_unavailable"), "it logs the outage")
     own_redis_server.start()
     with Redis.from_url(own_redis_server.url) as redis:
         eventually(
@@ -165,21 +165,21 @@ def test_an_outage_of_redis_is_two_lines(
     assert len(warnings(child)) == 1, warnings(child)
 
 
-def test_failures_between_the_first_and_the_last_are_silent(
+def test_failures_between_the_first_and_the_last_are_not_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     import threading
 
     from core.errors import StoreUnavailable
 
-    left = [StoreUnavailable("away")] * 5
+    failures = [StoreUnavailable("away")] * 5
 
     def call() -> str:
-        if left:
-            raise left.pop()
-        return "here"
+        if failures:
+            raise failures.pop()
+        return "result"
 
-    assert Retry(threading.Event())("asking", call) == "here"
+    assert Retry(threading.Event())("asking", call) == "result"
     output = capsys.readouterr().out
     assert output.count("[warning") == 1
     assert output.count("server_available") == 1

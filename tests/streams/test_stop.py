@@ -1,6 +1,4 @@
-"""SIGTERM ends every process with exit code 0, within the time that an orchestrator gives, whatever
-its servers do meanwhile.
-"""
+"""SIGTERM ends every process with exit code 0 in time, whether its servers answer or not."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ from tests.live.world import event
 from tests.support import Background, eventually
 
 GRACE_S = 30.0
-"""What docker-compose.yml gives the processes (`stop_grace_period`); a stop takes about three
-seconds.
-"""
+"""`stop_grace_period` of the processes in docker-compose.yml; a stop takes about three seconds."""
 PROCESSES = {
     "ingest": (("streams", "ingest"), "partition_assigned"),
     "archive": (("streams", "archive"), "partitions_assigned"),
@@ -67,7 +63,7 @@ def test_sigterm_ends_every_process_with_success(
 
 
 class _Requests(Background):
-    """Reads without a pause from several threads until the API is gone."""
+    """Sends reads from several threads, without pauses, until the API has ended."""
 
     def __init__(self, port: int) -> None:
         super().__init__(threads=4)
@@ -80,7 +76,7 @@ class _Requests(Background):
                 connection.request("GET", f"/api/recommendations/startups/for-developer/{number}")
                 status = connection.getresponse().status
             except (OSError, http.client.HTTPException):
-                return  # it takes no more connections
+                return  # it accepts no more connections
             finally:
                 connection.close()
             with self.lock:
