@@ -28,8 +28,8 @@ from rich.table import Table
 from core.types import Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
 from engines.builder import build
-from engines.engine_builders import BLEND_SETTINGS
 from engines.catalogue import Catalogue
+from engines.engine_builders import BLEND_SETTINGS
 from engines.recommender import Recommender
 from models.bundle import Bundle
 from training.blend.grid import CUTOFF, BlendChoice, BlendSearch
