@@ -55,6 +55,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_file_named_in_the_docs_exists(page: Path) -> None:
+    rooms = "core|models|store|engines|streams|training|api|testing|demo|tests|benchmarks|clients"
+    for name in re.findall(rf"`((?:{rooms})/[\w/.-]+)`", page.read_text()):
+        assert (ROOT / name).exists() or name == "models/artifacts", name
+
+
 def test_every_page_can_be_found_from_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):

@@ -21,8 +21,13 @@ LOCK_OF_ROOM = {
     "testing": "demo",
     "demo": "demo",
 }
-OPTIONAL = {"sqlalchemy": "database", "psycopg": "database", "pyarrow": "streams"}
-"""Imported inside the functions that need them, and in a lock of their own."""
+OPTIONAL = {
+    "sqlalchemy": "database",
+    "psycopg": "database",
+    "pyarrow": "streams",
+    "cryptography": "dev",  # testing/oidc.py, which only tests use
+}
+"""Imported only where they are needed, and in another lock."""
 
 
 def pins(name: str) -> dict[str, str]:
