@@ -169,8 +169,9 @@ class ALSEngine(Engine):
         return factors
 
     def _stored(self, state: UserState, weights: UseCases) -> Scores | None:
-        """The stored vector (f,) f32 if a fold-in would give the same: it is fresh, and `weights`
-        weigh this user's events as the default weights do. Else None.
+        """The stored vector (f,) f32 if a fold-in would give the same, else None.
+
+        That is: it is fresh, and `weights` weigh this user's events as the default weights do.
         """
         if self.freshness(state) != "fresh" or state.als is None:
             return None
@@ -184,8 +185,9 @@ class ALSEngine(Engine):
         return vector if vector.any() and np.isfinite(vector).all() else None
 
     def _by_row(self, trained: Scores, new: Scores | None) -> Scores:
-        """From scores of the model's items (n_items,) and of new items (n_new,) to scores by
-        catalogue row (n_rows,).
+        """Scores by catalogue row (n_rows,).
+
+        From the scores of the model's items (n_items,) and of new items (n_new,).
         """
         parts = [trained, _UNSCORED] if new is None else [trained, new, _UNSCORED]
         # all indices are valid; "clip" skips the check
@@ -197,8 +199,9 @@ _UNSCORED: Scores = np.array([NO_OPINION], dtype=np.float32)
 
 
 def _cosines(factors: Scores, other: Scores) -> Scores | None:
-    """Cosine (n,) of each row of `factors` (n, f) with `other` (f,); 0 where either is all zeros,
-    None where there are no rows.
+    """Cosine (n,) of each row of `factors` (n, f) with `other` (f,).
+
+    0 where either is all zeros; None where there are no rows.
     """
     if not len(factors):
         return None
@@ -270,8 +273,9 @@ class ALSScoring(Scoring):
 def _reason(
     shares: list[float], indices: list[int], items: list[str], names: dict[int, str]
 ) -> Reason:
-    """`shares`: the largest contributions, largest first; `indices`: whose they are, within
-    `items`.
+    """The reason by the largest contributions.
+
+    `shares`: the contributions, largest first; `indices`: their places within `items`.
     """
     if shares[-1] <= 0:  # an item that lowers the score is no reason, unless all do
         count = sum(share > 0 for share in shares) or 1

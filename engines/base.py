@@ -53,9 +53,7 @@ class Scoring(ABC):
         return top_rows(self.scores, eligible, limit)
 
     def rank(self, row: int, eligible: Mask) -> int | None:
-        """Rank of `row` (from 1) among `eligible` rows and itself; None when the engine does not
-        score it.
-        """
+        """Rank of `row`, from 1, among `eligible` rows and itself; None without a score."""
         score = self.scores[row]
         if score == NO_OPINION:
             return None
@@ -85,8 +83,9 @@ class Engine(ABC):
         return self
 
     def recommend(self, state: UserState, request: Request) -> list[ScoredItem]:
-        """The best items for this user that pass the request's filters, best first; none where the
-        engine cannot score.
+        """The best items for this user that pass the request's filters, best first.
+
+        None where the engine cannot score.
         """
         try:
             scoring = self.score(state, request)

@@ -25,8 +25,9 @@ class LruCache(Generic[T]):
         return len(self._values)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of `key`; `make()` computes it on a miss (twice, when two threads miss at the
-        same time).
+        """The value of `key`; on a miss `make()` computes it.
+
+        It is computed twice if two threads miss at the same time.
         """
         with self._lock:
             if key in self._values:

@@ -33,8 +33,9 @@ most.
 
 
 def made_with(model: ALSModel, use_cases: UseCases, history_cap: int) -> str:
-    """Sixteen hex digits that identify what a user's vector depends on beside the events: factors,
-    event weights, history cap.
+    """Sixteen hex digits that identify what a user's vector depends on beside the events.
+
+    That is: factors, event weights and history cap.
     """
     facts = json.dumps([model.digest, sorted(use_cases.event_types.items()), history_cap])
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
@@ -43,8 +44,9 @@ def made_with(model: ALSModel, use_cases: UseCases, history_cap: int) -> str:
 def matrix(
     model: ALSModel, use_cases: UseCases, histories: Sequence[Sequence[HistoryEvent]]
 ) -> sp.csr_matrix:
-    """Weights (n_users, n_items) f32 CSR of the items in the model; a user without such an item has
-    an empty row.
+    """Weights (n_users, n_items) f32 CSR of the items in the model.
+
+    A user without such an item has an empty row.
     """
     indptr, columns, weights = [0], [], []
     for history in histories:
@@ -67,15 +69,17 @@ def matrix(
 def vectors(
     model: ALSModel, use_cases: UseCases, histories: Sequence[Sequence[HistoryEvent]]
 ) -> Floats:
-    """Vectors (n_users, f) f32 of many users by the compiled solver; zeros for a user without an
-    item of the model.
+    """Vectors (n_users, f) f32 of many users by the compiled solver.
+
+    Zeros for a user without an item of the model.
     """
     return model.fold_in_many(matrix(model, use_cases, histories))
 
 
 def solve(model: ALSModel, weights: sp.csr_matrix) -> Floats:
-    """Vectors (n_users, f) f32 of `weights` (n_users, n_items) f32 CSR, each by the solver that is
-    faster for its number of items.
+    """Vectors (n_users, f) f32 of `weights` (n_users, n_items) f32 CSR.
+
+    Each is solved by the solver that is faster for its number of items.
     """
     one_by_one = np.diff(weights.indptr) * model.factors >= ONE_BY_ONE
     vectors = np.zeros((weights.shape[0], model.factors), dtype=np.float32)
@@ -87,8 +91,9 @@ def solve(model: ALSModel, weights: sp.csr_matrix) -> Floats:
 
 
 class Lines:
-    """Makes the same matrix as `matrix` from the lines of a history, for callers that fold in
-    thousands of users a second.
+    """Makes the same matrix as `matrix` from the lines of a history.
+
+    It serves callers that fold in thousands of users a second.
 
     The rest of a line after its time (`view startup-9`) decides the item and the weight, and
     repeats. It is parsed once and cached, which costs a fifth. Not thread-safe.
@@ -106,8 +111,9 @@ class Lines:
         self._rows, self._weights = array("i", [0]), array("d", [0.0])  # slot 0 has no weight
 
     def vectors(self, histories: Sequence[Sequence[bytes]]) -> tuple[Floats, Bools]:
-        """Vectors (n_users, f) f32 as `vectors` makes them, and (n_users,) bool: who has an item of
-        the model.
+        """Vectors (n_users, f) f32 as `vectors` makes them, and who has an item of the model.
+
+        The second is (n_users,) bool.
         """
         weights = self.matrix(histories)
         return solve(self.model, weights), np.diff(weights.indptr) > 0

@@ -34,8 +34,10 @@ class Head(NamedTuple):
 
 
 class PopularEngine(Engine):
-    """The last engine of the chain. It scores every item, so an answer is empty only if no item is
-    eligible."""
+    """The last engine of the chain.
+
+    It scores every item, so an answer is empty only if no item is eligible.
+    """
 
     name = "popular"
 

@@ -177,9 +177,7 @@ class Recommender:
     def _ask(
         self, name: str, ask: Callable[[Engine], Scoring], allowed: Mask, limit: int, reasons: bool
     ) -> tuple[list[ScoredItem], str | None]:
-        """The items that engine `name` picks, and why they are fewer than `limit` (None: they are
-        not).
-        """
+        """The items that engine `name` picks, and the cause if they are fewer than `limit`."""
         if cause := self.unavailable(name):
             return [], cause
         engine = self.engines[name]

@@ -138,8 +138,9 @@ class TwoTowerEngine(Engine):
         self._new_vectors = np.concatenate([self._new_vectors, vectors[has_content]])
 
     def _readable(self, history: Sequence[HistoryEvent]) -> tuple[History, list[int]]:
-        """The latest events whose items have vectors, in order of time (those without a time
-        first); and the rows of older ones.
+        """The latest events whose items have vectors, in order of time; and the rows of older ones.
+
+        Events without a time come first.
         """
         rows, source = self.catalogue.rows, self._source
         events = [
@@ -180,8 +181,9 @@ class TwoTowerScoring(Scoring):
         )
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """The recent items most similar to each row, by cosine; without a history, the
-        interests.
+        """The recent items most similar to each row, by cosine.
+
+        Without a history, the interests.
         """
         if not rows:
             return []

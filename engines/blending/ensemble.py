@@ -15,8 +15,9 @@ from models.ensemble import Blend
 
 
 class Part(msgspec.Struct, frozen=True):
-    """How one engine's score enters the blend: `weight` times `normalised` is its share of the
-    blended score.
+    """How one engine's score enters the blend.
+
+    `weight` times `normalised` is its share of the blended score.
     """
 
     normalised: float
@@ -90,9 +91,7 @@ class EnsembleScoring(Scoring):
         self._normalised = dict(zip(self._shares, scaled, strict=True))
 
     def part(self, name: str, row: int) -> Part | None:
-        """How engine `name` enters the score of `row`; None for an engine that is no part of the
-        blend.
-        """
+        """How engine `name` enters the score of `row`; None if the blend does not use it."""
         if name not in self._shares:
             return None
         return Part(float(self._normalised[name][row]), self._shares[name])
@@ -134,8 +133,9 @@ class EnsembleScoring(Scoring):
 
 
 def _divide(share: float, reasons: list[Reason]) -> list[Reason]:
-    """`share` divided among `reasons` by their contributions above 0, evenly where none is above
-    0.
+    """`share` divided among `reasons` by their contributions above 0.
+
+    Evenly, where none is above 0.
     """
     parts = [max(reason.contribution or 0.0, 0.0) for reason in reasons]
     total = sum(parts)

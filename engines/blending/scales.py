@@ -1,5 +1,6 @@
-"""Blends the scores of several engines: maps each to a scale from 0 to 1, then adds them by weight.
-Pure functions on arrays.
+"""Blends the scores of several engines, by pure functions on arrays.
+
+Each part's scores are mapped to a scale from 0 to 1, and then added by weight.
 
 The scale spans the live rows of the whole catalogue, not the rows that pass one request's filters.
 An item's blended score is then the same in every request, so that pages, filters and `explain`
@@ -38,8 +39,9 @@ def blend_scores(
     dead: Rows,
     bends: Sequence[Sequence[float]] | None = None,
 ) -> tuple[Scores, Scores]:
-    """Blended scores (n,) f32, NO_OPINION where no part has a score; and the scaled scores
-    (n_parts, n) f32 from 0 to 1.
+    """Blended scores (n,) f32, and the scaled scores (n_parts, n) f32 from 0 to 1.
+
+    A blended score is NO_OPINION where no part has a score.
 
     `parts`: each part's scores (n,), NO_OPINION where it has none; `weights` sum to 1; `dead`: rows
     of deleted items. `bends`: for each part the weights of the powers of its scaled score
@@ -65,8 +67,9 @@ def blend_scores(
 
 
 def reshape(scaled: Scores, bend: Sequence[float]) -> Scores:
-    """The sum of the root of `scaled` (n,) f32 from 0 to 1, of itself and of its square, weighted
-    by the three numbers of `bend`.
+    """The sum of root, value and square of `scaled`, weighted by `bend`.
+
+    `scaled` (n,) f32 is from 0 to 1; `bend` has three numbers.
     """
     root, itself, square = bend
     reshaped: Scores = (
@@ -77,8 +80,9 @@ def reshape(scaled: Scores, bend: Sequence[float]) -> Scores:
 
 
 def min_max(scores: Floats, missing: Rows, out: Scores) -> None:
-    """Fill `out` (n,) f32: 0 for the lowest of `scores` (n,), 1 for the highest, linear between; 1
-    when all are equal.
+    """Fill `out` (n,) f32: 0 for the lowest of `scores` (n,), 1 for the highest, linear between.
+
+    1 for all when all are equal.
 
     Overwrites `scores`. Rows in `missing` hold NO_OPINION; the caller ignores what `out` has there.
     """
@@ -93,8 +97,9 @@ def min_max(scores: Floats, missing: Rows, out: Scores) -> None:
 
 
 def reciprocal_rank(scores: Floats, missing: Rows, out: Scores) -> None:  # noqa: ARG001 - NO_OPINION ranks last by itself
-    """Fill `out` (n,) f32 with (k + 1) / (k + rank): 1 for the highest of `scores` (n,). Equal
-    scores share their best rank.
+    """Fill `out` (n,) f32 with (k + 1) / (k + rank): 1 for the highest of `scores` (n,).
+
+    Equal scores share their best rank.
 
     Reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009), scaled to start at 1. Otherwise
     as `min_max`.

@@ -1,5 +1,6 @@
-"""The content-based engine: compares a profile of the user's interests and history with the TF-IDF
-vector of every item.
+"""The content-based engine: scores items by similarity to the user's interests and history.
+
+It compares a profile of interests and history with the TF-IDF vector of every item.
 
 Similarity alone finds items of the right kind, not good ones, and serves new users worse than
 popularity does. So a prior (engines/blending/prior.py) has a share of the score of each matching
@@ -52,8 +53,9 @@ _NO_INTERESTS = Sparse(np.zeros(0, dtype=np.float32))
 
 
 class ContentEngine(Engine):
-    """Scores without other users: new users by their declared interests, new items by their
-    catalogue entry.
+    """Scores without the behaviour of other users.
+
+    New users are scored by their declared interests, new items by their catalogue entry.
     """
 
     name = "content_based"

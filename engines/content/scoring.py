@@ -48,8 +48,9 @@ class ContentScoring(Scoring):
         self.scores, self._items, self._profile, self._prior = scores, items, profile, prior
 
     def reasons(self, rows: Sequence[int]) -> list[list[Reason]]:
-        """For each row: the declared interests that it matches, the most similar item of the
-        history, and the prior's reason.
+        """The reasons of each row: declared interests, history, and prior.
+
+        The interests are those that it matches; of the history, the most similar item is named.
         """
         if not rows:
             return []

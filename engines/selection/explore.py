@@ -1,5 +1,6 @@
-"""Exploration: gives some places of an answer to new items, drawn at random, whatever the models
-score them.
+"""Exploration: gives some places of an answer to new items, drawn at random.
+
+The draw does not depend on the scores of the models.
 
 The draw keeps no state: a hash of user, hour and item orders the new items, and the first ones get
 the places. A list therefore does not change when it is requested again within the hour, every
@@ -43,8 +44,10 @@ class Draw(NamedTuple):
 
 
 class NewItems:
-    """The new items of one catalogue: created within `days` before the request, or in `untrained`,
-    which came after the model.
+    """The new items of one catalogue.
+
+    They were created within `days` before the request, or are in `untrained`: ids that came after
+    the model.
     """
 
     def __init__(self, catalogue: Catalogue, days: float, untrained: Iterable[str] = ()) -> None:
@@ -55,8 +58,9 @@ class NewItems:
         self._keys: tuple[int, Keys] | None = None  # of the hour
 
     def rows(self, at: float | None) -> Rows:
-        """Live rows (n,) of the items that are new in the hour of `at`, in seconds since 1970;
-        None: when the latest item was created.
+        """Live rows (n,) of the items that are new in the hour of `at`, in seconds since 1970.
+
+        None: the hour in which the latest item was created.
         """
         hour = self._hour(at)
         cached = self._rows
@@ -80,8 +84,9 @@ class NewItems:
         allowed: Mask,
         metadata: Callable[[str], dict[str, Any]],
     ) -> list[Recommendation]:
-        """`lines` with this share of the places given to new items: evenly spread, the last place
-        first, the first place last.
+        """`lines` with this share of the places given to new items.
+
+        The places are evenly spread; the last place is the first to be given, the first the last.
 
         `allowed` (n_rows,) bool: rows that pass the request's filters; overwritten.
         """
@@ -113,8 +118,9 @@ class NewItems:
         ]
 
     def draw(self, user_id: str, at: float | None, allowed: Mask, places: float) -> Draw:
-        """Draw `places` new items among the `allowed` of `rows(at)`, each with the same
-        probability.
+        """Draw `places` new items among the `allowed` of `rows(at)`.
+
+        Each has the same probability.
 
         The fraction of `places` is the probability of one item more.
         """
@@ -157,8 +163,9 @@ class NewItems:
 
 
 def _scatter(keys: Keys) -> Keys:
-    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of a key affects every bit
-    of the result.
+    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+
+    Every bit of a key affects every bit of the result.
     """
     keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -112,8 +112,9 @@ def objections(item: Item | None, required: Conditions) -> list[str]:
 
 
 def attribute_passes(value: Value, condition: AttributeFilter) -> bool:
-    """Whether an attribute's value passes every part of the filter that is set. A missing value
-    passes only an empty filter.
+    """Whether an attribute's value passes every part of the filter that is set.
+
+    A missing value passes only an empty filter.
 
     `equals` and `one_of` compare text: a number by its value (2 and 2.0 are "2"), a truth value as
     "true" or "false", a list by any of its entries (`equals` with a list: by all of them, in any

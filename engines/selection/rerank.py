@@ -1,5 +1,6 @@
-"""Diversity: reorders an engine's best items by maximal marginal relevance (Carbonell and
-Goldstein, SIGIR 1998).
+"""Diversity: reorders an engine's best items by maximal marginal relevance.
+
+The method is that of Carbonell and Goldstein (SIGIR 1998).
 
 Each place goes to the candidate with the highest  (1 - diversity) * relevance - diversity *
 similarity,  where relevance is the engine's score on a scale from 0 to 1 over the candidates, and

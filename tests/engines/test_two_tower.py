@@ -1,5 +1,6 @@
-"""The Two-Tower engine: ranks by the latest events, and uses content and profile for new items and
-users.
+"""The Two-Tower engine ranks by the latest events.
+
+It uses content and profile for new items and users.
 """
 
 from __future__ import annotations
@@ -123,8 +124,11 @@ def test_a_contribution_is_the_loss_of_score_without_the_event() -> None:
     state = world.user("i1", "i2", "i3")
     row = current.catalogue.rows["i5"]
     whole, without = (
-        float(current.score(user, ALL).scores[row])
-        for user in (state, UserState(user_id="x", history=[state.history[0], state.history[2]]))
+        float(current.score(state_or_part, ALL).scores[row])
+        for state_or_part in (
+            state,
+            UserState(user_id="x", history=[state.history[0], state.history[2]]),
+        )
     )
     parts = {
         reason.items[0]: reason.contribution

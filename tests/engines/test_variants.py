@@ -1,5 +1,6 @@
-"""A variant of an experiment shares the engines of the live recommender and differs only in
-settings.
+"""A variant of an experiment shares the engines of the live recommender.
+
+It differs only in settings.
 """
 
 from __future__ import annotations

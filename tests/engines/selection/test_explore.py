@@ -1,5 +1,6 @@
-"""Exploration: new items get their share of the ranks, drawn at random, repeatably, with a
-propensity.
+"""Exploration: new items get their share of the ranks, with a propensity.
+
+The draw is random and repeatable.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def test_draws_are_stable_within_an_hour_and_differ_between_hours_and_users() ->
 
     assert drawn("ada", NOW) == drawn("ada", NOW + 3599)
     assert len({tuple(drawn("ada", NOW + hour * 3600)) for hour in range(6)}) > 1
-    assert len({tuple(drawn(user, NOW)) for user in ("ada", "bob", "cy", "dee")}) > 1
+    assert len({tuple(drawn(user_id, NOW)) for user_id in ("ada", "bob", "cy", "dee")}) > 1
     elsewhere = recommender(list(reversed(OLD + NEW)))
     assert drawn("ada", NOW) == [line.item_id for line in explored(answer(0.5, shop=elsewhere))], (
         "the draw does not depend on the order of rows"
@@ -112,8 +113,8 @@ def test_each_new_item_is_drawn_as_often_as_its_propensity_says(explore: float) 
     """
     users = 4000
     counts: Counter[str] = Counter()
-    for user in range(users):
-        lines = explored(answer(explore, f"user-{user}"))
+    for number in range(users):
+        lines = explored(answer(explore, f"user-{number}"))
         counts.update(line.item_id for line in lines)
         assert all(line.propensity == pytest.approx(explore * 10 / len(NEW)) for line in lines)
     expected = users * explore * 10 / len(NEW)
@@ -123,7 +124,9 @@ def test_each_new_item_is_drawn_as_often_as_its_propensity_says(explore: float) 
 
 
 def test_a_fractional_number_of_ranks_is_met_on_average() -> None:
-    numbers = Counter(len(explored(answer(0.25, f"user-{user}", limit=10))) for user in range(500))
+    numbers = Counter(
+        len(explored(answer(0.25, f"user-{number}", limit=10))) for number in range(500)
+    )
     assert set(numbers) == {2, 3}
     assert 200 < numbers[2] < 300
 
@@ -134,8 +137,8 @@ def test_inverse_propensity_weighting_estimates_the_true_mean() -> None:
     users = 3000
     total = sum(
         value[line.item_id] / line.propensity
-        for user in range(users)
-        for line in explored(answer(0.25, f"u{user}"))
+        for number in range(users)
+        for line in explored(answer(0.25, f"u{number}"))
     )
     assert total / users / len(NEW) == pytest.approx(np.mean(list(value.values())), rel=0.05)
 
@@ -152,8 +155,8 @@ def test_a_new_item_that_is_popular_is_not_shown_twice() -> None:
     shop = with_popularity(
         recommender(), {"unlabelled": [("new-3", 1000.0), *POPULAR["unlabelled"]]}
     )
-    for user in range(50):
-        result = answer(0.4, f"user-{user}", shop=shop)
+    for number in range(50):
+        result = answer(0.4, f"user-{number}", shop=shop)
         ids = [line.item_id for line in result.recommendations]
         assert len(set(ids)) == 10
         assert ids[0] == "new-3"

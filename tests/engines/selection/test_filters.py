@@ -1,5 +1,6 @@
-"""Masks over columns agree with the predicate on single items, for random catalogues and
-updates.
+"""Masks over columns agree with the predicate on single items.
+
+Checked for random catalogues and updates.
 """
 
 from __future__ import annotations
