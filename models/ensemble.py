@@ -87,7 +87,7 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if (blend.learned is not None) != (blend.method == "learned"):
             raise ModelCorrupt(
                 f'{folder / FILE}: "learned" and "fusion": "learned" need each other; '
-                f"fusion is {blend.method!r}"
+                f'"fusion" is {blend.method!r}'
             )
         if blend.learned is not None and not _valid_learned(blend.learned, blend.shares):
             raise ModelCorrupt(
