@@ -106,6 +106,7 @@ def test_every_setting_named_in_the_docs_exists(page: Path) -> None:
         "TESTS",
         "RETRAIN_EVERY_S",
         "REDIS_PASSWORD",
+        "NAME_FILE",
         "PATH",
         "HOME",
         "PYTHON",

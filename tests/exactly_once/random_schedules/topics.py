@@ -29,8 +29,9 @@ RECORD_S = 0.4
 _COMPACTION = {
     "segment.ms": "500",
     "min.cleanable.dirty.ratio": "0.01",
-    # longer than any stop of ingest: a deletion that is compacted before ingest reads it is lost
-    "min.compaction.lag.ms": "6000",
+    # longer than a stop of ingest or a rebuild on a busy machine: a deletion that is compacted
+    # before ingest reads it is lost
+    "min.compaction.lag.ms": "15000",
     "delete.retention.ms": "0",
 }
 
