@@ -1,10 +1,10 @@
-"""`python -m api`: serve over HTTP at API_HOST:API_PORT."""
+"""Serves the API over HTTP at API_HOST:API_PORT: `python -m api`."""
 
 from __future__ import annotations
 
 import os
 
-# before numpy: a read's products are small, and threads would only wait for each other
+# before numpy is imported: the products of a read are too small for several threads
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -19,15 +19,15 @@ app = typer.Typer(add_completion=False)
 def serve() -> None:
     """Serve recommendations, events and health over HTTP until SIGTERM or Ctrl-C.
 
-    Everything is set by environment variables.
+    Environment variables set everything (docs/settings.md).
     """
     from api.server import process as server
     from core import settings
     from core.process import logs
 
-    chosen = settings.load()
-    logs.configure(chosen.log_level)
-    server.serve(chosen)
+    loaded = settings.load()
+    logs.configure(loaded.log_level)
+    server.serve(loaded)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Reading your own write: a read with `after` waits until the event of that token is in what it
-answers from.
-"""
+"""Waits, for a read with `after`, until the write of that token is in the state that it reads."""
 
 from __future__ import annotations
 
@@ -19,52 +17,49 @@ from store.log.partitions import Partitions
 from store.state.entities.arrivals import Arrivals
 
 MOST_WAITING = 1_000
-"""Reads that wait at once, each a connection that somebody holds open; one more is answered as
-stale, and at once.
-"""
+"""Reads that may wait, each on an open connection; one more is answered as stale at once."""
 WAIT_SHARE = 0.9
-"""Share of the time a request may take (API_TIMEOUT_S) that it may wait, whatever API_AFTER_S says:
-the rest is for answering.
+"""Share of the time of a request (API_TIMEOUT_S) that it may wait, however long API_AFTER_S is: the
+rest is for answering.
 """
 RECOUNT_S = 1.0
-"""Seconds between two questions to the broker because of tokens, and seconds that one waits."""
-LOOK_S = 0.01
-"""Seconds between two looks at whether the live view has the catalogue entry; it follows Redis
-every REFRESH_S.
+"""Seconds between two requests to the broker for the number of partitions; also their timeout."""
+CHECK_S = 0.01
+"""Seconds between two checks whether the live view has the catalogue entry; it is refreshed every
+REFRESH_S.
 """
 
 
 class Token(NamedTuple):
-    """Where a message lies in the log: `topic:partition:offset`, as the writing routes answer
-    it.
-    """
+    """The place of a message in the log: `topic:partition:offset`, as writes answer it."""
 
     topic: str
     partition: int
     offset: int
 
 
-def taken(query_string: bytes) -> tuple[bytes, str | None]:
-    """The query string without `after`, and its value: a query string that is asked again and again
-    stays the same. Raises ApiError.
+def split(query_string: bytes) -> tuple[bytes, str | None]:
+    """The query string without `after`, and the value of `after`.
+
+    Without `after` the query strings of a client repeat, and can be cached. Raises ApiError.
     """
     if b"after" not in query_string and b"%" not in query_string:
         return query_string, None
     rest: list[bytes] = []
-    found: list[str] = []
+    tokens: list[str] = []
     for pair in query_string.split(b"&"):
         name, _, value = pair.partition(b"=")
         if unquote_to_bytes(name) == b"after":
-            found.append(unquote_to_bytes(value).decode(errors="replace"))
+            tokens.append(unquote_to_bytes(value).decode(errors="replace"))
         else:
             rest.append(pair)
-    if len(found) > 1:
-        raise invalid("after is given twice")
-    return b"&".join(rest), found[0] if found else None
+    if len(tokens) > 1:
+        raise invalid("after occurs twice")
+    return b"&".join(rest), tokens[0] if tokens else None
 
 
 class ReadYourWrites:
-    """Waits for events. One per app."""
+    """Waits for the writes of tokens. One per app."""
 
     def __init__(
         self,
@@ -89,10 +84,9 @@ class ReadYourWrites:
         self._topics = (settings.interactions_topic, settings.items_topic, settings.users_topic)
 
     async def stale(self, text: str) -> bool:
-        """Wait for the event of a token, API_AFTER_S at most; True when an answer made now may be
-        without it.
+        """Wait for the write of a token, API_AFTER_S at most. True: an answer may lack the write.
 
-        While Redis is known to fail nobody waits. Raises ApiError for what is no token of ours.
+        While Redis is failing, reads do not wait. Raises ApiError for an invalid token.
         """
         token = self._parsed(text)
         await self._check_partition(token)
@@ -125,7 +119,7 @@ class ReadYourWrites:
                 return True
             if time.monotonic() >= deadline:
                 return False
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_S)
 
     def _parsed(self, text: str) -> Token:
         topic, _, rest = text.partition(":")
@@ -151,11 +145,10 @@ class ReadYourWrites:
         return Token(topic, int(partition), int(offset))
 
     async def _check_partition(self, token: Token) -> None:
-        """Refuse a partition that the topic does not have, as soon as the broker has told how many
-        there are.
+        """Refuse a partition that the topic does not have, once the number of partitions is known.
 
-        Another process may have written to a partition that was added since, so the broker is asked
-        again before. Raises ApiError.
+        The token may name a partition that was added later, so the number is read again first.
+        Raises ApiError.
         """
         count = self._partitions.count(token.topic)
         if count is None or token.partition < count:

@@ -1,4 +1,4 @@
-"""The only place that wires the API together."""
+"""Makes the ASGI app: the only place that connects the parts of the API."""
 
 from __future__ import annotations
 
@@ -26,32 +26,34 @@ from core.version import VERSION
 from engines.router import describe
 
 _log = structlog.get_logger(__name__)
-_DESCRIPTION = """Recommendations that follow a user's last event by milliseconds.
+_DESCRIPTION = """Recommendations that include a user's last event within milliseconds.
 
-Reads are open unless the server sets `API_READ_KEYS`; writes and deletes need one of its `API_KEYS`, changes of the live model one of
-its `API_ADMIN_KEYS`, sent as `X-API-Key` or as `Authorization: Bearer`. Every error has one shape:
-`{"error": "<word>", "detail": "<sentence>"}`. An id may hold any printable character; in a path it is percent-encoded (`/` as `%2F`).
+Reads are open unless the server sets `API_READ_KEYS`. Writes and deletes need one of its
+`API_KEYS`, changes of the live model one of its `API_ADMIN_KEYS`, sent as `X-API-Key` or as
+`Authorization: Bearer`. Every error has the shape `{"error": "<word>", "detail": "<sentence>"}`. An
+id may contain any printable character; in a path it is percent-encoded (`/` as `%2F`).
 """
 _TAGS = [
     {
         "name": "recommendations",
         "description": (
-            "Reads. No user is unknown, and a part that is down is `degraded: true`, not a failure."
+            "Reads. An unknown user gets an answer too, and a part that is down makes it "
+            "`degraded: true`, not an error."
         ),
     },
     {"name": "events", "description": "Publish interactions without a Kafka client."},
     {"name": "catalogue", "description": "What can be recommended."},
-    {"name": "users", "description": "What users declare, and what is held about them."},
+    {"name": "users", "description": "What users declare, and what is stored about them."},
     {
         "name": "models",
-        "description": "Which versions there are, which is live, and how the last retrain went.",
+        "description": "The published versions, the live one, and the last retrain.",
     },
-    {"name": "operations", "description": "Health and metrics; never behind a key."},
+    {"name": "operations", "description": "Health and metrics; they never need a key."},
 ]
 
 
 def create_app(settings: Settings) -> DocumentedApp:
-    """The ASGI app. Connects nothing before its lifespan begins. Raises ConfigurationError."""
+    """The ASGI app. It connects when its lifespan begins. Raises ConfigurationError."""
     service = Service(settings)
 
     @asynccontextmanager
@@ -59,7 +61,8 @@ def create_app(settings: Settings) -> DocumentedApp:
         await service.start()
         live = service.live
         _log.info(
-            "routing: " + describe(settings),
+            "api_started",
+            routing=describe(settings),
             models=sorted(live.bundle.parts),
             model_version=live.bundle.version,
             missing=dict(live.bundle.missing),

@@ -1,4 +1,4 @@
-"""Every error answer has one shape: `{"error": <stable word>, "detail": <sentence for people>}`."""
+"""Turns errors into answers: `{"error": <stable word>, "detail": <sentence for people>}`."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def json_response(
 
 
 def invalid(detail: str, error: str = "invalid_parameter") -> ApiError:
-    """422: understood, but not acceptable as it is."""
+    """422: a parameter or field is not acceptable."""
     return ApiError(422, error, detail)
 
 
 def internal() -> ApiError:
-    """500: a defect of ours; its traceback is in the log, not in the answer."""
+    """500: a defect of the server; the traceback is in the log, not in the answer."""
     return ApiError(500, "internal", "the server failed; its log has the cause")
 
 
@@ -64,14 +64,12 @@ async def on_bad_event(_request: Request, error: Exception) -> Response:
 
 
 def status_of(code: str) -> int:
-    """The HTTP status for a BadEvent's code: what is no JSON is 400, what is too large 413, all
-    else 422.
-    """
+    """The HTTP status for the code of a BadEvent: 400 for no JSON, 413 for too large, else 422."""
     return {"not_json": 400, "empty": 400, "too_large": 413}.get(code, 422)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Handler of what the framework itself raises: no such path, wrong method.
+    """Handler of errors that the framework raises: no such path, wrong method.
 
     OPTIONS of a path is answered with its methods.
     """
@@ -83,7 +81,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
     detail = (
-        f"{request.method} {request.url.path}: {status.phrase.lower()}; /docs lists what there is"
+        f"{request.method} {request.url.path}: {status.phrase.lower()}; /docs lists the routes"
         if status in (404, 405)
         else str(error.detail)
     )
@@ -91,7 +89,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def methods(request: Request) -> list[str]:
-    """What may be sent to the request's path, over all routes of it."""
+    """The methods of the request's path, over all its routes."""
     allowed = {"OPTIONS"}
     for route in request.app.router.routes:
         if route.matches(request.scope)[0] is not Match.NONE:

@@ -1,6 +1,4 @@
-"""What works and what does not, as the process itself has seen it; the one place that says
-"degraded".
-"""
+"""Records which parts (Redis, Kafka, model, ...) fail, and so whether answers are degraded."""
 
 from __future__ import annotations
 
@@ -13,13 +11,13 @@ from api.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 QUIET_S = 10.0
-"""Seconds between two log lines about one failing part, however often it fails or flaps."""
+"""Seconds between two log lines about one failing part, however often it fails."""
 
 
 class Health:
     """Failing parts with their cause.
 
-    Written from any thread; read by every request, without a lock.
+    Any thread may write; every request reads, without a lock.
     """
 
     def __init__(self, metrics: Metrics, parts: tuple[str, ...]) -> None:
@@ -34,20 +32,20 @@ class Health:
 
     @property
     def degraded(self) -> bool:
-        """Whether answers have to do without something."""
+        """Whether a part fails."""
         return bool(self._causes)
 
     @property
     def causes(self) -> dict[str, str]:
-        """Part -> cause, of what fails now."""
+        """Part -> cause, of the parts that fail now."""
         return dict(self._causes)
 
     def failing(self, part: str) -> str | None:
-        """Why `part` fails; None while it works or nothing is known yet."""
+        """Why `part` fails; None while it works or was not used yet."""
         return self._causes.get(part)
 
     def failed(self, part: str, cause: str) -> None:
-        """Note that `part` fails. Logs the cause, at most every QUIET_S for each part."""
+        """Record that `part` fails. Logs the cause, at most every QUIET_S for each part."""
         now = time.monotonic()
         with self._lock:
             # replaced, never changed: readers take no lock
@@ -59,10 +57,10 @@ class Health:
                 self._logged[part], self._unlogged[part] = now, 0
         self._metrics.up.labels(part).set(0)
         if not quiet:
-            _log.warning("degraded", part=part, cause=cause, failures=repeated)
+            _log.warning("part_failed", part=part, cause=cause, failures=repeated)
 
     def works(self, part: str) -> None:
-        """Note that `part` works (again)."""
+        """Record that `part` works (again)."""
         if part in self._working:
             return
         with self._lock:
@@ -71,4 +69,4 @@ class Health:
             self._working.add(part)
         self._metrics.up.labels(part).set(1)
         if recovered is not None:
-            _log.info("recovered", part=part, cause=recovered)
+            _log.info("part_recovered", part=part, cause=recovered)

@@ -1,4 +1,4 @@
-"""What /metrics shows. One registry per app, so that two apps in one process do not meet."""
+"""The metrics of /metrics. Each app has its own registry, so two apps in a process do not clash."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-"""Buckets around what a read takes (a millisecond) and what it may take (API_TIMEOUT_S)."""
-
-
+"""Buckets from the usual time of a read (a millisecond) to its limit (API_TIMEOUT_S)."""
 _SWAP_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Buckets around what loading, verifying and indexing a bundle takes: some tenths of a second at
-10,000 items.
+"""Buckets around the time to load, verify and index a bundle: some tenths of a second at 10,000
+items.
 """
 
 
 class Metrics:
     """Counters and gauges of one app.
 
-    Children are looked up once per label set: `labels()` costs microseconds.
+    The child of a label set is looked up once: `labels()` costs microseconds.
     """
 
     def __init__(self) -> None:
@@ -42,13 +40,13 @@ class Metrics:
         )
         self._answers = Counter(
             "eddyline_api_recommendations_total",
-            "personal answers by the engine that gave them",
+            "personal answers by the engine that made them",
             ["method_used", "degraded"],
             registry=self.registry,
         )
         self._events = Counter(
             "eddyline_api_events_total",
-            "events taken by POST /api/events",
+            "events received by POST /api/events",
             ["outcome"],
             registry=self.registry,
         )
@@ -72,8 +70,8 @@ class Metrics:
         self._vectors = Counter(
             "eddyline_api_vectors_total",
             (
-                "stored ALS vectors as reads of users find them; whatever is not fresh is "
-                "folded in on the spot"
+                "stored ALS vectors by their state when a read uses them; a vector that is not "
+                "fresh is folded in by the read"
             ),
             ["state"],
             registry=self.registry,
@@ -98,7 +96,7 @@ class Metrics:
         )
         self.exposures_lost = Counter(
             "eddyline_api_exposures_lost_total",
-            "answers of experiments that were not noted: Redis was away too long",
+            "answers of experiments that were not recorded: Redis was away too long",
             registry=self.registry,
         )
         self.connections = Gauge(
@@ -160,11 +158,11 @@ class Metrics:
         self.model.clear()
         self.model.labels(version).set(1)
         if created:
-            made = datetime.fromisoformat(created).timestamp()
-            self._model_age.set_function(lambda: time.time() - made)
+            created_at = datetime.fromisoformat(created).timestamp()
+            self._model_age.set_function(lambda: time.time() - created_at)
 
     def refused(self, limit: str) -> None:
-        """One connection or request that the limit of that name refused or closed."""
+        """One connection or request that the limit of this name refused or closed."""
         self._refused.labels(limit).inc()
 
     def events(self, outcome: str, count: int) -> None:
@@ -173,5 +171,5 @@ class Metrics:
             self._events.labels(outcome).inc(count)
 
     def render(self) -> bytes:
-        """The page, in Prometheus' text format."""
+        """All metrics, in Prometheus' text format."""
         return generate_latest(self.registry)

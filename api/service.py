@@ -1,6 +1,6 @@
-"""What the routes stand on: the live view, users' states, the log, health.
+"""What all routes share: the live view, users' states, the log, health.
 
-Started and stopped by the app's lifespan.
+The app's lifespan starts and stops it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,13 @@ from store.state.entities.reader import UserReader
 _log = structlog.get_logger(__name__)
 PARTS = ("redis", "kafka", "model")
 BROKER_CHECK_S = 2.0
-"""Seconds between two questions to the broker; one is a small round trip."""
+"""Seconds between two checks of the broker; each is a small round trip."""
 DELIVERY_SHARE = 0.5
-"""Share of the time a request may take after which the client library gives an event up; it looks
-once a second only.
+"""Share of the time of a request after which the client library fails an event; it checks once a
+second only.
 """
 CONFIRM_SHARE = 0.9
-"""Share after which the API itself waits no longer, whatever the library does: the rest is for
-saying so.
-"""
+"""Share after which the API stops waiting for the library: the rest is for the error answer."""
 
 
 class Service:
@@ -66,7 +64,7 @@ class Service:
 
     @property
     def live(self) -> Recommender:
-        """What answers now; take it once per request."""
+        """The recommender that answers now; read it once per request."""
         return self.view.current
 
     @property
@@ -76,9 +74,9 @@ class Service:
         return self._producer
 
     async def start(self) -> None:
-        """Load the bundle, catalogue and popularity once, then keep them fresh.
+        """Load the bundle, catalogue and popularity, then keep them up to date.
 
-        Starts without bundle, Redis or broker, too.
+        It also starts without bundle, Redis or broker.
         """
         self._redis = connect_async(self.settings, self.settings.api_redis_timeout_s)
         timeout_s = self.settings.api_redis_timeout_s
@@ -87,8 +85,7 @@ class Service:
         self._writes = ReadYourWrites(
             self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions
         )
-        # Its callers wait for each message: no lingering, and a verdict well within the time of a
-        # request.
+        # A request waits for each message: no linger, and a result well within the request's time.
         self._producer = Producer(
             self.settings,
             delivery_timeout_s=self.settings.api_timeout_s * DELIVERY_SHARE,
@@ -99,9 +96,9 @@ class Service:
         self.view.start()
 
     async def stop(self) -> None:
-        """Stop the threads, deliver what was accepted, close the connections.
+        """Stop the threads, deliver the accepted messages, close the connections.
 
-        The broker's watch ends by itself, within BROKER_CHECK_S.
+        The thread that checks the broker ends within BROKER_CHECK_S.
         """
         self._stopping.set()
         await asyncio.to_thread(self.worker.close)
@@ -113,25 +110,22 @@ class Service:
         try:
             await asyncio.to_thread(self.producer.close)
         except LogUnavailable as error:
-            _log.warning("closing the producer", cause=str(error))
+            _log.warning("producer_close_failed", error=str(error))
 
     async def user_state(
         self, user_id: str, after: str | None = None
     ) -> tuple[UserState | None, bool]:
-        """The user's state, once the event of the token `after` is in it, and whether it may still
-        be without that event.
+        """The user's state after the write of token `after`, and whether it may lack that write.
 
-        None when it cannot be read: the cause is in Health and the log. Raises ApiError for what is
-        no token.
+        None when it cannot be read: the cause is in Health and the log. Raises ApiError for an
+        invalid token.
         """
         stale = after is not None and await self._writes.stale(after)
         state = await self._user_state(user_id)
         return state, after is not None and (stale or state is None)
 
     async def _user_state(self, user_id: str) -> UserState | None:
-        """While Redis is known to fail nobody waits for it: the refresher, which asks it every
-        REFRESH_S, closes that circuit.
-        """
+        """None while Redis fails: only the live view tries it then, every REFRESH_S."""
         if self.health.failing("redis") is not None:
             return None
         assert self._reader is not None, "the app's lifespan has not begun"
@@ -146,7 +140,7 @@ class Service:
     async def publish(self, topic: str, key: bytes, value: bytes | None) -> str:
         """Publish one message and wait for its token.
 
-        Raises LogUnavailable in good time, and notes it in Health.
+        Raises LogUnavailable within the time of the request, and reports it to Health.
         """
         deadline.hand_over()
         try:
@@ -158,16 +152,16 @@ class Service:
             error = LogUnavailable(
                 f"the broker has not confirmed it within {self._confirm_s:g} s; it may still arrive"
             )
-        except LogUnavailable as refused:
-            error = refused
+        except LogUnavailable as failure:
+            error = failure
         self.health.failed("kafka", str(error))
         self._topics_exist = False
         raise error
 
     def _read_topic_ids(self) -> None:
-        """Learn of a topic that was created anew.
+        """Detect a topic that was deleted and created again.
 
-        Without an answer the latest one stands: reads need it for `after` alone.
+        Without an answer the last known id stays: reads need it for `after` alone.
         """
         try:
             self._topic_ids.read()
@@ -175,14 +169,14 @@ class Service:
             _log.debug("topic_ids_unknown", error=str(error))
 
     def _watch_broker(self) -> None:
-        """Ask the broker every BROKER_CHECK_S whether it is there; create our topics after the
-        first answer and after every failure.
+        """Check the broker every BROKER_CHECK_S; create the topics after the first answer and after
+        every failure.
         """
         while True:
             try:
                 self.producer.check(BROKER_CHECK_S)
                 if not self._topics_exist:
-                    # before the question: a write that fails meanwhile asks for another
+                    # set before the check: a write that fails meanwhile resets it
                     self._topics_exist = True
                     self._topic_check.prepare(refuse=False)
                 self.partitions.refresh(BROKER_CHECK_S)

@@ -1,10 +1,10 @@
-"""The API's own copy of the catalogue on disk: what is hidden or deleted stays so when a process
+"""Keeps a copy of the catalogue on disk, so that hidden and deleted items stay so when a process
 starts while Redis is away.
 
-A file of JSON lines in MODELS_PATH: first when and from which topic it was written, then items and
-ids of deleted items; a later line about an item replaces an earlier one. It is written whole
-(temporary file, rename) when the catalogue was read whole or when the appended changes outgrow it,
-so it holds at most twice the catalogue. Several processes may share it: all write the same
+The copy is a file of JSON lines in MODELS_PATH: first the time and the topic, then items and ids of
+deleted items; a later line about an item replaces an earlier one. The whole file is written
+(temporary file, rename) when the whole catalogue was read, or when the appended changes outgrow it:
+it never holds more than twice the catalogue. Several processes may share it: all write the same
 catalogue of one Redis.
 """
 
@@ -25,14 +25,14 @@ from core.types import Item
 _log = structlog.get_logger(__name__)
 NAME = "catalogue-snapshot.jsonl"
 SLACK = 1_000
-"""Appended lines beyond the number of items from which the file is written whole again."""
+"""The whole file is written again once it has this many more appended lines than items."""
 CHUNK_BYTES = 1 << 18
 """Bytes gathered before a write."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line: the head (`at`, seconds since 1970, and `topic`), an item, or the id of a deleted
-    item; `at` alone with a change.
+    item; a change begins with `at` alone.
     """
 
     at: float | None = None
@@ -52,7 +52,7 @@ class Snapshot(NamedTuple):
 class CatalogueSnapshot:
     """Reads and writes the file.
 
-    A folder that cannot be written is named once in the log, and the API goes on without a copy.
+    If the folder cannot be written, the log names it once, and the API goes on without a copy.
     """
 
     def __init__(self, folder: Path, topic: str) -> None:
@@ -62,9 +62,9 @@ class CatalogueSnapshot:
         self._warned = False
 
     def load(self) -> Snapshot | None:
-        """The copy; None if there is none, or none of this topic.
+        """The copy; None if there is none of this topic.
 
-        A line that a crash has cut ends it.
+        A line that a crash has cut is skipped.
         """
         try:
             with self._path.open("rb") as file:
@@ -117,7 +117,7 @@ class CatalogueSnapshot:
         for text in lines:
             try:
                 line = decoder.decode(text)
-            # a crash has cut it; another process may have gone on behind it
+            # a crash has cut this line; another process may have appended after it
             except msgspec.DecodeError:
                 continue
             at, topic = line.at or at, line.topic or topic
@@ -139,8 +139,8 @@ class CatalogueSnapshot:
                 path=str(self._path),
                 error=str(error),
                 effect=(
-                    "an API that starts while Redis is away shows the availability of the "
-                    "bundle's making"
+                    "an API that starts while Redis is away shows items as they were "
+                    "when the bundle was made"
                 ),
             )
 
@@ -148,12 +148,11 @@ class CatalogueSnapshot:
 def merged(
     bundle_items: Collection[Item], made_at: float, snapshot: Snapshot
 ) -> tuple[list[Item], set[str]]:
-    """The items and the deleted ids by what a bundle (made at `made_at`, seconds since 1970) and a
-    snapshot know.
+    """The items and the deleted ids of a bundle and a snapshot together.
 
-    A later snapshot alone decides. Of an earlier one nobody knows which of the two is the newer for
-    an item, as a bundle reads the catalogue long before it is finished: what either hides or
-    deletes stays so.
+    `made_at`: when the bundle was made (seconds since 1970). A later snapshot alone decides. With
+    an earlier one either may be the newer for an item, because a bundle reads the catalogue long
+    before it is finished: an item that one of them hides or deletes is hidden or deleted.
     """
     if snapshot.at >= made_at:
         return list(snapshot.items.values()), snapshot.deleted

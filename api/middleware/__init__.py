@@ -1,5 +1,5 @@
-"""What every request passes: `guard` with its limits and time, `auth` for keys, `rate_limit`;
-`budget` bounds expensive routes.
+"""Checks around every request: limits, keys, rates, time.
 
-`deadline` is the clock of the request. Start with `guard`.
+`guard` calls `auth` and `rate_limit` and ends late requests; `deadline` is the time-out of the
+running request; `budget` limits expensive routes. Start with `guard`.
 """

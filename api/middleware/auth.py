@@ -1,4 +1,4 @@
-"""Who may call: keys from the environment, compared in constant time."""
+"""Checks the keys of requests, in constant time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ PROTECTED_PREFIX = "/api/"
 open.
 """
 ADMIN_PREFIX = "/api/models"
-"""Below it, all other methods obey API_ADMIN_KEYS: who may write events may not choose what
-everybody is answered from.
-"""
+"""Below it, all other methods obey API_ADMIN_KEYS: a writer's key may not change the live model."""
 
 
 class Keys:
     """A set of keys.
 
-    Holds their SHA-256 only, so that comparing takes as long whatever the length or content
-    presented.
+    Only their SHA-256 is stored, so that a comparison takes the same time for every text.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
@@ -38,17 +35,17 @@ class Keys:
     def accepts(self, presented: bytes) -> bool:
         """Whether `presented` is one of the keys.
 
-        Always compares with every key: no early exit tells which one was near.
+        Always compares with every key: the time does not show which one matches.
         """
         digest = hashlib.sha256(presented).digest()
-        found = False
+        accepted = False
         for key in self._digests:
-            found |= hmac.compare_digest(digest, key)
-        return found
+            accepted |= hmac.compare_digest(digest, key)
+        return accepted
 
 
 class Authorization:
-    """Decides from method, path and headers whether a request may go on."""
+    """Decides by method, path and headers whether a request is allowed."""
 
     def __init__(self, settings: Settings) -> None:
         admins, writers, readers = (
@@ -59,9 +56,7 @@ class Authorization:
         self._readers = Keys([*readers, *writers, *admins] if readers else [])
 
     def key_digest(self, scope: Scope) -> bytes | None:
-        """The digest of the request's key when it is one of this server's, else None: a key that
-        nobody gave out names no caller.
-        """
+        """The digest of the request's key, if the key is one of this server's; else None."""
         presented = _presented(scope)
         if presented and any(
             keys.accepts(presented) for keys in (self._writers, self._readers, self._admins)
@@ -70,8 +65,8 @@ class Authorization:
         return None
 
     def refusal(self, scope: Scope) -> ApiError | None:
-        """None when allowed; else 401 (no key, or a wrong one) or 403 (nobody may, or not with this
-        key).
+        """None when allowed; else 401 (no key, or a wrong one) or 403 (this key may not, or no key
+        may).
         """
         if not scope["path"].startswith(PROTECTED_PREFIX):
             return None
@@ -86,14 +81,14 @@ class Authorization:
             if not self._admins:
                 return _disabled(
                     "admin_disabled",
-                    "promoting, rolling back and asking for retrains need",
+                    "promoting, rolling back and requesting retrains need",
                     "API_ADMIN_KEYS",
                 )
             if self._admins.accepts(presented):
                 return None
             if self._writers.accepts(presented):
                 text = (
-                    "this key may write events and entries, not choose the live model: send "
+                    "this key may write events and entries, not change the live model: send "
                     "one of the server's API_ADMIN_KEYS"
                 )
                 return ApiError(403, "forbidden", text)

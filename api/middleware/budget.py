@@ -1,6 +1,4 @@
-"""What an expensive route may take of a process, so that its callers do not slow down everybody
-else's reads.
-"""
+"""Limits what expensive routes use of a process, so that ordinary reads stay fast."""
 
 from __future__ import annotations
 
@@ -16,19 +14,19 @@ from core.process.background import in_background
 
 _Answer = TypeVar("_Answer")
 SHARE = 1 / 3
-"""Of the time that the worker's thread works at most. While it works, a read beside it waits for
-the interpreter at each step, and takes some three times as long.
+"""Share of the time that the worker's thread may work. While it works, a read waits for the
+interpreter at each step, and takes about three times as long.
 """
 
 
 class Worker:
     """The one thread of a process for expensive answers.
 
-    More would only take the interpreter from the event loop more often.
+    More threads would only take the interpreter from the event loop more often.
     """
 
     def __init__(self, metrics: Metrics, waiting: int) -> None:
-        """`waiting`: requests of one route that may wait while one of them is at work
+        """`waiting`: requests of one route that may wait while one of them runs
         (API_EXPENSIVE_WAITING).
         """
         self._metrics, self._waiting = metrics, waiting
@@ -40,7 +38,7 @@ class Worker:
         return Budget(self, route, self._waiting, self._metrics)
 
     async def run(self, work: Callable[[], _Answer]) -> _Answer:
-        """Do `work` in the thread, which rests often enough that ordinary reads go on.
+        """Run `work` in the thread, which rests often enough that ordinary reads go on.
 
         Raises what `work` raises.
         """
@@ -48,7 +46,7 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
 
     def _run(self, work: Callable[[], _Answer]) -> _Answer:
-        # for the work before, whose caller has its answer already
+        # the rest after the work before, whose caller has its answer already
         time.sleep(max(0.0, self._rest_until - time.monotonic()))
         began, worked = time.monotonic(), time.thread_time()
         try:
@@ -58,32 +56,32 @@ class Worker:
             self._rest_until = began + (time.thread_time() - worked) / SHARE
 
     def close(self) -> None:
-        """End the thread, after what is at work."""
+        """End the thread, after the work that is running."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 class Budget:
-    """One request of a route at work, `waiting` more in turn. Belongs to one event loop."""
+    """One running request of a route, and `waiting` more in turn. Belongs to one event loop."""
 
     def __init__(self, worker: Worker, route: str, waiting: int, metrics: Metrics) -> None:
         self._worker, self._route, self._metrics = worker, route, metrics
-        self._most, self._taken = 1 + waiting, 0
+        self._most, self._requests = 1 + waiting, 0
 
     async def run(self, work: Callable[[], _Answer]) -> _Answer:
-        """Do `work` in the worker's thread when it is this request's turn.
+        """Run `work` in the worker's thread when it is this request's turn.
 
         Raises ApiError 429 when too many wait, and what `work` raises.
         """
-        if self._taken >= self._most:
+        if self._requests >= self._most:
             self._metrics.refused(self._route)
             raise ApiError(
                 429,
                 "too_busy",
-                f"{self._most} requests of this route are at work or waiting; send it again",
+                f"{self._most} requests of this route run or wait; send it again",
                 {"retry-after": "1"},
             )
-        self._taken += 1
+        self._requests += 1
         try:
             return await self._worker.run(work)
         finally:
-            self._taken -= 1
+            self._requests -= 1

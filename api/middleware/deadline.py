@@ -1,4 +1,4 @@
-"""The clock of the request that is being answered."""
+"""The time-out of the request that is being answered."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ current: ContextVar[asyncio.Timeout | None] = ContextVar("deadline", default=Non
 
 
 def hand_over() -> None:
-    """Stop the request's clock: from here on the caller bounds the time by itself, and says what it
-    waited for.
+    """End the request's time-out: the caller has its own, and names what it waits for.
 
-    Two clocks that end in the same turn of a late event loop would both cancel the request, and the
-    answer would be `timeout` instead of the cause.
+    Two time-outs that expire in the same turn of a late event loop would both cancel the request,
+    and the answer would be `timeout` instead of the cause.
     """
-    clock = current.get()
-    if clock is not None and not clock.expired():
-        clock.reschedule(None)
+    timeout = current.get()
+    if timeout is not None and not timeout.expired():
+        timeout.reschedule(None)

@@ -1,6 +1,4 @@
-"""The door every request comes through: limits, keys, the time a request may take, and no exception
-past it.
-"""
+"""Wraps the app: checks limits and keys, ends late requests, turns exceptions into answers."""
 
 from __future__ import annotations
 
@@ -20,17 +18,18 @@ from core.settings import Settings
 
 _log = structlog.get_logger(__name__)
 MAX_QUERY_BYTES = 16 * 1024
-"""Bytes of a query string: room for some hundred excluded ids."""
+"""Bytes of a query string: enough for some hundred excluded ids."""
 MAX_PATH_BYTES = 4 * 1024
 """Bytes of a path: two ids of 256 bytes, each byte percent-encoded, fit."""
 _KNOWN_METHODS = READING_METHODS | {"POST", "PUT", "DELETE", "PATCH"}
 _CLOSE = {"connection": "close"}
-"""With a refused body still on its way, the connection cannot be used again."""
+"""A refused body may still arrive, so the connection cannot be used again."""
 
 
 class _Body:
-    """`receive` that counts the bytes of a body, as a chunked one tells no length beforehand, and
-    knows whether it is waited for.
+    """`receive` that limits the bytes of a body, also of a chunked one.
+
+    `awaited`: the app is waiting for the next part of it.
     """
 
     def __init__(self, receive: Receive, most: int) -> None:
@@ -49,7 +48,7 @@ class _Body:
 
 
 class _Answer:
-    """`send` that notes the status, and leaves out the body of an answer to HEAD."""
+    """`send` that keeps the status, and leaves out the body of an answer to HEAD."""
 
     def __init__(self, send: Send, head: bool) -> None:
         self._send, self._head = send, head
@@ -80,7 +79,7 @@ class Guard:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or hand on what is not HTTP.
+        """Answer one request, or pass on what is not HTTP.
 
         HEAD is answered as GET, without the body.
         """
@@ -94,11 +93,11 @@ class Guard:
             scope = {**scope, "method": "GET"}
         body = None if scope["method"] == "GET" else _Body(receive, self._max_body)
         try:
-            error = self._refusal(scope) or await self._ask(scope, receive, body, answer)
+            error = self._refusal(scope) or await self._call(scope, receive, body, answer)
             if error is not None and answer.status == 0:
                 await error.response()(scope, receive, answer)
         except ClientDisconnect:
-            # nginx's number for a caller that went away; nobody reads the answer
+            # nginx's status for a client that has disconnected
             answer.status = 499
         route = scope.get("route")
         label = method if method in _KNOWN_METHODS else "other"
@@ -106,10 +105,10 @@ class Guard:
             label, getattr(route, "path", "none"), answer.status, time.perf_counter() - started
         )
 
-    async def _ask(
+    async def _call(
         self, scope: Scope, receive: Receive, body: _Body | None, answer: _Answer
     ) -> ApiError | None:
-        """Let the app answer. Returns the error to answer in its place. Raises ClientDisconnect."""
+        """Call the app. Returns the error to answer instead. Raises ClientDisconnect."""
         if b"%" in (raw_path := scope["raw_path"]):
             scope["path"] = raw_path.decode("latin-1")  # still encoded: see routing.path_id
         timeout = asyncio.timeout(self._timeout_s)
@@ -119,9 +118,9 @@ class Guard:
                 await self._app(scope, body or receive, answer)
         except ClientDisconnect:
             raise
-        except ApiError as refused:
-            return refused
-        except Exception as raised:  # noqa: BLE001 - the last resort: one bad request must not end the connection without an answer
+        except ApiError as error:
+            return error
+        except Exception as raised:  # noqa: BLE001 - every request gets an answer
             if isinstance(raised, TimeoutError) and timeout.expired():
                 late = self._too_late(body)
                 _log.warning(
@@ -132,7 +131,7 @@ class Guard:
                     timeout_s=self._timeout_s,
                 )
                 return late
-            _log.exception("request failed", method=scope["method"], path=scope["path"])
+            _log.exception("request_failed", method=scope["method"], path=scope["path"])
             return internal()
         return None
 

@@ -1,4 +1,4 @@
-"""Requests a second by key, or by address where a request has no key of this server."""
+"""Limits requests a second by key, or by address for a request without a key of this server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from api.errors import ApiError
 from api.middleware.auth import PROTECTED_PREFIX, Authorization
 
 MOST_CALLERS = 10_000
-"""Callers whose rate is remembered, some 150 bytes each; the one that was silent longest is
-forgotten first, and starts anew.
+"""Callers whose rate is stored, about 150 bytes each; the one that is silent for longest is evicted
+first, and starts anew.
 """
 
 
 class RateLimit:
-    """The generic cell rate algorithm: of each caller one number, the time at which all its
-    requests so far are paid for.
+    """The generic cell rate algorithm.
+
+    It stores one number for each caller: the time until which its rate is used up.
     """
 
     def __init__(self, per_s: float, burst: int, authorization: Authorization) -> None:

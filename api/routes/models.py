@@ -1,6 +1,4 @@
-"""Models: which versions there are, which is live, how the last retrain went; promote, roll back,
-ask for a retrain.
-"""
+"""Lists and shows models and the last retrain; promotes, rolls back, requests a retrain."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ _body = msgspec.json.Decoder(RetrainRequest)
 class Models:
     """The routes about models.
 
-    Files and Redis are asked in a thread: reads of recommendations go on meanwhile.
+    A thread reads files and Redis, so that reads of recommendations go on meanwhile.
     """
 
     def __init__(self, service: Service) -> None:
@@ -67,7 +65,7 @@ class Models:
                 "/api/models/{a}/diff/{b}",
                 self.diff,
                 schemas.Difference,
-                "What two versions say differently",
+                "Differences between two versions",
             ),
         ):
             add(
@@ -119,7 +117,7 @@ class Models:
                 handler=self.retrain,
                 answer=schemas.RetrainRequested,
                 tag="models",
-                summary="Ask for a retrain",
+                summary="Request a retrain",
                 body={
                     "schema": schema(RetrainRequest),
                     "example": {"reason": "new catalogue"},
@@ -129,14 +127,14 @@ class Models:
                     **_ADMIN,
                     400: "not JSON",
                     422: "not of this shape",
-                    503: "the broker did not take it: send it again",
+                    503: "the broker has not acknowledged it: send it again",
                 },
             ),
         )
 
     async def list(self, _request: Request) -> Response:
-        """Every published version, newest first, with what it was judged to be; and how far the
-        last retrain is.
+        """Every published version with its metrics, newest first; and the progress of the last
+        retrain.
         """
         live, versions = await self._files(
             lambda: (self._registry.current(), summaries(self._registry))
@@ -144,7 +142,7 @@ class Models:
         try:
             last = await asyncio.to_thread(self._last_retrain)
         except StoreError as error:
-            _log.warning("the last retrain cannot be read", cause=str(error))
+            _log.warning("last_retrain_not_readable", error=str(error))
             last, degraded = None, True
         else:
             degraded = self._service.health.degraded
@@ -170,7 +168,7 @@ class Models:
         )
 
     async def diff(self, request: Request) -> Response:
-        """Every field of the two manifests that is not the same in both."""
+        """Every field in which the two manifests differ."""
         a, b = path_id(request, "a"), path_id(request, "b")
         differences = await self._files(lambda: self._registry.diff(a, b))
         return json_response(
@@ -182,7 +180,7 @@ class Models:
     async def promote(self, request: Request) -> Response:
         """Every file of the version is verified first.
 
-        Each process of the API serves it within REFRESH_S, as one swap.
+        Each process of the API serves it within REFRESH_S.
         """
         version = path_id(request, "version")
 
@@ -202,18 +200,19 @@ class Models:
             raise
 
     async def retrain(self, request: Request) -> Response:
-        """A training worker takes it; requests made before a retrain begins are answered by that
-        one. The body may be left out.
+        """A training worker runs it, once for all requests made before its start.
+
+        The body may be left out.
         """
         raw = await request.body()
         try:
             body = _body.decode(raw) if raw.strip() else RetrainRequest()
             value = retrain_requests.encode("api", body.reason)
         except (msgspec.ValidationError, ValueError) as error:
-            known = isinstance(error, msgspec.ValidationError) or not isinstance(
+            decodable = isinstance(error, msgspec.ValidationError) or not isinstance(
                 error, msgspec.DecodeError | UnicodeDecodeError
             )
-            status, word = (422, "bad_field") if known else (400, "not_json")
+            status, word = (422, "bad_field") if decodable else (400, "not_json")
             raise ApiError(
                 status, word, f'the body should look like {{"reason": "new catalogue"}}: {error}'
             ) from None
@@ -227,14 +226,16 @@ class Models:
         return json_response(schemas.RetrainRequested(token=token), 202)
 
     async def _make_live(self, change: Callable[[], str]) -> Response:
-        was = await self._files(self._registry.current)
+        previous = await self._files(self._registry.current)
         live = await self._files(change)
-        _log.info("promoted", version=live, was=was)
+        _log.info("model_promoted", version=live, previous=previous)
         try:
             await asyncio.to_thread(self._announce, live)
-        except StoreError as error:  # a note for people; the pointer file is what processes follow
-            _log.warning("model:current in Redis still names the version before", error=str(error))
-        return json_response(schemas.Promoted(live=live, was=was))
+        except (
+            StoreError
+        ) as error:  # only people read model:current; processes follow the pointer file
+            _log.warning("model_announcement_failed", version=live, error=str(error))
+        return json_response(schemas.Promoted(live=live, was=previous))
 
     async def _files(self, call: Callable[[], _Answer]) -> _Answer:
         try:

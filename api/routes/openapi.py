@@ -1,4 +1,4 @@
-"""The API's own documentation: /openapi.json and the page /docs that shows it."""
+"""Serves the API's documentation: /openapi.json and the page /docs that shows it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PATH = "/openapi.json"
 
 
 class OpenApi:
-    """Made when it is first asked for, which takes some 80 ms, and kept as bytes.
+    """The document is made at the first request, which takes about 80 ms, and cached as bytes.
 
-    FastAPI's own route encodes it anew for each request.
+    FastAPI's own route encodes it for each request.
     """
 
     def __init__(self, service: Service) -> None:

@@ -1,4 +1,7 @@
-"""Query strings to what the engines take. Parsed by hand: this runs on every read."""
+"""Parses the query strings of reads into requests to the engines.
+
+It does so without FastAPI's machinery, because it runs on every read.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +32,17 @@ _SCALARS = frozenset(
 )
 _LISTS = frozenset({"category", "item_type", "exclude"})
 MAX_VALUES = 1000
-"""Values in one filter: more would make a single read hold the process."""
+"""Values in one filter: with more, a single read would block the process."""
 
 
 class Query:
-    """The parameters of one read, checked one by one.
+    """The parameters of one read.
 
-    Raises ApiError 422 naming the parameter at fault.
+    Raises ApiError 422, which names the invalid parameter.
     """
 
     def __init__(self, query_string: bytes, accepted: Iterable[str]) -> None:
-        """`accepted`: the names that this route takes; `attr` stands for every `attr.<name>`."""
+        """`accepted`: the names that this route accepts; `attr` stands for every `attr.<name>`."""
         self._scalars: dict[str, str] = {}
         self._lists: dict[str, list[str]] = {}
         self._attributes: dict[str, list[str]] = {}
@@ -54,7 +57,7 @@ class Query:
             elif name not in names:
                 raise invalid(
                     (
-                        f"unknown parameter {name!r}; this path takes "
+                        f"unknown parameter {name!r}; this path accepts "
                         f"{', '.join(sorted(names - {'attr'}))}"
                     )
                     + (", attr.<name>" if "attr" in names else ""),
@@ -63,19 +66,19 @@ class Query:
             elif name in _LISTS:
                 self._lists.setdefault(name, []).append(value)
             elif name in self._scalars:
-                raise invalid(f"{name} is given twice")
+                raise invalid(f"{name} occurs twice")
             else:
                 self._scalars[name] = value
 
     def request(self, max_limit: int, use_case: UseCase | None = None) -> Request:
-        """What the caller wants; what is not given follows the use case."""
+        """The request to the engines; the use case sets what the query string leaves out."""
         engine = self._scalars.get("engine")
         if engine is not None and engine not in CHAIN:
             raise invalid(f"engine {engine!r} is not one of {', '.join(CHAIN)}")
         window = self._scalars.get("window")
         if window is not None and window not in WINDOWS:
             raise invalid(f"window {window!r} is not one of {', '.join(WINDOWS)}")
-        usual = defaults(use_case)
+        default_filters = defaults(use_case)
         return Request(
             limit=self._limit(max_limit),
             use_case=use_case,
@@ -88,8 +91,8 @@ class Query:
                 item_types=self._values("item_type"),
                 categories=self._values("category"),
                 attributes=tuple(_attribute_filters(self._attributes)),
-                available_only=self.boolean("available_only", usual.available_only),
-                exclude_seen=not self.boolean("include_seen", not usual.exclude_seen),
+                available_only=self.boolean("available_only", default_filters.available_only),
+                exclude_seen=not self.boolean("include_seen", not default_filters.exclude_seen),
                 exclude_items=frozenset(self._values("exclude")),
             ),
         )
@@ -130,32 +133,32 @@ class Query:
         return _split(name, self._lists.get(name, []))
 
 
-def _split(name: str, given: list[str]) -> tuple[str, ...]:
-    """`a,b` and `a` `b` alike.
+def _split(name: str, texts: list[str]) -> tuple[str, ...]:
+    """The values of a parameter: `a,b` is the same as `a` and `b`.
 
-    A text with a comma also stands for itself, so that an id that holds one can be named.
+    A text with a comma is a value, too, so that an id may contain a comma.
     """
     values: dict[str, None] = {}
-    for text in given:
+    for text in texts:
         if "," in text:
             values.update(dict.fromkeys(part for part in text.split(",") if part))
         if text:
             values[text] = None
-    if not values and given:
+    if not values and texts:
         raise invalid(f"{name} is empty")
     if len(values) > MAX_VALUES:
         raise invalid(f"{name} has more than {MAX_VALUES} values")
     return tuple(values)
 
 
-def _attribute_filters(given: dict[str, list[str]]) -> Iterable[AttributeFilter]:
+def _attribute_filters(parameters: dict[str, list[str]]) -> Iterable[AttributeFilter]:
     """`stage=seed` equals, `stage=seed,a` one of, `size.min=3` and `size.max=9` a range."""
     ranges: dict[str, dict[str, float]] = {}
-    for name, texts in given.items():
+    for name, texts in parameters.items():
         base, dot, bound = name.rpartition(".")
         if dot and base and bound in ("min", "max"):
             if len(texts) > 1:
-                raise invalid(f"attr.{name} is given twice")
+                raise invalid(f"attr.{name} occurs twice")
             ranges.setdefault(base, {})[bound] = _number(f"attr.{name}", texts[0])
             continue
         if not name:

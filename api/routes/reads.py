@@ -1,5 +1,7 @@
-"""Reads: query string to Request, one round trip for the user's state, the live Recommender,
-JSON.
+"""Answers reads: recommendations for a user, similar and popular items, explanations.
+
+A read parses the query string, reads the user's state in one round trip, and calls the live
+recommender.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from engines.router import CHAIN
 
 FILTERS = ("limit", "category", "item_type", "exclude", "available_only", "reasons", "attr")
 PERSONAL = (*FILTERS, "include_seen", "engine", "diversity", "explore", "after")
-QUERIES_KEPT = 1024
-"""Parsed query strings kept: applications send the same few again and again, and a parsed one also
-finds its mask in the catalogue.
+CACHED_QUERIES = 1024
+"""Parsed query strings in the cache: applications repeat the same few, and the catalogue caches the
+mask of a parsed one.
 """
 _ERRORS = {
     401: "this server wants a key for reads",
@@ -45,10 +47,10 @@ class Reads:
         self._service = service
         self._use_cases = service.settings.use_cases
         self._explain_budget = service.worker.budget("explain")
-        self._asked = lru_cache(QUERIES_KEPT)(self._parsed)
+        self._cached_request = lru_cache(CACHED_QUERIES)(self._parse)
 
     def register(self, app: DocumentedApp) -> None:
-        """Add the routes to `app`; the hottest first, as routes are tried in turn."""
+        """Add the routes to `app`; the most used first, because routes are tried in turn."""
         tag, known = "recommendations", ", ".join(f"`{path}`" for path in self._use_cases.by_path)
         add(
             app,
@@ -120,12 +122,11 @@ class Reads:
         )
 
     async def for_use_case(self, request: HttpRequest) -> Response:
-        """What the user would like next, in a configured use case: a role looking for a kind of
-        item, with its own weights and filters.
+        """Items for the user in a configured use case: a role that looks for a kind of item, with
+        its own weights and filters.
 
-        The engine follows from the user's live count of interactions; what it cannot fill comes
-        from the next one, labelled in `fallbacks`. An unknown user is answered with what is
-        popular.
+        The user's live number of interactions decides the engine; the next engine fills the places
+        that it cannot fill, and `fallbacks` says so. An unknown user gets popular items.
         """
         path = f"{request.path_params['item_type']}/for-{request.path_params['role']}"
         use_case = self._use_cases.by_path.get(path)
@@ -141,49 +142,51 @@ class Reads:
         return await self._personal(request, PERSONAL, use_case)
 
     async def for_user(self, request: HttpRequest) -> Response:
-        """The same without a use case, over items of every type; `use_case` names one."""
+        """The same without a use case, for items of every type; `use_case` names one."""
         return await self._personal(request, (*PERSONAL, "use_case"), None)
 
     async def similar(self, request: HttpRequest) -> Response:
-        """Items that the same users chose, or else with the same content.
+        """Items with interactions of the same users, or else with similar content.
 
-        An item that nobody knows has none.
+        An unknown item has none.
         """
         item_id = path_id(request, "item_id")
-        asked = self._asked(request.scope["query_string"], (*FILTERS, "use_case"), None)
-        return self._items(self._service.live.similar(item_id, asked))
+        query = self._cached_request(request.scope["query_string"], (*FILTERS, "use_case"), None)
+        return self._items(self._service.live.similar(item_id, query))
 
     async def popular(self, request: HttpRequest) -> Response:
-        """What others choose now, by use case or over all. A score is a weight of events that
-        halves with POPULARITY_HALF_LIFE_DAYS.
+        """The most popular items, in a use case or in all.
 
-        With `window` it is the weight of the events within it; items without one follow with a
-        score of 0, as they would without `window`.
+        The score is the weight of an item's events, each halved every POPULARITY_HALF_LIFE_DAYS.
+        With `window` it is the weight of the events in that window; items without one follow with a
+        score of 0, in the order of all time.
         """
-        asked = self._asked(request.scope["query_string"], (*FILTERS, "use_case", "window"), None)
+        query = self._cached_request(
+            request.scope["query_string"], (*FILTERS, "use_case", "window"), None
+        )
         live = self._service.live
         answer = live.recommend(
-            _NOBODY, msgspec.structs.replace(asked, engine="popular", diversity=0.0, explore=0.0)
+            _NOBODY, msgspec.structs.replace(query, engine="popular", diversity=0.0, explore=0.0)
         )
-        if asked.window is not None and asked.window not in live.windows:
+        if query.window is not None and query.window not in live.windows:
             unknown = Fallback(
                 engine="popular",
-                cause=f"the last {asked.window} is not read from Redis yet: this is over all time",
+                cause=f"the last {query.window} is not read from Redis yet: this is of all time",
             )
             answer = msgspec.structs.replace(answer, fallbacks=[unknown, *answer.fallbacks])
         return self._items(answer)
 
     async def explain(self, request: HttpRequest) -> Response:
-        """The item's rank and what made its score; or the filter that removed it, or why no engine
-        has an opinion on it.
+        """The item's rank and the parts of its score; or the filter that excludes it, or why no
+        engine has a score for it.
         """
         user_id, item_id = path_id(request, "user_id"), path_id(request, "item_id")
-        query_string, token = after.taken(request.scope["query_string"])
-        asked = _now(self._asked(query_string, (*PERSONAL, "use_case"), None))
+        query_string, token = after.split(request.scope["query_string"])
+        query = _now(self._cached_request(query_string, (*PERSONAL, "use_case"), None))
         state, stale = await self._service.user_state(user_id, token)
-        live, variant = self._of_user(user_id, asked, state)
+        live, variant = self._of_user(user_id, query, state)
         known = state or UserState(user_id=user_id)
-        explanation = await self._explain_budget.run(lambda: explain(live, known, item_id, asked))
+        explanation = await self._explain_budget.run(lambda: explain(live, known, item_id, query))
         return json_response(
             msgspec.structs.replace(
                 explanation,
@@ -197,12 +200,16 @@ class Reads:
         self, request: HttpRequest, accepted: tuple[str, ...], use_case: UseCase | None
     ) -> Response:
         user_id = path_id(request, "user_id")
-        query_string, token = after.taken(request.scope["query_string"])
-        asked = _now(self._asked(query_string, accepted, use_case.name if use_case else None))
+        query_string, token = after.split(request.scope["query_string"])
+        query = _now(
+            self._cached_request(query_string, accepted, use_case.name if use_case else None)
+        )
         state, stale = await self._service.user_state(user_id, token)
-        # once, and after the wait: the whole answer comes from this object
-        live, variant = self._of_user(user_id, asked, state)
-        answer = unread(live, user_id, asked) if state is None else live.recommend(state, asked)
+        # read once, after the wait: the whole answer comes from this object
+        live, variant = self._of_user(user_id, query, state)
+        answer = (
+            without_state(live, user_id, query) if state is None else live.recommend(state, query)
+        )
         degraded = state is None or self._service.health.degraded
         answer = msgspec.structs.replace(
             answer,
@@ -214,20 +221,20 @@ class Reads:
         if variant is not None:
             self._service.view.exposures.add(variant, user_id)
         self._service.metrics.answer(answer.method_used, degraded)
-        if state is not None and (found := live.vector_of(state)) is not None:
-            self._service.metrics.vector(found)
+        if state is not None and (freshness := live.vector_of(state)) is not None:
+            self._service.metrics.vector(freshness)
         return json_response(answer)
 
     def _of_user(
-        self, user_id: str, asked: Request, state: UserState | None
+        self, user_id: str, query: Request, state: UserState | None
     ) -> tuple[Recommender, Variant | None]:
-        """What answers this request.
+        """The recommender that answers this request, and its variant.
 
-        One that names an engine, or whose user cannot be read, is no experiment's.
+        A request that names an engine, or whose user cannot be read, takes part in no experiment.
         """
-        if state is None or asked.engine is not None:
+        if state is None or query.engine is not None:
             return self._service.live, None
-        return self._service.view.of_user(user_id, asked.use_case.name if asked.use_case else None)
+        return self._service.view.of_user(user_id, query.use_case.name if query.use_case else None)
 
     def _items(self, answer: Recommendations) -> Response:
         return json_response(
@@ -240,7 +247,7 @@ class Reads:
             )
         )
 
-    def _parsed(
+    def _parse(
         self, query_string: bytes, accepted: tuple[str, ...], use_case_name: str | None
     ) -> Request:
         query = Query(query_string, accepted)
@@ -255,18 +262,16 @@ class Reads:
         )
 
 
-def _now(asked: Request) -> Request:
-    return msgspec.structs.replace(asked, at=time.time())
+def _now(query: Request) -> Request:
+    return msgspec.structs.replace(query, at=time.time())
 
 
-def unread(live: Recommender, user_id: str, asked: Request) -> Recommendations:
-    """An answer for a user whose state cannot be read: what is popular, with every engine that
-    would have been asked named and why not.
-    """
+def without_state(live: Recommender, user_id: str, query: Request) -> Recommendations:
+    """An answer for a user whose state cannot be read: popular items, and why no engine before."""
     answer = live.recommend(
-        UserState(user_id=user_id), msgspec.structs.replace(asked, engine="popular")
+        UserState(user_id=user_id), msgspec.structs.replace(query, engine="popular")
     )
-    skipped = CHAIN[CHAIN.index(asked.engine) if asked.engine else 0 : CHAIN.index("popular")]
+    skipped = CHAIN[CHAIN.index(query.engine) if query.engine else 0 : CHAIN.index("popular")]
     causes = [
         Fallback(
             engine=name, cause=live.unavailable(name) or "the user's history cannot be read now"

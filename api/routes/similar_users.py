@@ -1,5 +1,5 @@
-"""Users with like taste: the user's ALS vector as of now, against those of the users that training
-saw.
+"""Answers which users have similar interactions: compares the user's ALS vector as of now with the
+vectors of the users that the live bundle was trained on.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from store.state.connection import Client, connect
 from store.state.entities.histories import item_sets, with_events
 
 MOST = 50
-"""Users in an answer: each one's history is read."""
+"""Users in an answer at most: the history of each is read."""
 SPARE = 2
-"""Candidates for each place: users who were deleted since the training are left out."""
+"""Candidates for each place: users that were deleted since the training are left out."""
 SHARED = 5
-"""Items in common that are named."""
+"""Shared items in an answer, for each user."""
 
 
 class SimilarUserRoutes:
-    """The trained users are loaded when they are first asked for, and again with another bundle:
-    most processes never need them.
+    """The route of similar users.
 
-    Comparing all of them and reading up to 50 histories is work for the worker's thread, with its
-    budget and a connection of its own.
+    The trained users are loaded at the first request, and again for another bundle: most processes
+    never need them. The worker's thread compares them and reads up to 50 histories, with a budget
+    and a Redis connection of its own.
     """
 
     def __init__(self, service: Service) -> None:
@@ -59,7 +59,7 @@ class SimilarUserRoutes:
                 handler=self.similar,
                 answer=SimilarUsers,
                 tag="users",
-                summary="Users with like taste",
+                summary="Users with similar interactions",
                 parameters=query_parameters("limit", "after"),
                 errors={
                     401: "this server wants a key for reads",
@@ -70,12 +70,14 @@ class SimilarUserRoutes:
         )
 
     async def similar(self, request: Request) -> Response:
-        """By the cosine of ALS vectors: this user's as of now, the others' as the live bundle was
-        trained, so who came later is not among them. Who was deleted is not shown. Without an
-        answer, `cause` says why.
+        """The nearest users by the cosine of ALS vectors.
+
+        The vector of the user is as of now, the others' as of the training of the live bundle:
+        users that came later are not among them. Deleted users are left out. When there are none,
+        `cause` says why.
         """
         user_id = path_id(request, "user_id")
-        rest, token = after.taken(request.scope["query_string"])
+        rest, token = after.split(request.scope["query_string"])
         limit = (
             Query(rest, ("limit",)).request(min(MOST, self._service.settings.api_max_limit)).limit
         )
@@ -87,8 +89,8 @@ class SimilarUserRoutes:
             if read is None:
                 raise NotApplicable("the user's history cannot be read now")
             users = await self._nearest(live, read, limit)
-        except (NotApplicable, ModelError, ValueError) as nothing:
-            cause = str(nothing)
+        except (NotApplicable, ModelError, ValueError) as error:
+            cause = str(error)
         except StoreError as error:
             self._service.health.failed("redis", str(error))
             cause = "the users' histories cannot be read now"
@@ -126,22 +128,22 @@ class SimilarUserRoutes:
             )
         nearest = with_events(self._client, list(scores))[:limit]
         histories = item_sets(self._client, nearest, self._service.settings.history_cap)
-        mine = list(dict.fromkeys(event.item_id for event in reversed(state.history)))
+        own_items = list(dict.fromkeys(event.item_id for event in reversed(state.history)))
         return [
             SimilarUser(
                 user_id=user_id,
                 score=scores[user_id],
                 rank=rank,
-                shared_items=[item_id for item_id in mine if item_id in theirs][:SHARED],
+                shared_items=[item_id for item_id in own_items if item_id in items][:SHARED],
             )
-            for rank, (user_id, theirs) in enumerate(zip(nearest, histories, strict=True), 1)
+            for rank, (user_id, items) in enumerate(zip(nearest, histories, strict=True), 1)
         ]
 
     def _load(self, version: str | None) -> TrainedUsers:
-        held = self._trained
-        if held is None or held[0] != version:
+        trained = self._trained
+        if trained is None or trained[0] != version:
             folder = (
                 self._service.settings.als_model_path or self._registry.path / str(version) / "als"
             )
-            held = self._trained = (version, TrainedUsers.load(folder))
-        return held[1]
+            trained = self._trained = (version, TrainedUsers.load(folder))
+        return trained[1]

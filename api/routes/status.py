@@ -1,4 +1,4 @@
-"""What an operator, a load balancer and Prometheus ask."""
+"""Answers health checks, and serves the metrics."""
 
 from __future__ import annotations
 
@@ -69,12 +69,11 @@ class Status:
         return Response(_ALIVE, media_type="application/json")
 
     async def ready(self, _request: Request) -> Response:
-        """200 as soon as there is a bundle or a catalogue to answer from, with everything that is
-        missing named.
+        """200 as soon as there is a bundle or a catalogue to answer from; `missing` names the rest.
 
-        It stays 200 when Redis or Kafka go away: the answers are then degraded, not gone, and a
-        load balancer that took every process out for that would turn a poorer answer into none.
-        Alert on `degraded`; require `missing` to be empty in a deployment check.
+        It stays 200 while Redis or Kafka is away: answers are degraded then, and a load balancer
+        that removed every process for that would leave no answer at all. Alert on `degraded`;
+        require an empty `missing` in a deployment check.
         """
         service = self._service
         live = service.live
@@ -97,8 +96,8 @@ class Status:
         )
 
     async def metrics(self, _request: Request) -> Response:
-        """Requests, answers by engine, what is up, and how fresh the process is, in Prometheus'
-        text format.
+        """Requests, answers by engine, the state of each part and the age of the data, in
+        Prometheus' text format.
         """
         return Response(
             await self._metrics_budget.run(self._service.metrics.render), media_type=CONTENT_TYPE

@@ -1,4 +1,4 @@
-"""What is held about a user, for the user's own eyes and an operator's."""
+"""Answers what is stored about a user, for the user and for operators."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engines import router
 
 
 class Users:
-    """Reading a user."""
+    """The route that reads a user."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -35,7 +35,7 @@ class Users:
                 handler=self.user,
                 answer=UserAnswer,
                 tag="users",
-                summary="What is held about a user, and which engine would serve them",
+                summary="What is stored about a user, and which engine answers them",
                 parameters=query_parameters("after"),
                 errors={
                     401: "this server wants a key for reads",
@@ -45,14 +45,14 @@ class Users:
         )
 
     async def user(self, request: Request) -> Response:
-        """Counters, latest history and declared profile, and the engine that answers for this many
+        """Counters, latest history and declared profile, and the engine for this number of
         interactions.
 
-        An unknown user has no interactions. While Redis is down nothing is known about anybody, and
-        `degraded` says so.
+        An unknown user has no interactions. While Redis is down, no user is known, and `degraded`
+        is true.
         """
         user_id = path_id(request, "user_id")
-        rest, token = after.taken(request.scope["query_string"])
+        rest, token = after.split(request.scope["query_string"])
         Query(rest, ("after",))
         read, stale = await self._service.user_state(user_id, token)
         state = read or UserState(user_id=user_id)
@@ -78,7 +78,7 @@ class Users:
         )
 
     def _engine(self, state: UserState, known: bool) -> tuple[str, str]:
-        """The first engine that would be asked and can be, and the sentence why."""
+        """The first engine of the chain that is available, and why it answers."""
         if not known:
             return (
                 "popular",

@@ -1,6 +1,6 @@
-"""Writes: events and catalogue changes into the log.
+"""Writes events, items and users to the log.
 
-What is answered with a token is in the log; nothing else was accepted.
+An answer with a token means that the message is in the log; nothing else was accepted.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from core.errors import BadEvent, LogUnavailable
 from core.types import Interaction, Item, User
 
 MAX_EVENTS = 1000
-"""Events in one request: they take some 40 ms of the process."""
+"""Events in one request: they take about 40 ms of the process."""
 EVENTS_AT_ONCE = 32
-"""Events that are checked and handed to the producer before other requests get their turns: about a
+"""Events that are checked and passed to the producer before other requests run: about a
 millisecond.
 """
-TURNS_S = 0.002
-"""Seconds of these turns: a read takes several turns of the event loop, and would wait for as many
-parts of the events in between.
+PAUSE_S = 0.002
+"""Seconds for other requests in between: a read takes several turns of the event loop, and would
+otherwise wait in each for a part of the events.
 """
 _Body = TypeVar("_Body")
 _Entry = TypeVar("_Entry", Item, User)
@@ -44,7 +44,7 @@ _ERRORS = {
     403: "this server has no API_KEYS: writes are off",
     413: "the body is too large",
     422: "outside the contract",
-    503: "the broker did not take it: it was not accepted, send it again",
+    503: "the broker has not acknowledged it: send it again",
 }
 
 
@@ -81,7 +81,7 @@ class Writes:
                 summary="Publish one event or many",
                 body=one_or_many,
                 status=202,
-                errors={**_ERRORS, 207: "some were accepted, some not: look at each result"},
+                errors={**_ERRORS, 207: "some were accepted, some not: see each result"},
                 other_answers={
                     207: (EventResults,),
                     422: (EventResults, Error),
@@ -130,12 +130,11 @@ class Writes:
 
     async def events(self, request: Request) -> Response:
         """Publish one event (an object) or up to 1,000 (an array) to the log, and wait until the
-        broker holds them.
+        broker has acknowledged them.
 
         Each is checked by the same contract as in Kafka. 202: all were accepted; 207: some; 422:
-        none is valid (400: not JSON); 503: the broker took none. An event without a token in its
-        result was not accepted: send it again with the same `event_id`, which counts once however
-        often it arrives.
+        none is valid (400: not JSON); 503: the broker acknowledged none. An event without a token
+        in its result was not accepted: send it again with the same `event_id`; it counts once.
         """
         body = await request.body()
         single = body.lstrip()[:1] != b"["
@@ -152,11 +151,11 @@ class Writes:
                 ):
                     if (event := self._checked(result, raw)) is not None:
                         publishing.create_task(self._publish(result, event))
-                await asyncio.sleep(TURNS_S)
+                await asyncio.sleep(PAUSE_S)
         return self._answer(results, single)
 
     async def put_item(self, request: Request) -> Response:
-        """The body replaces the item's whole catalogue entry.
+        """The body replaces the whole catalogue entry of the item.
 
         Answers show it within about a second.
         """
@@ -164,24 +163,24 @@ class Writes:
         return await self._change(self._settings.items_topic, item.item_id, encode_json(item))
 
     async def delete_item(self, request: Request) -> Response:
-        """The item disappears from every answer within about a second.
+        """The item is in no answer after about a second.
 
-        An unknown id is accepted as well.
+        An unknown id is accepted, too.
         """
         return await self._change(self._settings.items_topic, path_id(request, "item_id"), None)
 
     async def put_user(self, request: Request) -> Response:
-        """The body replaces what the user declares.
+        """The body replaces the whole declaration of the user.
 
-        Interests make recommendations for a user without interactions.
+        Interests decide the recommendations for a user without interactions.
         """
         user = await _entry(request, "user_id", decode_user)
         return await self._change(self._settings.users_topic, user.user_id, encode_json(user))
 
     async def delete_user(self, request: Request) -> Response:
-        """Removes everything held about the user from Redis; older interactions never count again.
+        """Deletes everything about the user from Redis; older interactions never count again.
 
-        An unknown id is accepted as well.
+        An unknown id is accepted, too.
         """
         return await self._change(self._settings.users_topic, path_id(request, "user_id"), None)
 
@@ -242,7 +241,7 @@ class Writes:
 
 
 def _parsed(decoder: msgspec.json.Decoder[_Body], body: bytes) -> _Body:
-    """The body's outer shape. Raises ApiError."""
+    """The body's outer structure. Raises ApiError."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -255,12 +254,12 @@ async def _entry(request: Request, id_name: str, decode: Callable[[bytes], _Entr
     """The catalogue entry in the body, under the id in the path. Raises ApiError, BadEvent."""
     identifier = path_id(request, id_name)
     fields = _parsed(_object, await request.body())
-    given = fields.setdefault(id_name, msgspec.Raw(encode_json(identifier)))
+    body_id = fields.setdefault(id_name, msgspec.Raw(encode_json(identifier)))
     entry = decode(encode_json(fields))
     if getattr(entry, id_name) != identifier:
         raise invalid(
             (
-                f"{id_name} in the body is {bytes(given).decode()}, in the path {identifier!r}; "
+                f"{id_name} in the body is {bytes(body_id).decode()}, in the path {identifier!r}; "
                 f"leave it out of the body"
             ),
             "bad_id",

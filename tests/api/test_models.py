@@ -1,4 +1,4 @@
-"""Models over HTTP: looked at by readers, chosen by admins, retrained by request."""
+"""Models over HTTP: lists, manifests, promotion, retrain requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def admin(settings: Settings, redis: Redis, versions: list[str]) -> Iterator[Cli
 
 
 @pytest.mark.parametrize("path", WRITES)
-def test_only_an_admin_chooses_the_live_model(
+def test_only_an_admin_key_changes_the_live_model(
     settings: Settings, redis: Redis, versions: list[str], admin: Client, path: str
 ) -> None:
     for headers, status, word in (
@@ -90,7 +90,7 @@ def test_promote_and_roll_back_go_live_without_a_restart(
     made_live("/api/models/rollback", versions[2], versions[0])
 
 
-def test_a_damaged_a_missing_or_no_earlier_version_is_refused_and_the_live_one_stays(
+def test_promoting_a_damaged_or_missing_version_is_refused_and_the_live_one_stays(
     settings: Settings, admin: Client, versions: list[str]
 ) -> None:
     (settings.models_path / versions[0] / "als" / "item_factors.npy").write_bytes(b"other")
@@ -130,7 +130,7 @@ def test_a_manifest_that_cannot_be_read_does_not_hide_the_others(
     assert "manifest.json" in oldest["problem"]
 
 
-def test_how_far_a_retrain_is_and_how_it_ended_is_shown(admin: Client, redis: Redis) -> None:
+def test_the_progress_and_the_result_of_a_retrain_are_shown(admin: Client, redis: Redis) -> None:
     fields = {
         "status": "running",
         "step": "fit",
@@ -168,7 +168,7 @@ def test_without_redis_the_versions_are_still_listed(
         assert answer.json() == {"live": versions[1], "was": versions[2]}
 
 
-def test_a_folder_that_cannot_be_written_says_so(
+def test_without_write_access_to_the_models_a_promotion_is_a_503(
     settings: Settings, redis: Redis, admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(*_: object) -> None:
@@ -180,7 +180,7 @@ def test_a_folder_that_cannot_be_written_says_so(
     assert "Read-only file system" in answer.json()["detail"]
 
 
-def test_a_retrain_is_asked_for(
+def test_a_retrain_request_is_in_the_log(
     settings: Settings, redis: Redis, broker: object, versions: list[str]
 ) -> None:
     with serving(settings, api_admin_keys=ADMIN) as client:
@@ -209,18 +209,20 @@ def test_a_retrain_is_asked_for(
     topic, partition, offset = answer.json()["token"].split(":")
     assert topic == settings.retrain_requests_topic
     with Requests(settings) as requests:
-        asked = eventually(lambda: requests.next(0.2), "the request is in the log")
-        assert (asked.partition, asked.offset) == (int(partition), int(offset))
-        assert retrain_requests.decode(asked.value).reason == "new catalogue"
+        request = eventually(lambda: requests.next(0.2), "the request is in the log")
+        assert (request.partition, request.offset) == (int(partition), int(offset))
+        assert retrain_requests.decode(request.value).reason == "new catalogue"
         assert sum(requests.ends().values()) == 2
 
 
-def test_without_a_broker_a_request_is_not_accepted(admin: Client) -> None:
+def test_without_a_broker_a_retrain_request_is_a_503(admin: Client) -> None:
     answer = admin.request("POST", "/api/models/retrain", headers=HEADERS)
     assert (answer.status_code, answer.json()["error"]) == (503, "log_unavailable")
 
 
-def test_looking_obeys_the_read_keys(settings: Settings, redis: Redis, versions: list[str]) -> None:
+def test_reads_of_models_obey_the_read_keys(
+    settings: Settings, redis: Redis, versions: list[str]
+) -> None:
     with serving(settings, api_read_keys="reader", api_admin_keys=ADMIN) as client:
         assert client.get("/api/models").status_code == 401
         for key in ("reader", KEY, ADMIN):

@@ -1,4 +1,4 @@
-"""What a backend engineer without a Kafka client sees."""
+"""Writes over HTTP: events, items and users in the log, and what is refused."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def logged(settings: Settings, token: str) -> tuple[bytes | None, bytes | None]:
 
 
 @pytest.mark.process
-def test_one_event_is_in_the_log_under_the_token_that_was_answered(
-    api: Client, settings: Settings
-) -> None:
+def test_an_event_is_in_the_log_at_the_place_of_its_token(api: Client, settings: Settings) -> None:
     sent = event(
         value=2.5, use_case="developer_startup", context={"page": "home", "ünï": [1, None]}
     )
@@ -60,7 +58,7 @@ def test_one_event_is_in_the_log_under_the_token_that_was_answered(
     assert b'"page"' in bytes(stored.context)
 
 
-def test_many_events_are_accepted_each_by_its_own_merit(api: Client) -> None:
+def test_each_of_many_events_is_accepted_or_rejected_by_itself(api: Client) -> None:
     good, bad = event("good"), event("bad", event_type="unheard_of")
     answer = api.write(
         "POST",
@@ -96,12 +94,12 @@ def test_many_events_are_accepted_each_by_its_own_merit(api: Client) -> None:
         (b"[1]", 422, "bad_field"),
     ],
 )
-def test_what_is_no_event_is_refused_and_says_why(
+def test_an_invalid_event_is_refused_with_the_cause(
     api: Client, body: bytes, status: int, error: str
 ) -> None:
     answer = api.write("POST", "/api/events", body)
-    found = answer.json().get("error") or answer.json()["results"][0]["error"]
-    assert (answer.status_code, found) == (status, error)
+    code = answer.json().get("error") or answer.json()["results"][0]["error"]
+    assert (answer.status_code, code) == (status, error)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +119,9 @@ def test_what_is_no_event_is_refused_and_says_why(
         {"user_id": None},
     ],
 )
-def test_the_contract_of_the_log_holds_for_http_too(api: Client, fields: dict[str, object]) -> None:
+def test_events_over_http_obey_the_contract_of_the_log(
+    api: Client, fields: dict[str, object]
+) -> None:
     assert api.write("POST", "/api/events", event(**fields)).status_code == 422
 
 

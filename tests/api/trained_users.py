@@ -1,4 +1,4 @@
-"""Bundles whose ALS model knows users, for the routes that compare users."""
+"""Bundles whose ALS model has user factors, for the routes that compare users."""
 
 from __future__ import annotations
 

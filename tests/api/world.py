@@ -1,5 +1,5 @@
-"""The engines' eight startups behind a real API: a published bundle, users in a real Redis, an app
-with its lifespan.
+"""A small world for tests of the API: a bundle of eight startups, users in a real Redis, a running
+app.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FOR_DEVELOPER = "/api/recommendations/startups/for-developer"
 
 
 def publish(settings: Settings, *, without: str = "", items: list[Item] | None = None) -> str:
-    """A bundle of the world, live at once; `without` leaves one part out."""
+    """Publish a bundle of the world, live at once; `without` leaves one part out."""
 
     def write(folder: Path) -> None:
         catalogue = ITEMS if items is None else items
@@ -65,7 +65,7 @@ def publish(settings: Settings, *, without: str = "", items: list[Item] | None =
 
 
 def live_view(settings: Settings, metrics: Metrics) -> LiveView:
-    """The view of an app, without the app."""
+    """A live view without an app."""
     topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
     health = Health(metrics, ("redis", "model"))
     return LiveView(
@@ -80,8 +80,9 @@ def remember(
     events: int | None = None,
     interests: list[str] | None = None,
 ) -> None:
-    """The state of a user who liked `items`, as ingest leaves it; `events` is the live count where
-    it is more.
+    """Write the state of a user who liked `items`, as ingest writes it.
+
+    `events`: the live count, where it is larger.
     """
     count = len(items) if events is None else events
     if count:
@@ -99,16 +100,14 @@ def remember(
 
 
 def store_items(redis: Redis, *items: Item) -> None:
-    """The catalogue as ingest leaves it."""
+    """Write the catalogue as ingest writes it."""
     for item in items:
         redis.hset(keys.ITEMS, item.item_id, encode_json(item))
         redis.xadd(keys.ITEMS_CHANGES, {"item": item.item_id})
 
 
 class Client:
-    """The app in this process, called as a blocking client would; its event loop runs in a thread
-    of its own.
-    """
+    """A blocking client of the app in this process, whose event loop runs in another thread."""
 
     def __init__(self, app: FastAPI, portal: BlockingPortal) -> None:
         self.app, self._portal = app, portal

@@ -21,21 +21,21 @@ def messages(settings: Settings, topic: str, count: int) -> list[Message]:
     consumer = Consumer(
         consumer_config(settings, f"read-{topic}") | {"auto.offset.reset": "earliest"}
     )
-    found: list[Message] = []
+    records: list[Message] = []
     try:
         partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
 
         def read() -> Any:
-            found.extend(
+            records.extend(
                 message for message in consumer.consume(1000, 0.2) if message.error() is None
             )
-            return len(found) >= count
+            return len(records) >= count
 
         eventually(read, f"{count} messages in {topic}")
     finally:
         consumer.close()
-    return sorted(found, key=lambda message: (message.partition(), message.offset()))
+    return sorted(records, key=lambda message: (message.partition(), message.offset()))
 
 
 def java_partition(key: bytes, partitions: int) -> int:

@@ -38,7 +38,7 @@ from tests.conftest import Spawn
 from tests.support import eventually
 
 
-def test_every_call_of_both_clients_against_the_api_and_what_ingest_makes_of_it(
+def test_every_call_of_both_clients_works_against_the_api_and_ingest(
     settings: Settings, redis: Redis, broker: object, spawn: Spawn, backend_python: Path
 ) -> None:
     url = serve_world(settings, redis, spawn)
@@ -65,8 +65,8 @@ def _every_call(connected: Client, user_id: str) -> None:
     """`user_id`: nobody yet, with characters that a path must encode."""
     declared = connected.upsert_user(User(user_id=user_id, interests=["health"]))
     assert declared.id == user_id
-    held = connected.user(user_id, after=declared.token)
-    assert (held.profile, held.interaction_count, held.stale) == (
+    state = connected.user(user_id, after=declared.token)
+    assert (state.profile, state.interaction_count, state.stale) == (
         User(user_id=user_id, interests=["health"]),
         0,
         False,
@@ -158,7 +158,7 @@ def _every_call(connected: Client, user_id: str) -> None:
     assert connected.send_events([]).results == []
 
 
-def test_a_call_outlives_a_server_that_is_killed_and_comes_back(
+def test_a_call_is_retried_until_a_killed_server_is_back(
     settings: Settings, redis: Redis, broker: object, spawn: Spawn
 ) -> None:
     publish(settings)

@@ -33,7 +33,7 @@ from tests.clients.support import (
     [BUSY, Reply(429), Reply(502, b"<html>"), Reply(504), Reply(0)],
     ids=lambda reply: str(reply.status),
 )
-def test_a_passing_failure_is_retried_and_never_seen(kind: str, failure: Reply) -> None:
+def test_a_transient_failure_is_retried_and_not_raised(kind: str, failure: Reply) -> None:
     with (
         scripted([failure, failure, Reply(200, EMPTY)]) as (url, requests),
         client(kind, url, retries=QUICK) as connected,
@@ -43,7 +43,7 @@ def test_a_passing_failure_is_retried_and_never_seen(kind: str, failure: Reply) 
 
 
 @each_client
-def test_a_lasting_failure_is_one_error_that_names_the_last_cause(kind: str) -> None:
+def test_a_permanent_failure_raises_one_error_with_the_last_cause(kind: str) -> None:
     with scripted([BUSY]) as (url, requests), client(kind, url, retries=QUICK) as connected:
         with pytest.raises(
             Unavailable,
@@ -56,7 +56,7 @@ def test_a_lasting_failure_is_one_error_that_names_the_last_cause(kind: str) -> 
         assert len(requests) == 4
 
 
-def test_any_number_of_attempts_has_a_wait() -> None:
+def test_any_number_of_attempts_has_a_bounded_wait() -> None:
     backoff = Backoff(RetryPolicy(attempts=5000, total_s=1e9))
     waits = [backoff.next_wait() for _ in range(4999)]
     assert all(wait is not None and 0 < wait <= 3.0 for wait in waits)
@@ -65,9 +65,9 @@ def test_any_number_of_attempts_has_a_wait() -> None:
 
 @each_client
 @pytest.mark.parametrize("header", ["1", "date"])
-def test_the_wait_that_the_server_asks_for_is_kept(kind: str, header: str) -> None:
-    asked = header if header == "1" else formatdate(time.time() + 2, usegmt=True)
-    busy = BUSY._replace(headers={"retry-after": asked})
+def test_retry_after_is_obeyed(kind: str, header: str) -> None:
+    retry_after = header if header == "1" else formatdate(time.time() + 2, usegmt=True)
+    busy = BUSY._replace(headers={"retry-after": retry_after})
     with (
         scripted([busy, Reply(200, EMPTY)]) as (url, _),
         client(kind, url, retries=QUICK) as connected,
@@ -110,7 +110,7 @@ def test_a_wait_beyond_the_time_left_ends_the_call_at_once(kind: str) -> None:
     ],
     ids=lambda value: str(value.status) if isinstance(value, Reply) else "",
 )
-def test_what_no_retry_mends_is_an_error_at_once(
+def test_an_error_that_a_retry_cannot_fix_is_raised_at_once(
     kind: str, reply: Reply, error: type[Exception], text: str
 ) -> None:
     with scripted([reply]) as (url, requests), client(kind, url, retries=QUICK) as connected:

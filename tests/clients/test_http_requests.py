@@ -69,7 +69,7 @@ def results(*outcomes: str | None) -> bytes:
 
 
 @each_client
-def test_of_a_request_that_was_taken_in_part_only_the_rest_is_sent_again(kind: str) -> None:
+def test_after_a_partial_success_only_the_rest_is_sent_again(kind: str) -> None:
     events = [like(event_id=str(number)) for number in range(3)]
     partly = Reply(207, results(None, "log_unavailable", "bad_value"))
     with (
@@ -87,7 +87,7 @@ def test_of_a_request_that_was_taken_in_part_only_the_rest_is_sent_again(kind: s
 
 
 @each_client
-def test_when_sending_ends_early_the_error_says_what_was_accepted(kind: str) -> None:
+def test_an_error_during_sending_contains_the_accepted_events(kind: str) -> None:
     first = Reply(202, results(*[None] * MAX_EVENTS))
     with scripted([first, BUSY]) as (url, requests), client(kind, url, retries=QUICK) as connected:
         with pytest.raises(Unavailable) as stopped:
@@ -104,7 +104,7 @@ def test_when_sending_ends_early_the_error_says_what_was_accepted(kind: str) -> 
 
 
 @each_client
-def test_an_event_that_cannot_be_sent_stops_the_rest_and_the_error_says_what_was_accepted(
+def test_an_invalid_event_stops_sending_and_the_error_contains_the_accepted_events(
     kind: str,
 ) -> None:
     first = Reply(202, results(*[None] * MAX_EVENTS))
@@ -116,7 +116,7 @@ def test_an_event_that_cannot_be_sent_stops_the_rest_and_the_error_says_what_was
     assert stopped.value.results.accepted == MAX_EVENTS
 
 
-def test_requests_stay_below_the_size_that_the_server_takes() -> None:
+def test_requests_stay_below_the_size_limit_of_the_server() -> None:
     large = [like(event_id=str(number), context={"text": "x" * 60_000}) for number in range(40)]
     with (
         scripted([Reply(400, b'{"error":"not_json","detail":"-"}')]) as (url, requests),
@@ -129,7 +129,7 @@ def test_requests_stay_below_the_size_that_the_server_takes() -> None:
 
 
 @each_client
-def test_what_breaks_the_contract_is_refused_before_it_is_sent(kind: str) -> None:
+def test_invalid_input_is_refused_before_it_is_sent(kind: str) -> None:
     with scripted([Reply(200, EMPTY)]) as (url, requests), client(kind, url) as connected:
         for wrong in (
             lambda: connected.recommend(""),
@@ -149,13 +149,13 @@ def test_what_breaks_the_contract_is_refused_before_it_is_sent(kind: str) -> Non
 @pytest.mark.parametrize(
     "url", ["", "localhost:8000", "ftp://host", "http://", "http://host/?a=1", "http://host:port"]
 )
-def test_an_address_that_is_none_is_refused(kind: str, url: str) -> None:
+def test_an_invalid_base_url_is_refused(kind: str, url: str) -> None:
     with pytest.raises(InvalidInput, match="base_url"), client(kind, url):
         pass
 
 
 @each_client
-def test_a_key_that_is_none_is_refused_and_not_shown(kind: str) -> None:
+def test_an_invalid_key_is_refused_and_not_shown(kind: str) -> None:
     with (
         pytest.raises(InvalidInput, match="api_key") as refused,
         client(kind, "http://host", api_key="secret\r\nx: y"),

@@ -1,4 +1,4 @@
-"""`EventProducer`: what a backend publishes is in the log, or the backend knows that it is not."""
+"""`EventProducer`: every message is in the log, or raises an error."""
 
 from __future__ import annotations
 
@@ -36,15 +36,20 @@ import importlib.util, json, sys
 from eddyline_client import Event, EventProducer, Item, User
 
 address, interactions, items, users = sys.argv[1:]
-with EventProducer(address, interactions_topic=interactions, items_topic=items, users_topic=users) as producer:
+topics = {"interactions_topic": interactions, "items_topic": items, "users_topic": users}
+with EventProducer(address, **topics) as producer:
     for number in range(300):
-        user_id, event_id = f"user-{number % 100}", f"e{number}"
-        producer.send(Event(user_id=user_id, item_id="é/9", event_type="like", event_id=event_id, context={"page": number}))
-    producer.upsert_item(Item(item_id="é/9", item_type="startup", categories=["fintech"], attributes={"stage": "seed", "team": 7}))
+        event = {"event_id": f"e{number}", "user_id": f"user-{number % 100}", "item_id": "é/9"}
+        producer.send(Event(**event, event_type="like", context={"page": number}))
+    attributes = {"stage": "seed", "team": 7}
+    producer.upsert_item(
+        Item(item_id="é/9", item_type="startup", categories=["fintech"], attributes=attributes)
+    )
     producer.delete_item("old")
     producer.upsert_user(User(user_id="user-1", interests=["fintech"]))
     producer.delete_user("user-2")
-print(json.dumps({room: importlib.util.find_spec(room) is not None for room in ("core", "store", "api")}))
+rooms = ("core", "store", "api")
+print(json.dumps({room: importlib.util.find_spec(room) is not None for room in rooms}))
 """
 
 
@@ -62,7 +67,7 @@ def likes(count: int) -> list[Event]:
 
 
 @pytest.mark.process
-def test_a_backend_with_nothing_but_the_wheel_publishes_what_ingest_accepts(
+def test_a_backend_with_only_the_wheel_publishes_what_ingest_accepts(
     settings: Settings, broker: Broker, backend_python: Path, tmp_path: Path
 ) -> None:
     ensure_topics(settings)
@@ -107,7 +112,7 @@ def test_a_backend_with_nothing_but_the_wheel_publishes_what_ingest_accepts(
     assert decode_user(declared["user-1"]).interests == ["fintech"]
 
 
-def test_the_example_of_the_event_contract_runs_when_it_is_pasted(
+def test_the_example_of_the_event_contract_runs(
     settings: Settings, broker: Broker, backend_python: Path, tmp_path: Path
 ) -> None:
     page = (ROOT / "docs" / "event-contract.md").read_text()
@@ -148,11 +153,11 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
         (b"abc", 479470107),
     ],
 )
-def test_the_partition_that_is_expected_is_the_one_of_java_clients(key: bytes, java: int) -> None:
+def test_a_key_goes_to_the_partition_of_java_clients(key: bytes, java: int) -> None:
     assert murmur2(key) == java & 0xFFFFFFFF, "values of Apache Kafka's own UtilsTest"
 
 
-def test_without_a_broker_it_is_one_clear_error_within_seconds() -> None:
+def test_without_a_broker_one_error_is_raised_within_seconds() -> None:
     began = time.monotonic()
     with pytest.raises(
         Unavailable,
@@ -167,7 +172,7 @@ def test_without_a_broker_it_is_one_clear_error_within_seconds() -> None:
 
 @pytest.mark.process
 @pytest.mark.timeout(240)  # Apache Kafka is started twice
-def test_events_that_a_dead_broker_did_not_take_come_back_to_their_sender(
+def test_events_that_a_dead_broker_has_not_acknowledged_are_returned(
     settings: Settings, own_broker: Broker
 ) -> None:
     ensure_topics(settings)
@@ -177,8 +182,10 @@ def test_events_that_a_dead_broker_did_not_take_come_back_to_their_sender(
     publisher.flush()
     own_broker.kill()
     publisher.send(*events)
-    eventually(lambda: len(publisher) == 0, "each event has its verdict", 15)
-    with pytest.raises(DeliveryFailed, match=r"did not take 3 messages.*Send them again") as failed:
+    eventually(lambda: len(publisher) == 0, "each event has its result", 15)
+    with pytest.raises(
+        DeliveryFailed, match=r"did not acknowledge 3 messages.*Send them again"
+    ) as failed:
         publisher.send(events[0])
     assert [failure.entry for failure in failed.value.failures] == events
     # not only after another time-out
@@ -206,12 +213,12 @@ def test_events_that_a_dead_broker_did_not_take_come_back_to_their_sender(
     own_broker.kill()  # it would wait for its connections
 
 
-def test_leaving_the_block_raises_what_was_not_delivered(
+def test_the_end_of_the_block_raises_failed_deliveries(
     settings: Settings, own_broker: Broker
 ) -> None:
     ensure_topics(settings)
     event = likes(1)[0]
-    with pytest.raises(DeliveryFailed, match="did not take 1 messages"):
+    with pytest.raises(DeliveryFailed, match="did not acknowledge 1 messages"):
         _send_to_a_broker_that_dies(settings, own_broker, event)
 
 
@@ -245,9 +252,7 @@ def test_a_full_queue_blocks_the_sender_until_there_is_room(
     own_broker.kill()  # it would wait for its connections
 
 
-def test_a_topic_that_is_not_there_is_named_and_not_made(
-    settings: Settings, broker: Broker
-) -> None:
+def test_a_missing_topic_is_named_and_not_created(settings: Settings, broker: Broker) -> None:
     with (
         producer(settings) as publisher,
         pytest.raises(Unavailable, match=f"no topic '{settings.interactions_topic}'"),
@@ -256,7 +261,7 @@ def test_a_topic_that_is_not_there_is_named_and_not_made(
     assert settings.interactions_topic not in admin(settings).list_topics(timeout=10).topics
 
 
-def test_settings_that_the_guarantees_rest_on_are_refused_and_others_reach_the_client(
+def test_config_may_not_weaken_the_guarantees_and_other_settings_are_used(
     settings: Settings, broker: Broker
 ) -> None:
     for name, value in {
@@ -275,9 +280,7 @@ def test_settings_that_the_guarantees_rest_on_are_refused_and_others_reach_the_c
         assert len(publisher) == 0
 
 
-def test_what_breaks_the_contract_is_refused_and_nothing_is_queued(
-    settings: Settings, broker: Broker
-) -> None:
+def test_invalid_input_is_refused_and_nothing_is_queued(settings: Settings, broker: Broker) -> None:
     ensure_topics(settings)
     with producer(settings, items_topic=settings.items_topic) as publisher:
         good = likes(1)[0]

@@ -70,7 +70,7 @@ def test_the_types_are_those_of_the_openapi_document(packages: Path, tmp_path: P
     )
 
 
-def test_the_lock_names_no_place_to_download_from() -> None:
+def test_the_lock_file_names_no_registry() -> None:
     lock = json.loads((CLIENT / "package-lock.json").read_text())
     assert not [name for name, package in lock["packages"].items() if "resolved" in package]
 
@@ -87,7 +87,7 @@ def test_retries_and_errors(compiled: Path) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_every_call_against_the_api_and_what_ingest_makes_of_it(
+def test_every_call_works_against_the_api_and_ingest(
     compiled: Path, settings: Settings, redis: Redis, broker: object, spawn: Spawn
 ) -> None:
     url = serve_world(settings, redis, spawn)

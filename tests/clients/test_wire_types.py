@@ -229,7 +229,7 @@ def example(path: Path) -> tuple[Any, Callable[[Any], bytes]]:
 @pytest.mark.parametrize(
     "path", sorted((CONTRACT / "examples/good").iterdir()), ids=lambda path: path.name
 )
-def test_a_good_example_can_be_sent(path: Path) -> None:
+def test_a_valid_example_can_be_sent(path: Path) -> None:
     entry, encode = example(path)
     original = msgspec.json.decode(path.read_bytes())
     sent = msgspec.json.decode(encode(entry))
@@ -249,7 +249,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("expected", BAD, ids=lambda entry: entry["file"])
-def test_a_bad_example_is_refused_before_it_is_sent_with_the_code_of_the_server(
+def test_an_invalid_example_is_refused_before_it_is_sent_with_the_code_of_the_server(
     expected: dict[str, Any],
 ) -> None:
     path = CONTRACT / "examples/bad" / expected["file"]
@@ -279,7 +279,7 @@ def test_a_number_that_json_cannot_hold_is_refused(field: str, number: float) ->
         contract.encode_item(msgspec.structs.replace(ITEM, created_at=number))
 
 
-def test_an_event_names_itself_and_its_time_once() -> None:
+def test_an_event_gets_its_id_and_time_once() -> None:
     first, second = (types.Event(user_id="42", item_id="9", event_type="like") for _ in range(2))
     assert first.event_id != second.event_id
     assert abs(first.timestamp - time.time()) < 60

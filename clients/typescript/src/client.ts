@@ -3,7 +3,7 @@ import { EddylineError, EventsRejected, InvalidInput, RequestRejected, Unavailab
 import { Backoff, DEFAULT_RETRIES, RETRIED_STATUS, retryAfterMs, type RetryPolicy } from "./retries.js";
 import type * as types from "./types.js";
 
-/** Events in one request: the server takes no more. */
+/** Events in one request: the limit of the server. */
 export const MAX_EVENTS = 1000;
 /** Bytes in one request with events: below the server's default limit (1 MiB). */
 export const MAX_BODY_BYTES = 1_000_000;
@@ -42,7 +42,7 @@ export class EddylineClient {
     this.headers = { accept: "application/json", ...(options.apiKey === undefined ? {} : { "x-api-key": options.apiKey }) };
   }
 
-  /** Recommendations for a user; `use_case` names what for. An unknown user is answered with what is popular. */
+  /** Recommendations for a user; `use_case` names a configured use case. An unknown user gets popular items. */
   recommend(userId: string, options: types.PersonalOptions = {}): Promise<types.Recommendations> {
     return this.perform({ method: "GET", path: `/api/recommendations/${segment(userId)}`, query: queryOf(options) });
   }
@@ -52,22 +52,22 @@ export class EddylineClient {
     return this.perform({ method: "GET", path: `/api/explain/${segment(userId)}/${segment(itemId)}`, query: queryOf(options) });
   }
 
-  /** Items that the same users chose, or of like content. */
+  /** Items with interactions of the same users, or with similar content. */
   similarItems(itemId: string, options: types.ItemOptions = {}): Promise<types.ItemList> {
     return this.perform({ method: "GET", path: `/api/items/${segment(itemId)}/similar`, query: queryOf(options) });
   }
 
-  /** Users of like taste; `cause` says why there are none. */
+  /** Users with similar interactions; `cause` says why there are none. */
   similarUsers(userId: string, options: types.SimilarUserOptions = {}): Promise<types.SimilarUsers> {
     return this.perform({ method: "GET", path: `/api/users/${segment(userId)}/similar`, query: queryOf(options) });
   }
 
-  /** What others choose now, or chose in the last hour, day or week. */
+  /** Popular items, of all time or of the last hour, day or week. */
   popular(options: types.PopularOptions = {}): Promise<types.ItemList> {
     return this.perform({ method: "GET", path: "/api/popular", query: queryOf(options) });
   }
 
-  /** Everything held about a user. */
+  /** The stored state of a user. */
   user(userId: string, options: types.UserOptions = {}): Promise<types.UserAnswer> {
     return this.perform({ method: "GET", path: `/api/users/${segment(userId)}`, query: queryOf(options) });
   }
@@ -87,16 +87,16 @@ export class EddylineClient {
     return this.perform({ method: "PUT", path: `/api/users/${segment(user.user_id)}`, body: JSON.stringify(user) });
   }
 
-  /** Forget a user and all their interactions so far; an unknown id is accepted too. */
+  /** Delete a user and all their interactions so far; an unknown id is accepted too. */
   deleteUser(userId: string): Promise<types.Accepted> {
     return this.perform({ method: "DELETE", path: `/api/users/${segment(userId)}` });
   }
 
   /**
-   * Put one event or many into the log, in requests of at most 1,000; resolves once the log has every one.
+   * Publish events, in requests of at most 1,000; resolves once the log has every one.
    *
    * Throws EventsRejected when some break the contract and all others were accepted; Unavailable or
-   * RequestRejected when it stops before the end. Their `results` say which events have a token.
+   * RequestRejected when it stops before the end. The `results` of the error have the tokens of the accepted events.
    */
   async sendEvents(events: types.Event | Iterable<types.Event>): Promise<types.EventResults> {
     const results: types.EventResult[] = [];
@@ -115,7 +115,7 @@ export class EddylineClient {
     return all;
   }
 
-  /** One request's worth of events; those that the broker did not take are sent again. Appends to `results` whatever happens. */
+  /** Sends the events of one request, and again those that the broker has not acknowledged. Appends to `results`, also when it throws. */
   private async publish(batch: readonly string[], results: types.EventResult[]): Promise<void> {
     const first = results.length;
     const backoff = new Backoff(this.retries);
@@ -134,7 +134,7 @@ export class EddylineClient {
         });
         pending = pending.filter((place) => outcome[place]?.error === LOG_UNAVAILABLE);
         if (pending.length && !(await backoff.wait())) {
-          throw new Unavailable(`${pending.length} events were not taken: ${outcome[pending[0]!]?.detail}`);
+          throw new Unavailable(`${pending.length} events were not acknowledged: ${outcome[pending[0]!]?.detail}`);
         }
       }
     } finally {
@@ -146,18 +146,18 @@ export class EddylineClient {
     const what = `${call.method} ${this.baseUrl}${call.path}`;
     for (;;) {
       let cause: string;
-      let askedMs = 0;
+      let serverWaitMs = 0;
       try {
         const response = await this.fetch(call);
         const text = await response.text();
         if (!RETRIED_STATUS.has(response.status)) return read<Answer>(`${call.method} ${call.path}`, response.status, text);
-        askedMs = retryAfterMs(response.headers.get("retry-after"));
+        serverWaitMs = retryAfterMs(response.headers.get("retry-after"));
         cause = `status ${response.status}: ${text.slice(0, 200)}`;
       } catch (error) {
         if (error instanceof EddylineError) throw error;
         cause = String(error instanceof Error && error.cause ? error.cause : error);
       }
-      if (!(await backoff.wait(askedMs))) {
+      if (!(await backoff.wait(serverWaitMs))) {
         throw new Unavailable(`${what} failed after ${backoff.attempts} attempts; the last one: ${cause}`);
       }
     }
@@ -184,22 +184,22 @@ function read<Answer>(what: string, status: number, text: string): Answer {
     body = undefined;
   }
   if (typeof body === "object" && body !== null) {
-    // 422 with results: none of the events is valid, and the body says of each why.
+    // 422 with results: none of the events is valid, and the body has the error of each.
     if ((status >= 200 && status < 300) || (status === 422 && "results" in body)) return body as Answer;
     if ("error" in body && "detail" in body) {
       throw new RequestRejected(status, String(body.error), `${what} answered ${status}: ${body.error}: ${body.detail}`);
     }
   }
-  throw new UnexpectedAnswer(`${what} answered ${status}: not what Eddyline answers: is baseUrl right? The body begins ${text.slice(0, 100)}`);
+  throw new UnexpectedAnswer(`${what} answered ${status}: not an answer of Eddyline: is baseUrl right? The body begins ${text.slice(0, 100)}`);
 }
 
 /** An id as one part of a path. `.` and `..` cannot be one in a URL: fetch resolves them even when they are encoded. */
 function segment(id: string): string {
-  if (id === "" || id === "." || id === "..") throw new InvalidInput(`the id ${JSON.stringify(id)} cannot stand in a path`);
+  if (id === "" || id === "." || id === "..") throw new InvalidInput(`the id ${JSON.stringify(id)} cannot be part of a path`);
   try {
     return encodeURIComponent(id);
   } catch {
-    throw new InvalidInput("the id holds a lone surrogate");
+    throw new InvalidInput("the id contains a lone surrogate");
   }
 }
 

@@ -1,12 +1,12 @@
 /**
- * Every error that this package raises on purpose.
+ * The errors that this package throws.
  *
  * EddylineError
  * ├── InvalidInput        an argument cannot be sent; nothing was sent
  * ├── Unavailable         no answer in time, after all retries: try again later, a repeated event_id counts once
  * ├── EventsRejected      some events break the contract: `results` names each
  * ├── RequestRejected     the server refuses the request: `status`, `error` (a stable word)
- * └── UnexpectedAnswer    the answer is not Eddyline's
+ * └── UnexpectedAnswer    another server or a proxy answers at this address
  */
 import type { EventResults } from "./types.js";
 
@@ -16,7 +16,7 @@ export class EddylineError extends Error {
     this.name = new.target.name;
   }
 
-  /** Set where `sendEvents` fails after a part was accepted: an event that has no token in it, or is not in it, was not accepted. */
+  /** Set when `sendEvents` fails after a part was accepted: an event without a token in it was not accepted. */
   results?: EventResults;
 }
 

@@ -1,4 +1,4 @@
-/** When a request is tried again: exponential back-off with jitter, `Retry-After` honoured, bounded in number and time. */
+/** Limits of retries: exponential back-off with jitter, `Retry-After` obeyed. */
 export interface RetryPolicy {
   /** Requests in all; 1 for no retry. */
   attempts: number;
@@ -11,10 +11,10 @@ export interface RetryPolicy {
 
 export const DEFAULT_RETRIES: RetryPolicy = { attempts: 10, firstWaitMs: 100, longestWaitMs: 3000, totalMs: 15_000 };
 
-/** Too many requests, unavailable; 502 and 504 are what a proxy answers while the server behind it restarts. */
+/** Too many requests, unavailable; a proxy answers 502 and 504 while the server behind it restarts. */
 export const RETRIED_STATUS: ReadonlySet<number> = new Set([429, 502, 503, 504]);
 
-/** Share of a wait that is random, so that clients of a restarted server do not return in step. */
+/** Share of a wait that is random, so that the clients of a restarted server do not retry at once. */
 const JITTER = 0.5;
 
 /** The waits of one call. */
@@ -37,7 +37,7 @@ export class Backoff {
   }
 }
 
-/** Milliseconds that a Retry-After header asks for, given as seconds or as a date; 0 without one that can be read. */
+/** The milliseconds of a Retry-After header, in seconds or as a date; 0 without a valid one. */
 export function retryAfterMs(header: string | null): number {
   if (!header) return 0;
   if (/^\d+$/.test(header.trim())) return Number(header) * 1000;

@@ -13,12 +13,11 @@ export interface paths {
         };
         /**
          * Recommendations for a user in a use case
-         * @description What the user would like next, in a configured use case: a role looking for a kind of
-         *     item, with its own weights and filters.
+         * @description Items for the user in a configured use case: a role that looks for a kind of item, with
+         *     its own weights and filters.
          *
-         *     The engine follows from the user's live count of interactions; what it cannot fill comes
-         *     from the next one, labelled in `fallbacks`. An unknown user is answered with what is
-         *     popular.
+         *     The user's live number of interactions decides the engine; the next engine fills the places
+         *     that it cannot fill, and `fallbacks` says so. An unknown user gets popular items.
          */
         get: operations["for_use_case_api_recommendations__item_type__for__role___user_id__get"];
         put?: never;
@@ -38,7 +37,7 @@ export interface paths {
         };
         /**
          * Recommendations for a user
-         * @description The same without a use case, over items of every type; `use_case` names one.
+         * @description The same without a use case, for items of every type; `use_case` names one.
          */
         get: operations["for_user_api_recommendations__user_id__get"];
         put?: never;
@@ -58,9 +57,9 @@ export interface paths {
         };
         /**
          * Items like this one
-         * @description Items that the same users chose, or else with the same content.
+         * @description Items with interactions of the same users, or else with similar content.
          *
-         *     An item that nobody knows has none.
+         *     An unknown item has none.
          */
         get: operations["similar_api_items__item_id__similar_get"];
         put?: never;
@@ -80,11 +79,11 @@ export interface paths {
         };
         /**
          * What is popular now, or was in the last hour, day or week
-         * @description What others choose now, by use case or over all. A score is a weight of events that
-         *     halves with POPULARITY_HALF_LIFE_DAYS.
+         * @description The most popular items, in a use case or in all.
          *
-         *     With `window` it is the weight of the events within it; items without one follow with a
-         *     score of 0, as they would without `window`.
+         *     The score is the weight of an item's events, each halved every POPULARITY_HALF_LIFE_DAYS.
+         *     With `window` it is the weight of the events in that window; items without one follow with a
+         *     score of 0, in the order of all time.
          */
         get: operations["popular_api_popular_get"];
         put?: never;
@@ -104,8 +103,8 @@ export interface paths {
         };
         /**
          * Why is an item shown to a user, or why not?
-         * @description The item's rank and what made its score; or the filter that removed it, or why no engine
-         *     has an opinion on it.
+         * @description The item's rank and the parts of its score; or the filter that excludes it, or why no
+         *     engine has a score for it.
          */
         get: operations["explain_api_explain__user_id___item_id__get"];
         put?: never;
@@ -124,27 +123,27 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What is held about a user, and which engine would serve them
-         * @description Counters, latest history and declared profile, and the engine that answers for this many
+         * What is stored about a user, and which engine answers them
+         * @description Counters, latest history and declared profile, and the engine for this number of
          *     interactions.
          *
-         *     An unknown user has no interactions. While Redis is down nothing is known about anybody, and
-         *     `degraded` says so.
+         *     An unknown user has no interactions. While Redis is down, no user is known, and `degraded`
+         *     is true.
          */
         get: operations["user_api_users__user_id__get"];
         /**
          * Create or replace one user
-         * @description The body replaces what the user declares.
+         * @description The body replaces the whole declaration of the user.
          *
-         *     Interests make recommendations for a user without interactions.
+         *     Interests decide the recommendations for a user without interactions.
          */
         put: operations["put_user_api_users__user_id__put"];
         post?: never;
         /**
          * Delete one user
-         * @description Removes everything held about the user from Redis; older interactions never count again.
+         * @description Deletes everything about the user from Redis; older interactions never count again.
          *
-         *     An unknown id is accepted as well.
+         *     An unknown id is accepted, too.
          */
         delete: operations["delete_user_api_users__user_id__delete"];
         options?: never;
@@ -160,10 +159,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Users with like taste
-         * @description By the cosine of ALS vectors: this user's as of now, the others' as the live bundle was
-         *     trained, so who came later is not among them. Who was deleted is not shown. Without an
-         *     answer, `cause` says why.
+         * Users with similar interactions
+         * @description The nearest users by the cosine of ALS vectors.
+         *
+         *     The vector of the user is as of now, the others' as of the training of the live bundle:
+         *     users that came later are not among them. Deleted users are left out. When there are none,
+         *     `cause` says why.
          */
         get: operations["similar_api_users__user_id__similar_get"];
         put?: never;
@@ -186,12 +187,11 @@ export interface paths {
         /**
          * Publish one event or many
          * @description Publish one event (an object) or up to 1,000 (an array) to the log, and wait until the
-         *     broker holds them.
+         *     broker has acknowledged them.
          *
          *     Each is checked by the same contract as in Kafka. 202: all were accepted; 207: some; 422:
-         *     none is valid (400: not JSON); 503: the broker took none. An event without a token in its
-         *     result was not accepted: send it again with the same `event_id`, which counts once however
-         *     often it arrives.
+         *     none is valid (400: not JSON); 503: the broker acknowledged none. An event without a token
+         *     in its result was not accepted: send it again with the same `event_id`; it counts once.
          */
         post: operations["events_api_events_post"];
         delete?: never;
@@ -210,7 +210,7 @@ export interface paths {
         get?: never;
         /**
          * Create or replace one item
-         * @description The body replaces the item's whole catalogue entry.
+         * @description The body replaces the whole catalogue entry of the item.
          *
          *     Answers show it within about a second.
          */
@@ -218,9 +218,9 @@ export interface paths {
         post?: never;
         /**
          * Delete one item
-         * @description The item disappears from every answer within about a second.
+         * @description The item is in no answer after about a second.
          *
-         *     An unknown id is accepted as well.
+         *     An unknown id is accepted, too.
          */
         delete: operations["delete_item_api_items__item_id__delete"];
         options?: never;
@@ -237,8 +237,8 @@ export interface paths {
         };
         /**
          * Versions, and the last retrain
-         * @description Every published version, newest first, with what it was judged to be; and how far the
-         *     last retrain is.
+         * @description Every published version with its metrics, newest first; and the progress of the last
+         *     retrain.
          */
         get: operations["list_api_models_get"];
         put?: never;
@@ -278,8 +278,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What two versions say differently
-         * @description Every field of the two manifests that is not the same in both.
+         * Differences between two versions
+         * @description Every field in which the two manifests differ.
          */
         get: operations["diff_api_models__a__diff__b__get"];
         put?: never;
@@ -303,7 +303,7 @@ export interface paths {
          * Make a version live
          * @description Every file of the version is verified first.
          *
-         *     Each process of the API serves it within REFRESH_S, as one swap.
+         *     Each process of the API serves it within REFRESH_S.
          */
         post: operations["promote_api_models__version__promote_post"];
         delete?: never;
@@ -342,9 +342,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Ask for a retrain
-         * @description A training worker takes it; requests made before a retrain begins are answered by that
-         *     one. The body may be left out.
+         * Request a retrain
+         * @description A training worker runs it, once for all requests made before its start.
+         *
+         *     The body may be left out.
          */
         post: operations["retrain_api_models_retrain_post"];
         delete?: never;
@@ -382,12 +383,11 @@ export interface paths {
         };
         /**
          * Can it answer, and what is missing?
-         * @description 200 as soon as there is a bundle or a catalogue to answer from, with everything that is
-         *     missing named.
+         * @description 200 as soon as there is a bundle or a catalogue to answer from; `missing` names the rest.
          *
-         *     It stays 200 when Redis or Kafka go away: the answers are then degraded, not gone, and a
-         *     load balancer that took every process out for that would turn a poorer answer into none.
-         *     Alert on `degraded`; require `missing` to be empty in a deployment check.
+         *     It stays 200 while Redis or Kafka is away: answers are degraded then, and a load balancer
+         *     that removed every process for that would leave no answer at all. Alert on `degraded`;
+         *     require an empty `missing` in a deployment check.
          */
         get: operations["ready_health_ready_get"];
         put?: never;
@@ -407,8 +407,8 @@ export interface paths {
         };
         /**
          * Metrics for Prometheus
-         * @description Requests, answers by engine, what is up, and how fresh the process is, in Prometheus'
-         *     text format.
+         * @description Requests, answers by engine, the state of each part and the age of the data, in
+         *     Prometheus' text format.
          */
         get: operations["metrics_metrics_get"];
         put?: never;
@@ -1825,7 +1825,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description the broker did not take it: it was not accepted, send it again */
+            /** @description the broker has not acknowledged it: send it again */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1887,7 +1887,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description the broker did not take it: it was not accepted, send it again */
+            /** @description the broker has not acknowledged it: send it again */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2082,7 +2082,7 @@ export interface operations {
                     "application/json": components["schemas"]["EventResults"];
                 };
             };
-            /** @description some were accepted, some not: look at each result */
+            /** @description some were accepted, some not: see each result */
             207: {
                 headers: {
                     [name: string]: unknown;
@@ -2136,7 +2136,7 @@ export interface operations {
                     "application/json": components["schemas"]["EventResults"] | components["schemas"]["Error"];
                 };
             };
-            /** @description the broker did not take it: it was not accepted, send it again */
+            /** @description the broker has not acknowledged it: send it again */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2297,7 +2297,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description the broker did not take it: it was not accepted, send it again */
+            /** @description the broker has not acknowledged it: send it again */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2359,7 +2359,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description the broker did not take it: it was not accepted, send it again */
+            /** @description the broker has not acknowledged it: send it again */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2662,7 +2662,7 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description the broker did not take it: send it again */
+            /** @description the broker has not acknowledged it: send it again */
             503: {
                 headers: {
                     [name: string]: unknown;

@@ -19,10 +19,10 @@ export type Recommendations = Schemas["Recommendations"];
 export type SimilarUsers = Schemas["SimilarUsers"];
 export type UserAnswer = Schemas["UserAnswer"];
 
-/** An event as the server takes it. */
+/** An event as the server accepts it. */
 export type WireEvent = Exclude<Body<"/api/events", "post">, unknown[]>;
 /**
- * An event; `event_id` and `timestamp` (seconds since 1970) are made where they are missing.
+ * An event; `event_id` and `timestamp` (seconds since 1970) are added when they are missing.
  * Set `event_id` if you may send the event again after an error: the same one counts once.
  */
 export type Event = Omit<WireEvent, "event_id" | "timestamp" | "schema_version"> & Partial<Pick<WireEvent, "event_id" | "timestamp">>;
@@ -31,7 +31,7 @@ export type User = Body<"/api/users/{user_id}", "put"> & { user_id: string };
 
 type Attribute = string | number | boolean | readonly string[];
 type Texts = string | readonly string[];
-/** Options of the wire, where lists may be given as lists and filters by attribute as an object: `{ "team_size.min": 3 }`. */
+/** Options of the wire, with lists as lists and filters by attribute as an object: `{ "team_size.min": 3 }`. */
 type Options<Q> = { [Name in Exclude<keyof Q, "attr" | "category" | "item_type" | "exclude">]?: Exclude<Q[Name], null> } & {
   [Name in Extract<keyof Q, "category" | "item_type" | "exclude">]?: Texts;
 } & ("attr" extends keyof Q ? { attr?: Readonly<Record<string, Attribute>> } : unknown);

@@ -60,7 +60,7 @@ def delete(redis: Redis, item_id: str) -> None:
 
 
 @pytest.mark.parametrize("while_running", [True, False])
-def test_what_is_hidden_or_deleted_stays_so_when_the_api_starts_without_redis(
+def test_hidden_and_deleted_items_stay_so_when_the_api_starts_without_redis(
     settings: Settings, redis: Redis, broker: object, while_running: bool
 ) -> None:
     publish(settings)
@@ -96,7 +96,7 @@ def test_what_is_hidden_or_deleted_stays_so_when_the_api_starts_without_redis(
         assert not {"bank", "coin"} & anywhere(client)
 
 
-def test_once_redis_answers_the_catalogue_is_certain_again(
+def test_once_redis_answers_its_catalogue_is_served(
     settings: Settings, own_redis_server: RedisServer, broker: object
 ) -> None:
     publish(settings)
@@ -116,7 +116,9 @@ def test_once_redis_answers_the_catalogue_is_certain_again(
         eventually(lambda: "bank" in anywhere(client), "an item that is available again is shown")
 
 
-def test_without_bundle_and_redis_the_copy_is_served(settings: Settings, redis: Redis) -> None:
+def test_without_bundle_and_redis_the_copy_on_disk_is_served(
+    settings: Settings, redis: Redis
+) -> None:
     store_items(redis, *ITEMS)
     hide(redis, "bank")
     with serving(settings):
@@ -127,7 +129,7 @@ def test_without_bundle_and_redis_the_copy_is_served(settings: Settings, redis: 
         assert "bank" not in anywhere(client)
 
 
-def test_a_folder_that_cannot_be_written_costs_the_copy_and_one_warning(
+def test_without_write_access_there_is_no_copy_on_disk_and_one_warning(
     settings: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(settings)
@@ -165,7 +167,7 @@ def publish_popular(settings: Settings, scores: dict[str, list[tuple[str, float]
     Registry(settings.models_path).publish(write)
 
 
-def test_the_file_stays_bounded_and_a_cut_line_costs_that_line(
+def test_the_file_is_bounded_and_only_a_cut_line_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "SLACK", 10)
@@ -189,7 +191,7 @@ def test_the_file_stays_bounded_and_a_cut_line_costs_that_line(
     )
 
 
-def test_of_an_older_copy_what_either_hides_stays_hidden() -> None:
+def test_an_item_hidden_by_an_older_copy_or_the_bundle_stays_hidden() -> None:
     first, second, third = ITEMS[:3]
     hidden = msgspec.structs.replace(first, available=False)
     older = Snapshot(10.0, {first.item_id: hidden, second.item_id: second}, {third.item_id})

@@ -1,6 +1,6 @@
-"""What a caller sees while Redis, the broker or the model is away, and after it is back.
+"""Answers while Redis, the broker or the model is away, and after its return.
 
-The servers are real, and really killed.
+The tests kill real servers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.engines.world import ITEMS
 from tests.support import eventually
 
 
-def test_redis_dies_and_comes_back_while_requests_go_on(
+def test_reads_are_degraded_while_redis_is_down_and_recover(
     settings: Settings, own_redis_server: RedisServer, broker: object
 ) -> None:
     publish(settings)
@@ -80,7 +80,7 @@ def test_redis_dies_and_comes_back_while_requests_go_on(
         assert (answer["method_used"], answer["interaction_count"]) == ("als", 7)
 
 
-def test_a_redis_that_hangs_costs_at_most_its_timeout_once(
+def test_a_hanging_redis_delays_one_read_by_its_timeout(
     settings: Settings, own_redis_server: RedisServer
 ) -> None:
     import signal
@@ -103,7 +103,7 @@ def test_a_redis_that_hangs_costs_at_most_its_timeout_once(
 
 
 @pytest.mark.process
-def test_the_broker_dies_and_comes_back(
+def test_writes_fail_while_the_broker_is_down_and_recover(
     settings: Settings, redis: Redis, own_broker: KafkaBroker | TansuBroker
 ) -> None:
     publish(settings)
@@ -131,7 +131,7 @@ def test_the_broker_dies_and_comes_back(
         assert client.get(f"{FOR_DEVELOPER}/warm").json()["degraded"] is False
 
 
-def test_nothing_is_there_and_the_api_starts_and_says_so(settings: Settings) -> None:
+def test_the_api_starts_without_bundle_redis_and_broker_and_names_them(settings: Settings) -> None:
     from pydantic import SecretStr
 
     alone = settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:9/0")})
@@ -166,7 +166,9 @@ def test_without_a_bundle_the_catalogue_in_redis_is_served_by_popularity(
         )
 
 
-def test_a_bundle_without_a_part_serves_with_the_rest(settings: Settings, redis: Redis) -> None:
+def test_a_bundle_without_a_part_answers_with_the_other_parts(
+    settings: Settings, redis: Redis
+) -> None:
     publish(settings, without="als")
     remember(redis, "warm", "pay", "bank", events=7)
     with serving(settings) as client:
@@ -176,7 +178,7 @@ def test_a_bundle_without_a_part_serves_with_the_rest(settings: Settings, redis:
 
 
 @pytest.mark.parametrize("part", ["als", "content"])
-def test_a_damaged_part_makes_answers_degraded_until_a_whole_bundle_serves(
+def test_a_damaged_part_degrades_answers_until_a_complete_bundle_is_live(
     settings: Settings, redis: Redis, broker: object, part: str
 ) -> None:
     remember(redis, "warm", "pay", "bank", events=7)
@@ -199,7 +201,7 @@ def test_a_damaged_part_makes_answers_degraded_until_a_whole_bundle_serves(
         assert client.get(f"{FOR_DEVELOPER}/warm").json()["degraded"] is False
 
 
-def test_a_pointer_that_is_not_text_is_named_and_the_api_starts(
+def test_the_api_starts_with_a_binary_pointer_and_names_it(
     settings: Settings, redis: Redis, broker: object
 ) -> None:
     version = publish(settings)
@@ -223,7 +225,7 @@ def test_a_pointer_that_is_not_text_is_named_and_the_api_starts(
         )
 
 
-def test_a_damaged_new_bundle_leaves_the_old_one_serving_and_is_named(
+def test_the_old_bundle_stays_live_when_the_new_one_is_damaged(
     settings: Settings, redis: Redis
 ) -> None:
     old = publish(settings)
@@ -262,7 +264,7 @@ def test_a_damaged_new_bundle_leaves_the_old_one_serving_and_is_named(
         )
 
 
-def test_the_topics_are_made_when_the_broker_is_there(
+def test_the_topics_are_created_when_the_broker_is_up(
     settings: Settings, redis: Redis, broker: object
 ) -> None:
     with serving(settings) as client:

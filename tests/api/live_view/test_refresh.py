@@ -1,6 +1,4 @@
-"""The live view while what it serves changes: readers do no work of a swap, and the thread that
-does it leaves them the interpreter.
-"""
+"""A refresh does not slow down reads: it computes what they need, and its thread rests."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def view(settings: Settings, redis: Redis) -> LiveView:
 
 
 @pytest.mark.parametrize("in_redis", [False, True])
-def test_the_first_readers_of_a_new_bundle_wait_for_nothing_that_earlier_ones_had_made(
+def test_the_swap_computes_what_the_first_reads_of_a_new_bundle_need(
     view: LiveView,
     settings: Settings,
     redis: Redis,
@@ -52,17 +50,17 @@ def test_the_first_readers_of_a_new_bundle_wait_for_nothing_that_earlier_ones_ha
     assert view.current is not before
     monkeypatch.setattr(catalogue._Column, "extended", None)
     monkeypatch.setattr("builtins.sorted", None)
-    found = [
+    answers = [
         view.current.recommend(UserState(user_id="new"), request).recommendations
         for request in (usual, picky)
     ]
     monkeypatch.undo()
     view.stop()
-    assert found == expected
+    assert answers == expected
     assert all(expected)
 
 
-def test_the_thread_that_refreshes_rests_and_a_starting_process_does_not(
+def test_the_refresh_thread_rests_and_a_starting_process_does_not(
     view: LiveView, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: Counter[str] = Counter()

@@ -23,10 +23,10 @@ from tests.support import eventually
 SWAPS = 6
 
 
-def test_a_bundle_that_was_replaced_leaves_memory_without_the_collector(
+def test_a_replaced_bundle_is_freed_without_the_garbage_collector(
     settings: Settings, redis: Redis
 ) -> None:
-    """The collector does not look at bundles (they would make it slow), so none may hold itself."""
+    """The collector ignores bundles (they would make it slow), so none may be part of a cycle."""
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
     view = live_view(settings, Metrics())
@@ -42,24 +42,24 @@ def test_a_bundle_that_was_replaced_leaves_memory_without_the_collector(
             view.current.recommend(state, Request(engine=engine, explore=0.2, diversity=0.2))
             explain(view.current, state, "pay", Request(engine=engine))
         view.current.similar("pay", Request())
-        held = [
+        parts = [
             view.current,
             view.current.catalogue,
             *view.current.bundle.parts.values(),
             *view.current.engines.values(),
         ]
-        gone = [weakref.ref(each) for each in held]
-        del held
+        references = [weakref.ref(part) for part in parts]
+        del parts
         assert publish(settings) != view.current.bundle.version
         view.refresh()
-        assert [each() for each in gone if each() is not None] == []
+        assert [reference() for reference in references if reference() is not None] == []
     finally:
         gc.enable()
         view.stop()
 
 
 @pytest.mark.process
-def test_no_read_fails_and_no_answer_mixes_bundles_while_bundles_change(
+def test_no_read_fails_and_no_answer_mixes_bundles_during_swaps(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
     """Each bundle has a title of its own on every item: an answer's titles must all be those of the

@@ -20,7 +20,7 @@ from tests.api.world import FOR_DEVELOPER, Client, checked, remember, serving, s
 from tests.engines.world import ITEMS, POPULAR, als, two_tower
 
 
-def test_a_hot_user_is_answered_by_the_ensemble_and_explain_shows_what_each_part_put_in(
+def test_an_active_user_is_answered_by_the_ensemble_and_explain_shows_each_part(
     settings: Settings, redis: Redis
 ) -> None:
     def write(folder: Path) -> None:
@@ -39,24 +39,20 @@ def test_a_hot_user_is_answered_by_the_ensemble_and_explain_shows_what_each_part
             "similar_to_your_items",
             "matches_your_interests",
         }
-        found = checked(
+        explanation = checked(
             api.get(f"/api/explain/hot/{best.item_id}?use_case=developer_startup").json(),
             Explanation,
         )
-        views = {view.engine: view for view in found.engines}
+        views = {view.engine: view for view in explanation.engines}
         parts = [views["als"], views["content_based"]]
         assert views["ensemble"].score == pytest.approx(best.score)
         assert sum((part.weight or 0) * (part.normalised or 0) for part in parts) == pytest.approx(
             best.score
         )
-        assert "ensemble" not in {
-            each["part"] for each in api.get("/health/ready").json()["missing"]
-        }
+        assert "ensemble" not in {gap["part"] for gap in api.get("/health/ready").json()["missing"]}
 
 
-def test_every_engine_says_over_http_in_the_same_fields_why(
-    settings: Settings, redis: Redis
-) -> None:
+def test_every_engine_explains_itself_in_the_same_fields(settings: Settings, redis: Redis) -> None:
     def write(folder: Path) -> None:
         files.write_json(folder / bundle.CATALOGUE, ITEMS)
         parts = {
@@ -72,8 +68,8 @@ def test_every_engine_says_over_http_in_the_same_fields_why(
     Registry(settings.models_path).publish(write)
     remember(redis, "hot", "pay", "pill", events=25, interests=["fintech"])
     with serving(settings, enable_two_tower=True) as api:
-        found = checked(api.get("/api/explain/hot/medpay").json(), Explanation)
-    assert [view.engine for view in found.engines] == [
+        explanation = checked(api.get("/api/explain/hot/medpay").json(), Explanation)
+    assert [view.engine for view in explanation.engines] == [
         "ensemble",
         "als",
         "two_tower",
@@ -82,13 +78,15 @@ def test_every_engine_says_over_http_in_the_same_fields_why(
     ]
     assert all(
         view.score is not None and view.rank is not None and view.contributions
-        for view in found.engines
+        for view in explanation.engines
     )
-    assert {view.engine: view.weight for view in found.engines if view.weight is not None} == {
+    assert {
+        view.engine: view.weight for view in explanation.engines if view.weight is not None
+    } == {
         "als": 0.6,
         "two_tower": 0.4,
     }
-    for view in found.engines[:4]:
+    for view in explanation.engines[:4]:
         assert {item for reason in view.contributions for item in reason.items} == {
             "pay",
             "pill",

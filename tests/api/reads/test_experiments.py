@@ -61,7 +61,7 @@ def _answer(
     return checked(api.get(f"{path}/{_user(label)}?limit=3{query}").json(), Recommendations)
 
 
-def test_every_personal_answer_has_an_id_of_its_own_and_no_variant_without_an_experiment(
+def test_every_personal_answer_has_its_own_id_and_no_variant_without_an_experiment(
     api: Client,
 ) -> None:
     answers = [
@@ -100,13 +100,18 @@ def test_a_user_is_answered_by_the_variant_that_the_answer_names(
 def test_explain_is_about_the_answer_that_the_user_gets(running: Client) -> None:
     for label in ("colder.control", "colder.colder"):
         user, best = _user(label), _answer(running, label).recommendations[0]
-        found = checked(
+        explanation = checked(
             running.get(
                 f"/api/explain/{user}/{best.item_id}?limit=3&use_case=developer_startup"
             ).json(),
             Explanation,
         )
-        assert (found.variant, found.method_used, found.shown, found.rank) == (
+        assert (
+            explanation.variant,
+            explanation.method_used,
+            explanation.shown,
+            explanation.rank,
+        ) == (
             label,
             best.method,
             True,
@@ -114,7 +119,7 @@ def test_explain_is_about_the_answer_that_the_user_gets(running: Client) -> None
         )
 
 
-def test_an_engine_that_is_asked_for_and_another_use_case_are_no_experiment(
+def test_a_request_for_an_engine_or_another_use_case_is_in_no_experiment(
     running: Client,
 ) -> None:
     assert _answer(running, "colder.colder", query="&engine=als").variant is None
@@ -128,7 +133,7 @@ def test_an_engine_that_is_asked_for_and_another_use_case_are_no_experiment(
     assert _answer(running, "colder.colder", path="/api/recommendations").variant == "colder.colder"
 
 
-def test_answers_are_noted_by_user_within_a_refresh(running: Client, redis: Redis) -> None:
+def test_exposures_are_recorded_by_user_within_a_refresh(running: Client, redis: Redis) -> None:
     for label in ("colder.control", "colder.colder", "colder.colder", None):
         _answer(running, label)
     _answer(running, "colder.colder", query="&engine=als")
@@ -141,7 +146,7 @@ def test_answers_are_noted_by_user_within_a_refresh(running: Client, redis: Redi
     assert len(redis.keys("experiment:*:exposed")) == 2
 
 
-def test_the_last_answers_are_noted_when_the_process_ends(
+def test_the_last_exposures_are_recorded_when_the_process_ends(
     settings: Settings, redis: Redis, tmp_path: Path
 ) -> None:
     path = tmp_path / "experiments.toml"
@@ -158,7 +163,7 @@ def test_a_new_bundle_reaches_every_variant(running: Client, settings: Settings)
         assert _answer(running, variant.label).model_version == version
 
 
-def test_while_redis_is_away_nobody_takes_part(running: Client, redis: Redis) -> None:
+def test_while_redis_is_away_no_user_is_in_an_experiment(running: Client, redis: Redis) -> None:
     user = _user("colder.colder")
     redis.delete(f"user:{user}")
     redis.set(f"user:{user}", "no hash")  # cannot be read
@@ -166,7 +171,7 @@ def test_while_redis_is_away_nobody_takes_part(running: Client, redis: Redis) ->
     assert (answer.variant, answer.degraded) == (None, True)
 
 
-def test_a_wrong_configuration_stops_the_start(settings: Settings, tmp_path: Path) -> None:
+def test_an_invalid_experiment_stops_the_start(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "experiments.toml"
     path.write_text("[experiments.blend]\nusers = [0.0, 2.0]\nvariants = {}\n")
     with (
@@ -176,5 +181,5 @@ def test_a_wrong_configuration_stops_the_start(settings: Settings, tmp_path: Pat
         pass
 
 
-def test_an_answer_within_an_experiment_is_as_whole_as_without(running: Client) -> None:
+def test_an_answer_of_a_variant_is_complete(running: Client) -> None:
     assert len(shown(running.get(f"{FOR_DEVELOPER}/{_user('startups.popular')}?limit=3"))) == 3

@@ -68,7 +68,7 @@ def test_a_read_waits_until_the_position_has_passed_the_event(
     assert waiting.get(path).json()["stale"] is False
 
 
-def test_what_arrives_while_the_read_waits_is_in_the_answer(
+def test_an_event_applied_while_the_read_waits_is_in_the_answer(
     settings: Settings, redis: Redis
 ) -> None:
     publish(settings)
@@ -81,18 +81,18 @@ def test_what_arrives_while_the_read_waits_is_in_the_answer(
         ]
         eventually(
             lambda: redis.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0) > 3,
-            "they look at the position",
+            "the reads check the position",
         )
         assert not any(answer.done() for answer in answers)
         remember(redis, "warm", "coin")
         stand(redis, topic, 6)
         for answer in answers:
-            found = answer.result(20)
-            assert "coin" not in shown(found), "the user has seen it now"
-            assert found.json()["stale"] is False
+            response = answer.result(20)
+            assert "coin" not in shown(response), "the user has seen it now"
+            assert response.json()["stale"] is False
 
 
-def test_a_position_in_another_topic_of_the_same_name_says_nothing(
+def test_a_position_of_a_deleted_topic_of_the_same_name_is_ignored(
     waiting: Client, redis: Redis, settings: Settings
 ) -> None:
     """The topic was deleted and created again; what the token names is at an offset that the old
@@ -113,7 +113,7 @@ def test_a_position_in_another_topic_of_the_same_name_says_nothing(
         )
 
 
-def test_nobody_looks_at_positions_while_nobody_waits(waiting: Client, settings: Settings) -> None:
+def test_positions_are_read_only_while_a_read_waits(waiting: Client, settings: Settings) -> None:
     arrivals = waiting.app.state.service._arrivals
     assert (
         waiting.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5").json()["stale"]
@@ -142,15 +142,13 @@ def test_nobody_looks_at_positions_while_nobody_waits(waiting: Client, settings:
         "{topic}:0:" + "9" * 40,
     ],
 )
-def test_what_is_no_token_of_this_server_is_a_422(
-    waiting: Client, settings: Settings, token: str
-) -> None:
+def test_an_invalid_token_is_a_422(waiting: Client, settings: Settings, token: str) -> None:
     for path in READS:
         answer = waiting.get(f"{path}?after={token.format(topic=settings.interactions_topic)}")
         assert (answer.status_code, answer.json()["error"]) == (422, "bad_token"), path
 
 
-def test_after_is_given_once_and_by_its_name(waiting: Client, settings: Settings) -> None:
+def test_after_may_occur_once(waiting: Client, settings: Settings) -> None:
     token = f"{settings.interactions_topic}:0:1"
     assert (
         waiting.get(f"{FOR_DEVELOPER}/warm?after={token}&after={token}").json()["error"]
@@ -164,7 +162,7 @@ def test_after_is_given_once_and_by_its_name(waiting: Client, settings: Settings
     assert waiting.get("/api/users/warm?befor=1").json()["error"] == "unknown_parameter"
 
 
-def test_while_redis_is_away_nobody_waits(
+def test_while_redis_is_away_reads_do_not_wait(
     settings: Settings, own_redis_server: RedisServer
 ) -> None:
     publish(settings)
@@ -192,7 +190,7 @@ def test_a_redis_that_dies_ends_the_wait(settings: Settings, own_redis_server: R
         assert (body["stale"], body["degraded"]) == (True, True)
 
 
-def test_the_token_of_an_item_waits_for_this_process_to_know_the_item(
+def test_a_read_with_the_token_of_an_item_waits_for_the_live_view(
     settings: Settings, redis: Redis
 ) -> None:
     from tests.api.world import store_items
@@ -208,13 +206,13 @@ def test_the_token_of_an_item_waits_for_this_process_to_know_the_item(
             redis, ITEMS[0].__class__(item_id="fresh", item_type="startup", categories=["fintech"])
         )
         stand(redis, settings.items_topic, 10, 2)
-        found = answer.result(20)
-        assert "fresh" in shown(found)
-        assert found.json()["stale"] is False
+        response = answer.result(20)
+        assert "fresh" in shown(response)
+        assert response.json()["stale"] is False
 
 
 @pytest.mark.process
-def test_through_the_whole_loop_a_read_after_a_write_holds_it(
+def test_a_read_after_a_write_through_kafka_and_ingest_contains_it(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
     publish(settings)
@@ -247,7 +245,7 @@ def test_a_wait_ends_before_the_request_times_out(settings: Settings, redis: Red
         assert (answer.status_code, answer.json()["stale"]) == (200, True)
 
 
-def test_only_so_many_wait_at_once(
+def test_the_number_of_waiting_reads_is_limited(
     waiting: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.after.MOST_WAITING", 0)

@@ -35,7 +35,7 @@ ODD_IDS = [
 ]
 
 
-def test_a_cold_a_warm_and_a_hot_user_are_answered_by_the_engine_for_their_count(
+def test_the_number_of_interactions_decides_the_engine(
     api: Client,
 ) -> None:
     answers = {
@@ -63,7 +63,7 @@ def test_a_cold_a_warm_and_a_hot_user_are_answered_by_the_engine_for_their_count
         assert answer["model_version"]
 
 
-def test_an_unknown_user_gets_what_is_popular_with_their_role_and_never_a_404(api: Client) -> None:
+def test_an_unknown_user_gets_popular_items_of_the_use_case_and_never_a_404(api: Client) -> None:
     developer, investor = (
         api.get(f"{FOR_DEVELOPER}/nobody"),
         api.get("/api/recommendations/startups/for-investor/nobody"),
@@ -75,7 +75,7 @@ def test_an_unknown_user_gets_what_is_popular_with_their_role_and_never_a_404(ap
     assert (shown(developer)[0], shown(investor)[0]) == ("pill", "gene")
 
 
-def test_an_unknown_use_case_is_a_404_that_names_the_known_ones(api: Client) -> None:
+def test_an_unknown_use_case_is_a_404_that_names_the_configured_ones(api: Client) -> None:
     answer = api.get("/api/recommendations/boats/for-pirate/42")
     assert answer.status_code == 404
     assert answer.json()["error"] == "unknown_use_case"
@@ -111,7 +111,9 @@ def test_without_a_use_case_items_of_every_type_are_shown(api: Client) -> None:
         ("category=health&exclude=pill&exclude=gene", {"medpay"}),
     ],
 )
-def test_filters(api: Client, query: str, items: set[str]) -> None:
+def test_filters_select_items_by_category_type_attribute_and_id(
+    api: Client, query: str, items: set[str]
+) -> None:
     expected = items | ({"medpay"} if query == "category=health" else set())
     assert set(shown(api.get(f"/api/recommendations/warm?limit=50&{query}"))) == expected
 
@@ -148,7 +150,7 @@ def test_a_wrong_parameter_is_a_422_that_names_it(api: Client, query: str, named
     checked(answer.json(), Error)
 
 
-def test_an_engine_can_be_asked_for(api: Client) -> None:
+def test_a_request_can_name_an_engine(api: Client) -> None:
     for engine in ("als", "content_based", "popular"):
         assert (
             api.get(f"/api/recommendations/warm?engine={engine}&limit=1").json()["method_used"]
@@ -240,7 +242,7 @@ def test_explain_says_why_an_item_is_shown_and_which_filter_removed_it(api: Clie
         ]
 
 
-def test_what_is_held_about_a_user(api: Client, redis: Redis) -> None:
+def test_the_stored_state_of_a_user_is_shown(api: Client, redis: Redis) -> None:
     warm = api.get("/api/users/warm").json()
     checked(warm, UserAnswer)
     assert (warm["known"], warm["interaction_count"], warm["counts"], warm["engine"]) == (

@@ -23,7 +23,7 @@ from tests.engines.world import ITEMS
 from tests.support import eventually
 
 
-def test_popularity_follows_redis_and_reads_as_weight_of_events(
+def test_popularity_follows_redis_as_weight_of_events(
     api: Client, redis: Redis, settings: Settings
 ) -> None:
     import time
@@ -36,9 +36,9 @@ def test_popularity_follows_redis_and_reads_as_weight_of_events(
     )
     answer = eventually(
         lambda: (
-            (found := api.get("/api/popular?limit=1").json())["recommendations"][0]["item_id"]
+            (body := api.get("/api/popular?limit=1").json())["recommendations"][0]["item_id"]
             == "coin"
-            and found
+            and body
         ),
         "coin",
     )
@@ -68,7 +68,7 @@ def test_a_new_a_changed_and_a_deleted_item_show_within_a_refresh(
     )
 
 
-def test_an_item_deleted_while_the_api_was_down_is_not_brought_back_by_the_model(
+def test_an_item_deleted_while_the_api_was_down_stays_deleted(
     settings: Settings, redis: Redis
 ) -> None:
     publish(settings)
@@ -96,7 +96,7 @@ def test_an_event_changes_the_next_read(api: Client, redis: Redis) -> None:
     assert "coin" not in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50"))
 
 
-def test_a_user_whose_keys_are_broken_is_answered_and_others_are_not_touched(
+def test_a_user_with_corrupt_keys_is_answered_and_others_are_not_affected(
     api: Client, redis: Redis
 ) -> None:
     redis.set(keys.user("broken"), "not a hash")
@@ -106,7 +106,7 @@ def test_a_user_whose_keys_are_broken_is_answered_and_others_are_not_touched(
 
 
 @pytest.mark.process
-def test_the_whole_answer_is_not_degraded_when_everything_is_there(
+def test_an_answer_is_not_degraded_when_every_part_works(
     settings: Settings, redis: Redis, broker: object
 ) -> None:
     publish(settings)

@@ -29,9 +29,7 @@ def touched(redis: Redis, ago: float, name: str = "developer_startup", **weights
             )
 
 
-def test_the_last_hour_day_and_week_have_orders_of_their_own(
-    settings: Settings, redis: Redis
-) -> None:
+def test_popularity_is_ranked_by_hour_day_and_week(settings: Settings, redis: Redis) -> None:
     publish(settings)
     touched(redis, 0, bank=2.0, pay=1.0)
     touched(redis, 5 * 3600, medpay=9.0)
@@ -73,7 +71,7 @@ def _orders(api: Client) -> None:
     assert answer["fallbacks"] == []
 
 
-def test_what_happens_now_shows_in_the_running_api(api: Client, redis: Redis) -> None:
+def test_new_events_show_in_the_windows_of_a_running_api(api: Client, redis: Redis) -> None:
     assert shown(api.get("/api/popular?window=hour&limit=1")) != ["mute"]
     touched(redis, 0, mute=5.0)
     eventually(
@@ -82,7 +80,7 @@ def test_what_happens_now_shows_in_the_running_api(api: Client, redis: Redis) ->
     )
 
 
-def test_a_window_that_is_not_known_says_so_and_answers_all_the_same(api: Client) -> None:
+def test_without_data_of_a_window_the_answer_is_of_all_time_and_says_so(api: Client) -> None:
     answer = api.get("/api/popular?window=day&limit=2").json()
     assert len(answer["recommendations"]) == 2
     assert [line["engine"] for line in answer["fallbacks"]] == ["popular"]

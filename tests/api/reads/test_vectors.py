@@ -57,7 +57,7 @@ def counted(api: Client, state: str) -> float:
     )
 
 
-def test_reads_use_a_fresh_vector_and_count_what_they_found(
+def test_reads_use_a_fresh_vector_and_count_its_state(
     api: Client, redis: Redis, space: str
 ) -> None:
     path = "/api/recommendations/warm?limit=1&engine=als"
@@ -80,7 +80,7 @@ def test_reads_use_a_fresh_vector_and_count_what_they_found(
     }
 
 
-def test_a_corrupt_vector_is_as_good_as_none(api: Client, redis: Redis, space: str) -> None:
+def test_a_corrupt_vector_is_ignored(api: Client, redis: Redis, space: str) -> None:
     key = keys.user_als("warm")
     for spoil in (
         lambda: keep(redis, key, space, 7, b"short"),
@@ -97,7 +97,7 @@ def test_a_corrupt_vector_is_as_good_as_none(api: Client, redis: Redis, space: s
         assert answer.json()["fallbacks"] == []
 
 
-def test_a_new_item_is_recommended_within_a_refresh_and_goes_again(
+def test_a_new_item_is_recommended_and_removed_within_a_refresh(
     api: Client, redis: Redis, space: str
 ) -> None:
     path = "/api/recommendations/warm?limit=1&engine=als"
@@ -133,7 +133,7 @@ def test_new_items_written_before_the_start_are_there(
         assert shown(other.get("/api/recommendations/warm?limit=1&engine=als")) == ["star"]
 
 
-def test_a_new_bundle_leaves_new_items_of_the_old_one_out(
+def test_a_new_bundle_ignores_new_item_factors_of_the_old_one(
     settings: Settings, api: Client, redis: Redis, space: str
 ) -> None:
     path = "/api/recommendations/warm?limit=1&engine=als"
@@ -146,13 +146,13 @@ def test_a_new_bundle_leaves_new_items_of_the_old_one_out(
     other = type(model)(
         model.item_ids, model.item_factors * np.float32(0.5), regularization=0.1, alpha=10
     )
-    world.als, kept = (lambda: other), world.als  # type: ignore[assignment]
+    world.als, original = (lambda: other), world.als  # type: ignore[assignment]
     try:
         new = publish(settings)
     finally:
-        world.als = kept
+        world.als = original
     answer = eventually(
-        lambda: (found := api.get(path)).json()["model_version"] == new and found,
+        lambda: (response := api.get(path)).json()["model_version"] == new and response,
         "the new bundle answers",
     )
     assert old != new
@@ -161,9 +161,7 @@ def test_a_new_bundle_leaves_new_items_of_the_old_one_out(
     assert "eddyline_api_model_age_seconds " in api.get("/metrics").text
 
 
-def test_an_item_whose_entry_has_just_arrived_is_recommended_by_content(
-    api: Client, redis: Redis
-) -> None:
+def test_a_new_catalogue_entry_is_recommended_by_content(api: Client, redis: Redis) -> None:
     store_items(
         redis,
         *ITEMS,
@@ -171,8 +169,8 @@ def test_an_item_whose_entry_has_just_arrived_is_recommended_by_content(
     )
     answer = eventually(
         lambda: (
-            "fresh" in shown(found := api.get(f"{FOR_DEVELOPER}/cold?limit=4&include_seen=true"))
-            and found
+            "fresh" in shown(response := api.get(f"{FOR_DEVELOPER}/cold?limit=4&include_seen=true"))
+            and response
         ),
         "it is recommended",
     )

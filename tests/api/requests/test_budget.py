@@ -1,4 +1,4 @@
-"""Expensive routes and rates: who is refused, and that everybody else is served."""
+"""Budgets of expensive routes and rates of callers: ordinary reads go on."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_an_expensive_route_at_its_budget_answers_429_and_ordinary_reads_go_on(
     assert api.get(path).status_code == 200
 
 
-def test_a_caller_that_gives_up_frees_its_place(settings: Settings, redis: Redis) -> None:
+def test_a_cancelled_request_frees_its_place(settings: Settings, redis: Redis) -> None:
     publish_users(settings, PEOPLE)
     remember(redis, "me", "coin", "pay")
     with serving(settings, api_expensive_waiting=0, api_timeout_s=0.3) as client:
@@ -74,7 +74,7 @@ def test_a_caller_that_gives_up_frees_its_place(settings: Settings, redis: Redis
         assert client.get("/api/explain/me/bank").status_code == 200
 
 
-def test_many_events_in_one_request_leave_turns_to_others(
+def test_other_requests_run_between_the_events_of_one_request(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(settings) as client:
@@ -127,7 +127,7 @@ def test_a_key_over_its_rate_gets_429_and_other_keys_do_not(
         assert client.get("/health/live").status_code == client.get("/metrics").status_code == 200
 
 
-def test_without_a_key_the_rate_is_by_address_and_made_up_keys_do_not_change_that(
+def test_without_a_key_of_the_server_the_rate_is_by_address(
     settings: Settings, redis: Redis
 ) -> None:
     with serving(settings, api_rate_per_s=0.01, api_rate_burst=2) as client:

@@ -1,4 +1,4 @@
-"""Keys and limits: what may come in."""
+"""Keys, limits on bodies and paths, and the shape of errors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_writes_need_one_of_the_keys(api: Client, method: str, path: str) -> Non
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-def test_without_any_key_configured_writes_are_off_and_say_how_to_turn_them_on(
+def test_without_keys_writes_are_off_and_the_error_names_the_setting(
     settings: Settings, redis: object, method: str, path: str
 ) -> None:
     with serving(settings, api_keys="") as client:
@@ -112,7 +112,7 @@ def test_a_key_is_compared_with_every_key_and_by_digest_only(
         )
 
 
-def test_a_body_over_the_limit_is_a_413_whether_or_not_it_tells_its_length(api: Client) -> None:
+def test_a_body_over_the_limit_is_a_413_with_and_without_a_content_length(api: Client) -> None:
     def chunks() -> Iterator[bytes]:
         yield from [b"[" + b" " * 1000] * 3
 
@@ -205,7 +205,7 @@ def test_a_request_that_takes_too_long_is_a_503(
         assert (answer.status_code, answer.json()["error"]) == (503, "timeout")
 
 
-def test_a_defect_is_a_500_without_its_insides_and_the_next_request_is_fine(
+def test_a_defect_is_a_500_without_details_and_the_next_request_works(
     settings: Settings, redis: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> None:

@@ -43,7 +43,7 @@ def page(settings: Settings) -> dict[str, Any]:
     return create_app(settings).openapi()
 
 
-def test_every_route_is_on_the_page_with_a_summary_a_text_and_an_example(
+def test_every_route_is_documented_with_summary_text_and_example(
     settings: Settings, page: dict[str, Any]
 ) -> None:
     app = create_app(settings)
@@ -78,7 +78,7 @@ def test_every_route_is_on_the_page_with_a_summary_a_text_and_an_example(
     json.dumps(page)
 
 
-def test_every_query_parameter_that_a_route_takes_is_on_the_page_and_works(
+def test_every_documented_query_parameter_works(
     settings: Settings, redis: object, page: dict[str, Any]
 ) -> None:
     values = {
@@ -113,7 +113,7 @@ def test_every_query_parameter_that_a_route_takes_is_on_the_page_and_works(
                     assert client.get(f"{url}?{query}").status_code == 200, (path, query)
 
 
-def test_the_examples_on_the_page_are_accepted(
+def test_the_documented_examples_are_accepted(
     settings: Settings, redis: object, broker: object, page: dict[str, Any]
 ) -> None:
     with serving(settings) as client:
@@ -133,7 +133,7 @@ def test_the_examples_on_the_page_are_accepted(
             )
 
 
-def test_metrics_count_what_was_answered(settings: Settings, redis: object) -> None:
+def test_metrics_count_answers(settings: Settings, redis: object) -> None:
     version = publish(settings)
     with serving(settings) as client:
         for user in range(3):

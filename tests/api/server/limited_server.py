@@ -55,16 +55,16 @@ class Server:
             connection.close()
 
     def metric(self, name: str) -> float:
-        found = re.search(
+        match = re.search(
             rf"^{re.escape(name)} ([0-9.e+]+)$", self.read("/metrics")[1].decode(), re.MULTILINE
         )
-        return float(found[1]) if found else 0.0
+        return float(match[1]) if match else 0.0
 
     def refused(self, limit: str) -> float:
         return self.metric(f'eddyline_api_refused_total{{limit="{limit}"}}')
 
     def quiet(self) -> None:
-        """Wait until the connections of earlier tests are gone: only the one that asks is left."""
+        """Wait until only the connection of this request is open."""
         eventually(lambda: self.metric("eddyline_api_connections") == 1, "no connection is open")
 
 

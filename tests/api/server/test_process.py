@@ -15,7 +15,7 @@ from tests.support import eventually
 
 
 @pytest.mark.process
-def test_the_process_says_what_it_serves_and_keeps_its_limits_on_a_real_socket(
+def test_the_process_logs_what_it_serves_and_limits_requests_on_a_real_socket(
     settings: Settings, redis: object, broker: object, spawn: Spawn
 ) -> None:
     version = publish(settings)
@@ -23,9 +23,9 @@ def test_the_process_says_what_it_serves_and_keeps_its_limits_on_a_real_socket(
     port = eventually(lambda: child.alive and port_of(child.log.read_text()), "the API serves")
     eventually(lambda: "Application startup complete" in child.log.read_text(), "it has started")
     started = next(
-        json.loads(line) for line in child.log.read_text().splitlines() if "routing: " in line
+        json.loads(line) for line in child.log.read_text().splitlines() if "api_started" in line
     )
-    assert started["event"] == "routing: content_based < 5 <= als < 20 <= ensemble"
+    assert started["routing"] == "content_based < 5 <= als < 20 <= ensemble"
     assert (started["models"], started["model_version"]) == (["als", "content", "popular"], version)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/api/recommendations/startups/for-developer/a%2Fb%20c")
@@ -78,11 +78,11 @@ def test_the_process_says_what_it_serves_and_keeps_its_limits_on_a_real_socket(
     assert "Traceback" not in child.log.read_text()
 
 
-def test_an_address_in_use_is_one_clear_line(
+def test_an_address_in_use_ends_the_start_with_one_line(
     settings: Settings, redis: object, spawn: Spawn
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        child = spawn("api", API_PORT=str(taken.getsockname()[1]))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        child = spawn("api", API_PORT=str(listener.getsockname()[1]))
         assert child.wait(60) == 1
     assert child.log.read_text().strip().startswith("error: cannot listen on 127.0.0.1:")
     assert len(child.log.read_text().strip().splitlines()) == 1

@@ -3,7 +3,7 @@
 - `EventProducer`: publishes events, items and users to Kafka (needs the extra `kafka`);
 - `EddylineClient`, `AsyncEddylineClient`: the HTTP API, events included.
 
-types.py has what they send and answer, errors.py what they raise.
+types.py has the types of requests and answers, errors.py the errors.
 """
 
 from eddyline_client.async_client import AsyncEddylineClient

@@ -36,10 +36,12 @@ _Answer = TypeVar("_Answer")
 
 
 class AsyncEddylineClient:
-    """Calls Eddyline's HTTP API from asyncio or trio. Keep one for the life of the event loop.
+    """Calls Eddyline's HTTP API from asyncio or trio.
 
-        async with AsyncEddylineClient("https://recommendations.example.com", api_key=...) as
-        client: answer = await client.recommend("42", use_case="developer_startup", limit=3)
+    Keep one for the life of the event loop.
+
+        async with AsyncEddylineClient("https://recommendations.example.com") as client:
+            answer = await client.recommend("42", use_case="developer_startup", limit=3)
 
     Each call is repeated with exponential back-off while the server cannot be reached or answers
     503, 429, 502 or 504 (`retries`); to repeat a call is safe. Raises a subclass of
@@ -58,7 +60,7 @@ class AsyncEddylineClient:
         """`base_url` may have a path prefix. `timeout_s`: seconds that one attempt may wait for a
         connection or for data.
 
-        `http`: a client of yours, for TLS settings or proxies; it stays yours to close.
+        `http`: an own client, for TLS settings or proxies; the caller closes it.
         Raises InvalidInput.
         """
         self._service = Service(base_url, api_key, timeout_s, retries or RetryPolicy())
@@ -66,20 +68,19 @@ class AsyncEddylineClient:
         self._http = http or httpx.AsyncClient()
 
     async def send_events(self, events: Event | Iterable[Event]) -> EventResults:
-        """Put one event or many into the log, in requests of at most 1,000; returns once the log
-        has every one.
+        """Publish events, in requests of at most 1,000; returns once the log has every one.
 
         Raises EventsRejected when some break the contract and all others were accepted;
-        Unavailable, RequestRejected or InvalidInput when it stops before the end. Their `results`
-        say which events have a token; send the others again as they are, since a repeated event_id
-        counts once.
+        Unavailable, RequestRejected or InvalidInput when it stops before the end. The `results` of
+        the error have the tokens of the accepted events; send the others again unchanged, a
+        repeated event_id counts once.
         """
         return await self._run(exchange.send_events(self._service, events))
 
     async def recommend(self, user_id: str, **options: Unpack[PersonalOptions]) -> Recommendations:
-        """Recommendations for a user; `use_case` names what for.
+        """Recommendations for a user; `use_case` names a configured use case.
 
-        An unknown user is answered with what is popular.
+        An unknown user gets popular items.
         """
         return await self._run(exchange.perform(self._service, calls.recommend(user_id, **options)))
 
@@ -92,7 +93,7 @@ class AsyncEddylineClient:
         )
 
     async def similar_items(self, item_id: str, **options: Unpack[ItemOptions]) -> ItemList:
-        """Items that the same users chose, or of like content."""
+        """Items with interactions of the same users, or with similar content."""
         return await self._run(
             exchange.perform(self._service, calls.similar_items(item_id, **options))
         )
@@ -100,17 +101,17 @@ class AsyncEddylineClient:
     async def similar_users(
         self, user_id: str, **options: Unpack[SimilarUserOptions]
     ) -> SimilarUsers:
-        """Users of like taste; `cause` says why there are none."""
+        """Users with similar interactions; `cause` says why there are none."""
         return await self._run(
             exchange.perform(self._service, calls.similar_users(user_id, **options))
         )
 
     async def popular(self, **options: Unpack[PopularOptions]) -> ItemList:
-        """What others choose now, or chose in the last hour, day or week."""
+        """Popular items, of all time or of the last hour, day or week."""
         return await self._run(exchange.perform(self._service, calls.popular(**options)))
 
     async def user(self, user_id: str, **options: Unpack[UserOptions]) -> UserAnswer:
-        """Everything held about a user."""
+        """The stored state of a user."""
         return await self._run(exchange.perform(self._service, calls.user(user_id, **options)))
 
     async def upsert_item(self, item: Item) -> Accepted:
@@ -118,7 +119,7 @@ class AsyncEddylineClient:
         return await self._run(exchange.perform(self._service, calls.upsert_item(item)))
 
     async def delete_item(self, item_id: str) -> Accepted:
-        """Remove an item from every answer; an unknown id is accepted too."""
+        """Remove an item from every answer; an unknown id is accepted, too."""
         return await self._run(exchange.perform(self._service, calls.delete_item(item_id)))
 
     async def upsert_user(self, user: User) -> Accepted:
@@ -126,7 +127,7 @@ class AsyncEddylineClient:
         return await self._run(exchange.perform(self._service, calls.upsert_user(user)))
 
     async def delete_user(self, user_id: str) -> Accepted:
-        """Forget a user and all their interactions so far; an unknown id is accepted too."""
+        """Delete a user and all their interactions so far; an unknown id is accepted, too."""
         return await self._run(exchange.perform(self._service, calls.delete_user(user_id)))
 
     async def aclose(self) -> None:
@@ -146,7 +147,7 @@ class AsyncEddylineClient:
         await self.aclose()
 
     async def _run(self, steps: Steps[_Answer]) -> _Answer:
-        """Carry out the steps of a call."""
+        """Execute the steps of a call."""
         outcome: Outcome = None
         while True:
             try:

@@ -1,4 +1,4 @@
-"""One function for each route: the arguments as a request that is not sent yet."""
+"""Makes the request of each route from its arguments, without sending it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Answer = TypeVar("_Answer")
 
 
 class ItemOptions(TypedDict, total=False):
-    """Which items an answer may hold.
+    """Which items an answer may contain.
 
     `limit`: 1 to the server's maximum, 10 by default. `category`, `item_type`: at least one of
     these. `exclude`: not these items. `attr`: filters by attribute; `{"stage": "seed"}` equals,
@@ -47,7 +47,7 @@ class ItemOptions(TypedDict, total=False):
 
 
 class PopularOptions(ItemOptions, total=False):
-    """`window`: what was popular in the last hour, day or week; without it, over all time."""
+    """`window`: popularity in the last hour, day or week; without it, over all time."""
 
     window: Literal["hour", "day", "week"]
 
@@ -55,9 +55,9 @@ class PopularOptions(ItemOptions, total=False):
 class PersonalOptions(ItemOptions, total=False):
     """Options of an answer to one user.
 
-    `include_seen`: also items the user has interacted with. `engine`: ask this engine first.
-    `diversity`, `explore`: 0 to 1. `after`: token of a write; the answer waits until that write is
-    in it, for the server's API_AFTER_S at most, and else says `stale`.
+    `include_seen`: also items that the user has interacted with. `engine`: the first engine of the
+    chain. `diversity`, `explore`: 0 to 1. `after`: token of a write; the answer waits for that
+    write, the server's API_AFTER_S at most, and is `stale` without it.
     """
 
     include_seen: bool
@@ -81,8 +81,9 @@ class SimilarUserOptions(UserOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[_Answer]):
-    """A request without its server: `path` is percent-encoded, `query` is a query string, `answer`
-    the type of a success.
+    """A request without the address of the server.
+
+    `path` is percent-encoded, `query` a query string, `answer` the type of a successful answer.
     """
 
     method: str
@@ -93,7 +94,7 @@ class Call(Generic[_Answer]):
 
 
 def recommend(user_id: str, **options: Unpack[PersonalOptions]) -> Call[Recommendations]:
-    """Recommendations for a user. An unknown user is answered with what is popular."""
+    """Recommendations for a user. An unknown user gets popular items."""
     return Call(
         "GET",
         f"/api/recommendations/{_segment('user_id', user_id)}",
@@ -109,31 +110,31 @@ def explain(user_id: str, item_id: str, **options: Unpack[PersonalOptions]) -> C
 
 
 def similar_items(item_id: str, **options: Unpack[ItemOptions]) -> Call[ItemList]:
-    """Items that the same users chose, or of like content."""
+    """Items with interactions of the same users, or with similar content."""
     return Call(
         "GET", f"/api/items/{_segment('item_id', item_id)}/similar", ItemList, _query(options)
     )
 
 
 def popular(**options: Unpack[PopularOptions]) -> Call[ItemList]:
-    """What others choose now, or chose within a window."""
+    """Popular items, of all time or within a window."""
     return Call("GET", "/api/popular", ItemList, _query(options))
 
 
 def similar_users(user_id: str, **options: Unpack[SimilarUserOptions]) -> Call[SimilarUsers]:
-    """Users of like taste."""
+    """Users with similar interactions."""
     return Call(
         "GET", f"/api/users/{_segment('user_id', user_id)}/similar", SimilarUsers, _query(options)
     )
 
 
 def user(user_id: str, **options: Unpack[UserOptions]) -> Call[UserAnswer]:
-    """What is held about a user."""
+    """The stored state of a user."""
     return Call("GET", f"/api/users/{_segment('user_id', user_id)}", UserAnswer, _query(options))
 
 
 def publish(events: Sequence[bytes]) -> Call[EventResults]:
-    """Encoded events into the log, in one request."""
+    """Publish encoded events in one request."""
     return Call("POST", "/api/events", EventResults, body=b"[" + b",".join(events) + b"]")
 
 
@@ -145,7 +146,7 @@ def upsert_item(item: Item) -> Call[Accepted]:
 
 
 def delete_item(item_id: str) -> Call[Accepted]:
-    """Delete an item; an unknown one is accepted too."""
+    """Delete an item; an unknown one is accepted, too."""
     return Call("DELETE", f"/api/items/{_segment('item_id', item_id)}", Accepted)
 
 
@@ -160,14 +161,14 @@ def upsert_user(declared: User) -> Call[Accepted]:
 
 
 def delete_user(user_id: str) -> Call[Accepted]:
-    """Forget a user; an unknown one is accepted too."""
+    """Delete a user; an unknown one is accepted, too."""
     return Call("DELETE", f"/api/users/{_segment('user_id', user_id)}", Accepted)
 
 
 def _segment(name: str, identifier: str) -> str:
     """An id as one part of a path.
 
-    `.` and `..` are encoded too: as they are, a URL would lose them.
+    `.` and `..` are encoded, too: a URL would drop them.
     """
     check_id(name, identifier)
     return quote(identifier, safe="") if identifier.strip(".") else identifier.replace(".", "%2E")

@@ -1,9 +1,9 @@
-"""Checks what is sent against the event contract before it leaves the process, with the server's
-error codes.
+"""Checks events, items and users by the event contract before they are sent.
 
-A message in Kafka that breaks the contract goes to the dead-letter topic, where its sender does not
-see it; so the sender checks. What only the server knows (the configured event types and use cases)
-is checked there.
+The error codes are those of the server.
+
+A message in Kafka that breaks the contract becomes a dead letter, which its sender does not see: so
+the sender checks it. The server checks what depends on its configuration (event types, use cases).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ MAX_ENTRY_BYTES = 256 * 1024
 """Bytes of JSON in one item or user."""
 MAX_VALUE = 1e6
 MAX_FUTURE_S = 24 * 3600
-"""Seconds that an event's timestamp may lie ahead of the clock."""
+"""Seconds that an event's timestamp may be ahead of the clock."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _encoder = msgspec.json.Encoder()
 _decoders = {kind: msgspec.json.Decoder(kind) for kind in (Event, Item, User)}
 
 
 def encode_event(event: Event) -> bytes:
-    """`event` as JSON. Raises InvalidInput, naming the field at fault."""
+    """`event` as JSON. Raises InvalidInput, which names the invalid field."""
     data = _encode(event, MAX_EVENT_BYTES)
     check_id("event_id", event.event_id)
     check_id("user_id", event.user_id)
@@ -82,21 +82,22 @@ def encode_user(user: User) -> bytes:
 
 
 def check_id(name: str, value: str) -> None:
-    """Raises InvalidInput unless `value` is an id: 1 to 256 bytes of UTF-8, not blank, every
-    character printable.
+    """Raises InvalidInput unless `value` is an id.
+
+    An id has 1 to 256 bytes of UTF-8, is not blank, and every character is printable.
     """
     if not isinstance(value, str):
         raise InvalidInput("bad_field", f"{name} must be text, not {type(value).__name__}")
     if not value or value.isspace():
         raise InvalidInput("bad_id", f"{name} is empty")
     if not value.isprintable():
-        raise InvalidInput("bad_id", f"{name} holds a control character or a lone surrogate")
+        raise InvalidInput("bad_id", f"{name} contains a control character or a lone surrogate")
     if len(value.encode()) > MAX_ID_BYTES:
         raise InvalidInput("bad_id", f"{name} has more than {MAX_ID_BYTES} bytes")
 
 
 def _encode(entry: Event | Item | User, max_bytes: int) -> bytes:
-    """JSON of `entry`, whose types are right: structs do not check them when they are made."""
+    """JSON of `entry`, with its types checked: structs do not check them when they are made."""
     kind = type(entry)
     if kind not in _decoders:
         raise InvalidInput("bad_field", f"expected an Event, Item or User, not {kind.__name__}")

@@ -1,15 +1,15 @@
-"""Every error that this package raises on purpose.
+"""The errors that this package raises.
 
 EddylineClientError
-├── InvalidInput              an argument breaks the contract; nothing was sent. Correct it
-├── MissingDependency         Kafka is used without the extra `kafka`
-├── Unavailable               no answer in time, after all retries. Try again later: a repeated event_id counts once
-│   └── DeliveryFailed        Kafka did not take some messages: `failures` has them, to be sent again
-├── EventsRejected            some events break the contract: `results` names each. Correct them
-├── RequestRejected           the server refuses the request: `status`, `error` (a stable word), the message for people
-│   ├── Unauthorized          401, 403: the key is missing, wrong, or not allowed to do this
-│   └── NotFound              404: no such use case or path
-└── UnexpectedAnswer          the answer is not Eddyline's: another server or a proxy replies at this address
+├── InvalidInput          an argument breaks the contract; nothing was sent
+├── MissingDependency     Kafka is used without the extra `kafka`
+├── Unavailable           no answer after all retries: try again, a repeated event_id counts once
+│   └── DeliveryFailed    Kafka did not acknowledge some messages: send `failures` again
+├── EventsRejected        some events break the contract: `results` names each
+├── RequestRejected       the server refuses the request: `status`, `error` (a stable word)
+│   ├── Unauthorized      401, 403: the key is missing, wrong, or not allowed to do this
+│   └── NotFound          404: no such use case or path
+└── UnexpectedAnswer      another server or a proxy answers at this address
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class EddylineClientError(Exception):
     """Root of the tree.
 
-    `results`: set where `send_events` fails after a part was accepted. An event that has no token
-    in it, or is not in it, was not accepted: send it again with the same event_id.
+    `results`: set when `send_events` fails after a part was accepted. An event without a token in
+    it was not accepted: send it again with the same event_id.
     """
 
     results: EventResults | None = None
@@ -34,7 +34,7 @@ class EddylineClientError(Exception):
 class InvalidInput(EddylineClientError, ValueError):
     """An argument breaks the contract.
 
-    `code` is the word that the server uses for the same fault.
+    `code` is the word of the server for the same error.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -51,9 +51,9 @@ class Unavailable(EddylineClientError):
 
 
 class FailedDelivery(NamedTuple):
-    """A message that Kafka did not take.
+    """A message that Kafka did not acknowledge.
 
-    `entry` is what the caller sent: an event, an item, a user, or the id of a deletion.
+    `entry`: the event, the item, the user, or the id of a deletion that the caller sent.
     """
 
     topic: str
@@ -81,7 +81,7 @@ class EventsRejected(EddylineClientError):
 
 
 class RequestRejected(EddylineClientError):
-    """The server refuses the request as it is: a retry would be refused too."""
+    """The server refuses the request: a retry would be refused, too."""
 
     def __init__(self, status: int, error: str, message: str) -> None:
         super().__init__(message)
@@ -98,4 +98,4 @@ class NotFound(RequestRejected):
 
 
 class UnexpectedAnswer(EddylineClientError):
-    """The answer does not have the shape that Eddyline documents."""
+    """The answer is none that Eddyline documents."""

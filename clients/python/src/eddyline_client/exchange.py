@@ -1,7 +1,7 @@
-"""What both HTTP clients do, without any input or output.
+"""The logic of both HTTP clients, without input and output.
 
-Each function is a generator of steps. It yields a request to send or a pause to make, is sent the
-outcome, and returns the answer; a client only carries the steps out, blocking or not.
+Each function is a generator of steps. It yields a request to send or a pause to make, receives the
+outcome, and returns the answer; a client executes the steps, blocking or not.
 """
 
 from __future__ import annotations
@@ -30,14 +30,12 @@ from eddyline_client.types import Error, Event, EventResult, EventResults
 from eddyline_client.version import __version__
 
 MAX_EVENTS = 1000
-"""Events in one request: the server takes no more."""
+"""Events in one request: the limit of the server."""
 MAX_BODY_BYTES = 1_000_000
 """Bytes in one request with events: below the server's default limit (API_MAX_BODY_BYTES, 1 MiB).
 """
 RETRIED_STATUS = frozenset({429, 502, 503, 504})
-"""Too many requests, unavailable; 502 and 504 are what a proxy answers while the server behind it
-restarts.
-"""
+"""Too many requests, unavailable; 502 and 504 come from a proxy while its server restarts."""
 _NOT_RETRIED = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 _LOG_UNAVAILABLE = "log_unavailable"
 _Answer = TypeVar("_Answer")
@@ -50,14 +48,14 @@ class Pause(NamedTuple):
 
 
 Outcome = httpx.Response | httpx.HTTPError | None
-"""What became of a step: None after a pause."""
+"""The result of a step: None after a pause."""
 Steps = Generator[httpx.Request | Pause, Outcome, _Answer]
 
 
 class Service:
-    """Where the server is and how it is called.
+    """The address of the server, and the headers, time-out and retries of requests to it.
 
-    Raises InvalidInput when `base_url` is no http(s) URL or `api_key` cannot stand in a header.
+    Raises InvalidInput when `base_url` is no http(s) URL or `api_key` is not allowed in a header.
     """
 
     def __init__(
@@ -73,7 +71,9 @@ class Service:
                 "base_url must be http(s)://host[:port][/prefix], without query or fragment",
             )
         if api_key is not None and not (api_key.isprintable() and api_key.strip()):
-            raise InvalidInput("invalid_parameter", "api_key is empty or holds a control character")
+            raise InvalidInput(
+                "invalid_parameter", "api_key is empty or contains a control character"
+            )
         self.base_url = base_url.rstrip("/")
         self.retries = retries
         self._timeout = httpx.Timeout(timeout_s).as_dict()
@@ -102,19 +102,20 @@ class Service:
 def perform(
     service: Service, call: Call[_Answer], backoff: Backoff | None = None
 ) -> Steps[_Answer]:
-    """Send `call` until the server answers it, within the retry policy. Every call may be repeated:
-    none counts twice.
+    """Send `call` until the server answers it, within the retry policy.
+
+    Every call may be repeated: none counts twice.
 
     Raises Unavailable, RequestRejected, UnexpectedAnswer.
     """
     backoff = backoff or Backoff(service.retries)
     while True:
         outcome = yield service.request(call)
-        asked_s = 0.0
+        server_wait_s = 0.0
         if isinstance(outcome, httpx.Response):
             if outcome.status_code not in RETRIED_STATUS:
                 return _read(call, outcome)
-            asked_s = retry_after_s(outcome.headers.get("retry-after"))
+            server_wait_s = retry_after_s(outcome.headers.get("retry-after"))
             cause = f"status {outcome.status_code}: {_detail(outcome)}"
         elif isinstance(outcome, httpx.TransportError) and not isinstance(outcome, _NOT_RETRIED):
             cause = f"{type(outcome).__name__}: {outcome}"
@@ -122,16 +123,17 @@ def perform(
             raise UnexpectedAnswer(
                 f"{call.method} {service.base_url}{call.path}: {type(outcome).__name__}: {outcome}"
             )
-        yield from _wait(backoff, asked_s, f"{call.method} {service.base_url}{call.path}", cause)
+        yield from _wait(
+            backoff, server_wait_s, f"{call.method} {service.base_url}{call.path}", cause
+        )
 
 
 def send_events(service: Service, events: Event | Iterable[Event]) -> Steps[EventResults]:
-    """Send events in requests of at most 1,000, each again until the log has it, and gather what
-    became of each.
+    """Send events in requests of at most 1,000, each until the log has it, and collect the results.
 
     Raises EventsRejected once all were sent, if some break the contract; Unavailable or
-    RequestRejected at the first request that fails for good; InvalidInput at the first event that
-    cannot be sent. Each has `results`.
+    RequestRejected at the first request that fails permanently; InvalidInput at the first event
+    that cannot be sent. Each error has `results`.
     """
     results: list[EventResult] = []
     try:
@@ -145,17 +147,16 @@ def send_events(service: Service, events: Event | Iterable[Event]) -> Steps[Even
         first = next(result for result in results if result.token is None)
         raise EventsRejected(
             f"{summary.rejected} of {len(results)} events were rejected; the first is "
-            f"number {first.index},"
-            f" event_id {first.event_id!r}: {first.error}: {first.detail}",
+            f"number {first.index}, event_id {first.event_id!r}: {first.error}: {first.detail}",
             summary,
         )
     return summary
 
 
 def _publish(service: Service, batch: Sequence[bytes], results: list[EventResult]) -> Steps[None]:
-    """One request's worth of events; those that the broker did not take are sent again.
+    """Send the events of one request; those that the broker has not acknowledged are sent again.
 
-    Appends to `results` whatever happens.
+    Appends a result of each event to `results`, also when it raises.
     """
     first = len(results)
     backoff = Backoff(service.retries)
@@ -183,14 +184,14 @@ def _publish(service: Service, batch: Sequence[bytes], results: list[EventResult
 
 
 def _wait(
-    backoff: Backoff, asked_s: float, what: str, cause: str
+    backoff: Backoff, server_wait_s: float, what: str, cause: str
 ) -> Generator[Pause, Outcome, None]:
     """A pause before the next attempt. Raises Unavailable when there is none."""
-    wait = backoff.next_wait(asked_s)
+    wait = backoff.next_wait(server_wait_s)
     if wait is None:
-        asked = f"; the server asks to wait {asked_s:g} s" if asked_s else ""
+        suffix = f"; the server asks to wait {server_wait_s:g} s" if server_wait_s else ""
         raise Unavailable(
-            f"{what} failed after {backoff.attempts} attempts; the last one: {cause}{asked}"
+            f"{what} failed after {backoff.attempts} attempts; the last one: {cause}{suffix}"
         )
     yield Pause(wait)
 
@@ -220,7 +221,7 @@ def _summary(results: list[EventResult]) -> EventResults:
 
 def _read(call: Call[_Answer], response: httpx.Response) -> _Answer:
     """The typed answer. Raises RequestRejected, UnexpectedAnswer."""
-    # 422 for events: none is valid, and the body says of each why.
+    # 422 for events: none is valid, and the body has the error of each.
     if response.is_success or (
         response.status_code == 422
         and call.answer is EventResults
@@ -230,13 +231,13 @@ def _read(call: Call[_Answer], response: httpx.Response) -> _Answer:
             return msgspec.json.decode(response.content, type=call.answer)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UnexpectedAnswer(
-                f"{_where(call, response)}: not what Eddyline answers: {error}"
+                f"{_where(call, response)}: not an answer of Eddyline: {error}"
             ) from None
     try:
         body = msgspec.json.decode(response.content, type=Error)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise UnexpectedAnswer(
-            f"{_where(call, response)}: not an error of Eddyline's: is base_url right? The "
+            f"{_where(call, response)}: not an error of Eddyline: is base_url right? The "
             f"body begins {response.text[:100]!r}"
         ) from None
     kind = {401: Unauthorized, 403: Unauthorized, 404: NotFound}.get(

@@ -1,5 +1,5 @@
-"""When a request is tried again: exponential back-off with jitter, `Retry-After` honoured, bounded
-in number and time.
+"""Decides when a request is retried: exponential back-off with jitter, `Retry-After`, and limits on
+number and time.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 JITTER = 0.5
-"""Share of a wait that is random, so that clients of a restarted server do not return in step."""
+"""Share of a wait that is random, so that clients do not all retry at the same time."""
 _MOST_DOUBLINGS = 60
-"""More would overflow a float; the wait is at its longest long before."""
+"""More would overflow a float; the longest wait is reached long before."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """`attempts`: requests in all, 1 for no retry. The n-th wait is `first_wait_s` * 2^(n-1),
     `longest_wait_s` at most, less jitter.
 
-    No retry begins later than `total_s` seconds after the call. The defaults bridge the restart of
-    a server (some 5 s) and end within 15 s plus one request.
+    No retry begins later than `total_s` seconds after the call. The defaults cover the restart of
+    a server (about 5 s) and end within 15 s plus one request.
     """
 
     attempts: int = 10
@@ -41,8 +41,8 @@ class Backoff:
     def next_wait(self, retry_after_s: float = 0.0) -> float | None:
         """Seconds to wait before the next attempt; None when there is none left.
 
-        `retry_after_s`: what the server asks for; a longer wait than the time left ends the call at
-        once.
+        `retry_after_s`: the wait that the server requests; one beyond the time left ends the call
+        at once.
         """
         backoff = min(
             self._policy.longest_wait_s,
@@ -56,9 +56,7 @@ class Backoff:
 
 
 def retry_after_s(header: str | None) -> float:
-    """Seconds that a Retry-After header asks for, given as a number or as a date; 0 without one
-    that can be read.
-    """
+    """The seconds of a Retry-After header, a number or a date; 0 without a valid one."""
     if not header:
         return 0.0
     if header.strip().isdecimal():

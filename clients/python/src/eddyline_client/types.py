@@ -1,8 +1,8 @@
-"""What is sent and what is answered, as immutable msgspec structs with the field names of the wire.
+"""The types of requests and answers: immutable msgspec structs with the field names of the wire.
 
-tests/clients/test_wire_types.py in Eddyline's repository holds them against the OpenAPI document
-and the JSON Schemas: every field, type and default. Unknown fields of an answer are ignored, so
-that an older client reads a newer server.
+tests/clients/test_wire_types.py in Eddyline's repository compares every field, type and default
+with the OpenAPI document and the JSON Schemas. Unknown fields of an answer are ignored, so that an
+older client can read the answers of a newer server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 Value = str | int | float | bool | list[str] | None
-"""What an attribute of an item or a user may hold."""
+"""The value of an attribute of an item or a user."""
 
 
 def _new_id() -> str:
@@ -42,7 +42,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A catalogue entry; it replaces the former one whole.
+    """A catalogue entry; it replaces the whole entry before it.
 
     `created_at`: seconds since 1970 (UTC).
     """
@@ -59,7 +59,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a user declares; it replaces the former declaration whole."""
+    """What a user declares; it replaces the whole declaration before it."""
 
     user_id: str
     roles: list[str] = []
@@ -75,9 +75,7 @@ class Error(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one event: `token` (`topic:partition:offset`) if it was accepted, else `error`
-    and `detail`.
-    """
+    """The result of one event: `token` (`topic:partition:offset`), or `error` and `detail`."""
 
     index: int
     event_id: str | None = None
@@ -87,7 +85,7 @@ class EventResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventResults(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of each event, in the order sent."""
+    """The result of each event, in the order of sending."""
 
     accepted: int
     rejected: int
@@ -120,10 +118,10 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an answer. `rank` counts from 1; scores are comparable within one `method` only;
-    `metadata`: the catalogue entry.
+    """One recommended item.
 
-    `propensity`: only where `method` is `exploration`, the probability with which this item was
+    `rank` counts from 1; scores are comparable within one `method` only; `metadata`: the catalogue
+    entry. `propensity`: only with the method `exploration`, the probability with which the item was
     drawn.
     """
 
@@ -146,8 +144,8 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
 class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     """Recommendations for a user.
 
-    `recommendation_id`: put it into the events that this answer leads to. `as_of`: how many of the
-    user's interactions the answer rests on. `stale`: the write of `after` is not in it. `degraded`:
+    `recommendation_id`: send it with the events that this answer leads to. `as_of`: number of the
+    user's events that the answer includes. `stale`: the write of `after` is not in it. `degraded`:
     Redis, Kafka or the model is missing.
     """
 
@@ -165,7 +163,7 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemList(msgspec.Struct, frozen=True, kw_only=True):
-    """Items for no user in particular: popular ones, similar ones."""
+    """Items for no particular user: popular items, similar items."""
 
     method_used: str
     fallbacks: list[Fallback]
@@ -175,7 +173,10 @@ class ItemList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimilarUser(msgspec.Struct, frozen=True, kw_only=True):
-    """A user of like taste. `score`: cosine of the ALS vectors; `shared_items`: latest first."""
+    """A user with similar interactions.
+
+    `score`: cosine of the ALS vectors; `shared_items`: latest first.
+    """
 
     user_id: str
     score: float
@@ -184,7 +185,7 @@ class SimilarUser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimilarUsers(msgspec.Struct, frozen=True, kw_only=True):
-    """Users of like taste. `cause`: why there are none."""
+    """Users with similar interactions. `cause`: why there are none."""
 
     user_id: str
     interaction_count: int
@@ -196,7 +197,7 @@ class SimilarUsers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):
-    """What one engine says of an item. `cause`: why it says nothing."""
+    """The score of an item by one engine. `cause`: why there is none."""
 
     engine: str
     score: float | None
@@ -237,7 +238,7 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything held about a user, and the engine that would serve them."""
+    """The stored state of a user, and the engine that answers them."""
 
     user_id: str
     known: bool
