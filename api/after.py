@@ -70,14 +70,8 @@ class ReadYourWrites:
         metrics: Metrics,
         partitions: Partitions,
     ) -> None:
-        self._settings, self._view, self._arrivals, self._health, self._metrics = (
-            settings,
-            view,
-            arrivals,
-            health,
-            metrics,
-        )
-        self._partitions = partitions
+        self._settings, self._view, self._arrivals = settings, view, arrivals
+        self._health, self._metrics, self._partitions = health, metrics, partitions
         self._recounted = float("-inf")  # time.monotonic()
         self._seconds = min(settings.api_after_s, WAIT_SHARE * settings.api_timeout_s)
         self._waiting = 0

@@ -4,6 +4,7 @@ app.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -123,9 +124,13 @@ class Client:
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.request("GET", path, **options)
 
-    def start(self, run: Callable[[], Awaitable[None]]) -> Future[None]:
+    def start(self, run: Callable[[], Awaitable[Any]]) -> Future[Any]:
         """Run `run` in the app's event loop, beside its requests, until the future is cancelled."""
         return self._portal.start_task_soon(run)
+
+    def tasks(self) -> set[str]:
+        """The names of the tasks in the app's event loop."""
+        return self._portal.call(lambda: {task.get_name() for task in asyncio.all_tasks()})
 
     def write(self, method: str, path: str, body: object = None, **options: Any) -> httpx.Response:
         """A request with the writer's key; `body` as JSON."""

@@ -1,4 +1,4 @@
-"""What lies in the log, read by a consumer of the test's own; and the partition that Kafka's Java
+"""Reads the log with a separate consumer, and computes the partition that Kafka's Java
 clients choose.
 """
 
@@ -16,7 +16,7 @@ from tests.support import eventually
 def messages(settings: Settings, topic: str, count: int) -> list[Message]:
     """The first messages of `topic`, partition by partition, once there are `count`.
 
-    Raises AssertionError when they do not come.
+    Raises AssertionError when they do not arrive.
     """
     consumer = Consumer(
         consumer_config(settings, f"read-{topic}") | {"auto.offset.reset": "earliest"}
@@ -46,7 +46,7 @@ def java_partition(key: bytes, partitions: int) -> int:
 
 
 def murmur2(data: bytes) -> int:
-    """Austin Appleby's MurmurHash2, 32 bits, with the seed that Kafka takes."""
+    """Austin Appleby's MurmurHash2, 32 bits, with Kafka's seed."""
     mask, multiplier = 0xFFFFFFFF, 0x5BD1E995
     value = 0x9747B28C ^ len(data)
     whole = len(data) // 4 * 4

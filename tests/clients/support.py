@@ -1,6 +1,4 @@
-"""Both HTTP clients behind one blocking face, a free port, and a server that answers by a
-script.
-"""
+"""Runs both HTTP clients through one blocking interface, against the API or a scripted server."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ from tests.engines.world import ITEMS
 from tests.support import eventually
 
 Client = Any
-"""EddylineClient, or `_Blocking` around its asynchronous twin: the same methods, answers and
-errors.
-"""
+"""EddylineClient, or `_Blocking` around AsyncEddylineClient: both have the same methods."""
 KINDS = ["blocking", "async"]
 each_client = pytest.mark.parametrize("kind", KINDS)
 
@@ -55,8 +51,8 @@ def client(kind: str, base_url: str, **options: Any) -> Iterator[Client]:
             yield blocking
         return
     with anyio.from_thread.start_blocking_portal() as portal:
-        made = portal.call(partial(AsyncEddylineClient, base_url, **options))
-        with portal.wrap_async_context_manager(made) as asynchronous:
+        connected = portal.call(partial(AsyncEddylineClient, base_url, **options))
+        with portal.wrap_async_context_manager(connected) as asynchronous:
             yield _Blocking(asynchronous, portal)
 
 
@@ -66,7 +62,7 @@ def free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether a server is there and has something to answer from."""
+    """Whether the server at `url` is ready."""
     try:
         return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
     except httpx.TransportError:
@@ -74,7 +70,7 @@ def answers(url: str) -> bool:
 
 
 def serve_world(settings: Settings, redis: Redis, spawn: Spawn) -> str:
-    """URL of a real API over the world of tests/api/world.py, with ingest beside it."""
+    """Start a real API with the world of tests/api/world.py, and ingest. Returns the URL."""
     publish(settings)
     store_items(redis, *ITEMS)
     url = f"http://127.0.0.1:{free_port()}"
@@ -102,7 +98,7 @@ class Reply(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A request that the scripted server got."""
+    """A request that the scripted server received."""
 
     method: str
     path: str
@@ -112,7 +108,7 @@ class Request(NamedTuple):
 
 @contextmanager
 def scripted(replies: Sequence[Reply]) -> Iterator[tuple[str, list[Request]]]:
-    """A real server at an address of its own that gives `replies` in turn, the last one for ever;
+    """A real server that answers with `replies` in order, and then always with the last one;
     what it was sent.
     """
     requests: list[Request] = []

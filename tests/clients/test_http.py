@@ -62,7 +62,7 @@ def test_every_call_of_both_clients_works_against_the_api_and_ingest(
 
 
 def _every_call(connected: Client, user_id: str) -> None:
-    """`user_id`: nobody yet, with characters that a path must encode."""
+    """`user_id`: an unknown user, with characters that a path must encode."""
     declared = connected.upsert_user(User(user_id=user_id, interests=["health"]))
     assert declared.id == user_id
     state = connected.user(user_id, after=declared.token)

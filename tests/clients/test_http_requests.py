@@ -51,7 +51,7 @@ def test_key_and_prefix_are_in_every_request_and_ids_stay_one_part_of_the_path(k
 
 
 def results(*outcomes: str | None) -> bytes:
-    """An answer to POST /api/events: a token, or the error given."""
+    """An answer to POST /api/events: for each event a token, or this error."""
     rows = [
         EventResult(
             index=place,

@@ -34,7 +34,7 @@ def _run(*command: str | Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
-    """node_modules as the lock says; installed only where they are missing or the lock has
+    """node_modules of the lock file; installed only where they are missing or the lock has
     changed.
     """
     if shutil.which("node") is None or shutil.which("npm") is None:

@@ -49,11 +49,11 @@ OTHER_ROUTES = (
 )
 """For operators; and recommendations by path, which `use_case` gives by name."""
 WIDER = {"category", "item_type", "exclude", "attr"}
-"""Options for which the clients take lists; the server documents the text of one."""
+"""Options that are lists in the clients, and one text in the server's document."""
 
 
 def published(kind: str) -> Any:
-    """A JSON Schema of docs/contract, its own definitions put where they are named."""
+    """A JSON Schema of docs/contract, with its definitions inlined."""
     schema = msgspec.json.decode((CONTRACT / f"{kind}.schema.json").read_bytes())
 
     def inlined(part: Any) -> Any:
@@ -114,7 +114,7 @@ def operation(route: str) -> dict[str, Any]:
 
 
 def reachable() -> list[str]:
-    """Components that an answer to one of the client's calls holds."""
+    """Components in the answers to the client's calls."""
     names: set[str] = set()
     waiting = [str(operation(route)["responses"]) for route in CALLS]
     while waiting:
@@ -245,7 +245,7 @@ BAD = [
     if entry["code"] not in ("not_json", "empty", "bad_key")
     and "configuration" not in entry.get("schema_accepts_because", "")
 ]
-"""Not those that no struct can express (no JSON), nor those that only the server can judge."""
+"""Without those that no struct can express (no JSON), and those that only the server can check."""
 
 
 @pytest.mark.parametrize("expected", BAD, ids=lambda entry: entry["file"])

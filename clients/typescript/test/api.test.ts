@@ -1,4 +1,4 @@
-/** Against the real API: EDDYLINE_URL and EDDYLINE_KEY name a served one with the world of tests/api/world.py. */
+/** Tests against a real API with the world of tests/api/world.py, at EDDYLINE_URL with EDDYLINE_KEY. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EddylineClient, EventsRejected, InvalidInput, MAX_EVENTS, RequestRejected, type Event } from "../src/index.js";
@@ -8,7 +8,7 @@ const client = new EddylineClient(`${url}/`, { apiKey: process.env["EDDYLINE_KEY
 const userId = "typescript/ü ?";
 const like = (item_id: string): Event => ({ user_id: userId, item_id, event_type: "like" });
 
-test("every call, and what ingest makes of it", async () => {
+test("every call works against the API and ingest", async () => {
   const declared = await client.upsertUser({ user_id: userId, interests: ["health"], roles: [], attributes: {} });
   const held = await client.user(userId, { after: declared.token });
   assert.deepEqual([held.user_id, held.profile?.interests, held.stale], [userId, ["health"], false]);
@@ -45,7 +45,7 @@ test("every call, and what ingest makes of it", async () => {
   assert.equal((await client.user(userId, { after: forgotten.token })).known, false);
 });
 
-test("refusals are typed", async () => {
+test("a refused request raises a typed error", async () => {
   const wrong = { ...like("pay"), event_type: "teleport" };
   await assert.rejects(client.sendEvents([like("pay"), wrong]), (error: unknown) => {
     assert.ok(error instanceof EventsRejected);
@@ -63,7 +63,7 @@ test("refusals are typed", async () => {
   assert.throws(() => new EddylineClient("localhost:8000"), InvalidInput);
 });
 
-test("more events than a request holds", async () => {
+test("more events than fit into one request are sent in several", async () => {
   const many = await client.sendEvents(Array.from({ length: MAX_EVENTS + 1 }, (_, number) => like(`item-${number}`)));
   assert.deepEqual([many.accepted, many.results[MAX_EVENTS]?.index], [MAX_EVENTS + 1, MAX_EVENTS]);
 });

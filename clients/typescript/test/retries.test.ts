@@ -1,4 +1,4 @@
-/** Failures that the real API cannot be made to give at will, from a real server that answers by a script. */
+/** Failures, answered by a real server with scripted replies. */
 import assert from "node:assert/strict";
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -17,7 +17,7 @@ const OK: Reply = { status: 200, body: EMPTY };
 const BUSY: Reply = { status: 503, body: '{"error":"log_unavailable","detail":"the broker is away"}' };
 const QUICK: Partial<RetryPolicy> = { attempts: 4, firstWaitMs: 5, longestWaitMs: 10 };
 
-/** Runs `use` with a client of a server that gives `replies` in turn, the last one for ever; returns what the server got. */
+/** Runs `use` with a client of a server that answers `replies` in order, then always the last; returns the requests. */
 async function scripted(replies: Reply[], use: (client: EddylineClient) => Promise<void>): Promise<{ url: string; key: unknown; body: string }[]> {
   const requests: { url: string; key: unknown; body: string }[] = [];
   const server = createServer((request: IncomingMessage, response) => {
@@ -42,7 +42,7 @@ async function scripted(replies: Reply[], use: (client: EddylineClient) => Promi
 }
 
 for (const failure of [BUSY, { status: 429 }, { status: 502, body: "<html>" }, { status: 504 }, { status: 0 }]) {
-  test(`a passing ${failure.status || "closed connection"} is retried and never seen`, async () => {
+  test(`a passing ${failure.status || "closed connection"} is retried and not raised`, async () => {
     const requests = await scripted([failure, failure, OK], async (client) => {
       assert.equal((await client.popular({ limit: 3 })).method_used, "popular");
     });
@@ -51,14 +51,14 @@ for (const failure of [BUSY, { status: 429 }, { status: 502, body: "<html>" }, {
   });
 }
 
-test("a lasting failure is one error that names the last cause", async () => {
+test("a permanent failure raises one error with the last cause", async () => {
   const requests = await scripted([BUSY], async (client) => {
     await assert.rejects(client.popular(), (error: unknown) => error instanceof Unavailable && /after 4 attempts.*broker is away/.test(error.message));
   });
   assert.equal(requests.length, 4);
 });
 
-test("the wait that the server asks for is kept; one beyond the time left ends the call", async () => {
+test("Retry-After is obeyed; a wait beyond the time left ends the call", async () => {
   const began = Date.now();
   await scripted([{ ...BUSY, headers: { "retry-after": "1" } }, OK], async (client) => {
     await client.popular();
@@ -70,7 +70,7 @@ test("the wait that the server asks for is kept; one beyond the time left ends t
   assert.equal(requests.length, 1);
 });
 
-test("what no retry mends is an error at once", async () => {
+test("an error that a retry cannot fix is raised at once", async () => {
   for (const [reply, kind] of [
     [{ status: 422, body: '{"error":"bad_token","detail":"no token"}' }, RequestRejected],
     [{ status: 404, body: "<html>nginx" }, UnexpectedAnswer],
@@ -84,7 +84,7 @@ test("what no retry mends is an error at once", async () => {
   }
 });
 
-test("of a request that was taken in part only the rest is sent again, as it was", async () => {
+test("after a partial success only the rest is sent again, unchanged", async () => {
   const results = [
     { index: 0, token: "interactions:0:1" },
     { index: 1, error: "log_unavailable", detail: "-" },
@@ -99,7 +99,7 @@ test("of a request that was taken in part only the rest is sent again, as it was
   assert.deepEqual(second, [first?.[1]]);
 });
 
-test("when sending ends early the error says what was accepted", async () => {
+test("an error during sending contains the accepted events", async () => {
   await scripted([BUSY], async (client) => {
     await assert.rejects(client.sendEvents({ user_id: "42", item_id: "9", event_type: "like" }), (error: unknown) => {
       assert.ok(error instanceof Unavailable);

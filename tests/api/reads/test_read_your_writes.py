@@ -12,6 +12,7 @@ from redis import Redis
 
 from core.settings import Settings
 from core.types import Recommendations
+from store.log.topics.ids import TopicIds
 from store.state import keys
 from testing.redis import RedisServer
 from tests.api.world import (
@@ -39,16 +40,14 @@ READS = (
 
 @pytest.fixture
 def waiting(settings: Settings, redis: Redis) -> Iterator[Client]:
-    """An API that waits for at most 200 ms, without a broker: the test moves the positions itself,
-    as ingest does.
-    """
+    """An API that waits for at most 200 ms, without a broker: the test moves the positions."""
     publish(settings)
     remember(redis, "warm", "pay", "bank", events=7)
     with serving(settings, api_after_s=0.2) as client:
         yield client
 
 
-def stand(redis: Redis, topic: str, position: int, partition: int = 0) -> None:
+def set_position(redis: Redis, topic: str, position: int, partition: int = 0) -> None:
     redis.hset(keys.position(topic, partition), "position", position)
 
 
@@ -57,7 +56,7 @@ def test_a_read_waits_until_the_position_has_passed_the_event(
     waiting: Client, redis: Redis, settings: Settings, path: str
 ) -> None:
     topic = settings.interactions_topic
-    stand(redis, topic, 8)
+    set_position(redis, topic, 8)
     assert waiting.get(f"{path}?after={topic}:0:7").json()["stale"] is False
     assert waiting.get(f"{path}?after={topic}:0:8").json()["stale"] is True, (
         "offset 8 is the next one to be applied"
@@ -85,7 +84,7 @@ def test_an_event_applied_while_the_read_waits_is_in_the_answer(
         )
         assert not any(answer.done() for answer in answers)
         remember(redis, "warm", "coin")
-        stand(redis, topic, 6)
+        set_position(redis, topic, 6)
         for answer in answers:
             response = answer.result(20)
             assert "coin" not in shown(response), "the user has seen it now"
@@ -93,15 +92,13 @@ def test_an_event_applied_while_the_read_waits_is_in_the_answer(
 
 
 def test_a_position_of_a_deleted_topic_of_the_same_name_is_ignored(
-    waiting: Client, redis: Redis, settings: Settings
+    waiting: Client, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The topic was deleted and created again; what the token names is at an offset that the old
-    topic had, too.
-    """
+    """The topic was deleted and created again; the old topic had the offset of the token, too."""
     topics = (settings.interactions_topic, settings.items_topic)
-    waiting.app.state.service._topic_ids._latest = dict.fromkeys(topics, "new")
+    monkeypatch.setattr(TopicIds, "latest", lambda _ids, _topic: "new")
     for topic in topics:
-        stand(redis, topic, 8)
+        set_position(redis, topic, 8)
         redis.hset(keys.position(topic, 0), "topic_id", "old")
         assert waiting.get(f"/api/users/warm?after={topic}:0:7").json()["stale"] is True
         redis.hset(keys.position(topic, 0), "topic_id", "new")
@@ -109,19 +106,18 @@ def test_a_position_of_a_deleted_topic_of_the_same_name_is_ignored(
             lambda topic=topic: (
                 waiting.get(f"/api/users/warm?after={topic}:0:7").json()["stale"] is False
             ),
-            "ingest counts anew",
+            "the position is of the new topic",
         )
 
 
 def test_positions_are_read_only_while_a_read_waits(waiting: Client, settings: Settings) -> None:
-    arrivals = waiting.app.state.service._arrivals
     assert (
         waiting.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5").json()["stale"]
         is True
     )
-    eventually(lambda: arrivals._poller is None, "the last look is over")
+    eventually(lambda: "arrivals" not in waiting.tasks(), "the last check is over")
     assert waiting.get(f"{FOR_DEVELOPER}/warm").status_code == 200
-    assert arrivals._poller is None
+    assert "arrivals" not in waiting.tasks()
     assert 'eddyline_api_after_seconds_count{outcome="stale"} 1.0' in waiting.get("/metrics").text
 
 
@@ -205,7 +201,7 @@ def test_a_read_with_the_token_of_an_item_waits_for_the_live_view(
         store_items(
             redis, ITEMS[0].__class__(item_id="fresh", item_type="startup", categories=["fintech"])
         )
-        stand(redis, settings.items_topic, 10, 2)
+        set_position(redis, settings.items_topic, 10, 2)
         response = answer.result(20)
         assert "fresh" in shown(response)
         assert response.json()["stale"] is False
@@ -253,4 +249,4 @@ def test_the_number_of_waiting_reads_is_limited(
         waiting.get(f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:0:5").json()["stale"]
         is True
     )
-    assert waiting.app.state.service._arrivals._poller is None
+    assert "arrivals" not in waiting.tasks()

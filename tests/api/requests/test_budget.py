@@ -29,19 +29,21 @@ def api(settings: Settings, redis: Redis) -> Iterator[Client]:
 
 @contextmanager
 def worker_at_work(client: Client) -> Iterator[None]:
-    """The thread for expensive answers has other work while the block lasts."""
+    """The thread for expensive answers is busy during the block."""
     busy, done = threading.Event(), threading.Event()
 
     def work() -> None:
         busy.set()
         done.wait(60)
 
-    client.app.state.service.worker._threads.submit(work)
+    worker = client.app.state.service.worker
+    running = client.start(lambda: worker.run(work))
     assert busy.wait(60)
     try:
         yield
     finally:
         done.set()
+        running.result(60)
 
 
 @pytest.mark.parametrize("path", EXPENSIVE)
@@ -69,7 +71,7 @@ def test_a_cancelled_request_frees_its_place(settings: Settings, redis: Redis) -
         with worker_at_work(client):
             assert client.get("/api/explain/me/bank").status_code == 503
             assert client.get("/api/explain/me/bank").status_code == 503, (
-                "and not 429: the first one waits no longer"
+                "and not 429: the first request no longer waits"
             )
         assert client.get("/api/explain/me/bank").status_code == 200
 
