@@ -84,8 +84,8 @@ class ReadYourWrites:
         """
         token = self._parsed(text)
         await self._check_partition(token)
-        if self._health.failing("redis") is not None or self._waiting >= MOST_WAITING:
-            self._metrics.waited(False, 0.0)
+        if self._health.failure("redis") is not None or self._waiting >= MOST_WAITING:
+            self._metrics.observe_wait(False, 0.0)
             return True
         began = time.perf_counter()
         self._waiting += 1
@@ -93,7 +93,7 @@ class ReadYourWrites:
             arrived = await self._arrived(token)
         finally:
             self._waiting -= 1
-        self._metrics.waited(arrived, time.perf_counter() - began)
+        self._metrics.observe_wait(arrived, time.perf_counter() - began)
         return not arrived
 
     async def _arrived(self, token: Token) -> bool:
@@ -102,7 +102,7 @@ class ReadYourWrites:
                 return await self._in_view(token)
             return await self._arrivals.wait(*token, self._seconds)
         except StoreError as error:
-            self._health.failed("redis", str(error))
+            self._health.mark_failed("redis", str(error))
             return False
 
     async def _in_view(self, token: Token) -> bool:
@@ -152,7 +152,7 @@ class ReadYourWrites:
             try:
                 await asyncio.to_thread(self._partitions.refresh, RECOUNT_S)
             except LogUnavailable as error:
-                self._health.failed("kafka", str(error))
+                self._health.mark_failed("kafka", str(error))
                 return
         count = self._partitions.count(token.topic) or 0
         if token.partition >= count:

@@ -40,11 +40,11 @@ class Health:
         """Part -> cause, of the parts that fail now."""
         return dict(self._causes)
 
-    def failing(self, part: str) -> str | None:
+    def failure(self, part: str) -> str | None:
         """Why `part` fails; None while it works or was not used yet."""
         return self._causes.get(part)
 
-    def failed(self, part: str, cause: str) -> None:
+    def mark_failed(self, part: str, cause: str) -> None:
         """Record that `part` fails. Logs the cause, at most every QUIET_S for each part."""
         now = time.monotonic()
         with self._lock:
@@ -59,7 +59,7 @@ class Health:
         if not quiet:
             _log.warning("part_failed", part=part, cause=cause, failures=repeated)
 
-    def works(self, part: str) -> None:
+    def mark_working(self, part: str) -> None:
         """Record that `part` works (again)."""
         if part in self._working:
             return

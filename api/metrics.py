@@ -117,7 +117,7 @@ class Metrics:
         self._bound_answers: dict[tuple[str, bool], Counter] = {}
         self._bound_requests: dict[tuple[str, str, int], tuple[Histogram, Counter]] = {}
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One answered request.
 
         `route` is the path's template, so that ids do not become labels.
@@ -132,7 +132,7 @@ class Metrics:
         bound[0].observe(seconds)
         bound[1].inc()
 
-    def answer(self, method_used: str, degraded: bool) -> None:
+    def count_answer(self, method_used: str, degraded: bool) -> None:
         """One personal answer."""
         key = (method_used, degraded)
         bound = self._bound_answers.get(key)
@@ -142,18 +142,18 @@ class Metrics:
             )
         bound.inc()
 
-    def vector(self, state: str) -> None:
+    def count_vector(self, state: str) -> None:
         """One user's stored vector: `fresh`, `stale`, `missing` or of an `other_model`."""
         bound = self._bound_vectors.get(state)
         if bound is None:
             bound = self._bound_vectors[state] = self._vectors.labels(state)
         bound.inc()
 
-    def waited(self, arrived: bool, seconds: float) -> None:
+    def observe_wait(self, arrived: bool, seconds: float) -> None:
         """One read that waited for an event."""
         self._after.labels("arrived" if arrived else "stale").observe(seconds)
 
-    def live_model(self, version: str | None, created: str) -> None:
+    def set_live_model(self, version: str | None, created: str) -> None:
         """The bundle that answers from now on; `created` in ISO 8601, empty if unknown."""
         self.model.clear()
         self.model.labels(version).set(1)
@@ -161,11 +161,11 @@ class Metrics:
             created_at = datetime.fromisoformat(created).timestamp()
             self._model_age.set_function(lambda: time.time() - created_at)
 
-    def refused(self, limit: str) -> None:
+    def count_refusal(self, limit: str) -> None:
         """One connection or request that the limit of this name refused or closed."""
         self._refused.labels(limit).inc()
 
-    def events(self, outcome: str, count: int) -> None:
+    def count_events(self, outcome: str, count: int) -> None:
         """`count` events `accepted`, `invalid` or `unavailable`."""
         if count:
             self._events.labels(outcome).inc(count)

@@ -82,7 +82,7 @@ class Service:
         timeout_s = self.settings.api_redis_timeout_s
         self._reader = UserReader(self._redis, self.settings.history_cap, timeout_s)
         self._arrivals = Arrivals(self._redis, timeout_s, self._topic_ids)
-        self._writes = ReadYourWrites(
+        self._read_your_writes = ReadYourWrites(
             self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions
         )
         # A request waits for each message: no linger, and a result well within the request's time.
@@ -120,13 +120,13 @@ class Service:
         None when it cannot be read: the cause is in Health and the log. Raises ApiError for an
         invalid token.
         """
-        stale = after is not None and await self._writes.stale(after)
+        stale = after is not None and await self._read_your_writes.stale(after)
         state = await self._user_state(user_id)
         return state, after is not None and (stale or state is None)
 
     async def _user_state(self, user_id: str) -> UserState | None:
         """None while Redis fails: only the live view tries it then, every REFRESH_S."""
-        if self.health.failing("redis") is not None:
+        if self.health.failure("redis") is not None:
             return None
         assert self._reader is not None, "the app's lifespan has not begun"
         try:
@@ -134,7 +134,7 @@ class Service:
         except StoreCorrupt as error:
             _log.error("user_not_readable", user_id=user_id, error=str(error))
         except StoreError as error:
-            self.health.failed("redis", str(error))
+            self.health.mark_failed("redis", str(error))
         return None
 
     async def publish(self, topic: str, key: bytes, value: bytes | None) -> str:
@@ -142,11 +142,11 @@ class Service:
 
         Raises LogUnavailable within the time of the request, and reports it to Health.
         """
-        deadline.hand_over()
+        deadline.disable()
         try:
             async with asyncio.timeout(self._confirm_s):
                 token = await asyncio.wrap_future(self.producer.publish(topic, key, value))
-            self.health.works("kafka")
+            self.health.mark_working("kafka")
             return token
         except TimeoutError:
             error = LogUnavailable(
@@ -154,7 +154,7 @@ class Service:
             )
         except LogUnavailable as failure:
             error = failure
-        self.health.failed("kafka", str(error))
+        self.health.mark_failed("kafka", str(error))
         self._topics_exist = False
         raise error
 
@@ -180,10 +180,10 @@ class Service:
                     self._topics_exist = True
                     self._topic_check.prepare(refuse=False)
                 self.partitions.refresh(BROKER_CHECK_S)
-                self.health.works("kafka")
+                self.health.mark_working("kafka")
                 self._read_topic_ids()
             except LogUnavailable as error:
                 self._topics_exist = False
-                self.health.failed("kafka", str(error))
+                self.health.mark_failed("kafka", str(error))
             if self._stopping.wait(BROKER_CHECK_S):
                 return

@@ -55,9 +55,9 @@ class BundleLoader:
         for part in LOADERS:
             expected = part in bundle.manifest.parts or self._overrides.get(part) is not None
             if part in bundle.missing and expected:
-                health.failed(part, bundle.missing[part])
-            elif health.failing(part) is not None:
-                health.works(part)
+                health.mark_failed(part, bundle.missing[part])
+            elif health.failure(part) is not None:
+                health.mark_working(part)
 
 
 @contextmanager

@@ -123,20 +123,22 @@ class LiveView:
         try:
             self._refresh_bundle()
         except (ModelError, OSError) as error:
-            self._health.failed("model", str(error))
+            self._health.mark_failed("model", str(error))
         try:
             self._catalogue.refresh(self._client, self.current, self._swap_catalogue)
-            self._health.works("catalogue")
+            self._health.mark_working("catalogue")
             if self._new_items.refresh(self._client):
                 self._swap(with_new_items(self.current, self._new_items.factors(self.current)))
             self._popularity.refresh(self._client, self.current, self._swap_popularity)
             self.exposures.write(self._client)
         except StoreError as error:
-            self._health.failed("redis", str(error))
+            self._health.mark_failed("redis", str(error))
             if not self._catalogue.redis_was_read:
-                self._health.failed("catalogue", self._catalogue.uncertainty(self.current.bundle))
+                self._health.mark_failed(
+                    "catalogue", self._catalogue.uncertainty(self.current.bundle)
+                )
         else:
-            self._health.works("redis")
+            self._health.mark_working("redis")
             self._metrics.refreshed.set_to_current_time()
 
     def _run(self) -> None:
@@ -144,15 +146,15 @@ class LiveView:
             try:
                 with in_background():
                     self.refresh()
-                self._health.works("refresh")
+                self._health.mark_working("refresh")
             except Exception as error:  # noqa: BLE001 - readers keep the recommender they have, and the next refresh tries again
                 _log.exception("refresh_failed")
-                self._health.failed("refresh", f"{type(error).__name__}: {error}")
+                self._health.mark_failed("refresh", f"{type(error).__name__}: {error}")
 
     def _refresh_bundle(self) -> None:
         version, serving = self._bundles.current(), self.current.bundle
         if version is not None and version == serving.version:
-            self._health.works("model")
+            self._health.mark_working("model")
             return
         if not self._bundles.may_try(version):
             return
@@ -172,9 +174,9 @@ class LiveView:
         factors = self._new_items.factors(recommender)
         self._swap(with_new_items(recommender, factors) if factors else recommender)
         self._bundles.report_damage(bundle, self._health)
-        self._metrics.live_model(bundle.version, bundle.manifest.created)
+        self._metrics.set_live_model(bundle.version, bundle.manifest.created)
         self._metrics.swap_seconds.observe(time.perf_counter() - started)
-        self._health.works("model")
+        self._health.mark_working("model")
         _log.info(
             "bundle_live",
             version=bundle.version,

@@ -73,7 +73,7 @@ class Budget:
         Raises ApiError 429 when too many wait, and what `work` raises.
         """
         if self._requests >= self._most:
-            self._metrics.refused(self._route)
+            self._metrics.count_refusal(self._route)
             raise ApiError(
                 429,
                 "too_busy",

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 current: ContextVar[asyncio.Timeout | None] = ContextVar("deadline", default=None)
 
 
-def hand_over() -> None:
+def disable() -> None:
     """End the request's time-out: the caller has its own, and names what it waits for.
 
     Two time-outs that expire in the same turn of a late event loop would both cancel the request,

@@ -101,7 +101,7 @@ class Guard:
             answer.status = 499
         route = scope.get("route")
         label = method if method in _KNOWN_METHODS else "other"
-        self._metrics.request(
+        self._metrics.count_request(
             label, getattr(route, "path", "none"), answer.status, time.perf_counter() - started
         )
 

@@ -220,9 +220,9 @@ class Reads:
         )
         if variant is not None:
             self._service.view.exposures.add(variant, user_id)
-        self._service.metrics.answer(answer.method_used, degraded)
+        self._service.metrics.count_answer(answer.method_used, degraded)
         if state is not None and (freshness := live.vector_of(state)) is not None:
-            self._service.metrics.vector(freshness)
+            self._service.metrics.count_vector(freshness)
         return json_response(answer)
 
     def _of_user(

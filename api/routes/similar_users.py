@@ -92,7 +92,7 @@ class SimilarUserRoutes:
         except (NotApplicable, ModelError, ValueError) as error:
             cause = str(error)
         except StoreError as error:
-            self._service.health.failed("redis", str(error))
+            self._service.health.mark_failed("redis", str(error))
             cause = "the users' histories cannot be read now"
         return json_response(
             SimilarUsers(

@@ -84,7 +84,7 @@ class Users:
                 "popular",
                 (
                     f"the user's history cannot be read: "
-                    f"{self._service.health.failing('redis') or 'see the log'}"
+                    f"{self._service.health.failure('redis') or 'see the log'}"
                 ),
             )
         live, _ = self._service.view.of_user(state.user_id, None)

@@ -205,9 +205,9 @@ class Writes:
         accepted = sum(result.token is not None for result in results)
         unavailable = sum(result.error == "log_unavailable" for result in results)
         metrics = self._service.metrics
-        metrics.events("accepted", accepted)
-        metrics.events("unavailable", unavailable)
-        metrics.events("invalid", len(results) - accepted - unavailable)
+        metrics.count_events("accepted", accepted)
+        metrics.count_events("unavailable", unavailable)
+        metrics.count_events("invalid", len(results) - accepted - unavailable)
         if accepted == len(results):
             status = 202
         elif accepted:

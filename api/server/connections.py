@@ -114,7 +114,7 @@ class Connections:
 
     def count_refusal(self, limit: str) -> None:
         """Count one refusal by the limit of that name; logs it at most every LOG_S."""
-        self._metrics.refused(limit)
+        self._metrics.count_refusal(limit)
         self._unlogged[limit] += 1
         now = time.monotonic()
         if now - self._logged.get(limit, -LOG_S) >= LOG_S:
