@@ -150,7 +150,7 @@ def test_the_progress_and_the_result_of_a_retrain_are_shown(admin: Client, redis
     }
     redis.delete(keys.lease(retrains.LEASE))
     assert admin.get("/api/models").json()["retrain"]["status"] == "died", (
-        "it says running, but holds no lease"
+        "its status is running, but it has no lease"
     )
     retrains.record(redis, {**fields, "status": "refused", "error": "worse by more than 5%"})
     assert admin.get("/api/models").json()["retrain"]["error"] == "worse by more than 5%"

@@ -169,7 +169,7 @@ def test_an_answer_has_the_fields_of_the_openapi_document(name: str) -> None:
     )
     if name == "User":  # an answer always names the user; as a body it may leave that to the path
         documented["user_id"] = ("string", True, None)
-        # held against the JSON Schema below, which says more
+        # compared with the JSON Schema below, which is more precise
         own["attributes"] = documented["attributes"]
     assert own == documented
 
@@ -182,7 +182,7 @@ def test_an_answer_has_the_fields_of_the_openapi_document(name: str) -> None:
         ("user", "PUT /api/users/{user_id}"),
     ],
 )
-def test_what_is_sent_has_the_fields_of_both_documents(kind: str, route: str) -> None:
+def test_bodies_have_the_fields_of_both_documents(kind: str, route: str) -> None:
     schema = published(kind)
     own = of_client(INPUTS[kind])
     # made by the client, so always sent

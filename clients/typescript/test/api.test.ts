@@ -10,8 +10,8 @@ const like = (item_id: string): Event => ({ user_id: userId, item_id, event_type
 
 test("every call works against the API and ingest", async () => {
   const declared = await client.upsertUser({ user_id: userId, interests: ["health"], roles: [], attributes: {} });
-  const held = await client.user(userId, { after: declared.token });
-  assert.deepEqual([held.user_id, held.profile?.interests, held.stale], [userId, ["health"], false]);
+  const state = await client.user(userId, { after: declared.token });
+  assert.deepEqual([state.user_id, state.profile?.interests, state.stale], [userId, ["health"], false]);
 
   const sent = await client.sendEvents(["pay", "bank", "pay", "bank", "pay", "bank"].map(like));
   assert.deepEqual([sent.accepted, sent.rejected], [6, 0]);

@@ -256,8 +256,8 @@ def test_the_stored_state_of_a_user_is_shown(api: Client, redis: Redis) -> None:
     hot = api.get("/api/users/hot").json()
     assert hot["engine"] == "als"
     assert "ensemble" in hot["why"]
-    nobody = api.get("/api/users/nobody")
-    assert (nobody.status_code, nobody.json()["known"], nobody.json()["engine"]) == (
+    unknown = api.get("/api/users/nobody")
+    assert (unknown.status_code, unknown.json()["known"], unknown.json()["engine"]) == (
         200,
         False,
         "content_based",
