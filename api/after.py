@@ -13,7 +13,7 @@ from api.live_view.view import LiveView
 from api.metrics import Metrics
 from core.errors import LogUnavailable, StoreError
 from core.settings import Settings
-from store.log.partitions import Partitions
+from store.log.topics.partitions import Partitions
 from store.state.entities.arrivals import Arrivals
 
 MOST_WAITING = 1_000

@@ -20,10 +20,10 @@ from core.errors import LogUnavailable, StoreCorrupt, StoreError
 from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
-from store.log.partitions import Partitions
 from store.log.producer import Producer
 from store.log.topics.check import TopicCheck
 from store.log.topics.ids import TopicIds
+from store.log.topics.partitions import Partitions
 from store.state.connection import connect_async
 from store.state.entities.arrivals import Arrivals
 from store.state.entities.reader import UserReader

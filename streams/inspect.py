@@ -24,7 +24,7 @@ from models.registry import Registry
 from store.archive.archive import Archive
 from store.log import client as log
 from store.log import ends as log_ends
-from store.log import partitions
+from store.log.topics import partitions
 from store.state import connection, keys
 from store.state.apply import deletions, positions
 from store.state.entities import catalogue, popularity, trending, users

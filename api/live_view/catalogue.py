@@ -12,8 +12,8 @@ from core.types import Item
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
 from models.bundle import Bundle
-from store.log.partitions import Partitions
 from store.log.topics.ids import TopicIds
+from store.log.topics.partitions import Partitions
 from store.state.apply import positions
 from store.state.connection import Client
 from store.state.entities import catalogue

@@ -30,8 +30,8 @@ from engines.recommender import Recommender
 from engines.selection.filters import conditions, defaults
 from models.bundle import Bundle
 from models.popular import Popularity
-from store.log.partitions import Partitions
 from store.log.topics.ids import TopicIds
+from store.log.topics.partitions import Partitions
 from store.state.connection import Client, connect
 from store.state.entities.experiments import Exposures
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from core.murmur2 import partitions_of
 from core.types import Interaction
-from store.log.partitions import Layout
+from store.log.topics.partitions import Layout
 from store.state.apply.batches import Event
 from streams.ingest.foreign_partitions import ForeignPartitions
 

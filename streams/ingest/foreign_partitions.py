@@ -23,7 +23,7 @@ import structlog
 
 from core.errors import StoreUnavailable
 from core.murmur2 import partitions_of
-from store.log.partitions import Layout
+from store.log.topics.partitions import Layout
 from store.state.apply.batches import Event
 from store.state.connection import Client
 from store.state.entities import users

@@ -11,8 +11,8 @@ import structlog
 
 from core.errors import LogUnavailable, StoreUnavailable
 from core.settings import Settings
-from store.log import partitions
-from store.log.partitions import Layout, Partitions
+from store.log.topics import partitions
+from store.log.topics.partitions import Layout, Partitions
 from store.state import connection
 from store.state.apply import positions
 from streams import metrics

@@ -26,7 +26,8 @@ import structlog
 from core.errors import ConfigurationError, EddylineError
 from core.settings import Settings
 from models.registry import Registry
-from store.log import partitions, retrain_requests
+from store.log import retrain_requests
+from store.log.topics import partitions
 from store.state import connection
 from store.state.apply import positions
 

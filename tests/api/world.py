@@ -35,8 +35,8 @@ from models import bundle, files
 from models.content import ContentModel
 from models.popular import PopularModel
 from models.registry import Registry
-from store.log.partitions import Partitions
 from store.log.topics.ids import TopicIds
+from store.log.topics.partitions import Partitions
 from store.state import keys
 from store.state.entities.users import history_line
 from tests.engines.world import ITEMS, POPULAR, als

@@ -19,8 +19,8 @@ from core.murmur2 import partitions_of
 from core.settings import Settings
 from core.types import Interaction
 from store.log import client as log
-from store.log.partitions import PRODUCERS_NOTICE_S, Layout, note_layout
 from store.log.producer import Producer
+from store.log.topics.partitions import PRODUCERS_NOTICE_S, Layout, note_layout
 from store.state import keys
 from store.state.apply.batches import Event
 from streams import inspect, metrics

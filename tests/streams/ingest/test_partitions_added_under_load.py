@@ -20,8 +20,8 @@ from core.settings import Settings
 from core.types import Interaction
 from store.archive.archive import Archive
 from store.log import client as log
-from store.log import partitions
 from store.log.producer import Producer
+from store.log.topics import partitions
 from store.state import keys
 from streams import inspect
 from streams.live import schedules
