@@ -1,5 +1,4 @@
-"""Fits ALS with the compiled solver of `implicit`, and maps its rows and columns to user and item
-ids.
+"""Fits ALS with the compiled solver of `implicit`.
 
 Sources: Hu, Koren, Volinsky 2008; Takács, Pilászy, Tikk 2011.
 """
@@ -60,8 +59,9 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hyperparameters(settings: Settings, path: Path | None = None) -> Hyperparameters:
-    """Return the hyperparameters in the JSON file at `path` (as `training tune` writes it), or
-    those of the settings.
+    """Return the hyperparameters in the JSON file at `path`, or those of the settings.
+
+    `training tune` writes such a file.
 
     The settings also apply when `tune` wrote the file without tuning ALS. Raises ConfigurationError
     for a file that cannot be read.
@@ -173,9 +173,7 @@ def fit(
 def _initial_factors(
     ids: IdMap, start_ids: IdMap | None, start: Any, length: int, rng: np.random.Generator
 ) -> Any:
-    """(len(ids), length) f32: the factors of `start` for ids that it has, else small random ones,
-    as implicit starts with.
-    """
+    """(len(ids), length) f32: the factors of `start` where it has them, else small random ones."""
     factors = rng.random((len(ids), length), dtype=np.float32) * np.float32(0.01)
     if start_ids is not None and start is not None:
         rows = start_ids.rows(ids.ids)

@@ -1,5 +1,6 @@
-"""Shows the progress of long work on stderr: a bar on a terminal, otherwise a line every
-LINE_EVERY_S.
+"""Shows the progress of long work on stderr.
+
+On a terminal it is a bar, otherwise a line every LINE_EVERY_S.
 """
 
 from __future__ import annotations

@@ -158,8 +158,9 @@ def _blendable_engines(
 def _scorings(
     recommender: Recommender, engines: Sequence[str], state: UserState, request: Request
 ) -> list[Scoring]:
-    """One scoring an engine; empty when one engine cannot score the user, since the ensemble would
-    not answer then.
+    """One scoring an engine, in the order of `engines`.
+
+    Empty when an engine cannot score the user, since the ensemble would not answer then.
     """
     scorings = [
         scoring

@@ -79,8 +79,9 @@ class BlendChoice:
 
 
 class BlendSearch:
-    """Scores every blend of `engines` on the grid, and collects the examples that learned weights
-    are fitted on.
+    """Scores every blend of `engines` on the grid.
+
+    It also collects the examples that learned weights are fitted on.
 
     `grid (n, n_engines)` f32: weights in tenths. `users`: users added; `examples`: those among them
     whom the ensemble can answer.
@@ -180,8 +181,9 @@ class BlendSearch:
         )
 
     def _cross_validate(self, gains: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
-        """Method -> (n_examples,) NDCG@10 of each user by the blend of the other folds; `gains
-        (n_examples, n_blends)`.
+        """Method -> (n_examples,) NDCG@10 of each user by the blend of the other folds.
+
+        `gains (n_examples, n_blends)`: of every blend.
 
         Has no entry "learned" when one of the fits gives no weights.
         """

@@ -157,8 +157,9 @@ def ndcg(engines: Sequence[str], learned: Learned, examples: Sequence[Example], 
 
 
 def _powers(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(n_engines * n_powers, n): `scores (n_engines, n)` to each power of POWERS, those of the
-    first engine first.
+    """(n_engines * n_powers, n): `scores (n_engines, n)` to each power of POWERS.
+
+    The rows of the first engine come first.
     """
     stacked = np.stack([np.sqrt(scores), scores, scores * scores], axis=1)
     return stacked.reshape(-1, scores.shape[1])

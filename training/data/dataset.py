@@ -1,5 +1,7 @@
-"""Builds the dataset: id maps, every user's events in order, a weighted user-item matrix, and a
-split by time.
+"""Builds the dataset of a training run from a table of events.
+
+A dataset has id maps, every user's events in order, a weighted user-item matrix, and a split by
+time.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ COLUMNS = ("item", "event_type", "use_case", "value", "weight", "timestamp")
 
 
 class Interactions(NamedTuple):
-    """Summed weights of events: `weights` (n_users, n_items) f32 CSR, whose rows are `users` and
-    whose columns are `items`.
+    """The summed weights of users' events with items.
+
+    `weights` (n_users, n_items) f32 CSR; its rows are `users`, its columns `items`.
     """
 
     weights: sp.csr_matrix
@@ -95,9 +98,7 @@ class Dataset:
         return Interactions(self.matrix(where), self.users, self.items)
 
     def touched(self, where: Bools) -> sp.csr_matrix:
-        """(n_users, n_items) float32 CSR of ones: every pair with an event in `where`, of whatever
-        weight.
-        """
+        """(n_users, n_items) float32 CSR: 1 for each pair with an event in `where`."""
         pairs = self._summed(np.ones(self.events, np.float32), where)
         pairs.data[:] = 1.0
         return pairs
@@ -113,8 +114,9 @@ class Dataset:
         return summed
 
     def split(self, fraction: float) -> Split:
-        """Cut at the time after which the last `fraction` of the timed events lie; events without a
-        time stay in training.
+        """Cut at the time after which the last `fraction` of the timed events lie.
+
+        Events without a time stay in training.
 
         Raises DatasetError when one side would be empty.
         """
@@ -140,8 +142,9 @@ class Dataset:
         return events
 
     def state(self, user: int, where: Bools, cap: int) -> UserState:
-        """The state that Redis would hold of the user in this row after the events in `where`
-        alone, with a history of at most `cap`.
+        """The state of the user in this row after the events in `where` alone, as Redis holds it.
+
+        The history has at most `cap` events.
         """
         rows = self.of_user(user, where)
         types, counts = np.unique(self.event_type[rows], return_counts=True)
@@ -201,9 +204,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Split:
-    """Events before the time `cut` (seconds since 1970) are `train (n,) bool`; the rest are held
-    out.
-    """
+    """Events before `cut` (seconds since 1970) are `train (n,) bool`; the rest are held out."""
 
     cut: float
     train: Bools
@@ -216,8 +217,9 @@ def build(
     source: str = "",
     skipped: Skipped | None = None,
 ) -> Dataset:
-    """Build a dataset from a table of training.data.events. Ids are sorted, so that equal events
-    make equal datasets.
+    """Build a dataset from a table of training.data.events.
+
+    Ids are sorted, so that equal events make equal datasets.
 
     Events of a type that is no longer configured are skipped and counted. Raises DatasetError when
     no event remains.
@@ -271,8 +273,9 @@ def weights(
     event_type: npt.NDArray[Any],
     value: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """core.use_cases.UseCases.weight for many events at once, (n,) float64: `event_type (n,)` are
-    places in `event_types`.
+    """(n,) float64: core.use_cases.UseCases.weight for many events at once.
+
+    `event_type (n,)`: places in `event_types`.
     """
     weight = np.minimum(
         np.array([by_type[name] for name in event_types])[event_type]

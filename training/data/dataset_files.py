@@ -23,8 +23,9 @@ from training.data.dataset import COLUMNS, Dataset
 def save(
     dataset: Dataset, folder: Path, *, matrix: sp.csr_matrix | None = None, sequences: bool = True
 ) -> None:
-    """Write the files of the module docstring into `folder`, dataset.json last: a folder without it
-    is incomplete.
+    """Write the files of the module docstring into `folder`, dataset.json last.
+
+    A folder without dataset.json is incomplete.
 
     `matrix`: `dataset.matrix()`, if already computed. `sequences` False: without sequences.npz, so
     that `load` cannot read the folder.

@@ -1,5 +1,6 @@
-"""Reads the events of a training set from the archive up to positions W, or from a Parquet or CSV
-file.
+"""Reads the events of a training set from the archive or from a file.
+
+The archive is read up to positions W; a file is Parquet or CSV.
 
 Both give a table of the columns COLUMNS in log order, one row an accepted event. Events that ingest
 does not count are skipped: dead letters, duplicates within the window, and events of deleted users
@@ -59,8 +60,9 @@ def from_archive(
     dedup_window: int,
     deleted: DeletedUsers,
 ) -> tuple[pa.Table, Skipped]:
-    """Read the accepted events at offsets below `positions` (partition -> offset), by partition in
-    offset order.
+    """Read the accepted events at offsets below `positions` (partition -> offset).
+
+    They come by partition in offset order.
 
     `deleted`: users whose events up to the deletion are skipped.
     Memory: the result, and PARALLEL_PARTITIONS partitions with their event ids.
@@ -125,9 +127,11 @@ def _accepted(
 
 
 def from_file(path: Path) -> tuple[pa.Table, Skipped]:
-    """Read the events in a Parquet or CSV file with the columns user_id, item_id, event_type,
-    timestamp (seconds since 1970, or null) and optionally value and use_case; further columns are
-    ignored. Rows are put in time order, rows without a time first, ties in the order of the file.
+    """Read the events in a Parquet or CSV file.
+
+    It has the columns user_id, item_id, event_type, timestamp (seconds since 1970, or null) and
+    optionally value and use_case; further columns are ignored. The rows are sorted by time, rows
+    without a time first, ties in the order of the file.
 
     Raises DatasetError naming the file and what is wrong with it.
     """

@@ -1,5 +1,6 @@
-"""Reads a catalogue file: JSON lines in the format of the topic `items`, or a Parquet or CSV
-table.
+"""Reads a catalogue file.
+
+It holds JSON lines in the format of the topic `items`, or a Parquet or CSV table.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Computes popularity from a dataset as ingest does from the stream, for the bundle and as the
-baseline of the evaluation.
+"""Computes popularity from a dataset as ingest computes it from the stream.
+
+It is a part of the bundle, and the baseline of the evaluation.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ _HOUR = 3600.0
 
 
 def popular(dataset: Dataset, settings: Settings, where: Bools | None = None) -> PopularModel:
-    """Forward-decayed weight of the MOST items by use case, of the events in `where (n,) bool`
-    (default: all).
+    """Forward-decayed weight of the MOST most popular items by use case.
+
+    `where (n,) bool`: the events to count; None: all.
 
     Events without a time count as if they had happened at the earliest time in the dataset.
     """

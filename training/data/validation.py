@@ -1,5 +1,6 @@
-"""Splits the training events for validation: holds out one item of each user, and ranks it among
-the items the user does not have.
+"""Splits the training events for validation.
+
+One item of each user is held out, and ranked among the items that the user does not have.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ BLOCK_USERS = 1024
 
 @dataclass(frozen=True)
 class Validation:
-    """`user_items (n_users, n_items)` f32 CSR without the held-out items; `users (n,)`, `items
-    (n,)` int32: who and what was held out.
+    """The training part and the held-out items.
+
+    `user_items (n_users, n_items)` f32 CSR without the held-out items; `users (n,)`, `items (n,)`
+    int32: rows of the users and of their held-out items.
 
     `ordered`: it was the user's last one.
     """
@@ -33,8 +36,9 @@ class Validation:
 
 
 def leave_one_out(dataset: Dataset, seed: int, max_users: int = 10_000) -> Validation:
-    """Hold out the item of each user's last event with weight above 0, and all other events of that
-    user with it.
+    """Hold out the item of each user's last event with weight above 0.
+
+    All other events of that user with the item are held out with it.
 
     When no event has a time, the order of events has no meaning (in tables it is often that of the
     ids): then `seed` draws the event. Users with a single item keep it. At most `max_users` users,
@@ -72,8 +76,9 @@ def ranks(
     user_rows: npt.NDArray[np.int32],
     item_rows: npt.NDArray[np.int32],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(n,) how many items rank above each held-out one (ties count as above), and (n,) among how
-    many.
+    """(n,) number of items that rank above each held-out one, and (n,) number of ranked items.
+
+    Ties count as above.
 
     `user_rows (n_users,)`, `item_rows (n_items,)`: the factor row of each row and column of the
     matrix, -1 where it has none; an item without factors cannot be recommended, so a held-out one
@@ -100,8 +105,10 @@ def ranks(
 def gain(
     better: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64], negatives: int, k: int = 10
 ) -> tuple[float, float]:
-    """Mean HR@k and NDCG@k of one held-out item a user: among `negatives` sampled candidates in
-    expectation, or 0: the whole catalogue.
+    """Mean HR@k and NDCG@k of one held-out item a user.
+
+    `negatives`: number of sampled candidates, for which the expected values are computed; 0: the
+    whole catalogue.
     """
     if negatives:
         hit, discounted = metrics.sampled_rank_gain(better, candidates, negatives, k)

@@ -1,5 +1,6 @@
-"""Evaluates a bundle offline: asks the serving recommender for users as of the cut, and judges by
-their interactions after it.
+"""Evaluates a bundle offline with the recommender that serves.
+
+The recommender answers users as of the cut; their interactions after the cut judge the answers.
 
 The state of each judged user is what Redis would hold of the events before the cut, and answers
 come from the same `engines.recommender.Recommender` that the API calls: routing, fold-in, filters
@@ -65,8 +66,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`values`: engine -> (n_users, len(NAMES)) float64; `ranked`: engine -> (n_users, LENGTH)
-    int32 rows of `judged.items`.
+    """The metrics and the lists of every judged user.
+
+    `values`: engine -> (n_users, len(NAMES)) float64; `ranked`: engine -> (n_users, LENGTH) int32
+    rows of `judged.items`.
     """
 
     judged: JudgedUsers
@@ -80,8 +83,9 @@ class Evaluation:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """One row an engine, segment and metric: mean, 95% interval over users (coverage has none),
-        number of users.
+        """One row an engine, segment and metric.
+
+        It has the mean, the 95% interval over users (coverage has none), and the number of users.
         """
         rows = []
         for part in SEGMENTS:

@@ -46,8 +46,9 @@ Verdict = Literal["control", "broken", "early", "better", "worse", "none"]
 
 
 class Sample(NamedTuple):
-    """The counts of one variant. `weights` (n_exposed,): sum of outcomes of each exposed user, 0
-    for a user without.
+    """The counts of one variant.
+
+    `weights` (n_exposed,): sum of outcomes of each exposed user, 0 for a user without.
 
     `unexposed`: users with an outcome but without a recorded exposure; they count nowhere else.
     """
@@ -65,8 +66,10 @@ class Sample(NamedTuple):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One variant. `difference`, `weight_difference`: to the control. `more_users`: users missing
-    for a verdict. `sentence`: the verdict in words; `told` in JSON.
+    """The results of one variant.
+
+    `difference`, `weight_difference`: to the control. `more_users`: users missing for a verdict.
+    `sentence`: the verdict in words; its name in JSON is `told`.
     """
 
     variant: str
@@ -86,8 +89,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One experiment. `needed_users`: of each variant, to show a difference of `detect`; null while
-    the control has no outcome.
+    """The results of one experiment.
+
+    `needed_users`: of each variant, to show a difference of `detect`; null while the control has no
+    outcome.
 
     `balance_chance`: p-value of the numbers of users given the weights; null before there are
     enough users.
@@ -180,8 +185,7 @@ def _sentence(
 
 
 def reports(settings: Settings, detect: float) -> list[Report]:
-    """The reports of the configured experiments, then of those that have numbers but are no longer
-    configured.
+    """The reports of the configured experiments, then those of experiments that were removed.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
@@ -239,11 +243,8 @@ def show(results: Sequence[Report], console: Console) -> None:
     if not results:
         console.print("no experiment is configured (EXPERIMENTS_PATH), and none has numbers")
     for report in results:
-        about = [
-            report.tag,
-            *([] if report.configured else ["no longer configured"]),
-            *report.use_cases,
-        ]
+        removed = [] if report.configured else ["no longer configured"]
+        about = [report.tag, *removed, *report.use_cases]
         if report.outcomes:
             about.append(f"outcomes: {' '.join(report.outcomes)}")
         title = f"{report.experiment} ({', '.join(about)})"

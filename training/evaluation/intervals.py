@@ -1,5 +1,6 @@
-"""Computes confidence intervals and sample sizes. Pure functions, each with its source and tested
-on numbers computed by hand.
+"""Computes confidence intervals and sample sizes.
+
+All functions are pure; each has its source and a test on numbers computed by hand.
 
 `error` is one minus the confidence.
 """
@@ -44,8 +45,9 @@ def wilson(successes: int, n: int, error: float) -> Estimate | None:
 
 
 def share_difference(a: tuple[int, int], b: tuple[int, int], error: float) -> Estimate | None:
-    """Share of `a` (successes, n) minus that of `b`, from both Wilson intervals (Newcombe 1998,
-    Statistics in Medicine 17, method 10).
+    """Share of `a` (successes, n) minus that of `b`, from both Wilson intervals.
+
+    Newcombe 1998, Statistics in Medicine 17, method 10.
     """
     one, two = wilson(*a, error), wilson(*b, error)
     if one is None or two is None:
@@ -68,8 +70,9 @@ def mean(values: Floats, error: float) -> Estimate | None:
 
 
 def mean_difference(a: Floats, b: Floats, error: float) -> Estimate | None:
-    """Mean of `a` minus that of `b`, each by its own variance (Welch 1947, with the normal
-    quantile). None where one has n < 2.
+    """Mean of `a` minus that of `b`, each by its own variance; None where one has n < 2.
+
+    Welch 1947, with the normal quantile.
     """
     if min(len(a), len(b)) < 2:
         return None

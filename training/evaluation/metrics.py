@@ -1,5 +1,6 @@
-"""Computes ranking metrics. Pure functions on arrays, each formula with its source and tested on
-numbers computed by hand.
+"""Computes ranking metrics.
+
+All functions are pure; each has its source and a test on numbers computed by hand.
 
 A list is a row of `ranked (n_users, length) int32`: item rows, best first, -1 where the list is
 shorter. `held_out (n_users, n_items)` is a CSR matrix whose stored entries are the user's relevant
@@ -49,8 +50,9 @@ def held_out_counts(held_out: sp.csr_matrix) -> npt.NDArray[np.int64]:
 
 
 def precision(hit: Bools, k: int) -> Floats:
-    """Share of the first k places that hit; an empty place is a miss (Manning, Raghavan, Schütze
-    2008, 8.4).
+    """Share of the first k places that hit; an empty place is a miss.
+
+    Manning, Raghavan, Schütze 2008, 8.4.
     """
     share: Floats = hit[:, :k].sum(axis=1) / float(k)
     return share
@@ -63,8 +65,9 @@ def recall(hit: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
 
 
 def average_precision(hit: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
-    """Mean of precision@i over the hits at i <= k, over min(k, held-out) (ibid., 8.4, cut at k);
-    its mean over users is MAP@k.
+    """Mean of precision@i over the hits at i <= k, over min(k, held-out).
+
+    Its mean over users is MAP@k (ibid., 8.4, cut at k).
     """
     top = hit[:, :k]
     places = np.arange(1, top.shape[1] + 1)
@@ -74,8 +77,9 @@ def average_precision(hit: Bools, counts: npt.NDArray[np.int64], k: int) -> Floa
 
 
 def ndcg(hit: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
-    """DCG with binary gain and log2(place + 1), over the ideal DCG of min(k, held-out) (Järvelin,
-    Kekäläinen 2002).
+    """DCG with binary gain and log2(place + 1), over the ideal DCG of min(k, held-out).
+
+    Järvelin, Kekäläinen 2002.
     """
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[np.minimum(k, counts) - 1]
@@ -85,8 +89,9 @@ def ndcg(hit: Bools, counts: npt.NDArray[np.int64], k: int) -> Floats:
 
 
 def diversity(ranked: Rows, vectors: sp.csr_matrix) -> Floats:
-    """Mean of 1 - cosine over all pairs of a list (Ziegler et al. 2005, "intra-list similarity",
-    inverted).
+    """Mean of 1 - cosine over all pairs of a list.
+
+    Ziegler et al. 2005, "intra-list similarity", inverted.
 
     `vectors (n_items, n_features) f32`, rows of length 1, or 0 for an item without content, which
     is similar to none. NaN for a list of fewer than two. With s the sum of a list's vectors, the
@@ -110,8 +115,9 @@ def diversity(ranked: Rows, vectors: sp.csr_matrix) -> Floats:
 
 
 def coverage(ranked: Rows, n_items: int) -> float:
-    """Share of the catalogue that at least one list shows (Ge, Delgado-Battenfeld, Jannach
-    2010).
+    """Share of the catalogue that at least one list shows.
+
+    Ge, Delgado-Battenfeld, Jannach 2010.
     """
     return len(np.unique(ranked[ranked >= 0])) / n_items if n_items else 0.0
 
@@ -132,8 +138,9 @@ def novelty(ranked: Rows, users_by_item: npt.NDArray[np.int64], n_users: int) ->
 
 
 def bootstrap(values: Floats, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> tuple[Floats, Floats]:
-    """95% percentile intervals of the mean over users: `values (n_users, n_metrics)` -> low, high
-    `(n_metrics,)` (Efron 1979).
+    """95% percentile intervals of the mean over users (Efron 1979).
+
+    `values (n_users, n_metrics)` -> low, high `(n_metrics,)`.
 
     All metrics use the same resamples, so that an interval of a difference of two engines is the
     interval of `a - b`. The mean ignores NaN entries, as the estimate itself does.
@@ -173,8 +180,9 @@ def _draws(rng: np.random.Generator, n_users: int, rounds: int) -> Floats:
 def sampled_rank_gain(
     better: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64], negatives: int, k: int
 ) -> tuple[Floats, Floats]:
-    """Expected HR@k and NDCG@k of one held-out item among `negatives` candidates drawn without
-    replacement.
+    """Expected HR@k and NDCG@k of one held-out item among sampled candidates.
+
+    `negatives`: their number; they are drawn without replacement.
 
     `better (n,)`: how many of the `candidates (n,)` other items rank above it. The number of those
     drawn is hypergeometric, so the expectation over all draws is exact and has no sampling noise

@@ -68,8 +68,7 @@ def draw(
     eligible = np.flatnonzero(np.diff(new.indptr)).astype(np.int32)
     if not len(eligible):
         raise DatasetError(
-            f"nobody took an item after the cut at {split.cut:.0f} that they did not have "
-            f"before: nothing to judge by"
+            f"no user has a new item after the cut at {split.cut:.0f}: nothing to judge by"
         )
     users = eligible
     if len(users) > max_users:
@@ -106,15 +105,17 @@ def draw(
 
 
 def _items_beyond_cap(dataset: Dataset, older: npt.NDArray[np.int64]) -> frozenset[str]:
-    """Items of the events `older` (n,), which are beyond the history cap: the user has them, so
-    they are no candidates.
+    """The items of the events `older` (n,), which lie beyond the history cap.
+
+    The user has these items, so they are no candidates.
     """
     return frozenset(dataset.items.ids[row] for row in np.unique(dataset.item[older]).tolist())
 
 
 def _weights(dataset: Dataset, histories: Sequence[npt.NDArray[np.int64]]) -> sp.csr_matrix:
-    """(n, n_items) f32 CSR: summed weight by item of the events (k,) of each history; entries above
-    0 only.
+    """(n, n_items) f32 CSR: summed weight by item of the events (k,) of each history.
+
+    It has entries above 0 only.
     """
     events = np.concatenate(histories)
     indptr = np.concatenate([[0], np.cumsum([len(history) for history in histories])])

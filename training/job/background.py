@@ -1,5 +1,6 @@
-"""Prepares, on another core while ALS is fitted, everything of the evaluation that needs no new
-model.
+"""Prepares the parts of the evaluation that need no new model.
+
+It runs on another core while ALS is fitted.
 """
 
 from __future__ import annotations

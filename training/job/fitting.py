@@ -59,8 +59,9 @@ def fit_als(
 def refresh_als(
     context: Context, fitted: ALSModel, interactions: Interactions, split: Split | None
 ) -> ALSModel:
-    """`fitted` with REFRESH_SWEEPS sweeps over all `interactions`; `fitted` itself when it was
-    fitted on all of them.
+    """`fitted` after REFRESH_SWEEPS sweeps over all `interactions`.
+
+    Returns `fitted` itself when it was fitted on all of them.
 
     Runs beside the evaluation at a lower priority, because the evaluation uses one core only and
     must not wait.
@@ -97,8 +98,9 @@ def fit_two_tower(context: Context, data: TrainingData) -> FittedTwoTower | None
 def refresh_two_tower(
     context: Context, fitted: FittedTwoTower | None, data: TrainingData
 ) -> TwoTowerModel | None:
-    """The model of `fitted` after a short fit on every event; `fitted` itself when it was fitted on
-    all of them.
+    """The model of `fitted` after a short fit on every event.
+
+    Returns the model itself when it was fitted on all of them.
 
     `data`: what `fitted` was fitted on. Shows no bar: the evaluation runs at the same time and
     shows its own.

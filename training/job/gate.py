@@ -1,5 +1,6 @@
-"""Decides whether a new bundle may go live: compares both bundles on the same users and the same
-held-out events.
+"""Decides whether a new bundle may go live.
+
+It compares both bundles on the same users and the same held-out events.
 
 The comparison is fair because neither was fitted on those events. The candidate has the models
 fitted before the cut. The live bundle is evaluated with its models in evaluation/, fitted before an
@@ -57,8 +58,9 @@ def ask_live(
     judged: JudgedUsers | None,
     on_user: Callable[[], None] | None = None,
 ) -> Live:
-    """Evaluate the live bundle with the `judged` users. `inputs` is None when the events cannot be
-    split.
+    """Evaluate the live bundle with the `judged` users.
+
+    `inputs` is None when the events cannot be split.
 
     `on_user`: as of `evaluate.evaluate`.
     """

@@ -26,8 +26,9 @@ def describe(
     evaluated: Evaluated,
     verdict: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest's fields that a retrain decides; the registry adds the version, the time and the
-    files' checksums.
+    """The manifest's fields that a retrain decides.
+
+    The registry adds the version, the time and the files' checksums.
     """
     settings, split, evaluation, two_tower = (
         context.settings,

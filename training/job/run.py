@@ -1,5 +1,7 @@
-"""Reports the progress of a retrain: a line a step on stderr, `retrain:last` in Redis, and seconds
-by step for the manifest.
+"""Reports the progress of a retrain.
+
+It prints a line a step on stderr, writes `retrain:last` to Redis, and keeps the seconds by step for
+the manifest.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the retrain starts from: archive positions by partition, the catalogue, and who was
-    deleted.
+    """The input of a retrain.
+
+    These are archive positions by partition, the catalogue, and the deleted users.
     """
 
     positions: dict[int, int]
@@ -68,8 +69,9 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The models fitted before the cut, what they are compared by, and the refreshed models that
-    are under way.
+    """The models fitted before the cut, and the refreshed models that are still being fitted.
+
+    `comparison`: the inputs of their evaluation.
     """
 
     als: ALSModel
@@ -81,8 +83,9 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """How good the models before the cut are, and the blend that users who are not judged prefer;
-    None without judged users.
+    """The evaluation of the models fitted before the cut, and the chosen blend.
+
+    The users who choose the blend are not judged. Both are None without judged users.
     """
 
     evaluation: Evaluation | None

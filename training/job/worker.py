@@ -1,5 +1,6 @@
-"""Runs the retrains that are requested on RETRAIN_REQUESTS_TOPIC, one at a time across all machines
-(`python -m training worker`).
+"""Runs the retrains that are requested on RETRAIN_REQUESTS_TOPIC.
+
+One retrain runs at a time across all machines (`python -m training worker`).
 
     1. read a request; a message that is no valid request goes to the dead letters
     2. skip it if an ended retrain answers it: one that published or was refused, and started after

@@ -1,5 +1,6 @@
-"""Writes the evaluation of a bundle as one HTML page: `evaluation/report.html`, beside the
-metrics.json that it is made from.
+"""Writes the evaluation of a bundle as one HTML page.
+
+The page is `evaluation/report.html`, beside the metrics.json that it is made from.
 
 The page is self-contained: no script, no font and no request, so it can be mailed, printed and
 archived. It depends on metrics.json and the manifest alone, so the same input makes the same page.

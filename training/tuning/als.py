@@ -186,8 +186,9 @@ def evaluate(
     threads: int,
     judge: Any,
 ) -> _Curve:
-    """Fit on the split, scoring every REPORT_EVERY sweeps; `judge(sweep, NDCG)` may raise to
-    stop.
+    """Fit on the split, and score the fit every REPORT_EVERY sweeps.
+
+    `judge(sweep, NDCG)` may raise to stop.
     """
     users, items = split.user_items.shape
     user_rows = _places(np.diff(split.user_items.indptr) > 0)
@@ -250,8 +251,9 @@ def report(sections: dict[str, Any], console: Console) -> None:
 def _first_points(
     configured: Hyperparameters, factors: tuple[int, int], seed: int
 ) -> list[dict[str, float]]:
-    """The configured hyperparameters (within the ranges), and a scrambled Sobol sequence, even on
-    the scale that each range has.
+    """The configured hyperparameters (within the ranges), then a scrambled Sobol sequence.
+
+    The sequence is even on the scale that each range has.
     """
     from scipy.stats import qmc
 

@@ -1,5 +1,6 @@
-"""Runs `python -m training tune`: tunes the parts below under one time budget and writes the
-results into one file.
+"""Runs `python -m training tune`.
+
+It tunes the parts below under one time budget and writes the results into one file.
 
     als        factors, regularization, alpha, popularity discount, iterations   tuning/als.py
     two-tower  dimension, layers, dropout, id dropout, learning rate             tuning/two_tower.py
@@ -56,8 +57,9 @@ def tune(
     options: TuneOptions,
     console: Console,
 ) -> None:
-    """Tune `part` within `options.minutes`; print the results, and write `options.output` after
-    each part. `entries`: the catalogue.
+    """Tune `part` within `options.minutes`, and print the results.
+
+    `options.output` is written after each part. `entries`: the catalogue.
 
     Raises DatasetError when there is nothing to judge by, ConfigurationError when `part` is
     Two-Tower and it cannot be trained here.
@@ -98,8 +100,9 @@ def tune(
 
 
 def add(path: Path, part: str, sections: Mapping[str, Any]) -> None:
-    """Write the sections of `part` into the file at `path`, replacing the file as a whole; other
-    parts' sections stay.
+    """Write the sections of `part` into the file at `path`, replacing the file as a whole.
+
+    The sections of other parts stay.
 
     The facts about the search in `sections["tuned"]` go to the section `tuned` under the name of
     the part. Raises ConfigurationError when the file is not one of `tune`.

@@ -81,8 +81,9 @@ def judge(measurements: Measurements, configured: Pair, seed: int) -> Verdict:
 
 
 def best(measurements: Measurements, configured: Pair) -> Pair:
-    """The pair of thresholds with the highest mean NDCG@10 over all rows; of equal ones the nearest
-    to `configured`.
+    """The pair of thresholds with the highest mean NDCG@10 over all rows.
+
+    Of equal pairs it is the nearest to `configured`.
     """
     limits = sorted({*COUNTS, *configured, NEVER})
 
@@ -99,8 +100,9 @@ def best(measurements: Measurements, configured: Pair) -> Pair:
 def relative_gain(
     measurements: Measurements, pair: Pair, configured: Pair, seed: int
 ) -> tuple[float, float, float]:
-    """How much `pair` raises the mean NDCG@10 of `configured`, as a share of it, and its 95%
-    percentile interval (Efron 1979).
+    """The gain of `pair` over `configured`, as a share of the mean NDCG@10 of `configured`.
+
+    Returns the gain and its 95% percentile interval (Efron 1979).
 
     The bootstrap draws users, not rows: the rows of one user are not independent.
     """

@@ -47,8 +47,9 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Measurements:
-    """One row a user and count: `user (n,)` int64, `count (n,)` int64, `gain (n, len(ENGINES))`
-    float64 NDCG@10 of each engine.
+    """NDCG@10 of each engine, one row a user and count.
+
+    `user (n,)` int64, `count (n,)` int64, `gain (n, len(ENGINES))` float64.
     """
 
     user: npt.NDArray[np.int64]
@@ -61,17 +62,16 @@ class Measurements:
         return Measurements(self.user[rows], self.count[rows], self.gain[rows])
 
     def routed(self, pair: Pair) -> metrics.Floats:
-        """(n,) float64: NDCG@10 of the engine that the router chooses with the thresholds
-        `pair`.
-        """
+        """(n,) float64: NDCG@10 of the engine that the thresholds `pair` pick."""
         column = (self.count >= pair[0]).astype(int) + (self.count >= pair[1])
         routed: metrics.Floats = self.gain[np.arange(len(column)), column]
         return routed
 
 
 def draw_users(dataset: Dataset, seed: int) -> npt.NDArray[np.int32]:
-    """(n,) int32: users to leave out of the fit, in the order of evaluation, drawn by `seed` from
-    those with two events or more.
+    """(n,) int32: users to leave out of the fit, in the order of evaluation.
+
+    `seed` draws them from the users with two events or more.
     """
     eligible = np.flatnonzero(np.diff(dataset.indptr) >= 2).astype(np.int32)
     users: npt.NDArray[np.int32] = np.random.default_rng(seed).permutation(eligible)[
@@ -87,8 +87,9 @@ def measure(
     settings: Settings,
     deadline: float,
 ) -> Measurements:
-    """Evaluate every engine for `users (n,)`, on whom no model of `recommender` was fitted, until
-    `deadline` (time.monotonic).
+    """Evaluate every engine for `users (n,)` until `deadline` (time.monotonic).
+
+    No model of `recommender` was fitted on these users.
 
     Raises DatasetError when fewer than LEAST_USERS were evaluated, because there are too few or the
     time is over; the caller keeps the thresholds. Raises ModelError when an engine fails.
@@ -138,8 +139,9 @@ def measure(
 def next_items(
     dataset: Dataset, start: int, end: int, history: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int32]:
-    """(n,) int32: the first NEXT_ITEMS items, in order, of the events from `start` with weight
-    above 0 that `history` lacks.
+    """(n,) int32: the first NEXT_ITEMS items, in order, that `history` lacks.
+
+    Only events from `start` with weight above 0 count.
     """
     later = dataset.item[start:end][dataset.weight[start:end] > 0]
     items, first = np.unique(later, return_index=True)
@@ -156,8 +158,9 @@ def _gains(
     relevant: npt.NDArray[np.int32],
     settings: Settings,
 ) -> list[float]:
-    """NDCG@10 of each engine's answer to the user after the events in `before`, judged by the items
-    `relevant`.
+    """NDCG@10 of each engine's answer to the user after the events in `before`.
+
+    The items `relevant` are the right answers.
     """
     state = dataset.state(user, before, settings.history_cap)
     history = frozenset(

@@ -1,5 +1,6 @@
-"""Fits both models once, and chooses the blend and the router's thresholds with the serving
-recommender.
+"""Fits both models once, and chooses the blend and the router's thresholds.
+
+Both choices use the recommender that serves.
 
 The blend is chosen by users with interactions after the cut, the thresholds by other users. The
 models are fitted on the events before the cut, without the users who choose the thresholds
@@ -50,8 +51,9 @@ def choose(
     options: TuneOptions,
     console: Console,
 ) -> dict[str, dict[str, Any]]:
-    """Choose the `parts`: "blend", "router" or both. `entries`: the catalogue. The models use the
-    hyperparameters in `options.output`.
+    """Choose the `parts`: "blend", "router" or both.
+
+    `entries`: the catalogue. The models use the hyperparameters in `options.output`.
 
     Returns part -> its sections of the file of `tune`; prints why a part stays as configured and
     has none. The fit of Two-Tower and the evaluation of the thresholds end with the time; a fit of

@@ -30,8 +30,9 @@ class TuneOptions:
 def open_study(
     path: Path, name: str, seed: int, startup: int, pruner: Any, first: Sequence[Point]
 ) -> Any:
-    """Open the study `name` in the file at `path`, or create it; TPE (Bergstra et al. 2011)
-    maximizes.
+    """Open the study `name` in the file at `path`, or create it.
+
+    TPE (Bergstra et al. 2011) maximizes.
 
     `startup`: trials before TPE starts to model. `first`: points that a new study tries first; an
     existing one tries the first of them, the configured point. A trial of a killed process is

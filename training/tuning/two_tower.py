@@ -1,5 +1,6 @@
-"""Searches hyperparameters of Two-Tower under a time budget, with TPE (`optuna`) and NDCG@10 of
-held-out last items after every epoch.
+"""Searches hyperparameters of Two-Tower under a time budget.
+
+It uses TPE (`optuna`) and NDCG@10 of held-out last items after every epoch.
 
 The held-out items are those of the fit's early stopping, so a trial costs one fit and nothing else.
 A trial is pruned when it is below the median of the earlier trials at the same epoch. When the time
@@ -56,8 +57,9 @@ _BEST = "best"
 def search(
     dataset: Dataset, entries: Sequence[Item], settings: Settings, options: TuneOptions
 ) -> dict[str, Any]:
-    """Search for `options.minutes`, with at most `options.trials` further trials. `entries`: the
-    catalogue.
+    """Search for `options.minutes`, with at most `options.trials` further trials.
+
+    `entries`: the catalogue.
 
     Returns the sections of the file of `tune`: `two_tower`, and `tuned` with the best trials. No
     batch starts after the time is over; an unfinished fit counts by its best epoch. Raises

@@ -86,8 +86,9 @@ class Content:
 
 
 def _axes(vectors: sp.csr_matrix, seed: int) -> Floats:
-    """(n_terms, at most FEATURES) f32: the term vectors of the truncated SVD; the identity for few
-    terms.
+    """(n_terms, at most FEATURES) f32: the term vectors of the truncated SVD.
+
+    With few terms it is the identity.
     """
     from sklearn.decomposition import TruncatedSVD
 
@@ -99,8 +100,10 @@ def _axes(vectors: sp.csr_matrix, seed: int) -> Floats:
 
 
 def simulated_profiles(batch: Batch, content: Content, rng: np.random.Generator) -> Floats:
-    """(b, n_features) f32: profiles whose declared interests are drawn from the labels of the items
-    in each window; zeros for a window without.
+    """(b, n_features) f32: the profiles of simulated users, one a window.
+
+    Declared interests are drawn from the labels of the items in the window; a profile without any
+    is zero.
     """
     pairs, labels = [], content.item_labels
     for place in np.flatnonzero(rng.random(len(batch.answers)) < PROFILE_SHARE).tolist():

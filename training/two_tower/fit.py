@@ -64,8 +64,9 @@ def refresh(
     seed: int,
     options: FitOptions = DEFAULTS,
 ) -> Fitted:
-    """`fitted` after REFRESH_EPOCHS more epochs over `data`, at a lower learning rate and without
-    held-out items.
+    """`fitted` after REFRESH_EPOCHS more epochs over `data`.
+
+    The learning rate is lower, and no item is held out.
     """
     short = msgspec.structs.replace(
         hyperparameters,
@@ -211,8 +212,9 @@ def serving_model(
 
 @torch.no_grad()
 def _copy_parameters(towers: Towers, start: Fitted, items: IdMap) -> None:
-    """Copy every parameter of `start` into `towers`; id vectors of items that it lacks stay as they
-    are.
+    """Copy every parameter of `start` into `towers`.
+
+    The id vectors of items that `start` lacks stay as they are.
     """
     rows = start.model.item_ids.rows(items.ids)
     known = torch.from_numpy(rows >= 0)

@@ -1,5 +1,6 @@
-"""Defines both towers in torch: the mathematics of models/two_tower.py, for batches and with
-gradients.
+"""Defines both towers in torch.
+
+This is the mathematics of models/two_tower, for batches and with gradients.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ class Towers(nn.Module):
         self.register_buffer("distance", (places[:, None] - places).clamp(min=0), persistent=False)
 
     def item_vectors(self, items: Tensor, without_id: float = 0.0) -> Tensor:
-        """(n, d) of the rows `items (n,)`; a share `without_id` gets no id vector, so that content
-        alone learns to represent items.
+        """(n, d): the vectors of the rows `items (n,)`.
+
+        A share `without_id` gets no id vector, so that content alone learns to represent items.
         """
         ids = functional.embedding(items, self.id_vectors)
         if without_id:
@@ -87,8 +89,9 @@ class Towers(nn.Module):
         return self._norm(x, self._own("norm"))
 
     def export(self) -> dict[str, Floats]:
-        """Every array by its name: those of `shapes` without term_vectors, `id_vectors` and
-        `projection`.
+        """Every array by its name.
+
+        These are the arrays of `shapes` without term_vectors, and `id_vectors` and `projection`.
         """
         return {
             name: parameter.detach().float().cpu().numpy().copy()

@@ -26,8 +26,9 @@ MISSING = -1
 
 @dataclass(frozen=True)
 class Sequences:
-    """Every user's events in time order, those without a time first; events of user u are the rows
-    start[u] to end[u].
+    """Every user's events in time order, those without a time first.
+
+    The events of user u are the rows start[u] to end[u].
 
     `item (n,) int64` rows of `items`, which are those with an event; `event_type (n,)`; `role (n,)`
     rows of `roles`, MISSING for none; `time (n,)` whole seconds since 1970, 0 if unknown; `upcoming
@@ -85,8 +86,9 @@ class Sequences:
         )
 
     def without_last(self, rng: np.random.Generator, most: int) -> tuple[Sequences, HeldOut]:
-        """Cut the sequences of at most `most` users before the last item that was new to them, and
-        return these items as held out.
+        """Cut the sequences of at most `most` users before the last item that was new to them.
+
+        Returns these items as held out.
         """
         last = np.full(len(self.start), MISSING)
         new = np.unique(self.upcoming[:-1])
@@ -100,8 +102,9 @@ class Sequences:
         return replace(self, end=end), HeldOut(users, self.item[last[users]])
 
     def shuffled(self, rng: np.random.Generator) -> Sequences:
-        """Each user's events in an order drawn by `rng`; for data without order, in which a user
-        has each item once.
+        """Each user's events in an order drawn by `rng`.
+
+        For data without order, in which a user has each item once.
         """
         rows, size = np.arange(len(self.item)), len(self.item)
         owner = np.searchsorted(self.start, rows, side="right") - 1
@@ -115,8 +118,9 @@ class Sequences:
         return replace(self, upcoming=_upcoming(new[:-1][order]), **moved)
 
     def windows(self, length: int, rng: np.random.Generator) -> Windows:
-        """Cut every user's events into windows of at most `length`; `rng` draws where the first one
-        ends.
+        """Cut every user's events into windows of at most `length`.
+
+        `rng` draws where the first one ends.
         """
         inputs = np.maximum(self.end - self.start - 1, 0)  # nothing follows the last event
         first = np.where(inputs > length, rng.integers(1, length + 1, len(inputs)), inputs)
@@ -195,8 +199,9 @@ class Windows:
         return Windows(self.users[rows], self.start[rows], self.end[rows])
 
     def batches(self, tokens: int, rng: np.random.Generator) -> Iterator[Windows]:
-        """Batches of windows of similar length, about `tokens` events each with padding, in an
-        order drawn by `rng`.
+        """Batches of windows of similar length, in an order drawn by `rng`.
+
+        A batch has about `tokens` events, padding included.
         """
         sizes = self.end - self.start + 1
         order = np.argsort(sizes + rng.random(len(sizes)), kind="stable")[::-1]
@@ -209,8 +214,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class Batch:
-    """`items`, `event_types (b, s)` and `ages (b, s, s)` of events, padded at the end; `answers (b,
-    s + 1)` the next new item after the profile alone and after each event, MISSING where there is
+    """Windows as padded arrays.
+
+    `items`, `event_types (b, s)` and `ages (b, s, s)` of events, padded at the end; `answers (b, s
+    + 1)` the next new item after the profile alone and after each event, MISSING where there is
     none; `sizes (b,)` events of each window; `roles (b,)`; `older (n,)` the items before each
     window, those of window i from older_from[i] on.
     """

@@ -29,8 +29,9 @@ has: rare items must be ranked too.
 def candidates(
     batch: Batch, share: Any, most: int, rng: np.random.Generator
 ) -> tuple[Integers, Floats]:
-    """Rows (c,) of the items to rank, ascending, and the log (c,) f32 of each one's probability to
-    be drawn.
+    """Rows (c,) of the items to rank, ascending, and the log (c,) f32 of their probabilities.
+
+    A probability is that of the item to be a candidate.
 
     `share (n_items,)`: share of all events with each item. The batch's own items are always
     included, so there may be more than `most`.
@@ -48,8 +49,9 @@ def candidates(
 
 
 class SoftmaxLoss(torch.autograd.Function):
-    """Mean cross entropy of `users (n, d)` with answers `places (n,)` among `vectors (c, d)`, whose
-    `log_chance (c,)` is subtracted.
+    """Mean cross entropy of `users (n, d)` with answers `places (n,)` among `vectors (c, d)`.
+
+    `log_chance (c,)` is subtracted from the scores.
 
     Loss and gradient are computed together, SOFTMAX_ROWS users at a time: the (n, c) scores, 60 MB
     at 4,096 by 3,700, are never in memory.
