@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_model_whatever_the_threads(settings: Setti
     assert not np.array_equal(models[0].item_factors, other.item_factors)
 
 
-def test_an_item_that_nobody_liked_is_not_in_the_model(settings: Settings) -> None:
+def test_an_item_without_a_weight_above_zero_is_not_in_the_model(settings: Settings) -> None:
     data = world.built(
         settings,
         [
@@ -80,7 +80,7 @@ def test_a_refresh_learns_new_items_in_the_space_of_the_old_ones(settings: Setti
     assert min(moved) > 0.9, "known items stay where they were: it is a refresh, not another fit"
 
 
-def test_nothing_to_learn_is_one_clear_line(settings: Settings) -> None:
+def test_without_weights_above_zero_an_error_says_so(settings: Settings) -> None:
     data = world.built(settings, [row(0, "ann", "a", "dismiss")])
     with pytest.raises(DatasetError, match="no event has a weight above 0"):
         als.fit(data.interactions(), SMALL, seed=1)
@@ -105,7 +105,7 @@ def test_hyperparameters_come_from_the_settings_or_from_a_file(
             als.hyperparameters(settings, tmp_path / "bad.json")
 
 
-def test_a_discount_is_a_fit_of_weights_that_popular_items_lost(settings: Settings) -> None:
+def test_a_popularity_discount_equals_a_fit_of_discounted_weights(settings: Settings) -> None:
     """And the model knows by how much, to fold in alike."""
     data = world.built(
         settings,

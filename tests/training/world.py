@@ -1,6 +1,4 @@
-"""A small world whose right answers a reader can derive: even users take even items, odd users odd
-ones.
-"""
+"""A small world with known answers: even users like even items, odd users odd ones."""
 
 from __future__ import annotations
 
@@ -48,13 +46,13 @@ def row(offset: int, user: str, item: str, kind: str = "view", **more: object) -
 
 
 def archived(settings: Settings, rows: Iterable[Row]) -> Archive:
-    """An archive that holds `rows`, each partition in offset order."""
+    """An archive that holds `rows`, event partition in offset order."""
     archive = Archive(settings.archive_url)
     by_partition: dict[int, list[Row]] = {}
-    for each in rows:
-        by_partition.setdefault(int(str(each["partition"])), []).append(each)
+    for event in rows:
+        by_partition.setdefault(int(str(event["partition"])), []).append(event)
     for partition, mine in by_partition.items():
-        filled = [{name: each.get(name) for name in SCHEMA.names} for each in mine]
+        filled = [{name: event.get(name) for name in SCHEMA.names} for event in mine]
         archive.append(
             settings.interactions_topic,
             partition,
@@ -66,8 +64,8 @@ def archived(settings: Settings, rows: Iterable[Row]) -> Archive:
 
 
 def parity(users: int = USERS, per_user: int = 12, partitions: int = 2) -> list[Row]:
-    """`per_user` likes of each user over DAYS days, of items of the user's parity drawn at random,
-    each item once.
+    """`per_user` likes of event user over DAYS days, of items of the user's parity drawn at random,
+    event item once.
     """
     rng = np.random.default_rng(5)
     drawn = [user % 2 + 2 * rng.permutation(ITEMS // 2)[:per_user] for user in range(users)]
@@ -107,7 +105,7 @@ def built(
 
 
 def items() -> list[Item]:
-    """The catalogue: each item says whether it is even or odd."""
+    """The catalogue: event item says whether it is even or odd."""
     return [
         Item(
             item_id=f"i{number}",

@@ -16,6 +16,7 @@ from models.ensemble import POWERS, Learned
 from tests.training import world
 from training.blend import grid as blend
 from training.blend import learned as blend_learned
+from training.blend.grid import GRID_METHOD
 from training.blend.learned import Example
 
 NAMES = ("a", "b")
@@ -36,18 +37,18 @@ def examples_following(count: int, follow: Callable[[int], str], seed: int = 1) 
     `follow(events)` names.
     """
     rng = np.random.default_rng(seed)
-    found = []
+    examples = []
     for _ in range(count):
         scaled = rng.random((2, 50)).astype(np.float32)
         events = int(np.exp(rng.uniform(np.log(2), np.log(200))))
         relevant = np.zeros(50, np.bool_)
         relevant[np.argsort(-scaled[NAMES.index(follow(events))])[:3]] = True
-        found.append(Example(scaled, relevant, 3, events))
-    return found
+        examples.append(Example(scaled, relevant, 3, events))
+    return examples
 
 
 def likelihood(learned: Learned, examples: list[Example]) -> float:
-    """As the module's docstring says, straight down."""
+    """The likelihood of the module's docstring, term by term."""
     total = 0.0
     for example in examples:
         part = learned.part(example.events)
@@ -111,11 +112,11 @@ def test_ndcg_by_hand() -> None:
         np.array([[0.5, 1.0, 0.1], [0.0, 0.0, 1.0]], np.float32),
         np.array([True, False, False]),
     )
-    found = blend_learned.ndcg(
+    gains = blend_learned.ndcg(
         NAMES, plain, [Example(scaled, relevant, 1, 5), Example(scaled, relevant, 2, 5)], 10
     )
     second = 1 / np.log2(3)
-    assert found == pytest.approx([second, second / (1 + second)])
+    assert gains == pytest.approx([second, second / (1 + second)])
 
 
 def test_nothing_is_learned_when_no_candidate_is_relevant() -> None:
@@ -141,35 +142,33 @@ def search(examples: list[Example]) -> blend.BlendSearch:
     return blend_search
 
 
-def test_it_is_served_when_it_is_better_for_held_out_users() -> None:
-    found = search(examples_following(200, lambda events: "a" if events < 20 else "b")).choose()
-    assert found.blend.method == "learned"
-    assert found.cross_validated["learned"] > found.cross_validated["mixture"] + 0.05
-    assert found.blend.learned is not None
-    assert found.blend.shares.keys() == found.blend.learned.weights.keys()
-    assert found.ndcg == pytest.approx(found.cross_validated["learned"], abs=0.05)
+def test_learned_weights_are_served_when_they_are_better_for_held_out_users() -> None:
+    choice = search(examples_following(200, lambda events: "a" if events < 20 else "b")).choose()
+    assert choice.blend.method == "learned"
+    assert choice.cross_validated["learned"] > choice.cross_validated[GRID_METHOD] + 0.05
+    assert choice.blend.learned is not None
+    assert choice.blend.shares.keys() == choice.blend.learned.weights.keys()
+    assert choice.ndcg == pytest.approx(choice.cross_validated["learned"], abs=0.05)
 
 
 def test_the_grid_is_served_only_when_it_leads_by_more_than_the_standard_error() -> None:
-    """A mean lead of 0.01; single users differ by 0.1, so 400 of them tell it from chance (0.005)
-    and 25 do not (0.02).
-    """
+    """The lead is 0.01; its standard error is 0.005 with 400 users and 0.02 with 25."""
     for count, learned in ((25, True), (400, False)):
         differing = np.resize([0.1, -0.1], count)
         differing -= differing.mean()
-        cross_validated = {"mixture": 0.31 + differing, "learned": np.full(count, 0.3)}
+        cross_validated = {GRID_METHOD: 0.31 + differing, "learned": np.full(count, 0.3)}
         assert blend.prefers_learned(cross_validated) is learned
-    assert not blend.prefers_learned({"mixture": np.ones(100)})
+    assert not blend.prefers_learned({GRID_METHOD: np.ones(100)})
 
 
 def test_the_grid_is_served_when_it_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         blend_learned, "ndcg", lambda _names, _learned, examples, _k: np.zeros(len(examples))
     )
-    found = search(examples_following(100, lambda _: "b")).choose()
-    assert found.blend.weights["b"] >= 0.9
-    assert found.blend.method != "learned"
-    assert found.cross_validated["learned"] == 0
+    choice = search(examples_following(100, lambda _: "b")).choose()
+    assert choice.blend.weights["b"] >= 0.9
+    assert choice.blend.method != "learned"
+    assert choice.cross_validated["learned"] == 0
 
 
 def test_every_user_is_scored_once_by_weights_fitted_on_other_users(

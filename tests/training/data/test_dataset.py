@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(archive_url=str(tmp_path / "archive"), models_path=tmp_path / "models")
 
 
-def test_an_entry_is_the_sum_of_the_weights_of_what_a_user_did_with_an_item(
+def test_a_matrix_entry_is_the_summed_weight_of_a_users_events_with_an_item(
     settings: Settings,
 ) -> None:
     data = world.built(
@@ -55,7 +55,7 @@ def test_an_entry_is_the_sum_of_the_weights_of_what_a_user_did_with_an_item(
     assert data.events == 5, "what says nothing good is no entry, but it happened"
 
 
-def test_what_the_stream_does_not_count_is_left_out_and_told(settings: Settings) -> None:
+def test_events_that_ingest_skips_are_skipped_and_counted(settings: Settings) -> None:
     bad = {
         "partition": 0,
         "offset": 1,
@@ -89,7 +89,7 @@ def test_what_the_stream_does_not_count_is_left_out_and_told(settings: Settings)
 
 
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.integers(0, 12))
-def test_a_duplicate_is_what_ingest_calls_a_duplicate(ids: list[int], window: int) -> None:
+def test_the_dataset_and_ingest_skip_the_same_duplicates(ids: list[int], window: int) -> None:
     dedup = Dedup(window)
     expected = [dedup.is_duplicate(f"e{number}", offset) for offset, number in enumerate(ids)]
     table = pa.table(
@@ -98,13 +98,13 @@ def test_a_duplicate_is_what_ingest_calls_a_duplicate(ids: list[int], window: in
     assert events._duplicates(table, window).tolist() == expected
 
 
-def test_events_after_the_snapshot_are_not_in_it(settings: Settings) -> None:
+def test_a_dataset_ends_at_the_positions_of_the_snapshot(settings: Settings) -> None:
     archive = world.archived(settings, [row(offset, "ann", f"i{offset}") for offset in range(10)])
     table, _ = events.from_archive(archive, settings.interactions_topic, {0: 4}, 100, NOBODY)
     assert table["item_id"].to_pylist() == ["i0", "i1", "i2", "i3"]
 
 
-def test_a_snapshot_beyond_the_archive_is_refused(settings: Settings) -> None:
+def test_a_snapshot_beyond_the_archive_raises_an_error(settings: Settings) -> None:
     archive = world.archived(settings, [row(0, "ann", "a")])
     with pytest.raises(ArchiveError, match="streams archive"):
         events.from_archive(archive, settings.interactions_topic, {0: 5}, 100, NOBODY)
@@ -112,7 +112,7 @@ def test_a_snapshot_beyond_the_archive_is_refused(settings: Settings) -> None:
         events.from_archive(archive, settings.interactions_topic, {3: 5}, 100, NOBODY)
 
 
-def test_an_empty_archive_says_what_to_do(settings: Settings) -> None:
+def test_the_error_for_an_empty_archive_says_what_to_do(settings: Settings) -> None:
     table, skipped = events.from_archive(
         Archive(settings.archive_url), settings.interactions_topic, {}, 100, NOBODY
     )
@@ -121,7 +121,7 @@ def test_an_empty_archive_says_what_to_do(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_file_of_events_is_put_in_time_order(
+def test_the_events_of_a_file_are_sorted_by_time(
     settings: Settings, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / f"events.{kind}"
@@ -152,7 +152,7 @@ def test_a_file_of_events_is_put_in_time_order(
     assert data.state(1, everything, 10).history == [HistoryEvent(0, "view", "c")]
 
 
-def test_a_file_that_is_no_table_of_events_is_named(tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_file_names_it(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text("user_id,timestamp\n1,2\n", "utf-8")
     with pytest.raises(DatasetError, match=r"events\.csv has no column item_id, event_type"):
         events.from_file(tmp_path / "events.csv")
@@ -161,9 +161,7 @@ def test_a_file_that_is_no_table_of_events_is_named(tmp_path: Path) -> None:
         events.from_file(tmp_path / "events.parquet")
 
 
-def test_rows_that_ingest_would_refuse_are_left_out_of_a_file(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_rows_of_a_file_that_ingest_rejects_are_skipped(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
     pq.write_table(
         pa.table(
@@ -189,7 +187,7 @@ def _build(settings: Settings, path: Path) -> tuple[object, ...]:
     return table, settings.use_cases, None, str(path), skipped
 
 
-def test_the_files_are_read_with_numpy_and_scipy_alone(settings: Settings, tmp_path: Path) -> None:
+def test_numpy_and_scipy_can_read_the_files(settings: Settings, tmp_path: Path) -> None:
     data = world.built(settings, world.parity())
     dataset_files.save(data, tmp_path / "dataset")
     matrix = sp.load_npz(tmp_path / "dataset" / "als_interactions.npz")
@@ -201,7 +199,7 @@ def test_the_files_are_read_with_numpy_and_scipy_alone(settings: Settings, tmp_p
     assert dataset_files.load(tmp_path / "dataset").sha256 == data.sha256
 
 
-def test_a_dataset_that_is_not_whole_is_refused(settings: Settings, tmp_path: Path) -> None:
+def test_an_incomplete_dataset_raises_an_error(settings: Settings, tmp_path: Path) -> None:
     dataset_files.save(world.built(settings, world.parity()), tmp_path / "dataset")
     about = json.loads((tmp_path / "dataset" / "dataset.json").read_text("utf-8"))
     (tmp_path / "dataset" / "dataset.json").write_text(
@@ -214,7 +212,7 @@ def test_a_dataset_that_is_not_whole_is_refused(settings: Settings, tmp_path: Pa
         dataset_files.load(tmp_path / "dataset")
 
 
-def test_the_split_keeps_the_last_tenth_of_the_time_apart(settings: Settings) -> None:
+def test_the_split_holds_out_the_last_tenth_of_the_events(settings: Settings) -> None:
     data = world.built(
         settings, [row(offset, f"u{offset % 7}", f"i{offset}") for offset in range(100)]
     )
@@ -223,7 +221,7 @@ def test_the_split_keeps_the_last_tenth_of_the_time_apart(settings: Settings) ->
     assert (split.train.sum(), data.timestamp[split.train].max()) == (90, world.START + 89)
 
 
-def test_a_split_that_leaves_nothing_is_refused(settings: Settings) -> None:
+def test_a_split_with_an_empty_side_raises_an_error(settings: Settings) -> None:
     data = world.built(
         settings, [row(offset, "ann", f"i{offset}", timestamp=world.START) for offset in range(9)]
     )
@@ -231,7 +229,7 @@ def test_a_split_that_leaves_nothing_is_refused(settings: Settings) -> None:
         data.split(0.1)
 
 
-def test_the_state_before_the_cut_is_what_redis_would_hold(settings: Settings) -> None:
+def test_the_state_before_the_cut_equals_that_in_redis(settings: Settings) -> None:
     data = world.built(
         settings,
         [
@@ -252,7 +250,7 @@ def test_the_state_before_the_cut_is_what_redis_would_hold(settings: Settings) -
     ]
 
 
-def test_popularity_is_what_ingest_adds_up(settings: Settings) -> None:
+def test_popularity_equals_that_of_ingest(settings: Settings) -> None:
     far = world.START + 40 * world.DAY
     rows = [
         row(0, "ann", "a", "view"),
@@ -269,7 +267,7 @@ def test_popularity_is_what_ingest_adds_up(settings: Settings) -> None:
     }
 
 
-def test_popularity_tells_as_many_items_as_readers_get_from_redis(
+def test_popularity_has_as_many_items_as_a_read_from_redis(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A blend is chosen by the popularity that serves it: what Redis leaves out must not speak

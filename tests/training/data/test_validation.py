@@ -1,6 +1,4 @@
-"""What a search holds out: each user's last item where the order of events is known, any of them
-where it is not.
-"""
+"""A search holds out the last item of each user, or a drawn one if events have no order."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ def of(*rows: tuple[str, str, float | None]) -> Dataset:
         {"user_id": user, "item_id": item, "event_type": "like", "timestamp": time}
         for user, item, time in rows
     ]
-    named = [{name: each.get(name) for name in events.COLUMNS} for each in columns]
+    named = [{name: column.get(name) for name in events.COLUMNS} for column in columns]
     return dataset.build(
         pa.Table.from_pylist(named).select(events.SCHEMA.names).cast(events.SCHEMA),
         Settings().use_cases,
@@ -36,31 +34,31 @@ def held_out(data: Dataset, seed: int = 1) -> dict[str, str]:
     }
 
 
-def test_the_last_item_of_each_user_who_has_two() -> None:
+def test_the_last_item_of_every_user_with_two_items_is_held_out() -> None:
     data = of(("a", "x", 1.0), ("b", "x", 2.0), ("a", "y", 3.0), ("a", "z", 4.0))
     assert held_out(data) == {"a": "z"}
     assert validation.leave_one_out(data, 1).ordered
 
 
-def test_all_events_with_what_is_held_out_go() -> None:
+def test_all_events_of_a_held_out_item_are_removed() -> None:
     assert held_out(of(("a", "z", 1.0), ("a", "y", 2.0), ("a", "z", 3.0))) == {"a": "z"}
 
 
-def test_a_table_without_times_says_nothing_about_the_last() -> None:
+def test_without_times_the_held_out_item_is_drawn() -> None:
     """A hundred users with the same ten items, written in the order of the ids: the last row would
     always hold out the same item.
     """
     data = of(*((f"u{user}", f"i{item}", None) for user in range(100) for item in range(10)))
     assert not validation.leave_one_out(data, 1).ordered
-    found = held_out(data)
-    assert len(found) == 100
-    counts = np.unique(list(found.values()), return_counts=True)[1]
+    by_user = held_out(data)
+    assert len(by_user) == 100
+    counts = np.unique(list(by_user.values()), return_counts=True)[1]
     assert len(counts) == 10, "every item is drawn by some user"
     assert counts.max() < 30, "by chance once in a million"
-    assert held_out(data) == found, "the same seed draws the same"
-    assert held_out(data, seed=2) != found
+    assert held_out(data) == by_user, "the same seed draws the same"
+    assert held_out(data, seed=2) != by_user
 
 
-def test_nobody_with_two_items_is_an_error_that_says_what_to_do() -> None:
+def test_an_error_says_that_no_user_has_two_items() -> None:
     with pytest.raises(DatasetError, match="collect more events"):
         validation.leave_one_out(of(("a", "x", 1.0), ("b", "y", None)), 1)

@@ -1,6 +1,4 @@
-"""What is judged is what is served, and a new bundle goes live only if it answers as well as the
-old one.
-"""
+"""An evaluation judges the answers that are served, and the gate refuses a worse bundle."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def settings(tmp_path: Path) -> Settings:
 def judged(
     settings: Settings, data: Dataset, model: ALSModel | None = None, users: int = 1000
 ) -> Evaluation:
-    """`data`, judged with a fitted model or with `model`."""
+    """The evaluation of `data` with `model`, or with a fitted one."""
     split, content, entries = (
         data.split(settings.holdout_fraction),
         ContentModel.fit(world.items()),
@@ -61,64 +59,71 @@ def judged(
 
 
 def random_model(data: Dataset) -> ALSModel:
-    """A model that knows the items and nothing about them."""
+    """A model of random item factors."""
     factors = np.random.default_rng(0).normal(size=(len(data.items), 8)).astype(np.float32)
     return ALSModel(IdMap(data.items.ids), factors, regularization=0.1, alpha=5.0)
 
 
-def test_who_knows_the_parity_is_better_than_who_knows_the_crowd(settings: Settings) -> None:
-    found = judged(settings, world.built(settings, world.parity()))
-    assert found.mean("als", "ndcg@10") > 1.3 * found.mean("popular", "ndcg@10")
-    assert found.mean("content_based", "ndcg@10") > 1.3 * found.mean("popular", "ndcg@10")
-    assert found.mean("als", "diversity@10") < found.mean("popular", "diversity@10") - 0.1, (
+def test_personal_engines_are_better_than_popularity(settings: Settings) -> None:
+    evaluation = judged(settings, world.built(settings, world.parity()))
+    means = {
+        (engine, name): evaluation.mean(engine, name)
+        for engine in ("als", "content_based", "popular")
+        for name in ("ndcg@10", "diversity@10", "novelty@10")
+    }
+    assert means["als", "ndcg@10"] > 1.3 * means["popular", "ndcg@10"]
+    assert means["content_based", "ndcg@10"] > 1.3 * means["popular", "ndcg@10"]
+    assert means["als", "diversity@10"] < means["popular", "diversity@10"] - 0.1, (
         "a list of one parity has one category"
     )
-    assert found.mean("als", "novelty@10") > found.mean("popular", "novelty@10")
+    assert means["als", "novelty@10"] > means["popular", "novelty@10"]
 
 
-def test_a_user_who_took_nothing_new_is_not_judged_and_what_they_had_is_no_candidate(
+def test_users_without_new_items_are_not_judged_and_items_of_the_history_are_no_candidates(
     settings: Settings,
 ) -> None:
     rows = [row(offset, f"u{offset % 5}", f"i{offset % 4}") for offset in range(40)]
     rows += [row(40 + user, f"u{user}", "i9" if user else "i0") for user in range(4)]
     rows += [row(50, "newcomer", "i3")]
     data = world.built(settings, rows)
-    found = judged(settings.model_copy(update={"holdout_fraction": 0.1}), data)
-    who, ids = found.judged, found.judged.items.ids
+    evaluation = judged(settings.model_copy(update={"holdout_fraction": 0.1}), data)
+    who, ids = evaluation.judged, evaluation.judged.items.ids
     segments = {
         data.users.ids[user]: segment
         for user, segment in zip(who.users.tolist(), who.segments.tolist(), strict=True)
     }
     assert segments == {"u1": "warm", "u2": "warm", "u3": "warm", "newcomer": "cold"}, (
-        "u0 took again what it had, u4 nothing"
+        "u0 has an old item again, u4 has none"
     )
     for place, user in enumerate(who.users.tolist()):
         had = {f"i{offset % 4}" for offset in range(40) if f"u{offset % 5}" == data.users.ids[user]}
-        listed = {ids[item] for item in found.ranked[ROUTED][place].tolist() if item >= 0}
-        assert listed, "everybody gets an answer"
+        listed = {ids[item] for item in evaluation.ranked[ROUTED][place].tolist() if item >= 0}
+        assert listed, "every user gets an answer"
         assert not listed & had
 
 
-def test_nobody_to_judge_by_is_one_clear_line(settings: Settings) -> None:
+def test_without_users_to_judge_an_error_says_so(settings: Settings) -> None:
     data = world.built(settings, [row(offset, "ann", "a") for offset in range(10)])
     with pytest.raises(DatasetError, match="nothing to judge by"):
         population.draw(data, data.split(0.2), ContentModel.fit([]), settings, 10, seed=1)
 
 
-def test_an_item_older_than_the_history_cap_is_still_no_candidate(settings: Settings) -> None:
+def test_an_item_beyond_the_history_cap_is_no_candidate(settings: Settings) -> None:
     short = settings.model_copy(update={"history_cap": 50})
     rows = [row(offset, "ann", f"i{offset}") for offset in range(75)] + [
         row(75 + turn, f"u{turn}", f"i{turn}") for turn in range(20)
     ]
     rows += [row(95 + turn, "ann", f"new{turn}") for turn in range(5)]
-    found = judged(short.model_copy(update={"holdout_fraction": 0.05}), world.built(settings, rows))
+    evaluation = judged(
+        short.model_copy(update={"holdout_fraction": 0.05}), world.built(settings, rows)
+    )
     had = {f"i{number}" for number in range(75)}
-    for engine, lists in found.ranked.items():
-        listed = {found.judged.items.ids[item] for item in lists[0].tolist() if item >= 0}
+    for engine, lists in evaluation.ranked.items():
+        listed = {evaluation.judged.items.ids[item] for item in lists[0].tolist() if item >= 0}
         assert not listed & had, engine
 
 
-def test_the_number_of_users_is_bounded_and_drawn_by_seed(settings: Settings) -> None:
+def test_the_seed_draws_a_bounded_number_of_users(settings: Settings) -> None:
     data = world.built(settings, world.parity())
     first, again = (judged(settings, data, users=10).judged for _ in range(2))
     assert len(first.users) == 10
@@ -126,22 +131,24 @@ def test_the_number_of_users_is_bounded_and_drawn_by_seed(settings: Settings) ->
     assert first.users.tolist() == again.users.tolist()
 
 
-def test_a_routed_answer_is_the_routed_engines_answer(settings: Settings) -> None:
-    found = judged(settings, world.built(settings, world.parity()))
-    np.testing.assert_array_equal(found.ranked[ROUTED], found.ranked["als"])
+def test_a_routed_answer_is_that_of_the_engine_of_the_router(settings: Settings) -> None:
+    evaluation = judged(settings, world.built(settings, world.parity()))
+    np.testing.assert_array_equal(evaluation.ranked[ROUTED], evaluation.ranked["als"])
 
 
-def test_an_engine_is_not_credited_with_what_another_filled_in(settings: Settings) -> None:
+def test_items_of_a_fallback_do_not_count_for_an_engine(settings: Settings) -> None:
     data = world.built(settings, world.parity())
     two = ALSModel(
         IdMap(["i0", "i1"]), np.eye(2, 8, dtype=np.float32), regularization=0.1, alpha=5.0
     )
-    found = judged(settings, data, two)
-    assert (found.ranked["als"] >= 0).sum(axis=1).max() <= 2
-    assert (found.ranked[ROUTED] >= 0).sum(axis=1).min() >= 15, "the user gets a whole list"
+    evaluation = judged(settings, data, two)
+    assert (evaluation.ranked["als"] >= 0).sum(axis=1).max() <= 2
+    assert (evaluation.ranked[ROUTED] >= 0).sum(axis=1).min() >= 15, (
+        "fallbacks complete the list of the user"
+    )
 
 
-def test_a_broken_engine_is_not_judged_by_its_fallback(
+def test_an_engine_that_fails_raises_instead_of_falling_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
@@ -152,39 +159,39 @@ def test_a_broken_engine_is_not_judged_by_its_fallback(
         judged(settings, world.built(settings, world.parity()))
 
 
-def test_the_evaluation_asks_the_recommender_that_serves(
+def test_the_evaluation_calls_the_recommender_that_serves(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[UserState, Request]] = []
-    really = Recommender.recommend
+    calls: list[tuple[UserState, Request]] = []
+    serve = Recommender.recommend
 
     def recommend(self: Recommender, state: UserState, request: Request) -> Recommendations:
-        asked.append((state, request))
-        return really(self, state, request)
+        calls.append((state, request))
+        return serve(self, state, request)
 
     monkeypatch.setattr(Recommender, "recommend", recommend)
     data = world.built(settings, world.parity())
-    found = judged(settings, data)
-    cut = found.split.cut
-    assert {state.user_id for state, _ in asked} == {f"u{user}" for user in range(world.USERS)}
-    assert max(event.timestamp for state, _ in asked for event in state.history) < cut, (
-        "nobody is told the future"
+    evaluation = judged(settings, data)
+    cut = evaluation.split.cut
+    assert {state.user_id for state, _ in calls} == {f"u{user}" for user in range(world.USERS)}
+    assert max(event.timestamp for state, _ in calls for event in state.history) < cut, (
+        "no state has an event after the cut"
     )
-    assert all(state.events == len(state.history) for state, _ in asked)
+    assert all(state.events == len(state.history) for state, _ in calls)
 
 
-def test_the_files_say_what_the_table_says(settings: Settings, tmp_path: Path) -> None:
-    found = judged(settings, world.built(settings, world.parity()))
-    output.save(found, tmp_path / "evaluation", {"describes": "test"})
+def test_the_json_and_csv_files_have_the_same_rows(settings: Settings, tmp_path: Path) -> None:
+    evaluation = judged(settings, world.built(settings, world.parity()))
+    output.save(evaluation, tmp_path / "evaluation", {"describes": "test"})
     about = json.loads((tmp_path / "evaluation" / "metrics.json").read_text("utf-8"))
     with (tmp_path / "evaluation" / "metrics.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == len(about["rows"])
-    kinds = {(each["engine"], each["segment"], each["metric"]): each for each in about["rows"]}
+    kinds = {(row["engine"], row["segment"], row["metric"]): row for row in about["rows"]}
     for name in ("precision", "recall", "map", "ndcg"):
         for k in (5, 10, 20):
-            one = kinds["als", "all", f"{name}@{k}"]
-            assert one["low"] <= one["mean"] <= one["high"]
+            ndcg = kinds["als", "all", f"{name}@{k}"]
+            assert ndcg["low"] <= ndcg["mean"] <= ndcg["high"]
     assert {"diversity@10", "coverage@10", "novelty@10"} <= {metric for _, _, metric in kinds}
     assert kinds["als", "warm", "ndcg@10"]["users"] == world.USERS
 
@@ -220,7 +227,9 @@ def test_the_first_bundle_is_accepted(settings: Settings) -> None:
     assert decided(settings, data, None)["decision"] == gate.ACCEPTED
 
 
-def test_a_worse_bundle_is_refused_and_a_better_one_is_not(settings: Settings) -> None:
+def test_the_gate_refuses_a_worse_bundle_and_accepts_others(
+    settings: Settings,
+) -> None:
     data = world.built(settings, world.parity())
     good, bad = judged(settings, data), judged(settings, data, random_model(data))
     split = data.split(settings.holdout_fraction)
@@ -234,7 +243,7 @@ def test_a_worse_bundle_is_refused_and_a_better_one_is_not(settings: Settings) -
     assert decided(settings, data, good)["decision"] == gate.ACCEPTED
 
 
-def test_the_questions_to_the_live_bundle_can_be_stopped(settings: Settings) -> None:
+def test_the_evaluation_of_the_live_bundle_can_be_interrupted(settings: Settings) -> None:
     data = world.built(settings, world.parity())
     candidate = judged(settings, data)
     publish(settings, data, random_model(data))
@@ -248,7 +257,7 @@ def test_the_questions_to_the_live_bundle_can_be_stopped(settings: Settings) -> 
         )
 
 
-def test_a_margin_is_respected(settings: Settings) -> None:
+def test_the_gate_accepts_a_loss_within_the_margin(settings: Settings) -> None:
     data = world.built(settings, world.parity())
     split = data.split(settings.holdout_fraction)
     publish(settings, data, als.fit(data.interactions(split.train), SMALL, seed=1))
@@ -259,7 +268,7 @@ def test_a_margin_is_respected(settings: Settings) -> None:
     )
 
 
-def test_what_cannot_be_judged_does_not_replace_what_was(settings: Settings) -> None:
+def test_the_gate_refuses_a_bundle_without_an_evaluation(settings: Settings) -> None:
     data = world.built(settings, world.parity())
     publish(settings, data, random_model(data))
     verdict = decided(settings, data, None)
@@ -269,7 +278,7 @@ def test_what_cannot_be_judged_does_not_replace_what_was(settings: Settings) -> 
     )
 
 
-def test_a_damaged_live_bundle_does_not_stand_in_the_way(settings: Settings) -> None:
+def test_the_gate_accepts_a_bundle_when_the_live_one_is_damaged(settings: Settings) -> None:
     data = world.built(settings, world.parity())
     version = publish(settings, data, random_model(data))
     (settings.models_path / version / "als" / "item_factors.npy").write_bytes(b"damaged")

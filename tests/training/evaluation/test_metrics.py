@@ -1,4 +1,4 @@
-"""Each metric on numbers that a reader can redo by hand."""
+"""Every metric on numbers that a reader can compute by hand."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from sklearn.metrics import ndcg_score
 
 from training.evaluation import metrics
 
-# Two users, a catalogue of six items. The first was shown 3 1 0 and took 1 and 5; the second was
-# shown 2 (and nothing more) and took 2.
+# Two users, a catalogue of six items. The first one's list is 3 1 0, the held-out items are
+# 1 and 5; the second one's list is 2 alone, the held-out item is 2.
 RANKED = np.array([[3, 1, 0], [2, -1, -1]], np.int32)
 HELD_OUT = sp.csr_matrix(np.array([[0, 1, 0, 0, 0, 1], [0, 0, 1, 0, 0, 0]], np.float32))
-FOUND = metrics.hits(RANKED, HELD_OUT)
+HITS = metrics.hits(RANKED, HELD_OUT)
 COUNTS = metrics.held_out_counts(HELD_OUT)
 
 
-def test_a_place_hits_when_its_item_was_held_out() -> None:
-    assert FOUND.tolist() == [[False, True, False], [True, False, False]]
+def test_a_rank_is_a_hit_if_its_item_was_held_out() -> None:
+    assert HITS.tolist() == [[False, True, False], [True, False, False]]
     assert COUNTS.tolist() == [2, 1]
 
 
-def test_an_empty_place_is_never_a_hit_even_beside_the_previous_users_last_item() -> None:
+def test_an_empty_rank_is_no_hit_even_next_to_the_last_item_of_another_user() -> None:
     held_out = sp.csr_matrix(np.array([[0, 1], [1, 0]], np.float32))
     assert metrics.hits(np.array([[-1], [-1]], np.int32), held_out).tolist() == [[False], [False]]
 
 
 def test_precision_is_hits_over_k() -> None:
-    assert metrics.precision(FOUND, 2).tolist() == [1 / 2, 1 / 2]
-    assert metrics.precision(FOUND, 20).tolist() == [1 / 20, 1 / 20]
+    assert metrics.precision(HITS, 2).tolist() == [1 / 2, 1 / 2]
+    assert metrics.precision(HITS, 20).tolist() == [1 / 20, 1 / 20]
 
 
 def test_recall_is_hits_over_the_held_out_items() -> None:
-    assert metrics.recall(FOUND, COUNTS, 1).tolist() == [0, 1]
-    assert metrics.recall(FOUND, COUNTS, 3).tolist() == [1 / 2, 1]
+    assert metrics.recall(HITS, COUNTS, 1).tolist() == [0, 1]
+    assert metrics.recall(HITS, COUNTS, 3).tolist() == [1 / 2, 1]
 
 
 def test_average_precision_rewards_early_hits() -> None:
-    assert metrics.average_precision(FOUND, COUNTS, 3).tolist() == [(1 / 2) / 2, 1]
+    assert metrics.average_precision(HITS, COUNTS, 3).tolist() == [(1 / 2) / 2, 1]
     perfect = np.array([[True, True, False]])
     assert metrics.average_precision(perfect, np.array([2]), 3).tolist() == [1]
 
 
-def test_ndcg_divides_by_the_best_that_k_places_could_hold() -> None:
+def test_ndcg_divides_by_the_best_possible_list_of_length_k() -> None:
     first = (1 / math.log2(3)) / (1 / math.log2(2) + 1 / math.log2(3))
-    assert metrics.ndcg(FOUND, COUNTS, 3) == pytest.approx([first, 1])
-    assert metrics.ndcg(FOUND, COUNTS, 1) == pytest.approx([0, 1])
+    assert metrics.ndcg(HITS, COUNTS, 3) == pytest.approx([first, 1])
+    assert metrics.ndcg(HITS, COUNTS, 1) == pytest.approx([0, 1])
     many = np.array([[True] * 5])
     assert metrics.ndcg(many, np.array([9]), 5) == pytest.approx([1]), (
-        "five places cannot hold nine items"
+        "five ranks cannot hold nine items"
     )
 
 
@@ -74,15 +74,15 @@ def test_diversity_is_the_mean_distance_of_all_pairs() -> None:
     assert metrics.diversity(ranked, vectors) == pytest.approx(expected, nan_ok=True, abs=1e-6)
 
 
-def test_coverage_is_the_share_of_the_catalogue_that_was_shown() -> None:
+def test_coverage_is_the_share_of_the_catalogue_in_all_lists() -> None:
     assert metrics.coverage(RANKED, 8) == 4 / 8
     assert metrics.coverage(np.full((2, 3), -1, np.int32), 8) == 0
 
 
-def test_novelty_counts_bits() -> None:
+def test_novelty_is_the_mean_of_bits() -> None:
     users_by_item = np.array([8, 1, 0, 4, 2, 2])
-    # item 3: log2(8/4) = 1 bit, item 1: 3 bits, item 0: none; item 2 that nobody has counts as if
-    # one had: 3 bits
+    # item 3: log2(8/4) = 1 bit, item 1: 3 bits, item 0: none; item 2, which no user has, counts as
+    # if one user had it: 3 bits
     assert metrics.novelty(RANKED, users_by_item, 8).tolist() == [4 / 3, 3]
 
 
@@ -98,7 +98,7 @@ def test_the_interval_holds_the_mean_and_narrows_with_more_users() -> None:
     assert few_high[0] - few_low[0] > 4 * (high[0] - low[0])
 
 
-def test_the_interval_is_the_same_for_the_same_seed_and_leaves_out_what_is_not_a_number() -> None:
+def test_an_interval_depends_on_the_seed_and_ignores_nan() -> None:
     values = np.array([[1.0, math.nan], [3.0, 2.0], [5.0, 2.0]])
     low, high = metrics.bootstrap(values, seed=7)
     again = metrics.bootstrap(values, seed=7)
@@ -106,7 +106,7 @@ def test_the_interval_is_the_same_for_the_same_seed_and_leaves_out_what_is_not_a
     assert low[1] == high[1] == 2
 
 
-def test_nobody_has_no_interval() -> None:
+def test_without_users_an_interval_is_nan() -> None:
     low, high = metrics.bootstrap(np.empty((0, 2)), seed=1)
     assert np.isnan([low, high]).all()
 

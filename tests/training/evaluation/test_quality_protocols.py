@@ -21,9 +21,7 @@ def scores(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_the_held_out_item_is_ranked_among_what_the_user_does_not_have_and_ties_count_against_it() -> (
-    None
-):
+def test_a_held_out_item_is_ranked_among_items_that_the_user_lacks_below_equal_scores() -> None:
     protocol = Protocol(NOTHING, [], [], FULL, k=2)
     judged = Judged(0, rows(2), negatives=rows(3, 4, 5))
 
@@ -35,16 +33,16 @@ def test_the_held_out_item_is_ranked_among_what_the_user_does_not_have_and_ties_
 
 
 @pytest.mark.parametrize("held_out", [rows(-1), rows(2)])
-def test_an_item_that_nobody_has_or_that_has_no_score_is_no_hit(held_out: np.ndarray) -> None:
+def test_an_item_without_a_score_or_in_no_history_is_no_hit(held_out: np.ndarray) -> None:
     protocol = Protocol(NOTHING, [], [], FULL, k=2)
-    found = protocol.gains(
+    gains = protocol.gains(
         Judged(0, held_out, negatives=rows(3, 4, 5)), SEEN, scores(9, 9, -np.inf, 7, 3, 1)
     )
-    assert set(found.values()) == {0.0}
+    assert set(gains.values()) == {0.0}
 
 
-def test_recall_divides_by_what_was_held_out_and_ndcg_by_the_best_possible() -> None:
+def test_recall_divides_by_the_held_out_items_and_ndcg_by_the_best_list() -> None:
     protocol = Protocol(NOTHING, [], [], PUBLISHED_SPLIT, k=2, share="Recall")
-    found = protocol.gains(Judged(0, rows(2, 3, 4)), SEEN, scores(9, 9, 1, 7, 3, 5))
-    assert found[PUBLISHED_SPLIT, "Recall@2"] == pytest.approx(1 / 3)
-    assert found[PUBLISHED_SPLIT, "NDCG@2"] == pytest.approx(1 / (1 + 1 / np.log2(3)))
+    gains = protocol.gains(Judged(0, rows(2, 3, 4)), SEEN, scores(9, 9, 1, 7, 3, 5))
+    assert gains[PUBLISHED_SPLIT, "Recall@2"] == pytest.approx(1 / 3)
+    assert gains[PUBLISHED_SPLIT, "NDCG@2"] == pytest.approx(1 / (1 + 1 / np.log2(3)))

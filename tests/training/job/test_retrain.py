@@ -4,9 +4,7 @@ why, whatever happens to it.
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,46 +15,20 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from redis import Redis
-from rich.console import Console
 
 from core.errors import ConfigurationError, GateRefused, LeaseLost, StoreUnavailable
 from core.settings import Settings
 from core.types import HistoryEvent, Request, UserState
 from engines.builder import build
-from models.als import ALSModel
 from models.registry import Registry
 from store.state import keys, retrains
 from store.state.lease import Lease
-from testing.process import ROOT, settings_environment
+from testing.process import ROOT
 from tests.support import delete_user, eventually
 from tests.training import world
-from training import commands, model_commands
+from tests.training.job.run import environment, published, run
 from training.job import gate
-from training.job.retrain import Options, retrain
 from training.job.run import STEPS
-from training.tuning.command import Part
-from training.tuning.study import TuneOptions
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    return {**os.environ, **settings_environment(settings), "COLUMNS": "200"}
-
-
-def run(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m training ...` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "training", *arguments],
-        cwd=ROOT,
-        env=environment(settings),
-        text=True,
-        capture_output=True,
-    )
-
-
-def published(settings: Settings, **options: Any) -> str:
-    """The version that a retrain in this process makes live."""
-    return retrain(settings, Options(**options), Console(file=io.StringIO()))
-
 
 LONG_PRUNE = """
 import runpy, signal
@@ -64,11 +36,11 @@ from models.registry import Registry
 Registry.prune = lambda *_: signal.pause()
 runpy.run_module("training", run_name="__main__", alter_sys=True)
 """
-"""`python -m training` whose last step, which is over in no time, waits to be killed."""
+"""`python -m training` whose last and short step waits to be killed."""
 
 
 def started(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A retrain in a process of its own, and each step as it begins."""
+    """A retrain in a process of its own, and the name of every step that begins."""
     with subprocess.Popen(
         [sys.executable, "-c", LONG_PRUNE, "retrain"],
         cwd=ROOT,
@@ -84,7 +56,7 @@ def started(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
         child.kill()
 
 
-def test_a_retrain_publishes_everything_that_serving_and_people_need(
+def test_a_retrain_publishes_a_bundle_with_models_dataset_and_evaluation(
     trainer: Settings, redis: Redis
 ) -> None:
     version = published(trainer)
@@ -128,7 +100,7 @@ def test_a_retrain_publishes_everything_that_serving_and_people_need(
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_at_any_step_a_retrain_leaves_a_whole_bundle_live_and_frees_its_lease(
+def test_a_retrain_killed_at_any_step_leaves_a_complete_live_bundle_and_its_lease_expires(
     trainer: Settings, redis: Redis, step: str
 ) -> None:
     before = published(trainer)
@@ -138,7 +110,7 @@ def test_killed_at_any_step_a_retrain_leaves_a_whole_bundle_live_and_frees_its_l
             child.wait()
             break
     else:
-        pytest.fail(f"the retrain never came to {step}")
+        pytest.fail(f"the retrain did not reach {step}")
     registry = Registry(trainer.models_path)
     live = registry.current()
     assert live == before or STEPS.index(step) >= STEPS.index("publish")
@@ -146,12 +118,12 @@ def test_killed_at_any_step_a_retrain_leaves_a_whole_bundle_live_and_frees_its_l
         registry.verify(version)
     assert not registry.load(strict=True).missing
     assert retrains.last(redis)["status"] == "running", (
-        "whoever looks sees that it never ended, and where it stood"
+        "the status shows that it did not end, and its step"
     )
     assert STEPS.index(retrains.last(redis)["step"]) >= STEPS.index(step)
     eventually(
         lambda: redis.get(keys.lease(retrains.LEASE)) is None,
-        "the lease of the killed trainer is free",
+        "the lease of the killed trainer expires",
         timeout=3 * world.LEASE_S,
     )
     after = published(trainer)
@@ -159,7 +131,7 @@ def test_killed_at_any_step_a_retrain_leaves_a_whole_bundle_live_and_frees_its_l
     assert after not in {before, live}
 
 
-def test_one_retrain_at_a_time(trainer: Settings, redis: Redis) -> None:
+def test_a_second_retrain_at_the_same_time_fails(trainer: Settings, redis: Redis) -> None:
     with Lease(redis, retrains.LEASE, 60) as lease:
         done = run(trainer, "retrain")
     assert done.returncode == 1
@@ -168,25 +140,25 @@ def test_one_retrain_at_a_time(trainer: Settings, redis: Redis) -> None:
     assert Registry(trainer.models_path).current() is None
 
 
-def test_a_trainer_that_lost_its_lease_publishes_nothing(
+def test_a_retrain_that_lost_its_lease_publishes_nothing(
     trainer: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = gate.decide
+    gate_decide = gate.decide
 
     def decide(*arguments: Any) -> dict[str, Any]:
         redis.set(keys.lease(retrains.LEASE), "another trainer")
-        return really(*arguments)
+        return gate_decide(*arguments)
 
     monkeypatch.setattr(gate, "decide", decide)
     with pytest.raises(LeaseLost):
         published(trainer)
     assert Registry(trainer.models_path).versions() == []
     assert redis.get(keys.lease(retrains.LEASE)) == b"another trainer", (
-        "and takes nobody else's lease away"
+        "the lease of the other trainer stays"
     )
 
 
-def test_a_worse_model_is_refused_and_forced_only_by_force(trainer: Settings, redis: Redis) -> None:
+def test_a_worse_bundle_is_refused_without_force(trainer: Settings, redis: Redis) -> None:
     before = published(trainer)
     worse = trainer.model_copy(
         update={
@@ -207,24 +179,26 @@ def test_a_worse_model_is_refused_and_forced_only_by_force(trainer: Settings, re
     assert redis.get(keys.MODEL_CURRENT) == before.encode()
 
 
-def test_a_bundle_that_is_rolled_back_while_a_model_is_fitted_is_not_what_the_model_is_compared_with(
+def test_a_bundle_is_compared_with_the_one_that_is_live_after_the_fit(
     trainer: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad = published(trainer), published(trainer)
-    registry, really, asked = Registry(trainer.models_path), gate.ask_live, []
+    registry, gate_ask_live, answers = Registry(trainer.models_path), gate.ask_live, []
 
     def ask_live(*arguments: Any) -> gate.Live:
-        asked.append(really(*arguments))
-        if len(asked) == 1:
+        answers.append(gate_ask_live(*arguments))
+        if len(answers) == 1:
             registry.rollback()
-        return asked[-1]
+        return answers[-1]
 
     monkeypatch.setattr(gate, "ask_live", ask_live)
     assert registry.manifest(published(trainer)).gate["live"] == good
-    assert [live.version for live in asked] == [bad, good]
+    assert [live.version for live in answers] == [bad, good]
 
 
-def test_without_redis_it_says_so_or_works_from_files(trainer: Settings, tmp_path: Path) -> None:
+def test_without_redis_a_retrain_fails_clearly_or_works_from_files(
+    trainer: Settings, tmp_path: Path
+) -> None:
     away = trainer.model_copy(
         update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "redis_timeout_s": 1.0}
     )
@@ -243,7 +217,7 @@ def test_without_redis_it_says_so_or_works_from_files(trainer: Settings, tmp_pat
     assert len(Registry(trainer.models_path).load(version, strict=True).catalogue) == world.ITEMS
 
 
-def test_deleted_users_are_not_learnt_from(trainer: Settings, redis: Redis) -> None:
+def test_deleted_users_are_in_no_dataset_and_no_model(trainer: Settings, redis: Redis) -> None:
     delete_user(trainer, "u0", world.START + 1000 * world.DAY, 0)
     folder = trainer.models_path / published(trainer)
     for mapping in ("dataset/als_user_mapping.json", "als/als_user_mapping.json"):
@@ -252,7 +226,7 @@ def test_deleted_users_are_not_learnt_from(trainer: Settings, redis: Redis) -> N
         assert "u1" in users
 
 
-def test_nothing_is_learnt_while_nobody_knows_who_was_deleted(
+def test_a_retrain_fails_while_the_deletions_in_redis_are_incomplete(
     trainer: Settings, redis: Redis
 ) -> None:
     redis.flushall()
@@ -261,7 +235,7 @@ def test_nothing_is_learnt_while_nobody_knows_who_was_deleted(
     assert Registry(trainer.models_path).current() is None
 
 
-def test_too_little_to_judge_by_is_published_once_and_then_refused(
+def test_a_bundle_that_cannot_be_evaluated_is_published_only_if_it_is_the_first(
     trainer: Settings, redis: Redis
 ) -> None:
     same_time = trainer.model_copy(update={"archive_url": trainer.archive_url + "-same-time"})
@@ -279,88 +253,3 @@ def test_too_little_to_judge_by_is_published_once_and_then_refused(
     )
     with pytest.raises(GateRefused, match="cannot be judged"):
         published(same_time)
-
-
-def test_old_bundles_are_pruned_and_the_commands_show_the_rest(
-    trainer: Settings, redis: Redis
-) -> None:
-    few = trainer.model_copy(update={"keep_bundles": 2})
-    versions = [published(few) for _ in range(3)]
-    assert Registry(few.models_path).versions() == versions[1:]
-    console = Console(file=io.StringIO(), width=200)
-    model_commands.list_models(few, False, console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert shown.count("accepted") == 2
-    assert versions[2] in shown
-    assert "live" in shown
-    listed = json.loads(run(few, "models", "list", "--json").stdout)
-    assert [(each["version"], each["live"]) for each in listed] == [
-        (versions[2], True),
-        (versions[1], False),
-    ]
-    assert set(listed[0]["metrics"]) == {"popular", "content_based", "als", "routed"}
-    assert (
-        json.loads(run(few, "models", "diff", *versions[1:], "--json").stdout)["version"]
-        == versions[1:]
-    )
-    model_commands.diff_models(few, *versions[1:], False, console)
-    assert "created" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert json.loads(run(few, "models", "show").stdout)["version"] == versions[2]
-    model_commands.promote_model(few, versions[1])
-    assert Registry(few.models_path).current() == versions[1]
-    missing = run(few, "models", "promote", versions[0])
-    assert missing.returncode == 1
-    assert "has no version" in missing.stderr
-
-
-def test_the_steps_one_by_one_and_the_search_between(trainer: Settings, tmp_path: Path) -> None:
-    folder, found, study = tmp_path / "dataset", tmp_path / "found.json", tmp_path / "study.sqlite"
-    console = Console(file=io.StringIO(), width=200)
-    commands.make_dataset(trainer, folder, None, console)
-    commands.fit_als(trainer, folder, tmp_path / "als", None, 1)
-    assert ALSModel.load(tmp_path / "als").factors == 4
-    assert Registry(trainer.models_path).current() is None, "nothing is published"
-    entries = world.write_items(tmp_path / "items.jsonl")
-    options = commands.EvaluationOptions(
-        folder, entries, users=500, threads=1, output=tmp_path / "evaluation"
-    )
-    commands.evaluate_dataset(trainer, options, console)
-    rows = json.loads((tmp_path / "evaluation" / "metrics.json").read_text("utf-8"))["rows"]
-    assert {row["engine"] for row in rows} == {"popular", "content_based", "als", "routed"}
-    commands.tune(
-        trainer, Part.ALS, folder, None, TuneOptions(study, found, 1.0, 3, threads=1), console
-    )
-    assert json.loads(found.read_text("utf-8"))["tuned"]["als"]["trials"] == 3
-    commands.tune(
-        trainer, Part.ALS, folder, None, TuneOptions(study, found, 1.0, 2, threads=1), console
-    )
-    about = json.loads(found.read_text("utf-8"))
-    tuned = about["tuned"]["als"]
-    assert tuned["trials"] == 5, "it went on"
-    assert tuned["value"] >= tuned["configured"]["value"], "the configured ones were tried too"
-    version = published(trainer, hyperparameters=found)
-    assert Registry(trainer.models_path).manifest(version).settings["als"] == about["als"]
-
-
-def test_the_help_names_every_command(trainer: Settings) -> None:
-    shown = run(trainer, "--help").stdout
-    for name in ("dataset", "als", "evaluate", "retrain", "worker", "request", "tune", "models"):
-        assert name in shown
-
-
-def test_the_script_runs_the_whole_pipeline(trainer: Settings, tmp_path: Path) -> None:
-    events = tmp_path / "my events.csv"
-    lines = [f"{row['user_id']},{row['item_id']},like,{row['timestamp']}" for row in world.parity()]
-    events.write_text("\n".join(["user_id,item_id,event_type,timestamp", *lines]) + "\n", "utf-8")
-    variables = {
-        **environment(trainer),
-        "MINUTES": "0.05",
-        "WORK": str(tmp_path / "work"),
-        "PYTHON": sys.executable,
-    }
-    script = ["sh", str(ROOT / "train_all_models.sh"), "--events", str(events), "--no-lease"]
-    done = subprocess.run(script, env=variables, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    bundle = Registry(trainer.models_path).load(strict=True)
-    assert done.stdout.strip().endswith(str(bundle.version))
-    assert bundle.manifest.settings["hyperparameters_from"].endswith("hyperparameters.json")

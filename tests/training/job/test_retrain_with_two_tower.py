@@ -1,6 +1,4 @@
-"""A retrain with Two-Tower: what it publishes serves without torch, and the next gate judges it by
-what it has not seen.
-"""
+"""A retrain with Two-Tower publishes a model that serves without torch and can be judged later."""
 
 from __future__ import annotations
 
@@ -56,24 +54,24 @@ def test_a_retrain_publishes_two_tower_and_the_ensemble_answers_hot_users(both: 
     assert "new" in [line.item_id for line in answer.recommendations if line.method == "two_tower"]
 
 
-def test_the_next_gate_asks_the_model_that_has_not_seen_what_it_is_judged_by(
+def test_the_next_gate_evaluates_the_model_fitted_before_the_cut(
     both: Settings,
 ) -> None:
     first = published(both)
     assert (both.models_path / first / gate.JUDGED_TWO_TOWER / "two_tower.json").is_file()
     verdict = Registry(both.models_path).manifest(published(both)).gate
     assert verdict["live"] == first
-    # the same events and seeds: the very same model answers
+    # the same events and seeds make the same model
     assert verdict["difference"] == [0.0, 0.0]
 
 
-def test_two_tower_that_is_off_is_left_out(trainer: Settings) -> None:
+def test_a_disabled_two_tower_is_not_in_the_bundle(trainer: Settings) -> None:
     manifest = Registry(trainer.models_path).manifest(published(trainer))
     assert "two_tower" not in manifest.parts
     assert "torch" not in manifest.libraries
 
 
-def test_the_command_trains_on_a_dataset_and_serving_its_model_loads_no_torch(
+def test_the_command_fits_a_dataset_and_serving_its_model_needs_no_torch(
     both: Settings, tmp_path: Path
 ) -> None:
     environment = settings_environment(both)

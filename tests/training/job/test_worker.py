@@ -1,4 +1,4 @@
-"""A training worker answers every request once, whatever dies beside it."""
+"""A training worker answers every request once, also when workers are killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from training.job.worker import Worker
 
 Spawn = Callable[..., Child]
 FOREVER = "1000000"
-"""Sweeps that no test waits for."""
+"""More sweeps than a test waits for."""
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def versions(settings: Settings) -> list[str]:
     return Registry(settings.models_path).versions()
 
 
-def test_requests_made_before_a_retrain_are_answered_by_it_and_one_made_after_by_another(
+def test_a_retrain_answers_every_request_made_before_it_and_none_made_after(
     broker: object, trainer: Settings, redis: Redis
 ) -> None:
     for reason in ("first", "second", "third"):
@@ -88,7 +88,7 @@ def test_requests_made_before_a_retrain_are_answered_by_it_and_one_made_after_by
     assert 0 <= age < 300
 
 
-def test_what_is_no_request_becomes_a_dead_letter_and_the_next_is_served(
+def test_an_invalid_request_becomes_a_dead_letter_and_the_next_one_is_answered(
     broker: object, trainer: Settings, redis: Redis
 ) -> None:
     log.ensure_topics(trainer)
@@ -103,7 +103,7 @@ def test_what_is_no_request_becomes_a_dead_letter_and_the_next_is_served(
             producer.raw(trainer.retrain_requests_topic, retrain_requests.KEY, value)
     retrain_requests.send(trainer, "a test")
     with working(trainer):
-        eventually(lambda: versions(trainer), "the sound request is served")
+        eventually(lambda: versions(trainer), "the valid request is answered")
     assert [letter.code for letter in dlq.read(trainer).select()] == [
         "not_json",
         "bad_field",
@@ -112,7 +112,7 @@ def test_what_is_no_request_becomes_a_dead_letter_and_the_next_is_served(
     ]
 
 
-def test_a_failed_retrain_is_an_outcome_and_the_next_request_is_served(
+def test_a_failed_retrain_is_not_retried_and_the_next_request_is_answered(
     broker: object, trainer: Settings, redis: Redis
 ) -> None:
     full, empty = trainer.archive_url, trainer.archive_url + "-empty"
@@ -123,16 +123,18 @@ def test_a_failed_retrain_is_an_outcome_and_the_next_request_is_served(
         eventually(lambda: outcomes("failed")[0] == before[0] + 1, "there is nothing to train on")
     assert "holds no events to train on" in retrains.last(redis)["error"]
     retrain_requests.send(
-        trainer.model_copy(update={"archive_url": full}), "a test", "now there is"
+        trainer.model_copy(update={"archive_url": full}), "a test", "events arrived"
     )
     with working(trainer):
-        eventually(lambda: outcomes("published")[0] == before[1] + 1, "the next request is served")
-        assert retrains.last(redis)["reason"] == "now there is", (
-            "the one that failed is not tried again"
+        eventually(
+            lambda: outcomes("published")[0] == before[1] + 1, "the next request is answered"
+        )
+        assert retrains.last(redis)["reason"] == "events arrived", (
+            "the failed request is not retried"
         )
 
 
-def test_while_another_process_retrains_a_request_waits(
+def test_a_request_waits_while_another_process_retrains(
     broker: object, trainer: Settings, redis: Redis
 ) -> None:
     retrain_requests.send(trainer, "a test")
@@ -143,10 +145,10 @@ def test_while_another_process_retrains_a_request_waits(
             eventually(lambda: others.next(0.2), "the request is in the log")
         assert versions(trainer) == []
     with working(trainer):
-        eventually(lambda: versions(trainer), "the lease is free, the request is served")
+        eventually(lambda: versions(trainer), "the lease is free, so the request is answered")
 
 
-def test_without_any_bundle_it_makes_the_first_by_itself(
+def test_a_worker_makes_the_first_bundle_without_a_request(
     broker: object, trainer: Settings, redis: Redis
 ) -> None:
     with working(trainer, first=True):
@@ -155,50 +157,50 @@ def test_without_any_bundle_it_makes_the_first_by_itself(
 
 
 @pytest.mark.process
-def test_a_killed_workers_request_is_another_workers(
+def test_another_worker_answers_the_request_of_a_killed_one(
     broker: object, trainer: Settings, redis: Redis, spawn: Spawn
 ) -> None:
     first = spawned(spawn, trainer, ALS_ITERATIONS=FOREVER)
     retrain_requests.send(trainer, "a test", "must not be lost")
     eventually(
         lambda: "sweep" in retrains.last(redis).get("progress", ""),
-        "the first worker is at it, and says how far",
+        "the first worker fits and reports its progress",
         timeout=60,
     )
     first.kill()
     assert retrains.last(redis)["status"] in {"running", "died"}
-    eventually(
-        lambda: retrains.last(redis)["status"] == "died", "whoever looks sees that it will not end"
-    )
+    eventually(lambda: retrains.last(redis)["status"] == "died", "the status shows that it died")
     assert versions(trainer) == []
     spawned(spawn, trainer)
     eventually(
-        lambda: retrains.last(redis)["status"] == "published", "another worker does it", timeout=90
+        lambda: retrains.last(redis)["status"] == "published",
+        "another worker answers the request",
+        timeout=90,
     )
     assert retrains.last(redis)["reason"] == "must not be lost"
     assert len(versions(trainer)) == 1
 
 
 @pytest.mark.process
-def test_a_worker_told_to_end_stops_between_sweeps_and_leaves_the_request(
+def test_a_worker_stops_between_sweeps_on_sigterm_and_leaves_the_request(
     broker: object, trainer: Settings, redis: Redis, spawn: Spawn
 ) -> None:
     first = spawned(spawn, trainer, ALS_ITERATIONS=FOREVER)
     retrain_requests.send(trainer, "a test")
     eventually(
         lambda: "sweep" in retrains.last(redis).get("progress", ""),
-        "the first worker is at it",
+        "the first worker fits",
         timeout=60,
     )
     first.signal(signal.SIGTERM)
     assert first.wait(30) == 0
     assert retrains.last(redis)["status"] == "interrupted"
-    assert redis.get(keys.lease(retrains.LEASE)) is None, "the next need not wait"
+    assert redis.get(keys.lease(retrains.LEASE)) is None, "the lease is released"
     assert versions(trainer) == []
     spawned(spawn, trainer)
     eventually(
         lambda: retrains.last(redis)["status"] == "published",
-        "the request is still there",
+        "another worker answers the request",
         timeout=90,
     )
 
@@ -213,17 +215,17 @@ def test_a_worker_told_to_end_stops_between_sweeps_and_leaves_the_request(
         ({"status": "failed", "answers": '{"2":7}'}, 6, 9, False),
         ({"status": "died", "answers": '{"2":7}'}, 6, 9, False),
         ({"status": "published", "answers": '{"2":7}'}, 2, 3, False),  # the topic was created anew
-        ({"status": "published"}, 0, 1, False),  # by hand: nobody knows which requests it answers
+        ({"status": "published"}, 0, 1, False),  # by hand: it has no positions of requests
         ({}, 0, 1, False),
     ],
 )
-def test_which_requests_a_run_answers(
+def test_a_retrain_answers_the_requests_below_its_positions(
     fields: dict[str, str], offset: int, end: int, expected: bool
 ) -> None:
     assert retrains.answered(fields, 2, offset, end) is expected
 
 
-def test_a_request_is_what_it_says() -> None:
+def test_a_request_is_decoded_as_it_was_encoded() -> None:
     sent = retrain_requests.decode(retrain_requests.encode("ops", "why not"))
     assert (sent.requested_by, sent.reason) == ("ops", "why not")
     for value in (None, b"", b"[]", b"\xff", b'{"requested_by":1}'):

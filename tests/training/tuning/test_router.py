@@ -111,18 +111,18 @@ def test_the_report_has_each_engine_by_count_and_the_verdict(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     measurements = measurements_of(3, 12)
-    found = tune_router.facts(
+    sections = tune_router.facts(
         measurements,
         tune_router.judge(measurements, CONFIGURED, seed=1),
         "two_tower: disabled by ENABLE_TWO_TOWER=false",
     )
-    assert found["router"] == {"cold_start_threshold": 3, "warm_user_threshold": 12}
-    rows = found["tuned"]["by_count"]
+    assert sections["router"] == {"cold_start_threshold": 3, "warm_user_threshold": 12}
+    rows = sections["tuned"]["by_count"]
     assert [row["events"] for row in rows] == list(COUNTS)
     assert all(row["users"] == 60 for row in rows)
     assert rows[0]["content_based"] > rows[0]["als"]
     shown = io.StringIO()
-    tune_router.report(found, Console(file=shown, width=300))
+    tune_router.report(sections, Console(file=shown, width=300))
     assert "Here 3 and 12 would be better" in shown.getvalue()
     assert "disabled by ENABLE_TWO_TOWER=false" in shown.getvalue()
 
@@ -163,7 +163,7 @@ def test_users_are_evaluated_after_their_first_events_and_judged_by_their_next_i
 ) -> None:
     users = router_measurements.draw_users(people, seed=1)
     recommender = recorder(people, settings, fitted_als(people, users), world.items())
-    found = router_measurements.measure(
+    measurements = router_measurements.measure(
         recommender, people, users, settings, time.monotonic() + 600
     )
     requests: list[tuple[UserState, Request]] = recommender.__dict__["requests"]
@@ -181,10 +181,10 @@ def test_users_are_evaluated_after_their_first_events_and_judged_by_their_next_i
         ]
         assert [event.item_id for event in state.history] == mine[: state.events]
         assert request.filters.exclude_items == frozenset(mine[: state.events])
-    assert found.gain[found.count >= 2, ALS].mean() > 0.3, (
+    assert measurements.gain[measurements.count >= 2, ALS].mean() > 0.3, (
         "ALS knows after two items whether a user is even or odd"
     )
-    assert set(np.unique(found.count)) == set(before)
+    assert set(np.unique(measurements.count)) == set(before)
 
 
 def test_als_that_is_better_than_content_gets_a_low_threshold(
@@ -238,17 +238,17 @@ def test_too_little_time_or_too_few_users_raise_an_error(
 
 
 def test_next_items_exclude_the_history_and_dismissed_items(settings: Settings) -> None:
-    taken = ["a", "b", "a", "c", "b", "d", "c", "e"]
+    items = ["a", "b", "a", "c", "b", "d", "c", "e"]
     rows = [
         world.row(at, "ann", item, "dismiss" if item == "d" else "like")
-        for at, item in enumerate(taken)
+        for at, item in enumerate(items)
     ]
     data = world.built(settings, rows)
 
     def following(count: int) -> list[str]:
         return [
             data.items.ids[row]
-            for row in router_measurements.next_items(data, count, len(taken), data.item[:count])
+            for row in router_measurements.next_items(data, count, len(items), data.item[:count])
         ]
 
     assert following(0) == ["a", "b", "c", "e"]
