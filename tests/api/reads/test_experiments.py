@@ -30,13 +30,13 @@ users = [0.5, 0.75]
 use_cases = ["developer_startup"]
 variants = { control = {}, popular = { enable_als = false, diversity = 0.9 } }
 """
-FOUND = experiments.parse(TOML, use_cases.load(None))
+EXPERIMENTS = experiments.parse(TOML, use_cases.load(None))
 
 
 def _user(label: str | None) -> str:
     """One whom the hash draws into that variant."""
     for number in range(10_000):
-        variant = FOUND.assign(f"user-{number}", "developer_startup")
+        variant = EXPERIMENTS.assign(f"user-{number}", "developer_startup")
         if (variant and variant.label) == label:
             return f"user-{number}"
     raise AssertionError(label)
@@ -47,7 +47,7 @@ def running(settings: Settings, redis: Redis, tmp_path: Path) -> Iterator[Client
     path = tmp_path / "experiments.toml"
     path.write_text(TOML)
     publish(settings)
-    for variant in (*FOUND.by_id.values(), None):
+    for variant in (*EXPERIMENTS.by_id.values(), None):
         remember(
             redis, _user(variant and variant.label), "pay", "bank", events=7, interests=["health"]
         )
@@ -87,7 +87,7 @@ def test_a_user_is_answered_by_the_variant_that_the_answer_names(
 ) -> None:
     answer = _answer(running, label)
     assert (answer.variant, answer.method_used) == (label, method)
-    shown_by = FOUND.variant_of_answer(answer.recommendation_id, _user(label))
+    shown_by = EXPERIMENTS.variant_of_answer(answer.recommendation_id, _user(label))
     assert (shown_by and shown_by.label) == label
     user = running.get(f"/api/users/{_user(label)}").json()
     if label == "colder.colder":
@@ -137,7 +137,7 @@ def test_exposures_are_recorded_by_user_within_a_refresh(running: Client, redis:
     for label in ("colder.control", "colder.colder", "colder.colder", None):
         _answer(running, label)
     _answer(running, "colder.colder", query="&engine=als")
-    control, colder = FOUND.all[0].variants
+    control, colder = EXPERIMENTS.all[0].variants
     eventually(
         lambda: store.read(redis, colder.id).exposed == {_user("colder.colder"): 2},
         "both answers noted",
@@ -153,13 +153,15 @@ def test_the_last_exposures_are_recorded_when_the_process_ends(
     path.write_text(TOML)
     with serving(settings, experiments_path=path, refresh_s=600.0) as api:
         _answer(api, "colder.control")
-    assert store.read(redis, FOUND.all[0].variants[0].id).exposed == {_user("colder.control"): 1}
+    assert store.read(redis, EXPERIMENTS.all[0].variants[0].id).exposed == {
+        _user("colder.control"): 1
+    }
 
 
 def test_a_new_bundle_reaches_every_variant(running: Client, settings: Settings) -> None:
     version = publish(settings)
     eventually(lambda: _answer(running, None).model_version == version, "the new bundle is live")
-    for variant in FOUND.by_id.values():
+    for variant in EXPERIMENTS.by_id.values():
         assert _answer(running, variant.label).model_version == version
 
 
