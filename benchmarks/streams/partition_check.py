@@ -38,7 +38,7 @@ def main() -> None:
                 for at, name in enumerate(names)
             ]
         )
-    watch: Any = SimpleNamespace(layout=Layout(PARTITIONS, 0.0), answered=0.0)
+    watch: Any = SimpleNamespace(layout=Layout(PARTITIONS, 0.0), answered_at=0.0)
     unused: Any = None
     check = ForeignPartitions(unused, "interactions", watch)
     seconds = []

@@ -1,7 +1,8 @@
-"""From Kafka into Redis, exactly once: `loop` consumes, `placement` decides where to read from,
-`batcher` makes batches, `apply_thread` applies them.
+"""Applies the messages of Kafka to Redis exactly once. Start with `loop`, whose docstring numbers
+the steps, and `partition`, which draws the states of a partition.
 
-`deletions/` recovers deleted users and items, `partition_watch` follows added partitions,
-`foreign_partitions` finds producers with another partitioner. Start with `loop`, whose docstring
-numbers the steps.
+`assignment` places partitions (`placement` decides where), `polling` gathers messages, `messages`
+decodes them, `batcher` makes batches, `apply_thread` applies them. `readiness` checks what must
+hold first, `deletions/` recovers deleted users and items, `partition_watch` follows added
+partitions, `foreign_partitions` finds producers with another partitioner.
 """

@@ -7,10 +7,10 @@ sent through both counts twice, because duplicates are found within a partition,
 are not in order.
 
 1. `add` gathers the events of batches.
-2. `check`, once a second or once CHECK_EVENTS are there, hashes all their users at once, and keeps
-   those in another partition as suspects.
-3. Once the broker has told the number of partitions again, a suspect of the time before partitions
-   were added is dropped; the others are counted, logged and noted in Redis for `inspect user`.
+2. `check` hashes all their users at once, every second or after CHECK_EVENTS events. Users whose
+   events came through another partition are suspects.
+3. When the broker has answered the number of partitions again, suspects from before partitions were
+   added are dropped. The others are counted, logged and noted in Redis for `inspect user`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,14 @@ _log = structlog.get_logger(__name__)
 
 CHECK_EVENTS = 2_000
 """Events that are hashed at once: 0.2 us each (`python -m benchmarks.partition_check`), a tenth of
-what one takes by itself.
+the time of hashing one alone.
 """
 CHECK_S = 1.0
-"""Seconds that fewer events wait for their check."""
+"""Seconds after which fewer events are checked."""
 MOST_SUSPECTS = 20_000
-"""Pairs of user and partition that wait for the number of partitions; what is more is not counted.
-"""
+"""Pairs of user and partition that wait for the number of partitions; more are not counted."""
 MOST_NOTED = 1_000
-"""Users that one process notes in Redis: enough to see that it is a kind and who is concerned."""
+"""Users that one process notes in Redis: enough to see which producer sends them."""
 REMIND_S = 600.0
 """Seconds between two warnings."""
 REMEDY = (
@@ -59,7 +58,7 @@ class _Suspects(NamedTuple):
 
 
 class ForeignPartitions:
-    """Belongs to ingest's consuming thread."""
+    """Gathers and checks events. Belongs to the consumer's thread."""
 
     def __init__(self, client: Client, topic: str, watch: IngestWatch) -> None:
         self._client, self._topic, self._watch = client, topic, watch
@@ -78,12 +77,12 @@ class ForeignPartitions:
             self._waiting += len(events)
 
     def check(self) -> None:
-        """Steps 2 and 3, as far as their time has come."""
+        """Steps 2 and 3, when they are due."""
         layout, now = self._watch.layout, time.monotonic()
         if (
             self._suspects.events
             and layout is not None
-            and self._suspects.since < self._watch.answered
+            and self._suspects.since < self._watch.answered_at
         ):
             self._report(layout)
         if self._waiting < CHECK_EVENTS and now - self._checked < CHECK_S:
@@ -92,29 +91,22 @@ class ForeignPartitions:
         gathered, self._gathered, self._waiting = self._gathered, [], 0
         if layout is None or layout.partitions == 1:
             return
-        # A batch is judged by its oldest event. A partition beyond the number is one that the
-        # broker has not told of yet.
+        # The oldest event of a batch decides. A partition above the number was added after the
+        # broker's answer.
         batches = [
             batch
             for batch in gathered
             if batch[1][0].broker_time >= layout.since and batch[0] < layout.partitions
         ]
         ids = [event.interaction.user_id.encode() for _, events in batches for event in events]
-        expected = partitions_of(ids, layout.partitions).tolist()
-        at = 0
+        own_partitions = partitions_of(ids, layout.partitions).tolist()
+        start = 0
         for partition, events in batches:
-            mine = expected[at : at + len(events)]
-            at += len(events)
-            if mine.count(partition) < len(mine):
-                self._suspect(
-                    partition,
-                    [
-                        event
-                        for event, chosen in zip(events, mine, strict=True)
-                        if chosen != partition
-                    ],
-                    now,
-                )
+            own = own_partitions[start : start + len(events)]
+            start += len(events)
+            if own.count(partition) < len(own):
+                pairs = zip(events, own, strict=True)
+                self._suspect(partition, [event for event, own in pairs if own != partition], now)
 
     def _suspect(self, partition: int, events: Sequence[Event], now: float) -> None:
         if not self._suspects.events:
@@ -131,10 +123,9 @@ class ForeignPartitions:
         if layout.since > time.time():  # partitions were added just now
             return
         pairs = list(suspects)
-        chosen = partitions_of(
-            [user_id.encode() for _, user_id in pairs], layout.partitions
-        ).tolist()
-        foreign = [pair for pair, own in zip(pairs, chosen, strict=True) if own != pair[0]]
+        ids = [user_id.encode() for _, user_id in pairs]
+        own_partitions = partitions_of(ids, layout.partitions).tolist()
+        foreign = [pair for pair, own in zip(pairs, own_partitions, strict=True) if own != pair[0]]
         if not foreign:
             return
         events = sum(suspects[pair] for pair in foreign)
@@ -160,7 +151,7 @@ class ForeignPartitions:
                 events=self._unreported,
                 example=(
                     f"user {user_id} in partition {partition}, not "
-                    f"{chosen[pairs.index(foreign[0])]} of {layout.partitions}"
+                    f"{own_partitions[pairs.index(foreign[0])]} of {layout.partitions}"
                 ),
                 consequence="an event that is sent through two partitioners counts twice",
                 remedy=REMEDY,

@@ -1,5 +1,5 @@
-"""Follows the number of partitions beside a consumer: what it says is true also for partitions that
-no process has been given yet.
+"""Asks the broker for the number of partitions, in a thread beside a consumer; it also knows the
+partitions that are not assigned to any process yet.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from streams import metrics
 _log = structlog.get_logger(__name__)
 
 WATCH_S = 5.0
-"""Seconds between two questions to the broker: how late added partitions are noticed, and how old
+"""Seconds between two requests to the broker: how late added partitions are noticed, and how old
 the lag of a topic may be.
 """
 
 
 class PartitionWatch(threading.Thread):
-    """Asks every WATCH_S, and logs `partitions_added`.
+    """Asks every WATCH_S seconds, and logs `partitions_added`.
 
-    What fails is asked again: the consumer's thread tells of outages.
+    A request that fails is repeated after WATCH_S; the consumer's thread logs outages.
     """
 
     def __init__(self, settings: Settings, topics: list[str]) -> None:
@@ -36,8 +36,8 @@ class PartitionWatch(threading.Thread):
         self._settings, self._topics = settings, topics
         self._stopped = threading.Event()
         self._partitions = Partitions(settings, topics)
-        self.answered = 0.0
-        """time.monotonic() before the latest question that was answered."""
+        self.answered_at = 0.0
+        """time.monotonic() before the latest request that was answered."""
 
     def run(self) -> None:
         """The thread."""
@@ -53,21 +53,21 @@ class PartitionWatch(threading.Thread):
         """Ask once. Raises LogUnavailable, StoreUnavailable."""
         began = time.monotonic()
         self._partitions.refresh()
-        self._counted(self._partitions)
-        self.answered = began
+        self._use_counts(self._partitions)
+        self.answered_at = began
 
     def close(self) -> None:
-        """End the thread; it may be in a question for KAFKA_TIMEOUT_S more, which nobody waits
-        for.
+        """End the thread, without waiting for a request that is under way: it may take up to
+        KAFKA_TIMEOUT_S.
         """
         self._stopped.set()
 
-    def _counted(self, counts: Partitions) -> None:
-        """Use an answer of the broker."""
+    def _use_counts(self, counts: Partitions) -> None:
+        """Use the numbers that the broker answered."""
 
 
 class IngestWatch(PartitionWatch):
-    """Also measures the lag of whole topics, and knows the layout of the interactions."""
+    """Also measures the lag of whole topics, and reads the layout of the interactions topic."""
 
     def __init__(self, settings: Settings, topics: list[str]) -> None:
         super().__init__(settings, topics)
@@ -76,10 +76,10 @@ class IngestWatch(PartitionWatch):
 
     @property
     def layout(self) -> Layout | None:
-        """Of the interactions topic, as of `answered`; None before the first answer."""
+        """Of the interactions topic, as of `answered_at`; None before the first answer."""
         return self._layout
 
-    def _counted(self, counts: Partitions) -> None:
+    def _use_counts(self, counts: Partitions) -> None:
         interactions = self._settings.interactions_topic
         count = counts.count(interactions)
         if count is not None:

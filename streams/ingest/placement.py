@@ -1,5 +1,5 @@
-"""Where ingest starts to read a partition: what Redis says, compared with what the log still
-holds.
+"""Decides where ingest starts to read a partition: compares its position in Redis with the offsets
+that the log holds.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from store.state.connection import Client
 _log = structlog.get_logger(__name__)
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """A partition's position in Redis, and the offsets [low, high) that the log holds."""
 
+    topic: str
+    number: int
+    topic_id: TopicId
     position: Position
     low: int
     high: int
@@ -37,12 +40,13 @@ def place(
     topic: str,
     partition: int,
     topic_id: TopicId,
-) -> Place:
-    """Compare Redis with the log, and let a partition of which nothing was applied begin where the
-    log begins.
+) -> Placement:
+    """Compare Redis with the log. A partition of which nothing was applied starts where the log
+    starts.
 
-    `topic_id`: the topic's id as the broker has it now. Raises LogGap, LogRewound: an operator has
-    to decide; StoreUnavailable, LogUnavailable: try again; StoreCorrupt: the state is incomplete.
+    `topic_id`: the id that the broker gives to the topic now. Raises LogGap, LogRewound: an
+    operator has to decide; StoreUnavailable, LogUnavailable: retry; StoreCorrupt: the state in
+    Redis is incomplete.
     """
     position = positions.take(client, topic, partition)
     low, high = log_ends.ends(settings, consumer, topic, partition, position.offset)
@@ -57,7 +61,7 @@ def place(
                 missing_offsets=low - position.popularity.first,
                 remedy="python -m streams rebuild --wipe",
             )
-        return Place(position, low, high)
+        return Placement(topic, partition, topic_id, position, low, high)
     if low > position.offset:
         _check_archive(settings, topic, partition, low, topic_id)
     position = positions.begin(client, topic, partition, low, topic_id)
@@ -67,20 +71,20 @@ def place(
             topic=topic,
             partition=partition,
             begins=low,
-            reason="retention removed what was before",
+            reason="retention removed the older records",
         )
-    return Place(position, low, high)
+    return Placement(topic, partition, topic_id, position, low, high)
 
 
 def _check_archive(
     settings: Settings, topic: str, partition: int, low: int, topic_id: TopicId
 ) -> None:
-    """Raises LogGap when the archive holds events from before the log's first offset `low`: then
-    Redis was lost, and is not new.
+    """Raises LogGap when the archive holds events older than the log's first offset `low`: then
+    Redis is not new but has lost its data.
     """
     if topic != settings.interactions_topic:
         return
-    way_out = "or run `python -m streams rebuild --from-log` to start without them"
+    from_log = "or run `python -m streams rebuild --from-log` to start without them"
     try:
         archive = Archive(settings.archive_url)
         former = archive.topic_id(topic, partition)
@@ -89,14 +93,11 @@ def _check_archive(
     except (ArchiveError, ConfigurationError) as error:
         raise LogGap(
             f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the "
-            f"archive, which may hold older events, cannot be "
-            f"read: {error}. Mend it, {way_out}"
+            f"archive, which may hold older events, cannot be read: {error}. Repair it, {from_log}"
         ) from None
     if is_older:
         raise LogGap(
-            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the "
-            f"archive at "
-            f"{masked_url(settings.archive_url)} holds older "
-            f"events. Run `python -m streams rebuild` to read them, {way_out}; then start "
-            f"ingest again"
+            f"Redis holds nothing of {topic}/{partition}, the log begins at {low}, and the archive "
+            f"at {masked_url(settings.archive_url)} holds older events. Run `python -m streams "
+            f"rebuild` to read them, {from_log}; then start ingest again"
         )

@@ -1,10 +1,10 @@
-"""`streams ingest` in a process of its own that dies or freezes at a numbered step, or that has a
-seeded bug.
+"""Runs `streams ingest` in a process that dies or freezes at a numbered step, or that has a seeded
+bug.
 
     python -m tests.exactly_once.ingest_that_fails [die=STEP,TIMES] [freeze=STEP,TIMES] [bug=NAME]
 
-dies by SIGKILL (or freezes by SIGSTOP) when STEP is reached for the TIMES-th time. Production code
-knows nothing of this: its steps are wrapped from outside. Their numbers are those in
+dies by SIGKILL (or freezes by SIGSTOP) when STEP is reached for the TIMES-th time. The steps of the
+production code are wrapped here; their numbers are those in
 streams/ingest/loop.py (1 to 6) and store/state/apply/applier.py (5.1 to 5.6).
 """
 
@@ -30,9 +30,10 @@ from store.state.apply import deletions as store_deletions
 from store.state.apply.batches import Batch
 from store.state.connection import Pipe
 from streams.ingest import loop as ingest
-from streams.ingest.apply_thread import Sender
+from streams.ingest.apply_thread import ApplyThread
+from streams.ingest.assignment import Assignment
 from streams.ingest.deletions import recovery
-from streams.ingest.deletions.recovery import Publisher
+from streams.ingest.deletions.publisher import Publisher
 
 Hook = Callable[..., None]
 
@@ -52,8 +53,8 @@ def _wrap(owner: Any, name: str, before: Hook | None = None, after: Hook | None 
 
 
 def _counts(payload: bytes) -> bool:
-    """Whether a payload is a transaction that counts events, and not a catalogue batch or the
-    opening question.
+    """Whether a payload is a transaction that counts events, and not a batch of items or the
+    commands before MULTI.
     """
     return payload.startswith(b"*1\r\n$5\r\nMULTI") and b"HINCRBY" in payload
 
@@ -73,10 +74,10 @@ def _half(hook: Any) -> Hook:
 
 
 STEPS: dict[str, Callable[[Any], None]] = {
-    "1-placed": lambda hook: _wrap(ingest.Ingest, "_place", after=hook),
-    "2-window": lambda hook: _wrap(Dedup, "seen", after=hook),
+    "1-placed": lambda hook: _wrap(Assignment, "_place", after=hook),
+    "2-window": lambda hook: _wrap(Dedup, "is_duplicate", after=hook),
     "3-planned": lambda hook: _wrap(planner.Planner, "plan", after=hook),
-    "4-dead-letters": lambda hook: _wrap(Sender, "_publish", after=hook),
+    "4-dead-letters": lambda hook: _wrap(ApplyThread, "_publish", after=hook),
     "5.1-before-watch": lambda hook: _wrap(
         Pipe, "send", before=lambda _pipe, payload: hook() if b"WATCH" in payload else None
     ),
@@ -98,7 +99,7 @@ DELETION_STEPS: dict[str, Callable[[Any], None]] = {
 
 
 class Countdown:
-    """Called at each reach of a step; the last time it signals this process."""
+    """Signals this process when it is called for the `times`-th time."""
 
     def __init__(self, times: int, number: signal.Signals) -> None:
         self.left, self._number = times, number
@@ -106,12 +107,12 @@ class Countdown:
     def __call__(self, *_: Any) -> None:
         self.left -= 1
         if self.left == 0:
-            # to this thread: sent to the process, it may run on for a while
+            # to this thread: after a signal to the process, it may run on for a while
             signal.pthread_kill(threading.get_ident(), self._number)
 
 
 def _position_before_apply() -> None:
-    """Moves the position first and applies afterwards: a death between loses the batch."""
+    """Moves the position first and applies afterwards: a kill in between loses the batch."""
 
     def apply_late(self: applier.Applier, batches: Sequence[Batch], what: str) -> None:
         for batch in batches:
@@ -124,7 +125,7 @@ def _position_before_apply() -> None:
 
 
 def _blind(self: applier.Applier, batches: Sequence[Batch], _what: str) -> None:
-    """Sends the transaction without looking at the positions."""
+    """Sends the transaction without comparing the positions."""
     if self._connection is None:
         self._connection = Pipe(self._client)
     self._connection.send(applier.transaction(batches))
@@ -132,9 +133,9 @@ def _blind(self: applier.Applier, batches: Sequence[Batch], _what: str) -> None:
 
 
 def _retry_by_client() -> None:
-    """After a lost connection sends the same increments again.
+    """Sends the same increments again after a lost connection.
 
-    Every seventh answer is lost here, after it was given.
+    Every seventh reply is dropped here, after Redis has sent it.
     """
     answers = 0
     receive = Pipe.receive
@@ -144,7 +145,7 @@ def _retry_by_client() -> None:
         reply = receive(pipe, count, at_least)
         answers += 1
         if answers % 7 == 0:
-            raise redis.ConnectionError("the answer was lost")
+            raise redis.ConnectionError("the reply was lost")
         return reply
 
     def retrying(self: applier.Applier, batches: Sequence[Batch], what: str) -> None:
@@ -160,34 +161,38 @@ def _retry_by_client() -> None:
 
 def _no_seek_on_assignment() -> None:
     """Reads from the log's beginning, whatever Redis says."""
-    place = ingest.Ingest._place
+    place = Assignment._place
 
     def from_the_beginning(
-        self: ingest.Ingest, consumer: Consumer, partition: tuple[str, int]
+        self: Assignment, consumer: Consumer, topic: str, number: int
     ) -> TopicPartition:
-        place(self, consumer, partition)
-        self._assigned[partition].start = self._assigned[partition].next = 0
-        return TopicPartition(*partition, 0)
+        place(self, consumer, topic, number)
+        partition = self.get(topic, number)
+        assert partition is not None
+        partition.start = partition.planned = 0
+        return TopicPartition(topic, number, 0)
 
-    ingest.Ingest._place = from_the_beginning  # type: ignore[method-assign]
+    Assignment._place = from_the_beginning  # type: ignore[method-assign]
     applier.Applier._apply = _blind  # type: ignore[method-assign]
 
 
 def _no_window_after_restart() -> None:
-    """Starts at the position with an empty memory of event ids."""
-    place = ingest.Ingest._place
+    """Starts at the position with an empty duplicate window."""
+    place = Assignment._place
 
     def at_the_position(
-        self: ingest.Ingest, consumer: Consumer, partition: tuple[str, int]
+        self: Assignment, consumer: Consumer, topic: str, number: int
     ) -> TopicPartition:
-        place(self, consumer, partition)
-        return TopicPartition(*partition, self._assigned[partition].next)
+        place(self, consumer, topic, number)
+        partition = self.get(topic, number)
+        assert partition is not None
+        return TopicPartition(topic, number, partition.planned)
 
-    ingest.Ingest._place = at_the_position  # type: ignore[method-assign]
+    Assignment._place = at_the_position  # type: ignore[method-assign]
 
 
 def _no_watch() -> None:
-    """Compares the position but lets it move before the transaction."""
+    """Compares the position, but does not notice when it moves before the transaction."""
     send = Pipe.send
     Pipe.send = lambda pipe, payload: send(
         pipe, payload.replace(b"$5\r\nWATCH\r\n", b"$5\r\nTOUCH\r\n")
@@ -195,14 +200,14 @@ def _no_watch() -> None:
 
 
 def _deletion_erases_later_events() -> None:
-    """A deletion removes every event of its user that was applied before it, also those that came
-    after it.
+    """A deletion removes every event of its user that was applied before it, also those that are
+    younger.
     """
     entry_applier.EntryApplier._restorable = lambda *_: {}  # type: ignore[method-assign]
 
 
 def _dead_profile_returns() -> None:
-    """A known deletion is skipped, and the older profile beside it is applied."""
+    """Skips a known deletion, and applies the older profile in its batch."""
     resolve = entries.resolve
 
     def without_known(batch: Sequence[entries.Entry], known: Any) -> Any:
@@ -218,7 +223,7 @@ def _dead_profile_returns() -> None:
 
 
 def _deletions_recovered_at_start_only() -> None:
-    """Believes that a Redis which was emptied while ingest runs holds every deletion."""
+    """Marks a Redis that was emptied while ingest runs as if it held every deletion."""
     recover, runs = recovery.recover, 0
 
     def twice(settings: Settings, client: Any) -> int:
@@ -241,7 +246,7 @@ def _aborted_records_count() -> None:
 
 
 def _topic_id_not_compared() -> None:
-    """Goes on in a topic that was created anew as if its offsets were those of the old one."""
+    """Reads a topic that was created anew as if its offsets were those of the old one."""
     check = positions.check_topic
 
     def check_offsets(
@@ -267,7 +272,7 @@ BUGS: dict[str, Callable[[], None]] = {
 
 
 def main(arguments: list[str]) -> None:
-    """As the module says."""
+    """Put the faults of the command line into ingest, and run it."""
     settings = load()
     logs.configure("info")
     ingest._COMMIT_S = 0.2

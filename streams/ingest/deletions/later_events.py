@@ -1,8 +1,8 @@
-"""Interactions that the broker took after the deletion of their user, though they were applied
-before it: a deletion must not erase them.
+"""Finds the interactions that are younger than the deletion of their user but were applied before
+it: a deletion must not erase them.
 
-Events and deletions lie in different partitions, so ingest may apply an event before the older
-deletion of its user. What counts of it is a function of the log (core.deletions, core.dedup), so
+Events and deletions lie in different partitions, so ingest may apply an event before an older
+deletion of its user. Which events count is a function of the log (core.deletions, core.dedup), so
 the log is read again, from the time of the deletion to the position.
 """
 
@@ -18,13 +18,13 @@ from store.log.reader import LogReader, Partition
 from store.state.apply.batches import Event
 
 _MARGIN_S = 1.0
-"""Seconds before a deletion from which the log is read: a broker may know the time of a batch's
-first message only.
+"""Seconds before a deletion from which the log is read: a broker may know only the time of the
+first message of a batch.
 """
 
 
 class LaterEvents:
-    """Finds such events in the log; store.state.apply.entry_applier says when.
+    """Reads such events from the log, for store.state.apply.entry_applier.
 
     Connects on first use. Not thread-safe.
     """
@@ -44,16 +44,16 @@ class LaterEvents:
         return self._connected().partitions(self._settings.interactions_topic)
 
     def find(self, times: Mapping[str, float], positions: Sequence[int]) -> dict[str, list[Event]]:
-        """The events that count of the users in `times` (user id -> seconds) with a later broker
-        time, by user, in the log's order.
+        """By user, in the order of the log: the events that count and whose broker time is later
+        than the user's in `times` (user id -> seconds).
 
-        `positions`: of each partition, in the order of `partitions`, the offset below which they
-        are looked for. Raises LogUnavailable.
+        `positions`: of each partition, in the order of `partitions`, the offset at which the search
+        ends. Raises LogUnavailable.
         """
         reader = self._connected()
         partitions = self.partitions()[: len(positions)]
         starts = reader.offsets_at(partitions, min(times.values()) - _MARGIN_S)
-        found: dict[str, list[Event]] = {}
+        later: dict[str, list[Event]] = {}
         for partition, position in zip(partitions, positions, strict=True):
             start = starts[partition]
             if start is None or start >= position:
@@ -64,7 +64,7 @@ class LaterEvents:
             )
             if first is None:
                 continue
-            # which of them are duplicates follows from the window before the first
+            # the window before the first one decides which of them are duplicates
             dedup = Dedup(self._settings.dedup_window)
             window = max(0, first - self._settings.dedup_window)
             for offset, event in self._events(reader, partition, window, position, None):
@@ -72,8 +72,8 @@ class LaterEvents:
                     continue
                 user_id = event.interaction.user_id
                 if offset >= first and event.broker_time > times.get(user_id, float("inf")):
-                    found.setdefault(user_id, []).append(event)
-        return found
+                    later.setdefault(user_id, []).append(event)
+        return later
 
     def _events(
         self,
@@ -83,8 +83,8 @@ class LaterEvents:
         end: int,
         times: Mapping[str, float] | None,
     ) -> Iterator[tuple[int, Event]]:
-        """The valid events at offsets [start, end) with their offsets; with `times`, only those
-        later than a deletion of their user.
+        """Offset and event of each valid message at the offsets [start, end); with `times`, only of
+        events later than the deletion of their user.
         """
         earliest = -1.0 if times is None else min(times.values())
         for message in reader.read({partition: (start, end)}):

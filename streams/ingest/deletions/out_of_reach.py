@@ -1,5 +1,5 @@
-"""Drops deletions that nothing can contradict any more: log and archive hold nothing that is as
-old. This bounds their memory.
+"""Drops deletions that are older than every record of the log and the archive: nothing that they
+exclude can be read again. This bounds their memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from store.log.reader import LogReader
 from store.log.topics.ids import TopicIds
 from store.state.apply import deletions
 from store.state.connection import Client
-from streams.ingest.deletions.recovery import Publisher
+from streams.ingest.deletions.publisher import Publisher
 
 _log = structlog.get_logger(__name__)
 
 
 def drop_out_of_reach(settings: Settings, client: Client) -> int:
-    """Drop, from Redis and from the topic, deletions older than the oldest record that could come
-    back; answers how many.
+    """Drop deletions older than the oldest record that can be read again, from Redis and from the
+    topic; answers how many.
 
     While the archive is empty, or of another topic, nothing is dropped: ARCHIVE_URL may point to
     the wrong place. Raises LogUnavailable, StoreUnavailable, StoreCorrupt.

@@ -1,4 +1,6 @@
-"""Batches of several partitions share a transaction, and not each other's troubles."""
+"""Batches of several partitions share a transaction, and a partition that fails does not stop the
+others.
+"""
 
 from __future__ import annotations
 
@@ -12,92 +14,90 @@ from core.settings import Settings
 from core.types import Interaction
 from store.state import connection
 from store.state.apply import deletions, positions
-from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
+from store.state.apply.batches import UNKNOWN_DELETIONS, Event
 from store.state.apply.planner import Planner
-from streams.ingest.apply_thread import Sender, Work
+from streams.ingest.apply_thread import ApplyThread, Task
+from streams.ingest.partition import InteractionPartition, State
+from tests.streams.ingest.partitions import interactions
 
 
-class Writing:
-    """A sender, and batches of one event each for it."""
+class Applying:
+    """An apply thread, three partitions, and batches of one event each."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.redis, self.planner = redis, Planner(settings.use_cases)
         deletions.mark_ready(redis)
-        self.sender = Sender(connection.connect(settings), self.planner, settings)
-        self.sender.start()
+        self.thread = ApplyThread(connection.connect(settings), self.planner, settings)
+        self.partitions = [interactions(settings, number) for number in range(3)]
+        self.thread.start()
 
-    def work(self, partition: int, first: int) -> Work:
+    def task(self, number: int) -> Task:
+        """The next batch of a partition."""
+        partition = self.partitions[number]
         event = Event(
-            Interaction(f"e{first}", f"user-{partition}", "startup-1", "like", 1.76e9), 1.76e9
+            Interaction(f"e{partition.planned}", f"user-{number}", "startup-1", "like", 1.76e9),
+            1.76e9,
         )
-        return Work(
-            self.planner.plan(
-                OffsetRange("t", partition, first, first + 1), [event], UNKNOWN_DELETIONS
-            ),
-            0,
-            [],
-        )
+        offsets = partition.plan(partition.planned + 1)
+        batch = self.planner.plan(offsets, [event], UNKNOWN_DELETIONS)
+        return Task(partition, batch, [])
 
-    def stands_at(self) -> list[int]:
-        self.sender.drain()
-        return [positions.read(self.redis, "t", number).offset for number in range(3)]
-
-    def failed(self) -> list[tuple[int, type[BaseException]]]:
-        failures = self.sender.failures
+    def apply(self, *numbers: int) -> list[int]:
+        """Apply the next batches of partitions in one transaction; answers the positions."""
+        self.thread.put(*[self.task(number) for number in numbers])
+        self.thread.drain()
         return [
-            (failure.partition[1], type(failure.error))
-            for failure in iter(lambda: None if failures.empty() else failures.get(), None)
+            positions.read(self.redis, partition.topic, partition.number).offset
+            for partition in self.partitions
         ]
+
+    @property
+    def failed(self) -> list[InteractionPartition]:
+        return [partition for partition in self.partitions if partition.state is State.FAILED]
 
 
 @pytest.fixture
-def writing(settings: Settings, redis: Redis) -> Iterator[Writing]:
-    made = Writing(settings, redis)
-    yield made
-    made.sender.close()
+def applying(settings: Settings, redis: Redis) -> Iterator[Applying]:
+    applying = Applying(settings, redis)
+    yield applying
+    applying.thread.close()
 
 
 def _transactions(redis: Redis) -> int:
     return int(redis.info("commandstats").get("cmdstat_exec", {"calls": 0})["calls"])  # type: ignore[union-attr]
 
 
-def test_what_is_put_together_is_one_transaction(writing: Writing, redis: Redis) -> None:
-    writing.sender.put(writing.work(0, 0))
-    assert writing.stands_at() == [1, 0, 0]
+def test_batches_that_are_put_together_are_one_transaction(
+    applying: Applying, redis: Redis
+) -> None:
+    assert applying.apply(0) == [1, 0, 0]
     before = _transactions(redis)
-    writing.sender.put(writing.work(0, 1), writing.work(1, 0), writing.work(2, 0))
-    assert writing.stands_at() == [2, 1, 1]
+    assert applying.apply(0, 1, 2) == [2, 1, 1]
     assert _transactions(redis) - before == 1
-    assert [redis.hget(f"user:user-{number}", "events") for number in range(3)] == [
-        b"2",
-        b"1",
-        b"1",
-    ]
-    assert writing.failed() == []
+    events = [redis.hget(f"user:user-{number}", "events") for number in range(3)]
+    assert events == [b"2", b"1", b"1"]
+    assert [partition.applied for partition in applying.partitions] == [2, 1, 1]
+    assert applying.failed == []
 
 
-def test_a_partition_that_another_process_has_taken_does_not_hold_up_the_others(
-    writing: Writing, redis: Redis
+def test_a_stale_batch_fails_its_partition_and_no_other(applying: Applying, redis: Redis) -> None:
+    stale = applying.partitions[1]
+    redis.hset(f"ingest:{stale.topic}:1", "position", "7")
+    assert applying.apply(0, 1, 2) == [1, 7, 1]
+    assert applying.failed == [stale]
+    assert isinstance(stale.error, Stale)
+    assert stale.applied == 0
+    error = stale.error
+    assert applying.apply(0, 1) == [2, 7, 1]
+    assert stale.error is error, "its later batches are dropped until it is placed again"
+
+
+def test_a_key_of_another_type_is_named_and_fails_all_partitions_of_the_transaction(
+    applying: Applying, redis: Redis
 ) -> None:
-    redis.hset("ingest:t:1", "position", "7")
-    writing.sender.put(writing.work(0, 0), writing.work(1, 0), writing.work(2, 0))
-    assert writing.stands_at() == [1, 7, 1]
-    assert writing.failed() == [(1, Stale)]
-    writing.sender.put(writing.work(0, 1), writing.work(1, 1))
-    assert writing.stands_at() == [2, 7, 1]
-    assert writing.failed() == [], "its later batches are dropped until it is placed again"
-
-
-def test_a_key_of_somebody_else_is_named_and_fails_all_that_went_with_it(
-    writing: Writing, redis: Redis
-) -> None:
-    redis.set("user:user-1", "somebody's own")
-    writing.sender.put(writing.work(0, 0), writing.work(1, 0))
-    writing.sender.drain()
-    failures = [writing.sender.failures.get() for _ in range(2)]
-    assert [failure.partition for failure in failures] == [("t", 0), ("t", 1)]
-    assert all(
-        isinstance(failure.error, StoreCorrupt)
-        and "user:user-1 answered WRONGTYPE" in str(failure.error)
-        for failure in failures
-    )
+    redis.set("user:user-1", "a string")
+    applying.apply(0, 1)
+    assert applying.failed == applying.partitions[:2]
+    for partition in applying.failed:
+        assert isinstance(partition.error, StoreCorrupt)
+        assert "user:user-1 answered WRONGTYPE" in str(partition.error)

@@ -1,171 +1,172 @@
-"""What trickles in shares a transaction; what is much, or must not be mixed, does not wait for
-it.
-"""
+"""Small batches share a transaction; large ones, and those that must not be mixed, do not."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 from redis import Redis
 
 from core.codec import encode_json
 from core.settings import Settings
-from core.types import Interaction, Item
-from store.state.apply.pending import Mark, PendingPopularity
-from streams.ingest import batcher
-from streams.ingest import loop as ingest
-from streams.ingest.apply_thread import Work
-from streams.ingest.batcher import Assigned
-from streams.ingest.loop import Ingest
+from core.types import Item
+from store.state import connection
+from store.state.apply.planner import Planner
+from streams.ingest.apply_thread import ApplyThread, Task
+from streams.ingest.batcher import SHARED_EVENTS, Batcher
+from streams.ingest.foreign_partitions import ForeignPartitions
+from streams.ingest.partition import InteractionPartition
+from streams.ingest.partition_watch import IngestWatch
+from streams.ingest.polling import GATHER_S, Poller
+from tests.streams.ingest.partitions import Message, interactions, items, message, messages
 
 
-class Told(NamedTuple):
-    """A message as a consumer answers it."""
+class Batching:
+    """A batcher, and three partitions of interactions. `transactions` gathers what it queues."""
 
-    of: tuple[str, int]
-    at: int
-    text: bytes
-    named: bytes = b"u"
+    def __init__(self, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.settings = settings
+        planner = Planner(settings.use_cases)
+        thread = ApplyThread(connection.connect(settings), planner, settings)
+        self.transactions: list[tuple[Task, ...]] = []
+        monkeypatch.setattr(thread, "put", lambda *tasks: self.transactions.append(tasks))
+        topic = settings.interactions_topic
+        foreign = ForeignPartitions(redis, topic, IngestWatch(settings, [topic]))
+        self.batcher = Batcher(settings, planner, thread, foreign)
+        self.partitions = [interactions(settings, number) for number in range(3)]
 
-    def topic(self) -> str:
-        return self.of[0]
-
-    def partition(self) -> int:
-        return self.of[1]
-
-    def offset(self) -> int:
-        return self.at
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1_760_000_000_000
-
-    def key(self) -> bytes:
-        return self.named
-
-    def value(self) -> bytes:
-        return self.text
-
-    def error(self) -> None:
-        return None
-
-
-class Taking:
-    """An ingest that has three partitions of events and one of items, and tells what it puts in one
-    transaction.
-    """
-
-    def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.loop, self.settings = Ingest(settings), settings
-        self.put: list[list[tuple[str, int, int]]] = []
-        monkeypatch.setattr(self.loop._sender, "put", self._note)
-        for of in [(settings.interactions_topic, number) for number in range(3)] + [
-            (settings.items_topic, 0)
-        ]:
-            self.loop._assigned[of] = Assigned(
-                0, 1, 10_000, PendingPopularity(settings.use_cases, 30.0, Mark())
-            )
-
-    def _note(self, *works: Work) -> None:
-        self.put.append(
+    @property
+    def sizes(self) -> list[list[tuple[str, int, int]]]:
+        """(Topic, partition, offsets) of each batch of each transaction."""
+        return [
             [
-                (*work.batch.offsets.source, work.batch.offsets.next - work.batch.offsets.first)
-                for work in works
+                (*task.batch.offsets.source, task.batch.offsets.next - task.batch.offsets.first)
+                for task in tasks
             ]
-        )
-
-    def events(self, partition: int, count: int) -> list[Told]:
-        of = self.settings.interactions_topic, partition
-        first = self.loop._assigned[of].next
-        told = [
-            Interaction(f"e{partition}-{first + at}", "u", "startup-1", "view", 1.76e9)
-            for at in range(count)
+            for tasks in self.transactions
         ]
-        return [Told(of, first + at, encode_json(event)) for at, event in enumerate(told)]
 
-    def take(self, messages: list[Told]) -> None:
-        self.loop._intake.take(messages[0].of, self.loop._assigned[messages[0].of], messages)
+    def add(self, number: int, count: int) -> None:
+        partition = self.partitions[number]
+        self.batcher.add(partition, messages(partition, count))
 
 
 @pytest.fixture
-def taking(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Taking]:
-    taking = Taking(settings, monkeypatch)
-    yield taking
-    taking.loop._client.close()
+def batching(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Batching]:
+    return Batching(settings, redis, monkeypatch)
 
 
-def test_what_came_together_goes_together(taking: Taking) -> None:
-    topic = taking.settings.interactions_topic
-    for partition in range(3):
-        taking.take(taking.events(partition, 5))
-    assert taking.put == []
-    taking.loop._intake.send()
-    taking.loop._intake.send()
-    assert taking.put == [[(topic, 0, 5), (topic, 1, 5), (topic, 2, 5)]]
+def test_batches_of_one_poll_share_a_transaction(batching: Batching) -> None:
+    topic = batching.settings.interactions_topic
+    for number in range(3):
+        batching.add(number, 5)
+    assert batching.sizes == []
+    batching.batcher.send()
+    batching.batcher.send()
+    assert batching.sizes == [[(topic, 0, 5), (topic, 1, 5), (topic, 2, 5)]]
 
 
-def test_many_events_do_not_share_a_transaction(taking: Taking) -> None:
-    topic, most = taking.settings.interactions_topic, batcher._TOGETHER
-    for partition in range(3):
-        taking.take(taking.events(partition, most // 2 + 1))
-    taking.loop._intake.send()
-    assert taking.put == [[(topic, number, most // 2 + 1)] for number in range(3)]
+def test_large_batches_do_not_share_a_transaction(batching: Batching) -> None:
+    topic, count = batching.settings.interactions_topic, SHARED_EVENTS // 2 + 1
+    for number in range(3):
+        batching.add(number, count)
+    batching.batcher.send()
+    assert batching.sizes == [[(topic, number, count)] for number in range(3)]
 
 
-def test_two_batches_of_a_partition_follow_each_other(taking: Taking) -> None:
-    topic, most = taking.settings.interactions_topic, taking.settings.transaction_events
-    taking.take(taking.events(0, most + 2))
-    taking.take(taking.events(1, 1))
-    taking.loop._intake.send()
-    assert taking.put == [[(topic, 0, most)], [(topic, 0, 2), (topic, 1, 1)]]
+def test_two_batches_of_a_partition_have_two_transactions(batching: Batching) -> None:
+    topic, most = batching.settings.interactions_topic, batching.settings.transaction_events
+    batching.add(0, most + 2)
+    batching.add(1, 1)
+    batching.batcher.send()
+    assert batching.sizes == [[(topic, 0, most)], [(topic, 0, 2), (topic, 1, 1)]]
 
 
-def test_the_catalogue_goes_alone_and_after_the_events_that_were_before_it(taking: Taking) -> None:
-    topic, items = taking.settings.interactions_topic, (taking.settings.items_topic, 0)
-    taking.take(taking.events(0, 1))
-    taking.take(
-        [Told(items, 0, encode_json(Item(item_id="startup-1", item_type="startup")), b"startup-1")]
+def test_a_batch_of_items_is_alone_and_after_the_events_before_it(batching: Batching) -> None:
+    topic, items_topic = batching.settings.interactions_topic, batching.settings.items_topic
+    item = encode_json(Item(item_id="startup-1", item_type="startup"))
+    batching.add(0, 1)
+    batching.batcher.add(items(batching.settings), [Message(items_topic, 0, 0, item, b"startup-1")])
+    batching.add(1, 1)
+    batching.batcher.send()
+    assert batching.sizes == [[(topic, 0, 1)], [(items_topic, 0, 1)], [(topic, 1, 1)]]
+
+
+def test_records_below_the_position_are_replayed_but_not_applied_again(batching: Batching) -> None:
+    partition = interactions(batching.settings, 0, position=10, low=4)
+    assert partition.read_from == 4
+    replayed = [message(partition, offset) for offset in range(4, 10)]
+    batching.batcher.add(partition, replayed)
+    batching.batcher.send()
+    assert batching.sizes == []
+    batching.batcher.add(
+        partition, [message(partition, 10, event_id="e0-9"), message(partition, 11)]
     )
-    taking.take(taking.events(1, 1))
-    taking.loop._intake.send()
-    assert taking.put == [[(topic, 0, 1)], [(*items, 1)], [(topic, 1, 1)]]
+    batching.batcher.send()
+    (task,) = batching.transactions[0]
+    assert task.batch.offsets[2:] == (10, 12)
+    assert [event.interaction.event_id for event in task.batch.events] == ["e0-11"]
+
+
+def test_a_message_that_is_no_event_becomes_a_dead_letter(batching: Batching) -> None:
+    partition = batching.partitions[0]
+    bad = Message(partition.topic, 0, 0, b"not JSON")
+    batching.batcher.add(partition, [bad, message(partition, 1)])
+    batching.batcher.send()
+    (task,) = batching.transactions[0]
+    assert (task.batch.offsets.next, len(task.batch.events)) == (2, 1)
+    assert [letter.value for letter in task.dead_letters] == [b"not JSON"]
+
+
+def test_the_position_moves_over_offsets_without_records(batching: Batching) -> None:
+    partition = batching.partitions[0]
+    batching.add(0, 3)
+    batching.batcher.skip_to(partition, 5)
+    batching.batcher.send()
+    topic = partition.topic
+    assert batching.sizes == [[(topic, 0, 3)], [(topic, 0, 2)]]
+    assert (partition.read, partition.planned, partition.applied) == (5, 5, 0)
 
 
 class Consumer:
-    """Answers what is there, as one that has fetched it already."""
+    """Answers messages that it has fetched."""
 
-    def __init__(self, there: list[Told]) -> None:
-        self.there = there
+    def __init__(self, fetched: list[Message]) -> None:
+        self.fetched = fetched
 
-    def consume(self, count: int, _timeout: float) -> list[Told]:
-        taken, self.there = self.there[:count], self.there[count:]
-        return taken
+    def consume(self, count: int, _timeout: float) -> list[Message]:
+        answer, self.fetched = self.fetched[:count], self.fetched[count:]
+        return answer
 
 
-def test_an_event_that_comes_alone_waits_for_nothing_and_those_of_a_crowd_for_each_other(
-    taking: Taking, monkeypatch: pytest.MonkeyPatch
+def test_a_poll_soon_after_another_one_gathers_messages(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    partition = interactions(settings, 0)
+    consumer = Consumer([])
+    poller = Poller(consumer, 500)  # type: ignore[arg-type]
     now, slept = [1000.0], list[float]()
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "sleep", slept.append)
     for after in (0.0, 0.002, 5.0):
         now[0] += after
-        taking.loop._consume(Consumer(taking.events(0, 1)), 0.2)  # type: ignore[arg-type]
-    assert slept == pytest.approx([0.0, ingest._GATHER_S - 0.002, 0.0])
+        consumer.fetched = messages(partition, 1)
+        assert list(poller.poll(0.2).messages) == [(partition.topic, 0)]
+    assert slept == pytest.approx([0.0, GATHER_S - 0.002, 0.0])
 
 
-def test_nobody_waits_while_more_is_there_than_one_look_takes(
-    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+def test_a_poll_does_not_wait_while_more_is_fetched_than_it_answers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taking, slept = (
-        Taking(settings.model_copy(update={"poll_events": 10}), monkeypatch),
-        list[float](),
-    )
-    consumer = Consumer(taking.events(0, 25))
+    partition: InteractionPartition = interactions(settings, 0)
+    consumer = Consumer(messages(partition, 25))
+    poller = Poller(consumer, 10)  # type: ignore[arg-type]
+    slept = list[float]()
     monkeypatch.setattr(time, "sleep", slept.append)
     for _ in range(3):
-        taking.loop._consume(consumer, 0.2)  # type: ignore[arg-type]
+        poller.poll(0.2)
     assert len(slept) == 1
-    assert consumer.there == []
+    assert consumer.fetched == []

@@ -1,5 +1,5 @@
-"""Events that come through a partition which murmur2 does not choose for their user are counted,
-told once, and shown of the user.
+"""Events in a partition that murmur2 does not choose for their user are counted in a metric, logged
+once, and shown by `inspect user`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer as KafkaProducer
+from prometheus_client import REGISTRY
 from redis import Redis
 
 from core.codec import encode_json
@@ -23,7 +24,8 @@ from store.log.producer import Producer
 from store.log.topics.partitions import PRODUCERS_NOTICE_S, Layout, note_layout
 from store.state import keys
 from store.state.apply.batches import Event
-from streams import inspect, metrics
+from streams import inspect
+from streams.ingest import foreign_partitions
 from streams.ingest.foreign_partitions import ForeignPartitions
 from testing.ports import free_port
 from tests.conftest import Spawn
@@ -52,7 +54,7 @@ def send(settings: Settings, key: Callable[[str], bytes | None], prefix: str = "
 
 @pytest.mark.process
 @pytest.mark.timeout(120)
-def test_events_sent_through_two_partitioners_are_counted_told_and_shown(
+def test_events_sent_through_two_partitioners_are_counted_logged_and_shown(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
     log.ensure_topics(settings)
@@ -87,15 +89,15 @@ def test_events_sent_through_two_partitioners_are_counted_told_and_shown(
     )
     assert all(redis.ttl(keys.user_partitions(user)) > 0 for user in foreign)  # type: ignore[operator]
     send(settings, str.encode, "later")
-    eventually(lambda: metric(port, METRIC)[""] == 2 * len(foreign), "later ones counted, too")
-    assert len(lines(child, "events_in_foreign_partitions")) == 1, "told once"
+    eventually(lambda: metric(port, METRIC)[""] == 2 * len(foreign), "later events counted, too")
+    assert len(lines(child, "events_in_foreign_partitions")) == 1, "logged once"
 
 
 @pytest.mark.parametrize(
     "key", [lambda _user: None, lambda _user: b"item-1"], ids=["no key", "another key"]
 )
 @pytest.mark.timeout(120)
-def test_records_whose_key_is_not_the_user_are_told_likewise(
+def test_records_whose_key_is_not_the_user_are_logged_too(
     broker: object,
     settings: Settings,
     redis: Redis,
@@ -109,7 +111,7 @@ def test_records_whose_key_is_not_the_user_are_told_likewise(
     assert any(redis.scan_iter("user:*:partitions"))
 
 
-def test_producers_that_agree_are_no_news(
+def test_producers_with_the_same_partitioner_log_nothing(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
     log.ensure_topics(settings)
@@ -135,49 +137,45 @@ def _text(port: int) -> str:
 
 
 class Watch(SimpleNamespace):
-    """What the number of partitions is, as a test says it."""
+    """A partition watch whose layout the test sets."""
 
     layout: Layout | None
-    answered: float
+    answered_at: float
 
 
-def checked(
+def foreign_events(
     redis: Redis, layout: Layout, later: Layout, broker_time: float, users: list[str] = USERS
 ) -> float:
-    """How many events count as foreign that come through partition 0, `later` being the layout when
-    the broker is asked again.
+    """How many events of partition 0 are foreign, when the broker answers `layout` and then
+    `later`.
     """
-    watch: Any = Watch(layout=layout, answered=0.0)
+    watch: Any = Watch(layout=layout, answered_at=0.0)
     detector = ForeignPartitions(redis, "interactions", watch)
-    detector._checked = float("-inf")
-    before = metrics.foreign_partition_events._value.get()
-    detector.add(
-        0,
-        [
-            Event(Interaction(f"e-{user}", user, "item-1", "view", 1.0), broker_time)
-            for user in users
-        ],
-    )
+    before = REGISTRY.get_sample_value(METRIC) or 0.0
+    interactions = [Interaction(f"e-{user}", user, "item-1", "view", 1.0) for user in users]
+    detector.add(0, [Event(interaction, broker_time) for interaction in interactions])
     detector.check()
-    watch.layout, watch.answered = later, time.monotonic() + 1
+    watch.layout, watch.answered_at = later, time.monotonic() + 1
     detector.check()
-    return float(metrics.foreign_partition_events._value.get() - before)
+    return (REGISTRY.get_sample_value(METRIC) or 0.0) - before
 
 
-def test_events_of_the_time_before_partitions_were_added_are_not_foreign(redis: Redis) -> None:
+def test_events_from_before_partitions_were_added_are_not_foreign(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign_partitions, "CHECK_S", 0.0)
     now = time.time()
     four, eight = Layout(4, 0.0), Layout(8, now + PRODUCERS_NOTICE_S)
-    mine = [user for user in USERS if own_partition(user) == 0]
-    assert checked(redis, four, four, now) == len(USERS) - len(mine)
-    assert checked(redis, eight, eight, now, mine) == 0, "they came before"
-    assert checked(redis, four, eight, now) == 0, "partitions were added meanwhile: nobody knows"
-    assert checked(redis, Layout(8, now - 1), Layout(8, now - 1), now, mine) > 0, (
-        "producers have had their time"
-    )
+    own_users = [user for user in USERS if own_partition(user) == 0]
+    assert foreign_events(redis, four, four, now) == len(USERS) - len(own_users)
+    assert foreign_events(redis, eight, eight, now, own_users) == 0, "sent before the addition"
+    assert foreign_events(redis, four, eight, now) == 0, "partitions were added since the check"
+    grown = Layout(8, now - 1)
+    assert foreign_events(redis, grown, grown, now, own_users) > 0, "producers know all partitions"
 
 
 def test_the_layout_is_noted_once_and_outlives_a_wipe(redis: Redis) -> None:
-    assert note_layout(redis, "interactions", 4) == Layout(4, 0.0), "what was before is not known"
+    assert note_layout(redis, "interactions", 4) == Layout(4, 0.0), "the number before is not known"
     assert note_layout(redis, "interactions", 4) == Layout(4, 0.0)
     grown = note_layout(redis, "interactions", 8)
     assert grown.partitions == 8
@@ -185,7 +183,7 @@ def test_the_layout_is_noted_once_and_outlives_a_wipe(redis: Redis) -> None:
     assert note_layout(redis, "interactions", 8) == grown
     redis.flushall()
     assert note_layout(redis, "interactions", 8, grown) == grown, (
-        "a process that knows it notes it in an emptied Redis, too"
+        "a process that knows the layout notes it in an emptied Redis"
     )
     assert note_layout(redis, "interactions", 8) == grown
     assert not any(key.startswith(keys.layout("")) for key in keys.OWNED)

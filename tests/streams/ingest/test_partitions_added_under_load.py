@@ -53,11 +53,11 @@ def user_of(partition: int, partitions: int) -> str:
 
 
 def lines(child: Child, name: str) -> list[dict[str, object]]:
-    """The events `name` in a child's log."""
-    found = [
+    """The log events `name` of a child."""
+    entries = [
         json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")
     ]
-    return [line for line in found if line.get("event") == name]
+    return [entry for entry in entries if entry.get("event") == name]
 
 
 def metric(port: int, name: str) -> dict[str, float]:
@@ -116,7 +116,7 @@ def test_partitions_added_under_load_are_read_by_every_process(
         )
         until_missing(client)
         add_partitions(settings, topic, 8)
-        with Producer(settings) as producer:  # a producer of its own, which knows all eight at once
+        with Producer(settings) as producer:  # a new producer knows all eight partitions at once
             token = producer.publish(
                 topic, user_of(5, 8).encode(), producer_event(user_of(5, 8))
             ).result(20)
@@ -156,7 +156,9 @@ def test_partitions_added_under_load_are_read_by_every_process(
         "no lag",
         20.0,
     )
-    assert not lines(ingest, "events_in_foreign_partitions"), "users who moved are no foreign ones"
+    assert not lines(ingest, "events_in_foreign_partitions"), (
+        "users whose partition changed are not foreign"
+    )
 
 
 def producer_event(user_id: str) -> bytes:
@@ -165,26 +167,24 @@ def producer_event(user_id: str) -> bytes:
     return encode_json(Interaction(str(uuid4()), user_id, "item-1", "view", time.time()))
 
 
-def test_lag_counts_partitions_that_no_process_owns_yet(
+def test_the_lag_includes_partitions_that_are_not_assigned_yet(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
-    """A second group member that hangs keeps the group from rebalancing, so the new partitions stay
-    unread for a while.
-    """
+    """The group rebalances some time after partitions are added: until then they are not read."""
     log.ensure_topics(settings)
     port = free_port()
     ingest = spawn("streams", "ingest", METRICS_PORT=str(port))
     topic = settings.interactions_topic
-    eventually(lambda: len(lines(ingest, "partition_assigned")) >= 12, "all partitions taken")
+    eventually(lambda: len(lines(ingest, "partition_assigned")) >= 12, "all partitions assigned")
     add_partitions(settings, topic, 6)
     with Producer(settings) as producer:
         for _ in range(50):
             producer.raw(topic, b"u", producer_event("u"), partition=5)
     label = f'{{topic="{topic}"}}'
-    seen: list[float] = []
+    lags: list[float] = []
 
     def caught_up() -> bool:
-        seen.append(metric(port, "eddyline_ingest_topic_lag_events").get(label, 0.0))
+        lags.append(metric(port, "eddyline_ingest_topic_lag_events").get(label, 0.0))
         return redis.hget(keys.user("u"), "events") == b"50"
 
     eventually(caught_up, "the new partition read", NOTICED_S)
@@ -199,7 +199,7 @@ def test_lag_counts_partitions_that_no_process_owns_yet(
     )
 
 
-def test_items_and_users_topics_grow_too(
+def test_partitions_added_to_items_and_users_are_read(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
     log.ensure_topics(settings)
@@ -207,7 +207,9 @@ def test_items_and_users_topics_grow_too(
     ingest = spawn("streams", "ingest")
     with serving(settings, api_after_s=20.0, api_timeout_s=30.0) as client:
         until_missing(client)
-        eventually(lambda: len(lines(ingest, "partition_assigned")) >= 12, "all partitions taken")
+        eventually(
+            lambda: len(lines(ingest, "partition_assigned")) >= 12, "all partitions assigned"
+        )
         for topic in (settings.items_topic, settings.users_topic):
             add_partitions(settings, topic, 8)
         item, user = user_of(6, 8), user_of(7, 8)
@@ -250,7 +252,7 @@ def test_live_workers_read_added_partitions_of_their_topic(
     with Producer(settings) as producer:
         producer.raw(topic, b"0", b'[["ann","item-1"]]', partition=0)
         producer.flush()
-        eventually(lambda: batches(live, port) >= 1, "the first hint taken", 60.0)
+        eventually(lambda: batches(live, port) >= 1, "the first hint folded in", 60.0)
     add_partitions(settings, topic, 6)
     eventually(
         lambda: partitions.count(settings, topic) == 6, "the broker knows the new partitions"
@@ -259,7 +261,7 @@ def test_live_workers_read_added_partitions_of_their_topic(
         producer.raw(topic, b"5", b'[["bob","item-1"]]', partition=5)
         producer.flush()
     eventually(
-        lambda: batches(live, port) >= 2, "the hint of the new partition taken", NOTICED_S + 10
+        lambda: batches(live, port) >= 2, "the hint of the new partition folded in", NOTICED_S + 10
     )
 
 
@@ -272,18 +274,18 @@ def batches(child: Child, port: int) -> float:
 
 
 @pytest.mark.parametrize("beyond", [4, 400])
-def test_a_token_of_a_partition_that_is_not_there_is_refused(
+def test_a_token_of_a_partition_that_does_not_exist_is_refused(
     broker: object, settings: Settings, redis: Redis, beyond: int
 ) -> None:
     publish(settings)
     with serving(settings, api_after_s=0.2) as client:
         path = f"{FOR_DEVELOPER}/warm?after={settings.interactions_topic}:{beyond}:1"
         assert client.get(path).status_code in (200, 422), (
-            "while nobody knows how many there are, the read is answered as stale"
+            "until the number of partitions is known, the answer is stale"
         )
         answer = eventually(
             lambda: (answer := client.get(path)).status_code == 422 and answer,
-            "the broker was asked",
+            "the token is refused",
         )
         assert answer.json()["error"] == "bad_token"
         assert "has 4" in answer.json()["detail"]

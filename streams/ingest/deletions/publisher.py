@@ -1,0 +1,45 @@
+"""Publishes deletions to the topic of deletions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.deletions import IdHasher, Kind, Place, encode_record
+from core.settings import Settings
+from store.log.producer import Producer
+
+Deletion = tuple[Kind, str, Place]
+"""Kind, hashed id, and where the record of the deletion lies."""
+
+
+class Publisher:
+    """Publishes deletions and waits until they are acknowledged.
+
+    Connects on first use. Not thread-safe.
+    """
+
+    def __init__(self, settings: Settings, hasher: IdHasher) -> None:
+        self._settings, self._hasher = settings, hasher
+        self._producer: Producer | None = None
+
+    def publish(self, deletions: Sequence[Deletion], outdated: Sequence[bytes] = ()) -> None:
+        """Publish deletions, then drop the records with the keys `outdated`.
+
+        Raises LogUnavailable.
+        """
+        if self._producer is None:
+            self._producer = Producer(
+                self._settings, delivery_timeout_s=self._settings.kafka_timeout_s
+            )
+        topic = self._settings.deletions_topic
+        try:
+            for kind, digest, place in deletions:
+                key, value = encode_record(kind, digest, place, self._hasher.fingerprint)
+                self._producer.raw(topic, key, value)
+            self._producer.flush()
+            for key in outdated:
+                self._producer.raw(topic, key, None)
+            self._producer.flush()
+        except BaseException:
+            self._producer = None
+            raise

@@ -1,0 +1,38 @@
+"""Checks servers, topics and settings, and completes Redis, before ingest applies anything."""
+
+from __future__ import annotations
+
+from core.settings import Settings
+from store.log.topics.check import TopicCheck
+from store.state import connection, wipe
+from store.state.apply import deletions, positions
+from store.state.connection import Client
+from store.state.entities import experiments
+from store.state.running import Running
+from streams.ingest.deletions import recovery
+from streams.ingest.deletions.out_of_reach import drop_out_of_reach
+
+
+def prepare(settings: Settings, client: Client, topics: TopicCheck, running: Running) -> None:
+    """Check what must hold before the first event, and recover the deletions; may be repeated.
+
+    Raises LogUnavailable, StoreUnavailable: retry. Any other error needs an operator.
+    """
+    connection.check_server(client)
+    note_settings(settings, client)
+    topics.prepare()
+    running.renew()
+    running.check_rebuild()
+    wipe.check(client)
+    recovery.recover(settings, client)
+    if deletions.count(client, "user") or deletions.count(client, "item"):
+        drop_out_of_reach(settings, client)
+
+
+def note_settings(settings: Settings, client: Client) -> None:
+    """Write the settings and experiments by which ingest counts to a Redis that lacks them.
+
+    Raises ConfigurationError: Redis was made with other settings.
+    """
+    positions.check_settings(client, settings)
+    experiments.save_definitions(client, settings.experiments)
