@@ -1,4 +1,4 @@
-"""Shows a user, an item, the positions or the live bundle, decoded: `python -m streams inspect`."""
+"""Shows a user, an item, positions, the bundle or the memory of Redis: `streams inspect`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from store.log import client as log
 from store.log import ends as log_ends
 from store.log.topics import partitions
 from store.state import connection, keys
+from store.state import memory as state_memory
 from store.state.apply import deletions, positions
 from store.state.entities import catalogue, popularity, trending, users
 from store.state.entities.vectors import LiveStore
@@ -159,6 +160,32 @@ def model(settings: Settings) -> dict[str, Any]:
     }
 
 
+def memory(settings: Settings, days: float) -> dict[str, Any]:
+    """The memory of Redis by kind of key, and a forecast from the users' growth in `days`.
+
+    Raises StoreUnavailable, StoreMisconfigured.
+    """
+    measured = state_memory.measure(connection.connect(settings), settings.history_cap, days)
+    left = measured.days_left
+    return {
+        "used_bytes": measured.used,
+        "maxmemory_bytes": measured.limit or None,
+        "users": measured.users,
+        "bytes_per_user": round(measured.bytes_per_user),
+        "growth_bytes_per_day": round(measured.growth_per_day),
+        "days_until_maxmemory": None if left is None else round(left, 1),
+        "kinds": [
+            {
+                "kind": usage.kind,
+                "keys": usage.keys,
+                "bytes_each": round(usage.bytes_each),
+                "bytes": usage.bytes,
+            }
+            for usage in measured.kinds
+        ],
+    }
+
+
 def show(view: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Print one of the views above as tables, or as JSON for programs."""
     console = Console()
@@ -168,16 +195,22 @@ def show(view: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) -
     if isinstance(view, Mapping):
         table = Table(show_header=False, box=None)
         for name, value in view.items():
-            if name != "history":
+            if name not in ("history", "kinds"):
                 table.add_row(Text(name, style="bold"), Text(_plain(name, value)))
         console.print(table)
         if "history" in view:
             console.print(_history(view["history"]))
+        if "kinds" in view:
+            console.print(_rows(view["kinds"]))
         return
+    console.print(_rows(view))
+
+
+def _rows(view: Sequence[Mapping[str, Any]]) -> Table:
     rows = Table(*(view[0] if view else ["nothing"]))
     for row in view:
         rows.add_row(*(Text("-" if value is None else str(value)) for value in row.values()))
-    console.print(rows)
+    return rows
 
 
 def _history(events: Sequence[Mapping[str, Any]]) -> Table:

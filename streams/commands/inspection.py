@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from streams.commands.shared import AsJson, load_settings
@@ -42,3 +44,16 @@ def inspect_model(as_json: AsJson = False) -> None:
     from streams import inspect
 
     inspect.show(inspect.model(load_settings()), as_json)
+
+
+@app.command("memory")
+def inspect_memory(
+    days: Annotated[
+        float, typer.Option(min=0.01, help="Days of events from which growth is measured.")
+    ] = 7.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show the memory of Redis by kind of key, its growth, and the days until maxmemory."""
+    from streams import inspect
+
+    inspect.show(inspect.memory(load_settings(), days), as_json)

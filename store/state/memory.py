@@ -1,0 +1,173 @@
+"""Measures what the state takes of Redis' memory, by kind of key, and how fast users grow.
+
+Keys are counted by SCAN. The bytes of a kind are the mean of MEMORY USAGE of a sample of its keys,
+times their number, so one huge key among many small ones may be missed.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import redis
+
+from store.state import keys
+from store.state.connection import named_errors
+from store.state.entities.users import history_event
+
+SAMPLE = 1000
+"""Keys of a kind whose bytes are measured; users whose growth is measured."""
+_SCANNED = 1000
+"""Keys of one SCAN, which takes Redis under a millisecond."""
+_CHUNK = 100
+"""Commands of one round trip."""
+_DAY = 86_400.0
+_KINDS_OF_USER = {"": "user", **{part: f"user {part}" for part in ("history", "profile", "als")}}
+
+
+class KindUsage(NamedTuple):
+    """Keys of one kind: their number, and the mean bytes of the sampled ones."""
+
+    kind: str
+    keys: int
+    bytes_each: float
+
+    @property
+    def bytes(self) -> int:
+        """Estimated bytes of all keys of the kind."""
+        return round(self.keys * self.bytes_each)
+
+
+class Memory(NamedTuple):
+    """The memory of the server, in bytes. `limit`: maxmemory; 0: none."""
+
+    used: int
+    limit: int
+    kinds: list[KindUsage]
+    users: int
+    bytes_per_user: float
+    """Counters, history, profile and vector of a user."""
+    growth_per_day: float
+    """Bytes that users added a day, by the times of their events."""
+
+    @property
+    def days_left(self) -> float | None:
+        """Days until `limit` at this growth; None without a limit or without growth."""
+        if not self.limit or self.growth_per_day <= 0:
+            return None
+        return max(0.0, (self.limit - self.used) / self.growth_per_day)
+
+
+def measure(client: redis.Redis, history_cap: int, days: float) -> Memory:
+    """Measure; growth is that of the last `days`.
+
+    About four seconds for a million keys. Raises StoreUnavailable, StoreMisconfigured (the server
+    permits no INFO, SCAN or MEMORY USAGE).
+    """
+    with named_errors("measuring memory"):
+        info: Any = client.info("memory")
+        counts, samples = _scan(client)
+        usages = {kind: _usage(client, sample) for kind, sample in samples.items()}
+        kinds = [
+            KindUsage(kind, counts[kind], sum(of_kind) / max(1, len(of_kind)))
+            for kind, of_kind in usages.items()
+        ]
+        growth = _growth(client, samples.get("user", []), history_cap, days)
+    kinds.sort(key=lambda usage: -usage.bytes)
+    users = counts["user"]
+    of_users = sum(usage.bytes for usage in kinds if usage.kind in _KINDS_OF_USER.values())
+    return Memory(
+        used=int(info["used_memory"]),
+        limit=int(info.get("maxmemory", 0)),
+        kinds=kinds,
+        users=users,
+        bytes_per_user=of_users / max(1, users),
+        growth_per_day=growth * users,
+    )
+
+
+def _scan(client: redis.Redis) -> tuple[Counter[str], dict[str, list[bytes]]]:
+    """By kind: the number of keys, and SAMPLE keys at random (reservoir sampling)."""
+    counts: Counter[str] = Counter()
+    samples: dict[str, list[bytes]] = {}
+    for key in client.scan_iter(count=_SCANNED):
+        kind = _kind(key)
+        counts[kind] += 1
+        sample = samples.setdefault(kind, [])
+        if len(sample) < SAMPLE:
+            sample.append(key)
+        elif (place := random.randrange(counts[kind])) < SAMPLE:
+            sample[place] = key
+    return counts, samples
+
+
+def _kind(key: bytes) -> str:
+    """`user`, `user history`, ..., for other keys the first word."""
+    first, _, rest = key.partition(b":")
+    word = first.decode(errors="replace")
+    if word not in ("user", "item") or not rest:
+        return word
+    part = rest.partition(b":")[2].decode(errors="replace")
+    return f"{word} {part}".rstrip()
+
+
+def _usage(client: redis.Redis, sample: Sequence[bytes]) -> list[int]:
+    """The bytes of the keys, without those that are gone."""
+    replies = _replies(client, [("MEMORY", "USAGE", key) for key in sample])
+    return [reply for reply in replies if reply is not None]
+
+
+def _growth(client: redis.Redis, sample: Sequence[bytes], history_cap: int, days: float) -> float:
+    """Mean bytes a day that a user of the sample added in the last `days`.
+
+    A history that is not full has grown by its new lines; the keys of a user whose first event is
+    new are new as a whole.
+    """
+    since = time.time() - days * _DAY
+    growths: list[float] = []
+    for start in range(0, len(sample), _CHUNK):
+        users = [
+            keys.unescape(key.decode().split(":")[1]) for key in sample[start : start + _CHUNK]
+        ]
+        commands: list[tuple[str | int | bytes, ...]] = []
+        for user_id in users:
+            commands += [
+                ("HGET", keys.user(user_id), "first_seen"),
+                ("LRANGE", keys.history(user_id), -history_cap, -1),
+                *[("MEMORY", "USAGE", key) for key in keys.all_of_user(user_id)[:4]],
+            ]
+        replies = _replies(client, commands)
+        for number in range(len(users)):
+            first_seen, lines, *usage = replies[6 * number : 6 * number + 6]
+            growths.append(_added(first_seen, lines, usage, since, history_cap) / days)
+    return sum(growths) / max(1, len(growths))
+
+
+def _added(
+    first_seen: bytes | None,
+    lines: list[bytes],
+    usage: Sequence[int | None],
+    since: float,
+    history_cap: int,
+) -> float:
+    """Bytes that one user added since then."""
+    counters, history, profile, vector = (size or 0 for size in usage)
+    if int(first_seen or 0) > since:
+        return counters + history + profile + vector
+    if not lines or len(lines) >= history_cap:
+        return 0
+    new = sum(history_event(line).timestamp > since for line in lines)
+    return history * new / len(lines)
+
+
+def _replies(client: redis.Redis, commands: Sequence[tuple[str | int | bytes, ...]]) -> list[Any]:
+    replies: list[Any] = []
+    for start in range(0, len(commands), _CHUNK):
+        pipe: Any = client.pipeline(transaction=False)
+        for command in commands[start : start + _CHUNK]:
+            pipe.execute_command(*command)
+        replies += pipe.execute()
+    return replies

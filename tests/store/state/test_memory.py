@@ -1,0 +1,81 @@
+"""An operator sees what takes the memory of Redis, and when it will be full."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from store.state import keys, memory
+from store.state.entities.users import history_line
+from tests.conftest import Spawn
+
+
+def add_user(redis: Redis, user_id: str, days_ago: float, events: int) -> None:
+    """A user whose events all happened so long ago."""
+    at = time.time() - days_ago * 86_400
+    redis.hset(keys.user(user_id), mapping={"events": events, "first_seen": int(at)})
+    redis.rpush(
+        keys.history(user_id),
+        *[history_line(at, "view", None, f"startup-{number}") for number in range(events)],
+    )
+
+
+def bytes_of(redis: Redis, key: str) -> int:
+    """MEMORY USAGE of a key that exists."""
+    return redis.memory_usage(key) or 0
+
+
+def test_the_bytes_of_each_kind_of_key_add_up_to_the_memory_of_the_data(redis: Redis) -> None:
+    before = redis.info("memory")["used_memory"]
+    for number in range(2000):
+        add_user(redis, f"user:{number}", 1, 40)
+    redis.zadd("popular:unlabelled", {f"startup-{number}": 1.0 for number in range(1000)})
+    measured = memory.measure(redis, 500, 7)
+    kinds = {usage.kind: usage for usage in measured.kinds}
+    assert {kind: usage.keys for kind, usage in kinds.items()} == {
+        "user": 2000,
+        "user history": 2000,
+        "popular": 1,
+    }
+    total = sum(usage.bytes for usage in measured.kinds)
+    assert total == pytest.approx(measured.used - before, rel=0.25)
+    assert measured.bytes_per_user == pytest.approx(
+        kinds["user"].bytes_each + kinds["user history"].bytes_each
+    )
+
+
+def test_growth_counts_new_users_whole_and_of_others_the_new_lines_of_a_history_with_room(
+    redis: Redis,
+) -> None:
+    add_user(redis, "new", 1, 40)
+    add_user(redis, "old", 30, 40)
+    new = bytes_of(redis, keys.user("new")) + bytes_of(redis, keys.history("new"))
+    assert memory.measure(redis, 500, 7).growth_per_day == pytest.approx(new / 7)
+    line = history_line(time.time(), "view", None, "startup-1")
+    redis.rpush(keys.history("old"), *[line] * 40)
+    half = bytes_of(redis, keys.history("old")) / 2
+    assert memory.measure(redis, 500, 7).growth_per_day == pytest.approx((new + half) / 7)
+    # a full history loses a line for each new one
+    assert memory.measure(redis, 80, 7).growth_per_day == pytest.approx(new / 7)
+
+
+def test_the_command_says_in_how_many_days_redis_is_full(
+    settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
+    for number in range(50):
+        add_user(redis, f"user-{number}", 1, 40)
+    redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 50_000_000)
+    try:
+        child = spawn("streams", "inspect", "memory", "--json")
+        assert child.wait(60) == 0, child.describe("failed")
+        view = json.loads(child.log.read_text())
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert view["users"] == 50
+    left = (view["maxmemory_bytes"] - view["used_bytes"]) / view["growth_bytes_per_day"]
+    assert view["days_until_maxmemory"] == pytest.approx(left, rel=0.01)
+    assert memory.measure(redis, 500, 7).days_left is None  # no limit, no date
