@@ -25,7 +25,9 @@ OPTIONAL = {
     "sqlalchemy": "database",
     "psycopg": "database",
     "pyarrow": "streams",
-    "cryptography": "dev",  # testing/oidc.py, which only tests use
+    # testing/oidc.py and testing/certificates.py, which only tests use
+    "cryptography": "dev",
+    "trustme": "dev",
 }
 """Imported only where they are needed, and in another lock."""
 
