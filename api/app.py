@@ -8,6 +8,8 @@ from typing import Any
 
 import structlog
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
 from api.middleware.guard import Guard
@@ -26,12 +28,16 @@ from core.version import VERSION
 from engines.router import describe
 
 _log = structlog.get_logger(__name__)
+GZIP_LEVEL = 1
+"""Of 1 to 9. Level 6 makes 100 items an eighth smaller, in three times the time (0.2 ms)."""
 _DESCRIPTION = """Recommendations that include a user's last event within milliseconds.
 
 Reads are open unless the server sets `API_READ_KEYS`. Writes and deletes need one of its
 `API_KEYS`, changes of the live model one of its `API_ADMIN_KEYS`, sent as `X-API-Key` or as
 `Authorization: Bearer`. Every error has the shape `{"error": "<word>", "detail": "<sentence>"}`. An
-id may contain any printable character; in a path it is percent-encoded (`/` as `%2F`).
+id may contain any printable character; in a path it is percent-encoded (`/` as `%2F`). Behind a
+proxy that decodes paths, write `-` in its place and the id in the query string: `?user_id=` or
+`?item_id=`.
 """
 _TAGS = [
     {
@@ -86,11 +92,31 @@ def create_app(settings: Settings) -> DocumentedApp:
         openapi_tags=_TAGS,
         lifespan=lifespan,
         openapi_url=None,  # see api/routes/openapi.py
+        servers=[{"url": settings.api_root_path}] if settings.api_root_path else None,
         redirect_slashes=False,
         exception_handlers=handlers,
     )
     for routes in (Reads, Users, SimilarUserRoutes, Writes, Models, Status, OpenApi):
         routes(service).register(app)
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
+    _add_middleware(app, service)
     app.state.service = service
     return app
+
+
+def _add_middleware(app: DocumentedApp, service: Service) -> None:
+    """Wrap the routes; what is added last sees a request first."""
+    settings = service.settings
+    if settings.api_gzip_bytes:
+        app.add_middleware(
+            GZipMiddleware, minimum_size=settings.api_gzip_bytes, compresslevel=GZIP_LEVEL
+        )
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
+    if settings.api_cors_origins:
+        # outside of the guard: a browser sends its preflight without a key, and reads errors too
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.api_cors_origins,
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=("authorization", "content-type", "x-api-key"),
+            expose_headers=("retry-after",),
+        )

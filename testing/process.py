@@ -224,6 +224,8 @@ def settings_environment(settings: Settings) -> dict[str, str]:
         value = getattr(settings, name) if name in settings.model_fields_set else None
         if isinstance(value, frozenset):
             value = ",".join(key.get_secret_value() for key in value)
+        elif isinstance(value, tuple):
+            value = ",".join(value)
         elif isinstance(value, SecretStr):
             value = value.get_secret_value()
         elif isinstance(value, dict):

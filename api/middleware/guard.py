@@ -76,6 +76,7 @@ class Guard:
         )
         self._max_body = settings.api_max_body_bytes
         self._timeout_s = settings.api_timeout_s
+        self._root_path = settings.api_root_path
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +88,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        if self._root_path:
+            scope = _without_prefix(scope, self._root_path)
         method = scope["method"]
         answer = _Answer(send, method == "HEAD")
         if method == "HEAD":
@@ -163,6 +166,21 @@ class Guard:
                 _CLOSE,
             )
         return ApiError(503, "timeout", f"no answer within {self._timeout_s:g} s", _CLOSE)
+
+
+def _without_prefix(scope: Scope, prefix: str) -> Scope:
+    """The request as it would be without `prefix`, which a proxy may have passed on.
+
+    Routes, keys and rates then see one path. The prefix is removed once, and only here.
+    """
+    raw: bytes = scope["raw_path"]
+    if raw != prefix.encode() and not raw.startswith(f"{prefix}/".encode()):
+        return scope
+    return {
+        **scope,
+        "raw_path": raw[len(prefix) :] or b"/",
+        "path": scope["path"][len(prefix) :] or "/",
+    }
 
 
 def _too_large(most: int) -> ApiError:

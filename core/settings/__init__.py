@@ -183,8 +183,8 @@ def rows(settings: Settings | None = None) -> list[tuple[str, str, str]]:
 def _text(name: str, value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, frozenset):
-        return ",".join(str(key) for key in value)
+    if isinstance(value, frozenset | tuple):
+        return ",".join(str(entry) for entry in value)  # keys are masked
     if isinstance(value, dict):
         return ",".join(f"{key}={text}" for key, text in value.items())  # masked
     if isinstance(value, SecretStr) and name != "redis_url":

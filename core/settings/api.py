@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
+
+_ROOT_PATH = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
 class APISettings(BaseModel, frozen=True):
@@ -18,6 +22,27 @@ class APISettings(BaseModel, frozen=True):
         ),
     )
     api_port: int = Field(8000, ge=0, le=65535, description="port of the API; 0 picks a free one")
+    api_root_path: str = Field(
+        "",
+        description=(
+            "prefix of every URL as clients see it, such as /reco behind a proxy; the proxy may "
+            "remove it or pass it on"
+        ),
+    )
+    api_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description=(
+            "comma-separated origins (https://shop.example) whose pages may call the API in a "
+            "browser; *: every origin; unset: none"
+        ),
+    )
+    api_gzip_bytes: int = Field(
+        16_384,
+        ge=0,
+        description=(
+            "bytes from which an answer is compressed for a client that accepts gzip; 0: never"
+        ),
+    )
     api_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
         frozenset(),
         description=("comma-separated keys that may write and delete; unset: writes are refused"),
@@ -148,9 +173,31 @@ class APISettings(BaseModel, frozen=True):
         ),
     )
 
-    @field_validator("api_keys", "api_read_keys", "api_admin_keys", mode="before")
+    @field_validator(
+        "api_keys", "api_read_keys", "api_admin_keys", "api_cors_origins", mode="before"
+    )
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return [key.strip() for key in value.split(",") if key.strip()]
+        return [entry.strip() for entry in value.split(",") if entry.strip()]
+
+    @field_validator("api_root_path")
+    @classmethod
+    def _check_root_path(cls, value: str) -> str:
+        path = value.strip("/")
+        if not path:
+            return ""
+        if not _ROOT_PATH.fullmatch(path):
+            raise ValueError(f"{value!r} is not a path such as /reco (letters, digits, . _ ~ - /)")
+        return f"/{path}"
+
+    @field_validator("api_cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin: scheme://host[:port], without a path"
+                )
+        return value

@@ -172,7 +172,7 @@ def test_head_is_answered_as_get_without_a_body_and_options_with_the_methods(api
             get.headers["content-type"],
         )
         if path not in ("/metrics", "/health/ready"):  # these change between two requests
-            assert head.headers["content-length"] == str(len(get.content))
+            assert head.headers["content-length"] == get.headers["content-length"]
     for path, methods in (
         ("/health/live", "GET, HEAD, OPTIONS"),
         ("/health/ready", "GET, HEAD, OPTIONS"),
