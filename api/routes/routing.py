@@ -21,6 +21,10 @@ from core.codec import decode_id
 from core.errors import BadEvent
 
 Handler = Callable[[Request], Awaitable[Response]]
+IDS = ("user_id", "item_id")
+"""Ids that the query string may have instead of the path."""
+PLACEHOLDER = "-"
+"""What the path then has in its place; without the query parameter, `-` is an id like any other."""
 
 
 class PlainRoute(APIRoute):
@@ -34,6 +38,8 @@ class PlainRoute(APIRoute):
         super().__init__(path, endpoint, **options)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if b"_id=" in scope["query_string"]:
+                _take_ids(scope)
             response = await endpoint(Request(scope, receive))
             await response(scope, receive, send)
 
@@ -97,8 +103,36 @@ def _response(
     return {"description": description, "content": content}
 
 
+def _take_ids(scope: Scope) -> None:
+    """Move `user_id` and `item_id` of the query string to the path, where `-` stands for them.
+
+    A proxy that decodes paths would split an id with `/`, and turn `..` into another path; a query
+    string passes through it as it is. Raises ApiError 422.
+    """
+    ids, moved, rest = scope["path_params"], set(), []
+    for pair in scope["query_string"].split(b"&"):
+        raw_name, _, value = pair.partition(b"=")
+        name = raw_name.decode("latin-1")
+        if name not in IDS or name not in ids:
+            rest.append(pair)
+        elif name in moved:
+            raise invalid(f"{name} occurs twice")
+        elif ids[name] != PLACEHOLDER:
+            raise invalid(
+                f"the path and the query string both have {name}; with the query parameter, the "
+                f"path has {PLACEHOLDER} in its place",
+                "bad_id",
+            )
+        else:
+            moved.add(name)
+            ids[name] = value.decode("latin-1").replace("+", "%20")
+    scope["query_string"] = b"&".join(rest)
+
+
 def path_id(request: Request, name: str) -> str:
-    """An id of the path, percent-decoded and valid by the contract. Raises ApiError 422.
+    """An id of the path or query string, percent-decoded and valid by the contract.
+
+    Raises ApiError 422.
 
     The guard leaves the path encoded, so that an id with `/` (as %2F) stays one part of the path.
     """
@@ -107,7 +141,7 @@ def path_id(request: Request, name: str) -> str:
         return decode_id(unquote_to_bytes(raw))
     except BadEvent as error:
         raise invalid(
-            str(error).replace("the message key", f"{name} in the path"), "bad_id"
+            str(error).replace("the message key", f"{name} in the URL"), "bad_id"
         ) from None
 
 
@@ -129,15 +163,30 @@ _PATH_PARAMETERS = {
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
-    return [
+    names = [name for name in _PATH_PARAMETERS if f"{{{name}}}" in path]
+    in_path = [
         {
             "name": name,
             "in": "path",
             "required": True,
             "schema": {"type": "string"},
-            "example": example,
-            "description": text,
+            "example": _PATH_PARAMETERS[name][0],
+            "description": _PATH_PARAMETERS[name][1],
         }
-        for name, (example, text) in _PATH_PARAMETERS.items()
-        if f"{{{name}}}" in path
+        for name in names
     ]
+    in_query = [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": (
+                f"the {name} instead of the path, which then has `{PLACEHOLDER}` in its place: for "
+                f"an id with `/` behind a proxy that decodes paths"
+            ),
+        }
+        for name in names
+        if name in IDS
+    ]
+    return in_path + in_query

@@ -1249,6 +1249,8 @@ export interface operations {
     for_use_case_api_recommendations__item_type__for__role___user_id__get: {
         parameters: {
             query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
                 /**
                  * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
@@ -1351,6 +1353,8 @@ export interface operations {
     for_user_api_recommendations__user_id__get: {
         parameters: {
             query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
                 /**
                  * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
@@ -1436,6 +1440,8 @@ export interface operations {
     similar_api_items__item_id__similar_get: {
         parameters: {
             query?: {
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
                 /**
                  * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
@@ -1564,6 +1570,10 @@ export interface operations {
     explain_api_explain__user_id___item_id__get: {
         parameters: {
             query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
                 /**
                  * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
@@ -1663,6 +1673,8 @@ export interface operations {
     user_api_users__user_id__get: {
         parameters: {
             query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
                 /**
                  * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
                  * @example interactions:0:182734
@@ -1712,7 +1724,10 @@ export interface operations {
     };
     put_user_api_users__user_id__put: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
+            };
             header?: never;
             path: {
                 /**
@@ -1838,7 +1853,10 @@ export interface operations {
     };
     delete_user_api_users__user_id__delete: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
+            };
             header?: never;
             path: {
                 /**
@@ -1901,6 +1919,8 @@ export interface operations {
     similar_api_users__user_id__similar_get: {
         parameters: {
             query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
                 /**
                  * @description number of recommendations in the answer; API_MAX_LIMIT at most
                  * @example 10
@@ -2149,7 +2169,10 @@ export interface operations {
     };
     put_item_api_items__item_id__put: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
+            };
             header?: never;
             path: {
                 /**
@@ -2310,7 +2333,10 @@ export interface operations {
     };
     delete_item_api_items__item_id__delete: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
+            };
             header?: never;
             path: {
                 /**
