@@ -83,15 +83,21 @@ Any other text before `://` may be part of a password.
 
 _PLAIN = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^@/?#\s]*)@)?"
-    r"(?P<place>(?:[^@:/?#\s\[\]]*|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+    r"(?P<place>(?:[^@:/?#,\s\[\]]*|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+    # further sentinels
+    r"(?:,(?:[^@:/?#,\s\[\]]*|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?)*"
     r"(?:/[^@?#\s]*)?)(?:\?(?P<query>[^@#\s]*))?"
 )
 _DELIMITERS = re.compile(r"[^0-9A-Za-z]+")
 
 REDIS_FORM = "redis://[[user]:password@]host[:port][/database]"
+SENTINEL_FORM = "redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/database]"
+_HOST = r"(?:[^@:/?#,\s\[\]]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+_LOGIN = r"(?:[^@/?#\s\[\]]*@)?"
 _REDIS = re.compile(
-    r"(?:rediss?://(?:[^@/?#\s\[\]]*@)?(?:[^@:/?#\s\[\]]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/\d*)?"
-    r"|unix://(?:[^@/?#\s\[\]]*@)?/[^@?#\s]+)"
+    rf"(?:rediss?://{_LOGIN}{_HOST}(?:/\d*)?"
+    rf"|rediss?\+sentinel://{_LOGIN}{_HOST}(?:,{_HOST})*/[A-Za-z0-9_.-]+(?:/\d*)?"
+    rf"|unix://{_LOGIN}/[^@?#\s]+)"
     r"(?:\?[A-Za-z_]+=[^&#\s]*(?:&[A-Za-z_]+=[^&#\s]*)*)?"
 )
 
@@ -105,10 +111,10 @@ def check_redis_url(url: str) -> None:
     """
     if not _REDIS.fullmatch(url):
         raise ValueError(
-            f"is not of the form {REDIS_FORM} (or rediss://, unix://). In user name and "
-            f"password write # as %23, / as %2F, "
-            "? as %3F, @ as %40, : as %3A, [ as %5B, ] as %5D and % as %25; the URL is not "
-            "shown, as it may hold a password"
+            f"is not of the form {REDIS_FORM} (or rediss://, unix://), or for Sentinel "
+            f"{SENTINEL_FORM} (or rediss+sentinel://). In user name and password write # as %23, "
+            "/ as %2F, ? as %3F, @ as %40, : as %3A, [ as %5B, ] as %5D and % as %25; the URL is "
+            "not shown, as it may hold a password"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Sequence
@@ -136,10 +137,13 @@ class Broker(Server):
         )
 
 
-def ask(port: int, request: bytes, size: int) -> bytes:
+def ask(port: int, request: bytes, size: int, tls: ssl.SSLContext | None = None) -> bytes:
     """The first `size` bytes of the answer to `request`, or fewer; empty after a second without."""
     try:
-        with socket.create_connection((HOST, port), 1) as connection:
+        with (
+            socket.create_connection((HOST, port), 1) as plain,
+            tls.wrap_socket(plain, server_hostname=HOST) if tls else plain as connection,
+        ):
             connection.settimeout(1)
             connection.sendall(request)
             return connection.recv(size)

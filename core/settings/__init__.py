@@ -100,6 +100,8 @@ class Settings(
             self.kafka_sasl_password,
             self.kafka_oauth_client_secret,
             self.kafka_ssl_key_password,
+            self.redis_sentinel_password,
+            self.redis_ssl_key_password,
             *(value for name, value in self.kafka_extra.items() if _is_secret_property(name)),
             *keys,
         ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
 from core import redaction
 
@@ -12,7 +15,35 @@ class RedisSettings(BaseModel, frozen=True):
 
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="redis:// or rediss:// URL, password included",
+        description=(
+            "redis:// or rediss:// URL, password included; for Sentinel "
+            "redis+sentinel://[user:password@]host1,host2/service or rediss+sentinel://"
+        ),
+    )
+    redis_sentinel_username: str = Field("", description="user of the sentinels, if they need one")
+    redis_sentinel_password: SecretStr = Field(
+        SecretStr(""),
+        description="password of the sentinels; or REDIS_SENTINEL_PASSWORD_FILE",
+    )
+    redis_ssl_ca: Path | None = Field(
+        None, description="PEM file of the authorities to trust; unset: those of the system"
+    )
+    redis_ssl_certificate: Path | None = Field(
+        None, description="PEM file of the client's certificate, for servers that ask for one"
+    )
+    redis_ssl_key: Path | None = Field(None, description="PEM file of the key of that certificate")
+    redis_ssl_key_password: SecretStr = Field(
+        SecretStr(""), description="password of the key; or REDIS_SSL_KEY_PASSWORD_FILE"
+    )
+    redis_ssl_check_hostname: bool = Field(
+        True, description="whether the server's certificate must name its host"
+    )
+    redis_ssl_server_name: str = Field(
+        "",
+        description=(
+            "name in the server's certificate, for a server that is reached by another one; "
+            "empty: the host of REDIS_URL"
+        ),
     )
     redis_timeout_s: float = Field(
         5.0,
@@ -41,3 +72,11 @@ class RedisSettings(BaseModel, frozen=True):
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         redaction.check_redis_url(value.get_secret_value())
         return value
+
+    @model_validator(mode="after")
+    def _certificates_exist(self) -> Self:
+        for name in ("redis_ssl_ca", "redis_ssl_certificate", "redis_ssl_key"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"{name.upper()}: {path} is no file")
+        return self

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,13 +12,22 @@ from typing import Any
 import hiredis
 import redis
 import redis.asyncio
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+import structlog
 
 from core.errors import ConfigurationError, StoreMisconfigured, StoreUnavailable
 from core.redaction import error_text, redact
 from core.settings import Settings
-from store.state.redis_errors import is_reply, of_reply
+from store.state import address
+from store.state.client_connections import MAX_AGE_S
+from store.state.redis_errors import (
+    closed_handshake,
+    is_denied,
+    is_reply,
+    of_reply,
+    refused_handshake,
+)
+
+_log = structlog.get_logger(__name__)
 
 Client = redis.Redis
 """The client, for other rooms, which must not import the client library."""
@@ -30,25 +41,17 @@ def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
 
     The client never retries a command: the caller decides by the position whether to send it again.
     """
-    timeout = timeout_s or settings.redis_timeout_s
     with _refused_url(settings):
-        return redis.Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
+        return redis.Redis.from_pool(
+            address.make_pool(address.parse(settings, timeout_s or settings.redis_timeout_s))
         )
 
 
 def connect_async(settings: Settings, timeout_s: float | None = None) -> redis.asyncio.Redis:
     """As `connect`, for asyncio."""
-    timeout = timeout_s or settings.redis_timeout_s
     with _refused_url(settings):
-        return redis.asyncio.Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+        return redis.asyncio.Redis.from_pool(
+            address.make_pool_async(address.parse(settings, timeout_s or settings.redis_timeout_s))
         )
 
 
@@ -75,6 +78,14 @@ class Pipe:
         self._pool = client.connection_pool
         self._connection: Any = self._pool.get_connection()
         self._reader = hiredis.Reader(replyError=redis.ResponseError)
+        self._until = time.monotonic() + MAX_AGE_S
+
+    @property
+    def is_old(self) -> bool:
+        """Whether to close it before the next transaction: the server of the name may be another
+        one now.
+        """
+        return time.monotonic() > self._until
 
     def send(self, payload: bytes) -> None:
         """Send packed commands."""
@@ -90,7 +101,12 @@ class Pipe:
         """
         replies: list[Any] = []
         reader, socket_ = self._reader, self._connection._sock
-        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)
+        # TLS reads a record in several parts, and the kernel would not deliver a part that is
+        # shorter than `at_least`: the rest of the record comes only after the timeout
+        if isinstance(socket_, ssl.SSLSocket):
+            at_least = 1
+        else:
+            socket_.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)
         while True:
             while len(replies) < count:
                 reply = reader.gets()
@@ -103,7 +119,7 @@ class Pipe:
             if not data:
                 raise redis.ConnectionError("the server closed the connection")
             reader.feed(data)
-            if at_least > 1:
+            if at_least > 1:  # fewer bytes may be left
                 at_least = 1
                 socket_.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
@@ -125,14 +141,16 @@ def named_errors(what: str) -> Iterator[None]:
     except (redis.InvalidResponse, hiredis.ProtocolError) as error:
         raise StoreMisconfigured(
             f"the server at REDIS_URL does not speak the protocol of Redis (while {what}): "
-            f"check host and port"
+            f"check host and port, and whether it needs TLS (rediss://)"
         ) from error
     except (redis.RedisError, OSError) as error:
         if isinstance(error, redis.RedisError) and is_reply(error):
             raise of_reply(what, error) from error
+        if cause := refused_handshake(error):
+            raise StoreMisconfigured(f"no TLS connection to Redis while {what}: {cause}") from error
         raise StoreUnavailable(
             f"Redis did not answer while {what}: {redact(str(error))}; is it up, and is "
-            f"REDIS_URL right?"
+            f"REDIS_URL right (rediss:// for TLS)?{closed_handshake(error)}"
         ) from error
 
 
@@ -153,20 +171,38 @@ def execute(pipe: Any) -> bool:
 def check_server(client: redis.Redis) -> None:
     """Check that the server is new enough and never evicts keys.
 
-    Raises StoreMisconfigured if not; StoreUnavailable.
+    Where INFO is denied, the version is that of HELLO, and a warning says that eviction was not
+    checked. Raises StoreMisconfigured if not; StoreUnavailable.
     """
     with named_errors("checking the server"):
-        info = client.info("server")
-        memory = client.info("memory")
+        try:
+            info: dict[str, Any] = client.info("server") | client.info("memory")
+        except redis.ResponseError as error:
+            if not is_denied(error):
+                raise
+            info = {"redis_version": _version_by_hello(client)}
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
         raise StoreMisconfigured(
             f"Redis is version {version}; Eddyline needs {MIN_VERSION[0]}.{MIN_VERSION[1]} "
             f"or newer (or Valkey)"
         )
-    policy = memory.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
+    policy = info.get("maxmemory_policy")
+    if policy is None:
+        _log.warning(
+            "eviction_not_checked",
+            permission="+info",
+            required="maxmemory-policy noeviction",
+        )
+    elif policy != "noeviction":
         raise StoreMisconfigured(
             f"Redis has maxmemory-policy {policy}, which evicts counted data; set it to "
             "noeviction (CONFIG SET maxmemory-policy noeviction, and in redis.conf)"
         )
+
+
+def _version_by_hello(client: redis.Redis) -> str:
+    reply: Any = client.execute_command("HELLO")  # type: ignore[no-untyped-call]
+    fields = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+    version = fields.get(b"version", fields.get("version", b"0"))
+    return version.decode() if isinstance(version, bytes) else str(version)

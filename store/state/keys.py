@@ -161,7 +161,7 @@ def experiment_exposed(variant: str) -> str:
 def position(topic: str, partition: int) -> str:
     """HASH: position 182734 (the first offset that is not in the state), topic_id, errors, ...
 
-    store/state/apply/positions.py and halts.py read its fields.
+    store/state/apply/positions.py and transactions.py read its fields.
     """
     return f"ingest:{topic}:{partition}"
 

@@ -133,6 +133,33 @@ UNKNOWN = Rule(
     ),
 )
 
+_TLS = {
+    # texts of OpenSSL -> cause and correction; the first that occurs
+    "hostname mismatch": (
+        "its certificate names another host: set REDIS_SSL_SERVER_NAME to a name in it, or "
+        "REDIS_SSL_CHECK_HOSTNAME=false"
+    ),
+    "ip address mismatch": (
+        "its certificate does not name the address in REDIS_URL: set REDIS_SSL_SERVER_NAME to a "
+        "name in it, or REDIS_SSL_CHECK_HOSTNAME=false"
+    ),
+    "certificate has expired": "its certificate has expired",
+    "certificate_verify_failed": (
+        "its certificate is not trusted: set REDIS_SSL_CA to the PEM file of its authority"
+    ),
+    "wrong_version_number": "the port speaks no TLS: use redis:// in REDIS_URL, or the TLS port",
+    "record layer failure": "the port speaks no TLS: use redis:// in REDIS_URL, or the TLS port",
+    "certificate_required": (
+        "it requires a client certificate: set REDIS_SSL_CERTIFICATE and REDIS_SSL_KEY"
+    ),
+    "certificate required": (
+        "it requires a client certificate: set REDIS_SSL_CERTIFICATE and REDIS_SSL_KEY"
+    ),
+    "alert unknown ca": (
+        "it does not trust the client certificate: check REDIS_SSL_CERTIFICATE and its authority"
+    ),
+}
+
 _PIPELINE = re.compile(r"Command # \d+ \((?P<command>.*)\) of pipeline caused error: ", re.DOTALL)
 _ABORTED = "Transaction discarded because of: "
 _LONGEST = 200
@@ -175,6 +202,24 @@ def of_reply(what: str, error: redis.RedisError, command: str = "") -> StoreErro
 def is_reply(error: redis.RedisError) -> bool:
     """Whether the error is a reply of the server, and not a lost connection or a timeout."""
     return code_of(error) != ""
+
+
+def is_denied(error: redis.RedisError) -> bool:
+    """Whether the reply says that this user may not run the command, or that it was renamed."""
+    return code_of(error) == "NOPERM" or "unknown command" in _text(error).lower()
+
+
+def refused_handshake(error: BaseException) -> str | None:
+    """What is wrong with TLS, and its correction; None for an error of another kind."""
+    text = str(error).lower()
+    return next((cause for part, cause in _TLS.items() if part in text), None)
+
+
+def closed_handshake(error: BaseException) -> str:
+    """A hint for a TLS connection that was closed without a reason, as a crash closes it, too."""
+    if "eof occurred in violation of protocol" not in str(error).lower():
+        return ""
+    return " A server that requires a client certificate closes so, too (REDIS_SSL_CERTIFICATE)"
 
 
 def _text(error: redis.RedisError) -> str:

@@ -29,6 +29,10 @@ def test_every_setting_belongs_to_one_printed_group() -> None:
         ("redis://:secret@host:6379/0", "redis://***@host:6379/0"),
         ("redis://host:6379?password=secret&db=3", "redis://host:6379?password=***&db=3"),
         ("redis://:sec#ret@host:6379/0", "redis://***"),
+        (
+            "redis+sentinel://:secret@host1:26379,host2/service",
+            "redis+sentinel://***@host1:26379,host2/service",
+        ),
         ("postgresql+psycopg://bob:secret@host/name", "postgresql+psycopg://***@host/name"),
         ("secret://host", "secret://host"),
         ("data/archive", "data/archive"),
@@ -60,6 +64,11 @@ def test_a_url_is_printed_without_its_secret(url: str, masked: str) -> None:
         "redis://host/a",
         "redis://host?pass#word=x",
         "redis://:a b@host",
+        "redis://host1,host2",
+        "redis+sentinel://host1,host2",
+        "redis+sentinel://:sec#ret@host1,host2/service",
+        "redis+sentinel://:a@b@host1/service",
+        "redis+sentinel://host1,/service",
         "secret",
     ],
 )
@@ -84,6 +93,8 @@ def test_a_malformed_redis_url_gets_one_line_with_the_right_form(url: str) -> No
         "unix://:pw@/run/redis.sock",
         "redis://host?password=p%40w&db=2",
         "redis://eu-1.cache_x.example.com:6379",
+        "redis+sentinel://user:p%23w@host1:26379,host2,[::1]:1/my-service/2",
+        "rediss+sentinel://host1/service",
     ],
 )
 def test_a_redis_url_of_the_right_form_is_accepted(url: str) -> None:

@@ -15,7 +15,7 @@ the crash tests use as names:
 5. Read the reply.
    - Nil: another client moved a position or deleted a user after step 1. Start again at step 1.
    - An error inside EXEC: StoreCorrupt, which names the key, because Redis does not undo the other
-     commands. store/state/apply/halts.py makes later starts refuse the partition.
+     commands. store/state/apply/transactions.py makes later starts refuse the partition.
    - An error before EXEC: no command was executed.
    - A lost connection: the outcome is unknown. The caller reads the position and seeks there.
 6. Trim the histories that have grown past their cap. Readers never read past the cap, so no answer
@@ -36,17 +36,15 @@ import redis
 from core.deletions import IdHasher
 from core.errors import Stale
 from store.state import keys
-from store.state.apply import deletions, halts
+from store.state.apply import deletions, halts, transactions
 from store.state.apply.batches import UNKNOWN_DELETIONS, Batch, Command, KnownDeletions
 from store.state.apply.pending import MARK_FIELDS, read_mark
 from store.state.apply.planner import Planner
-from store.state.connection import Pipe, named_errors
+from store.state.apply.transactions import Transactions
+from store.state.connection import named_errors
 
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
-_MULTI = _pack(("MULTI",))
-_EXEC = _pack(("EXEC",))
-_QUEUED_BYTES = len("+QUEUED\r\n")
 _KNOWN_USERS = 1_000_000
 """Users remembered as having a first_seen, about 100 MB; each further one costs a HSETNX a batch.
 """
@@ -57,14 +55,15 @@ are far apart.
 
 
 def transaction(batches: Sequence[Batch]) -> bytes:
-    """Step 4, as bytes to send. It has `replies_of(batches)` replies; the last is that of EXEC."""
-    payload = b"".join([batch.payload for batch in batches])
-    return _MULTI + halts.guarded([batch.offsets for batch in batches], payload) + _EXEC
+    """Step 4, as bytes to send, for a user that may run INFO. It has `replies_of(batches)` replies;
+    the last is that of EXEC.
+    """
+    return transactions.counted([batch.offsets for batch in batches], _payload(batches))
 
 
 def replies_of(batches: Sequence[Batch]) -> int:
-    """Replies of `transaction`: to MULTI, one QUEUED for each command, and to EXEC."""
-    return 2 + halts.GUARDS + sum(batch.replies for batch in batches)
+    """Replies of `transaction`."""
+    return transactions.counted_replies(sum(batch.replies for batch in batches))
 
 
 class Applier:
@@ -79,7 +78,7 @@ class Applier:
         self._cap = history_cap
         # trimming a history by a few lines at a time would double its commands
         self._slack = history_cap // 8 + 16
-        self._connection: Pipe | None = None
+        self._connection: Transactions | None = None
         self._trims: set[str] = set()
         self.deletions_version = UNKNOWN_DELETIONS.version
         """Version of the deletions at the latest transaction. A batch planned under it is most
@@ -120,24 +119,23 @@ class Applier:
         """Steps 1 to 6. False: nothing is applied, because another process changed a watched
         key.
         """
+        if self._connection is not None and self._connection.pipe.is_old:
+            self.close()
         state = self._open(batches, what)
         times = self._deletion_times(batches, state.newest, what)
         self.deletions_version = state.version
         known = KnownDeletions(state.version, times)
         batches = [self._planned(batch, known) for batch in batches]
-        connection = self._connected()
-        connection.send(transaction(batches))
-        expected = replies_of(batches)
-        *queued, replies = connection.receive(expected, _QUEUED_BYTES * (expected - 2))
+        replies = self._connected().run(
+            [batch.offsets for batch in batches],
+            _payload(batches),
+            sum(batch.replies for batch in batches),
+            what,
+        )
         if replies is None:
             return False
-        # EXECABORT: no command was executed, and an earlier reply has the cause
-        if isinstance(replies, redis.ResponseError):
-            raise next(
-                (reply for reply in queued if isinstance(reply, redis.ResponseError)), replies
-            )
-        self._check_replies(batches, replies, what)
-        start = 1
+        self._check_replies(batches, replies)
+        start = 0
         for batch in batches:
             self._note(batch, replies[start : start + batch.replies])
             start += batch.replies
@@ -170,16 +168,16 @@ class Applier:
 
     def _read(self, batches: Sequence[Batch], what: str, commands: Sequence[Command]) -> list[Any]:
         """One reply for each command before MULTI. Raises the error of the first error reply."""
-        connection = self._connected()
-        connection.send(b"".join([_pack(command) for command in commands]))
-        replies = connection.receive(len(commands))
+        pipe = self._connected().pipe
+        pipe.send(b"".join([_pack(command) for command in commands]))
+        replies = pipe.receive(len(commands))
         sources = [batch.offsets.source for batch in batches]
         halts.check_opening(self._client, sources, what, commands, replies)
         return replies
 
-    def _connected(self) -> Pipe:
+    def _connected(self) -> Transactions:
         if self._connection is None:
-            self._connection = Pipe(self._client)
+            self._connection = Transactions(self._client)
         return self._connection
 
     def _deletion_times(
@@ -211,14 +209,12 @@ class Applier:
             return batch
         return self._planner.plan(batch.offsets, batch.events, known, batch.popularity)
 
-    def _check_replies(
-        self, batches: Sequence[Batch], replies: Sequence[object], what: str
-    ) -> None:
+    def _check_replies(self, batches: Sequence[Batch], replies: Sequence[object]) -> None:
         """Raise StoreCorrupt for the first error reply to a batch's command inside EXEC.
 
         The state of all batches of the transaction is then incomplete.
         """
-        start = 1
+        start = 0
         for batch in batches:
             for index, reply in enumerate(replies[start : start + batch.replies]):
                 if isinstance(reply, redis.ResponseError):
@@ -227,7 +223,6 @@ class Applier:
                     halts.note(self._client, sources, str(error))
                     raise error
             start += batch.replies
-        halts.check_guards(what, replies)
 
     def _note(self, batch: Batch, replies: list[int]) -> None:
         """Note the histories for step 6, and the users who have a first_seen now."""
@@ -235,6 +230,10 @@ class Applier:
         self._trims.update([user_id for index, user_id in batch.pushes if replies[index] > limit])
         if batch.known is not None and len(batch.known) < _KNOWN_USERS:
             batch.known.update([user_id for _, user_id in batch.pushes])
+
+
+def _payload(batches: Sequence[Batch]) -> bytes:
+    return b"".join([batch.payload for batch in batches])
 
 
 def _check(batch: Batch, values: list[bytes | None], state: deletions.State) -> None:

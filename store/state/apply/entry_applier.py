@@ -42,7 +42,8 @@ from store.state.apply.entries import (
     resolve,
 )
 from store.state.apply.planner import Planner
-from store.state.connection import Pipe, named_errors
+from store.state.apply.transactions import Transactions
+from store.state.connection import named_errors
 from store.state.entities import experiments
 
 _log = structlog.get_logger(__name__)
@@ -72,7 +73,7 @@ class EntryApplier:
         """
         self._client, self._planner, self._cap = client, planner, history_cap
         self._publish, self._later = publish, later
-        self._connection: Pipe | None = None
+        self._connection: Transactions | None = None
 
     def apply(self, batch: EntryBatch) -> EntryResult:
         """Steps 1 to 5.
@@ -107,6 +108,8 @@ class EntryApplier:
 
         `published`: the deletions that an earlier attempt has published; this one adds to them.
         """
+        if self._connection is not None and self._connection.pipe.is_old:
+            self.close()
         state, outcome = self._open(batch, what)
         if not batch.of_deletions:
             self._publish_new(outcome, published)
@@ -242,31 +245,23 @@ class EntryApplier:
 
         Raises StoreCorrupt, StoreMisconfigured.
         """
-        connection = cast("Pipe", self._connection)
-        guarded = halts.guarded([batch.offsets], commands)
-        connection.send(b"".join([_pack(("MULTI",)), guarded, _pack(("EXEC",))]))
-        *queued, replies = connection.receive(2 + halts.GUARDS + count)
+        replies = cast("Transactions", self._connection).run([batch.offsets], commands, count, what)
         if replies is None:
             return False
-        # EXECABORT: no command was executed, and an earlier reply has the cause
-        if isinstance(replies, redis.ResponseError):
-            raise next(
-                (reply for reply in queued if isinstance(reply, redis.ResponseError)), replies
-            )
-        for index, reply in enumerate(replies[1:-1]):
+        for index, reply in enumerate(replies):
             if isinstance(reply, redis.ResponseError):
                 error = halts.partial(what, commands, index, reply)
                 halts.note(self._client, [batch.offsets.source], str(error))
                 raise error
-        halts.check_guards(what, replies)
         return True
 
     def _read(self, batch: EntryBatch, what: str, commands: Sequence[Command]) -> list[Any]:
         """One reply for each command before MULTI. Raises the error of the first error reply."""
         if self._connection is None:
-            self._connection = Pipe(self._client)
-        self._connection.send(b"".join(map(_pack, commands)))
-        replies = self._connection.receive(len(commands))
+            self._connection = Transactions(self._client)
+        pipe = self._connection.pipe
+        pipe.send(b"".join(map(_pack, commands)))
+        replies = pipe.receive(len(commands))
         halts.check_opening(self._client, [batch.offsets.source], what, commands, replies)
         return replies
 

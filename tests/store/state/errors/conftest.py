@@ -30,8 +30,15 @@ def refusing_redis(server: RedisServer) -> Iterator[Redis]:
         yield client
 
 
-@pytest.fixture
-def settings(server: RedisServer) -> Settings:
+@pytest.fixture(params=["default", "hardened"])
+def settings(request: pytest.FixtureRequest, server: RedisServer) -> Settings:
+    """As the default user, and as one that may run nothing dangerous: neither INFO nor CONFIG."""
+    url = server.url
+    if request.param == "hardened":
+        url = f"redis://hardened:a-password@{server.address}/0"
+        rules = ["reset", "on", ">a-password", "~*", "&*", "+@all", "-@dangerous"]
+        with Redis.from_url(server.url) as client:
+            client.execute_command("ACL", "SETUSER", "hardened", *rules)
     return Settings(
-        redis_url=SecretStr(server.url), kafka_bootstrap_servers="127.0.0.1:9", redis_timeout_s=1.0
+        redis_url=SecretStr(url), kafka_bootstrap_servers="127.0.0.1:9", redis_timeout_s=1.0
     )

@@ -14,11 +14,12 @@ from core.errors import StoreCorrupt
 from core.settings import Settings
 from core.types import Interaction, Item, User
 from store.state import connection, keys
-from store.state.apply import applier, deletions, positions
+from store.state.apply import deletions, positions
 from store.state.apply.batches import UNKNOWN_DELETIONS, Batch, Event, OffsetRange
 from store.state.apply.entries import Entry, EntryBatch
 from store.state.apply.pending import Mark, PendingPopularity
 from store.state.apply.planner import Planner
+from store.state.apply.transactions import Transactions
 from tests.store.state.errors.writer import NOW, Writer
 
 
@@ -130,10 +131,9 @@ def test_a_process_that_dies_before_the_reply_leaves_the_note_of_the_halt(
     batch = writer.event(0)
     refusing_redis.set("user:42:history", "a foreign value")
     with connection.connect(settings) as client:
-        pipe = connection.Pipe(client)
-        pipe.send(applier.transaction([batch]))
-        pipe.receive(applier.replies_of([batch]))
-        pipe.close()
+        transactions = Transactions(client)
+        transactions.run([batch.offsets], batch.payload, batch.replies, "testing")
+        transactions.close()
     assert positions.read(refusing_redis, "t", 0).offset == 1, (
         "Redis does not undo the other commands"
     )
