@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from core.dedup import Dedup
 from core.deletions import Kind
-from core.errors import LogRewound, LogUnavailable, Stale, StoreUnavailable
+from core.errors import LogRewound, LogUnavailable, StoreUnavailable
 from core.settings import Settings
 from store import outage
 from store.log.topics.ids import TopicId, TopicIds
@@ -21,7 +21,12 @@ from store.state.connection import Client
 from streams import metrics
 from streams.ingest import readiness
 from streams.ingest.deletions import recovery
-from streams.ingest.partition import EntryPartition, InteractionPartition, Partition
+from streams.ingest.partition import (
+    RETRYABLE,
+    EntryPartition,
+    InteractionPartition,
+    Partition,
+)
 from streams.ingest.placement import Placement, place
 from streams.retry import Retry
 
@@ -87,15 +92,14 @@ class Assignment:
     def check_topics(self) -> None:
         """Fail the partitions of a topic that was created anew: its offsets would go on as if they
         were those of the old one.
+
+        Compares with the id at the placement of each partition: the ids that `_recover` reads for
+        other partitions may already be new.
         """
         for topic, topic_id in self._topics.poll().items():
-            if topic_id != self._topic_ids.get(topic, topic_id):
-                self._topic_ids[topic] = topic_id
-                for partition in self:
-                    if partition.topic == topic:
-                        partition.fail(
-                            LogRewound(f"{topic} was created anew, with the id {topic_id}")
-                        )
+            for partition in self:
+                if partition.topic == topic and partition.topic_id != topic_id:
+                    partition.fail(LogRewound(f"{topic} was created anew, with the id {topic_id}"))
 
     def _recover(self) -> None:
         """Read the ids of the topics, and bring Redis, which may have been emptied or set back, to
@@ -146,7 +150,7 @@ def _check_retryable(partition: Partition) -> None:
     error = partition.error
     if isinstance(error, StoreUnavailable | LogUnavailable):
         outage.of(error).begin(str(error), f"applying a batch of {partition}")
-    elif isinstance(error, Stale | LogRewound):
+    elif isinstance(error, RETRYABLE):
         _log.warning(
             "batch_rejected",
             topic=partition.topic,

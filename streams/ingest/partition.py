@@ -30,14 +30,19 @@ partition. Only the methods below write its attributes.
 
 from __future__ import annotations
 
+import threading
 import time
 from enum import Enum
 
 from core.dedup import Dedup
 from core.deletions import Kind
+from core.errors import LogRewound, LogUnavailable, Stale, StoreUnavailable
 from store.state.apply.batches import OffsetRange
 from store.state.apply.pending import PendingPopularity, Piece
 from streams.ingest.placement import Placement
+
+RETRYABLE = (Stale, LogRewound, StoreUnavailable, LogUnavailable)
+"""Errors after which a partition is placed again; any other one ends ingest."""
 
 
 class State(Enum):
@@ -60,6 +65,7 @@ class Partition:
         self.read_from = max(placement.low, self.start)
         """The offset at which the consumer starts to read."""
         self.error: BaseException | None = None
+        self._failing = threading.Lock()
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.number}"
@@ -86,8 +92,15 @@ class Partition:
         self.applied = offset
 
     def fail(self, error: BaseException) -> None:
-        """Stop reading and applying until the partition is placed again."""
-        self.error = error
+        """Stop reading and applying until the partition is placed again.
+
+        The first error stays, unless a later one is the first that no retry repairs.
+        """
+        with self._failing:
+            if self.error is None or (
+                isinstance(self.error, RETRYABLE) and not isinstance(error, RETRYABLE)
+            ):
+                self.error = error
 
 
 class EntryPartition(Partition):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.errors import Stale
+from core.errors import LogUnavailable, Stale, StoreCorrupt
 from core.settings import Settings
 from store.state.apply.pending import Mark, PendingPopularity
 from streams.ingest.partition import State
@@ -24,6 +24,14 @@ def test_a_partition_that_failed_stays_failed(settings: Settings) -> None:
     partition.fail(error)
     partition.read_up_to(10)
     assert (partition.state, partition.error) == (State.FAILED, error)
+
+
+def test_an_error_that_no_retry_repairs_is_not_hidden_by_a_later_one(settings: Settings) -> None:
+    partition, corrupt = interactions(settings, 0), StoreCorrupt("half a batch is applied")
+    partition.fail(LogUnavailable("no broker"))
+    partition.fail(corrupt)
+    partition.fail(Stale(7, "moved"))
+    assert partition.error is corrupt
 
 
 def test_reading_starts_a_window_before_what_redis_lacks(settings: Settings) -> None:
