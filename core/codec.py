@@ -77,9 +77,9 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
         and 0 < len(user_id) <= MAX_ID_BYTES
         and 0 < len(item_id) <= MAX_ID_BYTES
     ):
-        _check_id("event_id", event_id)
-        _check_id("user_id", user_id)
-        _check_id("item_id", item_id)
+        check_id("event_id", event_id)
+        check_id("user_id", user_id)
+        check_id("item_id", item_id)
     if event.event_type not in use_cases.event_types:
         raise BadEvent(
             "unknown_event_type",
@@ -108,8 +108,8 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
 def decode_item(data: bytes) -> Item:
     """Decode one item of the catalogue. Raises BadEvent."""
     item = _decode_entry(_items, data)
-    _check_id("item_id", item.item_id)
-    _check_id("item_type", item.item_type)
+    check_id("item_id", item.item_id)
+    check_id("item_type", item.item_type)
     if item.created_at is not None and not math.isfinite(item.created_at):
         raise BadEvent("bad_field", "created_at is not a finite number")
     return item
@@ -118,7 +118,7 @@ def decode_item(data: bytes) -> Item:
 def decode_user(data: bytes) -> User:
     """Decode one user. Raises BadEvent."""
     user = _decode_entry(_users, data)
-    _check_id("user_id", user.user_id)
+    check_id("user_id", user.user_id)
     return user
 
 
@@ -128,7 +128,7 @@ def decode_id(key: bytes | None) -> str:
         text = (key or b"").decode()
     except UnicodeDecodeError:
         raise BadEvent("bad_key", "the message key is not UTF-8") from None
-    _check_id("the message key", text)
+    check_id("the message key", text)
     return text
 
 
@@ -145,7 +145,8 @@ def _decode_entry(decoder: msgspec.json.Decoder[_Entry], data: bytes) -> _Entry:
         raise BadEvent("not_json", f"not JSON: {error}") from None
 
 
-def _check_id(name: str, value: str) -> None:
+def check_id(name: str, value: str) -> None:
+    """Raises BadEvent unless `value` is an id within the contract; `name`: what holds it."""
     if not value or value.isspace():
         raise BadEvent("bad_id", f"{name} is empty")
     if len(value) > MAX_ID_BYTES or (

@@ -27,6 +27,7 @@ EddylineError
 ├── Interrupted             a retrain was told to stop: the live bundle is unchanged
 ├── SourceFailed            a file or a database cannot be read to its end
 ├── NothingImported         no row of an import became an event
+├── TooManyRejects          an import sent its valid rows, but rejected too many: exit status 3
 ├── NotSent                 lines for `streams produce` that are no valid event
 └── ProcessFailed           a child process did not start, died, or did not answer in time
 
@@ -37,7 +38,9 @@ from __future__ import annotations
 
 
 class EddylineError(Exception):
-    """Root of the tree; a command prints its message as one line and exits with 1."""
+    """Root of the tree; a command prints its message as one line and exits with `exit_status`."""
+
+    exit_status = 1
 
 
 class ConfigurationError(EddylineError):
@@ -158,6 +161,12 @@ class SourceFailed(EddylineError):
 
 class NothingImported(EddylineError):
     """No row of an import became an event."""
+
+
+class TooManyRejects(EddylineError):
+    """An import sent every valid row, but rejected more than --max-rejects allows."""
+
+    exit_status = 3
 
 
 class NotSent(EddylineError):

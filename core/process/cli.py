@@ -17,15 +17,16 @@ from core.settings.logs import LogSettings
 def run(app: typer.Typer) -> None:
     """Run `app` and exit.
 
-    An EddylineError is one line on stderr and exit status 1; Ctrl-C is exit status 130; any other
-    exception is a traceback with secrets masked and exit status 1.
+    An EddylineError is one line on stderr and its own exit status, 1 unless it says otherwise;
+    Ctrl-C is exit status 130; any other exception is a traceback with secrets masked and exit
+    status 1.
     """
     threading.excepthook = _print_traceback
     try:
         app()
     except EddylineError as error:
         typer.secho(f"error: {redact(str(error))}", fg=typer.colors.RED, err=True)
-        sys.exit(1)
+        sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:  # noqa: BLE001 - the text of any exception may contain a secret

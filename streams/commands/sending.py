@@ -76,9 +76,12 @@ def simulate(
 
 def import_(
     file: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            help="MovieLens ratings/movies/users, a RetailRocket-like CSV, any CSV or Parquet."
+            help=(
+                "A file, a folder of files, or s3://bucket/key: CSV, JSON, Parquet, Arrow, Excel, "
+                "compressed or not. Public data sets (MovieLens, Amazon, ...) need no --map."
+            )
         ),
     ] = None,
     kind: Annotated[
@@ -112,10 +115,34 @@ def import_(
         str | None, typer.Option(help="Time of rows without one; unset: such rows are skipped.")
     ] = None,
     time_unit: Annotated[
-        str | None, typer.Option(help="s, ms or us: the unit of numeric times (default: s).")
+        str | None, typer.Option(help="s, ms, us or ns: the unit of numeric times (default: s).")
+    ] = None,
+    time_format: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=(
+                "How times are written, such as '%m/%d/%Y %H:%M' (default: ISO 8601 or a number). "
+                "Days without a time are refused unless %Y-%m-%d or the like says they count."
+            )
+        ),
+    ] = None,
+    decimal: Annotated[
+        str, typer.Option(help="Character before the decimals of a number: . or a comma.")
+    ] = ".",
+    list_separator: Annotated[
+        str | None,
+        typer.Option(help="Character between the parts of a list (default: |, or else a comma)."),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of a text file (default: found by its content).")
+    ] = None,
+    header: Annotated[
+        str | None,
+        typer.Option(help="Names of the columns, separated by commas, of a file without a header."),
     ] = None,
     delimiter: Annotated[
-        str | None, typer.Option(help="Character between the cells of a text file (default: ,).")
+        str | None,
+        typer.Option(help="Between the cells of a text file (default: found by its content)."),
     ] = None,
     speed: Annotated[
         str | None,
@@ -137,11 +164,32 @@ def import_(
         Path,
         typer.Option(help="File for rows that are no valid event, with row number and reason."),
     ] = Path("rejects.jsonl"),
+    max_rejects: Annotated[
+        str,
+        typer.Option(help="End with exit status 3 when a larger share of the rows is rejected."),
+    ] = "1%",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="Go on where the same import was killed, by the progress file beside --rejects."
+        ),
+    ] = False,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            help="Only show the mapping, ten rows and what would be rejected; send nothing."
+        ),
+    ] = False,
 ) -> None:
-    """Import events, items or users from a file or a database table, through Kafka."""
-    from streams.importers.command import run
+    """Import events, items or users from a file or a database table, through Kafka.
+
+    Exit status: 0 done; 1 an error, or no row was valid; 3 done, but more rows than --max-rejects
+    were rejected.
+    """
+    from streams.importers import command
     from streams.importers.options import Options, plan
 
+    run = command.preview if preview else command.run
     run(
         load_settings(),
         plan(
@@ -155,11 +203,18 @@ def import_(
                 min_value=min_value,
                 default_timestamp=default_timestamp,
                 time_unit=time_unit,
+                time_format=time_format or (),
+                decimal=decimal,
+                list_separator=list_separator,
+                encoding=encoding,
+                header=header,
                 delimiter=delimiter,
                 speed=speed,
                 sort=sort,
                 limit=limit,
                 rejects=rejects,
+                max_rejects=max_rejects,
+                resume=resume,
             )
         ),
     )

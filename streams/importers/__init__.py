@@ -1,6 +1,7 @@
 """Imports events, items and users from files and databases into Kafka.
 
-`options` checks the command's options, `formats` finds which column holds which field, `sources`
-and `database` read rows, `convert` makes messages of them, `rejects` writes the invalid rows.
-Start with `command`.
+`options` checks the command's options, `convert` makes messages of the rows that store.tables
+reads, `database` reads a table of a database, `summary` counts, `rejects` writes the invalid rows,
+`progress_file` lets a killed import go on, `preview` shows an import before it is made. Start with
+`command`.
 """

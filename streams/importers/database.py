@@ -10,15 +10,16 @@ from typing import Any
 
 from core.errors import ConfigurationError, SourceFailed
 from core.redaction import error_text, masked_url
-from streams.importers.formats import Format
-from streams.importers.sources import FETCH_ROWS, Row
+from store.tables.rows import BATCH, RawBatch, Report
 
 
 class Table:
-    """One table or view. Rows are ordered by timestamp where a timestamp is mapped."""
+    """One table or view. `order_by`: the column by which its rows are ordered."""
 
     row_count: int | None = None
     has_stable_order = False
+    layout: str | None = None
+    notes: Sequence[str] = ()
 
     def __init__(self, url: str, table: str) -> None:
         """`table` may be schema-qualified.
@@ -57,20 +58,25 @@ class Table:
         # with an @ it holds a part of an unescaped password
         self.name = f"{'' if '@' in database else database}.{table}"[-80:]
         self.columns: Sequence[str] = [column.name for column in self._table.columns]
+        self.order_by: str | None = None
 
-    def rows(self, format_: Format) -> Iterator[Row]:
-        """Values as the driver returns them; at most FETCH_ROWS are in memory."""
-        columns = [self._table.columns[column] for column in format_.columns.values()]
+    def batches(self, columns: Sequence[str], _report: Report) -> Iterator[RawBatch]:
+        """Values as the driver returns them, ordered by the column `order_by` where it is set."""
+        selected = [self._table.columns[column] for column in columns]
         query = self._sql.select(
-            *[column.label(f"c{index}") for index, column in enumerate(columns)]
+            *[column.label(f"c{index}") for index, column in enumerate(selected)]
         )
-        if "timestamp" in format_.columns:
-            query = query.order_by(self._table.columns[format_.columns["timestamp"]])
+        if self.order_by is not None:
+            query = query.order_by(self._table.columns[self.order_by])
+        first = 1
         try:
             with self._engine.connect().execution_options(
-                stream_results=True, yield_per=FETCH_ROWS
+                stream_results=True, yield_per=BATCH
             ) as connection:
-                yield from enumerate(connection.execute(query), 1)
+                for rows in connection.execute(query).partitions():
+                    numbers = range(first, first + len(rows))
+                    yield RawBatch(numbers, list(zip(*rows, strict=True)))
+                    first += len(rows)
         except self._sql.exc.SQLAlchemyError as error:
             raise SourceFailed(
                 f"reading {self._table.name} of {self._shown} failed: {_reason(error, self._url)}"

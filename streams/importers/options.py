@@ -9,17 +9,18 @@ from typing import cast, get_args
 import msgspec
 
 from core.errors import ConfigurationError
+from store.tables import options as tables
+from store.tables.mapping import parse_pairs
+from store.tables.options import Kind
+from store.tables.times import UNITS
 from streams import times
-from streams.importers.command import REJECTS, Plan
-from streams.importers.formats import Kind, parse_pairs
-
-_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6}
+from streams.importers.plan import REJECTS, Plan
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The options as typed on the command line; see the command's --help."""
 
-    file: Path | None = None
+    file: str | Path | None = None
     kind: str | None = None
     mapping: Sequence[str] = ()
     constants: Sequence[str] = ()
@@ -28,11 +29,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     min_value: float | None = None
     default_timestamp: str | None = None
     time_unit: str | None = None
+    time_format: Sequence[str] = ()
+    decimal: str = "."
+    list_separator: str | None = None
+    encoding: str | None = None
+    header: str | None = None
     delimiter: str | None = None
     speed: str | None = None
     sort: bool = True
     limit: int | None = None
     rejects: Path = REJECTS
+    max_rejects: str = "1%"
+    resume: bool = False
 
 
 def plan(options: Options) -> Plan:
@@ -43,26 +51,56 @@ def plan(options: Options) -> Plan:
         raise ConfigurationError("give either a file, or --database and --table")
     if kind is not None and kind not in get_args(Kind):
         raise ConfigurationError(f"--kind {kind!r} is none of {', '.join(get_args(Kind))}")
-    if time_unit is not None and time_unit not in _UNITS:
-        raise ConfigurationError(f"--time-unit {time_unit!r} is none of {', '.join(_UNITS)}")
+    if time_unit is not None and time_unit not in UNITS:
+        raise ConfigurationError(f"--time-unit {time_unit!r} is none of {', '.join(UNITS)}")
+    if options.decimal not in (".", ","):
+        raise ConfigurationError(f"--decimal {options.decimal!r} is neither . nor ,")
+    if options.resume and database is not None:
+        raise ConfigurationError(
+            "--resume needs a file: a table has no order of rows that stays; import it again, the "
+            "event ids are the same"
+        )
     return Plan(
         path=file,
         database=database,
         table=table,
-        kind=cast("Kind | None", kind),
-        mapping=parse_pairs(options.mapping, "--map"),
-        constants=parse_pairs(options.constants, "--constant"),
-        delimiter=options.delimiter,
+        reading=tables.Options(
+            kind=cast("Kind | None", kind),
+            mapping=parse_pairs(options.mapping, "--map"),
+            constants=parse_pairs(options.constants, "--constant"),
+            encoding=options.encoding,
+            delimiter=options.delimiter,
+            header=_names(options.header),
+            per_second=None if time_unit is None else UNITS[time_unit],
+            time_formats=tuple(options.time_format),
+            decimal=options.decimal,
+            list_separator=options.list_separator,
+        ),
         min_value=options.min_value,
         sort=options.sort,
         limit=options.limit,
         rejects=options.rejects,
-        per_second=None if time_unit is None else _UNITS[time_unit],
+        max_rejects=_share(options.max_rejects),
+        resume=options.resume,
         speed=None if options.speed is None else _speed(options.speed),
         default_timestamp=None
         if options.default_timestamp is None
         else times.parse(options.default_timestamp),
     )
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ConfigurationError(f"--max-rejects {text!r} is no share such as 1% or 0.01")
+    return share
 
 
 def _speed(text: str) -> float:

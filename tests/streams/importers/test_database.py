@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from core.settings import Settings
-from streams.importers.command import Import, Plan
+from store.tables.options import Options
+from streams.importers.command import Import
+from streams.importers.plan import Plan
 from tests.streams.importers.world import sent, with_one_partition
 
 
@@ -18,7 +20,7 @@ def test_a_second_import_of_a_table_sends_the_same_event_ids(
     plan = Plan(
         database=database,
         table="user_interactions",
-        mapping={"event_type": "kind", "timestamp": "created_at"},
+        reading=Options(mapping={"event_type": "kind", "timestamp": "created_at"}),
     )
     assert Import(one, plan).run() == {"sent": 3000}
     events = sent(one)
@@ -30,5 +32,6 @@ def test_a_second_import_of_a_table_sends_the_same_event_ids(
     Import(one, plan).run()
     again = sent(one)[3000:]
     assert {event["event_id"] for event in again} == {event["event_id"] for event in events}
-    Import(one, msgspec.structs.replace(plan, mapping={**plan.mapping, "event_id": "id"})).run()
+    mapped = Options(mapping={**plan.reading.mapping, "event_id": "id"})
+    Import(one, msgspec.structs.replace(plan, reading=mapped)).run()
     assert [event["event_id"] for event in sent(one)[6000:6003]] == ["0", "1", "2"]

@@ -15,9 +15,11 @@ import pytest
 from core.settings import Settings
 from store.archive.archive import Archive
 from store.log import client as log
+from store.tables import options as tables
 from streams.archiver.archiver import Archiver
-from streams.importers.command import Import, Plan
+from streams.importers.command import Import
 from streams.importers.options import Options, plan
+from streams.importers.plan import Plan
 from tests.streams.importers.world import essential_fields, sent, with_one_partition
 
 DATA = Path(os.environ.get("EDDYLINE_DATA", Path(__file__).parents[4] / "shared" / "data"))
@@ -164,7 +166,10 @@ def test_items_and_users_can_be_imported(
     )
     Import(
         settings,
-        Plan(path=tmp_path / "people.parquet", kind="users", mapping={"attributes.age": "age"}),
+        Plan(
+            path=tmp_path / "people.parquet",
+            reading=tables.Options(kind="users", mapping={"attributes.age": "age"}),
+        ),
     ).run()
     assert sent(settings, settings.users_topic) == [
         {"user_id": "1", "interests": ["rust"], "attributes": {"age": 25}}

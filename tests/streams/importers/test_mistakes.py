@@ -9,7 +9,9 @@ import pytest
 
 from core.errors import ConfigurationError, EddylineError, NothingImported, SourceFailed
 from core.settings import Settings
-from streams.importers.command import Import, Plan
+from store.tables.options import Options
+from streams.importers.command import Import
+from streams.importers.plan import Plan
 
 
 def test_a_wrong_option_or_source_is_one_clear_error(
@@ -22,9 +24,9 @@ def test_a_wrong_option_or_source_is_one_clear_error(
     ):
         Import(settings, Plan(path=tmp_path / "log.csv"))
     with pytest.raises(ConfigurationError, match="no column 'c' for user_id"):
-        Import(settings, Plan(path=tmp_path / "log.csv", mapping={"user_id": "c"}))
+        Import(settings, Plan(path=tmp_path / "log.csv", reading=Options(mapping={"user_id": "c"})))
     with pytest.raises(ConfigurationError, match="'colour' is no field of interactions"):
-        Import(settings, Plan(path=tmp_path / "log.csv", mapping={"colour": "a"}))
+        Import(settings, Plan(path=tmp_path / "log.csv", reading=Options(mapping={"colour": "a"})))
     with pytest.raises(ConfigurationError, match="is no file"):
         Import(settings, Plan(path=tmp_path / "absent.csv"))
     with pytest.raises(ConfigurationError, match="has no table 'absent'"):

@@ -1,0 +1,1 @@
+"""Reads one file of each kind: `detect` says which it is."""

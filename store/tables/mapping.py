@@ -1,0 +1,130 @@
+"""Decides which column of a table holds which field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from core.errors import ConfigurationError
+from store.tables.layouts import recognise
+from store.tables.layouts.layout import Layout
+from store.tables.options import ATTRIBUTE, FIELDS, REQUIRED, Kind, Options
+
+
+class FieldMapping(msgspec.Struct, frozen=True, kw_only=True):
+    """How the cells of a table become fields.
+
+    `columns`: field -> column. `constants`: field -> text for every row. `per_second`: units of a
+    numeric time in a second, None where nobody said it. `event_types`: the table's word ->
+    Eddyline's. `layout`: the public layout it follows.
+    """
+
+    kind: Kind = "interactions"
+    columns: Mapping[str, str] = {}
+    constants: Mapping[str, str] = {}
+    per_second: float | None = None
+    time_formats: tuple[str, ...] = ()
+    list_separator: str | None = None
+    decimal: str = "."
+    event_types: Mapping[str, str] = {}
+    layout: str | None = None
+
+
+def choose(columns: Sequence[str], layout: str | None, options: Options) -> FieldMapping:
+    """The mapping of a table with these columns.
+
+    `layout`: the public layout of a file without a header. A public layout is changed by the
+    options. An unknown table's columns are mapped to the fields of the same name. Raises
+    ConfigurationError for a field or column that does not exist, and for a required field without
+    a column.
+    """
+    known = recognise.named(layout) or recognise.of_columns(columns)
+    is_own = set(REQUIRED[options.kind or "interactions"]) <= set(columns)
+    if known is None or is_own or (options.kind is not None and options.kind != known.kind):
+        mapping = _by_name(columns, options.kind or "interactions")
+    else:
+        mapping = _of_layout(known, columns)
+    chosen = {
+        field: column
+        for field, column in {**mapping.columns, **options.mapping}.items()
+        if field not in options.constants
+    }
+    if options.others_as_attributes and mapping.layout is None and mapping.kind != "interactions":
+        used = set(chosen.values())
+        chosen |= {f"{ATTRIBUTE}{name}": name for name in columns if name and name not in used}
+    result = msgspec.structs.replace(
+        mapping,
+        columns=chosen,
+        constants={
+            field: text
+            for field, text in {**mapping.constants, **options.constants}.items()
+            if field not in options.mapping and (field in options.constants or field not in chosen)
+        },
+        per_second=options.per_second or mapping.per_second,
+        time_formats=options.time_formats or mapping.time_formats,
+        list_separator=options.list_separator or mapping.list_separator,
+        decimal=options.decimal,
+    )
+    _check(result, columns)
+    return result
+
+
+def parse_pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    """`["user_id=uid,item_id=iid"]` as a mapping. Raises ConfigurationError."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        for pair in text.split(","):
+            field, equals, value = pair.partition("=")
+            if not equals or not field.strip() or not value.strip():
+                raise ConfigurationError(
+                    f"{flag} {pair!r} is not of the form field=value; several are separated "
+                    f"by commas"
+                )
+            pairs[field.strip()] = value.strip()
+    return pairs
+
+
+def _by_name(columns: Sequence[str], kind: Kind) -> FieldMapping:
+    attributes = () if kind == "interactions" else columns
+    return FieldMapping(
+        kind=kind,
+        columns={
+            **{field: field for field in FIELDS[kind] if field in columns},
+            **{name: name for name in attributes if name.startswith(ATTRIBUTE)},
+        },
+    )
+
+
+def _of_layout(layout: Layout, columns: Sequence[str]) -> FieldMapping:
+    return FieldMapping(
+        kind=layout.kind,
+        columns={field: name for field, name in layout.columns.items() if name in columns},
+        constants=layout.constants,
+        per_second=layout.per_second,
+        time_formats=layout.time_formats,
+        list_separator=layout.list_separator,
+        event_types=layout.event_types,
+        layout=layout.name,
+    )
+
+
+def _check(mapping: FieldMapping, columns: Sequence[str]) -> None:
+    kind, fields = mapping.kind, FIELDS[mapping.kind]
+    for field in (*mapping.columns, *mapping.constants):
+        is_attribute = field.startswith(ATTRIBUTE) and kind != "interactions"
+        if field not in fields and not is_attribute:
+            known = ", ".join(fields) + ("" if kind == "interactions" else f", {ATTRIBUTE}<name>")
+            raise ConfigurationError(f"{field!r} is no field of {kind}; it has {known}")
+    for field, column in mapping.columns.items():
+        if column not in columns:
+            raise ConfigurationError(
+                f"there is no column {column!r} for {field}; the source has {', '.join(columns)}"
+            )
+    for field in REQUIRED[kind]:
+        if field not in mapping.columns and field not in mapping.constants:
+            constant = f" or --constant {field}=<text>" if field.endswith("_type") else ""
+            raise ConfigurationError(
+                f"{field} is mapped from no column; the source has {', '.join(columns)}: "
+                f"give --map {field}=<column>{constant}"
+            )

@@ -1,0 +1,65 @@
+"""How a table is to be read, as far as it is said and not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["interactions", "items", "users"]
+
+FIELDS: dict[Kind, tuple[str, ...]] = {
+    "interactions": (
+        "event_id",
+        "user_id",
+        "item_id",
+        "event_type",
+        "timestamp",
+        "value",
+        "use_case",
+        "context",
+        "recommendation_id",
+    ),
+    "items": (
+        "item_id",
+        "item_type",
+        "title",
+        "categories",
+        "tags",
+        "text",
+        "attributes",
+        "available",
+        "created_at",
+    ),
+    "users": ("user_id", "roles", "interests", "attributes"),
+}
+REQUIRED: dict[Kind, tuple[str, ...]] = {
+    "interactions": ("user_id", "item_id", "event_type"),
+    "items": ("item_id", "item_type"),
+    "users": ("user_id",),
+}
+ATTRIBUTE = "attributes."
+"""Prefix of a mapped attribute: `attributes.year=release_year`."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said about a table; None: it is guessed from the content.
+
+    `mapping`: field -> column. `constants`: field -> text for every row. `header`: the names of
+    the columns of a file that does not name them. `per_second`: units of a numeric time in a
+    second. `time_formats`: how times are written (strptime). `decimal`: "." or ",".
+    `others_as_attributes`: columns that are mapped to no field become attributes.
+    """
+
+    kind: Kind | None = None
+    mapping: Mapping[str, str] = {}
+    constants: Mapping[str, str] = {}
+    encoding: str | None = None
+    delimiter: str | None = None
+    header: tuple[str, ...] = ()
+    per_second: float | None = None
+    time_formats: tuple[str, ...] = ()
+    decimal: str = "."
+    list_separator: str | None = None
+    others_as_attributes: bool = False

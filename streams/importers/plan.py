@@ -1,0 +1,37 @@
+"""What one import does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from store.tables.options import Options
+
+REJECTS = Path("rejects.jsonl")
+"""Default file for the rows that are no valid event."""
+MAX_REJECTS = 0.01
+"""Default share of rejected rows above which an import fails."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to import; see the command's --help.
+
+    `path`: a file, a folder or s3://bucket/key. `reading`: what is said about the table. `speed`:
+    multiple of the events' own speed; None: as fast as possible. `rejects`: the file for rows that
+    are no valid event. `max_rejects`: the share of them above which the import fails. `resume`:
+    leave out what a killed import of the same source had sent.
+    """
+
+    path: str | Path | None = None
+    database: str | None = None
+    table: str | None = None
+    reading: Options = Options()
+    min_value: float | None = None
+    default_timestamp: float | None = None
+    speed: float | None = None
+    sort: bool = True
+    limit: int | None = None
+    rejects: Path = REJECTS
+    max_rejects: float = MAX_REJECTS
+    resume: bool = False

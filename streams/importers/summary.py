@@ -1,0 +1,61 @@
+"""Counts the rows of an import by what became of them, and shows the counts as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from rich.markup import escape
+from rich.table import Table
+
+from store.tables.rows import Reject
+
+_FIRST = 3
+
+
+class Tally:
+    """What became of the rows.
+
+    `read`: rows of the source; `counts`: `sent`, `rejected`, `duplicates` and each reason to leave
+    a row out; `missing`: missing cells by column.
+    """
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.counts: Counter[str] = Counter()
+        self.missing: Mapping[str, int] = {}
+        self.by_code: Counter[str] = Counter()
+        self._first: dict[str, list[Reject]] = {}
+
+    def reject(self, reject: Reject) -> None:
+        """Count a rejected row."""
+        self.counts["rejected"] += 1
+        self.by_code[reject.code] += 1
+        first = self._first.setdefault(reject.code, [])
+        if len(first) < _FIRST:
+            first.append(reject)
+
+    @property
+    def rejected_share(self) -> float:
+        """The share of the rows that was rejected."""
+        return self.counts["rejected"] / self.read if self.read else 0.0
+
+    def table(self, title: str) -> Table:
+        """The counts, with the first three row numbers of each reason to reject."""
+        table = Table(title=escape(title), title_justify="left")
+        table.add_column("rows")
+        table.add_column("count", justify="right")
+        table.add_column("first rows")
+        table.add_column("reason of the first", overflow="fold")
+        table.add_row("read", f"{self.read:,}", "", "")
+        for name, count in sorted(self.counts.items(), key=lambda item: item[0] != "sent"):
+            if name != "rejected":
+                table.add_row(escape(name), f"{count:,}", "", "")
+        for column, count in self.missing.items():
+            table.add_row(escape(f"missing {column}"), f"{count:,}", "", "")
+        for code, count in self.by_code.most_common():
+            first = self._first[code]
+            numbers = ", ".join(str(reject.number) for reject in first)
+            reason = first[0].reason.encode("utf-8", "backslashreplace").decode()
+            table.add_row(f"rejected: {code}", f"{count:,}", numbers, escape(reason))
+        return table
