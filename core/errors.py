@@ -2,6 +2,7 @@
 
 EddylineError
 ├── ConfigurationError      a setting is missing or wrong: the message names it
+│   └── MissingColumns      a table has no column for a required field
 ├── BadEvent                bytes that are no valid event: to the dead-letter topic
 ├── StoreError              Redis
 │   ├── StoreUnavailable    no connection, or an answer too late: retry, or answer degraded
@@ -36,6 +37,8 @@ Each message says what failed, where, and what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class EddylineError(Exception):
     """Root of the tree; a command prints its message as one line and exits with `exit_status`."""
@@ -45,6 +48,14 @@ class EddylineError(Exception):
 
 class ConfigurationError(EddylineError):
     """A setting is missing or wrong."""
+
+
+class MissingColumns(ConfigurationError):
+    """A table with `columns` has none for the required `fields`."""
+
+    def __init__(self, fields: Sequence[str], columns: Sequence[str], message: str) -> None:
+        super().__init__(message)
+        self.fields, self.columns = fields, columns
 
 
 class BadEvent(EddylineError):

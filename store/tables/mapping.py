@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from core.errors import ConfigurationError
+from core.errors import ConfigurationError, MissingColumns
 from store.tables.layouts import recognise
 from store.tables.layouts.layout import Layout
 from store.tables.options import ATTRIBUTE, FIELDS, REQUIRED, Kind, Options
@@ -15,7 +15,8 @@ from store.tables.options import ATTRIBUTE, FIELDS, REQUIRED, Kind, Options
 class FieldMapping(msgspec.Struct, frozen=True, kw_only=True):
     """How the cells of a table become fields.
 
-    `columns`: field -> column. `constants`: field -> text for every row. `per_second`: units of a
+    `columns`: field -> column. `constants`: field -> text for every row. `defaults`: field -> text
+    for rows whose column has none. `per_second`: units of a
     numeric time in a second, None where nobody said it. `event_types`: the table's word ->
     Eddyline's. `layout`: the public layout it follows.
     """
@@ -23,6 +24,7 @@ class FieldMapping(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind = "interactions"
     columns: Mapping[str, str] = {}
     constants: Mapping[str, str] = {}
+    defaults: Mapping[str, str] = {}
     per_second: float | None = None
     time_formats: tuple[str, ...] = ()
     list_separator: str | None = None
@@ -45,22 +47,24 @@ def choose(columns: Sequence[str], layout: str | None, options: Options) -> Fiel
         mapping = _by_name(columns, options.kind or "interactions")
     else:
         mapping = _of_layout(known, columns)
-    chosen = {
+    by_field = {
         field: column
         for field, column in {**mapping.columns, **options.mapping}.items()
         if field not in options.constants
     }
     if options.others_as_attributes and mapping.layout is None and mapping.kind != "interactions":
-        used = set(chosen.values())
-        chosen |= {f"{ATTRIBUTE}{name}": name for name in columns if name and name not in used}
+        used = set(by_field.values())
+        by_field |= {f"{ATTRIBUTE}{name}": name for name in columns if name and name not in used}
+    constants = {
+        field: text
+        for field, text in {**options.defaults, **mapping.constants}.items()
+        if field not in by_field
+    }
     result = msgspec.structs.replace(
         mapping,
-        columns=chosen,
-        constants={
-            field: text
-            for field, text in {**mapping.constants, **options.constants}.items()
-            if field not in options.mapping and (field in options.constants or field not in chosen)
-        },
+        columns=by_field,
+        constants={**constants, **options.constants},
+        defaults=options.defaults,
         per_second=options.per_second or mapping.per_second,
         time_formats=options.time_formats or mapping.time_formats,
         list_separator=options.list_separator or mapping.list_separator,
@@ -121,10 +125,17 @@ def _check(mapping: FieldMapping, columns: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"there is no column {column!r} for {field}; the source has {', '.join(columns)}"
             )
-    for field in REQUIRED[kind]:
-        if field not in mapping.columns and field not in mapping.constants:
-            constant = f" or --constant {field}=<text>" if field.endswith("_type") else ""
-            raise ConfigurationError(
-                f"{field} is mapped from no column; the source has {', '.join(columns)}: "
-                f"give --map {field}=<column>{constant}"
-            )
+    missing = [
+        field
+        for field in REQUIRED[kind]
+        if field not in mapping.columns and field not in mapping.constants
+    ]
+    if missing:
+        field = missing[0]
+        constant = f" or --constant {field}=<text>" if field.endswith("_type") else ""
+        raise MissingColumns(
+            missing,
+            columns,
+            f"{field} is mapped from no column; the source has {', '.join(columns)}: "
+            f"give --map {field}=<column>{constant}",
+        )

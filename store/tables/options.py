@@ -46,15 +46,17 @@ ATTRIBUTE = "attributes."
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What is said about a table; None: it is guessed from the content.
 
-    `mapping`: field -> column. `constants`: field -> text for every row. `header`: the names of
-    the columns of a file that does not name them. `per_second`: units of a numeric time in a
-    second. `time_formats`: how times are written (strptime). `decimal`: "." or ",".
-    `others_as_attributes`: columns that are mapped to no field become attributes.
+    `mapping`: field -> column. `constants`: field -> text for every row. `defaults`: field -> text
+    for rows that have none. `header`: the names of the columns of a file that does not name them.
+    `per_second`: units of a numeric time in a second. `time_formats`: how times are written
+    (strptime). `decimal`: "." or ",". `others_as_attributes`: columns that are mapped to no field
+    become attributes.
     """
 
     kind: Kind | None = None
     mapping: Mapping[str, str] = {}
     constants: Mapping[str, str] = {}
+    defaults: Mapping[str, str] = {}
     encoding: str | None = None
     delimiter: str | None = None
     header: tuple[str, ...] = ()

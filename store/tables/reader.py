@@ -17,7 +17,7 @@ from core import codec
 from core.errors import BadEvent
 from core.types import Item, User
 from store.tables import mapping as mappings
-from store.tables import values
+from store.tables import nested, values
 from store.tables.files import FileTable
 from store.tables.mapping import FieldMapping
 from store.tables.options import ATTRIBUTE, REQUIRED, Options
@@ -83,7 +83,7 @@ class Reader:
             yield self._sound(raw.numbers, fields, cells, rejects)
             rejects.clear()
         if rejects:
-            yield Batch([], {field: [] for field in (*columns, *constants)}, {}, list(rejects))
+            yield Batch([], {field: [] for field in (*columns, *constants)}, {}, _ordered(rejects))
 
     def _converted(self, field: str, raw: RawBatch, cells: Sequence[Any]) -> list[Any]:
         converter, column = self._converter(field, cells), self.mapping.columns[field]
@@ -93,6 +93,9 @@ class Reader:
             converted = converter.column(cells)
         if missing := converted.count(None):
             self.missing[column] += missing
+            if (default := self.mapping.defaults.get(field)) is not None:
+                value = converter.value(default)
+                converted = [value if present is None else present for present in converted]
         return converted
 
     def _sound(
@@ -114,7 +117,7 @@ class Reader:
                     if value is None:
                         invalid.setdefault(index, Invalid(code, f"{field} is missing"))
         if not invalid:
-            return Batch(numbers, fields, cells, list(rejects))
+            return Batch(numbers, fields, cells, _ordered(rejects))
         rejected = [
             Reject(numbers[index], problem.code, problem.reason, _shown(cells, index))
             for index, problem in invalid.items()
@@ -124,7 +127,7 @@ class Reader:
             [numbers[index] for index in sound],
             {field: [column[index] for index in sound] for field, column in fields.items()},
             {field: [column[index] for index in sound] for field, column in cells.items()},
-            sorted([*rejects, *rejected], key=lambda reject: reject.number),
+            _ordered([*rejects, *rejected]),
         )
 
     def _converter(self, field: str, cells: Sequence[Any]) -> Converter:
@@ -151,11 +154,11 @@ class Reader:
         elif field == "available":
             convert = values.flag
         elif field in _LISTS:
-            convert = values.texts(mapping.list_separator)
+            convert = nested.texts(mapping.list_separator)
         elif field == "attributes":
-            convert = values.attributes
+            convert = nested.attributes
         elif field.startswith(ATTRIBUTE):
-            return _Plain(field, values.attribute)
+            return _Plain(field, nested.attribute_kind(cells))
         elif field == "context":
             convert = values.json_text
         return Converter(field, convert)
@@ -210,6 +213,10 @@ def _entries(batch: Batch) -> Iterator[dict[str, Any]]:
             else:
                 entry[field] = value
         yield entry | ({"attributes": attributes} if attributes else {})
+
+
+def _ordered(rejects: Sequence[Reject]) -> list[Reject]:
+    return sorted(rejects, key=lambda reject: reject.number)
 
 
 def _shown(cells: Mapping[str, Sequence[Any]], index: int) -> dict[str, Any]:

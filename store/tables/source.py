@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO, TextIO, cast
 from urllib.parse import unquote
 
 import msgspec
@@ -162,6 +162,16 @@ def reading(shown: str) -> Iterator[None]:
     ) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SourceFailed(f"{shown} cannot be read: {error_text(OSError(text), '')}") from None
+
+
+@contextmanager
+def decoded(content: BinaryIO, encoding: str, errors: str) -> Iterator[TextIO]:
+    """The stream as text with its line breaks; the stream stays open."""
+    text = io.TextIOWrapper(content, encoding=encoding, errors=errors, newline="")
+    try:
+        yield text
+    finally:
+        text.detach()
 
 
 def _partition(relative: PurePosixPath) -> dict[str, str | None]:

@@ -123,8 +123,8 @@ class Times(Converter):
     def _whole_day(self, text: str, form: str = "%Y-%m-%d") -> BadEvent:
         return BadEvent(
             "whole_day",
-            f"{self.field} {text!r} is a day without a time of day: events of one day would have "
-            f"no order; give --time-format {form} to count it as midnight UTC",
+            f"{self.field} {text!r} is a day without a time of day, which gives no order within "
+            f"the day; give --time-format {form} to count it as midnight UTC",
         )
 
     def _guess(self, seconds: float) -> str:

@@ -6,8 +6,6 @@ a cell. It gives None for a missing value and Invalid for one that breaks the co
 
 from __future__ import annotations
 
-import ast
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +16,6 @@ import msgspec
 
 from core import codec
 from core.errors import BadEvent
-from core.types import Value
 
 MISSING = frozenset({"", "NULL", "null", "\\N", "nan", "NaN", "NAN", "None", "<NA>"})
 """Texts that stand for a missing value."""
@@ -213,69 +210,6 @@ def flag(value: Any) -> bool:
     if isinstance(value, str) and value.lower() in _FLAGS:
         return _FLAGS[value.lower()]
     raise BadEvent("bad_field", f"available {value!r} is neither true nor false")
-
-
-def texts(separator: str | None) -> Callable[[Any], list[str]]:
-    """A conversion to a list of texts: from a list, JSON, a Python literal, or separated text.
-
-    `separator`: None for | where the text has one, else a comma.
-    """
-
-    def convert(value: Any) -> list[str]:
-        if isinstance(value, str):
-            if value[0] in "[({" and value[-1] in "])}":
-                value = literal(value)
-            if isinstance(value, str):
-                value = value.split(separator or ("|" if "|" in value else ","))
-        return list(_flat(value))
-
-    return convert
-
-
-def _flat(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        name = value.get("name", value.get("description"))
-        return [] if name is None else _flat(name)
-    if isinstance(value, list | tuple | set):
-        return [text for part in value for text in _flat(part)]
-    present = plain(value)
-    return [] if present is None else [text_cell(present)]
-
-
-def literal(text: str) -> Any:
-    """The value of JSON or of a Python literal; the text itself where it is neither."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return text
-
-
-def attribute(value: Any) -> Value:
-    """The value of an attribute: text, number, truth value or a list of texts."""
-    if isinstance(value, str):
-        return text_cell(value)
-    if isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, list | tuple | set):
-        return _flat(value)
-    return text_cell(value)
-
-
-def attributes(value: Any) -> dict[str, Value]:
-    """The attributes of an object, or of the JSON text of one. Raises BadEvent."""
-    value = literal(value) if isinstance(value, str) else value
-    if not isinstance(value, dict):
-        raise BadEvent("bad_field", "attributes is no object")
-    return {
-        str(name): attribute(present)
-        for name, cell in value.items()
-        if (present := plain(cell)) is not None
-    }
 
 
 def json_text(value: Any) -> str:

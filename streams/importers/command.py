@@ -161,6 +161,7 @@ class Import:
         raise NothingImported(
             f"no row of {self.reader.table.name} was imported: {reasons}"
             + (f"; see {self._plan.rejects}" if self.tally.counts["rejected"] else "")
+            + ("; give --default-timestamp" if self.tally.counts["no timestamp"] else "")
         )
 
 

@@ -28,6 +28,7 @@ INTERFACES = {
     r"[\"'`]fusion[\"'`]|\bfusion=": "a field of ensemble.json",
     r"[\"']mixture[\"']": "a key of evaluation/metrics.json",
     r"[Rr]eciprocal rank fusion": "the name of a published method",
+    r"\bcustomer_id\b": "the column of a public data set",
     r"headline_fusions": "the old name of a command, which still works",
 }
 """Pattern of a text in which a retired word stays -> why."""

@@ -9,6 +9,7 @@ before the deletion.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,18 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from core.codec import MAX_VALUE
 from core.dedup import Dedup
-from core.errors import ArchiveError, DatasetError
+from core.errors import ArchiveError
 from store.archive.archive import Archive
 from store.state.apply.deletions import DeletedUsers
+from training.data import table_files
 from training.progress import progress
 
 COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
-_OPTIONAL = {"value": pa.float64(), "use_case": pa.string()}
+_FILE_TYPES = {"value": pa.float64(), "timestamp": pa.float64()}
+"""Columns of a file that are no text."""
 _ARCHIVED = ["offset", "broker_time", "event_id", *COLUMNS, "error"]
 _ENCODED = ("user_id", "item_id", "event_type", "use_case")
 """Columns with few distinct texts: read as Parquet dictionaries, without making texts."""
@@ -126,73 +126,36 @@ def _accepted(
     return (rows if accepted.all() else rows.filter(pa.array(accepted))).cast(SCHEMA), skipped
 
 
-def from_file(path: Path) -> tuple[pa.Table, Skipped]:
-    """Read the events in a Parquet or CSV file.
+def from_file(path: str | Path) -> tuple[pa.Table, Skipped]:
+    """Read the events in a file, a folder or at s3://bucket/key, as `streams import` reads them.
 
-    It has the columns user_id, item_id, event_type, timestamp (seconds since 1970, or null) and
-    optionally value and use_case; further columns are ignored. The rows are sorted by time, rows
-    without a time first, ties in the order of the file.
+    It has the columns user_id, item_id, event_type and optionally timestamp (seconds since 1970 or
+    ISO 8601), value and use_case, or it follows a public layout; further columns are ignored. Rows
+    are put in time order, rows without a time first, ties in the order of the file. Rows that
+    ingest would refuse are skipped and counted by reason.
 
-    Raises DatasetError naming the file and what is wrong with it.
+    Raises DatasetError, which names the file and what is wrong with it.
     """
-    try:
-        if path.suffix == ".csv":
-            texts = {name: pa.string() for name in COLUMNS if SCHEMA.field(name).type == _ID}
-            raw = pyarrow.csv.read_csv(
-                path, convert_options=pyarrow.csv.ConvertOptions(column_types=texts)
+    arrays: dict[str, list[pa.Array]] = {name: [] for name in COLUMNS}
+    types = {name: _FILE_TYPES.get(name, pa.string()) for name in COLUMNS}
+    skipped: Counter[str] = Counter()
+    for batch in table_files.valid_rows(path, "interactions", skipped):
+        for name, kind in types.items():
+            values = batch.fields.get(name)
+            arrays[name].append(
+                pa.nulls(len(batch.numbers), kind) if values is None else pa.array(values, kind)
             )
-        else:
-            raw = pq.read_table(
-                path, columns=[name for name in pq.read_schema(path).names if name in COLUMNS]
-            )
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(
-            f"{path} cannot be read as {'CSV' if path.suffix == '.csv' else 'Parquet'}: {error}"
-        ) from None
-    missing = [name for name in COLUMNS if name not in raw.column_names and name not in _OPTIONAL]
-    if missing:
-        raise DatasetError(
-            f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)} (the "
-            f"last and value may be missing)"
-        )
-    columns = {
-        name: raw[name]
-        if name in raw.column_names
-        else pa.chunked_array([pa.nulls(raw.num_rows, _OPTIONAL[name])])
-        for name in COLUMNS
-    }
-    if pa.types.is_temporal(columns["timestamp"].type):
-        columns["timestamp"] = pc.divide(
-            columns["timestamp"].cast(pa.timestamp("ms")).cast(pa.int64()).cast(pa.float64()),
-            1000.0,
-        )
-    try:
-        table = pa.table(
-            {
-                name: column.cast(pa.string())
-                if SCHEMA.field(name).type == _ID
-                else column.cast(pa.float64())
-                for name, column in columns.items()
-            }
-        ).cast(SCHEMA)
-    except pa.ArrowException as error:
-        raise DatasetError(f"{path}: a column has a wrong type: {error}") from None
-    named = pc.and_(
-        pc.and_(pc.is_valid(table["user_id"]), pc.is_valid(table["item_id"])),
-        pc.is_valid(table["event_type"]),
+    table = pa.table(
+        {
+            name: pa.chunked_array(chunks, types[name]).cast(SCHEMA.field(name).type)
+            if types[name] != pa.string()
+            else pa.chunked_array(chunks, pa.string()).dictionary_encode().cast(_ID)
+            for name, chunks in arrays.items()
+        },
+        schema=SCHEMA,
     )
-    valid = table.filter(named)
-    in_range = pc.and_(
-        pc.greater_equal(valid["value"], 0.0), pc.less_equal(valid["value"], MAX_VALUE)
-    )
-    sound = valid.filter(
-        pc.or_(pc.is_null(valid["value"], nan_is_null=True), pc.fill_null(in_range, False))
-    )
-    order = pc.sort_indices(pc.fill_null(sound["timestamp"], -np.inf))
-    return sound.take(order), {
-        "rows_without_an_id": table.num_rows - valid.num_rows,
-        "bad_values": valid.num_rows - sound.num_rows,
-    }
+    order = pc.sort_indices(pc.fill_null(table["timestamp"], -np.inf))
+    return table.take(order), dict(skipped)
 
 
 def _duplicates(table: pa.Table, window: int) -> npt.NDArray[np.bool_]:

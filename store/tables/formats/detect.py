@@ -63,7 +63,9 @@ def kind(head: bytes, shown: str) -> FileKind:
         raise ConfigurationError(
             f"{shown} is an SQLite database: give --database sqlite:///{shown} --table NAME"
         )
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    wide = next((name for bom, name in _BOMS[1:] if head.startswith(bom)), None)
+    text = head if wide is None else head.decode(wide, "replace").encode()
+    text = text.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"{"):
         return "json_lines"
     if text.startswith(b"[") and re.match(rb"\[\s*[{\]]", text):

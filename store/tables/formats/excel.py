@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -31,7 +32,8 @@ class ExcelPart:
         self._load: Any = openpyxl.load_workbook
         self._part, self._header = part, options.header
         self.last_number = 0
-        first = next(self._rows(), None)
+        with closing(self._rows()) as rows:
+            first = next(rows, None)
         if first is None:
             raise SourceFailed(f"{part.shown} has no row in its first sheet")
         self.columns: Sequence[str] = self._header or [
@@ -55,7 +57,7 @@ class ExcelPart:
                 ],
             )
 
-    def _rows(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def _rows(self) -> Generator[tuple[int, tuple[Any, ...]], None, None]:
         with self._part.open_seekable() as file, reading(self._part.shown):
             try:
                 book = self._load(file, read_only=True, data_only=True)

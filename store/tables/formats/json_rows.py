@@ -6,11 +6,12 @@ Lines may be Python literals ({'asin': ...}), as some public data sets are.
 from __future__ import annotations
 
 import ast
-import io
+import codecs
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
@@ -18,7 +19,7 @@ from core.errors import SourceFailed
 from store.tables.formats import detect
 from store.tables.options import Options
 from store.tables.rows import BATCH, MAX_LINE, RawBatch, Reject, Report
-from store.tables.source import Part, reading
+from store.tables.source import Part, decoded, reading
 
 _SAMPLED = 1_000
 """Rows whose keys are the columns."""
@@ -39,8 +40,9 @@ class JsonPart:
         self._encoding, self.notes = detect.encoding(part.head(detect.HEAD), options, part.shown)
         self.last_number = 0
         names: dict[str, None] = {}
-        for _, row in islice(self._rows(lambda _reject: None), _SAMPLED):
-            names.update(dict.fromkeys(row))
+        with closing(self._rows(lambda _reject: None)) as rows:
+            for _, row in islice(rows, _SAMPLED):
+                names.update(dict.fromkeys(row))
         self.columns: Sequence[str] = list(names)
         if not names:
             raise SourceFailed(f"{part.shown} has no JSON object among its first {_SAMPLED} rows")
@@ -54,10 +56,15 @@ class JsonPart:
                 [[row.get(name) for _, row in batch] for name in columns],
             )
 
-    def _rows(self, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _rows(self, report: Report) -> Generator[tuple[int, dict[str, Any]], None, None]:
         self.last_number = 0
-        with self._part.open() as content, reading(self._part.shown):
-            rows = self._elements(content) if self._is_array else self._lines(content, report)
+        with (
+            self._part.open() as content,
+            reading(self._part.shown),
+            closing(
+                self._elements(content) if self._is_array else self._lines(content, report)
+            ) as rows,
+        ):
             for number, row in rows:
                 self.last_number = number
                 if isinstance(row, dict):
@@ -66,9 +73,9 @@ class JsonPart:
                     text = f"the row is no JSON object but {str(row)[:80]!r}"
                     report(Reject(number, "not_json", text))
 
-    def _lines(self, content: BinaryIO, report: Report) -> Iterator[tuple[int, Any]]:
+    def _lines(self, content: BinaryIO, report: Report) -> Generator[tuple[int, Any], None, None]:
         if self._encoding not in ("utf-8", "utf-8-sig"):
-            content = _recoded(content, self._encoding)
+            content = cast("BinaryIO", _Recoded(content, self._encoding))
         for number, line in enumerate(iter(lambda: content.readline(MAX_LINE), b""), 1):
             # only the rest of a line that was too long begins inside a row
             if len(line) == MAX_LINE and not line.endswith(b"\n"):
@@ -90,45 +97,44 @@ class JsonPart:
                 else:
                     yield number, row
 
-    def _elements(self, content: BinaryIO) -> Iterator[tuple[int, Any]]:
+    def _elements(self, content: BinaryIO) -> Generator[tuple[int, Any], None, None]:
         """The elements of an array, of which one is in memory at a time, and a chunk of text."""
-        text = io.TextIOWrapper(content, encoding=self._encoding, errors="surrogateescape")
-        decoder = json.JSONDecoder()
-        buffer, at, number, is_end = text.read(_CHUNK).lstrip("\ufeff \t\r\n"), 1, 0, False
-        while True:
-            while at < len(buffer) and buffer[at] in ", \t\r\n":
-                at += 1
-            if buffer[at : at + 1] == "]":
-                return
-            try:
-                row, end = decoder.raw_decode(buffer, at)
-                if end == len(buffer) and not is_end:  # a number may go on in the next chunk
-                    raise json.JSONDecodeError("incomplete", buffer, end)
-            except json.JSONDecodeError as error:
-                if is_end or len(buffer) - at > MAX_LINE + _CHUNK:
-                    cause = "ends within" if is_end and at >= len(buffer) else error.msg
-                    raise SourceFailed(
-                        f"{self._part.shown}, element {number + 1} of the array: {cause}; the rows "
-                        f"before it were read"
-                    ) from None
-                chunk = text.read(_CHUNK)
-                is_end = not chunk
-                buffer, at = buffer[at:] + chunk, 0
-                continue
-            number += 1
-            at = end
-            yield number, row
+        with decoded(content, self._encoding, "surrogateescape") as text:
+            decoder = json.JSONDecoder()
+            buffer, at, number, is_end = text.read(_CHUNK).lstrip("\ufeff \t\r\n"), 1, 0, False
+            while True:
+                while at < len(buffer) and buffer[at] in ", \t\r\n":
+                    at += 1
+                if buffer[at : at + 1] == "]":
+                    return
+                try:
+                    row, end = decoder.raw_decode(buffer, at)
+                    if end == len(buffer) and not is_end:  # a number may go on in the next chunk
+                        raise json.JSONDecodeError("incomplete", buffer, end)
+                except json.JSONDecodeError as error:
+                    if is_end or len(buffer) - at > MAX_LINE + _CHUNK:
+                        cause = "ends within" if is_end and at >= len(buffer) else error.msg
+                        raise SourceFailed(
+                            f"{self._part.shown}, element {number + 1} of the array: {cause}; the "
+                            f"rows before it were read"
+                        ) from None
+                    chunk = text.read(_CHUNK)
+                    is_end = not chunk
+                    buffer, at = buffer[at:] + chunk, 0
+                    continue
+                number += 1
+                at = end
+                yield number, row
 
 
-def _recoded(content: BinaryIO, encoding: str) -> BinaryIO:
-    """The stream in UTF-8. Other encodings are rare: line by line is fast enough."""
-    text = io.TextIOWrapper(content, encoding=encoding, errors="replace", newline="")
+class _Recoded:
+    """The lines of a stream in UTF-8. Other encodings of JSON are rare and may take longer."""
 
-    class Recoded:
-        def readline(self, limit: int) -> bytes:
-            return text.readline(limit).encode()
+    def __init__(self, content: BinaryIO, encoding: str) -> None:
+        self._lines = codecs.getreader(encoding)(content, "replace")
 
-    return Recoded()  # type: ignore[return-value]
+    def readline(self, limit: int) -> bytes:
+        return self._lines.readline(limit).encode()
 
 
 def _lenient(line: bytes) -> Any:

@@ -7,16 +7,15 @@ costs one row: reading goes on with the line after the one in which it opened.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import BinaryIO
+from typing import TextIO
 
 from store.tables.formats import detect
 from store.tables.options import Options
 from store.tables.rows import BATCH, MAX_CELL, MAX_LINE, RawBatch, Reject, Report
-from store.tables.source import Part, reading
+from store.tables.source import Part, decoded, reading
 
 _MAX_ROW_LINES = 1_000
 """Most lines of one row, where a quoted cell has line breaks."""
@@ -40,8 +39,12 @@ class TextPart:
         """Cells as text; cells that a short row lacks are None."""
         names = list(self.columns)
         indexes = [names.index(name) if name in names else None for name in columns]
-        with self._part.open() as content, reading(self._part.shown):
-            lines = _Lines(content, self._form.encoding, report)
+        with (
+            self._part.open() as content,
+            reading(self._part.shown),
+            decoded(content, self._form.encoding, "surrogateescape") as text,
+        ):
+            lines = _Lines(text, report)
             if self._form.has_header:
                 lines.take(1)
             rows = _Rows(self._form.delimiter, len(names), report)
@@ -62,31 +65,29 @@ class TextPart:
 class _Lines:
     """The lines of a stream. `number`: that of the line that comes next."""
 
-    def __init__(self, content: BinaryIO, encoding: str, report: Report) -> None:
-        self._text = io.TextIOWrapper(
-            content, encoding=encoding, errors="surrogateescape", newline=""
-        )
-        self._next = partial(self._text.readline, MAX_LINE)
+    def __init__(self, text: TextIO, report: Report) -> None:
+        self._text = text
+        self._lines = self._read()
         self._report = report
         self.number = 1
 
     def take(self, count: int) -> list[str]:
-        """The next lines, `count` at most; a line longer than MAX_LINE is rejected and empty."""
-        lines = list(islice(iter(self._next, ""), count))
-        if lines and len(max(lines, key=len)) >= MAX_LINE:
-            lines = self._without_long(lines)
+        """The next lines, `count` at most; one longer than MAX_LINE is rejected and empty."""
+        lines = list(islice(self._lines, count))
         self.number += len(lines)
         return lines
 
-    def _without_long(self, pieces: list[str]) -> list[str]:
-        lines: list[str] = []
-        for piece in pieces:
-            lines.append(piece)
-            if len(piece) >= MAX_LINE:
-                text = f"the line has more than {MAX_LINE} characters"
-                self._report(Reject(self.number + len(lines) - 1, "too_long", text))
-                lines[-1] = "\n"
-        return lines
+    def _read(self) -> Iterator[str]:
+        read = partial(self._text.readline, MAX_LINE)
+        for number, line in enumerate(iter(read, ""), 1):
+            if len(line) < MAX_LINE or line.endswith("\n"):
+                yield line
+                continue
+            while len(rest := read()) == MAX_LINE and not rest.endswith("\n"):
+                pass
+            text = f"the line has more than {MAX_LINE} characters"
+            self._report(Reject(number, "too_long", text))
+            yield "\n"
 
 
 class _Rows:

@@ -122,7 +122,7 @@ CATALOGUES: tuple[Layout, ...] = (
         list_separator="|",
     ),
     Layout(
-        name="H&M customers",
+        name="H&M profiles",
         kind="users",
         has=frozenset({"customer_id", "club_member_status", "age"}),
         columns={

@@ -179,7 +179,7 @@ def test_rows_of_a_file_that_ingest_rejects_are_skipped(settings: Settings, tmp_
     assert world.entries(data) == {("a", "x"): 3.0, ("a", "z"): 1.0}, (
         "a value that is not a number is no value"
     )
-    assert (data.skipped["rows_without_an_id"], data.skipped["bad_values"]) == (1, 1)
+    assert (data.skipped["bad_id"], data.skipped["bad_value"]) == (1, 1)
 
 
 def _build(settings: Settings, path: Path) -> tuple[object, ...]:
