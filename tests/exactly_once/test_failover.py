@@ -1,0 +1,190 @@
+"""Every event counts exactly once, no process ends and every read is answered while another Redis
+becomes the primary, by Sentinel or behind a host name, and while Redis is full.
+"""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis, RedisError, ResponseError
+
+from core.settings import Settings
+from store.state import connection
+from testing.process import Child
+from testing.proxy import Proxy
+from testing.redis import SERVICE, RedisServer, SentinelGroup
+from tests import oracle
+from tests.api.world import port_of, publish
+from tests.conftest import Spawn
+from tests.exactly_once.conftest import caught_up
+from tests.exactly_once.traffic import Traffic
+from tests.support import Background, eventually
+
+Applied = Callable[[str], None]
+"""Waits until more events are applied; the text says after what."""
+
+
+class Reads(Background):
+    """Reads recommendations of a user all the time; `failures`: answers that are not 200."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+        self.answers, self.failures = 0, list[str]()
+
+    def run(self, number: int) -> None:
+        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        while not self.ended.wait(0.005):
+            client.request("GET", f"/api/recommendations/user-{self.answers % 60}")
+            answer = client.getresponse()
+            body = answer.read()
+            self.answers += 1
+            if answer.status != 200:
+                self.failures.append(f"{answer.status} {body[:200]!r}")
+        client.close()
+
+
+@contextmanager
+def load(settings: Settings, spawn: Spawn, seed: int) -> Iterator[Applied]:
+    """2,000 events a second and reads of the API during the block, which ingest, live worker and
+    API outlive; afterwards Redis is equal to the log.
+    """
+    publish(settings)
+    environment = {"REDIS_URL": settings.redis_url.get_secret_value()}
+    ingest, live, api = (
+        spawn(*command, **environment)
+        for command in (("streams", "ingest"), ("streams", "live"), ("api",))
+    )
+    port = eventually(lambda: api.alive and port_of(api.log.read_text()), "the API serves")
+    client = connection.connect(settings)
+    total = 0
+
+    def more_applied(after: str) -> None:
+        nonlocal total
+
+        def position() -> int:
+            ingest.check()
+            try:
+                return sum(oracle.positions(client, settings).values())
+            except RedisError:
+                return 0
+
+        eventually(lambda: position() > total, f"more events applied after {after}", 60)
+        total = position() + 1000
+
+    with Reads(port) as reads, Traffic(settings, seed, per_burst=100):
+        more_applied("the start")
+        yield more_applied
+        more_applied("the last fault")
+    caught_up(client, settings, ingest)
+    oracle.assert_equal(client, settings)
+    client.close()
+    assert reads.answers > 100
+    assert reads.failures == []
+    assert_alive(ingest, live, api)
+
+
+def assert_alive(*children: Child) -> None:
+    for child in children:
+        child.check()
+        assert "Traceback" not in child.log.read_text()
+
+
+def is_replica(server: RedisServer) -> None:
+    """Wait until a server is a replica that has the data of its primary."""
+
+    def is_linked() -> bool:
+        try:
+            info = redis.info("replication")
+        except RedisError:
+            return False
+        return info["role"] == "slave" and info["master_link_status"] == "up"
+
+    with Redis.from_url(server.url) as redis:
+        eventually(is_linked, f"{server.address} is a replica", 60)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[SentinelGroup]:
+    with SentinelGroup(tmp_path / "group") as servers:
+        yield servers
+
+
+@pytest.mark.timeout(240)
+def test_a_fail_over_by_sentinel_loses_no_event_and_fails_no_read(
+    broker: object, settings: Settings, spawn: Spawn, group: SentinelGroup, seed: int
+) -> None:
+    settings = settings.model_copy(update={"redis_url": SecretStr(group.url)})
+    with (
+        Redis.from_url(f"redis://{group.sentinels[0].address}") as sentinel,
+        load(settings, spawn, seed) as more_applied,
+    ):
+        first, second = group.servers
+        is_replica(second)
+        first.kill()
+        more_applied("the death of the primary")
+        assert sentinel.sentinel_get_master_addr_by_name(SERVICE)[1] == second.port
+        first.start()
+        is_replica(first)
+
+        def is_demoted() -> bool:
+            try:
+                return bool(sentinel.sentinel_failover(SERVICE))
+            except ResponseError:  # it does not know yet that the replica is a good one
+                return False
+
+        eventually(is_demoted, "the sentinel replaces the primary that lives", 60, 0.2)
+        # meanwhile both take writes; those to the old one are lost, and applied again
+        is_replica(second)
+        more_applied("the demotion of the primary under load")
+
+
+@pytest.mark.timeout(240)
+def test_a_fail_over_behind_a_host_name_loses_no_event_and_fails_no_read(
+    broker: object, settings: Settings, spawn: Spawn, tmp_path: Path, seed: int
+) -> None:
+    """The old primary stays reachable by the connections that are open."""
+    with (
+        RedisServer(tmp_path / "first") as first,
+        RedisServer(
+            tmp_path / "second", options={"replicaof": first.address.replace(":", " ")}
+        ) as second,
+        Proxy(first.port) as name,
+        Redis.from_url(first.url) as old,
+        Redis.from_url(second.url) as new,
+    ):
+        settings = settings.model_copy(update={"redis_url": SecretStr(f"redis://{name.address}/0")})
+        is_replica(second)
+        with load(settings, spawn, seed) as more_applied:
+            new.replicaof("NO", "ONE")
+            old.replicaof("127.0.0.1", str(second.port))
+            name.point_to(second.port)
+            more_applied("the demotion of the primary")
+            is_replica(first)
+            second.kill()
+            old.replicaof("NO", "ONE")
+            name.point_to(first.port)
+            more_applied("the death of the new primary")
+
+
+@pytest.mark.timeout(240)
+def test_a_full_redis_loses_no_event_and_fails_no_read(
+    broker: object, settings: Settings, spawn: Spawn, own_redis_server: RedisServer, seed: int
+) -> None:
+    with (
+        Redis.from_url(own_redis_server.url) as redis,
+        load(settings, spawn, seed) as more_applied,
+    ):
+        redis.config_set("maxmemory", "1")
+        refused = redis.info("stats")["total_error_replies"]
+        eventually(
+            lambda: redis.info("stats")["total_error_replies"] > refused + 2,
+            "commands are refused",
+        )
+        redis.config_set("maxmemory", "0")
+        more_applied("memory is there again")
