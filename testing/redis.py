@@ -118,10 +118,14 @@ class Sentinel(RedisServer):
     name = "sentinel"
 
     def __init__(
-        self, directory: Path, primary: RedisServer, certificates: Certificates | None = None
+        self,
+        directory: Path,
+        primary: RedisServer,
+        certificates: Certificates | None = None,
+        password: str = "",
     ) -> None:
         super().__init__(directory, certificates=certificates)
-        self._primary = primary
+        self._primary, self._password = primary, password
 
     def _command(self) -> Sequence[str | Path]:
         path = self.directory / "sentinel.conf"  # the sentinel keeps its state in it
@@ -134,6 +138,7 @@ class Sentinel(RedisServer):
                 f"sentinel monitor {SERVICE} {HOST} {self._primary.port} 2",
                 f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
                 f"sentinel failover-timeout {SERVICE} 5000",
+                *([f"requirepass {self._password}"] if self._password else []),
             ]
             path.write_text("\n".join(lines) + "\n")
         return [redis_binary(), path, "--sentinel"]
@@ -143,14 +148,20 @@ class SentinelGroup:
     """One primary, its replicas, and three sentinels, of which two must agree."""
 
     def __init__(
-        self, directory: Path, replicas: int = 1, certificates: Certificates | None = None
+        self,
+        directory: Path,
+        replicas: int = 1,
+        certificates: Certificates | None = None,
+        password: str = "",
     ) -> None:
+        """`password`: of the sentinels."""
         self._certificates = certificates
-        primary = RedisServer(directory / "redis-0", certificates=certificates)
+        options = {"repl-diskless-sync-delay": "0"}
+        primary = RedisServer(directory / "redis-0", options=options, certificates=certificates)
         followers = [
             RedisServer(
                 directory / f"redis-{number}",
-                options={"replicaof": f"{HOST} {primary.port}"},
+                options={"replicaof": f"{HOST} {primary.port}"} | options,
                 certificates=certificates,
             )
             for number in range(1, replicas + 1)
@@ -158,7 +169,8 @@ class SentinelGroup:
         self.servers = [primary, *followers]
         """The first one is the primary at the start."""
         self.sentinels = [
-            Sentinel(directory / f"sentinel-{number}", primary, certificates) for number in range(3)
+            Sentinel(directory / f"sentinel-{number}", primary, certificates, password)
+            for number in range(3)
         ]
         self._started = ExitStack()
 

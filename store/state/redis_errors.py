@@ -37,7 +37,8 @@ _NO_CREDENTIALS = Rule(
     StoreMisconfigured,
     (
         "put the user name and password of this server into REDIS_URL "
-        "(redis://user:password@host:6379/0)"
+        "(redis://user:password@host:6379/0), and those of the sentinels into "
+        "REDIS_SENTINEL_USERNAME and REDIS_SENTINEL_PASSWORD"
     ),
 )
 _CLUSTER = Rule(
@@ -101,7 +102,7 @@ RULES: Mapping[str, Rule] = {
         StoreMisconfigured,
         "the ACL user of REDIS_URL may not do this: grant the command and the key pattern "
         "that the reply names (ACL SETUSER; "
-        "docs/operations.md lists what each process needs), then start again",
+        "docs/security.md lists what each process needs), then start again",
     ),
     "NOAUTH": _NO_CREDENTIALS,
     "WRONGPASS": _NO_CREDENTIALS,

@@ -149,10 +149,11 @@ def test_a_fail_over_behind_a_host_name_loses_no_event_and_fails_no_read(
     broker: object, settings: Settings, spawn: Spawn, tmp_path: Path, seed: int
 ) -> None:
     """The old primary stays reachable by the connections that are open."""
+    options = {"repl-diskless-sync-delay": "0"}
     with (
-        RedisServer(tmp_path / "first") as first,
+        RedisServer(tmp_path / "first", options=options) as first,
         RedisServer(
-            tmp_path / "second", options={"replicaof": first.address.replace(":", " ")}
+            tmp_path / "second", options={"replicaof": first.address.replace(":", " ")} | options
         ) as second,
         Proxy(first.port) as name,
         Redis.from_url(first.url) as old,

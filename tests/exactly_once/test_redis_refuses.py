@@ -4,6 +4,7 @@ stops with advice that works. Every event counts exactly once.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -105,12 +106,12 @@ def test_a_revoked_permission_stops_ingest_and_every_event_counts_once_it_is_gra
 
 
 def documented_permissions() -> list[str]:
-    """The rules that docs/operations.md gives for ingest."""
+    """The rules that docs/security.md gives for ingest."""
     from testing.process import ROOT
 
-    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    line = next(line for line in page.splitlines() if "ACL SETUSER ingest" in line)
-    return line.split(">PASSWORD", 1)[1].split()
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    line = next(line for line in page.splitlines() if "ACL SETUSER eddyline-ingest" in line)
+    return shlex.split(line.split("'>PASSWORD'", 1)[1])
 
 
 @pytest.mark.process
