@@ -59,6 +59,15 @@ class RedisSettings(BaseModel, frozen=True):
             "of a fold-in; the Two-Tower user tower reads the latest 50"
         ),
     )
+    user_idle_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description=(
+            "days without an event after which `streams expire` moves a user out of Redis; the "
+            "events stay in the archive, from which a user who returns is restored; 0: never"
+        ),
+    )
     deletion_salt: SecretStr = Field(
         SecretStr(""),
         description=(

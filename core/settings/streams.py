@@ -36,6 +36,15 @@ class IngestSettings(BaseModel, frozen=True):
             "least 10, so that scores from 1970 to 2100 fit a float64"
         ),
     )
+    popularity_min_weight: float = Field(
+        0.01,
+        ge=0,
+        le=1000,
+        description=(
+            "weight as of now below which `streams expire` removes an item from a popularity; "
+            "one event of weight 1 is below 0.01 after 6.7 half-lives; 0: none is removed"
+        ),
+    )
 
 
 class LiveSettings(BaseModel, frozen=True):

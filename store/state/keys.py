@@ -35,6 +35,10 @@ WIPE = "rebuild:wipe"
 """STRING: exists while a rebuild deletes the keys that are computed from the log."""
 POPULAR_UNLABELLED = "unlabelled"
 """Name of the popularity of events without a use case."""
+POPULARITY_REMOVED = "popularity:removed"
+"""HASH: name of a popularity -> the most that the score of one of its items may lack, because
+`streams expire` removed members of low weight.
+"""
 MODEL_CURRENT = "model:current"
 """STRING: version of the live bundle, as announced; the pointer file is authoritative."""
 NEW_ITEMS = "items:young"
@@ -51,6 +55,7 @@ OWNED = (
         "items",
         "items:*",
         "popular:*",
+        "popularity:removed",
         "trending:*",
         "ingest:*",
         "deletions",
@@ -106,6 +111,11 @@ def user_partitions(user_id: str) -> str:
     return f"user:{escape(user_id)}:partitions"
 
 
+def user_idle(user_id: str) -> str:
+    """HASH: the counters of a user who left Redis (store.state.entities.idle_users)."""
+    return f"user:{escape(user_id)}:idle"
+
+
 def all_of_user(user_id: str) -> tuple[str, ...]:
     """Every key of a user."""
     return (
@@ -114,6 +124,7 @@ def all_of_user(user_id: str) -> tuple[str, ...]:
         profile(user_id),
         user_als(user_id),
         user_partitions(user_id),
+        user_idle(user_id),
     )
 
 

@@ -21,6 +21,8 @@ from store.state.connection import named_errors
 
 _log = structlog.get_logger(__name__)
 
+EXPIRY_LEASE = "expire"
+"""Name of the lease of `streams expire`; a rebuild holds it, too."""
 _RENEW = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], "
     "ARGV[2]) else return 0 end"

@@ -71,6 +71,18 @@ def rebuild(
     run(load_settings(), wipe=wipe, from_log=from_log, yes=yes)
 
 
+def expire() -> None:
+    """Remove from Redis what is too old to matter, once; run it by a schedule.
+
+    Users without an event for USER_IDLE_DAYS leave, and those who returned are restored. Items of
+    low popularity (POPULARITY_MIN_WEIGHT) are removed, and deletions that are older than everything
+    in the log and the archive.
+    """
+    from streams.expire.command import run
+
+    run(load_settings())
+
+
 def archive(
     until_idle: Annotated[
         bool,

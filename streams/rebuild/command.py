@@ -2,7 +2,7 @@
 `streams rebuild`.
 
 1. Exclude other writers: the lease `ingest-rebuild` refuses a second rebuild, and ingest processes
-   that start; the rebuild waits until none runs.
+   that start; the rebuild waits until none runs. The lease `expire` excludes `streams expire`.
 2. Ask Redis, Kafka and the archive what they hold, and show the plan (`plan`). Nothing is changed
    up to here.
 3. With `wipe`, delete every key that is made from the log. The next rebuild continues a wipe that
@@ -33,7 +33,7 @@ from store.state import wipe as store_wipe
 from store.state.apply import deletions as known_deletions
 from store.state.apply import positions
 from store.state.entities import experiments
-from store.state.lease import Lease
+from store.state.lease import EXPIRY_LEASE, Lease
 from streams.ingest.deletions import recovery
 from streams.rebuild import plan as rebuild_plan
 from streams.rebuild.plan import Part, Plan
@@ -54,7 +54,10 @@ def run(
     """
     client = connection.connect(settings)
     connection.check_server(client)
-    with Lease(client, running.REBUILD_LEASE, _LEASE_S):
+    with (
+        Lease(client, running.REBUILD_LEASE, _LEASE_S),
+        Lease(client, EXPIRY_LEASE, _LEASE_S),
+    ):
         running.wait_until_none(client)
         plan = rebuild_plan.make(settings, client, wipe_first=wipe, from_log=from_log)
         _confirm(plan, yes)

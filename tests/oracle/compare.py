@@ -40,10 +40,11 @@ def assert_equal(redis: Redis, settings: Settings, logs: RecordedLog | None = No
 def differences(redis: Any, settings: Settings, expected: Expected) -> list[str]:
     """One line for each difference of Redis from `expected`."""
     state = read_state(redis, settings)
-    first_seen = {user: fields.get("first_seen") for user, fields in state.users.items()}
+    all_counters = _added(state.users, state.idle)
+    first_seen = {user: fields.get("first_seen") for user, fields in all_counters.items()}
     counters = {
         user: {name: value for name, value in fields.items() if name != "first_seen"}
-        for user, fields in state.users.items()
+        for user, fields in all_counters.items()
     }
     result = _different("user", counters, expected.users)
     result += [
@@ -60,12 +61,16 @@ def differences(redis: Any, settings: Settings, expected: Expected) -> list[str]
         if not is_merge(
             state.histories.get(user, []),
             list(expected.histories.get(user, {}).values()),
-            settings.history_cap,
+            # of a user who left, Redis has the lines since the return
+            min(settings.history_cap, int(state.users.get(user, {}).get("events", 0)))
+            if user in state.idle
+            else settings.history_cap,
         )
     ][:_SHOWN]
+
     result += _different("profile", state.profiles, expected.profiles, is_one_of=True)
     result += _different("item", state.items, expected.items, is_one_of=True)
-    result += _by_member("popular", state.popular, expected.popular)
+    result += _by_member("popular", state.popular, expected.popular, state.removed)
     result += _by_member("trending", state.trending, expected.trending)
     result += _by_member("experiment", state.experiments, expected.experiments)
     result += [
@@ -74,6 +79,20 @@ def differences(redis: Any, settings: Settings, expected: Expected) -> list[str]
         if not 0 < left < 8 * 24 * 3600
     ]
     return result
+
+
+def _added(
+    users: Mapping[str, Mapping[str, str]], idle: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """The counters of each user, those before the user left included."""
+    added = {user: dict(fields) for user, fields in users.items()}
+    for user, fields in idle.items():
+        counters = added.setdefault(user, {})
+        for name, value in fields.items():
+            counters[name] = (
+                value if name == "first_seen" else str(int(counters.get(name, "0")) + int(value))
+            )
+    return added
 
 
 def _different(
@@ -95,14 +114,18 @@ def _by_member(
     kind: str,
     actual: Mapping[str, Mapping[str, float]],
     expected: Mapping[str, Mapping[str, float]],
+    removed: Mapping[str, float] | None = None,
 ) -> list[str]:
+    """Differences by name and member. `removed`: by name, the most that a score may lack."""
     wrong = []
     for name in sorted(actual.keys() | expected.keys()):
         scores, right = actual.get(name, {}), expected.get(name, {})
         wrong += [
             f"{kind}:{name} {member}: {scores.get(member)}, expected {right.get(member)}"
             for member in sorted(scores.keys() | right.keys())
-            if scores.get(member) != right.get(member)
+            if not 0
+            <= right.get(member, 0.0) - scores.get(member, 0.0)
+            <= (removed or {}).get(name, 0.0)
         ]
     return _cut(kind, wrong)
 

@@ -15,7 +15,9 @@ from core.types import Item, User
 class State(NamedTuple):
     """The keys in Redis that are computed from the log, by id or by name.
 
-    `expiries`: seconds until each bucket of `trending` expires.
+    `expiries`: seconds until each bucket of `trending` expires. `removed`: by popularity, the most
+    that a score may lack because items of low weight were removed. `idle`: the counters of users
+    who left Redis.
     """
 
     users: dict[str, dict[str, str]]
@@ -26,16 +28,22 @@ class State(NamedTuple):
     trending: dict[str, dict[str, float]]
     experiments: dict[str, dict[str, float]]
     expiries: dict[str, int]
+    removed: dict[str, float]
+    idle: dict[str, dict[str, str]]
 
 
 def read_state(redis: Any, settings: Settings) -> State:
     """Read every key that is computed from the log, without caches (vectors) and positions."""
-    state = State({}, {}, {}, {}, {}, {}, {}, {})
+    state = State({}, {}, {}, {}, {}, {}, {}, {}, {}, {})
     for raw in sorted(redis.scan_iter(count=1000)):
         key = raw.decode()
         kind, _, rest = key.partition(":")
         if kind == "popular":
             state.popular[rest] = _scores(redis, key)
+        elif key == "popularity:removed":
+            state.removed.update(
+                {name.decode(): float(most) for name, most in redis.hgetall(key).items()}
+            )
         elif kind == "trending":
             state.trending[rest] = _scores(redis, key)
             state.expiries[rest] = redis.ttl(key)
@@ -61,6 +69,10 @@ def _read_user(redis: Any, settings: Settings, state: State, escaped: str, part:
     key = f"user:{escaped}:{part}" if part else f"user:{escaped}"
     if part == "":
         state.users[user_id] = {
+            name.decode(): value.decode() for name, value in redis.hgetall(key).items()
+        }
+    elif part == "idle":
+        state.idle[user_id] = {
             name.decode(): value.decode() for name, value in redis.hgetall(key).items()
         }
     elif part == "history":

@@ -24,7 +24,7 @@ import redis
 
 from core.deletions import KINDS, IdHasher, Kind, Place, parse_place
 from core.errors import ConfigurationError, StoreCorrupt, StoreUnavailable
-from store.state import changes, keys
+from store.state import changes, connection, keys
 from store.state.connection import named_errors
 
 HASHES: dict[Kind, str] = {"user": keys.USERS_DELETED, "item": keys.ITEMS_DELETED}
@@ -167,14 +167,33 @@ def count(client: Any, kind: Kind) -> int:
         return int(client.hlen(HASHES[kind]))
 
 
-def forget(client: Any, kind: Kind, digests: Sequence[str]) -> None:
-    """Remove deletions that are older than every record of log and archive.
+def forget(client: Any, kind: Kind, places: Mapping[str, Place]) -> None:
+    """Remove deletions that are older than every record of log and archive, by hashed id.
 
-    Raises StoreUnavailable.
+    An id that was deleted again meanwhile keeps its later deletion. Raises StoreUnavailable.
     """
+    digests = list(places)
     with named_errors(f"removing old entries of {HASHES[kind]}"):
         for start in range(0, len(digests), _CHUNK):
-            client.hdel(HASHES[kind], *digests[start : start + _CHUNK])
+            chunk = digests[start : start + _CHUNK]
+            while not _forget(client, HASHES[kind], {name: places[name] for name in chunk}):
+                pass
+
+
+def _forget(client: Any, key: str, places: Mapping[str, Place]) -> bool:
+    """Remove the entries that are still these. False: another process deleted something."""
+    with client.pipeline() as pipe:
+        connection.watch(pipe, keys.DELETIONS)
+        values = pipe.hmget(key, list(places))
+        unchanged = [
+            digest
+            for (digest, place), value in zip(places.items(), values, strict=True)
+            if parse(key, value) == place
+        ]
+        pipe.multi()
+        if unchanged:
+            pipe.hdel(key, *unchanged)
+        return connection.execute(pipe)
 
 
 def prepare(client: redis.Redis, hasher: IdHasher) -> None:

@@ -182,13 +182,19 @@ class EntryApplier:
         if not times:
             return {}
         counters = [keys.user(user_id) for user_id in times]
+        idle = [keys.user_idle(user_id) for user_id in times]  # of users who left Redis
         _, *counts = self._read(
-            batch, what, [("WATCH", *counters), *[("HGET", key, "events") for key in counters]]
+            batch,
+            what,
+            [
+                ("WATCH", *counters, *idle),
+                *[("HGET", key, "events") for key in (*counters, *idle)],
+            ],
         )
         times = {
             user_id: time
-            for (user_id, time), count in zip(times.items(), counts, strict=True)
-            if count is not None
+            for number, (user_id, time) in enumerate(times.items())
+            if not counts[number] is counts[len(times) + number] is None
         }
         if not times:
             return {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import redis
 
@@ -25,6 +26,19 @@ LANDMARK = 1_735_689_600.0
 With half-lives of 10 days or more, growth from 1970 to 2085 stays within a float64.
 """
 _DAY = 86_400.0
+_REMOVED_AT_ONCE = 500
+"""Members in one step of `remove_below`, which takes Redis under a millisecond."""
+_REMOVE = """
+local range = redis.call('ZRANGE', KEYS[1], 0, ARGV[1], 'BYSCORE',
+    'LIMIT', 0, ARGV[2], 'WITHSCORES')
+if #range == 0 then return 0 end
+local members = {}
+for i = 1, #range, 2 do members[#members + 1] = range[i] end
+redis.call('ZREM', KEYS[1], unpack(members))
+redis.call('HINCRBYFLOAT', KEYS[2], ARGV[3], range[#range])
+return #members
+"""
+"""A script, because a score may rise between a read and the removal."""
 HOUR = 3_600.0
 """Seconds for which growth is constant."""
 _STEPS = 128
@@ -65,3 +79,24 @@ def top(
         name: [(member.decode(), float(score)) for member, score in reply]
         for name, reply in zip(names, replies, strict=True)
     }
+
+
+def remove_below(client: redis.Redis, settings: Settings, names: Sequence[str], now: float) -> int:
+    """Remove the items whose weight at time `now` is below POPULARITY_MIN_WEIGHT.
+
+    An item that is touched again starts from zero, so a score may lack less than this weight, and
+    `popularity:removed` has the most that one may lack. Returns the number of removed members.
+    Raises StoreUnavailable: what was removed stays removed.
+    """
+    highest = settings.popularity_min_weight / decay_factor(settings, now)
+    removed = 0
+    with named_errors("removing items of low popularity"):
+        for name in names:
+            arguments = (f"({highest!r}", _REMOVED_AT_ONCE, name)
+            while count := _remove(client, keys.popular(name), arguments):
+                removed += count
+    return removed
+
+
+def _remove(client: Any, key: str, arguments: tuple[str | int, ...]) -> int:
+    return int(client.eval(_REMOVE, 2, key, keys.POPULARITY_REMOVED, *arguments))

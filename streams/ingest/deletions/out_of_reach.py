@@ -48,7 +48,7 @@ def _drop(settings: Settings, client: Client, reader: LogReader, kind: Kind, top
     if old:
         publisher = Publisher(settings, IdHasher(settings.deletion_salt))
         publisher.publish([], [record_key(kind, digest, place) for digest, place in old.items()])
-        deletions.forget(client, kind, list(old))
+        deletions.forget(client, kind, old)
         _log.info("deletions_dropped", kind=kind, deletions=len(old), older_than=reach)
     return len(old)
 

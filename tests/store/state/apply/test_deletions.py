@@ -188,3 +188,13 @@ def test_an_earlier_deletion_that_is_published_later_does_not_replace_the_newer_
     assert [decode_record(*record, HASHER).digest for record in (early, late)] == [
         HASHER("user", "42")
     ] * 2
+
+
+def test_an_old_deletion_is_forgotten_unless_its_id_was_deleted_again_meanwhile(
+    redis: Redis, entries: Entries
+) -> None:
+    entries.apply(entry("user", "42", 0, None), entry("user", "43", 1, None))
+    old = dict(deletions.scan(redis, "user"))
+    entries.apply(entry("user", "43", 2, None))
+    deletions.forget(redis, "user", old)
+    assert dict(deletions.scan(redis, "user")) == {HASHER("user", "43"): Place(102.0, 0, 2, "t")}
