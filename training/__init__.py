@@ -3,7 +3,8 @@
 `job` runs a retrain and the worker; `data` reads events and builds the dataset; `als` and
 `two_tower` fit the models; `blend` chooses the ensemble's weights; `evaluation` measures answers
 and reports experiments; `tuning` searches hyperparameters; `report` writes the HTML page;
-`__main__`, `commands` and `model_commands` are the command line; `progress` shows progress bars.
+`__main__` and `model_app` declare the command line, `commands` and `model_commands` run it;
+`progress` shows progress bars.
 
 Start with `job.retrain`.
 """

@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from core import settings
-from core.process import cli, logs
-from training import commands
+from core.process import cli
 from training.command_options import (
     AsJson,
     Events,
@@ -22,11 +19,8 @@ from training.command_options import (
     Threads,
     Users,
 )
-from training.job import worker as retrain_worker
-from training.job.retrain import Options
-from training.model_commands import models_app
-from training.tuning.command import Part
-from training.tuning.study import TuneOptions
+from training.model_app import models_app
+from training.tuning.options import Part, TuneOptions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,6 +40,9 @@ app.add_typer(models_app, name="models")
 
 @app.callback()
 def _configure() -> None:
+    from core import settings
+    from core.process import logs
+
     logs.configure(settings.load().log_level)
 
 
@@ -59,6 +56,11 @@ def dataset(
 
     Example: `python -m training dataset --events ratings.parquet --output data/dataset`
     """
+    from rich.console import Console
+
+    from core import settings
+    from training import commands
+
     commands.make_dataset(settings.load(), output, events, Console())
 
 
@@ -76,6 +78,9 @@ def als(
 
     Nothing is published: try it with `ALS_MODEL_PATH=data/als python -m api`, or use `retrain`.
     """
+    from core import settings
+    from training import commands
+
     commands.fit_als(settings.load(), folder, output, hyperparameters, threads)
 
 
@@ -96,6 +101,7 @@ def two_tower(
     items, so that new ones have vectors. Nothing is published: try it with
     `TWO_TOWER_MODEL_PATH=data/two_tower python -m api`, or use `retrain`.
     """
+    from core import settings
     from training.two_tower.command import fit_two_tower
 
     fit_two_tower(settings.load(), folder, items, hyperparameters, output, threads)
@@ -119,6 +125,11 @@ def evaluate(
     with 95% intervals. Two-Tower and the ensemble are fitted and judged too, unless
     ENABLE_TWO_TOWER=false or torch is not installed.
     """
+    from rich.console import Console
+
+    from core import settings
+    from training import commands
+
     options = commands.EvaluationOptions(folder, items, hyperparameters, users, threads, output)
     commands.evaluate_dataset(settings.load(), options, Console())
 
@@ -136,6 +147,9 @@ def report(
 
     A bundle has the same page within: evaluation/report.html.
     """
+    from core import settings
+    from training import commands
+
     commands.write_report(settings.load(), model, output)
 
 
@@ -157,6 +171,12 @@ def retrain(
 
     Killed at any point, it leaves the live bundle as it was; run it again.
     """
+    from rich.console import Console
+
+    from core import settings
+    from training import commands
+    from training.job.context import Options
+
     options = Options(
         events=events,
         items=items,
@@ -194,6 +214,12 @@ def worker(
     before it began. Ends on SIGTERM between two steps or sweeps; another worker then handles the
     request, or this one after a restart.
     """
+    from rich.console import Console
+
+    from core import settings
+    from training.job import worker as retrain_worker
+    from training.job.context import Options
+
     options = Options(
         events=events,
         items=items,
@@ -208,6 +234,9 @@ def worker(
 @app.command()
 def request(reason: Annotated[str, typer.Option(help="Why; written to the log.")] = "") -> None:
     """Request a retrain from the workers; prints the request's topic:partition:offset."""
+    from core import settings
+    from training import commands
+
     commands.request_retrain(settings.load(), reason)
 
 
@@ -250,6 +279,11 @@ def tune(
     Example: `python -m training tune --items items.jsonl --minutes 60`, then
     `python -m training retrain --hyperparameters data/hyperparameters.json`
     """
+    from rich.console import Console
+
+    from core import settings
+    from training import commands
+
     options = TuneOptions(study, output, minutes, trials, negatives, threads)
     commands.tune(settings.load(), part, folder, items, options, Console())
 
@@ -274,6 +308,11 @@ def experiments(
     A verdict waits until every variant has the users that a difference of `--detect` needs;
     docs/experiments-guide.md says why.
     """
+    from rich.console import Console
+
+    from core import settings
+    from training import commands
+
     commands.report_experiments(settings.load(), as_json, detect, forget, Console())
 
 

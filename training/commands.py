@@ -31,7 +31,7 @@ from training.job import fitting, retrain, stages
 from training.model_commands import print_json, published_manifest
 from training.report import page as report
 from training.tuning import command as tuning
-from training.tuning.study import TuneOptions
+from training.tuning.options import Part, TuneOptions
 from training.two_tower import command as two_tower_command
 from training.two_tower import hyperparameters as two_tower_training
 from training.two_tower.fit_types import FitOptions, TrainingData
@@ -147,7 +147,7 @@ def request_retrain(settings: Settings, reason: str) -> None:
 
 def tune(
     settings: Settings,
-    part: tuning.Part,
+    part: Part,
     folder: Path,
     items_path: Path | None,
     options: TuneOptions,

@@ -1,8 +1,6 @@
-"""Shows the published bundles, and chooses the live one: `python -m training models`."""
+"""Runs the commands of `python -m training models`; `model_app` declares their options."""
 
 from __future__ import annotations
-
-from typing import Annotated
 
 import msgspec
 import structlog
@@ -12,53 +10,13 @@ from rich.table import Table
 
 from core.errors import ModelMissing, StoreUnavailable
 from core.settings import Settings
-from core.settings import load as load_settings
 from models.bundle import Manifest
 from models.listing import ModelSummary, summaries
 from models.registry import Registry
 from store.state import connection, retrains
-from training.command_options import AsJson
 from training.evaluation import evaluate as evaluation
 
 log = structlog.get_logger(__name__)
-
-models_app = typer.Typer(
-    no_args_is_help=True, help="Look at the published bundles and choose which one is live."
-)
-
-
-@models_app.command("list")
-def _list(as_json: AsJson = False) -> None:
-    """Every published version, newest first, with its metrics, and which one is live."""
-    list_models(load_settings(), as_json, Console())
-
-
-@models_app.command("show")
-def _show(
-    version: Annotated[
-        str | None, typer.Argument(help="A version; without it, the live one.")
-    ] = None,
-) -> None:
-    """The manifest of one version, as JSON."""
-    show_model(load_settings(), version)
-
-
-@models_app.command("diff")
-def _diff(a: str, b: str, as_json: AsJson = False) -> None:
-    """The differences between the manifests of two versions."""
-    diff_models(load_settings(), a, b, as_json, Console())
-
-
-@models_app.command("promote")
-def _promote(version: str) -> None:
-    """Make a version live, after verifying each of its files."""
-    promote_model(load_settings(), version)
-
-
-@models_app.command("rollback")
-def _rollback() -> None:
-    """Make the previously live version live again."""
-    rollback_model(load_settings())
 
 
 def list_models(settings: Settings, as_json: bool, console: Console) -> None:

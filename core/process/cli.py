@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from typing import TYPE_CHECKING
 
-import prometheus_client
 import typer
 
 from core.errors import ConfigurationError, EddylineError
 from core.redaction import redact
-from core.settings.logs import LogSettings
+
+if TYPE_CHECKING:  # pydantic takes longer to import than --help may take
+    from core.settings.logs import LogSettings
 
 
 def run(app: typer.Typer) -> None:
@@ -47,6 +49,8 @@ def serve_metrics(settings: LogSettings) -> None:
     Raises ConfigurationError when the port is in use.
     """
     if settings.metrics_port:
+        import prometheus_client
+
         try:
             prometheus_client.start_http_server(settings.metrics_port, addr=settings.metrics_host)
         except OSError as error:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core import settings
-from core.process import logs
-from core.settings import Settings
+if TYPE_CHECKING:
+    from core.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -18,6 +17,9 @@ def load_settings() -> Settings:
 
     Raises ConfigurationError.
     """
+    from core import settings
+    from core.process import logs
+
     loaded = settings.load()
     logs.configure(loaded.log_level)
     return loaded

@@ -30,7 +30,7 @@ from training.data.dataset import Dataset, Interactions
 from training.data.validation import Validation
 from training.progress import progress
 from training.tuning import study as tune_study
-from training.tuning.study import TuneOptions
+from training.tuning.options import TuneOptions
 
 MAX_SWEEPS = 20
 REPORT_EVERY = 2

@@ -18,7 +18,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,8 @@ from core.types import Item
 from training.data.dataset import Dataset
 from training.tuning import als as tune_als
 from training.tuning import served as tune_served
-from training.tuning.study import TuneOptions
+from training.tuning.options import Part, TuneOptions
 from training.two_tower import command as two_tower_command
-
-
-class Part(StrEnum):
-    """What can be tuned."""
-
-    ALL = "all"
-    ALS = "als"
-    TWO_TOWER = "two-tower"
-    BLEND = "blend"
-    ROUTER = "router"
-
 
 SHARES = {Part.ALS: 2.0, Part.TWO_TOWER: 5.0, Part.BLEND: 3.0, Part.ROUTER: 3.0}
 """How `all` divides its time. Blend and router use one fit of both models, so they are one step."""

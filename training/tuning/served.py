@@ -34,7 +34,7 @@ from training.evaluation.evaluate import Inputs
 from training.job import fitting
 from training.tuning import router as tune_router
 from training.tuning import router_measurements
-from training.tuning.study import TuneOptions
+from training.tuning.options import TuneOptions
 from training.two_tower import command as two_tower_command
 from training.two_tower.fit_types import FitOptions, TrainingData
 from training.two_tower.hyperparameters import hyperparameters as two_tower_hyperparameters

@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Point = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """Options of one run of `tune`.
-
-    `minutes`: time budget. `trials`: most trials of each search; None: no limit. `negatives`:
-    number of sampled items that ALS ranks the held-out item among; 0: the whole catalogue. `study`:
-    SQLite file of the searches. `output`: JSON file of the results. `threads` 0: one a core.
-    """
-
-    study: Path
-    output: Path
-    minutes: float
-    trials: int | None = None
-    negatives: int = 0
-    threads: int = 0
 
 
 def open_study(

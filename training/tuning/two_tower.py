@@ -29,7 +29,7 @@ from core.types import Item
 from training.data.dataset import Dataset
 from training.progress import progress
 from training.tuning import study as tune_study
-from training.tuning.study import TuneOptions
+from training.tuning.options import TuneOptions
 from training.two_tower import checkpoint as two_tower_checkpoint
 from training.two_tower import fit as two_tower
 from training.two_tower.fit_types import FitOptions, Progress, TrainingData

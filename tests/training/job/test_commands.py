@@ -18,8 +18,7 @@ from testing.process import ROOT
 from tests.training import world
 from tests.training.job.run import environment, published, run
 from training import commands, model_commands
-from training.tuning.command import Part
-from training.tuning.study import TuneOptions
+from training.tuning.options import Part, TuneOptions
 
 
 def test_old_bundles_are_pruned_and_commands_show_the_others(

@@ -11,8 +11,7 @@ from rich.console import Console
 
 from core.settings import Settings
 from training import commands
-from training.tuning.command import Part
-from training.tuning.study import TuneOptions
+from training.tuning.options import Part, TuneOptions
 
 USERS = 240
 

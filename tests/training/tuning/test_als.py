@@ -12,7 +12,7 @@ from training import als
 from training.als import Hyperparameters
 from training.data import dataset_files
 from training.tuning import als as tune_als
-from training.tuning.study import TuneOptions
+from training.tuning.options import TuneOptions
 
 
 def test_a_killed_search_resumes_and_tries_the_configured_hyperparameters_first(

@@ -15,8 +15,7 @@ from training.tuning import als as tune_als
 from training.tuning import command as tune
 from training.tuning import served as tune_served
 from training.tuning import two_tower as tune_two_tower
-from training.tuning.command import Part
-from training.tuning.study import TuneOptions
+from training.tuning.options import Part, TuneOptions
 
 
 def test_all_parts_are_tuned_into_one_file(small: Settings, folder: Path) -> None:

@@ -16,7 +16,7 @@ from training.blend import choice as blend
 from training.data.dataset import Dataset
 from training.tuning import router_measurements
 from training.tuning import served as tune_served
-from training.tuning.command import Part
+from training.tuning.options import Part
 from training.tuning.router_measurements import Measurements
 from training.two_tower import command as two_tower_command
 from training.two_tower.fit_types import FitOptions, TrainingData

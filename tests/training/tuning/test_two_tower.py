@@ -16,7 +16,7 @@ from core.types import Item
 from tests.training.two_tower.world import items, ring, table
 from training.data.dataset import Dataset
 from training.tuning import two_tower as tune_two_tower
-from training.tuning.study import TuneOptions
+from training.tuning.options import TuneOptions
 from training.two_tower import fit as two_tower
 from training.two_tower.fit_types import FitOptions, Progress, TrainingData
 from training.two_tower.hyperparameters import Hyperparameters, hyperparameters

@@ -1,0 +1,66 @@
+"""Command line of `python -m training models`: the published bundles, and which one is live."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from training.command_options import AsJson
+
+models_app = typer.Typer(
+    no_args_is_help=True, help="Look at the published bundles and choose which one is live."
+)
+
+
+@models_app.command("list")
+def _list(as_json: AsJson = False) -> None:
+    """Every published version, newest first, with its metrics, and which one is live."""
+    from rich.console import Console
+
+    from core import settings
+    from training import model_commands
+
+    model_commands.list_models(settings.load(), as_json, Console())
+
+
+@models_app.command("show")
+def _show(
+    version: Annotated[
+        str | None, typer.Argument(help="A version; without it, the live one.")
+    ] = None,
+) -> None:
+    """The manifest of one version, as JSON."""
+    from core import settings
+    from training import model_commands
+
+    model_commands.show_model(settings.load(), version)
+
+
+@models_app.command("diff")
+def _diff(a: str, b: str, as_json: AsJson = False) -> None:
+    """The differences between the manifests of two versions."""
+    from rich.console import Console
+
+    from core import settings
+    from training import model_commands
+
+    model_commands.diff_models(settings.load(), a, b, as_json, Console())
+
+
+@models_app.command("promote")
+def _promote(version: str) -> None:
+    """Make a version live, after verifying each of its files."""
+    from core import settings
+    from training import model_commands
+
+    model_commands.promote_model(settings.load(), version)
+
+
+@models_app.command("rollback")
+def _rollback() -> None:
+    """Make the previously live version live again."""
+    from core import settings
+    from training import model_commands
+
+    model_commands.rollback_model(settings.load())
