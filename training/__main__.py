@@ -18,6 +18,8 @@ from training.command_options import (
     NoLease,
     Threads,
     Users,
+    console,
+    load_settings,
 )
 from training.model_app import models_app
 from training.tuning.options import Part, TuneOptions
@@ -40,10 +42,9 @@ app.add_typer(models_app, name="models")
 
 @app.callback()
 def _configure() -> None:
-    from core import settings
     from core.process import logs
 
-    logs.configure(settings.load().log_level)
+    logs.configure(load_settings().log_level)
 
 
 @app.command()
@@ -56,12 +57,9 @@ def dataset(
 
     Example: `python -m training dataset --events ratings.parquet --output data/dataset`
     """
-    from rich.console import Console
-
-    from core import settings
     from training import commands
 
-    commands.make_dataset(settings.load(), output, events, Console())
+    commands.make_dataset(load_settings(), output, events, console())
 
 
 @app.command()
@@ -78,10 +76,9 @@ def als(
 
     Nothing is published: try it with `ALS_MODEL_PATH=data/als python -m api`, or use `retrain`.
     """
-    from core import settings
     from training import commands
 
-    commands.fit_als(settings.load(), folder, output, hyperparameters, threads)
+    commands.fit_als(load_settings(), folder, output, hyperparameters, threads)
 
 
 @app.command("two-tower")
@@ -101,10 +98,9 @@ def two_tower(
     items, so that new ones have vectors. Nothing is published: try it with
     `TWO_TOWER_MODEL_PATH=data/two_tower python -m api`, or use `retrain`.
     """
-    from core import settings
     from training.two_tower.command import fit_two_tower
 
-    fit_two_tower(settings.load(), folder, items, hyperparameters, output, threads)
+    fit_two_tower(load_settings(), folder, items, hyperparameters, output, threads)
 
 
 @app.command()
@@ -125,13 +121,10 @@ def evaluate(
     with 95% intervals. Two-Tower and the ensemble are fitted and judged too, unless
     ENABLE_TWO_TOWER=false or torch is not installed.
     """
-    from rich.console import Console
-
-    from core import settings
     from training import commands
 
     options = commands.EvaluationOptions(folder, items, hyperparameters, users, threads, output)
-    commands.evaluate_dataset(settings.load(), options, Console())
+    commands.evaluate_dataset(load_settings(), options, console())
 
 
 @app.command()
@@ -147,10 +140,9 @@ def report(
 
     A bundle has the same page within: evaluation/report.html.
     """
-    from core import settings
     from training import commands
 
-    commands.write_report(settings.load(), model, output)
+    commands.write_report(load_settings(), model, output)
 
 
 @app.command()
@@ -171,9 +163,6 @@ def retrain(
 
     Killed at any point, it leaves the live bundle as it was; run it again.
     """
-    from rich.console import Console
-
-    from core import settings
     from training import commands
     from training.job.context import Options
 
@@ -186,7 +175,7 @@ def retrain(
         force=force,
         lease=not no_lease,
     )
-    commands.run_retrain(settings.load(), options, Console())
+    commands.run_retrain(load_settings(), options, console())
 
 
 @app.command()
@@ -214,9 +203,6 @@ def worker(
     before it began. Ends on SIGTERM between two steps or sweeps; another worker then handles the
     request, or this one after a restart.
     """
-    from rich.console import Console
-
-    from core import settings
     from training.job import worker as retrain_worker
     from training.job.context import Options
 
@@ -228,16 +214,15 @@ def worker(
         threads=threads,
         force=force,
     )
-    retrain_worker.run(settings.load(), options, Console(), first)
+    retrain_worker.run(load_settings(), options, console(), first)
 
 
 @app.command()
 def request(reason: Annotated[str, typer.Option(help="Why; written to the log.")] = "") -> None:
     """Request a retrain from the workers; prints the request's topic:partition:offset."""
-    from core import settings
     from training import commands
 
-    commands.request_retrain(settings.load(), reason)
+    commands.request_retrain(load_settings(), reason)
 
 
 @app.command()
@@ -279,13 +264,10 @@ def tune(
     Example: `python -m training tune --items items.jsonl --minutes 60`, then
     `python -m training retrain --hyperparameters data/hyperparameters.json`
     """
-    from rich.console import Console
-
-    from core import settings
     from training import commands
 
     options = TuneOptions(study, output, minutes, trials, negatives, threads)
-    commands.tune(settings.load(), part, folder, items, options, Console())
+    commands.tune(load_settings(), part, folder, items, options, console())
 
 
 @app.command()
@@ -308,12 +290,9 @@ def experiments(
     A verdict waits until every variant has the users that a difference of `--detect` needs;
     docs/experiments-guide.md says why.
     """
-    from rich.console import Console
-
-    from core import settings
     from training import commands
 
-    commands.report_experiments(settings.load(), as_json, detect, forget, Console())
+    commands.report_experiments(load_settings(), as_json, detect, forget, console())
 
 
 if __name__ == "__main__":

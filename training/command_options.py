@@ -1,11 +1,19 @@
-"""Options that several commands of `python -m training` share."""
+"""What several commands of `python -m training` share: options, the settings and the console.
+
+Nothing here is slow to import, so that --help is fast.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from core.settings import Settings
 
 Events = Annotated[
     Path | None,
@@ -52,3 +60,17 @@ NoLease = Annotated[
         help="Work without Redis: nothing stops a second retrain beside it. Needs --events.",
     ),
 ]
+
+
+def load_settings() -> Settings:
+    """The settings of the environment. Raises ConfigurationError."""
+    from core import settings
+
+    return settings.load()
+
+
+def console() -> Console:
+    """The terminal."""
+    from rich.console import Console
+
+    return Console()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from training.command_options import AsJson
+from training.command_options import AsJson, console, load_settings
 
 models_app = typer.Typer(
     no_args_is_help=True, help="Look at the published bundles and choose which one is live."
@@ -16,12 +16,9 @@ models_app = typer.Typer(
 @models_app.command("list")
 def _list(as_json: AsJson = False) -> None:
     """Every published version, newest first, with its metrics, and which one is live."""
-    from rich.console import Console
-
-    from core import settings
     from training import model_commands
 
-    model_commands.list_models(settings.load(), as_json, Console())
+    model_commands.list_models(load_settings(), as_json, console())
 
 
 @models_app.command("show")
@@ -31,36 +28,30 @@ def _show(
     ] = None,
 ) -> None:
     """The manifest of one version, as JSON."""
-    from core import settings
     from training import model_commands
 
-    model_commands.show_model(settings.load(), version)
+    model_commands.show_model(load_settings(), version)
 
 
 @models_app.command("diff")
 def _diff(a: str, b: str, as_json: AsJson = False) -> None:
     """The differences between the manifests of two versions."""
-    from rich.console import Console
-
-    from core import settings
     from training import model_commands
 
-    model_commands.diff_models(settings.load(), a, b, as_json, Console())
+    model_commands.diff_models(load_settings(), a, b, as_json, console())
 
 
 @models_app.command("promote")
 def _promote(version: str) -> None:
     """Make a version live, after verifying each of its files."""
-    from core import settings
     from training import model_commands
 
-    model_commands.promote_model(settings.load(), version)
+    model_commands.promote_model(load_settings(), version)
 
 
 @models_app.command("rollback")
 def _rollback() -> None:
     """Make the previously live version live again."""
-    from core import settings
     from training import model_commands
 
-    model_commands.rollback_model(settings.load())
+    model_commands.rollback_model(load_settings())
