@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 lock_stamp = $(VENV)/.installed-$(1)-$(shell cksum <requirements/$(1).txt | cut -d ' ' -f 1)
 DEMO_STAMP := $(call lock_stamp,demo)
 DEV_STAMP := $(call lock_stamp,dev)
-LOCKS := dev serve streams train database demo
+LOCKS := dev serve streams train database excel demo
 ROOMS := core models store engines streams training api testing demo
 CODE := $(ROOMS) tests benchmarks clients/python
 

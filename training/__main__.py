@@ -32,8 +32,9 @@ app = typer.Typer(
 From the archived events to a published bundle.
 
 `retrain` runs all steps, by hand or by cron; the other commands run single steps.
-Events come from the Parquet archive (ARCHIVE_URL) unless `--events FILE` names a Parquet or CSV
-table with the columns user_id, item_id, event_type, timestamp and optionally value and use_case.
+Events come from the Parquet archive (ARCHIVE_URL) unless `--events FILE` names a table with the
+columns user_id, item_id, event_type and optionally timestamp, value and use_case, or a public data
+set, such as MovieLens: docs/imports.md.
 Every setting is an environment variable: `python -m core.settings` lists them.
 """,
 )

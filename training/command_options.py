@@ -16,23 +16,25 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 Events = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Parquet or CSV file of events; without it, the archive.", exists=True, dir_okay=False
+        help=(
+            "File, folder or s3:// URL of events, in any form that `streams import` reads; without "
+            "it, the archive."
+        )
     ),
 ]
 Items = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help=".jsonl, .parquet or .csv of items; without it, the catalogue in Redis.", exists=True
+        help="File, folder or s3:// URL of items; without it, the catalogue in Redis.",
     ),
 ]
 ItemContent = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--items",
-        help=".jsonl, .parquet or .csv of items; without it, no content is known.",
-        exists=True,
+        help="File, folder or s3:// URL of items; without it, no content is known.",
     ),
 ]
 HyperparametersFile = Annotated[

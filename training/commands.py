@@ -39,7 +39,9 @@ from training.two_tower.fit_types import FitOptions, TrainingData
 log = structlog.get_logger(__name__)
 
 
-def make_dataset(settings: Settings, output: Path, events: Path | None, console: Console) -> None:
+def make_dataset(
+    settings: Settings, output: Path, events: str | Path | None, console: Console
+) -> None:
     """Run `dataset`: write the dataset of the archive, or of the file `events`, into `output`."""
     if events is not None:
         table, skipped = event_sources.from_file(events)
@@ -81,7 +83,7 @@ class EvaluationOptions:
     """
 
     dataset: Path
-    items: Path | None = None
+    items: str | Path | None = None
     hyperparameters: Path | None = None
     users: int = 250
     threads: int = 0
@@ -149,7 +151,7 @@ def tune(
     settings: Settings,
     part: Part,
     folder: Path,
-    items_path: Path | None,
+    items_path: str | Path | None,
     options: TuneOptions,
     console: Console,
 ) -> None:

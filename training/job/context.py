@@ -26,8 +26,8 @@ class Options:
     `lease` False: work without Redis.
     """
 
-    events: Path | None = None
-    items: Path | None = None
+    events: str | Path | None = None
+    items: str | Path | None = None
     hyperparameters: Path | None = None
     users: int = 250
     threads: int = 0

@@ -40,7 +40,7 @@ def unavailable(settings: Settings) -> str | None:
 def fit_two_tower(
     settings: Settings,
     folder: Path,
-    items_path: Path | None,
+    items_path: str | Path | None,
     hyperparameters: Path | None,
     output: Path,
     threads: int,

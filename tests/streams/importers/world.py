@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from core.settings import Settings
+from testing.process import ROOT, settings_environment
 from tests.topics import messages
 
 
@@ -33,3 +37,24 @@ def essential_fields(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
         )
         for event in events
     ]
+
+
+def import_command(file: Path, *options: str) -> list[str]:
+    """The command that imports `file`, with its rejects beside it."""
+    rejects = str(file.parent / "rejects.jsonl")
+    return [
+        *(sys.executable, "-m", "streams", "import", str(file)),
+        *("--rejects", rejects, *options),
+    ]
+
+
+def run_import(settings: Settings, file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Import `file` in a process, with a wide terminal."""
+    return subprocess.run(
+        import_command(file, *options),
+        env={**settings_environment(settings), "COLUMNS": "200"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )

@@ -1,0 +1,62 @@
+"""An import shows what it makes of a file before it sends, and tells what became of each row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.settings import Settings
+from tests.streams.importers.world import run_import, sent
+
+ROWS = (
+    "userId,movieId,rating,timestamp\n"
+    "1,1,5,978300760\n2,1,five,978300760\n3,1,5,2024-01-15\n4,1,NULL,978300760\n,2,5,978300760\n"
+    "5,1,five,978300760\n6,1,six,978300760\n7,1,six,978300760\n"
+)
+
+
+def test_a_preview_shows_mapping_rows_and_rejects_and_sends_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "ratings.csv").write_text(ROWS)
+    shown = run_import(settings, tmp_path / "ratings.csv", "--preview")
+    assert shown.returncode == 0, shown.stderr
+    assert "MovieLens ratings" in shown.stdout
+    assert "item_id" in shown.stdout
+    assert "movieId" in shown.stdout
+    lines = [line.replace("│", "|").split("|") for line in shown.stdout.splitlines()]
+    table = {
+        cells[1].strip(): [cell.strip() for cell in cells[2:4]] for cells in lines if cells[2:]
+    }
+    assert table["rejected: bad_value"] == ["4", "3, 7, 8"]
+    assert table["rejected: whole_day"] == ["1", "4"]
+    assert table["missing rating"] == ["1", ""]
+    assert not (tmp_path / "rejects.jsonl").exists()
+
+
+@pytest.mark.process
+def test_too_many_rejects_are_exit_status_3_and_the_valid_rows_are_sent(
+    broker: object, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "ratings.csv").write_text(ROWS)
+    result = run_import(settings, tmp_path / "ratings.csv")
+    assert result.returncode == 3, result.stderr
+    assert "6 of 8 rows were rejected, more than --max-rejects 1.00%" in result.stderr
+    assert "3, 7, 8" in result.stderr
+    assert {event["user_id"] for event in sent(settings)} == {"1", "4"}
+    assert run_import(settings, tmp_path / "ratings.csv", "--max-rejects", "80%").returncode == 0
+
+
+@pytest.mark.process
+def test_an_event_id_that_comes_twice_is_sent_once(
+    broker: object, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "events.csv").write_text(
+        "event_id,user_id,item_id,event_type,timestamp\n"
+        "e1,u1,a,view,1700000000\ne1,u1,a,view,1700000000\ne1,u2,a,view,1700000000\n"
+    )
+    result = run_import(settings, tmp_path / "events.csv")
+    assert result.returncode == 0, result.stderr
+    assert "duplicates" in result.stderr
+    assert sorted(str(event["user_id"]) for event in sent(settings)) == ["u1", "u2"]
