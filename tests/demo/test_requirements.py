@@ -24,6 +24,7 @@ LOCK_OF_ROOM = {
 OPTIONAL = {
     "sqlalchemy": "database",
     "psycopg": "database",
+    "openpyxl": "excel",
     "pyarrow": "streams",
     # testing/oidc.py and testing/certificates.py, which only tests use
     "cryptography": "dev",
@@ -58,7 +59,7 @@ def test_every_package_that_a_room_imports_is_in_its_lock(room: str) -> None:
             )
 
 
-@pytest.mark.parametrize("name", ["serve", "streams", "train", "database", "demo"])
+@pytest.mark.parametrize("name", ["serve", "streams", "train", "database", "excel", "demo"])
 def test_every_lock_pins_what_the_whole_lock_pins(name: str) -> None:
     whole = pins("dev")
     for package, version in pins(name).items():
