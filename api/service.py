@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import structlog
 
@@ -46,6 +47,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.render_metrics: Callable[[], bytes] = self.metrics.render
+        """What /metrics answers; with several workers, the metrics of all."""
         self.worker = Worker(self.metrics, settings.api_expensive_waiting)
         self.health = Health(self.metrics, PARTS)
         topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]

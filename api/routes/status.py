@@ -100,5 +100,5 @@ class Status:
         Prometheus' text format.
         """
         return Response(
-            await self._metrics_budget.run(self._service.metrics.render), media_type=CONTENT_TYPE
+            await self._metrics_budget.run(self._service.render_metrics), media_type=CONTENT_TYPE
         )

@@ -14,8 +14,12 @@ import threadpoolctl
 import uvicorn
 
 from api.app import create_app
+from api.schemas.document import DocumentedApp
 from api.server.connections import Connections
 from api.server.protocol import limited
+from api.server.worker_metrics import WorkerMetrics
+from api.server.workers import NOT_STARTED, SIGNALS, Workers
+from api.service import Service
 from core.errors import ConfigurationError
 from core.settings import Settings
 
@@ -32,19 +36,39 @@ Python's default is 5 ms, for which reads would wait.
 """
 GRACEFUL_S = 10
 """Seconds that requests under way get when the process is told to stop."""
+END_MARGIN_S = 10
+"""Seconds after that for the threads and clients of a worker to end, before it is killed."""
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError when the address cannot be bound."""
     sys.setswitchinterval(SWITCH_S)
     app = create_app(settings)
-    connections = Connections(
-        settings, app.state.service.metrics, open_files(settings.api_max_connections)
-    )
     # After the libraries are loaded: only these are limited. One answer is too little work for
     # several threads: those of BLAS wait for each other, and while a bundle is loaded they take the
     # cores from the event loop.
     threadpoolctl.threadpool_limits(1, "blas")
+    service: Service = app.state.service
+    with bind(settings) as listener:
+        _log.info("serving", url=_url(listener), docs=f"{settings.api_root_path}/docs")
+        supervisor = None
+        if settings.api_workers > 1:
+            workers = Workers(settings.api_workers, GRACEFUL_S + END_MARGIN_S)
+            metrics = WorkerMetrics(settings.api_workers)
+            number = workers.run()
+            if number is None:
+                return
+            metrics.serve(number, service.metrics.render)
+            service.render_metrics = metrics.render
+            supervisor = workers.supervisor
+        _answer(app, listener, supervisor)
+
+
+def _answer(app: DocumentedApp, listener: socket.socket, supervisor: int | None) -> None:
+    """Answer at `listener` until a signal, or until the pipe `supervisor` ends."""
+    service: Service = app.state.service
+    settings = service.settings
+    connections = Connections(settings, service.metrics, open_files(settings.api_max_connections))
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -57,15 +81,16 @@ def serve(settings: Settings) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=GRACEFUL_S,
     )
-    listener = bind(settings)
-    host, port = listener.getsockname()[:2]
-    _log.info("serving", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", docs="/docs")
+    # A signal before uvicorn handles it would be lost: it waits until then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     # uvicorn shuts down on these signals and then raises them once more for the handlers below: its
     # end is a success (exit code 0).
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: None)
-    with listener:
-        _Server(config, connections).run(sockets=[listener])
+    server = _Server(config, connections, supervisor)
+    server.run(sockets=[listener])
+    if not server.started:
+        sys.exit(NOT_STARTED)
 
 
 class _Server(uvicorn.Server):
@@ -75,15 +100,35 @@ class _Server(uvicorn.Server):
     at 10,000 items.
     """
 
-    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+    def __init__(
+        self, config: uvicorn.Config, connections: Connections, supervisor: int | None
+    ) -> None:
         super().__init__(config)
-        self._connections = connections
+        self._connections, self._supervisor = connections, supervisor
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         await super().startup(sockets)
+        if self._supervisor is not None:
+            asyncio.get_running_loop().add_reader(self._supervisor, self._end_with_supervisor)
         self._deadlines = asyncio.create_task(self._connections.check_deadlines(), name="deadlines")
         gc.collect()
         gc.freeze()
+
+    def _end_with_supervisor(self) -> None:
+        assert self._supervisor is not None
+        asyncio.get_running_loop().remove_reader(self._supervisor)
+        _log.warning("supervisor_ended")
+        self.should_exit = True
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{_address(host, port)}"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def open_files(connections: int) -> int:
@@ -109,15 +154,19 @@ def open_files(connections: int) -> int:
 
 
 def bind(settings: Settings) -> socket.socket:
-    """A listening socket at API_HOST:API_PORT. Raises ConfigurationError."""
-    host, port = settings.api_host, settings.api_port
+    """A listening socket at API_HOST:API_PORT; at `::` it accepts IPv4 too.
+
+    Raises ConfigurationError.
+    """
+    host, port = settings.api_host.strip("[]"), settings.api_port
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {host}:{port} (API_HOST, API_PORT): {error.strerror}; is "
+            f"cannot listen on {_address(host, port)} (API_HOST, API_PORT): {error.strerror}; is "
             f"another process there? API_PORT=0 takes a free one"
         ) from None

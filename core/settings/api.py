@@ -22,6 +22,15 @@ class APISettings(BaseModel, frozen=True):
         ),
     )
     api_port: int = Field(8000, ge=0, le=65535, description="port of the API; 0 picks a free one")
+    api_workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description=(
+            "processes that answer at API_PORT, each with its own catalogue in memory and its own "
+            "limits of connections and rates; about one for each core"
+        ),
+    )
     api_root_path: str = Field(
         "",
         description=(

@@ -68,10 +68,15 @@ class Server:
         eventually(lambda: self.metric("eddyline_api_connections") == 1, "no connection is open")
 
 
+def launch(settings: Settings, limit: str = "-S -n 64") -> Child:
+    """`python -m api` under `ulimit <limit>`."""
+    command = ["bash", "-c", f'ulimit {limit}; exec "$0" "$@"', sys.executable, "-m", "api"]
+    return Child("api", command, settings.models_path, settings_environment(settings)).start()
+
+
 def start(settings: Settings, limit: str = "-S -n 64") -> Server:
     """`python -m api` under `ulimit <limit>`, once it serves."""
-    command = ["bash", "-c", f'ulimit {limit}; exec "$0" "$@"', sys.executable, "-m", "api"]
-    child = Child("api", command, settings.models_path, settings_environment(settings)).start()
+    child = launch(settings, limit)
 
     def port() -> int | None:
         child.check()
