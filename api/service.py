@@ -21,6 +21,7 @@ from core.errors import LogUnavailable, StoreCorrupt, StoreError
 from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
+from store.log.access import permissions
 from store.log.producer import Producer
 from store.log.topics.check import TopicCheck
 from store.log.topics.ids import TopicIds
@@ -54,7 +55,7 @@ class Service:
         topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
         self.partitions = Partitions(settings, topics)
         self._topic_ids = TopicIds(settings, topics)
-        self._topic_check = TopicCheck(settings)
+        self._topic_check = TopicCheck(settings, permissions.of_api)
         self.view = LiveView(settings, self.health, self.metrics, self.partitions, self._topic_ids)
         self._confirm_s = settings.api_timeout_s * CONFIRM_SHARE
         self._producer: Producer | None = None

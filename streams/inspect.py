@@ -24,6 +24,7 @@ from models.registry import Registry
 from store.archive.archive import Archive
 from store.log import client as log
 from store.log import ends as log_ends
+from store.log.access import permissions
 from store.log.topics import partitions
 from store.state import connection, keys
 from store.state import memory as state_memory
@@ -104,6 +105,7 @@ def partition_positions(settings: Settings) -> list[dict[str, Any]]:
 
     Raises LogUnavailable, StoreUnavailable, ArchiveError.
     """
+    permissions.prepare(settings, permissions.of_positions)
     client = connection.connect(settings)
     consumer = Consumer(log.consumer_config(settings, f"{settings.ingest_group}-inspect"))
     rows = []

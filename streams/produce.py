@@ -20,7 +20,7 @@ import structlog
 from core import codec
 from core.errors import BadEvent, NotSent
 from core.settings import Settings
-from store.log import client as log
+from store.log.access import permissions
 from store.log.producer import Producer
 
 _log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ def run(settings: Settings, path: Path | None, fields: Sequence[str]) -> int:
     lines were sent, raises NotSent with the first invalid line.
     """
     lines = [_from_fields(fields)] if fields else _lines(path)
-    log.ensure_topics(settings)
+    permissions.prepare_to_send(settings, "produce", settings.interactions_topic)
     waiting: deque[Future[str]] = deque()
     sent, invalid, first_error = 0, 0, ""
     with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +12,12 @@ from confluent_kafka.cimpl import NewTopic
 
 from core.errors import ConfigurationError, LogRefused, LogUnavailable
 from core.settings import Settings
+from store.log.access.refusals import REFUSALS, login_advice, permission_advice
+from store.log.access.security import security_config
 from store.log.client_events import ClientEvents
-from store.log.refusals import REFUSALS, login_advice, permission_advice
-from store.log.security import security_config
 from store.log.topics import needs
+
+_REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 
 METADATA_MS = 10_000
 """Milliseconds until a client notices added partitions; librdkafka's default is 300,000.
@@ -88,8 +90,22 @@ def refused_properties() -> Iterator[None]:
         ) from None
 
 
-def ensure_topics(settings: Settings) -> list[str]:
-    """Create Eddyline's topics that are missing; returns their names. Raises LogUnavailable."""
+def reach(settings: Settings, timeout_s: float | None = None) -> None:
+    """Raise LogUnavailable when no broker answers in time, LogRefused when it refuses the login.
+
+    `timeout_s` None: KAFKA_TIMEOUT_S. Calls without this one before them do not name a refusal.
+    """
+    try:
+        admin(settings).list_topics(timeout=timeout_s or settings.kafka_timeout_s)
+    except KafkaException as error:
+        raise unreachable(settings, "connecting", error) from error
+
+
+def ensure_topics(settings: Settings, used: Collection[str] | None = None) -> list[str]:
+    """Create Eddyline's topics that are missing; returns their names. Raises LogUnavailable.
+
+    `used`: the topics that this process uses (None: all); another one may be out of its reach.
+    """
     client = admin(settings)
     try:
         existing = client.list_topics(timeout=settings.kafka_timeout_s).topics
@@ -114,9 +130,13 @@ def ensure_topics(settings: Settings) -> list[str]:
                 future.result()
                 created.append(name)
             except KafkaException as error:
+                code = error.args[0].code()
+                out_of_reach = used is not None and name not in used and code in _REFUSED
                 # another process created it first
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise unreachable(settings, f"creating the topic {name}", error) from error
+                if code != KafkaError.TOPIC_ALREADY_EXISTS and not out_of_reach:
+                    raise unreachable(
+                        settings, f"creating {name} (or, if it exists, showing it)", error
+                    ) from error
     return created
 
 

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from confluent_kafka import KafkaError
 
-from store.log.refusals import REFUSALS
+from store.log.access.refusals import REFUSALS
 from store.outage import KAFKA
 
 _log = structlog.get_logger(__name__)

@@ -16,6 +16,7 @@ from core.codec import encode_json
 from core.errors import LogUnavailable
 from core.settings import Settings
 from core.types import Interaction, Item, User
+from store.log.access.refusals import permission_advice
 from store.log.client import unreachable
 from store.log.idempotent_client import QUEUED, DeliveryHandler, Headers, IdempotentClient
 
@@ -240,7 +241,9 @@ class Producer:
     def _watch(self, on_delivery: DeliveryHandler | None) -> DeliveryHandler:
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                self._note_failures(1, error.str())
+                advice = permission_advice(error)
+                reason = f"{error.str()}: {message.topic()}; {advice}" if advice else error.str()
+                self._note_failures(1, reason)
             if on_delivery is not None:
                 on_delivery(error, message)
 

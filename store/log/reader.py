@@ -16,6 +16,11 @@ from store.log import ends as log_ends
 
 Partition = tuple[str, int]
 
+_HARMLESS = (
+    KafkaError._TRANSPORT,  # the client reconnects
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,  # a reader has a group's name and never joins it
+)
 _MESSAGES = 1000
 """Messages read from the client at once."""
 _WAIT_MS = 10
@@ -149,9 +154,10 @@ class LogReader:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
                 unfinished.pop(partition, None)
-            # the client reconnects after these errors
-            elif error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
-                raise LogUnavailable(f"reading {partition[0]}: {error.str()}")
+            elif error.code() not in _HARMLESS:
+                raise log.unreachable(
+                    self._settings, f"reading {partition[0] or 'the log'}", KafkaException(error)
+                )
             return
         if partition not in unfinished:
             return

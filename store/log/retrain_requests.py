@@ -76,7 +76,7 @@ def decode(value: bytes | None) -> Request:
 
 def send(settings: Settings, requested_by: str, reason: str = "") -> str:
     """Request a retrain; returns the token topic:partition:offset. Raises LogUnavailable."""
-    log.ensure_topics(settings)
+    log.ensure_topics(settings, [settings.retrain_requests_topic])
     with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
         return producer.publish(
             settings.retrain_requests_topic, KEY, encode(requested_by, reason)
@@ -97,7 +97,7 @@ class Requests:
 
     def __enter__(self) -> Self:
         """Join the group. Raises LogUnavailable."""
-        log.ensure_topics(self._settings)
+        log.ensure_topics(self._settings, [self._topic, self._settings.dlq_topic])
         config = log.consumer_config(self._settings, self._settings.trainer_group) | {
             "auto.offset.reset": "earliest",
             "max.poll.interval.ms": MAX_RETRAIN_MS,

@@ -31,6 +31,7 @@ from core.settings import Settings
 from store import start
 from store.archive.archive import Archive
 from store.log import client as log
+from store.log.access import permissions
 from store.log.topics.check import TopicCheck
 from store.log.topics.ids import TopicId, TopicIds
 from streams.archiver import metrics
@@ -69,7 +70,7 @@ class Archiver:
         self._consumer = Consumer(
             log.consumer_config(settings, settings.archive_group) | {"enable.partition.eof": True}
         )
-        self._topic_check = TopicCheck(settings)
+        self._topic_check = TopicCheck(settings, permissions.of_archive)
         self._watch = PartitionWatch(settings, [self._topic])
         self._stopped = threading.Event()
         self._retry = Retry(self._stopped)
@@ -283,10 +284,9 @@ class Archiver:
             self._consumer.incremental_unassign(partitions)
             self._on_assign(self._consumer, partitions)
             return
-        if error.fatal() or error.code() in (
-            KafkaError.UNKNOWN_TOPIC_OR_PART,
-            KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        ):
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise log.unreachable(self._settings, f"reading {self._topic}", KafkaException(error))
+        if error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise LogError(f"reading {self._topic} failed: {error.str()}")
         _log.warning("kafka_client_error", error=error.str())
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import structlog
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from core.errors import BadEvent, ConfigurationError, LogUnavailable
 from core.settings import Settings
@@ -20,6 +20,8 @@ from store.log import client as log
 from store.log import dead_letters
 from store.log.dead_letters import DeadLetter
 from store.log.reader import LogReader
+
+_GONE = (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 _log = structlog.get_logger(__name__)
 
@@ -131,6 +133,10 @@ def original(settings: Settings, letter: DeadLetter) -> bytes | None:
             raise LogUnavailable(
                 f"no answer within {settings.kafka_timeout_s:g} s while reading {place} again"
             )
+        if message.error() is not None and message.error().code() not in _GONE:
+            raise log.unreachable(
+                settings, f"reading {place} again", KafkaException(message.error())
+            )
         raise BadEvent("gone", f"the log does not hold {place} any more, and the copy is truncated")
     finally:
         consumer.close()
@@ -154,6 +160,6 @@ def format_place(coordinates: Coordinates) -> str:
 
 def _messages(settings: Settings) -> Iterator[Any]:
     """Every record of the dead-letter topic up to its end as it is now."""
-    log.ensure_topics(settings)
+    log.ensure_topics(settings, [settings.dlq_topic])
     with LogReader(settings, "dlq") as reader:
         yield from reader.read_topic(settings.dlq_topic)

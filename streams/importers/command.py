@@ -19,7 +19,7 @@ from rich.console import Console
 
 from core.errors import NothingImported, TooManyRejects
 from core.settings import Settings
-from store.log import client as log
+from store.log.access import permissions
 from store.log.producer import Producer
 from store.tables import reader as tables
 from store.tables.reader import Reader
@@ -73,7 +73,7 @@ class Import:
         if self._progress.is_finished:
             _log.info("import_is_finished", source=self._progress.source)
             return tally.counts
-        log.ensure_topics(self._settings)
+        permissions.prepare_to_send(self._settings, "import", self._topic)
         with Rejects(self._plan.rejects) as rejects, Producer(self._settings) as producer:
             total = self.reader.table.row_count
             chunks: Iterator[Sequence[Message]] = self._messages.chunks(rejects.add)

@@ -41,6 +41,7 @@ from core.settings import Settings
 from store import outage, start
 from store.log import client as log
 from store.log import ends as log_ends
+from store.log.access import permissions
 from store.log.topics.check import TopicCheck
 from store.state import connection
 from store.state.apply import positions
@@ -89,7 +90,7 @@ class Ingest:
         self._client = connection.connect(settings)
         self._stopped = threading.Event()
         self._topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
-        self._topic_check = TopicCheck(settings)
+        self._topic_check = TopicCheck(settings, permissions.of_ingest)
         self._running = Running(self._client)
         planner = Planner(settings.use_cases, settings.experiments)
         self._apply_thread = ApplyThread(connection.connect(settings), planner, settings)

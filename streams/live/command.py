@@ -21,6 +21,7 @@ from core.process import cli, stop
 from core.settings import Settings
 from store import start
 from store.log import client as log
+from store.log.access import permissions
 from store.log.topics.check import TopicCheck
 from store.state import connection
 from streams import metrics
@@ -144,7 +145,7 @@ def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())  # until Faust sets its own handlers
     cli.serve_metrics(settings)
-    check = TopicCheck(settings)
+    check = TopicCheck(settings, permissions.of_live)
 
     def prepare() -> None:
         connection.check_server(connection.connect(settings))

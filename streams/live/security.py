@@ -17,7 +17,7 @@ from faust.types.auth import CredentialsT
 
 from core.errors import LogRefused
 from core.settings import Settings
-from store.log.security import ssl_context
+from store.log.access.security import ssl_context
 
 _EARLY = 0.8
 """Share of a token's life after which the next one is requested."""

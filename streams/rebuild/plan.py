@@ -18,6 +18,7 @@ from core.settings import Settings
 from store.archive.archive import Archive
 from store.log import client as log
 from store.log import ends as log_ends
+from store.log.access import permissions
 from store.log.topics.ids import TopicId, TopicIds
 from store.state import wipe
 from store.state.apply import halts, positions
@@ -120,6 +121,7 @@ def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool
     if not wipe_first:
         positions.compare_settings(client, settings)
     topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
+    permissions.prepare(settings, permissions.of_rebuild)
     ids = TopicIds(settings, [*topics, settings.deletions_topic]).read()
     archive = None if from_log else Archive(settings.archive_url)
     archived = (

@@ -20,7 +20,7 @@ import structlog
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Interaction
-from store.log import client as log
+from store.log.access import permissions
 from store.log.producer import Producer
 from streams.pace import Pace
 from streams.progress import progress
@@ -70,7 +70,9 @@ class Simulator:
             for chunk in self._simulation.chunks():
                 self._print(chunk)
             return self._finish()
-        log.ensure_topics(self._settings)
+        settings = self._settings
+        topics = (settings.interactions_topic, settings.items_topic, settings.users_topic)
+        permissions.prepare_to_send(settings, "simulate", *topics)
         pace = Pace(self._plan.rate, self._stopped)
         with (
             Producer(self._settings) as producer,

@@ -26,7 +26,7 @@ OPTIONAL = {
     "psycopg": "database",
     "openpyxl": "excel",
     "pyarrow": "streams",
-    # testing/oidc.py and testing/certificates.py, which only tests use
+    # testing/secured/oidc.py and testing/certificates.py, which only tests use
     "cryptography": "dev",
     "trustme": "dev",
 }

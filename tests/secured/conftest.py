@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,13 @@ from pydantic import SecretStr
 from core.settings import Settings
 from testing.apache import kafka_home
 from testing.certificates import Certificates
-from testing.oidc import TokenServer
-from testing.secured_kafka import PASSWORD, USER, SecuredKafka
+from testing.process import Child, module, settings_environment
+from testing.secured.kafka import PASSWORD, USER, SecuredKafka
+from testing.secured.oidc import TokenServer
+from tests.secured.redis_access import RedisAccess, redis_servers
+
+Login = Callable[..., Settings]
+Start = Callable[..., Child]
 
 PROTOCOLS = {
     "plaintext": ("PLAINTEXT", "PLAIN"),
@@ -46,10 +52,19 @@ def secured_kafka(
         yield server
 
 
+@pytest.fixture(scope="session")
+def ways_to_redis(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[dict[str, RedisAccess]]:
+    """Name -> a way to reach a Redis."""
+    with redis_servers(tmp_path_factory.mktemp("secured-redis"), certificates) as ways:
+        yield ways
+
+
 @pytest.fixture
 def login(
     settings: Settings, secured_kafka: SecuredKafka, certificates: Certificates, tokens: TokenServer
-) -> Any:
+) -> Login:
     """`login("scram", kafka_sasl_username="limited")`: settings that log in so."""
 
     def log_in(name: str, **changes: Any) -> Settings:
@@ -82,3 +97,26 @@ def login(
         return settings.model_copy(update=values | changes)
 
     return log_in
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """`start(settings, "streams", "ingest")`, killed when the test ends."""
+    children: list[Child] = []
+
+    def run(settings: Settings, name: str, *arguments: str) -> Child:
+        label = "-".join(("child", str(len(children)), name, *arguments[:1]))
+        environment = settings_environment(settings)
+        child = module(
+            name,
+            *arguments,
+            directory=tmp_path / "children",
+            environment=environment,
+            label=label,
+        )
+        children.append(child)
+        return child.start()
+
+    yield run
+    for child in children:
+        child.kill()

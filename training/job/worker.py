@@ -45,6 +45,7 @@ from core.settings import Settings
 from models.registry import Registry
 from store import outage, start
 from store.log import retrain_requests
+from store.log.access import permissions
 from store.log.message import LogMessage
 from store.log.retrain_requests import Request, Requests
 from store.log.topics.check import TopicCheck
@@ -94,7 +95,7 @@ class Worker:
             console,
             first,
         )
-        self._topic_check = TopicCheck(settings)
+        self._topic_check = TopicCheck(settings, permissions.of_trainer)
         self._stopping = threading.Event()
         self._first_attempt = -math.inf
 

@@ -11,29 +11,35 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # t
 from core.errors import LogMisconfigured
 from core.settings import Settings
 from store.log import client as log
+from store.log.access import permissions
+from store.log.access.permissions import Needs
 from store.log.topics.needs import Difference, TopicDescription, differences, specs
 
 _log = structlog.get_logger(__name__)
 
 _REACH_S = 1.0
-"""Seconds to wait for the first answer of a broker."""
+"""Seconds to wait for the first answer of a broker; each of the calls that follow would wait for
+KAFKA_TIMEOUT_S.
+"""
 
 
 class TopicCheck:
     """Prepares the topics for one process; logs each difference once."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, needs: Needs) -> None:
+        """`needs`: the permissions that the process needs."""
+        self._settings, self._permissions = settings, needs(settings)
         self._logged: set[tuple[str, str]] = set()
 
     def prepare(self, refuse: bool = True) -> None:
-        """Create missing topics and log differences. Raises LogUnavailable.
+        """Create missing topics, check permissions and log differences. Raises LogUnavailable.
 
         `refuse`: raise LogMisconfigured for a fatal difference, in processes that read events;
         otherwise it is only logged, as an error.
         """
-        _reach(self._settings)
-        log.ensure_topics(self._settings)
+        log.reach(self._settings, _REACH_S)
+        permissions.check(self._settings, self._permissions)
+        log.ensure_topics(self._settings, self._permissions.topics)
         differing = compare(self._settings)
         for difference in differing:
             if (key := (difference.topic, difference.setting)) not in self._logged:
@@ -55,17 +61,6 @@ class TopicCheck:
                     f"{difference.setting}={difference.value}, not {difference.needed}: "
                     f"{difference.consequence}. Run: {difference.command}"
                 )
-
-
-def _reach(settings: Settings) -> None:
-    """Raise LogUnavailable soon when no broker answers.
-
-    Each of the calls that follow would wait for KAFKA_TIMEOUT_S.
-    """
-    try:
-        log.admin(settings).list_topics(timeout=_REACH_S)
-    except KafkaException as error:
-        raise log.unreachable(settings, "starting", error) from error
 
 
 def compare(settings: Settings) -> list[Difference]:

@@ -20,7 +20,7 @@ _ALERT = "SSL alert"
 """How a broker answers that asks for a client's certificate and gets none that it trusts."""
 
 _PERMISSIONS = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the topic (Read, Write, Describe, DescribeConfigs)",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the topic (Read, Write, Describe, Create)",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "the consumer group (Read)",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the cluster (Create, IdempotentWrite)",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the transactional id (Write)",

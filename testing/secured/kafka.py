@@ -18,8 +18,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from testing.apache import KafkaBroker
 from testing.certificates import Certificates
-from testing.oidc import TokenServer
 from testing.ports import HOST, free_port
+from testing.secured.oidc import TokenServer
 
 USER = "eddyline"
 """May do everything; so may requests without a login and the certificate of `eddyline`."""
@@ -59,18 +59,18 @@ class SecuredKafka(KafkaBroker):
     def start(self) -> Self:
         """Start, and store the SCRAM credentials of the users."""
         super().start()
-        changes = [
-            UserScramCredentialUpsertion(
-                user, ScramCredentialInfo(mechanism, 4096), PASSWORD.encode()
-            )
-            for user in (USER, LIMITED)
-            for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
-        ]
+        for user in (USER, LIMITED):
+            self.add_user(user)
+        return self
+
+    def add_user(self, user: str) -> None:
+        """Store SCRAM credentials for a user with PASSWORD, who may do nothing yet."""
         client = AdminClient({"bootstrap.servers": self.address})
-        for change in changes:
+        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+            credential = ScramCredentialInfo(mechanism, 4096)
+            change = UserScramCredentialUpsertion(user, credential, PASSWORD.encode())
             for future in client.alter_user_scram_credentials([change]).values():
                 future.result(30)
-        return self
 
 
 def _properties(certificates: Certificates, tokens: TokenServer | None) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""A Kafka broker with SASL, TLS and ACLs, and a server of OAuth tokens."""
