@@ -189,6 +189,7 @@ def _allowed(answer: Any) -> set[AclOperation] | None:
     except KafkaException as error:
         if error.args[0].code() in _REFUSED:
             return set()
-        _log.debug("permissions_unknown", error=error.args[0].str())
+        if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # it is created next
+            _log.debug("permissions_unknown", error=error.args[0].str())
         return None
     return set(operations) if operations else None
