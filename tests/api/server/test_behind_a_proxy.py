@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from core.settings import Settings
-from testing.nginx import Nginx, is_installed
 from testing.redis import RedisServer
 from tests.api.server.limited_server import limits, start
+from tests.api.server.nginx import Nginx, is_installed
 from tests.api.world import Client, publish, serving
 
 
