@@ -23,6 +23,10 @@ _log = structlog.get_logger(__name__)
 
 EXPIRY_LEASE = "expire"
 """Name of the lease of `streams expire`; a rebuild holds it, too."""
+_ACQUIRE = """#!lua flags=allow-oom
+return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
+"""
+"""A script, because Redis refuses SET when it is full, and what frees memory needs a lease, too."""
 _RENEW = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], "
     "ARGV[2]) else return 0 end"
@@ -51,8 +55,8 @@ class Lease:
 
     def __enter__(self) -> Self:
         with named_errors(f"acquiring the lease {self._name}"):
-            acquired = self._client.set(
-                keys.lease(self._name), self.holder, nx=True, px=self._milliseconds
+            acquired = self._client.eval(
+                _ACQUIRE, 1, keys.lease(self._name), self.holder, str(self._milliseconds)
             )
             if not acquired:
                 other = self._client.get(keys.lease(self._name))

@@ -1,8 +1,8 @@
 """Removes from Redis what is too old to matter: `streams expire`, to be run by a schedule.
 
 1. Acquire the lease `expire`: one such process at a time, and none beside a rebuild.
-2. Let idle users leave, and restore those who returned (`users`).
-3. Remove the items of each popularity whose weight is below POPULARITY_MIN_WEIGHT.
+2. Remove the items of each popularity whose weight is below POPULARITY_MIN_WEIGHT.
+3. Let idle users leave, and restore those who returned (`users`), in this order: Redis may be full.
 4. Remove the deletions that are older than every record of the log and the archive
    (`streams.ingest.deletions.out_of_reach`).
 
@@ -38,9 +38,9 @@ def run(settings: Settings) -> None:
     connection.check_server(client)
     with Lease(client, EXPIRY_LEASE, _LEASE_S):
         wipe.check(client)
-        moves = users.move(settings, client)
         names = (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED)
         items = popularity.remove_below(client, settings, names, time.time())
+        moves = users.move(settings, client)
         deletions = drop_out_of_reach(settings, client)
     _log.info(
         "expired",

@@ -6,12 +6,13 @@ as `user:{id}:idle`, so that none is ever lost: the counters of `user:{id}` and 
 user who returns are counted in a new `user:{id}`, until the user is restored: then the archived
 lines go before the new ones, and the counters are added up.
 
-Each change of a user is one transaction:
+Each change of a user is one step, which applies as a whole or not at all:
 
-1. WATCH the user's counters, which change with each event of the user, the state of the deletions,
-   and the mark of a wipe.
-2. Read them. Skip a user whose counters are not those that the caller checked against the archive.
-3. MULTI, the changes, EXEC. Nil: another process changed a watched key; the next run tries again.
+- Users leave by a script, which skips a user whose counters are not those that the caller checked
+  against the archive. Redis refuses MULTI when it is full, and that is when users must leave.
+- A user is restored by a transaction that WATCHes the user's counters, which change with each event
+  of the user, the state of the deletions, and the mark of a wipe. If another process changes one of
+  them, nothing is applied, and the next run tries again.
 
 Users who leave also change the token of the deletions: so no live worker writes a vector of the
 former history, and ingest forgets which users have a first_seen.
@@ -31,13 +32,45 @@ from store.state.apply import deletions
 from store.state.connection import named_errors
 
 USERS = 50
-"""Users in one transaction and in one read, which take Redis some milliseconds."""
+"""Users in one script and in one read, which take Redis some milliseconds."""
 PAUSE_S = 0.02
-"""Seconds between two transactions: each makes ingest plan a batch again."""
+"""Seconds between two scripts: each makes ingest plan a batch again."""
 _LATEST = 10
 """Lines of a history of which the latest time decides: the last one may be of a late event."""
 _SCANNED = 1000
 """Keys of one SCAN, which takes Redis about a millisecond."""
+
+
+_EVICT = """#!lua flags=allow-oom
+if redis.call('HGET', KEYS[1], 'ready') ~= '1' or redis.call('EXISTS', KEYS[2]) == 1 then
+  return -1
+end
+local left = 0
+for i = 3, #KEYS, 4 do
+  local user, idle, argument = KEYS[i], KEYS[i + 1], (i + 3) / 2
+  local before = redis.call('HGET', idle, 'events')
+  if redis.call('HGET', user, 'events') == ARGV[argument]
+    and (before or '0') == ARGV[argument + 1]
+  then
+    left = left + 1
+    redis.call('DEL', KEYS[i + 2], KEYS[i + 3])
+    if before then
+      local counters = redis.call('HGETALL', user)
+      redis.call('DEL', user)
+      for j = 1, #counters, 2 do
+        if counters[j] ~= 'first_seen' then
+          redis.call('HINCRBY', idle, counters[j], counters[j + 1])
+        end
+      end
+    else
+      redis.call('RENAME', user, idle)
+    end
+  end
+end
+if left > 0 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+return left
+"""
+"""A user who left before, and returned with old events only, has idle counters already."""
 
 
 class Counted(NamedTuple):
@@ -100,85 +133,68 @@ def evict(client: redis.Redis, users: Mapping[str, Counted]) -> int:
 
     Returns how many users left. Raises StoreUnavailable, StoreError while the state is incomplete.
     """
-    evicted = 0
+    left = 0
     with named_errors("removing idle users"):
-        for chunk in _chunks(list(users)):
-            with client.pipeline() as pipe:
-                stored = _open(pipe, chunk)
-                pipe.multi()
-                leaving = [user_id for user_id in chunk if stored[user_id] == users[user_id]]
-                for user_id in leaving:
-                    _queue_eviction(pipe, user_id, stored[user_id])
-                if leaving:
-                    pipe.hset(keys.DELETIONS, deletions.TOKENS["user"], deletions.token())
-                    evicted += len(leaving) if connection.execute(pipe) else 0
+        user_ids = list(users)
+        for start in range(0, len(user_ids), USERS):
+            chunk = user_ids[start : start + USERS]
+            left += evict_together(client, {user_id: users[user_id] for user_id in chunk})
             time.sleep(PAUSE_S)
-    return evicted
+    return left
+
+
+def evict_together(client: Any, users: Mapping[str, Counted]) -> int:
+    """`evict` of at most USERS users, in one script."""
+    names = [keys.DELETIONS, keys.WIPE]
+    arguments: list[str | int] = [deletions.TOKENS["user"], deletions.token()]
+    for user_id, counted in users.items():
+        names += [
+            keys.user(user_id),
+            keys.user_idle(user_id),
+            keys.history(user_id),
+            keys.user_als(user_id),
+        ]
+        arguments += [counted.current, counted.idle]
+    left = int(client.eval(_EVICT, len(names), *names, *arguments))
+    if left < 0:
+        _check_complete(client)
+        raise StoreError("the deletions in Redis were recovered meanwhile: run this again")
+    return left
 
 
 def restore(client: redis.Redis, user_id: str, idle: int, lines: Sequence[str], cap: int) -> bool:
     """Bring back a user who had `idle` events when the user left.
 
     `lines`: the latest of these events, at most `cap`, oldest first. False: not restored, because
-    the user changed meanwhile. Raises StoreUnavailable, StoreError while the state is incomplete.
+    the user did not return, or changed meanwhile. Raises StoreUnavailable, StoreError while the
+    state is incomplete.
     """
     with named_errors(f"restoring user {user_id!r}"), client.pipeline() as pipe:
-        counted = _open(pipe, [user_id])[user_id]
-        if not counted.current or counted.idle != idle:
+        user, idle_user = keys.user(user_id), keys.user_idle(user_id)
+        connection.watch(pipe, keys.DELETIONS, keys.WIPE, user, idle_user)
+        _check_complete(pipe)
+        counters: Any = pipe.hgetall(idle_user)
+        has_returned = pipe.exists(user) and idle and int(counters.get(b"events", 0)) == idle
+        if not has_returned:
             return False
-        counters: Any = pipe.hgetall(keys.user_idle(user_id))
         room = cap - int(pipe.llen(keys.history(user_id)))
         pipe.multi()
         for name, value in counters.items():
             if name == b"first_seen":
-                pipe.hset(keys.user(user_id), name, value)
+                pipe.hset(user, name, value)
             else:
-                pipe.hincrby(keys.user(user_id), name, int(value))
+                pipe.hincrby(user, name, int(value))
         if room > 0:
             pipe.lpush(keys.history(user_id), *reversed(lines[-room:]))
-        pipe.delete(keys.user_idle(user_id), keys.user_als(user_id))
+        pipe.delete(idle_user, keys.user_als(user_id))
         return connection.execute(pipe)
 
 
-def _open(pipe: Any, user_ids: Sequence[str]) -> dict[str, Counted]:
-    """Steps 1 and 2: what Redis counts of each user. Raises StoreError."""
-    watched = [key for user_id in user_ids for key in (keys.user(user_id), keys.user_idle(user_id))]
-    connection.watch(pipe, keys.DELETIONS, keys.WIPE, *watched)
-    if not deletions.parse_state(pipe.hmget(keys.DELETIONS, deletions.STATE_FIELDS)).ready:
+def _check_complete(client: Any) -> None:
+    """Raises StoreError while Redis lacks deletions or is being wiped."""
+    if not deletions.parse_state(client.hmget(keys.DELETIONS, deletions.STATE_FIELDS)).ready:
         raise StoreError(
             "the deletions in Redis are not complete: it is new, was emptied, or is being "
             "recovered. Start `python -m streams ingest`, then run this again"
         )
-    wipe.check(pipe)
-    counted = {}
-    for user_id in user_ids:
-        current = pipe.hget(keys.user(user_id), "events")
-        idle = pipe.hget(keys.user_idle(user_id), "events")
-        counted[user_id] = Counted(int(current or 0), int(idle or 0))
-    return counted
-
-
-def _queue_eviction(pipe: Any, user_id: str, counted: Counted) -> None:
-    """RENAME and DEL work on a Redis that is full, too."""
-    pipe.delete(keys.history(user_id), keys.user_als(user_id))
-    if not counted.idle:
-        pipe.rename(keys.user(user_id), keys.user_idle(user_id))
-        return
-    # the user had left before, and returned with old events only
-    pipe.eval(_ADD_COUNTERS, 2, keys.user(user_id), keys.user_idle(user_id))
-
-
-_ADD_COUNTERS = """
-local counters = redis.call('HGETALL', KEYS[1])
-redis.call('DEL', KEYS[1])
-for i = 1, #counters, 2 do
-  if counters[i] ~= 'first_seen' then
-    redis.call('HINCRBY', KEYS[2], counters[i], counters[i + 1])
-  end
-end
-"""
-
-
-def _chunks(user_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(user_ids), USERS):
-        yield user_ids[start : start + USERS]
+    wipe.check(client)

@@ -28,7 +28,7 @@ With half-lives of 10 days or more, growth from 1970 to 2085 stays within a floa
 _DAY = 86_400.0
 _REMOVED_AT_ONCE = 500
 """Members in one step of `remove_below`, which takes Redis under a millisecond."""
-_REMOVE = """
+_REMOVE = """#!lua flags=allow-oom
 local range = redis.call('ZRANGE', KEYS[1], 0, ARGV[1], 'BYSCORE',
     'LIMIT', 0, ARGV[2], 'WITHSCORES')
 if #range == 0 then return 0 end

@@ -23,14 +23,16 @@ from core.deletions import IdHasher, Place
 from core.errors import Stale
 from core.settings import Settings
 from core.types import Interaction
-from store.state import connection
+from store.state import connection, keys
 from store.state.apply import deletions, positions
 from store.state.apply.applier import Applier
 from store.state.apply.batches import UNKNOWN_DELETIONS, Batch, Event, OffsetRange
 from store.state.apply.entries import Entry, EntryBatch
 from store.state.apply.entry_applier import EntryApplier
 from store.state.apply.planner import Planner
-from store.state.entities import users
+from store.state.entities import idle_users, users
+from store.state.entities.idle_users import Counted
+from store.state.entities.users import history_line
 
 USERS = ("42", "42:history", "a%3Ab", "ü ser", "*")
 ITEMS = ("startup-9", "with space", "ü", "1:2")
@@ -49,7 +51,9 @@ HASHER = IdHasher(SecretStr("salt"))
 
 
 class Machine(RuleBasedStateMachine):
-    """Two writers share the partitions; batches arrive late, users are deleted, writers restart."""
+    """Two writers share the partitions; batches arrive late, users are deleted, leave Redis and are
+    restored, writers restart.
+    """
 
     settings: Settings
     redis: Redis
@@ -63,6 +67,7 @@ class Machine(RuleBasedStateMachine):
         self.log: list[list[Event]] = [[], []]
         self.deleted: dict[str, float] = {}
         self.counted: dict[str, list[Interaction]] = defaultdict(list)
+        self.idle: Counter[str] = Counter()  # the first so many events left Redis
         self.writers = [self._writer(), self._writer()]
         planner = Planner(self.settings.use_cases)
         self.entries = EntryApplier(
@@ -159,6 +164,29 @@ class Machine(RuleBasedStateMachine):
             if event.interaction.user_id == user_id
         ]
         self.counted[user_id] = [event.interaction for event in events if self._counts(event)]
+        self.idle[user_id] = 0
+
+    @rule(user_ids=st.sets(st.sampled_from(USERS)))
+    def evict(self, user_ids: set[str]) -> None:
+        counts = {
+            user_id: Counted(len(self.counted[user_id]) - self.idle[user_id], self.idle[user_id])
+            for user_id in user_ids
+        }
+        leaving = {user_id: counted for user_id, counted in counts.items() if counted.current}
+        assert idle_users.evict(self.redis, leaving) == len(leaving)
+        self.idle.update({user_id: counted.current for user_id, counted in leaving.items()})
+
+    @rule(user_id=st.sampled_from(USERS))
+    def restore(self, user_id: str) -> None:
+        idle = self.idle[user_id]
+        lines = [
+            history_line(event.timestamp, event.event_type, event.value, event.item_id)
+            for event in self.counted[user_id][:idle]
+        ]
+        is_back = 0 < idle < len(self.counted[user_id])
+        assert idle_users.restore(self.redis, user_id, idle, lines[-CAP:], CAP) == is_back
+        if is_back:
+            self.idle[user_id] = 0
 
     @rule(writer=st.integers(0, 1))
     def restart_writer(self, writer: int) -> None:
@@ -171,7 +199,9 @@ class Machine(RuleBasedStateMachine):
             positions.read(self.redis, "t", number).offset for number in (0, 1)
         ] == self.positions
         for user_id in USERS:
-            events = self.counted[user_id]
+            idle = self.idle[user_id]
+            assert int(self.redis.hget(keys.user_idle(user_id), "events") or 0) == idle
+            events = self.counted[user_id][idle:]
             state = users.read(self.redis, user_id, CAP)
             assert state.first_seen == (int(events[0].timestamp) if events else None)
             assert state.counts == dict(Counter(event.event_type for event in events))

@@ -1,0 +1,92 @@
+"""A user leaves Redis or is restored as a whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from core.errors import StoreError
+from store.state import connection, keys
+from store.state.apply import deletions
+from store.state.entities import idle_users
+from store.state.entities.idle_users import Counted
+from store.state.lease import Lease
+
+USER, IDLE, HISTORY = keys.user("42"), keys.user_idle("42"), keys.history("42")
+
+
+@pytest.fixture
+def user(redis: Redis) -> str:
+    """A user with two events."""
+    deletions.mark_ready(redis)
+    redis.hset(USER, mapping={"events": 2, "ev:view": 2, "first_seen": 5})
+    redis.rpush(HISTORY, "5 view startup-1", "6 view startup-2")
+    redis.hset(keys.user_als("42"), mapping={"as_of": 2})
+    return "42"
+
+
+def count_event(redis: Redis) -> None:
+    redis.hincrby(USER, "events", 1)
+
+
+def delete_another_user(redis: Redis) -> None:
+    redis.hset(keys.DELETIONS, "users", deletions.token())
+
+
+def begin_wipe(redis: Redis) -> None:
+    redis.set(keys.WIPE, "1")
+
+
+def state(redis: Redis) -> list[Any]:
+    return [redis.hgetall(USER), redis.hgetall(IDLE), redis.lrange(HISTORY, 0, -1)]
+
+
+@pytest.mark.parametrize("change", [count_event, delete_another_user, begin_wipe])
+def test_a_user_who_changes_meanwhile_is_not_restored(
+    redis: Redis, user: str, monkeypatch: pytest.MonkeyPatch, change: Callable[[Redis], None]
+) -> None:
+    redis.hset(IDLE, mapping={"events": 1, "ev:view": 1, "first_seen": 4})
+    execute, after_change = connection.execute, []
+
+    def change_first(pipe: Any) -> bool:
+        change(redis)
+        after_change.append(state(redis))
+        return execute(pipe)
+
+    monkeypatch.setattr(connection, "execute", change_first)
+    assert not idle_users.restore(redis, user, 1, ["4 view startup-0"], 50)
+    assert state(redis) == after_change.pop()
+
+
+@pytest.mark.parametrize("counted", [Counted(1, 0), Counted(2, 1)])
+def test_a_user_with_other_events_than_were_checked_does_not_leave(
+    redis: Redis, user: str, counted: Counted
+) -> None:
+    before = state(redis)
+    assert idle_users.evict(redis, {user: counted}) == 0
+    assert state(redis) == before
+
+
+def test_users_leave_a_redis_that_is_full(redis: Redis, user: str) -> None:
+    redis.config_set("maxmemory", 1)
+    try:
+        with Lease(redis, "expire", 30):
+            assert idle_users.evict(redis, {user: Counted(2, 0)}) == 1
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert state(redis) == [{}, {b"events": b"2", b"ev:view": b"2", b"first_seen": b"5"}, []]
+    assert not redis.exists(keys.user_als("42"))
+
+
+def test_nobody_leaves_or_is_restored_while_redis_is_emptied_or_wiped(
+    redis: Redis, user: str
+) -> None:
+    begin_wipe(redis)
+    with pytest.raises(StoreError, match="a rebuild that was emptying Redis was interrupted"):
+        idle_users.evict(redis, {user: Counted(2, 0)})
+    redis.delete(keys.WIPE, keys.DELETIONS)
+    with pytest.raises(StoreError, match="deletions in Redis are not complete"):
+        idle_users.evict(redis, {user: Counted(2, 0)})
