@@ -2,6 +2,8 @@
 # Two stamps in .venv are named by the lock's checksum, so a second run installs nothing and a changed lock installs itself.
 VENV ?= .venv
 DEMO ?= live
+# From the command line only: an exported SERVERS of something else must not lead the demo to other servers.
+DEMO_SERVERS := $(if $(filter command,$(origin SERVERS)),--servers $(SERVERS))
 # Test files run side by side, each worker with servers of its own: most tests wait. 0 runs them in one process.
 WORKERS ?= 2
 BIN := $(VENV)/bin
@@ -32,10 +34,10 @@ help:
 	@echo '  make clean          removes .venv, .demo and caches; keeps data/ and models/artifacts/'
 	@echo
 	@echo 'KAFKA_HOME=/path/to/kafka (an unpacked Apache Kafka 4, and java) runs demo and tests on that broker.'
-	@echo 'KAFKA_BOOTSTRAP_SERVERS and REDIS_URL make the demo use running servers.'
+	@echo 'make demo SERVERS=environment uses the Kafka and the Redis of .env and the environment, if they hold no other data.'
 
 demo: $(DEMO_STAMP)
-	@$(BIN)/python -m demo $(if $(filter once,$(DEMO)),--once)
+	@$(BIN)/python -m demo $(if $(filter once,$(DEMO)),--once) $(DEMO_SERVERS)
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)

@@ -21,7 +21,7 @@ from rich.markup import escape
 from core import settings
 from core.process import cli
 from demo.answers import SHOWN, Reader, show
-from demo.stack import Stack
+from demo.stack import PREFIX, Servers, Stack
 from testing.process import ROOT
 
 app = typer.Typer(name="python -m demo", add_completion=False, pretty_exceptions_enable=False)
@@ -55,17 +55,35 @@ def demo(
     folder: Annotated[
         Path, typer.Option(help="Holds all that the demo writes; cleared at the start.")
     ] = ROOT / ".demo",
+    servers: Annotated[
+        Servers,
+        typer.Option(
+            help=(
+                "embedded: servers of its own, whatever .env and the environment say. environment: "
+                "the Kafka and the Redis that they name, with all their settings; refused where "
+                "these hold other data."
+            )
+        ),
+    ] = Servers.embedded,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the API (default: 8000 or any free one)."),
+    ] = None,
 ) -> None:
     """Run the whole loop on this machine.
 
     Start a broker and a Redis, simulate a marketplace, ingest, archive, train, serve, and read
-    three answers over HTTP.
+    three answers over HTTP. Nothing that runs already is touched unless --servers environment
+    names it.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     started = time.monotonic()
+    configured = settings.load() if servers is Servers.environment else settings.defaults()
+    if port is not None:
+        configured = configured.model_copy(update={"api_port": port})
     try:
-        with Stack(folder.absolute(), settings.load()) as stack, _uninterrupted_end():
+        with Stack(folder.absolute(), configured) as stack, _uninterrupted_end():
             population = ["--users", str(users), "--items", str(items), "--seed", str(seed)]
             summary = _fill(stack, population, events)
             reader = _serve(stack)
@@ -83,7 +101,8 @@ def _fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
     with _Stage("Starting a broker and a Redis") as stage:
         stage.result(stack.start_servers())
     with _Stage("Creating the topics") as stage:
-        stack.run("streams", "topics", label="topics", show=stage.now)
+        own = ["--own", PREFIX] if stack.external else []
+        stack.run("streams", "topics", *own, label="topics", show=stage.now)
     stack.start("streams", "ingest", label="ingest", METRICS_PORT=str(stack.metrics_port))
     file = stack.directory / "summary.json"
     with _Stage(f"Simulating a marketplace: {events:,} events through Kafka") as stage:

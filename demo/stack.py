@@ -8,6 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -22,15 +23,31 @@ from testing.process import Child, end_leftovers, module, settings_environment
 from testing.redis import RedisServer
 from testing.server import Server
 
+PREFIX = "eddyline-demo-"
+"""Begins the names of the demo's topics and groups on servers that are not its own."""
+SHARED_NAMES = (
+    *("interactions_topic", "items_topic", "users_topic"),
+    *("model_updates_topic", "retrain_requests_topic"),
+    *("ingest_group", "archive_group", "live_group", "trainer_group"),
+)
+"""The settings that name what others may have on the same broker."""
 READY_S = 60.0
 """Seconds until a process of ours must answer: its imports take several on a busy machine."""
+
+
+class Servers(StrEnum):
+    """Where the Kafka and the Redis of the demo come from."""
+
+    embedded = "embedded"
+    environment = "environment"
 
 
 class Stack:
     """Everything that runs, in the order of its start; it stops in the opposite order.
 
-    `configured` are the settings of the environment and `.env`; a broker or a Redis named there is
-    used, the rest is embedded.
+    A broker or a Redis that `configured` names is used, under topics and groups whose names begin
+    with PREFIX; the rest is embedded. `configured` is settings.defaults() unless the user wants
+    the servers of the environment.
     """
 
     def __init__(self, directory: Path, configured: Settings) -> None:
@@ -44,7 +61,7 @@ class Stack:
 
     @property
     def external(self) -> list[str]:
-        """The servers that the environment names: REDIS_URL, KAFKA_BOOTSTRAP_SERVERS."""
+        """The servers that `configured` names: REDIS_URL, KAFKA_BOOTSTRAP_SERVERS."""
         return [
             name.upper()
             for name in ("kafka_bootstrap_servers", "redis_url")
@@ -54,9 +71,14 @@ class Stack:
     def __enter__(self) -> Self:
         """Lock the folder and clear the files of an earlier run.
 
-        Raises ProcessFailed when another demo has locked it.
+        Raises ProcessFailed when another demo has locked it, and for a folder with other files.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
+        if any(self.directory.iterdir()) and not (self.directory / "lock").is_file():
+            raise ProcessFailed(
+                f"{self.directory} holds files that no demo wrote, and the demo clears its folder; "
+                "name an empty or a new one with --folder"
+            )
         self._lock = (self.directory / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +109,7 @@ class Stack:
             self._lock.close()
 
     def start_servers(self) -> str:
-        """Start the servers that the environment does not name, and complete the settings.
+        """Start the servers that `configured` does not name, and complete the settings.
 
         Returns a text that says what runs where.
         """
@@ -191,21 +213,18 @@ class Stack:
 
     def _own_settings(self) -> dict[str, Any]:
         configured = self._configured
-        # An embedded broker is new in each run: beside a Redis that is not, topics need new names.
-        unique = (
-            f"eddyline-demo-{int(time.time())}-"
-            if self.external == ["REDIS_URL"]
-            else "eddyline-demo-"
-        )
-        prefix = unique if self.external else ""
+        prefix = PREFIX if self.external else ""
+        if len(self.external) == 1:
+            # The embedded one of the two is new in each run, so topics need new names.
+            prefix += f"{int(time.time())}-"
         if (
             "api_port" in configured.model_fields_set
             and configured.api_port
             and not port_is_free(configured.api_port)
         ):
             raise ProcessFailed(
-                f"API_PORT={configured.api_port} is in use on {HOST}; stop the process that "
-                f"uses it or choose another port"
+                f"port {configured.api_port} is in use on {HOST}; stop the process that uses it, "
+                "or choose another with --port"
             )
         port = (
             configured.api_port
@@ -214,11 +233,7 @@ class Stack:
         )
         self.metrics_port = free_port(besides=port)
         return {
-            "interactions_topic": prefix + configured.interactions_topic,
-            "items_topic": prefix + configured.items_topic,
-            "users_topic": prefix + configured.users_topic,
-            "model_updates_topic": prefix + configured.model_updates_topic,
-            "retrain_requests_topic": prefix + configured.retrain_requests_topic,
+            **{name: prefix + getattr(configured, name) for name in SHARED_NAMES},
             "archive_url": str(self.directory / "archive"),
             "models_path": self.directory / "models",
             # Tansu lets the first member of a group wait for half of this.
@@ -238,11 +253,14 @@ class Stack:
         It contains a key, so only its owner may read it.
         """
         environment = settings_environment(self.settings)
-        lines = [
-            f"{name.upper()}={environment[name.upper()]}\n"
-            for name in changes
-            if name not in {"metrics_port", "archive_file_s"}
-        ]
+        names = {name.upper() for name in changes}
+        if not self.external:  # then no setting of `.env` may reach the command either
+            names = {
+                name
+                for name in environment
+                if name.lower().removesuffix("_file") in Settings.model_fields
+            }
+        lines = [f"{name}={environment[name]}\n" for name in sorted(names)]
         with os.fdopen(
             os.open(self.directory / "env", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
         ) as file:

@@ -27,6 +27,7 @@ from pydantic import SecretStr
 
 from core.errors import ProcessFailed
 from core.settings import Settings
+from core.settings.secret_files import SUFFIX, is_secret
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository: `python -m <room>` runs from here."""
@@ -217,10 +218,18 @@ def module(
 def settings_environment(settings: Settings) -> dict[str, str]:
     """This process's environment with every setting in it; the child then ignores `.env`.
 
-    A setting that `settings` does not set is passed as an empty variable, which means unset.
+    A setting that `settings` does not set is passed as an empty variable, which means unset, and
+    so is the file of a secret. Other spellings (`redis_url`) of this process's variables are left
+    out: settings are read whatever their case.
     """
-    environment = dict(os.environ)
-    for name in Settings.model_fields:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name.lower() not in Settings.model_fields
+    }
+    for name, field in Settings.model_fields.items():
+        if is_secret(field):
+            environment[name.upper() + SUFFIX] = ""
         value = getattr(settings, name) if name in settings.model_fields_set else None
         if isinstance(value, frozenset):
             value = ",".join(key.get_secret_value() for key in value)

@@ -140,6 +140,27 @@ class Settings(
             raise ConfigurationError(_problems(error)) from None
 
 
+class _Defaults(Settings):
+    """Settings that read neither the environment nor a file."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - of the library
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments only."""
+        return (init_settings,)
+
+
+def defaults() -> Settings:
+    """Every setting at its default, whatever the environment and `.env` say."""
+    return _Defaults()
+
+
 def load() -> Settings:
     """Read the settings of this process, and mask their secrets in logs and tracebacks.
 

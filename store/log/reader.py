@@ -51,6 +51,13 @@ class LogReader:
         """Close the connection."""
         self._consumer.close()
 
+    def topics(self) -> set[str]:
+        """The names of all topics."""
+        try:
+            return set(self._consumer.list_topics(timeout=self._settings.kafka_timeout_s).topics)
+        except KafkaException as error:
+            raise log.unreachable(self._settings, "listing topics", error) from error
+
     def partitions(self, topic: str) -> list[Partition]:
         """The partitions that a topic has now."""
         try:

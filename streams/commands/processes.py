@@ -15,14 +15,27 @@ def topics(
         bool,
         typer.Option("--accept", help="Exit with 0 even if a topic differs from what is needed."),
     ] = False,
+    own: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "First part of topic names. Before anything is created, refuse a Redis and topics "
+                "that hold data of other topics or programs."
+            )
+        ),
+    ] = None,
 ) -> None:
     """Create the missing topics, and compare the existing ones with what is needed.
 
     Exits with 1 if one differs.
     """
+    from streams.foreign_data import refuse_foreign_data
     from streams.topics import run
 
-    if not run(load_settings(), as_json) and not accept:
+    settings = load_settings()
+    if own is not None:
+        refuse_foreign_data(settings, own)
+    if not run(settings, as_json) and not accept:
         raise typer.Exit(1)
 
 

@@ -35,7 +35,9 @@ pytestmark = pytest.mark.timeout(RUN_TIMEOUT_S + 100)
 class Run:
     """A demo in a folder of its own, in a session of its own, as a terminal would start it."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, repository: Path = ROOT, **environment: str
+    ) -> None:
         self.folder, self._output = folder, folder.parent / f"{folder.name}.out"
         inherited = {
             name: value
@@ -51,12 +53,13 @@ class Run:
                     *SMALL_MARKETPLACE,
                     "--folder",
                     str(folder),
+                    *(["--port", str(free_port())] if "--port" not in arguments else []),
                     *arguments,
                 ],
                 stdout=output,
                 stderr=output,
-                cwd=ROOT,
-                env={**inherited, "API_PORT": str(free_port()), **environment},
+                cwd=repository,
+                env={**inherited, **environment},
                 start_new_session=True,
             )
 
@@ -99,7 +102,10 @@ def test_a_run_ends_with_three_reads_by_the_engines_of_the_router(
 ) -> None:
     """On servers that run already, named by KAFKA_BOOTSTRAP_SERVERS and REDIS_URL."""
     with Run(
-        folder, "--once", KAFKA_BOOTSTRAP_SERVERS=broker.address, REDIS_URL=redis_server.url
+        folder,
+        *("--once", "--servers", "environment"),
+        KAFKA_BOOTSTRAP_SERVERS=broker.address,
+        REDIS_URL=redis_server.url,
     ) as run:
         assert run.end() == 0, run.text
     methods = dict(
@@ -156,12 +162,10 @@ def test_a_process_that_dies_is_reported_in_one_line_and_stops_the_demo(folder: 
 def test_a_port_in_use_is_reported_in_one_line(folder: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as occupied,
-        Run(folder, "--once", API_PORT=str(occupied.getsockname()[1])) as run,
+        Run(folder, "--once", "--port", str(occupied.getsockname()[1])) as run,
     ):
         assert run.end() == 1
-    assert re.search(r"^error: API_PORT=\d+ is in use on 127.0.0.1; ", run.text, re.MULTILINE), (
-        run.text
-    )
+    assert re.search(r"^error: port \d+ is in use on 127.0.0.1; ", run.text, re.MULTILINE), run.text
     assert "Traceback" not in run.text
 
 
@@ -183,7 +187,8 @@ def test_a_second_demo_in_the_same_folder_is_refused(folder: Path) -> None:
 
 
 def test_a_wrong_setting_is_reported_in_one_line(folder: Path) -> None:
-    with Run(folder, "--once", COLD_START_THRESHOLD="many") as run:
+    arguments = ("--once", "--servers", "environment")
+    with Run(folder, *arguments, COLD_START_THRESHOLD="many") as run:
         assert run.end() == 1
     assert "COLD_START_THRESHOLD" in run.text
     assert "Traceback" not in run.text
@@ -196,7 +201,8 @@ def test_the_environment_file_points_commands_at_the_demo_and_is_private(folder:
             "the file is written",
         )
         lines = dict(line.split("=", 1) for line in (folder / "env").read_text().splitlines())
-        assert {name.lower() for name in lines} <= set(Settings.model_fields)
+        names = {name.lower().removesuffix("_file") for name in lines}
+        assert names == set(Settings.model_fields), "no setting of .env reaches the command"
         assert lines["REDIS_URL"].startswith("redis://127.0.0.1:")
         assert (folder / "env").stat().st_mode & 0o077 == 0
         run.process.send_signal(signal.SIGTERM)

@@ -14,6 +14,7 @@ LONG_FILES = {
 """File -> why it stays longer."""
 ONE_PER_OPTION = "a command: typer takes one parameter for each option"
 MANY_PARAMETERS = {
+    "demo/__main__.py:demo": ONE_PER_OPTION,
     "engines/__main__.py:recommend": ONE_PER_OPTION,
     "engines/__main__.py:explain_item": ONE_PER_OPTION,
     "streams/commands/sending.py:simulate": ONE_PER_OPTION,
