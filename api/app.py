@@ -13,6 +13,8 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
 from api.middleware.guard import Guard
+from api.routes.entries import item_entries, user_entries
+from api.routes.items import Items
 from api.routes.models import Models
 from api.routes.openapi import OpenApi
 from api.routes.reads import Reads
@@ -96,7 +98,19 @@ def create_app(settings: Settings) -> DocumentedApp:
         redirect_slashes=False,
         exception_handlers=handlers,
     )
-    for routes in (Reads, Users, SimilarUserRoutes, Writes, Models, Status, OpenApi):
+    # in the order in which requests are compared with them
+    for routes in (
+        Reads,
+        Users,
+        SimilarUserRoutes,
+        Items,
+        Writes,
+        item_entries,
+        user_entries,
+        Models,
+        Status,
+        OpenApi,
+    ):
         routes(service).register(app)
     _add_middleware(app, service)
     app.state.service = service

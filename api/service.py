@@ -18,6 +18,7 @@ from api.metrics import Metrics
 from api.middleware import deadline
 from api.middleware.budget import Worker
 from core.errors import LogUnavailable, StoreCorrupt, StoreError
+from core.murmur2 import partitions_of
 from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
@@ -28,6 +29,7 @@ from store.log.topics.ids import TopicIds
 from store.log.topics.partitions import Partitions
 from store.state.connection import connect_async
 from store.state.entities.arrivals import Arrivals
+from store.state.entities.entries import EntryReader
 from store.state.entities.reader import UserReader
 
 _log = structlog.get_logger(__name__)
@@ -85,6 +87,7 @@ class Service:
         self._redis = connect_async(self.settings, self.settings.api_redis_timeout_s)
         timeout_s = self.settings.api_redis_timeout_s
         self._reader = UserReader(self._redis, self.settings.history_cap, timeout_s)
+        self.entries = EntryReader(self._redis)
         self._arrivals = Arrivals(self._redis, timeout_s, self._topic_ids)
         self._read_your_writes = ReadYourWrites(
             self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions
@@ -140,6 +143,26 @@ class Service:
         except StoreError as error:
             self.health.mark_failed("redis", str(error))
         return None
+
+    async def stale(self, after: str | None) -> bool:
+        """Wait for the write of token `after`; whether an answer may lack it. Raises ApiError."""
+        return after is not None and await self._read_your_writes.stale(after)
+
+    async def applied(self, topic: str, key: str) -> bool:
+        """Wait until Redis has all that the log now holds of a key, API_AFTER_S at most.
+
+        Raises LogUnavailable, StoreError.
+        """
+        if self.partitions.count(topic) is None:
+            await asyncio.to_thread(self.partitions.refresh, self._confirm_s)
+        ends = await asyncio.to_thread(self.partitions.ends, topic)
+        if not ends:
+            raise LogUnavailable(f"the topic {topic} is being created")
+        partition = int(partitions_of([key.encode()], len(ends))[0])
+        if not ends[partition]:
+            return True
+        seconds = self.settings.api_after_s
+        return await self._arrivals.wait(topic, partition, ends[partition] - 1, seconds)
 
     async def publish(self, topic: str, key: bytes, value: bytes | None) -> str:
         """Publish one message and wait for its token.

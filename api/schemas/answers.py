@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from api.schemas.bodies import User
+from api.schemas.bodies import Item, User
 from core.types import Fallback, HistoryEvent, Recommendation
 
 _STALE = Meta(description="true when the event of `after` is not in this answer")
@@ -68,6 +68,42 @@ class Accepted(Answer, frozen=True, kw_only=True):
 
     id: Annotated[str, Meta(examples=["startup-9"])]
     token: Annotated[str, Meta(description=_TOKEN, examples=["items:0:17"])]
+
+
+class EntryResult(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The result of one item or user of a request: a token, or an error."""
+
+    index: Annotated[int, Meta(description="place in the request, from 0", examples=[0])]
+    id: Annotated[str | None, Meta(examples=["startup-9"])] = None
+    token: Annotated[str | None, Meta(description=_TOKEN, examples=["items:0:17"])] = None
+    error: Annotated[str | None, Meta(examples=["unknown_field"])] = None
+    detail: str | None = None
+
+
+class EntryResults(Answer, frozen=True, kw_only=True):
+    """The result of each item or user of a request, in the order of the request."""
+
+    accepted: Annotated[int, Meta(examples=[1])]
+    rejected: Annotated[int, Meta(examples=[0])]
+    results: list[EntryResult]
+
+
+class ItemAnswer(Answer, frozen=True, kw_only=True):
+    """The catalogue entry of an item, as answers show it."""
+
+    item: Item
+    stale: Annotated[bool, _STALE]
+    degraded: bool
+
+
+class ItemPage(Answer, frozen=True, kw_only=True):
+    """A part of the catalogue."""
+
+    items: list[Item]
+    cursor: Annotated[
+        str | None,
+        Meta(description="for the next page; null: this was the last one", examples=["17"]),
+    ]
 
 
 class UserAnswer(Answer, frozen=True, kw_only=True):

@@ -70,6 +70,37 @@ class User(Body, frozen=True, kw_only=True, omit_defaults=True):
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
+class ItemChange(Body, frozen=True, kw_only=True):
+    """Fields of a catalogue entry to change; null removes one, all others stay.
+
+    Attributes are merged by name.
+    """
+
+    title: str | None = None
+    item_type: str | None = None
+    categories: list[str] | None = None
+    tags: list[str] | None = None
+    text: str | None = None
+    attributes: Annotated[
+        dict[str, Any] | None, Meta(examples=[{"stage": "growth", "team_size": None}])
+    ] = None
+    available: Annotated[
+        bool | None, Meta(description="false: the item is in no answer", examples=[False])
+    ] = None
+    created_at: float | None = None
+
+
+class UserChange(Body, frozen=True, kw_only=True):
+    """Fields of a declaration to change; null removes one, all others stay.
+
+    Attributes are merged by name.
+    """
+
+    roles: list[str] | None = None
+    interests: Annotated[list[str] | None, Meta(examples=[["health"]])] = None
+    attributes: dict[str, Any] | None = None
+
+
 class RetrainRequest(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Why a retrain is requested."""
 

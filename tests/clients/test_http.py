@@ -126,6 +126,24 @@ def _every_call(connected: Client, user_id: str) -> None:
     assert new.id == "new/one"
     fresh = connected.recommend(user_id, after=new.token, attr={"only": True})
     assert [line.item_id for line in fresh.recommendations] == ["new/one"]
+    entry = connected.item("new/one", after=new.token).item
+    assert (entry.item_type, entry.attributes) == ("startup", {"only": True})
+    hidden = connected.patch_item("new/one", {"available": False, "title": "One"})
+    assert (
+        connected.recommend(user_id, after=hidden.token, attr={"only": True}).recommendations == []
+    )
+    entry = connected.item("new/one", after=hidden.token).item
+    assert (entry.available, entry.title, entry.categories) == (False, "One", ["fintech"])
+    assert "new/one" in {item.item_id for item in connected.items(limit=1000).items}
+    connected.patch_item("new/one", {"available": True})
+    many = connected.upsert_items([Item(item_id=f"many-{n}", item_type="other") for n in (1, 2)])
+    assert (many.accepted, [result.id for result in many.results]) == (2, ["many-1", "many-2"])
+    users = connected.upsert_users([User(user_id=f"{user_id}-2", interests=["health"])])
+    assert users.accepted == 1
+    patched = connected.patch_user(f"{user_id}-2", {"roles": ["developer"]})
+    assert connected.user(f"{user_id}-2", after=patched.token).profile == User(
+        user_id=f"{user_id}-2", roles=["developer"], interests=["health"]
+    )
     gone = connected.delete_item("new/one")
     assert connected.recommend(user_id, after=gone.token, attr={"only": True}).recommendations == []
 

@@ -38,6 +38,12 @@ CALLS: dict[str, tuple[calls.Call[Any], Any]] = {
     "/api/users/{user_id}/similar": (calls.similar_users("42"), calls.SimilarUserOptions),
     "GET /api/users/{user_id}": (calls.user("42"), calls.UserOptions),
     "/api/events": (calls.publish([contract.encode_event(EVENT)]), None),
+    "GET /api/items/{item_id}": (calls.item("9"), calls.UserOptions),
+    "GET /api/items": (calls.items(), calls.PageOptions),
+    "POST /api/items": (calls.upsert_items([ITEM]), None),
+    "PATCH /api/items/{item_id}": (calls.patch_item("9", {"available": False}), None),
+    "POST /api/users": (calls.upsert_users([USER]), None),
+    "PATCH /api/users/{user_id}": (calls.patch_user("42", {"roles": []}), None),
     "PUT /api/items/{item_id}": (calls.upsert_item(ITEM), None),
     "DELETE /api/items/{item_id}": (calls.delete_item("9"), None),
     "PUT /api/users/{user_id}": (calls.upsert_user(USER), None),
@@ -48,6 +54,7 @@ OTHER_ROUTES = (
     r"/api/models.*|/health/.*|/metrics|/api/recommendations/\{item_type\}/for-\{role\}/\{user_id\}"
 )
 """For operators; and recommendations by path, which `use_case` gives by name."""
+INPUT_IDS = {"User": "user_id", "Item": "item_id"}
 WIDER = {"category", "item_type", "exclude", "attr"}
 """Options that are lists in the clients, and one text in the server's document."""
 
@@ -147,6 +154,9 @@ def test_a_call_has_the_path_the_options_and_the_answer_of_its_route(route: str)
     if call.path == "/api/events":  # some accepted; none valid
         assert shape(answers.pop("207")) == "EventResults"
         assert shape(answers.pop("422")) == frozenset({"Error", "EventResults"})
+    if call.method == "POST" and call.path in ("/api/items", "/api/users"):
+        assert shape(answers.pop("207")) == "EntryResults"
+        assert shape(answers.pop("422")) == frozenset({"Error", "EntryResults"})
     assert {shape(answer) for answer in answers.values()} == {"Error"}
     parameters = operation(route)["parameters"]
     ids = {one["name"] for one in parameters if one["in"] == "path"}  # a client encodes them there
@@ -171,8 +181,8 @@ def test_an_answer_has_the_fields_of_the_openapi_document(name: str) -> None:
         fields(OPENAPI["components"]["schemas"][name]),
         of_client(getattr(types, name)),
     )
-    if name == "User":  # an answer always names the user; as a body it may leave that to the path
-        documented["user_id"] = ("string", True, None)
+    if name in INPUT_IDS:  # an answer always has the id; as a body it may leave that to the path
+        documented[INPUT_IDS[name]] = ("string", True, None)
         # compared with the JSON Schema below, which is more precise
         own["attributes"] = documented["attributes"]
     assert own == documented

@@ -18,7 +18,7 @@ export interface ClientOptions {
 
 /** A request without its server: `path` is percent-encoded. */
 interface Call {
-  method: "GET" | "PUT" | "POST" | "DELETE";
+  method: "GET" | "PUT" | "PATCH" | "POST" | "DELETE";
   path: string;
   query?: string;
   body?: string;
@@ -72,6 +72,26 @@ export class EddylineClient {
     return this.perform({ method: "GET", path: `/api/users/${segment(userId)}`, query: queryOf(options) });
   }
 
+  /** The catalogue entry of an item. */
+  item(itemId: string, options: types.UserOptions = {}): Promise<types.ItemAnswer> {
+    return this.perform({ method: "GET", path: `/api/items/${segment(itemId)}`, query: queryOf(options) });
+  }
+
+  /** A page of the catalogue; go on with the `cursor` of each page until it is null. */
+  items(options: types.PageOptions = {}): Promise<types.ItemPage> {
+    return this.perform({ method: "GET", path: "/api/items", query: queryOf(options) });
+  }
+
+  /** Create or replace up to 1,000 items; the results say which were accepted. */
+  upsertItems(items: readonly types.Item[]): Promise<types.EntryResults> {
+    return this.perform({ method: "POST", path: "/api/items", body: JSON.stringify(items) });
+  }
+
+  /** Change some fields of an item: null removes one, all others stay. `{available: false}` hides the item. */
+  patchItem(itemId: string, changes: types.ItemChange): Promise<types.Accepted> {
+    return this.perform({ method: "PATCH", path: `/api/items/${segment(itemId)}`, body: JSON.stringify(changes) });
+  }
+
   /** Create or replace an item. */
   upsertItem(item: types.Item): Promise<types.Accepted> {
     return this.perform({ method: "PUT", path: `/api/items/${segment(item.item_id)}`, body: JSON.stringify(item) });
@@ -80,6 +100,16 @@ export class EddylineClient {
   /** Remove an item from every answer; an unknown id is accepted too. */
   deleteItem(itemId: string): Promise<types.Accepted> {
     return this.perform({ method: "DELETE", path: `/api/items/${segment(itemId)}` });
+  }
+
+  /** Create or replace what up to 1,000 users declare; the results say which were accepted. */
+  upsertUsers(users: readonly types.User[]): Promise<types.EntryResults> {
+    return this.perform({ method: "POST", path: "/api/users", body: JSON.stringify(users) });
+  }
+
+  /** Change some fields of what a user declares: null removes one, all others stay. */
+  patchUser(userId: string, changes: types.UserChange): Promise<types.Accepted> {
+    return this.perform({ method: "PATCH", path: `/api/users/${segment(userId)}`, body: JSON.stringify(changes) });
   }
 
   /** Create or replace what a user declares. */

@@ -133,22 +133,30 @@ export interface paths {
         get: operations["user_api_users__user_id__get"];
         /**
          * Create or replace one user
-         * @description The body replaces the whole declaration of the user.
+         * @description The body replaces the whole entry; answers show it within about a second.
          *
-         *     Interests decide the recommendations for a user without interactions.
+         *     A field that the contract does not have is a 422.
          */
-        put: operations["put_user_api_users__user_id__put"];
+        put: operations["put_api_users__user_id__put"];
         post?: never;
         /**
          * Delete one user
-         * @description Deletes everything about the user from Redis; older interactions never count again.
+         * @description Deletes the entry of an item, which is then in no answer, or everything about a user.
          *
-         *     An unknown id is accepted, too.
+         *     It takes about a second; older interactions of a user never count again. An unknown id is
+         *     accepted, too.
          */
-        delete: operations["delete_user_api_users__user_id__delete"];
+        delete: operations["delete_api_users__user_id__delete"];
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Change some fields of one user
+         * @description Merge the fields of the body with the entry: null removes a field, all others stay.
+         *
+         *     Attributes are merged by name. `{"available": false}` hides an item. The entry is the one
+         *     after all earlier writes; 503 while that is not known.
+         */
+        patch: operations["patch_api_users__user_id__patch"];
         trace?: never;
     };
     "/api/users/{user_id}/similar": {
@@ -169,6 +177,79 @@ export interface paths {
         get: operations["similar_api_users__user_id__similar_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/items/{item_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The catalogue entry of one item
+         * @description The entry of an item as this server's answers use it, also where it is not available.
+         *
+         *     While Redis is down it is the entry as last seen, and `degraded` is true.
+         */
+        get: operations["item_api_items__item_id__get"];
+        /**
+         * Create or replace one item
+         * @description The body replaces the whole entry; answers show it within about a second.
+         *
+         *     A field that the contract does not have is a 422.
+         */
+        put: operations["put_api_items__item_id__put"];
+        post?: never;
+        /**
+         * Delete one item
+         * @description Deletes the entry of an item, which is then in no answer, or everything about a user.
+         *
+         *     It takes about a second; older interactions of a user never count again. An unknown id is
+         *     accepted, too.
+         */
+        delete: operations["delete_api_items__item_id__delete"];
+        options?: never;
+        head?: never;
+        /**
+         * Change some fields of one item
+         * @description Merge the fields of the body with the entry: null removes a field, all others stay.
+         *
+         *     Attributes are merged by name. `{"available": false}` hides an item. The entry is the one
+         *     after all earlier writes; 503 while that is not known.
+         */
+        patch: operations["patch_api_items__item_id__patch"];
+        trace?: never;
+    };
+    "/api/items": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The catalogue, page after page
+         * @description About `limit` items from `cursor` on, in no particular order.
+         *
+         *     Read on with the `cursor` of each answer until it is null. Items that are there the whole
+         *     time are in one page at least; a change during the listing may show an item twice.
+         */
+        get: operations["page_api_items_get"];
+        put?: never;
+        /**
+         * Create or replace up to 1,000 items
+         * @description Each entry of the array, with its id, replaces a whole entry, as PUT does.
+         *
+         *     Each is accepted or rejected by itself. 202: all were accepted; 207: some; 422: none is
+         *     valid; 503: the broker acknowledged none. An entry without a token in its result was not
+         *     accepted.
+         */
+        post: operations["put_many_api_items_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -200,7 +281,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/items/{item_id}": {
+    "/api/users": {
         parameters: {
             query?: never;
             header?: never;
@@ -208,21 +289,17 @@ export interface paths {
             cookie?: never;
         };
         get?: never;
+        put?: never;
         /**
-         * Create or replace one item
-         * @description The body replaces the whole catalogue entry of the item.
+         * Create or replace up to 1,000 users
+         * @description Each entry of the array, with its id, replaces a whole entry, as PUT does.
          *
-         *     Answers show it within about a second.
+         *     Each is accepted or rejected by itself. 202: all were accepted; 207: some; 422: none is
+         *     valid; 503: the broker acknowledged none. An entry without a token in its result was not
+         *     accepted.
          */
-        put: operations["put_item_api_items__item_id__put"];
-        post?: never;
-        /**
-         * Delete one item
-         * @description The item is in no answer after about a second.
-         *
-         *     An unknown id is accepted, too.
-         */
-        delete: operations["delete_item_api_items__item_id__delete"];
+        post: operations["put_many_api_users_post"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -509,6 +586,54 @@ export interface components {
             contributions: components["schemas"]["Reason"][];
         };
         /**
+         * EntryResult
+         * @description The result of one item or user of a request: a token, or an error.
+         */
+        EntryResult: {
+            /**
+             * Index
+             * @description place in the request, from 0
+             * @example 0
+             */
+            index: number;
+            /**
+             * Id
+             * @example startup-9
+             */
+            id?: string | null;
+            /**
+             * Token
+             * @description topic:partition:offset in the log
+             * @example items:0:17
+             */
+            token?: string | null;
+            /**
+             * Error
+             * @example unknown_field
+             */
+            error?: string | null;
+            /** Detail */
+            detail?: string | null;
+        };
+        /**
+         * EntryResults
+         * @description The result of each item or user of a request, in the order of the request.
+         */
+        EntryResults: {
+            /**
+             * Accepted
+             * @example 1
+             */
+            accepted: number;
+            /**
+             * Rejected
+             * @example 0
+             */
+            rejected: number;
+            /** Results */
+            results: components["schemas"]["EntryResult"][];
+        };
+        /**
          * Error
          * @description Every answer that is not a success.
          */
@@ -666,6 +791,85 @@ export interface components {
             value?: number | null;
         };
         /**
+         * Item
+         * @description A catalogue entry. It replaces the whole entry before it.
+         */
+        Item: {
+            /**
+             * Item Id
+             * @description may be left out: it is in the path
+             * @example startup-9
+             */
+            item_id?: string | null;
+            /**
+             * Item Type
+             * @example startup
+             */
+            item_type: string;
+            /**
+             * Title
+             * @example Ledgerly
+             */
+            title?: string | null;
+            /**
+             * Categories
+             * @default []
+             * @example [
+             *       "fintech"
+             *     ]
+             */
+            categories: string[];
+            /**
+             * Tags
+             * @default []
+             * @example [
+             *       "python",
+             *       "kafka"
+             *     ]
+             */
+            tags: string[];
+            /**
+             * Text
+             * @example Books that close themselves.
+             */
+            text?: string | null;
+            /**
+             * Attributes
+             * @default {}
+             * @example {
+             *       "stage": "seed",
+             *       "team_size": 7
+             *     }
+             */
+            attributes: {
+                [key: string]: unknown;
+            };
+            /**
+             * Available
+             * @default true
+             */
+            available: boolean;
+            /**
+             * Created At
+             * @description seconds since 1970 (UTC)
+             */
+            created_at?: number | null;
+        };
+        /**
+         * ItemAnswer
+         * @description The catalogue entry of an item, as answers show it.
+         */
+        ItemAnswer: {
+            item: components["schemas"]["Item"];
+            /**
+             * Stale
+             * @description true when the event of `after` is not in this answer
+             */
+            stale: boolean;
+            /** Degraded */
+            degraded: boolean;
+        };
+        /**
          * ItemList
          * @description Items for no particular user: popular items, similar items.
          */
@@ -686,6 +890,20 @@ export interface components {
             degraded: boolean;
             /** Recommendations */
             recommendations: components["schemas"]["Recommendation"][];
+        };
+        /**
+         * ItemPage
+         * @description A part of the catalogue.
+         */
+        ItemPage: {
+            /** Items */
+            items: components["schemas"]["Item"][];
+            /**
+             * Cursor
+             * @description for the next page; null: this was the last one
+             * @example 17
+             */
+            cursor: string | null;
         };
         /**
          * Live
@@ -1722,7 +1940,7 @@ export interface operations {
             };
         };
     };
-    put_user_api_users__user_id__put: {
+    put_api_users__user_id__put: {
         parameters: {
             query?: {
                 /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
@@ -1851,7 +2069,7 @@ export interface operations {
             };
         };
     };
-    delete_user_api_users__user_id__delete: {
+    delete_api_users__user_id__delete: {
         parameters: {
             query?: {
                 /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
@@ -1889,6 +2107,114 @@ export interface operations {
             };
             /** @description this server has no API_KEYS: writes are off */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description outside the contract */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the broker has not acknowledged it: send it again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    patch_api_users__user_id__patch: {
+        parameters: {
+            query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description the user's id, percent-encoded (`/` as %2F); any id will do, an unknown user is answered with what is popular
+                 * @example 42
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "interests": [
+                 *         "health"
+                 *       ]
+                 *     }
+                 */
+                "application/json": {
+                    /** Roles */
+                    roles?: string[] | null;
+                    /**
+                     * Interests
+                     * @example [
+                     *       "health"
+                     *     ]
+                     */
+                    interests?: string[] | null;
+                    /** Attributes */
+                    attributes?: {
+                        [key: string]: unknown;
+                    } | null;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no key, or a wrong one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description this server has no API_KEYS: writes are off */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1973,6 +2299,644 @@ export interface operations {
             };
             /** @description too many such requests at once: send it again after `Retry-After` s */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    item_api_items__item_id__get: {
+        parameters: {
+            query?: {
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
+                /**
+                 * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
+                 * @example interactions:0:182734
+                 */
+                after?: string | null;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description the item's id, percent-encoded
+                 * @example startup-9
+                 */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ItemAnswer"];
+                };
+            };
+            /** @description this server wants a key for reads */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the catalogue has no such item */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description a parameter is not acceptable; `detail` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    put_api_items__item_id__put: {
+        parameters: {
+            query?: {
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description the item's id, percent-encoded
+                 * @example startup-9
+                 */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "item_type": "startup",
+                 *       "title": "Ledgerly",
+                 *       "categories": [
+                 *         "fintech"
+                 *       ],
+                 *       "tags": [
+                 *         "python",
+                 *         "kafka"
+                 *       ],
+                 *       "attributes": {
+                 *         "stage": "seed",
+                 *         "team_size": 7
+                 *       }
+                 *     }
+                 */
+                "application/json": {
+                    /**
+                     * Item Id
+                     * @description may be left out: it is in the path
+                     * @example startup-9
+                     */
+                    item_id?: string | null;
+                    /**
+                     * Item Type
+                     * @example startup
+                     */
+                    item_type: string;
+                    /**
+                     * Title
+                     * @example Ledgerly
+                     */
+                    title?: string | null;
+                    /**
+                     * Categories
+                     * @default []
+                     * @example [
+                     *       "fintech"
+                     *     ]
+                     */
+                    categories?: string[];
+                    /**
+                     * Tags
+                     * @default []
+                     * @example [
+                     *       "python",
+                     *       "kafka"
+                     *     ]
+                     */
+                    tags?: string[];
+                    /**
+                     * Text
+                     * @example Books that close themselves.
+                     */
+                    text?: string | null;
+                    /**
+                     * Attributes
+                     * @default {}
+                     * @example {
+                     *       "stage": "seed",
+                     *       "team_size": 7
+                     *     }
+                     */
+                    attributes?: {
+                        [key: string]: unknown;
+                    };
+                    /**
+                     * Available
+                     * @default true
+                     */
+                    available?: boolean;
+                    /**
+                     * Created At
+                     * @description seconds since 1970 (UTC)
+                     */
+                    created_at?: number | null;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no key, or a wrong one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description this server has no API_KEYS: writes are off */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description outside the contract */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the broker has not acknowledged it: send it again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    delete_api_items__item_id__delete: {
+        parameters: {
+            query?: {
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description the item's id, percent-encoded
+                 * @example startup-9
+                 */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description no key, or a wrong one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description this server has no API_KEYS: writes are off */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description outside the contract */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the broker has not acknowledged it: send it again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    patch_api_items__item_id__patch: {
+        parameters: {
+            query?: {
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description the item's id, percent-encoded
+                 * @example startup-9
+                 */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "available": false
+                 *     }
+                 */
+                "application/json": {
+                    /** Title */
+                    title?: string | null;
+                    /** Item Type */
+                    item_type?: string | null;
+                    /** Categories */
+                    categories?: string[] | null;
+                    /** Tags */
+                    tags?: string[] | null;
+                    /** Text */
+                    text?: string | null;
+                    /**
+                     * Attributes
+                     * @example {
+                     *       "stage": "growth"
+                     *     }
+                     */
+                    attributes?: {
+                        [key: string]: unknown;
+                    } | null;
+                    /**
+                     * Available
+                     * @description false: the item is in no answer
+                     * @example false
+                     */
+                    available?: boolean | null;
+                    /** Created At */
+                    created_at?: number | null;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no key, or a wrong one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description this server has no API_KEYS: writes are off */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no such item; PUT creates it */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description outside the contract */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the broker has not acknowledged it: send it again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    page_api_items_get: {
+        parameters: {
+            query?: {
+                /** @description `cursor` of the page before; without it, the first page */
+                cursor?: string;
+                /** @description about how many items; a small catalogue comes in one page */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ItemPage"];
+                };
+            };
+            /** @description this server wants a key for reads */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description a parameter is not acceptable; `detail` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Redis, which holds the catalogue, does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    put_many_api_items_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example [
+                 *       {
+                 *         "item_id": "9",
+                 *         "item_type": "startup",
+                 *         "title": "Ledgerly",
+                 *         "categories": [
+                 *           "fintech"
+                 *         ],
+                 *         "tags": [
+                 *           "python",
+                 *           "kafka"
+                 *         ],
+                 *         "attributes": {
+                 *           "stage": "seed",
+                 *           "team_size": 7
+                 *         }
+                 *       }
+                 *     ]
+                 */
+                "application/json": {
+                    /**
+                     * Item Id
+                     * @description may be left out: it is in the path
+                     * @example startup-9
+                     */
+                    item_id?: string | null;
+                    /**
+                     * Item Type
+                     * @example startup
+                     */
+                    item_type: string;
+                    /**
+                     * Title
+                     * @example Ledgerly
+                     */
+                    title?: string | null;
+                    /**
+                     * Categories
+                     * @default []
+                     * @example [
+                     *       "fintech"
+                     *     ]
+                     */
+                    categories?: string[];
+                    /**
+                     * Tags
+                     * @default []
+                     * @example [
+                     *       "python",
+                     *       "kafka"
+                     *     ]
+                     */
+                    tags?: string[];
+                    /**
+                     * Text
+                     * @example Books that close themselves.
+                     */
+                    text?: string | null;
+                    /**
+                     * Attributes
+                     * @default {}
+                     * @example {
+                     *       "stage": "seed",
+                     *       "team_size": 7
+                     *     }
+                     */
+                    attributes?: {
+                        [key: string]: unknown;
+                    };
+                    /**
+                     * Available
+                     * @default true
+                     */
+                    available?: boolean;
+                    /**
+                     * Created At
+                     * @description seconds since 1970 (UTC)
+                     */
+                    created_at?: number | null;
+                }[];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryResults"];
+                };
+            };
+            /** @description some were accepted, some not: see each result */
+            207: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryResults"];
+                };
+            };
+            /** @description not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no key, or a wrong one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description this server has no API_KEYS: writes are off */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description outside the contract */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryResults"] | components["schemas"]["Error"];
+                };
+            };
+            /** @description the broker has not acknowledged it: send it again */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2167,102 +3131,61 @@ export interface operations {
             };
         };
     };
-    put_item_api_items__item_id__put: {
+    put_many_api_users_post: {
         parameters: {
-            query?: {
-                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
-                item_id?: string;
-            };
+            query?: never;
             header?: never;
-            path: {
-                /**
-                 * @description the item's id, percent-encoded
-                 * @example startup-9
-                 */
-                item_id: string;
-            };
+            path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
                 /**
-                 * @example {
-                 *       "item_type": "startup",
-                 *       "title": "Ledgerly",
-                 *       "categories": [
-                 *         "fintech"
-                 *       ],
-                 *       "tags": [
-                 *         "python",
-                 *         "kafka"
-                 *       ],
-                 *       "attributes": {
-                 *         "stage": "seed",
-                 *         "team_size": 7
+                 * @example [
+                 *       {
+                 *         "user_id": "9",
+                 *         "roles": [
+                 *           "developer"
+                 *         ],
+                 *         "interests": [
+                 *           "fintech",
+                 *           "python"
+                 *         ]
                  *       }
-                 *     }
+                 *     ]
                  */
                 "application/json": {
                     /**
-                     * Item Id
+                     * User Id
                      * @description may be left out: it is in the path
-                     * @example startup-9
+                     * @example 42
                      */
-                    item_id?: string | null;
+                    user_id?: string | null;
                     /**
-                     * Item Type
-                     * @example startup
-                     */
-                    item_type: string;
-                    /**
-                     * Title
-                     * @example Ledgerly
-                     */
-                    title?: string | null;
-                    /**
-                     * Categories
+                     * Roles
                      * @default []
                      * @example [
-                     *       "fintech"
+                     *       "developer"
                      *     ]
                      */
-                    categories?: string[];
+                    roles?: string[];
                     /**
-                     * Tags
+                     * Interests
                      * @default []
                      * @example [
-                     *       "python",
-                     *       "kafka"
+                     *       "fintech",
+                     *       "python"
                      *     ]
                      */
-                    tags?: string[];
-                    /**
-                     * Text
-                     * @example Books that close themselves.
-                     */
-                    text?: string | null;
+                    interests?: string[];
                     /**
                      * Attributes
                      * @default {}
-                     * @example {
-                     *       "stage": "seed",
-                     *       "team_size": 7
-                     *     }
                      */
                     attributes?: {
                         [key: string]: unknown;
                     };
-                    /**
-                     * Available
-                     * @default true
-                     */
-                    available?: boolean;
-                    /**
-                     * Created At
-                     * @description seconds since 1970 (UTC)
-                     */
-                    created_at?: number | null;
-                };
+                }[];
             };
         };
         responses: {
@@ -2272,7 +3195,16 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Accepted"];
+                    "application/json": components["schemas"]["EntryResults"];
+                };
+            };
+            /** @description some were accepted, some not: see each result */
+            207: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryResults"];
                 };
             };
             /** @description not JSON */
@@ -2317,72 +3249,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description the broker has not acknowledged it: send it again */
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-        };
-    };
-    delete_item_api_items__item_id__delete: {
-        parameters: {
-            query?: {
-                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
-                item_id?: string;
-            };
-            header?: never;
-            path: {
-                /**
-                 * @description the item's id, percent-encoded
-                 * @example startup-9
-                 */
-                item_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Accepted"];
-                };
-            };
-            /** @description no key, or a wrong one */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description this server has no API_KEYS: writes are off */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description outside the contract */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
+                    "application/json": components["schemas"]["EntryResults"] | components["schemas"]["Error"];
                 };
             };
             /** @description the broker has not acknowledged it: send it again */

@@ -3,17 +3,20 @@ import type { components, paths } from "./schema.js";
 
 type Schemas = components["schemas"];
 type Query<Path extends keyof paths> = paths[Path] extends { get: { parameters: { query?: infer Q } } } ? NonNullable<Q> : never;
-type Body<Path extends keyof paths, Method extends "put" | "post"> = paths[Path] extends {
+type Body<Path extends keyof paths, Method extends "put" | "post" | "patch"> = paths[Path] extends {
   [M in Method]: { requestBody: { content: { "application/json": infer B } } };
 }
   ? B
   : never;
 
 export type Accepted = Schemas["Accepted"];
+export type EntryResults = Schemas["EntryResults"];
 export type EventResult = Schemas["EventResult"];
 export type EventResults = Schemas["EventResults"];
 export type Explanation = Schemas["Explanation"];
+export type ItemAnswer = Schemas["ItemAnswer"];
 export type ItemList = Schemas["ItemList"];
+export type ItemPage = Schemas["ItemPage"];
 export type Recommendation = Schemas["Recommendation"];
 export type Recommendations = Schemas["Recommendations"];
 export type SimilarUsers = Schemas["SimilarUsers"];
@@ -27,6 +30,9 @@ export type WireEvent = Exclude<Body<"/api/events", "post">, unknown[]>;
  */
 export type Event = Omit<WireEvent, "event_id" | "timestamp" | "schema_version"> & Partial<Pick<WireEvent, "event_id" | "timestamp">>;
 export type Item = Body<"/api/items/{item_id}", "put"> & { item_id: string };
+/** Fields to change; null removes one, all others stay. */
+export type ItemChange = Body<"/api/items/{item_id}", "patch">;
+export type UserChange = Body<"/api/users/{user_id}", "patch">;
 export type User = Body<"/api/users/{user_id}", "put"> & { user_id: string };
 
 type Attribute = string | number | boolean | readonly string[];
@@ -41,4 +47,5 @@ export type ExplainOptions = Options<Query<"/api/explain/{user_id}/{item_id}">>;
 export type ItemOptions = Options<Query<"/api/items/{item_id}/similar">>;
 export type PopularOptions = Options<Query<"/api/popular">>;
 export type SimilarUserOptions = Options<Query<"/api/users/{user_id}/similar">>;
+export type PageOptions = Options<Query<"/api/items">>;
 export type UserOptions = Options<Query<"/api/users/{user_id}">>;

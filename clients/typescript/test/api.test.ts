@@ -38,6 +38,14 @@ test("every call works against the API and ingest", async () => {
   assert.equal(added.id, "new/two");
   const fresh = await client.recommend(userId, { after: added.token, attr: { two: true } });
   assert.deepEqual(fresh.recommendations.map((line) => line.item_id), ["new/two"]);
+  const hidden = await client.patchItem("new/two", { available: false });
+  const entry = await client.item("new/two", { after: hidden.token });
+  assert.deepEqual([entry.item.available, entry.item.categories], [false, ["fintech"]]);
+  assert.ok((await client.items({ limit: 1000 })).items.some((line) => line.item_id === "new/two"));
+  assert.equal((await client.upsertItems([{ ...item, item_id: "new/three", item_type: "other" }])).accepted, 1);
+  assert.equal((await client.upsertUsers([{ user_id: `${userId}-2`, roles: [], interests: ["health"], attributes: {} }])).accepted, 1);
+  const roles = await client.patchUser(`${userId}-2`, { roles: ["developer"] });
+  assert.deepEqual((await client.user(`${userId}-2`, { after: roles.token })).profile?.interests, ["health"]);
   const gone = await client.deleteItem("new/two");
   assert.deepEqual((await client.recommend(userId, { after: gone.token, attr: { two: true } })).recommendations, []);
 

@@ -20,6 +20,12 @@ ROUTES = {
     ("GET", "/api/popular"),
     ("GET", "/api/explain/{user_id}/{item_id}"),
     ("POST", "/api/events"),
+    ("GET", "/api/items"),
+    ("POST", "/api/items"),
+    ("POST", "/api/users"),
+    ("GET", "/api/items/{item_id}"),
+    ("PATCH", "/api/items/{item_id}"),
+    ("PATCH", "/api/users/{user_id}"),
     ("PUT", "/api/items/{item_id}"),
     ("DELETE", "/api/items/{item_id}"),
     ("PUT", "/api/users/{user_id}"),
@@ -98,6 +104,7 @@ def test_every_documented_query_parameter_works(
         "attr": None,
         "user_id": "42",
         "item_id": "pay",
+        "cursor": "0",
     }
     publish(settings)
     with serving(settings, api_after_s=0.01) as client:
@@ -134,6 +141,9 @@ def test_the_documented_examples_are_accepted(
                 client.write("PUT", path.format(item_id="x", user_id="x"), example).status_code
                 == 202
             )
+        for path in ("/api/items", "/api/users"):
+            content = page["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+            assert client.write("POST", path, content["example"]).status_code == 202
 
 
 def test_metrics_count_answers(settings: Settings, redis: object) -> None:

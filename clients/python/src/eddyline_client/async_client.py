@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import anyio
 import httpx
@@ -12,6 +12,7 @@ import httpx
 from eddyline_client import calls, exchange
 from eddyline_client.calls import (
     ItemOptions,
+    PageOptions,
     PersonalOptions,
     PopularOptions,
     SimilarUserOptions,
@@ -21,11 +22,14 @@ from eddyline_client.exchange import Outcome, Pause, Service, Steps
 from eddyline_client.retries import RetryPolicy
 from eddyline_client.types import (
     Accepted,
+    EntryResults,
     Event,
     EventResults,
     Explanation,
     Item,
+    ItemAnswer,
     ItemList,
+    ItemPage,
     Recommendations,
     SimilarUsers,
     User,
@@ -114,6 +118,25 @@ class AsyncEddylineClient:
         """The stored state of a user."""
         return await self._run(exchange.perform(self._service, calls.user(user_id, **options)))
 
+    async def item(self, item_id: str, **options: Unpack[UserOptions]) -> ItemAnswer:
+        """The catalogue entry of an item. Raises NotFound."""
+        return await self._run(exchange.perform(self._service, calls.item(item_id, **options)))
+
+    async def items(self, **options: Unpack[PageOptions]) -> ItemPage:
+        """A page of the catalogue; go on with the `cursor` of each page until it is None."""
+        return await self._run(exchange.perform(self._service, calls.items(**options)))
+
+    async def upsert_items(self, items: Sequence[Item]) -> EntryResults:
+        """Create or replace up to 1,000 items; the results say which were accepted."""
+        return await self._run(exchange.perform(self._service, calls.upsert_items(items)))
+
+    async def patch_item(self, item_id: str, changes: Mapping[str, Any]) -> Accepted:
+        """Change some fields of an item: None removes one, all others stay.
+
+        `{"available": False}` hides the item. Raises NotFound.
+        """
+        return await self._run(exchange.perform(self._service, calls.patch_item(item_id, changes)))
+
     async def upsert_item(self, item: Item) -> Accepted:
         """Create or replace an item."""
         return await self._run(exchange.perform(self._service, calls.upsert_item(item)))
@@ -121,6 +144,14 @@ class AsyncEddylineClient:
     async def delete_item(self, item_id: str) -> Accepted:
         """Remove an item from every answer; an unknown id is accepted, too."""
         return await self._run(exchange.perform(self._service, calls.delete_item(item_id)))
+
+    async def upsert_users(self, users: Sequence[User]) -> EntryResults:
+        """Create or replace what up to 1,000 users declare; the results say which were accepted."""
+        return await self._run(exchange.perform(self._service, calls.upsert_users(users)))
+
+    async def patch_user(self, user_id: str, changes: Mapping[str, Any]) -> Accepted:
+        """Change some fields of what a user declares: None removes one, all others stay."""
+        return await self._run(exchange.perform(self._service, calls.patch_user(user_id, changes)))
 
     async def upsert_user(self, user: User) -> Accepted:
         """Create or replace what a user declares."""

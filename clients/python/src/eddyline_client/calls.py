@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
-from eddyline_client.contract import check_id, encode_item, encode_user
+from eddyline_client.contract import check_id, encode_change, encode_item, encode_user
 from eddyline_client.errors import InvalidInput
 from eddyline_client.types import (
     Accepted,
+    EntryResults,
     EventResults,
     Explanation,
     Item,
+    ItemAnswer,
     ItemList,
+    ItemPage,
     Recommendations,
     SimilarUsers,
     User,
@@ -71,6 +74,13 @@ class UserOptions(TypedDict, total=False):
     """`after`: token of a write that the answer waits for."""
 
     after: str
+
+
+class PageOptions(TypedDict, total=False):
+    """`cursor`: that of the page before. `limit`: about how many items, 1 to 1,000."""
+
+    cursor: str
+    limit: int
 
 
 class SimilarUserOptions(UserOptions, total=False):
@@ -135,13 +145,45 @@ def user(user_id: str, **options: Unpack[UserOptions]) -> Call[UserAnswer]:
 
 def publish(events: Sequence[bytes]) -> Call[EventResults]:
     """Publish encoded events in one request."""
-    return Call("POST", "/api/events", EventResults, body=b"[" + b",".join(events) + b"]")
+    return Call("POST", "/api/events", EventResults, body=_array(events))
 
 
-def upsert_item(item: Item) -> Call[Accepted]:
+def item(item_id: str, **options: Unpack[UserOptions]) -> Call[ItemAnswer]:
+    """The catalogue entry of an item."""
+    return Call("GET", f"/api/items/{_segment('item_id', item_id)}", ItemAnswer, _query(options))
+
+
+def items(**options: Unpack[PageOptions]) -> Call[ItemPage]:
+    """A page of the catalogue."""
+    return Call("GET", "/api/items", ItemPage, _query(options))
+
+
+def upsert_items(entries: Sequence[Item]) -> Call[EntryResults]:
+    """Create or replace many items."""
+    return Call("POST", "/api/items", EntryResults, body=_array(map(encode_item, entries)))
+
+
+def upsert_users(declared: Sequence[User]) -> Call[EntryResults]:
+    """Create or replace what many users declare."""
+    return Call("POST", "/api/users", EntryResults, body=_array(map(encode_user, declared)))
+
+
+def patch_item(item_id: str, changes: Mapping[str, Any]) -> Call[Accepted]:
+    """Change some fields of an item."""
+    path = f"/api/items/{_segment('item_id', item_id)}"
+    return Call("PATCH", path, Accepted, body=encode_change(changes))
+
+
+def patch_user(user_id: str, changes: Mapping[str, Any]) -> Call[Accepted]:
+    """Change some fields of what a user declares."""
+    path = f"/api/users/{_segment('user_id', user_id)}"
+    return Call("PATCH", path, Accepted, body=encode_change(changes))
+
+
+def upsert_item(entry: Item) -> Call[Accepted]:
     """Create or replace an item."""
     return Call(
-        "PUT", f"/api/items/{_segment('item_id', item.item_id)}", Accepted, body=encode_item(item)
+        "PUT", f"/api/items/{_segment('item_id', entry.item_id)}", Accepted, body=encode_item(entry)
     )
 
 
@@ -163,6 +205,11 @@ def upsert_user(declared: User) -> Call[Accepted]:
 def delete_user(user_id: str) -> Call[Accepted]:
     """Delete a user; an unknown one is accepted, too."""
     return Call("DELETE", f"/api/users/{_segment('user_id', user_id)}", Accepted)
+
+
+def _array(entries: Iterable[bytes]) -> bytes:
+    """Encoded entries as a JSON array."""
+    return b"[" + b",".join(entries) + b"]"
 
 
 def _segment(name: str, identifier: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
 from eddyline_client import calls, exchange
 from eddyline_client.calls import (
     ItemOptions,
+    PageOptions,
     PersonalOptions,
     PopularOptions,
     SimilarUserOptions,
@@ -21,11 +22,14 @@ from eddyline_client.exchange import Outcome, Pause, Service, Steps
 from eddyline_client.retries import RetryPolicy
 from eddyline_client.types import (
     Accepted,
+    EntryResults,
     Event,
     EventResults,
     Explanation,
     Item,
+    ItemAnswer,
     ItemList,
+    ItemPage,
     Recommendations,
     SimilarUsers,
     User,
@@ -108,6 +112,25 @@ class EddylineClient:
         """The stored state of a user."""
         return self._run(exchange.perform(self._service, calls.user(user_id, **options)))
 
+    def item(self, item_id: str, **options: Unpack[UserOptions]) -> ItemAnswer:
+        """The catalogue entry of an item. Raises NotFound."""
+        return self._run(exchange.perform(self._service, calls.item(item_id, **options)))
+
+    def items(self, **options: Unpack[PageOptions]) -> ItemPage:
+        """A page of the catalogue; go on with the `cursor` of each page until it is None."""
+        return self._run(exchange.perform(self._service, calls.items(**options)))
+
+    def upsert_items(self, items: Sequence[Item]) -> EntryResults:
+        """Create or replace up to 1,000 items; the results say which were accepted."""
+        return self._run(exchange.perform(self._service, calls.upsert_items(items)))
+
+    def patch_item(self, item_id: str, changes: Mapping[str, Any]) -> Accepted:
+        """Change some fields of an item: None removes one, all others stay.
+
+        `{"available": False}` hides the item. Raises NotFound.
+        """
+        return self._run(exchange.perform(self._service, calls.patch_item(item_id, changes)))
+
     def upsert_item(self, item: Item) -> Accepted:
         """Create or replace an item."""
         return self._run(exchange.perform(self._service, calls.upsert_item(item)))
@@ -115,6 +138,14 @@ class EddylineClient:
     def delete_item(self, item_id: str) -> Accepted:
         """Remove an item from every answer; an unknown id is accepted, too."""
         return self._run(exchange.perform(self._service, calls.delete_item(item_id)))
+
+    def upsert_users(self, users: Sequence[User]) -> EntryResults:
+        """Create or replace what up to 1,000 users declare; the results say which were accepted."""
+        return self._run(exchange.perform(self._service, calls.upsert_users(users)))
+
+    def patch_user(self, user_id: str, changes: Mapping[str, Any]) -> Accepted:
+        """Change some fields of what a user declares: None removes one, all others stay."""
+        return self._run(exchange.perform(self._service, calls.patch_user(user_id, changes)))
 
     def upsert_user(self, user: User) -> Accepted:
         """Create or replace what a user declares."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -79,6 +81,14 @@ def encode_user(user: User) -> bytes:
     data = _encode(user, MAX_ENTRY_BYTES)
     check_id("user_id", user.user_id)
     return data
+
+
+def encode_change(changes: Mapping[str, Any]) -> bytes:
+    """Fields to change, as JSON; the server checks them. Raises InvalidInput."""
+    try:
+        return _encoder.encode(dict(changes))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput("bad_field", f"the changes are no valid JSON: {error}") from None
 
 
 def check_id(name: str, value: str) -> None:

@@ -26,7 +26,7 @@ from eddyline_client.errors import (
     UnexpectedAnswer,
 )
 from eddyline_client.retries import Backoff, RetryPolicy, retry_after_s
-from eddyline_client.types import Error, Event, EventResult, EventResults
+from eddyline_client.types import EntryResults, Error, Event, EventResult, EventResults
 from eddyline_client.version import __version__
 
 MAX_EVENTS = 1000
@@ -221,10 +221,10 @@ def _summary(results: list[EventResult]) -> EventResults:
 
 def _read(call: Call[_Answer], response: httpx.Response) -> _Answer:
     """The typed answer. Raises RequestRejected, UnexpectedAnswer."""
-    # 422 for events: none is valid, and the body has the error of each.
+    # 422 for many events or entries: none is valid, and the body has the error of each.
     if response.is_success or (
         response.status_code == 422
-        and call.answer is EventResults
+        and call.answer in (EventResults, EntryResults)
         and b'"results"' in response.content
     ):
         try:

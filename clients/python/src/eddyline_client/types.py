@@ -107,6 +107,39 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     token: str
 
 
+class EntryResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one item or user: `token` (`topic:partition:offset`), or `error`, `detail`."""
+
+    index: int
+    id: str | None = None
+    token: str | None = None
+    error: str | None = None
+    detail: str | None = None
+
+
+class EntryResults(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of each item or user, in the order of sending."""
+
+    accepted: int
+    rejected: int
+    results: list[EntryResult]
+
+
+class ItemAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The catalogue entry of an item."""
+
+    item: Item
+    stale: bool
+    degraded: bool
+
+
+class ItemPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the catalogue. `cursor`: for the next part; None: this was the last one."""
+
+    items: list[Item]
+    cursor: str | None
+
+
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """Why an item is shown. `contribution`: share of the engine's raw score."""
 

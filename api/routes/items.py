@@ -1,0 +1,131 @@
+"""Reads the catalogue: one entry, or page after page."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import after
+from api.errors import ApiError, invalid, json_response
+from api.routes.query import Query
+from api.routes.routing import Operation, add, path_id
+from api.schemas.answers import ItemAnswer, ItemPage
+from api.schemas.bodies import Item
+from api.schemas.document import DocumentedApp
+from api.schemas.read_query import query_parameters
+from api.service import Service
+from core.errors import StoreError
+
+PAGE, MAX_PAGE = 100, 1000
+"""Items in one page: by default, and at most."""
+_ERRORS = {
+    401: "this server wants a key for reads",
+    422: "a parameter is not acceptable; `detail` names it",
+}
+
+
+class Items:
+    """The routes that read the catalogue."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def register(self, app: DocumentedApp) -> None:
+        """Add the routes to `app`."""
+        add(
+            app,
+            Operation(
+                method="GET",
+                path="/api/items/{item_id}",
+                handler=self.item,
+                answer=ItemAnswer,
+                tag="catalogue",
+                summary="The catalogue entry of one item",
+                parameters=query_parameters("after"),
+                errors={**_ERRORS, 404: "the catalogue has no such item"},
+            ),
+        )
+        add(
+            app,
+            Operation(
+                method="GET",
+                path="/api/items",
+                handler=self.page,
+                answer=ItemPage,
+                tag="catalogue",
+                summary="The catalogue, page after page",
+                parameters=_PAGE_PARAMETERS,
+                errors={**_ERRORS, 503: "Redis, which holds the catalogue, does not answer"},
+            ),
+        )
+
+    async def item(self, request: Request) -> Response:
+        """The entry of an item as this server's answers use it, also where it is not available.
+
+        While Redis is down it is the entry as last seen, and `degraded` is true.
+        """
+        item_id = path_id(request, "item_id")
+        rest, token = after.split(request.scope["query_string"])
+        Query(rest, ("after",))
+        stale = await self._service.stale(token)
+        entry = self._service.live.catalogue.get(item_id)
+        if entry is None:
+            raise ApiError(404, "not_found", f"the catalogue has no item {item_id!r}")
+        item = msgspec.convert(entry, Item, from_attributes=True)
+        return json_response(
+            ItemAnswer(item=item, stale=stale, degraded=self._service.health.degraded)
+        )
+
+    async def page(self, request: Request) -> Response:
+        """About `limit` items from `cursor` on, in no particular order.
+
+        Read on with the `cursor` of each answer until it is null. Items that are there the whole
+        time are in one page at least; a change during the listing may show an item twice.
+        """
+        cursor, limit = _page_query(request)
+        try:
+            following, items = await self._service.entries.items(cursor, limit)
+        except StoreError as error:
+            raise ApiError(
+                503, "store_unavailable", f"listing failed: {error}", {"retry-after": "1"}
+            ) from None
+        page = [msgspec.convert(entry, Item, from_attributes=True) for entry in items]
+        return json_response(ItemPage(items=page, cursor=str(following) if following else None))
+
+
+def _page_query(request: Request) -> tuple[int, int]:
+    """Cursor and limit. Raises ApiError 422."""
+    text = request.scope["query_string"].decode("latin-1")
+    values = dict(parse_qsl(text, keep_blank_values=True))
+    if unknown := values.keys() - {"cursor", "limit"}:
+        raise invalid(
+            f"unknown parameter {min(unknown)!r}; this path accepts cursor, limit",
+            "unknown_parameter",
+        )
+    cursor, limit = values.get("cursor", "") or "0", values.get("limit", str(PAGE))
+    if not (cursor.isascii() and cursor.isdigit() and int(cursor) < 1 << 64):
+        raise invalid(f"cursor must be one that an answer named, not {cursor[:100]!r}")
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_PAGE):
+        raise invalid(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit[:100]!r}")
+    return int(cursor), int(limit)
+
+
+_PAGE_PARAMETERS = [
+    {
+        "name": "cursor",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "`cursor` of the page before; without it, the first page",
+    },
+    {
+        "name": "limit",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE},
+        "description": "about how many items; a small catalogue comes in one page",
+    },
+]

@@ -1,0 +1,45 @@
+"""Reads single entries of the catalogue and of profiles for a process that serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import redis.asyncio
+
+from core.types import Item, User
+from store.state import keys
+from store.state.connection import named_errors
+
+_items = msgspec.json.Decoder(Item)
+_users = msgspec.json.Decoder(User)
+
+
+class EntryReader:
+    """Reads the latest applied entries. Belongs to one event loop."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        """The caller closes the client."""
+        self._client: Any = client
+
+    async def item(self, item_id: str) -> Item | None:
+        """One item, or None. Raises StoreUnavailable."""
+        with named_errors(f"reading item {item_id!r}"):
+            data = await self._client.hget(keys.ITEMS, item_id)
+        return None if data is None else _items.decode(data)
+
+    async def user(self, user_id: str) -> User | None:
+        """What a user declared, or None. Raises StoreUnavailable."""
+        with named_errors(f"reading the profile of user {user_id!r}"):
+            data = await self._client.get(keys.profile(user_id))
+        return None if data is None else _users.decode(data)
+
+    async def items(self, cursor: int, count: int) -> tuple[int, list[Item]]:
+        """About `count` items from `cursor` on (0: the first), and the next cursor (0: the end).
+
+        Every item that is in the catalogue during the whole listing is listed, some perhaps twice.
+        Raises StoreUnavailable.
+        """
+        with named_errors("listing the catalogue"):
+            following, page = await self._client.hscan(keys.ITEMS, cursor, count=count)
+        return int(following), [_items.decode(data) for data in page.values()]
