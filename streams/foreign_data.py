@@ -7,7 +7,7 @@ from core.settings import Settings
 from store.log.reader import LogReader
 from store.log.topics.needs import specs
 from store.state import connection, keys
-from store.state.foreign_data import foreign_data
+from store.state.apply.foreign_data import foreign_data
 
 
 def refuse_foreign_data(settings: Settings, own: str) -> None:
