@@ -42,7 +42,7 @@ test("every call works against the API and ingest", async () => {
   const entry = await client.item("new/two", { after: hidden.token });
   assert.deepEqual([entry.item.available, entry.item.categories], [false, ["fintech"]]);
   assert.ok((await client.items({ limit: 1000 })).items.some((line) => line.item_id === "new/two"));
-  assert.equal((await client.upsertItems([{ ...item, item_id: "new/three", item_type: "other" }])).accepted, 1);
+  assert.equal((await client.upsertItems([{ ...item, item_id: "new/three", attributes: {} }])).accepted, 1);
   assert.equal((await client.upsertUsers([{ user_id: `${userId}-2`, roles: [], interests: ["health"], attributes: {} }])).accepted, 1);
   const roles = await client.patchUser(`${userId}-2`, { roles: ["developer"] });
   assert.deepEqual((await client.user(`${userId}-2`, { after: roles.token })).profile?.interests, ["health"]);
