@@ -21,6 +21,7 @@ from training.command_options import (
     console,
     load_settings,
 )
+from training.export_command import export_data
 from training.model_app import models_app
 from training.tuning.options import Part, TuneOptions
 
@@ -39,6 +40,7 @@ Every setting is an environment variable: `python -m core.settings` lists them.
 """,
 )
 app.add_typer(models_app, name="models")
+app.command("export")(export_data)
 
 
 @app.callback()

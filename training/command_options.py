@@ -5,6 +5,7 @@ Nothing here is slow to import, so that --help is fast.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +28,10 @@ Events = Annotated[
 Items = Annotated[
     str | None,
     typer.Option(
-        help="File, folder or s3:// URL of items; without it, the catalogue in Redis.",
+        help=(
+            "File, folder or s3:// URL of items, or a bundle's catalogue.json; without it, the "
+            "catalogue in Redis."
+        ),
     ),
 ]
 ItemContent = Annotated[
@@ -62,6 +66,14 @@ NoLease = Annotated[
         help="Work without Redis: nothing stops a second retrain beside it. Needs --events.",
     ),
 ]
+
+
+class ExportKind(StrEnum):
+    """What `export` writes."""
+
+    items = "items"
+    users = "users"
+    events = "events"
 
 
 def load_settings() -> Settings:

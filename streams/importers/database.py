@@ -6,6 +6,7 @@ SQLAlchemy is an optional dependency.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigurationError, SourceFailed
@@ -37,6 +38,7 @@ class Table:
         try:
             self._engine: Any = sqlalchemy.create_engine(url)
             self._url, self._shown = url, masked_url(url)
+            _require_file(self._engine.url)
             self._table: Any = sqlalchemy.Table(
                 name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=self._engine
             )
@@ -83,6 +85,22 @@ class Table:
             ) from None
         finally:
             self._engine.dispose()
+
+
+def _require_file(url: Any) -> None:
+    """Raise ConfigurationError where a SQLite URL names no file: SQLite would create an empty one.
+
+    An empty name and :memory: are databases without a file; of file: URIs the mode says whether
+    to create.
+    """
+    name = url.database or ""
+    if url.get_backend_name() != "sqlite" or name in ("", ":memory:") or name.startswith("file:"):
+        return
+    if not Path(name).is_file():
+        raise ConfigurationError(
+            f"--database names no file: {Path(name).absolute()}; a path from the root has four "
+            "slashes, as sqlite:////data/shop.db"
+        )
 
 
 def _reason(error: Exception, url: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -22,7 +23,23 @@ stays forever.
 VECTOR_FIELDS = ("version", "made_with", "as_of", "vector")
 """Fields of a stored vector, in the order of LiveVector."""
 
+_PROFILES = 500
+"""Profiles in one command."""
 _users = msgspec.json.Decoder(User)
+
+
+def profiles(client: Any) -> Iterator[User]:
+    """What every user declared; a profile that is written meanwhile may come twice.
+
+    Raises StoreUnavailable.
+    """
+    with named_errors("reading the profiles"):
+        pattern = keys.profile("*")
+        profile_keys = client.scan_iter(match=pattern, count=_PROFILES)
+        while batch := list(islice(profile_keys, _PROFILES)):
+            for data in client.mget(batch):
+                if data is not None:
+                    yield _users.decode(data)
 
 
 def commands(user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
