@@ -15,7 +15,7 @@ ROOMS := core models store engines streams training api testing demo
 CODE := $(ROOMS) tests benchmarks clients/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check client-types format lock bench bench-door bench-freshness bench-quality clean
+.PHONY: help demo test matrix check client-types format lock bench bench-door bench-freshness bench-quality clean
 
 help:
 	@echo 'Eddyline, a streaming recommender. Python 3.11 or newer is all it needs.'
@@ -23,6 +23,7 @@ help:
 	@echo '  make demo           the whole loop on this machine: events, ingest, training, three answers over HTTP; Ctrl-C ends it'
 	@echo '  make demo DEMO=once the same, and exits with 0 or 1'
 	@echo '  make test           all tests, on real embedded servers (TESTS="tests/core -k codec" for some)'
+	@echo '  make matrix         every secured Kafka with every secured Redis; needs KAFKA_HOME'
 	@echo '  make check          ruff, mypy, import-linter, the compose file against the Compose schema'
 	@echo '  make format         ruff format and its safe fixes'
 	@echo '  make bench          speed: a table, and benchmarks/results/results.json'
@@ -41,6 +42,9 @@ demo: $(DEMO_STAMP)
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+
+matrix: $(DEV_STAMP)
+	$(BIN)/python -m tests.secured.matrix
 
 check: $(DEV_STAMP)
 	$(BIN)/ruff check $(CODE)

@@ -16,7 +16,7 @@ from testing.apache import kafka_home
 
 KAFKA = ("plaintext", "scram", "sasl-ssl", "mtls")
 """Names of tests.secured.conftest.PROTOCOLS."""
-REDIS = ("redis", "rediss", "acl")
+REDIS = ("redis", "rediss", "acl", "sentinel")
 """Names of tests.secured.redis_access."""
 ALL = "EDDYLINE_MATRIX_ALL"
 """Environment variable; 1: every cell."""

@@ -1,9 +1,9 @@
-"""The ways in which the matrix reaches Redis: plain, TLS, and an ACL user."""
+"""The ways in which the matrix reaches Redis: plain, TLS, an ACL user, and Sentinel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from pydantic import SecretStr
 from redis import Redis
 
 from testing.certificates import Certificates
-from testing.ports import HOST, free_port
-from testing.redis import RedisServer
+from testing.redis import RedisServer, SentinelGroup
 
 USER = "eddyline"
 PASSWORD = "r#dis/p@ss:word%1"
@@ -23,52 +22,52 @@ PASSWORD = "r#dis/p@ss:word%1"
 
 @dataclass(frozen=True)
 class RedisAccess:
-    """One way: its settings, and how a test empties the server.
+    """One way: its settings, and a client that may do everything, to empty and to check Redis.
 
-    `wrong`: the settings with a wrong password; empty where there is no password.
+    `wrong`: the settings with a wrong password; None where there is no password.
     """
 
     changes: dict[str, Any]
-    empty: Callable[[], None]
+    admin: Redis
     password: str | None = None
     wrong: dict[str, Any] | None = None
 
 
-def _url(scheme: str, port: int, password: str | None = None, query: str = "") -> dict[str, Any]:
-    login = f"{USER}:{quote(password, safe='')}@" if password is not None else ""
-    return {"redis_url": SecretStr(f"{scheme}://{login}{HOST}:{port}/0{query}")}
+def _with_password(server: RedisServer, password: str) -> dict[str, Any]:
+    return {"redis_url": SecretStr(f"redis://{USER}:{quote(password, safe='')}@{server.address}/0")}
 
 
 @contextmanager
 def redis_servers(directory: Path, certificates: Certificates) -> Iterator[dict[str, RedisAccess]]:
     """Start the servers; the ways by name."""
-    port = free_port()
-    tls_port = free_port(besides=port)
-    options = {
-        "tls-port": str(tls_port),
-        "tls-cert-file": str(certificates.server),
-        "tls-key-file": str(certificates.server_key),
-        "tls-ca-cert-file": str(certificates.ca),
-        "tls-auth-clients": "no",
-    }
-    with RedisServer(directory, port, options=options) as server, Redis(HOST, port) as admin:
-        admin.acl_setuser(
+    with ExitStack() as started:
+        plain = started.enter_context(RedisServer(directory / "plain"))
+        tls = started.enter_context(RedisServer(directory / "tls", certificates=certificates))
+        group = started.enter_context(SentinelGroup(directory / "sentinel"))
+        plain_admin = started.enter_context(Redis.from_url(plain.url))
+        tls_admin = started.enter_context(
+            Redis.from_url(tls.url, ssl_ca_certs=str(certificates.ca))
+        )
+        group_admin = started.enter_context(Redis.from_url(group.servers[0].url))
+        plain_admin.acl_setuser(
             USER,
             enabled=True,
             passwords=[f"+{PASSWORD}"],
             keys=["*"],
             channels=["*"],
-            categories=["+@all"],
+            categories=["+@all", "-@dangerous"],
         )
-        assert server.url.startswith("redis://")
-        query = f"?ssl_ca_certs={certificates.ca}"
         yield {
-            "redis": RedisAccess(_url("redis", port), admin.flushall),
-            "rediss": RedisAccess(_url("rediss", tls_port, query=query), admin.flushall),
-            "acl": RedisAccess(
-                _url("redis", port, PASSWORD),
-                admin.flushall,
-                PASSWORD,
-                _url("redis", port, "wr#ng/redis"),
+            "redis": RedisAccess({"redis_url": SecretStr(plain.url)}, plain_admin),
+            "rediss": RedisAccess(
+                {"redis_url": SecretStr(tls.url), "redis_ssl_ca": certificates.ca},
+                tls_admin,
             ),
+            "acl": RedisAccess(
+                _with_password(plain, PASSWORD),
+                plain_admin,
+                PASSWORD,
+                _with_password(plain, "wr#ng/secret"),
+            ),
+            "sentinel": RedisAccess({"redis_url": SecretStr(group.url)}, group_admin),
         }

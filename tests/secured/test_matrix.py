@@ -20,7 +20,6 @@ from redis import Redis
 
 from core.settings import Settings
 from store.log import client as log
-from store.state import connection
 from testing.process import Child
 from testing.secured.kafka import PASSWORD
 from tests import oracle
@@ -51,7 +50,7 @@ def test_no_event_is_lost_and_no_password_is_shown(
     tmp_path: Path,
 ) -> None:
     way = ways_to_redis[redis_way]
-    way.empty()
+    way.admin.flushall()
     settings = login(
         kafka,
         **way.changes,
@@ -61,8 +60,7 @@ def test_no_event_is_lost_and_no_password_is_shown(
     )
     log.ensure_topics(settings)
     publish(settings, seed=3)
-    with connection.connect(settings) as redis:
-        _events_in_and_answers_out(settings, redis, start)
+    _events_in_and_answers_out(settings, way.admin, start)
     _refusals(settings, way, start)
     shown = start(settings, "core.settings")
     assert shown.wait(60) == 0, shown.describe("failed")
