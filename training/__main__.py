@@ -55,8 +55,7 @@ def dataset(
     output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/dataset"),
     events: Events = None,
 ) -> None:
-    """Make the training set: als_interactions.npz (scipy CSR), both id maps, sequences.npz,
-    dataset.json.
+    """Make the training set: interactions (scipy CSR), both id maps, sequences, dataset.json.
 
     Example: `python -m training dataset --events ratings.parquet --output data/dataset`
     """
@@ -287,8 +286,7 @@ def experiments(
         typer.Option(metavar="TAG", help="Remove the numbers of this experiment instead."),
     ] = None,
 ) -> None:
-    """What the A/B experiments of EXPERIMENTS_PATH have shown: users, outcomes, differences with
-    95% intervals, and a verdict each.
+    """Users, outcomes, differences (95% intervals) and verdicts of the experiments so far.
 
     A verdict waits until every variant has the users that a difference of `--detect` needs;
     docs/experiments-guide.md says why.
