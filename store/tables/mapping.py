@@ -52,7 +52,8 @@ def choose(columns: Sequence[str], layout: str | None, options: Options) -> Fiel
         for field, column in {**mapping.columns, **options.mapping}.items()
         if field not in options.constants
     }
-    if options.others_as_attributes and mapping.layout is None and mapping.kind != "interactions":
+    has_attributes = mapping.kind == "interactions" or "attributes" in by_field
+    if options.others_as_attributes and mapping.layout is None and not has_attributes:
         used = set(by_field.values())
         by_field |= {f"{ATTRIBUTE}{name}": name for name in columns if name and name not in used}
     constants = {

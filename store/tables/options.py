@@ -50,7 +50,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     for rows that have none. `header`: the names of the columns of a file that does not name them.
     `per_second`: units of a numeric time in a second. `time_formats`: how times are written
     (strptime). `decimal`: "." or ",". `others_as_attributes`: columns that are mapped to no field
-    become attributes.
+    become attributes, unless a column `attributes` holds them.
     """
 
     kind: Kind | None = None

@@ -196,7 +196,7 @@ def run(settings: Settings, plan: Plan) -> None:
         counts = task.run()
     finally:
         if task.tally.read:
-            Console(stderr=True).print(task.tally.table(str(task.reader.table.name)))
+            Console().print(task.tally.table(str(task.reader.table.name)))
     for note in task.reader.notes:
         _log.info("import_note", note=note)
     seconds = time.monotonic() - began

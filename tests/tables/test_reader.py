@@ -8,12 +8,16 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
 from core.errors import ConfigurationError, SourceFailed
+from store.tables.formats.columns import ColumnsPart
 from store.tables.options import Options
 from store.tables.reader import open_path
 from store.tables.rows import Reject
+from store.tables.source import Part
+from tests.tables import binary
 from training.data import items
 
 HEADER = "user_id,item_id,event_type,timestamp\n"
@@ -121,3 +125,21 @@ def test_columns_of_items_without_a_field_are_attributes_of_their_type(tmp_path:
     assert (first.item_type, first.title) == ("book", "A")
     assert first.attributes == {"year": 1999, "zip": "01234", "open": True}
     assert second.attributes == {"zip": "V0R2M", "open": False}
+
+
+def test_files_of_an_object_store_are_read_as_local_ones(tmp_path: Path) -> None:
+    """A file system of Arrow that is not the local one takes the way of s3://."""
+    remote = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    for name in ("gzip.csv", "zstd.csv", "zip.csv", "xz.csv"):
+        binary.MADE[name](tmp_path / name)
+        part = Part(remote, name, name, (tmp_path / name).stat().st_size)
+        assert part.head(1_000) == binary.CSV
+        with part.open_seekable() as file:
+            file.seek(7)
+            assert file.read() == binary.CSV[7:]
+        local = Part(pafs.LocalFileSystem(), str(tmp_path / name), name, part.size)
+        assert part.fingerprint() == local.fingerprint()
+    binary.MADE["listens.parquet"](tmp_path / "x")
+    table = ColumnsPart(Part(remote, "x", "x", 1), Options(), "parquet")
+    (batch,) = table.batches(["uid"], print)
+    assert batch.columns == [[100, 100]]

@@ -43,7 +43,7 @@ def test_too_many_rejects_are_exit_status_3_and_the_valid_rows_are_sent(
     result = run_import(settings, tmp_path / "ratings.csv")
     assert result.returncode == 3, result.stderr
     assert "6 of 8 rows were rejected, more than --max-rejects 1.00%" in result.stderr
-    assert "3, 7, 8" in result.stderr
+    assert "3, 7, 8" in result.stdout
     assert {event["user_id"] for event in sent(settings)} == {"1", "4"}
     assert run_import(settings, tmp_path / "ratings.csv", "--max-rejects", "80%").returncode == 0
 
@@ -58,5 +58,5 @@ def test_an_event_id_that_comes_twice_is_sent_once(
     )
     result = run_import(settings, tmp_path / "events.csv")
     assert result.returncode == 0, result.stderr
-    assert "duplicates" in result.stderr
+    assert "duplicates" in result.stdout
     assert sorted(str(event["user_id"]) for event in sent(settings)) == ["u1", "u2"]
