@@ -22,7 +22,7 @@ from testing.process import Child, settings_environment
 from tests.streams.importers.world import import_command, run_import, sent, with_one_partition
 from tests.support import eventually
 
-ROWS = 200_000
+ROWS = 150_000
 HEADER = "user_id,item_id,event_type,timestamp\n"
 
 

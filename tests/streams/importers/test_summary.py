@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from core.settings import Settings
 from tests.streams.importers.world import run_import, sent
 
@@ -35,7 +33,6 @@ def test_a_preview_shows_mapping_rows_and_rejects_and_sends_nothing(
     assert not (tmp_path / "rejects.jsonl").exists()
 
 
-@pytest.mark.process
 def test_too_many_rejects_are_exit_status_3_and_the_valid_rows_are_sent(
     broker: object, settings: Settings, tmp_path: Path
 ) -> None:
@@ -48,7 +45,6 @@ def test_too_many_rejects_are_exit_status_3_and_the_valid_rows_are_sent(
     assert run_import(settings, tmp_path / "ratings.csv", "--max-rejects", "80%").returncode == 0
 
 
-@pytest.mark.process
 def test_an_event_id_that_comes_twice_is_sent_once(
     broker: object, settings: Settings, tmp_path: Path
 ) -> None:
