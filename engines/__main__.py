@@ -28,7 +28,11 @@ from engines.command_line.options import (
     Version,
 )
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Recommend and explain from a published bundle, without Kafka and Redis.",
+)
 
 
 @app.command()

@@ -43,13 +43,6 @@ app.add_typer(models_app, name="models")
 app.command("export")(export_data)
 
 
-@app.callback()
-def _configure() -> None:
-    from core.process import logs
-
-    logs.configure(load_settings().log_level)
-
-
 @app.command()
 def dataset(
     output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/dataset"),

@@ -77,10 +77,16 @@ class ExportKind(StrEnum):
 
 
 def load_settings() -> Settings:
-    """The settings of the environment. Raises ConfigurationError."""
-    from core import settings
+    """The settings of the environment; the log is configured by them.
 
-    return settings.load()
+    Raises ConfigurationError.
+    """
+    from core import settings
+    from core.process import logs
+
+    loaded = settings.load()
+    logs.configure(loaded.log_level)
+    return loaded
 
 
 def console() -> Console:

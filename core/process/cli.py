@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:  # pydantic takes longer to import than --help may take
     from core.settings.logs import LogSettings
 
 
-def run(app: typer.Typer) -> None:
-    """Run `app` and exit.
+def run(app: typer.Typer, program: str | None = None) -> None:
+    """Run `app` and exit. `program`: its name in the help; by default, as it was called.
 
     An EddylineError is one line on stderr and its own exit status, 1 unless it says otherwise;
     Ctrl-C is exit status 130; any other exception is a traceback with secrets masked and exit
@@ -25,7 +26,7 @@ def run(app: typer.Typer) -> None:
     """
     threading.excepthook = _print_traceback
     try:
-        app()
+        command_of(app)(prog_name=program)
     except EddylineError as error:
         typer.secho(f"error: {redact(str(error))}", fg=typer.colors.RED, err=True)
         sys.exit(error.exit_status)
@@ -34,6 +35,29 @@ def run(app: typer.Typer) -> None:
     except Exception:  # noqa: BLE001 - the text of any exception may contain a secret
         sys.stderr.write(redact(traceback.format_exc()))
         sys.exit(1)
+
+
+def command_of(app: typer.Typer) -> Any:
+    """The command of `app`, whose help names the types of options and arguments in words."""
+    command: Any = typer.main.get_command(app)
+    commands = [command]
+    while commands:
+        current = commands.pop()
+        commands += getattr(current, "commands", {}).values()
+        for param in [*current.params, current.get_help_option(typer.Context(current))]:
+            param.display_type_rich = partial(_type_in_words, param)
+    return command
+
+
+_WORDS = {"bool": "", "str": "text", "int range": "int", "float range": "float"}
+
+
+def _type_in_words(param: Any, ctx: Any) -> str:
+    """`text...` instead of `<list[str]>`, and nothing for a flag."""
+    label = str(param.metavar or param.display_type(ctx)).strip("<>")
+    repeated = label.startswith("list[")
+    label = label.removeprefix("list[").removesuffix("]") if repeated else label
+    return _WORDS.get(label, label) + ("..." if repeated else "")
 
 
 def _print_traceback(failure: threading.ExceptHookArgs) -> None:
