@@ -72,7 +72,7 @@ class DeliveryQueue:
         }
         # the polling thread appends, callers remove: it needs no lock
         self._failures: deque[FailedDelivery] = deque()
-        self._last_error = ""
+        self._last_error = self._refusal = ""
         self._timed_out = False
         self._renewal = threading.Lock()
         self._closed = threading.Event()
@@ -185,6 +185,7 @@ class DeliveryQueue:
         except Unavailable:
             producer.poll(0)  # serves error_cb, which knows more than the time-out
             raise Unavailable(self._unreachable()) from None
+        self._refusal = ""
         return producer
 
     def _list_topics(self, producer: confluent_kafka.Producer) -> frozenset[str]:
@@ -196,6 +197,11 @@ class DeliveryQueue:
             raise Unavailable(self._unreachable()) from error
 
     def _unreachable(self) -> str:
+        if self._refusal:
+            return (
+                f"Kafka at {self._servers} refuses the connection: {self._refusal}; check "
+                "security.protocol, sasl.* and ssl.* of `config`"
+            )
         return (
             f"Kafka at {self._servers} did not answer within {self._connect_timeout_s:g} s: "
             f"{self._last_error};"
@@ -223,6 +229,8 @@ class DeliveryQueue:
 
     def _on_error(self, error: confluent_kafka.KafkaError) -> None:
         self._last_error = error.str()
+        if error.code() in (self._kafka.KafkaError._AUTHENTICATION, self._kafka.KafkaError._SSL):
+            self._refusal = error.str()
         _log.debug("kafka_error code=%s error=%s", error.name(), error.str())
 
     def _poll(self) -> None:
