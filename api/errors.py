@@ -63,9 +63,12 @@ async def on_bad_event(_request: Request, error: Exception) -> Response:
     return ApiError(status_of(error.code), error.code, str(error)).response()
 
 
+_NO_JSON = {"not_json", "empty", "byte_order_mark", "schema_registry"}
+
+
 def status_of(code: str) -> int:
     """The HTTP status for the code of a BadEvent: 400 for no JSON, 413 for too large, else 422."""
-    return {"not_json": 400, "empty": 400, "too_large": 413}.get(code, 422)
+    return 400 if code in _NO_JSON else 413 if code == "too_large" else 422
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

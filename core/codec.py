@@ -1,17 +1,27 @@
 """Decodes events, items and users, and decides whether they are valid; no other module does.
 
-Whether an event is valid follows from its bytes, its broker time and the configured event types
-alone, so a replay of the log gives the same answer.
+Whether an event is valid follows from its bytes, the time of its record in Kafka and the settings
+(event types, use cases, tolerance) alone, so a replay of the log gives the same answer. A message
+that is not valid as it stands is looked at again: `core.contract`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
+from core.contract import envelopes
+from core.contract.times import (
+    EARLIEST_S,
+    LATEST_S,
+    MAX_FUTURE_S,
+    check_no_day,
+    check_time,
+)
+from core.contract.tolerance import INTERACTION, ITEM, STRICT, USER, Fields, Tolerance, mend
 from core.errors import BadEvent
 from core.types import Interaction, Item, User
 from core.use_cases import UseCases
@@ -23,25 +33,25 @@ MAX_EVENT_BYTES = 64 * 1024
 """Maximum bytes of one event, its context included."""
 MAX_CATALOGUE_BYTES = 256 * 1024
 """Maximum bytes of one item or user."""
-MAX_FUTURE_S = 24 * 3600
-"""Maximum seconds from the broker time of an event to its own timestamp.
-
-Wrong clocks and time zones differ by hours, not by more.
-"""
 MAX_VALUE = 1e6
 
 _NO_CONTEXT = Interaction("", "", "", "", 0.0).context
 _interactions = msgspec.json.Decoder(Interaction)
 _items = msgspec.json.Decoder(Item)
 _users = msgspec.json.Decoder(User)
+_REFUSALS = (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_Decoded = TypeVar("_Decoded")
 _Entry = TypeVar("_Entry", bound=Item | User)
 encode_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
-def decode_interaction(data: bytes | None, broker_time: float, use_cases: UseCases) -> Interaction:
+def decode_interaction(
+    data: bytes | None, broker_time: float, use_cases: UseCases, tolerance: Tolerance = STRICT
+) -> Interaction:
     """Decode one interaction; `broker_time`: the record's time in Kafka, in seconds since 1970.
 
-    Raises BadEvent, which names the field and what is wrong with it.
+    `tolerance`: what is accepted beyond the contract. Raises BadEvent, which names the field, what
+    is wrong with it, and a setting that would accept it.
     """
     if not data:
         raise BadEvent("empty", "the message has no value")
@@ -51,10 +61,15 @@ def decode_interaction(data: bytes | None, broker_time: float, use_cases: UseCas
         )
     try:
         event = _interactions.decode(data)
-    except msgspec.ValidationError as error:
-        raise BadEvent("bad_field", str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadEvent("not_json", f"not JSON: {error}") from None
+        check_interaction(event, broker_time, use_cases)
+        return event
+    except _REFUSALS as refusal:
+        decode = partial(_decode_strictly, broker_time=broker_time, use_cases=use_cases)
+        return _decode_again(data, refusal, decode, INTERACTION, tolerance, broker_time)
+
+
+def _decode_strictly(data: bytes, broker_time: float, use_cases: UseCases) -> Interaction:
+    event = _interactions.decode(data)
     check_interaction(event, broker_time, use_cases)
     return event
 
@@ -90,36 +105,50 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
             "unknown_use_case",
             f"use_case {event.use_case!r} is not configured; add it to [use_cases]",
         )
-    if not 0 <= event.timestamp <= broker_time + MAX_FUTURE_S:
-        hint = "; it looks like milliseconds" if 1e11 < event.timestamp < 1e14 else ""
-        raise BadEvent(
-            "bad_timestamp",
-            (
-                f"timestamp {event.timestamp!r} is not within [0, now + 1 day] in seconds since "
-                f"1970{hint}"
-            ),
-        )
+    # all that is within these bounds passes check_time
+    if not EARLIEST_S <= event.timestamp <= broker_time + MAX_FUTURE_S <= LATEST_S:
+        check_time("timestamp", event.timestamp, broker_time)
     if event.value is not None and not 0 <= event.value <= MAX_VALUE:
         raise BadEvent("bad_value", f"value {event.value!r} is not within [0, {MAX_VALUE:g}]")
     if event.context is not _NO_CONTEXT and bytes(event.context)[:1] not in (b"{", b"n", b""):
         raise BadEvent("bad_field", "Expected `object | null` - at `$.context`")
 
 
-def decode_item(data: bytes) -> Item:
-    """Decode one item of the catalogue. Raises BadEvent."""
-    item = _decode_entry(_items, data)
-    check_id("item_id", item.item_id)
-    check_id("item_type", item.item_type)
-    if item.created_at is not None and not math.isfinite(item.created_at):
-        raise BadEvent("bad_field", "created_at is not a finite number")
-    return item
+def decode_item(data: bytes, broker_time: float, tolerance: Tolerance = STRICT) -> Item:
+    """Decode one item of the catalogue; the arguments are those of `decode_interaction`.
+
+    Raises BadEvent.
+    """
+
+    def decode(data: bytes) -> Item:
+        item = _items.decode(data)
+        check_id("item_id", item.item_id)
+        check_id("item_type", item.item_type)
+        if item.created_at is not None:
+            check_time("created_at", item.created_at, broker_time)
+            check_no_day("created_at", item.created_at)
+        return item
+
+    _check_size(data)
+    try:
+        return decode(data)
+    except _REFUSALS as refusal:
+        return _decode_again(data, refusal, decode, ITEM, tolerance, broker_time)
 
 
-def decode_user(data: bytes) -> User:
-    """Decode one user. Raises BadEvent."""
-    user = _decode_entry(_users, data)
-    check_id("user_id", user.user_id)
-    return user
+def decode_user(data: bytes, broker_time: float, tolerance: Tolerance = STRICT) -> User:
+    """Decode one user; the arguments are those of `decode_interaction`. Raises BadEvent."""
+
+    def decode(data: bytes) -> User:
+        user = _users.decode(data)
+        check_id("user_id", user.user_id)
+        return user
+
+    _check_size(data)
+    try:
+        return decode(data)
+    except _REFUSALS as refusal:
+        return _decode_again(data, refusal, decode, USER, tolerance, broker_time)
 
 
 def decode_id(key: bytes | None) -> str:
@@ -132,17 +161,40 @@ def decode_id(key: bytes | None) -> str:
     return text
 
 
-def _decode_entry(decoder: msgspec.json.Decoder[_Entry], data: bytes) -> _Entry:
+def _decode_again(
+    data: bytes,
+    refusal: Exception,
+    decode: Callable[[bytes], _Decoded],
+    fields: Fields,
+    tolerance: Tolerance,
+    broker_time: float,
+) -> _Decoded:
+    """Decode `data` without its framing and with the fields rewritten that `tolerance` accepts.
+
+    `refusal`: what `decode` raised for `data` as it stands. Raises BadEvent.
+    """
+    body, hints = mend(envelopes.unwrap(data), fields, tolerance, broker_time)
+    if body is not data:
+        try:
+            return decode(body)
+        except _REFUSALS as later:
+            refusal = later
+    code = "not_json"
+    reason = str(refusal)
+    if isinstance(refusal, BadEvent):
+        code = refusal.code
+    elif isinstance(refusal, msgspec.ValidationError):
+        code = "bad_field"
+    else:
+        reason = f"not JSON: {reason}"
+    raise BadEvent(code, "; ".join([reason, *hints])) from None
+
+
+def _check_size(data: bytes) -> None:
     if len(data) > MAX_CATALOGUE_BYTES:
         raise BadEvent(
             "too_large", f"the message has {len(data)} bytes, more than {MAX_CATALOGUE_BYTES}"
         )
-    try:
-        return decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise BadEvent("bad_field", str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadEvent("not_json", f"not JSON: {error}") from None
 
 
 def check_id(name: str, value: str) -> None:

@@ -77,7 +77,7 @@ def checked(settings: Settings, line: bytes) -> tuple[bytes, bytes]:
         line = codec.encode_json(
             {"event_id": str(uuid.uuid4()), "timestamp": round(now, 3), **fields}
         )
-    event = codec.decode_interaction(line, now, settings.use_cases)
+    event = codec.decode_interaction(line, now, settings.use_cases, settings.tolerance)
     return event.user_id.encode(), line
 
 

@@ -7,6 +7,7 @@ holds of the id. Changes of one id pass one at a time through this process.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
@@ -41,6 +42,7 @@ class Entries:
 
     def __init__(self, service: Service, kind: Kind) -> None:
         self._service, self._kind = service, kind
+        self._tolerance = service.settings.tolerance
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def register(self, app: DocumentedApp) -> None:
@@ -186,7 +188,7 @@ class Entries:
     def _decoded(self, fields: Mapping[str, Any]) -> Entry:
         """The entry with these fields. Raises BadEvent."""
         refuse_unknown(fields, self._kind.entry)
-        return self._kind.decode(encode_json(fields))
+        return self._kind.decode(encode_json(fields), time.time(), self._tolerance)
 
     def _encoded(self, identifier: str, fields: Mapping[str, Any]) -> bytes:
         """The entry with these fields, for the log. Raises BadEvent, ApiError."""

@@ -10,6 +10,7 @@ import msgspec
 
 from api.schemas import bodies
 from core.codec import decode_item, decode_user
+from core.contract.tolerance import Tolerance
 from core.settings import Settings
 from core.types import Item, User
 from store.state.entities.entries import EntryReader
@@ -28,7 +29,7 @@ class Kind:
     tag: str
     topic: str
     entry: type[Item | User]
-    decode: Callable[[bytes], Entry]
+    decode: Callable[[bytes, float, Tolerance], Entry]
     read: Callable[[EntryReader, str], Awaitable[Entry | None]]
     body: type[msgspec.Struct]
     change: type[msgspec.Struct]

@@ -54,6 +54,7 @@ class Writes:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._settings = service.settings
+        self._tolerance = service.settings.tolerance
 
     def register(self, app: DocumentedApp) -> None:
         """Add the routes to `app`."""
@@ -118,7 +119,9 @@ class Writes:
     def _checked(self, result: EventResult, raw: msgspec.Raw) -> Interaction | None:
         try:
             refuse_unknown(_names(raw), Interaction)
-            event = decode_interaction(bytes(raw), time.time(), self._settings.use_cases)
+            event = decode_interaction(
+                bytes(raw), time.time(), self._settings.use_cases, self._tolerance
+            )
         except BadEvent as error:
             result.error, result.detail = error.code, str(error)
             return None

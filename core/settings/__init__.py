@@ -26,7 +26,7 @@ from core.settings.logs import LogSettings
 from core.settings.redis import RedisSettings
 from core.settings.router import RouterSettings
 from core.settings.secret_files import SecretFiles
-from core.settings.streams import IngestSettings, LiveSettings
+from core.settings.streams import ContractSettings, IngestSettings, LiveSettings
 from core.settings.training import TrainingSettings
 from core.settings.two_tower import TwoTowerSettings
 
@@ -34,6 +34,7 @@ GROUPS: tuple[type[BaseModel], ...] = (
     KafkaSettings,
     KafkaSecuritySettings,
     RedisSettings,
+    ContractSettings,
     IngestSettings,
     LiveSettings,
     FileSettings,
@@ -51,6 +52,7 @@ class Settings(
     KafkaSettings,
     KafkaSecuritySettings,
     RedisSettings,
+    ContractSettings,
     IngestSettings,
     LiveSettings,
     FileSettings,

@@ -1,8 +1,52 @@
-"""Settings of ingest and of the live workers."""
+"""Settings of the event contract, of ingest and of the live workers."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, Field
+
+from core.contract.times import TimeUnit
+from core.contract.tolerance import Tolerance
+
+
+class ContractSettings(BaseModel, frozen=True):
+    """Deviations that ingest, the archive and the API accept; all of them need the same values."""
+
+    accept_integer_ids: bool = Field(
+        False, description="true: an id may be an integer; 42 is the id `42`"
+    )
+    accept_empty_list_as_object: bool = Field(
+        False,
+        description="true: `[]` is an empty object in `context` and `attributes`, as PHP writes it",
+    )
+    accept_null_as_empty_list: bool = Field(
+        False,
+        description="true: null is an empty list in `categories`, `tags`, `roles`, `interests`",
+    )
+    accept_time_text: bool = Field(
+        False,
+        description=(
+            "true: `timestamp` and `created_at` may be ISO 8601 text with day and time, UTC "
+            "without an offset"
+        ),
+    )
+    accept_time_unit: TimeUnit = Field(
+        "s",
+        description=(
+            "s, ms, us or ns: unit of numbers in `timestamp` and `created_at` that are too large "
+            "for seconds"
+        ),
+    )
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """These settings, for the codec."""
+        return Tolerance(
+            integer_ids=self.accept_integer_ids,
+            empty_list_as_object=self.accept_empty_list_as_object,
+            null_as_empty_list=self.accept_null_as_empty_list,
+            time_text=self.accept_time_text,
+            time_unit=self.accept_time_unit,
+        )
 
 
 class IngestSettings(BaseModel, frozen=True):

@@ -6,6 +6,7 @@ rows is in memory.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -190,10 +191,11 @@ def users(batch: Batch) -> Iterator[User | Reject]:
     return _decoded(batch, codec.decode_user)
 
 
-def _decoded(batch: Batch, decode: Callable[[bytes], _Entry]) -> Iterator[_Entry | Reject]:
+def _decoded(batch: Batch, decode: Callable[[bytes, float], _Entry]) -> Iterator[_Entry | Reject]:
+    now = time.time()
     for index, fields in enumerate(_entries(batch)):
         try:
-            yield decode(codec.encode_json(fields))
+            yield decode(codec.encode_json(fields), now)
         except BadEvent as error:
             yield batch.reject(index, error)
 

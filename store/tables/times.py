@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from core.codec import MAX_FUTURE_S
+from core.contract.times import MAX_FUTURE_S
 from core.errors import BadEvent
 from store.tables.values import Converter
 

@@ -154,7 +154,9 @@ class Archiver:
         while remaining:
             buffer = self._buffers[partition]
             room = self._settings.archive_file_events - buffer.rows
-            buffer.add(to_batch(partition, remaining[:room], self._settings.use_cases))
+            settings = self._settings
+            rows = to_batch(partition, remaining[:room], settings.use_cases, settings.tolerance)
+            buffer.add(rows)
             remaining = remaining[room:]
             if buffer.is_full(self._settings) and not self._publish(partition):
                 return

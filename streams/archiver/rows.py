@@ -1,6 +1,6 @@
 """Converts Kafka messages to rows of the archive.
 
-A row is a pure function of its message and the configured event types.
+A row is a pure function of its message, the configured event types and the tolerance.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from core.codec import decode_interaction
+from core.contract.tolerance import Tolerance
 from core.errors import BadEvent
 from core.types import Interaction
 from core.use_cases import UseCases
@@ -20,7 +21,9 @@ RAW_BYTES = 4096
 """Bytes archived of a message that is no valid event; the dead-letter topic has the whole."""
 
 
-def to_batch(partition: int, messages: Sequence[Any], use_cases: UseCases) -> pa.RecordBatch:
+def to_batch(
+    partition: int, messages: Sequence[Any], use_cases: UseCases, tolerance: Tolerance
+) -> pa.RecordBatch:
     """One row for each message, valid or not, in the same order.
 
     `messages` (confluent_kafka.Message, without errors) belong to one partition.
@@ -31,7 +34,7 @@ def to_batch(partition: int, messages: Sequence[Any], use_cases: UseCases) -> pa
     errors: dict[int, str] = {}
     for index, (value, time) in enumerate(zip(values, times, strict=True)):
         try:
-            events.append(decode_interaction(value, time, use_cases))
+            events.append(decode_interaction(value, time, use_cases, tolerance))
         except BadEvent as error:
             events.append(None)
             errors[index] = f"{error.code}: {error}".encode("utf-8", "replace").decode()

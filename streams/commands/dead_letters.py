@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from core.contract.times import TimeUnit
 from streams.commands.shared import AsJson, load_settings
 
 Codes = Annotated[
@@ -60,6 +61,18 @@ def replay_letters(
         list[str] | None,
         typer.Option("--set", help="field=value to set in every letter before it is replayed."),
     ] = None,
+    cast: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cast",
+            help="field=type, the type of a field in every letter: str, number, time (from ISO "
+            "8601), object (from [] or null) or list (from null or text).",
+        ),
+    ] = None,
+    time_unit: Annotated[
+        TimeUnit | None,
+        typer.Option(help="Unit of timestamp and created_at that are too large for seconds."),
+    ] = None,
     edit: Annotated[
         Path | None,
         typer.Option(
@@ -72,8 +85,9 @@ def replay_letters(
     dry_run: Annotated[bool, typer.Option(help="Check and count only.")] = False,
 ) -> None:
     """Check letters again, after a fix, and send those that are valid now; none is sent twice."""
-    from streams.dead_letters.command import replay
+    from streams.dead_letters.command import corrections_of, replay
     from streams.dead_letters.letters import Selection, parse_place
 
     selection = Selection(code or (), topic, [parse_place(place) for place in places or ()])
-    replay(load_settings(), selection, set_ or (), edit, dry_run)
+    corrections = corrections_of(set_ or (), cast or (), time_unit, edit)
+    replay(load_settings(), selection, corrections, dry_run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from core.codec import encode_json
+from core.contract.times import TimeUnit
 from core.errors import ConfigurationError
 from core.settings import Settings
 from store.log.dead_letters import DeadLetter
 from streams.dead_letters import letters as dlq
+from streams.dead_letters.corrections import CASTS, Corrections
 from streams.dead_letters.letters import Coordinates, Selection
 from streams.dead_letters.replay import read_edits
 from streams.dead_letters.replay import replay as replay_letters
@@ -70,20 +72,33 @@ def show(settings: Settings, place: str) -> None:
     console.print(Text(original.decode("utf-8", "backslashreplace")))
 
 
+def corrections_of(
+    sets: Sequence[str], casts: Sequence[str], time_unit: TimeUnit | None, edit: Path | None
+) -> Corrections:
+    """The corrections that the options of `replay` name. Raises ConfigurationError."""
+    return Corrections(
+        fields={
+            name: parse_field(name, value) for name, value in _assignments("--set", "value", sets)
+        },
+        casts=dict(_assignments("--cast", "type", casts, CASTS)),
+        time_unit=time_unit,
+        edits=_edits(edit),
+    )
+
+
 def replay(
-    settings: Settings, selection: Selection, fixes: Sequence[str], edit: Path | None, dry_run: bool
+    settings: Settings, selection: Selection, corrections: Corrections, dry_run: bool
 ) -> None:
     """Correct the selected letters, send them again, and print how many were sent or refused.
 
-    Without coordinates in `selection`, those of the file `edit` count.
+    Without coordinates in `selection`, those of the edits count.
     """
     letters = dlq.read(settings)
-    edits = _edits(edit)
-    selection = selection._replace(coordinates=selection.coordinates or list(edits))
+    selection = selection._replace(coordinates=selection.coordinates or list(corrections.edits))
     for coordinates in selection.coordinates:
         if coordinates not in letters.letters:
             raise _no_letter(dlq.format_place(coordinates))
-    counts = replay_letters(settings, letters.select(selection), _fix(fixes), edits, dry_run)
+    counts = replay_letters(settings, letters.select(selection), corrections, dry_run)
     table = Table("outcome", "letters")
     for outcome, count in counts.most_common():
         table.add_row(
@@ -101,14 +116,19 @@ def _no_letter(place: str) -> ConfigurationError:
     )
 
 
-def _fix(texts: Sequence[str]) -> dict[str, Any]:
-    fix: dict[str, Any] = {}
+def _assignments(
+    option: str, what: str, texts: Sequence[str], allowed: Collection[str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Name and value of each `field=value`. Raises ConfigurationError."""
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigurationError(f"--set {text!r} is not of the form field=value")
-        fix[name] = parse_field(name, value)
-    return fix
+            raise ConfigurationError(f"{option} {text!r} is not of the form field={what}")
+        if allowed is not None and value not in allowed:
+            raise ConfigurationError(
+                f"{option} {text!r}: {value!r} is none of {', '.join(allowed)}"
+            )
+        yield name, value
 
 
 def _edits(path: Path | None) -> dict[Coordinates, bytes]:

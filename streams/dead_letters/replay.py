@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ import structlog
 from confluent_kafka import KafkaError
 
 from core import codec
+from core.contract.tolerance import INTERACTION, ITEM, USER
 from core.deletions import IdHasher, Kind
 from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
@@ -26,6 +27,7 @@ from store.log.dead_letters import DeadLetter
 from store.log.producer import DeliveryHandler, Headers, Producer
 from store.state import connection
 from store.state.apply import deletions as known_deletions
+from streams.dead_letters.corrections import Corrections, as_text, json_object
 from streams.dead_letters.letters import Coordinates, format_place, original, parse_place
 from streams.ingest.deletions import recovery
 
@@ -38,16 +40,14 @@ REPLAYED_FROM = "replayed_from"
 def replay(
     settings: Settings,
     letters: Sequence[DeadLetter],
-    fix: Mapping[str, Any],
-    edits: Mapping[Coordinates, bytes],
+    corrections: Corrections,
     dry_run: bool = False,
 ) -> Counter[str]:
     """Correct, check and send letters; returns how many were `replayed` or refused, by code.
 
-    `fix`: field -> JSON value, set in every letter that is a JSON object. `edits`: coordinates ->
-    the whole new message. A letter keeps its event_id; one without gets an id made of its
-    coordinates. A letter that is older than the deletion of its user or item, or of the one that
-    the corrected message names, is refused (`deleted`): sent again it would count as new.
+    A letter keeps its event_id; one without gets an id made of its coordinates. A letter that is
+    older than the deletion of its user or item, or of the one that the corrected message names, is
+    refused (`deleted`): sent again it would count as new.
 
     Raises LogUnavailable, StoreUnavailable (the deletions are in Redis).
     """
@@ -58,7 +58,7 @@ def replay(
         for letter in letters:
             place = format_place(letter.coordinates)
             try:
-                key, value = _corrected(settings, letter, fix, edits.get(letter.coordinates))
+                key, value = _corrected(settings, letter, corrections)
                 deletion_check.refuse_deleted(letter, key)
             except BadEvent as error:
                 counts[error.code] += 1
@@ -127,38 +127,32 @@ class _DeletionCheck:
         ids = []
         with suppress(BadEvent):  # the key need not be an id
             ids.append(codec.decode_id(letter.key))
-        fields = _json_object(letter.value or b"") or {}
-        value = fields.get(f"{kind}_id")
+        fields = json_object(letter.value or b"") or {}
+        value = as_text(fields.get(f"{kind}_id"))
         return [*ids, value] if isinstance(value, str) else ids
 
 
 def _corrected(
-    settings: Settings, letter: DeadLetter, fix: Mapping[str, Any], edit: bytes | None
+    settings: Settings, letter: DeadLetter, corrections: Corrections
 ) -> tuple[bytes, bytes]:
     """Key and value to send. Raises BadEvent."""
-    value = (edit if edit is not None else original(settings, letter)) or b""
+    edit = corrections.edits.get(letter.coordinates)
+    value = edit if edit is not None else original(settings, letter)
     if letter.topic == settings.interactions_topic:
-        value = _merge({"event_id": f"replay:{format_place(letter.coordinates)}"}, value, fix)
+        value = corrections.apply(
+            value or b"", {"event_id": f"replay:{format_place(letter.coordinates)}"}
+        )
+        value = corrections.rewrite(value, INTERACTION, settings.tolerance, time.time())
         event = codec.decode_interaction(value, time.time(), settings.use_cases)
         return event.user_id.encode(), value
-    value = _merge({}, value, fix)
+    if value is None:
+        raise BadEvent("empty", "the message is a deletion; send it again if it is still due")
+    value = corrections.apply(value, {})
     if letter.topic == settings.items_topic:
-        return codec.decode_item(value).item_id.encode(), value
-    return codec.decode_user(value).user_id.encode(), value
-
-
-def _merge(defaults: Mapping[str, Any], value: bytes, fix: Mapping[str, Any]) -> bytes:
-    """The JSON object `value` over `defaults` and under `fix`; any other value as it is."""
-    fields = _json_object(value)
-    return value if fields is None else codec.encode_json({**defaults, **fields, **fix})
-
-
-def _json_object(value: bytes) -> dict[str, Any] | None:
-    try:
-        fields = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return fields if isinstance(fields, dict) else None
+        value = corrections.rewrite(value, ITEM, settings.tolerance, time.time())
+        return codec.decode_item(value, time.time()).item_id.encode(), value
+    value = corrections.rewrite(value, USER, settings.tolerance, time.time())
+    return codec.decode_user(value, time.time()).user_id.encode(), value
 
 
 def _collect(sent: list[tuple[DeadLetter, str]], letter: DeadLetter) -> DeliveryHandler:

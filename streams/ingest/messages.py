@@ -12,6 +12,7 @@ import structlog
 from confluent_kafka import KafkaError
 
 from core import codec
+from core.contract.times import check_record_time
 from core.deletions import IdHasher, Place
 from core.errors import BadEvent
 from core.settings import Settings
@@ -82,6 +83,7 @@ class Decoder:
 
     def __init__(self, settings: Settings) -> None:
         self._use_cases, self._most = settings.use_cases, settings.transaction_events
+        self._tolerance = settings.tolerance
         self._hasher = IdHasher(settings.deletion_salt)
 
     def interactions(
@@ -92,7 +94,7 @@ class Decoder:
         Plan each answer before the next one is taken: the partition's popularity then holds the
         events of this answer, and none after it.
         """
-        use_cases, most = self._use_cases, self._most
+        use_cases, tolerance, most = self._use_cases, self._tolerance, self._most
         start, topic, number = partition.start, partition.topic, partition.number
         decode, is_duplicate = codec.decode_interaction, partition.dedup.is_duplicate
         add_popularity = partition.popularity.add
@@ -103,7 +105,7 @@ class Decoder:
             offset = message.offset()
             broker_time = message.timestamp()[1] / 1000
             try:
-                interaction = decode(message.value(), broker_time, use_cases)
+                interaction = decode(message.value(), broker_time, use_cases, tolerance)
             except BadEvent as bad:
                 if offset >= start:
                     letters.append(_dead_letter(message, bad))
@@ -136,19 +138,19 @@ class Decoder:
         entries: list[Entry] = []
         letters: list[Record] = []
         for message in messages:
+            broker_time, data = message.timestamp()[1] / 1000, message.value()
             try:
+                check_record_time(broker_time)
                 identifier = codec.decode_id(message.key())
-                data = message.value()
-                value = (
-                    None
-                    if data is None
-                    else codec.encode_json(codec.require_key(decode(data), identifier))
-                )
+                value = None
+                if data is not None:
+                    entry = decode(data, broker_time, self._tolerance)
+                    value = codec.encode_json(codec.require_key(entry, identifier))
             except BadEvent as bad:
                 letters.append(_dead_letter(message, bad))
                 continue
             place = Place(
-                message.timestamp()[1] / 1000,
+                broker_time,
                 message.partition(),
                 message.offset(),
                 partition.topic_id,

@@ -100,7 +100,7 @@ def test_a_backend_with_only_the_wheel_publishes_what_ingest_accepts(
         for message in messages(settings, settings.items_topic, 2)
     }
     assert entries.pop("old") is None
-    assert require_key(decode_item(entries["é/9"]), "é/9").attributes == {
+    assert require_key(decode_item(entries["é/9"], time.time()), "é/9").attributes == {
         "stage": "seed",
         "team": 7,
     }
@@ -109,7 +109,7 @@ def test_a_backend_with_only_the_wheel_publishes_what_ingest_accepts(
         for message in messages(settings, settings.users_topic, 2)
     }
     assert declared.pop("user-2") is None
-    assert decode_user(declared["user-1"]).interests == ["fintech"]
+    assert decode_user(declared["user-1"], time.time()).interests == ["fintech"]
 
 
 def test_the_example_of_the_event_contract_runs(

@@ -103,7 +103,9 @@ def _row(settings: Settings, record: Record) -> dict[str, Any]:
         "broker_time": record.time,
     }
     try:
-        event = codec.decode_interaction(record.value, record.time, settings.use_cases)
+        event = codec.decode_interaction(
+            record.value, record.time, settings.use_cases, settings.tolerance
+        )
     except BadEvent as bad:
         value = record.value or b""
         error = f"{bad.code}: {bad}".encode("utf-8", "replace").decode()

@@ -17,9 +17,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from typing import Any, TypeVar
 
 from core import codec
+from core.contract.times import check_record_time
 from core.errors import BadEvent
 from core.experiments import point
 from core.settings import Settings
@@ -66,18 +68,31 @@ def fold(
     def end(partition: Partition) -> int | None:
         return None if positions is None else positions.get(partition, 0)
 
-    expected.profiles = _entries(expected, settings.users_topic, logs, end, codec.decode_user)
-    expected.items = _entries(expected, settings.items_topic, logs, end, codec.decode_item)
+    expected.profiles = _entries(
+        expected,
+        settings.users_topic,
+        logs,
+        end,
+        partial(codec.decode_user, tolerance=settings.tolerance),
+    )
+    expected.items = _entries(
+        expected,
+        settings.items_topic,
+        logs,
+        end,
+        partial(codec.decode_item, tolerance=settings.tolerance),
+    )
     expected.deleted = _deletions(logs, settings.users_topic)
     _interactions(expected, settings, logs, end)
     return expected
 
 
 End = Callable[[Partition], int | None]
+Decode = Callable[[bytes, float], Entry]
 
 
 def _entries(
-    expected: Expected, topic: str, logs: RecordedLog, end: End, decode: Callable[[bytes], Entry]
+    expected: Expected, topic: str, logs: RecordedLog, end: End, decode: Decode[Entry]
 ) -> dict[str, list[Entry]]:
     """Id -> the last entry of each partition that is later than every deletion of the id."""
     last: dict[str, dict[int, tuple[float, Entry]]] = defaultdict(dict)
@@ -85,6 +100,7 @@ def _entries(
     for partition in logs.partitions(topic):
         for record in logs.of(partition, end(partition)):
             try:
+                check_record_time(record.time)
                 identifier = codec.decode_id(record.key)
                 if record.value is None:
                     deleted[identifier][record.partition] = record.time
@@ -92,7 +108,7 @@ def _entries(
                 else:
                     last[identifier][record.partition] = (
                         record.time,
-                        codec.require_key(decode(record.value), identifier),
+                        codec.require_key(decode(record.value, record.time), identifier),
                     )
             except BadEvent as bad:
                 expected.dead[record.topic, record.partition, record.offset] = bad.code
@@ -114,6 +130,7 @@ def _deletions(logs: RecordedLog, topic: str) -> dict[str, float]:
         for record in logs.of(partition):
             if record.value is None:
                 try:
+                    check_record_time(record.time)
                     identifier = codec.decode_id(record.key)
                 except BadEvent:
                     continue
@@ -175,7 +192,9 @@ def _without_duplicates(
     events = []
     for record in records:
         try:
-            event = codec.decode_interaction(record.value, record.time, settings.use_cases)
+            event = codec.decode_interaction(
+                record.value, record.time, settings.use_cases, settings.tolerance
+            )
         except BadEvent as bad:
             expected.dead[record.topic, record.partition, record.offset] = bad.code
             continue

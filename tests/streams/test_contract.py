@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import yaml
 
-from core import codec
+from core import codec, contract
 from core.errors import BadEvent
 from core.settings import Settings
 from core.use_cases import load
@@ -25,11 +25,11 @@ EXPECTED: dict[str, dict[str, Any]] = {
 }
 
 
-def decode(kind: str, data: bytes, key: str | None = None) -> Any:
+def decode(kind: str, data: bytes, key: str | None = None, record_time: float = NOW) -> Any:
     """Decode a message as the consumer of its topic does."""
     if kind == "interaction":
-        return codec.decode_interaction(data, NOW, USE_CASES)
-    entry: Any = codec.decode_item(data) if kind == "item" else codec.decode_user(data)
+        return codec.decode_interaction(data, record_time, USE_CASES)
+    entry: Any = (codec.decode_item if kind == "item" else codec.decode_user)(data, record_time)
     return entry if key is None else codec.require_key(entry, codec.decode_id(key.encode()))
 
 
@@ -67,14 +67,19 @@ def test_a_bad_example_is_refused_with_its_code(name: str) -> None:
     data = (CONTRACT / "examples/bad" / name).read_bytes()
     data = data.ljust(expected.get("grow_to_bytes", 0))
     with pytest.raises(BadEvent) as refused:
-        decode(kind, data, expected.get("key"))
+        decode(kind, data, expected.get("key"), expected.get("record_time", NOW))
     assert refused.value.code == expected["code"]
     assert schema_accepts(kind, data) == ("schema_accepts_because" in expected)
 
 
 def test_every_bad_example_is_listed_and_every_code_has_one() -> None:
     assert examples("bad") == sorted(EXPECTED)
-    codes = set(re.findall(r'BadEvent\(\s*"(\w+)"', Path(codec.__file__).read_text()))
+    sources = [Path(codec.__file__), *Path(contract.__file__).parent.glob("*.py")]
+    codes = {
+        code
+        for source in sources
+        for code in re.findall(r'BadEvent\(\s*"(\w+)"', source.read_text())
+    } | {"not_json", "bad_field"}
     assert {entry["code"] for entry in EXPECTED.values()} == codes
 
 

@@ -17,6 +17,7 @@ MANY_PARAMETERS = {
     "demo/__main__.py:demo": ONE_PER_OPTION,
     "engines/__main__.py:recommend": ONE_PER_OPTION,
     "engines/__main__.py:explain_item": ONE_PER_OPTION,
+    "streams/commands/dead_letters.py:replay_letters": ONE_PER_OPTION,
     "streams/commands/sending.py:simulate": ONE_PER_OPTION,
     "streams/commands/sending.py:import_": ONE_PER_OPTION,
     "training/__main__.py:retrain": ONE_PER_OPTION,

@@ -70,7 +70,7 @@ def test_training_reads_the_same_items(name: str, tmp_path: Path) -> None:
             items.read(path)
     else:
         assert items.read(path) == [
-            codec.decode_item(codec.encode_json(row)) for row in example["rows"]
+            codec.decode_item(codec.encode_json(row), time.time()) for row in example["rows"]
         ]
 
 

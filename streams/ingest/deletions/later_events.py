@@ -87,13 +87,14 @@ class LaterEvents:
         events later than the deletion of their user.
         """
         earliest = -1.0 if times is None else min(times.values())
+        use_cases, tolerance = self._settings.use_cases, self._settings.tolerance
         for message in reader.read({partition: (start, end)}):
             broker_time = message.timestamp()[1] / 1000
             if broker_time <= earliest:
                 continue
             try:
                 interaction = codec.decode_interaction(
-                    message.value(), broker_time, self._settings.use_cases
+                    message.value(), broker_time, use_cases, tolerance
                 )
             except BadEvent:
                 continue

@@ -25,6 +25,7 @@ from typing import Any
 import structlog
 
 from core import codec
+from core.contract.times import check_record_time
 from core.deletions import IdHasher, Kind, Place
 from core.errors import BadEvent, Stale, StoreUnavailable
 from core.settings import Settings
@@ -131,13 +132,14 @@ class _Recovery:
         for message in self._reader.read(starts):
             if message.value() is not None:
                 continue
+            broker_time = message.timestamp()[1] / 1000
             try:
+                check_record_time(broker_time)
                 identifier = codec.decode_id(message.key())
             except BadEvent:  # ingest makes a dead letter of it
                 continue
             digest = self._hasher(kind, identifier)
             names[kind, digest] = identifier
-            broker_time = message.timestamp()[1] / 1000
             place = Place(broker_time, message.partition(), message.offset(), topic_ids[topic])
             places[digest] = place.later(places.get(digest))
         known = deletions.lookup(self._client, kind, list(places))

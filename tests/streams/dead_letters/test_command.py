@@ -19,7 +19,7 @@ from store.log.message import LogMessage
 from store.log.producer import Producer
 from streams import inspect
 from streams.dead_letters import command
-from streams.dead_letters.letters import Selection, format_place, parse_place, read
+from streams.dead_letters.letters import format_place, parse_place, read
 from testing.process import Child
 from tests.streams.dead_letters.world import VALID, write
 from tests.support import eventually
@@ -37,7 +37,9 @@ def test_a_mistake_of_the_operator_is_one_clear_error(
         '{"place": "interactions:0:17", "value": {}}\n{"value": {}}\n'
     )
     with pytest.raises(ConfigurationError, match="line 2 of the edits"):
-        command.replay(settings, Selection(), [], tmp_path / "edits.jsonl", False)
+        command.corrections_of([], [], None, tmp_path / "edits.jsonl")
+    with pytest.raises(ConfigurationError, match="'text' is none of str, number, time"):
+        command.corrections_of([], ["user_id=text"], None, None)
 
 
 @pytest.mark.process

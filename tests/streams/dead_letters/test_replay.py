@@ -15,6 +15,7 @@ from store.log import dead_letters
 from store.log.message import LogMessage
 from store.log.producer import Producer
 from store.state import connection, keys
+from streams.dead_letters.corrections import Corrections
 from streams.dead_letters.letters import Selection, original, read
 from streams.dead_letters.replay import replay
 from streams.ingest.deletions import recovery
@@ -54,10 +55,10 @@ def test_a_replay_sends_each_corrected_letter_once_and_says_where_it_came_from(
         letter_of(settings, 3, b'{"user_id": "u2", "item_id": "i1", "event_type": "view"}'),
     )
     letters = read(settings).select()
-    fix = {"timestamp": 1_790_000_000}
+    fix = Corrections(fields={"timestamp": 1_790_000_000})
     expected = {"replayed": 2, "not_json": 1}
-    assert replay(settings, letters, fix, {}, dry_run=True) == expected
-    assert replay(settings, letters, fix, {}) == expected
+    assert replay(settings, letters, fix, dry_run=True) == expected
+    assert replay(settings, letters, fix) == expected
     topic = settings.interactions_topic
     sent = sorted(events(settings), key=lambda event: event[1])
     assert [(event["event_id"], key, headers) for event, key, headers in sent] == [
@@ -68,7 +69,7 @@ def test_a_replay_sends_each_corrected_letter_once_and_says_where_it_came_from(
     assert [letter.offset for letter in remaining.select()] == [2]
     assert len(remaining.replayed) == 2
     edits = {(topic, 0, 2): codec.encode_json(VALID)}
-    assert replay(settings, remaining.select(), {}, edits) == {"replayed": 1}
+    assert replay(settings, remaining.select(), Corrections(edits=edits)) == {"replayed": 1}
     assert len(events(settings)) == 3
     assert read(settings).select() == []
 
@@ -77,7 +78,7 @@ def test_an_item_is_sent_again_to_the_topic_of_items(broker: object, settings: S
     log.ensure_topics(settings)
     write(settings, letter_of(settings, 1, b'{"item_id": "i1"}', topic=settings.items_topic))
     letters = read(settings).select()
-    assert replay(settings, letters, {"item_type": "movie"}, {}) == {"replayed": 1}
+    assert replay(settings, letters, Corrections(fields={"item_type": "movie"})) == {"replayed": 1}
     items = messages(settings, settings.items_topic)
     assert [(message.key(), msgspec.json.decode(message.value())) for message in items] == [
         (b"i1", {"item_id": "i1", "item_type": "movie"})
@@ -102,8 +103,8 @@ def test_a_truncated_letter_is_read_again_from_its_topic(
     letters = read(settings).select()
     assert letters[0].truncated
     assert original(settings, letters[0]) == huge
-    assert replay(settings, letters, {}, {}) == {"too_large": 1}
-    assert replay(settings, letters, {"context": None}, {}) == {"replayed": 1}
+    assert replay(settings, letters, Corrections()) == {"too_large": 1}
+    assert replay(settings, letters, Corrections(fields={"context": None})) == {"replayed": 1}
 
 
 def test_a_letter_older_than_the_deletion_of_its_user_or_item_is_refused(
@@ -126,9 +127,10 @@ def test_a_letter_older_than_the_deletion_of_its_user_or_item_is_refused(
     )
     letters = read(settings).select()
     assert len(letters) == 3
-    fix: dict[str, Any] = {"timestamp": 1_790_000_000}
+    fix = {"timestamp": 1_790_000_000}
     edits = {(settings.items_topic, 0, 2): b'{"item_id":"i1","item_type":"startup"}'}
-    assert replay(settings, letters, fix, edits, dry_run=True) == {"replayed": 3}
+    corrections = Corrections(fields=fix, edits=edits)
+    assert replay(settings, letters, corrections, dry_run=True) == {"replayed": 3}
     deletion = Place(BROKER_TIME + 100)
     hasher = IdHasher(settings.deletion_salt)
     with connection.connect(settings) as client:
@@ -136,10 +138,10 @@ def test_a_letter_older_than_the_deletion_of_its_user_or_item_is_refused(
         client.hset(keys.USERS_DELETED, hasher("user", "u1"), deletion.text())
         client.hset(keys.ITEMS_DELETED, hasher("item", "i1"), deletion.text())
     one_left = {"deleted": 2, "replayed": 1}
-    assert replay(settings, letters, fix, edits, dry_run=True) == one_left
-    renamed = fix | {"user_id": "u3"}
-    assert replay(settings, letters, renamed, edits, dry_run=True) == one_left, "the key is u1"
-    to_deleted = fix | {"user_id": "u1"}
-    assert replay(settings, letters, to_deleted, edits) == {"deleted": 3}, "u1 was deleted"
+    assert replay(settings, letters, corrections, dry_run=True) == one_left
+    renamed = Corrections(fields={**fix, "user_id": "u3"}, edits=edits)
+    assert replay(settings, letters, renamed, dry_run=True) == one_left, "the key is u1"
+    to_deleted = Corrections(fields={**fix, "user_id": "u1"}, edits=edits)
+    assert replay(settings, letters, to_deleted) == {"deleted": 3}, "u1 was deleted"
     assert events(settings) == []
     assert len(read(settings).select()) == 3, "they are not marked as replayed"

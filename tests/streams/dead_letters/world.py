@@ -36,7 +36,7 @@ def letter_of(settings: Settings, offset: int, value: bytes, topic: str | None =
         if source == settings.interactions_topic:
             codec.decode_interaction(value, BROKER_TIME, settings.use_cases)
         else:
-            codec.decode_item(value)
+            codec.decode_item(value, BROKER_TIME)
     except BadEvent as error:
         return dead_letters.encode(message, error)
     raise AssertionError(f"{value!r} is a valid message")

@@ -59,9 +59,9 @@ def test_every_message_is_valid(world: World) -> None:
     for event in events[::50]:
         codec.decode_interaction(codec.encode_json(event), START + 31 * 86400, use_cases)
     for item in items:
-        assert codec.decode_item(codec.encode_json(item)) == item
+        assert codec.decode_item(codec.encode_json(item), START + 31 * 86400) == item
     for user in users:
-        assert codec.decode_user(codec.encode_json(user)) == user
+        assert codec.decode_user(codec.encode_json(user), START + 31 * 86400) == user
 
 
 def test_users_and_items_arrive_before_their_first_event(world: World) -> None:

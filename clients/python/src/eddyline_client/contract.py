@@ -8,10 +8,10 @@ the sender checks it. The server checks what depends on its configuration (event
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -28,6 +28,8 @@ MAX_ENTRY_BYTES = 256 * 1024
 MAX_VALUE = 1e6
 MAX_FUTURE_S = 24 * 3600
 """Seconds that an event's timestamp may be ahead of the clock."""
+_DAYS = range(19_000_101, 21_010_101)
+"""Days as integers (YYYYMMDD); as seconds they lie in 1970."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _encoder = msgspec.json.Encoder()
 _decoders = {kind: msgspec.json.Decoder(kind) for kind in (Event, Item, User)}
@@ -52,15 +54,7 @@ def encode_event(event: Event) -> bytes:
         raise InvalidInput(
             "unknown_use_case", f"use_case {event.use_case!r} is not a lower-case name"
         )
-    if not 0 <= event.timestamp <= time.time() + MAX_FUTURE_S:
-        hint = "; it looks like milliseconds" if 1e11 < event.timestamp < 1e14 else ""
-        raise InvalidInput(
-            "bad_timestamp",
-            (
-                f"timestamp {event.timestamp!r} is not within [0, now + 1 day] in seconds since "
-                f"1970{hint}"
-            ),
-        )
+    _check_time("timestamp", event.timestamp)
     if event.value is not None and not 0 <= event.value <= MAX_VALUE:
         raise InvalidInput("bad_value", f"value {event.value!r} is not within [0, {MAX_VALUE:g}]")
     return data
@@ -71,8 +65,9 @@ def encode_item(item: Item) -> bytes:
     data = _encode(item, MAX_ENTRY_BYTES)
     check_id("item_id", item.item_id)
     check_id("item_type", item.item_type)
-    if item.created_at is not None and not math.isfinite(item.created_at):
-        raise InvalidInput("bad_field", "created_at is not a finite number")
+    if item.created_at is not None:
+        _check_time("created_at", item.created_at)
+        _check_no_day("created_at", item.created_at)
     return data
 
 
@@ -104,6 +99,29 @@ def check_id(name: str, value: str) -> None:
         raise InvalidInput("bad_id", f"{name} contains a control character or a lone surrogate")
     if len(value.encode()) > MAX_ID_BYTES:
         raise InvalidInput("bad_id", f"{name} has more than {MAX_ID_BYTES} bytes")
+
+
+def _check_time(name: str, seconds: float) -> None:
+    """Raises InvalidInput unless `seconds` since 1970 is at most a day ahead of the clock."""
+    if not 0 <= seconds <= time.time() + MAX_FUTURE_S:
+        hint = "; it looks like milliseconds" if 1e11 < seconds < 1e14 else ""
+        raise InvalidInput(
+            "bad_timestamp",
+            f"{name} {seconds!r} is not within [0, now + 1 day] in seconds since 1970{hint}",
+        )
+
+
+def _check_no_day(name: str, seconds: float) -> None:
+    """Raises InvalidInput for a day as an integer, such as 20240115."""
+    if seconds in _DAYS:
+        try:
+            day = date.fromisoformat(str(int(seconds)))
+        except ValueError:
+            return
+        raise InvalidInput(
+            "bad_timestamp",
+            f"{name} {seconds:.0f} is the day {day} as an integer, not seconds since 1970",
+        )
 
 
 def _encode(entry: Event | Item | User, max_bytes: int) -> bytes:

@@ -1,0 +1,184 @@
+"""Messages of other clients than ours on Apache Kafka: what deviates from the contract is refused
+with its cause, counts where a setting accepts it, and can be corrected by a replay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer as KafkaProducer
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from redis import Redis
+
+from core.codec import encode_json
+from core.settings import Settings
+from store.log import client as log
+from streams.dead_letters.letters import Selection, read
+from tests import oracle
+from tests.conftest import Spawn
+from tests.exactly_once.commands import archive, run
+from tests.exactly_once.conftest import Ingest, caught_up
+from tests.support import eventually
+
+pytestmark = [pytest.mark.apache, pytest.mark.timeout(180)]
+
+TIME = 1_780_000_000
+FRAME = b"\0\0\0\0\7"
+"""What a serialiser of a schema registry writes before the payload."""
+ACCEPT_ALL = {
+    "accept_integer_ids": True,
+    "accept_empty_list_as_object": True,
+    "accept_null_as_empty_list": True,
+    "accept_time_text": True,
+    "accept_time_unit": "ms",
+}
+
+
+def event(user_id: Any, **fields: Any) -> bytes:
+    return encode_json(
+        {
+            "event_id": f"of-{user_id}",
+            "user_id": user_id,
+            "item_id": "i1",
+            "event_type": "view",
+            "timestamp": TIME,
+            **fields,
+        }
+    )
+
+
+def item(item_id: Any, **fields: Any) -> bytes:
+    return encode_json({"item_id": item_id, "item_type": "movie", **fields})
+
+
+EVENTS = {
+    "framed": FRAME + event("framed"),
+    "7": event(7),
+    "php": event("php", context=[]),
+    "iso": event("iso", timestamp="2026-05-28T20:26:40Z"),
+    "millis": event("millis", timestamp=TIME * 1000),
+}
+"""By user: an event that deviates from the contract."""
+ITEMS = {
+    "8": item(8, categories=["a"]),
+    "no-tags": item("no-tags", tags=None, attributes=[]),
+    "old": item("old", created_at=TIME * 1000),
+}
+"""By item: an entry that deviates from the contract."""
+
+
+def send(settings: Settings, topic: str, messages: dict[str, Any], record_time: int = 0) -> None:
+    """Send values by key, through the client of another team; `record_time` in milliseconds."""
+    producer = KafkaProducer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    for key, value in messages.items():
+        producer.produce(topic, value, key.encode(), timestamp=record_time)
+    assert producer.flush(30) == 0
+
+
+def let_producers_set_the_time(settings: Settings, topic: str) -> None:
+    entry = ConfigEntry(
+        "message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET
+    )
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    client = log.admin(settings)
+    for future in client.incremental_alter_configs([resource]).values():
+        future.result(30)
+
+
+def letters(settings: Settings) -> dict[str, tuple[str, str]]:
+    """By key of the original: code and reason of the letters that wait."""
+    return {
+        (letter.key or b"").decode(): (letter.code, letter.reason)
+        for letter in read(settings).select(Selection())
+    }
+
+
+def test_a_deviation_is_refused_with_the_setting_that_accepts_it_and_a_replay_corrects_it(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn
+) -> None:
+    send(settings, settings.interactions_topic, EVENTS)
+    send(settings, settings.items_topic, ITEMS)
+    child = ingest()
+    caught_up(redis, settings, child)
+    oracle.assert_equal(redis, settings)
+    settings_of = {
+        key: (code, [word for word in reason.split() if word.startswith("ACCEPT_")])
+        for key, (code, reason) in letters(settings).items()
+    }
+    assert settings_of == {
+        "7": ("bad_field", ["ACCEPT_INTEGER_IDS=true"]),
+        "php": ("bad_field", ["ACCEPT_EMPTY_LIST_AS_OBJECT=true"]),
+        "iso": ("bad_field", ["ACCEPT_TIME_TEXT=true"]),
+        "millis": ("bad_timestamp", ["ACCEPT_TIME_UNIT=ms"]),
+        "8": ("bad_field", ["ACCEPT_INTEGER_IDS=true"]),
+        "no-tags": (
+            "bad_field",
+            ["ACCEPT_NULL_AS_EMPTY_LIST=true", "ACCEPT_EMPTY_LIST_AS_OBJECT=true"],
+        ),
+        "old": ("bad_timestamp", ["ACCEPT_TIME_UNIT=ms"]),
+    }
+    assert redis.exists("user:framed"), "the framing of a schema registry is removed"
+    casts = ("user_id=str", "item_id=str", "context=object", "timestamp=time", "tags=list")
+    options = [option for cast in casts for option in ("--cast", cast)]
+    run(spawn, "dlq", "replay", "--code", "bad_field", *options, "--cast", "attributes=object")
+    run(spawn, "dlq", "replay", "--code", "bad_timestamp", "--time-unit", "ms")
+    assert letters(settings) == {}
+    caught_up(redis, settings, child)
+    counted = oracle.assert_equal(redis, settings).users
+    assert {user: counters["events"] for user, counters in counted.items()} == dict.fromkeys(
+        EVENTS, "1"
+    )
+    assert redis.hlen("items") == len(ITEMS)
+
+
+class TestWithEverySetting:
+    """With ACCEPT_... on."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update=ACCEPT_ALL)
+
+    def test_a_deviation_that_the_settings_accept_counts_in_redis_and_in_the_archive(
+        self, broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn
+    ) -> None:
+        send(settings, settings.interactions_topic, EVENTS | {"plain": event("plain")})
+        send(settings, settings.items_topic, ITEMS)
+        child = ingest()
+        caught_up(redis, settings, child)
+        expected = oracle.assert_equal(redis, settings)
+        assert (expected.counted, len(expected.items), expected.dead) == (6, 3, {})
+        assert expected.items["old"][0].created_at == TIME
+        assert {line for lines in expected.histories["millis"].values() for line in lines} == {
+            line for lines in expected.histories["iso"].values() for line in lines
+        }
+        archive(spawn)
+        assert not oracle.archive_differences(settings, oracle.record(settings))
+
+
+def test_a_record_time_in_seconds_is_named_instead_of_the_timestamp_of_the_event(
+    broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn
+) -> None:
+    topics = (settings.interactions_topic, settings.items_topic, settings.users_topic)
+    for topic in topics:
+        let_producers_set_the_time(settings, topic)
+    child = ingest()
+    eventually(lambda: "partition_assigned" in child.log.read_text(), "ingest has partitions")
+    send(settings, settings.interactions_topic, {"u1": event("u1")}, TIME)
+    send(settings, settings.items_topic, {"i1": item("i1")}, TIME)
+    send(settings, settings.users_topic, {"u2": None}, TIME)
+    send(settings, settings.interactions_topic, {"u3": event("u3")}, TIME * 1000)
+    caught_up(redis, settings, child)
+    assert oracle.assert_equal(redis, settings).counted == 1
+    waiting = letters(settings)
+    assert {key: code for key, (code, _) in waiting.items()} == dict.fromkeys(
+        ("u1", "i1", "u2"), "bad_record_time"
+    )
+    for _, reason in waiting.values():
+        assert "looks like seconds" in reason
+        assert "message.timestamp.type=CreateTime" in reason
+    output = run(spawn, "dlq", "replay", "--code", "bad_record_time")
+    assert list(letters(settings)) == ["u2"], "a deletion is not sent again"
+    assert "empty" in output
+    caught_up(redis, settings, child)
+    assert oracle.assert_equal(redis, settings).counted == 2
