@@ -176,7 +176,7 @@ def test_head_is_answered_as_get_without_a_body_and_options_with_the_methods(api
     for path, methods in (
         ("/health/live", "GET, HEAD, OPTIONS"),
         ("/health/ready", "GET, HEAD, OPTIONS"),
-        ("/api/users/1", "DELETE, GET, HEAD, OPTIONS, PUT"),
+        ("/api/users/1", "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"),
         ("/api/events", "OPTIONS, POST"),
     ):
         answer = api.request("OPTIONS", path)
