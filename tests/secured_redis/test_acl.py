@@ -113,9 +113,11 @@ def test_every_process_works_with_the_permissions_in_the_docs(
         child.stop()
     assert denied(admin) == []
 
-    for command in (("user", "user-1"), ("positions",), ("item", "item:1")):
+    for command in (("user", "user-1"), ("positions",), ("item", "item:1"), ("memory",)):
         ended(run("inspect", "streams", "inspect", *command))
     ended(run("nobody", "streams", "archive", "--until-idle"))
+    expire = ("streams", "expire")
+    ended(run("expire", *expire, USER_IDLE_DAYS="1", POPULARITY_MIN_WEIGHT="1000"))
     ended(run("trainer", "training", "retrain", "--force", ENABLE_TWO_TOWER="false"))
     ended(run("rebuild", "streams", "rebuild", "--wipe", "--yes"))
     assert denied(admin) == []

@@ -26,7 +26,7 @@ from core.types import Interaction
 from store.state import connection, keys
 from store.state.apply import deletions, positions
 from store.state.apply.applier import Applier
-from store.state.apply.batches import UNKNOWN_DELETIONS, Batch, Event, OffsetRange
+from store.state.apply.batches import Batch, Event, KnownDeletions, OffsetRange
 from store.state.apply.entries import Entry, EntryBatch
 from store.state.apply.entry_applier import EntryApplier
 from store.state.apply.planner import Planner
@@ -105,8 +105,11 @@ class Machine(RuleBasedStateMachine):
         self.clock += 1
         first = max(0, self.positions[partition] - skip)
         stamped = [Event(event, self.clock) for event in events]
-        return writer, self.writers[writer][0].plan(
-            OffsetRange("t", partition, first, first + len(events) + 1), stamped, UNKNOWN_DELETIONS
+        planner, applier = self.writers[writer]
+        # as ingest: most batches need not be planned again
+        deletions_then = KnownDeletions(applier.deletions_version, {})
+        return writer, planner.plan(
+            OffsetRange("t", partition, first, first + len(events) + 1), stamped, deletions_then
         )
 
     @rule(planned=consumes(planned))

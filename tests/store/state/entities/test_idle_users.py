@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from core.deletions import IdHasher
 from core.errors import StoreError
+from core.settings import Settings
+from core.types import Interaction, LiveVector
 from store.state import connection, keys
 from store.state.apply import deletions
+from store.state.apply.applier import Applier
+from store.state.apply.batches import Event, KnownDeletions, OffsetRange
+from store.state.apply.planner import Planner
 from store.state.entities import idle_users
 from store.state.entities.idle_users import Counted
+from store.state.entities.vectors import LiveStore
 from store.state.lease import Lease
 
 USER, IDLE, HISTORY = keys.user("42"), keys.user_idle("42"), keys.history("42")
@@ -90,3 +97,28 @@ def test_nobody_leaves_or_is_restored_while_redis_is_emptied_or_wiped(
     redis.delete(keys.WIPE, keys.DELETIONS)
     with pytest.raises(StoreError, match="deletions in Redis are not complete"):
         idle_users.evict(redis, {user: Counted(2, 0)})
+
+
+def test_ingest_and_live_workers_notice_that_a_user_left(
+    settings: Settings, redis: Redis, user: str
+) -> None:
+    planner = Planner(settings.use_cases)
+    client = connection.connect(settings)
+    applier = Applier(client, planner, 50, IdHasher(settings.deletion_salt))
+
+    def apply(offset: int) -> None:
+        event = Event(Interaction(f"e{offset}", user, "startup-1", "view", 100.0 + offset), 1.0)
+        known = KnownDeletions(applier.deletions_version, {})
+        applier.apply(planner.plan(OffsetRange("t", 0, offset, offset + 1), [event], known))
+
+    store = LiveStore(client, 50, 0)
+    apply(0)
+    apply(1)
+    store.read([user])
+    assert idle_users.evict(redis, {user: Counted(4, 0)}) == 1
+    # a vector of the former history would match the same number of events after the return
+    assert not store.write({user: LiveVector("v", "m", 4, b"")})
+    apply(2)
+    assert redis.hget(USER, "first_seen") == b"102"
+    store.close()
+    applier.close()
