@@ -7,20 +7,18 @@ import re
 import shlex
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from core.settings import Settings
-from store.log import client as log
 from store.log.producer import Producer
 from testing.process import ROOT, Child
 from testing.redis import RedisServer
 from tests import oracle
 from tests.api.world import port_of
 from tests.conftest import Spawn
-from tests.exactly_once.conftest import EXPERIMENTS, caught_up
+from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.rebuild.steps import send
 from tests.live.world import event, publish
 from tests.support import eventually
@@ -37,15 +35,6 @@ USERS = {
 """Name of a process -> the rules of its line in the docs."""
 
 Run = Callable[..., Child]
-
-
-@pytest.fixture
-def settings(settings: Settings, tmp_path: Path) -> Settings:
-    path = tmp_path / "experiments.toml"
-    path.write_text(EXPERIMENTS)
-    changed = settings.model_copy(update={"experiments_path": path})
-    log.ensure_topics(changed)
-    return changed
 
 
 @pytest.fixture
