@@ -181,7 +181,7 @@ def test_head_is_answered_as_get_without_a_body_and_options_with_the_methods(api
     ):
         answer = api.request("OPTIONS", path)
         assert (answer.status_code, answer.headers["allow"], answer.content) == (204, methods, b"")
-        refused = api.write("PATCH", path)
+        refused = api.write("TRACE", path)
         assert (refused.status_code, refused.headers["allow"], refused.json()["error"]) == (
             405,
             methods,
