@@ -19,6 +19,7 @@ from api.middleware import deadline
 from api.middleware.budget import Worker
 from core.errors import LogUnavailable, StoreCorrupt, StoreError
 from core.murmur2 import partitions_of
+from core.process import tracing
 from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
@@ -172,7 +173,8 @@ class Service:
         deadline.disable()
         try:
             async with asyncio.timeout(self._confirm_s):
-                token = await asyncio.wrap_future(self.producer.publish(topic, key, value))
+                sent = self.producer.publish(topic, key, value, tracing.headers())
+                token = await asyncio.wrap_future(sent)
             self.health.mark_working("kafka")
             return token
         except TimeoutError:

@@ -21,6 +21,7 @@ from api.server.worker_metrics import WorkerMetrics
 from api.server.workers import NOT_STARTED, SIGNALS, Workers
 from api.service import Service
 from core.errors import ConfigurationError
+from core.process import tracing
 from core.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -88,7 +89,9 @@ def _answer(app: DocumentedApp, listener: socket.socket, supervisor: int | None)
     for number in SIGNALS:
         signal.signal(number, lambda *_: None)
     server = _Server(config, connections, supervisor)
+    tracing.start(settings, "eddyline-api")
     server.run(sockets=[listener])
+    tracing.close()
     if not server.started:
         sys.exit(NOT_STARTED)
 

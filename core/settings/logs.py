@@ -1,4 +1,4 @@
-"""Settings of logs and metrics."""
+"""Settings of logs, metrics and traces."""
 
 from __future__ import annotations
 
@@ -24,4 +24,11 @@ class LogSettings(BaseModel, frozen=True):
         ge=0,
         le=65535,
         description="port of /metrics; 0: none",
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        "",
+        description=(
+            "URL of an OpenTelemetry collector (http://collector:4318) to which the API and ingest "
+            "send traces by OTLP over HTTP; unset: no traces"
+        ),
     )

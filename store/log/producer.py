@@ -157,7 +157,9 @@ class Producer:
             remaining = refused + remaining
             self._serve(0.02 if remaining else 0)
 
-    def publish(self, topic: str, key: bytes, value: bytes | None) -> Future[str]:
+    def publish(
+        self, topic: str, key: bytes, value: bytes | None, headers: Headers | None = None
+    ) -> Future[str]:
         """Queue a message; returns a future of its token `topic:partition:offset`.
 
         A thread of this producer completes the future. It raises LogUnavailable when the broker did
@@ -178,7 +180,7 @@ class Producer:
 
         try:
             with self._lock:
-                self._client.produce(topic, key, value, delivered)
+                self._client.produce(topic, key, value, delivered, headers)
         except (BufferError, KafkaException) as error:
             future.set_exception(unreachable(self._settings, f"producing to {topic}", error))
         return future

@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.deletions import IdHasher
 from core.errors import LogUnavailable, Stale
+from core.process import tracing
 from core.settings import Settings
 from store.log.dead_letters import Record
 from store.log.model_updates import Hints
@@ -32,6 +33,19 @@ _DEPTH = 4
 """Transactions in the queue: enough that Redis never waits for Python, few enough that a stop is
 short.
 """
+
+
+if TYPE_CHECKING:
+    from streams.ingest.traces import Traces
+
+
+def _traces() -> Traces | None:
+    """The spans of messages; None while tracing is off, and OpenTelemetry is not imported then."""
+    if not tracing.is_on():
+        return None
+    from streams.ingest.traces import Traces
+
+    return Traces()
 
 
 class Task(NamedTuple):
@@ -63,6 +77,7 @@ class ApplyThread(threading.Thread):
         self._settings = settings
         self._producer: Producer | None = None
         self._hints = Hints(settings, metrics.hints_lost.inc)
+        self.traces = _traces()
         self._queue: queue.Queue[Sequence[Task] | None] = queue.Queue(_DEPTH)
 
     @property
@@ -110,6 +125,8 @@ class ApplyThread(threading.Thread):
             for task in tasks:
                 task.partition.applied_up_to(task.batch.offsets.next)
                 self._send_hints(task.batch)
+                if self.traces is not None:
+                    self.traces.end(task.batch.offsets, len(task.batch.events))
         except Stale as stale:
             if len(tasks) == 1:
                 tasks[0].partition.fail(stale)

@@ -51,6 +51,8 @@ class Batcher:
         """Make batches of `messages`, the next ones of the partition; `send` queues the last of
         them.
         """
+        if (traces := self._apply_thread.traces) is not None:
+            traces.begin(partition, messages)
         if isinstance(partition, InteractionPartition):
             for interactions in self._decoder.interactions(partition, messages):
                 self._add_interactions(partition, interactions)

@@ -36,7 +36,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from core.errors import LogRewound, LogUnavailable, Stale, StoreUnavailable
-from core.process import cli, stop
+from core.process import cli, stop, tracing
 from core.settings import Settings
 from store import outage, start
 from store.log import client as log
@@ -262,6 +262,7 @@ class Ingest:
 def run(settings: Settings) -> None:
     """Ingest until SIGTERM or SIGINT."""
     sys.setswitchinterval(_SWITCH_S)
+    tracing.start(settings, "eddyline-ingest")
     ingest = Ingest(settings)
 
     def end(*_: object) -> None:
@@ -274,3 +275,4 @@ def run(settings: Settings) -> None:
         signal.signal(number, end)
     cli.serve_metrics(settings)
     ingest.run()
+    tracing.close()

@@ -60,6 +60,10 @@ class Message(Protocol):
         """The client's error in place of a message."""
         ...
 
+    def headers(self) -> list[tuple[str, bytes]] | None:
+        """The headers, None without any."""
+        ...
+
 
 class Interactions(NamedTuple):
     """Decoded interactions, up to the offset `next`."""
