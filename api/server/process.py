@@ -20,7 +20,7 @@ from api.server.protocol import limited
 from api.server.worker_metrics import WorkerMetrics
 from api.server.workers import NOT_STARTED, SIGNALS, Workers
 from api.service import Service
-from core.errors import ConfigurationError
+from core.errors import ConfigurationError, ProcessFailed
 from core.process import tracing
 from core.settings import Settings
 
@@ -66,7 +66,10 @@ def serve(settings: Settings) -> None:
 
 
 def _answer(app: DocumentedApp, listener: socket.socket, supervisor: int | None) -> None:
-    """Answer at `listener` until a signal, or until the pipe `supervisor` ends."""
+    """Answer at `listener` until a signal, or until the pipe `supervisor` ends.
+
+    Raises ProcessFailed when the app could not start.
+    """
     service: Service = app.state.service
     settings = service.settings
     connections = Connections(settings, service.metrics, open_files(settings.api_max_connections))
@@ -93,7 +96,9 @@ def _answer(app: DocumentedApp, listener: socket.socket, supervisor: int | None)
     server.run(sockets=[listener])
     tracing.close()
     if not server.started:
-        sys.exit(NOT_STARTED)
+        if supervisor is not None:
+            sys.exit(NOT_STARTED)
+        raise ProcessFailed("the API could not start; its log has the cause")
 
 
 class _Server(uvicorn.Server):
