@@ -98,7 +98,8 @@ class Partitions:
 
     def _connected(self) -> AdminClient:
         with self._lock:
-            self._client = self._client or log.admin(self._settings)
+            if self._client is None:  # a client without pending events is false
+                self._client = log.admin(self._settings)
             return self._client
 
 
