@@ -155,13 +155,9 @@ def test_a_call_has_the_path_the_options_and_the_answer_of_its_route(route: str)
         assert shape(answers.pop("207")) == call.answer.__name__
         assert shape(answers.pop("422")) == frozenset({"Error", call.answer.__name__})
     assert {shape(answer) for answer in answers.values()} == {"Error"}
-    parameters = operation(route)["parameters"]
-    ids = {one["name"] for one in parameters if one["in"] == "path"}  # a client encodes them there
-    documented = {
-        one["name"]: one["schema"]
-        for one in parameters
-        if one["in"] == "query" and one["name"] not in ids
-    }
+    parameters = {one["name"]: one for one in reversed(operation(route)["parameters"])}
+    # ids are parameters of the path first, and that is where a client has them
+    documented = {name: one["schema"] for name, one in parameters.items() if one["in"] == "query"}
     if options is None:
         assert not documented
         return
