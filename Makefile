@@ -12,7 +12,7 @@ DEMO_STAMP := $(call lock_stamp,demo)
 DEV_STAMP := $(call lock_stamp,dev)
 LOCKS := dev serve streams train database excel demo
 ROOMS := core models store engines streams training api testing demo
-CODE := $(ROOMS) tests benchmarks clients/python
+CODE := eddyline.py $(ROOMS) tests benchmarks clients/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test matrix check client-types format lock bench bench-door bench-freshness bench-quality clean

@@ -1,6 +1,4 @@
-"""The clients' types are the server's: every route, parameter, field, type and default, without
-exception.
-"""
+"""The clients' types are the server's: each route, parameter, field, type and default."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from api.live_view.view import LiveView
 from api.metrics import Metrics
 from core.settings import Settings
 from core.types import Filters, Request, UserState
-from engines import catalogue
+from engines.selection import columns
 from tests.api.world import live_view, publish, store_items
 from tests.engines.world import ITEMS
 from tests.support import eventually
@@ -48,7 +48,7 @@ def test_the_swap_computes_what_the_first_reads_of_a_new_bundle_need(
     assert publish(settings) != before.bundle.version
     view.refresh()
     assert view.current is not before
-    monkeypatch.setattr(catalogue._Column, "extended", None)
+    monkeypatch.setattr(columns.Column, "extended", None)
     monkeypatch.setattr("builtins.sorted", None)
     answers = [
         view.current.recommend(UserState(user_id="new"), request).recommendations

@@ -52,7 +52,9 @@ def produce_past(settings: Settings, seed: int) -> None:
 def expire(redis: Redis, spawn: Spawn, *kills: str) -> None:
     """Run `streams expire`, after runs that are killed; the lease of a killed one has expired."""
     for kill in kills:
-        child = spawn("tests.exactly_once.expire_that_fails", f"die={kill}", USER_IDLE_DAYS="10")
+        child = spawn(
+            "tests.exactly_once.expire.expire_that_fails", f"die={kill}", USER_IDLE_DAYS="10"
+        )
         assert child.wait(90) == -signal.SIGKILL, child.describe("should have died by SIGKILL")
         redis.delete(keys.lease("expire"))
     run(spawn, "expire", USER_IDLE_DAYS="10")
