@@ -5,7 +5,7 @@ DEMO ?= live
 # From the command line only: an exported SERVERS of something else must not lead the demo to other servers.
 DEMO_SERVERS := $(if $(filter command,$(origin SERVERS)),--servers $(SERVERS))
 # Test files run side by side, each worker with servers of its own: most tests wait. 0 runs them in one process.
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := $(VENV)/bin
 lock_stamp = $(VENV)/.installed-$(1)-$(shell cksum <requirements/$(1).txt | cut -d ' ' -f 1)
 DEMO_STAMP := $(call lock_stamp,demo)
