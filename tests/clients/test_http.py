@@ -42,7 +42,7 @@ def test_every_call_of_both_clients_works_against_the_api_and_ingest(
     settings: Settings, redis: Redis, broker: object, spawn: Spawn, backend_python: Path
 ) -> None:
     url = serve_world(settings, redis, spawn)
-    _, example = re.findall(
+    *_, example = re.findall(
         r"```python\n(.*?)```", (ROOT / "clients/python/README.md").read_text(), re.DOTALL
     )
     pasted = example.replace("http://127.0.0.1:8000", url).replace(

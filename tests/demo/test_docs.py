@@ -107,6 +107,7 @@ def test_every_setting_named_in_the_docs_exists(page: Path) -> None:
         "RETRAIN_EVERY_S",
         "REDIS_PASSWORD",
         "NAME_FILE",
+        "OTEL_EXPORTER_OTLP_HEADERS",
         "OTEL_TRACES_SAMPLER",
         "PATH",
         "HOME",

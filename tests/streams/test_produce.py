@@ -28,7 +28,8 @@ def test_fields_on_the_command_line_become_one_event(
 ) -> None:
     fields = ["user_id=42", "item_id=9", "event_type=rating", "value=4.5", 'context={"page": 1}']
     assert produce.run(settings, None, fields) == 1
-    token = capsys.readouterr().out.strip()
+    output = capsys.readouterr().out.splitlines()
+    (token,) = [line for line in output if line.startswith(settings.interactions_topic)]
     event = events_by_token(settings)[token]
     assert (event["user_id"], event["item_id"]) == ("42", "9")
     assert (event["value"], event["context"]) == (4.5, {"page": 1})

@@ -23,7 +23,7 @@ from core.settings import Settings
 from store.archive.archive import Archive
 from store.archive.schema import SCHEMA
 from store.state import keys, running, wipe
-from store.state.lease import Lease
+from store.state.lease import EXPIRY_LEASE, Lease
 from streams.archiver.archiver import Archiver
 from streams.rebuild import command as rebuild_command
 from tests import oracle
@@ -177,7 +177,8 @@ def test_a_rebuild_killed_while_it_wipes_or_applies_goes_on_when_run_again(
     )
     child.kill()
     assert 0 < sum(oracle.positions(redis, settings).values()) < 2500
-    redis.delete(keys.lease(running.REBUILD_LEASE))  # or wait until it expires
+    # or wait until they expire
+    redis.delete(keys.lease(running.REBUILD_LEASE), keys.lease(EXPIRY_LEASE))
     rebuild(spawn)
     ingest_all(redis, settings, ingest)
     oracle.assert_equal(redis, settings)
