@@ -145,7 +145,11 @@ def test_a_request_waits_while_another_process_retrains(
             eventually(lambda: others.next(0.2), "the request is in the log")
         assert versions(trainer) == []
     with working(trainer):
-        eventually(lambda: versions(trainer), "the lease is free, so the request is answered")
+        eventually(
+            lambda: versions(trainer),
+            "the lease is free, so the request is answered",
+            timeout=75,  # the broker may first wait for the session of the former worker to end
+        )
 
 
 def test_a_worker_makes_the_first_bundle_without_a_request(
