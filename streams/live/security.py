@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -69,9 +70,12 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
             data=urllib.parse.urlencode(form).encode(),
             headers={"Authorization": f"Basic {base64.b64encode(client.encode()).decode()}"},
         )
+        # as librdkafka: the authorities of the broker, but neither its client certificate nor a
+        # host name that is not checked
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca)
         try:
             with urllib.request.urlopen(  # noqa: S310
-                request, timeout=settings.kafka_timeout_s, context=ssl_context(settings)
+                request, timeout=settings.kafka_timeout_s, context=context
             ) as answer:
                 body = json.load(answer)
             return str(body["access_token"]), float(body.get("expires_in", 60))
