@@ -58,11 +58,10 @@ class Reader:
     async def read(self, path: str) -> None:
         """One answer. Raises OSError, ValueError, TimeoutError."""
         async with asyncio.timeout(30):
-            while self._free:
+            connection = None
+            while self._free and (connection is None or connection[0].at_eof()):
                 connection = self._free.pop()
-                if not connection[0].at_eof():
-                    break
-            else:
+            if connection is None or connection[0].at_eof():
                 connection = await asyncio.open_connection(self._host, self._port)
             reader, writer = connection
             writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())

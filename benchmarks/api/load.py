@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import sys
 import time
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -100,9 +101,8 @@ async def load(
     opened = []
     for number in range(connections):
         first = number * len(requests) // connections
-        _, connection = await loop.create_connection(
-            lambda first=first: Connection(requests, first, begin, begin + seconds), host, port
-        )
+        connect = partial(Connection, requests, first, begin, begin + seconds)
+        _, connection = await loop.create_connection(connect, host, port)
         opened.append(connection)
     await asyncio.gather(*(connection.done for connection in opened))
     elapsed = time.perf_counter() - begin

@@ -29,6 +29,7 @@ from core.settings import Settings
 from core.types import Item
 from models import bundle, files
 from models.als import ALSModel
+from models.als.user_side import UserSide
 from models.content import ContentModel
 from models.id_map import IdMap
 from models.popular import PopularModel
@@ -86,7 +87,8 @@ def publish(settings: Settings, items: list[Item], rng: np.random.Generator, use
     are random.
     """
     user_factors = (rng.standard_normal((users, FACTORS)) * 0.1).astype(np.float32)
-    trained = (IdMap([str(user) for user in range(users)]), user_factors) if users else ()
+    ids = IdMap([str(user) for user in range(users)])
+    user_side = UserSide.of(ids, user_factors) if users else None
     factors = (rng.standard_normal((ITEMS, FACTORS)) * 0.1).astype(np.float32)
     popular = sorted(
         (
@@ -101,7 +103,7 @@ def publish(settings: Settings, items: list[Item], rng: np.random.Generator, use
         ALSModel(
             IdMap([item.item_id for item in items]),
             factors,
-            *trained,
+            user_side,
             regularization=0.01,
             alpha=40.0,
         ).save(folder / "als")
@@ -130,12 +132,11 @@ def fill(
             for at in range(events)
         ]
         counts = {
-            f"ev:{name}": int(count)
+            f"ev:{name}": str(count)
             for name, count in zip(*np.unique(types[user], return_counts=True), strict=True)
         }
-        pipe.hset(
-            keys.user(str(user)), mapping={"events": events, "first_seen": 1_730_000_000, **counts}
-        )
+        facts = {"events": str(events), "first_seen": "1730000000", **counts}
+        pipe.hset(keys.user(str(user)), mapping={**facts})
         pipe.rpush(keys.history(str(user)), *lines)
         if user % 500 == 499:
             pipe.execute()

@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
@@ -138,7 +139,7 @@ def main() -> None:
     for name in ("als", "content_based", "popular"):
         report(
             f"whole read: {name}",
-            lambda name=name: recommender.recommend(state, Request(limit=10, engine=name)),
+            partial(recommender.recommend, state, Request(limit=10, engine=name)),
         )
     report("explain one item", lambda: explain(recommender, state, items[0].item_id, request), 50)
 

@@ -75,7 +75,7 @@ def two_tower(
         roles=[],
     )
     arrays = {
-        name: random.normal(size=shape).astype(np.float32) / 8
+        name: random.normal(size=shape).astype(np.float32) / np.float32(8)
         for name, shape in shapes(facts, len(words.terms)).items()
     }
     return TwoTowerModel(

@@ -67,10 +67,14 @@ def main() -> None:
 
     def in_torch() -> None:
         with torch.no_grad():
-            inputs = [
-                torch.from_numpy(array[None]) for array in (vectors[rows], types, ages(times))
-            ]
-            towers.users(*inputs, torch.zeros(1, 0), torch.zeros(1, 0), torch.zeros(1, 64))
+            towers.users(
+                torch.from_numpy(vectors[rows][None]),
+                torch.from_numpy(types[None]),
+                torch.from_numpy(ages(times)[None]),
+                torch.zeros(1, 0),
+                torch.zeros(1, 0),
+                torch.zeros(1, 64),
+            )
 
     served = median(lambda: model.user_vector(model.item_vectors[rows], types, times, nothing))
     reference = median(in_torch)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import threadpoolctl
@@ -48,7 +49,7 @@ def searches(
     split = world.split(data)
     entries = world.catalogue(split.cut)
     content = ContentModel.fit(entries)
-    models = {
+    models: dict[str, Any] = {
         "als": ALSModel.load(folder / "als"),
         "two_tower": TwoTowerModel.load(folder / "two_tower"),
         "content": content,

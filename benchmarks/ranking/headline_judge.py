@@ -139,9 +139,8 @@ def _newcomers(
     data = world.dataset(settings, new_users=True)
     number = np.arange(data.events) - data.indptr[data.user]
     split = Split(world.time(FITTED), number < events)
-    judged = _declared(
-        world, population.draw(data, split, bundle.content, settings, JUDGED // 4, seed)
-    )
+    content = bundle.content or ContentModel.fit(bundle.catalogue)
+    judged = _declared(world, population.draw(data, split, content, settings, JUDGED // 4, seed))
     means, _ = _by_segment(bundle, popularity, data, split, judged, settings)
     return {
         (engine, metric): mean for (group, engine, metric), mean in means.items() if group == "all"

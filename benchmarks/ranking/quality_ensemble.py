@@ -23,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
@@ -80,7 +81,7 @@ class Engines:
         data = protocol.data
         self.data, self.settings = data, Settings()
         self.where = fitted.before if before else np.ones(data.events, np.bool_)
-        parts = {
+        parts: dict[str, Any] = {
             "als": fitted.als_before if before else fitted.als,
             "two_tower": fitted.two_tower,
             "content": protocol.content,

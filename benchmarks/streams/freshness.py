@@ -69,7 +69,7 @@ def background(settings: Settings, rate: float) -> None:
 def applied(redis: Redis, settings: Settings) -> int:
     """Events that are in Redis."""
     return sum(
-        int(redis.hget(keys.position(settings.interactions_topic, number), "position") or 0)  # type: ignore[arg-type]
+        int(redis.hget(keys.position(settings.interactions_topic, number), "position") or 0)
         for number in range(settings.topic_partitions)
     )
 
