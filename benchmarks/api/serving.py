@@ -132,11 +132,11 @@ def fill(
             for at in range(events)
         ]
         counts = {
-            f"ev:{name}": str(count)
+            f"ev:{name}": int(count)
             for name, count in zip(*np.unique(types[user], return_counts=True), strict=True)
         }
-        facts = {"events": str(events), "first_seen": "1730000000", **counts}
-        pipe.hset(keys.user(str(user)), mapping={**facts})
+        counters = [("events", events), ("first_seen", 1_730_000_000), *counts.items()]
+        pipe.hset(keys.user(str(user)), items=[part for pair in counters for part in pair])
         pipe.rpush(keys.history(str(user)), *lines)
         if user % 500 == 499:
             pipe.execute()
