@@ -1,7 +1,7 @@
 """Writes the evaluation of a bundle as one HTML page.
 
-`page` writes the page from its `sections`, which `layout` lays out; `metrics_file` reads
-metrics.json; `charts` draws SVG charts with the shapes and scales of `drawing`; `markup` escapes.
+`page` fills the template `page.html.jinja` with the `sections`; `metrics_file` reads metrics.json;
+`charts` makes figures of Plotly, which `draw.js` draws in the reader's browser.
 
 Start with `page`.
 """

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
 
 from training.evaluation.evaluate import ENGINES, SEGMENTS
-from training.report.charts import Estimate
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95% interval, which may be unknown."""
+
+    name: str
+    mean: float
+    low: float | None
+    high: float | None
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -2,25 +2,31 @@
 
 The page is `evaluation/report.html`, beside the metrics.json that it is made from.
 
-The page is self-contained: no script, no font and no request, so it can be mailed, printed and
-archived. It depends on metrics.json and the manifest alone, so the same input makes the same page.
+The page is self-contained: its style, its scripts (Plotly's and `draw.js`) and its numbers are in
+it, and it requests nothing, so it can be mailed, printed and archived. Without scripts it shows the
+numbers of its charts in words. It depends on metrics.json and the manifest alone, so the same input
+makes the same page.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jinja2
+from plotly.offline import get_plotlyjs
+
 from models import files
 from training.report import sections
-from training.report.layout import section
-from training.report.markup import Markup, element, joined
 from training.report.metrics_file import Metrics
 
 METRICS, PAGE = "metrics.json", "report.html"
-_STYLE = Path(__file__).with_suffix(".css")
+_HERE = Path(__file__).parent
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -42,41 +48,48 @@ def page(metrics: Metrics, manifest: Mapping[str, Any]) -> str:
     `manifest`: of the bundle, possibly incomplete; empty for an evaluation without a bundle.
     """
     version = manifest.get("version")
-    title = f"Evaluation of {version}" if version else "Evaluation"
-    introduction = element("p", _introduction(metrics), class_="lede")
-    body = [
-        element("header", element("h1", title), introduction),
-        section("In short", sections.in_short(metrics, manifest.get("gate", {}))),
-        section("NDCG@10 by segment", sections.by_segment(metrics)),
-        section("By engine and segment", sections.main_table(metrics)),
-        section("By length of the list", sections.by_cutoff(metrics)),
-        section("Accuracy and variety", sections.beside_variety(metrics)),
-    ]
-    if metrics.blends is not None and metrics.blends.tried:
-        body.append(section("Blends that were tried", sections.blends(metrics.blends)))
-    if metrics.two_tower:
-        body.append(section("Two-Tower's training", sections.training(metrics.two_tower)))
-    body.append(section("How the models were made", _facts(metrics, manifest)))
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{_head(title)}</head>'
-        f"<body><main>{joined(*body)}</main></body></html>\n"
+    return _template().render(
+        title=f"Evaluation of {version}" if version else "Evaluation",
+        introduction=_introduction(metrics),
+        in_short=sections.in_short(metrics, manifest.get("gate", {})),
+        by_segment=sections.by_segment(metrics),
+        columns=sections.main_columns(),
+        segments=sections.main_rows(metrics),
+        meanings=sections.MEANINGS,
+        by_cutoff=sections.by_cutoff(metrics),
+        beside_variety=sections.beside_variety(metrics),
+        blends=sections.blends(metrics.blends) if metrics.blends and metrics.blends.tried else None,
+        training=sections.training(metrics.two_tower) if metrics.two_tower else None,
+        facts=_facts(metrics, manifest),
     )
 
 
-def _head(title: str) -> Markup:
-    return joined(
-        Markup(
-            '<meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-            'initial-scale=1">'
-        ),
-        Markup(
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-            "style-src 'unsafe-inline'\">"
-        ),
-        Markup('<meta name="color-scheme" content="light dark">'),
-        element("title", f"{title} · Eddyline"),
-        element("style", Markup(_STYLE.read_text("utf-8"))),
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(_HERE)
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
+    scripts = [get_plotlyjs(), _own("draw.js")]
+    environment.globals |= {
+        "style": _own("page.css"),
+        "scripts": scripts,
+        "hashes": " ".join(f"'{_digest(script)}'" for script in scripts),
+    }
+    return environment.get_template("page.html.jinja")
+
+
+def _own(name: str) -> str:
+    return (_HERE / name).read_text("utf-8")
+
+
+def _digest(script: str) -> str:
+    """The hash by which a Content-Security-Policy allows a script in the page."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def _introduction(metrics: Metrics) -> str:
@@ -88,7 +101,7 @@ def _introduction(metrics: Metrics) -> str:
     )
 
 
-def _facts(metrics: Metrics, manifest: Mapping[str, Any]) -> Markup:
+def _facts(metrics: Metrics, manifest: Mapping[str, Any]) -> dict[str, str]:
     settings, published = manifest.get("settings", {}), manifest.get("metrics", {})
     data = published.get("dataset", {})
     facts = {
@@ -109,16 +122,7 @@ def _facts(metrics: Metrics, manifest: Mapping[str, Any]) -> Markup:
         "seconds": _pairs(published.get("seconds")),
         "libraries": _pairs(manifest.get("libraries")),
     }
-    entries = [
-        joined(element("dt", name), element("dd", str(value)))
-        for name, value in facts.items()
-        if value not in (None, "")
-    ]
-    note = (
-        "Every number, at every length of the list, is in metrics.csv and metrics.json beside "
-        "this page."
-    )
-    return joined(element("dl", *entries), element("p", note, class_="note"))
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
 
 def _pairs(settings: Any) -> str:

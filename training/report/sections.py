@@ -1,16 +1,15 @@
-"""Makes the sections of the page that show metrics: sentences, tables and charts."""
+"""Makes what the sections of the page show: sentences, tables and charts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from training.evaluation.evaluate import DIVERSITY_AT, ENGINES, ROUTED
+from training.evaluation.evaluate import DIVERSITY_AT, ROUTED
 from training.evaluation.metrics import CUTOFFS
-from training.report.charts import Axis, Estimate, Series, curves, intervals, labelled
-from training.report.layout import cell, figure, more, scrolling, table
-from training.report.markup import Markup, element, joined
-from training.report.metrics_file import Blends, Epoch, Metrics
+from training.report.charts import Axis, Chart, Series, curves, intervals, labelled
+from training.report.metrics_file import Blends, Epoch, Estimate, Metrics
 
 _MAIN = "ndcg@10"
 _RANKING = {
@@ -28,7 +27,7 @@ _SERVED = {"hot": "ensemble"}
 """Segment -> the engine that the router gives it, where that is not a single engine."""
 _LEAST_USERS = 20
 """Least users of a segment to compare engines: with fewer, single users decide."""
-_MEANINGS = {
+MEANINGS = {
     "NDCG": "hits count more the higher they rank; 1 is the best possible order",
     "Recall": "share of the items that the user interacted with after the cut that are in the list",
     "Precision": "share of the list that the user interacted with",
@@ -41,14 +40,50 @@ _MEANINGS = {
 }
 
 
-def in_short(metrics: Metrics, gate: Mapping[str, Any]) -> Markup:
+@dataclass(frozen=True)
+class Table:
+    """A table of numbers, whose first `text_columns` columns are text."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: int = 0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Charts side by side, their caption, and a table of their numbers that a click opens."""
+
+    charts: Sequence[Chart]
+    caption: str = ""
+    numbers: Table | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean as text, and its interval below it. `best`: of the best engine of the segment."""
+
+    mean: str
+    interval: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment's rows of the main table: an engine and its cells."""
+
+    name: str
+    users: str
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+
+
+def in_short(metrics: Metrics, gate: Mapping[str, Any]) -> list[str]:
     """One sentence a segment: its best single engine, and what the router serves; and the gate."""
     sentences = [
         _segment_sentence(metrics, segment, users) for segment, users in metrics.segments.items()
     ]
     if gate.get("cause"):
         sentences.append(f"The gate {gate.get('decision', '')} it: {gate['cause']}.")
-    return element("ul", *(element("li", sentence) for sentence in sentences))
+    return sentences
 
 
 def _segment_sentence(metrics: Metrics, segment: str, users: int) -> str:
@@ -72,7 +107,7 @@ def _segment_sentence(metrics: Metrics, segment: str, users: int) -> str:
     return f"{text}."
 
 
-def by_segment(metrics: Metrics) -> Markup:
+def by_segment(metrics: Metrics) -> Figure:
     """A chart of NDCG@10 by engine for each segment, all on one scale."""
     estimates = {segment: metrics.of_engines(segment, _MAIN) for segment in metrics.segments}
     highs = [
@@ -81,10 +116,7 @@ def by_segment(metrics: Metrics) -> Markup:
     highest = max(highs, default=0.0) or 1.0
     charts = [
         intervals(
-            f"{segment.capitalize()}: {_users(metrics.segments[segment])}",
-            of_segment,
-            highest,
-            ENGINES,
+            f"{segment.capitalize()}: {_users(metrics.segments[segment])}", of_segment, highest
         )
         for segment, of_segment in estimates.items()
         if of_segment
@@ -93,58 +125,50 @@ def by_segment(metrics: Metrics) -> Markup:
         "Lines are 95% bootstrap intervals over users; all segments have one scale. Where "
         "intervals overlap widely, a difference may be chance."
     )
-    return figure(charts, caption)
+    return Figure(charts, caption)
 
 
-def main_table(metrics: Metrics) -> Markup:
-    """The table of ranking metrics and variety by segment and engine."""
-    columns = {**_RANKING, **_VARIETY}
-    bodies = [
-        _segment_rows(metrics, segment, users, columns)
-        for segment, users in metrics.segments.items()
-    ]
-    explanation = (
-        "Means over users, 95% bootstrap intervals below them; the most accurate engine of a "
-        "segment is bold."
-    )
-    labels = ("engine", *columns.values())
-    head = element("thead", element("tr", *(element("th", name, scope="col") for name in labels)))
-    caption = element("caption", element("span", explanation))
-    meanings = [
-        joined(element("dt", name), element("dd", text)) for name, text in _MEANINGS.items()
-    ]
-    return joined(
-        scrolling(element("table", caption, head, *bodies), "Metrics by engine and segment"),
-        more("What the columns mean", element("dl", *meanings)),
-    )
+def main_columns() -> list[str]:
+    """The names of the columns of numbers of the main table."""
+    return [*_RANKING.values(), *_VARIETY.values()]
 
 
-def _segment_rows(metrics: Metrics, segment: str, users: int, columns: Mapping[str, str]) -> Markup:
+def main_rows(metrics: Metrics) -> list[Segment]:
+    """Ranking metrics and variety by segment and engine."""
+    return [_segment(metrics, segment, users) for segment, users in metrics.segments.items()]
+
+
+def _segment(metrics: Metrics, segment: str, users: int) -> Segment:
     best = {
         metric: max(
             (estimate.mean for estimate in metrics.of_engines(segment, metric)), default=0.0
         )
         for metric in _RANKING
     }
-    name = element(
-        "th",
-        f"{segment} ",
-        element("span", _users(users)),
-        scope="rowgroup",
-        colspan=len(columns) + 1,
-    )
-    rows = [element("tr", name, class_="group")]
-    for engine in metrics.engines:
-        dot = element("i", class_=f"dot {engine}", aria_hidden="true")
-        cells = (
-            cell(metrics.of(segment, engine, metric), _DIGITS.get(metric, 3), best.get(metric))
-            for metric in columns
+    rows = [
+        (
+            engine,
+            [
+                _cell(metrics.of(segment, engine, metric), _DIGITS.get(metric, 3), best.get(metric))
+                for metric in (*_RANKING, *_VARIETY)
+            ],
         )
-        rows.append(element("tr", element("th", dot, engine, scope="row"), *cells))
-    return element("tbody", *rows)
+        for engine in metrics.engines
+    ]
+    return Segment(segment, _users(users), rows)
 
 
-def by_cutoff(metrics: Metrics) -> Markup:
+def _cell(estimate: Estimate | None, digits: int, best: float | None) -> Cell:
+    if estimate is None:
+        return Cell("–")
+    interval = ""
+    if estimate.low is not None and estimate.high is not None:
+        interval = f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}"
+    is_best = best is not None and estimate.mean >= best > 0
+    return Cell(f"{estimate.mean:.{digits}f}", interval, is_best)
+
+
+def by_cutoff(metrics: Metrics) -> Figure:
     """Curves of NDCG and recall by the length of the list."""
     charts, rows = [], []
     for metric, name in (("ndcg", "NDCG"), ("recall", "Recall")):
@@ -160,11 +184,11 @@ def by_cutoff(metrics: Metrics) -> Markup:
                 rows.append([name, engine, *(f"{mean:.4f}" for mean in means.values())])
         if series:
             x = Axis("items in the list", CUTOFFS)
-            charts.append(curves(f"{name}, all users", series, x, ENGINES))
-    return figure(charts, numbers=table(["metric", "engine", *map(str, CUTOFFS)], rows, 2))
+            charts.append(curves(f"{name}, all users", series, x))
+    return Figure(charts, numbers=Table(["metric", "engine", *map(str, CUTOFFS)], rows, 2))
 
 
-def beside_variety(metrics: Metrics) -> Markup:
+def beside_variety(metrics: Metrics) -> Figure:
     """NDCG@10 against diversity and against coverage, a point an engine."""
     charts = []
     for metric, name in list(_VARIETY.items())[:2]:
@@ -175,11 +199,11 @@ def beside_variety(metrics: Metrics) -> Markup:
         ]
         if points:
             title = f"NDCG@10 by {name.lower()}, all users"
-            charts.append(labelled(title, points, name, ENGINES))
-    return figure(charts, "Further up is more accurate, further right is more varied.")
+            charts.append(labelled(title, points, name))
+    return Figure(charts, "Further up is more accurate, further right is more varied.")
 
 
-def blends(candidates: Blends) -> Markup:
+def blends(candidates: Blends) -> tuple[str, Figure]:
     """The blend that the ensemble serves, and NDCG@10 of the candidates by weight."""
     best = candidates.tried[0]
     parts = list(dict.fromkeys(name for blend in candidates.tried for name in blend.weights))
@@ -209,36 +233,27 @@ def blends(candidates: Blends) -> Markup:
         for blend in candidates.tried
     ]
     chart = curves(
-        "Best NDCG@10 by an engine's weight",
-        series,
-        Axis("weight in the blend"),
-        ENGINES,
-        from_zero=False,
+        "Best NDCG@10 by an engine's weight", series, Axis("weight in the blend"), from_zero=False
     )
-    return joined(
-        element(
-            "p",
-            f"The ensemble serves {weights}, {method}: NDCG@10 {best.ndcg:.4f} for the users who "
-            f"chose.",
-        ),
-        figure(
-            [chart],
-            f"The best blend in which an engine has this weight. {candidates.users:,} users "
-            f"chose; the evaluation above does not judge any of them.",
-            table([*parts, "method", "NDCG@10"], rows, 0),
-        ),
+    sentence = (
+        f"The ensemble serves {weights}, {method}: NDCG@10 {best.ndcg:.4f} for the users who chose."
     )
+    caption = (
+        f"The best blend in which an engine has this weight. {candidates.users:,} users chose; "
+        f"the evaluation above does not judge any of them."
+    )
+    return sentence, Figure([chart], caption, Table([*parts, "method", "NDCG@10"], rows))
 
 
-def training(epochs: Sequence[Epoch]) -> Markup:
+def training(epochs: Sequence[Epoch]) -> Figure:
     """Loss and NDCG@10 of Two-Tower by epoch."""
     loss = Series("two_tower", [(float(epoch.epoch), epoch.loss) for epoch in epochs])
     x = Axis("epoch", range(1, len(epochs) + 1, 1 + len(epochs) // 8))
-    charts = [curves("Loss", [loss], x, ENGINES, from_zero=False)]
+    charts = [curves("Loss", [loss], x, from_zero=False)]
     judged = [(float(epoch.epoch), epoch.ndcg) for epoch in epochs if epoch.ndcg is not None]
     if judged:
         series = Series("two_tower", judged, _highest([ndcg for _, ndcg in judged]))
-        charts.append(curves("NDCG@10 of users' last items", [series], x, ENGINES))
+        charts.append(curves("NDCG@10 of users' last items", [series], x))
     caption = (
         "The model is that of the marked epoch."
         if judged
@@ -252,7 +267,7 @@ def training(epochs: Sequence[Epoch]) -> Markup:
         ]
         for epoch in epochs
     ]
-    return figure(charts, caption, table(["epoch", "loss", "NDCG@10"], rows, 0))
+    return Figure(charts, caption, Table(["epoch", "loss", "NDCG@10"], rows))
 
 
 def _near(a: Estimate, b: Estimate) -> bool:

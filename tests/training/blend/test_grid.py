@@ -210,7 +210,7 @@ def test_a_retrain_publishes_the_blend_that_its_users_chose(trainer: Settings) -
     page = (many.models_path / version / "evaluation" / "report.html").read_text("utf-8")
     assert "Blends that were tried" in page
     assert f"{facts['users']:,} users chose" in page
-    assert "Two-Tower&#x27;s training" in page
+    assert "Two-Tower&#39;s training" in page
 
 
 def test_a_blend_fixed_by_settings_is_not_chosen(offline: Settings, data: Dataset) -> None:
