@@ -43,6 +43,7 @@ from models.registry import Registry
 from store.archive.archive import Archive
 from store.archive.schema import SCHEMA
 from store.state import connection, keys, retrains
+from store.state.apply.deletions import mark_ready
 from testing.process import settings_environment
 from testing.redis import RedisServer
 from training.data import items
@@ -127,6 +128,7 @@ def fill(settings: Settings, table: pa.Table, catalogue: list[Item]) -> None:
         archive.append(settings.interactions_topic, number, 0, n, whole)
     with connection.connect(settings) as client:
         client.hset(keys.ITEMS, mapping={item.item_id: encode_json(item) for item in catalogue})
+        mark_ready(client)
 
 
 def retrain(settings: Settings) -> tuple[float, str]:
