@@ -1,0 +1,52 @@
+"""A real Chromium for the tests of the pages; without one they are skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.page.window import Window
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+Open = Callable[..., Window]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Ends with the file: while it runs, no other test of this process can run an event loop."""
+    program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"needs a browser: one of {', '.join(PROGRAMS)} on PATH")
+    with sync_playwright() as playwright:
+        sandbox = os.geteuid() != 0  # Chromium's sandbox refuses to run as root
+        with playwright.chromium.launch(
+            executable_path=program, chromium_sandbox=sandbox
+        ) as browser:
+            yield browser
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """`open_page(url, width=390, ...)` opens a window of its own.
+
+    At the end of the test no page has reported an error or requested anything of another host.
+    """
+    windows: list[Window] = []
+
+    def open_(url: str, **options: object) -> Window:
+        window = Window(browser, url, **options)  # type: ignore[arg-type]
+        windows.append(window)
+        window.page.goto(url)
+        return window
+
+    yield open_
+    for window in windows:
+        window.close()
+    for window in windows:
+        assert window.errors == []
+        assert window.foreign_requests == []

@@ -1,0 +1,111 @@
+"""A browser window that notes what a page must not do, and says how the page is laid out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+
+STRUCTURES = Path(__file__).with_name("structures")
+UPDATE = "UPDATE_STRUCTURES"
+"""With this variable the stored structures are written instead of compared."""
+WIDE, NARROW = 1300, 390
+"""Pixels: a laptop's window, and a phone's."""
+_WAIT_MS = 20_000
+_SEVERE = {"serious", "critical"}
+_OUTLINE = Path(__file__).with_name("outline.js").read_text("utf-8")
+
+
+class Window:
+    """A page in a browser context of its own.
+
+    `scheme`: "light" or "dark"; `options` as for Browser.new_context.
+    """
+
+    def __init__(
+        self,
+        browser: Browser,
+        url: str,
+        width: int = WIDE,
+        scheme: str = "light",
+        **options: Any,
+    ) -> None:
+        self.errors: list[str] = []
+        self.foreign_requests: list[str] = []
+        self._origin = _origin(url)
+        self._context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,  # type: ignore[arg-type]
+            reduced_motion="reduce",
+            **options,
+        )
+        self._context.set_default_timeout(_WAIT_MS)
+        self.page: Page = self._context.new_page()
+        self.page.on("console", self._note)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", self._check)
+
+    def close(self) -> None:
+        """Close the window."""
+        self._context.close()
+
+    def overflow(self) -> int:
+        """Pixels by which the page is wider than its window."""
+        widths = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        return int(self.page.evaluate(widths))
+
+    def violations(self) -> list[str]:
+        """What axe-core takes for a serious barrier, with the elements."""
+        return [
+            f"{violation['id']}: {[node['target'] for node in violation['nodes']]}"
+            for violation in Axe().run(self.page).response["violations"]
+            if violation["impact"] in _SEVERE
+        ]
+
+    def check_structure(self, name: str) -> None:
+        """Compare the layout of the page with the stored one of that name."""
+        width = self.page.evaluate("innerWidth")
+        file = STRUCTURES / f"{name}-{width}.json"
+        lines = self.page.evaluate(_OUTLINE)
+        if os.environ.get(UPDATE):
+            file.write_text(json.dumps(lines, indent=0, ensure_ascii=False) + "\n", "utf-8")
+        stored = json.loads(file.read_text("utf-8"))
+        assert lines == stored, f"{UPDATE}=1 stores the new structure in {file}"
+
+    def focused(self) -> str:
+        """The role, the tag and the name of the element that has the focus."""
+        return str(
+            self.page.evaluate(
+                "(({tagName, textContent, ariaLabel}) => tagName.toLowerCase() + ' ' + "
+                "(ariaLabel ?? textContent).trim())(document.activeElement)"
+            )
+        )
+
+    def press_until(self, key: str, focused: str, most: int = 80) -> None:
+        """Press `key` until the element whose description starts with `focused` has the focus."""
+        seen = []
+        for _ in range(most):
+            self.page.keyboard.press(key)
+            seen.append(self.focused())
+            if seen[-1].startswith(focused):
+                return
+        raise AssertionError(f"{key} does not reach {focused!r}; it reaches {seen}")
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.errors.append(f"{message.type}: {message.text} {message.location.get('url', '')}")
+
+    def _check(self, request: Request) -> None:
+        scheme = urlsplit(request.url).scheme
+        if scheme not in ("data", "blob") and _origin(request.url) != self._origin:
+            self.foreign_requests.append(request.url)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
