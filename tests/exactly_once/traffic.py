@@ -34,8 +34,9 @@ AGES_S = (0, 0, 0, 1000, 7000, 200_000, 8 * 86_400, -50_000)
 class Traffic:
     """Produces during a `with` block; the messages follow from `seed`.
 
-    `sent`: the number of messages, bad ones and duplicates included. `twice`: every event is sent
-    twice, as by a producer that has lost the acknowledgements.
+    A burst of `per_burst` messages begins every `pause_s` seconds. `sent`: the number of messages,
+    bad ones and duplicates included, in `seconds`. `twice`: every event is sent twice, as by a
+    producer that has lost the acknowledgements.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Traffic:
         self._thread = threading.Thread(target=self._run, name="traffic")
         self._error: Exception | None = None
         self._recent: list[Interaction] = []
-        self.sent = 0
+        self.sent, self.seconds = 0, 0.0
 
     def burst(self, producer: Producer, count: int) -> None:
         """Send `count` messages."""
@@ -110,8 +111,11 @@ class Traffic:
     def _run(self) -> None:
         try:
             with Producer(self._settings) as producer:
-                while not self._stop.wait(self._pause_s):
+                begin, due = time.monotonic(), 0.0
+                while not self._stop.wait(max(0.0, begin + due - time.monotonic())):
                     self.burst(producer, self._per_burst)
+                    due += self._pause_s
+                    self.seconds = time.monotonic() - begin
         except Exception as error:  # noqa: BLE001  raised again where the test ends
             self._error = error
 

@@ -77,10 +77,14 @@ def load(settings: Settings, spawn: Spawn, seed: int) -> Iterator[Applied]:
         eventually(lambda: position() > total, f"more events applied after {after}", 60)
         total = position() + 1000
 
-    with Reads(port) as reads, Traffic(settings, seed, per_burst=100):
+    with Reads(port) as reads, Traffic(settings, seed, per_burst=100) as traffic:
         more_applied("the start")
         yield more_applied
         more_applied("the last fault")
+    rate = traffic.sent / traffic.seconds
+    print(
+        f"{traffic.sent} messages in {traffic.seconds:.1f} s ({rate:.0f}/s), {reads.answers} reads"
+    )
     caught_up(client, settings, ingest)
     oracle.assert_equal(client, settings)
     client.close()
