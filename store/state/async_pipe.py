@@ -6,6 +6,7 @@ The commands of many callers leave as one write, and their replies return as one
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import hiredis
 import redis
 import redis.asyncio
 
+from store.state import client_connections
 from store.state.connection import named_errors
 
 Command = tuple[str | int, ...]
@@ -22,7 +24,7 @@ _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type
 
 
 class AsyncPipe:
-    """One connection for packed commands. For one caller at a time.
+    """One connection for packed commands, made again after MAX_AGE_S. For one caller at a time.
 
     The client connects, authenticates and selects the database. Replies are parsed here, because
     the parser of the client takes about 10 us a reply.
@@ -32,6 +34,7 @@ class AsyncPipe:
         """`timeout_s`: for one round trip, including the connect. The caller closes the client."""
         self._pool, self._timeout_s = client.connection_pool, timeout_s
         self._connection: Any = None
+        self._until = 0.0
         self._replies = hiredis.Reader()
 
     async def ask(self, what: str, commands: Sequence[Command]) -> list[Any]:
@@ -56,8 +59,11 @@ class AsyncPipe:
             await self._pool.release(connection)
 
     async def _ask(self, payload: bytes, count: int) -> list[Any]:
+        if time.monotonic() > self._until:
+            await self.drop()  # the host name may stand for another server by now
         if self._connection is None:
             self._connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            self._until = time.monotonic() + client_connections.MAX_AGE_S
             self._replies = hiredis.Reader(replyError=redis.ResponseError)
         connection = self._connection
         connection._writer.write(payload)

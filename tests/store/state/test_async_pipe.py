@@ -11,8 +11,10 @@ from pydantic import SecretStr
 
 from core.errors import StoreUnavailable
 from core.settings import Settings
+from store.state import client_connections
 from store.state.async_pipe import AsyncPipe
 from store.state.connection import connect_async
+from testing.proxy import Proxy
 from testing.redis import RedisServer
 
 TIMEOUT_S = 0.25
@@ -39,6 +41,33 @@ def test_a_blocked_event_loop_is_not_a_timeout_of_redis(
         await client.aclose()
 
     asyncio.run(blocked())
+
+
+def test_reads_follow_a_host_name_that_moves_while_the_former_server_still_answers(
+    redis_server: RedisServer, own_redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_connections, "MAX_AGE_S", 0.05)
+
+    async def moved() -> None:
+        with Proxy(redis_server.port) as name:
+            client = connect_async(
+                Settings(redis_url=SecretStr(f"redis://{name.address}/0")), TIMEOUT_S
+            )
+            pipe = AsyncPipe(client, 10.0)
+
+            async def port() -> int:
+                (info,) = await pipe.ask("testing", [("INFO", "server")])
+                return int(info.split(b"tcp_port:")[1].split()[0])
+
+            assert await port() == redis_server.port
+            name.point_to(own_redis_server.port)
+            async with asyncio.timeout(30):
+                while await port() != own_redis_server.port:
+                    pass
+            await pipe.drop()
+            await client.aclose()
+
+    asyncio.run(moved())
 
 
 def test_a_redis_without_an_answer_is_unavailable_after_the_timeout(
