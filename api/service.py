@@ -140,7 +140,7 @@ class Service:
         try:
             return await self._reader.read(user_id)
         except StoreCorrupt as error:
-            _log.error("user_not_readable", user_id=user_id, error=str(error))
+            _log.error("user_unreadable", user_id=user_id, error=str(error))
         except StoreError as error:
             self.health.mark_failed("redis", str(error))
         return None
