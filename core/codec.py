@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from core.contract import envelopes
+from core.contract import envelopes, problems
 from core.contract.times import (
     EARLIEST_S,
     LATEST_S,
@@ -35,6 +35,11 @@ MAX_CATALOGUE_BYTES = 256 * 1024
 """Maximum bytes of one item or user."""
 MAX_VALUE = 1e6
 
+_TIMES = "a time is a number of seconds since 1970"
+_TIME_TEXTS = (
+    "a time is a number of seconds since 1970, or a day with a time of day as ISO 8601 text, such "
+    "as 2027-01-15T08:00:00Z"
+)
 _NO_CONTEXT = Interaction("", "", "", "", 0.0).context
 _interactions = msgspec.json.Decoder(Interaction)
 _items = msgspec.json.Decoder(Item)
@@ -111,7 +116,8 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
     if event.value is not None and not 0 <= event.value <= MAX_VALUE:
         raise BadEvent("bad_value", f"value {event.value!r} is not within [0, {MAX_VALUE:g}]")
     if event.context is not _NO_CONTEXT and bytes(event.context)[:1] not in (b"{", b"n", b""):
-        raise BadEvent("bad_field", "Expected `object | null` - at `$.context`")
+        context = msgspec.json.decode(event.context)
+        raise BadEvent("bad_field", problems.wrong_type("context", "object | null", context))
 
 
 def decode_item(data: bytes, broker_time: float, tolerance: Tolerance = STRICT) -> Item:
@@ -179,14 +185,13 @@ def _decode_again(
             return decode(body)
         except _REFUSALS as later:
             refusal = later
-    code = "not_json"
-    reason = str(refusal)
     if isinstance(refusal, BadEvent):
-        code = refusal.code
-    elif isinstance(refusal, msgspec.ValidationError):
-        code = "bad_field"
+        code, reason = refusal.code, str(refusal)
     else:
-        reason = f"not JSON: {reason}"
+        code = "bad_field" if isinstance(refusal, msgspec.ValidationError) else "not_json"
+        reason = problems.in_words(refusal, body, fields.noun)
+        if any(reason.startswith(f"{name} must be") for name in fields.times):
+            hints.append(_TIME_TEXTS if tolerance.time_text else _TIMES)
     raise BadEvent(code, "; ".join([reason, *hints])) from None
 
 

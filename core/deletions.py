@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from pydantic import SecretStr
 
+from core.contract import problems
 from core.errors import BadEvent
 
 Kind = Literal["user", "item"]
@@ -170,4 +171,5 @@ def decode_record(key: bytes | None, value: bytes, hasher: IdHasher) -> Deletion
             identifier=text,
         )
     except (msgspec.DecodeError, IndexError) as error:
-        raise BadEvent("not_json", f"the record is no deletion: {error}") from None
+        text = problems.in_words(error, value, "record")
+        raise BadEvent("not_json", f"the record is no deletion: {text}") from None

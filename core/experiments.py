@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from core.contract import problems
 from core.errors import ConfigurationError
 from core.use_cases import UseCases, checked_name
 
@@ -196,7 +197,8 @@ def _experiment(name: str, fields: Any, configured: UseCases, source: str) -> Ex
     try:
         parsed = msgspec.convert(fields, _Fields)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{where}: {error}") from None
+        text = problems.in_words(error, fields, "experiment")
+        raise ConfigurationError(f"{where}: {text}") from None
     low, high = parsed.users
     if not low < high:
         raise ConfigurationError(

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from core.contract import problems
 from core.errors import ConfigurationError
 from core.types import UseCase
 
@@ -87,7 +88,8 @@ def parse(text: str, source: str = "use cases") -> UseCases:
         try:
             use_case = msgspec.convert({**fields, "name": name, "weights": weights}, UseCase)
         except msgspec.ValidationError as error:
-            raise ConfigurationError(f"{where}: {error}") from None
+            text = problems.in_words(error, fields, "use case")
+            raise ConfigurationError(f"{where}: {text}") from None
         if use_case.path in by_path:
             raise ConfigurationError(
                 f"{where}.path {use_case.path!r} is already that of {by_path[use_case.path].name}"

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from core.contract import problems
 from core.errors import ModelCorrupt, ModelMissing
 from core.process.background import pause
 
@@ -48,7 +49,8 @@ def read_json(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(_read(path), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ModelCorrupt(f"{path}: {error}; publish or copy the bundle again") from None
+        text = problems.in_words(error, path.read_bytes(), "file")
+        raise ModelCorrupt(f"{path}: {text}; publish or copy the bundle again") from None
 
 
 def read_entries(path: Path, kind: type[T]) -> T:

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from core import codec
+from core.contract import problems
 from core.errors import BadEvent, NotSent
 from core.settings import Settings
 from store.log.access import permissions
@@ -72,7 +73,7 @@ def checked(settings: Settings, line: bytes) -> tuple[bytes, bytes]:
     try:
         fields = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadEvent("not_json", f"not JSON: {error}") from None
+        raise BadEvent("not_json", problems.in_words(error)) from None
     if isinstance(fields, dict):
         line = codec.encode_json(
             {"event_id": str(uuid.uuid4()), "timestamp": round(now, 3), **fields}

@@ -17,6 +17,7 @@ from api.schemas import models as schemas
 from api.schemas.bodies import RetrainRequest
 from api.schemas.document import DocumentedApp, schema
 from api.service import Service
+from core.contract import problems
 from core.errors import LogUnavailable, ModelCorrupt, ModelMissing, StoreError
 from models.listing import summaries
 from models.registry import Registry
@@ -214,7 +215,10 @@ class Models:
             )
             status, word = (422, "bad_field") if decodable else (400, "not_json")
             raise ApiError(
-                status, word, f'the body should look like {{"reason": "new catalogue"}}: {error}'
+                status,
+                word,
+                f'the body should look like {{"reason": "new catalogue"}}: '
+                f"{problems.in_words(error, raw, 'body')}",
             ) from None
         try:
             token = await self._service.publish(

@@ -22,6 +22,7 @@ from api.schemas.document import DocumentedApp, schema
 from api.service import Service
 from api.unknown_fields import refuse_unknown
 from core.codec import decode_interaction, encode_json
+from core.contract import problems
 from core.errors import BadEvent, LogUnavailable
 from core.types import Interaction
 
@@ -175,10 +176,11 @@ def parsed(decoder: msgspec.json.Decoder[_Body], body: bytes) -> _Body:
     """The body's outer structure. Raises ApiError."""
     try:
         return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise invalid(f"the body is not of the right shape: {error}", "bad_field") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(400, "not_json", f"the body is not JSON: {error}") from None
+        text = problems.in_words(error, body, "body")
+        if isinstance(error, msgspec.ValidationError):
+            raise invalid(text, "bad_field") from None
+        raise ApiError(400, "not_json", text) from None
 
 
 _EVENT = {

@@ -31,17 +31,18 @@ STRICT = Tolerance()
 
 
 class Fields(NamedTuple):
-    """Which fields of a message may be rewritten."""
+    """Which fields of a message may be rewritten; `noun`: what the message is to people."""
 
     ids: tuple[str, ...]
     objects: tuple[str, ...]
     lists: tuple[str, ...] = ()
     times: tuple[str, ...] = ()
+    noun: str = "event"
 
 
 INTERACTION = Fields(("event_id", "user_id", "item_id"), ("context",), times=("timestamp",))
-ITEM = Fields(("item_id",), ("attributes",), ("categories", "tags"), ("created_at",))
-USER = Fields(("user_id",), ("attributes",), ("roles", "interests"))
+ITEM = Fields(("item_id",), ("attributes",), ("categories", "tags"), ("created_at",), "item")
+USER = Fields(("user_id",), ("attributes",), ("roles", "interests"), noun="user")
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]*)")
 _EMPTY_LIST = re.compile(rb"\[\s*\]")

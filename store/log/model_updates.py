@@ -14,6 +14,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as KafkaProducer
 
+from core.contract import problems
 from core.errors import BadEvent
 from core.settings import Settings
 from store.log.client import client_config
@@ -41,10 +42,9 @@ def decode(value: bytes | None) -> list[Pair]:
     """The pairs of one message. Raises BadEvent."""
     try:
         return _pairs.decode(value or b"")
-    except msgspec.ValidationError as error:
-        raise BadEvent("bad_field", str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadEvent("not_json", f"not JSON: {error}") from None
+        code = "bad_field" if isinstance(error, msgspec.ValidationError) else "not_json"
+        raise BadEvent(code, problems.in_words(error, value or b"", "hint")) from None
 
 
 def connect(settings: Settings) -> KafkaProducer:

@@ -15,6 +15,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from core.codec import encode_json
+from core.contract import problems
 from core.errors import BadEvent
 from core.settings import Settings
 from store.log import client as log
@@ -68,10 +69,9 @@ def decode(value: bytes | None) -> Request:
         raise BadEvent("too_large", f"the request has {len(value)} bytes, more than {MAX_BYTES}")
     try:
         return _decoder.decode(value)
-    except msgspec.ValidationError as error:
-        raise BadEvent("bad_field", str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadEvent("not_json", f"not JSON: {error}") from None
+        code = "bad_field" if isinstance(error, msgspec.ValidationError) else "not_json"
+        raise BadEvent(code, problems.in_words(error, value, "request")) from None
 
 
 def send(settings: Settings, requested_by: str, reason: str = "") -> str:

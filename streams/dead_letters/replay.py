@@ -18,6 +18,7 @@ import structlog
 from confluent_kafka import KafkaError
 
 from core import codec
+from core.contract import problems
 from core.contract.tolerance import INTERACTION, ITEM, USER
 from core.deletions import IdHasher, Kind
 from core.errors import BadEvent, ConfigurationError
@@ -86,15 +87,22 @@ def read_edits(lines: Iterable[bytes]) -> dict[Coordinates, bytes]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                entry = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-                place = msgspec.json.decode(entry["place"], type=str)
-                edits[parse_place(place)] = bytes(entry["value"])
-            except (msgspec.DecodeError, KeyError) as error:
+                edit = msgspec.json.decode(line, type=_Edit)
+                edits[parse_place(edit.place)] = bytes(edit.value)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ConfigurationError(
                     f'line {number} of the edits is not {{"place": '
-                    f'"topic:partition:offset", "value": {{...}}}}: {error}'
+                    f'"topic:partition:offset", "value": {{...}}}}: '
+                    f"{problems.in_words(error, line, 'line')}"
                 ) from None
     return edits
+
+
+class _Edit(msgspec.Struct, frozen=True):
+    """The new message for the dead letter at `place`."""
+
+    place: str
+    value: msgspec.Raw
 
 
 class _DeletionCheck:

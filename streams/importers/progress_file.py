@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from core.codec import encode_json
+from core.contract import problems
 from core.errors import ConfigurationError
 from core.settings import Settings
 from store.tables.reader import Reader
@@ -80,7 +81,8 @@ def load(path: Path) -> Progress | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigurationError(
-            f"{path} cannot be read ({error}): delete it, and import without --resume"
+            f"{path} cannot be read ({problems.in_words(error, noun='file')}): delete it, and "
+            f"import without --resume"
         ) from None
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
+from core.contract import problems
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Item
@@ -101,7 +102,8 @@ def add(path: Path, part: str, sections: Mapping[str, Any]) -> None:
         stored = {}
     except (OSError, msgspec.MsgspecError) as error:
         raise ConfigurationError(
-            f"{path} exists and is no file of `tune` ({error}); move it away or name "
+            f"{path} exists and is no file of `tune` ({problems.in_words(error, noun='file')}); "
+            f"move it away or name "
             f"another --output"
         ) from None
     tuned = {**stored.pop("tuned", {}), part: sections["tuned"]}

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from core.contract import problems
 from core.errors import ConfigurationError
 from core.settings import Settings
 
@@ -45,6 +46,6 @@ def _with_file(settings: Settings, path: Path) -> Settings:
         return settings.with_overrides({f"two_tower_{name}": value for name, value in values})
     except (OSError, msgspec.MsgspecError, ConfigurationError) as error:
         raise ConfigurationError(
-            f"{path} holds no hyperparameters of Two-Tower ({error}); `python -m training "
-            f"tune` writes some"
+            f"{path} holds no hyperparameters of Two-Tower "
+            f"({problems.in_words(error, noun='file')}); `python -m training tune` writes some"
         ) from None

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import redis
 
+from core.contract import problems
 from core.errors import StoreCorrupt
 from core.types import HistoryEvent, LiveVector, User, UserState
 from store.state import keys
@@ -84,7 +85,7 @@ def parse(user_id: str, replies: list[Any]) -> UserState:
     except (ValueError, msgspec.DecodeError) as error:
         raise StoreCorrupt(
             f"{keys.user(user_id)} or a key below it holds a value that Eddyline did not write: "
-            f"{error}"
+            f"{problems.in_words(error, profile, 'profile')}"
         ) from None
 
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
+from core.contract import problems
 from core.errors import SourceFailed
 from store.tables.formats import detect
 from store.tables.options import Options
@@ -93,7 +94,8 @@ class JsonPart:
                 row = _lenient(text_line)
                 if row is None:
                     shown = text_line[:1_000].decode("utf-8", "backslashreplace")
-                    report(Reject(number, "not_json", f"not JSON: {error}", {"line": shown}))
+                    text = problems.in_words(error, noun="line")
+                    report(Reject(number, "not_json", text, {"line": shown}))
                 else:
                     yield number, row
 
