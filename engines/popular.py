@@ -23,20 +23,22 @@ Windows = Mapping[str, Popularity]
 
 
 class Head(NamedTuple):
-    """The first items of an order: catalogue `rows` (n,) int64 and `weights` (n,) f64.
+    """The first items of an order: catalogue `rows` (n,) int64 and `shares` (n,) f64.
 
-    `by_id`: item id -> weight, only those above 0.
+    The share of an item is its weight over that of the most popular item, so in [0, 1]. `by_id`:
+    item id -> share, only those of items with a weight.
     """
 
     rows: NDArray[np.int64]
-    weights: NDArray[np.float64]
+    shares: NDArray[np.float64]
     by_id: Mapping[str, float]
 
 
 class PopularEngine(Engine):
     """The last engine of the chain.
 
-    It scores every item, so an answer is empty only if no item is eligible.
+    It scores every item, so an answer is empty only if no item is eligible. A score is the share of
+    the most popular item's weight: 1 for that item, 0 for an item without events.
     """
 
     name = "popular"
@@ -140,7 +142,8 @@ class NewestScoring(Scoring):
 class PopularScoring(Scoring):
     """An order of the whole catalogue, shared by all users: a head, then `rest` with a score of 0.
 
-    The scores are float64, because forward-decayed weights exceed the range of float32.
+    The scores are float64: shares of items whose events are years old are below the range of
+    float32.
     """
 
     def __init__(
@@ -164,18 +167,16 @@ class PopularScoring(Scoring):
             catalogue,
         )
         self.scores = np.where(rest.scores == NO_OPINION, NO_OPINION, 0.0)
-        self.scores[head.rows] = head.weights
+        self.scores[head.rows] = head.shares
 
     @cached_property
     def prior(self) -> Scores:
         """(n_rows,) f32 in [0, 1]: prior score of each item, for a user without history.
 
-        It is the square root of the weight over the largest weight: weights follow a power law,
-        and without the root all but the first few items would be almost equal.
+        It is the square root of the score: weights follow a power law, and without the root all but
+        the first few items would be almost equal.
         """
-        weights = np.maximum(self.scores, 0.0)
-        highest = float(weights.max(initial=0.0))
-        return np.sqrt(weights / highest if highest > 0 else weights).astype(np.float32)
+        return np.sqrt(np.maximum(self.scores, 0.0)).astype(np.float32)
 
     def top(self, eligible: Mask, limit: int) -> list[int]:
         """The first `limit` eligible rows of the head, then of the rest."""
@@ -225,10 +226,17 @@ def _head(catalogue: Catalogue, weights: Mapping[str, float], overall: Mapping[s
         (item_id for item_id in overall.keys() | weights.keys() if item_id in rows),
         key=lambda item_id: (-weights.get(item_id, 0.0), -overall.get(item_id, 0.0), item_id),
     )
+    shares = np.array([weights.get(item_id, 0.0) for item_id in ranked], dtype=np.float64)
+    if ranked and shares[0] > 0:
+        shares /= shares[0]
     return Head(
         np.array([rows[item_id] for item_id in ranked], dtype=np.int64),
-        np.array([weights.get(item_id, 0.0) for item_id in ranked], dtype=np.float64),
-        {item_id: weight for item_id, weight in weights.items() if weight > 0},
+        shares,
+        {
+            item_id: share
+            for item_id, share in zip(ranked, shares.tolist(), strict=True)
+            if weights.get(item_id, 0.0) > 0
+        },
     )
 
 

@@ -76,23 +76,19 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
 def item(settings: Settings, item_id: str) -> dict[str, Any]:
     """A catalogue entry, and its popularity by use case: now, last hour, last day, last week.
 
+    Now: as a share of the most popular item's. In a window: the weight of the events in it.
     Raises StoreUnavailable.
     """
     client = connection.connect(settings)
     entry = catalogue.item(client, item_id)
-    factor = popularity.decay_factor(settings, time.time())
-    scores: dict[str, float] = {}
     names = (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED)
-    for name in names:
-        score: Any = client.zscore(keys.popular(name), item_id)
-        if score is not None:
-            scores[name] = round(float(score) * factor, 3)
+    shares = popularity.shares_of_item(client, names, item_id)
     return {
         "item_id": item_id,
         "in_catalogue": entry is not None,
         "item": msgspec.to_builtins(entry),
         "new_item": _new_item(client, item_id),
-        "popularity_now": scores,
+        "popularity_now": {name: float(f"{share:.3g}") for name, share in shares.items()},
         **{
             f"last_{window}": weights
             for window, weights in trending.of_item(client, names, item_id, time.time()).items()

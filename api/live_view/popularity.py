@@ -20,10 +20,9 @@ class PopularityFollower:
     """The popularity to serve: Redis' own once there is some, before that the bundle's."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
         self._names = [*settings.use_cases.by_name, POPULAR_UNLABELLED]
         self._trending = Trending(self._names)
-        self._served: tuple[Popularity, float] | None = None
+        self._served: Popularity | None = None
 
     def for_bundle(self, bundle: Bundle, previous: Popularity) -> Popularity | None:
         """The popularity to serve with a new `bundle`; None: there is none.
@@ -32,19 +31,12 @@ class PopularityFollower:
         """
         if self._served is not None:
             return previous
-        if bundle.popular is None:
-            return None
-        half_life = bundle.manifest.settings.get(
-            "popularity_half_life_days", self._settings.popularity_half_life_days
-        )
-        return _scaled(
-            bundle.popular.scores, 1.0 / popularity.growth(time.time(), float(half_life))
-        )
+        return None if bundle.popular is None else bundle.popular.scores
 
     def refresh(
         self, client: Client, current: Recommender, serve: Callable[[Popularity, Windows], None]
     ) -> None:
-        """Read popularity from Redis, and `serve` it as of this hour if it has changed.
+        """Read popularity from Redis, and `serve` it if it has changed.
 
         Raises StoreError.
         """
@@ -52,16 +44,7 @@ class PopularityFollower:
         stored = popularity.top(client, self._names)
         if not any(stored.values()):
             return
-        factor = popularity.decay_factor(self._settings, time.time())
-        if (stored, factor) == self._served and windows is current.windows:
+        if stored == self._served and windows is current.windows:
             return
-        serve(_scaled(stored, factor), windows)
-        self._served = stored, factor
-
-
-def _scaled(scores: Popularity, factor: float) -> Popularity:
-    """Stored scores as weights of events, counted now."""
-    return {
-        name: [(item_id, score * factor) for item_id, score in entries]
-        for name, entries in scores.items()
-    }
+        serve(stored, windows)
+        self._served = stored

@@ -102,7 +102,7 @@ def test_popular_ranks_by_use_case_then_overall_then_newest() -> None:
     engine = recommender.engines["popular"]
     recommended = engine.recommend(world.user(), Request(limit=100, use_case=developer))
     assert [item.item_id for item in recommended] == ["pill", "pay", "gene", "coin", "bank", "mute"]
-    assert [item.score for item in recommended] == [5, 1, 0, 0, 0, 0]
+    assert [item.score for item in recommended] == [1, 0.2, 0, 0, 0, 0]
     reasons = [
         "popular with developers",
         "popular with developers",
@@ -126,12 +126,14 @@ def test_items_without_popularity_in_the_use_case_follow_by_overall_popularity()
     assert [item.item_id for item in recommended] == ["pill", "gene", "bank"]
 
 
-def test_forward_decayed_scores_beyond_float32_are_ranked() -> None:
+@pytest.mark.parametrize("weight", [1e200, 5.3e-46, 1.0])
+def test_the_most_popular_item_has_the_score_1_however_old_the_events_are(weight: float) -> None:
     catalogue = Catalogue.of([Item(item_id="a", item_type="x"), Item(item_id="b", item_type="x")])
-    recommended = PopularEngine({"unlabelled": [("b", 2e200), ("a", 1e200)]}, catalogue).recommend(
-        world.user(), ALL
-    )
-    assert [(item.item_id, item.score) for item in recommended] == [("b", 2e200), ("a", 1e200)]
+    engine = PopularEngine({"unlabelled": [("b", 4 * weight), ("a", weight)]}, catalogue)
+    recommended = engine.recommend(world.user(), ALL)
+    assert [(item.item_id, item.score) for item in recommended] == [("b", 1.0), ("a", 0.25)]
+    assert [item.reasons[0].contribution for item in recommended] == [1.0, 0.25]
+    assert engine.score(world.user(), ALL).prior.tolist() == [0.5, 1.0]
 
 
 def test_similar_items_come_from_als_and_for_new_items_from_content() -> None:

@@ -81,6 +81,31 @@ def top(
     }
 
 
+def count(client: redis.Redis, name: str) -> int:
+    """Items that have a popularity under `name`. Raises StoreUnavailable, StoreCorrupt."""
+    with named_errors("counting the items of a popularity"):
+        items: Any = client.zcard(keys.popular(name))
+    return int(items)
+
+
+def shares_of_item(client: redis.Redis, names: Sequence[str], item_id: str) -> dict[str, float]:
+    """Name -> popularity of an item as a share of the most popular one's, of the names it is under.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
+    with named_errors("reading the popularity of an item"):
+        pipe: Any = client.pipeline(transaction=False)
+        for name in names:
+            pipe.zscore(keys.popular(name), item_id)
+            pipe.zrevrange(keys.popular(name), 0, 0, withscores=True)
+        replies = pipe.execute()
+    return {
+        name: float(score) / float(best[0][1])
+        for name, score, best in zip(names, replies[::2], replies[1::2], strict=True)
+        if score is not None
+    }
+
+
 def remove_below(client: redis.Redis, settings: Settings, names: Sequence[str], now: float) -> int:
     """Remove the items whose weight at time `now` is below POPULARITY_MIN_WEIGHT.
 

@@ -64,7 +64,7 @@ def _orders(api: Client) -> None:
     checked(answer, ItemList)
     first, _, third = answer["recommendations"][:3]
     assert (first["score"], first["reasons"][0]["text"]) == (
-        2.0,
+        1.0,
         "popular with developers in the last hour",
     )
     assert third["score"] == 0.0, "the rest follows as it would without a window"
