@@ -98,7 +98,10 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UseCase(msgspec.Struct, frozen=True, kw_only=True):
-    """A role that looks for a kind of item, with its API path, event weights and filters."""
+    """A role that looks for a kind of item, with its API path, event weights and filters.
+
+    `default`: events that name no use case count in this one.
+    """
 
     name: str
     role: str
@@ -107,6 +110,7 @@ class UseCase(msgspec.Struct, frozen=True, kw_only=True):
     weights: dict[str, float]
     available_only: bool = True
     exclude_seen: bool = True
+    default: bool = False
 
 
 class AttributeFilter(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,11 +25,19 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class UseCases(msgspec.Struct, frozen=True):
-    """The accepted event types with their weights, and the use cases by name and by API path."""
+    """The accepted event types with their weights, and the use cases by name and by API path.
+
+    `default`: the name of the use case in which an event without one counts; None: in no use case.
+    """
 
     event_types: Mapping[str, float]
     by_name: Mapping[str, UseCase]
     by_path: Mapping[str, UseCase]
+    default: str | None = None
+
+    def of_event(self, use_case: str | None) -> str | None:
+        """Name of the use case in which an event counts that names `use_case`; None: in none."""
+        return use_case or self.default
 
     def weights(self, use_case: str | None) -> Mapping[str, float]:
         """Event type -> weight in `use_case` (None: the default weights).
@@ -100,8 +108,22 @@ def parse(text: str, source: str = "use cases") -> UseCases:
             )
         by_name[name] = by_path[use_case.path] = use_case
     return UseCases(
-        MappingProxyType(event_types), MappingProxyType(by_name), MappingProxyType(by_path)
+        MappingProxyType(event_types),
+        MappingProxyType(by_name),
+        MappingProxyType(by_path),
+        _default(by_name, source),
     )
+
+
+def _default(by_name: Mapping[str, UseCase], source: str) -> str | None:
+    """The only use case, or the marked one. Raises ConfigurationError."""
+    marked = [name for name, use_case in by_name.items() if use_case.default]
+    if len(marked) > 1:
+        raise ConfigurationError(
+            f"{source}: default = true stands in {' and '.join(marked)}; one use case at most "
+            f"counts the events that name none"
+        )
+    return next(iter(by_name if len(by_name) == 1 else marked), None)
 
 
 def load(path: Path | None) -> UseCases:

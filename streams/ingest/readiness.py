@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import structlog
+
 from core.settings import Settings
 from store.log.topics.check import TopicCheck
-from store.state import connection, wipe
+from store.state import connection, keys, wipe
 from store.state.apply import deletions, positions
 from store.state.connection import Client
-from store.state.entities import experiments
+from store.state.entities import experiments, popularity
 from store.state.running import Running
 from streams.ingest.deletions import recovery
 from streams.ingest.deletions.out_of_reach import drop_out_of_reach
+
+_log = structlog.get_logger(__name__)
 
 
 def prepare(settings: Settings, client: Client, topics: TopicCheck, running: Running) -> None:
@@ -27,6 +31,20 @@ def prepare(settings: Settings, client: Client, topics: TopicCheck, running: Run
     recovery.recover(settings, client)
     if deletions.count(client, "user") or deletions.count(client, "item"):
         drop_out_of_reach(settings, client)
+    _note_unlabelled(settings, client)
+
+
+def _note_unlabelled(settings: Settings, client: Client) -> None:
+    """Log whether events without a use case were counted before there was a default use case."""
+    default = settings.use_cases.default
+    items = popularity.count(client, keys.POPULAR_UNLABELLED) if default else 0
+    if items:
+        _log.warning(
+            "unlabelled_counts",
+            use_case=default,
+            items=items,
+            command="python -m streams rebuild --wipe",
+        )
 
 
 def note_settings(settings: Settings, client: Client) -> None:

@@ -29,6 +29,37 @@ def test_a_use_case_overrides_single_weights() -> None:
     assert cases.by_path["products/for-shopper"].item_type == "product"
 
 
+SECOND = """
+[use_cases.reseller]
+role = "reseller"
+item_type = "product"
+path = "products/for-reseller"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "counted_in"),
+    [
+        (TOML, "shopper"),
+        (TOML + SECOND, None),
+        (TOML + SECOND + "default = true", "reseller"),
+        (TOML + "default = false", "shopper"),
+    ],
+)
+def test_an_event_without_a_use_case_counts_in_the_only_or_the_marked_one(
+    text: str, counted_in: str | None
+) -> None:
+    cases = use_cases.parse(text)
+    assert cases.of_event(None) == counted_in
+    assert cases.of_event("shopper") == "shopper"
+
+
+def test_two_default_use_cases_are_refused_by_name() -> None:
+    text = TOML + "default = true\n" + SECOND + "default = true"
+    with pytest.raises(ConfigurationError, match="default = true stands in shopper and reseller"):
+        use_cases.parse(text)
+
+
 def test_a_value_scales_the_weight_in_steps_whose_sums_are_exact() -> None:
     cases = use_cases.parse(TOML)
     assert cases.weight("view", 4.5) == 4.5
@@ -46,7 +77,11 @@ def test_a_value_scales_the_weight_in_steps_whose_sums_are_exact() -> None:
             ('path = "products/for-shopper"', 'path = "products"'),
             "is not of the form <items>/for-<role>",
         ),
-        (('role = "shopper"', "role = 5"), "role must be text, this use case has the number 5"),
+        (
+            ('role = "shopper"', "role = 5"),
+            "shopper: role must be text, this use case has the number 5",
+        ),
+        (('role = "shopper"', 'role = "shopper"\ndefault = "yes"'), "must be true or false"),
         (("[event_types]", "[event_types"), "is not TOML"),
     ],
 )

@@ -14,10 +14,12 @@ history is a list of lines for each partition, and the expected profile a list o
 from __future__ import annotations
 
 import time
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from core import codec
@@ -215,10 +217,11 @@ def _popularity(
     scores: Any,
     now: float,
 ) -> None:
-    weight = settings.use_cases.weight(event.event_type, event.value, event.use_case)
+    use_case = event.use_case or _default_use_case(settings)
+    weight = settings.use_cases.weight(event.event_type, event.value, use_case)
     if not weight:
         return
-    name = event.use_case or "unlabelled"
+    name = use_case or "unlabelled"
     scores[name][event.item_id] += Fraction(weight) * Fraction(
         popularity.growth(event.timestamp, settings.popularity_half_life_days)
     )
@@ -227,6 +230,16 @@ def _popularity(
         begin = int(happened // length) * length
         if broker_time - happened < window and begin + length + window + 3600 > now:
             expected.trending[f"{name}:{length}:{begin}"][event.item_id] += weight
+
+
+def _default_use_case(settings: Settings) -> str | None:
+    """Read from the configuration itself: the only use case, or the one that is marked."""
+    path = settings.use_cases_path
+    text = (path or Path("core/use_cases.toml")).read_text("utf-8")
+    sections = tomllib.loads(text).get("use_cases", {})
+    marked = [name for name, fields in sections.items() if fields.get("default")]
+    only = list(sections) if len(sections) == 1 else marked
+    return only[0] if only else None
 
 
 def _variant_id(settings: Settings, event: Interaction) -> str | None:

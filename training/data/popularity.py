@@ -38,14 +38,15 @@ def popular(dataset: Dataset, settings: Settings, where: Bools | None = None) ->
         dataset.event_type[selected],
         dataset.value[selected],
     )
-    configured = np.array(
-        [name in settings.use_cases.by_name for name in dataset.use_cases] + [False]
-    )
-    use_case = np.where(configured[dataset.use_case[selected]], dataset.use_case[selected], -1)
+    # the last place, which events without a use case read (-1)
+    counted_in = [
+        name if name in settings.use_cases.by_name else None for name in dataset.use_cases
+    ] + [settings.use_cases.default]
+    names = list(dict.fromkeys(counted_in))
+    use_case = np.array([names.index(name) for name in counted_in])[dataset.use_case[selected]]
     scores: dict[str, list[tuple[str, float]]] = {}
-    for code in sorted(set(np.flatnonzero(np.bincount(use_case + 1)) - 1)):
-        rows = use_case == code
-        name = dataset.use_cases[code] if code >= 0 else None
+    for code in np.unique(use_case).tolist():
+        rows, name = use_case == code, names[code]
         weight = weights(
             settings.use_cases.weights(name), dataset.event_types, event_type[rows], value[rows]
         )

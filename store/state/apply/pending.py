@@ -52,25 +52,33 @@ class Mark(NamedTuple):
     """The part of the log that popularity in Redis holds.
 
     All events below `first`; of the events at [first, next) the keys up to `after` ("": none).
+    `default`: the use case in which those of them count that name none, because the keys up to
+    `after` were written with it.
     """
 
     first: int = 0
     next: int = 0
     after: Key = ("", "")
+    default: str | None = None
 
 
-MARK_FIELDS = ("popularity_first", "popularity_next", "popularity_after")
+MARK_FIELDS = (
+    "popularity_first",
+    "popularity_next",
+    "popularity_after",
+    "popularity_default",
+)
 """Fields of a mark in the hash of a partition position."""
 
 
 def read_mark(values: Sequence[bytes | None]) -> Mark:
     """The mark in the values of MARK_FIELDS; without values, the mark of the log's beginning."""
-    first, next_, after = values
+    first, next_, after, default = values
     key, _, item_id = (after or b"").decode().partition(" ")
     # an older release without buckets left an unfinished cut of popularity alone, in the same order
     if key and ":" not in key:
         key = keys.popular(key)
-    return Mark(int(first or 0), int(next_ or 0), (key, item_id))
+    return Mark(int(first or 0), int(next_ or 0), (key, item_id), (default or b"").decode() or None)
 
 
 class Piece(NamedTuple):
@@ -105,15 +113,19 @@ class PendingPopularity:
         """Add an event with its broker time (seconds); Redis already has events below the mark."""
         if offset < self.mark.first:
             return
-        weight = self._use_cases.weight(event.event_type, event.value, event.use_case)
+        if offset >= self.mark.next:
+            groups, default = self._collecting, self._use_cases.default
+        else:
+            groups, default = self._interrupted, self.mark.default
+        use_case = event.use_case or default
+        weight = self._use_cases.weight(event.event_type, event.value, use_case)
         if not weight:
             return
-        groups = self._collecting if offset >= self.mark.next else self._interrupted
         timestamp = event.timestamp
         happened = min(broker_time, timestamp)
         tier = trending.tier(broker_time - happened)
         group = (
-            event.use_case,
+            use_case,
             int(timestamp // HOUR),
             int(happened // _SLOT) if tier else 0,
             tier,
@@ -159,12 +171,12 @@ class PendingPopularity:
             self._collecting = {}
             self._size = max(PIECE, self._unwritten.most // PIECES)
             self._events, self._since = 0, time.monotonic()
-            self.mark = Mark(before.next, position)
+            self.mark = Mark(before.next, position, default=self._use_cases.default)
         sums = self._unwritten.take(self._size)
         if self._unwritten:
             self.mark = self.mark._replace(after=sums[-1][0])
         elif self.mark.first < self.mark.next:
-            self.mark = Mark(self.mark.next, self.mark.next)
+            self.mark = self.mark._replace(first=self.mark.next, after=("", ""))
         return Piece(sums, self.mark if self.mark != before else None, before)
 
 

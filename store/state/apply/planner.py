@@ -211,6 +211,7 @@ def _position(offsets: OffsetRange, mark: Mark | None) -> bytes:
     if mark is not None:
         fields += ("popularity_first", str(mark.first), "popularity_next", str(mark.next))
         fields += ("popularity_after", " ".join(mark.after))
+        fields += ("popularity_default", mark.default or "")
     return _pack(("HSET", keys.position(offsets.topic, offsets.partition), *fields))
 
 

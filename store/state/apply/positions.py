@@ -184,6 +184,7 @@ def _move(
                 "popularity_first": offset,
                 "popularity_next": offset,
                 "popularity_after": "",
+                "popularity_default": "",
             }
             others = {"begins": begins, "topic_id": topic_id}
             pipe.hset(
@@ -246,7 +247,8 @@ def check_settings(client: redis.Redis, settings: Settings) -> None:
     with named_errors("writing settings"):
         pipe: Any = client.pipeline(transaction=True)
         for name, value in _settings(settings).items():
-            pipe.hsetnx(keys.INGEST_SETTINGS, name, value)
+            if value:
+                pipe.hsetnx(keys.INGEST_SETTINGS, name, value)
         pipe.execute()
     compare_settings(client, settings)
 
@@ -258,7 +260,7 @@ def compare_settings(client: redis.Redis, settings: Settings) -> None:
     stored = {name.decode(): value.decode() for name, value in fields.items()}
     now = _settings(settings)
     changed = [
-        f"{name} was {stored[name]} and is {value}"
+        f"{name} was {stored[name]} and is {value or 'none'}"
         for name, value in now.items()
         if stored.get(name, value) != value
     ]
@@ -271,8 +273,13 @@ def compare_settings(client: redis.Redis, settings: Settings) -> None:
 
 
 def _settings(settings: Settings) -> dict[str, str]:
-    """The settings on which stored numbers depend."""
+    """The settings on which stored numbers depend.
+
+    An empty one is not stored, so that it may be set later: a default use case counts the events
+    from then on.
+    """
     return {
+        "default_use_case": settings.use_cases.default or "",
         "popularity_half_life_days": f"{settings.popularity_half_life_days:g}",
         "dedup_window": str(settings.dedup_window),
     } | {

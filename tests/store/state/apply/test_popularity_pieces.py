@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -97,3 +98,29 @@ def test_a_process_continues_the_unfinished_cut_of_another_process(
         expected.update(dict(whole.piece(len(log), whole=True).sums))
     assert written == expected
     assert processes > 5
+
+
+def test_a_cut_that_began_without_a_default_use_case_is_continued_without_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Else what was written as unlabelled would be written in the default use case again."""
+    path = tmp_path / "use_cases.toml"
+    section = "[use_cases.developer_startup]\n"
+    text = Path("core/use_cases.toml").read_text()
+    path.write_text(text.replace(section, f"{section}default = true\n"))
+    marked = settings.model_copy(update={"use_cases_path": path})
+    log = [Interaction(f"{at}", "u", f"i{at:03}", "view", 1.76e9) for at in range(PIECE + 100)]
+    before = PendingPopularity(settings.use_cases, 30.0, Mark())
+    for offset, event in enumerate(log):
+        before.add(offset, event, 1.9e9)
+    first = before.piece(len(log), whole=True)
+    assert first.mark is not None
+    after = PendingPopularity(marked.use_cases, 30.0, first.mark)
+    for offset, event in enumerate([*log, *log]):
+        after.add(offset, event, 1.9e9)
+    second = after.piece(2 * len(log), whole=True)
+    third = after.piece(2 * len(log), whole=True)
+    assert {key for key, _ in first.sums + second.sums} == {
+        ("popular:unlabelled", event.item_id) for event in log
+    }
+    assert {name for (name, _), _ in third.sums} == {"popular:developer_startup"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,3 +46,22 @@ def test_changed_settings_on_which_stored_numbers_depend_are_refused(
         positions.check_settings(
             redis, settings.model_copy(update={"popularity_half_life_days": 14.0})
         )
+
+
+def test_a_default_use_case_may_be_set_later_but_not_changed_without_a_rebuild(
+    settings: Settings, redis: Redis, tmp_path: Path
+) -> None:
+    def check(default: str | None) -> None:
+        text = Path("core/use_cases.toml").read_text()
+        section = f"[use_cases.{default}]\n"
+        path = tmp_path / "use_cases.toml"
+        path.write_text(text.replace(section, f"{section}default = true\n"))
+        positions.check_settings(redis, settings.model_copy(update={"use_cases_path": path}))
+
+    check(None)
+    check("developer_startup")
+    check("developer_startup")
+    with pytest.raises(ConfigurationError, match="was developer_startup and is investor_startup"):
+        check("investor_startup")
+    with pytest.raises(ConfigurationError, match="was developer_startup and is none"):
+        check(None)

@@ -216,7 +216,9 @@ def test_an_unfinished_cut_of_an_older_release_is_continued(
     settings: Settings,
 ) -> None:
     seconds = 1.9e9
-    pending = PendingPopularity(settings.use_cases, 30.0, read_mark([b"0", b"2", b"unlabelled a"]))
+    pending = PendingPopularity(
+        settings.use_cases, 30.0, read_mark([b"0", b"2", b"unlabelled a", None])
+    )
     for offset, item_id in enumerate(("a", "b")):
         pending.add(offset, Interaction("e", "42", item_id, "view", seconds), seconds)
     written = [key for key, _ in pending.piece(2).sums]
