@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from api.after import ReadYourWrites
@@ -50,6 +51,8 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.tolerance = msgspec.structs.replace(settings.tolerance, time_text=True)
+        """What writes accept beyond the contract: times as text too, as imports do."""
         self.metrics = Metrics()
         self.render_metrics: Callable[[], bytes] = self.metrics.render
         """What /metrics answers; with several workers, the metrics of all."""

@@ -19,6 +19,8 @@ import structlog
 
 from core import codec
 from core.contract import problems
+from core.contract.times import parse_iso
+from core.contract.tolerance import INTERACTION, ITEM
 from core.errors import BadEvent, NotSent
 from core.settings import Settings
 from store.log.access import permissions
@@ -111,10 +113,13 @@ def _from_fields(fields: Sequence[str]) -> bytes:
 def parse_field(name: str, text: str) -> Any:
     """The value of the field `name` that `text` on the command line means.
 
-    It is a number or a JSON object where the event contract says so, else text. Raises NotSent.
+    It is a number or a JSON object where the event contract says so, else text; a time may be ISO
+    8601 text. Raises NotSent.
     """
-    if name not in ("timestamp", "value", "context", "schema_version"):
+    if name not in ("timestamp", "created_at", "value", "context", "schema_version"):
         return text
+    if name in INTERACTION.times + ITEM.times and (seconds := parse_iso(text)) is not None:
+        return seconds
     try:
         return msgspec.json.decode(text.encode())
     except msgspec.DecodeError:

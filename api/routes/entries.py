@@ -42,7 +42,7 @@ class Entries:
 
     def __init__(self, service: Service, kind: Kind) -> None:
         self._service, self._kind = service, kind
-        self._tolerance = service.settings.tolerance
+        self._tolerance = service.tolerance
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def register(self, app: DocumentedApp) -> None:

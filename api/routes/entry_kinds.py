@@ -51,7 +51,7 @@ def item_kind(settings: Settings) -> Kind:
         entry=Item,
         decode=decode_item,
         read=EntryReader.item,
-        body=bodies.Item,
+        body=bodies.NewItem,
         change=bodies.ItemChange,
         example={
             "item_type": "startup",

@@ -55,7 +55,7 @@ class Writes:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._settings = service.settings
-        self._tolerance = service.settings.tolerance
+        self._tolerance = service.tolerance
 
     def register(self, app: DocumentedApp) -> None:
         """Add the routes to `app`."""

@@ -12,6 +12,9 @@ from msgspec import Meta, field
 
 from api.schemas.document import Body
 
+DayAndTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+TIME = "seconds since 1970 (UTC), or ISO 8601 text with day and time (UTC without an offset)"
+
 
 class Event(Body, frozen=True, kw_only=True):
     """One interaction; docs/event-contract.md is the whole contract."""
@@ -27,7 +30,7 @@ class Event(Body, frozen=True, kw_only=True):
     item_id: Annotated[str, Meta(examples=["startup-9"])]
     event_type: Annotated[str, Meta(examples=["like"])]
     timestamp: Annotated[
-        float, Meta(description="seconds since 1970 (UTC)", examples=[1795341600.0])
+        float | DayAndTime, Meta(description=TIME, examples=[1795341600.0, "2026-11-22T10:00:00Z"])
     ]
     value: Annotated[
         float | None, Meta(description="scales the event type's weight, as a rating does")
@@ -39,7 +42,7 @@ class Event(Body, frozen=True, kw_only=True):
 
 
 class Item(Body, frozen=True, kw_only=True):
-    """A catalogue entry. It replaces the whole entry before it."""
+    """A catalogue entry."""
 
     item_id: Annotated[
         str | None,
@@ -55,6 +58,12 @@ class Item(Body, frozen=True, kw_only=True):
     )
     available: bool = True
     created_at: Annotated[float | None, Meta(description="seconds since 1970 (UTC)")] = None
+
+
+class NewItem(Item, frozen=True, kw_only=True):
+    """A catalogue entry as it is written. It replaces the whole entry before it."""
+
+    created_at: Annotated[float | DayAndTime | None, Meta(description=TIME)] = None  # type: ignore[assignment]
 
 
 class User(Body, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,7 +96,7 @@ class ItemChange(Body, frozen=True, kw_only=True):
     available: Annotated[
         bool | None, Meta(description="false: the item is in no answer", examples=[False])
     ] = None
-    created_at: float | None = None
+    created_at: float | DayAndTime | None = None
 
 
 class UserChange(Body, frozen=True, kw_only=True):

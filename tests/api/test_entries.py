@@ -70,6 +70,19 @@ def test_a_misspelt_field_is_refused_with_the_nearest_known_one(
     assert f"did you mean {nearest}?" in answer.json()["detail"]
 
 
+def test_the_creation_of_an_item_may_be_iso_8601_text(api: Client, ingest: Child) -> None:
+    created = "2025-10-09T10:53:20+02:00"
+    for method, path, body in (
+        ("PUT", "/api/items/iso", {**LEDGER, "created_at": created}),
+        ("POST", "/api/items", [{"item_id": "iso", **LEDGER, "created_at": created}]),
+        ("PATCH", "/api/items/iso", {"created_at": created}),
+    ):
+        answer = api.write(method, path, body)
+        assert answer.status_code == 202, answer.text
+        token = answer.json().get("token") or answer.json()["results"][0]["token"]
+        assert stored(api, "/api/items/iso", token)["item"]["created_at"] == 1_760_000_000  # type: ignore[index]
+
+
 def test_a_misspelt_field_of_an_event_is_refused_with_the_nearest_known_one(api: Client) -> None:
     answer = api.write("POST", "/api/events", event(usecase="developer_startup"))
     result = answer.json()["results"][0]

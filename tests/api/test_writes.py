@@ -58,6 +58,25 @@ def test_an_event_is_in_the_log_at_the_place_of_its_token(api: Client, settings:
     assert b'"page"' in bytes(stored.context)
 
 
+@pytest.mark.parametrize(
+    "text", ["2025-10-09T08:53:20Z", "2025-10-09 10:53:20+02:00", "2025-10-09T08:53:20"]
+)
+def test_a_time_may_be_iso_8601_text_and_the_log_has_seconds(
+    api: Client, settings: Settings, text: str
+) -> None:
+    answer = api.write("POST", "/api/events", event(timestamp=text))
+    assert answer.status_code == 202, answer.text
+    _, value = logged(settings, answer.json()["results"][0]["token"])
+    assert decode_interaction(value, time.time(), settings.use_cases).timestamp == 1_760_000_000
+
+
+def test_a_day_without_a_time_is_refused_with_the_form_that_is_accepted(api: Client) -> None:
+    result = api.write("POST", "/api/events", event(timestamp="2025-10-09")).json()["results"][0]
+    assert result["error"] == "bad_field"
+    assert "timestamp must be a number, this event has the text '2025-10-09'" in result["detail"]
+    assert "ISO 8601 text, such as 2027-01-15T08:00:00Z" in result["detail"]
+
+
 def test_each_of_many_events_is_accepted_or_rejected_by_itself(api: Client) -> None:
     good, bad = event("good"), event("bad", event_type="unheard_of")
     answer = api.write(

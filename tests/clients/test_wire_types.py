@@ -199,6 +199,8 @@ def test_bodies_have_the_fields_of_both_documents(kind: str, route: str) -> None
     loose = {
         "context": (frozenset({("map", "anything"), "null"}), False, None),
         "attributes": (("map", "anything"), False, None),
+        "timestamp": (frozenset({"number", "string"}), True, None),
+        "created_at": (frozenset({"number", "string", "null"}), False, None),
     }
     if kind != "interaction":
         over_http[f"{kind}_id"] = ("string", True, None)

@@ -792,7 +792,7 @@ export interface components {
         };
         /**
          * Item
-         * @description A catalogue entry. It replaces the whole entry before it.
+         * @description A catalogue entry.
          */
         Item: {
             /**
@@ -2461,9 +2461,9 @@ export interface operations {
                     available?: boolean;
                     /**
                      * Created At
-                     * @description seconds since 1970 (UTC)
+                     * @description seconds since 1970 (UTC), or ISO 8601 text with day and time (UTC without an offset)
                      */
-                    created_at?: number | null;
+                    created_at?: number | string | null;
                 };
             };
         };
@@ -2648,7 +2648,7 @@ export interface operations {
                      */
                     available?: boolean | null;
                     /** Created At */
-                    created_at?: number | null;
+                    created_at?: number | string | null;
                 };
             };
         };
@@ -2865,9 +2865,9 @@ export interface operations {
                     available?: boolean;
                     /**
                      * Created At
-                     * @description seconds since 1970 (UTC)
+                     * @description seconds since 1970 (UTC), or ISO 8601 text with day and time (UTC without an offset)
                      */
-                    created_at?: number | null;
+                    created_at?: number | string | null;
                 }[];
             };
         };
@@ -2979,10 +2979,11 @@ export interface operations {
                     event_type: string;
                     /**
                      * Timestamp
-                     * @description seconds since 1970 (UTC)
+                     * @description seconds since 1970 (UTC), or ISO 8601 text with day and time (UTC without an offset)
                      * @example 1795341600
+                     * @example 2026-11-22T10:00:00Z
                      */
-                    timestamp: number;
+                    timestamp: number | string;
                     /**
                      * Value
                      * @description scales the event type's weight, as a rating does
@@ -3028,10 +3029,11 @@ export interface operations {
                     event_type: string;
                     /**
                      * Timestamp
-                     * @description seconds since 1970 (UTC)
+                     * @description seconds since 1970 (UTC), or ISO 8601 text with day and time (UTC without an offset)
                      * @example 1795341600
+                     * @example 2026-11-22T10:00:00Z
                      */
-                    timestamp: number;
+                    timestamp: number | string;
                     /**
                      * Value
                      * @description scales the event type's weight, as a rating does
