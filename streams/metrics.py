@@ -9,6 +9,11 @@ duplicates = Counter(
     "eddyline_ingest_duplicates", "Events whose event_id was seen within the window"
 )
 dead_letters = Counter("eddyline_ingest_dead_letters", "Messages that are no valid event", ["code"])
+unknown_fields = Counter(
+    "eddyline_ingest_unknown_fields",
+    "Fields that the contract does not have, in a sample of one message in a hundred",
+    ["topic", "field"],
+)
 deletions = Counter("eddyline_ingest_deletions", "Users and items deleted")
 dead_records = Counter(
     "eddyline_ingest_dead_records",

@@ -16,6 +16,7 @@ from core.contract.times import check_record_time
 from core.deletions import IdHasher, Place
 from core.errors import BadEvent
 from core.settings import Settings
+from core.types import Interaction, Item, User
 from store.log import dead_letters
 from store.log.dead_letters import Record
 from store.log.message import LogMessage
@@ -23,6 +24,7 @@ from store.state.apply.batches import Event
 from store.state.apply.entries import Entry
 from streams import metrics
 from streams.ingest.partition import EntryPartition, InteractionPartition
+from streams.unknown_fields import UnknownFields
 
 _log = structlog.get_logger(__name__)
 
@@ -89,6 +91,7 @@ class Decoder:
         self._use_cases, self._most = settings.use_cases, settings.transaction_events
         self._tolerance = settings.tolerance
         self._hasher = IdHasher(settings.deletion_salt)
+        self._unknown_fields = {kind: UnknownFields(kind) for kind in (Interaction, Item, User)}
 
     def interactions(
         self, partition: InteractionPartition, messages: Sequence[Message]
@@ -107,7 +110,7 @@ class Decoder:
         duplicates = 0
         for message in messages:
             offset = message.offset()
-            broker_time = message.timestamp()[1] / 1000
+            broker_time = _time(message)
             try:
                 interaction = decode(message.value(), broker_time, use_cases, tolerance)
             except BadEvent as bad:
@@ -126,6 +129,10 @@ class Decoder:
         end = messages[-1].offset() + 1
         if end > start:
             yield Interactions(end, events, letters)
+            self._unknown_fields[Interaction].sample(
+                messages,
+                lambda message: decode(message.value(), _time(message), use_cases, tolerance),
+            )
         metrics.duplicates.inc(duplicates)
         metrics.lag_seconds.labels(topic, number).set(
             max(0.0, time.time() - messages[-1].timestamp()[1] / 1000)
@@ -135,6 +142,13 @@ class Decoder:
         """Decode messages of items or users."""
         for start in range(0, len(messages), self._most):
             yield self._entries(partition, messages[start : start + self._most])
+        kind, decode = (
+            (Item, codec.decode_item) if partition.kind == "item" else (User, codec.decode_user)
+        )
+        self._unknown_fields[kind].sample(
+            messages,
+            lambda message: decode(message.value() or b"", _time(message), self._tolerance),
+        )
 
     def _entries(self, partition: EntryPartition, messages: Sequence[Message]) -> Entries:
         kind = partition.kind
@@ -142,7 +156,7 @@ class Decoder:
         entries: list[Entry] = []
         letters: list[Record] = []
         for message in messages:
-            broker_time, data = message.timestamp()[1] / 1000, message.value()
+            broker_time, data = _time(message), message.value()
             try:
                 check_record_time(broker_time)
                 identifier = codec.decode_id(message.key())
@@ -161,6 +175,11 @@ class Decoder:
             )
             entries.append(Entry(kind, self._hasher(kind, identifier), identifier, place, value))
         return Entries(messages[-1].offset() + 1, entries, letters)
+
+
+def _time(message: Message) -> float:
+    """The broker's time in seconds since 1970."""
+    return message.timestamp()[1] / 1000
 
 
 def _dead_letter(message: Message, bad: BadEvent) -> Record:

