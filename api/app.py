@@ -13,6 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
 from api.middleware.guard import Guard
+from api.page.live import Live
 from api.page.routes import Page
 from api.routes.entries import item_entries, user_entries
 from api.routes.items import Items
@@ -112,6 +113,7 @@ def create_app(settings: Settings) -> DocumentedApp:
         Status,
         OpenApi,
         Page,
+        Live,
     ):
         routes(service).register(app)
     _add_middleware(app, service)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import structlog
+from prometheus_client import Metric
 
 from api.after import ReadYourWrites
 from api.health import Health
@@ -56,6 +57,10 @@ class Service:
         self.metrics = Metrics()
         self.render_metrics: Callable[[], bytes] = self.metrics.render
         """What /metrics answers; with several workers, the metrics of all."""
+        self.metric_families: Callable[[], Iterable[Metric]] = self.metrics.registry.collect
+        """The same, not as text."""
+        self.end_streams: list[Callable[[], Awaitable[None]]] = []
+        """Called before the server waits for the answers under way: a stream would never end."""
         self.worker = Worker(self.metrics, settings.api_expensive_waiting)
         self.health = Health(self.metrics, PARTS)
         topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
@@ -82,6 +87,14 @@ class Service:
         """The producer of the running app."""
         assert self._producer is not None, "the app's lifespan has not begun"
         return self._producer
+
+    @property
+    def broker_answers(self) -> bool:
+        """Whether the broker has answered, and its latest answer was no failure: a call would not
+        wait for a time-out.
+        """
+        topic = self.settings.interactions_topic
+        return self.health.failure("kafka") is None and self.partitions.count(topic) is not None
 
     async def start(self) -> None:
         """Load the bundle, catalogue and popularity, then keep them up to date.
@@ -112,6 +125,8 @@ class Service:
         The thread that checks the broker ends within BROKER_CHECK_S.
         """
         self._stopping.set()
+        for end in self.end_streams:
+            await end()
         await asyncio.to_thread(self.worker.close)
         await asyncio.to_thread(self.view.stop)
         if self._reader is not None:
@@ -151,6 +166,14 @@ class Service:
     async def stale(self, after: str | None) -> bool:
         """Wait for the write of token `after`; whether an answer may lack it. Raises ApiError."""
         return after is not None and await self._read_your_writes.stale(after)
+
+    async def arrived(self, token: str, seconds: float) -> bool:
+        """Wait `seconds` at most; whether the state has the write of a token of `publish`.
+
+        Raises StoreUnavailable, StoreCorrupt.
+        """
+        topic, partition, offset = token.split(":")
+        return await self._arrivals.wait(topic, int(partition), int(offset), seconds)
 
     async def applied(self, topic: str, key: str) -> bool:
         """Wait until Redis has all that the log now holds of a key, API_AFTER_S at most.

@@ -27,10 +27,10 @@ from store.log import ends as log_ends
 from store.log.access import permissions
 from store.log.topics import partitions
 from store.state import connection, keys
-from store.state import memory as state_memory
 from store.state.apply import deletions, positions
 from store.state.entities import catalogue, popularity, trending, users
 from store.state.entities.vectors import LiveStore
+from store.state.inspection import memory as state_memory
 
 KAFKA_S = 2.0
 """Seconds to wait for Kafka, where most of the answer comes from Redis."""

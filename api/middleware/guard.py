@@ -53,10 +53,12 @@ class _Answer:
     def __init__(self, send: Send, head: bool) -> None:
         self._send, self._head = send, head
         self.status = 0
+        self.began_at = 0.0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.began_at = time.perf_counter()
         elif self._head:
             message = {**message, "body": b""}
         await self._send(message)
@@ -93,7 +95,7 @@ class Guard:
         method = scope["method"]
         answer = _Answer(send, method == "HEAD")
         if method == "HEAD":
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", "is_head": True}
         body = None if scope["method"] == "GET" else _Body(receive, self._max_body)
         try:
             error = self._refusal(scope) or await self._call(scope, receive, body, answer)
@@ -104,9 +106,10 @@ class Guard:
             answer.status = 499
         route = scope.get("route")
         label = method if method in _KNOWN_METHODS else "other"
-        self._metrics.count_request(
-            label, getattr(route, "path", "none"), answer.status, time.perf_counter() - started
-        )
+        # a stream is answered when it begins: it ends when its client goes away
+        answered = answer.began_at if "is_stream" in scope else time.perf_counter()
+        path = getattr(route, "path", "none")
+        self._metrics.count_request(label, path, answer.status, answered - started)
 
     async def _call(
         self, scope: Scope, receive: Receive, body: _Body | None, answer: _Answer

@@ -61,6 +61,7 @@ def serve(settings: Settings) -> None:
                 return
             metrics.serve(number, service.metrics.render)
             service.render_metrics = metrics.render
+            service.metric_families = metrics.collect
             supervisor = workers.supervisor
         _answer(app, listener, supervisor)
 
@@ -91,7 +92,7 @@ def _answer(app: DocumentedApp, listener: socket.socket, supervisor: int | None)
     # end is a success (exit code 0).
     for number in SIGNALS:
         signal.signal(number, lambda *_: None)
-    server = _Server(config, connections, supervisor)
+    server = _Server(config, connections, service, supervisor)
     tracing.start(settings, "eddyline-api")
     server.run(sockets=[listener])
     tracing.close()
@@ -109,10 +110,14 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, connections: Connections, supervisor: int | None
+        self,
+        config: uvicorn.Config,
+        connections: Connections,
+        service: Service,
+        supervisor: int | None,
     ) -> None:
         super().__init__(config)
-        self._connections, self._supervisor = connections, supervisor
+        self._connections, self._service, self._supervisor = connections, service, supervisor
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -122,6 +127,11 @@ class _Server(uvicorn.Server):
         self._deadlines = asyncio.create_task(self._connections.check_deadlines(), name="deadlines")
         gc.collect()
         gc.freeze()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for end in self._service.end_streams:
+            await end()
+        await super().shutdown(sockets)
 
     def _end_with_supervisor(self) -> None:
         assert self._supervisor is not None

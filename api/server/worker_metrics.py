@@ -36,9 +36,16 @@ class WorkerMetrics:
         threading.Thread(target=self._answer, name="worker-metrics", daemon=True).start()
 
     def render(self) -> bytes:
-        """The metrics of all workers, in Prometheus' text format. Blocks for READ_S at most a
-        worker.
-        """
+        """The metrics of all workers, in Prometheus' text format. Blocks as `collect` does."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Merged(self._texts()))
+        return generate_latest(registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of all workers. Blocks for READ_S at most a worker."""
+        return _Merged(self._texts()).collect()
+
+    def _texts(self) -> dict[int, bytes]:
         texts = {self._worker: self._render()}
         for worker, listener in enumerate(self._sockets):
             if worker == self._worker:
@@ -47,9 +54,7 @@ class WorkerMetrics:
                 texts[worker] = _read(listener.getsockname()[1])
             except OSError as error:
                 _log.warning("worker_metrics_missing", worker=worker, error=str(error))
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Merged(texts))
-        return generate_latest(registry)
+        return texts
 
     def _answer(self) -> None:
         while True:

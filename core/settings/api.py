@@ -174,6 +174,24 @@ class APISettings(BaseModel, frozen=True):
         gt=0,
         description="seconds that a read waits for Redis before it answers `degraded`",
     )
+    api_live_listeners: int = Field(
+        100,
+        ge=0,
+        description=(
+            "maximum pages that listen to one process for what happens now (GET /api/live); one "
+            "more gets 429"
+        ),
+    )
+    api_probe_s: float = Field(
+        1.0,
+        ge=0,
+        le=3600,
+        description=(
+            "seconds between two measurements of the time from a write to an answer, while a page "
+            "shows it: the API writes the profile of the reserved user `eddyline-probe`, if it has "
+            "API_KEYS; 0: never"
+        ),
+    )
     refresh_s: float = Field(
         0.5,
         gt=0,

@@ -91,7 +91,8 @@ class Planner:
         if self.running.all:
             replies += self._outcomes(events, deletions, lines)
         replies += _popularity(popularity, lines)
-        payload = "".join(lines).encode() + _position(offsets, popularity.mark)
+        latest_at = events[-1].broker_time if events else None
+        payload = "".join(lines).encode() + _position(offsets, popularity.mark, latest_at)
         return Batch(
             offsets,
             events,
@@ -205,9 +206,15 @@ def _popularity(piece: Piece, lines: list[str]) -> int:
     return len(piece.sums) + len(expiries)
 
 
-def _position(offsets: OffsetRange, mark: Mark | None) -> bytes:
-    """The command that moves the position to `offsets.next`, and the mark of popularity with it."""
+def _position(offsets: OffsetRange, mark: Mark | None, latest_at: float | None) -> bytes:
+    """The command that moves the position to `offsets.next`, and the mark of popularity with it.
+
+    `latest_at`: the broker's time of the batch's latest event, by which people see how old the
+    state is.
+    """
     fields: tuple[str, ...] = ("position", str(offsets.next))
+    if latest_at is not None:
+        fields += ("latest_at", repr(latest_at))
     if mark is not None:
         fields += ("popularity_first", str(mark.first), "popularity_next", str(mark.next))
         fields += ("popularity_after", " ".join(mark.after))

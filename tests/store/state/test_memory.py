@@ -9,8 +9,9 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from store.state import keys, memory
+from store.state import keys
 from store.state.entities.users import history_line
+from store.state.inspection import memory
 from tests.conftest import Spawn
 
 
@@ -79,3 +80,17 @@ def test_the_command_says_in_how_many_days_redis_is_full(
     left = (view["maxmemory_bytes"] - view["used_bytes"]) / view["growth_bytes_per_day"]
     assert view["days_until_maxmemory"] == pytest.approx(left, rel=0.01)
     assert memory.measure(redis, 500, 7).days_left is None  # no limit, no date
+
+
+def test_an_estimate_from_a_sample_comes_close_to_the_measurement(redis: Redis) -> None:
+    for number in range(3000):
+        add_user(redis, f"user:{number}", 1, 5)
+    measured, estimated = memory.measure(redis, 500, 7), memory.estimate(redis, 500, 7)
+    assert estimated.users == pytest.approx(measured.users, rel=0.2)
+    assert estimated.bytes_per_user == pytest.approx(measured.bytes_per_user, rel=0.3)
+    assert estimated.growth_per_day == pytest.approx(measured.growth_per_day, rel=0.3)
+
+
+def test_an_estimate_of_few_keys_is_the_measurement(redis: Redis) -> None:
+    add_user(redis, "one", 1, 5)
+    assert memory.estimate(redis, 500, 7).kinds == memory.measure(redis, 500, 7).kinds
