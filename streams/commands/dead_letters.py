@@ -30,8 +30,8 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """Show counts by reason, and the oldest letters that were not replayed."""
+    from store.dead_letters.letters import Selection
     from streams.dead_letters.command import list_
-    from streams.dead_letters.letters import Selection
 
     list_(load_settings(), Selection(code or (), topic), limit, as_json)
 
@@ -85,8 +85,8 @@ def replay_letters(
     dry_run: Annotated[bool, typer.Option(help="Check and count only.")] = False,
 ) -> None:
     """Check letters again, after a fix, and send those that are valid now; none is sent twice."""
+    from store.dead_letters.letters import Selection, parse_place
     from streams.dead_letters.command import corrections_of, replay
-    from streams.dead_letters.letters import Selection, parse_place
 
     selection = Selection(code or (), topic, [parse_place(place) for place in places or ()])
     corrections = corrections_of(set_ or (), cast or (), time_unit, edit)

@@ -1,5 +1,4 @@
-"""Lists and replays dead letters: messages that are no valid event.
+"""Replays dead letters, and prints them: messages that are no valid event.
 
-`letters` reads them, `replay` corrects them and sends them again, `command` prints the results.
-Start with `letters`.
+store/dead_letters reads and corrects them; `replay` sends them again, `command` prints the results.
 """

@@ -17,10 +17,10 @@ from core.codec import encode_json
 from core.contract.times import TimeUnit
 from core.errors import ConfigurationError
 from core.settings import Settings
+from store.dead_letters import letters as dlq
+from store.dead_letters.corrections import CASTS, Corrections
+from store.dead_letters.letters import Coordinates, Selection
 from store.log.dead_letters import DeadLetter
-from streams.dead_letters import letters as dlq
-from streams.dead_letters.corrections import CASTS, Corrections
-from streams.dead_letters.letters import Coordinates, Selection
 from streams.dead_letters.replay import read_edits
 from streams.dead_letters.replay import replay as replay_letters
 from streams.produce import parse_field

@@ -6,36 +6,34 @@ letter once more; its event_id is then the same, so it still counts once within 
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
 from confluent_kafka import KafkaError
 
-from core import codec
 from core.contract import problems
-from core.contract.tolerance import INTERACTION, ITEM, USER
-from core.deletions import IdHasher, Kind
+from core.deletions import IdHasher
 from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
+from store.dead_letters.corrections import Corrections
+from store.dead_letters.letters import Coordinates, format_place, parse_place
+from store.dead_letters.resend import (
+    REPLAYED_FROM,
+    corrected,
+    ids_of,
+    kind_of,
+    refuse_deleted,
+)
 from store.log import dead_letters
 from store.log.dead_letters import DeadLetter
 from store.log.producer import DeliveryHandler, Headers, Producer
 from store.state import connection
-from store.state.apply import deletions as known_deletions
-from streams.dead_letters.corrections import Corrections, as_text, json_object
-from streams.dead_letters.letters import Coordinates, format_place, original, parse_place
 from streams.ingest.deletions import recovery
 
 _log = structlog.get_logger(__name__)
-
-REPLAYED_FROM = "replayed_from"
-"""Header of a replayed event: the place of the message that it replaces."""
 
 
 def replay(
@@ -59,7 +57,7 @@ def replay(
         for letter in letters:
             place = format_place(letter.coordinates)
             try:
-                key, value = _corrected(settings, letter, corrections)
+                key, value = corrected(settings, letter, corrections)
                 deletion_check.refuse_deleted(letter, key)
             except BadEvent as error:
                 counts[error.code] += 1
@@ -116,51 +114,8 @@ class _DeletionCheck:
 
     def refuse_deleted(self, letter: DeadLetter, key: bytes) -> None:
         """`key`: the id that the corrected message names. Raises BadEvent (`deleted`)."""
-        kind: Kind = "item" if letter.topic == self._settings.items_topic else "user"
-        ids = dict.fromkeys([key.decode(), *self._ids(letter, kind)])
-        places = known_deletions.lookup(
-            self._client, kind, [self._hasher(kind, entity_id) for entity_id in ids]
-        )
-        for place in places:
-            if place is not None and letter.broker_time <= place.time:
-                when = datetime.fromtimestamp(place.time, UTC).isoformat(timespec="seconds")
-                raise BadEvent(
-                    "deleted",
-                    f"its {kind} was deleted at {when}, after the message: sent again it would "
-                    f"count as new",
-                )
-
-    def _ids(self, letter: DeadLetter, kind: Kind) -> list[str]:
-        """The ids in the letter itself: its key, and the field of its value."""
-        ids = []
-        with suppress(BadEvent):  # the key need not be an id
-            ids.append(codec.decode_id(letter.key))
-        fields = json_object(letter.value or b"") or {}
-        value = as_text(fields.get(f"{kind}_id"))
-        return [*ids, value] if isinstance(value, str) else ids
-
-
-def _corrected(
-    settings: Settings, letter: DeadLetter, corrections: Corrections
-) -> tuple[bytes, bytes]:
-    """Key and value to send. Raises BadEvent."""
-    edit = corrections.edits.get(letter.coordinates)
-    value = edit if edit is not None else original(settings, letter)
-    if letter.topic == settings.interactions_topic:
-        value = corrections.apply(
-            value or b"", {"event_id": f"replay:{format_place(letter.coordinates)}"}
-        )
-        value = corrections.rewrite(value, INTERACTION, settings.tolerance, time.time())
-        event = codec.decode_interaction(value, time.time(), settings.use_cases)
-        return event.user_id.encode(), value
-    if value is None:
-        raise BadEvent("empty", "the message is a deletion; send it again if it is still due")
-    value = corrections.apply(value, {})
-    if letter.topic == settings.items_topic:
-        value = corrections.rewrite(value, ITEM, settings.tolerance, time.time())
-        return codec.decode_item(value, time.time()).item_id.encode(), value
-    value = corrections.rewrite(value, USER, settings.tolerance, time.time())
-    return codec.decode_user(value, time.time()).user_id.encode(), value
+        kind = kind_of(self._settings, letter)
+        refuse_deleted(self._client, self._hasher, letter, kind, ids_of(letter, kind, key))
 
 
 def _collect(sent: list[tuple[DeadLetter, str]], letter: DeadLetter) -> DeliveryHandler:

@@ -12,11 +12,11 @@ from confluent_kafka import Producer as KafkaProducer
 from redis import Redis
 
 from core.settings import Settings
+from store.dead_letters import letters as dlq
 from store.log import client as log
 from store.log import model_updates
 from store.log.producer import Producer
 from store.state import keys
-from streams.dead_letters import letters as dlq
 from testing.ports import free_port
 from testing.process import ROOT
 from tests.conftest import Spawn

@@ -131,13 +131,30 @@ def users(client: Any, hasher: IdHasher) -> DeletedUsers:
 
     Raises StoreUnavailable, also while the deletions are not complete, and StoreCorrupt.
     """
+    _require_ready(client)
+    return DeletedUsers(hasher, {digest: place.time for digest, place in scan(client, "user")})
+
+
+def require(client: Any, hasher: IdHasher) -> None:
+    """Check that a lookup by this salt would recognise every deletion that was applied.
+
+    Raises StoreUnavailable while the deletions are not complete, ConfigurationError: another
+    DELETION_SALT.
+    """
+    _require_ready(client)
+    with named_errors("comparing DELETION_SALT"):
+        salt: Any = client.hget(keys.DELETIONS, "salt")
+    if salt is not None:
+        check_salt(salt.decode(), hasher)
+
+
+def _require_ready(client: Any) -> None:
     if not state(client).ready:
         raise StoreUnavailable(
             "the deletions in Redis are not complete: it is new, was emptied, or is being "
             "recovered. Start `python -m streams ingest`, which reads the deletions from the log, "
             "then try again"
         )
-    return DeletedUsers(hasher, {digest: place.time for digest, place in scan(client, "user")})
 
 
 class ChangedUsers(NamedTuple):

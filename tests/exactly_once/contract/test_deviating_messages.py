@@ -13,8 +13,8 @@ from redis import Redis
 
 from core.codec import encode_json
 from core.settings import Settings
+from store.dead_letters.letters import Selection, read
 from store.log import client as log
-from streams.dead_letters.letters import Selection, read
 from tests import oracle
 from tests.conftest import Spawn
 from tests.exactly_once.commands import archive, run

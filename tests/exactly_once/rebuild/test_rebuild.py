@@ -11,11 +11,11 @@ from core.deletions import IdHasher
 from core.experiments import recommendation_id
 from core.settings import Settings
 from core.types import Interaction, Item, User
+from store.dead_letters import letters as dlq
 from store.log.producer import Producer
 from store.state import keys
 from store.state.apply.deletions import lookup
 from store.state.entities import catalogue, experiments, users
-from streams.dead_letters import letters as dlq
 from streams.ingest.deletions import recovery
 from tests import oracle
 from tests.conftest import Spawn

@@ -12,6 +12,7 @@ import pytest
 from core import codec
 from core.errors import BadEvent, ConfigurationError
 from core.settings import Settings
+from store.dead_letters.letters import format_place, parse_place, read
 from store.log import client as log
 from store.log import dead_letters
 from store.log.dead_letters import DeadLetter
@@ -19,7 +20,6 @@ from store.log.message import LogMessage
 from store.log.producer import Producer
 from streams import inspect
 from streams.dead_letters import command
-from streams.dead_letters.letters import format_place, parse_place, read
 from testing.process import Child
 from tests.streams.dead_letters.world import VALID, write
 from tests.support import eventually

@@ -10,13 +10,13 @@ from core import codec
 from core.deletions import IdHasher, Place
 from core.errors import BadEvent
 from core.settings import Settings
+from store.dead_letters.corrections import Corrections
+from store.dead_letters.letters import Selection, original, read
 from store.log import client as log
 from store.log import dead_letters
 from store.log.message import LogMessage
 from store.log.producer import Producer
 from store.state import connection, keys
-from streams.dead_letters.corrections import Corrections
-from streams.dead_letters.letters import Selection, original, read
 from streams.dead_letters.replay import replay
 from streams.ingest.deletions import recovery
 from tests.streams.dead_letters.world import BROKER_TIME, VALID, letter_of, write

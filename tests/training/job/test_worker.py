@@ -16,12 +16,12 @@ from rich.console import Console
 from core.errors import BadEvent
 from core.settings import Settings
 from models.registry import Registry
+from store.dead_letters import letters as dlq
 from store.log import client as log
 from store.log import retrain_requests
 from store.log.producer import Producer
 from store.state import keys, retrains
 from store.state.lease import Lease
-from streams.dead_letters import letters as dlq
 from testing.process import Child, settings_environment
 from tests.support import eventually
 from training.job.retrain import Options

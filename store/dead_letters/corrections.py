@@ -17,7 +17,7 @@ from core.contract import envelopes, times
 from core.contract.times import TimeUnit
 from core.contract.tolerance import Fields, Tolerance, mend
 from core.errors import BadEvent
-from streams.dead_letters.letters import Coordinates
+from store.dead_letters.letters import Coordinates
 
 
 class Corrections(msgspec.Struct, frozen=True, kw_only=True):
