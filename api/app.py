@@ -16,6 +16,7 @@ from api.middleware.guard import Guard
 from api.page.live import Live
 from api.page.routes import Page
 from api.routes.entries import item_entries, user_entries
+from api.routes.inspection.dead_letters import DeadLetterRoutes
 from api.routes.items import Items
 from api.routes.models import Models
 from api.routes.openapi import OpenApi
@@ -110,6 +111,7 @@ def create_app(settings: Settings) -> DocumentedApp:
         item_entries,
         user_entries,
         Models,
+        DeadLetterRoutes,
         Status,
         OpenApi,
         Page,

@@ -26,7 +26,7 @@ from core.settings import Settings
 from core.types import UserState
 from engines.recommender import Recommender
 from store.log.access import permissions
-from store.log.producer import Producer
+from store.log.producer import Headers, Producer
 from store.log.topics.check import TopicCheck
 from store.log.topics.ids import TopicIds
 from store.log.topics.partitions import Partitions
@@ -191,7 +191,9 @@ class Service:
         seconds = self.settings.api_after_s
         return await self._arrivals.wait(topic, partition, ends[partition] - 1, seconds)
 
-    async def publish(self, topic: str, key: bytes, value: bytes | None) -> str:
+    async def publish(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None
+    ) -> str:
         """Publish one message and wait for its token.
 
         Raises LogUnavailable within the time of the request, and reports it to Health.
@@ -199,7 +201,9 @@ class Service:
         deadline.disable()
         try:
             async with asyncio.timeout(self._confirm_s):
-                sent = self.producer.publish(topic, key, value, tracing.headers())
+                sent = self.producer.publish(
+                    topic, key, value, [*(headers or ()), *(tracing.headers() or ())]
+                )
                 token = await asyncio.wrap_future(sent)
             self.health.mark_working("kafka")
             return token

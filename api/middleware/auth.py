@@ -18,6 +18,8 @@ open.
 """
 ADMIN_PREFIX = "/api/models"
 """Below it, all other methods obey API_ADMIN_KEYS: a writer's key may not change the live model."""
+ADMIN_ONLY_PREFIX = "/api/dead-letters"
+"""Below it, reads obey API_ADMIN_KEYS too: dead letters are messages of users."""
 
 
 class Keys:
@@ -70,32 +72,36 @@ class Authorization:
         """
         if not scope["path"].startswith(PROTECTED_PREFIX):
             return None
-        if scope["method"] in READING_METHODS:
+        admin_only = scope["path"].startswith(ADMIN_ONLY_PREFIX)
+        if scope["method"] in READING_METHODS and not admin_only:
             return (
                 None
                 if not self._readers or self._readers.accepts(_presented(scope))
                 else _unauthorized("API_READ_KEYS or API_KEYS")
             )
         presented = _presented(scope)
-        if scope["path"].startswith(ADMIN_PREFIX):
-            if not self._admins:
-                return _disabled(
-                    "admin_disabled",
-                    "promoting, rolling back and requesting retrains need",
-                    "API_ADMIN_KEYS",
-                )
-            if self._admins.accepts(presented):
-                return None
-            if self._writers.accepts(presented):
-                text = (
-                    "this key may write events and entries, not change the live model: send "
-                    "one of the server's API_ADMIN_KEYS"
-                )
-                return ApiError(403, "forbidden", text)
-            return _unauthorized("API_ADMIN_KEYS")
+        if admin_only or scope["path"].startswith(ADMIN_PREFIX):
+            return self._admin_refusal(presented)
         if not self._writers:
             return _disabled("writes_disabled", "writes and deletes need", "API_KEYS")
         return None if self._writers.accepts(presented) else _unauthorized("API_KEYS")
+
+    def _admin_refusal(self, presented: bytes) -> ApiError | None:
+        if not self._admins:
+            return _disabled(
+                "admin_disabled",
+                "promoting, rolling back, requesting retrains and dead letters need",
+                "API_ADMIN_KEYS",
+            )
+        if self._admins.accepts(presented):
+            return None
+        if self._writers.accepts(presented):
+            text = (
+                "this key may write events and entries, not change the live model or see dead "
+                "letters: send one of the server's API_ADMIN_KEYS"
+            )
+            return ApiError(403, "forbidden", text)
+        return _unauthorized("API_ADMIN_KEYS")
 
 
 def _disabled(word: str, what: str, name: str) -> ApiError:

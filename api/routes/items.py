@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api import after
 from api.errors import ApiError, invalid, json_response
-from api.routes.query import Query
+from api.routes.query import Query, plain_query, whole_number
 from api.routes.routing import Operation, add, path_id
 from api.schemas.answers import ItemAnswer, ItemPage
 from api.schemas.bodies import Item
@@ -98,19 +96,11 @@ class Items:
 
 def _page_query(request: Request) -> tuple[int, int]:
     """Cursor and limit. Raises ApiError 422."""
-    text = request.scope["query_string"].decode("latin-1")
-    values = dict(parse_qsl(text, keep_blank_values=True))
-    if unknown := values.keys() - {"cursor", "limit"}:
-        raise invalid(
-            f"unknown parameter {min(unknown)!r}; this path accepts cursor, limit",
-            "unknown_parameter",
-        )
-    cursor, limit = values.get("cursor", "") or "0", values.get("limit", str(PAGE))
+    values = plain_query(request, "cursor", "limit")
+    cursor = values.get("cursor", "") or "0"
     if not (cursor.isascii() and cursor.isdigit() and int(cursor) < 1 << 64):
         raise invalid(f"cursor must be one that an answer named, not {cursor[:100]!r}")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_PAGE):
-        raise invalid(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit[:100]!r}")
-    return int(cursor), int(limit)
+    return int(cursor), whole_number(values, "limit", PAGE, MAX_PAGE)
 
 
 _PAGE_PARAMETERS = [

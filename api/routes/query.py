@@ -6,8 +6,10 @@ It does so without FastAPI's machinery, because it runs on every read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from urllib.parse import unquote_to_bytes
+from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from starlette.requests import Request as HttpRequest
 
 from api.errors import invalid
 from core.types import AttributeFilter, Filters, Request, UseCase
@@ -192,3 +194,27 @@ def _decoded(raw: bytes) -> str:
         )
     except UnicodeDecodeError:
         raise invalid("the query string is not UTF-8 once percent-decoded") from None
+
+
+def plain_query(request: HttpRequest, *accepted: str) -> dict[str, str]:
+    """The parameters of a route that lists something. Raises ApiError 422: unknown, or twice."""
+    text = request.scope["query_string"].decode("latin-1")
+    values: dict[str, str] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if name not in accepted:
+            raise invalid(
+                f"unknown parameter {name!r}; this path accepts {', '.join(accepted)}",
+                "unknown_parameter",
+            )
+        if name in values:
+            raise invalid(f"{name} occurs twice")
+        values[name] = value
+    return values
+
+
+def whole_number(values: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """A parameter from 1 to `most`. Raises ApiError 422."""
+    text = values.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise invalid(f"{name} must be a whole number from 1 to {most}, not {text[:100]!r}")
+    return int(text)

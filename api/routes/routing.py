@@ -154,6 +154,7 @@ _PATH_PARAMETERS = {
         ),
     ),
     "item_id": ("startup-9", "the item's id, percent-encoded"),
+    "place": ("interactions:0:182734", "topic:partition:offset of the message"),
     "version": ("2026-11-22T10-00-00Z", "a published version"),
     "a": ("2026-11-15T03-00-00Z", "a published version"),
     "b": ("2026-11-22T10-00-00Z", "another one"),

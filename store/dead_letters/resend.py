@@ -30,6 +30,16 @@ def corrected(
     A letter keeps its event_id; one without gets an id made of its coordinates. Raises BadEvent:
     still invalid; LogUnavailable.
     """
+    if letter.topic not in (
+        settings.interactions_topic,
+        settings.items_topic,
+        settings.users_topic,
+    ):
+        raise BadEvent(
+            "not_replayable",
+            f"the topic {letter.topic} is between processes of Eddyline, which send it again "
+            "where it is due; only events, items and users are replayed",
+        )
     edit = corrections.edits.get(letter.coordinates)
     value = edit if edit is not None else original(settings, letter)
     if letter.topic == settings.interactions_topic:
@@ -55,7 +65,7 @@ def kind_of(settings: Settings, letter: DeadLetter) -> Kind:
 
 
 def ids_of(letter: DeadLetter, kind: Kind, key: bytes) -> list[str]:
-    """The ids whose deletion counts: of the message to send (`key`), of the letter's key and value."""
+    """The ids whose deletion counts: `key` of the message to send, and those in the letter."""
     ids = [key.decode()]
     with suppress(BadEvent):  # the letter's key need not be an id
         ids.append(codec.decode_id(letter.key))

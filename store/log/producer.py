@@ -158,7 +158,7 @@ class Producer:
             self._serve(0.02 if remaining else 0)
 
     def publish(
-        self, topic: str, key: bytes, value: bytes | None, headers: Headers | None = None
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None
     ) -> Future[str]:
         """Queue a message; returns a future of its token `topic:partition:offset`.
 
