@@ -12,11 +12,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
+from api.live_view.trained_users import TrainedUserFiles
 from api.middleware.guard import Guard
 from api.page.live import Live
 from api.page.routes import Page
 from api.routes.entries import item_entries, user_entries
 from api.routes.inspection.dead_letters import DeadLetterRoutes
+from api.routes.inspection.experiments import ExperimentRoutes
+from api.routes.inspection.item_activity import ItemActivityRoutes
+from api.routes.inspection.item_users import ItemUserRoutes
+from api.routes.inspection.preview import PreviewRoutes
 from api.routes.items import Items
 from api.routes.models import Models
 from api.routes.openapi import OpenApi
@@ -102,15 +107,21 @@ def create_app(settings: Settings) -> DocumentedApp:
         exception_handlers=handlers,
     )
     # in the order in which requests are compared with them
+    reads = Reads(service)
+    reads.register(app)
+    PreviewRoutes(service, reads).register(app)
+    trained = TrainedUserFiles(settings)
+    SimilarUserRoutes(service, trained).register(app)
+    ItemUserRoutes(service, trained).register(app)
     for routes in (
-        Reads,
         Users,
-        SimilarUserRoutes,
         Items,
+        ItemActivityRoutes,
         Writes,
         item_entries,
         user_entries,
         Models,
+        ExperimentRoutes,
         DeadLetterRoutes,
         Status,
         OpenApi,

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -123,6 +123,26 @@ class Experiments(msgspec.Struct, frozen=True):
             if low <= position < high:
                 return experiment
         return None
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """The experiment of a tag, recorded beside its numbers: the configuration may be gone later.
+
+    `since`: in seconds since 1970.
+    """
+
+    name: str
+    since: float
+    use_cases: tuple[str, ...]
+    variants: tuple[Variant, ...]
+
+
+class VariantCounts(NamedTuple):
+    """One variant: user -> exposures; user -> weight of outcomes; event type -> outcomes."""
+
+    exposed: dict[str, float]
+    outcomes: dict[str, float]
+    events: dict[str, int]
 
 
 NONE = Experiments()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,9 +18,12 @@ from api.schemas.document import DocumentedApp
 from api.schemas.read_query import query_parameters
 from api.service import Service
 from core.errors import StoreError
+from engines.selection.search import search
 
 PAGE, MAX_PAGE = 100, 1000
 """Items in one page: by default, and at most."""
+MAX_MATCHES = 100
+"""Items that a search answers at most."""
 _ERRORS = {
     401: "this server wants a key for reads",
     422: "a parameter is not acceptable; `detail` names it",
@@ -30,6 +35,7 @@ class Items:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._search_budget = service.worker.budget("items_search")
 
     def register(self, app: DocumentedApp) -> None:
         """Add the routes to `app`."""
@@ -56,7 +62,11 @@ class Items:
                 tag="catalogue",
                 summary="The catalogue, page after page",
                 parameters=_PAGE_PARAMETERS,
-                errors={**_ERRORS, 503: "Redis, which holds the catalogue, does not answer"},
+                errors={
+                    **_ERRORS,
+                    429: "too many searches at once: send it again after `Retry-After` s",
+                    503: "Redis, which holds the catalogue, does not answer",
+                },
             ),
         )
 
@@ -81,9 +91,13 @@ class Items:
         """About `limit` items from `cursor` on, in no particular order.
 
         Read on with the `cursor` of each answer until it is null. Items that are there the whole
-        time are in one page at least; a change during the listing may show an item twice.
+        time are in one page at least; a change during the listing may show an item twice. With `q`
+        it is the items with all these words instead, best first, as this server's answers use them.
         """
-        cursor, limit = _page_query(request)
+        values = plain_query(request, "cursor", "limit", "q")
+        if "q" in values:
+            return await self._search(values)
+        cursor, limit = _cursor(values), whole_number(values, "limit", PAGE, MAX_PAGE)
         try:
             following, items = await self._service.entries.items(cursor, limit)
         except StoreError as error:
@@ -93,17 +107,34 @@ class Items:
         page = [msgspec.convert(entry, Item, from_attributes=True) for entry in items]
         return json_response(ItemPage(items=page, cursor=str(following) if following else None))
 
+    async def _search(self, values: Mapping[str, str]) -> Response:
+        text, limit = values["q"], whole_number(values, "limit", PAGE, MAX_MATCHES)
+        if "cursor" in values:
+            raise invalid("q has no further pages: leave cursor out")
+        catalogue = self._service.live.catalogue
+        items = await self._search_budget.run(lambda: search(catalogue, text, limit))
+        matches = [msgspec.convert(entry, Item, from_attributes=True) for entry in items]
+        return json_response(ItemPage(items=matches, cursor=None))
 
-def _page_query(request: Request) -> tuple[int, int]:
-    """Cursor and limit. Raises ApiError 422."""
-    values = plain_query(request, "cursor", "limit")
+
+def _cursor(values: Mapping[str, str]) -> int:
+    """Raises ApiError 422."""
     cursor = values.get("cursor", "") or "0"
     if not (cursor.isascii() and cursor.isdigit() and int(cursor) < 1 << 64):
         raise invalid(f"cursor must be one that an answer named, not {cursor[:100]!r}")
-    return int(cursor), whole_number(values, "limit", PAGE, MAX_PAGE)
+    return int(cursor)
 
 
 _PAGE_PARAMETERS = [
+    {
+        "name": "q",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "words that must occur in id, title, categories, tags, attributes or text; "
+        f"at most {MAX_MATCHES} items, one page",
+        "example": "ledger",
+    },
     {
         "name": "cursor",
         "in": "query",

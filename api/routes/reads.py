@@ -1,4 +1,4 @@
-"""Answers reads: recommendations for a user, similar and popular items, explanations.
+"""Answers reads: recommendations for a user, similar and popular items.
 
 A read parses the query string, reads the user's state in one round trip, and calls the live
 recommender.
@@ -23,7 +23,6 @@ from api.schemas.read_query import query_parameters
 from api.service import Service
 from core.experiments import Variant, recommendation_id
 from core.types import Fallback, Recommendations, Request, UseCase, UserState
-from engines.explain import Explanation, explain
 from engines.recommender import Recommender
 from engines.router import CHAIN
 
@@ -46,7 +45,6 @@ class Reads:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._use_cases = service.settings.use_cases
-        self._explain_budget = service.worker.budget("explain")
         self._cached_request = lru_cache(CACHED_QUERIES)(self._parse)
 
     def register(self, app: DocumentedApp) -> None:
@@ -102,22 +100,6 @@ class Reads:
                 summary="What is popular now, or was in the last hour, day or week",
                 parameters=query_parameters(*FILTERS, "use_case", "window"),
                 errors=_ERRORS,
-            ),
-        )
-        add(
-            app,
-            Operation(
-                method="GET",
-                path="/api/explain/{user_id}/{item_id}",
-                handler=self.explain,
-                answer=Explanation,
-                tag=tag,
-                summary="Why is an item shown to a user, or why not?",
-                parameters=query_parameters(*PERSONAL, "use_case"),
-                errors={
-                    **_ERRORS,
-                    429: "too many such requests at once: send it again after `Retry-After` s",
-                },
             ),
         )
 
@@ -176,25 +158,9 @@ class Reads:
             answer = msgspec.structs.replace(answer, fallbacks=[unknown, *answer.fallbacks])
         return self._items(answer)
 
-    async def explain(self, request: HttpRequest) -> Response:
-        """The item's rank and the parts of its score; or the filter that excludes it, or why no
-        engine has a score for it.
-        """
-        user_id, item_id = path_id(request, "user_id"), path_id(request, "item_id")
-        query_string, token = after.split(request.scope["query_string"])
-        query = _now(self._cached_request(query_string, (*PERSONAL, "use_case"), None))
-        state, stale = await self._service.user_state(user_id, token)
-        live, variant = self._of_user(user_id, query, state)
-        known = state or UserState(user_id=user_id)
-        explanation = await self._explain_budget.run(lambda: explain(live, known, item_id, query))
-        return json_response(
-            msgspec.structs.replace(
-                explanation,
-                variant=variant and variant.label,
-                stale=stale,
-                degraded=state is None or self._service.health.degraded,
-            )
-        )
+    def query(self, query_string: bytes) -> Request:
+        """The request of a personal read, as of now. Raises ApiError 422."""
+        return _now(self._cached_request(query_string, (*PERSONAL, "use_case"), None))
 
     async def _personal(
         self, request: HttpRequest, accepted: tuple[str, ...], use_case: UseCase | None
@@ -206,7 +172,7 @@ class Reads:
         )
         state, stale = await self._service.user_state(user_id, token)
         # read once, after the wait: the whole answer comes from this object
-        live, variant = self._of_user(user_id, query, state)
+        live, variant = self.of_user(user_id, query, state)
         answer = (
             without_state(live, user_id, query) if state is None else live.recommend(state, query)
         )
@@ -225,7 +191,7 @@ class Reads:
             self._service.metrics.count_vector(freshness)
         return json_response(answer)
 
-    def _of_user(
+    def of_user(
         self, user_id: str, query: Request, state: UserState | None
     ) -> tuple[Recommender, Variant | None]:
         """The recommender that answers this request, and its variant.

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from api import after
 from api.errors import json_response
+from api.live_view.trained_users import TrainedUserFiles
 from api.routes.query import Query
 from api.routes.routing import Operation, add, path_id
 from api.schemas.answers import SimilarUser, SimilarUsers
@@ -21,8 +22,6 @@ from engines.als import ALSEngine
 from engines.base import NotApplicable
 from engines.recommender import Recommender
 from models.als import Floats
-from models.als.trained_users import TrainedUsers
-from models.registry import Registry
 from store.state.connection import Client, connect
 from store.state.entities.histories import item_sets, with_events
 
@@ -37,15 +36,12 @@ SHARED = 5
 class SimilarUserRoutes:
     """The route of similar users.
 
-    The trained users are loaded at the first request, and again for another bundle: most processes
-    never need them. The worker's thread compares them and reads up to 50 histories, with a budget
-    and a Redis connection of its own.
+    The worker's thread compares the trained users and reads up to 50 histories, with a budget and a
+    Redis connection of its own.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._registry = Registry(service.settings.models_path)
-        self._trained: tuple[str | None, TrainedUsers] | None = None
+    def __init__(self, service: Service, trained: TrainedUserFiles) -> None:
+        self._service, self._trained = service, trained
         self._budget = service.worker.budget("users_similar")
         self._client: Client | None = None
 
@@ -120,7 +116,7 @@ class SimilarUserRoutes:
         self, version: str | None, state: UserState, vector: Floats, limit: int
     ) -> list[SimilarUser]:
         """The answer's users. Runs in the worker's thread, one at a time."""
-        scores = dict(self._load(version).nearest(vector, SPARE * limit + 1))
+        scores = dict(self._trained.load(version).nearest(vector, SPARE * limit + 1))
         scores.pop(state.user_id, None)
         if self._client is None:
             self._client = connect(
@@ -138,12 +134,3 @@ class SimilarUserRoutes:
             )
             for rank, (user_id, items) in enumerate(zip(nearest, histories, strict=True), 1)
         ]
-
-    def _load(self, version: str | None) -> TrainedUsers:
-        trained = self._trained
-        if trained is None or trained[0] != version:
-            folder = (
-                self._service.settings.als_model_path or self._registry.path / str(version) / "als"
-            )
-            trained = self._trained = (version, TrainedUsers.load(folder))
-        return trained[1]

@@ -1,12 +1,14 @@
-"""Finds similar users among the trained user vectors of an ALS part."""
+"""Compares the trained user vectors of an ALS part: with a user, and with an item."""
 
 from __future__ import annotations
 
+import heapq
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from core.process.background import with_pauses
 from models import files
 from models.als.arrays import Floats
 from models.id_map import IdMap
@@ -41,16 +43,36 @@ class TrainedUsers:
         if norm == 0 or not len(self.ids):
             return []
         unit = (vector / np.float32(norm)).astype(np.float32)
+        return self._best(self._products(unit) * self._inverse_norms, k)
+
+    def keenest(self, item: Floats, k: int) -> list[tuple[str, float]]:
+        """The `k` users who score an item of the factors `item` (f,) f32 highest, best first.
+
+        Returns pairs of user id and score, only those with a score above 0.
+        """
+        return self._best(self._products(item), k) if len(self.ids) else []
+
+    def search(self, text: str, limit: int) -> list[str]:
+        """At most `limit` ids that contain `text`; first those that begin with it, shorter ids
+        before longer ones.
+        """
+        matches = (user_id for user_id in with_pauses(self.ids.ids) if text in user_id)
+        return heapq.nsmallest(
+            limit, matches, key=lambda name: (not name.startswith(text), len(name), name)
+        )
+
+    def _products(self, vector: Floats) -> Floats:
+        """(n_users,) f32: the product of each user's factors and `vector`."""
         blocks = [
-            self.factors[start : start + BLOCK_USERS] @ unit
+            self.factors[start : start + BLOCK_USERS] @ vector
             for start in range(0, len(self.ids), BLOCK_USERS)
         ]
-        cosines = np.concatenate(blocks) * self._inverse_norms
-        best = np.argpartition(-cosines, k)[:k] if k < len(cosines) else np.arange(len(cosines))
-        best = best[np.argsort(-cosines[best], kind="stable")]
-        return [
-            (self.ids.ids[row], float(cosines[row])) for row in best.tolist() if cosines[row] > 0
-        ]
+        return np.concatenate(blocks)
+
+    def _best(self, scores: Floats, k: int) -> list[tuple[str, float]]:
+        best = np.argpartition(-scores, k)[:k] if k < len(scores) else np.arange(len(scores))
+        best = best[np.argsort(-scores[best], kind="stable")]
+        return [(self.ids.ids[row], float(scores[row])) for row in best.tolist() if scores[row] > 0]
 
     @cached_property
     def _inverse_norms(self) -> Floats:

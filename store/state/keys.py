@@ -46,7 +46,7 @@ NEW_ITEMS = "items:young"
 NEW_ITEM_CHANGES = "items:young:changes"
 """STREAM: the ids of new items whose factors were written or removed; readers follow it."""
 EXPERIMENTS = "experiments"
-"""HASH: tag of an experiment -> JSON of store.state.entities.experiments.Definition."""
+"""HASH: tag of an experiment -> JSON of core.experiments.Definition."""
 OWNED = (
     *(
         "user:*",

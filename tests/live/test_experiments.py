@@ -10,11 +10,11 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
+from engines.experiments.report import Report, Row
 from store.state.entities import experiments
 from testing.process import Child
 from tests.api.world import FOR_DEVELOPER, event, publish, serving
 from tests.support import eventually
-from training.evaluation.experiments import Report, Row
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 

@@ -19,7 +19,7 @@ import redis
 
 from core.codec import encode_json
 from core.deletions import IdHasher
-from core.experiments import Experiments, Variant
+from core.experiments import Definition, Experiments, Variant, VariantCounts
 from core.types import Interaction
 from core.use_cases import UseCases
 from store.state import keys
@@ -76,18 +76,6 @@ def outcomes(
     return Outcomes(numbers, weights)
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
-    """The experiment of a tag, stored beside its numbers: the configuration may be gone later.
-
-    `since`: in seconds since 1970.
-    """
-
-    name: str
-    since: float
-    use_cases: tuple[str, ...]
-    variants: tuple[Variant, ...]
-
-
 def save_definitions(client: redis.Redis, experiments: Experiments) -> None:
     """Store the definition of each experiment that has none yet. Raises StoreUnavailable."""
     if experiments.all:
@@ -137,14 +125,6 @@ def forget(client: redis.Redis, tag: str) -> bool:
         pipe.hdel(keys.EXPERIMENTS, tag)
         pipe.execute()
     return True
-
-
-class VariantCounts(NamedTuple):
-    """One variant: user -> exposures; user -> weight of outcomes; event type -> outcomes."""
-
-    exposed: dict[str, float]
-    outcomes: dict[str, float]
-    events: dict[str, int]
 
 
 def read(client: redis.Redis, variant_id: str) -> VariantCounts:

@@ -127,6 +127,41 @@ def of_item(
     return sums
 
 
+class Series(NamedTuple):
+    """Weights of one item by bucket of `seconds`, the oldest first; the first begins at `start`."""
+
+    start: int
+    seconds: int
+    weights: list[float]
+
+
+def series_of_item(
+    client: redis.Redis, names: Iterable[str], item_id: str, now: float
+) -> dict[str, dict[str, Series]]:
+    """Window (hour, week) -> name -> the item's weights by bucket, of the names with a weight.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
+    bucket_keys = {
+        (window, name): _keys(window, name, now)[::-1]
+        for window in ("hour", "week")
+        for name in names
+    }
+    with named_errors("reading the windows of an item"):
+        pipe: Any = client.pipeline(transaction=False)
+        for name_keys in bucket_keys.values():
+            for key in name_keys:
+                pipe.zscore(key, item_id)
+        replies = iter(pipe.execute())
+    series: dict[str, dict[str, Series]] = {"hour": {}, "week": {}}
+    for (window, name), name_keys in bucket_keys.items():
+        weights = [float(weight or 0.0) for weight in islice(replies, len(name_keys))]
+        if any(weights):
+            start = int(name_keys[0].rpartition(":")[2])
+            series[window][name] = Series(start, WINDOWS[window][0].bucket, weights)
+    return series
+
+
 class Bucket(NamedTuple):
     """`rows` (n,) int32: indices of the reader's ids; `weights` (n,) f64."""
 

@@ -18,6 +18,11 @@ from core.errors import ConfigurationError
 from core.experiments import Variant, point, recommendation_id
 from core.settings import Settings
 from core.types import Interaction
+from engines.experiments.intervals import (
+    needed,
+    share_difference,
+)
+from engines.experiments.report import Row, Sample, analyse
 from store.state import connection
 from store.state.apply import deletions
 from store.state.apply.applier import Applier
@@ -25,11 +30,7 @@ from store.state.apply.batches import UNKNOWN_DELETIONS, Event, OffsetRange
 from store.state.apply.planner import Planner
 from store.state.entities.experiments import Exposures
 from training import commands
-from training.evaluation.experiments import Row, Sample, analyse, reports
-from training.evaluation.intervals import (
-    needed,
-    share_difference,
-)
+from training.evaluation.experiments import reports
 
 SEED = 20_261_123
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluation.intervals import (
+from engines.experiments.intervals import (
     balance,
     mean,
     mean_difference,

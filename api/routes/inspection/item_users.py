@@ -1,0 +1,181 @@
+"""Answers which users would like an item, and which users an id may mean."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from api.errors import invalid, json_response
+from api.live_view.trained_users import TrainedUserFiles
+from api.routes.query import plain_query, whole_number
+from api.routes.routing import Operation, add, path_id
+from api.schemas.document import DocumentedApp
+from api.schemas.item_details import ItemUser, ItemUsers, UserMatches
+from api.service import Service
+from core.errors import ModelError, StoreError
+from core.types import Request, UserState
+from engines.als import ALSEngine
+from engines.base import NotApplicable
+from engines.recommender import Recommender
+from models.als import Floats
+from store.state.connection import connect
+from store.state.entities.histories import item_sets, with_events
+
+MOST = 20
+"""Users in an answer: each is answered once to see the item's rank."""
+SPARE = 4
+"""Candidates for each place: those who have an event with the item are left out."""
+MOST_MATCHES = 50
+"""Users that a search names at most."""
+_ERRORS = {
+    401: "this server wants a key for reads",
+    422: "a parameter is not acceptable; `detail` names it",
+    429: "too many such requests at once: send it again after `Retry-After` s",
+}
+
+
+class ItemUserRoutes:
+    """The routes from an item to users, and from a text to users; both name users."""
+
+    def __init__(self, service: Service, trained: TrainedUserFiles) -> None:
+        self._service, self._trained = service, trained
+        self._users_budget = service.worker.budget("item_users")
+        self._search_budget = service.worker.budget("users_search")
+
+    def register(self, app: DocumentedApp) -> None:
+        """Add the routes to `app`."""
+        add(
+            app,
+            Operation(
+                method="GET",
+                path="/api/items/{item_id}/users",
+                handler=self.users,
+                answer=ItemUsers,
+                tag="recommendations",
+                summary="Users who would like an item",
+                parameters=[_limit(10, MOST)],
+                errors=_ERRORS,
+            ),
+        )
+        add(
+            app,
+            Operation(
+                method="GET",
+                path="/api/users",
+                handler=self.search,
+                answer=UserMatches,
+                tag="users",
+                summary="Users whose id contains a text",
+                parameters=[_TEXT, _limit(20, MOST_MATCHES)],
+                errors=_ERRORS,
+            ),
+        )
+
+    async def users(self, request: HttpRequest) -> Response:
+        """The users whose ALS vector scores the item highest, without those who have an event with
+        it, and its rank in the answer that each would get now.
+
+        Only users that the live bundle was trained on are compared. When there are none, `cause`
+        says why.
+        """
+        item_id = path_id(request, "item_id")
+        limit = whole_number(plain_query(request, "limit"), "limit", 10, MOST)
+        live = self._service.live
+        users: list[ItemUser] = []
+        cause = None
+        try:
+            scores = await self._keenest(live, item_id, limit)
+            users = await self._with_ranks(live, item_id, scores)
+        except (NotApplicable, ModelError, ValueError) as error:
+            cause = str(error)
+        except StoreError as error:
+            self._service.health.mark_failed("redis", str(error))
+            cause = "the users' histories cannot be read now"
+        return json_response(
+            ItemUsers(
+                item_id=item_id,
+                model_version=live.bundle.version,
+                cause=cause,
+                degraded=self._service.health.degraded,
+                users=users,
+            )
+        )
+
+    async def search(self, request: HttpRequest) -> Response:
+        """Among the users that the live bundle was trained on; first those whose id begins with the
+        text. A user who came later is not there, and has a page all the same.
+        """
+        values = plain_query(request, "q", "limit")
+        text, limit = values.get("q", ""), whole_number(values, "limit", 20, MOST_MATCHES)
+        if not text:
+            raise invalid("q is missing: it is a part of the user's id")
+        version = self._service.live.bundle.version
+        users: list[str] = []
+        cause = None
+        try:
+            users = await self._search_budget.run(
+                lambda: self._trained.load(version).search(text, limit)
+            )
+        except (ModelError, ValueError) as error:
+            cause = str(error)
+        return json_response(UserMatches(model_version=version, cause=cause, users=users))
+
+    async def _keenest(self, live: Recommender, item_id: str, limit: int) -> dict[str, float]:
+        """User -> score. Raises NotApplicable, ModelError, StoreError, ValueError, ApiError 429."""
+        engine = live.engines.get(ALSEngine.name)
+        if not isinstance(engine, ALSEngine):
+            raise NotApplicable(live.unavailable(ALSEngine.name) or "there is no ALS engine")
+        factors = engine.item_factors(item_id)
+        version = live.bundle.version
+        return await self._users_budget.run(lambda: self._compare(version, item_id, factors, limit))
+
+    def _compare(
+        self, version: str | None, item_id: str, factors: Floats, limit: int
+    ) -> dict[str, float]:
+        settings = self._service.settings
+        scores = dict(self._trained.load(version).keenest(factors, SPARE * limit))
+        with connect(settings, settings.api_redis_timeout_s) as client:
+            users = with_events(client, list(scores))
+            items = item_sets(client, users, settings.history_cap)
+        new = [name for name, seen in zip(users, items, strict=True) if item_id not in seen]
+        return {name: scores[name] for name in new[:limit]}
+
+    async def _with_ranks(
+        self, live: Recommender, item_id: str, scores: dict[str, float]
+    ) -> list[ItemUser]:
+        """Each user with the item's rank in the answer to them now."""
+        states = await asyncio.gather(*(self._service.user_state(name) for name in scores))
+        request = Request(limit=self._service.settings.api_max_limit, reasons=False, at=time.time())
+
+        def rank(state: UserState | None) -> int | None:
+            lines = live.recommend(state, request).recommendations if state is not None else []
+            return next((line.rank for line in lines if line.item_id == item_id), None)
+
+        ranks = await self._users_budget.run(lambda: [rank(state) for state, _ in states])
+        return [
+            ItemUser(user_id=name, score=score, shown_at=shown_at)
+            for (name, score), shown_at in zip(scores.items(), ranks, strict=True)
+        ]
+
+
+_TEXT = {
+    "name": "q",
+    "in": "query",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "a part of the id; upper and lower case differ",
+    "example": "42",
+}
+
+
+def _limit(default: int, most: int) -> dict[str, object]:
+    return {
+        "name": "limit",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "integer", "minimum": 1, "maximum": most, "default": default},
+        "description": "users in the answer",
+    }
