@@ -104,18 +104,19 @@ class ALSEngine(Engine):
 
     def similar(self, item_id: str) -> Scoring:
         """Scores by the cosine of item factors. Raises NotApplicable: the item has none."""
-        factors, title = self.item_factors(item_id), name(self.catalogue, item_id)
+        factors = self.item_factors(item_id)
         cosines = self.model.cosines(factors), _cosines(self.new_items.factors, factors)
-        text = f"liked by the same users as {title}"
+        text = f"liked by the same users as {name(self.catalogue, item_id)}"
         return SimilarScoring(self._by_row(*cosines), text, item_id)
 
     def item_factors(self, item_id: str) -> Scores:
         """The factors (f,) f32 of an item. Raises NotApplicable: it has none."""
-        if (row := self.model.item_ids.row(item_id)) >= 0:
-            return self.model.item_factors[row]
-        if (row := self.new_items.ids.row(item_id)) >= 0:
-            return self.new_items.factors[row]
-        raise NotApplicable(f"{item_id} is not in the ALS model")
+        row, new_row = self.model.item_ids.row(item_id), self.new_items.ids.row(item_id)
+        if max(row, new_row) < 0:
+            raise NotApplicable(f"{item_id} is not in the ALS model")
+        known = self.model.item_factors if row >= 0 else self.new_items.factors
+        factors: Scores = known[row if row >= 0 else new_row]
+        return factors
 
     def freshness(self, state: UserState) -> Freshness:
         """Whether the stored vector in `state` is this model's fold-in of all the user's events."""

@@ -18,13 +18,14 @@ export class HttpError extends Error {
 const NEEDS = {
   read: { setting: "API_READ_KEYS", sentence: "This server answers only with a key." },
   write: { setting: "API_KEYS", sentence: "Writing needs a key." },
-  admin: { setting: "API_ADMIN_KEYS", sentence: "Changing the live model needs an admin's key." },
+  admin: { setting: "API_ADMIN_KEYS", sentence: "The live model and dead letters need an admin's key." },
 };
 const KEYLESS = new Set(["admin_disabled", "writes_disabled"]);
 const keys = { read: "", write: "", admin: "" };
 const asking = {};
 
 function needOf(method, path) {
+  if (path.startsWith("api/dead-letters")) return "admin";
   if (method === "GET") return "read";
   return path.startsWith("api/models") ? "admin" : "write";
 }

@@ -102,7 +102,7 @@ class DeadLetterRoutes:
                 answer=schemas.Replayed,
                 tag="operations",
                 summary="Send a dead letter again, corrected or as it is",
-                body={"schema": schema(schemas.Replay), "example": {"message": None}},
+                body={"schema": schema(schemas.Replay), "example": {"dry_run": True}},
                 status=202,
                 errors={
                     **_ADMIN,

@@ -125,7 +125,7 @@ def test_letters_are_listed_newest_first_by_code_and_page(admin: Admin, settings
 def test_a_letter_shows_the_message_as_it_came(admin: Admin, settings: Settings) -> None:
     write(settings, letter_of(settings, 1, b"not \xff JSON"))
     letter = admin.letter(1)
-    assert (letter.message, letter.key, letter.code) == ("not \\xff JSON", "u1", "not_utf8")
+    assert (letter.message, letter.key, letter.code) == ("not \\xff JSON", "u1", "not_json")
     assert (letter.truncated, letter.replayed_to, letter.bytes) == (False, None, 10)
     assert refused(admin.replay(2)) == (404, "not_found")
 
