@@ -94,6 +94,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/preview/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What would a user get, and what from each engine?
+         * @description The answer to the same request beside the answer of each engine alone.
+         *
+         *     `event` and `without` change the history for this answer only: nothing is stored, and no
+         *     answer counts in an experiment.
+         */
+        get: operations["preview_api_preview__user_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/explain/{user_id}/{item_id}": {
         parameters: {
             query?: never;
@@ -105,10 +128,89 @@ export interface paths {
          * Why is an item shown to a user, or why not?
          * @description The item's rank and the parts of its score; or the filter that excludes it, or why no
          *     engine has a score for it.
+         *
+         *     `event` and `without` change the history for this answer only.
          */
         get: operations["explain_api_explain__user_id___item_id__get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/users/{user_id}/similar": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Users with similar interactions
+         * @description The nearest users by the cosine of ALS vectors.
+         *
+         *     The vector of the user is as of now, the others' as of the training of the live bundle:
+         *     users that came later are not among them. Deleted users are left out. When there are none,
+         *     `cause` says why.
+         */
+        get: operations["similar_api_users__user_id__similar_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/items/{item_id}/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Users who would like an item
+         * @description The users whose ALS vector scores the item highest, without those who have an event with
+         *     it, and its rank in the answer that each would get now.
+         *
+         *     Only users that the live bundle was trained on are compared. When there are none, `cause`
+         *     says why.
+         */
+        get: operations["users_api_items__item_id__users_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Users whose id contains a text
+         * @description Among the users that the live bundle was trained on; first those whose id begins with the
+         *     text. A user who came later is not there, and has a page all the same.
+         */
+        get: operations["search_api_users_get"];
+        put?: never;
+        /**
+         * Create or replace up to 1,000 users
+         * @description Each entry of the array, with its id, replaces a whole entry, as PUT does.
+         *
+         *     Each is accepted or rejected by itself. 202: all were accepted; 207: some; 422: none is
+         *     valid; 503: the broker acknowledged none. An entry without a token in its result was not
+         *     accepted.
+         */
+        post: operations["put_many_api_users_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -157,30 +259,6 @@ export interface paths {
          *     after all earlier writes; 503 while that is not known.
          */
         patch: operations["patch_api_users__user_id__patch"];
-        trace?: never;
-    };
-    "/api/users/{user_id}/similar": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Users with similar interactions
-         * @description The nearest users by the cosine of ALS vectors.
-         *
-         *     The vector of the user is as of now, the others' as of the training of the live bundle:
-         *     users that came later are not among them. Deleted users are left out. When there are none,
-         *     `cause` says why.
-         */
-        get: operations["similar_api_users__user_id__similar_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
         trace?: never;
     };
     "/api/items/{item_id}": {
@@ -237,7 +315,8 @@ export interface paths {
          * @description About `limit` items from `cursor` on, in no particular order.
          *
          *     Read on with the `cursor` of each answer until it is null. Items that are there the whole
-         *     time are in one page at least; a change during the listing may show an item twice.
+         *     time are in one page at least; a change during the listing may show an item twice. With `q`
+         *     it is the items with all these words instead, best first, as this server's answers use them.
          */
         get: operations["page_api_items_get"];
         put?: never;
@@ -250,6 +329,28 @@ export interface paths {
          *     accepted.
          */
         post: operations["put_many_api_items_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/items/{item_id}/activity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Popularity of an item over the last hour and week
+         * @description The weight of the item's events by time, in each use case with some.
+         *
+         *     Nothing older than a week is stored by time. An unknown item has no activity.
+         */
+        get: operations["activity_api_items__item_id__activity_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -275,30 +376,6 @@ export interface paths {
          *     in its result was not accepted: send it again with the same `event_id`; it counts once.
          */
         post: operations["events_api_events_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/users": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Create or replace up to 1,000 users
-         * @description Each entry of the array, with its id, replaces a whole entry, as PUT does.
-         *
-         *     Each is accepted or rejected by itself. 202: all were accepted; 207: some; 422: none is
-         *     valid; 503: the broker acknowledged none. An entry without a token in its result was not
-         *     accepted.
-         */
-        post: operations["put_many_api_users_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -431,6 +508,95 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/experiments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Results of experiments, with intervals and verdicts
+         * @description The same as `python -m training experiments --json`: each variant beside the control.
+         *
+         *     There is no verdict before each variant has the users that a difference of `detect` needs.
+         *     `at` says when the numbers were read: they are cached for ten seconds, or longer where they
+         *     take long.
+         */
+        get: operations["list_api_experiments_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/dead-letters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Messages that are no valid event, newest first
+         * @description The letters that wait, with the reason of each; `code` selects some.
+         *
+         *     Read on with the `cursor` of each answer until it is null.
+         */
+        get: operations["list_api_dead_letters_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/dead-letters/{place}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One dead letter with its message
+         * @description The reason, and the message as it came.
+         */
+        get: operations["show_api_dead_letters__place__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/dead-letters/{place}/replay": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a dead letter again, corrected or as it is
+         * @description Check the letter again, or the message of the body in its place, and send it.
+         *
+         *     It keeps its `event_id`, so it counts once even if it is sent twice. A letter that is older
+         *     than the deletion of its user or item is refused.
+         */
+        post: operations["replay_api_dead_letters__place__replay_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health/live": {
         parameters: {
             query?: never;
@@ -518,6 +684,138 @@ export interface components {
             token: string;
         };
         /**
+         * Activity
+         * @description Weights of an item's events by time.
+         */
+        Activity: {
+            /**
+             * Start
+             * @description when the first part begins, in seconds since 1970
+             */
+            start: number;
+            /**
+             * Seconds
+             * @description length of a part
+             * @example 3600
+             */
+            seconds: number;
+            /**
+             * Weights
+             * @description by part, oldest first; the last is not over yet
+             */
+            weights: number[];
+        };
+        /**
+         * DeadLetterAnswer
+         * @description One dead letter with its message.
+         */
+        DeadLetterAnswer: {
+            /**
+             * Place
+             * @description topic:partition:offset of the message
+             * @example interactions:0:182734
+             */
+            place: string;
+            /** Code */
+            code: string;
+            /** Reason */
+            reason: string;
+            /** At */
+            at: number;
+            /** Bytes */
+            bytes: number;
+            /**
+             * Truncated
+             * @description true: `message` is only the beginning; a replay reads the whole again
+             */
+            truncated: boolean;
+            /** Key */
+            key: string | null;
+            /**
+             * Message
+             * @description as text; bytes that are not UTF-8 as `\xff`; null: it had no value
+             */
+            message: string | null;
+            /**
+             * Replayed To
+             * @description topic:partition:offset of the message that was sent again
+             */
+            replayed_to: string | null;
+        };
+        /**
+         * DeadLetterLine
+         * @description One message that is no valid event, in a list.
+         */
+        DeadLetterLine: {
+            /**
+             * Place
+             * @description topic:partition:offset of the message
+             * @example interactions:0:182734
+             */
+            place: string;
+            /**
+             * Code
+             * @example bad_timestamp
+             */
+            code: string;
+            /**
+             * Reason
+             * @example timestamp 1795341600000 is in milliseconds
+             */
+            reason: string;
+            /**
+             * At
+             * @description when the broker stored the message, in seconds since 1970; 0: unknown
+             */
+            at: number;
+            /**
+             * Bytes
+             * @description length of the message
+             * @example 212
+             */
+            bytes: number;
+        };
+        /**
+         * DeadLetterPage
+         * @description Dead letters that wait, newest first.
+         */
+        DeadLetterPage: {
+            /** Letters */
+            letters: components["schemas"]["DeadLetterLine"][];
+            /**
+             * Cursor
+             * @description for the next page; null: this was the last
+             */
+            cursor: string | null;
+            /**
+             * Waiting
+             * @description letters that are not replayed
+             * @example 3
+             */
+            waiting: number;
+            /**
+             * Replayed
+             * @description letters that were replayed
+             * @example 1
+             */
+            replayed: number;
+            /**
+             * Codes
+             * @description waiting letters by code
+             * @example {
+             *       "bad_timestamp": 3
+             *     }
+             */
+            codes: {
+                [key: string]: number;
+            };
+            /**
+             * Complete
+             * @description false: the server has not read the whole topic yet; ask again
+             */
+            complete: boolean;
+        };
+        /**
          * Difference
          * @description The differences of two manifests: dotted name -> both values, null for an absent field.
          */
@@ -538,6 +836,25 @@ export interface components {
             differences: {
                 [key: string]: unknown[];
             };
+        };
+        /**
+         * EngineAnswer
+         * @description What one engine alone would answer.
+         */
+        EngineAnswer: {
+            /**
+             * Engine
+             * @example als
+             */
+            engine: string;
+            /**
+             * Cause
+             * @description why it has fewer items than requested, or none
+             * @example not loaded
+             */
+            cause: string | null;
+            /** Recommendations */
+            recommendations: components["schemas"]["Recommendation"][];
         };
         /**
          * EngineView
@@ -652,6 +969,18 @@ export interface components {
             detail: string;
         };
         /**
+         * Estimate
+         * @description A number and its interval.
+         */
+        Estimate: {
+            /** Value */
+            value: number;
+            /** Low */
+            low: number;
+            /** High */
+            high: number;
+        };
+        /**
          * EventResult
          * @description The result of one event: a token, or an error.
          */
@@ -698,6 +1027,20 @@ export interface components {
             rejected: number;
             /** Results */
             results: components["schemas"]["EventResult"][];
+        };
+        /**
+         * ExperimentResults
+         * @description The results of all experiments with numbers, those that run first.
+         */
+        ExperimentResults: {
+            /** Experiments */
+            experiments: components["schemas"]["Report"][];
+            /**
+             * At
+             * @description when the numbers were read, in seconds since 1970
+             * @example 1790000000
+             */
+            at: number;
         };
         /**
          * Explanation
@@ -856,6 +1199,38 @@ export interface components {
             created_at?: number | null;
         };
         /**
+         * ItemActivity
+         * @description How popular an item is, and was in the last hour and week.
+         */
+        ItemActivity: {
+            /** Item Id */
+            item_id: string;
+            /**
+             * Popularity
+             * @description by use case: the score that `/api/popular` has; without an item that is not among the first thousand
+             * @example {
+             *       "developer_startup": 3.25
+             *     }
+             */
+            popularity: {
+                [key: string]: number;
+            };
+            /**
+             * Hour
+             * @description by use case: the last hour, in parts of 5 minutes
+             */
+            hour: {
+                [key: string]: components["schemas"]["Activity"];
+            };
+            /**
+             * Week
+             * @description by use case: the last week, in parts of an hour
+             */
+            week: {
+                [key: string]: components["schemas"]["Activity"];
+            };
+        };
+        /**
          * ItemAnswer
          * @description The catalogue entry of an item, as answers show it.
          */
@@ -904,6 +1279,48 @@ export interface components {
              * @example 17
              */
             cursor: string | null;
+        };
+        /**
+         * ItemUser
+         * @description A user who would like an item, by the ALS model.
+         */
+        ItemUser: {
+            /**
+             * User Id
+             * @example 17
+             */
+            user_id: string;
+            /**
+             * Score
+             * @description of the item by this user's vector of the training
+             * @example 0.83
+             */
+            score: number;
+            /**
+             * Shown At
+             * @description its rank in the answer to this user now; null: not among the first `API_MAX_LIMIT`
+             * @example 2
+             */
+            shown_at: number | null;
+        };
+        /**
+         * ItemUsers
+         * @description Users who would like an item and have no event with it, best first.
+         */
+        ItemUsers: {
+            /** Item Id */
+            item_id: string;
+            /** Model Version */
+            model_version: string | null;
+            /**
+             * Cause
+             * @description why there are none
+             */
+            cause: string | null;
+            /** Degraded */
+            degraded: boolean;
+            /** Users */
+            users: components["schemas"]["ItemUser"][];
         };
         /**
          * Live
@@ -1037,6 +1454,29 @@ export interface components {
             retrain: components["schemas"]["Retrain"] | null;
             /** Degraded */
             degraded: boolean;
+        };
+        /**
+         * Preview
+         * @description What a user would get, and what each engine alone would answer.
+         */
+        Preview: {
+            /** User Id */
+            user_id: string;
+            /**
+             * Interaction Count
+             * @description with the changes of the request
+             * @example 17
+             */
+            interaction_count: number;
+            /**
+             * Routing
+             * @example 17 interactions: content_based < 5 <= als < 20 <= ensemble
+             */
+            routing: string;
+            /** @description what the user would get */
+            answer: components["schemas"]["Recommendations"];
+            /** Engines */
+            engines: components["schemas"]["EngineAnswer"][];
         };
         /**
          * Promoted
@@ -1234,6 +1674,60 @@ export interface components {
             recommendations: components["schemas"]["Recommendation"][];
         };
         /**
+         * Replayed
+         * @description A dead letter was sent again, or would be.
+         */
+        Replayed: {
+            /**
+             * Place
+             * @description topic:partition:offset of the message
+             * @example interactions:0:182734
+             */
+            place: string;
+            /**
+             * Token
+             * @description null with `dry_run`
+             */
+            token: string | null;
+            /**
+             * Message
+             * @description the message that was checked, as text
+             */
+            message: string;
+        };
+        /**
+         * Report
+         * @description The results of one experiment.
+         *
+         *         `needed_users`: of each variant, to show a difference of `detect`; null while the control has no
+         *         outcome.
+         *
+         *         `balance_chance`: p-value of the numbers of users given the weights; null before there are
+         *         enough users.
+         */
+        Report: {
+            /** Experiment */
+            experiment: string;
+            /** Tag */
+            tag: string;
+            /** Configured */
+            configured: boolean;
+            /** Since */
+            since: number | null;
+            /** Use Cases */
+            use_cases: string[];
+            /** Outcomes */
+            outcomes: string[];
+            /** Detect */
+            detect: number;
+            /** Needed Users */
+            needed_users: number | null;
+            /** Balance Chance */
+            balance_chance: number | null;
+            /** Variants */
+            variants: components["schemas"]["Row"][];
+        };
+        /**
          * Retrain
          * @description The result of the last retrain, or the progress of the running one.
          */
@@ -1312,6 +1806,46 @@ export interface components {
              * @example retrain-requests:2:17
              */
             token: string;
+        };
+        /**
+         * Row
+         * @description The results of one variant.
+         *
+         *         `difference`, `weight_difference`: to the control. `more_users`: users missing for a verdict.
+         *         `sentence`: the verdict in words.
+         */
+        Row: {
+            /** Variant */
+            variant: string;
+            /** Overrides */
+            overrides: {
+                [key: string]: unknown;
+            };
+            /** Exposed Users */
+            exposed_users: number;
+            /** Answers */
+            answers: number;
+            /** Events */
+            events: {
+                [key: string]: number;
+            };
+            /** Users With Outcome */
+            users_with_outcome: number;
+            /** Unexposed Users */
+            unexposed_users: number;
+            share: components["schemas"]["Estimate"] | null;
+            mean_weight: components["schemas"]["Estimate"] | null;
+            difference: components["schemas"]["Estimate"] | null;
+            weight_difference: components["schemas"]["Estimate"] | null;
+            /** More Users */
+            more_users: number | null;
+            /**
+             * Verdict
+             * @enum {unknown}
+             */
+            verdict: "better" | "broken" | "control" | "early" | "none" | "worse";
+            /** Sentence */
+            sentence: string;
         };
         /**
          * SimilarUser
@@ -1454,6 +1988,27 @@ export interface components {
             stale: boolean;
             /** Degraded */
             degraded: boolean;
+        };
+        /**
+         * UserMatches
+         * @description Users whose id contains a text, among those that the live bundle was trained on.
+         */
+        UserMatches: {
+            /** Model Version */
+            model_version: string | null;
+            /**
+             * Cause
+             * @description why there are none
+             */
+            cause: string | null;
+            /**
+             * Users
+             * @example [
+             *       "42",
+             *       "420"
+             *     ]
+             */
+            users: string[];
         };
     };
     responses: never;
@@ -1785,6 +2340,116 @@ export interface operations {
             };
         };
     };
+    preview_api_preview__user_id__get: {
+        parameters: {
+            query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
+                /**
+                 * @description number of recommendations in the answer; API_MAX_LIMIT at most
+                 * @example 10
+                 */
+                limit?: number;
+                /** @description only items of at least one of these categories; comma-separated or repeated */
+                category?: string | null;
+                /** @description only items of these types; default: the use case's type, else all */
+                item_type?: string | null;
+                /** @description ids of items to leave out; comma-separated or repeated */
+                exclude?: string | null;
+                /** @description false: also items that are not available; default: set by the use case */
+                available_only?: boolean | null;
+                /** @description false: without reasons, which take a fifth of the time of a read */
+                reasons?: boolean;
+                /** @description filters by attribute: `attr.stage=seed` equals, `attr.stage=seed,a` one of, `attr.team_size.min=3` and `attr.team_size.max=20` a range */
+                attr?: {
+                    [key: string]: string;
+                } | null;
+                /** @description true: also items that the user has interacted with; default: set by the use case */
+                include_seen?: boolean | null;
+                /** @description the first engine of the chain (ensemble, als, two_tower, content_based, popular); default: the router picks it */
+                engine?: string | null;
+                /**
+                 * @description how strongly the list avoids similar items; default: DIVERSITY
+                 * @example 0.3
+                 */
+                diversity?: number | null;
+                /**
+                 * @description share of the places for randomly drawn new items; default: EXPLORE
+                 * @example 0.1
+                 */
+                explore?: number | null;
+                /**
+                 * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
+                 * @example interactions:0:182734
+                 */
+                after?: string | null;
+                /** @description name of a configured use case */
+                use_case?: string | null;
+                /**
+                 * @description what if the user also did this now: `type:item`; may be repeated, nothing is stored
+                 * @example [
+                 *       "like:startup-9"
+                 *     ]
+                 */
+                event?: string[];
+                /**
+                 * @description what if the user had no events with this item; may be repeated, nothing is stored
+                 * @example [
+                 *       "startup-3"
+                 *     ]
+                 */
+                without?: string[];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description the user's id, percent-encoded (`/` as %2F); any id will do, an unknown user is answered with what is popular
+                 * @example 42
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preview"];
+                };
+            };
+            /** @description this server wants a key for reads */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description a parameter is not acceptable; `detail` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description too many such requests at once: send it again after `Retry-After` s */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
     explain_api_explain__user_id___item_id__get: {
         parameters: {
             query?: {
@@ -1832,6 +2497,20 @@ export interface operations {
                 after?: string | null;
                 /** @description name of a configured use case */
                 use_case?: string | null;
+                /**
+                 * @description what if the user also did this now: `type:item`; may be repeated, nothing is stored
+                 * @example [
+                 *       "like:startup-9"
+                 *     ]
+                 */
+                event?: string[];
+                /**
+                 * @description what if the user had no events with this item; may be repeated, nothing is stored
+                 * @example [
+                 *       "startup-3"
+                 *     ]
+                 */
+                without?: string[];
             };
             header?: never;
             path: {
@@ -1879,6 +2558,317 @@ export interface operations {
             };
             /** @description too many such requests at once: send it again after `Retry-After` s */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    similar_api_users__user_id__similar_get: {
+        parameters: {
+            query?: {
+                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                user_id?: string;
+                /**
+                 * @description number of recommendations in the answer; API_MAX_LIMIT at most
+                 * @example 10
+                 */
+                limit?: number;
+                /**
+                 * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
+                 * @example interactions:0:182734
+                 */
+                after?: string | null;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description the user's id, percent-encoded (`/` as %2F); any id will do, an unknown user is answered with what is popular
+                 * @example 42
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SimilarUsers"];
+                };
+            };
+            /** @description this server wants a key for reads */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description a parameter is not acceptable; `detail` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description too many such requests at once: send it again after `Retry-After` s */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    users_api_items__item_id__users_get: {
+        parameters: {
+            query?: {
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
+                /** @description users in the answer */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description the item's id, percent-encoded
+                 * @example startup-9
+                 */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ItemUsers"];
+                };
+            };
+            /** @description this server wants a key for reads */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description a parameter is not acceptable; `detail` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description too many such requests at once: send it again after `Retry-After` s */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    search_api_users_get: {
+        parameters: {
+            query: {
+                /**
+                 * @description a part of the id; upper and lower case differ
+                 * @example 42
+                 */
+                q: string;
+                /** @description users in the answer */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserMatches"];
+                };
+            };
+            /** @description this server wants a key for reads */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description a parameter is not acceptable; `detail` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description too many such requests at once: send it again after `Retry-After` s */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    put_many_api_users_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example [
+                 *       {
+                 *         "user_id": "9",
+                 *         "roles": [
+                 *           "developer"
+                 *         ],
+                 *         "interests": [
+                 *           "fintech",
+                 *           "python"
+                 *         ]
+                 *       }
+                 *     ]
+                 */
+                "application/json": {
+                    /**
+                     * User Id
+                     * @description may be left out: it is in the path
+                     * @example 42
+                     */
+                    user_id?: string | null;
+                    /**
+                     * Roles
+                     * @default []
+                     * @example [
+                     *       "developer"
+                     *     ]
+                     */
+                    roles?: string[];
+                    /**
+                     * Interests
+                     * @default []
+                     * @example [
+                     *       "fintech",
+                     *       "python"
+                     *     ]
+                     */
+                    interests?: string[];
+                    /**
+                     * Attributes
+                     * @default {}
+                     */
+                    attributes?: {
+                        [key: string]: unknown;
+                    };
+                }[];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryResults"];
+                };
+            };
+            /** @description some were accepted, some not: see each result */
+            207: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryResults"];
+                };
+            };
+            /** @description not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no key, or a wrong one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description this server has no API_KEYS: writes are off */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description outside the contract */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryResults"] | components["schemas"]["Error"];
+                };
+            };
+            /** @description the broker has not acknowledged it: send it again */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2233,72 +3223,6 @@ export interface operations {
             };
             /** @description the broker has not acknowledged it: send it again */
             503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-        };
-    };
-    similar_api_users__user_id__similar_get: {
-        parameters: {
-            query?: {
-                /** @description the user_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
-                user_id?: string;
-                /**
-                 * @description number of recommendations in the answer; API_MAX_LIMIT at most
-                 * @example 10
-                 */
-                limit?: number;
-                /**
-                 * @description token of a write: the answer waits for that write, API_AFTER_S at most, and is `stale` without it
-                 * @example interactions:0:182734
-                 */
-                after?: string | null;
-            };
-            header?: never;
-            path: {
-                /**
-                 * @description the user's id, percent-encoded (`/` as %2F); any id will do, an unknown user is answered with what is popular
-                 * @example 42
-                 */
-                user_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SimilarUsers"];
-                };
-            };
-            /** @description this server wants a key for reads */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description a parameter is not acceptable; `detail` names it */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description too many such requests at once: send it again after `Retry-After` s */
-            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2730,6 +3654,11 @@ export interface operations {
     page_api_items_get: {
         parameters: {
             query?: {
+                /**
+                 * @description words that must occur in id, title, categories, tags, attributes or text; at most 100 items, one page
+                 * @example ledger
+                 */
+                q?: string;
                 /** @description `cursor` of the page before; without it, the first page */
                 cursor?: string;
                 /** @description about how many items; a small catalogue comes in one page */
@@ -2761,6 +3690,15 @@ export interface operations {
             };
             /** @description a parameter is not acceptable; `detail` names it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description too many searches at once: send it again after `Retry-After` s */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2946,6 +3884,62 @@ export interface operations {
             };
         };
     };
+    activity_api_items__item_id__activity_get: {
+        parameters: {
+            query?: {
+                /** @description the item_id instead of the path, which then has `-` in its place: for an id with `/` behind a proxy that decodes paths */
+                item_id?: string;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description the item's id, percent-encoded
+                 * @example startup-9
+                 */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ItemActivity"];
+                };
+            };
+            /** @description this server wants a key for reads */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description a parameter is not acceptable; `detail` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Redis, which has the numbers, does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
     events_api_events_post: {
         parameters: {
             query?: never;
@@ -3120,138 +4114,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["EventResults"] | components["schemas"]["Error"];
-                };
-            };
-            /** @description the broker has not acknowledged it: send it again */
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-        };
-    };
-    put_many_api_users_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                /**
-                 * @example [
-                 *       {
-                 *         "user_id": "9",
-                 *         "roles": [
-                 *           "developer"
-                 *         ],
-                 *         "interests": [
-                 *           "fintech",
-                 *           "python"
-                 *         ]
-                 *       }
-                 *     ]
-                 */
-                "application/json": {
-                    /**
-                     * User Id
-                     * @description may be left out: it is in the path
-                     * @example 42
-                     */
-                    user_id?: string | null;
-                    /**
-                     * Roles
-                     * @default []
-                     * @example [
-                     *       "developer"
-                     *     ]
-                     */
-                    roles?: string[];
-                    /**
-                     * Interests
-                     * @default []
-                     * @example [
-                     *       "fintech",
-                     *       "python"
-                     *     ]
-                     */
-                    interests?: string[];
-                    /**
-                     * Attributes
-                     * @default {}
-                     */
-                    attributes?: {
-                        [key: string]: unknown;
-                    };
-                }[];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["EntryResults"];
-                };
-            };
-            /** @description some were accepted, some not: see each result */
-            207: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["EntryResults"];
-                };
-            };
-            /** @description not JSON */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description no key, or a wrong one */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description this server has no API_KEYS: writes are off */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description the body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description outside the contract */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["EntryResults"] | components["schemas"]["Error"];
                 };
             };
             /** @description the broker has not acknowledged it: send it again */
@@ -3558,6 +4420,311 @@ export interface operations {
                 };
             };
             /** @description the broker has not acknowledged it: send it again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    list_api_experiments_get: {
+        parameters: {
+            query?: {
+                /** @description the difference that matters, relative to the control: 0.1 is a tenth */
+                detect?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExperimentResults"];
+                };
+            };
+            /** @description this server wants a key for reads */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description a parameter is not acceptable; `detail` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description too many such requests at once: send it again after `Retry-After` s */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Redis, which has the numbers, does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    list_api_dead_letters_get: {
+        parameters: {
+            query?: {
+                /** @description only letters with this code */
+                code?: string;
+                /** @description `cursor` of the page before; without it, the newest */
+                cursor?: string;
+                /** @description letters in the page */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeadLetterPage"];
+                };
+            };
+            /** @description no key, or a wrong one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the key may not do this, or this server has no API_ADMIN_KEYS */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description a parameter is not acceptable */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Kafka or Redis does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    show_api_dead_letters__place__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description topic:partition:offset of the message
+                 * @example interactions:0:182734
+                 */
+                place: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeadLetterAnswer"];
+                };
+            };
+            /** @description no key, or a wrong one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the key may not do this, or this server has no API_ADMIN_KEYS */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no such letter among the newest */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no place */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Kafka or Redis does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    replay_api_dead_letters__place__replay_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description topic:partition:offset of the message
+                 * @example interactions:0:182734
+                 */
+                place: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "dry_run": true
+                 *     }
+                 */
+                "application/json": {
+                    /**
+                     * Message
+                     * @description the whole new message; null: the message as it is
+                     */
+                    message?: {
+                        [key: string]: unknown;
+                    } | null;
+                    /**
+                     * Dry Run
+                     * @description true: check only, send nothing
+                     * @default false
+                     */
+                    dry_run?: boolean;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Replayed"];
+                };
+            };
+            /** @description not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no key, or a wrong one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the key may not do this, or this server has no API_ADMIN_KEYS */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description no such letter among the newest */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description it was replayed before, its user or item was deleted since, or the log no longer has the whole message */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description the message is still no valid event */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Kafka or Redis does not answer */
             503: {
                 headers: {
                     [name: string]: unknown;
