@@ -15,6 +15,7 @@ from api.errors import ApiError, on_api_error, on_bad_event, on_http_exception
 from api.live_view.trained_users import TrainedUserFiles
 from api.middleware.guard import Guard
 from api.page.live import Live
+from api.page.reports import Reports
 from api.page.routes import Page
 from api.routes.entries import item_entries, user_entries
 from api.routes.inspection.dead_letters import DeadLetterRoutes
@@ -127,6 +128,7 @@ def create_app(settings: Settings) -> DocumentedApp:
         OpenApi,
         Page,
         Live,
+        Reports,
     ):
         routes(service).register(app)
     _add_middleware(app, service)

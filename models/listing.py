@@ -7,8 +7,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from core.errors import ModelError
+from core.errors import ModelError, ModelMissing
 from models.registry import Registry
+
+REPORT = "evaluation/report.html"
+"""File of a bundle: its evaluation as a page."""
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +52,15 @@ def summaries(registry: Registry) -> list[ModelSummary]:
     return [
         _summary(registry, version, version == live) for version in reversed(registry.versions())
     ]
+
+
+def report(registry: Registry, version: str) -> bytes:
+    """The evaluation of a version as an HTML page. Raises ModelMissing, ModelCorrupt."""
+    registry.manifest(version)  # so that only a version's own files are read
+    try:
+        return (registry.path / version / REPORT).read_bytes()
+    except FileNotFoundError:
+        raise ModelMissing(f"{version} was published without an evaluation report") from None
 
 
 def _summary(registry: Registry, version: str, live: bool) -> ModelSummary:

@@ -144,16 +144,19 @@ class Sampler:
         partitions = []
         for progress in seen.partitions:
             end = ends.get((progress.topic, progress.partition))
+            if end is not None:  # read a moment earlier, or by a broker that answers too low
+                end = max(end, progress.position)
             partitions.append(
                 schemas.PartitionLag(
                     topic=progress.topic,
                     partition=progress.partition,
                     position=progress.position,
                     end=end,
-                    lag=None if end is None else max(0, end - progress.position),
+                    lag=None if end is None else end - progress.position,
                 )
             )
-        lags = [partition.lag for partition in partitions]
+        topic = self._settings.interactions_topic
+        lags = [partition.lag for partition in partitions if partition.topic == topic]
         times = [progress.latest_at for progress in seen.partitions if progress.latest_at]
         return schemas.Events(
             per_second=self._rate(seen),

@@ -27,7 +27,7 @@ class Events(Answer, frozen=True, kw_only=True):
         float | None,
         Meta(description="since the broker received the latest event that is in the state"),
     ]
-    lag: Annotated[int | None, Meta(description="of all partitions together")]
+    lag: Annotated[int | None, Meta(description="of the interactions, all partitions together")]
     partitions: list[PartitionLag]
 
 

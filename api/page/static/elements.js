@@ -69,7 +69,7 @@ export function figure(label, value, note = "", state = null) {
     "div",
     { class: state ? `figure ${state}` : "figure" },
     element("dt", {}, label),
-    element("dd", {}, element("strong", {}, value), note ? element("small", {}, note) : null),
+    element("dd", {}, element("strong", { class: String(value).length > 14 ? "long" : null }, value), note ? element("small", {}, note) : null),
   );
 }
 
@@ -83,9 +83,9 @@ export function button(label, onclick, kind = "") {
   return element("button", { type: "button", class: kind || null, onclick }, label);
 }
 
-/** A labelled input. `input`: attributes of the input element, with its id. */
+/** A labelled input. `input`: attributes of the input element, with its id, which is its name too. */
 export function field(label, input) {
-  return element("label", { for: input.id }, label, element("input", input));
+  return element("label", { for: input.id }, label, element("input", { name: input.id, ...input }));
 }
 
 /** A message in the view; an error is announced. `kind`: "info", "good", "warn" or "bad". */
@@ -101,7 +101,8 @@ export function failure(error) {
 let dialogs = 0;
 
 /**
- * Asks in a dialog before something is done; resolves to whether it was confirmed.
+ * Asks in a dialog before something is done. Resolves to what the dialog's fields hold (FormData)
+ * when it is confirmed, else to null.
  * `children`: what is shown below the title; `action`: the label of the button that confirms.
  */
 export function confirmed(title, children, action, kind = "primary") {
@@ -128,8 +129,8 @@ export function confirmed(title, children, action, kind = "primary") {
     );
     dialog.append(form);
     dialog.addEventListener("close", () => {
+      resolve(dialog.returnValue === "yes" ? new FormData(form) : null);
       dialog.remove();
-      resolve(dialog.returnValue === "yes");
     });
     document.body.append(dialog);
     dialog.showModal();

@@ -3,7 +3,7 @@
  * the page, and no other site or later visitor can read it.
  */
 
-import { confirmed, element } from "./elements.js";
+import { confirmed, element, field } from "./elements.js";
 
 /** An answer that is no success: `status`, `word` (stable) and `message` (a sentence). */
 export class HttpError extends Error {
@@ -38,7 +38,7 @@ function keyFor(need) {
 function askForKey(need, refusal) {
   asking[need] ??= (async () => {
     const { setting, sentence } = NEEDS[need];
-    const input = element("input", {
+    const input = field("Key", {
       id: "key",
       type: "password",
       autocomplete: "off",
@@ -51,11 +51,10 @@ function askForKey(need, refusal) {
       { id: "key-note", class: "note" },
       `It is one of the server's ${setting}. It stays in the memory of this page and is gone when you close it.`,
     );
-    const label = element("label", { for: "key" }, "Key", input);
     const wrong = keyFor(need) ? element("p", { class: "message bad" }, refusal) : null;
-    const typed = await confirmed(sentence, [wrong, label, note].filter(Boolean), "Use this key");
-    if (typed) keys[need] = input.value.trim();
-    return typed;
+    const typed = await confirmed(sentence, [wrong, input, note].filter(Boolean), "Use this key");
+    if (typed) keys[need] = typed.get("key").trim();
+    return typed !== null;
   })().finally(() => delete asking[need]);
   return asking[need];
 }

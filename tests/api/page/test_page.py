@@ -9,6 +9,7 @@ import pytest
 from api.page.routes import prefers_html
 from core.settings import Settings
 from core.version import VERSION
+from models.registry import Registry
 from tests.api import world
 
 CHROME = (
@@ -107,3 +108,22 @@ def test_a_report_has_an_origin_of_its_own(api: world.Client) -> None:
     assert "connect-src" not in policy
     assert "default-src 'none'" in policy
     assert "report-frame.js" in frame.text
+
+
+def test_the_report_of_a_version_is_a_page_that_can_ask_nothing(
+    settings: Settings, api: world.Client
+) -> None:
+    version = Registry(settings.models_path).current()
+    assert version is not None
+    assert api.get(f"/api/models/{version}/report").json()["error"] == "no_report"
+    report = settings.models_path / version / "evaluation" / "report.html"
+    report.parent.mkdir()
+    report.write_text("<!doctype html><title>Evaluation</title>")
+    answer = api.get(f"/api/models/{version}/report")
+    assert answer.status_code == 200
+    assert "Evaluation" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none';")
+    assert "connect-src" not in policy
+    for other in ("2026-01-01T00-00-00Z", "..%2F..", "current"):
+        assert api.get(f"/api/models/{other}/report").status_code == 404
