@@ -133,6 +133,8 @@ def settings(
         api_port=0,
         # torch takes seconds to load; tests/training/job/test_retrain_with_two_tower.py has it on
         enable_two_tower=False,
+        # a search takes its time: tests/training/job/test_tuning.py has it on
+        tune_seconds=0,
     )
 
 

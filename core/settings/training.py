@@ -28,6 +28,22 @@ class TrainingSettings(BaseModel, frozen=True):
             "more than this fraction"
         ),
     )
+    tune_seconds: float = Field(
+        60.0,
+        ge=0,
+        description=(
+            "most seconds that a retrain searches hyperparameters for, when a search may pay "
+            "(docs/als-training-guide.md); 0: never, the choice of the live bundle stays"
+        ),
+    )
+    tune_trials: int = Field(
+        0,
+        ge=0,
+        description=(
+            "most trials of each search; 0: as many as TUNE_SECONDS allows, which differs from "
+            "run to run"
+        ),
+    )
     keep_bundles: int = Field(
         5,
         ge=1,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from core.errors import DatasetError
-from training.data.dataset import Dataset
+from training.data.dataset import Bools, Dataset
 from training.evaluation import metrics
 
 BLOCK_USERS = 1024
@@ -35,8 +35,12 @@ class Validation:
     ordered: bool
 
 
-def leave_one_out(dataset: Dataset, seed: int, max_users: int = 10_000) -> Validation:
+def leave_one_out(
+    dataset: Dataset, seed: int, max_users: int = 10_000, where: Bools | None = None
+) -> Validation:
     """Hold out the item of each user's last event with weight above 0.
+
+    `where` (n_events,) bool: the events that exist for it; None: all.
 
     All other events of that user with the item are held out with it.
 
@@ -44,8 +48,9 @@ def leave_one_out(dataset: Dataset, seed: int, max_users: int = 10_000) -> Valid
     ids): then `seed` draws the event. Users with a single item keep it. At most `max_users` users,
     drawn by `seed`, lose an item. Raises DatasetError when nobody has two items.
     """
-    matrix = dataset.matrix()
-    positive = np.flatnonzero(dataset.weight > 0)
+    matrix = dataset.matrix(where)
+    present = dataset.weight > 0 if where is None else (dataset.weight > 0) & where
+    positive = np.flatnonzero(present)
     owner = dataset.user[positive]
     rng = np.random.default_rng(seed)
     ordered = not bool(np.isnan(dataset.timestamp).all())
@@ -102,17 +107,15 @@ def ranks(
     return better, candidates
 
 
-def gain(
+def gains(
     better: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64], negatives: int, k: int = 10
-) -> tuple[float, float]:
-    """Mean HR@k and NDCG@k of one held-out item a user.
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(n,) HR@k and (n,) NDCG@k of one held-out item a user.
 
     `negatives`: number of sampled candidates, for which the expected values are computed; 0: the
     whole catalogue.
     """
     if negatives:
-        hit, discounted = metrics.sampled_rank_gain(better, candidates, negatives, k)
-    else:
-        hit = (better < k).astype(np.float64)
-        discounted = hit / np.log2(better + 2.0)
-    return float(hit.mean()), float(discounted.mean())
+        return metrics.sampled_rank_gain(better, candidates, negatives, k)
+    hit = (better < k).astype(np.float64)
+    return hit, hit / np.log2(better + 2.0)

@@ -14,6 +14,7 @@ from store.state.connection import Client
 from store.state.lease import Lease
 from training import als
 from training.job.run import Run
+from training.job.tuning_record import Record
 from training.two_tower import hyperparameters as two_tower
 
 
@@ -39,7 +40,8 @@ class Options:
 class Context:
     """One retrain.
 
-    `als`, `two_tower`: hyperparameters. `client`, `lease`: None without Redis. `background` runs
+    `als`, `two_tower`: hyperparameters, and `tuning`: how they were found; None when they are those
+    of the settings or of a file. `client`, `lease`: None without Redis. `background` runs
     one task at a time beside the main thread.
     """
 
@@ -53,6 +55,7 @@ class Context:
     background: Executor
     client: Client | None
     lease: Lease | None
+    tuning: Record | None = None
 
     @property
     def seed(self) -> int:

@@ -10,7 +10,7 @@ import msgspec
 
 from training import als
 from training.evaluation import output
-from training.job import gate
+from training.job import gate, tuning_record
 from training.job.context import Context
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ def describe(
             "two_tower": two_tower.facts if two_tower is not None else None,
             "ensemble": evaluated.blend.facts() if evaluated.blend is not None else None,
             "refresh_sweeps": als.REFRESH_SWEEPS if split is not None else 0,
-            "hyperparameters_from": str(context.options.hyperparameters or "settings"),
+            "hyperparameters_from": str(
+                context.options.hyperparameters
+                or ("settings" if context.tuning is None else tuning_record.FILE)
+            ),
+            "tuning": context.tuning.summary() if context.tuning is not None else None,
             "holdout_fraction": settings.holdout_fraction,
             "popularity_half_life_days": settings.popularity_half_life_days,
             "history_cap": settings.history_cap,

@@ -1,25 +1,27 @@
-"""Runs one retrain, from the archive to a live bundle, in seven stages:
+"""Runs one retrain, from the archive to a live bundle, in eight stages:
 
     1. snapshot   the archive's positions W; the catalogue and the deletions as of now
     2. dataset    id maps, weighted matrix, sequences, split by time, from the events below W
-    3. fit        ALS, then Two-Tower, on the events before the cut; content on the catalogue
-    4. evaluate   by engine and by segment, through the recommender that serves, on the events after
+    3. tune       for at most TUNE_SECONDS and when it may pay, a search for hyperparameters on the
+       events before the cut
+    4. fit        ALS, then Two-Tower, on the events before the cut; content on the catalogue
+    5. evaluate   by engine and by segment, through the recommender that serves, on the events after
        the cut
-    5. gate       the live bundle on the same users: a new one that is worse by more than
+    6. gate       the live bundle on the same users: a new one that is worse by more than
        GATE_MARGIN, and not by chance, is refused
-    6. publish    both models after a short refresh over every event; write the bundle, rename it,
+    7. publish    both models after a short refresh over every event; write the bundle, rename it,
        then move the pointer
-    7. prune      bundles beyond KEEP_BUNDLES are deleted, never the live one
+    8. prune      bundles beyond KEEP_BUNDLES are deleted, never the live one
 
 One retrain runs at a time, across machines, by a lease in Redis. Killed anywhere, it leaves the old
 bundle or the new one live, never half of one; its lease expires and the next retrain starts anew.
 
-The metrics describe the models of step 3, which have not seen the events that they are judged by.
+The metrics describe the models of step 4, which have not seen the events that they are judged by.
 They stay in the bundle (evaluation/als, evaluation/two_tower), so that the next gate compares two
 models of the same kind. The published model is the same one after REFRESH_SWEEPS more sweeps
 (REFRESH_EPOCHS of Two-Tower) over every event (docs/adr/0005-one-fit-and-a-refresh.md). The refresh
-runs beside steps 4 and 5, which keep one core busy, and is discarded when step 5 refuses. What
-needs no new model is done beside step 3. Two-Tower is skipped where ENABLE_TWO_TOWER is false or
+runs beside steps 5 and 6, which keep one core busy, and is discarded when step 6 refuses. What
+needs no new model is done beside step 4. Two-Tower is skipped where ENABLE_TWO_TOWER is false or
 torch is not installed.
 """
 
@@ -53,7 +55,7 @@ def retrain(
     about: Mapping[str, str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Run the seven stages; returns the version that is live now.
+    """Run the eight stages; returns the version that is live now.
 
     `about`: further fields of `retrain:last`; `stopped`: called between stages and between sweeps.
 
@@ -117,6 +119,7 @@ def retrain(
 def _run_stages(context: Context) -> str:
     snapshot = stages.take_snapshot(context)
     training = stages.build_training_set(context, snapshot)
+    context = stages.tune(context, snapshot, training)
     fitted = stages.fit(context, snapshot, training)
     evaluated = stages.evaluate_fitted(context, snapshot, fitted)
     verdict = stages.decide(context, fitted, evaluated)

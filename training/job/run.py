@@ -17,7 +17,7 @@ from core.errors import Interrupted, StoreUnavailable
 from store.state import retrains
 from store.state.connection import Client
 
-STEPS = ("snapshot", "dataset", "fit", "evaluate", "gate", "publish", "prune")
+STEPS = ("snapshot", "dataset", "tune", "fit", "evaluate", "gate", "publish", "prune")
 REPORT_EVERY_S = 1.0
 """Seconds between two progress reports within a step: each is one command to Redis."""
 

@@ -1,7 +1,8 @@
 """The stages of a retrain as functions over typed results.
 
-Snapshot -> TrainingSet -> Fitted -> Evaluated -> Verdict -> version. `retrain` calls them in order;
-each takes the context of the run and what the stages before it returned.
+Snapshot -> TrainingSet -> Context with the tuned hyperparameters -> Fitted -> Evaluated -> Verdict
+-> version. `retrain` calls them in order; each takes the context of the run and what the stages
+before it returned.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from training.data.dataset import Dataset, Split
 from training.evaluation import evaluate, output
 from training.evaluation.evaluate import Evaluation, Inputs
 from training.evaluation.population import JudgedUsers
-from training.job import fitting, gate
+from training.job import fitting, gate, tuning, tuning_record
 from training.job.background import Comparison, prepare_comparison
 from training.job.context import Context
 from training.job.manifest import describe
@@ -136,8 +137,15 @@ def build_training_set(context: Context, snapshot: Snapshot) -> TrainingSet:
         return TrainingSet(data, None, str(error))
 
 
+def tune(context: Context, snapshot: Snapshot, training: TrainingSet) -> Context:
+    """Stage 3: the context with the hyperparameters to fit with, and how they were found."""
+    train = training.split.train if training.split is not None else None
+    use_cases = context.settings.use_cases
+    return tuning.tune(context, TrainingData(training.data, snapshot.entries, use_cases, train))
+
+
 def fit(context: Context, snapshot: Snapshot, training: TrainingSet) -> Fitted:
-    """Stage 3.
+    """Stage 4.
 
     The comparison needs one core and Python's lock, the solver needs the other cores and not the
     lock: both go on at once.
@@ -159,7 +167,7 @@ def fit(context: Context, snapshot: Snapshot, training: TrainingSet) -> Fitted:
 
 
 def evaluate_fitted(context: Context, snapshot: Snapshot, fitted: Fitted) -> Evaluated:
-    """Stage 4."""
+    """Stage 5."""
     context.run.step("evaluate")
     comparison = fitted.comparison
     if comparison.inputs is None or comparison.judged is None:
@@ -193,7 +201,7 @@ def evaluate_candidate(
 
 
 def decide(context: Context, fitted: Fitted, evaluated: Evaluated) -> dict[str, Any]:
-    """Stage 5: the verdict, for the manifest. Raises GateRefused."""
+    """Stage 6: the verdict, for the manifest. Raises GateRefused."""
     context.run.step("gate")
     comparison, settings, registry = fitted.comparison, context.settings, context.registry
     live = comparison.live
@@ -218,7 +226,7 @@ def publish(
     evaluated: Evaluated,
     verdict: Mapping[str, Any],
 ) -> str:
-    """Stage 6: the version that is live now. Raises LeaseLost."""
+    """Stage 7: the version that is live now. Raises LeaseLost."""
     context.run.step("publish")
     als, two_tower = fitted.refreshed_als.result(), fitted.refreshed_two_tower.result()
     context.run.check()
@@ -237,6 +245,8 @@ def publish(
         choice.save(evaluated.blend, folder / "ensemble")
         if two_tower is not None:
             two_tower.save(folder / "two_tower")
+        if context.tuning is not None:
+            files.write_json(folder / tuning_record.FILE, context.tuning)
         if split is not None:  # what the metrics describe, and the next gate compares with
             fitting.without_users(fitted.als).save(folder / gate.JUDGED_ALS)
             if fitted.two_tower is not None:
@@ -258,7 +268,7 @@ def publish(
 
 
 def prune(context: Context, version: str) -> None:
-    """Stage 7."""
+    """Stage 8."""
     context.run.step("prune", f"{version} is live")
     context.registry.prune(context.settings.keep_bundles)
 

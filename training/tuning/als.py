@@ -1,228 +1,210 @@
 """Searches hyperparameters of ALS under a time budget, with TPE (`optuna`) and a validation split.
 
-A trial fits on all items of each user but the last one, and is scored every other sweep. So the
-number of sweeps is no search dimension: it is the best point of the curve. A trial ends when its
-score no longer improves, or when it is below the median of the earlier trials at the same sweep.
-The first trials are the configured hyperparameters and a Sobol sequence over the ranges: random
-points leave gaps that TPE rarely explores. The study is in an SQLite file, so a killed or finished
-search can be continued.
+A trial fits on all items of each user but the last one, and is scored every other sweep
+(`als_trial`). A trial ends when its score no longer improves, or when it is below the median of the
+earlier trials at the same sweep. The first trials are the hyperparameters that the search starts
+with and a Sobol sequence over the ranges: random points leave gaps that TPE rarely explores. With
+the study in an SQLite file, a killed or finished search can be continued.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
-import structlog
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
 from core.settings import Settings
-from models.id_map import IdMap
 from training import als
-from training.als import Hyperparameters
 from training.data import validation
-from training.data.dataset import Dataset, Interactions
-from training.data.validation import Validation
-from training.progress import progress
+from training.data.dataset import Dataset
+from training.progress import ProgressBar, progress
+from training.tuning import gain as tune_gain
 from training.tuning import study as tune_study
-from training.tuning.options import TuneOptions
+from training.tuning.als_trial import (
+    CUTOFF,
+    MAX_SWEEPS,
+    REPORT_EVERY,
+    SOBOL_TRIALS,
+    SWEEPS,
+    Judging,
+    Space,
+    evaluate,
+)
+from training.tuning.options import DEFAULTS, Scope, TuneOptions
 
-MAX_SWEEPS = 20
-REPORT_EVERY = 2
-PATIENCE, LEAST_GAIN = 2, 0.001
-"""A fit stops after PATIENCE scores in a row that do not improve by the share LEAST_GAIN: ALS
-curves are smooth.
+PRUNE_AFTER, PRUNE_FROM = 5, 6
+"""Complete trials before any is pruned, and the first sweep at which one may be: strong
+regularization starts low and ends high. On ML-1M a fit that ends 2.5% above another is 6% below it
+after two sweeps and above it before the sixth.
 """
-PRUNE_FROM = 6
-"""First sweep at which a trial is compared with others. Strong regularization starts low and ends
-high: on ML-1M a fit that ends 2.5% above another is 6% below it after two sweeps and above it
-before the sixth.
+MOST_USERS, LEAST_USERS, SCORES = 10_000, 1_000, 100_000_000
+"""Users whose item is held out: MOST_USERS, or fewer where users times items are above SCORES, so
+that scoring a large catalogue stays short beside fitting; at least LEAST_USERS.
 """
-FACTORS = (16, 256)
-REGULARIZATION = (0.01, 300.0)
-ALPHA = (0.1, 100.0)
-POPULARITY_DISCOUNT = (0.0, 0.6)
-"""The search ranges, the first three on a log scale. Below 16 factors a model learns little but
-popularity; above 256 reads get slow, so only configured factors widen that range. A regularization
-below 0.01 has no effect beside confidences of 0.1 and more. On Amazon Sports a discount of 0.6 is
-worse than none, on MovieLens one of 0.5.
-"""
-SOBOL_TRIALS = 16
-"""Trials before TPE starts to model: a power of 2, as Sobol sequences need, and four a dimension.
-"""
-_CUTOFF = 10
-
-log = structlog.get_logger(__name__)
+REPORTED_TRIALS = 5
 
 
-@dataclass
-class _Curve:
-    """The scores of one fit, sweep by sweep."""
+class Search:
+    """One search; `run` may be called again and continues it."""
 
-    best: float = 0.0
-    sweep: int = 0
-    hit: float = 0.0
-    worse: int = 0
+    def __init__(
+        self, dataset: Dataset, settings: Settings, options: TuneOptions, scope: Scope = DEFAULTS
+    ) -> None:
+        """Raises DatasetError when no user has two items; the caller reports it."""
+        import optuna
 
-    def add(self, sweep: int, hit: float, score: float) -> None:
-        self.worse = 0 if score > self.best * (1.0 + LEAST_GAIN) else self.worse + 1
-        if score > self.best:
-            self.best, self.sweep, self.hit = score, sweep, hit
+        self._dataset, self._options, self._scope = dataset, options, scope
+        self._seed = seed = settings.training_seed
+        users = min(MOST_USERS, max(LEAST_USERS, SCORES // max(len(dataset.items), 1)))
+        split = validation.leave_one_out(dataset, seed, users, scope.where)
+        self._judging = Judging(split, seed, options.negatives, options.threads)
+        self._space = Space.of(scope.start or als.hyperparameters(settings), scope.fixed)
+        self._first = self._space.points(scope.candidates, seed)
+        order = "" if split.ordered else "-drawn"
+        self._study = tune_study.open_study(
+            options.study,
+            f"als-{dataset.sha256[:16]}{order}-negatives-{options.negatives}-seed-{seed}",
+            seed,
+            SOBOL_TRIALS,
+            optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER, n_warmup_steps=PRUNE_FROM),
+            self._first,
+        )
+        # complete trial of this process -> (n,) NDCG@10 of each held-out item
+        self._ndcg: dict[int, npt.NDArray[np.float64]] = {}
+        self.seconds = 0.0
 
+    def run(self, seconds: float) -> None:
+        """Search for `seconds`, with at most `options.trials` trials.
 
-class _NoMoreGain(Exception):
-    """Stops a fit whose score no longer improves."""
+        Does nothing when it is out of patience. Raises what `scope.report` raises.
+        """
+        if self._out_of_patience():
+            return
+        started = time.monotonic()
+        deadline = started + seconds
+
+        def stop_in_time(study: Any, _trial: Any) -> None:
+            if time.monotonic() > deadline or self._out_of_patience():
+                study.stop()
+
+        with progress("searching ALS", total=seconds) as show:
+            self._study.optimize(
+                lambda trial: self._try(trial, deadline, show, started),
+                n_trials=self._options.trials,
+                callbacks=[stop_in_time],
+            )
+        self.seconds += time.monotonic() - started
+
+    def sections(self) -> dict[str, Any] | None:
+        """The sections of the file of `tune`: `als`, and `tuned` with the best trials.
+
+        None when no trial is complete.
+        """
+        finished, split = tune_study.complete(self._study), self._judging.split
+        if not finished:
+            return None
+        negatives = self._options.negatives
+        ranked = sorted(finished, key=lambda trial: -trial.value)
+        start = self._start_trial()
+        return {
+            "als": msgspec.to_builtins(self._space.of_trial(ranked[0])),
+            "tuned": {
+                "objective": f"NDCG@{CUTOFF}",
+                "validation": f"each user's {'last' if split.ordered else 'drawn'} item held out",
+                "ranked_among": f"{negatives} sampled items (expected value)"
+                if negatives
+                else "the whole catalogue",
+                "value": ranked[0].value,
+                "hit_rate": ranked[0].user_attrs["hit_rate"],
+                "configured": self._row(start) if start is not None else None,
+                "gain": None
+                if start is None
+                else tune_gain.cross_fitted(self._ndcg, int(start.number), self._seed),
+                "trials": tune_study.count_ended(self._study),
+                "finished": len(finished),
+                "seconds": round(self.seconds, 1),
+                "minutes": round(self._options.minutes, 3),
+                "cores": os.cpu_count(),
+                "seed": self._seed,
+                "users": len(split.users),
+                "dataset": self._dataset.summary(),
+                "ranges": {**self._space.ranges, SWEEPS: (REPORT_EVERY, MAX_SWEEPS)},
+                "best": [self._row(trial) for trial in ranked[:REPORTED_TRIALS]],
+            },
+        }
+
+    def trials(self) -> list[dict[str, Any]]:
+        """Every ended trial in order: its best NDCG@10, how it ended, its hyperparameters."""
+        return [
+            {"ended": trial.state.name.lower(), **self._row(trial)}
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state.is_finished()
+        ]
+
+    def _start_trial(self) -> Any:
+        complete = tune_study.complete(self._study)
+        return next((trial for trial in complete if trial.params == self._first[0]), None)
+
+    def _try(self, trial: Any, deadline: float, show: ProgressBar, started: float) -> float:
+        import optuna
+
+        finished = tune_study.complete(self._study)
+        best = max((complete.value for complete in finished), default=None)
+        must_complete = best is None and self._scope.overtime
+
+        def judge(sweep: int, score: float | None) -> None:
+            text = f"trial {trial.number + 1}, sweep {sweep}" + (
+                "" if best is None else f", best NDCG@10 {best:.4f}"
+            )
+            self._scope.report(text)
+            show.at(time.monotonic() - started, text)
+            if score is not None:
+                trial.report(score, sweep)
+            late = time.monotonic() > deadline and not must_complete
+            if late or (score is not None and best is not None and trial.should_prune()):
+                raise optuna.TrialPruned
+
+        curve = evaluate(self._judging, self._space.suggest(trial), self._space.fixed_sweeps, judge)
+        trial.set_user_attr(SWEEPS, curve.sweep)
+        trial.set_user_attr("hit_rate", curve.hit)
+        self._ndcg[trial.number] = curve.ndcg
+        return curve.best
+
+    def _out_of_patience(self) -> bool:
+        """Whether the latest trials, without the first points, did not better the best one."""
+        patience, ended = self._scope.patience, tune_study.count_ended(self._study)
+        if patience is None or ended < len(self._first):
+            return False
+        if not self._space.ranges:  # the sweeps of one point
+            return True
+        complete = tune_study.complete(self._study)
+        best = max(complete, key=lambda trial: trial.value, default=None)
+        return best is not None and ended - max(best.number + 1, len(self._first)) >= patience
+
+    def _row(self, trial: Any) -> dict[str, Any]:
+        values = trial.intermediate_values.values()
+        value = trial.value if trial.value is not None else max(values, default=None)
+        return {"value": value, **msgspec.to_builtins(self._space.of_trial(trial))}
 
 
 def search(dataset: Dataset, settings: Settings, options: TuneOptions) -> dict[str, Any]:
-    """Search for `options.minutes`, with at most `options.trials` further trials.
+    """Search for `options.minutes`; the sections of the file of `tune`.
 
-    Returns the sections of the file of `tune`: `als`, and `tuned` with the best trials. The first
-    trial is the configured hyperparameters, so that the report can compare. Raises DatasetError
-    when no user has two items; the caller reports it.
+    The first trial is the configured hyperparameters, so that the report can compare. However short
+    the time, one trial is completed. Raises DatasetError when no user has two items; the caller
+    reports it.
     """
-    import optuna
-
-    started = time.monotonic()
-    minutes, negatives, seed = options.minutes, options.negatives, settings.training_seed
-    deadline = started + 60.0 * minutes
-    split = validation.leave_one_out(dataset, seed)
-    configured = als.hyperparameters(settings)
-    factors = (FACTORS[0], max(FACTORS[1], configured.factors))
-    first = _first_points(configured, factors, seed)
-    order = "" if split.ordered else "-drawn"
-    study = tune_study.open_study(
-        options.study,
-        f"als-{dataset.sha256[:16]}{order}-negatives-{negatives}-seed-{seed}",
-        seed,
-        SOBOL_TRIALS,
-        optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=PRUNE_FROM),
-        first,
-    )
-
-    with progress("searching", total=60.0 * minutes) as show:
-
-        def objective(trial: Any) -> float:
-            hyperparameters = Hyperparameters(
-                factors=trial.suggest_int("factors", *factors, log=True),
-                regularization=trial.suggest_float("regularization", *REGULARIZATION, log=True),
-                alpha=trial.suggest_float("alpha", *ALPHA, log=True),
-                popularity_discount=trial.suggest_float(
-                    "popularity_discount", *POPULARITY_DISCOUNT
-                ),
-                iterations=MAX_SWEEPS,
-            )
-
-            def judge(sweep: int, score: float) -> None:
-                trial.report(score, sweep)
-                best = max(
-                    (complete.value for complete in tune_study.complete(study)), default=None
-                )
-                text = f"trial {trial.number}, sweep {sweep}: {score:.4f}"
-                show.at(
-                    time.monotonic() - started,
-                    text if best is None else f"{text}, best so far {best:.4f}",
-                )
-                # However short the budget, one trial is completed: without one there is no result.
-                if best is not None and (time.monotonic() > deadline or trial.should_prune()):
-                    raise optuna.TrialPruned
-
-            curve = evaluate(split, hyperparameters, seed, negatives, options.threads, judge)
-            trial.set_user_attr("iterations", curve.sweep)
-            trial.set_user_attr("hit_rate", curve.hit)
-            return curve.best
-
-        def stop_in_time(study: Any, _trial: Any) -> None:
-            if time.monotonic() > deadline:
-                study.stop()
-
-        study.optimize(objective, n_trials=options.trials, callbacks=[stop_in_time])
-
-    finished = tune_study.complete(study)
-    ranked = sorted(finished, key=lambda trial: -trial.value)
-    return {
-        "als": msgspec.to_builtins(_of_trial(ranked[0])),
-        "tuned": {
-            "objective": f"NDCG@{_CUTOFF}",
-            "validation": f"each user's {'last' if split.ordered else 'drawn'} item held out",
-            "ranked_among": f"{negatives} sampled items (expected value)"
-            if negatives
-            else "the whole catalogue",
-            "value": ranked[0].value,
-            "hit_rate": ranked[0].user_attrs["hit_rate"],
-            "configured": next(
-                (_row(trial) for trial in finished if trial.params == first[0]), None
-            ),
-            "trials": tune_study.count_ended(study),
-            "finished": len(finished),
-            "seconds": round(time.monotonic() - started, 1),
-            "minutes": round(minutes, 3),
-            "cores": os.cpu_count(),
-            "seed": seed,
-            "users": len(split.users),
-            "dataset": dataset.summary(),
-            "ranges": {
-                "factors": factors,
-                "regularization": REGULARIZATION,
-                "alpha": ALPHA,
-                "popularity_discount": POPULARITY_DISCOUNT,
-                "iterations": (REPORT_EVERY, MAX_SWEEPS),
-            },
-            "best": [_row(trial) for trial in ranked[:5]],
-        },
-    }
-
-
-def evaluate(
-    split: Validation,
-    hyperparameters: Hyperparameters,
-    seed: int,
-    negatives: int,
-    threads: int,
-    judge: Any,
-) -> _Curve:
-    """Fit on the split, and score the fit every REPORT_EVERY sweeps.
-
-    `judge(sweep, NDCG)` may raise to stop.
-    """
-    users, items = split.user_items.shape
-    user_rows = _places(np.diff(split.user_items.indptr) > 0)
-    item_rows = _places(np.bincount(split.user_items.indices, minlength=items) > 0)
-    curve = _Curve()
-
-    def on_sweep(sweep: int, user_factors: Any, item_factors: Any) -> None:
-        if sweep % REPORT_EVERY:
-            return
-        hit, score = validation.gain(
-            *validation.ranks(split, user_factors, item_factors, user_rows, item_rows),
-            negatives,
-            _CUTOFF,
-        )
-        curve.add(sweep, hit, score)
-        judge(sweep, score)
-        if curve.worse >= PATIENCE:
-            raise _NoMoreGain
-
-    try:
-        als.fit(
-            Interactions(
-                split.user_items,
-                IdMap([str(row) for row in range(users)]),
-                IdMap([str(row) for row in range(items)]),
-            ),
-            hyperparameters,
-            seed,
-            threads=threads,
-            on_sweep=on_sweep,
-        )
-    except _NoMoreGain:
-        log.debug("fit_stopped_early", hyperparameters=hyperparameters, best_sweep=curve.sweep)
-    return curve
+    started = Search(dataset, settings, options)
+    started.run(60.0 * options.minutes)
+    sections = started.sections()
+    assert sections is not None, "one trial is completed"
+    return sections
 
 
 def report(sections: dict[str, Any], console: Console) -> None:
@@ -246,52 +228,3 @@ def report(sections: dict[str, Any], console: Console) -> None:
             f"validation split "
             f"({tuned['validation']}, among {tuned['ranked_among']})."
         )
-
-
-def _first_points(
-    configured: Hyperparameters, factors: tuple[int, int], seed: int
-) -> list[dict[str, float]]:
-    """The configured hyperparameters (within the ranges), then a scrambled Sobol sequence.
-
-    The sequence is even on the scale that each range has.
-    """
-    from scipy.stats import qmc
-
-    on_log_scale = {"factors": factors, "regularization": REGULARIZATION, "alpha": ALPHA}
-    ranges = {**on_log_scale, "popularity_discount": POPULARITY_DISCOUNT}
-    low, high = (
-        [
-            np.log(limits[end]) if name in on_log_scale else limits[end]
-            for name, limits in ranges.items()
-        ]
-        for end in (0, 1)
-    )
-    points = qmc.scale(qmc.Sobol(d=len(ranges), rng=seed).random(SOBOL_TRIALS), low, high)
-    points[:, : len(on_log_scale)] = np.exp(points[:, : len(on_log_scale)])
-    first = [
-        min(max(getattr(configured, name), bottom), top) for name, (bottom, top) in ranges.items()
-    ]
-    return [
-        {**dict(zip(ranges, map(float, point), strict=True)), "factors": round(float(point[0]))}
-        for point in [first, *points]
-    ]
-
-
-def _places(used: Any) -> Any:
-    """(n,) int32: the index of each used row among the used rows, -1 for the others."""
-    return np.where(used, np.cumsum(used) - 1, -1).astype(np.int32)
-
-
-def _row(trial: Any) -> dict[str, Any]:
-    return {"value": trial.value, **msgspec.to_builtins(_of_trial(trial))}
-
-
-def _of_trial(trial: Any) -> Hyperparameters:
-    return Hyperparameters(
-        factors=trial.params["factors"],
-        regularization=trial.params["regularization"],
-        alpha=trial.params["alpha"],
-        # missing in studies of older versions
-        popularity_discount=trial.params.get("popularity_discount", 0.0),
-        iterations=trial.user_attrs["iterations"],
-    )

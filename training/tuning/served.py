@@ -122,7 +122,8 @@ def _fit(data: TrainingData, settings: Settings, options: TuneOptions) -> Bundle
     """A bundle of every engine's model, fitted on `data`."""
     path = options.output if options.output.exists() else None
     seconds = min(settings.two_tower_seconds, max(60.0 * options.minutes * FIT_SHARE, 0.001))
-    checkpoints = options.study.with_name(f"{options.study.stem}-served")
+    study = options.study
+    checkpoints = study.with_name(f"{study.stem}-served") if study is not None else None
     two_tower = two_tower_command.fit_if_available(
         settings,
         data,

@@ -1,4 +1,4 @@
-"""Stores and resumes hyperparameter searches: Optuna studies in an SQLite file."""
+"""Opens hyperparameter searches: Optuna studies in memory, or in an SQLite file to resume from."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Point = Mapping[str, float]
 
 
 def open_study(
-    path: Path, name: str, seed: int, startup: int, pruner: Any, first: Sequence[Point]
+    path: Path | None, name: str, seed: int, startup: int, pruner: Any, first: Sequence[Point]
 ) -> Any:
-    """Open the study `name` in the file at `path`, or create it.
+    """Open the study `name` in the file at `path`, or create it; None: in memory, for one process.
 
     TPE (Bergstra et al. 2011) maximizes.
 
@@ -23,8 +23,13 @@ def open_study(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    storage = (
+        optuna.storages.RDBStorage(f"sqlite:///{path}")
+        if path is not None
+        else optuna.storages.InMemoryStorage()
+    )
     n_trials = (
         len(storage.get_all_trials(storage.get_study_id_from_name(name)))
         if name in optuna.get_all_study_names(storage)

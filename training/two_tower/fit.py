@@ -143,7 +143,8 @@ class _Fit:
             ):
                 deadline = started + self.options.seconds
                 loss, whole = self._epoch(towers, optimizer, state.epoch, deadline)
-                ndcg = self.objective.ndcg(towers, self.sequences, self.held_out)
+                gains = self.objective.ndcg(towers, self.sequences, self.held_out)
+                ndcg = None if gains is None else float(gains.mean())
                 if state.add(loss, ndcg):
                     best = state.best = towers.export()
                 if folder is not None and whole:
@@ -151,7 +152,7 @@ class _Fit:
                 if self.options.on_epoch is not None:
                     seconds = time.monotonic() - started
                     self.options.on_epoch(
-                        Progress(state.epoch, loss, ndcg, state.best_ndcg, seconds)
+                        Progress(state.epoch, loss, ndcg, state.best_ndcg, seconds, gains)
                     )
                 if not whole:
                     break

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from core.types import Item
 from core.use_cases import UseCases
 from models.two_tower import TwoTowerModel
@@ -39,7 +42,8 @@ class Progress:
     """The state after an epoch.
 
     `epoch`: from 1. `loss`: mean; NaN without a batch. `ndcg`: NDCG@10 of the held-out items, None
-    without any; `best`: so far. `seconds`: since the fit began.
+    without any; `best`: so far. `seconds`: since the fit began. `gains` (n,): of each held-out
+    item.
     """
 
     epoch: int
@@ -47,6 +51,7 @@ class Progress:
     ndcg: float | None
     best: float | None
     seconds: float
+    gains: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

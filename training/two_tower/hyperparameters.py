@@ -11,6 +11,9 @@ from core.contract import problems
 from core.errors import ConfigurationError
 from core.settings import Settings
 
+SEARCHED = ("dimension", "layers", "dropout", "id_dropout", "learning_rate")
+"""Those that a search varies; what makes reads slower (history, heads) stays as configured."""
+
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     """Hyperparameters of a fit; the settings TWO_TOWER_... describe each."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -67,8 +68,10 @@ class Objective:
         return loss
 
     @torch.no_grad()
-    def ndcg(self, towers: Towers, sequences: Sequences, held_out: HeldOut) -> float | None:
-        """NDCG@10 of each held-out item among the whole catalogue minus what its user has.
+    def ndcg(
+        self, towers: Towers, sequences: Sequences, held_out: HeldOut
+    ) -> npt.NDArray[np.float64] | None:
+        """(n,) NDCG@10 of each held-out item among the whole catalogue minus what its user has.
 
         None without held-out items.
         """
@@ -94,7 +97,7 @@ class Objective:
                 row[item] = -np.inf
                 better = int((row >= own).sum())
                 gains.append(1.0 / np.log2(better + 2.0) if better < _CUTOFF else 0.0)
-        return float(np.mean(gains))
+        return np.array(gains)
 
     def _roles(self, batch: Batch, rng: np.random.Generator | None = None) -> Floats:
         """(b, n_roles) f32: 1 for the role of a window, which `rng` draws; without it, 0."""

@@ -1,0 +1,168 @@
+"""A retrain tunes by itself, within its time, and only when it may pay."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+import pytest
+from redis import Redis
+from rich.console import Console
+
+from core.errors import Interrupted
+from core.settings import Settings
+from models.registry import Registry
+from store.state import keys, retrains
+from tests.training.job.run import published
+from training import als
+from training.job import tuning_record
+from training.job.retrain import Options, retrain
+from training.job.tuning_record import Decision, Record, Searches
+from training.two_tower import hyperparameters as two_tower
+
+SET_BY_HAND = ("als_factors", "als_regularization", "als_alpha")
+TRIALS = 12
+ALS = als.Hyperparameters()
+
+
+@pytest.fixture
+def untuned(trainer: Settings) -> Settings:
+    """A shop on first contact: no hyperparameter is set, a search ends after TRIALS trials."""
+    unset = {name: getattr(trainer, name) for name in trainer.model_fields_set - {*SET_BY_HAND}}
+    return Settings(**{**unset, "tune_seconds": 60.0, "tune_trials": TRIALS})
+
+
+def record(settings: Settings, version: str) -> Record:
+    path = settings.models_path / version / tuning_record.FILE
+    return msgspec.json.decode(path.read_bytes(), type=Record)
+
+
+def settings_of(settings: Settings, version: str) -> dict[str, Any]:
+    return Registry(settings.models_path).manifest(version).settings
+
+
+def test_the_first_retrain_tunes_als_and_keeps_the_search_in_the_bundle(
+    untuned: Settings, redis: Redis
+) -> None:
+    version = published(untuned)
+    found = record(untuned, version)
+    search = found.tuned.als
+    assert search is not None
+    assert found.tuned.retrain.decision == "searched"
+    assert found.tuned.retrain.reason == "the live bundle has no search"
+    assert search["objective"] == "NDCG@10"
+    assert len(search["tried"]) == search["trials"] == TRIALS
+    assert search["tried"][0]["factors"] == 128, "the configured hyperparameters are tried first"
+    gain, low, high = search["gain"]
+    assert low <= gain <= high
+    assert gain > 0
+    assert found.als != ALS
+    manifest = settings_of(untuned, version)
+    assert manifest["als"] == msgspec.to_builtins(found.als), "the models are fitted with it"
+    assert manifest["tuning"]["als"]["gain"] == [gain, low, high], "`models show` prints it"
+    assert manifest["hyperparameters_from"] == tuning_record.FILE
+    model = Registry(untuned.models_path).load_part(version, "als")
+    assert found.als is not None
+    assert model.factors == found.als.factors
+
+
+def test_searches_of_the_same_events_and_seed_are_alike(untuned: Settings, redis: Redis) -> None:
+    def tried(settings: Settings) -> list[dict[str, Any]]:
+        search = record(settings, published(settings)).tuned.als
+        assert search is not None
+        return search["tried"]
+
+    other = untuned.model_copy(update={"models_path": untuned.models_path / "other"})
+    assert tried(untuned) == tried(other)
+
+
+def test_the_search_sees_no_event_after_the_cut(untuned: Settings, redis: Redis) -> None:
+    version = published(untuned)
+    events = Registry(untuned.models_path).manifest(version).metrics["dataset"]["events"]
+    assert record(untuned, version).tuned.retrain.events == pytest.approx(
+        events * (1 - untuned.holdout_fraction), abs=1
+    )
+
+
+def test_a_hyperparameter_that_is_set_by_hand_is_not_searched(
+    untuned: Settings, redis: Redis
+) -> None:
+    by_hand = untuned.model_copy(update={"als_factors": 6, "als_iterations": 3})
+    found = record(by_hand, published(by_hand))
+    assert found.als is not None
+    assert (found.als.factors, found.als.iterations) == (6, 3)
+    assert found.tuned.als is not None
+    assert {row["factors"] for row in found.tuned.als["tried"]} == {6}
+    assert len({row["alpha"] for row in found.tuned.als["tried"]}) == TRIALS
+
+
+def test_no_time_means_no_search_and_the_choice_of_the_live_bundle_stays(
+    untuned: Settings, redis: Redis
+) -> None:
+    never = untuned.model_copy(update={"tune_seconds": 0})
+    first = published(never)
+    assert settings_of(never, first)["als"] == msgspec.to_builtins(ALS)
+    assert not (never.models_path / first / tuning_record.FILE).exists()
+    tuned = published(untuned)
+    again = published(never)
+    assert settings_of(never, again)["als"] == settings_of(never, tuned)["als"]
+    assert record(never, again).tuned.retrain.decision == "reused"
+    by_hand = never.model_copy(update={"als_alpha": 7.0})
+    version = published(by_hand, force=True)
+    assert settings_of(by_hand, version)["als"] == {
+        **settings_of(never, tuned)["als"],
+        "alpha": 7.0,
+    }
+
+
+def test_a_file_of_hyperparameters_takes_the_place_of_a_search(
+    untuned: Settings, redis: Redis
+) -> None:
+    version = published(untuned)
+    path = untuned.models_path / version / tuning_record.FILE
+    again = published(untuned, hyperparameters=path)
+    assert settings_of(untuned, again)["als"] == settings_of(untuned, version)["als"]
+    assert settings_of(untuned, again)["hyperparameters_from"] == str(path)
+    assert two_tower.hyperparameters(untuned, path) == record(untuned, version).two_tower
+
+
+def test_a_stopped_retrain_ends_its_search(untuned: Settings, redis: Redis) -> None:
+    endless = untuned.model_copy(update={"tune_seconds": 3600.0, "tune_trials": 0})
+
+    def stopped() -> bool:
+        return "als: trial" in retrains.last(redis).get("progress", "")
+
+    with pytest.raises(Interrupted, match="in step tune"):
+        retrain(endless, Options(), Console(file=io.StringIO()), stopped=stopped)
+    assert retrains.last(redis)["status"] == "interrupted"
+    assert redis.get(keys.lease(retrains.LEASE)) is None
+    assert Registry(untuned.models_path).versions() == []
+
+
+def of_search(gain: list[float] | None, **decision: Any) -> Record:
+    last = {"events": 1000, "fixed": ["als_factors"], "budget_s": 60.0, **decision}
+    searched = Decision(decision="searched", reason="", **last)
+    return Record(als=ALS, tuned=Searches(retrain=searched, als={"gain": gain}))
+
+
+@pytest.mark.parametrize(
+    ("former", "events", "expected"),
+    [
+        (None, 1000, "the live bundle has no search"),
+        (of_search([0.02, 0.01, 0.03]), 1000, "the last search gained more than its error"),
+        (of_search([0.02, -0.01, 0.05]), 1000, ""),
+        (of_search(None), 1000, ""),
+        (of_search([0.0, 0.0, 0.0]), 1499, ""),
+        (of_search([0.0, 0.0, 0.0]), 1500, "1,500 events, 1,000 at the last search"),
+        (of_search([0.0, 0.0, 0.0]), 600, "600 events, 1,000 at the last search"),
+        (of_search(None, budget_s=20.0), 1000, "TUNE_SECONDS was 20 at the last search"),
+        (of_search(None, fixed=[]), 1000, "other hyperparameters are set by hand"),
+    ],
+)
+def test_a_further_search_runs_only_when_it_may_pay(
+    former: Record | None, events: int, expected: str
+) -> None:
+    reason = tuning_record.why_search(former, events, ["als_factors"], 60.0)
+    assert reason.startswith(expected)
+    assert bool(reason) == bool(expected)
