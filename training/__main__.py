@@ -187,7 +187,8 @@ def worker(
     first: Annotated[
         bool,
         typer.Option(
-            "--first", help="While no bundle is live, retrain every ten minutes without a request."
+            "--first",
+            help="While no bundle is live, retrain without a request once there are events.",
         ),
     ] = False,
 ) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from core.errors import ModelMissing, StoreUnavailable
 from core.settings import Settings
+from models import refused
 from models.bundle import Manifest
 from models.listing import ModelSummary, summaries
 from models.registry import Registry
@@ -80,8 +81,13 @@ def rollback_model(settings: Settings) -> None:
 
 
 def published_manifest(settings: Settings, version: str | None) -> Manifest:
-    """The manifest of `version`, or of the live bundle. Raises ModelMissing."""
+    """The manifest of `version`, or of the live bundle; "refused": of the last refused one.
+
+    Raises ModelMissing.
+    """
     registry = Registry(settings.models_path)
+    if version == refused.NAME:
+        return refused.read(registry)
     version = version or registry.current()
     if version is None:
         raise ModelMissing(

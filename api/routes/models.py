@@ -34,6 +34,7 @@ _ADMIN = {
 
 
 _body = msgspec.json.Decoder(RetrainRequest)
+_gate = msgspec.json.Decoder(schemas.GateVerdict)
 
 
 class Models:
@@ -279,4 +280,5 @@ def _retrain(fields: Mapping[str, str]) -> schemas.Retrain:
         request=fields.get("request") or None,
         version=fields.get("version") or None,
         error=fields.get("error") or None,
+        gate=_gate.decode(fields[retrains.GATE]) if retrains.GATE in fields else None,
     )

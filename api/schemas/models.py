@@ -12,6 +12,37 @@ from models.listing import ModelSummary
 VERSION = "2026-11-22T10-00-00Z"
 
 
+class GateVerdict(Answer, frozen=True, kw_only=True):
+    """The gate's decision, with the metrics of the new bundle and of the live one."""
+
+    decision: Annotated[
+        str, Meta(description="accepted or refused; --force publishes all the same")
+    ]
+    cause: str
+    users: Annotated[int, Meta(description="users that both bundles were judged by")]
+    metrics: Annotated[
+        dict[str, dict[str, float | None]],
+        Meta(
+            description="of the new bundle, by engine",
+            examples=[{"routed": {"ndcg@10": 0.049, "recall@10": 0.031}}],
+        ),
+    ]
+    live: Annotated[
+        str | None, Meta(description="the version that was live then", examples=[VERSION])
+    ]
+    live_metrics: Annotated[
+        dict[str, dict[str, float | None]],
+        Meta(
+            description="of that version for the same users; of routed answers only",
+            examples=[{"routed": {"ndcg@10": 0.1005, "recall@10": 0.064}}],
+        ),
+    ]
+    difference: Annotated[
+        list[float] | None,
+        Meta(description="95% interval of the difference in NDCG@10, new minus live"),
+    ]
+
+
 class Retrain(Answer, frozen=True, kw_only=True):
     """The result of the last retrain, or the progress of the running one."""
 
@@ -25,7 +56,8 @@ class Retrain(Answer, frozen=True, kw_only=True):
     step: Annotated[
         str,
         Meta(
-            description="snapshot, dataset, fit, evaluate, gate, publish or prune", examples=["fit"]
+            description="snapshot, dataset, tune, fit, evaluate, gate, publish or prune",
+            examples=["fit"],
         ),
     ]
     progress: Annotated[str | None, Meta(examples=["sweep 12 of 20"])]
@@ -44,6 +76,7 @@ class Retrain(Answer, frozen=True, kw_only=True):
         str | None, Meta(description="the version that it published", examples=[VERSION])
     ]
     error: Annotated[str | None, Meta(description="why it was refused or failed")]
+    gate: Annotated[GateVerdict | None, Meta(description="null before the gate has decided")]
 
 
 class Models(Answer, frozen=True, kw_only=True):

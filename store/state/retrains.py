@@ -33,6 +33,9 @@ ANSWERS = "answers"
 before it began.
 """
 
+GATE = "gate"
+"""Field: JSON of the gate's verdict, with the metrics of the new bundle and of the live one."""
+
 
 def record(client: redis.Redis, fields: Mapping[str, str]) -> None:
     """Replace the fields of `retrain:last`. Raises StoreUnavailable, StoreCorrupt."""

@@ -52,15 +52,15 @@ def archived(settings: Settings, rows: Iterable[Row]) -> Archive:
     for event in rows:
         by_partition.setdefault(int(str(event["partition"])), []).append(event)
     for partition, mine in by_partition.items():
-        filled = [{name: event.get(name) for name in SCHEMA.names} for event in mine]
-        archive.append(
-            settings.interactions_topic,
-            partition,
-            0,
-            int(str(mine[-1]["offset"])) + 1,
-            pa.Table.from_pylist(filled, SCHEMA),
-        )
+        end = int(str(mine[-1]["offset"])) + 1
+        archive.append(settings.interactions_topic, partition, 0, end, table_of(mine))
     return archive
+
+
+def table_of(rows: Iterable[Row]) -> pa.Table:
+    """`rows` with every column of an archive."""
+    filled = [{name: event.get(name) for name in SCHEMA.names} for event in rows]
+    return pa.Table.from_pylist(filled, SCHEMA)
 
 
 def parity(users: int = USERS, per_user: int = 12, partitions: int = 2) -> list[Row]:

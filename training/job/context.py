@@ -14,7 +14,7 @@ from store.state.connection import Client
 from store.state.lease import Lease
 from training import als
 from training.job.run import Run
-from training.job.tuning_record import Record
+from training.tuning.record import Record
 from training.two_tower import hyperparameters as two_tower
 
 

@@ -9,7 +9,7 @@ earlier cut; its published parts were refreshed with events that may lie after t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from models.als import ALSModel
 from models.bundle import Bundle
 from models.registry import Registry
 from models.two_tower import TwoTowerModel
-from training.evaluation import evaluate, metrics
+from training.evaluation import evaluate, metrics, output
 from training.evaluation.evaluate import NAMES, ROUTED, Evaluation, Inputs
 from training.evaluation.population import JudgedUsers
 
@@ -125,6 +125,22 @@ def decide(
         "difference": [float(low[0]), float(high[0])],
         "margin": settings.gate_margin,
         "note": live.note,
+    }
+
+
+def compared(
+    live: Live, candidate: Evaluation | None, verdict: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The result of a retrain: the decision, and the metrics of both bundles for the same users."""
+    theirs = live.evaluation
+    return {
+        "decision": verdict["decision"],
+        "cause": verdict["cause"],
+        "users": len(candidate.judged.users) if candidate is not None else 0,
+        "metrics": output.headline(candidate) if candidate is not None else {},
+        "live": live.version,
+        "live_metrics": output.headline(theirs) if theirs is not None else {},
+        "difference": verdict.get("difference"),
     }
 
 

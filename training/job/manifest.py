@@ -1,17 +1,20 @@
-"""Describes a bundle for its manifest: how to make it again, and how good it is."""
+"""Describes a bundle, how to make it again and how good it is: its manifest and evaluation/."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from training import als
 from training.evaluation import output
-from training.job import gate, tuning_record
+from training.job import gate
 from training.job.context import Context
+from training.report import page
+from training.tuning import record as tuning_record
 
 if TYPE_CHECKING:
     from training.job.stages import Evaluated, Fitted, TrainingSet
@@ -72,3 +75,23 @@ def describe(
         },
         "gate": dict(verdict),
     }
+
+
+def save_evaluation(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    training: TrainingSet,
+    fitted: Fitted,
+    evaluated: Evaluated,
+) -> None:
+    """Write metrics.json, metrics.csv and report.html, where users were judged."""
+    if evaluated.evaluation is None:
+        return
+    about = {
+        "describes": gate.JUDGED_ALS,
+        "dataset": training.data.sha256,
+        "two_tower": fitted.two_tower.curve if fitted.two_tower is not None else [],
+        "blends": evaluated.blend.table() if evaluated.blend is not None else None,
+    }
+    output.save(evaluated.evaluation, folder, about)
+    page.write(folder, manifest)

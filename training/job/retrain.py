@@ -122,7 +122,7 @@ def _run_stages(context: Context) -> str:
     context = stages.tune(context, snapshot, training)
     fitted = stages.fit(context, snapshot, training)
     evaluated = stages.evaluate_fitted(context, snapshot, fitted)
-    verdict = stages.decide(context, fitted, evaluated)
+    verdict = stages.decide(context, training, fitted, evaluated)
     version = stages.publish(context, snapshot, training, fitted, evaluated, verdict)
     stages.prune(context, version)
     return version

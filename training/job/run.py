@@ -6,9 +6,11 @@ the manifest.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 import typer
@@ -48,6 +50,8 @@ class Run:
         )
         self._started_at, self._started = datetime.now(UTC), time.monotonic()
         self.seconds: dict[str, float] = {}
+        self.verdict: Mapping[str, Any] | None = None
+        """The gate's, with the metrics of both bundles; every later record has it."""
         self._step, self._step_started, self._last_report = "", time.monotonic(), 0.0
 
     def step(self, name: str, text: str = "") -> None:
@@ -91,6 +95,8 @@ class Run:
             **self._about,
             **more,
         }
+        if self.verdict is not None:
+            fields[retrains.GATE] = json.dumps(self.verdict)
         try:
             retrains.record(self._client, fields)
         except StoreUnavailable as error:

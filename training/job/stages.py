@@ -21,6 +21,7 @@ from core.errors import DatasetError, GateRefused
 from core.redaction import masked_url
 from core.types import Item
 from models import files
+from models import refused as refused_bundle
 from models.als import ALSModel
 from models.bundle import CATALOGUE, Bundle
 from models.two_tower import TwoTowerModel
@@ -36,11 +37,11 @@ from training.data.dataset import Dataset, Split
 from training.evaluation import evaluate, output
 from training.evaluation.evaluate import Evaluation, Inputs
 from training.evaluation.population import JudgedUsers
-from training.job import fitting, gate, tuning, tuning_record
+from training.job import fitting, gate, tuning
 from training.job.background import Comparison, prepare_comparison
 from training.job.context import Context
-from training.job.manifest import describe
-from training.report import page
+from training.job.manifest import describe, save_evaluation
+from training.tuning import record as tuning_record
 from training.two_tower.fit_types import Fitted as FittedTwoTower
 from training.two_tower.fit_types import TrainingData
 
@@ -200,8 +201,13 @@ def evaluate_candidate(
     return evaluation, blend
 
 
-def decide(context: Context, fitted: Fitted, evaluated: Evaluated) -> dict[str, Any]:
-    """Stage 6: the verdict, for the manifest. Raises GateRefused."""
+def decide(
+    context: Context, training: TrainingSet, fitted: Fitted, evaluated: Evaluated
+) -> dict[str, Any]:
+    """Stage 6: the verdict, for the manifest. Raises GateRefused.
+
+    The evaluation of a refused bundle stays beside the bundles (models/refused.py).
+    """
     context.run.step("gate")
     comparison, settings, registry = fitted.comparison, context.settings, context.registry
     live = comparison.live
@@ -209,11 +215,18 @@ def decide(context: Context, fitted: Fitted, evaluated: Evaluated) -> dict[str, 
         live = gate.ask_live(registry, comparison.inputs, comparison.judged)
     verdict = gate.decide(live, evaluated.evaluation, comparison.unjudged, settings)
     log.info("gate_decided", **verdict)
+    context.run.verdict = gate.compared(live, evaluated.evaluation, verdict)
     refused = verdict["decision"] == gate.REFUSED
     if refused and not context.options.force:
+        manifest = describe(context, training, fitted, evaluated, verdict)
+
+        def write(folder: Path) -> None:
+            save_evaluation(folder, manifest, training, fitted, evaluated)
+
+        refused_bundle.save(context.registry, manifest, write)
         raise GateRefused(
-            f"{verdict['cause']}; the live bundle stays. Look at the evaluation above; "
-            f"--force publishes all the same"
+            f"{verdict['cause']}; the live bundle stays. Look at the evaluation above, also in "
+            f"{registry.path / refused_bundle.NAME}; --force publishes all the same"
         )
     return verdict | {"forced": refused}
 
@@ -251,15 +264,7 @@ def publish(
             fitting.without_users(fitted.als).save(folder / gate.JUDGED_ALS)
             if fitted.two_tower is not None:
                 fitted.two_tower.model.save(folder / gate.JUDGED_TWO_TOWER)
-        if evaluated.evaluation is not None:
-            about = {
-                "describes": gate.JUDGED_ALS,
-                "dataset": data.sha256,
-                "two_tower": fitted.two_tower.curve if fitted.two_tower is not None else [],
-                "blends": evaluated.blend.table() if evaluated.blend is not None else None,
-            }
-            output.save(evaluated.evaluation, folder / "evaluation", about)
-            page.write(folder / "evaluation", manifest)
+        save_evaluation(folder / "evaluation", manifest, training, fitted, evaluated)
 
     version = context.registry.publish(write, manifest)
     if context.client is not None:

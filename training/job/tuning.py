@@ -21,12 +21,12 @@ import structlog
 from core.errors import DatasetError
 from core.settings import Settings
 from training import als
-from training.job import tuning_record
 from training.job.context import Context
-from training.job.tuning_record import SEARCHED, SKIPPED, Decision, Record, Searches
 from training.tuning import als as tune_als
 from training.tuning import als_trial
+from training.tuning import record as tuning_record
 from training.tuning.options import Scope, TuneOptions
+from training.tuning.record import SEARCHED, SKIPPED, Decision, Record, Searches
 from training.two_tower import command as two_tower_command
 from training.two_tower import hyperparameters as two_tower
 from training.two_tower.fit_types import TrainingData
@@ -137,8 +137,8 @@ def _search(
         log.warning("hyperparameters_not_searched", cause=str(error))
         of_als = of_two_tower = None
         decision = msgspec.structs.replace(decision, decision=SKIPPED, reason=str(error))
-    tuned_als, als_facts = _chosen(context.als, of_als, "als")
-    tuned_two_tower, two_tower_facts = _chosen(context.two_tower, of_two_tower, "two_tower")
+    tuned_als, als_facts = _choose(context.als, of_als, "als")
+    tuned_two_tower, two_tower_facts = _choose(context.two_tower, of_two_tower, "two_tower")
     for name, facts in (("ALS", als_facts), ("Two-Tower", two_tower_facts)):
         if facts is not None:
             context.console.print(f"{name}: {facts['verdict']}")
@@ -199,7 +199,7 @@ def _search_two_tower(budget: _Budget, last: Mapping[str, Any] | None) -> dict[s
         return None
 
 
-def _chosen(
+def _choose(
     start: _T, sections: Mapping[str, Any] | None, part: str
 ) -> tuple[_T, dict[str, Any] | None]:
     """The hyperparameters to fit with, and the facts for the record.
@@ -212,11 +212,11 @@ def _chosen(
     best = msgspec.convert(sections[part], type(start))
     gain = tuned["gain"]
     better = gain is not None and gain[0] > 0
-    chosen = best if better else start
+    choice = best if better else start
     former = start_row["value"] if isinstance(start_row, Mapping) else start_row
     facts = {
         **{name: value for name, value in tuned.items() if name not in _NOT_RECORDED},
-        "chosen": msgspec.to_builtins(chosen),
+        "chosen": msgspec.to_builtins(choice),
         "former": msgspec.to_builtins(start),
         "former_value": former,
         "tried": tuned.get("tried", tuned["best"]),
@@ -230,7 +230,7 @@ def _chosen(
             f"{gain[2]:+.4f}) over the former choice ({former:.4f})"
             f"{'' if better else ', which stays'}"
         )
-    return chosen, {**facts, "verdict": verdict}
+    return choice, {**facts, "verdict": verdict}
 
 
 def _merged(
@@ -239,8 +239,8 @@ def _merged(
     """The hyperparameters of the settings, with those that a former search chose."""
     if former is None:
         return settings
-    chosen = {name: getattr(former, name) for name in searched if name not in fixed}
-    return msgspec.structs.replace(settings, **chosen)
+    choices = {name: getattr(former, name) for name in searched if name not in fixed}
+    return msgspec.structs.replace(settings, **choices)
 
 
 def _candidates(start: _T, former: Mapping[str, Any] | None) -> list[_T]:

@@ -18,11 +18,9 @@ retried.
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
-from datetime import datetime
 
 import msgspec
 import structlog
@@ -37,12 +35,10 @@ from core.errors import (
     LeaseLost,
     LeaseTaken,
     LogUnavailable,
-    ModelError,
     StoreUnavailable,
 )
 from core.process import cli
 from core.settings import Settings
-from models.registry import Registry
 from store import outage, start
 from store.log import retrain_requests
 from store.log.access import permissions
@@ -50,6 +46,7 @@ from store.log.message import LogMessage
 from store.log.retrain_requests import Request, Requests
 from store.log.topics.check import TopicCheck
 from store.state import connection, retrains
+from training.job.first import FirstBundle, model_age
 from training.job.retrain import Options, retrain
 
 IDLE_S = 1.0
@@ -58,8 +55,6 @@ BUSY_S = 1.0
 """Seconds between two tries to get a lease that another process holds."""
 RETRY_S = 10.0
 """Seconds before a retry when Redis or Kafka is unavailable."""
-FIRST_RETRY_S = 600.0
-"""Seconds between two tries to make the first bundle: events take time to arrive."""
 ANSWERED, DEAD_LETTER = "answered", "dead_letter"
 """Outcomes of a request beside those of a run: an earlier retrain answers it; the message is no
 valid request.
@@ -83,21 +78,16 @@ _log = structlog.get_logger(__name__)
 class Worker:
     """Reads and answers retrain requests. Construction connects nothing.
 
-    `first`: while no bundle is live, retrain every FIRST_RETRY_S without a request.
+    `first`: while no bundle is live, retrain without a request as soon as there are events.
     """
 
     def __init__(
         self, settings: Settings, options: Options, console: Console, first: bool = False
     ) -> None:
-        self._settings, self._options, self._console, self._first = (
-            settings,
-            options,
-            console,
-            first,
-        )
+        self._settings, self._options, self._console = settings, options, console
+        self._first = FirstBundle(settings, options) if first else None
         self._topic_check = TopicCheck(settings, permissions.of_trainer)
         self._stopping = threading.Event()
-        self._first_attempt = -math.inf
 
     def stop(self) -> None:
         """Stop the current retrain between two steps or sweeps, and return from `run`."""
@@ -122,8 +112,10 @@ class Worker:
                 message = requests.next(IDLE_S)
                 if message is not None:
                     self._handle(requests, message)
-                elif self._first and self._needs_first():
-                    self._retrain({"requested_by": "worker", "reason": "no bundle is live yet"})
+                elif self._first is not None and self._first.due():
+                    about = {"requested_by": "worker", "reason": "no bundle is live yet"}
+                    if self._retrain(about):
+                        self._first.tried()
 
     def _prepare(self) -> None:
         with connection.connect(self._settings) as client:
@@ -234,24 +226,6 @@ class Worker:
         _outcomes.labels(outcome).inc()
         _seconds.observe(time.monotonic() - started)
         return True
-
-    def _needs_first(self) -> bool:
-        now = time.monotonic()
-        if now - self._first_attempt < FIRST_RETRY_S or not math.isnan(model_age(self._settings)):
-            return False
-        self._first_attempt = now
-        return True
-
-
-def model_age(settings: Settings) -> float:
-    """Seconds since the live bundle was made; NaN when there is none or it cannot be read."""
-    registry = Registry(settings.models_path)
-    try:
-        live = registry.current()
-        created = registry.manifest(live).created if live is not None else None
-    except (ModelError, OSError):
-        return math.nan
-    return time.time() - datetime.fromisoformat(created).timestamp() if created else math.nan
 
 
 def run(settings: Settings, options: Options, console: Console, first: bool) -> None:

@@ -77,14 +77,15 @@ class Search:
         )
         # complete trial of this process -> (n,) NDCG@10 of each held-out item
         self._ndcg: dict[int, npt.NDArray[np.float64]] = {}
-        self.seconds = 0.0
+        self._trials, self._seconds = 0, 0.0
 
     def run(self, seconds: float) -> None:
-        """Search for `seconds`, with at most `options.trials` trials.
+        """Search for `seconds`, with at most `options.trials` trials over all calls.
 
         Does nothing when it is out of patience. Raises what `scope.report` raises.
         """
-        if self._out_of_patience():
+        trials = None if self._options.trials is None else self._options.trials - self._trials
+        if trials == 0 or seconds <= 0 or self._out_of_patience():
             return
         started = time.monotonic()
         deadline = started + seconds
@@ -96,10 +97,10 @@ class Search:
         with progress("searching ALS", total=seconds) as show:
             self._study.optimize(
                 lambda trial: self._try(trial, deadline, show, started),
-                n_trials=self._options.trials,
+                n_trials=trials,
                 callbacks=[stop_in_time],
             )
-        self.seconds += time.monotonic() - started
+        self._seconds += time.monotonic() - started
 
     def sections(self) -> dict[str, Any] | None:
         """The sections of the file of `tune`: `als`, and `tuned` with the best trials.
@@ -128,7 +129,7 @@ class Search:
                 else tune_gain.cross_fitted(self._ndcg, int(start.number), self._seed),
                 "trials": tune_study.count_ended(self._study),
                 "finished": len(finished),
-                "seconds": round(self.seconds, 1),
+                "seconds": round(self._seconds, 1),
                 "minutes": round(self._options.minutes, 3),
                 "cores": os.cpu_count(),
                 "seed": self._seed,
@@ -154,6 +155,7 @@ class Search:
     def _try(self, trial: Any, deadline: float, show: ProgressBar, started: float) -> float:
         import optuna
 
+        self._trials += 1
         finished = tune_study.complete(self._study)
         best = max((complete.value for complete in finished), default=None)
         must_complete = best is None and self._scope.overtime

@@ -158,7 +158,9 @@ def test_a_retrain_that_lost_its_lease_publishes_nothing(
     )
 
 
-def test_a_worse_bundle_is_refused_without_force(trainer: Settings, redis: Redis) -> None:
+def test_a_worse_bundle_is_refused_without_force_and_shows_its_own_metrics(
+    trainer: Settings, redis: Redis, tmp_path: Path
+) -> None:
     before = published(trainer)
     worse = trainer.model_copy(
         update={
@@ -171,7 +173,22 @@ def test_a_worse_bundle_is_refused_without_force(trainer: Settings, redis: Redis
     with pytest.raises(GateRefused, match=r"worse by more than 5%.*--force"):
         published(worse)
     assert Registry(trainer.models_path).current() == before
-    assert retrains.last(redis)["status"] == "refused"
+    last = retrains.last(redis)
+    assert last["status"] == "refused"
+    verdict = json.loads(last["gate"])
+    registry = Registry(trainer.models_path)
+    live = registry.manifest(before).metrics["headline"]
+    assert verdict["live"] == before
+    assert verdict["live_metrics"]["routed"] == live["routed"]
+    assert verdict["metrics"].keys() == live.keys(), "its own metrics, of every engine"
+    assert verdict["metrics"]["routed"]["ndcg@10"] < live["routed"]["ndcg@10"]
+    assert verdict["difference"][1] < 0
+    shown = run(trainer, "models", "show", "refused")
+    assert json.loads(shown.stdout)["metrics"]["headline"] == verdict["metrics"]
+    reported = run(trainer, "report", "--model", "refused", "--output", str(tmp_path / "page.html"))
+    assert reported.returncode == 0, reported.stderr
+    assert "The gate refused it" in (tmp_path / "page.html").read_text("utf-8")
+    assert registry.versions() == [before], "a refused bundle is no version"
     forced = published(worse, force=True)
     assert Registry(trainer.models_path).manifest(forced).gate["forced"] is True
     rolled_back = run(trainer, "models", "rollback")

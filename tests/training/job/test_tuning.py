@@ -16,13 +16,13 @@ from models.registry import Registry
 from store.state import keys, retrains
 from tests.training.job.run import published
 from training import als
-from training.job import tuning_record
 from training.job.retrain import Options, retrain
-from training.job.tuning_record import Decision, Record, Searches
+from training.tuning import record as tuning_record
+from training.tuning.record import Decision, Record, Searches
 from training.two_tower import hyperparameters as two_tower
 
 SET_BY_HAND = ("als_factors", "als_regularization", "als_alpha")
-TRIALS = 12
+TRIALS = 6
 ALS = als.Hyperparameters()
 
 
@@ -31,6 +31,11 @@ def untuned(trainer: Settings) -> Settings:
     """A shop on first contact: no hyperparameter is set, a search ends after TRIALS trials."""
     unset = {name: getattr(trainer, name) for name in trainer.model_fields_set - {*SET_BY_HAND}}
     return Settings(**{**unset, "tune_seconds": 60.0, "tune_trials": TRIALS})
+
+
+def tuned(settings: Settings, **options: Any) -> str:
+    """The version of a retrain; one thread, since more only wait for each other on little data."""
+    return published(settings, threads=1, **options)
 
 
 def record(settings: Settings, version: str) -> Record:
@@ -45,31 +50,33 @@ def settings_of(settings: Settings, version: str) -> dict[str, Any]:
 def test_the_first_retrain_tunes_als_and_keeps_the_search_in_the_bundle(
     untuned: Settings, redis: Redis
 ) -> None:
-    version = published(untuned)
-    found = record(untuned, version)
-    search = found.tuned.als
+    version = tuned(untuned)
+    tuning = record(untuned, version)
+    search = tuning.tuned.als
     assert search is not None
-    assert found.tuned.retrain.decision == "searched"
-    assert found.tuned.retrain.reason == "the live bundle has no search"
+    assert tuning.tuned.retrain.decision == "searched"
+    assert tuning.tuned.retrain.reason == "the live bundle has no search"
+    events = 960 * (1 - untuned.holdout_fraction)
+    assert tuning.tuned.retrain.events == events, "the search sees no event after the cut"
     assert search["objective"] == "NDCG@10"
     assert len(search["tried"]) == search["trials"] == TRIALS
     assert search["tried"][0]["factors"] == 128, "the configured hyperparameters are tried first"
     gain, low, high = search["gain"]
     assert low <= gain <= high
     assert gain > 0
-    assert found.als != ALS
+    assert tuning.als != ALS
     manifest = settings_of(untuned, version)
-    assert manifest["als"] == msgspec.to_builtins(found.als), "the models are fitted with it"
+    assert manifest["als"] == msgspec.to_builtins(tuning.als), "the models are fitted with it"
     assert manifest["tuning"]["als"]["gain"] == [gain, low, high], "`models show` prints it"
     assert manifest["hyperparameters_from"] == tuning_record.FILE
     model = Registry(untuned.models_path).load_part(version, "als")
-    assert found.als is not None
-    assert model.factors == found.als.factors
+    assert tuning.als is not None
+    assert model.factors == tuning.als.factors
 
 
 def test_searches_of_the_same_events_and_seed_are_alike(untuned: Settings, redis: Redis) -> None:
     def tried(settings: Settings) -> list[dict[str, Any]]:
-        search = record(settings, published(settings)).tuned.als
+        search = record(settings, tuned(settings)).tuned.als
         assert search is not None
         return search["tried"]
 
@@ -77,41 +84,33 @@ def test_searches_of_the_same_events_and_seed_are_alike(untuned: Settings, redis
     assert tried(untuned) == tried(other)
 
 
-def test_the_search_sees_no_event_after_the_cut(untuned: Settings, redis: Redis) -> None:
-    version = published(untuned)
-    events = Registry(untuned.models_path).manifest(version).metrics["dataset"]["events"]
-    assert record(untuned, version).tuned.retrain.events == pytest.approx(
-        events * (1 - untuned.holdout_fraction), abs=1
-    )
-
-
 def test_a_hyperparameter_that_is_set_by_hand_is_not_searched(
     untuned: Settings, redis: Redis
 ) -> None:
     by_hand = untuned.model_copy(update={"als_factors": 6, "als_iterations": 3})
-    found = record(by_hand, published(by_hand))
-    assert found.als is not None
-    assert (found.als.factors, found.als.iterations) == (6, 3)
-    assert found.tuned.als is not None
-    assert {row["factors"] for row in found.tuned.als["tried"]} == {6}
-    assert len({row["alpha"] for row in found.tuned.als["tried"]}) == TRIALS
+    tuning = record(by_hand, tuned(by_hand))
+    assert tuning.als is not None
+    assert (tuning.als.factors, tuning.als.iterations) == (6, 3)
+    assert tuning.tuned.als is not None
+    assert {row["factors"] for row in tuning.tuned.als["tried"]} == {6}
+    assert len({row["alpha"] for row in tuning.tuned.als["tried"]}) == TRIALS
 
 
 def test_no_time_means_no_search_and_the_choice_of_the_live_bundle_stays(
     untuned: Settings, redis: Redis
 ) -> None:
     never = untuned.model_copy(update={"tune_seconds": 0})
-    first = published(never)
+    first = tuned(never)
     assert settings_of(never, first)["als"] == msgspec.to_builtins(ALS)
     assert not (never.models_path / first / tuning_record.FILE).exists()
-    tuned = published(untuned)
-    again = published(never)
-    assert settings_of(never, again)["als"] == settings_of(never, tuned)["als"]
+    searched = tuned(untuned)
+    again = tuned(never)
+    assert settings_of(never, again)["als"] == settings_of(never, searched)["als"]
     assert record(never, again).tuned.retrain.decision == "reused"
     by_hand = never.model_copy(update={"als_alpha": 7.0})
-    version = published(by_hand, force=True)
+    version = tuned(by_hand, force=True)
     assert settings_of(by_hand, version)["als"] == {
-        **settings_of(never, tuned)["als"],
+        **settings_of(never, searched)["als"],
         "alpha": 7.0,
     }
 
@@ -119,9 +118,9 @@ def test_no_time_means_no_search_and_the_choice_of_the_live_bundle_stays(
 def test_a_file_of_hyperparameters_takes_the_place_of_a_search(
     untuned: Settings, redis: Redis
 ) -> None:
-    version = published(untuned)
+    version = tuned(untuned)
     path = untuned.models_path / version / tuning_record.FILE
-    again = published(untuned, hyperparameters=path)
+    again = tuned(untuned, hyperparameters=path)
     assert settings_of(untuned, again)["als"] == settings_of(untuned, version)["als"]
     assert settings_of(untuned, again)["hyperparameters_from"] == str(path)
     assert two_tower.hyperparameters(untuned, path) == record(untuned, version).two_tower

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 from redis import Redis
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.console import Console
 from core.errors import BadEvent
 from core.settings import Settings
 from models.registry import Registry
+from store.archive.archive import Archive
 from store.dead_letters import letters as dlq
 from store.log import client as log
 from store.log import retrain_requests
@@ -24,6 +26,8 @@ from store.state import keys, retrains
 from store.state.lease import Lease
 from testing.process import Child, settings_environment
 from tests.support import eventually
+from tests.training import world
+from training.job import first
 from training.job.retrain import Options
 from training.job.worker import Worker
 
@@ -158,6 +162,49 @@ def test_a_worker_makes_the_first_bundle_without_a_request(
     with working(trainer, first=True):
         eventually(lambda: retrains.last(redis).get("status") == "published", "the first bundle")
     assert retrains.last(redis)["requested_by"] == "worker"
+
+
+def test_a_worker_waits_for_the_first_events_and_says_so_once(
+    broker: object,
+    trainer: Settings,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(first, "POLL_S", 0.01)
+    empty = trainer.model_copy(update={"archive_url": trainer.archive_url + "-empty"})
+    before = outcomes("failed")
+    looks, positions = [], Archive.positions
+
+    def count_looks(archive: Archive, topic: str) -> dict[int, int]:
+        looks.append(topic)
+        return positions(archive, topic)
+
+    monkeypatch.setattr(Archive, "positions", count_looks)
+    with structlog.testing.capture_logs() as logs, working(empty, first=True):
+        eventually(lambda: len(looks) >= 3, "it looks again and again")
+        assert retrains.last(redis) == {}, "no retrain starts without events"
+        world.archived(empty, world.parity())
+        eventually(
+            lambda: retrains.last(redis).get("status") == "published", "the events make a bundle"
+        )
+    assert outcomes("failed") == before
+    assert [line["event"] for line in logs].count("waiting_for_events") == 1
+
+
+def test_a_first_bundle_that_fails_is_tried_again_with_further_events(
+    trainer: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first, "POLL_S", 0.0)
+    monkeypatch.setattr(first, "RETRY_S", 0.0)
+    due = first.FirstBundle(trainer, Options())
+    assert due.due()
+    assert due.due(), "a try without an outcome, such as without Redis, is repeated"
+    due.tried()
+    assert not due.due(), "the same events fail again"
+    Archive(trainer.archive_url).append(
+        trainer.interactions_topic, 2, 0, 1, world.table_of([world.row(0, "u", "i")])
+    )
+    assert due.due()
 
 
 @pytest.mark.process
