@@ -1120,6 +1120,65 @@ export interface components {
             cause: string;
         };
         /**
+         * GateVerdict
+         * @description The gate's decision, with the metrics of the new bundle and of the live one.
+         */
+        GateVerdict: {
+            /**
+             * Decision
+             * @description accepted or refused; --force publishes all the same
+             */
+            decision: string;
+            /** Cause */
+            cause: string;
+            /**
+             * Users
+             * @description users that both bundles were judged by
+             */
+            users: number;
+            /**
+             * Metrics
+             * @description of the new bundle, by engine
+             * @example {
+             *       "routed": {
+             *         "ndcg@10": 0.049,
+             *         "recall@10": 0.031
+             *       }
+             *     }
+             */
+            metrics: {
+                [key: string]: {
+                    [key: string]: number | null;
+                };
+            };
+            /**
+             * Live
+             * @description the version that was live then
+             * @example 2026-11-22T10-00-00Z
+             */
+            live: string | null;
+            /**
+             * Live Metrics
+             * @description of that version for the same users; of routed answers only
+             * @example {
+             *       "routed": {
+             *         "ndcg@10": 0.1005,
+             *         "recall@10": 0.064
+             *       }
+             *     }
+             */
+            live_metrics: {
+                [key: string]: {
+                    [key: string]: number | null;
+                };
+            };
+            /**
+             * Difference
+             * @description 95% interval of the difference in NDCG@10, new minus live
+             */
+            difference: number[] | null;
+        };
+        /**
          * HistoryEvent
          * @description One line of a user's history in Redis. `timestamp` in whole seconds since 1970 (UTC).
          */
@@ -1740,7 +1799,7 @@ export interface components {
             status: string;
             /**
              * Step
-             * @description snapshot, dataset, fit, evaluate, gate, publish or prune
+             * @description snapshot, dataset, tune, fit, evaluate, gate, publish or prune
              * @example fit
              */
             step: string;
@@ -1794,6 +1853,8 @@ export interface components {
              * @description why it was refused or failed
              */
             error: string | null;
+            /** @description null before the gate has decided */
+            gate: components["schemas"]["GateVerdict"] | null;
         };
         /**
          * RetrainRequested

@@ -16,6 +16,7 @@ from models.registry import Registry
 from store.state import keys, retrains
 from tests.training.job.run import published
 from training import als
+from training.job import run as progress
 from training.job.retrain import Options, retrain
 from training.tuning import record as tuning_record
 from training.tuning.record import Decision, Record, Searches
@@ -126,14 +127,17 @@ def test_a_file_of_hyperparameters_takes_the_place_of_a_search(
     assert two_tower.hyperparameters(untuned, path) == record(untuned, version).two_tower
 
 
-def test_a_stopped_retrain_ends_its_search(untuned: Settings, redis: Redis) -> None:
+def test_a_search_reports_its_progress_and_a_stopped_retrain_ends_it(
+    untuned: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
     endless = untuned.model_copy(update={"tune_seconds": 3600.0, "tune_trials": 0})
 
     def stopped() -> bool:
         return "als: trial" in retrains.last(redis).get("progress", "")
 
     with pytest.raises(Interrupted, match="in step tune"):
-        retrain(endless, Options(), Console(file=io.StringIO()), stopped=stopped)
+        retrain(endless, Options(threads=1), Console(file=io.StringIO()), stopped=stopped)
     assert retrains.last(redis)["status"] == "interrupted"
     assert redis.get(keys.lease(retrains.LEASE)) is None
     assert Registry(untuned.models_path).versions() == []
