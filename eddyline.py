@@ -14,21 +14,29 @@ from typer.core import TyperGroup
 
 from core.process import cli
 
-ROOMS = ("demo", "streams", "training", "engines", "api")
+COMMANDS = {
+    "demo": "demo.__main__",
+    "streams": "streams.__main__",
+    "training": "training.__main__",
+    "engines": "engines.__main__",
+    "api": "api.__main__",
+    "settings": "core.settings.__main__",
+}
+"""Name -> the module that holds its command line, from the first one to try to those that run."""
 
 
 class Rooms(TyperGroup):
-    """The command lines of the rooms; one is imported when it is used."""
+    """The command lines of the rooms, and of the settings; one is imported when it is used."""
 
     def list_commands(self, _ctx: Any) -> list[str]:
-        """Their names, from the first one to try to the last one to start."""
-        return list(ROOMS)
+        """Their names."""
+        return list(COMMANDS)
 
     def get_command(self, _ctx: Any, cmd_name: str) -> Any:
-        """The command line of a room; None: there is no such room."""
-        if cmd_name not in ROOMS:
+        """The command line of this name; None: there is no such name."""
+        if cmd_name not in COMMANDS:
             return None
-        command = cli.command_of(import_module(f"{cmd_name}.__main__").app)
+        command = cli.command_of(import_module(COMMANDS[cmd_name]).app)
         command.name = cmd_name
         return command
 
@@ -42,7 +50,7 @@ def _describe() -> None:
 
     Each command below also runs alone: python -m streams, python -m training.
 
-    The settings are environment variables: python -m core.settings lists them.
+    The settings are environment variables; the command settings prints them.
     """
 
 

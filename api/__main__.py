@@ -22,12 +22,8 @@ def serve() -> None:
     Environment variables set everything (docs/settings.md).
     """
     from api.server import process as server
-    from core import settings
-    from core.process import logs
 
-    loaded = settings.load()
-    logs.configure(loaded.log_level)
-    server.serve(loaded)
+    server.serve(cli.load_settings(service=True))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from core.process import cli
+from core.process.tables import AsJson, Wide
 from core.types import Request
 from engines.command_line.options import (
-    AsJson,
     AvailableOnly,
     BundleFolder,
     Categories,
@@ -53,6 +54,7 @@ def recommend(
     bundle: BundleFolder = None,
     version: Version = None,
     as_json: AsJson = False,
+    wide: Wide = False,
 ) -> None:
     """Recommend items to a user with this history and these interests."""
     from engines.command_line import requests, terminal
@@ -68,7 +70,12 @@ def recommend(
     answer = recommender.recommend(
         requests.state(recommender, history, interests, event_type), request
     )
-    terminal.show(answer, as_json, lambda: terminal.recommendations(answer, recommender.bundle))
+    terminal.show(
+        answer,
+        as_json,
+        wide,
+        partial(terminal.recommendations, answer, recommender.bundle),
+    )
 
 
 @app.command()
@@ -78,13 +85,19 @@ def similar(
     bundle: BundleFolder = None,
     version: Version = None,
     as_json: AsJson = False,
+    wide: Wide = False,
 ) -> None:
     """Show the items most similar to one item: by ALS factors, then by content."""
     from engines.command_line import requests, terminal
 
     recommender = requests.recommender(bundle, version)
     answer = recommender.similar(item_id, Request(limit=limit))
-    terminal.show(answer, as_json, lambda: terminal.recommendations(answer, recommender.bundle))
+    terminal.show(
+        answer,
+        as_json,
+        wide,
+        partial(terminal.recommendations, answer, recommender.bundle),
+    )
 
 
 @app.command("explain")
@@ -106,6 +119,7 @@ def explain_item(
     bundle: BundleFolder = None,
     version: Version = None,
     as_json: AsJson = False,
+    wide: Wide = False,
 ) -> None:
     """Explain why an item is shown or not: scores, ranks, contributions and filters."""
     from engines.command_line import requests, terminal
@@ -122,7 +136,7 @@ def explain_item(
     explanation = explain(
         recommender, requests.state(recommender, history, interests, event_type), item_id, request
     )
-    terminal.show(explanation, as_json, lambda: terminal.explanation(explanation))
+    terminal.show(explanation, as_json, wide, partial(terminal.explanation, explanation))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Waits for Kafka and Redis when a process starts.
+"""Announces a process in its log, and waits for Kafka and Redis when it starts.
 
 It waits START_TIMEOUT_S at most and logs that once; after that the process ends with one line.
 """
@@ -11,13 +11,34 @@ from collections.abc import Callable
 
 import structlog
 
-from core.errors import LogRefused, LogUnavailable, StoreUnavailable
+from core.errors import LogRefused, LogUnavailable, ModelCorrupt, StoreUnavailable
+from core.redaction import masked_url
 from core.settings import Settings
+from core.version import VERSION
+from models.pointer import Pointer
 
 _log = structlog.get_logger(__name__)
 
 _TRY_S = 1.0
 """Seconds between two attempts, and the longest time until a stop is noticed."""
+
+
+def announce(settings: Settings, role: str, group: str | None = None) -> None:
+    """Log what starts: the role and version, its servers, its consumer group, and the models."""
+    try:
+        live = next(iter(Pointer(settings.models_path).read()), None)
+    except ModelCorrupt as error:
+        live = f"unknown: {error}"
+    _log.info(
+        "process_started",
+        role=role,
+        version=VERSION,
+        kafka=settings.kafka_bootstrap_servers,
+        redis=masked_url(settings.redis_url.get_secret_value()),
+        group=group,
+        models=str(settings.models_path),
+        live_bundle=live,
+    )
 
 
 def until_ready(settings: Settings, stopped: threading.Event, prepare: Callable[[], None]) -> bool:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from core.codec import encode_json
 from core.deletions import IdHasher
 from core.errors import EddylineError, LogUnavailable
 from core.murmur2 import partitions_of
@@ -184,47 +178,6 @@ def memory(settings: Settings, days: float) -> dict[str, Any]:
     }
 
 
-def show(view: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Print one of the views above as tables, or as JSON for programs."""
-    console = Console()
-    if as_json:
-        console.file.write(msgspec.json.format(encode_json(view), indent=2).decode() + "\n")
-        return
-    if isinstance(view, Mapping):
-        table = Table(show_header=False, box=None)
-        for name, value in view.items():
-            if name not in ("history", "kinds"):
-                table.add_row(Text(name, style="bold"), Text(_plain(name, value)))
-        console.print(table)
-        if "history" in view:
-            console.print(_history(view["history"]))
-        if "kinds" in view:
-            console.print(_rows(view["kinds"]))
-        return
-    console.print(_rows(view))
-
-
-def _rows(view: Sequence[Mapping[str, Any]]) -> Table:
-    rows = Table(*(view[0] if view else ["nothing"]))
-    for row in view:
-        rows.add_row(*(Text("-" if value is None else str(value)) for value in row.values()))
-    return rows
-
-
-def _history(events: Sequence[Mapping[str, Any]]) -> Table:
-    title = f"history, newest first ({len(events)} events)"
-    table = Table("when", "event", "item", "value", title=title)
-    for event in reversed(events):
-        value = event["value"]
-        table.add_row(
-            _plain("first_seen", event["timestamp"]),
-            Text(event["event_type"]),
-            Text(event["item_id"]),
-            "" if value is None else f"{value:g}",
-        )
-    return table
-
-
 def _partition(settings: Settings, user_id: str) -> int | None:
     """The partition of the user's events by murmur2; None while Kafka does not answer."""
     try:
@@ -277,15 +230,3 @@ def _obstacles(settings: Settings, engine: str) -> str:
     except EddylineError as error:
         reasons.append(str(error))
     return "".join(f"; {reason}" for reason in reasons)
-
-
-def _plain(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if name in ("first_seen", "deleted_at"):
-        return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds")
-    if isinstance(value, str | int | float):
-        return str(value)
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        return ", ".join(value)
-    return encode_json(value).decode()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from core.process import cli
+from core.process import cli, tables
+from core.process.cli import load_settings
+from core.process.tables import AsJson, Wide
 from training.command_options import (
-    AsJson,
     Events,
     Folder,
     HyperparametersFile,
@@ -18,9 +20,8 @@ from training.command_options import (
     NoLease,
     Threads,
     Users,
-    console,
-    load_settings,
 )
+from training.experiments_command import experiments
 from training.export_command import export_data
 from training.model_app import models_app
 from training.tuning.options import Part, TuneOptions
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     help="""
-From the archived events to a published bundle.
+Train models on the archived events, judge them, and publish them as a bundle.
 
 `retrain` runs all steps, by hand or by cron; the other commands run single steps.
 Events come from the Parquet archive (ARCHIVE_URL) unless `--events FILE` names a table with the
@@ -40,7 +41,6 @@ Every setting is an environment variable: `python -m core.settings` lists them.
 """,
 )
 app.add_typer(models_app, name="models")
-app.command("export")(export_data)
 
 
 @app.command()
@@ -54,7 +54,7 @@ def dataset(
     """
     from training import commands
 
-    commands.make_dataset(load_settings(), output, events, console())
+    commands.make_dataset(load_settings(), output, events, tables.console())
 
 
 @app.command()
@@ -108,6 +108,17 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="Folder for metrics.json, metrics.csv and report.html.")
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=(
+                "A column of the table, with its interval, such as map@10; may be repeated "
+                "(default: NDCG@10, and others where there is room)."
+            )
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    wide: Wide = False,
 ) -> None:
     """Fit on the events before the cut and judge each engine, and the routed answers, by the events
     after it.
@@ -118,8 +129,11 @@ def evaluate(
     """
     from training import commands
 
-    options = commands.EvaluationOptions(folder, items, hyperparameters, users, threads, output)
-    commands.evaluate_dataset(load_settings(), options, console())
+    options = commands.EvaluationOptions(
+        folder, items, hyperparameters, users, threads, output, metric or ()
+    )
+    console = tables.console(wide, quiet=as_json)
+    commands.evaluate_dataset(load_settings(), options, console, as_json)
 
 
 @app.command()
@@ -130,8 +144,8 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("data/report.html"),
 ) -> None:
-    """The evaluation of a published bundle as one page to look at, to mail or to print: a table,
-    curves and plots by segment.
+    """Write the evaluation of a published bundle as one page to look at, to mail or to print: a
+    table, curves and plots by segment.
 
     A bundle has the same page within: evaluation/report.html.
     """
@@ -152,9 +166,11 @@ def retrain(
         typer.Option("--force", help="Publish even if the gate refuses; the manifest says so."),
     ] = False,
     no_lease: NoLease = False,
+    wide: Wide = False,
 ) -> None:
-    """Snapshot, dataset, fit, evaluate, gate, publish, prune: a new live bundle, or the old one and
-    the reason why.
+    """Fit, evaluate and publish a new live bundle, or keep the old one and say why.
+
+    The steps: snapshot, dataset, fit, evaluate, gate, publish, prune.
 
     Killed at any point, it leaves the live bundle as it was; run it again.
     """
@@ -170,7 +186,7 @@ def retrain(
         force=force,
         lease=not no_lease,
     )
-    commands.run_retrain(load_settings(), options, console())
+    commands.run_retrain(load_settings(), options, tables.console(wide))
 
 
 @app.command()
@@ -210,7 +226,9 @@ def worker(
         threads=threads,
         force=force,
     )
-    retrain_worker.run(load_settings(), options, console(), first)
+    # its output is a log, which the tables of an evaluation do not belong in
+    console = tables.console(quiet=not sys.stdout.isatty())
+    retrain_worker.run(load_settings(service=True), options, console, first)
 
 
 @app.command()
@@ -249,6 +267,8 @@ def tune(
         Path, typer.Option(help="SQLite file of the searches; a further run continues them.")
     ] = Path("data/tune.sqlite"),
     threads: Threads = 0,
+    as_json: AsJson = False,
+    wide: Wide = False,
 ) -> None:
     """Find hyperparameters of ALS and Two-Tower (TPE), the blend, and whether the router's two
     thresholds suit this data.
@@ -263,32 +283,14 @@ def tune(
     from training import commands
 
     options = TuneOptions(study, output, minutes, trials, negatives, threads)
-    commands.tune(load_settings(), part, folder, items, options, console())
+    console = tables.console(wide, quiet=as_json)
+    commands.tune(load_settings(), part, folder, items, options, console)
+    if as_json and output.exists():
+        typer.echo(output.read_text("utf-8"), nl=False)
 
 
-@app.command()
-def experiments(
-    as_json: AsJson = False,
-    detect: Annotated[
-        float,
-        typer.Option(
-            min=0.001, max=1.0, help="Difference to look for, as a part of the control's share."
-        ),
-    ] = 0.1,
-    forget: Annotated[
-        str | None,
-        typer.Option(metavar="TAG", help="Remove the numbers of this experiment instead."),
-    ] = None,
-) -> None:
-    """Users, outcomes, differences (95% intervals) and verdicts of the experiments so far.
-
-    A verdict waits until every variant has the users that a difference of `--detect` needs;
-    docs/experiments-guide.md says why.
-    """
-    from training import commands
-
-    commands.report_experiments(load_settings(), as_json, detect, forget, console())
-
+app.command("experiments")(experiments)
+app.command("export")(export_data)
 
 if __name__ == "__main__":
     cli.run(app)

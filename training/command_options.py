@@ -1,4 +1,4 @@
-"""What several commands of `python -m training` share: options, the settings and the console.
+"""The options that several commands of `python -m training` share.
 
 Nothing here is slow to import, so that --help is fast.
 """
@@ -7,14 +7,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from core.settings import Settings
 
 Events = Annotated[
     str | None,
@@ -58,7 +53,6 @@ Folder = Annotated[
     Path,
     typer.Option("--dataset", help="Folder that `dataset` wrote.", exists=True, file_okay=False),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 NoLease = Annotated[
     bool,
     typer.Option(
@@ -74,23 +68,3 @@ class ExportKind(StrEnum):
     items = "items"
     users = "users"
     events = "events"
-
-
-def load_settings() -> Settings:
-    """The settings of the environment; the log is configured by them.
-
-    Raises ConfigurationError.
-    """
-    from core import settings
-    from core.process import logs
-
-    loaded = settings.load()
-    logs.configure(loaded.log_level)
-    return loaded
-
-
-def console() -> Console:
-    """The terminal."""
-    from rich.console import Console
-
-    return Console()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import typer
 from rich.console import Console
 
 from core.deletions import IdHasher
+from core.process.tables import print_json
 from core.redaction import masked_url
 from core.settings import Settings
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.content import ContentModel
+from store import start
 from store.archive.archive import Archive
 from store.log import retrain_requests
 from store.state import connection
@@ -28,7 +31,7 @@ from training.evaluation import evaluate as evaluation
 from training.evaluation import experiments, population
 from training.evaluation import output as evaluation_output
 from training.job import fitting, retrain, stages
-from training.model_commands import print_json, published_manifest
+from training.model_commands import published_manifest
 from training.report import page as report
 from training.tuning import command as tuning
 from training.tuning.options import Part, TuneOptions
@@ -79,7 +82,8 @@ class EvaluationOptions:
     """Options of `evaluate`.
 
     `dataset`: folder that `dataset` wrote. `items`: file of the catalogue. `users`: the most that
-    are judged. `threads` 0: one a core. `output`: folder for the results.
+    are judged. `threads` 0: one a core. `output`: folder for the results. `metrics`: columns of the
+    table (none: a choice of them).
     """
 
     dataset: Path
@@ -88,12 +92,16 @@ class EvaluationOptions:
     users: int = 250
     threads: int = 0
     output: Path | None = None
+    metrics: Sequence[str] = ()
 
 
-def evaluate_dataset(settings: Settings, options: EvaluationOptions, console: Console) -> None:
+def evaluate_dataset(
+    settings: Settings, options: EvaluationOptions, console: Console, as_json: bool = False
+) -> None:
     """Run `evaluate`: fit on the events before the cut, print the evaluation, and write it into
     `options.output`.
     """
+    evaluation_output.check_metrics(options.metrics)
     data = dataset_files.load(options.dataset)
     entries = items.read(options.items) if options.items is not None else []
     split, seed = data.split(settings.holdout_fraction), settings.training_seed
@@ -121,8 +129,14 @@ def evaluate_dataset(settings: Settings, options: EvaluationOptions, console: Co
         popular=at_cut,
     )
     result, choice = stages.evaluate_candidate(
-        bundle, evaluation.Inputs(entries, at_cut.scores, data, split, settings), judged, console
+        bundle,
+        evaluation.Inputs(entries, at_cut.scores, data, split, settings),
+        judged,
+        console,
+        options.metrics,
     )
+    if as_json:
+        print_json(result.rows)
     if options.output is None:
         return
     about = {
@@ -139,6 +153,7 @@ def evaluate_dataset(settings: Settings, options: EvaluationOptions, console: Co
 
 def run_retrain(settings: Settings, options: retrain.Options, console: Console) -> None:
     """Run `retrain` and print the version that is live then."""
+    start.announce(settings, "retrain")
     typer.echo(retrain.retrain(settings, options, console))
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from training.command_options import ExportKind, load_settings
+from core.process.cli import load_settings
+from training.command_options import ExportKind
 
 
 def export_data(

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from training.command_options import AsJson, console, load_settings
+from core.process import tables
+from core.process.cli import load_settings
+from core.process.tables import AsJson, Wide
 
 models_app = typer.Typer(
     no_args_is_help=True, help="Look at the published bundles and choose which one is live."
@@ -14,11 +16,11 @@ models_app = typer.Typer(
 
 
 @models_app.command("list")
-def _list(as_json: AsJson = False) -> None:
-    """Every published version, newest first, with its metrics, and which one is live."""
+def _list(as_json: AsJson = False, wide: Wide = False) -> None:
+    """List every published version, newest first, with its metrics, and which one is live."""
     from training import model_commands
 
-    model_commands.list_models(load_settings(), as_json, console())
+    model_commands.list_models(load_settings(), as_json, tables.console(wide))
 
 
 @models_app.command("show")
@@ -27,18 +29,18 @@ def _show(
         str | None, typer.Argument(help="A version; without it, the live one.")
     ] = None,
 ) -> None:
-    """The manifest of one version, as JSON."""
+    """Show the manifest of one version, as JSON."""
     from training import model_commands
 
     model_commands.show_model(load_settings(), version)
 
 
 @models_app.command("diff")
-def _diff(a: str, b: str, as_json: AsJson = False) -> None:
-    """The differences between the manifests of two versions."""
+def _diff(a: str, b: str, as_json: AsJson = False, wide: Wide = False) -> None:
+    """Show the differences between the manifests of two versions."""
     from training import model_commands
 
-    model_commands.diff_models(load_settings(), a, b, as_json, console())
+    model_commands.diff_models(load_settings(), a, b, as_json, tables.console(wide))
 
 
 @models_app.command("promote")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 import structlog
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from core.errors import ModelMissing, StoreUnavailable
+from core.process.tables import Column, Table, print_json
 from core.settings import Settings
 from models import refused
 from models.bundle import Manifest
@@ -25,30 +24,32 @@ def list_models(settings: Settings, as_json: bool, console: Console) -> None:
     bundle_summaries = summaries(Registry(settings.models_path))
     if as_json:
         return print_json(bundle_summaries)
-    table = Table()
-    for column in (
-        "version",
-        "live",
-        "events",
-        *(f"NDCG@10 {engine}" for engine in evaluation.ENGINES),
-        "recall@10 routed",
-        "gate",
-    ):
-        table.add_column(column)
+    table = Table(
+        Column("version"),
+        Column("live"),
+        Column("events", 1, number=True),
+        *(
+            Column(f"NDCG@10 {engine}", 0 if engine == evaluation.ROUTED else 3, number=True)
+            for engine in evaluation.ENGINES
+        ),
+        Column("recall@10 routed", 2, number=True),
+        Column("gate", wraps=True),
+    )
     for summary in bundle_summaries:
         if summary.problem is not None:
-            table.add_row(summary.version, "live" if summary.live else "", summary.problem)
+            empty = [None] * (len(evaluation.ENGINES) + 2)
+            table.add(summary.version, "live" if summary.live else "", *empty, summary.problem)
             continue
         scores = [_score(summary, engine, "ndcg@10") for engine in evaluation.ENGINES]
-        table.add_row(
+        table.add(
             summary.version,
             "live" if summary.live else "",
-            "-" if summary.events is None else f"{summary.events:,}",
+            None if summary.events is None else f"{summary.events:,}",
             *scores,
             _score(summary, evaluation.ROUTED, "recall@10"),
             f"{summary.gate or '-'}{', forced' if summary.forced else ''}",
         )
-    console.print(table)
+    table.show(console)
     return None
 
 
@@ -62,10 +63,10 @@ def diff_models(settings: Settings, a: str, b: str, as_json: bool, console: Cons
     differences = Registry(settings.models_path).diff(a, b)
     if as_json:
         return print_json(differences)
-    table = Table("what", a, b)
+    table = Table(Column("what"), Column(a, wraps=True), Column(b, wraps=True))
     for name, (left, right) in differences.items():
-        table.add_row(name, _short(left), _short(right))
-    console.print(table)
+        table.add(name, left, right)
+    table.show(console)
     return None
 
 
@@ -110,16 +111,6 @@ def _announce(settings: Settings, version: str) -> None:
         log.warning("live_version_not_recorded", error=str(error))
 
 
-def print_json(value: object) -> None:
-    """Print `value` as indented JSON."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def _score(summary: ModelSummary, engine: str, metric: str) -> str:
+def _score(summary: ModelSummary, engine: str, metric: str) -> str | None:
     value = summary.metrics.get(engine, {}).get(metric)
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _short(value: object) -> str:
-    text = "-" if value is None else str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    return None if value is None else f"{value:.4f}"

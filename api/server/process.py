@@ -23,6 +23,7 @@ from api.service import Service
 from core.errors import ConfigurationError, ProcessFailed
 from core.process import tracing
 from core.settings import Settings
+from store import start
 
 _log = structlog.get_logger(__name__)
 BACKLOG = 2048
@@ -51,6 +52,7 @@ def serve(settings: Settings) -> None:
     threadpoolctl.threadpool_limits(1, "blas")
     service: Service = app.state.service
     with bind(settings) as listener:
+        start.announce(settings, "api")
         _log.info("serving", url=_url(listener), docs=f"{settings.api_root_path}/docs")
         supervisor = None
         if settings.api_workers > 1:

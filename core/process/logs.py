@@ -1,4 +1,4 @@
-"""Configures structured logs: text on a terminal, JSON lines elsewhere."""
+"""Configures structured logs: text for people, or JSON lines."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ import structlog
 from core.redaction import redact
 
 
-def configure(level: str = "info") -> None:
-    """Send logs of structlog and `logging` to stderr, from `level` up, with secrets masked."""
+def configure(level: str = "info", text: bool = False) -> None:
+    """Send logs of structlog and `logging` to stderr, from `level` up, with secrets masked.
+
+    `text`: as lines for people, with colours on a terminal; otherwise as JSON lines.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    terminal = sys.stderr.isatty()
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if text
+        else structlog.processors.JSONRenderer()
     )
 
     def last(logger: Any, method: str, event: structlog.types.EventDict) -> str:
@@ -33,7 +37,7 @@ def configure(level: str = "info") -> None:
         return redact(str(renderer(logger, method, masked)))
 
     formats: list[structlog.types.Processor] = (
-        [] if terminal else [structlog.processors.format_exc_info]
+        [] if text else [structlog.processors.format_exc_info]
     )
     structlog.configure(
         processors=[*shared, *formats, last],

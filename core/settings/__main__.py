@@ -1,22 +1,45 @@
-"""Prints each setting with its value and meaning; with `--markdown`, the defaults as a table."""
+"""`python -m core.settings`: prints each setting with its value and meaning."""
 
 from __future__ import annotations
 
-import sys
+from typing import Annotated
 
-from core.errors import ConfigurationError
+import typer
+
+from core.process import cli, tables
+from core.process.tables import AsJson
 from core.settings import load, rows
 
-if sys.argv[1:] == ["--markdown"]:
-    print("| name | default | meaning |\n|---|---|---|")
-    print(
-        "\n".join(
-            f"| `{name}` | {f'`{value}`' if value else ''} | {meaning} |"
-            for name, value, meaning in rows()
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def settings(
+    as_json: AsJson = False,
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Print the defaults as the table of docs/settings.md."),
+    ] = False,
+) -> None:
+    """Print each setting: its name, its value here, and its meaning; secrets are masked.
+
+    Settings are environment variables, or lines of the file .env in the working directory.
+    """
+    if markdown:
+        print("| name | default | meaning |\n|---|---|---|")
+        for name, value, meaning in rows():
+            print(f"| `{name}` | {f'`{value}`' if value else ''} | {meaning} |")
+    elif as_json:
+        tables.print_json(
+            [
+                {"name": name, "value": value, "meaning": meaning}
+                for name, value, meaning in rows(load())
+            ]
         )
-    )
-else:
-    try:
-        print("\n".join(f"{name}={value}\n    {meaning}" for name, value, meaning in rows(load())))
-    except ConfigurationError as error:
-        sys.exit(f"error: {error}")
+    else:
+        for name, value, meaning in rows(load()):
+            print(f"{name}={value}\n    {meaning}")
+
+
+if __name__ == "__main__":
+    cli.run(app)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
 
@@ -12,6 +14,13 @@ class LogSettings(BaseModel, frozen=True):
         "info",
         pattern="(?i)^(debug|info|warning|error)$",
         description="debug, info, warning or error",
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto",
+        description=(
+            "text, json (one object a line) or auto: json for a process that runs until it is "
+            "stopped, unless its stderr is a terminal; text otherwise"
+        ),
     )
     metrics_host: str = Field(
         "127.0.0.1",

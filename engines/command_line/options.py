@@ -107,7 +107,6 @@ AvailableOnly = Annotated[
     bool | None,
     typer.Option(help="Whether to hide unavailable items; unset: the use case decides, else yes"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API would")]
 
 
 class FilterOptions(NamedTuple):

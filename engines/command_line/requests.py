@@ -7,9 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from core import settings
 from core.errors import ConfigurationError
-from core.process import logs
+from core.process.cli import load_settings
 from core.types import Filters, HistoryEvent, Request, User, UserState
 from engines.builder import build
 from engines.command_line.options import FilterOptions
@@ -21,8 +20,7 @@ from models.registry import Registry
 
 def recommender(folder: Path | None, version: str | None) -> Recommender:
     """The recommender of the bundle in `folder`, or of a published version (None: the live one)."""
-    configured = settings.load()
-    logs.configure(configured.log_level)
+    configured = load_settings()
     overrides = {"als": configured.als_model_path, "two_tower": configured.two_tower_model_path}
     if folder is not None:
         return build(bundles.load(folder, overrides), settings=configured)

@@ -2,61 +2,62 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import msgspec
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from core.types import Fallback, Recommendations
+from core.process import tables
+from core.process.tables import Column, Table
+from core.types import Recommendations
 from engines.explain import Explanation
 from models.bundle import Bundle
 
-MIN_WIDTH = 100
-"""Characters in a line, at least, when the output is not a terminal."""
 
-
-def show(value: msgspec.Struct, as_json: bool, render: Callable[[], RenderableType]) -> None:
-    """Print `value` as JSON, or the result of `render`."""
+def show(
+    value: msgspec.Struct, as_json: bool, wide: bool, render: Callable[[Console], None]
+) -> None:
+    """Print `value` as JSON, or let `render` print it."""
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+        tables.print_json(value)
+    else:
+        render(tables.console(wide))
+
+
+def recommendations(answer: Recommendations, bundle: Bundle, console: Console) -> None:
+    """Print an answer as a table, with the missing parts of the bundle and the fallbacks."""
+    head = f"[bold]{answer.method_used}[/] from model {answer.model_version or 'none'}"
+    if answer.user_id:
+        head += f", {answer.interaction_count} interactions"
+    console.print(head)
+    for part, cause in bundle.missing.items():
+        console.print(f"[yellow]missing part {part}:[/] {escape(cause)}")
+    for step in answer.fallbacks:
+        console.print(f"[yellow]{step.engine} did not fill the answer:[/] {escape(step.cause)}")
+    if not answer.recommendations:
+        console.print("[yellow]nothing to show[/]")
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, MIN_WIDTH)
-    console.print(render())
-
-
-def recommendations(answer: Recommendations, bundle: Bundle) -> RenderableType:
-    """An answer as a table, with the missing parts of the bundle and the fallbacks."""
-    table = Table("#", "item", "title", "score", "method", "why", header_style="bold")
+    console.print()
+    table = Table(
+        Column("#", number=True),
+        Column("item"),
+        Column("title", 2, wraps=True),
+        Column("score", number=True),
+        Column("method", 1),
+        Column("why", wraps=True),
+    )
     for item in answer.recommendations:
         why = "; ".join(reason.text for reason in item.reasons)
         if not isinstance(item.propensity, msgspec.UnsetType):
             why += f" (drawn with a probability of {item.propensity:.3g})"
         title = item.metadata.get("title") or ""
-        table.add_row(
-            str(item.rank),
-            escape(item.item_id),
-            escape(title),
-            f"{item.score:.4g}",
-            item.method,
-            escape(why),
-        )
-    head = f"[bold]{answer.method_used}[/] from model {answer.model_version or 'none'}"
-    if answer.user_id:
-        head += f", {answer.interaction_count} interactions"
-    missing = [
-        f"[yellow]missing part {part}:[/] {escape(cause)}" for part, cause in bundle.missing.items()
-    ]
-    body: RenderableType = table if answer.recommendations else "[yellow]nothing to show[/]"
-    return Group(head, *missing, *map(_fallback, answer.fallbacks), body)
+        table.add(item.rank, item.item_id, title, f"{item.score:.4g}", item.method, why)
+    table.show(console)
 
 
-def explanation(view: Explanation) -> RenderableType:
-    """An explanation as two tables."""
+def explanation(view: Explanation, console: Console) -> None:
+    """Print an explanation as two tables."""
     if view.shown:
         verdict = f"[green]shown[/] at rank {view.rank} by {view.method_used}"
     elif view.removed_by:
@@ -68,34 +69,42 @@ def explanation(view: Explanation) -> RenderableType:
             else f": rank {view.rank_if_allowed} with {view.method_used}"
         )
         verdict = "[red]not shown[/]" + rank
+    console.print(f"[bold]{escape(view.item_id)}[/] {verdict}")
+    console.print(view.routing)
+    console.print()
     engines = Table(
-        "engine", "score", "rank", "of", "normalised", "weight", "remark", header_style="bold"
+        Column("engine"),
+        Column("score", number=True),
+        Column("rank", number=True),
+        Column("of", number=True),
+        Column("normalised", 1, number=True),
+        Column("weight", number=True),
+        Column("remark", wraps=True),
     )
-    parts = Table("engine", "contribution", "from", "your items", "attributes", header_style="bold")
+    parts = Table(
+        Column("engine"),
+        Column("contribution", number=True),
+        Column("from", wraps=True),
+        Column("your items", 1, wraps=True),
+        Column("attributes", 2, wraps=True),
+    )
     for row in view.engines:
-        counts = str(row.rank or ""), str(row.candidates or "")
-        engines.add_row(
+        engines.add(
             row.engine,
             _number(row.score),
-            *counts,
+            row.rank or "",
+            row.candidates or "",
             _number(row.normalised),
             _number(row.weight),
-            escape(row.cause or ""),
+            row.cause or "",
         )
         for reason in row.contributions:
-            items, attributes = (
-                escape(", ".join(reason.items)),
-                escape(", ".join(reason.attributes)),
-            )
-            parts.add_row(
-                row.engine, _number(reason.contribution), escape(reason.text), items, attributes
-            )
-    return Group(f"[bold]{escape(view.item_id)}[/] {verdict}", view.routing, engines, parts)
+            items, attributes = ", ".join(reason.items), ", ".join(reason.attributes)
+            parts.add(row.engine, _number(reason.contribution), reason.text, items, attributes)
+    engines.show(console)
+    console.print()
+    parts.show(console)
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _fallback(step: Fallback) -> str:
-    return f"[yellow]{step.engine} did not fill the answer:[/] {escape(step.cause)}"

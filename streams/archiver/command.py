@@ -9,6 +9,7 @@ import structlog
 from core.process import cli, stop
 from core.redaction import masked_url
 from core.settings import Settings
+from store import start
 from streams.archiver.archiver import Archiver
 
 _log = structlog.get_logger(__name__)
@@ -28,6 +29,7 @@ def run(settings: Settings, until_idle: bool = False, accept_gap: bool = False) 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     cli.serve_metrics(settings)
+    start.announce(settings, "archive", settings.archive_group)
     archived = archiver.run(until_idle)
     _log.info("archive_stopped", rows=archived, archive=masked_url(settings.archive_url))
     return archived

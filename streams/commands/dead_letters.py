@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from core.contract.times import TimeUnit
-from streams.commands.shared import AsJson, load_settings
+from core.process.cli import load_settings
+from core.process.tables import AsJson, Wide
 
 Codes = Annotated[
     list[str] | None,
@@ -28,22 +29,24 @@ def list_letters(
     topic: Topic = None,
     limit: Annotated[int, typer.Option(min=0, help="Letters to show.")] = 20,
     as_json: AsJson = False,
+    wide: Wide = False,
 ) -> None:
     """Show counts by reason, and the oldest letters that were not replayed."""
     from store.dead_letters.letters import Selection
     from streams.dead_letters.command import list_
 
-    list_(load_settings(), Selection(code or (), topic), limit, as_json)
+    list_(load_settings(), Selection(code or (), topic), limit, as_json, wide)
 
 
 @app.command("show")
 def show_letter(
     place: Annotated[str, typer.Argument(help="topic:partition:offset, as `list` prints it.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show one letter with its whole message."""
     from streams.dead_letters.command import show
 
-    show(load_settings(), place)
+    show(load_settings(), place, as_json)
 
 
 @app.command("replay")
@@ -82,7 +85,7 @@ def replay_letters(
             )
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Check and count only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count only.")] = False,
 ) -> None:
     """Check letters again, after a fix, and send those that are valid now; none is sent twice."""
     from store.dead_letters.letters import Selection, parse_place

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from streams.commands.shared import AsJson, load_settings
+from core.process.cli import load_settings
+from core.process.tables import AsJson, Wide
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,35 +16,35 @@ app = typer.Typer(
 
 
 @app.command("user")
-def inspect_user(user_id: str, as_json: AsJson = False) -> None:
+def inspect_user(user_id: str, as_json: AsJson = False, wide: Wide = False) -> None:
     """Show the whole state of a user, and which engine answers the user and why."""
-    from streams import inspect
+    from streams import inspect, inspect_output
 
-    inspect.show(inspect.user(load_settings(), user_id), as_json)
+    inspect_output.show(inspect.user(load_settings(), user_id), as_json, wide)
 
 
 @app.command("item")
-def inspect_item(item_id: str, as_json: AsJson = False) -> None:
+def inspect_item(item_id: str, as_json: AsJson = False, wide: Wide = False) -> None:
     """Show the catalogue entry of an item and its popularity now."""
-    from streams import inspect
+    from streams import inspect, inspect_output
 
-    inspect.show(inspect.item(load_settings(), item_id), as_json)
+    inspect_output.show(inspect.item(load_settings(), item_id), as_json, wide)
 
 
 @app.command("positions")
-def inspect_positions(as_json: AsJson = False) -> None:
+def inspect_positions(as_json: AsJson = False, wide: Wide = False) -> None:
     """Show the log's ends and the positions of Redis and the archive, by partition."""
-    from streams import inspect
+    from streams import inspect, inspect_output
 
-    inspect.show(inspect.partition_positions(load_settings()), as_json)
+    inspect_output.show(inspect.partition_positions(load_settings()), as_json, wide)
 
 
 @app.command("model")
-def inspect_model(as_json: AsJson = False) -> None:
+def inspect_model(as_json: AsJson = False, wide: Wide = False) -> None:
     """Show the live bundle."""
-    from streams import inspect
+    from streams import inspect, inspect_output
 
-    inspect.show(inspect.model(load_settings()), as_json)
+    inspect_output.show(inspect.model(load_settings()), as_json, wide)
 
 
 @app.command("memory")
@@ -52,8 +53,9 @@ def inspect_memory(
         float, typer.Option(min=0.01, help="Days of events from which growth is measured.")
     ] = 7.0,
     as_json: AsJson = False,
+    wide: Wide = False,
 ) -> None:
     """Show the memory of Redis by kind of key, its growth, and the days until maxmemory."""
-    from streams import inspect
+    from streams import inspect, inspect_output
 
-    inspect.show(inspect.memory(load_settings(), days), as_json)
+    inspect_output.show(inspect.memory(load_settings(), days), as_json, wide)

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from streams.commands.shared import AsJson, load_settings
+from core.process.cli import load_settings
+from core.process.tables import AsJson, Wide
 
 
 def topics(
     as_json: AsJson = False,
+    wide: Wide = False,
     accept: Annotated[
         bool,
         typer.Option("--accept", help="Exit with 0 even if a topic differs from what is needed."),
@@ -35,7 +37,7 @@ def topics(
     settings = load_settings()
     if own is not None:
         refuse_foreign_data(settings, own)
-    if not run(settings, as_json) and not accept:
+    if not run(settings, as_json, wide) and not accept:
         raise typer.Exit(1)
 
 
@@ -46,7 +48,7 @@ def ingest() -> None:
     """
     from streams.ingest.loop import run
 
-    run(load_settings())
+    run(load_settings(service=True))
 
 
 def live() -> None:
@@ -56,23 +58,27 @@ def live() -> None:
     """
     from streams.live.command import run
 
-    run(load_settings())
+    run(load_settings(service=True))
 
 
 def rebuild(
     wipe: Annotated[
-        bool, typer.Option(help="First delete everything in Redis that is made from the log.")
+        bool,
+        typer.Option("--wipe", help="First delete everything in Redis that is made from the log."),
     ] = False,
     from_log: Annotated[
         bool,
         typer.Option(
+            "--from-log",
             help=(
                 "Do not read the archive: continue (with --wipe: start) at the first offset of the "
                 "log, and lose the events before it."
-            )
+            ),
         ),
     ] = False,
-    yes: Annotated[bool, typer.Option(help="Do not ask before data is deleted or lost.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask before data is deleted or lost.")
+    ] = False,
 ) -> None:
     """Rebuild Redis from the archive, after Redis was lost or misses events that the log lost.
 
@@ -100,13 +106,15 @@ def archive(
     until_idle: Annotated[
         bool,
         typer.Option(
-            help="Stop when every partition of this process is archived up to the log's end."
+            "--until-idle",
+            help="Stop when every partition of this process is archived up to the log's end.",
         ),
     ] = False,
     accept_gap: Annotated[
         bool,
         typer.Option(
-            help="Record offsets that the log no longer has as an empty range, and continue."
+            "--accept-gap",
+            help="Record offsets that the log no longer has as an empty range, and continue.",
         ),
     ] = False,
 ) -> None:
@@ -116,4 +124,4 @@ def archive(
     """
     from streams.archiver.command import run
 
-    run(load_settings(), until_idle, accept_gap)
+    run(load_settings(service=True), until_idle, accept_gap)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from streams.commands.shared import load_settings
+from core.process.cli import load_settings
+from core.process.tables import AsJson, Wide
 
 
 def simulate(
@@ -26,7 +27,8 @@ def simulate(
     forever: Annotated[
         bool,
         typer.Option(
-            help="After --events, send live events, new users and new startups until stopped."
+            "--forever",
+            help="After --events, send live events, new users and new startups until stopped.",
         ),
     ] = False,
     start: Annotated[
@@ -42,7 +44,10 @@ def simulate(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(help="Print items, users and events as JSON lines instead of sending them."),
+        typer.Option(
+            "--dry-run",
+            help="Print items, users and events as JSON lines instead of sending them.",
+        ),
     ] = False,
     catalogue: Annotated[
         bool,
@@ -171,20 +176,23 @@ def import_(
     resume: Annotated[
         bool,
         typer.Option(
-            help="Go on where the same import was killed, by the progress file beside --rejects."
+            "--resume",
+            help="Go on where the same import was killed, by the progress file beside --rejects.",
         ),
     ] = False,
     preview: Annotated[
         bool,
         typer.Option(
-            help="Only show the mapping, ten rows and what would be rejected; send nothing."
+            "--preview",
+            help="Only show the mapping, ten rows and what would be rejected; send nothing.",
         ),
     ] = False,
+    as_json: AsJson = False,
+    wide: Wide = False,
 ) -> None:
     """Import events, items or users from a file or a database table, through Kafka.
 
-    Exit status: 0 done; 1 an error, or no row was valid; 3 done, but more rows than --max-rejects
-    were rejected.
+    The exit status is 3 when more rows than --max-rejects were rejected; the others are sent.
     """
     from streams.importers import command
     from streams.importers.options import Options, plan
@@ -217,6 +225,8 @@ def import_(
                 resume=resume,
             )
         ),
+        as_json,
+        wide,
     )
 
 

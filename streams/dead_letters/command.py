@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from core.codec import encode_json
 from core.contract.times import TimeUnit
 from core.errors import ConfigurationError
+from core.process import tables
+from core.process.tables import Column, Table
 from core.settings import Settings
 from store.dead_letters import letters as dlq
 from store.dead_letters.corrections import CASTS, Corrections
@@ -26,50 +25,62 @@ from streams.dead_letters.replay import replay as replay_letters
 from streams.produce import parse_field
 
 
-def list_(settings: Settings, selection: Selection, limit: int, as_json: bool) -> None:
+def list_(
+    settings: Settings, selection: Selection, limit: int, as_json: bool, wide: bool = False
+) -> None:
     """Print counts by topic and code, and the oldest letters that are not replayed yet."""
     letters = dlq.read(settings)
     waiting = letters.select(selection)
-    console = Console()
     if as_json:
         for letter in waiting:
-            console.file.write(encode_json(_plain(letter)).decode() + "\n")
+            print(encode_json(_plain(letter)).decode())
         return
-    counts = Counter((letter.topic, letter.code) for letter in waiting)
+    console = tables.console(wide)
     console.print(f"{len(waiting):,} dead letters wait, {len(letters.replayed):,} were replayed")
-    table = Table("topic", "code", "letters")
+    if not waiting:
+        return
+    console.print()
+    counts = Counter((letter.topic, letter.code) for letter in waiting)
+    by_code = Table(Column("topic"), Column("code"), Column("letters", number=True))
     for (source, code), count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
-        table.add_row(Text(source), Text(code), f"{count:,}")
-    if waiting:
-        console.print(table)
-    rows = Table("place", "time", "code", "bytes", "reason")
+        by_code.add(source, code, f"{count:,}")
+    by_code.show(console)
+    console.print()
+    rows = Table(
+        Column("place"),
+        Column("time", 1),
+        Column("code"),
+        Column("bytes", 2, number=True),
+        Column("reason", wraps=True),
+    )
     for letter in waiting[:limit]:
         when = (
             datetime.fromtimestamp(letter.broker_time, UTC).isoformat(timespec="seconds")
             if letter.broker_time > 0
-            else "-"
+            else None
         )
-        place = Text(dlq.format_place(letter.coordinates))
-        rows.add_row(place, when, Text(letter.code), f"{letter.size:,}", Text(letter.reason))
-    if waiting:
-        console.print(rows)
+        place = dlq.format_place(letter.coordinates)
+        rows.add(place, when, letter.code, f"{letter.size:,}", letter.reason)
+    rows.show(console)
     if len(waiting) > limit:
         console.print(
             f"... and {len(waiting) - limit:,} more; --limit shows them, --json all of them"
         )
 
 
-def show(settings: Settings, place: str) -> None:
+def show(settings: Settings, place: str, as_json: bool = False) -> None:
     """Print one letter with its whole message."""
     letter = dlq.find(settings, dlq.parse_place(place))
     if letter is None:
         raise _no_letter(place)
-    console = Console()
-    for name, value in _plain(letter).items():
-        if name != "value":
-            console.print(Text(f"{name}: {value}"))
-    original = dlq.original(settings, letter) or b""
-    console.print(Text(original.decode("utf-8", "backslashreplace")))
+    original = (dlq.original(settings, letter) or b"").decode("utf-8", "backslashreplace")
+    fields = {**_plain(letter), "value": original}
+    if as_json:
+        tables.print_json(fields)
+        return
+    del fields["value"]
+    tables.show_fields(fields, tables.console())
+    print(tables.printable(original))
 
 
 def corrections_of(
@@ -99,15 +110,15 @@ def replay(
         if coordinates not in letters.letters:
             raise _no_letter(dlq.format_place(coordinates))
     counts = replay_letters(settings, letters.select(selection), corrections, dry_run)
-    table = Table("outcome", "letters")
+    table = Table(Column("outcome"), Column("letters", number=True))
     for outcome, count in counts.most_common():
-        table.add_row(
+        table.add(
             "would be replayed" if dry_run and outcome == "replayed" else outcome, f"{count:,}"
         )
     selected = selection.coordinates or letters.letters
     before = sum(coordinates in letters.replayed for coordinates in selected)
-    table.add_row("were replayed before", f"{before:,}")
-    Console().print(table)
+    table.add("were replayed before", f"{before:,}")
+    table.show(tables.console())
 
 
 def _no_letter(place: str) -> ConfigurationError:

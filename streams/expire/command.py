@@ -17,6 +17,7 @@ import time
 import structlog
 
 from core.settings import Settings
+from store import start
 from store.state import connection, keys, wipe
 from store.state.entities import popularity
 from store.state.lease import EXPIRY_LEASE, Lease
@@ -34,6 +35,7 @@ def run(settings: Settings) -> None:
     Raises LeaseTaken: another one runs, or a rebuild. Raises StoreError, LogUnavailable: the next
     run continues.
     """
+    start.announce(settings, "expire")
     client = connection.connect(settings)
     connection.check_server(client)
     with Lease(client, EXPIRY_LEASE, _LEASE_S):

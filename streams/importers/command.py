@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
-from rich.console import Console
 
 from core.errors import NothingImported, TooManyRejects
+from core.process import tables as results
 from core.settings import Settings
 from store.log.access import permissions
 from store.log.producer import Producer
@@ -177,13 +177,17 @@ def open_reader(plan: Plan) -> Reader:
     return reader
 
 
-def preview(settings: Settings, plan: Plan) -> None:
+def preview(settings: Settings, plan: Plan, as_json: bool = False, wide: bool = False) -> None:
     """Show what `run` would read and reject; sends nothing."""
     reader = open_reader(plan)
-    previews.show(reader, Messages(settings, plan, reader, time.time()), Console())
+    messages = Messages(settings, plan, reader, time.time())
+    if as_json:
+        results.print_json(previews.facts(reader, messages))
+    else:
+        previews.show(reader, messages, results.console(wide))
 
 
-def run(settings: Settings, plan: Plan) -> None:
+def run(settings: Settings, plan: Plan, as_json: bool = False, wide: bool = False) -> None:
     """Import until done, SIGTERM or SIGINT, and print and log the counts.
 
     Raises what Import raises, and TooManyRejects.
@@ -195,8 +199,10 @@ def run(settings: Settings, plan: Plan) -> None:
     try:
         counts = task.run()
     finally:
-        if task.tally.read:
-            Console().print(task.tally.table(str(task.reader.table.name)))
+        if as_json:
+            results.print_json(task.tally.facts())
+        elif task.tally.read:
+            task.tally.table(str(task.reader.table.name)).show(results.console(wide))
     for note in task.reader.notes:
         _log.info("import_note", note=note)
     seconds = time.monotonic() - began

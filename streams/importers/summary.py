@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
+from core.process.tables import Column, Table
 from store.tables.rows import Reject
 
 _FIRST = 3
@@ -42,20 +41,45 @@ class Tally:
 
     def table(self, title: str) -> Table:
         """The counts, with the first three row numbers of each reason to reject."""
-        table = Table(title=escape(title), title_justify="left")
-        table.add_column("rows")
-        table.add_column("count", justify="right")
-        table.add_column("first rows")
-        table.add_column("reason of the first", overflow="fold")
-        table.add_row("read", f"{self.read:,}", "", "")
+        table = Table(
+            Column("rows"),
+            Column("count", number=True),
+            Column("first rows", 1),
+            Column("reason of the first", wraps=True),
+            title=title,
+        )
+        table.add("read", f"{self.read:,}", "", "")
         for name, count in sorted(self.counts.items(), key=lambda item: item[0] != "sent"):
             if name != "rejected":
-                table.add_row(escape(name), f"{count:,}", "", "")
+                table.add(name, f"{count:,}", "", "")
         for column, count in self.missing.items():
-            table.add_row(escape(f"missing {column}"), f"{count:,}", "", "")
+            table.add(f"missing {column}", f"{count:,}", "", "")
         for code, count in self.by_code.most_common():
             first = self._first[code]
             numbers = ", ".join(str(reject.number) for reject in first)
-            reason = first[0].reason.encode("utf-8", "backslashreplace").decode()
-            table.add_row(f"rejected: {code}", f"{count:,}", numbers, escape(reason))
+            table.add(f"rejected: {code}", f"{count:,}", numbers, _text(first[0].reason))
         return table
+
+    def facts(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "read": self.read,
+            **self.counts,
+            "missing": dict(self.missing),
+            "rejects": [
+                {
+                    "code": code,
+                    "rows": count,
+                    "first_rows": [reject.number for reject in self._first[code]],
+                    "reason": self._first[code][0]
+                    .reason.encode("utf-8", "backslashreplace")
+                    .decode(),
+                }
+                for code, count in self.by_code.most_common()
+            ],
+        }
+
+
+def _text(reason: str) -> str:
+    """The reason without the surrogates of a text that is no UTF-8."""
+    return reason.encode("utf-8", "backslashreplace").decode()

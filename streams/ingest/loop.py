@@ -274,5 +274,6 @@ def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     cli.serve_metrics(settings)
+    start.announce(settings, "ingest", settings.ingest_group)
     ingest.run()
     tracing.close()

@@ -145,6 +145,7 @@ def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())  # until Faust sets its own handlers
     cli.serve_metrics(settings)
+    start.announce(settings, "live", settings.live_group)
     check = TopicCheck(settings, permissions.of_live)
 
     def prepare() -> None:

@@ -23,10 +23,12 @@ import sys
 
 import structlog
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.errors import LogGap
 from core.settings import Settings
+from store import start
 from store.archive.archive import Archive
 from store.state import connection, running
 from store.state import wipe as store_wipe
@@ -52,6 +54,7 @@ def run(
     Raises what `rebuild_plan.make` raises, with nothing changed. Raises StoreError and
     LogUnavailable later: run it again.
     """
+    start.announce(settings, "rebuild")
     client = connection.connect(settings)
     connection.check_server(client)
     with (
@@ -124,7 +127,8 @@ def _from_archive(settings: Settings, client: connection.Client, plan: Plan) -> 
         TimeRemainingColumn(),
     )
     rebuilt = []
-    with Progress(*columns, transient=False) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         title = f"{settings.interactions_topic} ({deleted} deleted users stay out)"
         task = progress.add_task(title, total=sum(part.from_archive for part in plan.archived))
         for part in plan.archived:

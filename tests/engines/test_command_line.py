@@ -104,9 +104,8 @@ def test_options_for_filters_diversity_and_exploration(models: Path) -> None:
     assert ids("--item-type", "nothing of the kind") == []
     assert sorted(ids("--diversity", "1")) == sorted(default)
     assert ids("--diversity", "1") != default
-    process = engines(
-        "recommend", "--history", "pay,bank", "--explore", "0.5", "--limit", "4", models=models
-    )
+    explore = ("--explore", "0.5", "--limit", "4", "--wide")
+    process = engines("recommend", "--history", "pay,bank", *explore, models=models)
     assert "exploration" in process.stdout
     assert "drawn with a probability of" in process.stdout
 

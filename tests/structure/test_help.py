@@ -36,6 +36,15 @@ while queue:
 print(json.dumps([pages, sorted(sys.modules)]))
 """
 
+LISTINGS = {
+    "engines.__main__": ("recommend", "similar", "explain"),
+    "streams.__main__": (
+        *("topics", "import", "dlq list"),
+        *("inspect user", "inspect item", "inspect positions", "inspect model", "inspect memory"),
+    ),
+    "training.__main__": ("evaluate", "tune", "experiments", "models list", "models diff"),
+}
+
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -57,6 +66,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("engines.__main__", 4),
         ("streams.__main__", 17),
         ("training.__main__", 16),
+        ("core.settings.__main__", 1),
         ("eddyline", 1),
     ],
 )
@@ -70,10 +80,23 @@ def test_help_of_every_command_is_light_and_names_types_in_words(module: str, le
         assert "Usage: eddyline" in page, path
         assert not re.search("<[a-z]", page), f"{path} shows a type of Python"
         assert max(map(len, page.splitlines())) <= 80, path
+        summary = re.split(r"\n *\n", page.partition("Usage:")[2])[1]
+        assert re.match(r"\s*[A-Z][a-z]+\b", summary), f"{path}: {summary}"
+        assert summary.rstrip().endswith("."), f"{path} is no sentence: {summary}"
+
+
+@pytest.mark.parametrize("module", ["engines.__main__", "streams.__main__", "training.__main__"])
+def test_every_command_with_a_table_prints_it_wide_and_as_json(module: str) -> None:
+    pages = json.loads(run("-c", PAGES, module).stdout)[0]
+    listings = [path for path, page in pages.items() if "--wide" in page]
+    assert set(LISTINGS[module]) <= set(listings)
+    assert [path for path in listings if "--json" not in pages[path]] == (
+        ["retrain"] if module.startswith("training") else []
+    ), "a retrain writes its metrics into the bundle"
 
 
 def test_one_command_line_leads_to_the_commands_of_all_rooms() -> None:
-    for room in ("demo", "streams", "training", "engines", "api"):
+    for room in ("demo", "streams", "training", "engines", "api", "settings"):
         output = run("-m", "eddyline", room, "--help")
         assert output.returncode == 0, output.stderr
         assert f"Usage: python -m eddyline {room}" in output.stdout
@@ -98,8 +121,12 @@ def test_wrong_usage_ends_with_2_and_a_wrong_setting_with_1_and_one_line() -> No
     assert len(output.stderr.splitlines()) == 1
 
 
-def test_a_reader_that_stops_reading_causes_no_traceback() -> None:
-    command = [sys.executable, "-m", "eddyline", "streams", "simulate", "--dry-run"]
+@pytest.mark.parametrize(
+    "command", [("streams", "simulate", "--dry-run"), ("settings",)], ids=lambda command: command[0]
+)
+def test_a_reader_that_stops_reading_causes_no_traceback(command: tuple[str, ...]) -> None:
+    """`... | head -1` ends with 141 (128 + SIGPIPE), whatever is left in the buffers."""
+    command = (sys.executable, "-m", "eddyline", *command)
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
@@ -108,4 +135,4 @@ def test_a_reader_that_stops_reading_causes_no_traceback() -> None:
         assert child.stdout.readline()
         child.stdout.close()
         assert child.stderr.read() == ""
-        assert child.wait(60) == 1
+        assert child.wait(60) == 141

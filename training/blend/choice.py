@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 from rich.console import Console
-from rich.table import Table
 
+from core.process.tables import Column, Table
 from core.types import Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
 from engines.builder import build
@@ -112,12 +112,11 @@ def save(choice: BlendChoice | None, folder: Path) -> None:
 
 def report(choice: BlendChoice, console: Console) -> None:
     """Print the best blends, and each engine alone."""
-    table = Table(
-        title=f"Blends by NDCG@{CUTOFF} over {choice.users} users who are not judged below"
-    )
     engines = list(choice.candidates[-1][0].weights)
-    for column in (*engines, "method", f"NDCG@{CUTOFF}"):
-        table.add_column(column, justify="right")
+    table = Table(
+        *(Column(name, number=True) for name in (*engines, "method", f"NDCG@{CUTOFF}")),
+        title=f"Blends by NDCG@{CUTOFF} over {choice.users} users who are not judged below",
+    )
     single = [
         (blend, ndcg)
         for blend, ndcg in choice.candidates
@@ -125,13 +124,13 @@ def report(choice: BlendChoice, console: Console) -> None:
     ]
     for section in (choice.candidates[:REPORTED_BLENDS], single):
         for blend, ndcg in section:
-            table.add_row(
+            table.add(
                 *(f"{blend.weights.get(name, 0.0):.2g}" for name in engines),
                 blend.method,
                 f"{ndcg:.4f}",
             )
         table.add_section()
-    console.print(table)
+    table.show(console)
     cross_validated = ", ".join(
         f"{method} {ndcg:.4f}" for method, ndcg in choice.cross_validated.items()
     )

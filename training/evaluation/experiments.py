@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from core.errors import ConfigurationError
+from core.process.tables import Column, Table
 from core.settings import Settings
 from engines.experiments.intervals import Estimate
 from engines.experiments.report import Report, compare_all
@@ -51,25 +50,27 @@ def show(results: Sequence[Report], console: Console) -> None:
         if report.outcomes:
             about.append(f"outcomes: {' '.join(report.outcomes)}")
         title = f"{report.experiment} ({', '.join(about)})"
-        # 80 columns, where output is piped
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        table.add_column("variant")
-        for name in ("users", "answers", "with outcome"):
-            table.add_column(name, justify="right")
-        for name in ("share, %", "to control", "mean weight"):
-            table.add_column(name, justify="right", no_wrap=True)
+        table = Table(
+            Column("variant"),
+            Column("users", number=True),
+            Column("answers", 2, number=True),
+            Column("with outcome", 3, number=True),
+            Column("share, %", number=True),
+            Column("to control", number=True),
+            Column("mean weight", 1, number=True),
+            title=title,
+        )
         for row in report.variants:
-            table.add_row(
+            table.add(
                 row.variant,
-                *(
-                    f"{count:,}"
-                    for count in (row.exposed_users, row.answers, row.users_with_outcome)
-                ),
+                f"{row.exposed_users:,}",
+                f"{row.answers:,}",
+                f"{row.users_with_outcome:,}",
                 _shown(row.share, 100, ".1f"),
                 _shown(row.difference, 100, "+.1f"),
                 _shown(row.mean_weight, 1, ".2f"),
             )
-        console.print(table)
+        table.show(console)
         for row in report.variants[1:]:
             console.print(f"{row.variant}: {row.sentence}", highlight=False)
         for remark in _remarks(report):

@@ -7,7 +7,7 @@ before it returned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,9 +187,16 @@ def evaluate_fitted(context: Context, snapshot: Snapshot, fitted: Fitted) -> Eva
 
 
 def evaluate_candidate(
-    candidate: Bundle, inputs: Inputs, judged: JudgedUsers, console: Console
+    candidate: Bundle,
+    inputs: Inputs,
+    judged: JudgedUsers,
+    console: Console,
+    metrics: Sequence[str] = (),
 ) -> tuple[Evaluation, BlendChoice | None]:
-    """The evaluation of `candidate` with the blend that other users than `judged` prefer."""
+    """The evaluation of `candidate` with the blend that other users than `judged` prefer.
+
+    `metrics`: columns of the printed table (none: a choice of them).
+    """
     blend = None
     if candidate.two_tower is not None:
         blend = choice.choose(candidate, inputs, judged.users, judged.seed)
@@ -197,7 +204,7 @@ def evaluate_candidate(
         choice.report(blend, console)
         candidate = replace(candidate, parts={**candidate.parts, "ensemble": blend.blend})
     evaluation = evaluate.evaluate(candidate, inputs, judged)
-    output.report(evaluation, console)
+    output.report(evaluation, console, metrics)
     return evaluation, blend
 
 

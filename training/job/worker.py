@@ -234,4 +234,5 @@ def run(settings: Settings, options: Options, console: Console, first: bool) -> 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     cli.serve_metrics(settings)
+    start.announce(settings, "training worker", settings.trainer_group)
     worker.run()

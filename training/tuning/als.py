@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.table import Table
 
+from core.process.tables import Column, Table
 from core.settings import Settings
 from training import als
 from training.data import validation
@@ -212,18 +212,20 @@ def search(dataset: Dataset, settings: Settings, options: TuneOptions) -> dict[s
 def report(sections: dict[str, Any], console: Console) -> None:
     """Print the best trials. `sections`: of `search`."""
     tuned = sections["tuned"]
+    names = als.Hyperparameters.__struct_fields__
     table = Table(
+        *(
+            Column(name.replace("_", " "), place, number=True)
+            for place, name in enumerate((tuned["objective"], *names))
+        ),
         title=(
             f"Best of {tuned['finished']} finished and {tuned['trials'] - tuned['finished']} "
             f"stopped trials"
-        )
+        ),
     )
-    names = als.Hyperparameters.__struct_fields__
-    for column in (tuned["objective"], *(name.replace("_", " ") for name in names)):
-        table.add_column(column, justify="right")
     for row in tuned["best"]:
-        table.add_row(f"{row['value']:.4f}", *(f"{row[name]:.4g}" for name in names))
-    console.print(table)
+        table.add(f"{row['value']:.4f}", *(f"{row[name]:.4g}" for name in names))
+    table.show(console)
     if (configured := tuned["configured"]) is not None:
         console.print(
             f"The configured hyperparameters reach {configured['value']:.4f} on this "

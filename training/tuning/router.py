@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from core.process.tables import Column, Table
 from training.evaluation import metrics
 from training.tuning.router_measurements import COUNTS, ENGINES, NEXT_ITEMS, Measurements, Pair
 
@@ -169,14 +169,13 @@ def by_count(measurements: Measurements) -> list[dict[str, Any]]:
 def report(sections: dict[str, Any], console: Console) -> None:
     """Print NDCG@10 by engine and count, and the verdict. `sections`: of `facts`."""
     tuned = sections["tuned"]
-    table = Table(title=f"NDCG@10 of {tuned['validation']}; {tuned['users']} users")
-    for column in ("events", "users", *ENGINES):
-        table.add_column(column, justify="right")
+    table = Table(
+        *(Column(name, number=True) for name in ("events", "users", *ENGINES)),
+        title=f"NDCG@10 of {tuned['validation']}; {tuned['users']} users",
+    )
     for row in tuned["by_count"]:
-        table.add_row(
-            str(row["events"]), str(row["users"]), *(f"{row[engine]:.4f}" for engine in ENGINES)
-        )
-    console.print(table)
+        table.add(row["events"], row["users"], *(f"{row[engine]:.4f}" for engine in ENGINES))
+    table.show(console)
     if tuned["no_ensemble"] is not None:
         console.print(
             f"The ensemble is not available ({tuned['no_ensemble']}): its column is the "

@@ -23,9 +23,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.table import Table
 
 from core.errors import DatasetError
+from core.process.tables import Column, Table
 from core.settings import Settings
 from core.types import Item
 from training.data.dataset import Dataset
@@ -240,18 +240,18 @@ def report(sections: dict[str, Any], console: Console) -> None:
     """Print the best trials. `sections`: of `search`."""
     tuned = sections["tuned"]
     table = Table(
+        *(
+            Column(name.replace("_", " "), place, number=True)
+            for place, name in enumerate((tuned["objective"], *SEARCHED, "complete"))
+        ),
         title=(
             f"Two-Tower: best of {tuned['finished']} finished and "
             f"{tuned['trials'] - tuned['finished']} other trials"
-        )
+        ),
     )
-    for column in (tuned["objective"], *SEARCHED, "complete"):
-        table.add_column(column, justify="right")
     for row in tuned["best"]:
-        table.add_row(
-            f"{row['value']:.4f}", *(f"{row[name]:.3g}" for name in SEARCHED), row["ended"]
-        )
-    console.print(table)
+        table.add(f"{row['value']:.4f}", *(f"{row[name]:.3g}" for name in SEARCHED), row["ended"])
+    table.show(console)
     if tuned["configured"] is not None:
         console.print(
             f"The configured hyperparameters reach {tuned['configured']:.4f} on this "

@@ -20,6 +20,8 @@ from store.log import client as log
 
 _log = structlog.get_logger(__name__)
 
+COMMAND_S = 4.0
+"""Seconds that a command waits for a broker."""
 _GROUP_S = 1.0
 """Seconds that one request about a group may take."""
 _PAUSE_S = 0.1
@@ -113,9 +115,13 @@ def of_api(settings: Settings) -> Permissions:
 def prepare_to_send(settings: Settings, command: str, *topics: str) -> None:
     """Create the topics of a command that sends to them, and check its permissions.
 
-    Raises LogUnavailable, LogRefused.
+    Somebody waits for the command: without a broker it fails after COMMAND_S, unless
+    KAFKA_TIMEOUT_S is set. Raises LogUnavailable, LogRefused.
     """
-    log.reach(settings)
+    waits = (
+        settings.kafka_timeout_s if "kafka_timeout_s" in settings.model_fields_set else COMMAND_S
+    )
+    log.reach(settings, waits)
     check(settings, Permissions(command, (), topics))
     log.ensure_topics(settings, topics)
 

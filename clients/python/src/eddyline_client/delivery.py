@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from eddyline_client.connection_log import ConnectionLog
 from eddyline_client.errors import (
     DeliveryFailed,
     FailedDelivery,
@@ -22,24 +23,12 @@ if TYPE_CHECKING:
     import confluent_kafka
 
 _log = logging.getLogger("eddyline_client")
-_log.addHandler(logging.NullHandler())
 POLL_S = 0.1
 """Seconds between two checks for deliveries, at most."""
 _CHECK_S = 0.005
 """Seconds between two checks of the queue while a call waits for it."""
 _PURGE_S = 5.0
 """Seconds for the results of messages that are dropped: they need no broker."""
-
-
-class _ClientLog:
-    """Logs the lines of librdkafka as debug: it repeats them while it retries, and what matters is
-    raised.
-    """
-
-    def log(self, level: int, message: str, *arguments: object) -> None:
-        _log.debug(
-            "kafka_client level=%s line=%s", level, message % arguments if arguments else message
-        )
 
 
 class DeliveryQueue:
@@ -64,15 +53,14 @@ class DeliveryQueue:
             ) from error
         self._kafka = confluent_kafka
         self._servers, self._connect_timeout_s = bootstrap_servers, connect_timeout_s
+        self._connections = ConnectionLog(bootstrap_servers)
         self._config = {
             **config,
             "bootstrap.servers": bootstrap_servers,
-            "logger": _ClientLog(),
-            "error_cb": self._on_error,
+            **self._connections.config(),
         }
         # the polling thread appends, callers remove: it needs no lock
         self._failures: deque[FailedDelivery] = deque()
-        self._last_error = self._refusal = ""
         self._timed_out = False
         self._renewal = threading.Lock()
         self._closed = threading.Event()
@@ -174,6 +162,7 @@ class DeliveryQueue:
 
     def _connect(self) -> confluent_kafka.Producer:
         """A producer that has reached a broker. Raises Unavailable, InvalidInput."""
+        self._connections.is_connecting = True
         try:
             producer = self._kafka.Producer(self._config)
         except (self._kafka.KafkaException, ValueError, TypeError) as error:
@@ -185,7 +174,8 @@ class DeliveryQueue:
         except Unavailable:
             producer.poll(0)  # serves error_cb, which knows more than the time-out
             raise Unavailable(self._unreachable()) from None
-        self._refusal = ""
+        self._connections.refusal = ""
+        self._connections.is_connecting = False
         return producer
 
     def _list_topics(self, producer: confluent_kafka.Producer) -> frozenset[str]:
@@ -193,18 +183,18 @@ class DeliveryQueue:
         try:
             return frozenset(producer.list_topics(timeout=self._connect_timeout_s).topics)
         except self._kafka.KafkaException as error:
-            self._last_error = self._last_error or error.args[0].str()
+            self._connections.last_error = self._connections.last_error or error.args[0].str()
             raise Unavailable(self._unreachable()) from error
 
     def _unreachable(self) -> str:
-        if self._refusal:
+        if self._connections.refusal:
             return (
-                f"Kafka at {self._servers} refuses the connection: {self._refusal}; check "
-                "security.protocol, sasl.* and ssl.* of `config`"
+                f"Kafka at {self._servers} refuses the connection: {self._connections.refusal}; "
+                "check security.protocol, sasl.* and ssl.* of `config`"
             )
         return (
             f"Kafka at {self._servers} did not answer within {self._connect_timeout_s:g} s: "
-            f"{self._last_error};"
+            f"{self._connections.last_error};"
             " is the broker up, and is the address right?"
         )
 
@@ -226,12 +216,6 @@ class DeliveryQueue:
         if len(self._producer):
             self._producer.purge()
             self.wait_until_empty(_PURGE_S)
-
-    def _on_error(self, error: confluent_kafka.KafkaError) -> None:
-        self._last_error = error.str()
-        if error.code() in (self._kafka.KafkaError._AUTHENTICATION, self._kafka.KafkaError._SSL):
-            self._refusal = error.str()
-        _log.debug("kafka_error code=%s error=%s", error.name(), error.str())
 
     def _poll(self) -> None:
         """Run every callback, in this thread only."""

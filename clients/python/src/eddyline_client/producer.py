@@ -21,6 +21,8 @@ _RESERVED = {
     "bootstrap.servers",
     "logger",
     "error_cb",
+    "stats_cb",
+    "statistics.interval.ms",
     "request.required.acks",
     "delivery.timeout.ms",
     "queue.buffering.max.ms",
@@ -40,8 +42,9 @@ class EventProducer:
 
     Messages are sent in batches by a thread of this object; `send` returns before they are
     delivered. A message that Kafka does not acknowledge within `delivery_timeout_s` raises
-    DeliveryFailed at the next `send`, `flush` or `close` (the end of the block). Keep one producer
-    for the life of the process.
+    DeliveryFailed at the next `send`, `flush` or `close` (the end of the block). When Kafka goes
+    away and comes back, the logger `eddyline_client` has one warning each. Keep one producer for
+    the life of the process.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class EventProducer:
         max_queued: int = 100_000,
         linger_s: float = 0.005,
         delivery_timeout_s: float = 30.0,
-        connect_timeout_s: float = 5.0,
+        connect_timeout_s: float = 4.0,
     ) -> None:
         """Connects at once.
 
