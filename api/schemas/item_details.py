@@ -26,9 +26,9 @@ class ItemActivity(Answer, frozen=True, kw_only=True):
     popularity: Annotated[
         dict[str, float],
         Meta(
-            description="by use case: the score that `/api/popular` has; without an item that is "
-            "not among the first thousand",
-            examples=[{"developer_startup": 3.25}],
+            description="by use case: 1 for the most popular item; without an item that is not "
+            "among the first thousand",
+            examples=[{"developer_startup": 0.25}],
         ),
     ]
     hour: Annotated[

@@ -4,15 +4,8 @@ import { chart, colour } from "./charts.js";
 import { element, field, message, number, percent, section, table, when } from "./elements.js";
 import { curl, get } from "./http.js";
 
-const BADGES = { better: "good", worse: "bad", broken: "bad", early: "warn" };
-const VERDICTS = {
-  control: "control",
-  broken: "no verdict",
-  early: "too early to say",
-  better: "better",
-  worse: "worse",
-  none: "no difference shown",
-};
+/** Verdict -> how it is shown. */
+const KINDS = { better: "good", worse: "bad", broken: "bad", early: "warn" };
 
 export async function render(root, { query, signal }) {
   const detect = query.get("detect") ?? "0.1";
@@ -67,7 +60,7 @@ function view(experiment, signal) {
     `${experiment.experiment} (${experiment.tag})`,
     element("p", { class: "note" }, about.join(" · "), experiment.since ? " · since " : "", experiment.since ? when(experiment.since) : ""),
     ...compared.map((row) =>
-      element("p", {}, element("strong", {}, row.variant), " ", badge(row.verdict), " ", row.sentence, "."),
+      element("p", { class: `message ${KINDS[row.verdict] ?? ""}` }, element("strong", {}, row.variant), `: ${row.sentence}.`),
     ),
     table("Variants", columns(), experiment.variants),
     plot,
@@ -86,10 +79,6 @@ function columns() {
     { label: "mean weight", number: true, value: (row) => interval(row.mean_weight, 1, 2) },
     { label: "settings", value: (row) => settings(row.overrides) },
   ];
-}
-
-function badge(verdict) {
-  return element("span", { class: `badge ${BADGES[verdict] ?? ""}` }, VERDICTS[verdict] ?? verdict);
 }
 
 function settings(overrides) {
@@ -128,9 +117,8 @@ function differences(experiment, rows, signal) {
         },
       ],
       {
-        height: 90 + 34 * shown.length,
-        margin: { t: 8, r: 12, b: 36, l: 90 },
-        xaxis: { zeroline: true, zerolinecolor: colour("--soft") },
+        height: Math.max(220, 90 + 34 * shown.length),
+        xaxis: { rangemode: "tozero", zerolinecolor: colour("--soft"), zerolinewidth: 2 },
         yaxis: { type: "category", rangemode: "normal" },
       },
     ]),

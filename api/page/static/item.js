@@ -105,7 +105,7 @@ async function entry(path, signal) {
 
 async function activity(path, signal) {
   const { popularity, hour, week } = await get(`${path}/activity`, { signal });
-  const now = Object.entries(popularity).map(([name, score]) => figure(name, number(score, 3), "popularity, all time"));
+  const now = Object.entries(popularity).map(([name, score]) => figure(name, number(score, 3), "popularity: 1 is the most popular item"));
   const heading = section("Popularity over time");
   heading.append(now.length ? figures(...now) : element("p", {}, "It is not among the thousand most popular items of any use case."));
   if (!Object.keys(week).length && !Object.keys(hour).length) {

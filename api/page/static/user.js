@@ -124,7 +124,14 @@ async function preview(id, query, signal) {
   const go = (changed) => {
     location.hash = `#/users/${encodeURIComponent(id)}?${changed}`;
   };
-  const parts = [section("Try it", choices(chosen, go), changes(chosen, go))];
+  const filtered = CHOICES.some((name) => chosen.has(name));
+  const filters = element(
+    "details",
+    { open: filtered },
+    element("summary", {}, "Engine, filters, diversity, exploration"),
+    choices(chosen, go),
+  );
+  const parts = [section("Try it", changes(chosen, go), filters)];
   const path = pathOf("preview", id, chosen);
   try {
     const answer = await get(path, { signal });
@@ -193,7 +200,6 @@ function changes(chosen, go) {
   return element(
     "div",
     {},
-    element("h3", {}, "What if their history were another?"),
     element(
       "form",
       {
@@ -208,11 +214,17 @@ function changes(chosen, go) {
           go(changed);
         },
       },
-      field("They also did (an event type, or without)", { id: "kind", name: "kind", value: "like", required: true }),
-      field("Item id", { id: "item", name: "item", required: true }),
+      element(
+        "label",
+        { for: "kind" },
+        "What if they also did",
+        element("input", { id: "kind", name: "kind", value: "like", list: "kinds", required: true, autocomplete: "off" }),
+        element("datalist", { id: "kinds" }, ["like", "view", "save", "without"].map((kind) => element("option", { value: kind }))),
+      ),
+      field("with the item (its id)", { id: "item", name: "item", required: true }),
       element("button", { type: "submit" }, "What if?"),
     ),
-    entries.length ? element("ul", {}, entries) : element("p", { class: "note" }, "The answers below are for the stored history. Nothing that is tried here is stored."),
+    entries.length ? element("ul", {}, entries) : element("p", { class: "note" }, 'The answers below are for the stored history. Nothing that is tried here is stored; "without" leaves out their events with an item.'),
   );
 }
 

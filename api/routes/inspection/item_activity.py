@@ -64,10 +64,10 @@ class ItemActivityRoutes:
         except StoreError as error:
             raise _unavailable(str(error)) from None
         popularity = {
-            name: score
+            name: weight / entries[0][1]
             for name, entries in self._service.live.popularity.items()
-            for entry, score in entries
-            if entry == item_id
+            for entry, weight in entries
+            if entry == item_id and weight > 0
         }
         return json_response(
             ItemActivity(

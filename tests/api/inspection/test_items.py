@@ -78,6 +78,9 @@ def test_the_activity_is_the_weight_that_ingest_counted_by_time(api: Client, red
     assert (sum(week.weights), week.seconds, len(week.weights)) == (8.0, 3600, 169)
     at = next(index for index, weight in enumerate(week.weights) if weight == 5.0)
     assert week.start + at * week.seconds <= now - 2 * 86_400 < week.start + (at + 1) * 3600
+    assert activity.popularity == {"developer_startup": 0.2, "unlabelled": 1.0}, (
+        "1 is the most popular item"
+    )
     unknown = checked(api.get("/api/items/nothing/activity").json(), ItemActivity)
     assert (unknown.hour, unknown.week, unknown.popularity) == ({}, {}, {})
     assert api.get("/api/items/pay/activity?window=hour").status_code == 422
