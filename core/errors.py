@@ -29,6 +29,7 @@ EddylineError
 ├── SourceFailed            a file or a database cannot be read to its end
 ├── NothingImported         no row of an import became an event
 ├── TooManyRejects          an import sent its valid rows, but rejected too many: exit status 3
+├── RefusedAgain            dead letters that the running ingest would refuse again: none was sent
 ├── NotSent                 lines for `streams produce` that are no valid event
 └── ProcessFailed           a child process did not start, died, or did not answer in time
 
@@ -178,6 +179,10 @@ class TooManyRejects(EddylineError):
     """An import sent every valid row, but rejected more than --max-rejects allows."""
 
     exit_status = 3
+
+
+class RefusedAgain(EddylineError):
+    """The running ingest would refuse some dead letters again; nothing was sent."""
 
 
 class NotSent(EddylineError):

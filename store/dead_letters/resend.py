@@ -8,6 +8,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from core import codec
 from core.contract.tolerance import INTERACTION, ITEM, USER
 from core.deletions import IdHasher, Kind
@@ -17,6 +19,7 @@ from store.dead_letters.corrections import Corrections, as_text, json_object
 from store.dead_letters.letters import format_place, original
 from store.log.dead_letters import DeadLetter
 from store.state.apply import deletions
+from store.state.running import Accepted
 
 REPLAYED_FROM = "replayed_from"
 """Header of a replayed event: the place of the message that it replaces."""
@@ -57,6 +60,32 @@ def corrected(
         return codec.decode_item(value, time.time()).item_id.encode(), value
     value = corrections.rewrite(value, USER, settings.tolerance, time.time())
     return codec.decode_user(value, time.time()).user_id.encode(), value
+
+
+class _Names(msgspec.Struct, frozen=True):
+    event_type: str
+    use_case: str | None = None
+
+
+def check_accepted(
+    settings: Settings, accepted: Accepted | None, letter: DeadLetter, value: bytes
+) -> None:
+    """Check that ingest knows the names in `value`, the message to send.
+
+    It may have been started with another configuration than this process. `accepted`: what it
+    knows. Raises BadEvent: it would refuse the message again.
+    """
+    if accepted is None or letter.topic != settings.interactions_topic:
+        return
+    event = msgspec.json.decode(value, type=_Names)
+    if event.event_type not in accepted.event_types:
+        raise BadEvent(
+            "unknown_event_type", f"the running ingest knows no event_type {event.event_type!r}"
+        )
+    if event.use_case is not None and event.use_case not in accepted.use_cases:
+        raise BadEvent(
+            "unknown_use_case", f"the running ingest knows no use_case {event.use_case!r}"
+        )
 
 
 def kind_of(settings: Settings, letter: DeadLetter) -> Kind:

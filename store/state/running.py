@@ -11,11 +11,12 @@ import os
 import socket
 import time
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
 from core.errors import StoreError
+from core.use_cases import UseCases
 from store.state import keys
 from store.state.connection import named_errors
 
@@ -26,6 +27,13 @@ A rebuild waits that long for a process that was killed.
 """
 REBUILD_LEASE = "ingest-rebuild"
 """Name of the lease of a rebuild."""
+
+
+class Accepted(NamedTuple):
+    """The names that ingest knows; any other makes a dead letter."""
+
+    event_types: frozenset[str]
+    use_cases: frozenset[str]
 
 
 class Running:
@@ -68,6 +76,28 @@ def names(client: redis.Redis) -> list[str]:
     with named_errors("reading the running ingest processes"):
         entries: list[Any] = client.zrangebyscore(keys.INGEST_RUNNING, _now(client), "+inf")
     return [entry.decode(errors="replace") for entry in entries]
+
+
+def note_accepted(client: redis.Redis, use_cases: UseCases) -> None:
+    """Write the names that this ingest process knows. Raises StoreUnavailable."""
+    names_by_field = {"event_types": use_cases.event_types, "use_cases": use_cases.by_name}
+    with named_errors("writing the names that ingest knows"):
+        client.hset(
+            keys.INGEST_SETTINGS,
+            mapping={field: " ".join(known) for field, known in names_by_field.items()},
+        )
+
+
+def accepted(client: redis.Redis) -> Accepted | None:
+    """The names that the ingest which started last knows; None where none has noted them.
+
+    Raises StoreUnavailable.
+    """
+    with named_errors("reading the names that ingest knows"):
+        values: Any = client.hmget(keys.INGEST_SETTINGS, "event_types", "use_cases")
+    if values[0] is None or values[1] is None:
+        return None
+    return Accepted(*(frozenset(value.decode().split()) for value in values))
 
 
 def wait_until_none(client: redis.Redis, timeout_s: float = EXPIRY_S + 1.0) -> None:

@@ -86,11 +86,18 @@ def replay_letters(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count only.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Send what the running ingest would refuse again, too.")
+    ] = False,
 ) -> None:
-    """Check letters again, after a fix, and send those that are valid now; none is sent twice."""
+    """Check letters again, after a fix, and send those that are valid now; none is sent twice.
+
+    Exit status 1, and nothing is sent, when the running ingest would refuse some of them again.
+    """
     from store.dead_letters.letters import Selection, parse_place
     from streams.dead_letters.command import corrections_of, replay
+    from streams.dead_letters.replay import Sending
 
     selection = Selection(code or (), topic, [parse_place(place) for place in places or ()])
     corrections = corrections_of(set_ or (), cast or (), time_unit, edit)
-    replay(load_settings(), selection, corrections, dry_run)
+    replay(load_settings(), selection, corrections, Sending(dry_run=dry_run, force=force))

@@ -20,7 +20,7 @@ from store.dead_letters import letters as dlq
 from store.dead_letters.corrections import CASTS, Corrections
 from store.dead_letters.letters import Coordinates, Selection
 from store.log.dead_letters import DeadLetter
-from streams.dead_letters.replay import read_edits
+from streams.dead_letters.replay import Sending, read_edits
 from streams.dead_letters.replay import replay as replay_letters
 from streams.produce import parse_field
 
@@ -98,7 +98,7 @@ def corrections_of(
 
 
 def replay(
-    settings: Settings, selection: Selection, corrections: Corrections, dry_run: bool
+    settings: Settings, selection: Selection, corrections: Corrections, sending: Sending
 ) -> None:
     """Correct the selected letters, send them again, and print how many were sent or refused.
 
@@ -109,11 +109,12 @@ def replay(
     for coordinates in selection.coordinates:
         if coordinates not in letters.letters:
             raise _no_letter(dlq.format_place(coordinates))
-    counts = replay_letters(settings, letters.select(selection), corrections, dry_run)
+    counts = replay_letters(settings, letters.select(selection), corrections, sending)
     table = Table(Column("outcome"), Column("letters", number=True))
     for outcome, count in counts.most_common():
         table.add(
-            "would be replayed" if dry_run and outcome == "replayed" else outcome, f"{count:,}"
+            "would be replayed" if sending.dry_run and outcome == "replayed" else outcome,
+            f"{count:,}",
         )
     selected = selection.coordinates or letters.letters
     before = sum(coordinates in letters.replayed for coordinates in selected)

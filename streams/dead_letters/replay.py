@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -16,12 +16,13 @@ from confluent_kafka import KafkaError
 
 from core.contract import problems
 from core.deletions import IdHasher
-from core.errors import BadEvent, ConfigurationError
+from core.errors import BadEvent, ConfigurationError, RefusedAgain
 from core.settings import Settings
 from store.dead_letters.corrections import Corrections
 from store.dead_letters.letters import Coordinates, format_place, parse_place
 from store.dead_letters.resend import (
     REPLAYED_FROM,
+    check_accepted,
     corrected,
     ids_of,
     kind_of,
@@ -30,17 +31,29 @@ from store.dead_letters.resend import (
 from store.log import dead_letters
 from store.log.dead_letters import DeadLetter
 from store.log.producer import DeliveryHandler, Headers, Producer
-from store.state import connection
+from store.state import connection, running
 from streams.ingest.deletions import recovery
 
 _log = structlog.get_logger(__name__)
+
+
+class Sending(NamedTuple):
+    """How letters are sent again. `dry_run`: only count them. `force`: also what the running ingest
+    would refuse again.
+    """
+
+    dry_run: bool = False
+    force: bool = False
+
+
+SEND = Sending()
 
 
 def replay(
     settings: Settings,
     letters: Sequence[DeadLetter],
     corrections: Corrections,
-    dry_run: bool = False,
+    sending: Sending = SEND,
 ) -> Counter[str]:
     """Correct, check and send letters; returns how many were `replayed` or refused, by code.
 
@@ -48,32 +61,71 @@ def replay(
     older than the deletion of its user or item, or of the one that the corrected message names, is
     refused (`deleted`): sent again it would count as new.
 
-    Raises LogUnavailable, StoreUnavailable (the deletions are in Redis).
+    Raises LogUnavailable, StoreUnavailable (the deletions are in Redis). Raises RefusedAgain before
+    anything is sent: the running ingest would refuse some of the letters again.
     """
-    deletion_check = _DeletionCheck(settings)
     counts: Counter[str] = Counter()
+    messages = _checked(settings, letters, corrections, sending, counts)
+    if sending.dry_run:
+        return counts
     sent: list[tuple[DeadLetter, str]] = []
     with Producer(settings, delivery_timeout_s=settings.kafka_timeout_s) as producer:
-        for letter in letters:
-            place = format_place(letter.coordinates)
-            try:
-                key, value = corrected(settings, letter, corrections)
-                deletion_check.refuse_deleted(letter, key)
-            except BadEvent as error:
-                counts[error.code] += 1
-                _log.warning("replay_refused", place=place, code=error.code, reason=str(error))
-                continue
-            counts["replayed"] += 1
-            if not dry_run:
-                headers: Headers = [(REPLAYED_FROM, place)]
-                producer.raw(
-                    letter.topic, key, value, headers=headers, on_delivery=_collect(sent, letter)
-                )
+        for letter, key, value in messages:
+            headers: Headers = [(REPLAYED_FROM, format_place(letter.coordinates))]
+            producer.raw(
+                letter.topic, key, value, headers=headers, on_delivery=_collect(sent, letter)
+            )
         producer.flush()
         for letter, token in sent:
             record = dead_letters.encode_replay(letter, token)
             producer.raw(settings.dlq_topic, record.key, record.value, headers=record.headers)
     return counts
+
+
+def _checked(
+    settings: Settings,
+    letters: Sequence[DeadLetter],
+    corrections: Corrections,
+    sending: Sending,
+    counts: Counter[str],
+) -> list[tuple[DeadLetter, bytes, bytes]]:
+    """The letters to send, with key and value of each message. Raises RefusedAgain."""
+    deletion_check = _DeletionCheck(settings)
+    accepted = running.accepted(deletion_check.client)
+    messages: list[tuple[DeadLetter, bytes, bytes]] = []
+    again: Counter[str] = Counter()
+    for letter in letters:
+        try:
+            key, value = corrected(settings, letter, corrections)
+            deletion_check.refuse_deleted(letter, key)
+        except BadEvent as error:
+            counts[error.code] += 1
+            _log_refusal(letter, error)
+            continue
+        try:
+            check_accepted(settings, accepted, letter, value)
+        except BadEvent as error:
+            again[error.code] += 1
+            _log_refusal(letter, error)
+            if not sending.force:
+                continue
+        counts["replayed"] += 1
+        messages.append((letter, key, value))
+    if again and not sending.force:
+        if not sending.dry_run:
+            raise RefusedAgain(
+                f"the running ingest would refuse {again.total()} of {len(letters)} letters again "
+                f"({', '.join(f'{count} {code}' for code, count in again.most_common())}): it was "
+                f"started with other event types or use cases than this command; nothing was "
+                f"sent. Start ingest again with the same USE_CASES_PATH, or give --force"
+            )
+        counts.update({f"{code}, by the running ingest": n for code, n in again.items()})
+    return messages
+
+
+def _log_refusal(letter: DeadLetter, error: BadEvent) -> None:
+    place = format_place(letter.coordinates)
+    _log.warning("replay_refused", place=place, code=error.code, reason=str(error))
 
 
 def read_edits(lines: Iterable[bytes]) -> dict[Coordinates, bytes]:
@@ -108,14 +160,14 @@ class _DeletionCheck:
 
     def __init__(self, settings: Settings) -> None:
         """Brings Redis up to date with every deletion in the log first."""
-        self._settings, self._client = settings, connection.connect(settings)
+        self._settings, self.client = settings, connection.connect(settings)
         self._hasher = IdHasher(settings.deletion_salt)
-        recovery.recover(settings, self._client)
+        recovery.recover(settings, self.client)
 
     def refuse_deleted(self, letter: DeadLetter, key: bytes) -> None:
         """`key`: the id that the corrected message names. Raises BadEvent (`deleted`)."""
         kind = kind_of(self._settings, letter)
-        refuse_deleted(self._client, self._hasher, letter, kind, ids_of(letter, kind, key))
+        refuse_deleted(self.client, self._hasher, letter, kind, ids_of(letter, kind, key))
 
 
 def _collect(sent: list[tuple[DeadLetter, str]], letter: DeadLetter) -> DeliveryHandler:

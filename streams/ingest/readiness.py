@@ -6,7 +6,7 @@ import structlog
 
 from core.settings import Settings
 from store.log.topics.check import TopicCheck
-from store.state import connection, keys, wipe
+from store.state import connection, keys, running, wipe
 from store.state.apply import deletions, positions
 from store.state.connection import Client
 from store.state.entities import experiments, popularity
@@ -17,7 +17,7 @@ from streams.ingest.deletions.out_of_reach import drop_out_of_reach
 _log = structlog.get_logger(__name__)
 
 
-def prepare(settings: Settings, client: Client, topics: TopicCheck, running: Running) -> None:
+def prepare(settings: Settings, client: Client, topics: TopicCheck, process: Running) -> None:
     """Check what must hold before the first event, and recover the deletions; may be repeated.
 
     Raises LogUnavailable, StoreUnavailable: retry. Any other error needs an operator.
@@ -25,8 +25,8 @@ def prepare(settings: Settings, client: Client, topics: TopicCheck, running: Run
     connection.check_server(client)
     note_settings(settings, client)
     topics.prepare()
-    running.renew()
-    running.check_rebuild()
+    process.renew()
+    process.check_rebuild()
     wipe.check(client)
     recovery.recover(settings, client)
     if deletions.count(client, "user") or deletions.count(client, "item"):
@@ -53,4 +53,5 @@ def note_settings(settings: Settings, client: Client) -> None:
     Raises ConfigurationError: Redis was made with other settings.
     """
     positions.check_settings(client, settings)
+    running.note_accepted(client, settings.use_cases)
     experiments.save_definitions(client, settings.experiments)

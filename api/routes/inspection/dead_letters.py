@@ -31,6 +31,7 @@ from store.dead_letters.index import LetterIndex
 from store.dead_letters.letters import Coordinates, format_place, parse_place
 from store.dead_letters.resend import (
     REPLAYED_FROM,
+    check_accepted,
     corrected,
     ids_of,
     kind_of,
@@ -39,6 +40,7 @@ from store.dead_letters.resend import (
 from store.log import dead_letters
 from store.log.dead_letters import DeadLetter
 from store.log.producer import Headers
+from store.state import running
 from store.state.apply import deletions
 from store.state.connection import connect
 
@@ -170,7 +172,7 @@ class DeadLetterRoutes:
             edits = {} if body.message is None else {place: encode_json(body.message)}
             corrections = Corrections(edits=edits)
             key, value = await self._read(lambda: corrected(self._settings, letter, corrections))
-            await self._refuse_deleted(letter, key)
+            await self._refuse(letter, key, value)
             token = None if body.dry_run else await self._send(letter, key, value)
         answer = schemas.Replayed(
             place=format_place(place), token=token, message=schemas.text(value) or ""
@@ -195,8 +197,10 @@ class DeadLetterRoutes:
             )
         return letter, token
 
-    async def _refuse_deleted(self, letter: DeadLetter, key: bytes) -> None:
-        """Raises ApiError: deleted since, or not known yet because ingest is behind."""
+    async def _refuse(self, letter: DeadLetter, key: bytes, value: bytes) -> None:
+        """Raises ApiError: deleted since, or not known yet because ingest is behind. Raises
+        BadEvent: ingest would refuse the message again.
+        """
         kind: Kind = kind_of(self._settings, letter)
         topic = self._settings.items_topic if kind == "item" else self._settings.users_topic
         ids = ids_of(letter, kind, key)
@@ -213,6 +217,7 @@ class DeadLetterRoutes:
             with connect(self._settings, self._settings.api_redis_timeout_s) as client:
                 deletions.require(client, self._hasher)
                 refuse_deleted(client, self._hasher, letter, kind, ids)
+                check_accepted(self._settings, running.accepted(client), letter, value)
 
         await self._read(check)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
+from redis import Redis
 
 from core import codec
 from core.deletions import IdHasher, Place
-from core.errors import BadEvent
+from core.errors import BadEvent, RefusedAgain
 from core.settings import Settings
 from store.dead_letters.corrections import Corrections
 from store.dead_letters.letters import Selection, original, read
@@ -16,8 +19,8 @@ from store.log import client as log
 from store.log import dead_letters
 from store.log.message import LogMessage
 from store.log.producer import Producer
-from store.state import connection, keys
-from streams.dead_letters.replay import replay
+from store.state import connection, keys, running
+from streams.dead_letters.replay import Sending, replay
 from streams.ingest.deletions import recovery
 from tests.streams.dead_letters.world import BROKER_TIME, VALID, letter_of, write
 from tests.topics import messages
@@ -57,7 +60,7 @@ def test_a_replay_sends_each_corrected_letter_once_and_says_where_it_came_from(
     letters = read(settings).select()
     fix = Corrections(fields={"timestamp": 1_790_000_000})
     expected = {"replayed": 2, "not_json": 1}
-    assert replay(settings, letters, fix, dry_run=True) == expected
+    assert replay(settings, letters, fix, Sending(dry_run=True)) == expected
     assert replay(settings, letters, fix) == expected
     topic = settings.interactions_topic
     sent = sorted(events(settings), key=lambda event: event[1])
@@ -130,7 +133,7 @@ def test_a_letter_older_than_the_deletion_of_its_user_or_item_is_refused(
     fix = {"timestamp": 1_790_000_000}
     edits = {(settings.items_topic, 0, 2): b'{"item_id":"i1","item_type":"startup"}'}
     corrections = Corrections(fields=fix, edits=edits)
-    assert replay(settings, letters, corrections, dry_run=True) == {"replayed": 3}
+    assert replay(settings, letters, corrections, Sending(dry_run=True)) == {"replayed": 3}
     deletion = Place(BROKER_TIME + 100)
     hasher = IdHasher(settings.deletion_salt)
     with connection.connect(settings) as client:
@@ -138,10 +141,37 @@ def test_a_letter_older_than_the_deletion_of_its_user_or_item_is_refused(
         client.hset(keys.USERS_DELETED, hasher("user", "u1"), deletion.text())
         client.hset(keys.ITEMS_DELETED, hasher("item", "i1"), deletion.text())
     one_left = {"deleted": 2, "replayed": 1}
-    assert replay(settings, letters, corrections, dry_run=True) == one_left
+    assert replay(settings, letters, corrections, Sending(dry_run=True)) == one_left
     renamed = Corrections(fields={**fix, "user_id": "u3"}, edits=edits)
-    assert replay(settings, letters, renamed, dry_run=True) == one_left, "the key is u1"
+    assert replay(settings, letters, renamed, Sending(dry_run=True)) == one_left, "the key is u1"
     to_deleted = Corrections(fields={**fix, "user_id": "u1"}, edits=edits)
     assert replay(settings, letters, to_deleted) == {"deleted": 3}, "u1 was deleted"
     assert events(settings) == []
     assert len(read(settings).select()) == 3, "they are not marked as replayed"
+
+
+def test_letters_that_ingest_would_refuse_again_stop_the_replay_before_anything_is_sent(
+    broker: object, settings: Settings, redis: Redis, tmp_path: Path
+) -> None:
+    """The command has the new event type, the running ingest was started without it."""
+    log.ensure_topics(settings)
+    running.note_accepted(redis, settings.use_cases)
+    renamed = codec.encode_json({**VALID, "event_id": "e2", "event_type": "teleport"})
+    late = codec.encode_json({**VALID, "timestamp": 99_999_999_999})
+    write(settings, letter_of(settings, 1, late), letter_of(settings, 2, renamed))
+    path = tmp_path / "use_cases.toml"
+    text = Path("core/use_cases.toml").read_text()
+    path.write_text(text.replace("[event_types]", "[event_types]\nteleport = 1.0"))
+    fresh = settings.model_copy(update={"use_cases_path": path})
+    fresh.__dict__.pop("use_cases", None)
+    letters, fix = read(fresh).select(), Corrections(fields={"timestamp": 1_790_000_000})
+    counts = {"replayed": 1, "unknown_event_type, by the running ingest": 1}
+    assert replay(fresh, letters, fix, Sending(dry_run=True)) == counts
+    with pytest.raises(RefusedAgain, match=r"refuse 1 of 2 letters again \(1 unknown_event_type\)"):
+        replay(fresh, letters, fix)
+    assert events(settings) == []
+    assert replay(fresh, letters[:1], fix) == {"replayed": 1}
+    running.note_accepted(redis, fresh.use_cases)  # ingest was started again
+    assert replay(fresh, letters[1:], fix) == {"replayed": 1}
+    running.note_accepted(redis, settings.use_cases)
+    assert replay(fresh, letters[1:], fix, Sending(force=True)) == {"replayed": 1}
