@@ -25,6 +25,7 @@ SPEED = (
     "benchmarks.experiments",
     "benchmarks.retrain",
     "benchmarks.swap",
+    "benchmarks.page_readers",
 )
 QUALITY = (
     "benchmarks.quality",

@@ -213,7 +213,7 @@ def check(port: int, path: str) -> dict[str, object]:
 
 class Served(NamedTuple):
     """A warm API process: `pid`, the `port` it answers at, a path for each user, and its `registry`
-    with the `versions` that are there.
+    with the `versions` that are there; `settings` of this process and others beside it.
     """
 
     pid: int
@@ -221,6 +221,7 @@ class Served(NamedTuple):
     paths: list[str]
     registry: Registry
     versions: list[str]
+    settings: Settings
 
 
 @contextmanager
@@ -266,6 +267,7 @@ def serving(
             ]
             check(port, paths[0])
             drive(port, paths, connections, 1.0)
-            yield Served(child.pid, port, paths, Registry(settings.models_path), versions)
+            registry = Registry(settings.models_path)
+            yield Served(child.pid, port, paths, registry, versions, settings)
         finally:
             child.stop()
