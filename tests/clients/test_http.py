@@ -106,6 +106,10 @@ def _every_call(connected: Client, user_id: str) -> None:
     assert (explanation.shown, explanation.method_used) == (True, "als")
     assert "als" in {view.engine for view in explanation.engines}
     assert connected.explain(user_id, "pay", use_case="developer_startup").removed_by
+    preview = connected.preview(user_id, limit=2, event=["like:coin"], without=["pay"])
+    assert (preview.interaction_count, preview.answer.interaction_count) == (4, 4)
+    assert "als" in {alone.engine for alone in preview.engines if alone.recommendations}
+    assert connected.items(q="pay", limit=1).items[0].item_id == "pay"
     assert connected.similar_items("pay", limit=1).recommendations[0].item_id in ("bank", "coin")
     assert (
         connected.popular(use_case="investor_startup", limit=1, window="day").method_used

@@ -47,6 +47,11 @@ export class EddylineClient {
     return this.perform({ method: "GET", path: `/api/recommendations/${segment(userId)}`, query: queryOf(options) });
   }
 
+  /** What a user would get beside what each engine alone would answer, also for another history; stores nothing. */
+  preview(userId: string, options: types.PreviewOptions = {}): Promise<types.Preview> {
+    return this.perform({ method: "GET", path: `/api/preview/${segment(userId)}`, query: queryOf(options) });
+  }
+
   /** Why an item is shown to a user, or why not. */
   explain(userId: string, itemId: string, options: types.ExplainOptions = {}): Promise<types.Explanation> {
     return this.perform({ method: "GET", path: `/api/explain/${segment(userId)}/${segment(itemId)}`, query: queryOf(options) });

@@ -1266,9 +1266,9 @@ export interface components {
             item_id: string;
             /**
              * Popularity
-             * @description by use case: the score that `/api/popular` has; without an item that is not among the first thousand
+             * @description by use case: 1 for the most popular item; without an item that is not among the first thousand
              * @example {
-             *       "developer_startup": 3.25
+             *       "developer_startup": 0.25
              *     }
              */
             popularity: {

@@ -17,6 +17,7 @@ export type Explanation = Schemas["Explanation"];
 export type ItemAnswer = Schemas["ItemAnswer"];
 export type ItemList = Schemas["ItemList"];
 export type ItemPage = Schemas["ItemPage"];
+export type Preview = Schemas["Preview"];
 export type Recommendation = Schemas["Recommendation"];
 export type Recommendations = Schemas["Recommendations"];
 export type SimilarUsers = Schemas["SimilarUsers"];
@@ -44,6 +45,7 @@ type Options<Q> = { [Name in Exclude<keyof Q, "attr" | "category" | "item_type" 
 
 export type PersonalOptions = Options<Query<"/api/recommendations/{user_id}">>;
 export type ExplainOptions = Options<Query<"/api/explain/{user_id}/{item_id}">>;
+export type PreviewOptions = Options<Query<"/api/preview/{user_id}">>;
 export type ItemOptions = Options<Query<"/api/items/{item_id}/similar">>;
 export type PopularOptions = Options<Query<"/api/popular">>;
 export type SimilarUserOptions = Options<Query<"/api/users/{user_id}/similar">>;

@@ -25,6 +25,7 @@ from eddyline_client.producer import EventProducer
 from eddyline_client.retries import RetryPolicy
 from eddyline_client.types import (
     Accepted,
+    EngineAnswer,
     EngineView,
     EntryResult,
     EntryResults,
@@ -38,6 +39,7 @@ from eddyline_client.types import (
     ItemAnswer,
     ItemList,
     ItemPage,
+    Preview,
     Reason,
     Recommendation,
     Recommendations,
@@ -54,6 +56,7 @@ __all__ = [
     "DeliveryFailed",
     "EddylineClient",
     "EddylineClientError",
+    "EngineAnswer",
     "EngineView",
     "EntryResult",
     "EntryResults",
@@ -73,6 +76,7 @@ __all__ = [
     "ItemPage",
     "MissingDependency",
     "NotFound",
+    "Preview",
     "Reason",
     "Recommendation",
     "Recommendations",

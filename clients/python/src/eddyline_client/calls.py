@@ -18,6 +18,7 @@ from eddyline_client.types import (
     ItemAnswer,
     ItemList,
     ItemPage,
+    Preview,
     Recommendations,
     SimilarUsers,
     User,
@@ -70,6 +71,17 @@ class PersonalOptions(ItemOptions, total=False):
     after: str
 
 
+class WhatIfOptions(PersonalOptions, total=False):
+    """Options of an answer that may be for another history than the stored one.
+
+    `event`: what if the user also did this now, each as "like:startup-9"; `without`: what if the
+    user had no events with these items. Nothing is stored.
+    """
+
+    event: Sequence[str]
+    without: Sequence[str]
+
+
 class UserOptions(TypedDict, total=False):
     """`after`: token of a write that the answer waits for."""
 
@@ -77,10 +89,14 @@ class UserOptions(TypedDict, total=False):
 
 
 class PageOptions(TypedDict, total=False):
-    """`cursor`: that of the page before. `limit`: about how many items, 1 to 1,000."""
+    """`cursor`: that of the page before. `limit`: about how many items, 1 to 1,000.
+
+    `q`: only items with all these words, best first; 100 at most, without a cursor.
+    """
 
     cursor: str
     limit: int
+    q: str
 
 
 class SimilarUserOptions(UserOptions, total=False):
@@ -113,7 +129,12 @@ def recommend(user_id: str, **options: Unpack[PersonalOptions]) -> Call[Recommen
     )
 
 
-def explain(user_id: str, item_id: str, **options: Unpack[PersonalOptions]) -> Call[Explanation]:
+def preview(user_id: str, **options: Unpack[WhatIfOptions]) -> Call[Preview]:
+    """What a user would get beside what each engine alone would answer."""
+    return Call("GET", f"/api/preview/{_segment('user_id', user_id)}", Preview, _query(options))
+
+
+def explain(user_id: str, item_id: str, **options: Unpack[WhatIfOptions]) -> Call[Explanation]:
     """Why an item is shown to a user, or why not."""
     path = f"/api/explain/{_segment('user_id', user_id)}/{_segment('item_id', item_id)}"
     return Call("GET", path, Explanation, _query(options))

@@ -17,6 +17,7 @@ from eddyline_client.calls import (
     PopularOptions,
     SimilarUserOptions,
     UserOptions,
+    WhatIfOptions,
 )
 from eddyline_client.exchange import Outcome, Pause, Service, Steps
 from eddyline_client.retries import RetryPolicy
@@ -30,6 +31,7 @@ from eddyline_client.types import (
     ItemAnswer,
     ItemList,
     ItemPage,
+    Preview,
     Recommendations,
     SimilarUsers,
     User,
@@ -88,9 +90,11 @@ class EddylineClient:
         """
         return self._run(exchange.perform(self._service, calls.recommend(user_id, **options)))
 
-    def explain(
-        self, user_id: str, item_id: str, **options: Unpack[PersonalOptions]
-    ) -> Explanation:
+    def preview(self, user_id: str, **options: Unpack[WhatIfOptions]) -> Preview:
+        """What a user would get beside what each engine alone would answer; stores nothing."""
+        return self._run(exchange.perform(self._service, calls.preview(user_id, **options)))
+
+    def explain(self, user_id: str, item_id: str, **options: Unpack[WhatIfOptions]) -> Explanation:
         """Why an item is shown to a user, or why not."""
         return self._run(
             exchange.perform(self._service, calls.explain(user_id, item_id, **options))

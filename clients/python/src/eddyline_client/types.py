@@ -195,6 +195,27 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     recommendations: list[Recommendation]
 
 
+class EngineAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one engine alone would answer. `cause`: why it has fewer items than requested."""
+
+    engine: str
+    cause: str | None
+    recommendations: list[Recommendation]
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user would get (`answer`), beside the answer of each engine alone.
+
+    `interaction_count`: with the changes of the request; `routing`: which engine that leads to.
+    """
+
+    user_id: str
+    interaction_count: int
+    routing: str
+    answer: Recommendations
+    engines: list[EngineAnswer]
+
+
 class ItemList(msgspec.Struct, frozen=True, kw_only=True):
     """Items for no particular user: popular items, similar items."""
 
