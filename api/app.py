@@ -36,7 +36,6 @@ from api.service import Service
 from core.errors import BadEvent
 from core.settings import Settings
 from core.version import VERSION
-from engines.router import describe
 
 _log = structlog.get_logger(__name__)
 GZIP_LEVEL = 1
@@ -79,7 +78,8 @@ def create_app(settings: Settings) -> DocumentedApp:
         live = service.live
         _log.info(
             "api_started",
-            routing=describe(settings),
+            routing=str(live.thresholds),
+            router=live.thresholds.why,
             models=sorted(live.bundle.parts),
             model_version=live.bundle.version,
             missing=dict(live.bundle.missing),

@@ -26,6 +26,7 @@ from core.errors import ConfigurationError
 from core.use_cases import UseCases, checked_name
 
 OVERRIDES = (
+    "router",
     "cold_start_threshold",
     "warm_user_threshold",
     "content_popularity_share",

@@ -111,7 +111,7 @@ def explain(
         rank_if_allowed=by_name[answer.method_used].rank,
         method_used=answer.method_used,
         removed_by=removed_by(recommender, state, item_id, request),
-        routing=f"{state.events} interactions: {router.describe(recommender.settings)}",
+        routing=f"{state.events} interactions: {recommender.thresholds.explained}",
         interaction_count=state.events,
         model_version=recommender.bundle.version,
         engines=views,

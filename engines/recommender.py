@@ -54,6 +54,15 @@ class Recommender:
     absent: Mapping[str, str]
 
     @cached_property
+    def thresholds(self) -> router.Thresholds:
+        """The router's thresholds for this bundle, and why they apply."""
+        return router.thresholds(self.settings, self.bundle.router)
+
+    @cached_property
+    def _routing(self) -> str:
+        return self.thresholds.explained
+
+    @cached_property
     def _explorable(self) -> NewItems:
         return NewItems(self.catalogue, self.settings.new_item_days, self.new_items.ids.ids)
 
@@ -93,7 +102,7 @@ class Recommender:
             interactions=state.events,
             routed=first,
             engine=answer.method_used,
-            why="requested" if request.engine else router.describe(self.settings),
+            why="requested" if request.engine else self._routing,
             fallbacks=answer.fallbacks,
             items=len(answer.recommendations),
         )
@@ -126,7 +135,7 @@ class Recommender:
 
     def _first(self, state: UserState, request: Request) -> str:
         if request.engine is None:
-            return router.route(state.events, self.settings)
+            return router.route(state.events, self.thresholds)
         if request.engine not in router.CHAIN:
             raise ConfigurationError(
                 f"there is no engine {request.engine!r}; ask for one of {', '.join(router.CHAIN)}"

@@ -22,6 +22,7 @@ from models.als import ALSModel
 from models.content import ContentModel
 from models.ensemble import Blend
 from models.popular import PopularModel
+from models.router.thresholds import PreferredThresholds
 from models.two_tower import TwoTowerModel
 
 MANIFEST = "manifest.json"
@@ -33,10 +34,11 @@ LOADERS: Mapping[str, Callable[[Path], Any]] = {
     "popular": PopularModel.load,
     "two_tower": TwoTowerModel.load,
     "ensemble": Blend.load,
+    "router": PreferredThresholds.load,
 }
 """Part -> loader of its folder. A new kind of model needs one line here and one engine."""
-OPTIONAL = frozenset({"two_tower", "ensemble"})
-"""Parts that a bundle may lack: a retrain may skip Two-Tower, and the settings replace a blend."""
+OPTIONAL = frozenset({"two_tower", "ensemble", "router"})
+"""Parts that a bundle may lack: a retrain may skip Two-Tower, and settings replace the others."""
 
 FORMAT = (1, 0)
 """Major and minor format of the bundles that this release writes. A newer minor only adds fields
@@ -95,6 +97,11 @@ class Bundle:
     def ensemble(self) -> Blend | None:
         """The blend that the retrain tuned, or None: the settings apply."""
         return self.parts.get("ensemble")
+
+    @property
+    def router(self) -> PreferredThresholds | None:
+        """The router's thresholds that its validation users prefer, or None."""
+        return self.parts.get("router")
 
     @property
     def two_tower(self) -> TwoTowerModel | None:

@@ -8,7 +8,14 @@ import msgspec
 from msgspec import Meta
 
 from core.errors import ModelError, ModelMissing
+from core.settings.router import RouterMode
 from models.registry import Registry
+from models.router import served
+
+SUMMARY = (
+    "Warm users get NDCG@10 .081, 12% below als alone (.092 [.085, .099]). ROUTER=auto (1 and 3 "
+    "instead of 5 and 20) would give warm users .091."
+)
 
 REPORT = "evaluation/report.html"
 """File of a bundle: its evaluation as a page."""
@@ -42,15 +49,29 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
             examples=["accepted"],
         ),
     ] = ""
+    summary: Annotated[
+        str,
+        Meta(
+            description=(
+                "what users get beside the best engine by segment, and the one setting that "
+                "changes it"
+            ),
+            examples=[SUMMARY],
+        ),
+    ] = ""
     forced: Annotated[bool, Meta(description="published although the gate had refused it")] = False
     problem: Annotated[str | None, Meta(description="why the manifest cannot be read")] = None
 
 
-def summaries(registry: Registry) -> list[ModelSummary]:
-    """All versions, newest first. Raises ModelCorrupt when the pointer cannot be read."""
+def summaries(registry: Registry, router: RouterMode) -> list[ModelSummary]:
+    """All versions, newest first. `router`: ROUTER, for their summaries.
+
+    Raises ModelCorrupt when the pointer cannot be read.
+    """
     live = registry.current()
     return [
-        _summary(registry, version, version == live) for version in reversed(registry.versions())
+        _summary(registry, version, version == live, router)
+        for version in reversed(registry.versions())
     ]
 
 
@@ -63,7 +84,7 @@ def report(registry: Registry, version: str) -> bytes:
         raise ModelMissing(f"{version} was published without an evaluation report") from None
 
 
-def _summary(registry: Registry, version: str, live: bool) -> ModelSummary:
+def _summary(registry: Registry, version: str, live: bool, router: RouterMode) -> ModelSummary:
     try:
         manifest = registry.manifest(version)
     except ModelError as error:
@@ -77,5 +98,6 @@ def _summary(registry: Registry, version: str, live: bool) -> ModelSummary:
         parts=manifest.parts,
         metrics=metrics.get("headline", {}),
         gate=manifest.gate.get("decision", ""),
+        summary=served.summary(served.of_manifest(metrics), router),
         forced=bool(manifest.gate.get("forced")),
     )

@@ -9,7 +9,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaException
 
 from core.deletions import IdHasher
-from core.errors import EddylineError, LogUnavailable
+from core.errors import LogUnavailable
 from core.murmur2 import partitions_of
 from core.settings import Settings
 from core.types import LiveVector
@@ -25,6 +25,7 @@ from store.state.apply import deletions, positions
 from store.state.entities import catalogue, popularity, trending, users
 from store.state.entities.vectors import LiveStore
 from store.state.inspection import memory as state_memory
+from streams import routing
 
 KAFKA_S = 2.0
 """Seconds to wait for Kafka, where most of the answer comes from Redis."""
@@ -45,7 +46,8 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
     )[0]
     variant = settings.experiments.assign(user_id, None)
     settings = settings.with_overrides(variant.overrides) if variant else settings
-    engine = router.route(state.events, settings)
+    limits = routing.thresholds(settings)
+    engine = router.route(state.events, limits)
     foreign = users.foreign_partitions(client, user_id)
     return {
         "user_id": user_id,
@@ -62,7 +64,7 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
         "variant": variant and variant.label,
         "segment": router.segment(state.events, settings),
         "engine": engine,
-        "why": f"{state.events} events; {router.describe(settings)}" + _obstacles(settings, engine),
+        "why": f"{state.events} events; {limits.explained}" + routing.obstacles(settings, engine),
         "history": [msgspec.to_builtins(event) for event in state.history],
     }
 
@@ -147,7 +149,7 @@ def model(settings: Settings) -> dict[str, Any]:
     return {
         "live": live,
         "versions": registry.versions(),
-        "routing": router.describe(settings),
+        "routing": routing.thresholds(settings).explained,
         "manifest": manifest,
     }
 
@@ -207,26 +209,3 @@ def _new_item(client: connection.Client, item_id: str) -> dict[str, Any] | None:
     finally:
         store.close()
     return {"users": status.users, "factors_from": status.as_of} if status.users else None
-
-
-def _obstacles(settings: Settings, engine: str) -> str:
-    """Why the routed engine cannot answer, as far as settings and files show."""
-    reasons = []
-    if engine == "ensemble" and not settings.enable_ensemble:
-        reasons.append("ENABLE_ENSEMBLE is false, so ALS is next")
-    if engine in ("als", "ensemble") and not settings.enable_als:
-        reasons.append("ENABLE_ALS is false")
-    try:
-        live = Registry(settings.models_path).current()
-        parts = [] if live is None else Registry(settings.models_path).manifest(live).parts
-        if live is None:
-            reasons.append(f"no bundle is published in {settings.models_path}")
-        elif engine in ("als", "ensemble"):
-            reasons.extend(
-                f"the bundle {live} has no {part}"
-                for part in ("als", "two_tower")
-                if part not in parts and part in (engine, "two_tower")
-            )
-    except EddylineError as error:
-        reasons.append(str(error))
-    return "".join(f"; {reason}" for reason in reasons)

@@ -24,6 +24,7 @@ from store.log import retrain_requests
 from store.state import connection
 from store.state.apply import deletions
 from training import als as als_training
+from training.blend import choice as blend_choice
 from training.data import dataset, dataset_files, items
 from training.data import events as event_sources
 from training.data.popularity import popular
@@ -106,7 +107,8 @@ def evaluate_dataset(
     entries = items.read(options.items) if options.items is not None else []
     split, seed = data.split(settings.holdout_fraction), settings.training_seed
     content = ContentModel.fit(entries)
-    judged = population.draw(data, split, content, settings, options.users, seed)
+    sample = population.Sample(options.users, seed, blend_choice.reserve(settings))
+    judged = population.draw(data, split, content, settings, sample)
     als_hyperparameters = als_training.hyperparameters(settings, options.hyperparameters)
     two_tower_hyperparameters = two_tower_training.hyperparameters(
         settings, options.hyperparameters
@@ -128,13 +130,16 @@ def evaluate_dataset(
         content=content,
         popular=at_cut,
     )
-    result, choice = stages.evaluate_candidate(
+    evaluated = stages.evaluate_candidate(
         bundle,
         evaluation.Inputs(entries, at_cut.scores, data, split, settings),
         judged,
         console,
         options.metrics,
     )
+    result, choice = evaluated.evaluation, evaluated.blend
+    if result is None:
+        return
     if as_json:
         print_json(result.rows)
     if options.output is None:
@@ -144,6 +149,7 @@ def evaluate_dataset(
         "dataset": data.sha256,
         "two_tower": two_tower.curve if two_tower is not None else [],
         "blends": choice.table() if choice is not None else None,
+        "served": msgspec.to_builtins(evaluated.served),
     }
     evaluation_output.save(result, options.output, about)
     two_tower_facts = two_tower.facts if two_tower is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import structlog
 import typer
 from rich.console import Console
@@ -13,6 +14,7 @@ from models import refused
 from models.bundle import Manifest
 from models.listing import ModelSummary, summaries
 from models.registry import Registry
+from models.router import served
 from store.state import connection, retrains
 from training.evaluation import evaluate as evaluation
 
@@ -21,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 def list_models(settings: Settings, as_json: bool, console: Console) -> None:
     """Run `models list`."""
-    bundle_summaries = summaries(Registry(settings.models_path))
+    bundle_summaries = summaries(Registry(settings.models_path), settings.router)
     if as_json:
         return print_json(bundle_summaries)
     table = Table(
@@ -54,8 +56,10 @@ def list_models(settings: Settings, as_json: bool, console: Console) -> None:
 
 
 def show_model(settings: Settings, version: str | None) -> None:
-    """Run `models show`: print the manifest of `version` as JSON."""
-    print_json(published_manifest(settings, version))
+    """Run `models show`: print the manifest of `version` as JSON, after what users get from it."""
+    manifest = published_manifest(settings, version)
+    summary = served.summary(served.of_manifest(manifest.metrics), settings.router)
+    print_json({"summary": summary, **msgspec.to_builtins(manifest)})
 
 
 def diff_models(settings: Settings, a: str, b: str, as_json: bool, console: Console) -> None:

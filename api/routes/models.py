@@ -21,6 +21,7 @@ from core.contract import problems
 from core.errors import LogUnavailable, ModelCorrupt, ModelMissing, StoreError
 from models.listing import summaries
 from models.registry import Registry
+from models.router import served
 from store.log import retrain_requests
 from store.state import retrains
 from store.state.connection import connect
@@ -139,7 +140,7 @@ class Models:
         retrain.
         """
         live, versions = await self._files(
-            lambda: (self._registry.current(), summaries(self._registry))
+            lambda: (self._registry.current(), summaries(self._registry, self._settings.router))
         )
         try:
             last = await asyncio.to_thread(self._last_retrain)
@@ -148,10 +149,24 @@ class Models:
             last, degraded = None, True
         else:
             degraded = self._service.health.degraded
-        serving = self._service.live.bundle.version
+        recommender = self._service.live
+        bundle, limits = recommender.bundle, recommender.thresholds
         return json_response(
             schemas.Models(
-                live=live, serving=serving, versions=versions, retrain=last, degraded=degraded
+                live=live,
+                serving=bundle.version,
+                summary=served.summary(
+                    served.of_manifest(bundle.manifest.metrics), self._settings.router
+                ),
+                router=schemas.Router(
+                    mode=self._settings.router,
+                    cold_start_threshold=limits.cold,
+                    warm_user_threshold=limits.warm,
+                    why=limits.why,
+                ),
+                versions=versions,
+                retrain=last,
+                degraded=degraded,
             )
         )
 

@@ -88,8 +88,8 @@ class Users:
                 ),
             )
         live, _ = self._service.view.of_user(state.user_id, None)
-        why = f"{state.events} interactions: {router.describe(live.settings)}"
-        for name in router.CHAIN[router.CHAIN.index(router.route(state.events, live.settings)) :]:
+        why = f"{state.events} interactions: {live.thresholds.explained}"
+        for name in router.CHAIN[router.CHAIN.index(router.route(state.events, live.thresholds)) :]:
             cause = live.unavailable(name)
             if cause is None:
                 return name, why

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from api.schemas.answers import Answer
-from models.listing import ModelSummary
+from models.listing import SUMMARY, ModelSummary
 
 VERSION = "2026-11-22T10-00-00Z"
 
@@ -79,6 +79,23 @@ class Retrain(Answer, frozen=True, kw_only=True):
     gate: Annotated[GateVerdict | None, Meta(description="null before the gate has decided")]
 
 
+class Router(Answer, frozen=True, kw_only=True):
+    """The thresholds by which this process routes, and why these apply."""
+
+    mode: Annotated[str, Meta(description="ROUTER: fixed or auto", examples=["fixed"])]
+    cold_start_threshold: Annotated[
+        int, Meta(description="interactions from which ALS answers", examples=[5])
+    ]
+    warm_user_threshold: Annotated[
+        int,
+        Meta(
+            description="interactions from which the ensemble answers; 1000000 for never",
+            examples=[20],
+        ),
+    ]
+    why: Annotated[str, Meta(examples=["ROUTER=fixed"])]
+
+
 class Models(Answer, frozen=True, kw_only=True):
     """Every published version, newest first, and the last retrain."""
 
@@ -89,6 +106,17 @@ class Models(Answer, frozen=True, kw_only=True):
         str | None,
         Meta(description="the version that this process answers from", examples=[VERSION]),
     ]
+    summary: Annotated[
+        str,
+        Meta(
+            description=(
+                "what users get from `serving` beside the best engine by segment, and the one "
+                "setting that changes it"
+            ),
+            examples=[SUMMARY],
+        ),
+    ]
+    router: Router
     versions: list[ModelSummary]
     retrain: Annotated[
         Retrain | None,

@@ -60,10 +60,12 @@ def searches(
         popular(data, settings, split.train).scores,
         settings,
     )
-    everyone = population.draw(data, split, content, settings, len(data.users), seed)
+    everyone = population.draw(
+        data, split, content, settings, population.Sample(len(data.users), seed)
+    )
     apart = set(
         population.draw(
-            data, split, content, settings, len(everyone.users) // 2, seed
+            data, split, content, settings, population.Sample(len(everyone.users) // 2, seed)
         ).users.tolist()
     )
     choosing, judging = BlendSearch(parts), BlendSearch(parts)

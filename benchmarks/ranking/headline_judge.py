@@ -20,7 +20,7 @@ from training.data.dataset import Dataset, Split
 from training.data.popularity import popular
 from training.evaluation import evaluate, metrics, population
 from training.evaluation.evaluate import ENGINES, ROUTED, Inputs
-from training.evaluation.population import JudgedUsers
+from training.evaluation.population import JudgedUsers, Sample
 
 JUDGED = 1000
 """Most users who are judged at once: NDCG@10 then has a standard error of about 0.005."""
@@ -53,9 +53,9 @@ def judge(
         content=content,
     )
 
-    half = population.draw(old, split, content, settings, 1, seed).out_of // 2
+    half = population.draw(old, split, content, settings, Sample(1, seed)).out_of // 2
     judged = _declared(
-        world, population.draw(old, split, content, settings, min(half, JUDGED), seed)
+        world, population.draw(old, split, content, settings, Sample(min(half, JUDGED), seed))
     )
     choice = blend.choose(
         bundle, Inputs(bundle.catalogue, at_cut, old, split, settings), judged.users, judged.seed
@@ -140,7 +140,9 @@ def _newcomers(
     number = np.arange(data.events) - data.indptr[data.user]
     split = Split(world.time(FITTED), number < events)
     content = bundle.content or ContentModel.fit(bundle.catalogue)
-    judged = _declared(world, population.draw(data, split, content, settings, JUDGED // 4, seed))
+    judged = _declared(
+        world, population.draw(data, split, content, settings, Sample(JUDGED // 4, seed))
+    )
     means, _ = _by_segment(bundle, popularity, data, split, judged, settings)
     return {
         (engine, metric): mean for (group, engine, metric), mean in means.items() if group == "all"
@@ -155,7 +157,10 @@ def _new_items(world: World, bundle: Bundle, settings: Settings, seed: int) -> t
     split, cut = world.split(data, LATER), world.time(FITTED)
     catalogue = world.catalogue(split.cut)
     judged = _declared(
-        world, population.draw(data, split, ContentModel.fit(catalogue), settings, 2 * JUDGED, seed)
+        world,
+        population.draw(
+            data, split, ContentModel.fit(catalogue), settings, Sample(2 * JUDGED, seed)
+        ),
     )
     before = np.bincount(data.item[data.timestamp < cut], minlength=len(judged.items)) > 0
     new = ~before

@@ -127,9 +127,11 @@ class Settings(
     def with_overrides(self, overrides: Mapping[str, Any]) -> Settings:
         """A copy of these settings in which `overrides` (by field name) replace values.
 
-        A field that is unset here and not overridden is unset in the copy. Raises
-        ConfigurationError.
+        A field that is unset here and not overridden is unset in the copy. Thresholds that are
+        overridden apply whatever the bundle prefers. Raises ConfigurationError.
         """
+        if not {"cold_start_threshold", "warm_user_threshold"}.isdisjoint(overrides):
+            overrides = {"router": "fixed", **overrides}
         try:
             return Settings(
                 **{

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from core.types import BlendMethod
+
+RouterMode = Literal["fixed", "auto"]
 
 
 class RouterSettings(BaseModel, frozen=True):
@@ -23,6 +25,13 @@ class RouterSettings(BaseModel, frozen=True):
     enable_ensemble: bool = Field(
         True,
         description="false: the router skips the ensemble",
+    )
+    router: RouterMode = Field(
+        "fixed",
+        description=(
+            "fixed: the two thresholds below pick the engine; auto: the bundle's thresholds do, "
+            "where its validation users prefer them by more than chance"
+        ),
     )
     cold_start_threshold: int = Field(
         5,

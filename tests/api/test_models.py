@@ -12,15 +12,21 @@ from redis import Redis
 from api.schemas.models import Difference, Model, Models, Promoted, RetrainRequested
 from core.settings import Settings
 from models.registry import Registry
+from models.router.thresholds import PreferredThresholds
 from store.log import retrain_requests
 from store.log.retrain_requests import Requests
 from store.state import keys, retrains
-from tests.api.world import KEY, Client, checked, publish, serving
+from tests.api.world import KEY, Client, checked, publish, remember, serving
 from tests.support import eventually
 
 ADMIN = "an-admins-key"
 HEADERS = {"x-api-key": ADMIN}
 WRITES = ["/api/models/2026-01-01T00-00-00Z/promote", "/api/models/rollback", "/api/models/retrain"]
+
+
+PREFERRED = PreferredThresholds(
+    preferred=(1, 3), configured=(5, 20), gain=0.4, low=0.31, high=0.48, users=250
+)
 
 
 @pytest.fixture
@@ -70,6 +76,26 @@ def test_the_versions_are_listed_newest_first_and_the_live_one_is_marked(
         None,
     )
     assert answer["versions"][0]["parts"] == ["als", "content", "popular"]
+
+
+def test_the_list_says_what_users_get_and_which_thresholds_apply(
+    settings: Settings, redis: Redis
+) -> None:
+    version = publish(settings, thresholds=PREFERRED)
+    remember(redis, "42", "startup-1", "startup-2")
+    fixed = {"mode": "fixed", "cold_start_threshold": 5, "warm_user_threshold": 20}
+    automatic = {"mode": "auto", "cold_start_threshold": 1, "warm_user_threshold": 3}
+    for router, why in ((fixed, "ROUTER=fixed"), (automatic, "ROUTER=auto: +40.0% NDCG@10 ")):
+        with serving(settings, router=router["mode"]) as client:
+            answer = client.get("/api/models").json()
+            checked(answer, Models)
+            assert answer["router"] == {**router, "why": answer["router"]["why"]}
+            assert answer["router"]["why"].startswith(why)
+            assert answer["serving"] == version
+            assert answer["summary"] == answer["versions"][0]["summary"]
+            assert answer["summary"].startswith("Warm users get NDCG@10 .0")
+            assert why in client.get("/api/users/42").json()["why"]
+            assert why in client.get("/api/explain/42/startup-1").json()["routing"]
 
 
 def test_promote_and_roll_back_go_live_without_a_restart(

@@ -35,6 +35,8 @@ from models import bundle, files
 from models.content import ContentModel
 from models.popular import PopularModel
 from models.registry import Registry
+from models.router.served import FIELD, Served, ServedSegment
+from models.router.thresholds import PreferredThresholds
 from store.log.topics.ids import TopicIds
 from store.log.topics.partitions import Partitions
 from store.state import keys
@@ -47,8 +49,17 @@ KEY = "a-writers-key"
 FOR_DEVELOPER = "/api/recommendations/startups/for-developer"
 
 
-def publish(settings: Settings, *, without: str = "", items: list[Item] | None = None) -> str:
-    """Publish a bundle of the world, live at once; `without` leaves one part out."""
+def publish(
+    settings: Settings,
+    *,
+    without: str = "",
+    items: list[Item] | None = None,
+    thresholds: PreferredThresholds | None = None,
+) -> str:
+    """Publish a bundle of the world, live at once; `without` leaves one part out.
+
+    `thresholds`: those that its warm users prefer to ALS from 5 events on.
+    """
 
     def write(folder: Path) -> None:
         catalogue = ITEMS if items is None else items
@@ -61,8 +72,28 @@ def publish(settings: Settings, *, without: str = "", items: list[Item] | None =
             if part != without:
                 (folder / part).mkdir()
                 model.save(folder / part)
+        if thresholds is not None:
+            thresholds.save(folder / "router")
 
-    return Registry(settings.models_path).publish(write)
+    return Registry(settings.models_path).publish(write, _metrics(thresholds))
+
+
+def _metrics(thresholds: PreferredThresholds | None) -> dict[str, Any]:
+    """The metrics of a manifest; none without `thresholds`."""
+    if thresholds is None:
+        return {}
+    warm = ServedSegment(
+        segment="warm",
+        users=120,
+        fixed=0.081,
+        auto=0.091,
+        best_engine="als",
+        best=0.092,
+        low=0.085,
+        high=0.099,
+    )
+    served = Served(router="fixed", segments=[warm], thresholds=thresholds)
+    return {"metrics": {FIELD: msgspec.to_builtins(served)}}
 
 
 def live_view(settings: Settings, metrics: Metrics) -> LiveView:

@@ -121,7 +121,9 @@ def test_an_explanation_of_a_shown_item_has_the_view_of_every_engine() -> None:
     assert views["content_based"].rank is not None
     assert views["popular"].rank is not None
     assert views["two_tower"].cause is not None
-    assert explanation.routing == "7 interactions: content_based < 5 <= als < 20 <= ensemble"
+    assert explanation.routing == (
+        "7 interactions: content_based < 5 <= als < 20 <= ensemble (ROUTER=fixed)"
+    )
 
 
 def test_an_explanation_names_every_filter_that_removes_an_item() -> None:

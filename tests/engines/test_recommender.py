@@ -48,7 +48,7 @@ def test_the_live_number_of_events_picks_the_engine(
 
 def test_the_thresholds_are_settings() -> None:
     recommender = world.recommender(cold_start_threshold=1, warm_user_threshold=2)
-    assert router.describe(recommender.settings) == "content_based < 1 <= als < 2 <= ensemble"
+    assert str(recommender.thresholds) == "content_based < 1 <= als < 2 <= ensemble"
     assert steps(recommender, world.user("pay"))[0] == "als"
     assert [router.segment(events, recommender.settings) for events in (0, 1, 2)] == [
         "cold",

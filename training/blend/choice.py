@@ -9,9 +9,12 @@ extra fit and never uses the users that it is judged by.
 2. Learned weights (training/blend/learned.py) are fitted on the same users.
 3. Both are cross-validated over FOLDS folds: made by the other folds, scored on the fold that was
    held out.
-4. The learned blend is served, fitted again on all users, unless the grid is better by more than
-   the standard error of the difference: the best of hundreds of grid points is partly chance, and
-   learned weights vary less with the users they are fitted on.
+4. The learned blend is served, fitted again on all users, unless the grid, or one engine alone, is
+   better by more than the standard error of the difference: the best of hundreds of grid points is
+   partly chance, and learned weights vary less with the users they are fitted on.
+
+With fewer than LEAST_USERS users, the best of so many blends is chance. They only choose between
+the blend of the settings and each engine alone, which must be better by more than chance.
 """
 
 from __future__ import annotations
@@ -25,24 +28,30 @@ import threadpoolctl
 from rich.console import Console
 
 from core.process.tables import Column, Table
+from core.settings import Settings
 from core.types import Request, UserState
 from engines.base import NotApplicable, Scoring, eligible
 from engines.builder import build
 from engines.catalogue import Catalogue
-from engines.engine_builders import BLEND_SETTINGS
+from engines.engine_builders import BLEND_SETTINGS, blend_of
 from engines.recommender import Recommender
 from models.bundle import Bundle
+from models.ensemble import Blend
 from training.blend.grid import CUTOFF, BlendChoice, BlendSearch
 from training.evaluation import population
 from training.evaluation.evaluate import Inputs
+from training.evaluation.population import JudgedUsers, Sample
 from training.progress import progress
+from training.two_tower import command as two_tower_command
 
 ENGINES = ("als", "two_tower", "content_based", "popular")
 """Engines that may be blended, those of the default blend first."""
 USERS = 1000
 """Users who choose: the NDCG@10 of two blends then differs by chance by about 0.003."""
 LEAST_USERS = 100
-"""With fewer users the best grid point is chance, so the blend of the settings stays."""
+"""With fewer users the best grid point is chance; one engine alone may still be far better."""
+FEWEST_USERS = 20
+"""With fewer users the blend of the settings stays."""
 LEAST_SHARE = 0.95
 """Share of users that an engine must be able to score to be blended: the ensemble answers only when
 each of its engines does.
@@ -61,30 +70,25 @@ def choose(
 
     `excluded (n,)` int32: rows of dataset users who must not choose, because they are judged with
     the blend. `seed` draws at most `users` others: those whom the router gives to the ensemble, or,
-    when these are too few, all.
+    when these are too few, warm users too, and then all.
 
     Returns None when the settings fix the blend (BLEND_SETTINGS), the ensemble is
-    off, fewer than two engines beside popularity can be blended, or fewer than LEAST_USERS users
+    off, fewer than two engines beside popularity can be blended, or fewer than FEWEST_USERS users
     may choose. Raises DatasetError when no user has a new interaction after the cut; the caller
     keeps the blend of the settings.
     """
     settings = inputs.settings
-    if not settings.enable_ensemble or not settings.model_fields_set.isdisjoint(BLEND_SETTINGS):
+    if not may_choose(settings):
         return None
     assert bundle.content is not None, "users are judged by content's item ids"
     recommender = build(bundle, Catalogue.of(inputs.items), inputs.popularity, settings)
-    drawn = population.draw(
-        inputs.dataset, inputs.split, bundle.content, settings, users + len(excluded), seed + 1
-    )
-    others = ~np.isin(drawn.users, excluded)
-    hot = others & (drawn.segments == "hot")
-    places = np.flatnonzero(hot if np.count_nonzero(hot) >= LEAST_USERS else others)[
-        :users
-    ].tolist()
+    sample = Sample(users + len(excluded), seed + 1)
+    drawn = population.draw(inputs.dataset, inputs.split, bundle.content, settings, sample)
+    places = _choosing(drawn, excluded)[:users].tolist()
     requests = [(drawn.states[place], Request(filters=drawn.filters[place])) for place in places]
     with threadpoolctl.threadpool_limits(1, "blas"):
         engines = _blendable_engines(recommender, requests)
-        if len({*engines} - {"popular"}) < 2 or len(places) < LEAST_USERS:
+        if len({*engines} - {"popular"}) < 2 or len(places) < FEWEST_USERS:
             return None
         search = BlendSearch(engines)
         with progress("choosing the blend", len(places)) as show:
@@ -101,7 +105,31 @@ def choose(
                     scorings, eligible_rows, relevant, recommender.catalogue, state.events
                 )
                 show.advance()
-    return search.choose()
+    if len(places) >= LEAST_USERS:
+        return search.choose()
+    return search.choose_from_few(blend_of(settings))
+
+
+def _choosing(drawn: JudgedUsers, excluded: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
+    """(n,) intp: places in `drawn` of the users who choose."""
+    others = ~np.isin(drawn.users, excluded)
+    groups = (np.isin(drawn.segments, segments) for segments in (["hot"], ["hot", "warm"]))
+    for group in groups:
+        if np.count_nonzero(others & group) >= LEAST_USERS:
+            return np.flatnonzero(others & group)
+    return np.flatnonzero(others)
+
+
+def may_choose(settings: Settings) -> bool:
+    """Whether the ensemble is on and its blend is not set."""
+    return settings.enable_ensemble and settings.model_fields_set.isdisjoint(BLEND_SETTINGS)
+
+
+def reserve(settings: Settings) -> int:
+    """Users that a draw of judged users should leave to choose the blend."""
+    if two_tower_command.unavailable(settings) is not None or not may_choose(settings):
+        return 0
+    return LEAST_USERS
 
 
 def save(choice: BlendChoice | None, folder: Path) -> None:
@@ -131,12 +159,22 @@ def report(choice: BlendChoice, console: Console) -> None:
             )
         table.add_section()
     table.show(console)
+    if not choice.cross_validated:
+        console.print(
+            f"So few users choose only between the blend of the settings and each engine alone. "
+            f"Chosen: {_weights(choice.blend)}."
+        )
+        return
     cross_validated = ", ".join(
         f"{method} {ndcg:.4f}" for method, ndcg in choice.cross_validated.items()
     )
     console.print(
         f"Cross-validated NDCG@{CUTOFF}: {cross_validated}. Chosen: {choice.blend.method}."
     )
+
+
+def _weights(blend: Blend) -> str:
+    return ", ".join(f"{weight:g} {name}" for name, weight in blend.weights.items())
 
 
 def _blendable_engines(

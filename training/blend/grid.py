@@ -31,16 +31,20 @@ FOLDS = 5
 CUTOFF = 10
 GRID_METHOD = "mixture"
 """Name of the grid in a manifest; bundles have had it since the first release."""
+ALONE, LEARNED = "alone", "learned"
+"""Names of the best single engine, and of learned weights, in a manifest."""
+CHANCE = 2.0
+"""Standard errors of a lead that is more than chance."""
 
 
 @dataclass(frozen=True)
 class BlendChoice:
     """The chosen `blend`, and how it was chosen.
 
-    `users`: users who chose. `candidates`: the chosen blend when it is learned, then every grid
-    point, best first, with NDCG@10 over these users; slightly too high, because the same users
-    chose. `cross_validated`: method (GRID_METHOD, "learned") -> mean NDCG@10 over
-    held-out folds.
+    `users`: users who chose. `candidates`: the chosen blend, then every grid point, best first,
+    with NDCG@10 over these users; slightly too high, because the same users chose.
+    `cross_validated`: method (GRID_METHOD, ALONE, LEARNED) -> mean NDCG@10 over held-out folds;
+    empty when so few users chose that only single engines were tried.
     """
 
     blend: Blend
@@ -148,21 +152,17 @@ class BlendSearch:
         return np.concatenate([np.array(by_user) for by_user in self._gains.values()], axis=1)
 
     def choose(self) -> BlendChoice:
-        """Cross-validate both methods and return the blend of the better one."""
+        """Cross-validate all methods and return the blend of the best one."""
         gains, blends = self.gains(), self.blends
-        means = gains.mean(axis=0)
-        candidates = [
-            (blends[index], float(means[index]))
-            for index in np.argsort(-means, kind="stable").tolist()
-        ]
-        best = candidates[0][0]
-        blend = Blend(
-            weights={name: round(weight, 1) for name, weight in best.weights.items() if weight > 0},
-            method=best.method,
-        )
+        candidates = _ranked(gains, blends, range(len(blends)))
         cross_validated = self._cross_validate(gains)
+        method = preferred(cross_validated)
+        if method == ALONE:
+            best = _ranked(gains, blends, self._alone())[0]
+            candidates = [best, *(one for one in candidates if one[0] is not best[0])]
+        blend = _positive(candidates[0][0])
         if (
-            prefers_learned(cross_validated)
+            method == LEARNED
             and (learned := blend_learned.fit(self.engines, self.examples)) is not None
         ):
             shares = blend_learned.shares(learned, self.examples)
@@ -180,6 +180,24 @@ class BlendSearch:
             {method: float(values.mean()) for method, values in cross_validated.items()},
         )
 
+    def choose_from_few(self, settings: Blend) -> BlendChoice:
+        """The blend of the settings, or the engine that is better alone by more than chance."""
+        gains, blends = self.gains(), self.blends
+        default = next(
+            (index for index, blend in enumerate(blends) if _positive(blend) == settings), None
+        )
+        alone = self._alone()
+        ranked = _ranked(gains, blends, alone if default is None else [default, *alone])
+        best = blends.index(ranked[0][0])
+        if default is not None and not leads(gains[:, best], gains[:, default], CHANCE):
+            best = default
+        candidates = sorted(ranked, key=lambda one: one[0] is not blends[best])
+        return BlendChoice(_positive(blends[best]), self.users, candidates, {})
+
+    def _alone(self) -> list[int]:
+        """The places, in `blends`, of each engine alone."""
+        return np.flatnonzero((self.grid == 1).any(axis=1)).tolist()
+
     def _cross_validate(self, gains: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
         """Method -> (n_examples,) NDCG@10 of each user by the blend of the other folds.
 
@@ -187,25 +205,60 @@ class BlendSearch:
 
         Has no entry "learned" when one of the fits gives no weights.
         """
-        folds = np.arange(len(gains)) % FOLDS
-        grid, learned = np.zeros(len(gains)), np.zeros(len(gains))
+        folds, alone = np.arange(len(gains)) % FOLDS, self._alone()
+        methods = {name: np.zeros(len(gains)) for name in (GRID_METHOD, ALONE, LEARNED)}
         for fold in np.unique(folds).tolist():
             held_out = folds == fold
             training_examples = [
                 self.examples[index] for index in np.flatnonzero(~held_out).tolist()
             ]
             test_examples = [self.examples[index] for index in np.flatnonzero(held_out).tolist()]
+            means = gains[~held_out].mean(axis=0)
+            methods[GRID_METHOD][held_out] = gains[held_out, means.argmax()]
+            methods[ALONE][held_out] = gains[held_out, alone[means[alone].argmax()]]
             weights = blend_learned.fit(self.engines, training_examples)
             if weights is None:
-                return {GRID_METHOD: gains[:, gains.mean(axis=0).argmax()]}
-            grid[held_out] = gains[held_out, gains[~held_out].mean(axis=0).argmax()]
-            learned[held_out] = blend_learned.ndcg(self.engines, weights, test_examples, CUTOFF)
-        return {GRID_METHOD: grid, "learned": learned}
+                methods.pop(LEARNED, None)
+            elif LEARNED in methods:
+                methods[LEARNED][held_out] = blend_learned.ndcg(
+                    self.engines, weights, test_examples, CUTOFF
+                )
+        return methods
 
 
-def prefers_learned(cross_validated: Mapping[str, npt.NDArray[np.float64]]) -> bool:
-    """Whether the lead of the grid is at most the standard error of the difference."""
-    if "learned" not in cross_validated:
-        return False
-    lead = cross_validated[GRID_METHOD] - cross_validated["learned"]
-    return bool(lead.mean() <= lead.std() / np.sqrt(len(lead)))
+def preferred(cross_validated: Mapping[str, npt.NDArray[np.float64]]) -> str:
+    """The method to serve: learned weights, unless the grid, or an engine alone, is better by more
+    than the standard error of the difference.
+    """
+    best = LEARNED if LEARNED in cross_validated else GRID_METHOD
+    for method in (GRID_METHOD, ALONE):
+        if leads(cross_validated[method], cross_validated[best]):
+            best = method
+    return best
+
+
+def leads(
+    gains: npt.NDArray[np.float64], others: npt.NDArray[np.float64], errors: float = 1.0
+) -> bool:
+    """Whether the mean of `gains` is higher by more than `errors` standard errors.
+
+    Both are (n,), of the same users.
+    """
+    lead = gains - others
+    return bool(lead.mean() > errors * lead.std() / np.sqrt(len(lead)))
+
+
+def _ranked(
+    gains: npt.NDArray[np.float64], blends: Sequence[Blend], places: Sequence[int]
+) -> list[tuple[Blend, float]]:
+    """The blends at `places` with their mean NDCG@10, best first. `gains (n, len(blends))`."""
+    means = gains.mean(axis=0)
+    return [
+        (blends[place], float(means[place])) for place in sorted(places, key=lambda at: -means[at])
+    ]
+
+
+def _positive(blend: Blend) -> Blend:
+    """`blend` without the engines that it leaves out."""
+    weights = {name: round(weight, 1) for name, weight in blend.weights.items() if weight > 0}
+    return Blend(weights=weights, method=blend.method)

@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as with_fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from engines import fold
 from engines.builder import build
 from engines.catalogue import Catalogue
 from engines.recommender import Recommender
+from engines.router import CHAIN
 from models.bundle import Bundle
 from models.popular import Popularity
 from training.data.dataset import Dataset, Split
@@ -69,17 +72,24 @@ class Evaluation:
     """The metrics and the lists of every judged user.
 
     `values`: engine -> (n_users, len(NAMES)) float64; `ranked`: engine -> (n_users, LENGTH) int32
-    rows of `judged.items`.
+    rows of `judged.items`, without what fallbacks filled in, which `answers` have.
     """
 
     judged: JudgedUsers
     split: Split
     values: dict[str, metrics.Floats]
     ranked: dict[str, metrics.Rows]
+    answers: dict[str, metrics.Rows]
 
     def mean(self, engine: str, name: str) -> float:
         """Mean over all judged users."""
         return float(np.nanmean(self.values[engine][:, NAMES.index(name)]))
+
+    def answer_ndcg(self, engine: str, k: int) -> metrics.Floats:
+        """(n_users,) float64: NDCG@k of the answers when `engine` is the first of the chain."""
+        held_out = self.judged.held_out
+        hits = metrics.hits(self.answers[engine], held_out)
+        return metrics.ndcg(hits, metrics.held_out_counts(held_out), k)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -146,6 +156,7 @@ def evaluate(
     recommender = build(bundle, Catalogue.of(inputs.items), inputs.popularity, settings)
     engines = [name for name in engines if name == ROUTED or name in recommender.engines]
     ranked = {engine: np.full((len(judged.users), LENGTH), -1, np.int32) for engine in engines}
+    answers = {engine: ranked[engine].copy() for engine in engines}
     # Answers are made one by one, as when serving; BLAS threads would only wait for each other.
     with (
         threadpoolctl.threadpool_limits(1, "blas"),
@@ -165,15 +176,36 @@ def evaluate(
                         Request(limit=LENGTH, filters=filters, engine=engine, reasons=False),
                     )
                 )
-                own = [
-                    line.item_id
-                    for line in answer.recommendations
-                    if engine in (ROUTED, line.method)
-                ]
-                ranked[engine][place, : len(own)] = judged.items.rows(own)
+                lines = answer.recommendations
+                rows = judged.items.rows([line.item_id for line in lines])
+                own = [engine in (ROUTED, line.method) for line in lines]
+                answers[engine][place, : len(rows)] = rows
+                ranked[engine][place, : sum(own)] = rows[own]
             user_done()
     values = {engine: _values(lists, judged) for engine, lists in ranked.items()}
-    return Evaluation(judged, split, values, ranked)
+    return Evaluation(judged, split, values, ranked, _of_chain(answers))
+
+
+def with_routed(evaluation: Evaluation, engines: Sequence[str]) -> Evaluation:
+    """The evaluation in which the router gives each user the engine of the same place."""
+    routed = evaluation.ranked[ROUTED].copy()
+    for place, engine in enumerate(engines):
+        routed[place] = evaluation.answers[engine][place]
+    return with_fields(
+        evaluation,
+        values={**evaluation.values, ROUTED: _values(routed, evaluation.judged)},
+        ranked={**evaluation.ranked, ROUTED: routed},
+        answers={**evaluation.answers, ROUTED: routed},
+    )
+
+
+def _of_chain(answers: dict[str, metrics.Rows]) -> dict[str, metrics.Rows]:
+    """`answers`, and for an engine of the chain that was not evaluated those of its fallback."""
+    complete = dict(answers)
+    for engine, fallback in reversed(list(pairwise(CHAIN))):
+        if engine not in complete and fallback in complete:
+            complete[engine] = complete[fallback]
+    return complete
 
 
 @contextmanager

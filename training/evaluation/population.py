@@ -47,15 +47,26 @@ class JudgedUsers:
     out_of: int
 
 
+@dataclass(frozen=True)
+class Sample:
+    """At most `users` users, drawn by `seed`, of whom `reserve` are left to choose a blend.
+
+    Half of all are drawn at least.
+    """
+
+    users: int
+    seed: int
+    reserve: int = 0
+
+
 def draw(
     dataset: Dataset,
     split: Split,
     content: ContentModel,
     settings: Settings,
-    max_users: int,
-    seed: int,
+    sample: Sample,
 ) -> JudgedUsers:
-    """Draw at most `max_users` users by `seed`. `content`: fitted on the catalogue.
+    """Draw a `sample` of the users. `content`: fitted on the catalogue.
 
     Raises DatasetError when no user has a new item after the cut; the caller skips the evaluation.
     """
@@ -71,8 +82,9 @@ def draw(
             f"no user has a new item after the cut at {split.cut:.0f}: nothing to judge by"
         )
     users = eligible
-    if len(users) > max_users:
-        users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
+    size = min(sample.users, len(users) - min(sample.reserve, len(users) // 2))
+    if len(users) > size:
+        users = np.sort(np.random.default_rng(sample.seed).choice(users, size, replace=False))
     items = IdMap(list(dict.fromkeys([*dataset.items.ids, *content.item_ids.ids])))
     own = new[users]
     held_out = sp.csr_matrix((own.data, own.indices, own.indptr), shape=(len(users), len(items)))
@@ -99,7 +111,7 @@ def draw(
         ),
         users_by_item=np.bincount(before.indices, minlength=len(items)),
         n_users=int((events > 0).sum()),
-        seed=seed,
+        seed=sample.seed,
         out_of=len(eligible),
     )
 

@@ -12,11 +12,12 @@ from core.errors import DatasetError
 from core.types import Item
 from models.content import ContentModel
 from models.popular import PopularModel
+from training.blend import choice
 from training.data.dataset import Dataset, Interactions, Split
 from training.data.popularity import popular
 from training.evaluation import population
 from training.evaluation.evaluate import Inputs
-from training.evaluation.population import JudgedUsers
+from training.evaluation.population import JudgedUsers, Sample
 from training.job import gate
 from training.job.context import Context
 
@@ -54,9 +55,8 @@ def prepare_comparison(
     if split is not None:
         inputs = Inputs(entries, popular_at_cut.scores, data, split, settings)
         try:
-            judged = population.draw(
-                data, split, content, settings, context.options.users, context.seed
-            )
+            sample = Sample(context.options.users, context.seed, choice.reserve(settings))
+            judged = population.draw(data, split, content, settings, sample)
         except DatasetError as error:
             unjudged = str(error)
     live = gate.ask_live(context.registry, inputs, judged, context.run.check)

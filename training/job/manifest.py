@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from models.router import served
 from training import als
 from training.evaluation import output
 from training.job import gate
@@ -63,6 +64,7 @@ def describe(
         "metrics": {
             "dataset": training.data.summary(),
             "headline": output.headline(evaluation) if evaluation is not None else {},
+            served.FIELD: msgspec.to_builtins(evaluated.served),
             "describes": describes
             if evaluation is not None
             else f"nothing: {fitted.comparison.unjudged}",
@@ -92,6 +94,7 @@ def save_evaluation(
         "dataset": training.data.sha256,
         "two_tower": fitted.two_tower.curve if fitted.two_tower is not None else [],
         "blends": evaluated.blend.table() if evaluated.blend is not None else None,
+        served.FIELD: msgspec.to_builtins(evaluated.served),
     }
     output.save(evaluated.evaluation, folder, about)
     page.write(folder, manifest)

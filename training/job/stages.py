@@ -24,6 +24,8 @@ from models import files
 from models import refused as refused_bundle
 from models.als import ALSModel
 from models.bundle import CATALOGUE, Bundle
+from models.router import served
+from models.router.served import Served
 from models.two_tower import TwoTowerModel
 from store.archive.archive import Archive
 from store.state import retrains
@@ -37,7 +39,7 @@ from training.data.dataset import Dataset, Split
 from training.evaluation import evaluate, output
 from training.evaluation.evaluate import Evaluation, Inputs
 from training.evaluation.population import JudgedUsers
-from training.job import fitting, gate, tuning
+from training.job import fitting, gate, router, tuning
 from training.job.background import Comparison, prepare_comparison
 from training.job.context import Context
 from training.job.manifest import describe, save_evaluation
@@ -85,13 +87,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The evaluation of the models fitted before the cut, and the chosen blend.
+    """The evaluation of the models fitted before the cut, the chosen blend, and what users get.
 
-    The users who choose the blend are not judged. Both are None without judged users.
+    The users who choose the blend are not judged. All are None without judged users.
     """
 
     evaluation: Evaluation | None
     blend: BlendChoice | None
+    served: Served | None
 
 
 def take_snapshot(context: Context) -> Snapshot:
@@ -173,7 +176,7 @@ def evaluate_fitted(context: Context, snapshot: Snapshot, fitted: Fitted) -> Eva
     comparison = fitted.comparison
     if comparison.inputs is None or comparison.judged is None:
         log.warning("model_not_evaluated", cause=comparison.unjudged)
-        return Evaluated(None, None)
+        return Evaluated(None, None, None)
     candidate = Bundle.of(
         catalogue=snapshot.entries,
         als=fitted.als,
@@ -181,9 +184,7 @@ def evaluate_fitted(context: Context, snapshot: Snapshot, fitted: Fitted) -> Eva
         content=comparison.content,
         popular=comparison.popular_at_cut,
     )
-    return Evaluated(
-        *evaluate_candidate(candidate, comparison.inputs, comparison.judged, context.console)
-    )
+    return evaluate_candidate(candidate, comparison.inputs, comparison.judged, context.console)
 
 
 def evaluate_candidate(
@@ -192,7 +193,7 @@ def evaluate_candidate(
     judged: JudgedUsers,
     console: Console,
     metrics: Sequence[str] = (),
-) -> tuple[Evaluation, BlendChoice | None]:
+) -> Evaluated:
     """The evaluation of `candidate` with the blend that other users than `judged` prefer.
 
     `metrics`: columns of the printed table (none: a choice of them).
@@ -203,9 +204,10 @@ def evaluate_candidate(
     if blend is not None:
         choice.report(blend, console)
         candidate = replace(candidate, parts={**candidate.parts, "ensemble": blend.blend})
-    evaluation = evaluate.evaluate(candidate, inputs, judged)
-    output.report(evaluation, console, metrics)
-    return evaluation, blend
+    judgement = router.judge(evaluate.evaluate(candidate, inputs, judged), inputs.settings)
+    output.report(judgement.evaluation, console, metrics)
+    console.print(served.summary(judgement.served))
+    return Evaluated(judgement.evaluation, blend, judgement.served)
 
 
 def decide(
@@ -263,6 +265,8 @@ def publish(
         dataset_files.save(data, folder / "dataset", matrix=matrix, sequences=False)
         als.save(folder / "als")
         choice.save(evaluated.blend, folder / "ensemble")
+        if evaluated.served is not None:
+            evaluated.served.thresholds.save(folder / "router")
         if two_tower is not None:
             two_tower.save(folder / "two_tower")
         if context.tuning is not None:

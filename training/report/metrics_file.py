@@ -7,6 +7,7 @@ from functools import cached_property
 
 import msgspec
 
+from models.router.served import Served
 from training.evaluation.evaluate import ENGINES, SEGMENTS
 
 
@@ -74,6 +75,7 @@ class Metrics(msgspec.Struct, frozen=True, dict=True):
     dataset: str = ""
     two_tower: list[Epoch] = []
     blends: Blends | None = None
+    served: Served | None = None
 
     def of(self, segment: str, engine: str, metric: str) -> Estimate | None:
         """The estimate of one metric, named by its engine."""

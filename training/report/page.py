@@ -22,6 +22,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from models import files
+from models.router import served
 from training.report import sections
 from training.report.metrics_file import Metrics
 
@@ -50,6 +51,7 @@ def page(metrics: Metrics, manifest: Mapping[str, Any]) -> str:
     version = manifest.get("version")
     return _template().render(
         title=f"Evaluation of {version}" if version else "Evaluation",
+        summary=served.summary(metrics.served) if metrics.served is not None else None,
         introduction=_introduction(metrics),
         in_short=sections.in_short(metrics, manifest.get("gate", {})),
         by_segment=sections.by_segment(metrics),

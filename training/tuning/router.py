@@ -1,82 +1,74 @@
 """Judges whether the router's two thresholds suit the data.
 
-`router_measurements` measures each engine for users on whom the models were not fitted. One half of
-these users chooses the pair of thresholds with the highest NDCG@10; the other half measures its
-gain over the configured pair. When the gain may be chance, the configured pair stays.
+`router_measurements` measures each engine for users on whom the models were not fitted. The pair of
+thresholds with the highest NDCG@10 is cross-validated: a fifth of the users measures the pair that
+the others choose, beside the configured pair. When the gain may be chance, the configured pair
+stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 
 from core.process.tables import Column, Table
+from models.router.thresholds import NEVER, Pair, PreferredThresholds, named
 from training.evaluation import metrics
-from training.tuning.router_measurements import COUNTS, ENGINES, NEXT_ITEMS, Measurements, Pair
+from training.tuning.router_measurements import COUNTS, ENGINES, NEXT_ITEMS, Measurements
 
-NEVER = 1_000_000
-"""A threshold that no user reaches."""
+FOLDS = 5
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The result: `pair` is best for the half that chose.
-
-    On the other half, of `users`, it gains `gain` (0.01: 1%) over `configured`, with the 95%
-    interval `low` to `high`.
-    """
-
-    pair: Pair
-    configured: Pair
-    gain: float
-    low: float
-    high: float
-    users: int
-
-    @property
-    def better(self) -> bool:
-        """Whether the gain is more than chance."""
-        return self.low > 0
-
-    @property
-    def recommended(self) -> Pair:
-        """The pair to route by."""
-        return self.pair if self.better else self.configured
-
-    def sentence(self) -> str:
-        """The verdict in words."""
-        configured, best = _named(self.configured), _named(self.pair)
-        if self.pair == self.configured:
-            return f"{configured} suit this data: no other pair did better for the users who chose."
-        gain = (
-            f"{self.gain:+.1%} NDCG@10 [{self.low:+.1%}, {self.high:+.1%}] for {self.users} "
-            f"users who did not choose them"
+def judge(measurements: Measurements, configured: Pair, seed: int) -> PreferredThresholds:
+    """The best pair of thresholds, and the gain of such a choice over the `configured` pair."""
+    pair = best(measurements, configured)
+    gain = low = high = 0.0
+    if pair != configured:
+        gain, low, high = relative_gain(
+            measurements.user,
+            cross_validated(measurements, configured, seed),
+            measurements.routed(configured),
+            seed,
         )
-        if not self.better:
-            return (
-                f"{configured} suit this data: the best other pair, {best}, is worth {gain}, "
-                f"which may be chance."
-            )
-        return (
-            f"Here {best} would be better than {configured}: {gain}. "
-            f"Set COLD_START_THRESHOLD={self.pair[0]} and WARM_USER_THRESHOLD={self.pair[1]}."
-        )
+    return PreferredThresholds(
+        preferred=pair,
+        configured=configured,
+        gain=gain,
+        low=low,
+        high=high,
+        users=len(np.unique(measurements.user)),
+    )
 
 
-def judge(measurements: Measurements, configured: Pair, seed: int) -> Verdict:
-    """Choose the best pair by one half of the users, and measure its gain on the other half."""
+def cross_validated(measurements: Measurements, configured: Pair, seed: int) -> metrics.Floats:
+    """(n,) float64: NDCG@10 of each row by the pair that the users of the other folds choose."""
     users = np.random.default_rng(seed).permutation(np.unique(measurements.user))
-    choosing, testing = users[::2], users[1::2]
-    pair = best(measurements.of(choosing), configured)
-    return Verdict(
-        pair,
-        configured,
-        *relative_gain(measurements.of(testing), pair, configured, seed),
-        users=len(testing),
+    values = np.zeros(len(measurements.user))
+    for fold in range(FOLDS):
+        held_out = np.isin(measurements.user, users[fold::FOLDS])
+        choosing = measurements.of(np.delete(users, np.s_[fold::FOLDS]))
+        values[held_out] = measurements.routed(best(choosing, configured))[held_out]
+    return values
+
+
+def sentence(thresholds: PreferredThresholds) -> str:
+    """The verdict in words."""
+    configured, preferred = named(thresholds.configured), named(thresholds.preferred)
+    if thresholds.preferred == thresholds.configured:
+        return f"{configured} suit this data: no other pair did better for the users who chose."
+    gain = f"{thresholds.measured}, by thresholds that others chose"
+    if not thresholds.better:
+        return (
+            f"{configured} suit this data: the best other pair, {preferred}, is worth {gain}, "
+            f"which may be chance."
+        )
+    cold, warm = thresholds.preferred
+    return (
+        f"Here {preferred} would be better than {configured}: {gain}. "
+        f"Set COLD_START_THRESHOLD={cold} and WARM_USER_THRESHOLD={warm}."
     )
 
 
@@ -98,32 +90,30 @@ def best(measurements: Measurements, configured: Pair) -> Pair:
 
 
 def relative_gain(
-    measurements: Measurements, pair: Pair, configured: Pair, seed: int
+    users: npt.NDArray[np.int64], new: metrics.Floats, old: metrics.Floats, seed: int
 ) -> tuple[float, float, float]:
-    """The gain of `pair` over `configured`, as a share of the mean NDCG@10 of `configured`.
+    """The gain of `new (n,)` over `old (n,)` as a share of the mean of `old`.
 
-    Returns the gain and its 95% percentile interval (Efron 1979).
+    `users (n,)`: whose row it is. Returns the gain and its 95% percentile interval (Efron 1979).
 
     The bootstrap draws users, not rows: the rows of one user are not independent.
     """
-    _, user = np.unique(measurements.user, return_inverse=True)
-    new, old = (
-        np.bincount(user, measurements.routed(thresholds)) for thresholds in (pair, configured)
-    )
-    if not old.any():
+    _, user = np.unique(users, return_inverse=True)
+    gains, base_gains = np.bincount(user, new), np.bincount(user, old)
+    if not base_gains.any():
         return 0.0, 0.0, 0.0
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(
-        len(old), np.full(len(old), 1.0 / len(old)), size=metrics.BOOTSTRAP_ROUNDS
+        len(gains), np.full(len(gains), 1.0 / len(gains)), size=metrics.BOOTSTRAP_ROUNDS
     )
-    base = draws @ old
-    ratios = np.divide(draws @ new, base, out=np.ones(len(base)), where=base > 0) - 1.0
+    base = draws @ base_gains
+    ratios = np.divide(draws @ gains, base, out=np.ones(len(base)), where=base > 0) - 1.0
     low, high = np.percentile(ratios, [2.5, 97.5])
-    return float(new.sum() / old.sum() - 1.0), float(low), float(high)
+    return float(gains.sum() / base_gains.sum() - 1.0), float(low), float(high)
 
 
 def facts(
-    measurements: Measurements, verdict: Verdict, no_ensemble: str | None = None
+    measurements: Measurements, verdict: PreferredThresholds, no_ensemble: str | None = None
 ) -> dict[str, Any]:
     """The sections for the file of `tune`.
 
@@ -138,9 +128,9 @@ def facts(
                 f"the next {NEXT_ITEMS} new items of users left out of the fit, after their "
                 f"first events"
             ),
-            "verdict": verdict.sentence(),
+            "verdict": sentence(verdict),
             "configured": list(verdict.configured),
-            "best": list(verdict.pair),
+            "best": list(verdict.preferred),
             "gain": [round(number, 6) for number in (verdict.gain, verdict.low, verdict.high)],
             "users": len(np.unique(measurements.user)),
             "no_ensemble": no_ensemble,
@@ -182,7 +172,3 @@ def report(sections: dict[str, Any], console: Console) -> None:
             f"next engine's."
         )
     console.print(tuned["verdict"])
-
-
-def _named(pair: Sequence[int]) -> str:
-    return " and ".join("never" if limit == NEVER else str(limit) for limit in pair)

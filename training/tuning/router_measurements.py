@@ -23,6 +23,7 @@ from core.errors import DatasetError
 from core.settings import Settings
 from core.types import Filters, Request
 from engines.recommender import Recommender
+from models.router.thresholds import Pair
 from training.data.dataset import Bools, Dataset
 from training.evaluation import evaluate, metrics
 from training.progress import progress
@@ -41,9 +42,6 @@ worse by it.
 LEAST_USERS = 40
 """Least users: with fewer, half of them cannot choose."""
 
-Pair = tuple[int, int]
-"""COLD_START_THRESHOLD and WARM_USER_THRESHOLD."""
-
 
 @dataclass(frozen=True)
 class Measurements:
@@ -61,9 +59,13 @@ class Measurements:
         rows = np.isin(self.user, users)
         return Measurements(self.user[rows], self.count[rows], self.gain[rows])
 
+    def picked(self, pair: Pair) -> npt.NDArray[np.int64]:
+        """(n,) int64: column of the engine that the thresholds `pair` pick."""
+        return (self.count >= pair[0]).astype(np.int64) + (self.count >= pair[1])
+
     def routed(self, pair: Pair) -> metrics.Floats:
         """(n,) float64: NDCG@10 of the engine that the thresholds `pair` pick."""
-        column = (self.count >= pair[0]).astype(int) + (self.count >= pair[1])
+        column = self.picked(pair)
         routed: metrics.Floats = self.gain[np.arange(len(column)), column]
         return routed
 

@@ -23,7 +23,7 @@ from api.service import Service
 from core.types import Recommendations, Request, UserState
 from engines.explain import Explanation, explain
 from engines.recommender import Recommender
-from engines.router import CHAIN, describe
+from engines.router import CHAIN
 from engines.selection.explore import METHOD
 
 _ERRORS = {
@@ -102,7 +102,7 @@ class PreviewRoutes:
             return Preview(
                 user_id=state.user_id,
                 interaction_count=state.events,
-                routing=f"{state.events} interactions: {describe(live.settings)}",
+                routing=f"{state.events} interactions: {live.thresholds.explained}",
                 answer=msgspec.structs.replace(answer, **read.labels),
                 engines=[_alone(live, name, state, query) for name in CHAIN],
             )

@@ -1480,6 +1480,12 @@ export interface components {
              */
             gate: string;
             /**
+             * Summary
+             * @description what users get beside the best engine by segment, and the one setting that changes it
+             * @example Warm users get NDCG@10 .081, 12% below als alone (.092 [.085, .099]). ROUTER=auto (1 and 3 instead of 5 and 20) would give warm users .091.
+             */
+            summary: string;
+            /**
              * Forced
              * @description published although the gate had refused it
              */
@@ -1507,6 +1513,13 @@ export interface components {
              * @example 2026-11-22T10-00-00Z
              */
             serving: string | null;
+            /**
+             * Summary
+             * @description what users get from `serving` beside the best engine by segment, and the one setting that changes it
+             * @example Warm users get NDCG@10 .081, 12% below als alone (.092 [.085, .099]). ROUTER=auto (1 and 3 instead of 5 and 20) would give warm users .091.
+             */
+            summary: string;
+            router: components["schemas"]["Router"];
             /** Versions */
             versions: components["schemas"]["ModelSummary"][];
             /** @description null before the first, or while Redis is away (`degraded`) */
@@ -1867,6 +1880,35 @@ export interface components {
              * @example retrain-requests:2:17
              */
             token: string;
+        };
+        /**
+         * Router
+         * @description The thresholds by which this process routes, and why these apply.
+         */
+        Router: {
+            /**
+             * Mode
+             * @description ROUTER: fixed or auto
+             * @example fixed
+             */
+            mode: string;
+            /**
+             * Cold Start Threshold
+             * @description interactions from which ALS answers
+             * @example 5
+             */
+            cold_start_threshold: number;
+            /**
+             * Warm User Threshold
+             * @description interactions from which the ensemble answers; 1000000 for never
+             * @example 20
+             */
+            warm_user_threshold: number;
+            /**
+             * Why
+             * @example ROUTER=fixed
+             */
+            why: string;
         };
         /**
          * Row

@@ -93,7 +93,7 @@ def test_a_user_is_answered_by_the_variant_that_the_answer_names(
     if label == "colder.colder":
         assert (user["engine"], user["why"]) == (
             "content_based",
-            "7 interactions: content_based < 10 <= als < 20 <= ensemble",
+            "7 interactions: content_based < 10 <= als < 20 <= ensemble (ROUTER=fixed)",
         )
 
 

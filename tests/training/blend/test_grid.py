@@ -30,7 +30,7 @@ from training.data.dataset import Dataset, Split
 from training.data.popularity import popular
 from training.evaluation import population
 from training.evaluation.evaluate import Inputs
-from training.evaluation.population import JudgedUsers
+from training.evaluation.population import JudgedUsers, Sample
 from training.job.retrain import Options, retrain
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
@@ -72,7 +72,7 @@ def choose(
         ContentModel.fit(world.items()),
         world.items(),
     )
-    who = population.draw(data, split, content, offline, judged, seed=1)
+    who = population.draw(data, split, content, offline, Sample(judged, seed=1))
     at_cut = popular(data, offline, split.train)
     bundle = Bundle.of(
         catalogue=entries, als=model or fitted_als(data, split), content=content, popular=at_cut
@@ -130,7 +130,7 @@ def test_the_reported_ndcg_is_that_of_the_recommender_that_serves_the_blend(
     choice, who = choose(offline, data, judged=1, users=PEOPLE)
     split, entries = data.split(offline.holdout_fraction), world.items()
     content = ContentModel.fit(entries)
-    everybody = population.draw(data, split, content, offline, PEOPLE, seed=1)
+    everybody = population.draw(data, split, content, offline, Sample(PEOPLE, seed=1))
     assert choice is not None
     assert choice.users == len(everybody.users) - 1
     bundle = Bundle.of(
@@ -179,7 +179,7 @@ def test_too_few_users_or_engines_keep_the_blend_of_the_settings(
 ) -> None:
     assert choose(offline, data, judged=PEOPLE)[0] is None
     split, entries = data.split(offline.holdout_fraction), world.items()
-    who = population.draw(data, split, ContentModel.fit(entries), offline, 20, seed=1)
+    who = population.draw(data, split, ContentModel.fit(entries), offline, Sample(20, seed=1))
     alone = Bundle.of(catalogue=entries, content=ContentModel.fit(entries))
     assert (
         blend.choose(alone, Inputs(entries, {}, data, split, offline), who.users, who.seed) is None
@@ -228,7 +228,7 @@ def test_an_engine_that_cannot_score_many_users_is_not_blended(
     """The ensemble answers only when each of its parts does."""
     split, entries = data.split(offline.holdout_fraction), world.items()
     described = ContentModel.fit(entries)
-    who = population.draw(data, split, described, offline, 20, seed=1)
+    who = population.draw(data, split, described, offline, Sample(20, seed=1))
     bundle = Bundle.of(catalogue=entries, als=fitted_als(data, split), content=ContentModel.fit([]))
     assert (
         blend.choose(bundle, Inputs(entries, {}, data, split, offline), who.users, who.seed) is None

@@ -12,11 +12,11 @@ import pytest
 from core.types import Reason
 from engines.base import Scoring
 from engines.catalogue import Catalogue
-from models.ensemble import POWERS, Learned
+from models.ensemble import POWERS, Blend, Learned
 from tests.training import world
 from training.blend import grid as blend
 from training.blend import learned as blend_learned
-from training.blend.grid import GRID_METHOD
+from training.blend.grid import ALONE, GRID_METHOD, LEARNED
 from training.blend.learned import Example
 
 NAMES = ("a", "b")
@@ -156,9 +156,41 @@ def test_the_grid_is_served_only_when_it_leads_by_more_than_the_standard_error()
     for count, learned in ((25, True), (400, False)):
         differing = np.resize([0.1, -0.1], count)
         differing -= differing.mean()
-        cross_validated = {GRID_METHOD: 0.31 + differing, "learned": np.full(count, 0.3)}
-        assert blend.prefers_learned(cross_validated) is learned
-    assert not blend.prefers_learned({GRID_METHOD: np.ones(100)})
+        cross_validated = {
+            GRID_METHOD: 0.31 + differing,
+            ALONE: np.full(count, 0.1),
+            LEARNED: np.full(count, 0.3),
+        }
+        assert blend.preferred(cross_validated) == (LEARNED if learned else GRID_METHOD)
+    assert blend.preferred({GRID_METHOD: np.ones(100), ALONE: np.ones(100)}) == GRID_METHOD
+
+
+def test_one_engine_alone_is_served_when_every_blend_is_worse() -> None:
+    cross_validated = {
+        GRID_METHOD: np.full(100, 0.2),
+        ALONE: np.full(100, 0.3),
+        LEARNED: np.full(100, 0.1),
+    }
+    assert blend.preferred(cross_validated) == ALONE
+
+
+@pytest.mark.parametrize(
+    ("follow", "served"),
+    [
+        (lambda events: "ab"[events % 2], {"a": 0.6, "b": 0.4}),
+        (lambda _: "b", {"b": 1.0}),
+    ],
+    ids=["both", "one"],
+)
+def test_few_users_replace_the_blend_of_the_settings_only_by_an_engine_that_is_better(
+    follow: Callable[[int], str], served: dict[str, float]
+) -> None:
+    settings = Blend(weights={"a": 0.6, "b": 0.4})
+    choice = search(examples_following(30, follow)).choose_from_few(settings)
+    assert choice.blend == Blend(weights=served)
+    assert choice.candidates[0][0].shares == pytest.approx(choice.blend.shares)
+    assert choice.ndcg == choice.candidates[0][1]
+    assert choice.cross_validated == {}
 
 
 def test_the_grid_is_served_when_it_is_better(monkeypatch: pytest.MonkeyPatch) -> None:

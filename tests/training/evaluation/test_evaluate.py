@@ -51,7 +51,7 @@ def judged(
         ContentModel.fit(world.items()),
         world.items(),
     )
-    who = population.draw(data, split, content, settings, users, seed=1)
+    who = population.draw(data, split, content, settings, population.Sample(users, seed=1))
     fitted = model or als.fit(data.interactions(split.train), SMALL, seed=1)
     at_cut = popular(data, settings, split.train)
     bundle = Bundle.of(catalogue=entries, als=fitted, content=content, popular=at_cut)
@@ -105,7 +105,9 @@ def test_users_without_new_items_are_not_judged_and_items_of_the_history_are_no_
 def test_without_users_to_judge_an_error_says_so(settings: Settings) -> None:
     data = world.built(settings, [row(offset, "ann", "a") for offset in range(10)])
     with pytest.raises(DatasetError, match="nothing to judge by"):
-        population.draw(data, data.split(0.2), ContentModel.fit([]), settings, 10, seed=1)
+        population.draw(
+            data, data.split(0.2), ContentModel.fit([]), settings, population.Sample(10, seed=1)
+        )
 
 
 def test_an_item_beyond_the_history_cap_is_no_candidate(settings: Settings) -> None:
