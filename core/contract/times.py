@@ -25,7 +25,7 @@ EARLIEST_S = 1e8
 """Earliest plausible record time, in 1973: milliseconds and seconds of today are not confused."""
 LATEST_S = 4_102_444_800.0
 """Latest plausible record time: the year 2100."""
-_DAYS = range(19_000_101, 21_010_101)
+_FIRST_DAY, _LAST_DAY = 19_000_101, 21_001_231
 """Days as integers (YYYYMMDD); as seconds they lie in 1970."""
 
 
@@ -85,7 +85,8 @@ def check_no_day(name: str, seconds: float) -> None:
 
     Times of events may be that small: data sets count them from their own first day.
     """
-    if seconds in _DAYS:  # False for a fraction
+    # not `in range(...)`: that walks through two million numbers for a float
+    if _FIRST_DAY <= seconds <= _LAST_DAY and seconds == int(seconds):
         with suppress(ValueError):
             day = date.fromisoformat(str(int(seconds)))
             raise BadEvent(

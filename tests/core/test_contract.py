@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -174,3 +175,12 @@ def test_json_behind_the_framing_of_a_schema_registry_is_decoded() -> None:
         "unknown_event_type"
     )
     assert codec.decode_user(frame + b'{"user_id": "u"}', NOW).user_id == "u"
+
+
+def test_a_million_items_with_a_time_of_creation_decode_in_minutes_not_in_hours() -> None:
+    """A comparison of each time with every day of two centuries took 48 ms an item."""
+    item = b'{"item_id":"book-1","item_type":"book","created_at":1700000000.5}'
+    began = time.process_time()
+    for _ in range(500):
+        codec.decode_item(item, NOW)
+    assert time.process_time() - began < 5.0  # 0.002 s; 24 s with that comparison
