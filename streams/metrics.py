@@ -50,6 +50,12 @@ hints_lost = Counter(
     "eddyline_ingest_hints_lost",
     "Hints that could not be sent to the live workers; readers fold in instead",
 )
+redis_memory_bytes = Gauge(
+    "eddyline_ingest_redis_memory_bytes", "Memory that Redis uses; 0 where INFO is denied"
+)
+redis_memory_limit_bytes = Gauge(
+    "eddyline_ingest_redis_memory_limit_bytes", "maxmemory of Redis; 0: none, or INFO is denied"
+)
 
 live_users = Counter("eddyline_live_users_folded", "Users whose vector was written")
 live_items = Counter("eddyline_live_items_folded", "New items whose factors were written")

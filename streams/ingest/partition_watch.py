@@ -13,7 +13,7 @@ from core.errors import LogUnavailable, StoreUnavailable
 from core.settings import Settings
 from store.log.topics import partitions
 from store.log.topics.partitions import Layout, Partitions
-from store.state import connection
+from store.state import connection, memory
 from store.state.apply import positions
 from streams import metrics
 
@@ -67,7 +67,9 @@ class PartitionWatch(threading.Thread):
 
 
 class IngestWatch(PartitionWatch):
-    """Also measures the lag of whole topics, and reads the layout of the interactions topic."""
+    """Also measures the lag of whole topics and the memory of Redis, and reads the layout of the
+    interactions topic.
+    """
 
     def __init__(self, settings: Settings, topics: list[str]) -> None:
         super().__init__(settings, topics)
@@ -91,3 +93,6 @@ class IngestWatch(PartitionWatch):
                 max(0, end - position) for end, position in zip(ends, applied, strict=True)
             )
             metrics.topic_lag_events.labels(topic).set(behind)
+        used, limit = memory.used_and_limit(self._client)
+        metrics.redis_memory_bytes.set(used)
+        metrics.redis_memory_limit_bytes.set(limit)

@@ -17,7 +17,7 @@ from core.settings import Settings
 from testing.process import ROOT
 from tests.demo.commands import check_command
 
-OURS = {"topics", "ingest", "live", "archive", "api", "trainer"}
+OURS = {"topics", "ingest", "live", "archive", "api", "trainer", "expire"}
 
 
 def compose() -> dict[str, Any]:
@@ -82,10 +82,28 @@ def test_every_service_that_stays_up_has_a_health_check_and_no_root() -> None:
 
 def test_every_named_volume_is_used_and_declared() -> None:
     declared = set(compose()["volumes"])
-    used = {
-        volume.split(":")[0] for _, service in _services() for volume in service.get("volumes", [])
-    }
-    assert used == declared
+    sources = {_source(volume) for _, service in _services() for volume in service["volumes"]}
+    assert {source for source in sources if not source.startswith("./")} == declared
+    assert all((ROOT / source).exists() for source in sources - declared)
+
+
+def _source(volume: str | dict[str, Any]) -> str:
+    """The name of a volume, or the path on the host, by default where a variable may name it."""
+    source = volume.split(":")[0] if isinstance(volume, str) else str(volume["source"])
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", source)
+
+
+def test_the_use_cases_of_the_operator_reach_every_process() -> None:
+    for name in OURS:
+        service = compose()["services"][name]
+        mounted = next(volume for volume in service["volumes"] if isinstance(volume, dict))
+        assert mounted["source"].startswith("${USE_CASES_PATH:-"), name
+        assert mounted["target"] == service["environment"]["USE_CASES_PATH"], name
+
+
+def test_watching_is_optional() -> None:
+    watching = {name for name, service in _services() if service.get("profiles")}
+    assert watching == {"prometheus", "grafana"}
 
 
 def test_the_images_run_without_root_and_the_serving_image_has_no_trainer() -> None:

@@ -19,6 +19,7 @@ from core.process.background import pause
 from store.state import keys
 from store.state.connection import named_errors
 from store.state.entities.users import history_event
+from store.state.redis_errors import is_denied
 
 SAMPLE = 1000
 """Keys of a kind whose bytes are measured; users whose growth is measured."""
@@ -65,6 +66,21 @@ class Memory(NamedTuple):
         if not self.limit or self.growth_per_day <= 0:
             return None
         return max(0.0, (self.limit - self.used) / self.growth_per_day)
+
+
+def used_and_limit(client: redis.Redis) -> tuple[int, int]:
+    """Bytes that the server uses, and its maxmemory; both 0 where INFO is denied.
+
+    Raises StoreUnavailable.
+    """
+    with named_errors("reading the memory"):
+        try:
+            info: Any = client.info("memory")
+        except redis.ResponseError as error:
+            if not is_denied(error):
+                raise
+            return 0, 0
+    return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
 
 def measure(client: redis.Redis, history_cap: int, days: float) -> Memory:
