@@ -15,13 +15,14 @@ ROOMS := core models store engines streams training api testing demo
 CODE := eddyline.py $(ROOMS) tests benchmarks clients/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix check client-types format lock bench bench-door bench-freshness bench-quality clean
+.PHONY: help install demo test matrix check client-types format lock bench bench-door bench-freshness bench-quality clean
 
 help:
 	@echo 'Eddyline, a streaming recommender. Python 3.11 or newer is all it needs.'
 	@echo
 	@echo '  make demo           the whole loop on this machine: events, ingest, training, three answers over HTTP; Ctrl-C ends it'
 	@echo '  make demo DEMO=once the same, and exits with 0 or 1'
+	@echo '  make install        packages into .venv, and the command eddyline there: docs/your-own-domain.md'
 	@echo '  make test           all tests, on real embedded servers (TESTS="tests/core -k codec" for some)'
 	@echo '  make matrix         every secured Kafka with every secured Redis; needs KAFKA_HOME'
 	@echo '  make check          ruff, mypy, import-linter, the compose file against the Compose schema'
@@ -36,6 +37,9 @@ help:
 	@echo
 	@echo 'KAFKA_HOME=/path/to/kafka (an unpacked Apache Kafka 4, and java) runs demo and tests on that broker.'
 	@echo 'make demo SERVERS=environment uses the Kafka and the Redis of .env and the environment, if they hold no other data.'
+
+install: $(DEMO_STAMP)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/python -m demo $(if $(filter once,$(DEMO)),--once) $(DEMO_SERVERS)

@@ -32,11 +32,21 @@ def inspect_item(item_id: str, as_json: AsJson = False, wide: Wide = False) -> N
 
 
 @app.command("positions")
-def inspect_positions(as_json: AsJson = False, wide: Wide = False) -> None:
+def inspect_positions(
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="First wait until Redis and the archive have what the log has now."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    wide: Wide = False,
+) -> None:
     """Show the log's ends and the positions of Redis and the archive, by partition."""
-    from streams import inspect, inspect_output
+    from streams import catch_up, inspect, inspect_output
 
-    inspect_output.show(inspect.partition_positions(load_settings()), as_json, wide)
+    read = catch_up.wait if wait else inspect.partition_positions
+    inspect_output.show(read(load_settings()), as_json, wide)
 
 
 @app.command("model")

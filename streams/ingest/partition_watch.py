@@ -13,8 +13,9 @@ from core.errors import LogUnavailable, StoreUnavailable
 from core.settings import Settings
 from store.log.topics import partitions
 from store.log.topics.partitions import Layout, Partitions
-from store.state import connection, memory
+from store.state import connection
 from store.state.apply import positions
+from store.state.inspection import memory
 from streams import metrics
 
 _log = structlog.get_logger(__name__)
