@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -52,8 +52,9 @@ def choose(columns: Sequence[str], layout: str | None, options: Options) -> Fiel
         for field, column in {**mapping.columns, **options.mapping}.items()
         if field not in options.constants
     }
-    has_attributes = mapping.kind == "interactions" or "attributes" in by_field
-    if options.others_as_attributes and mapping.layout is None and not has_attributes:
+    has_attributes = "attributes" in by_field
+    is_open = mapping.kind == "items" and mapping.layout is None and not has_attributes
+    if options.others_as_attributes and is_open:
         used = set(by_field.values())
         by_field |= {f"{ATTRIBUTE}{name}": name for name in columns if name and name not in used}
     constants = {
@@ -73,6 +74,22 @@ def choose(columns: Sequence[str], layout: str | None, options: Options) -> Fiel
     )
     _check(result, columns)
     return result
+
+
+def notes(mapping: FieldMapping, columns: Sequence[str]) -> Iterator[str]:
+    """What people should know about the columns of a table of items or users."""
+    if mapping.kind == "interactions" or mapping.layout is not None:
+        return
+    attributes = [name for field, name in mapping.columns.items() if field == f"{ATTRIBUTE}{name}"]
+    if attributes:
+        yield f"attributes of each row: {', '.join(attributes)}"
+    used = set(mapping.columns.values())
+    if left_out := [name for name in columns if name and name not in used]:
+        name = left_out[0]
+        yield (
+            f"left out, because they are mapped to no field: {', '.join(left_out)}; "
+            f"--map {ATTRIBUTE}{name}={name} makes an attribute of one"
+        )
 
 
 def parse_pairs(texts: Sequence[str], flag: str) -> dict[str, str]:

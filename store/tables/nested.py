@@ -13,8 +13,10 @@ from core.errors import BadEvent
 from core.types import Value
 from store.tables.values import MISSING, plain, text_cell
 
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?")
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?([eE][+-]\d{1,3})?")
 """Not 00123, which is an identifier."""
+_COMMA_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14}|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?")
+"""With --decimal ,: 1.003,5."""
 _TRUTH = {"true": True, "false": False}
 
 
@@ -69,23 +71,37 @@ def attribute(value: Any) -> Value:
     return text_cell(value)
 
 
-def attribute_kind(cells: Sequence[Any]) -> Callable[[Any], Value]:
-    """The conversion of a column of attributes: numbers and truth values that a text file holds as
-    text become such, where all of these first cells are.
+def attribute_kind(
+    cells: Sequence[Any], decimal: str = "."
+) -> tuple[Callable[[Any], Value], str | None]:
+    """The conversion of a column of attributes, and the text that keeps it from being numbers.
+
+    Numbers and truth values that a text file holds as text become such, where all of these first
+    cells are. The text is None unless at least half of them are numbers.
     """
     texts_ = [cell.strip() for cell in cells if isinstance(cell, str)]
     present = [text for text in texts_ if text not in MISSING]
-    if present and all(text.lower() in ("true", "false") for text in present):
-        return lambda value: _TRUTH.get(str(value).lower(), attribute(value))
-    if present and all(_NUMBER.fullmatch(text) for text in present):
-        return _number_or_attribute
-    return attribute
+    if present and all(text.lower() in _TRUTH for text in present):
+        return lambda value: _TRUTH.get(str(value).lower(), attribute(value)), None
+    others = [text for text in present if _number(text, decimal) is None]
+    if present and not others:
+        return lambda value: _number_or_attribute(value, decimal), None
+    return attribute, others[0] if 0 < len(others) <= len(present) / 2 else None
 
 
-def _number_or_attribute(value: Any) -> Value:
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return float(value) if "." in value else int(value)
-    return attribute(value)
+def _number_or_attribute(value: Any, decimal: str) -> Value:
+    number = _number(value, decimal) if isinstance(value, str) else None
+    return attribute(value) if number is None else number
+
+
+def _number(text: str, decimal: str) -> int | float | None:
+    if decimal == ",":
+        if not _COMMA_NUMBER.fullmatch(text):
+            return None
+        text = text.replace(".", "").replace(",", ".")
+    elif not _NUMBER.fullmatch(text):
+        return None
+    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 def attributes(value: Any) -> dict[str, Value]:

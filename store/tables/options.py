@@ -49,7 +49,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `mapping`: field -> column. `constants`: field -> text for every row. `defaults`: field -> text
     for rows that have none. `header`: the names of the columns of a file that does not name them.
     `per_second`: units of a numeric time in a second. `time_formats`: how times are written
-    (strptime). `decimal`: "." or ",". `others_as_attributes`: columns that are mapped to no field
+    (strptime). `decimal`: "." or ",". `others_as_attributes`: columns of items that are no field
     become attributes, unless a column `attributes` holds them.
     """
 

@@ -64,7 +64,7 @@ class Reader:
         self.table = table
         self.mapping: FieldMapping = mappings.choose(table.columns, table.layout, options)
         self.missing: Counter[str] = Counter()
-        self.notes = dict.fromkeys(table.notes)
+        self.notes = dict.fromkeys([*table.notes, *mappings.notes(self.mapping, table.columns)])
         self._now = now
         self._converters: dict[str, Converter] = {}
         self._required = REQUIRED[self.mapping.kind]
@@ -74,7 +74,7 @@ class Reader:
         rejects: list[Reject] = []
         columns = self.mapping.columns
         constants = {
-            field: self._converter(field, ()).value(text)
+            field: self._converter(field, [text]).value(text)
             for field, text in self.mapping.constants.items()
         }
         for raw in self.table.batches(list(columns.values()), rejects.append):
@@ -159,7 +159,7 @@ class Reader:
         elif field == "attributes":
             convert = nested.attributes
         elif field.startswith(ATTRIBUTE):
-            return _Plain(field, nested.attribute_kind(cells))
+            return _Attribute(field, mapping.decimal, self.notes)
         elif field == "context":
             convert = values.json_text
         return Converter(field, convert)
@@ -169,11 +169,31 @@ class Reader:
         return self.mapping.event_types.get(text, text)
 
 
-class _Plain(Converter):
-    """A converter that remembers nothing: 1, 1.0 and True are three attributes, but one key."""
+class _Attribute(Converter):
+    """Converts a column of attributes: to numbers where all cells of its first batch with any are.
+
+    It remembers nothing: 1, 1.0 and True are three attributes, but one key.
+    """
+
+    def __init__(self, field: str, decimal: str, notes: dict[str, None]) -> None:
+        super().__init__(field, nested.attribute)
+        self._decimal, self._notes, self._is_decided = decimal, notes, False
 
     def column(self, cells: Sequence[Any]) -> list[Any]:
+        self._decide(cells)
         return [self.value(cell) for cell in cells]
+
+    def value(self, cell: Any) -> Any:
+        self._decide([cell])
+        return super().value(cell)
+
+    def _decide(self, cells: Sequence[Any]) -> None:
+        if self._is_decided or all(values.is_missing(cell) for cell in cells):
+            return
+        self._is_decided = True
+        self.convert, odd = nested.attribute_kind(cells, self._decimal)
+        if odd is not None:
+            self._notes[f"{self.field} stays text, because {odd[:40]!r} is no number"] = None
 
 
 def open_path(path: str | Path, options: Options, now: float) -> Reader:

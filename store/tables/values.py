@@ -17,7 +17,9 @@ import msgspec
 from core import codec
 from core.errors import BadEvent
 
-MISSING = frozenset({"", "NULL", "null", "\\N", "nan", "NaN", "NAN", "None", "<NA>"})
+MISSING = frozenset(
+    {"", "NULL", "null", "\\N", "nan", "NaN", "NAN", "None", "<NA>", "N/A", "n/a", "#N/A"}
+)
 """Texts that stand for a missing value."""
 REMEMBERED = 100_000
 """Most cells that one converter remembers."""
@@ -54,6 +56,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float | Decimal) and math.isnan(value):
         return None
     return value
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether the cell has no value. NaN is not equal to itself."""
+    return cell is None or cell != cell or (isinstance(cell, str) and cell.strip() in MISSING)
 
 
 class Converter(dict[Any, Any]):

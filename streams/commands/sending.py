@@ -138,6 +138,13 @@ def import_(
         str | None,
         typer.Option(help="Character between the parts of a list (default: |, or else a comma)."),
     ] = None,
+    only_mapped: Annotated[
+        bool,
+        typer.Option(
+            "--only-mapped",
+            help="Leave out columns of items that are no field (default: they become attributes).",
+        ),
+    ] = False,
     encoding: Annotated[
         str | None, typer.Option(help="Encoding of a text file (default: found by its content).")
     ] = None,
@@ -214,6 +221,7 @@ def import_(
                 time_format=time_format or (),
                 decimal=decimal,
                 list_separator=list_separator,
+                only_mapped=only_mapped,
                 encoding=encoding,
                 header=header,
                 delimiter=delimiter,

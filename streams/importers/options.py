@@ -32,6 +32,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     time_format: Sequence[str] = ()
     decimal: str = "."
     list_separator: str | None = None
+    only_mapped: bool = False
     encoding: str | None = None
     header: str | None = None
     delimiter: str | None = None
@@ -75,6 +76,7 @@ def plan(options: Options) -> Plan:
             time_formats=tuple(options.time_format),
             decimal=options.decimal,
             list_separator=options.list_separator,
+            others_as_attributes=database is None and not options.only_mapped,
         ),
         min_value=options.min_value,
         sort=options.sort,

@@ -18,6 +18,8 @@ HEAD = 262_144
 """Bytes from which everything is guessed."""
 _SAMPLED = 20
 _DELIMITERS = ("::", "\t", ";", "|", ",")
+_IN_NAMES = "_-. /:()'\""
+"""Marks that names of columns have."""
 _NUMBER = re.compile(r"-?\d+([.,]\d+)?")
 _BOMS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -126,6 +128,12 @@ def text_form(head: bytes, shown: str, options: Options) -> TextForm:
     if not lines:
         raise SourceFailed(f"{shown} is empty; its first line must name the columns")
     delimiter = (options.delimiter or "").replace("\\t", "\t") or guess_delimiter(lines)
+    if delimiter not in lines[0] and (suggestion := _suggest_delimiter(lines)):
+        shown_one = "a tab" if suggestion == "\t" else suggestion
+        raise ConfigurationError(
+            f"{shown} has {shown_one} between its columns, not {delimiter}: give --delimiter "
+            f"{suggestion!r}"
+        )
     rows = [row for row in split(lines, delimiter) if row]
     first = [cell.strip() for cell in rows[0]]
     if options.header:
@@ -152,10 +160,18 @@ def split(lines: Sequence[str], delimiter: str) -> list[list[str]]:
         return [line.split(delimiter) for line in lines]
 
 
-def guess_delimiter(lines: Sequence[str]) -> str:
+def _suggest_delimiter(lines: Sequence[str]) -> str | None:
+    """The delimiter of a file whose first line has none of the usual ones, or not the given one."""
+    others = (mark for mark in lines[0] if not mark.isalnum() and mark not in _IN_NAMES)
+    candidates = tuple(dict.fromkeys((*_DELIMITERS, *others)))
+    suggestion = guess_delimiter(lines, candidates)
+    return suggestion if len(split(lines[:1], suggestion)[0]) > 1 else None
+
+
+def guess_delimiter(lines: Sequence[str], candidates: Sequence[str] = _DELIMITERS) -> str:
     """The delimiter that gives most lines the same number of cells, and the first line too."""
     best, best_score = ",", (0.0, 0)
-    for delimiter in _DELIMITERS:
+    for delimiter in candidates:
         widths = [len(row) for row in split(lines, delimiter)]
         if not widths or widths[0] < 2:
             continue
