@@ -181,6 +181,7 @@ class LiveView:
             "bundle_live",
             version=bundle.version,
             previous=previous,
+            routing=recommender.thresholds.explained,
             parts=sorted(bundle.parts),
             missing=dict(bundle.missing),
             catalogue_items=self.catalogue_items,

@@ -174,10 +174,35 @@ def test_users_who_are_judged_do_not_choose_the_blend(
     assert not scored_users & {data.users.ids[user] for user in who.users.tolist()}
 
 
+def test_a_small_shop_leaves_users_to_choose_the_blend(offline: Settings, data: Dataset) -> None:
+    def judged(users: int, reserve: int) -> int:
+        split, content = data.split(offline.holdout_fraction), ContentModel.fit(world.items())
+        sample = Sample(users, seed=1, reserve=reserve)
+        return len(population.draw(data, split, content, offline, sample).users)
+
+    assert judged(250, reserve=0) == PEOPLE, "nobody would be left"
+    assert judged(250, reserve=blend.LEAST_USERS) == PEOPLE - blend.LEAST_USERS
+    assert judged(60, reserve=blend.LEAST_USERS) == 60, "enough are left anyway"
+    assert judged(250, reserve=200) == PEOPLE // 2, "half of all are judged at least"
+
+
+def test_a_few_users_replace_a_blend_with_a_useless_engine(
+    offline: Settings, data: Dataset
+) -> None:
+    """ALS is random, so content alone is far better than any blend that has the default weights."""
+    choice, _ = choose(offline, data, random_als(data), judged=PEOPLE - 60)
+    assert choice is not None
+    assert choice.users == 60
+    assert choice.blend.weights == {"content_based": 1.0}
+    shown = io.StringIO()
+    blend.report(choice, Console(file=shown, width=120))
+    assert "Chosen: 1 content_based." in shown.getvalue()
+
+
 def test_too_few_users_or_engines_keep_the_blend_of_the_settings(
     offline: Settings, data: Dataset
 ) -> None:
-    assert choose(offline, data, judged=PEOPLE)[0] is None
+    assert choose(offline, data, judged=PEOPLE - blend.FEWEST_USERS + 1)[0] is None
     split, entries = data.split(offline.holdout_fraction), world.items()
     who = population.draw(data, split, ContentModel.fit(entries), offline, Sample(20, seed=1))
     alone = Bundle.of(catalogue=entries, content=ContentModel.fit(entries))
