@@ -2,7 +2,8 @@
 
 `python -m benchmarks.routed` runs `python -m training retrain` on each data set of
 headline_worlds, with the settings of a newcomer, and prints a table of NDCG@10 from the evaluation
-that it publishes. `--checkout FOLDER` runs the retrain of another working copy, to compare with.
+that it publishes. What its search finds within TUNE_SECONDS depends on the machine; with `--tuned`
+it does not search. `--checkout FOLDER` runs the retrain of another working copy, to compare with.
 It writes no row of results/quality.json.
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.ranking import headline_worlds, quality
+from benchmarks.ranking.headline_fits import HYPERPARAMETERS
 
 SINGLE = ("popular", "content_based", "als", "two_tower")
 SEGMENTS = ("cold", "warm", "hot", "all")
@@ -39,10 +41,10 @@ def write(world: headline_worlds.World, folder: Path) -> None:
     (folder / "items.jsonl").write_bytes(b"\n".join(lines) + b"\n")
 
 
-def retrain(folder: Path, seed: int, users: int, checkout: Path) -> Rows:
+def retrain(folder: Path, seed: int, checkout: Path, *options: str) -> Rows:
     """The evaluation of a bundle that a retrain in `checkout` publishes from the files."""
     models = folder / f"models-{seed}"
-    command = [sys.executable, "-m", "training", "retrain", "--no-lease", "--users", str(users)]
+    command = [sys.executable, "-m", "training", "retrain", "--no-lease", *options]
     command += ["--events", str(folder / "events.parquet")]
     if (folder / "items.jsonl").stat().st_size > 1:
         command += ["--items", str(folder / "items.jsonl")]
@@ -87,6 +89,11 @@ def main() -> None:
     parser.add_argument("--dataset", choices=headline_worlds.WORLDS, action="append")
     parser.add_argument("--seeds", default="1", help="comma-separated")
     parser.add_argument("--users", type=int, default=1000, help="most users who are judged")
+    parser.add_argument(
+        "--tuned",
+        action="store_true",
+        help="with the ALS hyperparameters that results/ has, instead of a search",
+    )
     parser.add_argument("--checkout", type=Path, default=quality.ROOT, metavar="FOLDER")
     arguments = parser.parse_args()
     folder = quality.data_folder()
@@ -100,8 +107,11 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as temporary:
             write(headline_worlds.load(name, folder or Path()), Path(temporary))
+            options = ["--users", str(arguments.users)]
+            if arguments.tuned:
+                options += ["--hyperparameters", str(HYPERPARAMETERS[name])]
             runs = [
-                retrain(Path(temporary), int(seed), arguments.users, arguments.checkout)
+                retrain(Path(temporary), int(seed), arguments.checkout, *options)
                 for seed in arguments.seeds.split(",")
             ]
         print("\n".join(table(name, runs)), flush=True)
