@@ -21,6 +21,7 @@ from api.schemas.answers import Missing
 from api.service import Service
 from core.errors import EddylineError, LogUnavailable
 from core.process.background import in_background
+from store.log.groups import Groups
 from store.log.letter_counts import LetterCounts
 from store.state.connection import Client, connect
 from store.state.inspection import memory, overview
@@ -30,7 +31,7 @@ _T = TypeVar("_T")
 WAIT_S = 0.5
 """Seconds that a sample waits for its parts; a later part is in the next sample."""
 LETTERS_S = 5.0
-"""Seconds between two reads of the dead-letter topic."""
+"""Seconds between two reads of the dead-letter topic, and two requests for the consumers."""
 MEMORY_S = 60.0
 """Seconds between two estimates of what users take in Redis."""
 GROWTH_DAYS = 7.0
@@ -91,6 +92,7 @@ class Sampler:
         self._traffic = Traffic()
         self._client: Client = connect(self._settings, self._settings.redis_timeout_s)
         self._letters = LetterCounts(self._settings)
+        self._groups = Groups(self._settings)
         self._past: deque[tuple[float, int]] = deque()
         self.prober = Prober(service)
         self._overview = Part("redis", self._read_overview)
@@ -98,9 +100,10 @@ class Sampler:
         self._answers = Part("metrics", lambda: self._traffic.add(self._families()))
         self._memory = Part("memory", self._estimate_memory, MEMORY_S)
         self._counts = Part("dead_letters", self._count_letters, LETTERS_S)
+        self._members = Part("consumers", self._read_members, LETTERS_S)
         self._parts: tuple[Part[Any], ...] = (
             *(self._overview, self._ends, self._answers),
-            *(self._memory, self._counts),
+            *(self._memory, self._counts, self._members),
         )
 
     def forget(self) -> None:
@@ -135,7 +138,7 @@ class Sampler:
             answers=self._answers.value or NO_ANSWERS,
             dead_letters=_dead_letters(self._counts.value),
             redis=None if seen is None else _memory(seen, self._memory.value),
-            processes=None if seen is None else _processes(seen),
+            processes=_processes(seen, self._members.value),
             listeners=listeners,
         )
 
@@ -197,6 +200,18 @@ class Sampler:
         self._check_broker()
         return self._letters.refresh()
 
+    def _read_members(self) -> dict[str, list[str]]:
+        """The processes of the other groups; those of ingest are in Redis, by name."""
+        self._check_broker()
+        settings = self._settings
+        kinds = {
+            settings.archive_group: "archive",
+            settings.live_group: "live",
+            settings.trainer_group: "trainer",
+        }
+        members = self._groups.members(list(kinds))
+        return {kinds[group]: names for group, names in members.items()}
+
     def _read_ends(self) -> dict[overview.Partition, int]:
         self._check_broker()
         return {
@@ -229,8 +244,16 @@ def _memory(seen: overview.Overview, estimate: memory.Memory | None) -> schemas.
     )
 
 
-def _processes(seen: overview.Overview) -> list[schemas.Process]:
-    running = [("ingest", name) for name in seen.ingest]
-    running += [("retrain", seen.retrain)] if seen.retrain else []
-    running += [("rebuild", seen.rebuild)] if seen.rebuild else []
+def _processes(
+    seen: overview.Overview | None, members: dict[str, list[str]] | None
+) -> list[schemas.Process] | None:
+    """None: neither Redis nor the broker answers."""
+    if seen is None and members is None:
+        return None
+    running = []
+    if seen is not None:
+        running += [("ingest", name) for name in seen.ingest]
+        running += [("retrain", seen.retrain)] if seen.retrain else []
+        running += [("rebuild", seen.rebuild)] if seen.rebuild else []
+    running += [(kind, name) for kind, names in (members or {}).items() for name in names]
     return [schemas.Process(kind=kind, name=name) for kind, name in running]

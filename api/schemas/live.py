@@ -74,7 +74,9 @@ class RedisMemory(Answer, frozen=True, kw_only=True):
 
 
 class Process(Answer, frozen=True, kw_only=True):
-    """A process that works on the state."""
+    """A process beside the API: `ingest`, `retrain` and `rebuild` as Redis knows them, `archive`,
+    `live` and `trainer` as the broker does.
+    """
 
     kind: Annotated[str, Meta(examples=["ingest"])]
     name: Annotated[str, Meta(examples=["host-1:812:3f2a9c01"])]

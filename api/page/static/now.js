@@ -20,6 +20,9 @@ import { listen } from "./http.js";
 const SHOWN_S = 300;
 const ENGINES = ["ensemble", "als", "two_tower", "content_based", "popular"];
 
+/** The samples of the last SHOWN_S, which other views in between do not clear. */
+const past = [];
+
 /** See app.js. */
 export async function render(root, { signal }) {
   const state = element("div", { "aria-live": "polite" });
@@ -33,7 +36,6 @@ export async function render(root, { signal }) {
     element("div", { class: "charts" }, flow.root, times.root),
     details,
   );
-  const past = [];
   let connection = "Connecting.";
   let said = "";
 
@@ -160,7 +162,7 @@ function tables(now) {
       section(
         "Processes",
         table(
-          "Processes seen at work on the state",
+          "Processes beside the API",
           [
             { label: "Process", value: (process) => process.kind },
             { label: "Name", value: (process) => process.name },

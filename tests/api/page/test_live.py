@@ -95,7 +95,7 @@ def test_the_numbers_of_now_are_those_of_real_events_and_reads(
         assert 0 < seen["probe"]["p50_ms"] <= seen["probe"]["p99_ms"] < 5000
         assert seen["redis"]["used_bytes"] > 0
         assert seen["redis"]["users"] is not None
-        assert [process["kind"] for process in seen["processes"]] == ["ingest"]
+        assert seen["processes"][0]["kind"] == "ingest"
         assert seen["missing"] == []
     popular = httpx.get(f"{base}/api/popular").json()
     assert "probe" not in json.dumps(popular)

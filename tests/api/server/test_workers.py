@@ -150,3 +150,29 @@ def _has_ipv6() -> bool:
             return True
     except OSError:
         return False
+
+
+def test_a_page_sees_the_reads_of_all_workers_and_its_stream_ends_with_the_server(
+    server: Server,
+) -> None:
+    eventually(lambda: len(workers_in_metrics(server)) == WORKERS, "every worker serves")
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE_S)
+    connection.request("GET", "/api/live")
+    stream = connection.getresponse()
+    assert json.loads(stream.readline().removeprefix(b"data: "))["answers"]["by_engine"] == {}
+    busy = answers_under_way(server, WORKERS)  # so that one worker does not take all the reads
+    for _ in range(20):
+        assert server.read("/api/recommendations/1")[0] == 200
+    by_engine: dict[str, int] = {}
+    while sum(by_engine.values()) < 20:
+        line = stream.readline()
+        if line.startswith(b"data: "):
+            by_engine = json.loads(line.removeprefix(b"data: "))["answers"]["by_engine"]
+    assert by_engine == {"popular": 20}
+    for waiting in busy:
+        waiting.close()
+    server.child.stop()
+    assert server.child.exit_code == 0
+    assert stream.read().endswith(b"\n"), "a stream that is cut off raises IncompleteRead"
+    stream.close()
+    connection.close()
