@@ -38,6 +38,17 @@ def messages(settings: Settings, topic: str, count: int) -> list[Message]:
     return sorted(records, key=lambda message: (message.partition(), message.offset()))
 
 
+def count(settings: Settings, topic: str) -> int:
+    """How many messages `topic` has."""
+    consumer = Consumer(consumer_config(settings, f"count-{topic}"))
+    try:
+        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        return sum(consumer.get_watermark_offsets(place, timeout=30)[1] for place in places)
+    finally:
+        consumer.close()
+
+
 def java_partition(key: bytes, partitions: int) -> int:
     """Where Kafka's Java clients put a key: org.apache.kafka.common.utils.Utils.murmur2, made
     positive, modulo.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import subprocess
@@ -25,9 +26,10 @@ from eddyline_client import (
 )
 from store.log.client import admin, ensure_topics
 from testing.apache import KafkaBroker
+from testing.ports import free_port
 from testing.process import ROOT
 from testing.tansu import TansuBroker
-from tests.clients.kafka import java_partition, messages, murmur2
+from tests.clients.kafka import count, java_partition, messages, murmur2
 from tests.support import eventually
 
 Broker = KafkaBroker | TansuBroker
@@ -112,17 +114,28 @@ def test_a_backend_with_only_the_wheel_publishes_what_ingest_accepts(
     assert decode_user(declared["user-1"], time.time()).interests == ["fintech"]
 
 
-def test_the_example_of_the_event_contract_runs(
-    settings: Settings, broker: Broker, backend_python: Path, tmp_path: Path
+PASTED = ("event-contract.md", "clients.md")
+"""Pages of docs/ with a producer to paste."""
+
+
+def pasted(page: str) -> str:
+    """The producer of a page."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    assert isinstance(example, str)
+    assert "localhost:9092" in example
+    return example
+
+
+@pytest.mark.parametrize("page", PASTED)
+def test_a_producer_pasted_from_the_documentation_sends(
+    settings: Settings, broker: Broker, backend_python: Path, tmp_path: Path, page: str
 ) -> None:
-    page = (ROOT / "docs" / "event-contract.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     as_documented = settings.model_copy(update={"interactions_topic": "interactions"})
     ensure_topics(as_documented)
-    pasted = example.replace("localhost:9092", settings.kafka_bootstrap_servers)
-    assert pasted != example
+    before = count(as_documented, "interactions")
+    script = pasted(page).replace("localhost:9092", settings.kafka_bootstrap_servers)
     done = subprocess.run(
-        [backend_python, "-c", pasted],
+        [backend_python, "-c", script],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -130,10 +143,29 @@ def test_the_example_of_the_event_contract_runs(
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    (message,) = messages(as_documented, "interactions", 1)
-    assert (
-        decode_interaction(message.value(), time.time(), settings.use_cases).item_id == "startup-9"
+    for message in messages(as_documented, "interactions", before + 1):
+        event = decode_interaction(message.value(), time.time(), settings.use_cases)
+        assert (event.user_id, event.item_id) == ("42", "startup-9")
+
+
+@pytest.mark.parametrize("page", PASTED)
+def test_a_pasted_producer_says_within_seconds_that_the_broker_is_away(
+    backend_python: Path, tmp_path: Path, page: str
+) -> None:
+    script = pasted(page).replace("localhost:9092", f"127.0.0.1:{free_port()}")
+    began = time.monotonic()
+    done = subprocess.run(
+        [backend_python, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={},
+        timeout=30,
     )
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert re.search(r"Kafka at 127\.0\.0\.1:\d+ did not answer within 4 s: .*refused", last), last
+    assert time.monotonic() - began < 15, "five seconds, and generous time for a busy machine"
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +189,10 @@ def test_a_key_goes_to_the_partition_of_java_clients(key: bytes, java: int) -> N
     assert murmur2(key) == java & 0xFFFFFFFF, "values of Apache Kafka's own UtilsTest"
 
 
-def test_without_a_broker_one_error_is_raised_within_seconds() -> None:
+def test_without_a_broker_one_error_is_raised_and_its_cause_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "eddyline_client")
     began = time.monotonic()
     with pytest.raises(
         Unavailable,
@@ -168,13 +203,16 @@ def test_without_a_broker_one_error_is_raised_within_seconds() -> None:
     ):
         EventProducer("127.0.0.1:9", connect_timeout_s=1)
     assert time.monotonic() - began < 10
+    assert 1 <= len(caplog.records) <= 5, caplog.text
 
 
 @pytest.mark.process
 @pytest.mark.timeout(240)  # Apache Kafka is started twice
 def test_events_that_a_dead_broker_has_not_acknowledged_are_returned(
-    settings: Settings, own_broker: Broker
+    settings: Settings, own_broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And the outage is two lines of the log."""
+    caplog.set_level(logging.WARNING, "eddyline_client")
     ensure_topics(settings)
     events = likes(3)
     publisher = producer(settings, delivery_timeout_s=2, connect_timeout_s=1)
@@ -204,7 +242,11 @@ def test_events_that_a_dead_broker_has_not_acknowledged_are_returned(
         return True
 
     eventually(again, "the same producer delivers to the broker that came back", 60)
+    eventually(lambda: "kafka_available" in caplog.text, "the end of the outage is logged", 15)
     publisher.close()
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"kafka_unavailable servers={settings.kafka_bootstrap_servers}")
+    assert re.search(r"kafka_available .* outage_s=\d", second)
     ids = {
         decode_interaction(one.value(), time.time(), settings.use_cases).event_id
         for one in messages(settings, settings.interactions_topic, 3)
