@@ -5,7 +5,7 @@ import { button, confirmed, duration, element, failure, field, figure, figures, 
 import { get, request, send, urlOf } from "./http.js";
 
 const POLL_MS = 2000;
-const STEPS = ["snapshot", "dataset", "fit", "evaluate", "gate", "publish", "prune"];
+const STEPS = ["snapshot", "dataset", "tune", "fit", "evaluate", "gate", "publish", "prune"];
 const ENGINES = ["routed", "ensemble", "als", "two_tower", "content_based", "popular"];
 /** Folders of a bundle that are no part of the model. */
 const FOLDERS = new Set(["dataset", "evaluation"]);
@@ -22,7 +22,7 @@ export async function render(root, { query, signal }) {
   const metric = element("select", { id: "metric" });
   const list = element("div");
   const report = element("div");
-  const lineSection = section("Time line", element("form", { class: "row" }, element("label", { for: "metric" }, "Metric", metric)), line.root);
+  const lineSection = section("Time line", element("form", { class: "row" }, element("label", { for: "metric" }, "Metric ", metric)), line.root);
   root.append(told, top, retrain, lineSection, list, report);
 
   let latest = null;
@@ -98,11 +98,16 @@ function overview(models) {
   const behind = models.live && models.serving !== models.live;
   return element(
     "div",
-    {},
+    { class: "stack" },
     models.summary ? message("info", models.summary) : null,
     figures(
       figure("Live", models.live ?? "none", live ? `${number(live.events)} events; ${live.parts.filter((part) => !FOLDERS.has(part)).join(", ")}` : "publish one by a retrain", models.live ? null : "warn"),
       figure("This process answers from", models.serving ?? "none", behind ? "not yet the live one" : "the live one", behind ? "warn" : null),
+      figure(
+        "Router",
+        `${models.router.cold_start_threshold} and ${models.router.warm_user_threshold}`,
+        `interactions from which ALS and the ensemble answer; ${models.router.why}`,
+      ),
       figure("Versions", number(models.versions.length), "kept for a roll back"),
     ),
   );
@@ -132,9 +137,35 @@ function lastRetrain(run, actions) {
       element("div", { class: "note" }, facts.filter(Boolean).join("; ")),
       run.error ? element("p", {}, run.error) : null,
       progress,
+      run.gate ? gateVerdict(run.gate) : null,
     ),
     buttons,
   );
+}
+
+/** What the gate decided, with the numbers of the new version and of the live one. */
+function gateVerdict(gate) {
+  const metrics = Object.keys(gate.metrics.routed ?? {});
+  const [low, high] = gate.difference ?? [];
+  const interval = gate.difference ? ` The new one's NDCG@10 is ${signed(low)} to ${signed(high)} from the live one's (95%).` : "";
+  return element(
+    "div",
+    { class: "stack" },
+    element("p", {}, `The gate ${gate.decision} it: ${gate.cause}, by ${number(gate.users)} users.${interval}`),
+    table(
+      "What users would get (routed)",
+      [
+        { label: "Metric", value: (name) => name },
+        { label: "New", value: (name) => fraction(gate.metrics.routed[name]), number: true },
+        { label: gate.live ? `Live: ${gate.live}` : "Live", value: (name) => fraction(gate.live_metrics.routed?.[name]), number: true },
+      ],
+      metrics,
+    ),
+  );
+}
+
+function signed(value) {
+  return `${value > 0 ? "+" : ""}${value.toFixed(4)}`;
 }
 
 function versionTable(models, actions) {
@@ -143,9 +174,9 @@ function versionTable(models, actions) {
   const columns = [
     {
       label: "Version",
-      value: (version) => [version.version, version.live ? [" ", element("span", { class: "badge good" }, "live")] : []].flat(2),
+      value: (version) => [element("span", { class: "nowrap" }, version.version), version.live ? [" ", element("span", { class: "badge good" }, "live")] : []].flat(2),
     },
-    { label: "Made", value: (version) => when(version.created) },
+    { label: "Made", value: (version) => element("span", { class: "nowrap" }, when(version.created)) },
     { label: "Events", value: (version) => number(version.events), number: true },
     { label: `${engine} NDCG@10`, value: (version) => fraction(value(version, FIRST_METRIC)), number: true },
     { label: "Recall@10", value: (version) => fraction(value(version, "recall@10")), number: true },
@@ -157,7 +188,7 @@ function versionTable(models, actions) {
           "span",
           { class: "buttons inline" },
           element("a", { href: `#/models?report=${encodeURIComponent(version.version)}` }, "Report"),
-          version.live ? null : button(`Promote`, () => actions.promote(version.version)),
+          version.live ? null : button("Promote", () => actions.promote(version.version)),
         ),
     },
   ];
