@@ -116,8 +116,7 @@ def check_interaction(event: Interaction, broker_time: float, use_cases: UseCase
     if event.value is not None and not 0 <= event.value <= MAX_VALUE:
         raise BadEvent("bad_value", f"value {event.value!r} is not within [0, {MAX_VALUE:g}]")
     if event.context is not _NO_CONTEXT and bytes(event.context)[:1] not in (b"{", b"n", b""):
-        context = msgspec.json.decode(event.context)
-        raise BadEvent("bad_field", problems.wrong_type("context", "object | null", context))
+        raise BadEvent("bad_field", problems.wrong_type("context", "object | null", event.context))
 
 
 def decode_item(data: bytes, broker_time: float, tolerance: Tolerance = STRICT) -> Item:

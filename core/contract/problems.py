@@ -61,8 +61,14 @@ def in_words(error: Exception, source: Any = None, noun: str = "event") -> str:
     return text
 
 
-def wrong_type(name: str, types: str, value: Any, noun: str = "event") -> str:
-    """That the field `name` must be one of `types` (`object | null`), and the value that it has."""
+def wrong_type(name: str, types: str, raw: msgspec.Raw, noun: str = "event") -> str:
+    """That the field `name` must be one of `types` (`object | null`), and what it has: `raw`, which
+    need not be JSON.
+    """
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = bytes(raw).decode("utf-8", "replace")
     return f"{name} must be {_types(types)}, this {noun} has {_value(value)}"
 
 

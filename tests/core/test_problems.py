@@ -89,6 +89,18 @@ def test_the_reason_of_a_refused_item_names_attribute_and_entry(fields: bytes) -
     assert str(refused.value).split("; ACCEPT")[0] == ITEMS[fields]
 
 
+@pytest.mark.parametrize(
+    ("context", "words"), [(b"[1]", "a list"), (b"hello", "the text 'hello'"), (b'"x"', "'x'")]
+)
+def test_a_context_that_is_no_object_is_refused_even_where_it_is_no_json(
+    context: bytes, words: str
+) -> None:
+    """Imports check an event before it is JSON."""
+    event = Interaction("e", "u", "i", "view", 1.0, context=msgspec.Raw(context))
+    with pytest.raises(BadEvent, match=f"context must be an object or null, .* has .*{words}"):
+        codec.check_interaction(event, NOW, load(None))
+
+
 class _Bounds(msgspec.Struct, forbid_unknown_fields=True):
     share: Annotated[float, Meta(ge=0, le=1)] = 0.5
     above: Annotated[float, Meta(gt=0, lt=9)] = 1
