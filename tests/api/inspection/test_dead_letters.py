@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -14,9 +15,12 @@ from api.schemas.answers import Error
 from api.schemas.dead_letters import DeadLetterAnswer, DeadLetterPage, Replayed
 from core import codec
 from core.deletions import IdHasher, Place
+from core.errors import BadEvent
 from core.settings import Settings
 from store.dead_letters.letters import read
 from store.log import client as log
+from store.log import dead_letters
+from store.log.message import LogMessage
 from store.state import keys
 from store.state.apply import deletions
 from tests.api.world import KEY, Client, checked, serving
@@ -52,8 +56,10 @@ class Admin:
         return checked(answer.json(), DeadLetterAnswer)
 
     def replay(self, offset: int, **body: Any) -> httpx.Response:
-        path = f"/api/dead-letters/{self.place(offset)}/replay"
-        return self._request("POST", path, json=body)
+        return self.replay_place(self.place(offset), **body)
+
+    def replay_place(self, place: str, **body: Any) -> httpx.Response:
+        return self._request("POST", f"/api/dead-letters/{place}/replay", json=body)
 
     def place(self, offset: int) -> str:
         return f"{self._settings.interactions_topic}:0:{offset}"
@@ -82,22 +88,21 @@ def sent(settings: Settings) -> list[tuple[dict[str, Any], dict[str, bytes]]]:
     ]
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_only_admins_see_and_replay_dead_letters(
-    settings: Settings, redis: object, method: str, path: str
-) -> None:
+def test_only_admins_see_and_replay_dead_letters(settings: Settings, redis: object) -> None:
     with serving(settings, api_admin_keys=ADMIN, api_read_keys="a-readers-key") as client:
-        for key, expected in (
-            ("", (401, "unauthorized")),
-            ("wrong", (401, "unauthorized")),
-            ("a-readers-key", (401, "unauthorized")),
-            (KEY, (403, "forbidden")),
-        ):
-            answer = client.request(method, path, headers={"x-api-key": key})
-            assert refused(answer) == expected
+        for method, path in ROUTES:
+            for key, expected in (
+                ("", (401, "unauthorized")),
+                ("wrong", (401, "unauthorized")),
+                ("a-readers-key", (401, "unauthorized")),
+                (KEY, (403, "forbidden")),
+            ):
+                answer = client.request(method, path, headers={"x-api-key": key})
+                assert refused(answer) == expected
     with serving(settings) as client:
-        answer = client.request(method, path, headers={"x-api-key": KEY})
-        assert refused(answer) == (403, "admin_disabled")
+        for method, path in ROUTES:
+            answer = client.request(method, path, headers={"x-api-key": KEY})
+            assert refused(answer) == (403, "admin_disabled")
 
 
 def test_letters_are_listed_newest_first_by_code_and_page(admin: Admin, settings: Settings) -> None:
@@ -130,6 +135,7 @@ def test_a_letter_shows_the_message_as_it_came(admin: Admin, settings: Settings)
     assert refused(admin.replay(2)) == (404, "not_found")
 
 
+@pytest.mark.process
 def test_a_corrected_letter_is_sent_once_and_says_where_it_came_from(
     admin: Admin, settings: Settings
 ) -> None:
@@ -153,6 +159,24 @@ def test_a_corrected_letter_is_sent_once_and_says_where_it_came_from(
         assert refused(Admin(other, settings).replay(1)) == (409, "already_replayed"), (
             "another process sees it too"
         )
+
+
+def test_two_admins_who_replay_a_letter_at_once_send_it_once(
+    admin: Admin, settings: Settings
+) -> None:
+    write(settings, letter_of(settings, 1, codec.encode_json(FUTURE)))
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(admin.replay, 1, message=VALID) for _ in range(2)]
+        assert sorted(answer.result().status_code for answer in answers) == [202, 409]
+    assert len(sent(settings)) == 1
+
+
+def test_a_message_between_processes_is_not_replayed(admin: Admin, settings: Settings) -> None:
+    message = LogMessage(settings.retrain_requests_topic, 0, 4, BROKER_TIME, b"k", b"{}")
+    write(settings, dead_letters.encode(message, BadEvent("bad_field", "no")))
+    place = f"{settings.retrain_requests_topic}:0:4"
+    answer = admin.replay_place(place, message=VALID)
+    assert refused(answer) == (422, "not_replayable")
 
 
 def test_a_letter_without_an_event_id_gets_one_from_its_place(
@@ -202,15 +226,8 @@ def test_without_a_broker_the_answer_says_so(settings: Settings, redis: object) 
         assert refused(answer) == (503, "log_unavailable")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/api/dead-letters?limit=0",
-        "/api/dead-letters?cursor=17",
-        "/api/dead-letters?colour=red",
-        "/api/dead-letters/17",
-    ],
-)
-def test_a_wrong_parameter_is_named(settings: Settings, redis: object, path: str) -> None:
+def test_a_wrong_parameter_is_named(settings: Settings, redis: object) -> None:
     with serving(settings, api_admin_keys=ADMIN) as client:
-        assert client.get(path, headers={"x-api-key": ADMIN}).status_code == 422
+        for path in ("?limit=0", "?cursor=17", "?colour=red", "/17"):
+            answer = client.get(f"/api/dead-letters{path}", headers={"x-api-key": ADMIN})
+            assert answer.status_code == 422, path

@@ -42,6 +42,9 @@ SECTIONS = st.sampled_from(
         "users",
         "explain",
         "similar",
+        "preview",
+        "activity",
+        "experiments",
         "popular",
         "events",
         "health",
@@ -64,6 +67,8 @@ PARAMETERS = st.sampled_from(
         "attr.",
         "attr.min",
         "attr..min",
+        "event",
+        "without",
     ]
 )
 fuzz = hypothesis_settings(
@@ -106,7 +111,10 @@ def test_no_path_or_query_gives_a_500(
     query=st.lists(
         st.tuples(
             PARAMETERS,
-            st.sampled_from(["", "1", "als", "true", "seed,a", "x", "-1", "1e309", "nan"]) | texts,
+            st.sampled_from(
+                ["", "1", "als", "true", "seed,a", "x", "-1", "1e309", "nan", "like:pay", "like:"]
+            )
+            | texts,
         ),
         max_size=4,
     ),
@@ -123,11 +131,20 @@ def test_no_user_and_no_filter_gives_a_500(
         f"{FOR_DEVELOPER}/{tail}",
         f"/api/recommendations/{tail}",
         f"/api/explain/{quote(user, safe='')}/{tail}",
+        f"/api/preview/{tail}",
     ):
         answer = fuzzed.get(path)
         # 404: `.` and `..` are folded by the client
         assert answer.status_code in (200, 404, 422), answer.text
         assert answer.status_code != 200 or answer.json()["user_id"] == user
+
+
+@fuzz
+@given(text=texts, cursor=texts, limit=texts)
+def test_no_search_gives_a_500(fuzzed: Client, text: str, cursor: str, limit: str) -> None:
+    for path in ("/api/items", "/api/users", "/api/experiments"):
+        for query in ({"q": text}, {"q": text, "limit": limit}, {"cursor": cursor}):
+            assert fuzzed.get(path, params=query).status_code in (200, 422), (path, query)
 
 
 JSON = st.recursive(
