@@ -146,12 +146,10 @@ function lastRetrain(run, actions) {
 /** What the gate decided, with the numbers of the new version and of the live one. */
 function gateVerdict(gate) {
   const metrics = Object.keys(gate.metrics.routed ?? {});
-  const [low, high] = gate.difference ?? [];
-  const interval = gate.difference ? ` The new one's NDCG@10 is ${signed(low)} to ${signed(high)} from the live one's (95%).` : "";
   return element(
     "div",
     { class: "stack" },
-    element("p", {}, `The gate ${gate.decision} it: ${gate.cause}, by ${number(gate.users)} users.${interval}`),
+    element("p", {}, `The gate ${gate.decision} it: ${gate.cause}.`),
     table(
       "What users would get (routed)",
       [
@@ -162,10 +160,6 @@ function gateVerdict(gate) {
       metrics,
     ),
   );
-}
-
-function signed(value) {
-  return `${value > 0 ? "+" : ""}${value.toFixed(4)}`;
 }
 
 function versionTable(models, actions) {
