@@ -183,12 +183,36 @@ def _is_secret_property(name: str) -> bool:
     return any(word in name for word in ("password", "secret", "jaas", "pem", "token.value"))
 
 
+_WORDS = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_type": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be above {gt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "less_than": "must be below {lt:g}",
+    "literal_error": "must be {expected}",
+}
+"""Kind of problem in pydantic -> what it means to people."""
+
+
 def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'_'.join(str(part) for part in problem['loc']).upper() or 'settings'}: "
-        f"{problem['msg'].removeprefix('Value error, ')}"
-        for problem in error.errors()
-    )
+    """One sentence for each problem; the values are not shown, since some are secret."""
+    texts = []
+    for problem in error.errors():
+        name = "_".join(str(part) for part in problem["loc"]).upper() or "settings"
+        words = _WORDS.get(problem["type"])
+        if words is not None:
+            texts.append(f"{name} {words.format(**problem.get('ctx', {}))}")
+        else:
+            texts.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(texts)
 
 
 def rows(settings: Settings | None = None) -> list[tuple[str, str, str]]:

@@ -228,11 +228,11 @@ def test_a_wrong_configuration_names_the_field(change: tuple[str, str], message:
         ),
         (
             'ensemble_fusion = "median"',
-            "variant trial.other: ENSEMBLE_FUSION: Input should be 'min_max' or 'rank'",
+            "variant trial.other: ENSEMBLE_FUSION must be 'min_max' or 'rank'",
         ),
         (
             'enable_als = "perhaps"',
-            "variant trial.other: ENABLE_ALS: Input should be a valid boolean",
+            "variant trial.other: ENABLE_ALS must be true or false",
         ),
     ],
 )

@@ -147,3 +147,25 @@ def test_a_protocol_without_what_it_needs_names_the_missing_setting(
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     with pytest.raises(ConfigurationError, match="KAFKA_SASL_USERNAME"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("HISTORY_CAP", "abc", "HISTORY_CAP must be a whole number"),
+        ("HISTORY_CAP", "1.5", "HISTORY_CAP must be a whole number"),
+        ("HISTORY_CAP", "1", "HISTORY_CAP must be at least 50"),
+        ("KAFKA_TIMEOUT_S", "-1", "KAFKA_TIMEOUT_S must be above 0"),
+        ("KAFKA_TIMEOUT_S", "x", "KAFKA_TIMEOUT_S must be a number"),
+        ("ENABLE_ALS", "maybe", "ENABLE_ALS must be true or false"),
+        ("EXPLORE", "2", "EXPLORE must be at most 1"),
+        ("ENSEMBLE_FUSION", "x", "ENSEMBLE_FUSION must be 'min_max' or 'rank'"),
+    ],
+)
+def test_a_wrong_setting_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as refused:
+        load()
+    assert words in str(refused.value)

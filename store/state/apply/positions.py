@@ -265,10 +265,12 @@ def compare_settings(client: redis.Redis, settings: Settings) -> None:
         if stored.get(name, value) != value
     ]
     if changed:
+        is_default = any(text.startswith("default_use_case ") for text in changed)
+        mark = " (default = true marks a use case)" if is_default else ""
         raise ConfigurationError(
             f"settings on which stored numbers depend have changed: {'; '.join(changed)}. Set "
-            "the former values again, or run `python -m streams rebuild --wipe` to compute every "
-            "number again from the archive"
+            f"the former values again{mark}, or run `python -m streams rebuild --wipe` to compute "
+            f"every number again from the archive"
         )
 
 
