@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from core.settings import Settings
-from streams.inspect import partition_positions
+from streams.inspection.views import partition_positions
 
 LOOK_S = 1.0
 """Seconds between two looks at the positions."""

@@ -18,17 +18,17 @@ app = typer.Typer(
 @app.command("user")
 def inspect_user(user_id: str, as_json: AsJson = False, wide: Wide = False) -> None:
     """Show the whole state of a user, and which engine answers the user and why."""
-    from streams import inspect, inspect_output
+    from streams.inspection import output, views
 
-    inspect_output.show(inspect.user(load_settings(), user_id), as_json, wide)
+    output.show(views.user(load_settings(), user_id), as_json, wide)
 
 
 @app.command("item")
 def inspect_item(item_id: str, as_json: AsJson = False, wide: Wide = False) -> None:
     """Show the catalogue entry of an item and its popularity now."""
-    from streams import inspect, inspect_output
+    from streams.inspection import output, views
 
-    inspect_output.show(inspect.item(load_settings(), item_id), as_json, wide)
+    output.show(views.item(load_settings(), item_id), as_json, wide)
 
 
 @app.command("positions")
@@ -43,18 +43,19 @@ def inspect_positions(
     wide: Wide = False,
 ) -> None:
     """Show the log's ends and the positions of Redis and the archive, by partition."""
-    from streams import catch_up, inspect, inspect_output
+    from streams import catch_up
+    from streams.inspection import output, views
 
-    read = catch_up.wait if wait else inspect.partition_positions
-    inspect_output.show(read(load_settings()), as_json, wide)
+    read = catch_up.wait if wait else views.partition_positions
+    output.show(read(load_settings()), as_json, wide)
 
 
 @app.command("model")
 def inspect_model(as_json: AsJson = False, wide: Wide = False) -> None:
     """Show the live bundle."""
-    from streams import inspect, inspect_output
+    from streams.inspection import output, views
 
-    inspect_output.show(inspect.model(load_settings()), as_json, wide)
+    output.show(views.model(load_settings()), as_json, wide)
 
 
 @app.command("memory")
@@ -66,6 +67,6 @@ def inspect_memory(
     wide: Wide = False,
 ) -> None:
     """Show the memory of Redis by kind of key, its growth, and the days until maxmemory."""
-    from streams import inspect, inspect_output
+    from streams.inspection import output, views
 
-    inspect_output.show(inspect.memory(load_settings(), days), as_json, wide)
+    output.show(views.memory(load_settings(), days), as_json, wide)

@@ -18,8 +18,8 @@ from store.log import dead_letters
 from store.log.dead_letters import DeadLetter
 from store.log.message import LogMessage
 from store.log.producer import Producer
-from streams import inspect
 from streams.dead_letters import command
+from streams.inspection import views
 from testing.process import Child
 from tests.streams.dead_letters.world import VALID, write
 from tests.support import eventually
@@ -70,7 +70,7 @@ def test_a_refused_message_is_listed_corrected_replayed_and_counted(
     )
     eventually(lambda: redis.hget("user:u1", "events") == b"1", "the corrected event counts")
     assert len(read(settings).replayed) == 1
-    shown = inspect.user(settings, "u1")
+    shown = views.user(settings, "u1")
     assert (shown["events"], shown["counts"], shown["engine"], shown["segment"]) == (
         1,
         {"view": 1},
@@ -81,10 +81,10 @@ def test_a_refused_message_is_listed_corrected_replayed_and_counted(
     assert [event["item_id"] for event in shown["history"]] == ["i1"]
     assert "i1" in run("inspect", "user", "u1")
     eventually(
-        lambda: inspect.item(settings, "i1")["popularity_now"].get("unlabelled", 0) > 0,
+        lambda: views.item(settings, "i1")["popularity_now"].get("unlabelled", 0) > 0,
         "its popularity, which is written a little later",
     )
-    rows = inspect.partition_positions(settings)
+    rows = views.partition_positions(settings)
     assert sum(row["redis"] for row in rows if row["topic"] == settings.interactions_topic) == 2
     assert all(row["redis_lag"] == 0 for row in rows)
     assert msgspec.json.decode(run("inspect", "model", "--json"))["live"] is None

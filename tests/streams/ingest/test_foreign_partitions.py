@@ -24,9 +24,9 @@ from store.log.producer import Producer
 from store.log.topics.partitions import PRODUCERS_NOTICE_S, Layout, note_layout
 from store.state import keys
 from store.state.apply.batches import Event
-from streams import inspect
 from streams.ingest import foreign_partitions
 from streams.ingest.foreign_partitions import ForeignPartitions
+from streams.inspection import views
 from testing.ports import free_port
 from tests.conftest import Spawn
 from tests.streams.ingest.test_partitions_added_under_load import lines, metric
@@ -75,13 +75,11 @@ def test_events_sent_through_two_partitioners_are_counted_logged_and_shown(
     assert warning["topic"] == settings.interactions_topic
     assert "murmur2" in str(warning["remedy"])
     user, partition = next(iter(foreign.items()))
-    shown = inspect.user(settings, user)
+    shown = views.user(settings, user)
     assert (shown["partition"], shown["foreign_partitions"]) == (own_partition(user), [partition])
     assert "counts twice" in shown["partition_note"]
     assert (
-        inspect.user(settings, next(user for user in USERS if user not in foreign))[
-            "partition_note"
-        ]
+        views.user(settings, next(user for user in USERS if user not in foreign))["partition_note"]
         is None
     )
     assert {key.decode() for key in redis.scan_iter("user:*:partitions")} == set(

@@ -23,7 +23,7 @@ from store.log import client as log
 from store.log.producer import Producer
 from store.log.topics import partitions
 from store.state import keys
-from streams import inspect
+from streams.inspection import views
 from streams.live import schedules
 from testing.ports import free_port
 from testing.process import Child
@@ -191,7 +191,7 @@ def test_the_lag_includes_partitions_that_are_not_assigned_yet(
     assert max(lags) > 0
     rows = {
         row["partition"]: row
-        for row in inspect.partition_positions(settings)
+        for row in views.partition_positions(settings)
         if row["topic"] == topic
     }
     assert sorted(rows) == [0, 1, 2, 3, 4, 5]

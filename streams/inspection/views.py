@@ -25,7 +25,7 @@ from store.state.apply import deletions, positions
 from store.state.entities import catalogue, popularity, trending, users
 from store.state.entities.vectors import LiveStore
 from store.state.inspection import memory as state_memory
-from streams import routing
+from streams.inspection import routing
 
 KAFKA_S = 2.0
 """Seconds to wait for Kafka, where most of the answer comes from Redis."""

@@ -1,0 +1,1 @@
+"""What `streams inspect` shows: `views` reads it, `output` prints it."""
