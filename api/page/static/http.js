@@ -131,22 +131,38 @@ export function curl(method, path, body) {
 const LEAST_PAUSE_MS = 1000;
 const MOST_PAUSE_MS = 10_000;
 
+/** Resolves when the page is seen, at once if it is. */
+function seen(signal) {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((resolve) => {
+    document.addEventListener("visibilitychange", resolve, { once: true, signal });
+    signal.addEventListener("abort", resolve, { once: true });
+  });
+}
+
 /**
  * Calls `onMessage` with the JSON of each server-sent event, until `signal` is aborted; connects
- * again after a pause. `onState`: called with "" when connected, and with the cause when not.
- * (EventSource cannot send a key.)
+ * again after a pause. A page that nobody sees listens to nothing. `onState`: called with "" when
+ * connected, and with the cause when not. (EventSource cannot send a key.)
  */
 export async function listen(path, { onMessage, onState, signal }) {
   let pause = LEAST_PAUSE_MS;
   while (!signal.aborted) {
+    const hidden = new AbortController();
+    const either = AbortSignal.any([signal, hidden.signal]);
+    document.addEventListener("visibilitychange", () => document.hidden && hidden.abort(), { signal: either });
     try {
-      const response = await request("GET", path, { accept: "text/event-stream", signal });
+      const response = await request("GET", path, { accept: "text/event-stream", signal: either });
       onState("");
       pause = LEAST_PAUSE_MS;
       await readEvents(response.body, onMessage);
       onState("The server has ended the connection.");
     } catch (error) {
       if (signal.aborted) return;
+      if (hidden.signal.aborted) {
+        await seen(signal);
+        continue;
+      }
       onState(error.message);
       if (error.status === 401 || error.status === 403) return;
     }
