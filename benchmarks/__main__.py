@@ -32,6 +32,7 @@ QUALITY = (
     "benchmarks.quality_ensemble",
     "benchmarks.live_vs_retrained",
     "benchmarks.headline",
+    "benchmarks.first_retrain",
 )
 
 

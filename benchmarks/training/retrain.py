@@ -165,6 +165,7 @@ def main() -> None:
             archive_url=str(work / "archive"),
             models_path=work / "models",
             enable_two_tower=False,
+            tune_seconds=0,
         )
         fill(settings, *source(data_folder()))
         _, live = retrain(settings)
