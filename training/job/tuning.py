@@ -141,8 +141,8 @@ def _search(
     tuned_two_tower, two_tower_facts = _choose(context.two_tower, of_two_tower, "two_tower")
     for name, facts in (("ALS", als_facts), ("Two-Tower", two_tower_facts)):
         if facts is not None:
-            context.console.print(f"{name}: {facts['verdict']}")
-            shown = {name: facts.get(name) for name in tuning_record.SUMMARY}
+            context.console.print(f"{name}: {facts['verdict']}.")
+            shown = {name: facts.get(name) for name in tuning_record.SEARCH}
             log.info("hyperparameters_searched", model=name, **shown)
     record = Record(
         tuned=Searches(

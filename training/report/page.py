@@ -121,10 +121,21 @@ def _facts(metrics: Metrics, manifest: Mapping[str, Any]) -> dict[str, str]:
             name: _pairs(settings.get(name))
             for name in ("als", "two_tower", "ensemble", "event_weights")
         },
+        **_searches(settings.get("tuning") or {}),
         "seconds": _pairs(published.get("seconds")),
         "libraries": _pairs(manifest.get("libraries")),
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def _searches(tuning: Mapping[str, Any]) -> dict[str, str]:
+    """Whether the retrain searched hyperparameters and why, and the last search of each model."""
+    facts = {"search": f"{tuning['decision']}: {tuning['reason']}"} if tuning else {}
+    for part in ("als", "two_tower"):
+        if part in tuning:
+            former = _pairs(tuning[part]["former"])
+            facts[f"search for {part}"] = f"{tuning[part]['verdict']}; the former choice: {former}"
+    return facts
 
 
 def _pairs(settings: Any) -> str:

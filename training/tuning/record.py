@@ -25,8 +25,10 @@ nothing to search by.
 """
 GROWTH = 1.5
 """Factor by which the events of the data must grow or shrink before a search pays again."""
-SUMMARY = ("objective", "value", "former_value", "gain", "trials", "finished", "seconds", "users")
-"""Facts of a part that the manifest repeats."""
+SEARCH = ("objective", "value", "former_value", "gain", "trials", "finished", "seconds", "users")
+"""Facts of a search that the log has."""
+SUMMARY = (*SEARCH, "former", "verdict")
+"""Facts of a search that the manifest repeats."""
 
 _log = structlog.get_logger(__name__)
 

@@ -70,6 +70,8 @@ def test_the_first_retrain_tunes_als_and_keeps_the_search_in_the_bundle(
     assert manifest["als"] == msgspec.to_builtins(tuning.als), "the models are fitted with it"
     assert manifest["tuning"]["als"]["gain"] == [gain, low, high], "`models show` prints it"
     assert manifest["hyperparameters_from"] == tuning_record.FILE
+    page = (untuned.models_path / version / "evaluation" / "report.html").read_text("utf-8")
+    assert f"6 trials in {search['seconds']:.0f} s; the best gains {gain:+.4f} NDCG@10" in page
     model = Registry(untuned.models_path).load_part(version, "als")
     assert tuning.als is not None
     assert model.factors == tuning.als.factors
