@@ -74,7 +74,8 @@ class _Budget:
         return Scope(
             where=self.data.where,
             start=start,
-            candidates=_candidates(start, former),
+            candidates=_candidates(start, former)
+            or (als_trial.USUAL_CHOICES if part == "als" else ()),
             fixed=_names(self.fixed, part),
             patience=patience,
             report=lambda text: run.progress(f"{name}: {text}"),

@@ -9,6 +9,7 @@ the study in an SQLite file, a killed or finished search can be continued.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
@@ -33,6 +34,7 @@ from training.tuning.als_trial import (
     SOBOL_TRIALS,
     SWEEPS,
     Judging,
+    OutOfTime,
     Space,
     evaluate,
 )
@@ -43,9 +45,13 @@ PRUNE_AFTER, PRUNE_FROM = 5, 6
 regularization starts low and ends high. On ML-1M a fit that ends 2.5% above another is 6% below it
 after two sweeps and above it before the sixth.
 """
-MOST_USERS, LEAST_USERS, SCORES = 10_000, 1_000, 100_000_000
-"""Users whose item is held out: MOST_USERS, or fewer where users times items are above SCORES, so
-that scoring a large catalogue stays short beside fitting; at least LEAST_USERS.
+MOST_USERS, LEAST_USERS, SCORES = 10_000, 1_000, 20_000_000
+"""Users whose item is held out: MOST_USERS; without overtime fewer where users times items exceed
+SCORES, so that scoring stays short beside fitting, but at least LEAST_USERS.
+"""
+START_SHARE, TRIAL_SHARE = 1 / 3, 1 / 10
+"""Without overtime, the share of the time after which the first trial, or another one, counts by
+its best sweep so far: on much data one fit would take all of it.
 """
 REPORTED_TRIALS = 5
 
@@ -61,7 +67,9 @@ class Search:
 
         self._dataset, self._options, self._scope = dataset, options, scope
         self._seed = seed = settings.training_seed
-        users = min(MOST_USERS, max(LEAST_USERS, SCORES // max(len(dataset.items), 1)))
+        users = MOST_USERS
+        if not scope.overtime:
+            users = min(users, max(LEAST_USERS, SCORES // max(len(dataset.items), 1)))
         split = validation.leave_one_out(dataset, seed, users, scope.where)
         self._judging = Judging(split, seed, options.negatives, options.threads)
         self._space = Space.of(scope.start or als.hyperparameters(settings), scope.fixed)
@@ -156,6 +164,9 @@ class Search:
         import optuna
 
         self._trials += 1
+        began = time.monotonic()
+        share = START_SHARE if trial.number == 0 else TRIAL_SHARE
+        longest = math.inf if self._scope.overtime else 60.0 * self._options.minutes * share
         finished = tune_study.complete(self._study)
         best = max((complete.value for complete in finished), default=None)
         must_complete = best is None and self._scope.overtime
@@ -171,9 +182,11 @@ class Search:
             late = time.monotonic() > deadline and not must_complete
             if late or (score is not None and best is not None and trial.should_prune()):
                 raise optuna.TrialPruned
+            if score is not None and time.monotonic() - began > longest:
+                raise OutOfTime
 
         curve = evaluate(self._judging, self._space.suggest(trial), self._space.fixed_sweeps, judge)
-        trial.set_user_attr(SWEEPS, curve.sweep)
+        trial.set_user_attr(SWEEPS, curve.sweeps)
         trial.set_user_attr("hit_rate", curve.hit)
         self._ndcg[trial.number] = curve.ndcg
         return curve.best

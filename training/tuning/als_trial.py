@@ -39,6 +39,14 @@ worse than none, on MovieLens one of 0.5.
 SWEEPS = "iterations"
 """It is no search dimension: it is the best point of the curve of a fit."""
 SEARCHED = (*RANGES, SWEEPS)
+USUAL_CHOICES = (
+    Hyperparameters(factors=64, regularization=15.0, alpha=0.8, popularity_discount=0.2),
+    Hyperparameters(factors=96, regularization=200.0, alpha=80.0, popularity_discount=0.1),
+)
+"""About what long searches chose on dense data (MovieLens, the simulator) and on sparse data
+(RetailRocket, Amazon Sports): benchmarks/results/*-hyperparameters.json. A search of a minute tries
+them before the Sobol sequence.
+"""
 SOBOL_TRIALS = 16
 """Trials before TPE starts to model: a power of 2, as Sobol sequences need, and four a dimension.
 """
@@ -49,13 +57,22 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class Curve:
-    """The scores of one fit by sweep; `ndcg (n,)`: of each held-out item at the best sweep."""
+    """The scores of one fit by sweep.
+
+    `ndcg (n,)`: of each held-out item at the best sweep. `stopped`: by OutOfTime.
+    """
 
     best: float = -1.0
     sweep: int = 0
     hit: float = 0.0
     worse: int = 0
     ndcg: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    stopped: bool = False
+
+    @property
+    def sweeps(self) -> int:
+        """The sweeps to fit with: those of the best score, or the most if it still improved."""
+        return MAX_SWEEPS if self.stopped and self.worse == 0 else self.sweep
 
     def add(self, sweep: int, hit: npt.NDArray[np.float64], ndcg: npt.NDArray[np.float64]) -> float:
         """Add the gains of the held-out items after `sweep`; returns their mean NDCG."""
@@ -68,6 +85,10 @@ class Curve:
 
 class _NoMoreGain(Exception):
     """Stops a fit whose score no longer improves."""
+
+
+class OutOfTime(Exception):
+    """Stops a fit, which then counts by its best sweep so far."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +193,7 @@ def evaluate(
     """Fit on the split, and score the fit every REPORT_EVERY sweeps.
 
     With `fixed_sweeps` only the last sweep is scored. `judge(sweep, NDCG)` is called after every
-    sweep, NDCG is None where it is not scored; it may raise to stop.
+    sweep, NDCG is None where it is not scored; it may raise to stop: OutOfTime after a score.
     """
     split = judging.split
     users, items = split.user_items.shape
@@ -205,6 +226,8 @@ def evaluate(
         )
     except _NoMoreGain:
         log.debug("fit_stopped_early", hyperparameters=hyperparameters, best_sweep=curve.sweep)
+    except OutOfTime:
+        curve.stopped = True
     return curve
 
 

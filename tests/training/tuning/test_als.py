@@ -10,9 +10,10 @@ import pytest
 from core.settings import Settings
 from training import als
 from training.als import Hyperparameters
-from training.data import dataset_files
+from training.data import dataset_files, validation
 from training.tuning import als as tune_als
-from training.tuning.options import TuneOptions
+from training.tuning import als_trial
+from training.tuning.options import Scope, TuneOptions
 
 
 def test_a_killed_search_resumes_and_tries_the_configured_hyperparameters_first(
@@ -58,3 +59,27 @@ def test_configured_factors_beyond_the_range_widen_it(small: Settings, folder: P
     sections = tune_als.search(data, wide, options)
     assert sections["tuned"]["ranges"]["factors"] == (16, 300)
     assert sections["als"]["factors"] == 300, "the configured point is tried first"
+
+
+def test_on_much_data_a_fit_that_takes_too_long_counts_by_its_best_sweep(
+    small: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune_als, "START_SHARE", 0.0)
+    monkeypatch.setattr(tune_als, "TRIAL_SHARE", 0.0)
+    scores, gains = [], validation.gains
+
+    def count_scores(*arguments: Any) -> Any:
+        scores.append(1)
+        return gains(*arguments)
+
+    monkeypatch.setattr(validation, "gains", count_scores)
+    data = dataset_files.load(folder / "dataset")
+    options = TuneOptions(None, folder / "out.json", minutes=60.0, trials=3, threads=1)
+    search = tune_als.Search(data, small, options, Scope(overtime=False))
+    search.run(3600.0)
+    sections = search.sections()
+    assert sections is not None
+    assert sections["tuned"]["finished"] == len(scores) == 3
+    assert sections["tuned"]["gain"] is not None, "it is compared with the first trial all the same"
+    sweeps = {trial["iterations"] for trial in search.trials()}
+    assert sweeps == {als_trial.MAX_SWEEPS}, "a fit that still improved is fitted to its end"
