@@ -26,8 +26,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / report.PAGE).as_uri()
 
 
-@pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
 def test_a_report_is_legible_on_a_laptop_and_a_phone_light_and_dark(
     address: str, open_page: Open, width: int, scheme: str
 ) -> None:
