@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -59,19 +60,28 @@ class Shop:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def send(self, user_id: str, item_id: str, event_type: str = "like") -> None:
+    def like(self, user_id: str, item_id: str, recommendation_id: str | None = None) -> None:
         """Send an event, and wait until ingest has applied it."""
         event = {
             "event_id": f"test-{time.time_ns()}",
             "user_id": user_id,
             "item_id": item_id,
-            "event_type": event_type,
+            "event_type": "like",
             "timestamp": time.time(),
+            "recommendation_id": recommendation_id,
         }
         before = self.count(user_id)
         answer = self._client.post("/api/events", json=event, headers={"x-api-key": WRITER})
         assert answer.status_code == 202, answer.text
         eventually(lambda: self.count(user_id) == before + 1, "the event applied")
+
+    def put_item(self, item_id: str, **entry: Any) -> None:
+        """Write an entry of the catalogue, and wait until the API has it."""
+        body = {"item_type": "startup", "categories": [], "tags": [], **entry}
+        path = f"/api/items/{quote(item_id, safe='')}"
+        answer = self._client.put(path, json=body, headers={"x-api-key": WRITER})
+        assert answer.status_code == 202, answer.text
+        eventually(lambda: self._client.get(path).status_code == 200, "the item in the API")
 
     def count(self, user_id: str) -> int:
         """The live count of a user's events, as Redis has it."""

@@ -1,18 +1,22 @@
-"""The page in a browser, beside a running marketplace: each view shows what is true and acts on it."""
+"""The page in a browser beside a running marketplace: a view shows what is true, and acts on it."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.page import shop as shops
 from tests.page.conftest import Open
-from tests.page.shop import Shop
-from tests.page.window import NARROW, WIDE
+from tests.page.shop import ADMIN, Shop
+from tests.page.window import NARROW
+from tests.support import eventually
 
 pytestmark = pytest.mark.timeout(300)
+HOSTILE = '<img src="https://example.org/x.png" onerror="document.title=1"><b>bold</b>'
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +25,153 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield running
 
 
-VIEWS = {
-    "now": "#/now",
-    "models": "#/models",
-}
-
-
-@pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
-def test_a_view_is_legible_and_accessible(
-    shop: Shop, open_page: Open, view: str, width: int, scheme: str
+@pytest.mark.parametrize(
+    "view", ["now", "models", "users/{hot}", "items/startup-9", "experiments", "dead-letters"]
+)
+def test_a_view_is_legible_and_accessible_on_a_laptop_and_a_dark_phone(
+    shop: Shop, open_page: Open, view: str
 ) -> None:
-    window = open_page(f"{shop.url}/{VIEWS[view]}", width=width, scheme=scheme)
-    window.page.locator("[data-view] section").first.wait_for()
-    assert window.overflow() == 0
-    assert window.violations() == []
-    window.check_structure(view)
+    window = open_page(f"{shop.url}/#/{view.format(**shop.users)}")
+    if view == "dead-letters":
+        window.enter_key(ADMIN)
+    name = view.partition("/")[0]
+    for width, scheme in ((None, "light"), (NARROW, "dark")):
+        if width is not None:
+            window.page.set_viewport_size({"width": width, "height": 900})
+            window.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        window.page.locator("[data-view] section").first.wait_for()
+        window.page.wait_for_load_state("networkidle")
+        assert window.overflow() == 0
+        assert window.violations() == []
+        window.check_structure(name)
+
+
+def test_somebody_s_numbers_are_those_of_redis(shop: Shop, open_page: Open) -> None:
+    user_id = shop.users["hot"]
+    page = open_page(f"{shop.url}/#/users").page
+    page.get_by_label("Id of a user, or a part of it").fill(user_id)
+    page.get_by_role("button", name="Search users").click()
+    expect(page.get_by_role("heading", name=user_id, exact=True)).to_be_visible()
+    with shop.redis() as redis:
+        state = {
+            key.decode(): value.decode() for key, value in redis.hgetall(f"user:{user_id}").items()
+        }  # type: ignore[union-attr]
+    for name in ("view", "click", "like"):
+        shown = page.locator(".figure").filter(has=page.get_by_text(name, exact=True))
+        expect(shown.locator("strong")).to_have_text(state[f"ev:{name}"])
+    answer = shop.get(f"/api/recommendations/{user_id}")
+    rows = page.get_by_role("region", name="The answer").locator("tbody tr")
+    shown = [text.split("(")[1].split(")")[0] for text in rows.locator("a").all_text_contents()]
+    assert shown == [line["item_id"] for line in answer["recommendations"]]
+
+
+def test_a_changed_history_changes_the_answer_and_stores_nothing(
+    shop: Shop, open_page: Open
+) -> None:
+    user_id = shop.users["warm"]
+    count = shop.count(user_id)
+    page = open_page(f"{shop.url}/#/users/{user_id}").page
+    answer = page.get_by_role("region", name="The answer").locator("tbody")
+    before = answer.inner_text()
+    first = re.findall(r"\((startup-\d+)\)", before)[0]
+    page.get_by_label("Item id").fill(first)
+    page.get_by_role("button", name="What if?").click()
+    expect(page.get_by_text(f"also like {first}")).to_be_visible()
+    expect(answer).not_to_contain_text(f"({first})")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text(f"also like {first}")).to_have_count(0)
+    eventually(lambda: answer.inner_text() == before, "the answer to the stored history")
+    assert shop.count(user_id) == count
+
+
+def test_an_item_is_searched_by_text_and_shown_with_its_users(shop: Shop, open_page: Open) -> None:
+    item = shop.get("/api/items/startup-9")["item"]
+    page = open_page(f"{shop.url}/#/items").page
+    page.get_by_label("Words of a title").fill(item["title"])
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name=f"{item['title']} (startup-9)").click()
+    entry = page.get_by_role("region", name="The entry in the catalogue")
+    expect(entry.get_by_role("row", name="categories")).to_contain_text(
+        ", ".join(item["categories"])
+    )
+    similar = shop.get("/api/items/startup-9/similar", limit=10)["recommendations"]
+    for line in similar[:3]:
+        expect(page.get_by_role("link", name=f"({line['item_id']})").first).to_be_visible()
+    users = shop.get("/api/items/startup-9/users")["users"]
+    rows = page.get_by_role("region", name="Users who would like it").locator("tbody th")
+    expect(rows).to_have_text([user["user_id"] for user in users])
+
+
+def test_an_experiment_shows_its_counts_and_its_verdict(shop: Shop, open_page: Open) -> None:
+    for number in range(12):
+        user_id = f"guest-{number}"
+        answer = shop.get(f"/api/recommendations/{user_id}")
+        if number % 3 == 0:
+            shop.like(user_id, "startup-9", answer["recommendation_id"])
+
+    def counted() -> list[list[str]]:
+        [experiment] = shop.get("/api/experiments")["experiments"]
+        return [
+            [row["variant"], str(row["exposed_users"]), str(row["answers"])]
+            for row in experiment["variants"]
+        ]
+
+    eventually(lambda: sum(int(users) for _, users, _ in counted()) >= 12, "the exposures counted")
+    page = open_page(f"{shop.url}/#/experiments").page
+    rows = page.get_by_role("region", name="Variants").locator("tbody tr")
+    expect(rows).to_have_count(2)
+    shown = [row.locator("th, td").all_text_contents()[:3] for row in rows.all()]
+    assert shown == counted()
+    expect(page.locator(".badge")).to_have_text("too early to say")
+
+
+def test_a_dead_letter_is_corrected_and_counts_once(shop: Shop, open_page: Open) -> None:
+    user_id = "developer-1"
+    before = shop.count(user_id)
+    window = open_page(f"{shop.url}/#/dead-letters")
+    window.enter_key(ADMIN)
+    page = window.page
+    page.get_by_role("region", name="Dead letters, newest first").get_by_role("link").first.click()
+    editor = page.get_by_label("Message")
+    letter = json.loads(editor.input_value())
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_role("alert")).to_contain_text("event_type")
+    editor.fill(json.dumps({**letter, "event_type": "like", "timestamp": 1_790_000_000}))
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_text("It is valid now")).to_be_visible()
+    assert shop.count(user_id) == before
+    page.get_by_role("button", name="Replay").click()
+    page.get_by_role("dialog").get_by_role("button", name="Replay").click()
+    expect(page.get_by_text("It was sent")).to_be_visible()
+    eventually(lambda: shop.count(user_id) == before + 1, "the corrected event applied")
+    page.reload()
+    window.enter_key(ADMIN)
+    expect(page.get_by_text("It was replayed")).to_be_visible()
+
+
+def test_what_others_wrote_is_text_and_never_part_of_the_page(shop: Shop, open_page: Open) -> None:
+    shop.put_item("hostile", title=HOSTILE, text=HOSTILE, tags=[HOSTILE])
+    page = open_page(f"{shop.url}/#/items/hostile").page
+    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible()
+    page.goto(f"{shop.url}/#/users/{HOSTILE}")
+    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible()
+    assert page.locator("main img, main b").count() == 0
+
+
+def test_everything_is_reached_by_keyboard(shop: Shop, open_page: Open) -> None:
+    window = open_page(f"{shop.url}/#/now")
+    page = window.page
+    window.press_until("Tab", "a Skip to the view", 1)
+    window.press_until("Tab", "a Users")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Somebody")).to_be_visible()
+    window.press_until("Tab", "input")
+    page.keyboard.type(shop.users["hot"])
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name=shop.users["hot"], exact=True)).to_be_visible()
+    window.press_until("Tab", "button Explain startup-", 200)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="Its score by each engine")).to_be_visible()
 
 
 def test_the_documentation_of_the_api_loads_from_this_server_only(

@@ -18,6 +18,8 @@ WIDE, NARROW = 1300, 390
 """Pixels: a laptop's window, and a phone's."""
 _WAIT_MS = 20_000
 _SEVERE = {"serious", "critical"}
+_REFUSED = "the server responded with a status of 4"
+"""Chromium reports refused requests too: the page shows their cause, or asks for a key."""
 _OUTLINE = Path(__file__).with_name("outline.js").read_text("utf-8")
 
 
@@ -77,8 +79,14 @@ class Window:
         stored = json.loads(file.read_text("utf-8"))
         assert lines == stored, f"{UPDATE}=1 stores the new structure in {file}"
 
+    def enter_key(self, key: str) -> None:
+        """Type a key where the page asks for one."""
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_label("Key").fill(key)
+        dialog.get_by_role("button", name="Use this key").click()
+
     def focused(self) -> str:
-        """The role, the tag and the name of the element that has the focus."""
+        """The tag and the name of the element that has the focus."""
         return str(
             self.page.evaluate(
                 "(({tagName, textContent, ariaLabel}) => tagName.toLowerCase() + ' ' + "
@@ -97,7 +105,7 @@ class Window:
         raise AssertionError(f"{key} does not reach {focused!r}; it reaches {seen}")
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if message.type in ("error", "warning") and _REFUSED not in message.text:
             self.errors.append(f"{message.type}: {message.text} {message.location.get('url', '')}")
 
     def _check(self, request: Request) -> None:
