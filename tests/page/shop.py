@@ -136,6 +136,7 @@ def _filled(stack: Stack) -> Iterator[Shop]:
     stack.start("training", "worker", label="worker")
     try:
         stack.until(lambda: _ready(shop), "the API ready")
+        shop.like("guest", "startup-9")  # so the item has an event in the last hour
         yield shop
     finally:
         shop.close()

@@ -25,9 +25,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield running
 
 
-@pytest.mark.parametrize(
-    "view", ["now", "models", "users/{hot}", "items/startup-9", "experiments", "dead-letters"]
-)
+@pytest.mark.parametrize("view", ["users/{hot}", "items/startup-9", "experiments", "dead-letters"])
 def test_a_view_is_legible_and_accessible_on_a_laptop_and_a_dark_phone(
     shop: Shop, open_page: Open, view: str
 ) -> None:
@@ -41,7 +39,7 @@ def test_a_view_is_legible_and_accessible_on_a_laptop_and_a_dark_phone(
             window.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         window.page.locator("[data-view] section").first.wait_for()
         window.page.wait_for_load_state("networkidle")
-        assert window.overflow() == 0
+        eventually(lambda: window.overflow() == 0, "no wider than the window")
         assert window.violations() == []
         window.check_structure(name)
 
@@ -159,7 +157,7 @@ def test_what_others_wrote_is_text_and_never_part_of_the_page(shop: Shop, open_p
 
 
 def test_everything_is_reached_by_keyboard(shop: Shop, open_page: Open) -> None:
-    window = open_page(f"{shop.url}/#/now")
+    window = open_page(f"{shop.url}/#/users")
     page = window.page
     window.press_until("Tab", "a Skip to the view", 1)
     window.press_until("Tab", "a Users")
