@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.page.window import Window
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+WAIT_MS = 20_000
+"""Until a page must show what a test expects; a busy machine needs some of it."""
 
 Open = Callable[..., Window]
 
@@ -22,6 +25,7 @@ def browser() -> Iterator[Browser]:
     program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
     if program is None:
         pytest.skip(f"needs a browser: one of {', '.join(PROGRAMS)} on PATH")
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         sandbox = os.geteuid() != 0  # Chromium's sandbox refuses to run as root
         with playwright.chromium.launch(

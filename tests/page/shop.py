@@ -102,7 +102,9 @@ def running(folder: Path) -> Iterator[Shop]:
         update={
             "api_keys": frozenset({SecretStr(WRITER)}),
             "api_admin_keys": frozenset({SecretStr(ADMIN)}),
+            "api_port": 0,  # any free one
             "enable_two_tower": False,
+            "tune_seconds": 0.0,
             "experiments_path": experiments,
         }
     )

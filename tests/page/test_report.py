@@ -31,11 +31,11 @@ def test_a_report_is_legible_on_a_laptop_and_a_phone_light_and_dark(
     address: str, open_page: Open, width: int, scheme: str
 ) -> None:
     window = open_page(address, width=width, scheme=scheme)
+    window.check_structure("report")
     plots = window.page.locator(".plot")
     assert window.page.locator(".drawn .plot svg.main-svg").count() >= plots.count() == 11
     assert window.overflow() == 0
     assert window.violations() == []
-    window.check_structure("report")
 
 
 def test_a_chart_has_a_point_at_each_number_and_shows_it_under_the_pointer(

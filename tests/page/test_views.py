@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from tests.page import shop as shops
 from tests.page.conftest import Open
@@ -25,10 +25,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield running
 
 
-@pytest.mark.parametrize("view", ["users/{hot}", "items/startup-9", "experiments", "dead-letters"])
+@pytest.mark.parametrize(
+    "view", ["now", "models", "users/{hot}", "items/startup-9", "experiments", "dead-letters"]
+)
 def test_a_view_is_legible_and_accessible_on_a_laptop_and_a_dark_phone(
     shop: Shop, open_page: Open, view: str
 ) -> None:
+    shop.get(f"/api/recommendations/{shop.users['hot']}")  # which Now shows for a minute
     window = open_page(f"{shop.url}/#/{view.format(**shop.users)}")
     if view == "dead-letters":
         window.enter_key(ADMIN)
@@ -37,11 +40,65 @@ def test_a_view_is_legible_and_accessible_on_a_laptop_and_a_dark_phone(
         if width is not None:
             window.page.set_viewport_size({"width": width, "height": 900})
             window.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        window.page.locator("[data-view] section").first.wait_for()
-        window.page.wait_for_load_state("networkidle")
+        window.check_structure(name)
         eventually(lambda: window.overflow() == 0, "no wider than the window")
         assert window.violations() == []
-        window.check_structure(name)
+
+
+def test_now_shows_what_ingest_and_readers_do(shop: Shop, open_page: Open) -> None:
+    page = open_page(f"{shop.url}/#/now").page
+
+    def shown(name: str) -> Locator:
+        return page.locator(".figure").filter(has=page.get_by_text(name, exact=True))
+
+    expect(shown("Behind the log")).to_contain_text("0 messages")
+    expect(shown("Model")).to_contain_text(shop.get("/api/models")["live"])
+    expect(shown("From write to answer")).to_contain_text(" ms", timeout=30_000)
+    processes = page.get_by_role("region", name="Processes seen at work on the state")
+    expect(processes).to_contain_text("ingest")
+    letters = page.get_by_role("region", name="Messages of the last day that were no valid event")
+    expect(letters.get_by_role("row", name="bad_field")).to_contain_text("1")
+    answers = page.get_by_role("region", name="Personal answers of the last minute")
+    for _ in range(3):
+        shop.get(f"/api/recommendations/{shop.users['hot']}")
+    expect(answers.get_by_role("row", name="als")).to_be_visible()
+    shop.like("guest", "startup-9")
+    expect(shown("Behind the log")).to_contain_text(
+        re.compile(r"newest applied event: \d+ ms ago|newest applied event: \d(\.\d)? s ago")
+    )
+
+
+def test_an_admin_retrains_promotes_and_rolls_back(shop: Shop, open_page: Open) -> None:
+    first = shop.get("/api/models")["live"]
+    window = open_page(f"{shop.url}/#/models")
+    page = window.page
+    page.get_by_role("button", name="Retrain").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Retrain").click()
+    page.get_by_role("button", name="Request it").click()
+    window.enter_key("a-wrong-key")
+    window.enter_key(ADMIN)
+    expect(page.get_by_text("The retrain is requested")).to_be_visible()
+    eventually(lambda: shop.get("/api/models")["live"] != first, "another version live", 120)
+    second = shop.get("/api/models")["live"]
+    versions = page.get_by_role("region", name="Published versions, newest first")
+    expect(versions.get_by_role("row", name=second)).to_contain_text("live")
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    expect(page.get_by_text(f"{first} is live now.")).to_be_visible()
+    assert shop.get("/api/models")["live"] == first
+    versions.get_by_role("row", name=second).get_by_role("button", name="Promote").click()
+    page.get_by_role("dialog").get_by_role("button", name="Promote").click()
+    expect(page.get_by_text(f"{second} is live now.")).to_be_visible()
+    assert shop.get("/api/models")["live"] == second
+
+
+def test_the_report_of_a_version_is_shown_in_place(shop: Shop, open_page: Open) -> None:
+    page = open_page(f"{shop.url}/#/models").page
+    page.get_by_role("link", name="Report").first.click()
+    report = page.frame_locator("iframe.report")
+    expect(report.get_by_role("heading", name="NDCG@10 by segment")).to_be_visible()
+    expect(report.locator(".drawn .plot svg.main-svg").first).to_be_visible()
 
 
 def test_somebody_s_numbers_are_those_of_redis(shop: Shop, open_page: Open) -> None:
@@ -72,7 +129,7 @@ def test_a_changed_history_changes_the_answer_and_stores_nothing(
     answer = page.get_by_role("region", name="The answer").locator("tbody")
     before = answer.inner_text()
     first = re.findall(r"\((startup-\d+)\)", before)[0]
-    page.get_by_label("Item id").fill(first)
+    page.get_by_label("with the item").fill(first)
     page.get_by_role("button", name="What if?").click()
     expect(page.get_by_text(f"also like {first}")).to_be_visible()
     expect(answer).not_to_contain_text(f"({first})")
@@ -120,7 +177,7 @@ def test_an_experiment_shows_its_counts_and_its_verdict(shop: Shop, open_page: O
     expect(rows).to_have_count(2)
     shown = [row.locator("th, td").all_text_contents()[:3] for row in rows.all()]
     assert shown == counted()
-    expect(page.locator(".badge")).to_have_text("too early to say")
+    expect(page.get_by_text("from_three: too early to say")).to_be_visible()
 
 
 def test_a_dead_letter_is_corrected_and_counts_once(shop: Shop, open_page: Open) -> None:
@@ -157,7 +214,7 @@ def test_what_others_wrote_is_text_and_never_part_of_the_page(shop: Shop, open_p
 
 
 def test_everything_is_reached_by_keyboard(shop: Shop, open_page: Open) -> None:
-    window = open_page(f"{shop.url}/#/users")
+    window = open_page(f"{shop.url}/#/now")
     page = window.page
     window.press_until("Tab", "a Skip to the view", 1)
     window.press_until("Tab", "a Users")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ UPDATE = "UPDATE_STRUCTURES"
 WIDE, NARROW = 1300, 390
 """Pixels: a laptop's window, and a phone's."""
 _WAIT_MS = 20_000
+_SETTLED_MS = 4000
+"""Until a page shows all that it has asked for, when its structure is stored."""
 _SEVERE = {"serious", "critical"}
 _REFUSED = "the server responded with a status of 4"
 """Chromium reports refused requests too: the page shows their cause, or asks for a key."""
@@ -70,13 +73,17 @@ class Window:
         ]
 
     def check_structure(self, name: str) -> None:
-        """Compare the layout of the page with the stored one of that name."""
+        """Wait until the layout of the page is the stored one of that name."""
         width = self.page.evaluate("innerWidth")
         file = STRUCTURES / f"{name}-{width}.json"
-        lines = self.page.evaluate(_OUTLINE)
         if os.environ.get(UPDATE):
+            self.page.wait_for_timeout(_SETTLED_MS)
+            lines = self.page.evaluate(_OUTLINE)
             file.write_text(json.dumps(lines, indent=0, ensure_ascii=False) + "\n", "utf-8")
         stored = json.loads(file.read_text("utf-8"))
+        deadline = time.monotonic() + _WAIT_MS / 1000
+        while (lines := self.page.evaluate(_OUTLINE)) != stored and time.monotonic() < deadline:
+            self.page.wait_for_timeout(100)
         assert lines == stored, f"{UPDATE}=1 stores the new structure in {file}"
 
     def enter_key(self, key: str) -> None:
