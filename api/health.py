@@ -11,7 +11,17 @@ from api.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 QUIET_S = 10.0
-"""Seconds between two log lines about one failing part, however often it fails."""
+"""Seconds after the end of a failure in which the next one is not logged, unless it lasts."""
+
+
+class _Failure:
+    """What the log knows of a part that fails."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        """time.monotonic()"""
+        self.count = 0
+        self.is_logged = False
 
 
 class Health:
@@ -25,8 +35,8 @@ class Health:
         self._lock = threading.Lock()
         self._causes: dict[str, str] = {}
         self._working: set[str] = set()
-        self._logged: dict[str, float] = {}
-        self._unlogged: dict[str, int] = {}
+        self._failures: dict[str, _Failure] = {}
+        self._ended: dict[str, float] = {}
         for part in parts:
             metrics.up.labels(part).set(0)
 
@@ -45,28 +55,35 @@ class Health:
         return self._causes.get(part)
 
     def mark_failed(self, part: str, cause: str) -> None:
-        """Record that `part` fails. Logs the cause, at most every QUIET_S for each part."""
+        """Record that `part` fails. Its first cause is a warning, the next ones are debug."""
         now = time.monotonic()
         with self._lock:
             # replaced, never changed: readers take no lock
             self._causes = {**self._causes, part: cause}
             self._working.discard(part)
-            quiet = now - self._logged.get(part, -QUIET_S) < QUIET_S
-            repeated = self._unlogged[part] = self._unlogged.get(part, 0) + 1
-            if not quiet:
-                self._logged[part], self._unlogged[part] = now, 0
+            failure = self._failures.setdefault(part, _Failure(now))
+            failure.count += 1
+            begins = not failure.is_logged and now - self._ended.get(part, -QUIET_S) >= QUIET_S
+            failure.is_logged = failure.is_logged or begins
         self._metrics.up.labels(part).set(0)
-        if not quiet:
-            _log.warning("part_failed", part=part, cause=cause, failures=repeated)
+        (_log.warning if begins else _log.debug)("part_failed", part=part, cause=cause)
 
     def mark_working(self, part: str) -> None:
         """Record that `part` works (again)."""
         if part in self._working:
             return
         with self._lock:
-            recovered = self._causes.get(part)
+            cause, failure = self._causes.get(part), self._failures.pop(part, None)
             self._causes = {name: cause for name, cause in self._causes.items() if name != part}
             self._working.add(part)
+            if failure is not None:
+                self._ended[part] = time.monotonic()
         self._metrics.up.labels(part).set(1)
-        if recovered is not None:
-            _log.info("part_recovered", part=part, cause=recovered)
+        if failure is not None and failure.is_logged:
+            _log.info(
+                "part_recovered",
+                part=part,
+                cause=cause,
+                failures=failure.count,
+                outage_s=round(time.monotonic() - failure.began, 1),
+            )

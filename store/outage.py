@@ -6,6 +6,7 @@ more line for each error code.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -19,6 +20,12 @@ _log = structlog.get_logger(__name__)
 _REFUSAL = re.compile(r"^Redis refused (?:.*? )?while [^:]*: ([A-Z]+)")
 
 
+SETTLE_S = 1.0
+"""Seconds after the end of an outage in which a failure does not begin another one: it may be the
+late report of a call that began before.
+"""
+
+
 class Outage:
     """The state of one server: available or not. Thread-safe."""
 
@@ -29,6 +36,7 @@ class Outage:
         self._since: float | None = None
         self._failures = 0
         self._codes: set[str] = set()
+        self._ended = -math.inf
 
     def begin(self, error: str, what: str) -> None:
         """Note that `what` failed.
@@ -37,12 +45,13 @@ class Outage:
         the others as debug. A server may time out first and answer with an error code later.
         """
         match = _REFUSAL.match(error)
+        now = time.monotonic()
         with self._lock:
-            is_new = self._since is None
-            if self._since is None:
-                self._since, self._failures, self._codes = time.monotonic(), 0, set()
+            is_new = self._since is None and now - self._ended >= SETTLE_S
+            if is_new:
+                self._since, self._failures, self._codes = now, 0, set()
             self._failures += 1
-            if match is not None and match[1] not in self._codes:
+            if self._since is not None and match is not None and match[1] not in self._codes:
                 self._codes.add(match[1])
                 is_new = True
         (_log.warning if is_new else _log.debug)(
@@ -58,6 +67,7 @@ class Outage:
             return
         with self._lock:
             since, self._since = self._since, None
+            self._ended = time.monotonic()
             failures = self._failures
         if since is not None:
             _log.info(

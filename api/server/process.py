@@ -84,6 +84,7 @@ def _answer(app: DocumentedApp, listener: socket.socket, supervisor: int | None)
         lifespan="on",
         access_log=False,
         log_config=None,
+        log_level="warning",  # `process_started`, `serving` and `api_started` say the rest
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=GRACEFUL_S,

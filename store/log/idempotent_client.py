@@ -28,6 +28,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from core.settings import Settings
 from store.log.client import client_config
+from store.log.client_events import ClientEvents
 
 _log = structlog.get_logger(__name__)
 
@@ -67,11 +68,13 @@ class IdempotentClient:
     `poll` must be called regularly.
     """
 
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
-        """`options`: settings of librdkafka that override those here."""
+    def __init__(self, settings: Settings, options: dict[str, Any], events: ClientEvents) -> None:
+        """`options`: settings of librdkafka that override those here. `events`: those of the client
+        that this one replaces, so that an outage ends with the one that is connected again.
+        """
         self.lost: str | None = None
         """Why this client must be replaced; None while it works."""
-        self._report_error = client_config(settings)["error_cb"]
+        self._events = events
         self._identity = _Identity()
         self._acknowledged = False
         """Whether a message was acknowledged since the last statistics."""
@@ -84,6 +87,7 @@ class IdempotentClient:
         self._outage = False
         self._producer = Producer(
             client_config(settings)
+            | events.config()
             | {
                 "enable.idempotence": True,
                 "acks": "all",
@@ -204,6 +208,7 @@ class IdempotentClient:
                 on_delivery(error, message)
 
     def _on_statistics(self, text: str) -> None:
+        self._events.statistics(text)
         previous, self._identity = self._identity, _decode_statistics(text).eos
         if self._acknowledged or self._identity.producer_id != previous.producer_id:
             self._acknowledged, self._failed = False, 0
@@ -220,7 +225,7 @@ class IdempotentClient:
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._outage = self._outage or self._acknowledged or self._identity.producer_id >= 0
-        self._report_error(error)
+        self._events.error(error)
 
     def _note_fatal(self, error: KafkaException) -> None:
         if error.args[0].fatal() or error.args[0].code() == KafkaError._FATAL:

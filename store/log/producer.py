@@ -18,6 +18,7 @@ from core.settings import Settings
 from core.types import Interaction, Item, User
 from store.log.access.refusals import permission_advice
 from store.log.client import unreachable
+from store.log.client_events import ClientEvents
 from store.log.idempotent_client import QUEUED, DeliveryHandler, Headers, IdempotentClient
 
 __all__ = ["DeliveryHandler", "Headers", "Producer"]
@@ -64,7 +65,8 @@ class Producer:
         }
         self._lock = threading.Lock()
         """Guards `_client`: no message may be queued in a client that is being replaced."""
-        self._client = IdempotentClient(settings, self._options)
+        self._events = ClientEvents()
+        self._client = IdempotentClient(settings, self._options, self._events)
         self._failures_lock = threading.Lock()
         self._failed = 0
         self._first_failure = ""
@@ -272,7 +274,7 @@ class Producer:
         with self._lock:
             if self._client is not lost:
                 return True
-            self._client = IdempotentClient(self._settings, self._options)
+            self._client = IdempotentClient(self._settings, self._options, self._events)
         _log.warning("producer_replaced", cause=lost.lost, waiting=len(lost))
         if unresolved := lost.close():
             self._note_failures(unresolved, lost.lost)

@@ -64,6 +64,7 @@ class Archiver:
         self._start_offsets = StartOffsets(settings, self._archive, accept_gap)
         self._buffers: dict[int, Buffer] = {}
         self._ends: dict[int, int] = {}
+        self._reported: dict[int, int] = {}
         self._assigned = False
         self._topic_ids = TopicIds(settings, [self._topic])
         self._topic_id: TopicId = None
@@ -121,6 +122,9 @@ class Archiver:
 
     def _report(self, rows_per_s: float) -> None:
         positions = {partition: buffer.next for partition, buffer in sorted(self._buffers.items())}
+        if positions == self._reported:
+            return
+        self._reported = positions
         _log.info(
             "archive_progress",
             rows_per_s=round(rows_per_s),

@@ -154,7 +154,7 @@ def run(settings: Settings) -> None:
 
     if not start.until_ready(settings, stopped, prepare):
         return
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, __name__):  # the library logs the start of _App by this module's name
         logging.getLogger(name).setLevel(logging.WARNING)
     if hasattr(os, "nice"):
         os.nice(_NICE)

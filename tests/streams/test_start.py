@@ -52,6 +52,9 @@ def test_a_process_without_its_servers_ends_after_the_timeout_with_one_line(
     assert child.wait(60) == 1
     output = child.log.read_text()
     assert len(lines(child, "start_waits")) == 1
+    (started,) = lines(child, "process_started")
+    assert started["kafka"] == settings.kafka_bootstrap_servers
+    assert started["models"] == str(settings.models_path)
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "START_TIMEOUT_S=2" in error
     assert settings.kafka_bootstrap_servers in error
@@ -119,11 +122,14 @@ def test_an_outage_of_the_broker_is_two_log_lines_in_each_process(
     port = free_port()
     children = {name: spawn("streams", name) for name in ("ingest", "archive")}
     children["live"] = spawn("streams", "live", METRICS_PORT=str(port))
+    children |= {"worker": spawn("training", "worker"), "api": spawn("api")}
     with Producer(settings) as producer:
         producer.interaction(event("ann", "item-1"))
     eventually(lambda: redis.exists(keys.user("ann")), "an event counted", 60.0)
     eventually(lambda: lines(children["archive"], "partitions_assigned"), "archive at work")
     eventually(lambda: batches(children["live"], port) >= 1, "live at work", 60.0)
+    eventually(lambda: lines(children["worker"], "waiting_for_requests"), "worker at work")
+    eventually(lambda: lines(children["api"], "api_started"), "the API answers")
     own_broker.kill()
     for name, child in children.items():
         eventually(
@@ -141,6 +147,8 @@ def test_an_outage_of_the_broker_is_two_log_lines_in_each_process(
         assert float(str(end["outage_s"])) > 1
         others = [line for line in warnings(child) if line["event"] != "server_unavailable"]
         assert len(others) <= 3, others
+        noise = [line for line in child.log.read_text().splitlines() if "brokers are down" in line]
+        assert len(noise) <= 1, noise
 
 
 @pytest.mark.timeout(120)
@@ -160,7 +168,7 @@ def test_an_outage_of_redis_is_two_log_lines(
             lambda: all(redis.exists(keys.user(f"user-{number}")) for number in range(40)),
             "all counted",
         )
-    (end,) = lines(child, "server_available")
+    (end,) = eventually(lambda: lines(child, "server_available"), "it logs the end")
     assert (end["server"], len(lines(child, "server_unavailable"))) == ("redis", 1)
     assert len(warnings(child)) == 1, warnings(child)
 
