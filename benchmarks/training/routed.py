@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--dataset", choices=headline_worlds.WORLDS, action="append")
     parser.add_argument("--seeds", default="1", help="comma-separated")
     parser.add_argument("--users", type=int, default=1000, help="most users who are judged")
+    parser.add_argument("--threads", type=int, default=0, help="of the fits; 0: one a core")
     parser.add_argument(
         "--tuned",
         action="store_true",
@@ -107,7 +108,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as temporary:
             write(headline_worlds.load(name, folder or Path()), Path(temporary))
-            options = ["--users", str(arguments.users)]
+            options = ["--users", str(arguments.users), "--threads", str(arguments.threads)]
             if arguments.tuned:
                 options += ["--hyperparameters", str(HYPERPARAMETERS[name])]
             runs = [

@@ -12,6 +12,8 @@ from models.router.thresholds import PreferredThresholds, named
 
 LEAST_USERS = 20
 """Least users of a segment to compare engines: with fewer, single users decide."""
+LEAST_CHANGE = 0.01
+"""Least change of a segment's NDCG@10 to name: below it the users of a fold differ by chance."""
 FIELD = "served"
 """Field of the manifest's `metrics`."""
 
@@ -94,8 +96,8 @@ def _setting(
     changed = [
         f"{one.segment} users {_short(one.auto)}"
         for one in judged
-        if _short(one.auto) != _short(one.fixed)
-    ]
+        if abs(one.auto - one.fixed) >= LEAST_CHANGE * one.fixed
+    ] or ["others more"]
     return f"ROUTER=auto ({pairs}) would give {' and '.join(changed)}."
 
 
