@@ -23,26 +23,25 @@ from tests.engines.world import ITEMS
 from tests.support import eventually
 
 
-def test_popularity_follows_redis_as_weight_of_events(
+def test_popularity_follows_redis_from_0_to_1_of_the_most_popular_item(
     api: Client, redis: Redis, settings: Settings
 ) -> None:
     import time
 
     from store.state.entities.popularity import growth
 
-    redis.zadd(
-        keys.popular("developer_startup"),
-        {"coin": 6.0 * growth(time.time(), settings.popularity_half_life_days)},
-    )
+    weight = growth(time.time(), settings.popularity_half_life_days)
+    redis.zadd(keys.popular("developer_startup"), {"coin": 6.0 * weight, "pay": 1.5 * weight})
     answer = eventually(
         lambda: (
-            (body := api.get("/api/popular?limit=1").json())["recommendations"][0]["item_id"]
+            (body := api.get("/api/popular?limit=2").json())["recommendations"][0]["item_id"]
             == "coin"
             and body
         ),
         "coin",
     )
-    assert answer["recommendations"][0]["score"] == pytest.approx(6.0, rel=0.01)
+    scores = {line["item_id"]: line["score"] for line in answer["recommendations"]}
+    assert scores == {"coin": 1.0, "pay": pytest.approx(0.25)}
 
 
 def test_a_new_a_changed_and_a_deleted_item_show_within_a_refresh(
