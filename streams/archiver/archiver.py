@@ -122,15 +122,10 @@ class Archiver:
 
     def _report(self, rows_per_s: float) -> None:
         positions = {partition: buffer.next for partition, buffer in sorted(self._buffers.items())}
-        if positions == self._reported:
-            return
+        rate, rows = round(rows_per_s), self.archived
+        if positions != self._reported:
+            _log.info("archive_progress", rows_per_s=rate, archived=rows, positions=positions)
         self._reported = positions
-        _log.info(
-            "archive_progress",
-            rows_per_s=round(rows_per_s),
-            archived=self.archived,
-            positions=positions,
-        )
 
     def _buffer(self, messages: Sequence[Any]) -> None:
         """Step 2."""
