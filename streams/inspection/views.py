@@ -22,7 +22,7 @@ from store.log.access import permissions
 from store.log.topics import partitions
 from store.state import connection, keys
 from store.state.apply import deletions, positions
-from store.state.entities import catalogue, popularity, trending, users
+from store.state.entities import catalogue, idle_users, popularity, trending, users
 from store.state.entities.vectors import LiveStore
 from store.state.inspection import memory as state_memory
 from streams.inspection import routing
@@ -57,6 +57,7 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
         "keys": list(keys.all_of_user(user_id)),
         "events": state.events,
         "counts": dict(sorted(state.counts.items(), key=lambda entry: -entry[1])),
+        "idle": idle_users.counters(client, user_id) or None,
         "first_seen": state.first_seen,
         "deleted_at": None if deletion is None else deletion.time,
         "profile": None if state.profile is None else msgspec.to_builtins(state.profile),

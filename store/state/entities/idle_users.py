@@ -128,6 +128,16 @@ def _read_counted(pipe: Any, user_id: str) -> None:
     pipe.hget(keys.user_idle(user_id), "events")
 
 
+def counters(client: redis.Redis, user_id: str) -> dict[str, int]:
+    """The counters of a user who left Redis: `events`, and `ev:{type}` of each type.
+
+    Empty for a user who did not leave. Raises StoreUnavailable.
+    """
+    with named_errors(f"reading the idle counters of {user_id!r}"):
+        stored: Any = client.hgetall(keys.user_idle(user_id))
+    return {name.decode(): int(count) for name, count in stored.items() if name != b"first_seen"}
+
+
 def evict(client: redis.Redis, users: Mapping[str, Counted]) -> int:
     """Remove histories and vectors of `users` who have still exactly these events.
 
