@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from core import codec
 from core.dedup import Dedup
 from core.deletions import IdHasher
-from core.errors import Stale, StoreError
+from core.errors import BadEvent, Stale, StoreError
 from core.settings import Settings
 from core.types import Interaction
 from store.archive.archive import Archive
@@ -68,6 +69,7 @@ class ArchiveReplay:
         hasher = IdHasher(settings.deletion_salt)
         applier_client = connection.connect(settings)
         self._applier = Applier(applier_client, self._planner, settings.history_cap, hasher)
+        self._use_cases = settings.use_cases
         self._letters = ArchivedLetters(settings, part.topic)
         self._most = settings.transaction_events
         self._events: list[Event] = []
@@ -110,6 +112,14 @@ class ArchiveReplay:
                 self._letters.add(self._part.partition, row)
             return
         event = Event(Interaction(**{name: row[name] for name in _FIELDS}), row["broker_time"])
+        try:
+            codec.check_interaction(event.interaction, event.broker_time, self._use_cases)
+        except BadEvent as bad:  # an event type or a use case was removed since
+            if is_new:
+                raw = codec.encode_json(event.interaction)
+                letter = {"error": f"{bad.code}: {bad}", "raw": raw, "raw_truncated": False}
+                self._letters.add(self._part.partition, {**row, **letter})
+            return
         if self._dedup.is_duplicate(event.interaction.event_id, offset):
             return
         self._popularity.add(offset, event.interaction, event.broker_time)

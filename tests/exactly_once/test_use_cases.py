@@ -1,4 +1,4 @@
-"""Events without a use case count in the default one: for ingest, a rebuild and the oracle."""
+"""Changed use cases: a default one counts events without one, a removed type makes dead letters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
+from store.dead_letters import letters as dlq
 from store.log.producer import Producer
 from store.state import keys
 from tests import oracle
@@ -16,9 +17,10 @@ from tests.exactly_once.commands import archive, ingest_all, rebuild
 from tests.exactly_once.conftest import Ingest, caught_up
 from tests.exactly_once.traffic import Traffic
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("broker")
 def test_a_rebuild_moves_unlabelled_counts_to_the_default_use_case_and_ingest_says_so(
     settings: Settings,
@@ -52,6 +54,26 @@ def test_a_rebuild_moves_unlabelled_counts_to_the_default_use_case_and_ingest_sa
     rebuild(spawn, "--wipe", **environment)
     oracle.assert_equal(redis, marked)
     assert not redis.exists(unlabelled)
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_rebuild_makes_dead_letters_of_events_whose_type_was_removed(
+    settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn, seed: int, tmp_path: Path
+) -> None:
+    """As ingest does when it reads them again; the rebuild comes to its end."""
+    path = tmp_path / "use_cases.toml"
+    path.write_text(Path("core/use_cases.toml").read_text().replace("dismiss = 0.0\n", ""))
+    without = settings.model_copy(update={"use_cases_path": path})
+    with Producer(settings) as producer:
+        Traffic(settings, seed).burst(producer, 300)
+    ingest_all(redis, settings, ingest)
+    archive(spawn)
+    rebuild(spawn, "--wipe", USE_CASES_PATH=str(path))
+    expected = oracle.assert_equal(redis, without)
+    letters = dlq.read(settings).letters
+    codes = {place: letter.code for place, letter in letters.items()}
+    assert codes == expected.dead
+    assert "unknown_event_type" in codes.values()
 
 
 def _with_default(settings: Settings, folder: Path) -> Settings:
