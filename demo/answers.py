@@ -30,6 +30,16 @@ class Reader:
         except httpx.TransportError:
             return False
 
+    def version(self) -> str | None:
+        """The bundle that the API answers from; None before the first one."""
+        version: str | None = self._get("/health/ready")["model_version"]
+        return version
+
+    def retrain(self) -> str:
+        """The step of the running retrain, and how far it is; empty without one."""
+        last = self._get("/api/models")["retrain"] or {}
+        return ", ".join(text for text in (last.get("step"), last.get("progress")) if text)
+
     def user(self, user_id: str) -> dict[str, Any]:
         """The state of a user. Raises ProcessFailed."""
         return self._get(f"/api/users/{user_id}")

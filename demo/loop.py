@@ -19,12 +19,14 @@ from demo.stack import PREFIX, Stack
 KINDS = ("cold", "warm", "hot")
 LOOK_S = 2.0
 """Seconds between two readings of the counters of ingest."""
+PROGRESS_S = 0.5
+"""Seconds between two readings of the progress of the training."""
 LIVE_RATE = 20
 """Events a second while the demo stays up: counters move, and the machine stays idle."""
 
 
 def fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
-    """Start servers, topics, ingest and archive, send simulated events, train the first bundle."""
+    """Start servers, topics, ingest and archive, and send simulated events."""
     with Stage("Starting a broker and a Redis") as stage:
         stage.result(stack.start_servers())
     with Stage("Creating the topics") as stage:
@@ -59,20 +61,34 @@ def fill(stack: Stack, population: list[str], events: int) -> dict[str, Any]:
     with Stage("Archiving to Parquet") as stage:
         stack.run("streams", "archive", "--until-idle", label="archive-first", show=stage.now)
         stack.start("streams", "archive", label="archive")
-    with Stage("Training and publishing the models") as stage:
-        stack.run("training", "retrain", label="retrain", show=stage.now)
     return summary
 
 
 def serve(stack: Stack) -> Reader:
-    """Start a live worker and the API."""
+    """Start the API; before there is a model it answers with what is popular."""
     reader = Reader(f"http://{stack.settings.api_host}:{stack.settings.api_port}")
-    stack.start("streams", "live", label="live")  # readers fold in until it runs
     with Stage("Serving over HTTP") as stage:
         stack.start("api", label="api")
         stack.until(reader.ready, f"the API on {reader.url}")
         stage.result(reader.url)
     return reader
+
+
+def train(stack: Stack, reader: Reader) -> None:
+    """Train and publish the first bundle, and wait until the API answers from it."""
+    with Stage("Training, judging and publishing the models") as stage:
+        read_at = time.monotonic()
+
+        def show_progress(line: str) -> None:
+            nonlocal read_at
+            if time.monotonic() - read_at > PROGRESS_S:
+                read_at = time.monotonic()
+                stage.now(reader.retrain() or line)
+
+        stack.run("training", "retrain", label="retrain", show=show_progress)
+        stack.until(lambda: reader.version() is not None, "the API to load the models")
+        stage.result(str(reader.version()))
+    stack.start("streams", "live", label="live")  # readers fold in until it runs
 
 
 def read(stack: Stack, reader: Reader, summary: dict[str, Any]) -> None:
@@ -108,9 +124,13 @@ def stay(stack: Stack, reader: Reader, population: list[str], summary: dict[str,
     )
     hot = summary["hot"] or summary["warm"] or summary["cold"]
     folder, python = _short(stack.directory), _short(Path(sys.executable))
+    version = reader.version()
     console.print(
         f"""
 [bold]Now live:[/] {LIVE_RATE} events/s, also of new users and new startups. Ctrl-C ends it.
+  the page: now, models, users    {reader.url}/
+  the evaluation of the models    {reader.url}/#/models
+    the same as a file            {folder}/models/{version}/evaluation/report.html
   the API, documented by itself   {reader.url}/docs
   one user, decoded               env $(cat {folder}/env) {python} -m streams inspect user {hot}
   keys in Redis                   redis-cli -u {_redis_url(stack)} HGETALL user:{hot}

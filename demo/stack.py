@@ -239,7 +239,8 @@ class Stack:
             # Tansu lets the first member of a group wait for half of this.
             "session_timeout_s": min(configured.session_timeout_s, 6.0),
             "archive_file_s": min(configured.archive_file_s, 5.0),
-            # seconds of training, enough to see the ensemble answer
+            # seconds of training, enough to see the ensemble answer, and better than no search
+            "tune_seconds": min(configured.tune_seconds, 10.0),
             "two_tower_epochs": min(configured.two_tower_epochs, 5),
             "metrics_port": 0,
             "api_host": HOST,

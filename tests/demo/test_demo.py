@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
+import httpx
 import psutil
 import pytest
 from redis import Redis
@@ -114,6 +115,10 @@ def test_a_run_ends_with_three_reads_by_the_engines_of_the_router(
     assert methods == {"cold": "content_based", "warm": "als", "hot": "ensemble"}, run.text
     assert "fell back" not in run.text
     assert run.text.count("similar to") >= 5
+    tables = [line for line in run.text.splitlines() if re.match(r"(#|─|[1-5]| {10,}) ", line)]
+    assert len(tables) > 15
+    assert max(map(len, tables)) <= 80
+    assert re.search(r"it takes about \d+ s on two idle cores", run.text)
     assert (
         redis.exists(*(f"ingest:eddyline-demo-interactions:{number}" for number in range(4))) == 4
     )
@@ -125,6 +130,13 @@ def test_the_demo_stays_up_with_live_traffic_until_ctrl_c_and_leaves_no_process(
 ) -> None:
     with Run(folder) as run:
         run.until("Now live")
+        page = re.search(r"the page: .* (http\S+)$", run.text, re.MULTILINE)
+        report = re.search(r"the same as a file +(\S+)$", run.text, re.MULTILINE)
+        assert page
+        assert report
+        html = httpx.get(page[1], headers={"accept": "text/html"}).text
+        assert "<title>" in html
+        assert (ROOT / report[1]).is_file()
         children = run.children()
         # a broker, a Redis, ingest, archive, a live worker, the API, live traffic
         assert len(children) >= 7
