@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 from tests.page.window import Window
 
@@ -19,19 +19,24 @@ WAIT_MS = 20_000
 Open = Callable[..., Window]
 
 
+def _program() -> str | None:
+    return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
+
+
+def launch(playwright: Playwright) -> Browser:
+    """Start the browser of this machine."""
+    sandbox = os.geteuid() != 0  # Chromium's sandbox refuses to run as root
+    return playwright.chromium.launch(executable_path=_program(), chromium_sandbox=sandbox)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Ends with the file: while it runs, no other test of this process can run an event loop."""
-    program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
-    if program is None:
+    if _program() is None:
         pytest.skip(f"needs a browser: one of {', '.join(PROGRAMS)} on PATH")
     expect.set_options(timeout=WAIT_MS)
-    with sync_playwright() as playwright:
-        sandbox = os.geteuid() != 0  # Chromium's sandbox refuses to run as root
-        with playwright.chromium.launch(
-            executable_path=program, chromium_sandbox=sandbox
-        ) as browser:
-            yield browser
+    with sync_playwright() as playwright, launch(playwright) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from core import settings as configuration
 from core.settings import Settings
 from demo.stack import Stack
 from store.log import client as log
+from testing.ports import free_port
 from tests import oracle
 from tests.support import eventually
 
@@ -88,6 +89,19 @@ class Shop:
         with self.redis() as redis:
             return int(redis.hget(f"user:{user_id}", "events") or 0)  # type: ignore[arg-type]
 
+    @contextmanager
+    def another_api(self, **settings: str) -> Iterator[str]:
+        """The address of a second API with other settings."""
+        port = free_port()
+        child = self.stack.start("api", label="another-api", API_PORT=str(port), **settings)
+        address = f"http://{self.settings.api_host}:{port}"
+        try:
+            self.stack.until(lambda: _answers(f"{address}/health/live"), "another API")
+            yield address
+        finally:
+            child.stop()
+            self.stack.children.remove(child)
+
     def redis(self) -> Redis:
         """A client of the marketplace's Redis."""
         return Redis.from_url(self.settings.redis_url.get_secret_value())
@@ -137,16 +151,16 @@ def _filled(stack: Stack) -> Iterator[Shop]:
     run("training", "retrain")
     stack.start("training", "worker", label="worker")
     try:
-        stack.until(lambda: _ready(shop), "the API ready")
+        stack.until(lambda: _answers(f"{shop.url}/health/ready"), "the API ready")
         shop.like("guest", "startup-9")  # so the item has an event in the last hour
         yield shop
     finally:
         shop.close()
 
 
-def _ready(shop: Shop) -> bool:
+def _answers(address: str) -> bool:
     try:
-        return httpx.get(f"{shop.url}/health/ready", timeout=5.0).status_code == 200
+        return httpx.get(address, timeout=5.0).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -229,6 +229,23 @@ def test_everything_is_reached_by_keyboard(shop: Shop, open_page: Open) -> None:
     expect(page.get_by_role("region", name="Its score by each engine")).to_be_visible()
 
 
+def test_a_server_that_wants_a_key_gets_it_from_the_page_s_memory_only(
+    shop: Shop, open_page: Open
+) -> None:
+    with shop.another_api(API_READ_KEYS="a-readers-key") as address:
+        window = open_page(f"{address}/#/users/{shop.users['hot']}")
+        page = window.page
+        window.enter_key("a-wrong-key")
+        expect(page.get_by_role("dialog")).to_contain_text("Key")
+        window.enter_key("a-readers-key")
+        name = shop.users["hot"]
+        expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+        stored = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]")
+        assert stored == [0, 0, ""]
+        page.reload()
+        expect(page.get_by_role("dialog")).to_be_visible()
+
+
 def test_the_documentation_of_the_api_loads_from_this_server_only(
     shop: Shop, open_page: Open
 ) -> None:
