@@ -156,8 +156,10 @@ def add_partitions(world: World) -> None:
 def rebuild_and_wipe(world: World) -> None:
     """Rebuild Redis from the archive, as an operator does."""
     if sum(world.positions().values()):  # an empty archive is refused
-        world.processes.rebuild("--wipe")
-        world.processes.start_ingest()
+        with world.topics.no_compaction():
+            world.processes.rebuild("--wipe")
+            world.processes.start_ingest()
+            world.await_changes()
 
 
 def trim_head(world: World) -> None:

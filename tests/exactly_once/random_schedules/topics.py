@@ -6,7 +6,8 @@ The records are read first, so that the oracle knows what the broker drops.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (
@@ -26,14 +27,17 @@ from tests.support import eventually
 
 RECORD_S = 0.4
 """Seconds between two reads of the logs while the broker compacts them."""
+_LAG = "min.compaction.lag.ms"
+"""A deletion that is compacted before ingest reads it is lost, so this must be longer than ingest
+is down; the product asks for a day.
+"""
 _COMPACTION = {
     "segment.ms": "500",
     "min.cleanable.dirty.ratio": "0.01",
-    # longer than a stop of ingest or a rebuild on a busy machine: a deletion that is compacted
-    # before ingest reads it is lost
-    "min.compaction.lag.ms": "15000",
+    _LAG: "15000",  # longer than ingest takes to start again on a busy machine
     "delete.retention.ms": "0",
 }
+_NO_COMPACTION = {_LAG: "86400000"}
 
 
 class Topics:
@@ -75,9 +79,22 @@ class Topics:
         """
         self._recorder = _Recorder(self)
         self._recorder.start()
+        self._alter(_COMPACTION)
+
+    @contextmanager
+    def no_compaction(self) -> Iterator[None]:
+        """Compact nothing during the block, in which ingest is down."""
+        if self.is_compacted:
+            self._alter(_NO_COMPACTION)
+        yield
+        if self.is_compacted:
+            self._alter(_COMPACTION)
+
+    def _alter(self, values: Mapping[str, str]) -> None:
+        """Set `values` for `users`, `items` and the deletions."""
         entries = [
             ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-            for name, value in _COMPACTION.items()
+            for name, value in values.items()
         ]
         settings = self._settings
         topics = (settings.users_topic, settings.items_topic, settings.deletions_topic)

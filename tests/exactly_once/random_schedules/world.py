@@ -107,6 +107,17 @@ class World:
 
         eventually(has_progress, "something is applied and archived", CATCH_UP_S, every=0.1)
 
+    def await_changes(self) -> None:
+        """Wait until ingest has read every change of users and items so far."""
+        self.topics.record()
+        logs = self.topics.logs
+        changes = {
+            partition: logs.after_last(partition)
+            for partition in logs.ends
+            if partition[0] != self.settings.interactions_topic
+        }
+        self._await_positions(changes, "changes that are not applied", CATCH_UP_S)
+
     def trim(self) -> bool:
         """Remove the head of the interactions from the broker, as far as Redis and the archive have
         it. False: nothing to remove.
@@ -198,7 +209,7 @@ class World:
             )
 
     def _behind(self, ends: Mapping[Partition, int]) -> dict[str, str]:
-        """Partition -> its position, of the partitions that have not reached `ends`."""
+        """Partition -> its position, of the partitions in `ends` that have not reached them."""
         behind = {}
         logs, interactions = self.topics.logs, self.settings.interactions_topic
         with self.redis() as redis:
@@ -206,6 +217,8 @@ class World:
             for topic in sources(self.settings):
                 positions = oracle.positions(redis, self.settings, topic)
                 for partition in logs.partitions(topic):
+                    if partition not in ends:
+                        continue
                     number = partition[1]
                     position, summed = positions.get(number, 0), popularity.get(number, 0)
                     if position < ends[partition] or (
