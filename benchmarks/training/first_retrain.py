@@ -37,7 +37,7 @@ class Result(NamedTuple):
     tuning: dict[str, Any] | None
 
 
-def measure(folder: Path, seconds: float, users: int) -> Result:
+def measure(folder: Path, seconds: float, users: int, threads: int) -> Result:
     """Retrain from the events and items in `folder`."""
     models = folder / f"models-{seconds:g}"
     settings = Settings(
@@ -47,6 +47,7 @@ def measure(folder: Path, seconds: float, users: int) -> Result:
         events=folder / "events.parquet",
         items=items if (items := folder / "items.jsonl").exists() else None,
         users=users,
+        threads=threads,
         lease=False,
     )
     version = retrain(settings, options, Console(file=io.StringIO()))
@@ -56,7 +57,7 @@ def measure(folder: Path, seconds: float, users: int) -> Result:
     return Result(by_key, facts["als"], facts["tuning"])
 
 
-def compare(name: str, folder: Path, seconds: float, users: int) -> None:
+def compare(name: str, folder: Path, arguments: argparse.Namespace) -> None:
     """Print the rows of one data set."""
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -64,7 +65,10 @@ def compare(name: str, folder: Path, seconds: float, users: int) -> None:
         if entries:
             lines = b"".join(encode_json(item) + b"\n" for item in entries)
             (work / "items.jsonl").write_bytes(lines)
-        default, tuned = (measure(work, budget, users) for budget in (0.0, seconds))
+        default, tuned = (
+            measure(work, seconds, arguments.users, arguments.threads)
+            for seconds in (0.0, arguments.seconds)
+        )
     for key in SHOWN:
         if key in default.ndcg and key in tuned.ndcg:
             before, after = default.ndcg[key], tuned.ndcg[key]
@@ -88,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="TUNE_SECONDS")
     parser.add_argument("--users", type=int, default=1000, help="most users who are judged")
+    parser.add_argument("--threads", type=int, default=0, help="of the solver; 0: one a core")
     parser.add_argument("worlds", nargs="*", help="simulator, retailrocket, ml1m")
     arguments = parser.parse_args()
     folder = data_folder()
@@ -97,7 +102,7 @@ def main() -> None:
         if folder is None and name != "simulator":
             print(f"  {name}: skipped, EDDYLINE_DATA names no folder with it")
             continue
-        compare(name, folder or Path(), arguments.seconds, arguments.users)
+        compare(name, folder or Path(), arguments)
 
 
 def _cell(row: dict[str, Any]) -> str:

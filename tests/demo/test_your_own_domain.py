@@ -92,7 +92,7 @@ def test_the_first_recommendations_are_books_for_the_reader(played: list[Played]
 
 
 def test_the_retrain_of_the_page_publishes_a_bundle(played: list[Played]) -> None:
-    assert "7/7" in _output(played, "Train and tune")
+    assert "8/8" in _output(played, "Train and tune")
 
 
 def test_the_service_that_is_restored_from_the_backup_answers_as_before(
