@@ -154,8 +154,7 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
     """One recommended item.
 
     `rank` counts from 1; scores are comparable within one `method` only; `metadata`: the catalogue
-    entry. `propensity`: only with the method `exploration`, the probability with which the item was
-    drawn.
+    entry. `propensity`: the probability with which the method `exploration` drew the item.
     """
 
     item_id: str
@@ -204,10 +203,7 @@ class EngineAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user would get (`answer`), beside the answer of each engine alone.
-
-    `interaction_count`: with the changes of the request; `routing`: which engine that leads to.
-    """
+    """What a user would get, with the changes of the request, and from each engine alone."""
 
     user_id: str
     interaction_count: int
@@ -227,10 +223,7 @@ class ItemList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimilarUser(msgspec.Struct, frozen=True, kw_only=True):
-    """A user with similar interactions.
-
-    `score`: cosine of the ALS vectors; `shared_items`: latest first.
-    """
+    """A similar user. `score`: cosine of the ALS vectors; `shared_items`: latest first."""
 
     user_id: str
     score: float
