@@ -129,6 +129,35 @@ def test_a_file_of_hyperparameters_takes_the_place_of_a_search(
     assert two_tower.hyperparameters(untuned, path) == record(untuned, version).two_tower
 
 
+def test_two_tower_is_searched_in_the_rest_of_the_time(untuned: Settings, redis: Redis) -> None:
+    both = untuned.model_copy(
+        update={
+            "enable_two_tower": True,
+            "two_tower_epochs": 2,
+            "two_tower_history": 10,
+            "two_tower_dimension": 8,
+            "tune_seconds": 600.0,
+            "tune_trials": 3,
+        }
+    )
+    version = tuned(both)
+    tuning = record(both, version)
+    search = tuning.tuned.two_tower
+    assert search is not None
+    assert search["trials"] == 3
+    assert {row["dimension"] for row in search["tried"]} == {8}, "it is set by hand"
+    assert len({row["learning_rate"] for row in search["tried"]}) == 3
+    assert search["gain"] is not None
+    assert tuning.two_tower is not None
+    fitted = settings_of(both, version)["two_tower"]
+    assert (
+        fitted["learning_rate"]
+        == tuning.two_tower.learning_rate
+        == search["chosen"]["learning_rate"]
+    )
+    assert tuning.tuned.als is not None, "and ALS before it"
+
+
 def test_a_search_reports_its_progress_and_a_stopped_retrain_ends_it(
     untuned: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from core.types import Item
 from tests.training.two_tower.world import items, ring, table
 from training.data.dataset import Dataset
 from training.tuning import two_tower as tune_two_tower
-from training.tuning.options import TuneOptions
+from training.tuning.options import Scope, TuneOptions
 from training.two_tower import fit as two_tower
 from training.two_tower.fit_types import FitOptions, Progress, TrainingData
 from training.two_tower.hyperparameters import Hyperparameters, hyperparameters
@@ -193,3 +193,24 @@ def test_users_with_one_item_each_raise_an_error(small: Settings, tmp_path: Path
     single_items = table([(f"u{user}", f"i{user % 4}", "like", 1e9) for user in range(8)])
     with pytest.raises(DatasetError, match="no user has two items"):
         search(single_items, small, tmp_path, trials=1)
+
+
+def test_within_a_retrain_a_search_gives_up_when_its_time_is_too_short_for_two_fits(
+    data: Dataset, small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[float] = []
+
+    def fit(_data: object, _point: object, _seed: int, options: FitOptions) -> Any:
+        assert options.on_batch is not None
+        for batch in range(100):
+            batches.append(batch / 10)
+            options.on_batch(batch / 10)
+            clock[0] += 1.0
+
+    clock = [0.0]
+    monkeypatch.setattr(two_tower, "fit", fit)
+    monkeypatch.setattr(tune_two_tower.time, "monotonic", lambda: clock[0])
+    options = TuneOptions(None, Path("unused"), minutes=1.5, threads=1)
+    with pytest.raises(tune_two_tower.TooSlow, match="one fit takes about 60 s"):
+        tune_two_tower.search(data, (), small, options, Scope(overtime=False))
+    assert batches[-1] == tune_two_tower.MEASURED_EPOCHS, "it learns that early in the first fit"
