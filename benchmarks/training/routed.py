@@ -1,10 +1,11 @@
 """Measures what users get from a first retrain beside the best single engine, by segment.
 
 `python -m benchmarks.routed` runs `python -m training retrain` on each data set of
-headline_worlds, with the settings of a newcomer, and prints a table of NDCG@10 from the evaluation
-that it publishes. What its search finds within TUNE_SECONDS depends on the machine; with `--tuned`
-it does not search. `--checkout FOLDER` runs the retrain of another working copy, to compare with.
-It writes no row of results/quality.json.
+headline_worlds, and on the bookshop of docs/your-own-domain.md, with the settings of a newcomer. It
+prints a table of NDCG@10 from the evaluation that the retrain publishes. What its search finds
+within TUNE_SECONDS depends on the machine; with `--tuned` it does not search.
+`--checkout FOLDER` runs the retrain of another working copy, to compare with. It writes no row of
+results/quality.json.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.ranking import headline_worlds, quality
 from benchmarks.ranking.headline_fits import HYPERPARAMETERS
+from benchmarks.training import books
 
 SINGLE = ("popular", "content_based", "als", "two_tower")
 SEGMENTS = ("cold", "warm", "hot", "all")
@@ -39,6 +41,13 @@ def write(world: headline_worlds.World, folder: Path) -> None:
     pq.write_table(world.table, folder / "events.parquet")
     lines = [msgspec.json.encode(entry) for entry in world.entries]
     (folder / "items.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    if world.name == books.NAME:
+        (folder / "use_cases.toml").write_text(books.USE_CASES, "utf-8")
+
+
+def load(name: str, folder: Path, data: Path) -> headline_worlds.World:
+    """The data set `name`; `data`: where the real ones lie. Its files may be made in `folder`."""
+    return books.world(folder) if name == books.NAME else headline_worlds.load(name, data)
 
 
 def retrain(folder: Path, seed: int, checkout: Path, *options: str) -> Rows:
@@ -49,6 +58,8 @@ def retrain(folder: Path, seed: int, checkout: Path, *options: str) -> Rows:
     if (folder / "items.jsonl").stat().st_size > 1:
         command += ["--items", str(folder / "items.jsonl")]
     environment = {**os.environ, "MODELS_PATH": str(models), "TRAINING_SEED": str(seed)}
+    if (use_cases := folder / "use_cases.toml").is_file():
+        environment["USE_CASES_PATH"] = str(use_cases)
     subprocess.run(command, cwd=checkout, env=environment, check=True, stdout=sys.stderr)
     (evaluated,) = models.glob("*Z/evaluation/metrics.json")
     rows: Rows = json.loads(evaluated.read_text("utf-8"))["rows"]
@@ -86,7 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", choices=headline_worlds.WORLDS, action="append")
+    names = (*headline_worlds.WORLDS, books.NAME)
+    parser.add_argument("--dataset", choices=names, action="append")
     parser.add_argument("--seeds", default="1", help="comma-separated")
     parser.add_argument("--users", type=int, default=1000, help="most users who are judged")
     parser.add_argument("--threads", type=int, default=0, help="of the fits; 0: one a core")
@@ -102,14 +114,14 @@ def main() -> None:
         "| data set | segment | users | routed | best single engine | its NDCG@10 | ratio "
         "| at least its interval |\n|---|---|---|---|---|---|---|---|"
     )
-    for name in arguments.dataset or headline_worlds.WORLDS:
-        if folder is None and name != "simulator":
+    for name in arguments.dataset or names:
+        if folder is None and name not in ("simulator", books.NAME):
             print(f"{name} is skipped: EDDYLINE_DATA names no folder", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory() as temporary:
-            write(headline_worlds.load(name, folder or Path()), Path(temporary))
+            write(load(name, Path(temporary), folder or Path()), Path(temporary))
             options = ["--users", str(arguments.users), "--threads", str(arguments.threads)]
-            if arguments.tuned:
+            if arguments.tuned and name in HYPERPARAMETERS:
                 options += ["--hyperparameters", str(HYPERPARAMETERS[name])]
             runs = [
                 retrain(Path(temporary), int(seed), arguments.checkout, *options)
