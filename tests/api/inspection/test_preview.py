@@ -8,9 +8,10 @@ from urllib.parse import quote
 import pytest
 from redis import Redis
 
+from api.routes.inspection.changed_history import HistoryChanges
 from api.schemas.preview import EngineAnswer, Preview
 from core.settings import Settings
-from core.types import Recommendation
+from core.types import HistoryEvent, LiveVector, Recommendation, UserState
 from engines.explain import Explanation
 from store.state import keys
 from tests.api.world import Client, checked, publish, remember, serving
@@ -127,3 +128,16 @@ def test_previews_count_in_no_metric_of_answers(api: Client) -> None:
     before = count()
     preview(api, "warm")
     assert count() == before
+
+
+def test_a_stored_vector_is_not_used_for_another_history() -> None:
+    """Two events more and two fewer: the number of events alone would not show the difference."""
+    vector = LiveVector("v", "m", 2, b"")
+    history = [HistoryEvent(1, "like", "pay"), HistoryEvent(2, "like", "bank")]
+    state = UserState(user_id="u", events=7, counts={"like": 7}, history=history, als=vector)
+    assert HistoryChanges().apply(state) is state
+    added = (("view", "coin"), ("like", "pill"))
+    changed = HistoryChanges(added, frozenset({"pay", "bank"})).apply(state)
+    assert (changed.als, changed.events, changed.counts) == (None, 7, {"like": 6, "view": 1})
+    assert [event.item_id for event in changed.history] == ["coin", "pill"]
+    assert state.als is vector
