@@ -21,6 +21,7 @@ from api.errors import ApiError, invalid
 from api.middleware import deadline
 from api.page.sampler import Sampler
 from api.schemas.document import DocumentedApp
+from api.server.lifecycle import STREAM
 from api.service import Service
 from core.codec import encode_json
 
@@ -30,6 +31,7 @@ LINGER_S = 10.0
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
+    (b"connection", b"close"),  # its buffers are small
     (b"x-accel-buffering", b"no"),  # nginx would collect the events
 ]
 _log = structlog.get_logger(__name__)
@@ -149,6 +151,8 @@ class _Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["is_stream"] = True
+        if (extension := scope.get("extensions", {}).get(STREAM)) is not None:
+            extension["limit_buffers"]()
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         if not scope.get("is_head"):
             await self._live.send(receive, send, self._most)

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from uvicorn._types import ASGI3Application
@@ -31,6 +33,10 @@ from api.errors import ApiError
 from api.server.connections import Connections
 from api.server.refusals import encoded, head_timeout
 
+STREAM = "eddyline.stream"
+"""Extension of the ASGI scope; its `limit_buffers` is called before an answer that is a stream."""
+STREAM_BYTES = 4096
+"""Bytes of a stream that wait in the system's buffer; the system may round it up."""
 LINGER_S = 2.0
 """Seconds in which the client of a refused connection can read its answer."""
 LINGER_BYTES = 1 << 20
@@ -54,6 +60,16 @@ class _AnswerTransport:
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write, self.is_closing, self.close = transport.write, transport.is_closing, close
+
+
+def _limit_buffers(transport: asyncio.Transport) -> None:
+    """Let little of a stream wait for its client, so that one who does not read is noticed.
+
+    The buffers of the system would hold the samples of half an hour.
+    """
+    connection = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STREAM_BYTES)
+    transport.set_write_buffer_limits(0)
 
 
 class ConnectionLifecycle(HttpToolsProtocol):
@@ -165,6 +181,9 @@ class ConnectionLifecycle(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._active = cycle
+        # of the transport, not of the connection: no reference back to it
+        limit_buffers = partial(_limit_buffers, self.transport)
+        cycle.scope["extensions"] = {STREAM: {"limit_buffers": limit_buffers}}
         super()._start_asgi_task(cycle, app)
 
     def _next(self) -> None:

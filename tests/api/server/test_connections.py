@@ -198,3 +198,14 @@ def test_a_hard_limit_of_open_files_lowers_the_number_of_connections(
                 assert running.read("/health/live")[0] == 200
     finally:
         running.child.stop()
+
+
+def test_a_page_that_does_not_read_what_happens_now_is_closed(server: Server) -> None:
+    before = server.refused("write_timeout")
+    with server.connect(receive_buffer=2048) as connection:
+        connection.sendall(b"GET /api/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(
+            lambda: server.refused("write_timeout") == before + 1,
+            "the stream is closed",
+            timeout=60,
+        )
