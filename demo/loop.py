@@ -109,7 +109,11 @@ def read(stack: Stack, reader: Reader, summary: dict[str, Any]) -> None:
 
 
 def stay(stack: Stack, reader: Reader, population: list[str], summary: dict[str, Any]) -> None:
-    """Send live traffic and print its rate, until Ctrl-C or until a process dies."""
+    """Send live traffic and print its rate, until Ctrl-C or until a process dies.
+
+    A trainer waits for the retrains that the page requests.
+    """
+    stack.start("training", "worker", label="trainer")
     stack.start(
         "streams",
         "simulate",
@@ -129,6 +133,7 @@ def stay(stack: Stack, reader: Reader, population: list[str], summary: dict[str,
         f"""
 [bold]Now live:[/] {LIVE_RATE} events/s, also of new users and new startups. Ctrl-C ends it.
   the page: now, models, users    {reader.url}/
+    an admin's key for its buttons sed -n 's/^API_ADMIN_KEYS=//p' {folder}/env
   the evaluation of the models    {reader.url}/#/models
     the same as a file            {folder}/models/{version}/evaluation/report.html
   the API, documented by itself   {reader.url}/docs

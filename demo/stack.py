@@ -246,6 +246,9 @@ class Stack:
             "api_host": HOST,
             "api_port": port,
             "api_keys": configured.api_keys or frozenset({SecretStr(secrets.token_urlsafe(12))}),
+            # for the buttons of the page
+            "api_admin_keys": configured.api_admin_keys
+            or frozenset({SecretStr(secrets.token_urlsafe(12))}),
         }
 
     def _write_environment(self, changes: dict[str, Any]) -> None:
