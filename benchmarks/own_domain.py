@@ -17,8 +17,8 @@ from testing.process import ROOT
 PAGE = Path("docs") / "your-own-domain.md"
 LIMIT_S = 15 * 60
 """Seconds to the first recommendation of one's own, installation and tuning included."""
-PASSED_ON = ("PATH", "LANG", "TMPDIR", "PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_CONFIG_FILE")
-"""Variables that the clone may use: where programs and packages come from."""
+PASSED_ON = ("PATH", "LANG", "TMPDIR", "PIP_")
+"""Beginnings of the variables that the clone may use: where programs and packages come from."""
 
 
 def main() -> None:
@@ -35,7 +35,9 @@ def main() -> None:
         subprocess.run(
             ["git", "checkout", "--quiet", commit.stdout.decode().strip()], cwd=clone, check=True
         )
-        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment = {
+            name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)
+        }
         environment |= {"HOME": str(home), "COLUMNS": "80"}
         _report(document.play(document.blocks(clone / PAGE), clone, environment, 2 * LIMIT_S))
 
