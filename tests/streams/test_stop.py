@@ -29,7 +29,7 @@ PROCESSES = {
     "archive": (("streams", "archive"), "partitions_assigned"),
     "worker": (("training", "worker"), "waiting_for_requests"),
     "live": (("streams", "live"), "als_part_loaded"),
-    "api": (("api",), "startup complete"),
+    "api": (("api",), "api_started"),
 }
 
 

@@ -21,7 +21,7 @@ def test_the_process_logs_what_it_serves_and_limits_requests_on_a_real_socket(
     version = publish(settings)
     child = spawn("api", API_KEYS=KEY, API_TIMEOUT_S="1", LOG_LEVEL="debug")
     port = eventually(lambda: child.alive and port_of(child.log.read_text()), "the API serves")
-    eventually(lambda: "Application startup complete" in child.log.read_text(), "it has started")
+    eventually(lambda: "api_started" in child.log.read_text(), "it has started")
     started = next(
         json.loads(line) for line in child.log.read_text().splitlines() if "api_started" in line
     )
