@@ -142,11 +142,16 @@ def test_a_request_waits_while_another_process_retrains(
     broker: object, trainer: Settings, redis: Redis
 ) -> None:
     retrain_requests.send(trainer, "a test")
-    with Lease(redis, retrains.LEASE, 60), working(trainer):
-        with retrain_requests.Requests(
-            trainer.model_copy(update={"trainer_group": "another"})
-        ) as others:
-            eventually(lambda: others.next(0.2), "the request is in the log")
+    with (
+        Lease(redis, retrains.LEASE, 120),
+        structlog.testing.capture_logs() as logs,
+        working(trainer),
+    ):
+        eventually(
+            lambda: any(line["event"] == "lease_held_elsewhere" for line in logs),
+            "the worker has read the request and waits",
+            timeout=60,
+        )
         assert versions(trainer) == []
     with working(trainer):
         eventually(
