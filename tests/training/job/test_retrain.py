@@ -64,7 +64,7 @@ def test_a_retrain_publishes_a_bundle_with_models_dataset_and_evaluation(
     bundle = registry.load(strict=True)
     folder = trainer.models_path / version
     assert bundle.version == version
-    assert set(bundle.parts) == {"als", "content", "popular"}
+    assert set(bundle.parts) == {"als", "content", "popular", "router"}
     assert len(bundle.catalogue) == world.ITEMS
     assert bundle.manifest.positions == {trainer.interactions_topic: {"0": 480, "1": 480}}
     assert bundle.manifest.metrics["dataset"]["events"] == 960
