@@ -105,7 +105,7 @@ def test_the_service_that_is_restored_from_the_backup_answers_as_before(
     assert after["model_version"] is not None
     backup = _output(played, "Back up")
     (events,) = set(re.findall(r"events\.parquet: ([\d,]+) events", backup))
-    assert re.search(rf"sent +│ +{events} ", backup)
+    assert re.search(rf"\bsent\W+{events}\s", backup), "every event of the backup is sent"
 
 
 def test_the_shop_is_the_same_each_time_and_as_a_database_exports_it(tmp_path: Path) -> None:
