@@ -18,7 +18,7 @@ from demo.stack import Servers, Stack
 from testing.process import ROOT
 
 app = typer.Typer(name="python -m demo", add_completion=False, pretty_exceptions_enable=False)
-DURATION_S = 80
+DURATION_S = 40
 """Seconds until the three answers, measured on two idle cores."""
 
 
