@@ -149,7 +149,7 @@ def _add_middleware(app: DocumentedApp, service: Service) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.api_cors_origins,
-            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
             allow_headers=("authorization", "content-type", "x-api-key"),
             expose_headers=("retry-after",),
         )

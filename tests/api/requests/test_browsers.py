@@ -25,6 +25,9 @@ def test_a_page_of_a_configured_origin_may_call_the_api(settings: Settings, redi
         assert preflight.status_code == 200
         assert preflight.headers["access-control-allow-origin"] == SHOP
         assert "x-api-key" in preflight.headers["access-control-allow-headers"]
+        for method in ("GET", "PUT", "PATCH", "DELETE"):
+            preflight_headers = {"origin": SHOP, "access-control-request-method": method}
+            assert client.request("OPTIONS", "/api/items/x", headers=preflight_headers).is_success
         for path, status in (("/api/popular", 200), ("/nothing", 404)):
             answer = client.get(path, headers={"origin": SHOP})
             assert answer.status_code == status
