@@ -101,7 +101,7 @@ def test_the_report_of_a_version_is_shown_in_place(shop: Shop, open_page: Open) 
     expect(report.locator(".drawn .plot svg.main-svg").first).to_be_visible()
 
 
-def test_somebody_s_numbers_are_those_of_redis(shop: Shop, open_page: Open) -> None:
+def test_a_user_s_numbers_are_those_of_redis(shop: Shop, open_page: Open) -> None:
     user_id = shop.users["hot"]
     page = open_page(f"{shop.url}/#/users").page
     page.get_by_label("Id of a user, or a part of it").fill(user_id)
@@ -219,7 +219,7 @@ def test_everything_is_reached_by_keyboard(shop: Shop, open_page: Open) -> None:
     window.press_until("Tab", "a Skip to the view", 1)
     window.press_until("Tab", "a Users")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Somebody")).to_be_visible()
+    expect(page.get_by_role("heading", name="Users", exact=True)).to_be_visible()
     window.press_until("Tab", "input")
     page.keyboard.type(shop.users["hot"])
     page.keyboard.press("Enter")

@@ -24,8 +24,8 @@ import { element, failure } from "./elements.js";
 const VIEWS = [
   { path: "now", label: "Now", title: "Now", module: "./now.js" },
   { path: "models", label: "Models", title: "Models", module: "./models.js" },
-  { path: "users", label: "Users", title: "Somebody", module: "./user.js" },
-  { path: "items", label: "Items", title: "Something", module: "./item.js" },
+  { path: "users", label: "Users", title: "Users", module: "./user.js" },
+  { path: "items", label: "Items", title: "Items", module: "./item.js" },
   { path: "experiments", label: "Experiments", title: "Experiments", module: "./experiments.js" },
   { path: "dead-letters", label: "Dead letters", title: "Dead letters", module: "./dead-letters.js" },
 ];

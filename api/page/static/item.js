@@ -1,4 +1,4 @@
-/** Something: items by text; an item's entry, popularity over time, similar items, and its users. */
+/** Items: search by text; an item's entry, popularity over time, similar items, and its users. */
 
 import { chart, colour } from "./charts.js";
 import { address, element, failure, field, figure, figures, message, number, section, table, when } from "./elements.js";

@@ -1,5 +1,5 @@
 /**
- * Somebody: a user's state, what each engine would answer side by side, why an item is there or not,
+ * Users: a user's state, what each engine would answer side by side, why an item is there or not,
  * and the same for other filters and another history. The address holds every choice.
  */
 
