@@ -127,12 +127,12 @@ def test_movielens_from_kafka_to_three_answers(
     assert in_redis == Counter(
         (str(user), str(int(at)), f"rating={value:g}", str(item)) for user, item, value, at in rows
     )
-    assert set(popular["unlabelled"]) == {str(item) for _, item, _, _ in rows}
+    assert set(popular["viewer_movie"]) == {str(item) for _, item, _, _ in rows}
     checked = oracle.fold(settings, oracle.record(settings))
     differences = oracle.differences(redis, settings, checked)
     assert [line for line in differences if not line.startswith(("popular:", "trending:"))] == []
     # Three years are 36 half-lives: beyond what sums of floats hold exactly.
-    assert popular["unlabelled"] == pytest.approx(checked.popular["unlabelled"], rel=1e-12)
+    assert popular["viewer_movie"] == pytest.approx(checked.popular["viewer_movie"], rel=1e-12)
 
     _ended(spawn("streams", "archive", "--until-idle", **environment))
     archive = Archive(settings.archive_url)
