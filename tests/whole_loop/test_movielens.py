@@ -88,6 +88,8 @@ def test_movielens_from_kafka_to_three_answers(
         "item_type=movie",
         "--map",
         "text=plot",
+        "--rejects",
+        str(tmp_path / "rejects-of-items.jsonl"),
         str(DATA / "items.parquet"),
     ]
     _ended(spawn("streams", "import", *movies, **environment))
@@ -98,6 +100,8 @@ def test_movielens_from_kafka_to_three_answers(
             str(DATA / "interactions.parquet"),
             "--min-value",
             "4",
+            "--rejects",
+            str(tmp_path / "rejects.jsonl"),
             **environment,
         )
     )
