@@ -7,6 +7,7 @@ users' keys is printed beside `used_memory`.
 
 from __future__ import annotations
 
+import argparse
 import random
 import tempfile
 from pathlib import Path
@@ -30,6 +31,7 @@ COMMAND = "python -m benchmarks.memory"
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     pick = random.Random(3)
     types = ["view"] * 6 + ["click"] * 2 + ["like", "apply"]
     with (

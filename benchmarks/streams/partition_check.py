@@ -6,6 +6,7 @@ the partition that murmur2 computes, as ingest passes them to the check.
 
 from __future__ import annotations
 
+import argparse
 import random
 import time
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ ROUNDS = 5
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     users = [f"user-{number}" for number in range(100_000)]
     of_partition: list[list[str]] = [[] for _ in range(PARTITIONS)]
     for user, partition in zip(

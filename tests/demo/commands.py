@@ -47,4 +47,5 @@ def _help(room: str, *subcommands: str) -> str:
         command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr[-500:]}"
+    assert "usage:" in done.stdout.lower(), f"{' '.join(command)} runs instead of explaining itself"
     return done.stdout
