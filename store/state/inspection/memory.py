@@ -75,11 +75,15 @@ def used_and_limit(client: redis.Redis) -> tuple[int, int]:
     """
     with named_errors("reading the memory"):
         try:
-            info: Any = client.info("memory")
+            return bounds(client.info("memory"))
         except redis.ResponseError as error:
             if not is_denied(error):
                 raise
             return 0, 0
+
+
+def bounds(info: Any) -> tuple[int, int]:
+    """Bytes that are used, and maxmemory (0: none), in an answer to INFO memory."""
     return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
 
@@ -110,7 +114,7 @@ _Counted = tuple[Counter[str], dict[str, list[bytes]]]
 
 
 def _memory(client: redis.Redis, counted: _Counted, history_cap: int, days: float) -> Memory:
-    info: Any = client.info("memory")
+    used, limit = bounds(client.info("memory"))
     counts, samples = counted
     usages = {kind: _usage(client, sample) for kind, sample in samples.items()}
     kinds = [
@@ -122,8 +126,8 @@ def _memory(client: redis.Redis, counted: _Counted, history_cap: int, days: floa
     users = counts["user"]
     of_users = sum(usage.bytes for usage in kinds if usage.kind in _KINDS_OF_USER.values())
     return Memory(
-        used=int(info["used_memory"]),
-        limit=int(info.get("maxmemory", 0)),
+        used=used,
+        limit=limit,
         kinds=kinds,
         users=users,
         bytes_per_user=of_users / max(1, users),

@@ -10,6 +10,7 @@ import redis
 
 from store.state import keys, retrains
 from store.state.connection import named_errors
+from store.state.inspection import memory
 from store.state.redis_errors import is_denied
 from store.state.running import REBUILD_LEASE
 
@@ -56,22 +57,20 @@ def read(client: redis.Redis, partitions: Sequence[Partition]) -> Overview:
         pipe.get(keys.lease(retrains.LEASE))
         pipe.get(keys.lease(REBUILD_LEASE))
         pipe.info("memory")
-        *values, running, retrain, rebuild, memory = pipe.execute(raise_on_error=False)
+        *values, running, retrain, rebuild, info = pipe.execute(raise_on_error=False)
         for reply in (*values, running, retrain, rebuild):
             if isinstance(reply, Exception):
                 raise reply
-        if isinstance(memory, redis.RedisError):
-            if not is_denied(memory):
-                raise memory
-            memory = None
+        if isinstance(info, redis.RedisError):
+            if not is_denied(info):
+                raise info
+            info = None
     return Overview(
         partitions=[
             Progress(*partition, int(position or 0), float(latest_at) if latest_at else None)
             for partition, (position, latest_at) in zip(partitions, values, strict=True)
         ],
-        memory=None
-        if memory is None
-        else (int(memory["used_memory"]), int(memory.get("maxmemory", 0))),
+        memory=None if info is None else memory.bounds(info),
         ingest=[_text(name) for name in running],
         retrain=_text(retrain) if retrain else None,
         rebuild=_text(rebuild) if rebuild else None,
