@@ -71,9 +71,7 @@ class Tally:
                     "code": code,
                     "rows": count,
                     "first_rows": [reject.number for reject in self._first[code]],
-                    "reason": self._first[code][0]
-                    .reason.encode("utf-8", "backslashreplace")
-                    .decode(),
+                    "reason": _text(self._first[code][0].reason),
                 }
                 for code, count in self.by_code.most_common()
             ],

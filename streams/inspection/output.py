@@ -14,7 +14,7 @@ from core.process.tables import Column, Table
 def show(
     view: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_json: bool, wide: bool = False
 ) -> None:
-    """Print one of the views above as tables, or as JSON for programs."""
+    """Print what a function of `views` returns, as tables, or as JSON for programs."""
     if as_json:
         tables.print_json(view)
         return
