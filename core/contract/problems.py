@@ -197,13 +197,9 @@ def _unknown(match: re.Match[str], name: str, _subject: str) -> str:
 _PROBLEMS: tuple[tuple[str, Callable[[re.Match[str], str, str], str]], ...] = (
     (r"Object missing required field `(.+)`", _missing),
     (r"Object contains unknown field `(.+)`", _unknown),
-    (r"Expected `(\w+)` of (?:at (?:most|least) )?length (\d+) to (\d+)(?:, got \d+)?", _between),
+    (r"Expected `(\w+)` of length (\d+) to (\d+)(?:, got \d+)?", _between),
     (r"Expected `(\w+)` of length (<=|>=)? ?(\d+)(?:, got \d+)?", _length),
     (r"Expected `(int|float)` (<=|>=|<|>) ([-\w.+]+)", _bound),
-    (
-        r"Expected `array` of at (most|least) length (\d+)(?:, got \d+)?",
-        lambda match, _name, subject: f"{subject} must have at {match[1]} {match[2]} entries",
-    ),
     (
         r"Expected `int` that's a multiple of (\d+)",
         lambda match, _name, subject: f"{subject} must be a multiple of {match[1]}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import pytest
@@ -101,12 +101,18 @@ def test_a_context_that_is_no_object_is_refused_even_where_it_is_no_json(
         codec.check_interaction(event, NOW, load(None))
 
 
+class _Span(NamedTuple):
+    low: int
+    high: int = 9
+
+
 class _Bounds(msgspec.Struct, forbid_unknown_fields=True):
     share: Annotated[float, Meta(ge=0, le=1)] = 0.5
     above: Annotated[float, Meta(gt=0, lt=9)] = 1
     count: Annotated[int, Meta(ge=1)] = 1
     steps: Annotated[int, Meta(multiple_of=4)] = 4
     pair: tuple[int, int] = (1, 2)
+    span: _Span = _Span(1)
     name: Annotated[str, Meta(min_length=1, max_length=3, pattern="^[a-z]*$")] = "a"
     names: Annotated[list[str], Meta(min_length=1, max_length=2)] = msgspec.field(
         default_factory=lambda: ["a"]
@@ -125,6 +131,7 @@ class _Bounds(msgspec.Struct, forbid_unknown_fields=True):
         ({"count": 0}, "count must be a whole number, at least 1"),
         ({"steps": 3}, "steps must be a multiple of 4"),
         ({"pair": [1]}, "pair must have 2 entries"),
+        ({"span": []}, "span must have 1 to 2 entries"),
         ({"pair": [1, "b"]}, "entry 2 of pair must be a whole number, this file has the text 'b'"),
         ({"name": ""}, "name must have at least 1 characters"),
         ({"name": "abcd"}, "name must have at most 3 characters"),
