@@ -2,7 +2,7 @@
 
 Decoding passes over such fields without a word, so a sample is decoded a second time: the first
 message of each batch, and each hundredth of a large one. That costs a microsecond a batch, and in
-large ones under 1% of the decoding.
+large ones about 1% of the decoding.
 """
 
 from __future__ import annotations

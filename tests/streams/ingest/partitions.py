@@ -69,6 +69,10 @@ def items(settings: Settings) -> EntryPartition:
     return EntryPartition(placement(settings.items_topic, 0, 0), "item")
 
 
+def users(settings: Settings) -> EntryPartition:
+    return EntryPartition(placement(settings.users_topic, 0, 0), "user")
+
+
 def message(partition: InteractionPartition, offset: int, event_id: str | None = None) -> Message:
     """An interaction at an offset of the partition."""
     event_id = event_id or f"e{partition.number}-{offset}"

@@ -81,10 +81,17 @@ def test_dead_letters_and_events_of_the_contract_do_not_count(
 
 
 def test_fields_of_items_and_users_count_by_topic(settings: Settings) -> None:
-    decoder, partition = Decoder(settings), partitions.items(settings)
+    decoder = Decoder(settings)
     item = encode_json({"item_id": "u", "item_type": "t", "titel": "x"})
-    messages = [Message(partition.topic, 0, 0, item)]
+    user = encode_json({"user_id": "u", "intrests": ["x"]})
     with structlog.testing.capture_logs() as logs:
-        assert [len(batch.entries) for batch in decoder.entries(partition, messages)] == [1]
+        for partition, value in (
+            (partitions.items(settings), item),
+            (partitions.users(settings), user),
+        ):
+            messages = [Message(partition.topic, 0, 0, value)]
+            assert [len(batch.entries) for batch in decoder.entries(partition, messages)] == [1]
     assert counted(settings.items_topic, "titel") == 1
-    assert [log["nearest"] for log in logs if log["event"] == "unknown_field"] == ["title"]
+    assert counted(settings.users_topic, "intrests") == 1
+    nearest = [log["nearest"] for log in logs if log["event"] == "unknown_field"]
+    assert nearest == ["title", "interests"]
