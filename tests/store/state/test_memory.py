@@ -11,7 +11,8 @@ from redis import Redis
 from core.settings import Settings
 from store.state import keys
 from store.state.entities.users import history_line
-from store.state.inspection import memory
+from store.state.inspection import memory, overview
+from testing.redis import RedisServer
 from tests.conftest import Spawn
 
 
@@ -94,3 +95,23 @@ def test_an_estimate_from_a_sample_comes_close_to_the_measurement(redis: Redis) 
 def test_an_estimate_of_few_keys_is_the_measurement(redis: Redis) -> None:
     add_user(redis, "one", 1, 5)
     assert memory.estimate(redis, 500, 7).kinds == memory.measure(redis, 500, 7).kinds
+
+
+def test_a_user_who_may_not_run_info_sees_the_rest(redis: Redis, redis_server: RedisServer) -> None:
+    used, limit = memory.used_and_limit(redis)
+    assert used > 0
+    assert limit == 0
+    seen = overview.read(redis, [("events", 0)]).memory
+    assert seen is not None
+    assert seen == pytest.approx((used, 0), rel=0.5)  # a connection takes some
+    redis.acl_setuser(
+        "watcher", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-info"]
+    )
+    try:
+        with Redis.from_url(redis_server.url, username="watcher", password="any") as watcher:
+            assert memory.used_and_limit(watcher) == (0, 0)
+            assert overview.read(watcher, [("events", 0)]) == overview.Overview(
+                [overview.Progress("events", 0, 0, None)], None, [], None, None
+            )
+    finally:
+        redis.acl_deluser("watcher")
