@@ -35,13 +35,14 @@ from models import bundle, files
 from models.content import ContentModel
 from models.popular import PopularModel
 from models.registry import Registry
-from models.router.served import FIELD, Served, ServedSegment
+from models.router.served import FIELD, Served
 from models.router.thresholds import PreferredThresholds
 from store.log.topics.ids import TopicIds
 from store.log.topics.partitions import Partitions
 from store.state import keys
 from store.state.entities.users import history_line
 from tests.engines.world import ITEMS, POPULAR, als
+from tests.models.world import WARM
 from tests.support import eventually
 
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
@@ -82,17 +83,7 @@ def _metrics(thresholds: PreferredThresholds | None) -> dict[str, Any]:
     """The metrics of a manifest; none without `thresholds`."""
     if thresholds is None:
         return {}
-    warm = ServedSegment(
-        segment="warm",
-        users=120,
-        fixed=0.081,
-        auto=0.091,
-        best_engine="als",
-        best=0.092,
-        low=0.085,
-        high=0.099,
-    )
-    served = Served(router="fixed", segments=[warm], thresholds=thresholds)
+    served = Served(router="fixed", segments=[WARM], thresholds=thresholds)
     return {"metrics": {FIELD: msgspec.to_builtins(served)}}
 
 

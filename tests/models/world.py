@@ -13,11 +13,23 @@ from models.bundle import CATALOGUE
 from models.content import ContentModel
 from models.id_map import IdMap
 from models.popular import PopularModel
+from models.router.served import ServedSegment
 
 ITEMS = [
     Item(item_id="a", item_type="startup", categories=["fintech"]),
     Item(item_id="b", item_type="startup", categories=["health"]),
 ]
+WARM = ServedSegment(
+    segment="warm",
+    users=120,
+    fixed=0.081,
+    auto=0.091,
+    best_engine="als",
+    best=0.092,
+    low=0.085,
+    high=0.099,
+)
+"""Users who get an answer below ALS alone, by the thresholds of the settings."""
 
 
 def write(folder: Path, scale: float = 1.0) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from redis import Redis
 
@@ -24,3 +26,13 @@ def trainer(settings: Settings, redis: Redis) -> Settings:
     world.put_items(redis)
     deletions.mark_ready(redis)
     return small
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> Settings:
+    """Settings for work on data at hand, without a server."""
+    return Settings(
+        archive_url=str(tmp_path / "archive"),
+        models_path=tmp_path / "models",
+        holdout_fraction=0.25,
+    )

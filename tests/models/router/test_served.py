@@ -6,20 +6,12 @@ import msgspec
 import pytest
 
 from models.router import served
-from models.router.served import Served, ServedSegment
+from models.router.served import Served
 from models.router.thresholds import PreferredThresholds
+from tests.models.world import WARM
 
-WARM = ServedSegment(
-    segment="warm",
-    users=120,
-    fixed=0.081,
-    auto=0.091,
-    best_engine="two_tower",
-    best=0.092,
-    low=0.085,
-    high=0.099,
-)
-HOT = ServedSegment(
+HOT = msgspec.structs.replace(
+    WARM,
     segment="hot",
     users=461,
     fixed=0.202,
@@ -37,7 +29,7 @@ SERVED = Served(router="fixed", segments=[WARM, HOT], thresholds=THRESHOLDS)
 
 def test_the_summary_compares_each_segment_and_names_the_setting_that_changes_it() -> None:
     assert served.summary(SERVED) == (
-        "Warm users get NDCG@10 .081, 12% below two_tower alone (.092 [.085, .099]); hot users "
+        "Warm users get NDCG@10 .081, 12% below als alone (.092 [.085, .099]); hot users "
         ".202, 9% above popular alone (.185 [.170, .200]). ROUTER=auto (1 and 3 instead of 5 and "
         "20) would give warm users .091."
     )
@@ -45,7 +37,7 @@ def test_the_summary_compares_each_segment_and_names_the_setting_that_changes_it
 
 def test_with_router_auto_the_summary_says_what_users_get_then() -> None:
     assert served.summary(SERVED, "auto") == (
-        "Warm users get NDCG@10 .091, 1% below two_tower alone (.092 [.085, .099]), within its "
+        "Warm users get NDCG@10 .091, 1% below als alone (.092 [.085, .099]), within its "
         "interval; hot users .201, 9% above popular alone (.185 [.170, .200]). ROUTER=auto routes "
         "by 1 and 3 instead of 5 and 20."
     )

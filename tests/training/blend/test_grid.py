@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,15 +34,6 @@ from training.job.retrain import Options, retrain
 
 SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 PEOPLE = 240
-
-
-@pytest.fixture
-def offline(tmp_path: Path) -> Settings:
-    return Settings(
-        archive_url=str(tmp_path / "archive"),
-        models_path=tmp_path / "models",
-        holdout_fraction=0.25,
-    )
 
 
 @pytest.fixture

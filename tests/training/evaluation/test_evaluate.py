@@ -34,12 +34,8 @@ SMALL = Hyperparameters(factors=4, regularization=5.0, alpha=2.0, iterations=10)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(
-        archive_url=str(tmp_path / "archive"),
-        models_path=tmp_path / "models",
-        holdout_fraction=0.25,
-    )
+def settings(offline: Settings) -> Settings:
+    return offline
 
 
 def judged(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -16,15 +15,6 @@ from tests.training.evaluation.test_evaluate import judged, random_model
 from tests.training.job.run import published, run
 from training.evaluation.evaluate import ROUTED, Evaluation
 from training.job import router
-
-
-@pytest.fixture
-def offline(tmp_path: Path) -> Settings:
-    return Settings(
-        archive_url=str(tmp_path / "archive"),
-        models_path=tmp_path / "models",
-        holdout_fraction=0.25,
-    )
 
 
 @pytest.fixture
