@@ -32,6 +32,7 @@ from training.evaluation import evaluate as evaluation
 from training.evaluation import experiments, population
 from training.evaluation import output as evaluation_output
 from training.job import fitting, retrain, stages
+from training.job.manifest import evaluation_facts
 from training.model_commands import published_manifest
 from training.report import page as report
 from training.tuning import command as tuning
@@ -137,7 +138,7 @@ def evaluate_dataset(
         console,
         options.metrics,
     )
-    result, choice = evaluated.evaluation, evaluated.blend
+    result = evaluated.evaluation
     if result is None:
         return
     if as_json:
@@ -146,10 +147,7 @@ def evaluate_dataset(
         return
     about = {
         "als": msgspec.to_builtins(als_hyperparameters),
-        "dataset": data.sha256,
-        "two_tower": two_tower.curve if two_tower is not None else [],
-        "blends": choice.table() if choice is not None else None,
-        "served": msgspec.to_builtins(evaluated.served),
+        **evaluation_facts(data, two_tower, evaluated),
     }
     evaluation_output.save(result, options.output, about)
     two_tower_facts = two_tower.facts if two_tower is not None else None

@@ -18,7 +18,9 @@ from training.report import page
 from training.tuning import record as tuning_record
 
 if TYPE_CHECKING:
+    from training.data.dataset import Dataset
     from training.job.stages import Evaluated, Fitted, TrainingSet
+    from training.two_tower.fit_types import Fitted as FittedTwoTower
 
 LIBRARIES = ("implicit", "numpy", "scipy", "scikit-learn", "pyarrow")
 
@@ -89,12 +91,18 @@ def save_evaluation(
     """Write metrics.json, metrics.csv and report.html, where users were judged."""
     if evaluated.evaluation is None:
         return
-    about = {
-        "describes": gate.JUDGED_ALS,
-        "dataset": training.data.sha256,
-        "two_tower": fitted.two_tower.curve if fitted.two_tower is not None else [],
+    facts = evaluation_facts(training.data, fitted.two_tower, evaluated)
+    output.save(evaluated.evaluation, folder, {"describes": gate.JUDGED_ALS, **facts})
+    page.write(folder, manifest)
+
+
+def evaluation_facts(
+    data: Dataset, two_tower: FittedTwoTower | None, evaluated: Evaluated
+) -> dict[str, Any]:
+    """What metrics.json says beside the metrics: the data, and how the models were made."""
+    return {
+        "dataset": data.sha256,
+        "two_tower": two_tower.curve if two_tower is not None else [],
         "blends": evaluated.blend.table() if evaluated.blend is not None else None,
         served.FIELD: msgspec.to_builtins(evaluated.served),
     }
-    output.save(evaluated.evaluation, folder, about)
-    page.write(folder, manifest)
