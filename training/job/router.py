@@ -40,14 +40,14 @@ def judge(evaluation: Evaluation, settings: Settings) -> RouterJudgement:
         return RouterJudgement(evaluation, None)
     configured = settings.cold_start_threshold, settings.warm_user_threshold
     thresholds = tune_router.judge(measurements, configured, evaluation.judged.seed)
+    if settings.router == "auto" and thresholds.better:
+        picked = measurements.picked(thresholds.preferred)
+        evaluation = evaluate.with_routed(evaluation, [ENGINES[column] for column in picked])
     served = Served(
         router=settings.router,
         segments=_segments(evaluation, measurements, thresholds),
         thresholds=thresholds,
     )
-    if settings.router == "auto" and thresholds.better:
-        picked = measurements.picked(thresholds.preferred)
-        evaluation = evaluate.with_routed(evaluation, [ENGINES[column] for column in picked])
     return RouterJudgement(evaluation, served)
 
 
