@@ -5,7 +5,7 @@ the default 128 factors and 20 sweeps), beside a live bundle, so that the gate h
 compare with; the archive is real Parquet, Redis a real server. Before and after it the reference
 runs, in a process of its own too: only `implicit`'s fit on the matrix of the same events.
 
-value      seconds that the retrain takes on top of a bare fit, from step 1 to the end of step 7:
+value      seconds that the retrain takes on top of a bare fit, from step 1 to the end of step 8:
            snapshot, dataset, content, the fit before the cut and the refresh over everything
            instead of one fit, evaluation of 250 users by four engines, gate, publish, prune
 reference  seconds of the bare fit, the median of the four that run before, between and after three
@@ -132,7 +132,7 @@ def fill(settings: Settings, table: pa.Table, catalogue: list[Item]) -> None:
 
 
 def retrain(settings: Settings) -> tuple[float, str]:
-    """Seconds of the seven steps, and the version."""
+    """Seconds of the eight steps, and the version."""
     done = subprocess.run(
         [sys.executable, "-m", "training", "retrain"],
         cwd=ROOT,
