@@ -69,9 +69,8 @@ def summary(served: Served | None, router: RouterMode | None = None) -> str:
         )
     automatic = (router or served.router) == "auto"
     phrases = [_phrase(one, one.auto if automatic else one.fixed) for one in judged]
-    phrases[0] = phrases[0].replace(" users ", " users get NDCG@10 ", 1).capitalize()
-    text = "; ".join(phrases).replace("ndcg", "NDCG") + "."
-    return f"{text} {_setting(served.thresholds, judged, automatic)}"
+    text = "; ".join(phrases).replace(" users ", " users get NDCG@10 ", 1)
+    return f"{text[0].upper()}{text[1:]}. {_setting(served.thresholds, judged, automatic)}"
 
 
 def _phrase(one: ServedSegment, value: float) -> str:

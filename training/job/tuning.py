@@ -220,7 +220,6 @@ def _choose(
         "chosen": msgspec.to_builtins(choice),
         "former": msgspec.to_builtins(start),
         "former_value": former,
-        "tried": tuned.get("tried", tuned["best"]),
     }
     trials = f"{tuned['trials']} trials in {tuned['seconds']:.0f} s"
     if gain is None:

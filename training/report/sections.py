@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.router.served import LEAST_USERS
 from training.evaluation.evaluate import DIVERSITY_AT, ROUTED
 from training.evaluation.metrics import CUTOFFS
 from training.report.charts import Axis, Chart, Series, curves, intervals, labelled
@@ -25,8 +26,6 @@ _VARIETY = {
 _DIGITS = {f"novelty@{DIVERSITY_AT}": 2, **dict.fromkeys(_RANKING, 4)}
 _SERVED = {"hot": "ensemble"}
 """Segment -> the engine that the router gives it, where that is not a single engine."""
-_LEAST_USERS = 20
-"""Least users of a segment to compare engines: with fewer, single users decide."""
 MEANINGS = {
     "NDCG": "hits count more the higher they rank; 1 is the best possible order",
     "Recall": "share of the items that the user interacted with after the cut that are in the list",
@@ -93,7 +92,7 @@ def _segment_sentence(metrics: Metrics, segment: str, users: int) -> str:
         if estimate.name not in (ROUTED, "ensemble")
     ]
     label = f"{segment.capitalize()} users ({users:,})"
-    if users < _LEAST_USERS or not single:
+    if users < LEAST_USERS or not single:
         return f"{label}: too few to compare engines."
     best = max(single, key=lambda estimate: estimate.mean)
     text = f"{label}: the best single engine is {best.name}, NDCG@10 {best.mean:.4f}"

@@ -111,11 +111,6 @@ class Space:
             ranges["factors"] = (low, max(high, start.factors))
         return cls(start, ranges, SWEEPS in fixed)
 
-    @property
-    def empty(self) -> bool:
-        """Whether every hyperparameter is fixed."""
-        return not self.ranges and self.fixed_sweeps
-
     def points(self, candidates: Sequence[Hyperparameters], seed: int) -> list[dict[str, float]]:
         """`start` and `candidates` within the ranges, then a scrambled Sobol sequence.
 
