@@ -18,6 +18,8 @@ from tests.training.job.run import published
 from training import als
 from training.job import run as progress
 from training.job.retrain import Options, retrain
+from training.job.tuning import CANDIDATES
+from training.tuning import als_trial
 from training.tuning import record as tuning_record
 from training.tuning.record import Decision, Record, Searches
 from training.two_tower import hyperparameters as two_tower
@@ -61,7 +63,8 @@ def test_the_first_retrain_tunes_als_and_keeps_the_search_in_the_bundle(
     assert tuning.tuned.retrain.events == events, "the search sees no event after the cut"
     assert search["objective"] == "NDCG@10"
     assert len(search["tried"]) == search["trials"] == TRIALS
-    assert search["tried"][0]["factors"] == 128, "the configured hyperparameters are tried first"
+    first = [searched(msgspec.to_builtins(one)) for one in (ALS, *als_trial.USUAL_CHOICES)]
+    assert [searched(row) for row in search["tried"][:3]] == first, "the settings, then usual ones"
     gain, low, high = search["gain"]
     assert low <= gain <= high
     assert gain > 0
@@ -97,6 +100,27 @@ def test_a_hyperparameter_that_is_set_by_hand_is_not_searched(
     assert tuning.tuned.als is not None
     assert {row["factors"] for row in tuning.tuned.als["tried"]} == {6}
     assert len({row["alpha"] for row in tuning.tuned.als["tried"]}) == TRIALS
+
+
+def test_a_further_search_begins_with_the_live_choice_and_the_best_trials_of_the_last_one(
+    untuned: Settings, redis: Redis
+) -> None:
+    last = record(untuned, tuned(untuned))
+    longer = untuned.model_copy(update={"tune_seconds": 61.0})
+    further = record(longer, tuned(longer, force=True)).tuned
+    assert further.retrain.reason == "TUNE_SECONDS was 60 at the last search"
+    assert last.als is not None
+    assert last.tuned.als is not None
+    assert further.als is not None
+    best = sorted(last.tuned.als["tried"], key=lambda row: -row["value"])[:CANDIDATES]
+    expected = [searched(msgspec.to_builtins(last.als))]
+    expected += [searched(row) for row in best if searched(row) not in expected]
+    assert [searched(row) for row in further.als["tried"]][: len(expected)] == expected
+
+
+def searched(row: dict[str, Any]) -> dict[str, Any]:
+    """The search dimensions of a trial."""
+    return {name: row[name] for name in als_trial.RANGES}
 
 
 def test_no_time_means_no_search_and_the_choice_of_the_live_bundle_stays(

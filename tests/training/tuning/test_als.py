@@ -83,3 +83,18 @@ def test_on_much_data_a_fit_that_takes_too_long_counts_by_its_best_sweep(
     assert sections["tuned"]["gain"] is not None, "it is compared with the first trial all the same"
     sweeps = {trial["iterations"] for trial in search.trials()}
     assert sweeps == {als_trial.MAX_SWEEPS}, "a fit that still improved is fitted to its end"
+
+
+def test_a_search_ends_after_so_many_trials_without_a_better_one(
+    small: Settings, folder: Path
+) -> None:
+    data = dataset_files.load(folder / "dataset")
+    options = TuneOptions(None, folder / "out.json", minutes=60.0, trials=60, threads=1)
+    search = tune_als.Search(data, small, options, Scope(patience=3))
+    search.run(3600.0)
+    values = [trial["value"] if trial["ended"] == "complete" else 0.0 for trial in search.trials()]
+    assert len(values) < 60
+    first = 1 + als_trial.SOBOL_TRIALS
+    assert len(values) == 3 + max(values.index(max(values)) + 1, first)
+    search.run(3600.0)
+    assert len(search.trials()) == len(values), "with more time it tries no more"
