@@ -46,6 +46,11 @@ def invalid(detail: str, error: str = "invalid_parameter") -> ApiError:
     return ApiError(422, error, detail)
 
 
+def unavailable(error: str, detail: str) -> ApiError:
+    """503: Kafka or Redis does not answer now; the client sends the request again."""
+    return ApiError(503, error, detail, {"retry-after": "1"})
+
+
 def internal() -> ApiError:
     """500: a defect of the server; the traceback is in the log, not in the answer."""
     return ApiError(500, "internal", "the server failed; its log has the cause")

@@ -16,7 +16,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import ApiError, invalid, json_response
+from api.errors import ApiError, invalid, json_response, unavailable
 from api.routes.entry_kinds import Entry, Kind, item_kind, user_kind
 from api.routes.routing import Operation, add, path_id
 from api.routes.writes import ERRORS, parsed
@@ -173,7 +173,9 @@ class Entries:
     def _answer(self, results: list[EntryResult]) -> Response:
         accepted = sum(result.token is not None for result in results)
         if not accepted and all(result.error == "log_unavailable" for result in results):
-            raise _unavailable(f"nothing was accepted, send it again: {results[0].detail}")
+            raise unavailable(
+                "log_unavailable", f"nothing was accepted, send it again: {results[0].detail}"
+            )
         status = 202 if accepted == len(results) else 207 if accepted else 422
         answer = EntryResults(accepted=accepted, rejected=len(results) - accepted, results=results)
         return json_response(answer, status)
@@ -205,24 +207,23 @@ class Entries:
         """The entry after every write that the log holds. Raises ApiError 503."""
         try:
             if not await self._service.applied(self._kind.topic, identifier):
-                raise _unavailable(
+                raise unavailable(
+                    "log_unavailable",
                     f"earlier writes of {self._kind.name}s are not applied yet, so the change "
-                    "cannot be merged with them: is ingest running? Send it again"
+                    "cannot be merged with them: is ingest running? Send it again",
                 )
             return await self._kind.read(self._service.entries, identifier)
         except (LogUnavailable, StoreError) as error:
-            raise _unavailable(f"the {self._kind.name} cannot be read: {error}") from None
+            raise unavailable(
+                "log_unavailable", f"the {self._kind.name} cannot be read: {error}"
+            ) from None
 
     async def _publish(self, identifier: str, value: bytes | None) -> Response:
         try:
             token = await self._service.publish(self._kind.topic, identifier.encode(), value)
         except LogUnavailable as error:
-            raise ApiError(
-                503,
-                "log_unavailable",
-                f"the change was not accepted, send it again: {error}",
-                {"retry-after": "1"},
-            ) from None
+            text = f"the change was not accepted, send it again: {error}"
+            raise unavailable("log_unavailable", text) from None
         return json_response(Accepted(id=identifier, token=token), 202)
 
 
@@ -238,10 +239,6 @@ def merge(entry: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[name] = value
     return merged
-
-
-def _unavailable(detail: str) -> ApiError:
-    return ApiError(503, "log_unavailable", detail, {"retry-after": "1"})
 
 
 def item_entries(service: Service) -> Entries:

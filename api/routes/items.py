@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import after
-from api.errors import ApiError, invalid, json_response
+from api.errors import ApiError, invalid, json_response, unavailable
 from api.routes.query import Query, plain_query, whole_number
 from api.routes.routing import Operation, add, path_id
 from api.schemas.answers import ItemAnswer, ItemPage
@@ -101,9 +101,7 @@ class Items:
         try:
             following, items = await self._service.entries.items(cursor, limit)
         except StoreError as error:
-            raise ApiError(
-                503, "store_unavailable", f"listing failed: {error}", {"retry-after": "1"}
-            ) from None
+            raise unavailable("store_unavailable", f"listing failed: {error}") from None
         page = [msgspec.convert(entry, Item, from_attributes=True) for entry in items]
         return json_response(ItemPage(items=page, cursor=str(following) if following else None))
 

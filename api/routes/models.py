@@ -11,7 +11,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import ApiError, json_response
+from api.errors import ApiError, json_response, unavailable
 from api.routes.routing import Operation, add, path_id
 from api.schemas import models as schemas
 from api.schemas.bodies import RetrainRequest
@@ -242,7 +242,7 @@ class Models:
             )
         except LogUnavailable as error:
             text = f"the request was not accepted, send it again: {error}"
-            raise ApiError(503, "log_unavailable", text, {"retry-after": "1"}) from None
+            raise unavailable("log_unavailable", text) from None
         return json_response(schemas.RetrainRequested(token=token), 202)
 
     async def _make_live(self, change: Callable[[], str]) -> Response:

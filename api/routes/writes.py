@@ -14,7 +14,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import ApiError, invalid, json_response, status_of
+from api.errors import ApiError, invalid, json_response, status_of, unavailable
 from api.routes.routing import Operation, add
 from api.schemas import bodies
 from api.schemas.answers import Error, EventResult, EventResults
@@ -139,22 +139,20 @@ class Writes:
 
     def _answer(self, results: list[EventResult], single: bool) -> Response:
         accepted = sum(result.token is not None for result in results)
-        unavailable = sum(result.error == "log_unavailable" for result in results)
+        unsent = sum(result.error == "log_unavailable" for result in results)
         metrics = self._service.metrics
         metrics.count_events("accepted", accepted)
-        metrics.count_events("unavailable", unavailable)
-        metrics.count_events("invalid", len(results) - accepted - unavailable)
+        metrics.count_events("unavailable", unsent)
+        metrics.count_events("invalid", len(results) - accepted - unsent)
         if accepted == len(results):
             status = 202
         elif accepted:
             status = 207
-        elif unavailable:
+        elif unsent:
             first = next(result for result in results if result.error == "log_unavailable")
-            raise ApiError(
-                503,
+            raise unavailable(
                 "log_unavailable",
                 f"no event was accepted, send them again with the same event_id: {first.detail}",
-                {"retry-after": "1"},
             )
         else:
             status = status_of(results[0].error or "") if single else 422

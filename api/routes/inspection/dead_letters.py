@@ -16,7 +16,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import ApiError, invalid, json_response, status_of
+from api.errors import ApiError, invalid, json_response, status_of, unavailable
 from api.routes.query import plain_query, whole_number
 from api.routes.routing import Operation, add, path_id
 from api.routes.writes import parsed
@@ -265,7 +265,7 @@ async def _answered(work: Awaitable[_Answer]) -> _Answer:
 
 
 def _unavailable(word: str, detail: str) -> ApiError:
-    return ApiError(503, word, f"send it again: {detail}", {"retry-after": "1"})
+    return unavailable(word, f"send it again: {detail}")
 
 
 def _place(request: Request) -> Coordinates:

@@ -8,7 +8,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import ApiError, invalid, json_response
+from api.errors import invalid, json_response, unavailable
 from api.routes.query import plain_query
 from api.routes.routing import Operation, add
 from api.schemas.document import DocumentedApp
@@ -72,7 +72,7 @@ class ExperimentRoutes:
                 results = await self._budget.run(partial(self._compare, detect))
             except StoreError as error:
                 text = f"the numbers cannot be read: {error}"
-                raise ApiError(503, "store_unavailable", text, {"retry-after": "1"}) from None
+                raise unavailable("store_unavailable", text) from None
         return json_response(results)
 
     def _compare(self, detect: float) -> ExperimentResults:

@@ -10,7 +10,7 @@ import time
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import ApiError, json_response
+from api.errors import ApiError, json_response, unavailable
 from api.routes.query import plain_query
 from api.routes.routing import Operation, add, path_id
 from api.schemas.document import DocumentedApp
@@ -90,4 +90,4 @@ def _activity(series: Series) -> Activity:
 
 def _unavailable(cause: str) -> ApiError:
     text = f"the activity cannot be read: {cause}"
-    return ApiError(503, "store_unavailable", text, {"retry-after": "1"})
+    return unavailable("store_unavailable", text)
