@@ -11,7 +11,7 @@ from starlette.responses import Response
 from api import after
 from api.errors import ApiError, invalid, json_response, unavailable
 from api.routes.query import Query, plain_query, whole_number
-from api.routes.routing import Operation, add, path_id
+from api.routes.routing import READ_ERRORS, Operation, add, path_id
 from api.schemas.answers import ItemAnswer, ItemPage
 from api.schemas.bodies import Item
 from api.schemas.document import DocumentedApp
@@ -24,10 +24,6 @@ PAGE, MAX_PAGE = 100, 1000
 """Items in one page: by default, and at most."""
 MAX_MATCHES = 100
 """Items that a search answers at most."""
-_ERRORS = {
-    401: "this server wants a key for reads",
-    422: "a parameter is not acceptable; `detail` names it",
-}
 
 
 class Items:
@@ -49,7 +45,7 @@ class Items:
                 tag="catalogue",
                 summary="The catalogue entry of one item",
                 parameters=query_parameters("after"),
-                errors={**_ERRORS, 404: "the catalogue has no such item"},
+                errors={**READ_ERRORS, 404: "the catalogue has no such item"},
             ),
         )
         add(
@@ -63,7 +59,7 @@ class Items:
                 summary="The catalogue, page after page",
                 parameters=_PAGE_PARAMETERS,
                 errors={
-                    **_ERRORS,
+                    **READ_ERRORS,
                     429: "too many searches at once: send it again after `Retry-After` s",
                     503: "Redis, which holds the catalogue, does not answer",
                 },

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.errors import ApiError, json_response, unavailable
-from api.routes.routing import Operation, add, path_id
+from api.routes.routing import ADMIN_ERRORS, Operation, add, path_id
 from api.schemas import models as schemas
 from api.schemas.bodies import RetrainRequest
 from api.schemas.document import DocumentedApp, schema
@@ -28,10 +28,6 @@ from store.state.connection import connect
 
 _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
-_ADMIN = {
-    401: "no key, or a wrong one",
-    403: "the key may not do this, or this server has no API_ADMIN_KEYS",
-}
 
 
 _body = msgspec.json.Decoder(RetrainRequest)
@@ -93,7 +89,7 @@ class Models:
                 answer=schemas.Promoted,
                 tag="models",
                 summary="Make a version live",
-                errors={**_ADMIN, **missing, **damaged},
+                errors={**ADMIN_ERRORS, **missing, **damaged},
             ),
         )
         add(
@@ -106,7 +102,7 @@ class Models:
                 tag="models",
                 summary="Make the version before live again",
                 errors={
-                    **_ADMIN,
+                    **ADMIN_ERRORS,
                     **damaged,
                     409: "no version was live before, or a file of it is damaged",
                 },
@@ -127,7 +123,7 @@ class Models:
                 },
                 status=202,
                 errors={
-                    **_ADMIN,
+                    **ADMIN_ERRORS,
                     400: "not JSON",
                     422: "not of this shape",
                     503: "the broker has not acknowledged it: send it again",

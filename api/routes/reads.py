@@ -16,7 +16,7 @@ from starlette.responses import Response
 from api import after
 from api.errors import ApiError, invalid, json_response
 from api.routes.query import Query
-from api.routes.routing import Operation, add, path_id
+from api.routes.routing import READ_ERRORS, Operation, add, path_id
 from api.schemas.answers import ItemList
 from api.schemas.document import DocumentedApp
 from api.schemas.read_query import query_parameters
@@ -32,10 +32,6 @@ CACHED_QUERIES = 1024
 """Parsed query strings in the cache: applications repeat the same few, and the catalogue caches the
 mask of a parsed one.
 """
-_ERRORS = {
-    401: "this server wants a key for reads",
-    422: "a parameter is not acceptable; `detail` names it",
-}
 _NOBODY = UserState(user_id="")
 
 
@@ -60,7 +56,7 @@ class Reads:
                 tag=tag,
                 summary="Recommendations for a user in a use case",
                 parameters=query_parameters(*PERSONAL),
-                errors={**_ERRORS, 404: f"no such use case; this server has {known}"},
+                errors={**READ_ERRORS, 404: f"no such use case; this server has {known}"},
             ),
         )
         add(
@@ -73,7 +69,7 @@ class Reads:
                 tag=tag,
                 summary="Recommendations for a user",
                 parameters=query_parameters(*PERSONAL, "use_case"),
-                errors=_ERRORS,
+                errors=READ_ERRORS,
             ),
         )
         add(
@@ -86,7 +82,7 @@ class Reads:
                 tag=tag,
                 summary="Items like this one",
                 parameters=query_parameters(*FILTERS, "use_case"),
-                errors=_ERRORS,
+                errors=READ_ERRORS,
             ),
         )
         add(
@@ -99,7 +95,7 @@ class Reads:
                 tag=tag,
                 summary="What is popular now, or was in the last hour, day or week",
                 parameters=query_parameters(*FILTERS, "use_case", "window"),
-                errors=_ERRORS,
+                errors=READ_ERRORS,
             ),
         )
 

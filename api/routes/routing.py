@@ -26,6 +26,20 @@ IDS = ("user_id", "item_id")
 """Ids that the query string may have instead of the path."""
 PLACEHOLDER = "-"
 """What the path then has in its place; without the query parameter, `-` is an id like any other."""
+READ_ERRORS = {
+    401: "this server wants a key for reads",
+    422: "a parameter is not acceptable; `detail` names it",
+}
+"""What reads document as `errors`, beside their own."""
+BUDGET_ERRORS = {
+    **READ_ERRORS,
+    429: "too many such requests at once: send it again after `Retry-After` s",
+}
+"""The same for a read with a budget: see api.middleware.budget."""
+ADMIN_ERRORS = {
+    401: "no key, or a wrong one",
+    403: "the key may not do this, or this server has no API_ADMIN_KEYS",
+}
 
 
 class PlainRoute(APIRoute):

@@ -11,7 +11,7 @@ from api import after
 from api.errors import json_response
 from api.live_view.trained_users import TrainedUserFiles
 from api.routes.query import Query
-from api.routes.routing import Operation, add, path_id
+from api.routes.routing import BUDGET_ERRORS, Operation, add, path_id
 from api.schemas.answers import SimilarUser, SimilarUsers
 from api.schemas.document import DocumentedApp
 from api.schemas.read_query import query_parameters
@@ -57,11 +57,7 @@ class SimilarUserRoutes:
                 tag="users",
                 summary="Users with similar interactions",
                 parameters=query_parameters("limit", "after"),
-                errors={
-                    401: "this server wants a key for reads",
-                    422: "a parameter is not acceptable; `detail` names it",
-                    429: "too many such requests at once: send it again after `Retry-After` s",
-                },
+                errors=BUDGET_ERRORS,
             ),
         )
 

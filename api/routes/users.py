@@ -9,7 +9,7 @@ from starlette.responses import Response
 from api import after
 from api.errors import json_response
 from api.routes.query import Query
-from api.routes.routing import Operation, add, path_id
+from api.routes.routing import READ_ERRORS, Operation, add, path_id
 from api.schemas.answers import UserAnswer
 from api.schemas.bodies import User
 from api.schemas.document import DocumentedApp
@@ -37,10 +37,7 @@ class Users:
                 tag="users",
                 summary="What is stored about a user, and which engine answers them",
                 parameters=query_parameters("after"),
-                errors={
-                    401: "this server wants a key for reads",
-                    422: "a parameter is not acceptable; `detail` names it",
-                },
+                errors=READ_ERRORS,
             ),
         )
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from api.errors import ApiError, invalid, json_response, status_of, unavailable
 from api.routes.query import plain_query, whole_number
-from api.routes.routing import Operation, add, path_id
+from api.routes.routing import ADMIN_ERRORS, Operation, add, path_id
 from api.routes.writes import parsed
 from api.schemas import dead_letters as schemas
 from api.schemas.document import DocumentedApp, schema
@@ -48,10 +48,6 @@ _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
 READ_SHARE = 0.4
 """Share of the time of a request in which the index follows the topic."""
-_ADMIN = {
-    401: "no key, or a wrong one",
-    403: "the key may not do this, or this server has no API_ADMIN_KEYS",
-}
 _body = msgspec.json.Decoder(schemas.Replay)
 
 
@@ -80,7 +76,7 @@ class DeadLetterRoutes:
                 tag="operations",
                 summary="Messages that are no valid event, newest first",
                 parameters=schemas.LIST_PARAMETERS,
-                errors={**_ADMIN, 422: "a parameter is not acceptable", **away},
+                errors={**ADMIN_ERRORS, 422: "a parameter is not acceptable", **away},
             ),
         )
         add(
@@ -92,7 +88,7 @@ class DeadLetterRoutes:
                 answer=schemas.DeadLetterAnswer,
                 tag="operations",
                 summary="One dead letter with its message",
-                errors={**_ADMIN, **missing, 422: "no place", **away},
+                errors={**ADMIN_ERRORS, **missing, 422: "no place", **away},
             ),
         )
         add(
@@ -107,7 +103,7 @@ class DeadLetterRoutes:
                 body={"schema": schema(schemas.Replay), "example": {"dry_run": True}},
                 status=202,
                 errors={
-                    **_ADMIN,
+                    **ADMIN_ERRORS,
                     400: "not JSON",
                     **missing,
                     409: "it was replayed before, its user or item was deleted since, or the "

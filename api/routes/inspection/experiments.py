@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api.errors import invalid, json_response, unavailable
 from api.routes.query import plain_query
-from api.routes.routing import Operation, add
+from api.routes.routing import BUDGET_ERRORS, Operation, add
 from api.schemas.document import DocumentedApp
 from api.schemas.experiments import ExperimentResults
 from api.service import Service
@@ -50,9 +50,7 @@ class ExperimentRoutes:
                 summary="Results of experiments, with intervals and verdicts",
                 parameters=_PARAMETERS,
                 errors={
-                    401: "this server wants a key for reads",
-                    422: "a parameter is not acceptable; `detail` names it",
-                    429: "too many such requests at once: send it again after `Retry-After` s",
+                    **BUDGET_ERRORS,
                     503: "Redis, which has the numbers, does not answer",
                 },
             ),

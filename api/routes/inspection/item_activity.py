@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.errors import ApiError, json_response, unavailable
 from api.routes.query import plain_query
-from api.routes.routing import Operation, add, path_id
+from api.routes.routing import READ_ERRORS, Operation, add, path_id
 from api.schemas.document import DocumentedApp
 from api.schemas.item_details import Activity, ItemActivity
 from api.service import Service
@@ -43,8 +43,7 @@ class ItemActivityRoutes:
                 tag="catalogue",
                 summary="Popularity of an item over the last hour and week",
                 errors={
-                    401: "this server wants a key for reads",
-                    422: "a parameter is not acceptable; `detail` names it",
+                    **READ_ERRORS,
                     503: "Redis, which has the numbers, does not answer",
                 },
             ),

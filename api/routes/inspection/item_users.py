@@ -11,7 +11,7 @@ from starlette.responses import Response
 from api.errors import invalid, json_response
 from api.live_view.trained_users import TrainedUserFiles
 from api.routes.query import plain_query, whole_number
-from api.routes.routing import Operation, add, path_id
+from api.routes.routing import BUDGET_ERRORS, Operation, add, path_id
 from api.schemas.document import DocumentedApp
 from api.schemas.item_details import ItemUser, ItemUsers, UserMatches
 from api.service import Service
@@ -30,11 +30,6 @@ SPARE = 4
 """Candidates for each place: those who have an event with the item are left out."""
 MOST_MATCHES = 50
 """Users that a search names at most."""
-_ERRORS = {
-    401: "this server wants a key for reads",
-    422: "a parameter is not acceptable; `detail` names it",
-    429: "too many such requests at once: send it again after `Retry-After` s",
-}
 
 
 class ItemUserRoutes:
@@ -57,7 +52,7 @@ class ItemUserRoutes:
                 tag="recommendations",
                 summary="Users who would like an item",
                 parameters=[_limit(10, MOST)],
-                errors=_ERRORS,
+                errors=BUDGET_ERRORS,
             ),
         )
         add(
@@ -70,7 +65,7 @@ class ItemUserRoutes:
                 tag="users",
                 summary="Users whose id contains a text",
                 parameters=[_TEXT, _limit(20, MOST_MATCHES)],
-                errors=_ERRORS,
+                errors=BUDGET_ERRORS,
             ),
         )
 

@@ -15,7 +15,7 @@ from api import after
 from api.errors import json_response
 from api.routes.inspection import changed_history
 from api.routes.reads import PERSONAL, Reads, without_state
-from api.routes.routing import Operation, add, path_id
+from api.routes.routing import BUDGET_ERRORS, Operation, add, path_id
 from api.schemas.document import DocumentedApp
 from api.schemas.preview import EngineAnswer, Preview
 from api.schemas.read_query import query_parameters
@@ -26,11 +26,6 @@ from engines.recommender import Recommender
 from engines.router import CHAIN
 from engines.selection.explore import METHOD
 
-_ERRORS = {
-    401: "this server wants a key for reads",
-    422: "a parameter is not acceptable; `detail` names it",
-    429: "too many such requests at once: send it again after `Retry-After` s",
-}
 _PARAMETERS = [*query_parameters(*PERSONAL, "use_case"), *changed_history.PARAMETERS]
 
 
@@ -67,7 +62,7 @@ class PreviewRoutes:
                 tag="recommendations",
                 summary="What would a user get, and what from each engine?",
                 parameters=_PARAMETERS,
-                errors=_ERRORS,
+                errors=BUDGET_ERRORS,
             ),
         )
         add(
@@ -80,7 +75,7 @@ class PreviewRoutes:
                 tag="recommendations",
                 summary="Why is an item shown to a user, or why not?",
                 parameters=_PARAMETERS,
-                errors=_ERRORS,
+                errors=BUDGET_ERRORS,
             ),
         )
 
