@@ -4,6 +4,9 @@ vectors of the users that the live bundle was trained on.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +28,7 @@ from models.als import Floats
 from store.state.connection import Client, connect
 from store.state.entities.histories import item_sets, with_events
 
+_User = TypeVar("_User")
 MOST = 50
 """Users in an answer at most: the history of each is read."""
 SPARE = 2
@@ -75,17 +79,7 @@ class SimilarUserRoutes:
         )
         read, stale = await self._service.user_state(user_id, token)
         live = self._service.live
-        users: list[SimilarUser] = []
-        cause = None
-        try:
-            if read is None:
-                raise NotApplicable("the user's history cannot be read now")
-            users = await self._nearest(live, read, limit)
-        except (NotApplicable, ModelError, ValueError) as error:
-            cause = str(error)
-        except StoreError as error:
-            self._service.health.mark_failed("redis", str(error))
-            cause = "the users' histories cannot be read now"
+        users, cause = await users_or_cause(self._service, self._nearest(live, read, limit))
         return json_response(
             SimilarUsers(
                 user_id=user_id,
@@ -98,11 +92,13 @@ class SimilarUserRoutes:
             )
         )
 
-    async def _nearest(self, live: Recommender, state: UserState, limit: int) -> list[SimilarUser]:
+    async def _nearest(
+        self, live: Recommender, state: UserState | None, limit: int
+    ) -> list[SimilarUser]:
         """Raises NotApplicable, ModelError, StoreError, ValueError, ApiError 429."""
-        engine = live.engines.get(ALSEngine.name)
-        if not isinstance(engine, ALSEngine):
-            raise NotApplicable(live.unavailable(ALSEngine.name) or "there is no ALS engine")
+        if state is None:
+            raise NotApplicable("the user's history cannot be read now")
+        engine = als_of(live)
         vector = engine.fold(state.history, engine.use_cases).fold.vector
         return await self._budget.run(
             lambda: self._compare(live.bundle.version, state, vector, limit)
@@ -130,3 +126,24 @@ class SimilarUserRoutes:
             )
             for rank, (user_id, items) in enumerate(zip(nearest, histories, strict=True), 1)
         ]
+
+
+async def users_or_cause(
+    service: Service, work: Awaitable[list[_User]]
+) -> tuple[list[_User], str | None]:
+    """The users that `work` returns; or none, and why there are none. Raises ApiError."""
+    try:
+        return await work, None
+    except (NotApplicable, ModelError, ValueError) as error:
+        return [], str(error)
+    except StoreError as error:
+        service.health.mark_failed("redis", str(error))
+        return [], "the users' histories cannot be read now"
+
+
+def als_of(live: Recommender) -> ALSEngine:
+    """The engine whose vectors are compared. Raises NotApplicable."""
+    engine = live.engines.get(ALSEngine.name)
+    if not isinstance(engine, ALSEngine):
+        raise NotApplicable(live.unavailable(ALSEngine.name) or "there is no ALS engine")
+    return engine

@@ -12,13 +12,11 @@ from api.errors import invalid, json_response
 from api.live_view.trained_users import TrainedUserFiles
 from api.routes.query import plain_query, whole_number
 from api.routes.routing import BUDGET_ERRORS, Operation, add, path_id
+from api.routes.similar_users import als_of, users_or_cause
 from api.schemas.document import DocumentedApp
 from api.schemas.item_details import ItemUser, ItemUsers, UserMatches
 from api.service import Service
-from core.errors import ModelError, StoreError
 from core.types import Request, UserState
-from engines.als import ALSEngine
-from engines.base import NotApplicable
 from engines.recommender import Recommender
 from models.als import Floats
 from store.state.connection import connect
@@ -79,16 +77,7 @@ class ItemUserRoutes:
         item_id = path_id(request, "item_id")
         limit = whole_number(plain_query(request, "limit"), "limit", 10, MOST)
         live = self._service.live
-        users: list[ItemUser] = []
-        cause = None
-        try:
-            scores = await self._keenest(live, item_id, limit)
-            users = await self._with_ranks(live, item_id, scores)
-        except (NotApplicable, ModelError, ValueError) as error:
-            cause = str(error)
-        except StoreError as error:
-            self._service.health.mark_failed("redis", str(error))
-            cause = "the users' histories cannot be read now"
+        users, cause = await users_or_cause(self._service, self._keenest(live, item_id, limit))
         return json_response(
             ItemUsers(
                 item_id=item_id,
@@ -108,28 +97,23 @@ class ItemUserRoutes:
         if not text:
             raise invalid("q is missing: it is a part of the user's id")
         version = self._service.live.bundle.version
-        users: list[str] = []
-        cause = None
-        try:
-            users = await self._search_budget.run(
-                lambda: self._trained.load(version).search(text, limit)
-            )
-        except (ModelError, ValueError) as error:
-            cause = str(error)
+        matches = self._search_budget.run(lambda: self._trained.load(version).search(text, limit))
+        users, cause = await users_or_cause(self._service, matches)
         return json_response(UserMatches(model_version=version, cause=cause, users=users))
 
-    async def _keenest(self, live: Recommender, item_id: str, limit: int) -> dict[str, float]:
-        """User -> score. Raises NotApplicable, ModelError, StoreError, ValueError, ApiError 429."""
-        engine = live.engines.get(ALSEngine.name)
-        if not isinstance(engine, ALSEngine):
-            raise NotApplicable(live.unavailable(ALSEngine.name) or "there is no ALS engine")
-        factors = engine.item_factors(item_id)
+    async def _keenest(self, live: Recommender, item_id: str, limit: int) -> list[ItemUser]:
+        """Raises NotApplicable, ModelError, StoreError, ValueError, ApiError 429."""
+        factors = als_of(live).item_factors(item_id)
         version = live.bundle.version
-        return await self._users_budget.run(lambda: self._compare(version, item_id, factors, limit))
+        scores = await self._users_budget.run(
+            lambda: self._compare(version, item_id, factors, limit)
+        )
+        return await self._with_ranks(live, item_id, scores)
 
     def _compare(
         self, version: str | None, item_id: str, factors: Floats, limit: int
     ) -> dict[str, float]:
+        """User -> score. Runs in the worker's thread."""
         settings = self._service.settings
         scores = dict(self._trained.load(version).keenest(factors, SPARE * limit))
         with connect(settings, settings.api_redis_timeout_s) as client:
