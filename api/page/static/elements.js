@@ -88,6 +88,23 @@ export function field(label, input) {
   return element("label", { for: input.id }, label, element("input", { name: input.id, ...input }));
 }
 
+/** The form that searches in a view: it sets the address to #/VIEW?q=TEXT. */
+export function searchForm(view, label, action, text) {
+  return element(
+    "form",
+    {
+      class: "row",
+      role: "search",
+      onsubmit: (event) => {
+        event.preventDefault();
+        location.hash = address(view, "", { q: new FormData(event.target).get("q") });
+      },
+    },
+    field(label, { id: "q", name: "q", type: "search", value: text, required: true }),
+    element("button", { type: "submit", class: "primary" }, action),
+  );
+}
+
 /** A message in the view; an error is announced. `kind`: "info", "good", "warn" or "bad". */
 export function message(kind, ...children) {
   return element("p", { class: `message ${kind}`, role: kind === "bad" ? "alert" : "status" }, ...children);
@@ -96,6 +113,24 @@ export function message(kind, ...children) {
 /** What failed, in the API's words. */
 export function failure(error) {
   return message("bad", error.message || String(error));
+}
+
+/**
+ * Shows parts that are asked for at once, in their order: one that fails is said in its place, the
+ * others are shown. `parts`: async functions that return nodes.
+ */
+export async function showParts(root, parts, signal) {
+  const places = parts.map(() => element("div", {}));
+  root.append(...places);
+  await Promise.all(
+    parts.map(async (part, index) => {
+      try {
+        places[index].append(...(await part()));
+      } catch (error) {
+        if (!signal.aborted) places[index].append(failure(error));
+      }
+    }),
+  );
 }
 
 let dialogs = 0;

@@ -1,26 +1,12 @@
 /** Items: search by text; an item's entry, popularity over time, similar items, and its users. */
 
 import { chart, colour } from "./charts.js";
-import { address, element, failure, field, figure, figures, message, number, section, table, when } from "./elements.js";
+import { address, element, figure, figures, message, number, searchForm, section, showParts, table, when } from "./elements.js";
 import { curl, get } from "./http.js";
 
 export async function render(root, { id, query, signal }) {
   const text = query.get("q") ?? "";
-  root.append(
-    element(
-      "form",
-      {
-        class: "row",
-        role: "search",
-        onsubmit: (event) => {
-          event.preventDefault();
-          location.hash = address("items", "", { q: new FormData(event.target).get("q") });
-        },
-      },
-      field("Words of a title, a category, a tag or an id", { id: "q", name: "q", type: "search", value: text, required: true }),
-      element("button", { type: "submit", class: "primary" }, "Search items"),
-    ),
-  );
+  root.append(searchForm("items", "Words of a title, a category, a tag or an id", "Search items", text));
   if (id) await renderItem(root, id, signal);
   else await renderList(root, text, signal);
 }
@@ -58,26 +44,9 @@ function lines(caption, recommendations) {
   ], recommendations);
 }
 
-/** Each part is asked for by itself: one that fails is said in its place, the others are shown. */
 async function renderItem(root, id, signal) {
   const path = `api/items/${encodeURIComponent(id)}`;
-  const parts = [
-    () => entry(path, signal),
-    () => activity(path, signal),
-    () => similar(path, signal),
-    () => users(path, signal),
-  ];
-  const places = parts.map(() => element("div", {}));
-  root.append(...places);
-  await Promise.all(
-    parts.map(async (part, index) => {
-      try {
-        places[index].append(...(await part()));
-      } catch (error) {
-        if (!signal.aborted) places[index].append(failure(error));
-      }
-    }),
-  );
+  await showParts(root, [entry, activity, similar, users].map((part) => () => part(path, signal)), signal);
 }
 
 async function entry(path, signal) {

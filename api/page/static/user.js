@@ -3,7 +3,7 @@
  * and the same for other filters and another history. The address holds every choice.
  */
 
-import { address, button, element, failure, field, figure, figures, message, number, section, table, when } from "./elements.js";
+import { address, button, element, failure, field, figure, figures, message, number, searchForm, section, showParts, table, when } from "./elements.js";
 import { curl, get } from "./http.js";
 import { causes, link } from "./item.js";
 
@@ -13,26 +13,10 @@ const RECENT = 20;
 
 export async function render(root, parameters) {
   const { id, query, signal } = parameters;
-  root.append(searchForm(query.get("q") ?? ""));
+  root.append(searchForm("users", "Id of a user, or a part of it", "Search users", query.get("q") ?? ""));
   if (id) await renderUser(root, parameters);
   else if (query.get("q")) await renderMatches(root, query.get("q"), signal);
   else root.append(message("info", "Type the id of a user, or a part of it."));
-}
-
-function searchForm(text) {
-  return element(
-    "form",
-    {
-      class: "row",
-      role: "search",
-      onsubmit: (event) => {
-        event.preventDefault();
-        location.hash = address("users", "", { q: new FormData(event.target).get("q") });
-      },
-    },
-    field("Id of a user, or a part of it", { id: "q", name: "q", type: "search", value: text, required: true }),
-    element("button", { type: "submit", class: "primary" }, "Search users"),
-  );
 }
 
 async function renderMatches(root, text, signal) {
@@ -54,20 +38,7 @@ async function renderMatches(root, text, signal) {
 }
 
 async function renderUser(root, { id, query, signal }) {
-  const places = [0, 1, 2].map(() => element("div", {}));
-  root.append(...places);
-  const show = async (place, part) => {
-    try {
-      place.append(...(await part()));
-    } catch (error) {
-      if (!signal.aborted) place.append(failure(error));
-    }
-  };
-  await Promise.all([
-    show(places[0], () => state(id, signal)),
-    show(places[1], () => preview(id, query, signal)),
-    show(places[2], () => similarUsers(id, signal)),
-  ]);
+  await showParts(root, [() => state(id, signal), () => preview(id, query, signal), () => similarUsers(id, signal)], signal);
 }
 
 async function state(id, signal) {
