@@ -35,19 +35,18 @@ def save(registry: Registry, about: Mapping[str, Any], write: Callable[[Path], N
     folder = registry.path / NAME
     try:
         # the name is one that readers ignore, and `prune` removes what a kill leaves
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=registry.path))
-        staging.chmod(0o755)
-        (staging / EVALUATION).mkdir()
-        write(staging / EVALUATION)
-        digests = {
-            f"{EVALUATION}/{path.name}": sha256(path) for path in (staging / EVALUATION).iterdir()
-        }
-        created = datetime.now(UTC).isoformat()
-        fields = {"version": NAME, "created": created, "files": digests}
-        refused = msgspec.convert({**about, **fields}, Manifest)
-        files.write_json(staging / MANIFEST, refused)
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=registry.path) as hidden:
+            staging = Path(hidden) / NAME
+            evaluation = staging / EVALUATION
+            evaluation.mkdir(parents=True)
+            write(evaluation)
+            digests = {f"{EVALUATION}/{path.name}": sha256(path) for path in evaluation.iterdir()}
+            created = datetime.now(UTC).isoformat()
+            fields = {"version": NAME, "created": created, "files": digests}
+            refused = msgspec.convert({**about, **fields}, Manifest)
+            files.write_json(staging / MANIFEST, refused)
+            shutil.rmtree(folder, ignore_errors=True)
+            staging.rename(folder)
     except OSError as error:
         log.warning("refused_evaluation_not_written", folder=str(folder), error=str(error))
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import structlog
 
 from core.errors import ArchiveError, DiskFull
-from models import files
+from models import files, refused
 from models.als import ALSModel
 from models.id_map import IdMap
 from models.registry import Registry
@@ -124,3 +125,22 @@ def test_an_archive_file_that_does_not_fit_does_not_appear(small_disk: Path) -> 
     assert archive.position("interactions", 0) == 0
     archive.append("interactions", 0, 0, 10, rows.slice(0, 10))
     assert archive.position("interactions", 0) == 10
+
+
+def test_a_refused_evaluation_that_does_not_fit_leaves_the_former_one_and_no_files(
+    small_disk: Path,
+) -> None:
+    registry = Registry(small_disk)
+    page = "report.html"
+    refused.save(registry, {"seeds": {"training": 1}}, lambda folder: _fill(folder / page, 10))
+    with structlog.testing.capture_logs() as logs:
+        refused.save(
+            registry, {"seeds": {"training": 2}}, lambda folder: _fill(folder / page, 2 * SIZE)
+        )
+    assert [line["event"] for line in logs] == ["refused_evaluation_not_written"]
+    assert refused.read(registry).seeds == {"training": 1}
+    assert [path.name for path in small_disk.iterdir()] == [refused.NAME]
+
+
+def _fill(path: Path, size: int) -> None:
+    path.write_bytes(bytes(size))
