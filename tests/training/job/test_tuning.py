@@ -14,6 +14,7 @@ from core.errors import Interrupted
 from core.settings import Settings
 from models.registry import Registry
 from store.state import keys, retrains
+from tests.training import world
 from tests.training.job.run import published
 from training import als
 from training.job import run as progress
@@ -196,6 +197,18 @@ def test_a_search_reports_its_progress_and_a_stopped_retrain_ends_it(
     assert retrains.last(redis)["status"] == "interrupted"
     assert redis.get(keys.lease(retrains.LEASE)) is None
     assert Registry(untuned.models_path).versions() == []
+
+
+def test_data_that_nothing_can_be_searched_by_is_fitted_with_the_settings(
+    untuned: Settings, redis: Redis
+) -> None:
+    single = untuned.model_copy(update={"archive_url": untuned.archive_url + "-single"})
+    world.archived(single, [world.row(user, f"u{user}", f"i{user % 4}") for user in range(40)])
+    version = tuned(single)
+    tuning = record(single, version)
+    assert tuning.tuned.retrain.decision == "skipped"
+    assert "no user has two items" in tuning.tuned.retrain.reason
+    assert settings_of(single, version)["als"] == msgspec.to_builtins(ALS)
 
 
 def of_search(gain: list[float] | None, **decision: Any) -> Record:
