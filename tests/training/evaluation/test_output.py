@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -17,12 +16,9 @@ from training.evaluation import output
 
 
 def test_users_ndcg_with_its_interval_recall_and_diversity_fit_the_others_are_named_by_metric(
-    tmp_path: Path,
+    offline: Settings,
 ) -> None:
-    settings = Settings(
-        archive_url=str(tmp_path), models_path=tmp_path / "models", holdout_fraction=0.25
-    )
-    evaluation = judged(settings, world.built(settings, world.parity()))
+    evaluation = judged(offline, world.built(offline, world.parity()))
 
     def printed(*names: str) -> list[str]:
         file = io.StringIO()
