@@ -166,6 +166,7 @@ export async function listen(path, { onMessage, onState, signal }) {
       onState(error.message);
       if (error.status === 401 || error.status === 403) return;
     }
+    hidden.abort(); // ends its listener
     await new Promise((resolve) => setTimeout(resolve, pause));
     pause = Math.min(2 * pause, MOST_PAUSE_MS);
   }
