@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +15,13 @@ from training.command_options import (
     Folder,
     HyperparametersFile,
     ItemContent,
-    Items,
-    NoLease,
     Threads,
     Users,
 )
 from training.experiments_command import experiments
 from training.export_command import export_data
 from training.model_app import models_app
+from training.retrain_commands import request, retrain, worker
 from training.tuning.options import Part, TuneOptions
 
 app = typer.Typer(
@@ -154,89 +152,9 @@ def report(
     commands.write_report(load_settings(), model, output)
 
 
-@app.command()
-def retrain(
-    events: Events = None,
-    items: Items = None,
-    hyperparameters: HyperparametersFile = None,
-    users: Users = 250,
-    threads: Threads = 0,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Publish even if the gate refuses; the manifest says so."),
-    ] = False,
-    no_lease: NoLease = False,
-    wide: Wide = False,
-) -> None:
-    """Fit, evaluate and publish a new live bundle, or keep the old one and say why.
-
-    The steps: snapshot, dataset, fit, evaluate, gate, publish, prune.
-
-    Killed at any point, it leaves the live bundle as it was; run it again.
-    """
-    from training import commands
-    from training.job.context import Options
-
-    options = Options(
-        events=events,
-        items=items,
-        hyperparameters=hyperparameters,
-        users=users,
-        threads=threads,
-        force=force,
-        lease=not no_lease,
-    )
-    commands.run_retrain(load_settings(), options, tables.console(wide))
-
-
-@app.command()
-def worker(
-    events: Events = None,
-    items: Items = None,
-    hyperparameters: HyperparametersFile = None,
-    users: Users = 250,
-    threads: Threads = 0,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Publish even what the gate refuses; the manifests say so."),
-    ] = False,
-    first: Annotated[
-        bool,
-        typer.Option(
-            "--first",
-            help="While no bundle is live, retrain without a request once there are events.",
-        ),
-    ] = False,
-) -> None:
-    """Run the retrains that are requested on RETRAIN_REQUESTS_TOPIC: by RETRAIN_SCHEDULE, by
-    `training request`, by the API.
-
-    Any number of workers may run; one retrain runs at a time, and it answers all requests made
-    before it began. Ends on SIGTERM between two steps or sweeps; another worker then handles the
-    request, or this one after a restart.
-    """
-    from training.job import worker as retrain_worker
-    from training.job.context import Options
-
-    options = Options(
-        events=events,
-        items=items,
-        hyperparameters=hyperparameters,
-        users=users,
-        threads=threads,
-        force=force,
-    )
-    # its output is a log, which the tables of an evaluation do not belong in
-    console = tables.console(quiet=not sys.stdout.isatty())
-    retrain_worker.run(load_settings(service=True), options, console, first)
-
-
-@app.command()
-def request(reason: Annotated[str, typer.Option(help="Why; written to the log.")] = "") -> None:
-    """Request a retrain from the workers; prints the request's topic:partition:offset."""
-    from training import commands
-
-    commands.request_retrain(load_settings(), reason)
+app.command("retrain")(retrain)
+app.command("worker")(worker)
+app.command("request")(request)
 
 
 @app.command()

@@ -21,9 +21,9 @@ MANY_PARAMETERS = {
     "streams/commands/sending.py:simulate": ONE_PER_OPTION,
     "streams/commands/sending.py:import_": ONE_PER_OPTION,
     "training/__main__.py:evaluate": ONE_PER_OPTION,
-    "training/__main__.py:retrain": ONE_PER_OPTION,
+    "training/retrain_commands.py:retrain": ONE_PER_OPTION,
     "training/__main__.py:tune": ONE_PER_OPTION,
-    "training/__main__.py:worker": ONE_PER_OPTION,
+    "training/retrain_commands.py:worker": ONE_PER_OPTION,
     "clients/python/src/eddyline_client/producer.py:__init__": (
         "the public constructor of a client: keyword options with defaults"
     ),
