@@ -10,13 +10,18 @@ import typer
 from core.process import cli, tables
 from core.process.cli import load_settings
 from core.process.tables import AsJson, Wide
+from store.tables.command_line import with_reading_options
+from store.tables.options import Options
 from training.command_options import (
+    EVENTS_READING,
+    ITEM_CONTENT_READING,
     Events,
     Folder,
     HyperparametersFile,
     ItemContent,
     Threads,
     Users,
+    table_file,
 )
 from training.experiments_command import experiments
 from training.export_command import export_data
@@ -34,7 +39,7 @@ Train models on the archived events, judge them, and publish them as a bundle.
 `retrain` runs all steps, by hand or by cron; the other commands run single steps.
 Events come from the Parquet archive (ARCHIVE_URL) unless `--events FILE` names a table with the
 columns user_id, item_id, event_type and optionally timestamp, value and use_case, or a public data
-set, such as MovieLens: docs/imports.md.
+set, such as MovieLens; `--map` and the other options of an import read other files: docs/imports.md.
 Every setting is an environment variable: `python -m core.settings` lists them.
 """,
 )
@@ -42,7 +47,10 @@ app.add_typer(models_app, name="models")
 
 
 @app.command()
+@with_reading_options(reading=EVENTS_READING)
 def dataset(
+    *,
+    reading: Options,
     output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/dataset"),
     events: Events = None,
 ) -> None:
@@ -52,7 +60,9 @@ def dataset(
     """
     from training import commands
 
-    commands.make_dataset(load_settings(), output, events, tables.console())
+    commands.make_dataset(
+        load_settings(), output, table_file(events, reading, EVENTS_READING), tables.console()
+    )
 
 
 @app.command()
@@ -75,7 +85,10 @@ def als(
 
 
 @app.command("two-tower")
+@with_reading_options(reading=ITEM_CONTENT_READING)
 def two_tower(
+    *,
+    reading: Options,
     output: Annotated[
         Path, typer.Option(help="Folder to write the model to; TWO_TOWER_MODEL_PATH may name it.")
     ] = Path("data/two_tower"),
@@ -93,11 +106,15 @@ def two_tower(
     """
     from training.two_tower.command import fit_two_tower
 
-    fit_two_tower(load_settings(), folder, items, hyperparameters, output, threads)
+    content = table_file(items, reading, ITEM_CONTENT_READING)
+    fit_two_tower(load_settings(), folder, content, hyperparameters, output, threads)
 
 
 @app.command()
+@with_reading_options(reading=ITEM_CONTENT_READING)
 def evaluate(
+    *,
+    reading: Options,
     folder: Folder = Path("data/dataset"),
     items: ItemContent = None,
     hyperparameters: HyperparametersFile = None,
@@ -128,7 +145,13 @@ def evaluate(
     from training import commands
 
     options = commands.EvaluationOptions(
-        folder, items, hyperparameters, users, threads, output, metric or ()
+        folder,
+        table_file(items, reading, ITEM_CONTENT_READING),
+        hyperparameters,
+        users,
+        threads,
+        output,
+        metric or (),
     )
     console = tables.console(wide, quiet=as_json)
     commands.evaluate_dataset(load_settings(), options, console, as_json)
@@ -158,7 +181,10 @@ app.command("request")(request)
 
 
 @app.command()
+@with_reading_options(reading=ITEM_CONTENT_READING)
 def tune(
+    *,
+    reading: Options,
     part: Annotated[Part, typer.Argument(help="What to tune.")] = Part.ALL,
     output: Annotated[
         Path,
@@ -202,7 +228,14 @@ def tune(
 
     options = TuneOptions(study, output, minutes, trials, negatives, threads)
     console = tables.console(wide, quiet=as_json)
-    commands.tune(load_settings(), part, folder, items, options, console)
+    commands.tune(
+        load_settings(),
+        part,
+        folder,
+        table_file(items, reading, ITEM_CONTENT_READING),
+        options,
+        console,
+    )
     if as_json and output.exists():
         typer.echo(output.read_text("utf-8"), nl=False)
 

@@ -11,6 +11,11 @@ from typing import Annotated
 
 import typer
 
+from core.errors import ConfigurationError
+from store.tables import command_line
+from store.tables.command_line import Reading, Typed
+from store.tables.options import Options, TableFile
+
 Events = Annotated[
     str | None,
     typer.Option(
@@ -36,6 +41,10 @@ ItemContent = Annotated[
         help="File, folder or s3:// URL of items; without it, no content is known.",
     ),
 ]
+EVENTS_READING = Reading("--events", "interactions")
+ITEM_CONTENT_READING = Reading("--items", "items")
+ITEMS_READING = Reading("--items", "items", "items-")
+"""Beside --events, whose options have the plain names."""
 HyperparametersFile = Annotated[
     Path | None,
     typer.Option(
@@ -60,6 +69,20 @@ NoLease = Annotated[
         help="Work without Redis: nothing stops a second retrain beside it. Needs --events.",
     ),
 ]
+
+
+def table_file(path: str | None, options: Options, reading: Reading) -> TableFile | None:
+    """The file at `path` with how it is read; None without a path.
+
+    Raises ConfigurationError where options say how to read a file that no option names.
+    """
+    if path is not None:
+        return TableFile(path, options)
+    if options != command_line.options(Typed(), reading):
+        raise ConfigurationError(
+            f"an option says how {reading.file} is read, but no file is named: give {reading.file}"
+        )
+    return None
 
 
 class ExportKind(StrEnum):

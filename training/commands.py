@@ -28,6 +28,7 @@ from training.blend import choice as blend_choice
 from training.data import dataset, dataset_files, items
 from training.data import events as event_sources
 from training.data.popularity import popular
+from training.data.table_files import Source
 from training.evaluation import evaluate as evaluation
 from training.evaluation import experiments, population
 from training.evaluation import output as evaluation_output
@@ -44,9 +45,7 @@ from training.two_tower.fit_types import FitOptions, TrainingData
 log = structlog.get_logger(__name__)
 
 
-def make_dataset(
-    settings: Settings, output: Path, events: str | Path | None, console: Console
-) -> None:
+def make_dataset(settings: Settings, output: Path, events: Source | None, console: Console) -> None:
     """Run `dataset`: write the dataset of the archive, or of the file `events`, into `output`."""
     if events is not None:
         table, skipped = event_sources.from_file(events)
@@ -89,7 +88,7 @@ class EvaluationOptions:
     """
 
     dataset: Path
-    items: str | Path | None = None
+    items: Source | None = None
     hyperparameters: Path | None = None
     users: int = 250
     threads: int = 0
@@ -170,12 +169,12 @@ def tune(
     settings: Settings,
     part: Part,
     folder: Path,
-    items_path: str | Path | None,
+    items_file: Source | None,
     options: TuneOptions,
     console: Console,
 ) -> None:
     """Run `tune` on the dataset in `folder`."""
-    entries = items.read(items_path) if items_path is not None else []
+    entries = items.read(items_file) if items_file is not None else []
     tuning.tune(part, dataset_files.load(folder), entries, settings, options, console)
     if options.output.exists():
         console.print(

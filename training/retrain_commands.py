@@ -7,13 +7,29 @@ from typing import Annotated
 
 import typer
 
-from core.process import tables
+from core.process import tables as results
 from core.process.cli import load_settings
 from core.process.tables import Wide
-from training.command_options import Events, HyperparametersFile, Items, NoLease, Threads, Users
+from store.tables import options as tables
+from store.tables.command_line import with_reading_options
+from training.command_options import (
+    EVENTS_READING,
+    ITEMS_READING,
+    Events,
+    HyperparametersFile,
+    Items,
+    NoLease,
+    Threads,
+    Users,
+    table_file,
+)
 
 
+@with_reading_options(events_reading=EVENTS_READING, items_reading=ITEMS_READING)
 def retrain(
+    *,
+    events_reading: tables.Options,
+    items_reading: tables.Options,
     events: Events = None,
     items: Items = None,
     hyperparameters: HyperparametersFile = None,
@@ -36,18 +52,22 @@ def retrain(
     from training.job.context import Options
 
     options = Options(
-        events=events,
-        items=items,
+        events=table_file(events, events_reading, EVENTS_READING),
+        items=table_file(items, items_reading, ITEMS_READING),
         hyperparameters=hyperparameters,
         users=users,
         threads=threads,
         force=force,
         lease=not no_lease,
     )
-    commands.run_retrain(load_settings(), options, tables.console(wide))
+    commands.run_retrain(load_settings(), options, results.console(wide))
 
 
+@with_reading_options(events_reading=EVENTS_READING, items_reading=ITEMS_READING)
 def worker(
+    *,
+    events_reading: tables.Options,
+    items_reading: tables.Options,
     events: Events = None,
     items: Items = None,
     hyperparameters: HyperparametersFile = None,
@@ -76,15 +96,15 @@ def worker(
     from training.job.context import Options
 
     options = Options(
-        events=events,
-        items=items,
+        events=table_file(events, events_reading, EVENTS_READING),
+        items=table_file(items, items_reading, ITEMS_READING),
         hyperparameters=hyperparameters,
         users=users,
         threads=threads,
         force=force,
     )
     # its output is a log, which the tables of an evaluation do not belong in
-    console = tables.console(quiet=not sys.stdout.isatty())
+    console = results.console(quiet=not sys.stdout.isatty())
     retrain_worker.run(load_settings(service=True), options, console, first)
 
 

@@ -92,21 +92,6 @@ def notes(mapping: FieldMapping, columns: Sequence[str]) -> Iterator[str]:
         )
 
 
-def parse_pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
-    """`["user_id=uid,item_id=iid"]` as a mapping. Raises ConfigurationError."""
-    pairs: dict[str, str] = {}
-    for text in texts:
-        for pair in text.split(","):
-            field, equals, value = pair.partition("=")
-            if not equals or not field.strip() or not value.strip():
-                raise ConfigurationError(
-                    f"{flag} {pair!r} is not of the form field=value; several are separated "
-                    f"by commas"
-                )
-            pairs[field.strip()] = value.strip()
-    return pairs
-
-
 def _by_name(columns: Sequence[str], kind: Kind) -> FieldMapping:
     attributes = () if kind == "interactions" else columns
     return FieldMapping(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -50,7 +51,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     for rows that have none. `header`: the names of the columns of a file that does not name them.
     `per_second`: units of a numeric time in a second. `time_formats`: how times are written
     (strptime). `decimal`: "." or ",". `others_as_attributes`: columns of items that are no field
-    become attributes, unless a column `attributes` holds them.
+    become attributes, unless a column `attributes` holds them. `prefix`: of the names that these
+    options have on the command line, in errors.
     """
 
     kind: Kind | None = None
@@ -65,3 +67,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     decimal: str = "."
     list_separator: str | None = None
     others_as_attributes: bool = False
+    prefix: str = ""
+
+
+class TableFile(msgspec.Struct, frozen=True):
+    """A file, a folder or s3://bucket/key, and how it is to be read."""
+
+    path: str | Path
+    reading: Options = Options()
+
+    def __str__(self) -> str:
+        return str(self.path)

@@ -10,6 +10,8 @@ import typer
 
 from core.process.cli import load_settings
 from core.process.tables import AsJson, Wide
+from store.tables import options as tables
+from store.tables.command_line import Reading, with_reading_options
 
 
 def simulate(
@@ -79,7 +81,10 @@ def simulate(
     )
 
 
+@with_reading_options(reading=Reading("the file"))
 def import_(
+    *,
+    reading: tables.Options,
     file: Annotated[
         str | None,
         typer.Argument(
@@ -88,23 +93,6 @@ def import_(
                 "compressed or not. Public data sets (MovieLens, Amazon, ...) need no --map."
             )
         ),
-    ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "interactions, items or users (default: the kind of a known file, else "
-                "interactions)."
-            )
-        ),
-    ] = None,
-    map_: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="field=column,...: the column of each field."),
-    ] = None,
-    constant: Annotated[
-        list[str] | None,
-        typer.Option(help="field=text,...: the same for every row, such as event_type=rating."),
     ] = None,
     database: Annotated[
         str | None,
@@ -118,43 +106,6 @@ def import_(
     ] = None,
     default_timestamp: Annotated[
         str | None, typer.Option(help="Time of rows without one; unset: such rows are skipped.")
-    ] = None,
-    time_unit: Annotated[
-        str | None, typer.Option(help="s, ms, us or ns: the unit of numeric times (default: s).")
-    ] = None,
-    time_format: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=(
-                "How times are written, such as '%m/%d/%Y %H:%M' (default: ISO 8601 or a number). "
-                "Days without a time are refused unless %Y-%m-%d or the like says they count."
-            )
-        ),
-    ] = None,
-    decimal: Annotated[
-        str, typer.Option(help="Character before the decimals of a number: . or a comma.")
-    ] = ".",
-    list_separator: Annotated[
-        str | None,
-        typer.Option(help="Character between the parts of a list (default: |, or else a comma)."),
-    ] = None,
-    only_mapped: Annotated[
-        bool,
-        typer.Option(
-            "--only-mapped",
-            help="Leave out columns of items that are no field (default: they become attributes).",
-        ),
-    ] = False,
-    encoding: Annotated[
-        str | None, typer.Option(help="Encoding of a text file (default: found by its content).")
-    ] = None,
-    header: Annotated[
-        str | None,
-        typer.Option(help="Names of the columns, separated by commas, of a file without a header."),
-    ] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(help="Between the cells of a text file (default: found by its content)."),
     ] = None,
     speed: Annotated[
         str | None,
@@ -210,21 +161,11 @@ def import_(
         plan(
             Options(
                 file=file,
-                kind=kind,
-                mapping=map_ or (),
-                constants=constant or (),
+                reading=reading,
                 database=database,
                 table=table,
                 min_value=min_value,
                 default_timestamp=default_timestamp,
-                time_unit=time_unit,
-                time_format=time_format or (),
-                decimal=decimal,
-                list_separator=list_separator,
-                only_mapped=only_mapped,
-                encoding=encoding,
-                header=header,
-                delimiter=delimiter,
                 speed=speed,
                 sort=sort,
                 limit=limit,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import cast, get_args
 
 import msgspec
 
 from core.errors import ConfigurationError
 from store.tables import options as tables
-from store.tables.mapping import parse_pairs
-from store.tables.options import Kind
-from store.tables.times import UNITS
 from streams import times
 from streams.importers.plan import REJECTS, Plan
 
@@ -21,21 +16,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The options as typed on the command line; see the command's --help."""
 
     file: str | Path | None = None
-    kind: str | None = None
-    mapping: Sequence[str] = ()
-    constants: Sequence[str] = ()
+    reading: tables.Options = tables.Options()
     database: str | None = None
     table: str | None = None
     min_value: float | None = None
     default_timestamp: str | None = None
-    time_unit: str | None = None
-    time_format: Sequence[str] = ()
-    decimal: str = "."
-    list_separator: str | None = None
-    only_mapped: bool = False
-    encoding: str | None = None
-    header: str | None = None
-    delimiter: str | None = None
     speed: str | None = None
     sort: bool = True
     limit: int | None = None
@@ -46,16 +31,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(options: Options) -> Plan:
     """What to import. Raises ConfigurationError naming the option."""
-    file, kind, time_unit = options.file, options.kind, options.time_unit
-    database, table = options.database, options.table
+    file, database, table = options.file, options.database, options.table
     if (file is None) == (database is None) or (database is None) != (table is None):
         raise ConfigurationError("give either a file, or --database and --table")
-    if kind is not None and kind not in get_args(Kind):
-        raise ConfigurationError(f"--kind {kind!r} is none of {', '.join(get_args(Kind))}")
-    if time_unit is not None and time_unit not in UNITS:
-        raise ConfigurationError(f"--time-unit {time_unit!r} is none of {', '.join(UNITS)}")
-    if options.decimal not in (".", ","):
-        raise ConfigurationError(f"--decimal {options.decimal!r} is neither . nor ,")
     if options.resume and database is not None:
         raise ConfigurationError(
             "--resume needs a file: a table has no order of rows that stays; import it again, the "
@@ -65,18 +43,10 @@ def plan(options: Options) -> Plan:
         path=file,
         database=database,
         table=table,
-        reading=tables.Options(
-            kind=cast("Kind | None", kind),
-            mapping=parse_pairs(options.mapping, "--map"),
-            constants=parse_pairs(options.constants, "--constant"),
-            encoding=options.encoding,
-            delimiter=options.delimiter,
-            header=_names(options.header),
-            per_second=None if time_unit is None else UNITS[time_unit],
-            time_formats=tuple(options.time_format),
-            decimal=options.decimal,
-            list_separator=options.list_separator,
-            others_as_attributes=database is None and not options.only_mapped,
+        # a table of a database has many columns that are no attributes
+        reading=msgspec.structs.replace(
+            options.reading,
+            others_as_attributes=options.reading.others_as_attributes and database is None,
         ),
         min_value=options.min_value,
         sort=options.sort,
@@ -89,10 +59,6 @@ def plan(options: Options) -> Plan:
         if options.default_timestamp is None
         else times.parse(options.default_timestamp),
     )
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return () if text is None else tuple(name.strip() for name in text.split(","))
 
 
 def _share(text: str) -> float:

@@ -10,24 +10,39 @@ import json
 from pathlib import Path
 from typing import Any
 
-from store.tables.options import Options
+from store.tables.command_line import Typed
 from tests.tables import binary
 
 _FOLDER = Path(__file__).parent
 EXPECTED: dict[str, dict[str, Any]] = json.loads((_FOLDER / "expected.json").read_text("utf-8"))
 """Name of an example -> kind, known layout, valid rows, rejects and missing cells."""
 
-OPTIONS: dict[str, Options] = {
-    "ours/no-header.csv": Options(
-        header=("user_id", "item_id", "timestamp"), constants={"event_type": "view"}
+OPTIONS: dict[str, Typed] = {
+    "ours/no-header.csv": Typed(header="user_id,item_id,timestamp", constant=["event_type=view"]),
+    "ours/cp1252.csv": Typed(decimal=","),
+    "ours/us-dates.csv": Typed(time_format=["%m/%d/%Y %H:%M"]),
+    "ours/items.csv": Typed(kind="items", only_mapped=True),
+    "ours/items.jsonl": Typed(kind="items"),
+    "ours/shift-jis.csv": Typed(encoding="shift_jis"),
+    "ours/catalogue.csv": Typed(
+        kind="items",
+        map=["item_id=sku", "title=Name,categories=Gruppen,created_at=seit"],
+        constant=["item_type=book"],
+        time_format=["%d.%m.%Y"],
+        decimal=",",
+        list_separator="/",
+        delimiter=";",
+        encoding="cp850",
     ),
-    "ours/cp1252.csv": Options(decimal=","),
-    "ours/us-dates.csv": Options(time_formats=("%m/%d/%Y %H:%M",)),
-    "ours/items.csv": Options(kind="items"),
-    "ours/items.jsonl": Options(kind="items"),
-    "ours/shift-jis.csv": Options(encoding="shift_jis"),
+    "ours/shop.csv": Typed(
+        map=["user_id=kunde,item_id=artikel", "timestamp=zeit,value=menge"],
+        constant=["event_type=purchase"],
+        time_unit="ms",
+        decimal=",",
+        delimiter=";",
+    ),
 }
-"""Examples that need to be told something."""
+"""What the command lines say about examples that do not explain themselves."""
 
 
 def write(name: str, folder: Path) -> Path:

@@ -16,14 +16,19 @@ import pytest
 from core import codec
 from core.errors import DatasetError
 from core.settings import Settings
-from store.tables.options import Options
+from store.tables import command_line
+from store.tables.command_line import Reading, Typed
+from store.tables.options import Options as TableOptions
+from store.tables.options import TableFile
 from store.tables.rows import Reject
 from streams.importers.command import open_reader
 from streams.importers.convert import Messages
-from streams.importers.plan import Plan
+from streams.importers.options import Options, plan
 from tests.tables.examples import EXPECTED, OPTIONS, write
+from training.command_options import EVENTS_READING, ITEM_CONTENT_READING, ITEMS_READING
 from training.data import events, items
 
+IMPORT = Reading("the file")
 EVENTS = [name for name, example in EXPECTED.items() if example["kind"] == "interactions"]
 ITEMS = [name for name, example in EXPECTED.items() if example["kind"] == "items"]
 
@@ -36,11 +41,11 @@ def test_there_are_forty_examples() -> None:
 def test_an_import_gives_the_expected_rows_and_rejects(name: str, tmp_path: Path) -> None:
     example = EXPECTED[name]
     # without a time of their own the events of some data sets have that of the option
-    plan = Plan(
-        path=write(name, tmp_path), reading=OPTIONS.get(name, Options()), default_timestamp=0.0
+    options = Options(
+        file=write(name, tmp_path), reading=_options(name, IMPORT), default_timestamp="0"
     )
-    reader = open_reader(plan)
-    messages, rejects = Messages(Settings(), plan, reader, time.time()), list[Reject]()
+    reader = open_reader(plan(options))
+    messages, rejects = Messages(Settings(), plan(options), reader, time.time()), list[Reject]()
     values = [value for chunk in messages.chunks(rejects.append) for _, value, _ in chunk]
     assert (reader.mapping.kind, reader.mapping.layout) == (example["kind"], example["layout"])
     assert [_essential(value, example["kind"]) for value in values] == example["rows"]
@@ -49,9 +54,10 @@ def test_an_import_gives_the_expected_rows_and_rejects(name: str, tmp_path: Path
     assert messages.tally.read == len(values) + len(rejects)
 
 
-@pytest.mark.parametrize("name", [name for name in EVENTS if name not in OPTIONS])
+@pytest.mark.parametrize("name", EVENTS)
 def test_training_reads_the_same_events(name: str, tmp_path: Path) -> None:
-    table, skipped = events.from_file(write(name, tmp_path))
+    file = TableFile(write(name, tmp_path), _options(name, EVENTS_READING))
+    table, skipped = events.from_file(file)
     rows = [
         [row["user_id"], row["item_id"], row["event_type"], row["timestamp"] or 0.0, row["value"]]
         for row in table.to_pylist()
@@ -61,17 +67,26 @@ def test_training_reads_the_same_events(name: str, tmp_path: Path) -> None:
     assert skipped == Counter(code for _, code in EXPECTED[name]["rejects"])
 
 
+@pytest.mark.parametrize("reading", [ITEM_CONTENT_READING, ITEMS_READING], ids=["alone", "beside"])
 @pytest.mark.parametrize("name", ITEMS)
-def test_training_reads_the_same_items(name: str, tmp_path: Path) -> None:
-    example, path = EXPECTED[name], write(name, tmp_path)
+def test_training_reads_the_same_items(
+    name: str, reading: Reading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone in a command, or beside the events, where the names of the options have a prefix."""
+    example, file = EXPECTED[name], TableFile(write(name, tmp_path), _options(name, reading))
     if example["rejects"]:
         first_row, _ = example["rejects"][0]
         with pytest.raises(DatasetError, match=rf"rows are no items; the first is row {first_row}"):
-            items.read(path)
-    else:
-        assert items.read(path) == [
-            codec.decode_item(codec.encode_json(row), time.time()) for row in example["rows"]
-        ]
+            items.read(file)
+        monkeypatch.setattr(items, "MOST_REJECTED", 1.0)
+    # training takes items without a type, too, which an import rejects
+    assert [item for item in items.read(file) if item.item_type != "item"] == [
+        codec.decode_item(codec.encode_json(row), time.time()) for row in example["rows"]
+    ]
+
+
+def _options(name: str, reading: Reading) -> TableOptions:
+    return command_line.options(OPTIONS.get(name, Typed()), reading)
 
 
 def _essential(value: bytes, kind: str) -> Any:

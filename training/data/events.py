@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from core.errors import ArchiveError
 from store.archive.archive import Archive
 from store.state.apply.deletions import DeletedUsers
 from training.data import table_files
+from training.data.table_files import Source
 from training.progress import progress
 
 COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
@@ -126,7 +126,7 @@ def _accepted(
     return (rows if accepted.all() else rows.filter(pa.array(accepted))).cast(SCHEMA), skipped
 
 
-def from_file(path: str | Path) -> tuple[pa.Table, Skipped]:
+def from_file(source: Source) -> tuple[pa.Table, Skipped]:
     """Read the events in a file, a folder or at s3://bucket/key, as `streams import` reads them.
 
     It has the columns user_id, item_id, event_type and optionally timestamp (seconds since 1970 or
@@ -139,7 +139,7 @@ def from_file(path: str | Path) -> tuple[pa.Table, Skipped]:
     arrays: dict[str, list[pa.Array]] = {name: [] for name in COLUMNS}
     types = {name: _FILE_TYPES.get(name, pa.string()) for name in COLUMNS}
     skipped: Counter[str] = Counter()
-    for batch in table_files.valid_rows(path, "interactions", skipped):
+    for batch in table_files.valid_rows(source, "interactions", skipped):
         for name, kind in types.items():
             values = batch.fields.get(name)
             arrays[name].append(

@@ -7,53 +7,65 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from core.errors import ConfigurationError, DatasetError, MissingColumns, SourceFailed
 from core.redaction import masked_url
-from store.tables.options import FIELDS, REQUIRED, Kind, Options
+from store.tables.command_line import with_prefix
+from store.tables.options import FIELDS, Kind, Options, TableFile
 from store.tables.reader import Batch, open_path
 from store.tables.rows import Reject
 
+Source = str | Path | TableFile
+"""A file, a folder or s3://bucket/key; a TableFile says how it is to be read."""
+
+_UNSAID = Options(others_as_attributes=True)
 _log = structlog.get_logger(__name__)
 
 
 def valid_rows(
-    path: str | Path, kind: Kind, skipped: Counter[str], item_type: str | None = None
+    source: Source, kind: Kind, skipped: Counter[str], item_type: str | None = None
 ) -> Iterator[Batch]:
     """The valid rows of a table; `skipped` counts the others by the code of their reason.
 
-    `item_type`: of items where the file names none. Further columns of items become attributes,
-    unless the file follows a public layout. Raises DatasetError.
+    `item_type`: of items where the file names none. Raises DatasetError.
     """
-    shown = masked_url(str(path))
+    shown = masked_url(str(source))
     first: Reject | None = None
+    file = source if isinstance(source, TableFile) else TableFile(source, _UNSAID)
+    prefix = file.reading.prefix
     try:
-        defaults = {} if item_type is None else {"item_type": item_type}
-        options = Options(kind=kind, defaults=defaults, others_as_attributes=True)
-        reader = open_path(path, options, time.time())
+        reader = open_path(file.path, _of(file.reading, kind, item_type), time.time())
     except MissingColumns as error:
+        optional = [name for name in FIELDS[kind] if name not in error.fields]
         raise DatasetError(
             f"{shown} has no column {', '.join(error.fields)}; it has {', '.join(error.columns)}. "
-            f"It needs {', '.join(REQUIRED[kind])}, may have {', '.join(FIELDS[kind])}, or follows "
-            f"a known public layout"
+            f"It may have {', '.join(optional)}, or follow a known public layout: give "
+            f"--{prefix}map {error.fields[0]}=<column>"
         ) from None
     except (ConfigurationError, SourceFailed) as error:
-        raise DatasetError(str(error)) from None
+        raise DatasetError(with_prefix(str(error), prefix)) from None
     try:
         for batch in reader.batches():
             skipped.update(reject.code for reject in batch.rejects)
             first = first or next(iter(batch.rejects), None)
             yield batch
     except SourceFailed as error:
-        raise DatasetError(str(error)) from None
+        raise DatasetError(with_prefix(str(error), prefix)) from None
     for note in reader.notes:
-        _log.info("table_note", file=shown, note=note)
+        _log.info("table_note", file=shown, note=with_prefix(note, prefix))
     if first is not None:
         _log.warning(
             "table_rows_rejected",
             file=shown,
             rows=skipped.total(),
             first_row=first.number,
-            reason=first.reason,
+            reason=with_prefix(first.reason, prefix),
         )
+
+
+def _of(reading: Options, kind: Kind, item_type: str | None) -> Options:
+    """How a file of this kind is read; `item_type`: of items where the file names none."""
+    defaults = {} if item_type is None else {"item_type": item_type}
+    return msgspec.structs.replace(reading, kind=kind, defaults=defaults)

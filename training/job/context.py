@@ -13,6 +13,7 @@ from models.registry import Registry
 from store.state.connection import Client
 from store.state.lease import Lease
 from training import als
+from training.data.table_files import Source
 from training.job.run import Run
 from training.tuning.record import Record
 from training.two_tower import hyperparameters as two_tower
@@ -27,8 +28,8 @@ class Options:
     `lease` False: work without Redis.
     """
 
-    events: str | Path | None = None
-    items: str | Path | None = None
+    events: Source | None = None
+    items: Source | None = None
     hyperparameters: Path | None = None
     users: int = 250
     threads: int = 0

@@ -15,6 +15,7 @@ import typer
 from core.errors import ConfigurationError
 from core.settings import Settings
 from training.data import dataset_files, items
+from training.data.table_files import Source
 from training.job.run import Run
 from training.progress import progress
 from training.two_tower.fit_types import FitOptions, Fitted, Progress, TrainingData
@@ -40,7 +41,7 @@ def unavailable(settings: Settings) -> str | None:
 def fit_two_tower(
     settings: Settings,
     folder: Path,
-    items_path: str | Path | None,
+    items_file: Source | None,
     hyperparameters: Path | None,
     output: Path,
     threads: int,
@@ -53,7 +54,7 @@ def fit_two_tower(
         raise ConfigurationError(
             "Two-Tower is trained by torch, which is not installed; install requirements/train.txt"
         )
-    entries = items.read(items_path) if items_path is not None else []
+    entries = items.read(items_file) if items_file is not None else []
     data = TrainingData(dataset_files.load(folder), entries, settings.use_cases)
     options = FitOptions(threads, settings.two_tower_seconds, checkpoints=output)
     model = fit(

@@ -9,6 +9,8 @@ import pytest
 from core.types import AttributeFilter, Filters, Item, Request, UserState
 from engines.base import eligible
 from engines.catalogue import Catalogue
+from store.tables import command_line
+from store.tables.command_line import Reading, Typed
 from store.tables.reader import items
 from streams.importers.command import open_reader
 from streams.importers.options import Options, plan
@@ -23,7 +25,10 @@ def test_a_minimum_price_finds_the_items_of_an_imported_file(
     """As `attr.price.min=10` of the API; --only-mapped leaves the column out."""
     path = tmp_path / "books.csv"
     path.write_text(CSV)
-    reader = open_reader(plan(Options(file=path, kind="items", only_mapped=only_mapped)))
+    reading = command_line.options(
+        Typed(kind="items", only_mapped=only_mapped), Reading("the file")
+    )
+    reader = open_reader(plan(Options(file=path, reading=reading)))
     entries = [item for batch in reader.batches() for item in items(batch)]
     catalogue = Catalogue.of([item for item in entries if isinstance(item, Item)])
     priced = Filters(attributes=(AttributeFilter(name="price", low=10.0),))

@@ -15,7 +15,9 @@ import pytest
 from core.settings import Settings
 from store.archive.archive import Archive
 from store.log import client as log
+from store.tables import command_line
 from store.tables import options as tables
+from store.tables.command_line import Reading, Typed
 from streams.archiver.archiver import Archiver
 from streams.importers.command import Import
 from streams.importers.options import Options, plan
@@ -72,12 +74,12 @@ def test_columns_of_any_name_can_be_mapped_to_fields(
         pa.table({"uid": [7, 8], "sku": ["a", "b"], "at": [when, when], "stars": [4.5, None]}), path
     )
     one = with_one_partition(settings)
-    options = Options(
-        file=path,
-        mapping=["user_id=uid,item_id=sku", "timestamp=at,value=stars"],
-        constants=["event_type=rating"],
+    typed = Typed(
+        map=["user_id=uid,item_id=sku", "timestamp=at,value=stars"],
+        constant=["event_type=rating"],
     )
-    Import(one, plan(options)).run()
+    reading = command_line.options(typed, Reading("the file"))
+    Import(one, plan(Options(file=path, reading=reading))).run()
     assert essential_fields(sent(one)) == [
         ("7", "a", "rating", when.timestamp(), 4.5),
         ("8", "b", "rating", when.timestamp(), None),

@@ -226,11 +226,18 @@ def test_without_redis_a_retrain_fails_clearly_or_works_from_files(
     with pytest.raises(ConfigurationError, match="who were deleted"):
         published(away, lease=False)
     events = tmp_path / "events.csv"
-    lines = [f"{row['user_id']},{row['item_id']},like,{row['timestamp']}" for row in world.parity()]
-    events.write_text("\n".join(["user_id,item_id,event_type,timestamp", *lines]) + "\n", "utf-8")
-    version = published(
-        away, lease=False, events=events, items=world.write_items(tmp_path / "items.jsonl")
+    lines = [f"{row['user_id']};{row['item_id']};{row['timestamp']}" for row in world.parity()]
+    events.write_text("\n".join(["who;what;when", *lines]) + "\n", "utf-8")
+    content = world.write_items(tmp_path / "items.jsonl")
+    content.write_text(content.read_text("utf-8").replace('"item_id"', '"sku"'), "utf-8")
+    done = run(
+        away,
+        *("retrain", "--no-lease", "--events", str(events), "--items", str(content)),
+        *("--map", "user_id=who,item_id=what,timestamp=when", "--constant", "event_type=like"),
+        *("--items-map", "item_id=sku"),
     )
+    assert done.returncode == 0, done.stderr
+    version = done.stdout.split()[-1]
     assert len(Registry(trainer.models_path).load(version, strict=True).catalogue) == world.ITEMS
 
 
