@@ -119,7 +119,10 @@ def import_(
     sort: Annotated[
         bool,
         typer.Option(
-            help="Send a file's events in the order of their time; --no-sort streams a huge file."
+            help=(
+                "Send a file's events in the order of their time, sorted in temporary files where "
+                "they are many; --no-sort sends them as they come."
+            )
         ),
     ] = True,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many events.")] = None,

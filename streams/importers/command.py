@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import structlog
 
 from core.errors import NothingImported, TooManyRejects
@@ -29,6 +27,7 @@ from streams.importers.convert import Message, Messages
 from streams.importers.plan import Plan
 from streams.importers.progress_file import Checkpoints, Progress
 from streams.importers.rejects import Rejects
+from streams.importers.sorting import TimeOrder
 from streams.pace import Clock
 from streams.progress import progress
 
@@ -36,7 +35,6 @@ _log = structlog.get_logger(__name__)
 
 CHUNK = 10_000
 """Messages of a sorted import that are sent at once."""
-_SCHEMA = pa.schema([("key", pa.binary()), ("value", pa.binary()), ("timestamp", pa.float64())])
 
 
 class Import:
@@ -70,18 +68,19 @@ class Import:
         Raises LogUnavailable, SourceFailed, NothingImported.
         """
         tally = self.tally
-        if self._progress.is_finished:
-            _log.info("import_is_finished", source=self._progress.source)
-            return tally.counts
         permissions.prepare_to_send(self._settings, "import", self._topic)
-        with Rejects(self._plan.rejects) as rejects, Producer(self._settings) as producer:
+        with (
+            Rejects(self._plan.rejects) as rejects,
+            Producer(self._settings) as producer,
+            TimeOrder(self._plan.sort_bytes) as order,
+        ):
+            checkpoints = Checkpoints(self._progress_path, self._progress, producer.flush)
             total = self.reader.table.row_count
             chunks: Iterator[Sequence[Message]] = self._messages.chunks(rejects.add)
             if self._is_sorted:
                 with progress("reading", total) as advance:
-                    table = self._sorted(chunks, advance)
-                total, chunks = table.num_rows, _unpacked(table)
-            checkpoints = Checkpoints(self._progress_path, self._progress, producer.flush)
+                    self._sort(chunks, order, advance)
+                total, chunks = order.count, order.chunks(CHUNK)
             clock = Clock(self._plan.speed, self._stopped) if self._plan.speed is not None else None
             with progress("sending", total) as advance:
                 for chunk in self._unsent(chunks, advance):
@@ -89,7 +88,10 @@ class Import:
                         tally.counts["sent"] += sent
                         advance(sent)
                         checkpoints.add(sent)
-            checkpoints.save(is_finished=not self._stopped.is_set())
+            if self._stopped.is_set():
+                checkpoints.save()
+            else:
+                checkpoints.finish()
         if not tally.counts["sent"] and not self._skipped and not self._stopped.is_set():
             self._raise_nothing_imported()
         return tally.counts
@@ -112,10 +114,11 @@ class Import:
         """The progress of the same import before, where it is to be resumed."""
         source = self.reader.table.name
         options = progress_file.digest(self._settings, self._plan, self.reader)
-        if self._plan.resume and (before := progress_file.load(self._progress_path)):
-            progress_file.require_same(self._progress_path, before, source, options)
-            return before
-        return Progress(source, options, time.time())
+        if not self._plan.resume:
+            return Progress(source, options, time.time())
+        before = progress_file.load(self._progress_path)
+        progress_file.require_same(self._progress_path, before, source, options)
+        return before
 
     def _unsent(
         self, chunks: Iterator[Sequence[Message]], advance: Callable[[int], None]
@@ -132,26 +135,18 @@ class Import:
                 advance(skipped)
             yield chunk[skipped:]
 
-    def _sorted(
-        self, chunks: Iterator[Sequence[Message]], advance: Callable[[int], None]
-    ) -> pa.Table:
-        """All messages in the order of their timestamps, then of the file.
+    def _sort(
+        self, chunks: Iterator[Sequence[Message]], order: TimeOrder, advance: Callable[[int], None]
+    ) -> None:
+        """Put all messages in the order of their times, then of the file.
 
         A history in Redis has the log's order, so the log must have the order of time.
         """
-        batches = []
         for chunk in chunks:
             if self._stopped.is_set():
-                break
+                return
             advance(len(chunk))
-            columns = list(zip(*chunk, strict=True)) or [()] * len(_SCHEMA)
-            arrays = [
-                pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)
-            ]
-            batches.append(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
-        table = pa.Table.from_batches(batches, _SCHEMA)
-        # the sort is stable: rows of one time stay in the order of the file
-        return table.take(pc.sort_indices(table, [("timestamp", "ascending")]))
+            order.add(chunk)
 
     def _raise_nothing_imported(self) -> None:
         reasons = (
@@ -220,8 +215,3 @@ def run(settings: Settings, plan: Plan, as_json: bool = False, wide: bool = Fals
             f"{counts['rejected']} of {task.tally.read} rows were rejected, more than "
             f"--max-rejects {plan.max_rejects:.2%}; the others were sent; see {plan.rejects}"
         )
-
-
-def _unpacked(table: pa.Table) -> Iterator[Sequence[Message]]:
-    for batch in table.to_batches(CHUNK):
-        yield list(zip(*(column.to_pylist() for column in batch.columns), strict=True))

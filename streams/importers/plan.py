@@ -13,6 +13,9 @@ REJECTS = Path("rejects.jsonl")
 MAX_REJECTS = 0.01
 """Default share of rejected rows above which an import fails."""
 
+SORT_BYTES = 128 * 2**20
+"""Bytes of messages that are sorted at once."""
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to import; see the command's --help.
@@ -20,7 +23,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `path`: a file, a folder or s3://bucket/key. `reading`: what is said about the table. `speed`:
     multiple of the events' own speed; None: as fast as possible. `rejects`: the file for rows that
     are no valid event. `max_rejects`: the share of them above which the import fails. `resume`:
-    leave out what a killed import of the same source had sent.
+    leave out what a killed import of the same source had sent. `sort_bytes`: of messages that are
+    sorted in memory; more are sorted in temporary files.
     """
 
     path: str | Path | None = None
@@ -31,6 +35,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     default_timestamp: float | None = None
     speed: float | None = None
     sort: bool = True
+    sort_bytes: int = SORT_BYTES
     limit: int | None = None
     rejects: Path = REJECTS
     max_rejects: float = MAX_REJECTS

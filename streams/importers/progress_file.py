@@ -38,7 +38,6 @@ class Progress(msgspec.Struct, frozen=True):
     options: str
     now: float
     acknowledged: int = 0
-    is_finished: bool = False
 
 
 class Checkpoints:
@@ -56,16 +55,22 @@ class Checkpoints:
         if self._sent >= CHECKPOINT or time.monotonic() - self._saved_at >= CHECKPOINT_S:
             self.save()
 
-    def save(self, *, is_finished: bool = False) -> None:
+    def save(self) -> None:
         """Wait for the acknowledgements and save the progress. Raises LogUnavailable."""
         self._flush()
         self._progress = msgspec.structs.replace(
-            self._progress,
-            acknowledged=self._progress.acknowledged + self._sent,
-            is_finished=is_finished,
+            self._progress, acknowledged=self._progress.acknowledged + self._sent
         )
         self._sent, self._saved_at = 0, time.monotonic()
         save(self._path, self._progress)
+
+    def finish(self) -> None:
+        """Wait for the acknowledgements and remove the file: nothing is left to resume.
+
+        Raises LogUnavailable.
+        """
+        self._flush()
+        self._path.unlink(missing_ok=True)
 
 
 def path_beside(rejects: Path) -> Path:
@@ -73,12 +78,15 @@ def path_beside(rejects: Path) -> Path:
     return rejects.with_suffix(".progress.json")
 
 
-def load(path: Path) -> Progress | None:
-    """The progress in `path`, None without one. Raises ConfigurationError."""
+def load(path: Path) -> Progress:
+    """The progress in `path`. Raises ConfigurationError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Progress)
     except FileNotFoundError:
-        return None
+        raise ConfigurationError(
+            f"there is nothing to resume: {path} does not exist, as after an import that came to "
+            f"its end; without --resume all rows are sent"
+        ) from None
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigurationError(
             f"{path} cannot be read ({problems.in_words(error, noun='file')}): delete it, and "
@@ -87,13 +95,22 @@ def load(path: Path) -> Progress | None:
 
 
 def save(path: Path, progress: Progress) -> None:
-    """Replace the file at once: a kill leaves the old one or the new one."""
+    """Replace the file at once: a kill leaves the old one or the new one.
+
+    Raises ConfigurationError.
+    """
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(encode_json(progress) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(encode_json(progress) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the progress cannot be saved to {path} ({error.strerror}): name a file in a folder "
+            f"that can be written by --rejects"
+        ) from None
 
 
 def require_same(path: Path, before: Progress, source: str, options: str) -> None:

@@ -42,8 +42,7 @@ def test_a_killed_import_goes_on_and_every_row_counts_once(
     child = Child("import", command, tmp_path, settings_environment(one)).start()
 
     def acknowledged() -> int:
-        progress = progress_file.load(progress_path)
-        return 0 if progress is None else progress.acknowledged
+        return progress_file.load(progress_path).acknowledged if progress_path.exists() else 0
 
     eventually(lambda: acknowledged() > 0, "a checkpoint", 60)
     child.kill()
@@ -59,9 +58,11 @@ def test_a_killed_import_goes_on_and_every_row_counts_once(
     assert (len(counted), set(counted.values())) == (ROWS, {1})
     assert len(ids) - ROWS <= progress_file.CHECKPOINT + 60_000, "what was under way, and no more"
     assert f"{before:,}" in result.stdout
-    # the import has come to its end: once more sends nothing
+    # the import has come to its end: it leaves no progress, and once more sends nothing
+    assert not progress_path.exists()
     again = run_import(one, path, order, "--resume")
-    assert (again.returncode, len(list(sent(one)))) == (0, len(ids)), again.stderr
+    assert (again.returncode, len(list(sent(one)))) == (1, len(ids))
+    assert "there is nothing to resume" in again.stderr
 
 
 def test_progress_of_another_source_or_other_options_is_refused(
@@ -69,9 +70,11 @@ def test_progress_of_another_source_or_other_options_is_refused(
 ) -> None:
     path = tmp_path / "events.csv"
     path.write_text(HEADER + "u1,a,view,1700000000\n")
-    plan = Plan(path=path, resume=True)
+    plan = Plan(path=path, resume=True, rejects=tmp_path / "rejects.jsonl")
     progress_path = progress_file.path_beside(plan.rejects)
-    reader = Import(settings, plan).reader
+    with pytest.raises(ConfigurationError, match=r"nothing to resume: .*rejects\.progress\.json"):
+        Import(settings, plan)
+    reader = Import(settings, msgspec.structs.replace(plan, resume=False)).reader
     same = progress_file.digest(settings, plan, reader)
     progress_file.save(progress_path, Progress("other.csv-0123", same, 1.0))
     with pytest.raises(ConfigurationError, match=r"belongs to an import of other\.csv-0123"):
