@@ -39,7 +39,7 @@ Train models on the archived events, judge them, and publish them as a bundle.
 `retrain` runs all steps, by hand or by cron; the other commands run single steps.
 Events come from the Parquet archive (ARCHIVE_URL) unless `--events FILE` names a table with the
 columns user_id, item_id, event_type and optionally timestamp, value and use_case, or a public data
-set, such as MovieLens; `--map` and the other options of an import read other files: docs/imports.md.
+set, such as MovieLens; the options of an import, such as `--map`, read others: docs/imports.md.
 Every setting is an environment variable: `python -m core.settings` lists them.
 """,
 )

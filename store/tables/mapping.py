@@ -128,6 +128,11 @@ def _check(mapping: FieldMapping, columns: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"there is no column {column!r} for {field}; the source has {', '.join(columns)}"
             )
+        if columns.count(column) > 1:
+            raise ConfigurationError(
+                f"{columns.count(column)} columns have the name {column!r}, so that {field} could "
+                f"be any of them; the source has {', '.join(columns)}: rename one"
+            )
     missing = [
         field
         for field in REQUIRED[kind]

@@ -14,7 +14,11 @@ from store.tables.values import Converter
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """Unit -> units in a second."""
-_US = re.compile(r"\d{1,2}/\d{1,2}/\d{2,4}")
+_SLASHED = re.compile(
+    r"\d{1,2}/\d{1,2}/(?:\d{4}|(?P<short>\d\d))"
+    r"(?P<time>,? \d{1,2}:\d\d(?P<seconds>:\d\d)?(?P<half> ?[AaPp][Mm])?)?"
+)
+"""A day as in the US or in England, with or without a time."""
 _DAY = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
 _INTEGER_DAYS = (19_000_101, 21_001_231)
 
@@ -112,8 +116,9 @@ class Times(Converter):
             moment = datetime.fromisoformat(clean)
         except ValueError:
             hint = "give --time-format, such as %d.%m.%Y %H:%M"
-            if _US.match(clean):
-                hint = "give --time-format %m/%d/%Y %H:%M or, for days first, %d/%m/%Y %H:%M"
+            if slashed := _SLASHED.fullmatch(clean):
+                form = _form_of(slashed)
+                hint = f"give --time-format '%m/%d/{form}' or, for days first, '%d/%m/{form}'"
             expected = f"of the form {self._formats[0]}" if self._formats else "ISO 8601"
             raise BadEvent(
                 "bad_timestamp", f"{self.field} {text!r} is neither a number nor {expected}: {hint}"
@@ -132,3 +137,15 @@ class Times(Converter):
             if 1e9 <= seconds / per_second < 4.2e9:
                 return f": it looks like --time-unit {unit}"
         return " in seconds since 1970"
+
+
+def _form_of(match: re.Match[str]) -> str:
+    """The form of the year and the time of such a text, for strptime."""
+    year = "%y" if match["short"] else "%Y"
+    if not match["time"]:
+        return year
+    comma = "," if match["time"].startswith(",") else ""
+    half = match["half"]
+    seconds = ":%S" if match["seconds"] else ""
+    end = (" %p" if half.startswith(" ") else "%p") if half else ""
+    return f"{year}{comma} {'%I' if half else '%H'}:%M{seconds}{end}"

@@ -157,9 +157,14 @@ class Ids(Converter):
         return super().column(cells)
 
     def _convert(self, value: Any) -> str:
+        if isinstance(value, list | dict):
+            shown = json_text(value)[:40]
+            raise BadEvent("bad_id", f"{self.field} {shown!r} is neither text nor a number")
         text = to_text(value)
         if self._strip_zero and _WHOLE.fullmatch(text):
             text = text[:-2]
+        if not text.isascii():
+            _check_encoding(text)
         codec.check_id(self.field, text)
         return text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -67,13 +68,20 @@ def show(reader: Reader, messages: Messages, console: Console) -> None:
     fields.add("(no field)", ", ".join(unused))
     fields.show(console)
     console.print()
+    _show_rows(rows, console)
+    console.print()
+    messages.tally.table(f"the first {messages.tally.read:,} rows").show(console)
+
+
+def _show_rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    if not rows:
+        console.print("no row would be sent")
+        return
     names = list(dict.fromkeys(name for row in rows for name in row))
     parsed = Table(
         *(Column(name, 0 if name in _IMPORTANT else 1, wraps=name in _TEXTS) for name in names),
-        title=f"first {len(rows)} rows",
+        title=f"the first {len(rows)} that would be sent",
     )
     for row in rows:
         parsed.add(*(row.get(name, "") for name in names))
     parsed.show(console)
-    console.print()
-    messages.tally.table(f"the first {messages.tally.read:,} rows").show(console)

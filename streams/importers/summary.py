@@ -10,6 +10,7 @@ from core.process.tables import Column, Table
 from store.tables.rows import Reject
 
 _FIRST = 3
+_ADVICE = {"no timestamp": "give --default-timestamp to send them"}
 
 
 class Tally:
@@ -51,7 +52,7 @@ class Tally:
         table.add("read", f"{self.read:,}", "", "")
         for name, count in sorted(self.counts.items(), key=lambda item: item[0] != "sent"):
             if name != "rejected":
-                table.add(name, f"{count:,}", "", "")
+                table.add(name, f"{count:,}", "", _ADVICE.get(name, ""))
         for column, count in self.missing.items():
             table.add(f"missing {column}", f"{count:,}", "", "")
         for code, count in self.by_code.most_common():

@@ -122,3 +122,52 @@ def test_a_list_is_split_at_the_given_separator(
     (item,) = items_of(batch)
     assert isinstance(item, Item)
     assert item.categories == categories
+
+
+def test_a_column_whose_name_comes_twice_is_refused_where_it_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,item_id,event_type,note,note\n1,a,b,view,x,y\n")
+    with pytest.raises(ConfigurationError, match="2 columns have the name 'item_id'"):
+        open_path(path, Options(), 2e9)
+    path.write_text("user_id,item_id,event_type,note,note\n1,a,view,x,y\n")
+    (batch,) = open_path(path, Options(), 2e9).batches()
+    assert batch.fields["item_id"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "code", "reason"),
+    [
+        (b'"caf\xe9"', "bad_encoding", "give --encoding, such as cp1252"),
+        (b'{"id": 7}', "bad_id", """'{"id":7}' is neither text nor a number"""),
+        (b'["u"]', "bad_id", """'["u"]' is neither text nor a number"""),
+    ],
+)
+def test_an_id_that_is_no_text_costs_its_row_and_says_why(
+    tmp_path: Path, cell: bytes, code: str, reason: str
+) -> None:
+    path = tmp_path / "log.jsonl"
+    row = b'{"user_id": %s, "item_id": "a", "event_type": "view"}\n'
+    path.write_bytes(row % b'"u1"' + row % cell)
+    (batch,) = open_path(path, Options(encoding="utf-8"), 2e9).batches()
+    (reject,) = batch.rejects
+    assert (batch.fields["user_id"], reject.number, reject.code) == (["u1"], 2, code)
+    assert reason in reject.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("1/15/2024 10:30", "%m/%d/%Y %H:%M"),
+        ("01/15/24, 10:30:05 PM", "%m/%d/%y, %I:%M:%S %p"),
+        ("1/15/2024", "%m/%d/%Y"),
+    ],
+)
+def test_a_date_with_slashes_suggests_the_option_that_reads_it(
+    tmp_path: Path, text: str, form: str
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f'user_id,item_id,event_type,timestamp\n1,a,view,"{text}"\n')
+    (batch,) = open_path(path, Options(), 2e9).batches()
+    assert f"give --time-format '{form}' or, for days first" in batch.rejects[0].reason
+    (batch,) = open_path(path, Options(time_formats=(form,)), 2e9).batches()
+    assert not batch.rejects

@@ -74,7 +74,7 @@ EVENTS: tuple[Layout, ...] = (
     ),
     Layout(
         name="Goodreads interactions (JSON)",
-        has=frozenset({"user_id", "book_id", "is_read", "rating", "date_updated"}),
+        has=frozenset({"user_id", "book_id", "rating", "date_updated"}),
         columns={
             "user_id": "user_id",
             "item_id": "book_id",

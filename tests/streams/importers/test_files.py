@@ -114,8 +114,12 @@ def test_invalid_rows_are_counted_and_written_to_the_rejects_with_their_line(
         msgspec.json.decode(line) for line in (tmp_path / "bad.jsonl").read_bytes().splitlines()
     ]
     assert [(reject["row"], reject["code"]) for reject in rejects] == [
-        (3, "bad_id"), (4, "bad_value"), (6, "bad_timestamp"), (7, "bad_id"), (8, "bad_timestamp")
-    ]  # fmt: skip
+        (3, "bad_id"),
+        (4, "bad_value"),
+        (6, "bad_timestamp"),
+        (7, "bad_encoding"),
+        (8, "bad_timestamp"),
+    ]
     assert rejects[1]["values"]["value"] == "five"
 
 

@@ -60,3 +60,13 @@ def test_an_event_id_that_comes_twice_is_sent_once(
     assert result.returncode == 0, result.stderr
     assert "duplicates" in result.stdout
     assert sorted(str(event["user_id"]) for event in sent(settings)) == ["u1", "u2"]
+
+
+def test_a_preview_of_events_without_times_says_how_to_give_them_one(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "ratings.csv").write_text("user_id,book_id,rating\n1,258,5\n2,4081,4\n")
+    shown = run_import(settings, tmp_path / "ratings.csv", "--preview")
+    assert shown.returncode == 0, shown.stderr
+    assert "no row would be sent" in shown.stdout
+    assert re.search(r"^no timestamp +2 +give --default-timestamp", shown.stdout, re.MULTILINE)
