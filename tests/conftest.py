@@ -80,13 +80,30 @@ def redis(redis_server: RedisServer) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def broker(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[KafkaBroker | TansuBroker]:
-    """One broker of each kind for the whole run; a test that kills it uses `own_broker`."""
-    server = _started(tmp_path_factory.mktemp("broker"), request.param)
+def tansu_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker | TansuBroker]:
+    """The embedded broker of the whole run."""
+    server = _started(tmp_path_factory.mktemp("tansu"), "tansu")
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def apache_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker | TansuBroker]:
+    """The Apache Kafka of the whole run."""
+    server = _started(tmp_path_factory.mktemp("apache"), "apache")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> KafkaBroker | TansuBroker:
+    """One broker of each kind for the whole run; a test that kills it uses `own_broker`.
+
+    The servers are fixtures of their own: pytest ends a fixture whenever the next test has another
+    parameter, and a file has tests of both kinds.
+    """
+    server: KafkaBroker | TansuBroker = request.getfixturevalue(f"{request.param}_broker")
+    return server
 
 
 @pytest.fixture
