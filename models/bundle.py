@@ -28,7 +28,7 @@ from models.two_tower import TwoTowerModel
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue.json"
 
-LOADERS: Mapping[str, Callable[[Path], Any]] = {
+LOADERS: Mapping[str, Callable[..., Any]] = {
     "als": ALSModel.load,
     "content": ContentModel.load,
     "popular": PopularModel.load,
@@ -37,6 +37,8 @@ LOADERS: Mapping[str, Callable[[Path], Any]] = {
     "router": PreferredThresholds.load,
 }
 """Part -> loader of its folder. A new kind of model needs one line here and one engine."""
+MAPPABLE = frozenset({"als", "content", "two_tower"})
+"""Parts whose loader has the option `mapped`: their arrays are large."""
 OPTIONAL = frozenset({"two_tower", "ensemble", "router"})
 """Parts that a bundle may lack: a retrain may skip Two-Tower, and settings replace the others."""
 
@@ -154,13 +156,16 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def load(
-    folder: Path, overrides: Mapping[str, Path | None] | None = None, strict: bool = False
+    folder: Path,
+    overrides: Mapping[str, Path | None] | None = None,
+    strict: bool = False,
+    mapped: bool = False,
 ) -> Bundle:
     """Load the bundle in `folder`, each file verified against its sha256.
 
     `overrides`: part -> folder of the same form to load instead (ALS_MODEL_PATH,
     TWO_TOWER_MODEL_PATH), not verified. A part that cannot be loaded is recorded in `missing` with
-    the cause, and logged; with `strict` the error is raised.
+    the cause, and logged; with `strict` the error is raised. `mapped`: as for `load_part`.
     Raises ModelMissing and ModelCorrupt when the manifest or the catalogue cannot be read.
     """
     manifest = read_manifest(folder)
@@ -178,7 +183,7 @@ def load(
             continue
         try:
             pause()
-            parts[part] = load_part(folder, manifest, part, paths.get(part))
+            parts[part] = load_part(folder, manifest, part, paths.get(part), mapped)
         except (ModelError, OSError, ValueError) as error:
             if strict:
                 raise
@@ -225,8 +230,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_part(folder: Path, manifest: Manifest, part: str, override: Path | None) -> Any:
-    """Load one part, verified unless `override` replaces it. Raises ModelMissing, ModelCorrupt."""
+def load_part(
+    folder: Path, manifest: Manifest, part: str, override: Path | None, mapped: bool = False
+) -> Any:
+    """Load one part, verified unless `override` replaces it.
+
+    `mapped`: share the memory of its arrays with other processes (models.files.read_floats). A
+    published bundle is never written again; `override` may be, so it is copied into memory.
+    Raises ModelMissing, ModelCorrupt.
+    """
     if part not in LOADERS:
         raise ModelMissing(
             f"{part.upper()}_MODEL_PATH={override} is set, but this release has no loader "
@@ -235,4 +247,6 @@ def load_part(folder: Path, manifest: Manifest, part: str, override: Path | None
     if override is not None:
         return LOADERS[part](override)
     verify(folder, manifest, part + "/")
+    if mapped and part in MAPPABLE:
+        return LOADERS[part](folder / part, mapped=True)
     return LOADERS[part](folder / part)

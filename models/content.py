@@ -119,12 +119,15 @@ class ContentModel:
         files.write_csr(folder / "item_vectors.npz", self.item_vectors)
 
     @classmethod
-    def load(cls, folder: Path) -> ContentModel:
-        """Read what `save` wrote. Raises ModelMissing, ModelCorrupt."""
+    def load(cls, folder: Path, mapped: bool = False) -> ContentModel:
+        """Read what `save` wrote; `mapped`: map the item vectors (models.files.read_floats).
+
+        Raises ModelMissing, ModelCorrupt.
+        """
         facts = files.read_json(folder / "content.json", ContentFacts)
         idf = files.read_floats(folder / "idf.npy", 1)
         item_ids = IdMap.load(folder / "content_item_mapping.json")
-        vectors = files.read_csr(folder / "item_vectors.npz")
+        vectors = files.read_csr(folder / "item_vectors.npz", mapped)
         try:
             return cls(facts.terms, idf, item_ids, vectors)
         except ValueError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ UNKNOWN = -1
 class IdMap:
     """Row `r` of a matrix belongs to `ids[r]`. Immutable."""
 
-    __slots__ = ("_rows", "ids")
+    __slots__ = ("__weakref__", "_rows", "ids")
 
     def __init__(self, ids: Sequence[str]) -> None:
         """Raises ValueError for a duplicate id."""
@@ -49,10 +51,22 @@ class IdMap:
 
     @classmethod
     def load(cls, path: Path) -> IdMap:
-        """Read what `save` wrote. Raises ModelMissing, ModelCorrupt."""
+        """Read what `save` wrote; a file with the same bytes as one in use has the same map.
+
+        So the parts of a bundle share one map, and two bundles do. Raises ModelMissing,
+        ModelCorrupt.
+        """
+        digest = hashlib.sha256(files.read_bytes(path)).digest()
+        if (loaded := _loaded.get(digest)) is not None:
+            return loaded
         rows = files.read_entries(path, dict[str, int])
         ids = sorted(rows, key=rows.__getitem__)
         if [rows[item_id] for item_id in with_pauses(ids)] != list(range(len(ids))):
             raise ModelCorrupt(f"{path}: the rows must be 0..{len(ids) - 1}, each once")
         pause()
-        return cls(ids)
+        loaded = _loaded[digest] = cls(ids)
+        return loaded
+
+
+_loaded: WeakValueDictionary[bytes, IdMap] = WeakValueDictionary()
+"""sha256 of a file -> the map that was read from it."""

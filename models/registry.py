@@ -69,18 +69,19 @@ class Registry:
         als_path: Path | None = None,
         two_tower_path: Path | None = None,
         strict: bool = False,
+        mapped: bool = False,
     ) -> Bundle:
         """Load and verify the bundle `version`; None: the live one.
 
-        The paths replace its parts; see `models.bundle.load`, also for `strict`.
+        The paths replace its parts; see `models.bundle.load`, also for `strict` and `mapped`.
         Raises ModelMissing, ModelCorrupt.
         """
         overrides = {"als": als_path, "two_tower": two_tower_path}
         if version is not None:
-            return bundle.load(self._folder(version), overrides, strict)
+            return bundle.load(self._folder(version), overrides, strict, mapped)
         live = self._live()
         try:
-            loaded = bundle.load(self.path / live, overrides, strict)
+            loaded = bundle.load(self.path / live, overrides, strict, mapped)
         except ModelMissing:
             if (latest := self._live()) == live:
                 raise
@@ -88,15 +89,17 @@ class Registry:
             if not loaded.missing or (latest := self._live()) == live:
                 return loaded
         # Another version was promoted and the old one pruned while this call read it.
-        return bundle.load(self.path / latest, overrides, strict)
+        return bundle.load(self.path / latest, overrides, strict, mapped)
 
-    def load_part(self, version: str, part: str, override: Path | None = None) -> Any:
+    def load_part(
+        self, version: str, part: str, override: Path | None = None, mapped: bool = False
+    ) -> Any:
         """Load one part of the bundle `version`, or the folder `override` in its place.
 
-        Raises ModelMissing, ModelCorrupt.
+        `mapped`: see `models.bundle.load_part`. Raises ModelMissing, ModelCorrupt.
         """
         folder = self._folder(version)
-        return bundle.load_part(folder, bundle.read_manifest(folder), part, override)
+        return bundle.load_part(folder, bundle.read_manifest(folder), part, override, mapped)
 
     def verify(self, version: str) -> None:
         """Check all files against the manifest, and arrays for NaN and infinity.

@@ -224,12 +224,15 @@ class TwoTowerModel:
         self.vocabulary.save(folder / "vocabulary")
 
     @classmethod
-    def load(cls, folder: Path) -> TwoTowerModel:
-        """Read what `save` wrote. Raises ModelMissing and ModelCorrupt, which name the file."""
+    def load(cls, folder: Path, mapped: bool = False) -> TwoTowerModel:
+        """Read what `save` wrote; `mapped`: map the arrays (models.files.read_floats).
+
+        Raises ModelMissing and ModelCorrupt, which name the file.
+        """
         facts = files.read_json(folder / "two_tower.json", TwoTowerFacts)
         item_ids = IdMap.load(folder / "two_tower_item_mapping.json")
-        item_vectors = files.read_floats(folder / "item_vectors.npy", 2)
-        arrays = files.read_arrays(folder / "user_tower.npz")
+        item_vectors = files.read_floats(folder / "item_vectors.npy", 2, mapped)
+        arrays = files.read_arrays(folder / "user_tower.npz", mapped)
         vocabulary = ContentModel.load(folder / "vocabulary")
         try:
             return cls(facts, item_ids, item_vectors, vocabulary, arrays)

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 
 import numpy as np
-import scipy.sparse as sp
 
 from core.types import HistoryEvent, Item, Request, UserState
 from core.use_cases import UseCases
@@ -32,7 +31,7 @@ from engines.blending.prior import Prior
 from engines.cache import LruCache
 from engines.catalogue import Catalogue
 from engines.content.scoring import ContentScoring, DescribedItems, Profile
-from engines.content.vectors import Entries, Sparse, entries, item_vectors
+from engines.content.vectors import ItemVectors, Sparse
 from engines.popular import PopularEngine
 from models.content import ContentModel
 
@@ -82,16 +81,12 @@ class ContentEngine(Engine):
         self._interests: LruCache[Sparse] = (
             LruCache(CACHED_PROFILES) if previous is None else previous._interests
         )
-        self.vectors: sp.csr_matrix
+        self.vectors: ItemVectors
         if previous is not None and catalogue.extends(previous.catalogue):
-            new = catalogue.items[previous.vectors.shape[0] :]
-            self.vectors = (
-                sp.vstack([previous.vectors, item_vectors(model, new, {})], format="csr")
-                if new
-                else previous.vectors
-            )
+            rows = len(previous.catalogue.ids)
+            self.vectors = previous.vectors.with_items(catalogue.items[rows:])
         else:
-            self.vectors = item_vectors(
+            self.vectors = ItemVectors.of(
                 model, catalogue.items, {item.item_id: item for item in trained}
             )
 
@@ -101,7 +96,7 @@ class ContentEngine(Engine):
         Raises NotApplicable: neither history nor interests hold a term of the model.
         """
         history = self._history(state.history, weigher(self.use_cases, request))
-        touched = self.entries(list(history))
+        touched = self.vectors.entries(list(history))
         profile = np.zeros(len(self.model.terms), dtype=np.float32)
         np.add.at(
             profile,
@@ -152,21 +147,15 @@ class ContentEngine(Engine):
         Raises NotApplicable for an item without a term of the model.
         """
         row = self.catalogue.rows.get(item_id)
-        if row is None or self.vectors.indptr[row] == self.vectors.indptr[row + 1]:
+        if row is None or not self.vectors.known[row]:
             raise NotApplicable(
                 f"the catalogue says nothing about {item_id} that the content model knows"
             )
-        vector = np.asarray(self.vectors[[row]].todense(), dtype=np.float32).ravel()
-        return SimilarScoring(
-            self._scores(vector), f"says much the same as {name(self.catalogue, item_id)}", item_id
-        )
-
-    def entries(self, rows: Sequence[int]) -> Entries:
-        """The entries of the catalogue's `rows` in the vectors."""
-        return entries(self.vectors, rows)
+        text = f"says much the same as {name(self.catalogue, item_id)}"
+        return SimilarScoring(self._scores(self.vectors.dense(row)), text, item_id)
 
     def _scores(self, profile: Scores) -> Scores:
-        scores: Scores = self.vectors @ profile
+        scores = self.vectors.products(profile)
         return np.where(scores > 0, scores, np.float32(NO_OPINION))
 
     def _history(self, history: Sequence[HistoryEvent], weights: UseCases) -> dict[int, float]:
@@ -177,11 +166,11 @@ class ContentEngine(Engine):
         latest: dict[str, int] = {}
         for event in history:
             latest[event.item_id] = max(latest.get(event.item_id, event.timestamp), event.timestamp)
-        rows, indptr = self.catalogue.rows, self.vectors.indptr
+        rows, known = self.catalogue.rows, self.vectors.known
         return {
             row: weight * 0.5 ** ((now - latest[item_id]) / RECENCY_HALF_LIFE_S)
             for item_id, weight in item_weights(history, weights).items()
-            if (row := rows.get(item_id, -1)) >= 0 and indptr[row] < indptr[row + 1]
+            if (row := rows.get(item_id, -1)) >= 0 and known[row]
         }
 
     def _declared(self, state: UserState) -> Sparse:

@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from core.types import Reason
 from engines.base import NO_OPINION, REASON_ITEMS, Scores, Scoring, name
 from engines.blending.prior import PriorScores
 from engines.catalogue import Catalogue
-from engines.content.vectors import Entries, entries
+from engines.content.vectors import Entries, ItemVectors
 
 INTERESTS_KIND, ITEMS_KIND = "matches_your_interests", "shares_with_your_items"
 
 
 class DescribedItems(NamedTuple):
-    """The items of a catalogue, their `vectors` (n_rows, n_terms) f32 CSR, and the `terms`."""
+    """The items of a catalogue, their `vectors` over the `terms`."""
 
     catalogue: Catalogue
-    vectors: sp.csr_matrix
+    vectors: ItemVectors
     terms: list[str]
 
 
@@ -55,7 +54,7 @@ class ContentScoring(Scoring):
         if not rows:
             return []
         weights, interest, weight_by_row, touched = self._profile
-        shown = entries(self._items.vectors, rows)
+        shown = self._items.vectors.entries(rows)
         columns = np.unique(shown.columns)
         vectors = shown.dense(columns, len(rows))
         by_interest = vectors * interest[columns]
@@ -100,7 +99,7 @@ class ContentScoring(Scoring):
             largest_first = at[np.argsort(-parts_of_history[at], kind="stable")]
             return [ids[owner] for owner in touched.owners[largest_first][:REASON_ITEMS].tolist()]
 
-        own = entries(self._items.vectors, [row])
+        own = self._items.vectors.entries([row])
         columns, parts = own.columns, own.values * weights[own.columns]
         terms = self._items.terms
         reasons = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,12 @@ from core.process.background import pause, with_pauses
 from core.types import Item
 from engines.base import Scores
 from models.content import ContentModel
+
+Sources = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+NO_VECTOR = -1
+_NOTHING: Scores = np.zeros(1, dtype=np.float32)
+"""The product of an item without a vector, at the end: NO_VECTOR."""
 
 
 class Entries(NamedTuple):
@@ -50,49 +56,91 @@ class Sparse:
         self.values = dense[self.columns]
 
 
-def entries(vectors: sp.csr_matrix, rows: Sequence[int]) -> Entries:
-    """The entries of `rows` in `vectors`.
+class ItemVectors:
+    """TF-IDF vectors of a catalogue's items by row. Immutable.
 
-    scipy's own row selection costs several times as much for a few rows.
+    An item that did not change since the training has the model's own vector, which is not copied:
+    processes that map the model's arrays share them. Others are vectorised.
     """
-    if not rows:
-        return NO_ENTRIES
-    indptr, indices, data = vectors.indptr, vectors.indices, vectors.data
-    ends = [(int(indptr[row]), int(indptr[row + 1])) for row in rows]
-    owners = np.repeat(np.arange(len(rows)), [end - start for start, end in ends])
-    return Entries(
-        np.concatenate([indices[start:end] for start, end in ends]),
-        np.concatenate([data[start:end] for start, end in ends]),
-        owners,
-    )
 
+    def __init__(self, model: ContentModel, added: sp.csr_matrix, sources: Sources) -> None:
+        """`added` (n, n_terms) f32 CSR; `sources` (n_rows,): the row of each item among the vectors
+        of the model and then those `added`, NO_VECTOR for none.
+        """
+        self._model, self._added, self._sources = model, added, sources
+        self._trained: sp.csr_matrix = model.item_vectors
+        terms = [np.diff(self._trained.indptr), np.diff(added.indptr), np.zeros(1, dtype=np.int32)]
+        self.known: Bools = np.concatenate(terms)[sources] > 0
+        """(n_rows,): whether the vector has a term."""
 
-def item_vectors(
-    model: ContentModel, items: Sequence[Item | None], trained: dict[str, Item]
-) -> sp.csr_matrix:
-    """Vectors (n, n_terms) f32 CSR of `items`, zeros for None.
+    @classmethod
+    def of(
+        cls, model: ContentModel, items: Sequence[Item | None], trained: Mapping[str, Item]
+    ) -> ItemVectors:
+        """Those of `items`; a None has none. `trained`: id -> the item that the model knows."""
+        return cls(model, _no_vectors(model), np.zeros(0, dtype=np.int64)).with_items(
+            items, trained
+        )
 
-    An item that did not change since the training, which `trained` tells by id, has the model's own
-    vector; others are vectorised.
-    """
-    described = np.array([item is not None for item in items], dtype=np.bool_)
-    unchanged = [
-        item.item_id if item is not None and trained.get(item.item_id) == item else ""
-        for item in with_pauses(items)
-    ]
-    pause()
-    sources = model.item_ids.rows(unchanged)
-    pause()
-    fresh = described & (sources < 0)
-    sources[fresh] = len(model.item_ids) + np.arange(np.count_nonzero(fresh))
-    new = model.vectors(
-        [
-            item
-            for item, is_fresh in zip(items, fresh.tolist(), strict=True)
-            if is_fresh and item is not None
+    def with_items(
+        self, items: Sequence[Item | None], trained: Mapping[str, Item] | None = None
+    ) -> ItemVectors:
+        """With more rows, of `items`; without `trained` all of them are vectorised."""
+        if not items:
+            return self
+        model, known = self._model, {} if trained is None else trained
+        described = np.array([item is not None for item in items], dtype=np.bool_)
+        unchanged = [
+            item.item_id if item is not None and known.get(item.item_id) == item else ""
+            for item in with_pauses(items)
         ]
-    )
-    empty = sp.csr_matrix((1, len(model.terms)), dtype=np.float32)
-    stacked = sp.vstack([model.item_vectors, new, empty], format="csr", dtype=np.float32)
-    sources[sources < 0] = stacked.shape[0] - 1
-    return sp.csr_matrix(stacked[sources])
+        pause()
+        sources = model.item_ids.rows(unchanged).astype(np.int64)
+        pause()
+        fresh = np.flatnonzero(described & (sources < 0))
+        first = self._trained.shape[0] + self._added.shape[0]
+        sources[fresh] = first + np.arange(len(fresh))
+        changed = [item for row in fresh.tolist() if (item := items[row]) is not None]
+        added = self._added
+        if changed:
+            added = sp.vstack([added, model.vectors(changed)], format="csr", dtype=np.float32)
+        return ItemVectors(model, added, np.concatenate([self._sources, sources]))
+
+    def products(self, profile: Scores) -> Scores:
+        """(n_rows,) f32: the product of each vector and `profile` (n_terms,) f32."""
+        parts = [self._trained @ profile, self._added @ profile, _NOTHING]
+        products: Scores = np.concatenate(parts).take(self._sources, mode="wrap")
+        return products
+
+    def entries(self, rows: Sequence[int]) -> Entries:
+        """The entries of `rows`.
+
+        scipy's own row selection costs several times as much for a few rows.
+        """
+        if not rows:
+            return NO_ENTRIES
+        columns, values, lengths = [], [], []
+        trained = self._trained.shape[0]
+        for row in rows:
+            source, matrix = int(self._sources[row]), self._trained
+            if source >= trained:
+                source, matrix = source - trained, self._added
+            begin = end = 0
+            if source >= 0:
+                begin, end = int(matrix.indptr[source]), int(matrix.indptr[source + 1])
+            columns.append(matrix.indices[begin:end])
+            values.append(matrix.data[begin:end])
+            lengths.append(end - begin)
+        owners = np.repeat(np.arange(len(rows)), lengths)
+        return Entries(np.concatenate(columns), np.concatenate(values), owners)
+
+    def dense(self, row: int) -> Scores:
+        """The vector (n_terms,) f32 of a row."""
+        vector = np.zeros(self._trained.shape[1], dtype=np.float32)
+        own = self.entries([row])
+        vector[own.columns] = own.values
+        return vector
+
+
+def _no_vectors(model: ContentModel) -> sp.csr_matrix:
+    return sp.csr_matrix((0, len(model.terms)), dtype=np.float32)

@@ -78,7 +78,7 @@ class Reranker:
         content, als = self._engines.get(ContentEngine.name), self._engines.get(ALSEngine.name)
         vectors = np.zeros((len(rows), 1), dtype=np.float32)
         if isinstance(content, ContentEngine):
-            entries = content.entries(rows)
+            entries = content.vectors.entries(rows)
             vectors = entries.dense(np.unique(entries.columns), len(rows))
         if isinstance(als, ALSEngine) and not vectors.any():
             model_rows = als.model.item_ids.rows([als.catalogue.ids[row] for row in rows])

@@ -262,15 +262,16 @@ class ALSModel:
         files.write_json(folder / "als.json", facts)
 
     @classmethod
-    def load(cls, folder: Path, users: bool = False) -> ALSModel:
+    def load(cls, folder: Path, users: bool = False, mapped: bool = False) -> ALSModel:
         """Read what `save` wrote.
 
         `users`: also map the trained user vectors, which stay on disk; serving folds users in and
-        does not need them. Raises ModelMissing and ModelCorrupt, which name the file.
+        does not need them. `mapped`: map the item factors (models.files.read_floats).
+        Raises ModelMissing and ModelCorrupt, which name the file.
         """
         facts = files.read_json(folder / "als.json", ALSFacts)
         item_ids = IdMap.load(folder / "als_item_mapping.json")
-        item_factors = files.read_floats(folder / "item_factors.npy", 2)
+        item_factors = files.read_floats(folder / "item_factors.npy", 2, mapped)
         item_counts = (
             files.read_floats(folder / "item_counts.npy", 1) if facts.popularity_discount else None
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from core.errors import ModelCorrupt
 from models.als import ALSModel, UserSide
@@ -14,7 +15,7 @@ from models.bundle import CATALOGUE
 from models.id_map import IdMap
 from models.popular import PopularModel
 from models.registry import Registry
-from tests.models.world import write
+from tests.models.world import is_mapped, write
 
 
 def test_a_damaged_part_is_reported_and_the_others_load(models: Registry) -> None:
@@ -148,3 +149,35 @@ def test_no_file_of_a_bundle_can_execute_code(models: Registry) -> None:
     for path in (models.path / str(models.current())).rglob("*"):
         if path.is_file():
             assert path.suffix in {".json", ".npy", ".npz"}
+
+
+def test_a_mapped_bundle_loads_the_same_and_shares_what_published_files_hold(
+    models: Registry, tmp_path: Path
+) -> None:
+    models.publish(write)
+    own = models.load()
+    mapped = models.load(mapped=True)
+    assert own.als is not None
+    assert own.content is not None
+    assert mapped.als is not None
+    assert mapped.content is not None
+    np.testing.assert_equal(mapped.als.item_factors, own.als.item_factors)
+    assert (mapped.content.item_vectors != own.content.item_vectors).nnz == 0
+    assert is_mapped(mapped.als.item_factors)
+    assert is_mapped(mapped.content.item_vectors.data)
+    assert not is_mapped(own.als.item_factors)
+    assert mapped.als.digest == own.als.digest
+    assert mapped.content.item_ids is mapped.als.item_ids, "the same ids are in memory once"
+    mapped.als.fold_in_many(sp.csr_matrix(np.eye(2, dtype=np.float32)))
+
+    own.als.save(tmp_path / "override")
+    override = models.load(als_path=tmp_path / "override", mapped=True).als
+    assert override is not None
+    assert not is_mapped(override.item_factors), "ALS_MODEL_PATH may be written in place"
+
+
+def test_a_damaged_file_is_found_before_it_is_mapped(models: Registry) -> None:
+    models.publish(write)
+    damaged = models.path / str(models.current()) / "als" / "item_factors.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    assert "item_factors.npy is damaged" in models.load(mapped=True).missing["als"]

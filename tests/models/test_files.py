@@ -1,4 +1,7 @@
-"""`read_entries` decodes large JSON in slices, with the result of decoding it as a whole."""
+"""`read_entries` decodes large JSON in slices, with the result of decoding it as a whole.
+
+Arrays are mapped if they are aligned, and have the same numbers as a copy.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ import scipy.sparse as sp
 from core.errors import ModelCorrupt
 from core.types import Item
 from models import files
+from tests.models.world import is_mapped
 
 ITEMS = [
     Item(
@@ -133,3 +137,72 @@ def test_threads_read_arrays_at_the_same_time(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+MATRIX = sp.random(50, 30, 0.1, format="csr", dtype=np.float32, random_state=1)
+ARRAYS = {
+    "one": np.arange(7, dtype=np.float32),
+    "a_longer_name": np.ones((3, 5), dtype=np.float32),
+    "none": np.zeros((0, 4), dtype=np.float32),
+}
+
+
+def test_a_mapped_file_has_the_same_numbers_and_may_be_removed(tmp_path: Path) -> None:
+    files.write_csr(tmp_path / "vectors.npz", MATRIX)
+    files.write_arrays(tmp_path / "arrays.npz", ARRAYS)
+    files.write_array(tmp_path / "one.npy", ARRAYS["one"])
+    matrix = files.read_csr(tmp_path / "vectors.npz", mmap=True)
+    arrays = files.read_arrays(tmp_path / "arrays.npz", mmap=True)
+    one = files.read_floats(tmp_path / "one.npy", 1, mmap=True)
+    for path in list(tmp_path.iterdir()):
+        path.unlink()
+    assert all(map(is_mapped, (matrix.data, matrix.indices, matrix.indptr, one)))
+    assert {name: is_mapped(array) for name, array in arrays.items()} == {
+        "one": True,
+        "a_longer_name": True,
+        "none": False,
+    }
+    assert (matrix != MATRIX).nnz == 0
+    np.testing.assert_equal(arrays, ARRAYS)
+    np.testing.assert_equal(one, ARRAYS["one"])
+
+
+def test_a_write_to_a_mapped_array_changes_no_file(tmp_path: Path) -> None:
+    files.write_array(tmp_path / "one.npy", ARRAYS["one"])
+    files.read_floats(tmp_path / "one.npy", 1, mmap=True)[:] = 1
+    np.testing.assert_equal(files.read_floats(tmp_path / "one.npy", 1), ARRAYS["one"])
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_files_of_numpy_and_scipy_and_of_older_releases_are_read(
+    mmap: bool, tmp_path: Path
+) -> None:
+    sp.save_npz(tmp_path / "packed.npz", MATRIX, compressed=True)
+    sp.save_npz(tmp_path / "plain.npz", MATRIX, compressed=False)
+    np.savez(tmp_path / "arrays.npz", **ARRAYS)
+    for name in ("packed", "plain"):
+        assert (files.read_csr(tmp_path / f"{name}.npz", mmap) != MATRIX).nnz == 0
+    np.testing.assert_equal(files.read_arrays(tmp_path / "arrays.npz", mmap), ARRAYS)
+
+
+def test_numpy_and_scipy_read_what_is_written(tmp_path: Path) -> None:
+    files.write_csr(tmp_path / "vectors.npz", MATRIX)
+    files.write_arrays(tmp_path / "arrays.npz", ARRAYS)
+    assert (sp.load_npz(tmp_path / "vectors.npz") != MATRIX).nnz == 0
+    with np.load(tmp_path / "arrays.npz") as archive:
+        np.testing.assert_equal(dict(archive), ARRAYS)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_cut_or_foreign_npz_is_corrupt(mmap: bool, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npz"
+    files.write_csr(path, MATRIX)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelCorrupt, match=r"vectors\.npz is not a scipy"):
+        files.read_csr(path, mmap)
+    indptr = np.full(51, 10**6, dtype=np.int32)
+    files.write_csr(path, MATRIX)
+    with np.load(path) as archive:
+        files.write_arrays(path, {**archive, "indptr": indptr})
+    with pytest.raises(ModelCorrupt, match=r"vectors\.npz is not a scipy"):
+        files.read_csr(path, mmap)

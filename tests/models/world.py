@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,3 +44,10 @@ def write(folder: Path, scale: float = 1.0) -> None:
     ).save(folder / "als")
     ContentModel.fit(ITEMS).save(folder / "content")
     PopularModel({"unlabelled": [("a", 1.0)]}).save(folder / "popular")
+
+
+def is_mapped(array: Any) -> bool:
+    """Whether `array` is a view of a mapped file."""
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return array is not None
