@@ -31,6 +31,7 @@ class BundleLoader:
             "als": settings.als_model_path,
             "two_tower": settings.two_tower_model_path,
         }
+        self._mapped = settings.models_mapped
         self._attempt: tuple[str | None, float] = (None, float("-inf"))
 
     def current(self) -> str | None:
@@ -45,7 +46,9 @@ class BundleLoader:
     def load(self, version: str | None) -> Bundle:
         """Load and verify `version`. Raises ModelError, OSError."""
         self._attempt = version, time.monotonic()
-        return self._registry.load(version, self._overrides["als"], self._overrides["two_tower"])
+        return self._registry.load(
+            version, self._overrides["als"], self._overrides["two_tower"], mapped=self._mapped
+        )
 
     def report_damage(self, bundle: Bundle, health: Health) -> None:
         """Tell `health` which parts could not be loaded.

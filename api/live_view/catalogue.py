@@ -67,7 +67,7 @@ class CatalogueFollower:
         if changes.complete and (changes.cursor or changes.items):
             complete = _catalogue(current.bundle, changes.items)
             serve(complete)
-            self._from_redis = True
+            self._from_redis, self._snapshot = True, None
             self._files.replace(changes.items, complete.deleted)
         elif not changes.complete and (changes.items or changes.deleted):
             updated = current.catalogue.updated(changes.items, changes.deleted)
@@ -99,10 +99,17 @@ def _created_at(bundle: Bundle) -> float:
 
 
 def _catalogue(bundle: Bundle, items: Sequence[Item], deleted: Iterable[str] = ()) -> Catalogue:
-    """`items` as the whole catalogue.
+    """`items` as the whole catalogue; an item that the bundle has is the bundle's own object.
 
     An item of the bundle that is not among them was deleted, although the bundle's model knows it.
     """
+    trained = {item.item_id: item for item in with_pauses(bundle.catalogue)}
     item_ids = {item.item_id for item in with_pauses(items)}
-    gone = {item.item_id for item in with_pauses(bundle.catalogue) if item.item_id not in item_ids}
-    return Catalogue.of(with_pauses(items), deleted=gone.union(deleted))
+    gone = trained.keys() - item_ids
+    return Catalogue.of(
+        (
+            known if (known := trained.get(item.item_id)) == item and known is not None else item
+            for item in with_pauses(items)
+        ),
+        deleted=gone.union(deleted),
+    )

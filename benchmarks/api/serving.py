@@ -59,10 +59,10 @@ _WORDS = [
 ]
 
 
-def catalogue(rng: np.random.Generator) -> list[Item]:
+def catalogue(rng: np.random.Generator, count: int = ITEMS) -> list[Item]:
     """Startups as a marketplace describes them: some 400 bytes of JSON each."""
     items = []
-    for number in range(ITEMS):
+    for number in range(count):
         words = rng.choice(_WORDS, 3, replace=False).tolist()
         items.append(
             Item(
@@ -82,14 +82,20 @@ def catalogue(rng: np.random.Generator) -> list[Item]:
     return items
 
 
-def publish(settings: Settings, items: list[Item], rng: np.random.Generator, users: int = 0) -> str:
+def publish(
+    settings: Settings,
+    items: list[Item],
+    rng: np.random.Generator,
+    users: int = 0,
+    width: int = FACTORS,
+) -> str:
     """A bundle of the size and shape of a trained one, with factors of `users` users; its numbers
-    are random.
+    are random. `width`: numbers in a factor.
     """
-    user_factors = (rng.standard_normal((users, FACTORS)) * 0.1).astype(np.float32)
+    user_factors = (rng.standard_normal((users, width)) * 0.1).astype(np.float32)
     ids = IdMap([str(user) for user in range(users)])
     user_side = UserSide.of(ids, user_factors) if users else None
-    factors = (rng.standard_normal((ITEMS, FACTORS)) * 0.1).astype(np.float32)
+    factors = (rng.standard_normal((len(items), width)) * 0.1).astype(np.float32)
     popular = sorted(
         (
             (item.item_id, float(score))

@@ -31,6 +31,13 @@ class FileSettings(BaseModel, frozen=True):
         Path("models/artifacts"),
         description="folder of the published bundles",
     )
+    models_mapped: bool = Field(
+        True,
+        description=(
+            "true: the API and the live workers map the arrays of a bundle, so that all processes "
+            "of a machine share one copy; false, for a network file system: each reads its own"
+        ),
+    )
     als_model_path: Path | None = Field(
         None,
         description="folder of an ALS part that replaces that of the bundle",

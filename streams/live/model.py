@@ -74,7 +74,7 @@ class LiveModel:
         try:
             created = self._registry.manifest(version).created
             model: ALSModel = self._registry.load_part(
-                version, "als", self._settings.als_model_path
+                version, "als", self._settings.als_model_path, self._settings.models_mapped
             )
             self.space = Space(
                 version, datetime.fromisoformat(created).timestamp(), model, self._settings

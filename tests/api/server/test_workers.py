@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 
 import psutil
 import pytest
 
+from models.registry import Registry
 from testing.process import Child
 from testing.redis import RedisServer
 from tests.api.server.limited_server import (
@@ -82,6 +85,39 @@ def test_workers_share_the_port_and_a_dead_one_is_replaced(server: Server) -> No
     )
     eventually(lambda: len(workers_in_metrics(server)) == WORKERS, "it serves")
     assert server.read("/api/popular")[0] == 200
+
+
+def test_workers_share_the_arrays_of_a_bundle_also_after_it_was_removed(server: Server) -> None:
+    eventually(lambda: len(workers_in_metrics(server)) == WORKERS, "every worker serves")
+    files = {"als/item_factors.npy", "content/item_vectors.npz"}
+    assert [mapped(worker) & files for worker in workers(server.child)] == [files] * WORKERS
+    registry = Registry(server.child.directory)
+    before = similar_items(server)
+    shutil.rmtree(registry.path / str(registry.current()))
+    assert similar_items(server) == before
+    assert [mapped(worker) & files for worker in workers(server.child)] == [set()] * WORKERS
+
+
+def mapped(worker: psutil.Process) -> set[str]:
+    """The ends of the names of all files of a bundle that a worker maps and has not written to."""
+    name, files = "", set()
+    for line in Path(f"/proc/{worker.pid}/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-", line):
+            name = "/".join(line.split("/")[-2:])
+        elif line.split() == ["Private_Dirty:", "0", "kB"]:
+            files.add(name)
+    return files
+
+
+def similar_items(server: Server) -> bytes:
+    """What all workers answer, on many connections, by the factors and by the content."""
+    answers = {
+        server.read(f"/api/items/{item_id}/similar")[1]
+        for item_id in ("pay", "pill")
+        for _ in range(10 * WORKERS)
+    }
+    assert len(answers) == 2
+    return b"".join(sorted(answers))
 
 
 def test_sigterm_ends_all_workers_after_the_answers_under_way(server: Server) -> None:
