@@ -10,12 +10,12 @@ BIN := $(VENV)/bin
 lock_stamp = $(VENV)/.installed-$(1)-$(shell cksum <requirements/$(1).txt | cut -d ' ' -f 1)
 DEMO_STAMP := $(call lock_stamp,demo)
 DEV_STAMP := $(call lock_stamp,dev)
-LOCKS := dev serve streams train database excel demo
+LOCKS := dev serve streams train database excel demo peers
 ROOMS := core models store engines streams training api testing demo
 CODE := eddyline.py $(ROOMS) tests benchmarks clients/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test matrix check client-types format lock bench bench-door bench-freshness bench-quality clean
+.PHONY: help install demo test matrix check client-types format lock bench bench-door bench-freshness bench-peers bench-quality clean
 
 help:
 	@echo 'Eddyline, a streaming recommender. Python 3.11 or newer is all it needs.'
@@ -30,6 +30,7 @@ help:
 	@echo '  make bench          speed: a table, and benchmarks/results/results.json'
 	@echo '  make bench-door     ordinary reads of the API beside clients that send too much, wait, or do not read'
 	@echo '  make bench-freshness  from an event to the answer that includes it, the whole stack at 5,000 events/s'
+	@echo '  make bench-peers    ingest beside Bytewax, Quix Streams and Faust, quiet and beside a busy neighbour; needs KAFKA_HOME'
 	@echo '  make bench-quality  ranking quality on MovieLens: benchmarks/results/quality.json'
 	@echo '  make client-types   the TypeScript client'"'"'s types, from the OpenAPI document; needs Node 20 and npm'
 	@echo '  make lock           requirements/*.in -> requirements/*.txt'
@@ -70,6 +71,11 @@ bench-door: $(DEV_STAMP)
 bench-freshness: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.freshness
 
+# The peers need other versions of the Kafka client than the product.
+bench-peers: $(DEV_STAMP)
+	@requirements/install .venv-peers requirements/peers.txt
+	$(BIN)/python -m benchmarks.peers --neighbour --peer-python .venv-peers/bin/python
+
 bench-quality: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks quality
 
@@ -84,12 +90,12 @@ lock: $(DEV_STAMP)
 	  echo "requirements/$$name.txt"; \
 	  CUSTOM_COMPILE_COMMAND='make lock' ../$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --annotation-style line \
 	    --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	    $$([ $$name = dev ] || echo --constraint dev.txt) --output-file $$name.txt $$name.in || exit 1; \
+	    $$(case $$name in dev | peers) ;; *) echo --constraint dev.txt ;; esac) --output-file $$name.txt $$name.in || exit 1; \
 	  sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $$name.txt; \
 	done
 
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # dev.txt holds every pin of demo.txt, so after it there is nothing left for the demo to install.
