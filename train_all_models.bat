@@ -10,11 +10,14 @@ setlocal
 cd /d "%~dp0"
 if not defined WORK set "WORK=data\training"
 if not defined MINUTES set "MINUTES=15"
+rem "set MINUTES=0 & train_all_models.bat" sets a space too.
+set "MINUTES=%MINUTES: =%"
 if not defined PYTHON (
     if exist .venv\Scripts\python.exe (set "PYTHON=.venv\Scripts\python.exe") else (set "PYTHON=python")
 )
 if not exist "%WORK%" mkdir "%WORK%"
-set "ALL=%*"
+rem No quotes around the value: it has its own, which would end there, and a folder such as "R&D" would be cut.
+set ALL=%*
 if "%MINUTES%"=="0" goto retrain
 
 rem "dataset" knows --events alone; everything else is for "retrain".
@@ -32,7 +35,7 @@ if defined EVENTS (
     "%PYTHON%" -m training dataset --output "%WORK%\dataset" || exit /b 1
 )
 "%PYTHON%" -m training tune als --dataset "%WORK%\dataset" --minutes %MINUTES% --study "%WORK%\tune.sqlite" --output "%WORK%\hyperparameters.json" || exit /b 1
-set "ALL=%ALL% --hyperparameters "%WORK%\hyperparameters.json""
+set ALL=%ALL% --hyperparameters "%WORK%\hyperparameters.json"
 
 :retrain
 "%PYTHON%" -m training retrain %ALL%
