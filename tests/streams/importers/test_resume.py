@@ -89,6 +89,7 @@ def test_progress_of_another_source_or_other_options_is_refused(
         Import(settings, plan)
 
 
+@pytest.mark.process
 def test_an_import_stopped_by_sigterm_resumes_at_the_very_row(
     broker: object, settings: Settings, tmp_path: Path
 ) -> None:
