@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from api.schemas.answers import Answer
 from api.schemas.document import Body
+from core.contract.times import is_plausible
 from store.dead_letters.letters import format_place
 from store.log.dead_letters import DeadLetter
 
@@ -93,7 +94,7 @@ def line(letter: DeadLetter) -> DeadLetterLine:
         place=format_place(letter.coordinates),
         code=letter.code,
         reason=letter.reason,
-        at=max(0.0, letter.broker_time),
+        at=letter.broker_time if is_plausible(letter.broker_time) else 0.0,
         bytes=letter.size,
     )
 

@@ -29,6 +29,11 @@ _FIRST_DAY, _LAST_DAY = 19_000_101, 21_001_231
 """Days as integers (YYYYMMDD); as seconds they lie in 1970."""
 
 
+def is_plausible(record_time: float) -> bool:
+    """Whether a record in Kafka may have this time, in seconds since 1970."""
+    return EARLIEST_S <= record_time <= LATEST_S
+
+
 def check_record_time(record_time: float) -> None:
     """`record_time`: of the record in Kafka, in seconds since 1970.
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from core.codec import encode_json
-from core.contract.times import TimeUnit
+from core.contract.times import TimeUnit, is_plausible
 from core.errors import ConfigurationError
 from core.process import tables
 from core.process.tables import Column, Table
@@ -56,7 +56,7 @@ def list_(
     for letter in waiting[:limit]:
         when = (
             datetime.fromtimestamp(letter.broker_time, UTC).isoformat(timespec="seconds")
-            if letter.broker_time > 0
+            if is_plausible(letter.broker_time)
             else None
         )
         place = dlq.format_place(letter.coordinates)

@@ -12,7 +12,7 @@ import structlog
 from confluent_kafka import KafkaError
 
 from core import codec
-from core.contract.times import check_record_time
+from core.contract.times import check_record_time, is_plausible
 from core.deletions import IdHasher, Place
 from core.errors import BadEvent
 from core.settings import Settings
@@ -134,9 +134,8 @@ class Decoder:
                 lambda message: decode(message.value(), _time(message), use_cases, tolerance),
             )
         metrics.duplicates.inc(duplicates)
-        metrics.lag_seconds.labels(topic, number).set(
-            max(0.0, time.time() - messages[-1].timestamp()[1] / 1000)
-        )
+        if is_plausible(newest := _time(messages[-1])):
+            metrics.lag_seconds.labels(topic, number).set(max(0.0, time.time() - newest))
 
     def entries(self, partition: EntryPartition, messages: Sequence[Message]) -> Iterator[Entries]:
         """Decode messages of items or users."""

@@ -4,9 +4,12 @@ exclude can be read again. This bounds their memory.
 
 from __future__ import annotations
 
+from math import inf
+
 import pyarrow.compute as pc
 import structlog
 
+from core.contract.times import is_plausible
 from core.deletions import IdHasher, Kind, record_key
 from core.errors import ArchiveError, ConfigurationError
 from core.settings import Settings
@@ -55,10 +58,10 @@ def _drop(settings: Settings, client: Client, reader: LogReader, kind: Kind, top
 
 def _oldest_in_log(reader: LogReader, topic: str) -> float:
     """Broker time (seconds) of the oldest message of a topic; infinity when it has none."""
-    times = [float("inf")]
+    times = [inf]
     for partition in reader.partitions(topic):
         times += [message.timestamp()[1] / 1000 for message in reader.first(partition)]
-    return min(times)
+    return _earliest(times)
 
 
 def _oldest_in_archive(settings: Settings) -> float | None:
@@ -80,4 +83,12 @@ def _oldest_in_archive(settings: Settings) -> float | None:
     except (ArchiveError, ConfigurationError) as error:
         _log.warning("archive_reach_unknown", error=str(error))
         return None
-    return min(times, default=None)
+    return _earliest(times) if times else None
+
+
+def _earliest(times: list[float]) -> float:
+    """The minimum; 0 when a time is implausible, as the record may then be older than every
+    deletion.
+    """
+    are_plausible = all(time == inf or is_plausible(time) for time in times)
+    return min(times) if are_plausible else 0.0

@@ -12,9 +12,11 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from redis import Redis
 
 from core.codec import encode_json
+from core.deletions import IdHasher, Place
 from core.settings import Settings
 from store.dead_letters.letters import Selection, read
 from store.log import client as log
+from store.state import keys
 from tests import oracle
 from tests.conftest import Spawn
 from tests.exactly_once.commands import archive, run
@@ -24,6 +26,12 @@ from tests.support import eventually
 pytestmark = [pytest.mark.apache, pytest.mark.timeout(180)]
 
 TIME = 1_780_000_000
+RECORD_TIMES = {
+    "missing": (-1, "is missing (-1)"),
+    "seconds": (TIME, "looks like seconds"),
+    "micros": (TIME * 1_000_000, "looks like microseconds"),
+}
+"""Record times that clients set by mistake where milliseconds belong, and how each is named."""
 FRAME = b"\0\0\0\0\7"
 """What a serialiser of a schema registry writes before the payload."""
 ACCEPT_ALL = {
@@ -77,10 +85,16 @@ def send(settings: Settings, topic: str, messages: dict[str, Any], record_time: 
 
 
 def let_producers_set_the_time(settings: Settings, topic: str) -> None:
-    entry = ConfigEntry(
-        "message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET
-    )
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    """As other brokers do: any time, also one that is far off."""
+    topic_settings = {
+        "message.timestamp.type": "CreateTime",
+        "message.timestamp.after.max.ms": str(2**63 - 1),
+    }
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in topic_settings.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     client = log.admin(settings)
     for future in client.incremental_alter_configs([resource]).values():
         future.result(30)
@@ -156,7 +170,7 @@ class TestWithEverySetting:
         assert not oracle.archive_differences(settings, oracle.record(settings))
 
 
-def test_a_record_time_in_seconds_is_named_instead_of_the_timestamp_of_the_event(
+def test_a_wrong_record_time_is_named_instead_of_the_timestamp_of_the_event(
     broker: object, settings: Settings, redis: Redis, ingest: Ingest, spawn: Spawn
 ) -> None:
     topics = (settings.interactions_topic, settings.items_topic, settings.users_topic)
@@ -164,21 +178,44 @@ def test_a_record_time_in_seconds_is_named_instead_of_the_timestamp_of_the_event
         let_producers_set_the_time(settings, topic)
     child = ingest()
     eventually(lambda: "partition_assigned" in child.log.read_text(), "ingest has partitions")
-    send(settings, settings.interactions_topic, {"u1": event("u1")}, TIME)
-    send(settings, settings.items_topic, {"i1": item("i1")}, TIME)
-    send(settings, settings.users_topic, {"u2": None}, TIME)
-    send(settings, settings.interactions_topic, {"u3": event("u3")}, TIME * 1000)
+    for name, (record_time, _) in RECORD_TIMES.items():
+        send(settings, settings.interactions_topic, {f"{name} event": event(name)}, record_time)
+        send(settings, settings.items_topic, {f"{name} item": item(f"{name} item")}, record_time)
+        send(settings, settings.users_topic, {f"{name} deletion": None}, record_time)
+    send(settings, settings.interactions_topic, {"right": event("right")}, TIME * 1000)
     caught_up(redis, settings, child)
     assert oracle.assert_equal(redis, settings).counted == 1
     waiting = letters(settings)
-    assert {key: code for key, (code, _) in waiting.items()} == dict.fromkeys(
-        ("u1", "i1", "u2"), "bad_record_time"
-    )
-    for _, reason in waiting.values():
-        assert "looks like seconds" in reason
+    assert {key: code for key, (code, _) in waiting.items()} == {
+        f"{name} {kind}": "bad_record_time"
+        for name in RECORD_TIMES
+        for kind in ("event", "item", "deletion")
+    }
+    for key, (_, reason) in waiting.items():
+        assert RECORD_TIMES[key.split()[0]][1] in reason
         assert "message.timestamp.type=CreateTime" in reason
+    assert "bad_record_time" in run(spawn, "dlq", "list")
+    archive(spawn)
+    assert not oracle.archive_differences(settings, oracle.record(settings))
     output = run(spawn, "dlq", "replay", "--code", "bad_record_time")
-    assert list(letters(settings)) == ["u2"], "a deletion is not sent again"
+    assert set(letters(settings)) == {f"{name} deletion" for name in RECORD_TIMES}, (
+        "a deletion is not sent again"
+    )
     assert "empty" in output
     caught_up(redis, settings, child)
-    assert oracle.assert_equal(redis, settings).counted == 2
+    assert oracle.assert_equal(redis, settings).counted == 1 + len(RECORD_TIMES)
+    assert redis.hlen("items") == len(RECORD_TIMES)
+
+
+def test_a_record_time_that_is_far_off_drops_no_deletion(
+    broker: object, settings: Settings, redis: Redis, spawn: Spawn
+) -> None:
+    log.ensure_topics(settings)
+    let_producers_set_the_time(settings, settings.interactions_topic)
+    record_time, _ = RECORD_TIMES["micros"]
+    send(settings, settings.interactions_topic, {"u1": event("u1")}, record_time)
+    archive(spawn)
+    digest = IdHasher(settings.deletion_salt)("user", "u1")
+    redis.hset(keys.USERS_DELETED, digest, Place(float(TIME)).text())
+    run(spawn, "expire")
+    assert redis.hexists(keys.USERS_DELETED, digest), "the record may be older than the deletion"
