@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tarfile
 import time
 import tracemalloc
 import zipfile
@@ -143,3 +144,11 @@ def test_files_of_an_object_store_are_read_as_local_ones(tmp_path: Path) -> None
     table = ColumnsPart(Part(remote, "x", "x", 1), Options(), "parquet")
     (batch,) = table.batches(["uid"], print)
     assert batch.columns == [[100, 100]]
+
+
+def test_a_tar_archive_is_named_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "yelp.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("review.json"))
+    with pytest.raises(ConfigurationError, match=r"yelp\.tar\.gz is a tar archive: unpack it"):
+        open_path(path, Options(), 2e9)

@@ -63,8 +63,11 @@ def kind(head: bytes, shown: str) -> FileKind:
         )
     if head.startswith(b"SQLite format 3\x00"):
         raise ConfigurationError(
-            f"{shown} is an SQLite database: give --database sqlite:///{shown} --table NAME"
+            f"{shown} is an SQLite database: `python -m streams import --database "
+            f"sqlite:///{shown} --table NAME` reads a table of it"
         )
+    if head[257:262] == b"ustar":
+        raise ConfigurationError(f"{shown} is a tar archive: unpack it and give one of its files")
     wide = next((name for bom, name in _BOMS[1:] if head.startswith(bom)), None)
     text = head if wide is None else head.decode(wide, "replace").encode()
     text = text.lstrip(b"\xef\xbb\xbf \t\r\n")

@@ -84,6 +84,8 @@ def test_progress_of_another_source_or_other_options_is_refused(
     other = msgspec.structs.replace(plan, reading=Options(constants={"event_type": "like"}))
     with pytest.raises(ConfigurationError, match="import with other options"):
         Import(settings, other)
+    with pytest.raises(ConfigurationError, match="name a file in a folder that can be written"):
+        progress_file.save(tmp_path / "absent" / "rejects.progress.json", Progress("s", "o", 1.0))
     progress_path.write_text("{")
     with pytest.raises(ConfigurationError, match=r"cannot be read .* import without --resume"):
         Import(settings, plan)
