@@ -88,7 +88,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     ("name", "content", "hint"),
     [
         ("old.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "save it as .xlsx or as CSV"),
-        ("shop.db", b"SQLite format 3\x00", "give --database sqlite:///.*shop.db --table NAME"),
+        ("shop.db", b"SQLite format 3\x00", "import --database sqlite:///.*shop.db --table NAME"),
         ("plain.csv", b"7,a,1700000000\n8,b,1700000000\n", "name them with --header"),
         ("wide.csv", "user_id,item_id\n".encode("utf-16-le"), "give --encoding, such as utf-16-le"),
     ],
