@@ -58,6 +58,11 @@ redis_memory_limit_bytes = Gauge(
 )
 
 live_users = Counter("eddyline_live_users_folded", "Users whose vector was written")
+live_users_skipped = Counter(
+    "eddyline_live_users_skipped",
+    "Users with a new event who were left to their reads: not_read, or busy (LIVE_CPU_SHARE)",
+    ["cause"],
+)
 live_items = Counter("eddyline_live_items_folded", "New items whose factors were written")
 live_batches = Counter("eddyline_live_batches", "Batches of hints folded in")
 live_retries = Counter("eddyline_live_retries", "Retries of batches", ["cause"])

@@ -18,7 +18,7 @@ from api.live_view.new_items import NewItemFollower
 from api.live_view.popularity import PopularityFollower
 from api.metrics import Metrics
 from core.deletions import IdHasher
-from core.errors import ModelError, StoreError
+from core.errors import ModelError, StoreError, StoreMisconfigured
 from core.experiments import Variant
 from core.process.background import in_background, pause
 from core.settings import Settings
@@ -34,6 +34,7 @@ from store.log.topics.ids import TopicIds
 from store.log.topics.partitions import Partitions
 from store.state.connection import Client, connect
 from store.state.entities.experiments import Exposures
+from store.state.read_users import ReadUsers
 
 _log = structlog.get_logger(__name__)
 REDIS_TIMEOUT_S = 1.0
@@ -78,6 +79,8 @@ class LiveView:
             metrics.exposures_lost.inc,
             IdHasher(settings.deletion_salt),
         )
+        self.read_users = ReadUsers(settings.live_read_s)
+        self._notes_refused = False
         self._variants: dict[str, Recommender] = {}
         self._serve(build(Bundle.empty(), settings=settings))
         self.catalogue_items = 0
@@ -131,6 +134,7 @@ class LiveView:
                 self._swap(with_new_items(self.current, self._new_items.factors(self.current)))
             self._popularity.refresh(self._client, self.current, self._swap_popularity)
             self.exposures.write(self._client)
+            self._write_read_users()
         except StoreError as error:
             self._health.mark_failed("redis", str(error))
             if not self._catalogue.redis_was_read:
@@ -140,6 +144,18 @@ class LiveView:
         else:
             self._health.mark_working("redis")
             self._metrics.refreshed.set_to_current_time()
+
+    def _write_read_users(self) -> None:
+        """Without a permission for it, no answer is worse: the log says so once.
+
+        Raises StoreUnavailable.
+        """
+        try:
+            self.read_users.write(self._client)
+        except StoreMisconfigured as error:
+            if not self._notes_refused:
+                self._notes_refused = True
+                _log.warning("read_users_not_noted", error=str(error))
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.refresh_s):

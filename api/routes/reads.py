@@ -185,6 +185,7 @@ class Reads:
         self._service.metrics.count_answer(answer.method_used, degraded)
         if state is not None and (freshness := live.vector_of(state)) is not None:
             self._service.metrics.count_vector(freshness)
+            self._service.view.read_users.add(user_id)
         return json_response(answer)
 
     def of_user(

@@ -100,6 +100,23 @@ class LiveSettings(BaseModel, frozen=True):
         le=10_000,
         description="maximum users in one fold-in batch of a live worker",
     )
+    live_read_s: float = Field(
+        120.0,
+        ge=0,
+        description=(
+            "seconds after a read in which live workers fold its user in after each event, ahead "
+            "of the next read; 0: they fold in every user with an event"
+        ),
+    )
+    live_cpu_share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description=(
+            "share of its time in which a live worker folds users in; users whom it does not get "
+            "to are folded in by their reads; 1: it never rests"
+        ),
+    )
     young_items: int = Field(
         10_000,
         ge=0,

@@ -19,6 +19,8 @@ and profiles are dead.
 """
 USERS_DELETED_CHANGES = "users:deleted:changes"
 """STREAM: the hashed ids of the latest deleted users, about 100,000; the live workers follow it."""
+USERS_READ = "users:read"
+"""ZSET: user -> time of a read (seconds) in the last LIVE_READ_S, for the live workers."""
 DELETIONS = "deletions"
 """HASH: the positions in the topic of deletions, and tokens that change with each deletion. Every
 apply watches it.

@@ -28,10 +28,12 @@ from streams import metrics
 from streams.live import schedules
 from streams.live.noise import LIBRARIES, ClientNoise
 from streams.live.security import credentials
-from streams.live.worker import LiveWorker
+from streams.live.worker import READERS_S, LiveWorker
 
-_MESSAGES = 20
-"""Messages in one batch at most: 10,000 events, a few batches of users."""
+_MESSAGES = 300
+"""Messages in one batch at most: those of a second, of which there are 20 a partition (GATHER_S of
+store.log.model_updates), while the events are fewer than 10,000 a second.
+"""
 _WITHIN_S = 0.02
 """Seconds that a message waits for others. Ingest has already batched the events."""
 _REFOLD_S = 0.1
@@ -109,12 +111,17 @@ def create_app(settings: Settings) -> faust.App:
     async def fold_in(stream: Any) -> None:
         async for events in stream.take_events(_MESSAGES, within=_WITHIN_S):
             await live.process([event.message for event in events])
+            await live.rest()
 
     @app.timer(settings.refresh_s, name="follow")  # type: ignore[untyped-decorator]
     async def follow() -> None:
         noise.check()
         if await live.follow() and app.is_leader():
             await live.maintain_new_items()
+
+    @app.timer(READERS_S, on_leader=True, name="readers")  # type: ignore[untyped-decorator]
+    async def readers() -> None:
+        await live.fold_readers()
 
     @app.timer(_REFOLD_S, name="refold")  # type: ignore[untyped-decorator]
     async def refold() -> None:

@@ -8,6 +8,8 @@ does not use Kafka.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -27,6 +29,8 @@ from streams.live.model import Space
 
 _log = structlog.get_logger(__name__)
 
+_STEP = 100
+"""Users folded in between two looks at the clock: some 10 ms."""
 _TRIES = 10
 """Times that users are read again because one of them was deleted between read and write."""
 
@@ -39,9 +43,11 @@ class UserFolder:
         self.folded = 0
         """Vectors written so far."""
 
-    def fold(self, space: Space, pairs: Iterable[Pair]) -> list[str]:
-        """Update the vectors of the users in `pairs`; returns the new items whose lists changed.
+    def fold(self, space: Space, pairs: Iterable[Pair], until: float = math.inf) -> list[str]:
+        """Update the vectors of users in `pairs`; returns the new items whose lists changed.
 
+        They are the users with a new item, and those who are being read, the latest read first, as
+        far as they are reached before `until` (time.perf_counter()). Reads fold in all others.
         Raises StoreUnavailable, StoreCorrupt, ValueError (a history that Eddyline did not write).
         """
         known = space.model.item_ids
@@ -52,10 +58,21 @@ class UserFolder:
             if folds_new_items and item_id not in known:
                 new_items.append(item_id)
         changed: dict[str, None] = {}
-        for batch in _batches(new_items_by_user, self._settings.live_batch_users):
+        with_new = {user_id: items for user_id, items in new_items_by_user.items() if items}
+        for batch in _batches(with_new, self._settings.live_batch_users):
             self.fold_users(space, list(batch), partial(self._weights, batch))
             changed.update(dict.fromkeys(item_id for items in batch.values() for item_id in items))
+        others = [user_id for user_id, items in new_items_by_user.items() if not items]
+        self._fold_until(space, self._being_read(others), until)
         return list(changed)
+
+    def fold_readers(self, space: Space, since: float, until: float = math.inf) -> None:
+        """Update the vectors of the users who were noted since `since`, where they are not fresh.
+
+        `since`: seconds since 1970; `until` and errors: as for `fold`.
+        """
+        user_ids = self._store.read_since(since)
+        self._fold_until(space, self._store.not_fresh(user_ids, space.made_with), until)
 
     def fold_users(
         self,
@@ -87,6 +104,26 @@ class UserFolder:
         else:
             _log.warning("fold_in_skipped", cause="deletions", users=len(user_ids), tries=_TRIES)
         return users, vectors
+
+    def _being_read(self, user_ids: list[str]) -> list[str]:
+        """Those of the users whom a read has noted within LIVE_READ_S, the latest first."""
+        remember_s = self._settings.live_read_s
+        if not remember_s:
+            return user_ids
+        since = time.time() - remember_s
+        times = zip(self._store.read_at(user_ids), user_ids, strict=True)
+        being_read = sorted(((at, user_id) for at, user_id in times if at > since), reverse=True)
+        metrics.live_users_skipped.labels("not_read").inc(len(user_ids) - len(being_read))
+        return [user_id for _, user_id in being_read]
+
+    def _fold_until(self, space: Space, user_ids: Sequence[str], until: float) -> None:
+        """Fold in these users in order, as far as they are reached before `until`."""
+        size = min(_STEP, self._settings.live_batch_users)
+        for start in range(0, len(user_ids), size):
+            if time.perf_counter() > until:
+                metrics.live_users_skipped.labels("busy").inc(len(user_ids) - start)
+                return
+            self.fold_users(space, user_ids[start : start + size])
 
     def _weights(
         self, new_items_by_user: Mapping[str, list[str]], users: Sequence[UserHistory]

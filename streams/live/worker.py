@@ -28,6 +28,7 @@ from streams import metrics
 from streams.live.fold import UserFolder
 from streams.live.model import LiveModel
 from streams.live.new_items import NewItemFolder
+from streams.live.share import WorkShare
 
 _log = structlog.get_logger(__name__)
 _Result = TypeVar("_Result")
@@ -38,6 +39,10 @@ one.
 """
 AWAY_S = 0.5
 """Seconds between tries while Redis does not answer."""
+READERS_S = 1.0
+"""Seconds between two looks at who is read; notes of the look before are looked at again, because
+the clocks of processes differ.
+"""
 
 
 class _Totals(NamedTuple):
@@ -79,6 +84,7 @@ class LiveWorker:
         self._producer: Producer | None = None
         self._reported = _Totals(time.monotonic(), 0, 0, 0, 0)
         self._batches = self._events = 0
+        self._share, self._rest_s = WorkShare(settings.live_cpu_share), 0.0
         self.lag_s = 0.0
         """Age of the latest hint at the end of its batch."""
         self.next_offsets: dict[int, int] = {}
@@ -117,9 +123,27 @@ class LiveWorker:
         self._events += len(all_pairs)
         self.next_offsets.update({hint.partition: hint.offset + 1 for hint in hints})
         metrics.live_batches.inc()
-        metrics.live_batch_seconds.observe(time.perf_counter() - started)
+        busy_s = time.perf_counter() - started
+        metrics.live_batch_seconds.observe(busy_s)
+        self._rest_s = self._share.rest_s(busy_s)
         self.lag_s = max(0.0, time.time() - hints[-1].timestamp)
         metrics.live_lag_seconds.set(self.lag_s)
+
+    async def rest(self) -> None:
+        """Rest after a batch, so that the batches take LIVE_CPU_SHARE of the time."""
+        await asyncio.sleep(self._rest_s)
+
+    async def fold_readers(self) -> None:
+        """Fold in the users who are read now and have no fresh vector: their next read has one.
+
+        Only one worker of the group does this.
+        """
+        space, since = self.model.space, time.time() - 2 * READERS_S
+        if space is not None and self.settings.live_read_s:
+            await self._succeeds(
+                "fold in who is read",
+                lambda: self._users.fold_readers(space, since, self._share.until()),
+            )
 
     async def refold_new_items(self) -> None:
         """Compute the factors of the changed new items that are due."""
@@ -208,7 +232,7 @@ class LiveWorker:
     def _fold(self, pairs: list[Pair]) -> None:
         space = self.model.space
         if space is not None:  # without a model the readers have none either
-            self._new_items.mark_changed(self._users.fold(space, pairs))
+            self._new_items.mark_changed(self._users.fold(space, pairs, self._share.until()))
 
     async def _write_dead_letter(self, hint: Hint, error: BadEvent) -> None:
         """Keep the hint for an operator. Its users lose no data: readers fold them in."""

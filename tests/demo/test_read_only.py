@@ -82,6 +82,10 @@ def test_api_ingest_and_live_run_with_nothing_writable(
             return read.read().decode()
 
     eventually(lambda: '"interaction_count":1' in answer(), "the event is counted", timeout=60)
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{port}/api/recommendations/42", timeout=30
+    ) as read:
+        assert read.status == 200
     eventually(
         lambda: redis.hget(keys.user_als("42"), "as_of") is not None,
         "the live worker stored the vector",

@@ -25,8 +25,9 @@ def add_likes(redis: Redis, user_id: str, *item_ids: str, times: int = 1) -> Non
 class Worker:
     """The parts of a live worker, without Kafka, on the test's Redis."""
 
-    def __init__(self, settings: Settings, seed: int = 1, **overrides: int) -> None:
-        self.settings = settings.model_copy(update=overrides)
+    def __init__(self, settings: Settings, seed: int = 1, **overrides: float) -> None:
+        """Folds in every user with an event, unless `overrides` sets LIVE_READ_S."""
+        self.settings = settings.model_copy(update={"live_read_s": 0.0, **overrides})
         client = connect(self.settings)
         self.store = LiveStore(client, self.settings.history_cap, self.settings.young_item_users)
         self.users = UserFolder(self.settings, self.store)

@@ -193,8 +193,9 @@ def test_ten_swaps_of_the_bundle_under_load_fail_no_read_and_lose_no_update(
 
     deletions.mark_ready(redis)  # the first bundle is fitted before ingest has read the log
     versions = [retrained(0)]
-    api = spawn("api", API_ADMIN_KEYS=ADMIN["x-api-key"], REFRESH_S="0.05")
-    children = [api, spawn("streams", "ingest"), spawn("streams", "live", REFRESH_S="0.05")]
+    api = spawn("api", API_ADMIN_KEYS=ADMIN["x-api-key"], REFRESH_S="0.05", LIVE_READ_S="600")
+    live = spawn("streams", "live", REFRESH_S="0.05", LIVE_READ_S="600")
+    children = [api, spawn("streams", "ingest"), live]
     port = eventually(lambda: api.alive and port_of(api.log.read_text()), "the API serves", 60.0)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, headers=ADMIN)
 

@@ -31,7 +31,7 @@ def test_the_vector_of_a_user_counts_all_events(
 ) -> None:
     log.ensure_topics(settings)
     publish(settings, seed=1)
-    children = [spawn("streams", "live"), spawn("streams", "ingest")]
+    children = [spawn("streams", "live", LIVE_READ_S="0"), spawn("streams", "ingest")]
     with Producer(settings) as producer:
         for number in range(10):
             producer.interaction(event("ann", f"item-{number}"))
@@ -69,7 +69,10 @@ def test_an_invalid_hint_becomes_a_dead_letter_and_others_are_folded_in(
         *(model_updates.encode([(name, "item-1")]) for name in ("strange", "alien")),
     ]
     port = free_port()
-    children = [spawn("streams", "live", METRICS_PORT=str(port)), spawn("streams", "ingest")]
+    children = [
+        spawn("streams", "live", METRICS_PORT=str(port), LIVE_READ_S="0"),
+        spawn("streams", "ingest"),
+    ]
     with Producer(settings) as producer:
         for hint in hints:
             producer.raw(settings.model_updates_topic, b"0", hint, partition=0)
@@ -120,7 +123,7 @@ def test_hints_of_every_compression_are_read(
         hint = model_updates.encode([(kind, "item-1")] * 50)
         producer.produce(settings.model_updates_topic, hint, partition=0)
         assert producer.flush(20.0) == 0
-    worker, model = spawn("streams", "live"), live_model(settings)
+    worker, model = spawn("streams", "live", LIVE_READ_S="0"), live_model(settings)
 
     def all_fresh() -> bool:
         check_alive(worker)
@@ -135,7 +138,7 @@ def test_a_new_item_gets_factors_and_a_deleted_user_is_removed(
 ) -> None:
     log.ensure_topics(settings)
     publish(settings, seed=1)
-    children = [spawn("streams", "live"), spawn("streams", "ingest")]
+    children = [spawn("streams", "live", LIVE_READ_S="0"), spawn("streams", "ingest")]
     with Producer(settings) as producer:
         for name in ("ann", "bob"):
             for item in ("item-1", "item-2", "brand new"):
@@ -160,7 +163,10 @@ def test_the_command_line_of_faust_runs_the_same_app(
     log.ensure_topics(settings)
     publish(settings, seed=1)
     children = [
-        spawn("faust", "-A", "streams.live.faust_app", "worker", "--loglevel", "warn"),
+        spawn(
+            *("faust", "-A", "streams.live.faust_app", "worker", "--loglevel", "warn"),
+            LIVE_READ_S="0",
+        ),
         spawn("streams", "ingest"),
     ]
     with Producer(settings) as producer:

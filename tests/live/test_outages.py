@@ -39,8 +39,8 @@ def test_no_vector_is_wrong_while_a_worker_dies_and_bundles_change(
     publish_bundle(1)
     ingest, dying, surviving = (
         spawn("streams", "ingest"),
-        spawn("streams", "live"),
-        spawn("streams", "live"),
+        spawn("streams", "live", LIVE_READ_S="0"),
+        spawn("streams", "live", LIVE_READ_S="0"),
     )
     with EventStream(settings):
         first = next(iter(models))
@@ -77,7 +77,7 @@ def test_after_an_outage_of_redis_all_vectors_become_fresh(
 ) -> None:
     log.ensure_topics(settings)
     publish(settings, seed=1)
-    children = [spawn("streams", "live"), spawn("streams", "ingest")]
+    children = [spawn("streams", "live", LIVE_READ_S="0"), spawn("streams", "ingest")]
     model = live_model(settings)
     with EventStream(settings):
         with Redis.from_url(own_redis_server.url) as redis:
@@ -100,7 +100,7 @@ def test_after_an_outage_of_kafka_all_vectors_become_fresh(
 ) -> None:
     log.ensure_topics(settings)
     publish(settings, seed=1)
-    children = [spawn("streams", "live"), spawn("streams", "ingest")]
+    children = [spawn("streams", "live", LIVE_READ_S="0"), spawn("streams", "ingest")]
     send_last_events(settings)
     eventually(lambda: redis.exists(keys.user_als("user-0")), "a first vector", 60.0)
     own_broker.kill()

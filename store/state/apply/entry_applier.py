@@ -227,7 +227,7 @@ class EntryApplier:
     def _deletion_commands(self, outcome: Outcome) -> list[Command]:
         commands: list[Command] = []
         sets = (
-            experiments.sets_of_users(self._client, self._planner.running)
+            [keys.USERS_READ, *experiments.sets_of_users(self._client, self._planner.running)]
             if any(kind == "user" for kind, _ in outcome.new)
             else []
         )

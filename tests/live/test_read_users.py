@@ -1,0 +1,174 @@
+"""Live workers fold in who is being read, and rest otherwise; reads fold in all others."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from store.log import client as log
+from store.log.producer import Producer
+from store.state import keys, read_users
+from store.state.read_users import ReadUsers
+from streams.live.model import Space
+from streams.live.share import GATHER_S, MOST_REST_S, ROUND_S, WorkShare
+from tests.api.world import FOR_DEVELOPER, serving
+from tests.conftest import Spawn
+from tests.live.parts import Worker, add_likes
+from tests.live.world import event, is_fresh, live_model, publish
+from tests.support import delete_user, eventually
+
+
+@pytest.fixture
+def worker(settings: Settings, redis: Redis, worker: Worker) -> Worker:
+    """A worker that folds in who was read in the last 100 seconds."""
+    return Worker(settings, live_read_s=100.0)
+
+
+def read(redis: Redis, *user_ids: str, seconds_ago: float = 0.0) -> None:
+    """Note reads of these users as the API does."""
+    redis.zadd(keys.USERS_READ, dict.fromkeys(user_ids, time.time() - seconds_ago))
+
+
+def has_vector(redis: Redis, user_id: str) -> bool:
+    return bool(redis.exists(keys.user_als(user_id)))
+
+
+def test_only_users_who_are_being_read_are_folded_in_ahead(worker: Worker, redis: Redis) -> None:
+    for name in ("ann", "bob", "eve"):
+        add_likes(redis, name, "item-1")
+    read(redis, "ann")
+    read(redis, "bob", seconds_ago=101)
+    worker.fold(("ann", "item-1"), ("bob", "item-1"), ("eve", "item-1"))
+    assert is_fresh(redis, worker.settings, worker.space.model, "ann")
+    assert not has_vector(redis, "bob")
+    assert not has_vector(redis, "eve")
+
+
+def test_users_of_a_new_item_are_folded_in_although_nobody_reads_them(
+    worker: Worker, redis: Redis
+) -> None:
+    add_likes(redis, "ann", "item-1", "new")
+    worker.fold(("ann", "new"), ("ann", "item-1"))
+    worker.maintain()
+    assert is_fresh(redis, worker.settings, worker.space.model, "ann")
+    assert redis.hget(keys.item_als("new"), "as_of") == b"1"
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_the_users_read_last_come_first_and_none_after_the_time(
+    worker: Worker, redis: Redis, monkeypatch: pytest.MonkeyPatch, reached: bool
+) -> None:
+    monkeypatch.setattr("streams.live.fold._STEP", 2)
+    names = [f"user-{number}" for number in range(4)]
+    for number, name in enumerate(names):
+        add_likes(redis, name, "item-1")
+        read(redis, name, seconds_ago=number)
+    add_likes(redis, "ann", "item-1", "new")
+    pairs = [("ann", "new"), *((name, "item-1") for name in reversed(names))]
+    fold_users, batches = worker.users.fold_users, list[list[str]]()
+
+    def fold_and_record(space: Space, user_ids: list[str], *weights: object) -> object:
+        batches.append(list(user_ids))
+        return fold_users(space, user_ids, *weights)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker.users, "fold_users", fold_and_record)
+    until = float("inf") if reached else time.perf_counter()
+    assert worker.users.fold(worker.space, pairs, until) == ["new"]
+    assert batches == [["ann"], *([names[:2], names[2:]] if reached else [])]
+
+
+def test_a_user_who_is_read_without_a_fresh_vector_gets_one_before_the_next_event(
+    worker: Worker, redis: Redis
+) -> None:
+    model = worker.space.model
+    for name in ("ann", "bob"):
+        add_likes(redis, name, "item-1")
+    began = time.time()
+    read(redis, "ann", "nobody")
+    worker.users.fold_readers(worker.space, began - 1)
+    assert is_fresh(redis, worker.settings, model, "ann")
+    assert not has_vector(redis, "bob")
+    assert not has_vector(redis, "nobody")
+    worker.users.fold_readers(worker.space, began - 1)
+    assert worker.users.folded == 1, "a fresh vector is not made again"
+    add_likes(redis, "ann", "item-2")
+    worker.users.fold_readers(worker.space, began - 1)
+    assert is_fresh(redis, worker.settings, model, "ann")
+
+
+def test_a_note_is_written_once_in_a_while_and_expires(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, now = ReadUsers(remember_s=100.0), [1000.0]
+    monkeypatch.setattr(read_users.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(read_users.time, "time", lambda: now[0])
+
+    def written(*user_ids: str, at: float) -> dict[bytes, float]:
+        now[0] = at
+        for user_id in user_ids:
+            notes.add(user_id)
+        notes.write(redis)
+        return dict(redis.zrange(keys.USERS_READ, 0, -1, withscores=True))
+
+    assert written("ann", "ann", "bob", at=1000) == {b"ann": 1000, b"bob": 1000}
+    assert written("ann", at=1010) == {b"ann": 1000, b"bob": 1000}, "ann was just noted"
+    written(at=1030)
+    written(at=1060)
+    assert written("ann", at=1061) == {b"ann": 1061, b"bob": 1000}
+    assert written("eve", at=1101) == {b"ann": 1061, b"eve": 1101}, "bob is read no more"
+    assert 0 < redis.ttl(keys.USERS_READ) <= 101
+    silent = ReadUsers(remember_s=0.0)
+    silent.add("joe")
+    silent.write(redis)
+    assert redis.zscore(keys.USERS_READ, "joe") is None
+
+
+def test_a_deletion_removes_the_note(settings: Settings, worker: Worker, redis: Redis) -> None:
+    read(redis, "ann", "bob")
+    delete_user(settings, "ann", 1.0, 0)
+    assert redis.zrange(keys.USERS_READ, 0, -1) == [b"bob"]
+
+
+@pytest.mark.parametrize(("busy_s", "rest_s"), [(0.0, GATHER_S), (0.05, 0.45), (60.0, MOST_REST_S)])
+def test_a_worker_rests_in_proportion_to_its_work(busy_s: float, rest_s: float) -> None:
+    share = WorkShare(0.1)
+    assert share.rest_s(busy_s) == pytest.approx(rest_s)
+    assert 0 < share.until() - time.perf_counter() <= 0.1 * ROUND_S
+    assert (WorkShare(1.0).rest_s(busy_s), WorkShare(1.0).until()) == (0.0, float("inf"))
+
+
+@pytest.mark.process
+def test_a_read_of_the_api_makes_the_live_worker_follow_that_user(
+    settings: Settings, redis: Redis, spawn: Spawn, broker: object
+) -> None:
+    log.ensure_topics(settings)
+    publish(settings, seed=1)
+    children = [spawn("streams", "live"), spawn("streams", "ingest")]
+    model = live_model(settings)
+
+    def send(number: int) -> None:
+        with Producer(settings) as producer:
+            for name in ("ann", "bob"):
+                for item in range(6):
+                    producer.interaction(event(name, f"item-{item}", number))
+
+    def is_followed(events: int) -> bool:
+        for child in children:
+            child.check()
+        counted = [redis.hget(keys.user(name), "events") for name in ("ann", "bob")]
+        return counted == [str(events).encode()] * 2 and is_fresh(redis, settings, model, "ann")
+
+    send(1)
+    with serving(settings) as api:
+        eventually(
+            lambda: api.get(f"{FOR_DEVELOPER}/ann").json()["interaction_count"] == 6,
+            "counted",
+            60.0,
+        )
+        eventually(lambda: is_followed(6), "a vector of the user who is read", 60.0)
+        send(2)
+        eventually(lambda: is_followed(12), "and one after the next events", 60.0)
+    assert not has_vector(redis, "bob")
