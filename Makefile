@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 lock_stamp = $(VENV)/.installed-$(1)-$(shell cksum <requirements/$(1).txt | cut -d ' ' -f 1)
 DEMO_STAMP := $(call lock_stamp,demo)
 DEV_STAMP := $(call lock_stamp,dev)
-LOCKS := dev serve streams train database excel demo peers
+LOCKS := dev serve streams train database excel spark demo peers
 ROOMS := core models store engines streams training api testing demo
 CODE := eddyline.py $(ROOMS) tests benchmarks clients/python
 

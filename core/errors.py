@@ -25,6 +25,7 @@ EddylineError
 │   ├── ModelCorrupt        the sha256 of a file differs from the manifest
 │   ├── DiskFull            no space for a new bundle: the live one is unchanged
 │   └── GateRefused         a new bundle is worse than the live one by more than the margin
+├── SparkFailed             Spark did not start, or ended a job: its log says more
 ├── Interrupted             a retrain was told to stop: the live bundle is unchanged
 ├── SourceFailed            a file or a database cannot be read to its end
 ├── NothingImported         no row of an import became an event
@@ -161,6 +162,10 @@ class ModelCorrupt(ModelError):
 
 class GateRefused(ModelError):
     """A new bundle is worse than the live one by more than the margin."""
+
+
+class SparkFailed(EddylineError):
+    """Spark did not start, or ended a job with an error."""
 
 
 class Interrupted(EddylineError):

@@ -12,6 +12,7 @@ from core.process.cli import load_settings
 from core.process.tables import AsJson, Wide
 from store.tables.command_line import with_reading_options
 from store.tables.options import Options
+from training.als_command import fit_als
 from training.command_options import (
     EVENTS_READING,
     ITEM_CONTENT_READING,
@@ -65,23 +66,7 @@ def dataset(
     )
 
 
-@app.command()
-def als(
-    output: Annotated[
-        Path, typer.Option(help="Folder to write the model to; ALS_MODEL_PATH may name it.")
-    ] = Path("data/als"),
-    folder: Folder = Path("data/dataset"),
-    hyperparameters: HyperparametersFile = None,
-    threads: Threads = 0,
-) -> None:
-    """Fit ALS on a whole dataset and write item_factors.npy, user_factors.npy, user_gram.npy, the
-    id maps and als.json.
-
-    Nothing is published: try it with `ALS_MODEL_PATH=data/als python -m api`, or use `retrain`.
-    """
-    from training import commands
-
-    commands.fit_als(load_settings(), folder, output, hyperparameters, threads)
+app.command("als")(fit_als)
 
 
 @app.command("two-tower")

@@ -36,6 +36,9 @@ from training.job import fitting, retrain, stages
 from training.job.manifest import evaluation_facts
 from training.model_commands import published_manifest
 from training.report import page as report
+from training.spark import events as spark_events
+from training.spark import fit as spark_fit
+from training.spark import session as spark_session
 from training.tuning import command as tuning
 from training.tuning.options import Part, TuneOptions
 from training.two_tower import command as two_tower_command
@@ -76,6 +79,29 @@ def fit_als(
         output
     )
     typer.echo(f"{output}: {als_hyperparameters}")
+
+
+def fit_als_by_spark(
+    settings: Settings, table: Source | None, output: Path, hyperparameters: Path | None
+) -> None:
+    """Run `als --engine spark`: fit ALS on the archive, or on `table`, and write it."""
+    als_hyperparameters = als_training.hyperparameters(settings, hyperparameters)
+    source: spark_events.Events
+    if table is not None:
+        source = spark_events.TableEvents(table)
+    else:
+        with connection.connect(settings) as client:
+            deleted = deletions.users(client, IdHasher(settings.deletion_salt))
+        positions = Archive(settings.archive_url).positions(settings.interactions_topic)
+        source = spark_events.of_archive(settings, positions, deleted)
+    training = spark_fit.TrainingEvents(source, settings.use_cases)
+    with spark_session.cluster(settings) as cluster:
+        fitted = spark_fit.fit(cluster, training, als_hyperparameters, settings.training_seed)
+    fitted.model.save(output)
+    typer.echo(
+        f"{output}: {als_hyperparameters}; {fitted.pairs} pairs of a user and an item; left out: "
+        f"{fitted.skipped}"
+    )
 
 
 @dataclass(frozen=True)

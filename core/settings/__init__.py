@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from core import experiments, redaction
 from core.errors import ConfigurationError
 from core.experiments import Experiments
-from core.settings.als import ALSSettings
+from core.settings.als import ALSSettings, SparkSettings
 from core.settings.api import APISettings
 from core.settings.files import FileSettings
 from core.settings.kafka import KafkaSettings
@@ -40,6 +40,7 @@ GROUPS: tuple[type[BaseModel], ...] = (
     FileSettings,
     RouterSettings,
     ALSSettings,
+    SparkSettings,
     TwoTowerSettings,
     TrainingSettings,
     APISettings,
@@ -58,6 +59,7 @@ class Settings(
     FileSettings,
     RouterSettings,
     ALSSettings,
+    SparkSettings,
     TwoTowerSettings,
     TrainingSettings,
     APISettings,

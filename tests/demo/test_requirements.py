@@ -25,6 +25,8 @@ OPTIONAL = {
     "sqlalchemy": "database",
     "psycopg": "database",
     "openpyxl": "excel",
+    "py4j": "spark",
+    "pyspark": "spark",
     "pyarrow": "streams",
     # testing/secured/oidc.py and testing/certificates.py, which only tests use
     "cryptography": "dev",

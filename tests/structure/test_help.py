@@ -16,7 +16,7 @@ from testing.process import ROOT
 
 HEAVY = {
     *("aiohttp", "confluent_kafka", "fastapi", "faust", "implicit", "numpy", "optuna", "pandas"),
-    *("prometheus_client", "pyarrow", "redis", "scipy", "sklearn", "torch", "uvicorn"),
+    *("prometheus_client", "pyarrow", "pyspark", "redis", "scipy", "sklearn", "torch", "uvicorn"),
 }
 PAGES = """
 import contextlib, importlib, io, json, sys

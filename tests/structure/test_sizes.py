@@ -20,6 +20,7 @@ MANY_PARAMETERS = {
     "streams/commands/dead_letters.py:replay_letters": ONE_PER_OPTION,
     "streams/commands/sending.py:simulate": ONE_PER_OPTION,
     "streams/commands/sending.py:import_": ONE_PER_OPTION,
+    "training/als_command.py:fit_als": ONE_PER_OPTION,
     "training/__main__.py:evaluate": ONE_PER_OPTION,
     "training/retrain_commands.py:retrain": ONE_PER_OPTION,
     "training/__main__.py:tune": ONE_PER_OPTION,

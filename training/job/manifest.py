@@ -49,9 +49,10 @@ def describe(
         "seeds": {"training": context.seed},
         "settings": {
             "als": msgspec.to_builtins(context.als),
+            "als_engine": settings.als_engine,
             "two_tower": two_tower.facts if two_tower is not None else None,
             "ensemble": evaluated.blend.facts() if evaluated.blend is not None else None,
-            "refresh_sweeps": als.REFRESH_SWEEPS if split is not None else 0,
+            "refresh_sweeps": _refresh_sweeps(context) if split is not None else 0,
             "hyperparameters_from": str(
                 context.options.hyperparameters
                 or ("settings" if context.tuning is None else tuning_record.FILE)
@@ -75,10 +76,20 @@ def describe(
         },
         "libraries": {
             name: version(name)
-            for name in (*LIBRARIES, *(("torch",) if two_tower is not None else ()))
+            for name in (
+                *LIBRARIES,
+                *(("torch",) if two_tower is not None else ()),
+                *(("pyspark",) if settings.als_engine == "spark" else ()),
+            )
         },
         "gate": dict(verdict),
     }
+
+
+def _refresh_sweeps(context: Context) -> int:
+    """Sweeps over every event after the fit before the cut; Spark begins a fit of its own."""
+    is_spark = context.settings.als_engine == "spark"
+    return context.als.iterations if is_spark else als.REFRESH_SWEEPS
 
 
 def save_evaluation(

@@ -43,6 +43,7 @@ from training.job import fitting, gate, router, tuning
 from training.job.background import Comparison, prepare_comparison
 from training.job.context import Context
 from training.job.manifest import describe, save_evaluation
+from training.spark.retrain import ALSFits
 from training.tuning import record as tuning_record
 from training.two_tower.fit_types import Fitted as FittedTwoTower
 from training.two_tower.fit_types import TrainingData
@@ -159,13 +160,12 @@ def fit(context: Context, snapshot: Snapshot, training: TrainingSet) -> Fitted:
     context.run.step("fit", facts)
     submit, train = context.background.submit, split.train if split is not None else None
     pending = submit(prepare_comparison, context, data, split, training.unsplit, snapshot.entries)
-    als = fitting.fit_als(
-        data.interactions(train), context.als, context.seed, context.options.threads, context.run
-    )
+    fits = ALSFits(context, snapshot.positions, snapshot.deleted)
+    als = fits.before_cut(data, split)
     comparison = pending.result()
     examples = TrainingData(data, snapshot.entries, context.settings.use_cases, train)
     two_tower = fitting.fit_two_tower(context, examples)
-    refreshed_als = submit(fitting.refresh_als, context, als, comparison.interactions, split)
+    refreshed_als = submit(fits.refreshed, als, comparison.interactions, split)
     refreshed_two_tower = submit(fitting.refresh_two_tower, context, two_tower, examples)
     return Fitted(als, two_tower, comparison, refreshed_als, refreshed_two_tower)
 
