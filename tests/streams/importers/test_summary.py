@@ -6,7 +6,11 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from core.settings import Settings
+from streams.importers.command import preview
+from streams.importers.plan import Plan
 from tests.streams.importers.world import run_import, sent
 
 ROWS = (
@@ -63,10 +67,10 @@ def test_an_event_id_that_comes_twice_is_sent_once(
 
 
 def test_a_preview_of_events_without_times_says_how_to_give_them_one(
-    settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "ratings.csv").write_text("user_id,book_id,rating\n1,258,5\n2,4081,4\n")
-    shown = run_import(settings, tmp_path / "ratings.csv", "--preview")
-    assert shown.returncode == 0, shown.stderr
-    assert "no row would be sent" in shown.stdout
-    assert re.search(r"^no timestamp +2 +give --default-timestamp", shown.stdout, re.MULTILINE)
+    preview(settings, Plan(path=tmp_path / "ratings.csv"))
+    shown = capsys.readouterr().out
+    assert "no row would be sent" in shown
+    assert re.search(r"^no timestamp +2 +give --default-timestamp", shown, re.MULTILINE)
