@@ -75,7 +75,9 @@ class Typed:
     ] = None
     delimiter: Annotated[
         str | None,
-        typer.Option(help="Between the cells of a text file (default: found by its content)."),
+        typer.Option(
+            help="What stands between the cells of a text file (default: found by its content)."
+        ),
     ] = None
 
 

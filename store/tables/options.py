@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from core.redaction import masked_url
+
 Kind = Literal["interactions", "items", "users"]
 
 FIELDS: dict[Kind, tuple[str, ...]] = {
@@ -71,10 +73,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableFile(msgspec.Struct, frozen=True):
-    """A file, a folder or s3://bucket/key, and how it is to be read."""
+    """A file, a folder or s3://bucket/key, and how it is to be read; printed without secrets."""
 
     path: str | Path
     reading: Options = Options()
 
     def __str__(self) -> str:
-        return str(self.path)
+        return masked_url(str(self.path))

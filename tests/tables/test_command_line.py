@@ -93,3 +93,12 @@ def test_options_without_their_file_are_refused() -> None:
         table_file(None, said, ITEMS_READING)
     unsaid = command_line.options(Typed(), ITEMS_READING)
     assert table_file(None, unsaid, ITEMS_READING) is None
+
+
+def test_a_file_is_named_without_the_secrets_of_its_url() -> None:
+    url = "s3://key:secret42@bucket/events.csv?region=eu-central-1"
+    file = table_file(url, command_line.options(Typed(), EVENTS_READING), EVENTS_READING)
+    assert file is not None
+    assert f"from {file}".startswith("from s3://")
+    assert "secret42" not in f"from {file}"
+    assert "events.csv" in f"from {file}"
