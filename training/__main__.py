@@ -22,6 +22,7 @@ from training.command_options import (
     ItemContent,
     Threads,
     Users,
+    refuse_torchrun,
     table_file,
 )
 from training.experiments_command import experiments
@@ -44,6 +45,7 @@ set, such as MovieLens; the options of an import, such as `--map`, read others: 
 Every setting is an environment variable: `python -m core.settings` lists them.
 """,
 )
+app.callback()(refuse_torchrun)
 app.add_typer(models_app, name="models")
 
 
@@ -88,6 +90,10 @@ def two_tower(
     A killed run that is started again resumes after its last epoch. `--items`: the content of
     items, so that new ones have vectors. Nothing is published: try it with
     `TWO_TOWER_MODEL_PATH=data/two_tower python -m api`, or use `retrain`.
+
+    In two processes, which continue after one is killed:
+    `torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m training two-tower`, with the same
+    options; docs/two-tower-guide.md has more.
     """
     from training.two_tower.command import fit_two_tower
 

@@ -5,6 +5,7 @@ Nothing here is slow to import, so that --help is fast.
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -91,3 +92,12 @@ class ExportKind(StrEnum):
     items = "items"
     users = "users"
     events = "events"
+
+
+def refuse_torchrun(context: typer.Context) -> None:
+    """Raise ConfigurationError when torchrun runs another command than `two-tower`."""
+    command = context.invoked_subcommand
+    if command != "two-tower" and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigurationError(
+            f"torchrun runs `training two-tower` only; call `python -m training {command}` alone"
+        )

@@ -73,11 +73,11 @@ def save(
     temporary.replace(folder / NAME)
 
 
-def load(folder: Path, identity: str, towers: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Load the checkpoint in `folder` into `towers` and `optimizer`, and return its state.
+def read(folder: Path, identity: str) -> Mapping[str, Any] | None:
+    """The arrays of the checkpoint in `folder`.
 
-    Returns a new State when there is no checkpoint; also, with a warning in the log, when it cannot
-    be read or has another identity.
+    None when there is no checkpoint; also, with a warning in the log, when it cannot be read or has
+    another identity.
     """
     path = folder / NAME
     try:
@@ -85,14 +85,23 @@ def load(folder: Path, identity: str, towers: nn.Module, optimizer: torch.optim.
             about = json.loads(checkpoint["about"].tobytes())
             if about["identity"] != identity:
                 log.warning("checkpoint_of_other_fit_ignored", path=str(path))
-                return State()
+                return None
             arrays = {name: checkpoint[name] for name in checkpoint.files}
     except FileNotFoundError:
-        return State()
+        return None
     # zipfile, numpy and json each raise errors of their own for a damaged file
     except Exception as error:  # noqa: BLE001
         log.warning("checkpoint_unreadable", path=str(path), cause=str(error))
-        return State()
+        return None
+    log.info("fit_resumed", path=str(path), epoch=about["epoch"])
+    return arrays
+
+
+def restore(
+    arrays: Mapping[str, Any], towers: nn.Module, optimizer: torch.optim.Optimizer
+) -> State:
+    """Copy the `arrays` of a checkpoint into `towers` and `optimizer`, and return its state."""
+    about = json.loads(arrays["about"].tobytes())
     with torch.no_grad():
         for name, parameter in towers.named_parameters():
             parameter.copy_(torch.from_numpy(arrays[f"now/{name}"]))
@@ -109,7 +118,6 @@ def load(folder: Path, identity: str, towers: nn.Module, optimizer: torch.optim.
         for name, array in arrays.items()
         if name.startswith("best/")
     }
-    log.info("fit_resumed", path=str(path), epoch=about["epoch"])
     return State(
         about["epoch"],
         about["best_epoch"],

@@ -48,20 +48,27 @@ def fit_two_tower(
 ) -> None:
     """Run `two-tower`: fit on the dataset in `folder` and write the model into `output`.
 
-    Raises ConfigurationError without torch.
+    Under torchrun all its processes fit, and the first one writes. Raises ConfigurationError
+    without torch, ProcessFailed when another process of torchrun ends.
     """
     if find_spec("torch") is None:
         raise ConfigurationError(
             "Two-Tower is trained by torch, which is not installed; install requirements/train.txt"
         )
+    from training.two_tower import torchrun
+
     entries = items.read(items_file) if items_file is not None else []
     data = TrainingData(dataset_files.load(folder), entries, settings.use_cases)
-    options = FitOptions(threads, settings.two_tower_seconds, checkpoints=output)
-    model = fit(
-        data, two_tower_hyperparameters(settings, hyperparameters), settings.training_seed, options
-    ).model
-    model.save(output)
-    typer.echo(f"{output}: {model.facts.items} items, {model.facts.dimension} dimensions")
+    values, seed = two_tower_hyperparameters(settings, hyperparameters), settings.training_seed
+    with torchrun.joined() as processes:
+        options = FitOptions(
+            threads, settings.two_tower_seconds, checkpoints=output, processes=processes
+        )
+        model = fit(data, values, seed, options).model
+        if processes.first:
+            model.save(output)
+            facts = model.facts
+            typer.echo(f"{output}: {facts.items} items, {facts.dimension} dimensions")
 
 
 def fit(
@@ -73,11 +80,15 @@ def fit(
 ) -> Fitted:
     """Run `two_tower.fit` and show its progress; the checkpoint is deleted after the fit.
 
+    The first of several processes does both.
+
     Raises DatasetError, and Interrupted when `run` is stopped.
     """
     from training.two_tower import checkpoint as two_tower_checkpoint
     from training.two_tower import fit as two_tower
 
+    if not options.processes.first:
+        return two_tower.fit(data, hyperparameters, seed, options)
     with _progress(hyperparameters.epochs, run) as (on_epoch, on_batch):
         shown = replace(options, on_epoch=on_epoch, on_batch=on_batch)
         fitted = two_tower.fit(data, hyperparameters, seed, shown)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 from core.errors import DatasetError
 from models.id_map import IdMap
@@ -23,7 +24,7 @@ from training.two_tower.content import Content
 from training.two_tower.fit_types import DEFAULTS, FitOptions, Fitted, Progress, TrainingData
 from training.two_tower.hyperparameters import Hyperparameters
 from training.two_tower.network import Towers
-from training.two_tower.objective import Objective
+from training.two_tower.objective import BatchLoss, Objective
 from training.two_tower.samples import Sequences
 
 BATCH_TOKENS = 4096
@@ -89,7 +90,7 @@ class _Fit:
                 "event weights in USE_CASES_PATH"
             )
         self.hyperparameters, self.seed, self.options = hyperparameters, seed, options
-        self.ordered = data.ordered
+        self.ordered, self.processes = data.ordered, options.processes
         self.content = Content.of(sequences.items, data.entries, seed)
         self.facts = TwoTowerFacts(
             dimension=hyperparameters.dimension,
@@ -106,23 +107,29 @@ class _Fit:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         counts = np.bincount(sequences.item, minlength=len(sequences.items))
         share = counts / len(sequences.item)
-        self.objective = Objective(self.facts, self.content, share, hyperparameters, self.device)
+        self.objective = Objective(
+            self.facts, self.content, share, hyperparameters, self.device, self.processes
+        )
         about = (
             data.dataset.sha256,
             msgspec.to_builtins(hyperparameters),
             seed,
             int(sequences.end.sum()),
             len(sequences.item),
-            hashlib.sha256(self.content.features.tobytes()).hexdigest(),
             data.ordered,
+            self.content.features.shape,
         )
-        self.identity = hashlib.sha256(repr(about).encode()).hexdigest()
+        self.processes.check_alike(repr(about))
+        digest = hashlib.sha256(repr(about).encode())
+        digest.update(self.content.features.tobytes())
+        self.identity = digest.hexdigest()
 
     def run(self, start: Fitted | None) -> Fitted:
         """Train until the epochs, the patience or the time is used up."""
         started = time.monotonic()
-        hyperparameters, folder = self.hyperparameters, self.options.checkpoints
-        with _threads(self.options.threads):
+        hyperparameters = self.hyperparameters
+        folder = self.options.checkpoints if self.processes.first else None
+        with _threads(self.options.threads, self.processes.count_here):
             torch.manual_seed(self.seed)
             towers = Towers(self.facts, self.content.features, hyperparameters.dropout)
             towers = towers.to(self.device)
@@ -131,18 +138,18 @@ class _Fit:
             optimizer = torch.optim.Adam(
                 towers.parameters(), hyperparameters.learning_rate, betas=BETAS
             )
-            state = (
-                checkpoint.load(folder, self.identity, towers, optimizer)
-                if folder is not None
-                else checkpoint.State()
-            )
+            stored = checkpoint.read(folder, self.identity) if folder is not None else None
+            arrays, state = self.processes.from_first(stored), checkpoint.State()
+            if arrays is not None:
+                state = checkpoint.restore(arrays, towers, optimizer)
+            batch_loss = self.processes.averaging(BatchLoss(towers, self.objective))
             best = state.best or towers.export()
             while (
                 state.epoch < hyperparameters.epochs
                 and state.epoch - state.best_epoch < hyperparameters.patience
             ):
                 deadline = started + self.options.seconds
-                loss, whole = self._epoch(towers, optimizer, state.epoch, deadline)
+                loss, whole = self._epoch(batch_loss, optimizer, state.epoch, deadline)
                 gains = self.objective.ndcg(towers, self.sequences, self.held_out)
                 ndcg = None if gains is None else float(gains.mean())
                 if state.add(loss, ndcg):
@@ -165,7 +172,7 @@ class _Fit:
         return Fitted(model, best, facts, state.curve)
 
     def _epoch(
-        self, towers: Towers, optimizer: torch.optim.Optimizer, epoch: int, deadline: float
+        self, batch_loss: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, deadline: float
     ) -> tuple[float, bool]:
         """Mean loss, and whether there was time for every batch."""
         hyperparameters = self.hyperparameters
@@ -174,8 +181,8 @@ class _Fit:
                 1.0 - (1.0 - LAST_STEP) * epoch / hyperparameters.epochs
             )
         rng = np.random.default_rng((self.seed, epoch))
-        torch.manual_seed(self.seed + epoch)
-        towers.train()
+        self.objective.seed(self.seed + epoch)
+        batch_loss.train()
         total, count = 0.0, 0
         n_events = int((self.sequences.end - self.sequences.start).sum())
         tokens = min(max(n_events // LEAST_STEPS, LEAST_TOKENS), BATCH_TOKENS)
@@ -186,18 +193,18 @@ class _Fit:
             if self.options.on_batch is not None:
                 self.options.on_batch(epoch + windows_done / len(epoch_windows))
             windows_done += len(windows)
-            if time.monotonic() >= deadline:
-                return total / count if count else math.nan, False
+            if self.processes.any(time.monotonic() >= deadline):
+                return self.processes.mean(total) / count if count else math.nan, False
             batch = sequences.batch(windows)
             if not (batch.answers >= 0).any():
                 continue
-            loss = self.objective.loss(towers, batch, rng)
+            loss = batch_loss(batch, rng)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             answers = int((batch.answers >= 0).sum())
             total, count = total + float(loss.detach()) * answers, count + answers
-        return total / max(count, 1), True
+        return self.processes.mean(total) / max(count, 1), True
 
 
 def serving_model(
@@ -228,9 +235,9 @@ def _copy_parameters(towers: Towers, start: Fitted, items: IdMap) -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _threads(count: int, processes: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(count or os.cpu_count() or 1)
+    torch.set_num_threads(count or max(1, (os.cpu_count() or 1) // processes))
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from core.types import Item
 from core.use_cases import UseCases
 from models.two_tower import TwoTowerModel
 from training.data.dataset import Bools, Dataset
+from training.two_tower.processes import ONE_PROCESS, Processes
 
 HELD_OUT_USERS = 5000
 """Users whose last item is held out for early stopping: NDCG@10 then has a standard error of about
@@ -62,6 +63,7 @@ class FitOptions:
     last item is held out for early stopping; with 0 the last epoch is returned. `checkpoints`:
     folder that a killed fit of the same data and hyperparameters resumes from, with the same
     result. `on_epoch`, and `on_batch` with the number of epochs done, may raise to stop the fit.
+    `processes`: those that fit together; their number changes which activations are dropped.
     """
 
     threads: int = 0
@@ -70,6 +72,7 @@ class FitOptions:
     checkpoints: Path | None = None
     on_epoch: Callable[[Progress], None] | None = None
     on_batch: Callable[[float], None] | None = None
+    processes: Processes = ONE_PROCESS
 
 
 DEFAULTS = FitOptions()

@@ -42,14 +42,18 @@ class Towers(nn.Module):
         places = torch.arange(facts.history + 1)
         self.register_buffer("distance", (places[:, None] - places).clamp(min=0), persistent=False)
 
-    def item_vectors(self, items: Tensor, without_id: float = 0.0) -> Tensor:
+    def item_vectors(
+        self, items: Tensor, without_id: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """(n, d): the vectors of the rows `items (n,)`.
 
-        A share `without_id` gets no id vector, so that content alone learns to represent items.
+        A share `without_id`, which `generator` draws (None: torch's own), gets no id vector, so
+        that content alone learns to represent items.
         """
         ids = functional.embedding(items, self.id_vectors)
         if without_id:
-            ids = ids * (torch.rand(len(items), 1, device=ids.device) >= without_id)
+            drawn = torch.rand(len(items), 1, generator=generator, device=ids.device)
+            ids = ids * (drawn >= without_id)
         return ids + self.features[items] @ self.projection
 
     def users(

@@ -230,3 +230,18 @@ class Batch:
     roles: Integers
     older: Integers
     older_from: Integers
+
+    def part(self, rows: slice) -> Batch:
+        """The windows `rows`, which are adjacent and at least one; padding stays."""
+        ends = np.append(self.older_from[1:], len(self.older))[rows]
+        older_from = self.older_from[rows]
+        return Batch(
+            items=self.items[rows],
+            event_types=self.event_types[rows],
+            ages=self.ages[rows],
+            answers=self.answers[rows],
+            sizes=self.sizes[rows],
+            roles=self.roles[rows],
+            older=self.older[older_from[0] : ends[-1]],
+            older_from=older_from - older_from[0],
+        )

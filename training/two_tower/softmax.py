@@ -49,9 +49,10 @@ def candidates(
 
 
 class SoftmaxLoss(torch.autograd.Function):
-    """Mean cross entropy of `users (n, d)` with answers `places (n,)` among `vectors (c, d)`.
+    """Cross entropy of `users (n, d)` with answers `places (n,)` among `vectors (c, d)`.
 
-    `log_chance (c,)` is subtracted from the scores.
+    It is the sum over the users, divided by `answers`: n for the mean. `log_chance (c,)` is
+    subtracted from the scores.
 
     Loss and gradient are computed together, SOFTMAX_ROWS users at a time: the (n, c) scores, 60 MB
     at 4,096 by 3,700, are never in memory.
@@ -59,33 +60,39 @@ class SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, users: Tensor, vectors: Tensor, log_chance: Tensor, places: Tensor
+        ctx: Any,
+        users: Tensor,
+        vectors: Tensor,
+        log_chance: Tensor,
+        places: Tensor,
+        answers: float,
     ) -> Tensor:
         """The loss ()."""
         by_users, by_vectors = torch.empty_like(users), torch.zeros_like(vectors)
         total = users.new_zeros(())
         scores = users.new_empty(SOFTMAX_ROWS, len(vectors))
         for start in range(0, len(users), SOFTMAX_ROWS):
-            some, answers = (
+            some, targets = (
                 users[start : start + SOFTMAX_ROWS],
                 places[start : start + SOFTMAX_ROWS, None],
             )
             chunk = torch.mm(some, vectors.T, out=scores[: len(some)])
             chunk -= log_chance
             chunk -= chunk.amax(1, keepdim=True)
-            total -= chunk.gather(1, answers).sum()
+            total -= chunk.gather(1, targets).sum()
             sums = chunk.exp_().sum(1, keepdim=True)
             total += sums.log().sum()
             chunk /= sums
-            chunk.scatter_add_(1, answers, torch.full_like(sums, -1.0))
+            chunk.scatter_add_(1, targets, torch.full_like(sums, -1.0))
             torch.mm(chunk, vectors, out=by_users[start : start + SOFTMAX_ROWS])
             by_vectors.addmm_(chunk.T, some)
         ctx.save_for_backward(by_users, by_vectors)
-        return total / len(users)
+        ctx.answers = answers
+        return total / answers
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """Gradients of `users` and `vectors`."""
         by_users, by_vectors = ctx.saved_tensors
-        scale = gradients[0] / len(by_users)
-        return by_users * scale, by_vectors * scale, None, None
+        scale = gradients[0] / ctx.answers
+        return by_users * scale, by_vectors * scale, None, None, None

@@ -16,7 +16,7 @@ def test_the_loss_and_its_gradient_equal_those_of_cross_entropy() -> None:
     users, vectors = torch.randn(300, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
     chance, places = torch.randn(50), torch.randint(0, 50, (300,))
     expected = torch.nn.functional.cross_entropy(users @ vectors.T - chance, places)
-    loss = SoftmaxLoss.apply(users, vectors, chance, places)
+    loss = SoftmaxLoss.apply(users, vectors, chance, places, 300)
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
     for gradient, reference in zip(
         torch.autograd.grad(loss, (users, vectors)),
