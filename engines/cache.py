@@ -21,6 +21,10 @@ class LruCache(Generic[T]):
         self._limit, self._lock = limit, Lock()
         self._values: dict[Hashable, T] = {}
 
+    def __reduce__(self) -> tuple[type[LruCache[T]], tuple[int]]:
+        """A copy in another process is empty."""
+        return LruCache, (self._limit,)
+
     def __len__(self) -> int:
         return len(self._values)
 

@@ -19,6 +19,14 @@ class TrainingSettings(BaseModel, frozen=True):
         lt=1,
         description="share of the events, the latest ones, that evaluation ranks",
     )
+    evaluation_processes: int = Field(
+        0,
+        ge=0,
+        description=(
+            "most processes that answer the users of an evaluation, when there are so many that "
+            "it saves time; 0: one for each core; their number changes no result"
+        ),
+    )
     gate_margin: float = Field(
         0.05,
         ge=0,

@@ -26,22 +26,21 @@ import scipy.sparse as sp
 import threadpoolctl
 from msgspec.structs import replace
 
-from core.errors import ModelError
 from core.settings import Settings
-from core.types import Item, LiveVector, Recommendations, Request, UserState
+from core.types import Item, LiveVector, UserState
 from engines import fold
 from engines.builder import build
 from engines.catalogue import Catalogue
-from engines.recommender import Recommender
 from engines.router import CHAIN
 from models.bundle import Bundle
 from models.popular import Popularity
 from training.data.dataset import Dataset, Split
-from training.evaluation import metrics
+from training.evaluation import answers as answering
+from training.evaluation import metrics, processes
 from training.evaluation.population import JudgedUsers
 from training.progress import progress
 
-ROUTED = "routed"
+ROUTED = answering.ROUTED
 ENGINES = ("popular", "content_based", "als", "two_tower", "ensemble", ROUTED)
 SEGMENTS = ("all", "cold", "warm", "hot")
 RANKED = ("precision", "recall", "map", "ndcg")
@@ -145,12 +144,14 @@ def evaluate(
     judged: JudgedUsers,
     engines: Sequence[str] = ENGINES,
     on_user: Callable[[], None] | None = None,
+    most_processes: int | None = None,
 ) -> Evaluation:
     """Evaluate those of `engines` that `bundle` has, for every judged user.
 
     The users have ALS vectors that are folded in from all their events, as in Redis when the live
     workers keep up. `on_user`: called after each user, instead of a progress bar; may raise to
-    stop. Raises ModelError when an engine fails.
+    stop. `most_processes`: instead of EVALUATION_PROCESSES; their number changes no result. Raises
+    ModelError when an engine fails, ProcessFailed when a process is killed.
     """
     settings, split = inputs.settings, inputs.split
     recommender = build(bundle, Catalogue.of(inputs.items), inputs.popularity, settings)
@@ -163,22 +164,13 @@ def evaluate(
         _user_callback(on_user, len(judged.users)) as user_done,
     ):
         states = _with_vectors(judged, inputs.dataset, bundle, recommender.made_with)
-        for place, (state, filters) in enumerate(zip(states, judged.filters, strict=True)):
-            routed = ask(recommender, state, Request(limit=LENGTH, filters=filters, reasons=False))
-            for engine in engines:
-                # When the routed answer begins with this engine, it is the answer of this engine.
-                answer = (
-                    routed
-                    if engine in (ROUTED, routed.method_used)
-                    else ask(
-                        recommender,
-                        state,
-                        Request(limit=LENGTH, filters=filters, engine=engine, reasons=False),
-                    )
-                )
-                lines = answer.recommendations
-                rows = judged.items.rows([line.item_id for line in lines])
-                own = [engine in (ROUTED, line.method) for line in lines]
+        users = list(zip(states, judged.filters, strict=True))
+        answered_by = answering.AnsweredBy(recommender, engines, LENGTH)
+        most = settings.evaluation_processes if most_processes is None else most_processes
+        answered = processes.mapped(answering.answer, answered_by, users, most)
+        for place, by_engine in enumerate(answered):
+            for engine, (item_ids, own) in by_engine.items():
+                rows = judged.items.rows(item_ids)
                 answers[engine][place, : len(rows)] = rows
                 ranked[engine][place, : sum(own)] = rows[own]
             user_done()
@@ -215,22 +207,6 @@ def _user_callback(on_user: Callable[[], None] | None, users: int) -> Iterator[C
     else:
         with progress("evaluating", users) as show:
             yield show.advance
-
-
-def ask(recommender: Recommender, state: UserState, request: Request) -> Recommendations:
-    """Answer `request`.
-
-    Raises ModelError when an engine failed: serving falls back then, but an evaluation must not
-    hide it.
-    """
-    answer = recommender.recommend(state, request)
-    for fallback in answer.fallbacks:
-        if fallback.engine in recommender.engines and fallback.cause.startswith("failed with"):
-            raise ModelError(
-                f"engine {fallback.engine} {fallback.cause} (user {state.user_id!r}); it "
-                f"cannot be evaluated"
-            )
-    return answer
 
 
 def _with_vectors(

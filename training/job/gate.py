@@ -74,7 +74,8 @@ def ask_live(
     if inputs is None or judged is None:
         return Live(version)
     unseen, note = _unseen(registry, bundle)
-    answers = evaluate.evaluate(unseen, inputs, judged, (ROUTED,), on_user)
+    # one process: it runs beside a fit, which uses the other cores
+    answers = evaluate.evaluate(unseen, inputs, judged, (ROUTED,), on_user, most_processes=1)
     return Live(version, evaluation=answers, note=note)
 
 

@@ -25,7 +25,8 @@ from core.types import Filters, Request
 from engines.recommender import Recommender
 from models.router.thresholds import Pair
 from training.data.dataset import Bools, Dataset
-from training.evaluation import evaluate, metrics
+from training.evaluation import metrics
+from training.evaluation.answers import ask
 from training.progress import progress
 
 COUNTS = (0, 1, 2, 3, 5, 8, 12, 20, 30, 50)
@@ -175,9 +176,7 @@ def _gains(
             filters=Filters(available_only=False, exclude_items=history),
             reasons=False,
         )
-        answers.append(
-            [line.item_id for line in evaluate.ask(recommender, state, request).recommendations]
-        )
+        answers.append([line.item_id for line in ask(recommender, state, request).recommendations])
     relevant_ids = {dataset.items.ids[row] for row in relevant.tolist()}
     padding = [""] * NEXT_ITEMS
     hits = np.array(

@@ -26,7 +26,7 @@ from training import als
 from training.als import Hyperparameters
 from training.data.dataset import Dataset
 from training.data.popularity import popular
-from training.evaluation import evaluate, output, population
+from training.evaluation import evaluate, output, population, processes
 from training.evaluation.evaluate import ROUTED, Evaluation, Inputs
 from training.job import gate
 
@@ -176,6 +176,20 @@ def test_the_evaluation_calls_the_recommender_that_serves(
         "no state has an event after the cut"
     )
     assert all(state.events == len(state.history) for state, _ in calls)
+
+
+def test_an_evaluation_in_several_processes_has_the_results_of_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit."""
+    monkeypatch.setattr(processes, "START_S", -1.0)
+    monkeypatch.setattr(processes, "MAPPED_BYTES", 1)
+    data, field = world.built(settings, world.parity()), "evaluation_processes"
+    two, one = (judged(settings.model_copy(update={field: n}), data) for n in (2, 1))
+    assert two.rows == one.rows
+    for engine, lists in one.ranked.items():
+        np.testing.assert_array_equal(two.ranked[engine], lists)
+        np.testing.assert_array_equal(two.answers[engine], one.answers[engine])
 
 
 def test_the_json_and_csv_files_have_the_same_rows(settings: Settings, tmp_path: Path) -> None:
