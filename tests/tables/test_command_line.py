@@ -21,6 +21,7 @@ from training.data import events, items
 PANEL = "How {} is read"
 FILES = [
     ("dataset", "--events", ""),
+    ("als", "--events", ""),
     ("retrain", "--events", ""),
     ("retrain", "--items", "items-"),
     ("worker", "--events", ""),
