@@ -8,9 +8,9 @@ half of every core. The reference is a consumer that polls and decodes the same 
 turn. Each state of 20 users is compared with the events that were sent. Printed are events a
 second and microseconds of processor time an event, of the processor's own process and of the
 servers that keep its state (Kafka with its changelog, Redis); the median of the rounds is
-recorded. What is lost or counted twice after a crash, by the documentation of each, is in
-docs/scale.md. `make bench-peers` installs requirements/peers.txt into .venv-peers first: the peers
-need other versions than the product.
+recorded. With --crash each is killed in the middle and started again, and what it lost or counted
+twice is printed; docs/scale.md has what each documents about that. `make bench-peers` installs
+requirements/peers.txt into .venv-peers first: the peers need other versions than the product.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,10 +30,10 @@ from redis import Redis
 
 from benchmarks.measurements import record
 from benchmarks.neighbour import SHARE, neighbour
-from benchmarks.peers import ours
+from benchmarks.peers import crash, ours
 from benchmarks.peers.counts import HISTORY, Event
-from benchmarks.peers.events import check, produce
-from benchmarks.peers.runs import REFERENCE, Program, Work, run
+from benchmarks.peers.events import SAMPLES, check, produce
+from benchmarks.peers.runs import REFERENCE, TIMEOUT_S, Program, Work, run
 from core.settings import Settings
 from store.log import client as log
 from testing.apache import KafkaBroker, kafka_home
@@ -77,7 +77,8 @@ class Stage:
             history_cap=HISTORY,
         )
         log.ensure_topics(self._settings)
-        self._sent = produce(self._settings, self._arguments.events)
+        samples = crash.SAMPLES if self._arguments.crash else SAMPLES
+        self._sent = produce(self._settings, self._arguments.events, samples)
 
     def run(self, name: str) -> Cost:
         """Measure one processor. Raises RuntimeError when it fails or counts wrongly."""
@@ -90,10 +91,8 @@ class Stage:
             with Redis.from_url(self.redis_server.url) as redis:
                 report = ours.measure(settings, redis, self._arguments.events, folder)
         else:
-            module, guarantee = PEERS.get(name, ("on_consumer", ""))
-            python = self._arguments.peer_python if name in PEERS else sys.executable
             work = Work(self._settings, self._arguments.events, self._arguments.seconds)
-            report = run(Program(name, module, python, guarantee), work, folder)
+            report = run(self._program(name), work, folder)
         busy = sum(map(ours.cpu_seconds, servers)) - busy
         if name != REFERENCE:
             whole = name == INGEST or report.events + 1 >= self._arguments.events
@@ -103,6 +102,27 @@ class Stage:
             1e6 * report.cpu_seconds / report.events,
             1e6 * busy / report.events,
         )
+
+    def kill(self, name: str) -> crash.Errors:
+        """Kill one processor in the middle and start it again; what it then counts wrongly."""
+        self._runs += 1
+        folder, events = self._folder / f"run-{self._runs}", self._arguments.events
+        kill_after = int(events * crash.KILL_AFTER)
+        if name == INGEST:
+            settings = self._settings.model_copy(update={"ingest_group": folder.name})
+            with Redis.from_url(self.redis_server.url) as redis:
+                ours.crash(settings, redis, events, kill_after, folder)
+                return crash.compare(ours.states(redis, crash.SAMPLES), self._sent)
+        work = Work(self._settings, events, TIMEOUT_S, crash.SAMPLES, kill_after)
+        with suppress(RuntimeError):  # it ends without a report
+            run(self._program(name), work, folder)
+        report = run(self._program(name), work._replace(kill_after=0, resume=True), folder)
+        return crash.compare(report.samples, self._sent)
+
+    def _program(self, name: str) -> Program:
+        module, guarantee = PEERS.get(name, ("on_consumer", ""))
+        python = self._arguments.peer_python if name in PEERS else sys.executable
+        return Program(name, module, python, guarantee)
 
 
 def median(costs: list[Cost]) -> Cost:
@@ -165,7 +185,12 @@ def main() -> None:
     parser.add_argument(
         "--neighbour",
         action="store_true",
-        help=f"afterwards again, beside processes that want {SHARE:.0%} of every core",
+        help=f"afterwards again, beside processes that want {SHARE:.0%}% of every core",
+    )
+    parser.add_argument(
+        "--crash",
+        action="store_true",
+        help="instead: kill each in the middle, start it again, and compare its counts; no rows",
     )
     parser.add_argument(
         "--peer-python",
@@ -182,6 +207,11 @@ def main() -> None:
         stage = Stage(arguments, Path(name))
         with stage.kafka, stage.redis_server:
             stage.fill()
+            if arguments.crash:
+                for contender in names[1:]:
+                    errors = stage.kill(contender)
+                    print(f"{contender:18} killed once: {errors}", flush=True)
+                return
             stage.run(REFERENCE)  # a Java broker compiles its hot code first
             for label, suffix in (("quiet", ""), ("neighbour", "-neighbour")):
                 if suffix and not arguments.neighbour:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from benchmarks.peers.counts import Event, State
 from core.settings import Settings
@@ -32,9 +32,11 @@ def interactions(count: int, seed: int = 1) -> Iterator[Interaction]:
         )
 
 
-def produce(settings: Settings, count: int) -> dict[str, list[Event]]:
-    """Send `count` events to the topic; the events of SAMPLES, in order."""
-    sent: dict[str, list[Event]] = {user: [] for user in SAMPLES}
+def produce(
+    settings: Settings, count: int, samples: Iterable[str] = SAMPLES
+) -> dict[str, list[Event]]:
+    """Send `count` events to the topic; the events of `samples`, in order."""
+    sent: dict[str, list[Event]] = {user: [] for user in samples}
     with Producer(settings) as producer:
         for event in interactions(count):
             producer.interaction(event)

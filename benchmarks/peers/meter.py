@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import time
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.peers.counts import State
+
+IDLE_S = 15.0
+"""Seconds without an event after which a resumed run has read all."""
 
 
 class Report(msgspec.Struct):
@@ -29,7 +34,9 @@ class Meter:
         self._report: Path = options.report
         self._limit: int = options.events
         self._seconds: float = options.seconds
+        self._kill_after: int = options.kill_after
         self._counted = self._skipped = 0
+        self._counted_at = time.perf_counter()
         self._began = self._cpu = 0.0
         self.over = False
         """True once all events are counted, or the time is up."""
@@ -46,10 +53,18 @@ class Meter:
         if not self._began:
             self.begin()
             self._skipped = events
+        if 0 < self._kill_after <= self._counted:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._counted >= self._limit:
             self.over = True
         elif self._counted & 255 == 0:
-            self.over = time.perf_counter() - self._began > self._seconds
+            self._counted_at = time.perf_counter()
+            self.over = self._counted_at - self._began > self._seconds
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since one of the latest 256 events."""
+        return time.perf_counter() - self._counted_at
 
     def end(self) -> None:
         """Call once all that was counted is durable: write the report."""
@@ -76,4 +91,6 @@ def options(description: str | None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, required=True, help="folder for durable state")
     parser.add_argument("--report", type=Path, required=True, help="file for the measured values")
     parser.add_argument("--guarantee", default="", help="processing guarantee, where it is one")
+    parser.add_argument("--kill-after", type=int, default=0, help="SIGKILL itself at this event")
+    parser.add_argument("--resume", action="store_true", help="end when nothing comes any more")
     return parser.parse_args()

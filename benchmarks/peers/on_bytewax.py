@@ -76,8 +76,9 @@ def main() -> None:
     users = op.flat_map_batch("decode", messages, decode)
     counted = op.stateful_batch("count", users, lambda snapshot: User(meter, snapshot))
     op.output("discard", counted, Discard())
-    arguments.state.mkdir(parents=True)
-    init_db_dir(arguments.state, 1)
+    if not arguments.resume:
+        arguments.state.mkdir(parents=True)
+        init_db_dir(arguments.state, 1)
     cli_main(
         flow,
         epoch_interval=timedelta(seconds=SNAPSHOT_S),

@@ -14,7 +14,7 @@ import faust
 from mode import loop
 
 from benchmarks.peers.counts import State, decode_event, decode_state, encode_state
-from benchmarks.peers.meter import Meter, options
+from benchmarks.peers.meter import IDLE_S, Meter, options
 
 
 def main() -> None:
@@ -53,11 +53,20 @@ def main() -> None:
                 samples[event.user_id] = state
             meter.count()
             if meter.over:
-                await app.producer.flush()
-                await app.consumer.commit()
-                meter.end()
-                os._exit(0)  # a stop would wait for the agent that asks for it
+                await finish()
 
+    async def finish() -> None:
+        await app.producer.flush()
+        await app.consumer.commit()
+        meter.end()
+        os._exit(0)  # a stop would wait for the agent that asks for it
+
+    async def watch() -> None:
+        if meter.idle_s > IDLE_S:
+            await finish()
+
+    if arguments.resume:
+        app.timer(1.0)(watch)
     sys.argv[1:] = ["worker", "--loglevel=warn"]
     app.main()
 

@@ -11,7 +11,7 @@ from quixstreams import Application
 from quixstreams import State as Store
 
 from benchmarks.peers.counts import State, decode_event, decode_state, encode_state
-from benchmarks.peers.meter import Meter, options
+from benchmarks.peers.meter import IDLE_S, Meter, options
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
     topic = application.topic(arguments.topic, key_deserializer="bytes", value_deserializer="bytes")
     application.dataframe(topic).update(count, stateful=True)
-    application.run()
+    application.run(timeout=IDLE_S if arguments.resume else 0)
     meter.end()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -48,7 +49,29 @@ def measure(settings: Settings, redis: Redis, events: int, folder: Path) -> Repo
         took, cpu = time.perf_counter() - began, cpu_seconds(child.pid) - cpu
     finally:
         child.stop()
-    return Report(events - first, took, cpu, {user: _state(redis, user) for user in SAMPLES})
+    return Report(events - first, took, cpu, states(redis, SAMPLES))
+
+
+def crash(settings: Settings, redis: Redis, events: int, kill_after: int, folder: Path) -> None:
+    """Apply all events with an ingest process that is killed once, and its successor."""
+    redis.flushall()
+    child = module(
+        "streams", "ingest", directory=folder, environment=settings_environment(settings)
+    )
+    try:
+        for until in (kill_after, events):
+            child.start()
+            while applied(redis, settings) < until:
+                child.check()
+                time.sleep(0.005)
+            child.kill()
+    finally:
+        child.stop()
+
+
+def states(redis: Redis, names: Iterable[str]) -> dict[str, State]:
+    """The counts and the latest events of users in Redis."""
+    return {user: _state(redis, user) for user in names}
 
 
 def _state(redis: Redis, user: str) -> State:

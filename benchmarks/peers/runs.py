@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,31 +28,39 @@ class Program(NamedTuple):
 
 
 class Work(NamedTuple):
-    """`events` of the topic of interactions, for at most `seconds`."""
+    """`events` of the topic of interactions, for at most `seconds`; the state of `samples` is
+    reported. `kill_after`: events after which the processor kills itself; `resume`: it continues
+    in the folder of an earlier run.
+    """
 
     settings: Settings
     events: int
     seconds: float
+    samples: Iterable[str] = SAMPLES
+    kill_after: int = 0
+    resume: bool = False
 
 
 def run(program: Program, work: Work, folder: Path) -> Report:
-    """Run it in `folder`, which is new.
+    """Run it in `folder`; the report.
 
-    Raises RuntimeError with the end of its log when it fails.
+    Raises RuntimeError with the end of its log when it ends without one.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=work.resume)
     command = [
         *(program.python, "-m", f"benchmarks.peers.{program.module}"),
         f"--brokers={work.settings.kafka_bootstrap_servers}",
         f"--topic={work.settings.interactions_topic}",
         f"--partitions={work.settings.topic_partitions}",
         *(f"--events={work.events}", f"--seconds={work.seconds}"),
-        f"--samples={','.join(SAMPLES)}",
+        f"--samples={','.join(work.samples)}",
         f"--state={folder / f'state-{folder.name}'}",
         f"--report={folder / 'report'}",
         f"--guarantee={program.guarantee}",
+        f"--kill-after={work.kill_after}",
+        *(["--resume"] if work.resume else []),
     ]
-    with (folder / "log").open("wb") as output:
+    with (folder / "log").open("ab") as output:
         done = subprocess.run(
             command, cwd=ROOT, stdout=output, stderr=output, timeout=TIMEOUT_S, check=False
         )

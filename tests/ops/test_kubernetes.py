@@ -1,8 +1,8 @@
 """The manifests of ops/kubernetes fit the schemas of Kubernetes, name only commands, settings and
 secrets that exist, and run without root.
 
-The schemas come with kubernetes-validate; that of KEDA's ScaledObject does not, so its names are
-compared with the settings.
+The schemas come with kubernetes-validate; that of KEDA's ScaledObject does not, so its fields are
+compared with those that KEDA documents, and its names with the settings.
 """
 
 from __future__ import annotations
@@ -35,6 +35,14 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
 
 DOCUMENTS = dict(documents())
 SCALED = {name: document for name, document in DOCUMENTS.items() if "ScaledObject" in name}
+KEDA_FIELDS = {
+    "spec": {"scaleTargetRef", "minReplicaCount", "maxReplicaCount", "cooldownPeriod", "triggers"},
+    "trigger": {"type", "metadata", "authenticationRef"},
+    "kafka": {"bootstrapServers", "consumerGroup", "topic", "lagThreshold", "sasl", "tls"},
+}
+"""Of https://keda.sh/docs/latest/reference/scaledobject-spec and .../scalers/apache-kafka, those
+that we may need.
+"""
 SETTINGS: dict[str, str] = DOCUMENTS["ConfigMap/eddyline-settings"]["data"]
 
 
@@ -130,6 +138,42 @@ def test_keda_watches_the_groups_and_topics_that_we_read() -> None:
         assert kafka["bootstrapServers"] == SETTINGS["KAFKA_BOOTSTRAP_SERVERS"]
         watched[name] = (kafka["consumerGroup"], kafka["topic"])
     assert watched == expected
+
+
+@pytest.mark.parametrize("name", sorted(SCALED))
+def test_keda_knows_every_field_of_a_trigger_by_lag(name: str) -> None:
+    spec = SCALED[name]["spec"]
+    (trigger,) = spec["triggers"]
+    assert SCALED[name]["apiVersion"] == "keda.sh/v1alpha1"
+    assert set(spec) <= KEDA_FIELDS["spec"]
+    assert set(trigger) <= KEDA_FIELDS["trigger"]
+    assert trigger["type"] == "kafka"
+    assert set(trigger["metadata"]) <= KEDA_FIELDS["kafka"]
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    assert 1 <= spec["minReplicaCount"] <= spec["maxReplicaCount"]
+
+
+def test_a_drained_node_takes_one_pod_at_a_time_of_each_process_that_has_several() -> None:
+    scaled = {document["spec"]["scaleTargetRef"]["name"] for document in SCALED.values()}
+    for name in {*scaled, "eddyline-api"}:
+        budget = DOCUMENTS[f"PodDisruptionBudget/{name}"]["spec"]
+        pod = DOCUMENTS[f"Deployment/{name}"]["spec"]["template"]["metadata"]["labels"]
+        assert budget["maxUnavailable"] == 1
+        assert budget["selector"]["matchLabels"].items() <= pod.items()
+
+
+@pytest.mark.parametrize("name", sorted(PODS))
+def test_every_pod_is_reached_and_reaches_only_by_a_network_policy(name: str) -> None:
+    spec = DOCUMENTS[name]["spec"]
+    template = spec.get("jobTemplate", {}).get("spec", spec)["template"]
+    policy = DOCUMENTS["NetworkPolicy/eddyline"]["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_the_api_gets_requests_only_while_it_is_ready() -> None:
+    (container,) = PODS["Deployment/eddyline-api"]["containers"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "http"}
 
 
 def test_a_process_that_is_scaled_sets_no_replicas() -> None:
