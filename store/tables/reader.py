@@ -48,6 +48,15 @@ class Batch(msgspec.Struct, frozen=True):
         """The number of rows, valid or not."""
         return len(self.numbers) + len(self.rejects)
 
+    def rows(self, places: Sequence[int]) -> Batch:
+        """The batch with the valid rows at these places only."""
+
+        def of(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+            return {name: [column[place] for place in places] for name, column in columns.items()}
+
+        numbers = [self.numbers[place] for place in places]
+        return Batch(numbers, of(self.fields), of(self.cells), self.rejects)
+
     def reject(self, index: int, error: BadEvent) -> Reject:
         """The reject of a valid row that breaks a rule of its reader."""
         return Reject(self.numbers[index], error.code, str(error), _shown(self.cells, index))
@@ -124,12 +133,7 @@ class Reader:
             for index, problem in invalid.items()
         ]
         sound = [index for index in range(len(numbers)) if index not in invalid]
-        return Batch(
-            [numbers[index] for index in sound],
-            {field: [column[index] for index in sound] for field, column in fields.items()},
-            {field: [column[index] for index in sound] for field, column in cells.items()},
-            _ordered([*rejects, *rejected]),
-        )
+        return Batch(numbers, fields, cells, _ordered([*rejects, *rejected])).rows(sound)
 
     def _converter(self, field: str, cells: Sequence[Any]) -> Converter:
         if field not in self._converters:

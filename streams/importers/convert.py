@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from core import codec
-from core.dedup import Dedup
 from core.errors import BadEvent
 from core.settings import Settings
 from core.types import Interaction
 from store.tables import reader as tables
+from store.tables.event_ids import EventIds
 from store.tables.options import FIELDS
 from store.tables.reader import Batch, Reader
 from store.tables.rows import Reject
@@ -41,8 +41,7 @@ class Messages:
             if "timestamp" in constants
             else plan.default_timestamp
         )
-        self._dedup = Dedup(settings.dedup_window) if self._has_event_ids else None
-        self._position = 0
+        self._ids = EventIds(settings.dedup_window) if self._has_event_ids else None
         self.tally = Tally()
 
     @property
@@ -120,17 +119,10 @@ class Messages:
             except BadEvent as error:
                 reject(batch.reject(index, error))
                 continue
-            if self._dedup is not None and self._is_duplicate(user_id, event_id):
+            if self._ids is not None and self._ids.is_repeated(user_id, event_id):
                 skipped["duplicates"] += 1
                 continue
             yield user_id.encode(), encoded, timestamp
-
-    def _is_duplicate(self, user_id: str, event_id: str) -> bool:
-        """Whether ingest would not count the event: its id came before within the window."""
-        assert self._dedup is not None
-        self._position += 1
-        # events of other users may be in other partitions, with a window of their own
-        return self._dedup.is_duplicate(f"{user_id}\n{event_id}", self._position)
 
     def _entries(self, batch: Batch, reject: Callable[[Reject], None]) -> Iterator[Message]:
         if self._reader.mapping.kind == "items":

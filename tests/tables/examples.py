@@ -15,7 +15,7 @@ from tests.tables import binary
 
 _FOLDER = Path(__file__).parent
 EXPECTED: dict[str, dict[str, Any]] = json.loads((_FOLDER / "expected.json").read_text("utf-8"))
-"""Name of an example -> kind, known layout, valid rows, rejects and missing cells."""
+"""Name of an example -> kind, known layout, valid rows, rejects, missing cells, duplicates."""
 
 OPTIONS: dict[str, Typed] = {
     "ours/no-header.csv": Typed(header="user_id,item_id,timestamp", constant=["event_type=view"]),

@@ -51,7 +51,9 @@ def test_an_import_gives_the_expected_rows_and_rejects(name: str, tmp_path: Path
     assert [_essential(value, example["kind"]) for value in values] == example["rows"]
     assert [[reject.number, reject.code] for reject in rejects] == example["rejects"]
     assert dict(reader.missing) == example["missing"]
-    assert messages.tally.read == len(values) + len(rejects)
+    duplicates = messages.tally.counts["duplicates"]
+    assert duplicates == example.get("duplicates", 0)
+    assert messages.tally.read == len(values) + len(rejects) + duplicates
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -64,7 +66,10 @@ def test_training_reads_the_same_events(name: str, tmp_path: Path) -> None:
     ]
     by_time = sorted(EXPECTED[name]["rows"], key=lambda row: row[3])
     assert rows == by_time
-    assert skipped == Counter(code for _, code in EXPECTED[name]["rejects"])
+    duplicates = EXPECTED[name].get("duplicates", 0)
+    assert skipped == Counter(
+        [*(code for _, code in EXPECTED[name]["rejects"]), *["duplicates"] * duplicates]
+    )
 
 
 @pytest.mark.parametrize("reading", [ITEM_CONTENT_READING, ITEMS_READING], ids=["alone", "beside"])

@@ -13,12 +13,16 @@ import structlog
 from core.errors import ConfigurationError, DatasetError, MissingColumns, SourceFailed
 from core.redaction import masked_url
 from store.tables.command_line import with_prefix
+from store.tables.event_ids import EventIds
 from store.tables.options import FIELDS, Kind, Options, TableFile
 from store.tables.reader import Batch, open_path
 from store.tables.rows import Reject
 
 Source = str | Path | TableFile
 """A file, a folder or s3://bucket/key; a TableFile says how it is to be read."""
+
+EVENT_ID_WINDOW = 100_000
+"""Rows within which an event id counts once: the default of DEDUP_WINDOW."""
 
 _UNSAID = Options(others_as_attributes=True)
 _log = structlog.get_logger(__name__)
@@ -29,6 +33,7 @@ def valid_rows(
 ) -> Iterator[Batch]:
     """The valid rows of a table; `skipped` counts the others by the code of their reason.
 
+    An event whose id came before within EVENT_ID_WINDOW rows is skipped, as a duplicate.
     `item_type`: of items where the file names none. Raises DatasetError.
     """
     shown = masked_url(str(source))
@@ -46,11 +51,13 @@ def valid_rows(
         ) from None
     except (ConfigurationError, SourceFailed) as error:
         raise DatasetError(with_prefix(str(error), prefix)) from None
+    rejected, ids = 0, EventIds(EVENT_ID_WINDOW)
     try:
         for batch in reader.batches():
             skipped.update(reject.code for reject in batch.rejects)
+            rejected += len(batch.rejects)
             first = first or next(iter(batch.rejects), None)
-            yield batch
+            yield _without_duplicates(batch, ids, skipped)
     except SourceFailed as error:
         raise DatasetError(with_prefix(str(error), prefix)) from None
     for note in reader.notes:
@@ -59,10 +66,26 @@ def valid_rows(
         _log.warning(
             "table_rows_rejected",
             file=shown,
-            rows=skipped.total(),
+            rows=rejected,
             first_row=first.number,
             reason=with_prefix(first.reason, prefix),
         )
+
+
+def _without_duplicates(batch: Batch, ids: EventIds, skipped: Counter[str]) -> Batch:
+    event_ids = batch.fields.get("event_id")
+    if event_ids is None:
+        return batch
+    rows = enumerate(zip(batch.fields["user_id"], event_ids, strict=True))
+    places = [
+        place
+        for place, (user_id, event_id) in rows
+        if event_id is None or not ids.is_repeated(user_id, event_id)
+    ]
+    if len(places) == len(event_ids):
+        return batch
+    skipped["duplicates"] += len(event_ids) - len(places)
+    return batch.rows(places)
 
 
 def _of(reading: Options, kind: Kind, item_type: str | None) -> Options:
