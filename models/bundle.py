@@ -16,6 +16,7 @@ import structlog
 
 from core.errors import ModelCorrupt, ModelError, ModelMissing
 from core.process.background import pause
+from core.shared_items import SharedParts
 from core.types import Item
 from models import files
 from models.als import ALSModel
@@ -170,7 +171,7 @@ def load(
     """
     manifest = read_manifest(folder)
     verify(folder, manifest, CATALOGUE)
-    catalogue = files.read_entries(folder / CATALOGUE, list[Item])
+    catalogue = files.read_entries(folder / CATALOGUE, list[Item], SharedParts().share)
     parts: dict[str, Any] = {}
     missing: dict[str, str] = {}
     paths = {part: path for part, path in (overrides or {}).items() if path is not None}

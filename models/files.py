@@ -70,11 +70,12 @@ def read_json(path: Path, kind: type[T]) -> T:
         raise ModelCorrupt(f"{path}: {text}; publish or copy the bundle again") from None
 
 
-def read_entries(path: Path, kind: type[T]) -> T:
+def read_entries(path: Path, kind: type[T], replace: Callable[[Any], Any] | None = None) -> T:
     """The same as `read_json`, in slices, for a list or a map with thousands of entries.
 
-    `kind`: list[...] or dict[str, ...]. One call would block all other threads of a serving process
-    until the whole file is decoded.
+    `kind`: list[...] or dict[str, ...]; `replace`: called with each entry of a list, returns what
+    takes its place. One call would block all other threads of a serving process until the whole
+    file is decoded.
     """
     data = read_bytes(path)
     entries: Any = kind()
@@ -82,13 +83,14 @@ def read_entries(path: Path, kind: type[T]) -> T:
         (b"[", b"]", entries.extend) if isinstance(entries, list) else (b"{", b"}", entries.update)
     )
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
+    extend = add if replace is None else lambda entries: add(map(replace, entries))
     begin = 0
     try:
         while data.startswith(opening) and (end := _NEXT_ENTRY.search(data, begin + SLICE_BYTES)):
-            add(decode(opening + data[begin + 1 : end.start()] + closing))
+            extend(decode(opening + data[begin + 1 : end.start()] + closing))
             begin = end.start()
             pause()
-        add(decode(opening + data[begin + 1 :] if begin else data))
+        extend(decode(opening + data[begin + 1 :] if begin else data))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return read_json(path, kind)  # its error has the position within the whole file
     result: T = entries
