@@ -27,6 +27,7 @@ record; the position moves there too.
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 import threading
@@ -76,6 +77,11 @@ one.
 _SWITCH_S = 0.0002
 """Seconds after which the consumer's thread hands the interpreter to the apply thread; by default 5
 ms, for which Redis would wait.
+"""
+_GC_OBJECTS = 50_000
+"""New objects after which Python looks for cycles; by default 700, which a poll of 4,000 messages
+passes several times. They are all in use then and in no cycle: to visit them took a seventh of the
+processor time of ingest.
 """
 
 
@@ -262,6 +268,8 @@ class Ingest:
 def run(settings: Settings) -> None:
     """Ingest until SIGTERM or SIGINT."""
     sys.setswitchinterval(_SWITCH_S)
+    gc.freeze()  # what is imported stays
+    gc.set_threshold(_GC_OBJECTS)
     tracing.start(settings, "eddyline-ingest")
     ingest = Ingest(settings)
 
