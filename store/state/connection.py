@@ -32,6 +32,7 @@ _log = structlog.get_logger(__name__)
 Client = redis.Redis
 """The client, for other rooms, which must not import the client library."""
 
+_OK, _QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
 MIN_VERSION = (7, 0)
 """Redis 7 or Valkey: listpacks (less memory), and EXEC written to the AOF as one unit."""
 
@@ -91,22 +92,13 @@ class Pipe:
         """Send packed commands."""
         self._connection.send_packed_command([payload])
 
-    def receive(self, count: int, at_least: int = 1) -> list[Any]:
+    def receive(self, count: int) -> list[Any]:
         """The next `count` replies, in order; an error reply is returned as a redis.ResponseError.
 
-        `at_least`: the least number of bytes of the replies. A transaction has thousands of QUEUED
-        replies. Waking for each packet of them costs more than parsing them, because the thread
-        that plans the next batch must release the interpreter each time. Raises
-        redis.ConnectionError.
+        Raises redis.ConnectionError.
         """
         replies: list[Any] = []
-        reader, socket_ = self._reader, self._connection._sock
-        # TLS reads a record in several parts, and the kernel would not deliver a part that is
-        # shorter than `at_least`: the rest of the record comes only after the timeout
-        if isinstance(socket_, ssl.SSLSocket):
-            at_least = 1
-        else:
-            socket_.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)
+        reader = self._reader
         while True:
             while len(replies) < count:
                 reply = reader.gets()
@@ -115,13 +107,42 @@ class Pipe:
                 replies.append(reply)
             if len(replies) == count:
                 return replies
-            data = socket_.recv(1 << 18)
-            if not data:
-                raise redis.ConnectionError("the server closed the connection")
-            reader.feed(data)
-            if at_least > 1:  # fewer bytes may be left
-                at_least = 1
-                socket_.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            reader.feed(self._read())
+
+    def receive_transaction(self, commands: int) -> tuple[list[Any], Any]:
+        """The replies to MULTI and `commands` commands, and the reply to EXEC after them.
+
+        The former are empty in the usual case, where each command was queued: a transaction has
+        thousands of such replies, which are compared as bytes, because to parse them takes longer
+        than the rest of a reply. Waking for each packet of them would cost still more: the thread
+        that plans the next batch must release the interpreter each time. Raises
+        redis.ConnectionError.
+        """
+        usual = _OK + _QUEUED * commands
+        data = self._read(len(usual))
+        while len(data) < len(usual) and usual.startswith(data):
+            data += self._read()
+        if not data.startswith(usual):
+            self._reader.feed(data)
+            *queued, reply = self.receive(commands + 2)
+            return queued, reply
+        self._reader.feed(data[len(usual) :])
+        return [], self.receive(1)[0]
+
+    def _read(self, at_least: int = 1) -> bytes:
+        """Wait for bytes of the server, `at_least` so many where the kernel can count them."""
+        connected = self._connection._sock
+        # TLS reads a record in several parts, and the kernel would not deliver a part that is
+        # shorter than `at_least`: the rest of the record comes only after the timeout
+        if at_least > 1 and not isinstance(connected, ssl.SSLSocket):
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_least)
+            data: bytes = connected.recv(1 << 18)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        else:
+            data = connected.recv(1 << 18)
+        if not data:
+            raise redis.ConnectionError("the server closed the connection")
+        return data
 
     def close(self) -> None:
         """Disconnect: a connection with unread replies must not be used again."""

@@ -85,7 +85,9 @@ STEPS: dict[str, Callable[[Any], None]] = {
     "5.4-half-sent": lambda hook: _wrap(Pipe, "send", before=_half(hook)),
     "5.4-sent": lambda hook: _wrap(Pipe, "send", after=_if_counts(hook)),
     "5.5-replied": lambda hook: _wrap(
-        Pipe, "receive", after=lambda _pipe, count, *_: hook() if count > 10 else None
+        Pipe,
+        "receive_transaction",
+        after=lambda _pipe, commands: hook() if commands > 8 else None,
     ),
     "5.6-applied": lambda hook: _wrap(applier.Applier, "apply", after=hook),
     "6-committed": lambda hook: _wrap(ingest.Ingest, "_commit", after=hook),
@@ -140,9 +142,9 @@ def _retry_by_client() -> None:
     answers = 0
     receive = Pipe.receive
 
-    def losing(pipe: Pipe, count: int, at_least: int = 1) -> list[Any]:
+    def losing(pipe: Pipe, count: int) -> list[Any]:
         nonlocal answers
-        reply = receive(pipe, count, at_least)
+        reply = receive(pipe, count)
         answers += 1
         if answers % 7 == 0:
             raise redis.ConnectionError("the reply was lost")

@@ -126,6 +126,6 @@ def test_an_answer_is_read_in_time_when_the_network_splits_the_records_of_tls(
             pipe = connection.Pipe(client)
             pipe.send(b"".join([b"MULTI\r\n", *packed, b"EXEC\r\n"]))
             select.select([pipe._connection._sock], [], [])
-            *_, replies = pipe.receive(commands + 2, len("+QUEUED\r\n") * commands)
+            _, replies = pipe.receive_transaction(commands)
             pipe.close()
     assert replies == [b"OK"] * commands

@@ -34,7 +34,6 @@ from store.state.connection import Pipe
 _pack = cast("Callable[[tuple[str | bytes, ...]], bytes]", hiredis.pack_command)
 
 _MULTI, _EXEC = _pack(("MULTI",)), _pack(("EXEC",))
-_QUEUED_BYTES = len("+QUEUED\r\n")
 
 _ERRORS = "string.match(redis.call('INFO', 'stats'), 'total_error_replies:(%d+)')"
 _COUNT = f"redis.call('HSET', KEYS[1], 'errors', {_ERRORS})"
@@ -95,12 +94,10 @@ class Transactions:
         """
         if self._counts_errors:
             self.pipe.send(counted(ranges, payload))
-            expected = counted_replies(count)
-            at_least = _QUEUED_BYTES * (expected - 2)
+            queued, replies = self.pipe.receive_transaction(_GUARDS + count)
         else:
             self.pipe.send(scripted(ranges, payload))
-            expected, at_least = 3, 1
-        *queued, replies = self.pipe.receive(expected, at_least)
+            queued, replies = self.pipe.receive_transaction(1)
         if replies is None:
             return None
         # EXECABORT: no command was executed, and an earlier reply has the cause
