@@ -14,6 +14,7 @@ class Dedup:
     def __init__(self, window: int) -> None:
         self.window = window
         self._last: dict[str, int] = {}
+        self._forget_at = 0
 
     def __len__(self) -> int:
         """The number of ids in memory."""
@@ -24,9 +25,15 @@ class Dedup:
 
         Offsets must not decrease; the same offset twice is no duplicate.
         """
-        last = self._last.get(event_id, -1)
-        self._last[event_id] = offset
-        if len(self._last) > 2 * self.window + 1000:
-            oldest = offset - self.window
-            self._last = {known: at for known, at in self._last.items() if at >= oldest}
-        return last >= 0 and 0 < offset - last <= self.window
+        last = self._last.setdefault(event_id, offset)
+        if last != offset:
+            self._last[event_id] = offset
+        if offset >= self._forget_at:
+            self._forget(offset)
+        return 0 < offset - last <= self.window
+
+    def _forget(self, offset: int) -> None:
+        """Forget the ids that are out of the window at `offset`."""
+        oldest = offset - self.window
+        self._last = {known: at for known, at in self._last.items() if at >= oldest}
+        self._forget_at = offset + self.window + 1000

@@ -86,7 +86,7 @@ class Hints:
         if not self._gathered:
             self._since = now
         pairs = self._gathered.setdefault(partition, [])
-        pairs += [(event.user_id, event.item_id) for event, _ in events]
+        pairs += [(event.interaction.user_id, event.interaction.item_id) for event in events]
         if len(pairs) >= GATHER_EVENTS or now - self._since >= GATHER_S:
             self.flush()
 

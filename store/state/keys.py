@@ -90,7 +90,9 @@ def unescape(text: str) -> str:
 
 def user(user_id: str) -> str:
     """HASH: events 17, ev:view 12, first_seen 1732340000."""
-    return "user:" + escape(user_id)
+    if ":" in user_id or "%" in user_id:  # else without a second call: ingest names every user
+        user_id = escape(user_id)
+    return "user:" + user_id
 
 
 def history(user_id: str) -> str:

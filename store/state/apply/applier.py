@@ -214,6 +214,8 @@ class Applier:
 
         The state of all batches of the transaction is then incomplete.
         """
+        if not any(issubclass(kind, redis.ResponseError) for kind in set(map(type, replies))):
+            return
         start = 0
         for batch in batches:
             for index, reply in enumerate(replies[start : start + batch.replies]):
@@ -226,10 +228,12 @@ class Applier:
 
     def _note(self, batch: Batch, replies: list[int]) -> None:
         """Note the histories for step 6, and the users who have a first_seen now."""
-        limit = self._cap + self._slack
-        self._trims.update([user_id for index, user_id in batch.pushes if replies[index] > limit])
+        lengths, limit = [replies[index] for index in batch.pushes], self._cap + self._slack
+        if max(lengths, default=0) > limit:
+            lengths_of_users = zip(batch.users, lengths, strict=True)
+            self._trims.update([user_id for user_id, length in lengths_of_users if length > limit])
         if batch.known is not None and len(batch.known) < _KNOWN_USERS:
-            batch.known.update([user_id for _, user_id in batch.pushes])
+            batch.known.update(batch.new_users)
 
 
 def _payload(batches: Sequence[Batch]) -> bytes:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from core.types import Interaction
 from store.state.apply.pending import Piece
 
@@ -33,7 +35,7 @@ class OffsetRange(NamedTuple):
         return f"{self.topic}/{self.partition} [{self.first}, {self.next})"
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """An interaction with the broker's time stamp on its record, in seconds."""
 
     interaction: Interaction
@@ -64,9 +66,10 @@ class Batch(NamedTuple):
 
     `events`: those that count, in offset order: valid and no duplicates. `deletions_version`: the
     version of the deletions under which the batch is planned. `payload`: its commands as sent, the
-    new position last; `replies`: how many replies they have; `pushes`: (index of a reply, user),
-    where the reply is the new length of the user's history. `known`: the set to which the users are
-    added once the batch is applied, because they have a first_seen then.
+    new position last; `replies`: how many replies they have. `users`: those who have events that
+    count; `pushes`: for each of them the index of the reply with the new length of the history.
+    `known`: the set to which `new_users` are added once the batch is applied, because they have a
+    first_seen then.
     """
 
     offsets: OffsetRange
@@ -74,6 +77,8 @@ class Batch(NamedTuple):
     deletions_version: str
     payload: bytes
     replies: int
-    pushes: list[tuple[int, str]]
+    users: list[str]
+    pushes: list[int]
+    new_users: list[str]
     popularity: Piece = NO_POPULARITY
     known: set[str] | None = None

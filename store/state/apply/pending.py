@@ -14,7 +14,7 @@ keeps the events of users who are deleted later.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from core.types import Interaction
@@ -46,6 +46,18 @@ Groups = dict[tuple[str | None, int, int, int], dict[str, float]]
 """(use case, hour of timestamps, number of fine bucket, number of buckets) -> item -> weight."""
 _SLOT = trending.FINE.bucket
 """Seconds of a fine bucket."""
+
+
+class _Group(NamedTuple):
+    """The group of most new events of a use case: those that happened in the current fine bucket,
+    and reached the broker after that and within the hour.
+    """
+
+    begin: int
+    end: int
+    weights: dict[str, float]
+    of_types: Mapping[str, float]
+    """Event type -> weight of an event without a value."""
 
 
 class Mark(NamedTuple):
@@ -106,11 +118,21 @@ class PendingPopularity:
         self._unwritten: _Cut | None = None
         self._size = PIECE
         self._collecting: Groups = {}
+        self._current: dict[str | None, _Group] = {}
         self._events = 0
         self._since = time.monotonic()
 
     def add(self, offset: int, event: Interaction, broker_time: float) -> None:
         """Add an event with its broker time (seconds); Redis already has events below the mark."""
+        timestamp = event.timestamp
+        current = self._current.get(event.use_case)
+        if current is not None and event.value is None:
+            begin, end, weights, of_types = current
+            if begin <= timestamp < end and 0 <= broker_time - timestamp < trending.FINE.window:
+                if weight := of_types[event.event_type]:
+                    weights[event.item_id] = weights.get(event.item_id, 0.0) + weight
+                    self._events += 1
+                return
         if offset < self.mark.first:
             return
         if offset >= self.mark.next:
@@ -121,7 +143,6 @@ class PendingPopularity:
         weight = self._use_cases.weight(event.event_type, event.value, use_case)
         if not weight:
             return
-        timestamp = event.timestamp
         happened = min(broker_time, timestamp)
         tier = trending.tier(broker_time - happened)
         group = (
@@ -130,11 +151,19 @@ class PendingPopularity:
             int(happened // _SLOT) if tier else 0,
             tier,
         )
-        weights = groups.get(group)
-        if weights is None:
-            weights = groups[group] = {}
-        weights[event.item_id] = weights.get(event.item_id, 0.0) + weight
+        group_weights = groups.setdefault(group, {})
+        group_weights[event.item_id] = group_weights.get(event.item_id, 0.0) + weight
         self._events += 1
+        begin = int(happened // _SLOT) * _SLOT
+        if (
+            tier == 2
+            and happened == timestamp
+            and groups is self._collecting
+            and (current is None or current.begin < begin)
+        ):
+            self._current[event.use_case] = _Group(
+                begin, begin + _SLOT, group_weights, self._use_cases.weights(use_case)
+            )
 
     def due(self, position: int) -> bool:
         """Whether there is a piece to write even without events: a cut is unfinished or due."""
@@ -168,7 +197,7 @@ class PendingPopularity:
         is_due = self._is_cut_due(position) or (whole and position > before.next)
         if not self._unwritten and is_due:
             self._unwritten = _Cut(self._collecting, self._half_life_days)
-            self._collecting = {}
+            self._collecting, self._current = {}, {}
             self._size = max(PIECE, self._unwritten.most // PIECES)
             self._events, self._since = 0, time.monotonic()
             self.mark = Mark(before.next, position, default=self._use_cases.default)

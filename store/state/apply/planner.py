@@ -6,7 +6,7 @@ Redis protocol (RESP): as tuples for `pack_command` they take three times as muc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import hiredis
@@ -38,6 +38,9 @@ _EXPIREAT = "*3\r\n$8\r\nEXPIREAT\r\n"
 _EVENTS = "$6\r\nevents\r\n"
 _FIRST_SEEN = "$10\r\nfirst_seen\r\n"
 _ONE = "$1\r\n1\r\n"
+_ONE_EVENT = f"{_EVENTS}{_ONE}{_HINCRBY}"
+_HISTORY = f"{keys.HISTORY}\r\n"
+_HISTORY_BYTES = len(keys.HISTORY)
 
 
 class Planner:
@@ -52,6 +55,9 @@ class Planner:
         self._deletions_version = UNKNOWN_DELETIONS.version
         self._use_cases, self.running = use_cases, running
         self._type_fields = {name: _bulk("ev:" + name) for name in use_cases.event_types}
+        self._one_of_type = {
+            name: f"{field}{_ONE}{_RPUSH_ONE}" for name, field in self._type_fields.items()
+        }
 
     def forget(self) -> None:
         """Forget who has a first_seen: Redis may hold less than what was applied so far.
@@ -72,22 +78,18 @@ class Planner:
         if deletions.version != self._deletions_version:  # a deleted user has no first_seen now
             self.forget()
             self._deletions_version = deletions.version
-        times = deletions.times
-        by_user: dict[str, list[Interaction]] = {}
-        for event, broker_time in events:
-            if times and broker_time <= times.get(event.user_id, -1.0):
-                continue
-            interactions = by_user.get(event.user_id)
-            if interactions is None:
-                by_user[event.user_id] = [event]
-            else:
-                interactions.append(event)
+        by_user = _by_user(events, deletions)
+        known = self._known
         lines: list[str] = []
-        pushes: list[tuple[int, str]] = []
+        pushes: list[int] = []
+        new_users: list[str] = []
         replies = 0
         for user_id, interactions in by_user.items():
-            replies = self._user(user_id, interactions, lines, replies)
-            pushes.append((replies - 1, user_id))
+            is_new = user_id not in known
+            if is_new:
+                new_users.append(user_id)
+            replies += self._user(user_id, interactions, lines, first=is_new)
+            pushes.append(replies - 1)
         if self.running.all:
             replies += self._outcomes(events, deletions, lines)
         replies += _popularity(popularity, lines)
@@ -99,7 +101,9 @@ class Planner:
             deletions.version,
             payload,
             replies + 1,
+            list(by_user),
             pushes,
+            new_users,
             popularity,
             self._known,
         )
@@ -114,67 +118,84 @@ class Planner:
         replies = 0
         for user_id, user_events in events.items():
             interactions = [event.interaction for event in user_events]
-            replies = self._user(user_id, interactions, lines, replies, first=True)
-            outcomes = experiments.outcomes(self.running, self._use_cases, user_events, {})
+            replies += self._user(user_id, interactions, lines, first=True)
+            outcomes = experiments.outcomes(self.running, self._use_cases, _pairs(user_events), {})
             replies += _user_outcomes(outcomes.users, lines)
         return "".join(lines).encode(), replies
 
     def _user(
-        self,
-        user_id: str,
-        interactions: list[Interaction],
-        lines: list[str],
-        replies: int,
-        *,
-        first: bool = False,
+        self, user_id: str, interactions: list[Interaction], lines: list[str], *, first: bool
     ) -> int:
         """Append the commands for counters and history of one user.
 
-        Returns the number of replies so far; the last one is the history's new length. `first`:
-        these are the user's first events, whatever was known before.
+        Returns the number of replies; the last one is the history's new length. `first`: the user
+        may have no first_seen yet.
         """
         key = keys.user(user_id)
-        user = _bulk(key)
-        if first or user_id not in self._known:
+        size = len(key) if key.isascii() else len(key.encode())
+        # as _bulk, which would measure the key twice
+        user = f"${size}\r\n{key}\r\n"
+        history = f"${size + _HISTORY_BYTES}\r\n{key}{_HISTORY}"
+        if first:
             seen = _bulk(str(int(interactions[0].timestamp)))
             lines.append(f"{_HSETNX}{user}{_FIRST_SEEN}{seen}")
-            replies += 1
         if len(interactions) == 1:  # by far the most: a batch holds few events of a user
             event = interactions[0]
             line = history_line(event.timestamp, event.event_type, event.value, event.item_id)
+            length = len(line) if line.isascii() else len(line.encode())
             lines.append(
-                f"{_HINCRBY}{user}{_EVENTS}{_ONE}"
-                f"{_HINCRBY}{user}{self._type_fields[event.event_type]}{_ONE}"
-                f"{_RPUSH_ONE}{_bulk(key + keys.HISTORY)}{_bulk(line)}"
+                f"{_HINCRBY}{user}{_ONE_EVENT}{user}{self._one_of_type[event.event_type]}"
+                f"{history}${length}\r\n{line}\r\n"
             )
-            return replies + 3
+            return 3 + first
         counts: dict[str, int] = {}
         for event in interactions:
             counts[event.event_type] = counts.get(event.event_type, 0) + 1
         lines.append(f"{_HINCRBY}{user}{_EVENTS}{_bulk(str(len(interactions)))}")
         for event_type, count in counts.items():
             lines.append(f"{_HINCRBY}{user}{self._type_fields[event_type]}{_bulk(str(count))}")
-        lines.append(f"*{2 + len(interactions)}\r\n$5\r\nRPUSH\r\n{_bulk(key + keys.HISTORY)}")
+        lines.append(f"*{2 + len(interactions)}\r\n$5\r\nRPUSH\r\n{history}")
         lines.extend(
             [
                 _bulk(history_line(event.timestamp, event.event_type, event.value, event.item_id))
                 for event in interactions
             ]
         )
-        return replies + 2 + len(counts)
+        return 2 + len(counts) + first
 
     def _outcomes(self, events: list[Event], deletions: KnownDeletions, lines: list[str]) -> int:
         """Append what the events add to the variants of experiments whose answers led to them.
 
         Returns the number of replies.
         """
-        outcomes = experiments.outcomes(self.running, self._use_cases, events, deletions.times)
+        outcomes = experiments.outcomes(
+            self.running, self._use_cases, _pairs(events), deletions.times
+        )
         for (variant, event_type), count in outcomes.events.items():
             variant_key = _bulk(keys.experiment_events(variant))
             lines.append(
                 f"{_HINCRBY}{variant_key}{self._type_fields[event_type]}{_bulk(str(count))}"
             )
         return len(outcomes.events) + _user_outcomes(outcomes.users, lines)
+
+
+def _by_user(events: list[Event], deletions: KnownDeletions) -> dict[str, list[Interaction]]:
+    """The interactions that count, by user, in the order of each user's first one."""
+    if deletions.times:
+        events = [event for event in events if not deletions.cover(event)]
+    by_user: dict[str, list[Interaction]] = {}
+    for event in events:
+        interaction = event.interaction
+        interactions = by_user.get(interaction.user_id)
+        if interactions is None:
+            by_user[interaction.user_id] = [interaction]
+        else:
+            interactions.append(interaction)
+    return by_user
+
+
+def _pairs(events: Iterable[Event]) -> Iterable[tuple[Interaction, float]]:
+    return ((event.interaction, event.broker_time) for event in events)
 
 
 def _user_outcomes(weights: Mapping[tuple[str, str], float], lines: list[str]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -124,3 +126,37 @@ def test_a_cut_that_began_without_a_default_use_case_is_continued_without_it(
         ("popular:unlabelled", event.item_id) for event in log
     }
     assert {name for (name, _), _ in third.sums} == {"popular:developer_startup"}
+
+
+def test_events_of_one_time_count_together_as_each_does_alone(settings: Settings) -> None:
+    """Most events have the time window of the event before them; not so late events, fast clocks,
+    events of other windows, with a value or without weight.
+    """
+    seed = 7
+    pick, now = random.Random(seed), float(int(time.time() // 300) * 300)
+    ages = [0.0, 299.5, 300.0, 3599.5, 3600.0, 3650.0, 8 * 86_400.0, -2.0, -15.0, -301.0]
+    cases, types = [None, *settings.use_cases.by_name], [*settings.use_cases.event_types]
+    records: list[tuple[int, Interaction, float]] = []
+    for offset in range(2992):
+        broker_time = now + offset / 4 - pick.choice([0.0, 0.0, 20.0])  # it may go back
+        age = pick.choice(ages) if pick.random() < 0.3 else 0.25
+        value = pick.choice([0.0, 0.5, 4.0]) if pick.random() < 0.1 else None
+        item, kind, case = f"i{pick.randrange(9)}", pick.choice(types), pick.choice(cases)
+        event = Interaction(f"{offset}", "u", item, kind, broker_time - age, value, case)
+        records.append((offset, event, broker_time))
+    for happened, broker_time in ((5.0, 5.0), (5.0, -5.0), (6.0, 3606.0), (7.0, 8.0)):
+        for kind in ("view", "dismiss"):
+            event = Interaction("", "u", kind, kind, now + 1500.0 + happened)
+            records.append((len(records), event, now + 1500.0 + broker_time))
+
+    together = PendingPopularity(settings.use_cases, 30.0, Mark())
+    sums: Counter[tuple[str, str]] = Counter()
+    alone: Counter[tuple[str, str]] = Counter()
+    for offset, event, broker_time in records:
+        together.add(offset, event, broker_time)
+        single = PendingPopularity(settings.use_cases, 30.0, Mark())
+        single.add(offset, event, broker_time)
+        alone.update(dict(single.piece(offset + 1, whole=True).sums))
+        while offset % 500 == 499 and together.mark.first <= offset:
+            sums.update(dict(together.piece(offset + 1, whole=True).sums))
+    assert dict(sums) == dict(alone), f"seed {seed}"
