@@ -4,9 +4,9 @@ One `streams ingest` process, with broker and Redis (AOF everysec) on the same m
 events: 20,000 users drawn evenly (the hardest case: a batch holds few events of one user), 10,000
 items, the popular ones drawn more often, four partitions. The reference is the same consumer in a
 process of its own that polls and decodes the same topic and does nothing else. Both run in turn,
-and the median of the ratios counts. Beside ingest a reader reads the whole state of a user every
-10 ms, and SLOWLOG has the longest command. With KAFKA_HOME set it runs on Apache Kafka, else on the
-embedded broker; the reference names the broker.
+and the medians of the ratios of rates and of processor time count. Beside ingest a reader reads the
+whole state of a user every 10 ms, and SLOWLOG has the longest command. With KAFKA_HOME set it runs
+on Apache Kafka, else on the embedded broker; the reference names the broker.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 from confluent_kafka import Consumer, TopicPartition
@@ -64,8 +65,26 @@ def produce(settings: Settings, count: int) -> None:
             )
 
 
-def reference(settings: Settings, count: int) -> float:
-    """Events a second that a consumer polls and decodes. Run in a process of its own."""
+class Cost(NamedTuple):
+    """Events a second, and CPU microseconds an event."""
+
+    rate: float
+    cpu: float
+
+
+class Ingest(NamedTuple):
+    """What one run of ingest measures; `longest` (command) and `p99` (of the reader) in ms,
+    `redis`: CPU microseconds an event of Redis.
+    """
+
+    cost: Cost
+    redis: float
+    longest: float
+    p99: float
+
+
+def reference(settings: Settings, count: int) -> Cost:
+    """A consumer that polls and decodes. Run in a process of its own."""
     consumer = Consumer(log.consumer_config(settings, "reference"))
     consumer.assign(
         [
@@ -73,17 +92,17 @@ def reference(settings: Settings, count: int) -> float:
             for partition in range(settings.topic_partitions)
         ]
     )
-    decoded, began, first = 0, 0.0, 0
+    decoded, began, began_cpu, first = 0, 0.0, 0.0, 0
     while decoded < count:
         for message in consumer.consume(settings.poll_events, 0.2):
             value, stamp = message.value(), message.timestamp()[1]
             codec.decode_interaction(value, stamp / 1000, settings.use_cases)
             decoded += 1
         if decoded and not began:
-            began, first = time.perf_counter(), decoded
-    rate = (decoded - first) / (time.perf_counter() - began)
+            began, began_cpu, first = time.perf_counter(), time.process_time(), decoded
+    done, took, cpu = decoded - first, time.perf_counter() - began, time.process_time() - began_cpu
     consumer.close()
-    return rate
+    return Cost(done / took, cpu / done * 1e6)
 
 
 class Reader(threading.Thread):
@@ -107,12 +126,8 @@ class Reader(threading.Thread):
         self.join()
 
 
-def ingest(
-    settings: Settings, redis: Redis, url: str, count: int, folder: Path
-) -> tuple[float, float, float, float, float]:
-    """Events a second; longest command in ms; p99 of the reader in ms; CPU microseconds an event of
-    ingest and of Redis.
-    """
+def ingest(settings: Settings, redis: Redis, url: str, count: int, folder: Path) -> Ingest:
+    """Empty Redis and run `streams ingest` over the first `count` events."""
     redis.flushall()
     redis.config_set("slowlog-log-slower-than", 1000)
     redis.config_set("slowlog-max-len", 10_000)
@@ -155,13 +170,18 @@ def ingest(
         child.stop()
     longest = max((entry["duration"] for entry in redis.slowlog_get(10_000)), default=0) / 1000
     done = count - first
-    return (
-        done / took,
+    return Ingest(
+        Cost(done / took, cpu / done * 1e6),
+        redis_cpu / done * 1e6,
         longest,
         statistics.quantiles(reader.milliseconds, n=100)[98],
-        cpu / done * 1e6,
-        redis_cpu / done * 1e6,
     )
+
+
+def median(ratios: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Value and reference of the median of (ratio, value, reference)."""
+    _, value, alone = sorted(ratios)[len(ratios) // 2]
+    return value, alone
 
 
 def main() -> None:
@@ -171,7 +191,7 @@ def main() -> None:
     parser.add_argument("--reference", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.reference:
-        print(reference(load(), arguments.events))
+        print(*reference(load(), arguments.events))
         return
     kind = broker_kinds()[0]
     with (
@@ -187,7 +207,7 @@ def main() -> None:
         )
         log.ensure_topics(settings)
         produce(settings, arguments.events)
-        rounds = []
+        rounds: list[tuple[Cost, Ingest]] = []
         for _ in range(arguments.rounds):
             command = [
                 sys.executable,
@@ -198,45 +218,43 @@ def main() -> None:
                 str(arguments.events),
             ]
             environment = {**os.environ, **settings_environment(settings)}
-            alone = float(
-                subprocess.run(
-                    command,
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                    timeout=300,
-                ).stdout
-            )
-            rate, longest, p99, cpu, redis_cpu = ingest(
-                settings, redis, server.url, arguments.events, Path(name) / "ingest"
-            )
-            rounds.append((rate / alone, rate, alone, longest, p99))
+            output = subprocess.run(
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                timeout=300,
+            ).stdout
+            alone = Cost(*map(float, output.split()))
+            run = ingest(settings, redis, server.url, arguments.events, Path(name) / "ingest")
+            rounds.append((alone, run))
             print(
-                f"ingest {rate:7.0f}/s ({cpu:.1f} us of its own an event, {redis_cpu:.1f} "
-                f"us of Redis)   poll and decode {alone:7.0f}/s   "
-                f"ratio {rate / alone:.2f}   longest command {longest:.1f} ms   reader p99 "
-                f"{p99:.1f} ms",
+                f"ingest {run.cost.rate:7.0f}/s, {run.cost.cpu:.2f} us of CPU an event "
+                f"(Redis {run.redis:.2f})   poll and decode {alone.rate:7.0f}/s, {alone.cpu:.2f} us"
+                f"   ratio of rates {run.cost.rate / alone.rate:.2f}, of CPU "
+                f"{run.cost.cpu / alone.cpu:.2f}   longest command {run.longest:.1f} ms   "
+                f"reader p99 {run.p99:.1f} ms",
                 flush=True,
             )
-    _, rate, alone, _, _ = sorted(rounds)[len(rounds) // 2]
-    longest, p99 = (statistics.median(row[column] for row in rounds) for column in (3, 4))
-    record(
-        "ingest",
-        rate,
-        "events/s",
-        f"the same consumer only polls and decodes, {kind}",
-        alone,
-        COMMAND,
+        redis_name = "{redis_version}, {mem_allocator}".format_map(
+            redis.info("server") | redis.info("memory")
+        )
+    poll = f"the same consumer only polls and decodes, {kind}"
+    rates = [(run.cost.rate / alone.rate, run.cost.rate, alone.rate) for alone, run in rounds]
+    costs = [(run.cost.cpu / alone.cpu, run.cost.cpu, alone.cpu) for alone, run in rounds]
+    redis_cpu, longest, p99 = (
+        statistics.median(column)
+        for column in zip(*((run.redis, run.longest, run.p99) for _, run in rounds), strict=True)
     )
-    record(
-        "ingest-longest-command",
-        longest,
-        "ms",
-        "10 ms: no command may block Redis longer",
-        10.0,
-        COMMAND,
-    )
+    rate, alone_rate = median(rates)
+    cpu, alone_cpu = median(costs)
+    record("ingest", rate, "events/s", poll, alone_rate, COMMAND)
+    record("ingest-cpu", cpu, "us of CPU an event", poll, alone_cpu, COMMAND)
+    redis_reference = f"8 us, the target; redis {redis_name}"
+    record("ingest-redis-cpu", redis_cpu, "us of CPU an event", redis_reference, 8.0, COMMAND)
+    longest_reference = "10 ms: no command may block Redis longer"
+    record("ingest-longest-command", longest, "ms", longest_reference, 10.0, COMMAND)
     record("ingest-reader-p99", p99, "ms", "10 ms", 10.0, COMMAND)
 
 
