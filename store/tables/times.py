@@ -10,7 +10,7 @@ from typing import Any
 
 from core.contract.times import MAX_FUTURE_S
 from core.errors import BadEvent
-from store.tables.values import Converter
+from store.tables.values import NOT_AVAILABLE, Converter
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """Unit -> units in a second."""
@@ -30,6 +30,8 @@ class Times(Converter):
     written (strptime), in this order; without one: numbers and ISO 8601. A day without a time of
     day is refused unless a format declares it. Times without a zone are UTC.
     """
+
+    missing = NOT_AVAILABLE
 
     def __init__(
         self, field: str, per_second: float | None, formats: Sequence[str], now: float

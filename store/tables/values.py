@@ -21,6 +21,10 @@ MISSING = frozenset(
     {"", "NULL", "null", "\\N", "nan", "NaN", "NAN", "None", "<NA>", "N/A", "n/a", "#N/A"}
 )
 """Texts that stand for a missing value."""
+NOT_AVAILABLE = MISSING | {"NA", "NaT"}
+"""The same in a column of ids, numbers or times: R and pandas write these. In other columns, NA may
+be Namibia or North America.
+"""
 REMEMBERED = 100_000
 """Most cells that one converter remembers."""
 _EXACT = 2.0**53
@@ -38,7 +42,7 @@ class Invalid(msgspec.Struct, frozen=True):
     reason: str
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, missing: frozenset[str] = MISSING) -> Any:
     """None for a missing value, text stripped and decoded; anything else as it is.
 
     Raises BadEvent for bytes that are not UTF-8.
@@ -52,7 +56,7 @@ def plain(value: Any) -> Any:
             raise BadEvent("bad_encoding", f"{value[:40]!r} is not UTF-8") from None
     if isinstance(value, str):
         value = value.strip()
-        return None if value in MISSING else value
+        return None if value in missing else value
     if isinstance(value, float | Decimal) and math.isnan(value):
         return None
     return value
@@ -64,7 +68,12 @@ def is_missing(cell: Any) -> bool:
 
 
 class Converter(dict[Any, Any]):
-    """Converts the cells of one column; `convert` raises BadEvent for an invalid cell."""
+    """Converts the cells of one column; `convert` raises BadEvent for an invalid cell.
+
+    `missing`: the texts that stand for a missing value.
+    """
+
+    missing = MISSING
 
     def __init__(self, field: str, convert: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -83,7 +92,7 @@ class Converter(dict[Any, Any]):
     def value(self, cell: Any) -> Any:
         """The value of one cell."""
         try:
-            present = plain(cell)
+            present = plain(cell, self.missing)
             return None if present is None else self.convert(present)
         except BadEvent as error:
             self.has_invalid = True
@@ -134,6 +143,8 @@ class Ids(Converter):
     `strip_zero`: the column holds floats as text, `17850.0` is 17850.
     """
 
+    missing = NOT_AVAILABLE
+
     def __init__(self, field: str, *, strip_zero: bool = False) -> None:
         super().__init__(field, self._convert)
         self._strip_zero = strip_zero
@@ -150,7 +161,7 @@ class Ids(Converter):
                     together.isascii()
                     and together.isprintable()
                     and " " not in together
-                    and MISSING.isdisjoint(cells)
+                    and self.missing.isdisjoint(cells)
                     and len(max(cells, key=len)) <= codec.MAX_ID_BYTES
                 ):
                     return list(cells)
@@ -172,7 +183,9 @@ class Ids(Converter):
 def are_floats(cells: Sequence[Any]) -> bool:
     """Whether a column of ids holds whole numbers that a data frame wrote as floats."""
     present = [cell for cell in cells if cell is not None and cell == cell]  # NaN is not equal
-    texts = [cell for cell in present if isinstance(cell, str) and cell.strip() not in MISSING]
+    texts = [
+        cell for cell in present if isinstance(cell, str) and cell.strip() not in NOT_AVAILABLE
+    ]
     if texts:
         return all(_WHOLE.fullmatch(text.strip()) for text in texts)
     return any(isinstance(cell, float) for cell in present)
@@ -180,6 +193,8 @@ def are_floats(cells: Sequence[Any]) -> bool:
 
 class Numbers(Converter):
     """Converts a column of numbers within the contract; `decimal`: a point or a comma."""
+
+    missing = NOT_AVAILABLE
 
     def __init__(self, field: str, decimal: str) -> None:
         super().__init__(field, self._convert)

@@ -171,3 +171,22 @@ def test_a_date_with_slashes_suggests_the_option_that_reads_it(
     assert f"give --time-format '{form}' or, for days first" in batch.rejects[0].reason
     (batch,) = open_path(path, Options(time_formats=(form,)), 2e9).batches()
     assert not batch.rejects
+
+
+def test_what_r_and_pandas_write_is_missing_except_in_texts(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "user_id,item_id,event_type,timestamp,value\n"
+        "17850.0,a,view,1700000000,NA\n18.0,b,view,NaT,2\nNA,c,view,NA,3\n"
+    )
+    reader = open_path(path, Options(), 2e9)
+    (batch,) = reader.batches()
+    assert batch.fields["user_id"] == ["17850", "18"]
+    assert (batch.fields["timestamp"], batch.fields["value"]) == ([1.7e9, None], [None, 2.0])
+    assert [reject.number for reject in batch.rejects] == [4]
+    assert reader.missing == {"user_id": 1, "timestamp": 2, "value": 1}
+    path.write_text("item_id,item_type,title,tags,region\n1,game,NA,NA|EU,NA\n")
+    (batch,) = open_path(path, PRICED, 2e9).batches()
+    (item,) = items_of(batch)
+    assert isinstance(item, Item)
+    assert (item.title, item.tags, item.attributes) == ("NA", ["NA", "EU"], {"region": "NA"})
