@@ -5,10 +5,12 @@ API process serve a bundle of 10,000 items. Beside the probes a producer publish
 second of 20,000 other users. A probe is a user of 50 events: it reads its ten recommendations,
 posts a `like` of the first one, and reads again every millisecond until the answer counts the
 event; that answer must not show the item any more. Probes start at random times, over four
-connections. Other probes read once, with `after` and the token of the POST. Then the live worker is
-killed, and all is measured again. The first 250 probes (`WARM_UP`) are not counted: a Java broker
-compiles its hot code in its first half minute. With KAFKA_HOME set it runs on Apache Kafka, else on
-the embedded broker; the reference names the broker.
+connections. Other probes read once, with `after` and the token of the POST. Then 2,000 of the users
+with events are read 200 times a second (benchmarks/streams/live_plane.py), once beside this live
+worker, once beside one that folds in every user with an event and never rests. Then the live worker
+is killed, and the probes are measured again. The first 250 probes (`WARM_UP`) are not counted: a
+Java broker compiles its hot code in its first half minute. With KAFKA_HOME set it runs on Apache
+Kafka, else on the embedded broker; the reference names the broker.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from redis import Redis
 
 from benchmarks.api import serving
 from benchmarks.measurements import record
+from benchmarks.streams import live_plane
 from benchmarks.streams.freshness_probes import KEY, Probe, probes
+from benchmarks.streams.live_plane import Plane
 from core.settings import Settings, load
 from core.types import Interaction
 from store.log import client as log
@@ -115,6 +119,9 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=1_000)
     parser.add_argument("--per-second", type=float, default=25.0)
     parser.add_argument("--rate", type=float, default=RATE, help="background events a second")
+    parser.add_argument(
+        "--plane-seconds", type=float, default=30.0, help="of each measurement of the live worker"
+    )
     parser.add_argument("--background", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.background:
@@ -144,11 +151,11 @@ def main() -> None:
         environment = settings_environment(settings)
         children: list[Child] = []
 
-        def start(room: str, *words: str, label: str) -> Child:
+        def start(room: str, *words: str, label: str, **changed: str) -> Child:
+            own = {**environment, **changed}
+            folder = Path(name) / label
             children.append(
-                module(
-                    room, *words, directory=Path(name) / label, environment=environment, label=label
-                ).start()
+                module(room, *words, directory=folder, environment=own, label=label).start()
             )
             return children[-1]
 
@@ -170,8 +177,8 @@ def main() -> None:
                 ).start()
             )
             deadline = time.monotonic() + 60
-            while applied(redis, settings) < 5 * arguments.rate or not any(
-                True for _ in redis.scan_iter("user:user-*:als", count=10_000)
+            while applied(redis, settings) < 5 * arguments.rate or (
+                "als_part_loaded" not in live.log.read_text("utf-8")
             ):
                 for child in children:
                     child.check()
@@ -212,6 +219,24 @@ def main() -> None:
             targets = (("", 0.5, 20.0), ("-p99", 0.99, 60.0))
             measure("freshness", False, targets)
             measure("freshness-after", True, targets)
+            planes: list[Plane] = []
+            for changed in ({}, {"LIVE_READ_S": "0", "LIVE_CPU_SHARE": "1"}):
+                live.kill()
+                children.remove(live)
+                live = start("streams", "live", label=f"live-{len(planes)}", **changed)
+                planes.append(live_plane.measure(port, live.pid, arguments.plane_seconds))
+                plane = planes[-1]
+                print(
+                    f"live worker {changed or 'as it is'}: {100 * plane.core:.1f}% of a core, "
+                    f"{100 * plane.fresh:.1f}% of {plane.reads:.0f} reads/s had a fresh vector",
+                    flush=True,
+                )
+            reference = "the same, folding in every user with an event without a rest"
+            for suffix, values in (
+                ("core", [plane.core for plane in planes]),
+                ("fresh", [plane.fresh for plane in planes]),
+            ):
+                record(f"live-plane-{suffix}", values[0], "share", reference, values[1], COMMAND)
             live.kill()
             children.remove(live)
             measure("freshness-live-worker-down", False, targets)
