@@ -276,7 +276,8 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="eddyline-costs-") as name,
         KafkaBroker(Path(name) / "kafka") as kafka,
-        RedisServer(Path(name) / "redis") as server,
+        # the AOF has every event as long as it is not written anew
+        RedisServer(Path(name) / "redis", options={"auto-aof-rewrite-percentage": "0"}) as server,
         Redis.from_url(server.url) as redis,
     ):
         stage = Stage(Path(name), kafka, server, redis)

@@ -33,6 +33,13 @@ def test_the_page_has_every_measured_cost_as_it_was_measured() -> None:
     assert cells == {name: f"{ROWS[name].value:,.1f}" for name in cells}
 
 
+def test_the_page_has_the_simulation_beside_what_was_measured() -> None:
+    waits = simulate(plan(1_000_000, 5_000, 1_000.0))
+    page = PAGE.read_text()
+    for name, simulated in (("unit-applied", waits.p50_ms), ("unit-applied-p99", waits.p99_ms)):
+        assert re.search(rf"^\| `{name}` \|.* \| {simulated:.1f} \|$", page, re.MULTILINE)
+
+
 def test_the_readme_has_the_measured_memory_of_a_user() -> None:
     readme = (ROOT / "README.md").read_text()
     assert f"[{ROWS['redis-memory-per-user'].value:,.0f} bytes a user](docs/scale.md)" in readme
