@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from core.process import cli
-from streams.commands import dead_letters, inspection, processes, sending
+from streams.commands import archive, dead_letters, inspection, processes, sending
 
 app = typer.Typer(
     name="python -m streams",
@@ -19,7 +19,7 @@ app.command("topics")(processes.topics)
 app.command("ingest")(processes.ingest)
 app.command("live")(processes.live)
 app.command("rebuild")(processes.rebuild)
-app.command("archive")(processes.archive)
+app.add_typer(archive.app, name="archive")
 app.command("expire")(processes.expire)
 app.command("simulate")(sending.simulate)
 app.command("import")(sending.import_)

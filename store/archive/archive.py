@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -13,20 +13,12 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from core.errors import ArchiveError
-from core.redaction import error_text
 from models import disk
 from store.archive import layout, publish
 from store.archive.layout import Range
+from store.archive.reading import Columns, read_file
 from store.archive.schema import OFFSET_RANGE, READ_ROWS, SCHEMA, TOPIC_ID
-from store.archive.storage import open_url
-
-
-class _Columns(NamedTuple):
-    """What to read of each row."""
-
-    names: Sequence[str]
-    encoded: Sequence[str]
-    """Text columns to read as dictionaries."""
+from store.archive.storage import Storage
 
 
 class Archive:
@@ -38,33 +30,33 @@ class Archive:
 
     def __init__(self, url: str, filesystem: pafs.FileSystem | None = None) -> None:
         """`filesystem`: where the path `url` lies, when it is not named by the URL."""
-        self._url = url
-        self._filesystem, self._root = (filesystem, url) if filesystem else open_url(url)
-        self._is_local = isinstance(self._filesystem, pafs.LocalFileSystem)
+        self.storage = Storage(url, filesystem)
         self.on_step: publish.OnStep = publish.no_step
 
     def topics(self) -> list[str]:
         """The topics of which the archive has any file."""
-        prefix = len(self._root.rstrip("/")) + 1
+        prefix = len(self.storage.root.rstrip("/")) + 1
         return sorted(
             {
                 unquote(path[prefix:].split("/")[0])
-                for path in self._list(self._root, recursive=True)
+                for path in self._list(self.storage.root, recursive=True)
                 if layout.parse_path(path) is not None
             }
         )
 
     def ranges(self, topic: str) -> dict[int, list[Range]]:
-        """The files of each partition in offset order.
+        """The files of each partition in offset order, without those that larger ones replace.
 
         Raises ArchiveError naming files that overlap or leave a gap.
         """
         files: dict[int, list[Range]] = {}
-        for path in self._list(layout.topic_folder(self._root, topic), recursive=True):
+        for path in self._list(layout.topic_folder(self.storage.root, topic), recursive=True):
             file = layout.parse_path(path)
             if file is not None:
                 files.setdefault(file.partition, []).append(file)
-        return {partition: layout.chain(ranges) for partition, ranges in sorted(files.items())}
+        return {
+            partition: layout.chain(ranges).files for partition, ranges in sorted(files.items())
+        }
 
     def position(self, topic: str, partition: int) -> int:
         """The first offset of a partition that the archive does not have yet; 0 without files."""
@@ -84,11 +76,12 @@ class Archive:
         if not files:
             return None
         try:
-            metadata = pq.read_schema(files[-1].path, filesystem=self._filesystem).metadata or {}
+            schema = pq.read_schema(files[-1].path, filesystem=self.storage.filesystem)
         except (OSError, pa.ArrowException) as error:
             raise ArchiveError(
-                f"{files[-1].path} cannot be read: {error_text(error, self._url)}"
+                f"{files[-1].path} cannot be read: {self.storage.text_of(error)}"
             ) from None
+        metadata = schema.metadata or {}
         return metadata[TOPIC_ID].decode() if TOPIC_ID in metadata else None
 
     def holds_rows(self, topic: str, partition: int, below: int | None = None) -> bool:
@@ -96,14 +89,9 @@ class Archive:
 
         Ranges may be empty.
         """
-        columns = _Columns(["offset"], [])
-        for file in self._partition_ranges(topic, partition):
-            end = file.next if below is None else below
-            if file.first >= end:
-                return False
-            if next(self._read_file(file, 0, end, columns), None) is not None:
-                return True
-        return False
+        end = self.position(topic, partition) if below is None else below
+        rows = self._rows(topic, partition, 0, end, Columns(["offset"]))
+        return next(rows, None) is not None
 
     def append(
         self,
@@ -129,16 +117,18 @@ class Archive:
         if topic_id:
             metadata[TOPIC_ID] = topic_id.encode()
         data = _encode(rows.replace_schema_metadata(metadata))
-        folder = layout.partition_folder(self._root, topic, partition)
+        folder = layout.partition_folder(self.storage.root, topic, partition)
         target = publish.Target(folder, first, end)
         position = partial(self.position, topic, partition)
         try:
-            if self._is_local:
+            if self.storage.is_local:
                 publish.publish_local(target, data, position, self.on_step)
             else:
-                publish.publish_remote(self._filesystem, target, data, position, self.on_step)
+                publish.publish_remote(
+                    self.storage.filesystem, target, data, position, self.on_step
+                )
         except OSError as error:
-            if self._is_local and disk.is_full(error):
+            if self.storage.is_local and disk.is_full(error):
                 free = disk.free_bytes(Path(target.folder))
                 raise ArchiveError(
                     f"no space for {target.path}: it needs {len(data):,} bytes, and "
@@ -146,21 +136,19 @@ class Archive:
                     "Free space and start archive again: it goes on at this range"
                 ) from None
             raise ArchiveError(
-                f"cannot write {target.path}: {error_text(error, self._url)}"
+                f"cannot write {target.path}: {self.storage.text_of(error)}"
             ) from None
 
     def recover(self, topic: str, partition: int) -> None:
         """Finish or remove what a crashed writer left; called by the partition's new writer."""
-        folder = layout.partition_folder(self._root, topic, partition)
+        folder = layout.partition_folder(self.storage.root, topic, partition)
         try:
-            if self._is_local:
+            if self.storage.is_local:
                 publish.recover_local(folder, partial(self.position, topic, partition))
             else:
-                publish.recover_remote(self._filesystem, self._list(folder))
+                publish.recover_remote(self.storage.filesystem, self._list(folder))
         except OSError as error:
-            raise ArchiveError(
-                f"cannot clean up {folder}: {error_text(error, self._url)}"
-            ) from None
+            raise ArchiveError(f"cannot clean up {folder}: {self.storage.text_of(error)}") from None
 
     def read(
         self,
@@ -185,59 +173,56 @@ class Archive:
                     f"partition {partition} of {topic} is archived up to offset {reached}, "
                     f"not {limit}; run `python -m streams archive --until-idle` first"
                 )
-        selected = _Columns(SCHEMA.names if columns is None else list(columns), list(encoded))
+        selected = Columns(SCHEMA.names if columns is None else list(columns), list(encoded))
         for partition, files in ranges.items():
-            if upto is not None and partition not in upto:
-                continue
-            low = (start or {}).get(partition, 0)
-            high = files[-1].next if upto is None else upto[partition]
-            for file in files:
-                if file.overlaps(low, high):
-                    yield from self._read_file(file, low, high, selected)
+            if upto is None or partition in upto:
+                high = files[-1].next if upto is None else upto[partition]
+                yield from self._rows(
+                    topic, partition, (start or {}).get(partition, 0), high, selected
+                )
 
-    def _read_file(self, file: Range, low: int, high: int, columns: _Columns) -> Iterator[pa.Table]:
-        is_partial = file.first < low or file.next > high
-        names = columns.names
-        loaded = [*names, "offset"] if is_partial and "offset" not in names else names
-        try:
-            with pq.ParquetFile(
-                file.path,
-                filesystem=self._filesystem,
-                read_dictionary=columns.encoded,
-                page_checksum_verification=True,
-            ) as parquet:
-                for batch in parquet.iter_batches(READ_ROWS, columns=loaded):
-                    table = pa.Table.from_batches([batch])
-                    if is_partial:
-                        offsets = table.column("offset").to_numpy()
-                        begin, end = (int(offsets.searchsorted(limit)) for limit in (low, high))
-                        table = table.slice(begin, max(0, end - begin))
-                    if table.num_rows:
-                        yield table.select(names).replace_schema_metadata(None)
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise ArchiveError(
-                f"{file.path} cannot be read: {error_text(error, self._url)}; restore it from a "
-                f"backup, or remove it and all later files of its partition and archive again "
-                f"while the log still holds these offsets"
-            ) from None
+    def _rows(
+        self, topic: str, partition: int, low: int, high: int, columns: Columns
+    ) -> Iterator[pa.Table]:
+        """The rows of a partition at the offsets [low, high).
+
+        A file that `store.archive.compaction` removes meanwhile is continued in the file that
+        replaces it, after the rows that were yielded before.
+        """
+        files = deque(self._overlapping(topic, partition, low, high))
+        skip = 0
+        while files:
+            file, before = files.popleft(), skip
+            try:
+                for table in read_file(self.storage.filesystem, file, low, high, columns):
+                    remaining = table.slice(before)
+                    before -= min(before, table.num_rows)
+                    if remaining.num_rows:
+                        skip += remaining.num_rows
+                        yield remaining
+                skip = 0
+            except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+                low = max(low, file.first)
+                newest = self._overlapping(topic, partition, low, high)
+                if file in newest:
+                    raise ArchiveError(
+                        f"{file.path} cannot be read: {self.storage.text_of(error)}; restore it "
+                        f"from a backup, or remove it and all later files of its partition and "
+                        f"archive again while the log still holds these offsets"
+                    ) from None
+                files = deque(newest)
+
+    def _overlapping(self, topic: str, partition: int, low: int, high: int) -> list[Range]:
+        files = self._partition_ranges(topic, partition)
+        return [file for file in files if file.overlaps(low, high)]
 
     def _partition_ranges(self, topic: str, partition: int) -> list[Range]:
-        paths = self._list(layout.partition_folder(self._root, topic, partition))
-        return layout.chain(filter(None, map(layout.parse_path, paths)))
+        paths = self._list(layout.partition_folder(self.storage.root, topic, partition))
+        return layout.chain(filter(None, map(layout.parse_path, paths))).files
 
     def _list(self, folder: str, recursive: bool = False) -> list[str]:
         """The paths of all files in `folder`."""
-        selector = pafs.FileSelector(folder, allow_not_found=True, recursive=recursive)
-        try:
-            return [
-                info.path
-                for info in self._filesystem.get_file_info(selector)
-                if info.type == pafs.FileType.File
-            ]
-        except OSError as error:
-            raise ArchiveError(
-                f"cannot list {folder}: {error_text(error, self._url)}; check ARCHIVE_URL"
-            ) from None
+        return [info.path for info in self.storage.files(folder, recursive)]
 
 
 def _encode(rows: pa.Table) -> pa.Buffer:

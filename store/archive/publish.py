@@ -24,10 +24,13 @@ finds that its temporary file was removed, its start was claimed, or the positio
 Overtaken.
 
 Object stores, and file systems without hard links, have no exclusive names. There a writer checks
-before and after it puts the file, and removes its own file if the range overlaps another
-(`publish_remote`). A process killed between the put and that check leaves an overlap, which readers
-refuse and the partition's next writer repairs (`recover_remote`): rows of the same offset are equal
-in every file, so it keeps the chain that reaches furthest and removes what that chain covers.
+before and after it puts the file, and removes its own file if another one has some of its offsets
+(`publish_remote`). Two exceptions follow from rows of the same offset being equal in every file:
+readers ignore a file within another one's range, and the writer of the larger one keeps it. A
+process killed between the put and that check may leave another overlap, which readers refuse and
+the partition's next writer repairs (`recover_remote`): it keeps the chain that reaches furthest,
+and removes what lies across that chain. What lies within one file of it is for
+`store.archive.compaction` to remove: only one of the two may rely on either file.
 """
 
 from __future__ import annotations
@@ -92,7 +95,7 @@ def publish_local(
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{target.first:020d}-{uuid.uuid4().hex}.tmp"
     try:
-        _write(temporary, data)
+        write(temporary, data)
         on_step(1)
         try:
             os.link(temporary, target.claim)
@@ -114,7 +117,7 @@ def publish_local(
             raise target.overtaken() from None
         on_step(4)
         target.claim.unlink(missing_ok=True)
-        _sync(folder)
+        sync(folder)
         on_step(5)
     except OSError as error:
         if error.errno not in _NO_LINKS:
@@ -151,19 +154,21 @@ def publish_remote(
         stream.write(data)
     on_step(2)
     paths = [info.path for info in filesystem.get_file_info(pafs.FileSelector(target.folder))]
-    own_name = layout.file_name(target.first, target.next)
-    others = [file for file in _ranges(paths) if not file.path.endswith(own_name)]
-    if any(file.overlaps(target.first, target.next) for file in others):
+    if any(
+        file.overlaps(target.first, target.next)
+        and not (target.first <= file.first and file.next <= target.next)
+        for file in _ranges(paths)
+    ):
         filesystem.delete_file(target.path)
         raise target.overtaken()
 
 
 def recover_remote(filesystem: pafs.FileSystem, paths: Iterable[str]) -> None:
-    """Keep the chain of files that reaches furthest; remove the files whose rows it has.
+    """Keep the chain of files that reaches furthest; remove the files that lie across it.
 
     `paths`: all files of the partition. Raises OSError.
     """
-    files = sorted(_ranges(paths))
+    files = sorted(_ranges(paths), key=lambda file: (file.first, -file.next))
     if not files:
         return
     start = files[0].first
@@ -174,7 +179,10 @@ def recover_remote(filesystem: pafs.FileSystem, paths: Iterable[str]) -> None:
             chains[file.next] = [*chains[file.first], file]
     furthest = max(chains)
     for file in files:
-        if file not in chains[furthest] and start <= file.first and file.next <= furthest:
+        is_within = any(
+            one.first <= file.first and file.next <= one.next for one in chains[furthest]
+        )
+        if not is_within and file.next <= furthest:
             filesystem.delete_file(file.path)
 
 
@@ -195,18 +203,19 @@ def _finish(claim: Path, position: Callable[[], int]) -> None:
         with contextlib.suppress(FileExistsError, FileNotFoundError):
             os.link(claim, Target(str(claim.parent), int(first), int(end)).path)
     claim.unlink(missing_ok=True)
-    _sync(claim.parent)
+    sync(claim.parent)
 
 
-def _write(path: Path, data: pa.Buffer) -> None:
+def write(path: Path, data: pa.Buffer) -> None:
+    """Write and fsync a new file. Raises OSError."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    """Make names durable; Windows cannot open a folder, and does not need to."""
+def sync(folder: Path) -> None:
+    """Make the names in `folder` durable; Windows cannot open a folder, and does not need to."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -7,8 +7,39 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from core.errors import ConfigurationError
+from core.errors import ArchiveError, ConfigurationError
 from core.redaction import error_text, is_plain, masked_url
+
+
+class Storage:
+    """The file system in which an archive lies, and the path of the archive in it."""
+
+    def __init__(self, url: str, filesystem: pafs.FileSystem | None = None) -> None:
+        """`filesystem`: where the path `url` lies, when it is not named by the URL.
+
+        Raises ConfigurationError for a URL of an unknown kind.
+        """
+        self.url = url
+        self.filesystem, self.root = (filesystem, url) if filesystem else open_url(url)
+        self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def files(self, folder: str, recursive: bool = False) -> list[pafs.FileInfo]:
+        """All files in `folder`, none if it does not exist. Raises ArchiveError."""
+        selector = pafs.FileSelector(folder, allow_not_found=True, recursive=recursive)
+        try:
+            return [
+                info
+                for info in self.filesystem.get_file_info(selector)
+                if info.type == pafs.FileType.File
+            ]
+        except OSError as error:
+            raise ArchiveError(
+                f"cannot list {folder}: {self.text_of(error)}; check ARCHIVE_URL"
+            ) from None
+
+    def text_of(self, error: BaseException) -> str:
+        """The text of an error without the secrets of the URL."""
+        return error_text(error, self.url)
 
 
 def open_url(url: str) -> tuple[pafs.FileSystem, str]:

@@ -1,4 +1,4 @@
-"""The commands that prepare and run the processes between Kafka, Redis and the archive."""
+"""The commands that prepare and run the processes between Kafka and Redis."""
 
 from __future__ import annotations
 
@@ -100,28 +100,3 @@ def expire() -> None:
     from streams.expire.command import run
 
     run(load_settings())
-
-
-def archive(
-    until_idle: Annotated[
-        bool,
-        typer.Option(
-            "--until-idle",
-            help="Stop when every partition of this process is archived up to the log's end.",
-        ),
-    ] = False,
-    accept_gap: Annotated[
-        bool,
-        typer.Option(
-            "--accept-gap",
-            help="Record offsets that the log no longer has as an empty range, and continue.",
-        ),
-    ] = False,
-) -> None:
-    """Write the interactions topic to Parquet files, every offset once.
-
-    Any number of processes share the partitions.
-    """
-    from streams.archiver.command import run
-
-    run(load_settings(service=True), until_idle, accept_gap)
