@@ -252,4 +252,4 @@ def _ranges(infos: Iterable[str]) -> list[Range]:
 
 
 def _age(info: pafs.FileInfo, now: float) -> float:
-    return now - info.mtime.timestamp()
+    return now - float(info.mtime.timestamp())
