@@ -52,17 +52,18 @@ def make_dataset(settings: Settings, output: Path, events: Source | None, consol
     """Run `dataset`: write the dataset of the archive, or of the file `events`, into `output`."""
     if events is not None:
         table, skipped = event_sources.from_file(events)
+        tables = iter([table])
         positions: dict[int, int] = {}
     else:
         with connection.connect(settings) as client:
             deleted = deletions.users(client, IdHasher(settings.deletion_salt))
         archive = Archive(settings.archive_url)
         positions = archive.positions(settings.interactions_topic)
-        table, skipped = event_sources.from_archive(
+        tables, skipped = event_sources.from_archive(
             archive, settings.interactions_topic, positions, settings.dedup_window, deleted
         )
     source = masked_url(str(events or f"{settings.archive_url}/{settings.interactions_topic}"))
-    data = dataset.build(table, settings.use_cases, positions, source, skipped)
+    data = dataset.build(tables, settings.use_cases, positions, source, skipped)
     dataset_files.save(data, output)
     summary = data.summary()
     counts = f"{summary['events']} events of {summary['users']} users with {summary['items']} items"

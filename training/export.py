@@ -51,11 +51,15 @@ def _write(settings: Settings, kind: ExportKind, file: Path) -> int:
             return _write_lines(_each_once(users.profiles(client)), file)
         deleted = deletions.users(client, IdHasher(settings.deletion_salt))
     archive, topic = Archive(settings.archive_url), settings.interactions_topic
-    table, _ = events.from_archive(
+    tables, _ = events.from_archive(
         archive, topic, archive.positions(topic), settings.dedup_window, deleted
     )
-    pq.write_table(table, file)
-    return int(table.num_rows)
+    rows = 0
+    with pq.ParquetWriter(file, events.SCHEMA) as writer:
+        for table in tables:
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows
 
 
 def _write_lines(entries: Iterable[Item | User], file: Path) -> int:

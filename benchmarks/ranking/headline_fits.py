@@ -95,7 +95,7 @@ def tune(world: World, minutes: float, threads: int) -> None:
     )
     with tempfile.TemporaryDirectory() as work:
         dataset_files.save(
-            dataset.build(early, settings.use_cases, source=f"{world.name}, first {FITTED:.0%}"),
+            dataset.build([early], settings.use_cases, source=f"{world.name}, first {FITTED:.0%}"),
             Path(work) / "dataset",
         )
         quality.tune(

@@ -79,7 +79,7 @@ class World:
                 table["user_id"].cast(pa.string()), pc.unique(before["user_id"].cast(pa.string()))
             )
             table = table.filter(pc.invert(known) if new_users else known)
-        return dataset.build(table, settings.use_cases, source=f"{self.name}, timed rows")
+        return dataset.build([table], settings.use_cases, source=f"{self.name}, timed rows")
 
     def split(self, data: Dataset, part: float = FITTED) -> Split:
         """`data`, cut where this part of all events has happened."""

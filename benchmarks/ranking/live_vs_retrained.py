@@ -271,13 +271,13 @@ def main() -> None:
             timed_events(folder, name, work / "events.parquet")
             table, skipped = events.from_file(work / "events.parquet")
             data = dataset.build(
-                table, settings.use_cases, source=f"{name}, timed rows", skipped=skipped
+                [table], settings.use_cases, source=f"{name}, timed rows", skipped=skipped
             )
             if arguments.tune and name == "retailrocket":
                 cut = np.sort(data.timestamp)[int(len(data.timestamp) * FIRST)]
                 early = table.filter(pc.less(table["timestamp"], cut))
                 dataset_files.save(
-                    dataset.build(early, settings.use_cases, source=f"{name}, first 80%"),
+                    dataset.build([early], settings.use_cases, source=f"{name}, first 80%"),
                     work / "dataset",
                 )
                 quality.tune(

@@ -184,7 +184,7 @@ def _built(rows: pa.Table, source: str) -> Dataset:
     with tempfile.TemporaryDirectory() as temporary:
         pq.write_table(rows, Path(temporary) / "events.parquet")
         table, skipped = events.from_file(Path(temporary) / "events.parquet")
-    return dataset.build(table, Settings().use_cases, source=source, skipped=skipped)
+    return dataset.build([table], Settings().use_cases, source=source, skipped=skipped)
 
 
 def _rows(data: Dataset, table: pa.Table) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

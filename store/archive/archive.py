@@ -158,27 +158,35 @@ class Archive:
         start: Mapping[int, int] | None = None,
         encoded: Sequence[str] = (),
     ) -> Iterator[pa.Table]:
-        """Yields tables of at most READ_ROWS rows, partition by partition, in offset order.
+        """Tables of at most READ_ROWS rows, partition by partition, in offset order.
 
         `upto`: partition -> the offset before which to stop; other partitions are not read (None:
         all rows of all partitions). `start`: partition -> the first offset to read. `encoded`: text
-        columns to read as dictionaries. Only one table is in memory. Raises ArchiveError for an
-        offset in `upto` that the archive does not reach, and for a file that cannot be read.
+        columns to read as dictionaries. Only one table is in memory. Raises ArchiveError, at once
+        for an offset in `upto` that the archive does not reach, later for a file that cannot be
+        read.
         """
-        ranges = self.ranges(topic)
-        for partition, limit in (upto or {}).items():
-            reached = ranges[partition][-1].next if partition in ranges else 0
-            if limit > reached:
+        if upto is None:
+            ends = self.positions(topic)
+        else:
+            ends = dict(upto)
+            self._check_reached(topic, ends)
+        selected = Columns(SCHEMA.names if columns is None else list(columns), list(encoded))
+        return (
+            table
+            for partition, high in sorted(ends.items())
+            for table in self._rows(
+                topic, partition, (start or {}).get(partition, 0), high, selected
+            )
+        )
+
+    def _check_reached(self, topic: str, ends: Mapping[int, int]) -> None:
+        for partition, end in ends.items():
+            reached = self.position(topic, partition)
+            if end > reached:
                 raise ArchiveError(
                     f"partition {partition} of {topic} is archived up to offset {reached}, "
-                    f"not {limit}; run `python -m streams archive --until-idle` first"
-                )
-        selected = Columns(SCHEMA.names if columns is None else list(columns), list(encoded))
-        for partition, files in ranges.items():
-            if upto is None or partition in upto:
-                high = files[-1].next if upto is None else upto[partition]
-                yield from self._rows(
-                    topic, partition, (start or {}).get(partition, 0), high, selected
+                    f"not {end}; run `python -m streams archive --until-idle` first"
                 )
 
     def _rows(

@@ -98,10 +98,10 @@ def built(
     gone = DeletedUsers(
         hasher, {hasher("user", user_id): time for user_id, time in (deleted or {}).items()}
     )
-    table, skipped = events.from_archive(
+    tables, skipped = events.from_archive(
         archive, settings.interactions_topic, positions, settings.dedup_window, gone
     )
-    return dataset.build(table, settings.use_cases, positions, "archive", skipped)
+    return dataset.build(tables, settings.use_cases, positions, "archive", skipped)
 
 
 def items() -> list[Item]:

@@ -7,7 +7,8 @@ time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from core.errors import DatasetError
 from core.types import HistoryEvent, UserState
 from core.use_cases import MAX_WEIGHT, WEIGHT_STEP, UseCases
 from models.id_map import IdMap
+from training.data import by_user, columns, sums
+from training.data.by_user import NUMBERS, RECORD, TEXTS, Names, Spool
 from training.data.events import Skipped
 
 Bools = npt.NDArray[np.bool_]
@@ -48,6 +51,9 @@ class Dataset:
     none; `weight (n,) float32` by the default weights of core.use_cases from type and value, as in
     a fold-in; `timestamp (n,) float64` seconds since 1970, NaN if unknown. `positions`: partition
     -> W, the first offset that is not included; empty when the events came from a file.
+
+    The arrays of many events lie in temporary files that are mapped (training/data/by_user.py);
+    `matrix`, `touched`, `split`, `sha256` and `summary` read them in pieces.
     """
 
     users: IdMap
@@ -89,9 +95,7 @@ class Dataset:
 
         An event of weight 0 is no entry.
         """
-        return self._summed(
-            self.weight, self.weight > 0 if where is None else where & (self.weight > 0)
-        )
+        return sums.by_pair(self.indptr, self.item, len(self.items), self.weight, where)
 
     def interactions(self, where: Bools | None = None) -> Interactions:
         """`matrix(where)`, with the ids of its rows and columns."""
@@ -99,19 +103,13 @@ class Dataset:
 
     def touched(self, where: Bools) -> sp.csr_matrix:
         """(n_users, n_items) float32 CSR: 1 for each pair with an event in `where`."""
-        pairs = self._summed(np.ones(self.events, np.float32), where)
+        pairs = sums.by_pair(self.indptr, self.item, len(self.items), None, where)
         pairs.data[:] = 1.0
         return pairs
 
-    def _summed(self, values: npt.NDArray[np.float32], where: Bools) -> sp.csr_matrix:
-        """(n_users, n_items) CSR: summed `values (n,)` of the events in `where`, items in order."""
-        indptr = np.concatenate([[0], np.cumsum(where)])[self.indptr]
-        matrix = sp.csr_matrix(
-            (values[where], self.item[where], indptr), shape=(len(self.users), len(self.items))
-        )
-        summed = matrix.tocsc().tocsr()  # converting twice orders the items without a sort
-        summed.sum_duplicates()
-        return summed
+    @cached_property
+    def _times(self) -> columns.Times:
+        return columns.times(self.timestamp)
 
     def split(self, fraction: float) -> Split:
         """Cut at the time after which the last `fraction` of the timed events lie.
@@ -120,18 +118,19 @@ class Dataset:
 
         Raises DatasetError when one side would be empty.
         """
-        timed = np.sort(self.timestamp[~np.isnan(self.timestamp)])
-        if not len(timed):
+        timed, first, last = self._times
+        if not timed:
             raise DatasetError(
                 "no event has a time, so there is nothing to split by; give events a "
                 "timestamp to evaluate"
             )
-        cut = float(timed[min(int(len(timed) * (1.0 - fraction)), len(timed) - 1)])
-        train = ~(self.timestamp >= cut)
+        place = min(int(timed * (1.0 - fraction)), timed - 1)
+        cut = columns.nth_smallest(self.timestamp, place)
+        train = np.concatenate([~(piece >= cut) for piece in columns.pieces(self.timestamp)])
         if not train.any() or train.all():
             raise DatasetError(
                 f"a split by time at {cut:.0f} leaves one side empty: the {self.events} events lie "
-                f"between {timed[0]:.0f} and {timed[-1]:.0f}; collect more"
+                f"between {first:.0f} and {last:.0f}; collect more"
             )
         return Split(cut, train)
 
@@ -181,12 +180,13 @@ class Dataset:
             ).encode()
         )
         for array in (self.indptr, *(getattr(self, name) for name in COLUMNS)):
-            digest.update(np.ascontiguousarray(array).data)
+            for piece in columns.pieces(array):
+                digest.update(np.ascontiguousarray(piece).data)
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
         """The fields of dataset.json, which the manifest of a bundle repeats."""
-        timed = self.timestamp[~np.isnan(self.timestamp)]
+        times = self._times
         return {
             "source": self.source,
             "positions": {str(partition): offset for partition, offset in self.positions.items()},
@@ -194,8 +194,8 @@ class Dataset:
             "users": len(self.users),
             "items": len(self.items),
             "skipped": self.skipped,
-            "first_event": float(timed.min()) if len(timed) else None,
-            "last_event": float(timed.max()) if len(timed) else None,
+            "first_event": times.first if times.timed else None,
+            "last_event": times.last if times.timed else None,
             "event_types": self.event_types,
             "use_cases": self.use_cases,
             "sha256": self.sha256,
@@ -211,59 +211,69 @@ class Split:
 
 
 def build(
-    table: pa.Table,
+    tables: Iterable[pa.Table],
     use_cases: UseCases,
     positions: dict[int, int] | None = None,
     source: str = "",
     skipped: Skipped | None = None,
 ) -> Dataset:
-    """Build a dataset from a table of training.data.events.
+    """Build a dataset from tables of training.data.events, which are read once.
 
-    Ids are sorted, so that equal events make equal datasets.
+    Ids are sorted, so that equal events make equal datasets. The memory grows with the ids, not
+    with the events (training/data/by_user.py).
 
-    Events of a type that is no longer configured are skipped and counted. Raises DatasetError when
-    no event remains.
+    Events of a type that is no longer configured are skipped and counted. `skipped` is read after
+    the tables. Raises DatasetError when no event remains, or the temporary files do not fit.
     """
-    configured = pc.is_in(
-        table["event_type"].cast(pa.string()), pa.array(list(use_cases.event_types), pa.string())
-    )
-    all_skipped = {
-        **(skipped or {}),
-        "unknown_event_types": table.num_rows - (pc.sum(configured).as_py() or 0),
-    }
-    if all_skipped["unknown_event_types"]:
-        table = table.filter(configured)
-    if not table.num_rows:
+    names, spool, unknown = {name: Names() for name in TEXTS}, Spool(), 0
+    types = pa.array(list(use_cases.event_types), pa.string())
+    try:
+        for table in tables:
+            configured = pc.is_in(table["event_type"].cast(pa.string()), types)
+            rows = table.filter(configured)
+            unknown += table.num_rows - rows.num_rows
+            texts = {name: names[name].encode(rows[name]) for name in TEXTS}
+            numbers = {name: pc.fill_null(rows[name], np.nan).to_numpy() for name in NUMBERS}
+            spool.add(texts | numbers)
+        all_skipped = {**(skipped or {}), "unknown_event_types": unknown}
+        if not spool.events:
+            raise DatasetError(
+                f"{source or 'the source'} holds no events to train on (skipped: "
+                f"{all_skipped}); ingest and archive some first"
+            )
+        ordered = {name: names[name].sorted() for name in TEXTS}
+        event_types = ordered["event_type"][0]
+
+        def derive(rows: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            by_type, kinds, value = use_cases.event_types, rows["event_type"], rows["value"]
+            return {
+                "item": rows["item_id"],
+                "event_type": kinds.astype(np.int16),
+                "use_case": rows["use_case"].astype(np.int16),
+                "value": value,
+                "weight": weights(by_type, event_types, kinds, value).astype(np.float32),
+                "timestamp": rows["timestamp"],
+            }
+
+        places = {name: place for name, (_, place) in ordered.items()}
+        indptr, arrays = by_user.sort(spool, places, derive)
+    except OSError as error:
         raise DatasetError(
-            f"{source or 'the source'} holds no events to train on (skipped: "
-            f"{all_skipped}); ingest and archive some first"
-        )
-    users, user = _encode(table["user_id"])
-    items, item = _encode(table["item_id"])
-    event_types, event_type = _encode(table["event_type"])
-    names, use_case = _encode(table["use_case"])
-    value = pc.fill_null(table["value"], np.nan).to_numpy()
-    order = np.argsort(user, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(
-        np.int64
-    )
+            f"{spool.events} events cannot be sorted in {tempfile.gettempdir()}: {error}; they "
+            f"need {2 * RECORD.itemsize} bytes an event there. Set TMPDIR to a folder with space"
+        ) from None
+    finally:
+        spool.close()
     return Dataset(
-        users=IdMap(users),
-        items=IdMap(items),
+        users=IdMap(ordered["user_id"][0]),
+        items=IdMap(ordered["item_id"][0]),
         event_types=event_types,
-        use_cases=names,
+        use_cases=ordered["use_case"][0],
         indptr=indptr,
-        item=item[order],
-        event_type=event_type[order].astype(np.int16),
-        use_case=use_case[order].astype(np.int16),
-        value=value[order],
-        weight=weights(use_cases.event_types, event_types, event_type, value)[order].astype(
-            np.float32
-        ),
-        timestamp=pc.fill_null(table["timestamp"], np.nan).to_numpy()[order],
         positions=positions or {},
         source=source,
         skipped=all_skipped,
+        **arrays,
     )
 
 
@@ -284,15 +294,3 @@ def weights(
     )
     rounded: npt.NDArray[np.float64] = np.rint(weight / WEIGHT_STEP) * WEIGHT_STEP
     return rounded
-
-
-def _encode(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """The distinct names that occur, sorted, and (n,) int32 places among them, -1 for null."""
-    array = column.unify_dictionaries().combine_chunks()
-    codes = pc.fill_null(array.indices, -1).to_numpy()
-    used = np.flatnonzero(np.bincount(codes + 1, minlength=len(array.dictionary) + 1)[1:])
-    names = array.dictionary.take(pa.array(used))
-    order = pc.sort_indices(names).to_numpy()
-    place = np.full(len(array.dictionary) + 1, -1, np.int32)  # index -1 reads the last place
-    place[used[order]] = np.arange(len(used), dtype=np.int32)
-    return names.take(pa.array(order)).to_pylist(), place[codes]

@@ -10,6 +10,8 @@ dataset.json             positions W, counts, sha256
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import scipy.sparse as sp
 
 from core.errors import DatasetError, ModelError
 from models.id_map import IdMap
+from training.data.columns import Array, pieces
 from training.data.dataset import COLUMNS, Dataset
 
 
@@ -40,11 +43,8 @@ def save(
     dataset.users.save(folder / "als_user_mapping.json")
     dataset.items.save(folder / "als_item_mapping.json")
     if sequences:
-        np.savez(
-            folder / "sequences.npz",
-            indptr=dataset.indptr,
-            **{name: getattr(dataset, name) for name in COLUMNS},
-        )
+        arrays = {name: getattr(dataset, name) for name in COLUMNS}
+        _write_arrays(folder / "sequences.npz", {"indptr": dataset.indptr, **arrays})
     (folder / "dataset.json").write_text(json.dumps(dataset.summary(), indent=2) + "\n", "utf-8")
 
 
@@ -75,3 +75,14 @@ def load(folder: Path) -> Dataset:
             f"{folder}: the files are not those that dataset.json describes; make the dataset again"
         )
     return dataset
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write what `numpy.savez` writes, in pieces: no mapped array is in memory as a whole."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                header = np.lib.format.header_data_from_array_1_0(array)
+                np.lib.format.write_array_header_1_0(file, header)
+                for piece in pieces(array):
+                    file.write(np.ascontiguousarray(piece).data)

@@ -2,7 +2,7 @@
 
 The archive is read up to positions W; a file is Parquet or CSV.
 
-Both give a table of the columns COLUMNS in log order, one row an accepted event. Events that ingest
+Both give tables of the columns COLUMNS in log order, one row an accepted event. Events that ingest
 does not count are skipped: dead letters, duplicates within the window, and events of deleted users
 before the deletion.
 """
@@ -10,7 +10,7 @@ before the deletion.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.dedup import Dedup
-from core.errors import ArchiveError
 from store.archive.archive import Archive
+from store.archive.schema import READ_ROWS
+from store.archive.schema import SCHEMA as ARCHIVED
 from store.state.apply.deletions import DeletedUsers
 from training.data import table_files
 from training.data.table_files import Source
@@ -44,10 +45,8 @@ SCHEMA = pa.schema(
     ]
 )
 
-PARALLEL_PARTITIONS = 2
-"""Partitions read in parallel: reading and encoding release the GIL, but each partition holds its
-event ids in memory.
-"""
+CHUNK_ROWS = 8 * READ_ROWS
+"""Rows whose duplicates are looked for at once, unless the window is larger: about 100 MB."""
 
 Skipped = dict[str, int]
 """Reason -> number of skipped rows."""
@@ -59,71 +58,84 @@ def from_archive(
     positions: Mapping[int, int],
     dedup_window: int,
     deleted: DeletedUsers,
-) -> tuple[pa.Table, Skipped]:
-    """Read the accepted events at offsets below `positions` (partition -> offset).
+) -> tuple[Iterator[pa.Table], Skipped]:
+    """The accepted events at offsets below `positions` (partition -> offset), and what is skipped.
 
-    They come by partition in offset order.
+    They come by partition in offset order, in tables that are read as they are used: one is in
+    memory, and one is made ahead. The numbers of skipped events are complete after the last table.
 
     `deleted`: users whose events up to the deletion are skipped.
-    Memory: the result, and PARALLEL_PARTITIONS partitions with their event ids.
     Raises ArchiveError when the archive does not reach `positions`.
     """
-    ranges = archive.ranges(topic)
-    for partition, position in positions.items():
-        if position and partition not in ranges:
-            raise ArchiveError(
-                f"the archive holds nothing of partition {partition} of {topic}; run "
-                f"`python -m streams archive` first"
-            )
+    used = {partition: position for partition, position in sorted(positions.items()) if position}
+    readers = [
+        archive.read(topic, {partition: position}, _ARCHIVED, encoded=_ENCODED)
+        for partition, position in used.items()
+    ]
+    skipped: Skipped = dict.fromkeys(("dead_letters", "duplicates", "deleted_users"), 0)
 
-    with (
-        progress("reading the archive", total=max(1, sum(positions.values()))) as show,
-        ThreadPoolExecutor(PARALLEL_PARTITIONS) as pool,
-    ):
+    def tables() -> Iterator[pa.Table]:
+        with progress("reading the archive", total=max(1, sum(used.values()))) as show:
+            for partition, reader in zip(used, readers, strict=True):
+                accepted = _Accepted(dedup_window, deleted, skipped)
+                for chunk in _chunks(reader, max(CHUNK_ROWS, dedup_window)):
+                    yield accepted.rows(chunk)
+                    show.advance(chunk.num_rows, f"partition {partition}")
 
-        def read(partition: int) -> tuple[pa.Table, Skipped] | None:
-            tables = []
-            for table in archive.read(
-                topic, {partition: positions[partition]}, _ARCHIVED, encoded=_ENCODED
-            ):
-                tables.append(table)
-                show.advance(table.num_rows, f"partition {partition}")
-            return _accepted(pa.concat_tables(tables), dedup_window, deleted) if tables else None
-
-        parts = [
-            part
-            for part in pool.map(
-                read, sorted(partition for partition in positions if positions[partition])
-            )
-            if part is not None
-        ]
-    skipped: Skipped = {
-        name: sum(counts[name] for _, counts in parts)
-        for name in ("dead_letters", "duplicates", "deleted_users")
-    }
-    tables = [table for table, _ in parts]
-    return (pa.concat_tables(tables) if tables else SCHEMA.empty_table()), skipped
+    return _made_ahead(tables()), skipped
 
 
-def _accepted(
-    table: pa.Table, dedup_window: int, deleted: DeletedUsers
-) -> tuple[pa.Table, Skipped]:
-    """The accepted rows of one whole partition, and the numbers of skipped ones.
+class _Accepted:
+    """The accepted rows of one partition, chunk by chunk.
 
     Dead letters do not make later events duplicates.
     """
-    dead_letters = table.num_rows - table["error"].null_count
-    valid = table.filter(pc.is_null(table["error"])) if dead_letters else table
-    first = ~_duplicates(valid, dedup_window)
-    erased = _before_deletion(valid, deleted)
-    skipped = {
-        "dead_letters": dead_letters,
-        "duplicates": int((~first).sum()),
-        "deleted_users": int((erased & first).sum()),
-    }
-    accepted = first & ~erased
-    rows = valid.select(COLUMNS)
-    return (rows if accepted.all() else rows.filter(pa.array(accepted))).cast(SCHEMA), skipped
+
+    def __init__(self, window: int, deleted: DeletedUsers, skipped: Skipped) -> None:
+        """`skipped`: to count in."""
+        self._window, self._deleted, self._skipped = window, deleted, skipped
+        self._latest = pa.schema(map(ARCHIVED.field, ("event_id", "offset"))).empty_table()
+
+    def rows(self, chunk: pa.Table) -> pa.Table:
+        """The accepted rows of the chunk that follows the last one."""
+        dead_letters = chunk.num_rows - chunk["error"].null_count
+        valid = chunk.filter(pc.is_null(chunk["error"])) if dead_letters else chunk
+        ids = pa.concat_tables([self._latest, valid.select(self._latest.column_names)])
+        first = ~_duplicates(ids, self._window)[self._latest.num_rows :]
+        if ids.num_rows:
+            offsets = ids["offset"].to_numpy()
+            self._latest = ids.slice(int(offsets.searchsorted(offsets[-1] - self._window)))
+        erased = _before_deletion(valid, self._deleted)
+        self._skipped["dead_letters"] += dead_letters
+        self._skipped["duplicates"] += int((~first).sum())
+        self._skipped["deleted_users"] += int((erased & first).sum())
+        accepted = first & ~erased
+        rows = valid.select(COLUMNS)
+        return (rows if accepted.all() else rows.filter(pa.array(accepted))).cast(SCHEMA)
+
+
+def _chunks(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of at least `rows` rows, save the last one."""
+    pending: list[pa.Table] = []
+    for table in tables:
+        pending.append(table)
+        if sum(waiting.num_rows for waiting in pending) >= rows:
+            yield pa.concat_tables(pending)
+            pending = []
+    if pending:
+        yield pa.concat_tables(pending)
+
+
+def _made_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables, each made by a thread while the one before it is used.
+
+    Reading and encoding do not hold Python's lock.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, tables, None)
+        while (table := following.result()) is not None:
+            following = pool.submit(next, tables, None)
+            yield table
 
 
 def from_file(source: Source) -> tuple[pa.Table, Skipped]:

@@ -129,13 +129,14 @@ def build_training_set(context: Context, snapshot: Snapshot) -> TrainingSet:
     )
     if path is None:
         archive = Archive(settings.archive_url)
-        table, skipped = events.from_archive(
+        tables, skipped = events.from_archive(
             archive, topic, snapshot.positions, settings.dedup_window, snapshot.deleted
         )
     else:
         table, skipped = events.from_file(path)
+        tables = iter([table])
     source = masked_url(str(path or f"{settings.archive_url}/{topic}"))
-    data = dataset.build(table, settings.use_cases, snapshot.positions, source, skipped)
+    data = dataset.build(tables, settings.use_cases, snapshot.positions, source, skipped)
     try:
         return TrainingSet(data, data.split(settings.holdout_fraction), "")
     except DatasetError as error:

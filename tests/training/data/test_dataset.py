@@ -100,8 +100,8 @@ def test_the_dataset_and_ingest_skip_the_same_duplicates(ids: list[int], window:
 
 def test_a_dataset_ends_at_the_positions_of_the_snapshot(settings: Settings) -> None:
     archive = world.archived(settings, [row(offset, "ann", f"i{offset}") for offset in range(10)])
-    table, _ = events.from_archive(archive, settings.interactions_topic, {0: 4}, 100, NOBODY)
-    assert table["item_id"].to_pylist() == ["i0", "i1", "i2", "i3"]
+    tables, _ = events.from_archive(archive, settings.interactions_topic, {0: 4}, 100, NOBODY)
+    assert pa.concat_tables(tables)["item_id"].to_pylist() == ["i0", "i1", "i2", "i3"]
 
 
 def test_a_snapshot_beyond_the_archive_raises_an_error(settings: Settings) -> None:
@@ -113,11 +113,11 @@ def test_a_snapshot_beyond_the_archive_raises_an_error(settings: Settings) -> No
 
 
 def test_the_error_for_an_empty_archive_says_what_to_do(settings: Settings) -> None:
-    table, skipped = events.from_archive(
+    tables, skipped = events.from_archive(
         Archive(settings.archive_url), settings.interactions_topic, {}, 100, NOBODY
     )
     with pytest.raises(DatasetError, match="ingest and archive some first"):
-        dataset.build(table, settings.use_cases, {}, "archive", skipped)
+        dataset.build(tables, settings.use_cases, {}, "archive", skipped)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -142,7 +142,7 @@ def test_the_events_of_a_file_are_sorted_by_time(
             ),
             path,
         )
-    data = dataset.build(events.from_file(path)[0], settings.use_cases)
+    data = dataset.build([events.from_file(path)[0]], settings.use_cases)
     everything = np.ones(data.events, np.bool_)
     assert data.state(0, everything, 10).history == [
         HistoryEvent(100, "view", "a"),
@@ -184,7 +184,7 @@ def test_rows_of_a_file_that_ingest_rejects_are_skipped(settings: Settings, tmp_
 
 def _build(settings: Settings, path: Path) -> tuple[object, ...]:
     table, skipped = events.from_file(path)
-    return table, settings.use_cases, None, str(path), skipped
+    return [table], settings.use_cases, None, str(path), skipped
 
 
 def test_numpy_and_scipy_can_read_the_files(settings: Settings, tmp_path: Path) -> None:

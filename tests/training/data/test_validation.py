@@ -20,7 +20,7 @@ def of(*rows: tuple[str, str, float | None]) -> Dataset:
     ]
     named = [{name: column.get(name) for name in events.COLUMNS} for column in columns]
     return dataset.build(
-        pa.Table.from_pylist(named).select(events.SCHEMA.names).cast(events.SCHEMA),
+        [pa.Table.from_pylist(named).select(events.SCHEMA.names).cast(events.SCHEMA)],
         Settings().use_cases,
     )
 

@@ -79,10 +79,10 @@ def deleted(settings: Settings) -> DeletedUsers:
 
 def in_memory(settings: Settings) -> Dataset:
     archive = world.archived(settings, everything())
-    table, skipped = events_in_memory.from_archive(
+    tables, skipped = events_in_memory.from_archive(
         archive, settings.interactions_topic, POSITIONS, WINDOW, deleted(settings)
     )
-    return dataset.build(table, settings.use_cases, POSITIONS, "archive", skipped)
+    return dataset.build(tables, settings.use_cases, POSITIONS, "archive", skipped)
 
 
 def ids(data: Pairs, side: str) -> dict[int, str]:
@@ -147,7 +147,7 @@ def test_spark_reads_a_table_as_an_import_does(
         "bob,pear,view,,\n"
     )
     table, skipped = events_in_memory.from_file(path)
-    data = dataset.build(table, settings.use_cases, source="events.csv", skipped=skipped)
+    data = dataset.build([table], settings.use_cases, source="events.csv", skipped=skipped)
     source = spark_events.TableEvents(path)
     with pairs(source.accepted(cluster), settings.use_cases, None) as by_spark:
         assert entries(by_spark) == world.entries(data)

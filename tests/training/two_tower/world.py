@@ -37,16 +37,18 @@ def table(rows: list[tuple[str, str, str, float | None]]) -> Dataset:
     columns = zip(*rows, strict=True)
     users, items, types, times = (list(column) for column in columns)
     return dataset.build(
-        pa.table(
-            {
-                "user_id": pa.array(users).dictionary_encode(),
-                "item_id": pa.array(items).dictionary_encode(),
-                "event_type": pa.array(types).dictionary_encode(),
-                "timestamp": pa.array(times, pa.float64()),
-                "value": pa.nulls(len(rows), pa.float64()),
-                "use_case": pa.array(["developer_startup"] * len(rows)).dictionary_encode(),
-            }
-        ),
+        [
+            pa.table(
+                {
+                    "user_id": pa.array(users).dictionary_encode(),
+                    "item_id": pa.array(items).dictionary_encode(),
+                    "event_type": pa.array(types).dictionary_encode(),
+                    "timestamp": pa.array(times, pa.float64()),
+                    "value": pa.nulls(len(rows), pa.float64()),
+                    "use_case": pa.array(["developer_startup"] * len(rows)).dictionary_encode(),
+                }
+            )
+        ],
         USE_CASES,
     )
 
