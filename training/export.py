@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,21 +21,24 @@ from training.command_options import ExportKind
 from training.data import events
 
 
-def export(settings: Settings, kind: ExportKind, output: Path) -> int:
+def export(settings: Settings, kind: ExportKind, output: Path, since: float = -math.inf) -> int:
     """Write everything of one kind to `output`, a new file; returns the number of rows.
 
     Items and users: JSON lines, as they are in Redis. Events: a Parquet file of all that the
-    archive holds and training counts, so without duplicates and events of deleted users. Raises
-    ConfigurationError, StoreError, ArchiveError.
+    archive holds and training counts, so without duplicates and events of deleted users, and with
+    a record time from `since` (seconds since 1970) on. Raises ConfigurationError, StoreError,
+    ArchiveError.
     """
     suffix = ".parquet" if kind is ExportKind.events else ".jsonl"
     if output.suffix != suffix:
         raise ConfigurationError(f"{output}: {kind} are written to a file named *{suffix}")
+    if since > -math.inf and kind is not ExportKind.events:
+        raise ConfigurationError(f"{kind} have no time: --since is for events")
     if output.exists():
         raise ConfigurationError(f"{output} exists; name a new file")
     unfinished = output.with_name(f".{output.name}.unfinished")
     try:
-        rows = _write(settings, kind, unfinished)
+        rows = _write(settings, kind, unfinished, since)
         unfinished.replace(output)
     except OSError as error:
         raise ConfigurationError(f"{output} cannot be written: {error.strerror}") from None
@@ -43,7 +47,7 @@ def export(settings: Settings, kind: ExportKind, output: Path) -> int:
     return rows
 
 
-def _write(settings: Settings, kind: ExportKind, file: Path) -> int:
+def _write(settings: Settings, kind: ExportKind, file: Path, since: float) -> int:
     with connection.connect(settings) as client:
         if kind is ExportKind.items:
             return _write_lines(catalogue.changes(client).items, file)
@@ -52,7 +56,7 @@ def _write(settings: Settings, kind: ExportKind, file: Path) -> int:
         deleted = deletions.users(client, IdHasher(settings.deletion_salt))
     archive, topic = Archive(settings.archive_url), settings.interactions_topic
     tables, _ = events.from_archive(
-        archive, topic, archive.positions(topic), settings.dedup_window, deleted
+        archive, topic, archive.positions(topic), settings.dedup_window, deleted, since
     )
     rows = 0
     with pq.ParquetWriter(file, events.SCHEMA) as writer:

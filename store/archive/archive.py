@@ -16,7 +16,7 @@ from core.errors import ArchiveError
 from models import disk
 from store.archive import layout, publish
 from store.archive.layout import Range
-from store.archive.reading import Columns, read_file
+from store.archive.reading import Columns, first_offset_at, read_file
 from store.archive.schema import OFFSET_RANGE, READ_ROWS, SCHEMA, TOPIC_ID
 from store.archive.storage import Storage
 
@@ -92,6 +92,22 @@ class Archive:
         end = self.position(topic, partition) if below is None else below
         rows = self._rows(topic, partition, 0, end, Columns(["offset"]))
         return next(rows, None) is not None
+
+    def first_offset_at(self, topic: str, partition: int, time: float) -> int:
+        """The first offset whose record has the broker time `time` (seconds since 1970) or later.
+
+        The position where there is none. Of older files only the footers are read.
+        """
+        for file in self._partition_ranges(topic, partition):
+            try:
+                offset = first_offset_at(self.storage.filesystem, file, time)
+            except (OSError, pa.ArrowException, ValueError) as error:
+                if file in self._partition_ranges(topic, partition):
+                    raise self._not_readable(file, error) from None
+                return self.first_offset_at(topic, partition, time)  # it was merged meanwhile
+            if offset is not None:
+                return offset
+        return self.position(topic, partition)
 
     def append(
         self,
@@ -213,12 +229,15 @@ class Archive:
                 low = max(low, file.first)
                 newest = self._overlapping(topic, partition, low, high)
                 if file in newest:
-                    raise ArchiveError(
-                        f"{file.path} cannot be read: {self.storage.text_of(error)}; restore it "
-                        f"from a backup, or remove it and all later files of its partition and "
-                        f"archive again while the log still holds these offsets"
-                    ) from None
+                    raise self._not_readable(file, error) from None
                 files = deque(newest)
+
+    def _not_readable(self, file: Range, error: Exception) -> ArchiveError:
+        return ArchiveError(
+            f"{file.path} cannot be read: {self.storage.text_of(error)}; restore it from a "
+            f"backup, or remove it and all later files of its partition and archive again "
+            f"while the log still holds these offsets"
+        )
 
     def _overlapping(self, topic: str, partition: int, low: int, high: int) -> list[Range]:
         files = self._partition_ranges(topic, partition)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -39,7 +41,7 @@ def read_file(
     ) as parquet:
         groups: Iterable[int] = range(parquet.num_row_groups)
         if is_partial:
-            groups = [group for group in groups if _overlaps(parquet, group, low, high)]
+            groups = [group for group in groups if _overlaps(parquet, group, "offset", low, high)]
         for group in groups:
             for batch in parquet.iter_batches(READ_ROWS, row_groups=[group], columns=loaded):
                 table = pa.Table.from_batches([batch])
@@ -51,9 +53,24 @@ def read_file(
                     yield table.select(names).replace_schema_metadata(None)
 
 
-def _overlaps(parquet: pq.ParquetFile, group: int, low: int, high: int) -> bool:
-    """Whether a row group may have offsets in [low, high), by its statistics."""
-    column = parquet.metadata.row_group(group).column(parquet.schema_arrow.names.index("offset"))
+def first_offset_at(filesystem: pafs.FileSystem, file: Range, time: float) -> int | None:
+    """The first offset whose broker time is `time` (seconds since 1970) or later; None: no such.
+
+    Reads the footer, and two columns of the row groups that may have it. Raises as `read_file`.
+    """
+    with pq.ParquetFile(file.path, filesystem=filesystem) as parquet:
+        for group in range(parquet.num_row_groups):
+            if _overlaps(parquet, group, "broker_time", time, math.inf):
+                rows = parquet.read_row_group(group, columns=["offset", "broker_time"])
+                late = np.flatnonzero(rows["broker_time"].to_numpy() >= time)
+                if late.size:
+                    return int(rows["offset"][late[0]].as_py())
+    return None
+
+
+def _overlaps(parquet: pq.ParquetFile, group: int, name: str, low: float, high: float) -> bool:
+    """Whether a row group may have values in [low, high), by the statistics of the column."""
+    column = parquet.metadata.row_group(group).column(parquet.schema_arrow.names.index(name))
     statistics = column.statistics
     if statistics is None or not statistics.has_min_max:
         return True

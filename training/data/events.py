@@ -9,6 +9,7 @@ before the deletion.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -58,18 +59,28 @@ def from_archive(
     positions: Mapping[int, int],
     dedup_window: int,
     deleted: DeletedUsers,
+    since: float = -math.inf,
 ) -> tuple[Iterator[pa.Table], Skipped]:
     """The accepted events at offsets below `positions` (partition -> offset), and what is skipped.
 
     They come by partition in offset order, in tables that are read as they are used: one is in
     memory, and one is made ahead. The numbers of skipped events are complete after the last table.
 
-    `deleted`: users whose events up to the deletion are skipped.
-    Raises ArchiveError when the archive does not reach `positions`.
+    `deleted`: users whose events up to the deletion are skipped. `since`: only records with this
+    broker time (seconds since 1970) or a later one; the archive is read from the window before
+    them on. Raises ArchiveError when the archive does not reach `positions`.
     """
     used = {partition: position for partition, position in sorted(positions.items()) if position}
+    start = (
+        {
+            partition: max(0, archive.first_offset_at(topic, partition, since) - dedup_window)
+            for partition in used
+        }
+        if since > -math.inf
+        else {}
+    )
     readers = [
-        archive.read(topic, {partition: position}, _ARCHIVED, encoded=_ENCODED)
+        archive.read(topic, {partition: position}, _ARCHIVED, start, encoded=_ENCODED)
         for partition, position in used.items()
     ]
     skipped: Skipped = dict.fromkeys(("dead_letters", "duplicates", "deleted_users"), 0)
@@ -77,7 +88,7 @@ def from_archive(
     def tables() -> Iterator[pa.Table]:
         with progress("reading the archive", total=max(1, sum(used.values()))) as show:
             for partition, reader in zip(used, readers, strict=True):
-                accepted = _Accepted(dedup_window, deleted, skipped)
+                accepted = _Accepted(dedup_window, deleted, since, skipped)
                 for chunk in _chunks(reader, max(CHUNK_ROWS, dedup_window)):
                     yield accepted.rows(chunk)
                     show.advance(chunk.num_rows, f"partition {partition}")
@@ -91,25 +102,28 @@ class _Accepted:
     Dead letters do not make later events duplicates.
     """
 
-    def __init__(self, window: int, deleted: DeletedUsers, skipped: Skipped) -> None:
+    def __init__(self, window: int, deleted: DeletedUsers, since: float, skipped: Skipped) -> None:
         """`skipped`: to count in."""
-        self._window, self._deleted, self._skipped = window, deleted, skipped
+        self._window, self._deleted = window, deleted
+        self._since, self._skipped = since, skipped
         self._latest = pa.schema(map(ARCHIVED.field, ("event_id", "offset"))).empty_table()
 
     def rows(self, chunk: pa.Table) -> pa.Table:
         """The accepted rows of the chunk that follows the last one."""
-        dead_letters = chunk.num_rows - chunk["error"].null_count
-        valid = chunk.filter(pc.is_null(chunk["error"])) if dead_letters else chunk
+        is_event = pc.is_null(chunk["error"]).to_numpy()
+        valid = chunk if is_event.all() else chunk.filter(pa.array(is_event))
         ids = pa.concat_tables([self._latest, valid.select(self._latest.column_names)])
         first = ~_duplicates(ids, self._window)[self._latest.num_rows :]
         if ids.num_rows:
             offsets = ids["offset"].to_numpy()
             self._latest = ids.slice(int(offsets.searchsorted(offsets[-1] - self._window)))
         erased = _before_deletion(valid, self._deleted)
-        self._skipped["dead_letters"] += dead_letters
-        self._skipped["duplicates"] += int((~first).sum())
-        self._skipped["deleted_users"] += int((erased & first).sum())
-        accepted = first & ~erased
+        is_late = chunk["broker_time"].to_numpy() >= self._since
+        self._skipped["dead_letters"] += int((is_late & ~is_event).sum())
+        late = is_late[is_event]
+        self._skipped["duplicates"] += int((late & ~first).sum())
+        self._skipped["deleted_users"] += int((late & erased & first).sum())
+        accepted = late & first & ~erased
         rows = valid.select(COLUMNS)
         return (rows if accepted.all() else rows.filter(pa.array(accepted))).cast(SCHEMA)
 
