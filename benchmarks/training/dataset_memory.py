@@ -145,7 +145,7 @@ def main() -> None:
         "MB",
         "the same step on a fifth of the events",
         few.peak_mb,
-        COMMAND,
+        f"{COMMAND} --events {options.events}",
     )
     print(f"{row.ratio:.2f} of the memory for {FIFTH} times as many events")
 
