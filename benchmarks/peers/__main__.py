@@ -49,6 +49,14 @@ PEERS = {
     "faust": ("on_faust", "at_least_once"),
 }
 """Name -> module in this folder, processing guarantee."""
+DURABILITY = {
+    INGEST: "Redis (AOF every second), with the position in one transaction",
+    "bytewax": "memory, and every 10 s SQLite files with the offsets",
+    "quix": "RocksDB and a changelog topic, every 5 s; then the offsets",
+    "quix-exactly-once": "RocksDB and a changelog topic, every 5 s in a transaction of Kafka",
+    "faust": "RocksDB and a changelog topic at each event; the offsets every 2.8 s",
+}
+"""Name -> where its state is after a crash of the process."""
 
 
 class Cost(NamedTuple):
@@ -141,6 +149,8 @@ def rounds(stage: Stage, names: list[str], count: int, label: str) -> dict[str, 
     medians = {name: median(costs) for name, costs in runs.items()}
     reference = medians[REFERENCE]
     for name, cost in medians.items():
+        if name in DURABILITY:
+            print(f"{name:18} keeps its state in {DURABILITY[name]}")
         print(
             f"{label}, median: {_line(name, cost)}   rate {cost.rate / reference.rate:5.2f}, "
             f"own processor time {cost.own_us / reference.own_us:5.1f} of poll and decode",
