@@ -36,8 +36,8 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 START_S = 4.0
-"""Seconds that further processes must save to be started: each takes two to import what it needs,
-on a core of its own."""
+"""Seconds of processor time that further processes must save to be started: each needs two to
+import what it uses. It is no wall time, because on a busy machine they would wait, too."""
 FIRST_INPUTS = 8
 """Inputs that are computed in this process to estimate the time of all, by their median: the first
 of them also fill caches. It is estimated again after 16, 32, ... inputs."""
@@ -76,9 +76,9 @@ def mapped(
             if left * (1 - 1 / count) > START_S:
                 yield from _in_processes(function, shared, inputs[place:], count)
                 return
-        started = time.monotonic()
+        started = time.thread_time()
         result = function(shared, value)
-        seconds.append(time.monotonic() - started)
+        seconds.append(time.thread_time() - started)
         yield result
 
 
@@ -148,7 +148,8 @@ def _map_array(path: Path) -> np.ndarray[Any, Any]:
 
 def _start(content: bytes) -> None:
     """Prepare a process of the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this one
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent gets them too, and ends this one
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logs.configure("error", text=sys.stderr.isatty())
     _worker["function"], _worker["shared"] = pickle.loads(content)  # noqa: S301 - of the parent
