@@ -33,6 +33,7 @@ from redis import Redis
 
 from benchmarks.api import serving
 from benchmarks.measurements import record
+from benchmarks.neighbour import neighbour
 from benchmarks.streams import live_plane
 from benchmarks.streams.freshness_probes import KEY, Probe, probes
 from benchmarks.streams.live_plane import Plane
@@ -122,13 +123,18 @@ def main() -> None:
     parser.add_argument(
         "--plane-seconds", type=float, default=30.0, help="of each measurement of the live worker"
     )
+    parser.add_argument(
+        "--neighbour",
+        action="store_true",
+        help="measure also beside processes that want half of every core",
+    )
     parser.add_argument("--background", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.background:
         background(load(), arguments.rate)
         return
     rng = np.random.default_rng(42)
-    users = WARM_UP + 4 * arguments.probes
+    users = WARM_UP + 5 * arguments.probes
     with (
         tempfile.TemporaryDirectory(prefix="eddyline-freshness-") as name,
         broker(Path(name) / "broker", broker_kinds()[0]) as log_server,
@@ -219,6 +225,9 @@ def main() -> None:
             targets = (("", 0.5, 20.0), ("-p99", 0.99, 60.0))
             measure("freshness", False, targets)
             measure("freshness-after", True, targets)
+            if arguments.neighbour:
+                with neighbour(Path(name) / "neighbour"):
+                    measure("freshness-neighbour", False, (("", 0.5, 30.0), ("-p99", 0.99, 120.0)))
             planes: list[Plane] = []
             for changed in ({}, {"LIVE_READ_S": "0", "LIVE_CPU_SHARE": "1"}):
                 live.kill()
