@@ -15,6 +15,7 @@ set "MINUTES=%MINUTES: =%"
 if not defined PYTHON (
     if exist .venv\Scripts\python.exe (set "PYTHON=.venv\Scripts\python.exe") else (set "PYTHON=python")
 )
+rem "call" below: python may be a .bat itself, as with pyenv-win, which would not come back without it.
 if not exist "%WORK%" mkdir "%WORK%"
 rem No quotes around the value: it has its own, which would end there, and a folder such as "R&D" would be cut.
 set ALL=%*
@@ -30,13 +31,13 @@ goto next
 
 :dataset
 if defined EVENTS (
-    "%PYTHON%" -m training dataset --output "%WORK%\dataset" --events "%EVENTS%" || exit /b 1
+    call "%PYTHON%" -m training dataset --output "%WORK%\dataset" --events "%EVENTS%" || exit /b 1
 ) else (
-    "%PYTHON%" -m training dataset --output "%WORK%\dataset" || exit /b 1
+    call "%PYTHON%" -m training dataset --output "%WORK%\dataset" || exit /b 1
 )
-"%PYTHON%" -m training tune als --dataset "%WORK%\dataset" --minutes %MINUTES% --study "%WORK%\tune.sqlite" --output "%WORK%\hyperparameters.json" || exit /b 1
+call "%PYTHON%" -m training tune als --dataset "%WORK%\dataset" --minutes %MINUTES% --study "%WORK%\tune.sqlite" --output "%WORK%\hyperparameters.json" || exit /b 1
 set ALL=%ALL% --hyperparameters "%WORK%\hyperparameters.json"
 
 :retrain
-"%PYTHON%" -m training retrain %ALL%
+call "%PYTHON%" -m training retrain %ALL%
 exit /b %ERRORLEVEL%
