@@ -64,6 +64,11 @@ class RedisServer(Server):
         """The value of REDIS_URL."""
         return f"{'rediss' if self._certificates else 'redis'}://{self.address}/0"
 
+    @property
+    def client_options(self) -> dict[str, str]:
+        """Arguments of redis-py's `from_url` beside `url`."""
+        return {"ssl_ca_certs": str(self._certificates.ca)} if self._certificates else {}
+
     def _command(self) -> Sequence[str | Path]:
         options = {
             **self._ports(),

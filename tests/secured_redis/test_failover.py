@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from redis import Redis, RedisError, ResponseError
 
 from core.settings import Settings
 from store.state import connection
-from testing.process import Child
+from testing.certificates import Certificates
+from testing.process import Child, settings_environment
 from testing.proxy import Proxy
 from testing.redis import SERVICE, RedisServer, SentinelGroup
 from tests import oracle
@@ -23,7 +24,7 @@ from tests.api.world import port_of, publish
 from tests.conftest import Spawn
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic
-from tests.support import Background, eventually
+from tests.support import Background, eventually, skipped_without_tls
 
 Applied = Callable[[str], None]
 """Waits until more events are applied; the text says after what."""
@@ -55,7 +56,7 @@ def load(settings: Settings, spawn: Spawn, seed: int) -> Iterator[Applied]:
     API outlive; afterwards Redis is equal to the log.
     """
     publish(settings)
-    environment = {"REDIS_URL": settings.redis_url.get_secret_value()}
+    environment = settings_environment(settings)
     ingest, live, api = (
         spawn(*command, **environment)
         for command in (("streams", "ingest"), ("streams", "live"), ("api",))
@@ -109,23 +110,34 @@ def is_replica(server: RedisServer) -> None:
             return False
         return info["role"] == "slave" and info["master_link_status"] == "up"
 
-    with Redis.from_url(server.url) as redis:
+    with Redis.from_url(server.url, **server.client_options) as redis:
         eventually(is_linked, f"{server.address} is a replica", 90)
 
 
 @pytest.fixture
-def group(tmp_path: Path) -> Iterator[SentinelGroup]:
-    with SentinelGroup(tmp_path / "group") as servers:
+def group(tmp_path: Path, certificates: Certificates) -> Iterator[SentinelGroup]:
+    """With TLS between all of them; the matrix has sentinels without it."""
+    with ExitStack() as started:
+        with skipped_without_tls():
+            servers = SentinelGroup(tmp_path / "group", certificates=certificates)
+            started.enter_context(servers)
         yield servers
 
 
 @pytest.mark.timeout(240)
 def test_a_fail_over_by_sentinel_loses_no_event_and_fails_no_read(
-    broker: object, settings: Settings, spawn: Spawn, group: SentinelGroup, seed: int
+    broker: object,
+    settings: Settings,
+    spawn: Spawn,
+    group: SentinelGroup,
+    certificates: Certificates,
+    seed: int,
 ) -> None:
-    settings = settings.model_copy(update={"redis_url": SecretStr(group.url)})
+    access = {"redis_url": SecretStr(group.url), "redis_ssl_ca": certificates.ca}
+    settings = settings.model_copy(update=access)
+    first_sentinel = group.sentinels[0]
     with (
-        Redis.from_url(f"redis://{group.sentinels[0].address}") as sentinel,
+        Redis.from_url(first_sentinel.url, **first_sentinel.client_options) as sentinel,
         load(settings, spawn, seed) as more_applied,
     ):
         first, second = group.servers

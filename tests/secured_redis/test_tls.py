@@ -45,12 +45,12 @@ def ping(settings: Settings) -> None:
 def client_certificate_required(
     tls_server: RedisServer, certificates: Certificates
 ) -> Iterator[None]:
-    with Redis.from_url(tls_server.url, ssl_ca_certs=str(certificates.ca)) as admin:
+    with Redis.from_url(tls_server.url, **tls_server.client_options) as admin:
         admin.config_set("tls-auth-clients", "yes")
     yield
     with Redis.from_url(
         tls_server.url,
-        ssl_ca_certs=str(certificates.ca),
+        **tls_server.client_options,
         ssl_certfile=str(certificates.client),
         ssl_keyfile=str(certificates.client_key),
     ) as admin:
