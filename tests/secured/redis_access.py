@@ -19,6 +19,8 @@ from tests.support import skipped_without_tls
 USER = "eddyline"
 PASSWORD = "r#dis/p@ss:word%1"
 """Has each character that ends a password in a URL."""
+WRONG = "wr#ng/secret"
+"""A wrong password, which no output shows either."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,9 @@ def redis_servers(directory: Path, certificates: Certificates) -> Iterator[dict[
         plain = started.enter_context(RedisServer(directory / "plain"))
         with skipped_without_tls():
             tls = started.enter_context(RedisServer(directory / "tls", certificates=certificates))
-        group = started.enter_context(SentinelGroup(directory / "sentinel"))
+        group = started.enter_context(SentinelGroup(directory / "sentinel", password=PASSWORD))
         plain_admin = started.enter_context(Redis.from_url(plain.url))
-        tls_admin = started.enter_context(
-            Redis.from_url(tls.url, ssl_ca_certs=str(certificates.ca))
-        )
+        tls_admin = started.enter_context(Redis.from_url(tls.url, **tls.client_options))
         group_admin = started.enter_context(Redis.from_url(group.servers[0].url))
         plain_admin.acl_setuser(
             USER,
@@ -69,7 +69,15 @@ def redis_servers(directory: Path, certificates: Certificates) -> Iterator[dict[
                 _with_password(plain, PASSWORD),
                 plain_admin,
                 PASSWORD,
-                _with_password(plain, "wr#ng/secret"),
+                _with_password(plain, WRONG),
             ),
-            "sentinel": RedisAccess({"redis_url": SecretStr(group.url)}, group_admin),
+            "sentinel": RedisAccess(
+                {
+                    "redis_url": SecretStr(group.url),
+                    "redis_sentinel_password": SecretStr(PASSWORD),
+                },
+                group_admin,
+                PASSWORD,
+                {"redis_sentinel_password": SecretStr(WRONG)},
+            ),
         }

@@ -28,10 +28,9 @@ from tests.exactly_once.traffic import Traffic
 from tests.live.world import is_fresh, live_model, publish
 from tests.secured.conftest import Login, Start
 from tests.secured.matrix import ALL, cells
-from tests.secured.redis_access import RedisAccess
+from tests.secured.redis_access import WRONG, RedisAccess
 from tests.support import eventually
 
-WRONG = "wr#ng/secret"
 API_KEY = "a-key-of-the-matrix"
 READER = "reader"
 """A user whose events come through the API."""
