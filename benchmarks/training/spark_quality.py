@@ -111,7 +111,12 @@ def judged_ndcg(
     return evaluation.mean("als", "ndcg@10"), len(judged.users)
 
 
-def compare(folder: Path, hyperparameters: Hyperparameters, values: Sequence[float]) -> None:
+def compare(
+    folder: Path,
+    hyperparameters: Hyperparameters,
+    alphas: Sequence[float],
+    values: Sequence[float],
+) -> None:
     """Tune both engines, judge both, and print the ratio."""
     settings = Settings(spark_master=os.environ.get("SPARK_MASTER", "local[2]"))
     world = headline_worlds.load("ml1m", folder)
@@ -124,7 +129,7 @@ def compare(folder: Path, hyperparameters: Hyperparameters, values: Sequence[flo
     with session.cluster(settings) as cluster, tempfile.TemporaryDirectory() as work:
         engines = Engines(cluster, settings, data, Path(work))
         scores = {}
-        for alpha in ALPHAS:
+        for alpha in alphas:
             for value in values:
                 tried = _replace(hyperparameters, alpha, value)
                 scores[alpha, value] = held_out_ndcg(engines.implicit(known, tried), data, last)
@@ -174,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--factors", type=int, default=64)
     parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--alpha", type=float, nargs="+", default=ALPHAS)
     parser.add_argument("--regularization", type=float, nargs="+", default=REGULARIZATIONS)
     arguments = parser.parse_args()
     folder = data_folder()
@@ -181,7 +187,7 @@ def main() -> None:
         print("EDDYLINE_DATA names no folder with ml1m/")
         return
     hyperparameters = Hyperparameters(factors=arguments.factors, iterations=arguments.iterations)
-    compare(folder, hyperparameters, arguments.regularization)
+    compare(folder, hyperparameters, arguments.alpha, arguments.regularization)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from training import als
 from training.job import stages
 from training.job.context import Context, Options
 from training.job.run import Run
+from training.spark import session as spark_session
 from training.two_tower import hyperparameters as two_tower
 
 __all__ = ["Options", "retrain"]
@@ -72,6 +73,8 @@ def retrain(
             "--no-lease works without Redis, which alone knows the users who were deleted "
             "from the archive; add --events FILE, or drop it"
         )
+    if settings.als_engine == "spark":
+        spark_session.require(settings)  # now, not after the steps before the fit
     with ExitStack() as stack:
         client = stack.enter_context(connection.connect(settings)) if options.lease else None
         lease = (

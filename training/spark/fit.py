@@ -136,7 +136,7 @@ def _ratings(entries: Pairs, alpha: float, confidence: Confidence) -> DataFrame:
     value = sql.lit(alpha * scale) * sql.col("weight")
     if confidence.discount:
         value = value * sql.pow("n", sql.lit(-confidence.discount))
-    low = entries.frame.where(value <= 1.0).count()
+    low = entries.frame.where(value < 1.0).count()
     if low:
         log.warning("confidences_raised", pairs=low, of=entries.count, alpha=alpha, least=1.0)
     rating = sql.greatest(value - 1.0, sql.lit(LEAST_RATING)).cast("float")

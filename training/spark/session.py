@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+import structlog
 
 from core.errors import ConfigurationError, EddylineError, SparkFailed
 from core.redaction import error_text, masked_url
@@ -23,6 +24,8 @@ from core.settings.als import SparkSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+log = structlog.get_logger(__name__)
 
 INSTALL = (
     "ALS_ENGINE=spark needs pyspark: pip install -r requirements/spark.txt; or use "
@@ -39,6 +42,41 @@ class Cluster(NamedTuple):
     scratch: str
 
 
+class Library(NamedTuple):
+    """What is used of pyspark: SparkContext, SparkSession, and the errors that Spark raises."""
+
+    context: Any
+    session: Any
+    failures: tuple[type[Exception], ...]
+
+
+def require(settings: SparkSettings) -> Library:
+    """Load pyspark.
+
+    Raises ConfigurationError where pyspark, Java or the shared folder is missing.
+    """
+    try:
+        from py4j.protocol import Py4JError
+        from pyspark import SparkContext
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise ConfigurationError(INSTALL) from None
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which("java", path=f"{home}/bin" if home else None) is None:
+        raise ConfigurationError(
+            f"ALS_ENGINE=spark needs Java 17 or newer, and there is none "
+            f"{f'in JAVA_HOME={home}' if home else 'on PATH'}: install openjdk-17-jre-headless, or "
+            f"set JAVA_HOME"
+        )
+    if not _is_local(settings) and not settings.spark_scratch:
+        raise ConfigurationError(
+            f"SPARK_MASTER={settings.spark_master} needs SPARK_SCRATCH: a folder or URL that this "
+            f"process and all executors can write"
+        )
+    return Library(SparkContext, SparkSession, (Py4JError, PySparkException))
+
+
 @contextmanager
 def cluster(settings: SparkSettings) -> Iterator[Cluster]:
     """A Spark session during the block.
@@ -48,33 +86,29 @@ def cluster(settings: SparkSettings) -> Iterator[Cluster]:
     Raises ConfigurationError where pyspark, Java or the shared folder is missing; SparkFailed when
     Spark does not start, or fails within the block.
     """
-    context, session, failures = _library()
-    local = settings.spark_master.startswith("local[") or settings.spark_master == "local"
-    if not local and not settings.spark_scratch:
-        raise ConfigurationError(
-            f"SPARK_MASTER={settings.spark_master} needs SPARK_SCRATCH: a folder or URL that this "
-            f"process and all executors can write"
-        )
-    is_own = context._gateway is None
+    library = require(settings)
+    is_own = library.context._gateway is None
     with _scratch(settings) as scratch:
         try:
-            spark = _start(session, settings, local)
+            spark = _start(library.session, settings)
             spark.sparkContext.setCheckpointDir(address(f"{scratch}/checkpoints"))
-        except failures as error:
-            _end(context, None, is_own)
+        except library.failures as error:
+            if is_own:
+                _end(library, None)
             raise SparkFailed(
                 f"Spark does not start at SPARK_MASTER={settings.spark_master}: "
                 f"{_first_line(error)}; it needs Java 17 or newer"
             ) from None
         try:
             yield Cluster(spark, scratch)
-        except failures as error:
+        except library.failures as error:
             raise SparkFailed(
                 f"Spark failed: {_first_line(error)}; its log is above. Where memory was short, "
                 f"raise SPARK_MEMORY (now {settings.spark_memory})"
             ) from None
         finally:
-            _end(context, spark, is_own)
+            if is_own:
+                _end(library, spark)
 
 
 def address(url: str) -> str:
@@ -135,26 +169,12 @@ def _scratch(settings: SparkSettings) -> Iterator[str]:
         filesystem.delete_dir(folder)
 
 
-def _library() -> tuple[Any, Any, tuple[type[Exception], ...]]:
-    """SparkContext, SparkSession, and the errors that Spark raises. Raises ConfigurationError."""
-    try:
-        from py4j.protocol import Py4JError
-        from pyspark import SparkContext
-        from pyspark.errors import PySparkException
-        from pyspark.sql import SparkSession
-    except ImportError:
-        raise ConfigurationError(INSTALL) from None
-    home = os.environ.get("JAVA_HOME")
-    if shutil.which("java", path=f"{home}/bin" if home else None) is None:
-        raise ConfigurationError(
-            f"ALS_ENGINE=spark needs Java 17 or newer, and there is none "
-            f"{f'in JAVA_HOME={home}' if home else 'on PATH'}: install openjdk-17-jre-headless, or "
-            f"set JAVA_HOME"
-        )
-    return SparkContext, SparkSession, (Py4JError, PySparkException)
+def _is_local(settings: SparkSettings) -> bool:
+    """Whether Spark works in the Java process of this machine alone."""
+    return settings.spark_master.startswith("local[") or settings.spark_master == "local"
 
 
-def _start(session: Any, settings: SparkSettings, local: bool) -> Any:
+def _start(session: Any, settings: SparkSettings) -> Any:
     builder = (
         session.builder.appName("eddyline-als")
         .master(settings.spark_master)
@@ -166,7 +186,7 @@ def _start(session: Any, settings: SparkSettings, local: bool) -> Any:
         # as pyarrow verifies the archive's pages
         .config("spark.hadoop.parquet.page.verify-checksum.enabled", "true")
     )
-    if local:
+    if _is_local(settings):
         builder = builder.config("spark.driver.host", "127.0.0.1").config(
             "spark.driver.bindAddress", "127.0.0.1"
         )
@@ -179,19 +199,25 @@ def _start(session: Any, settings: SparkSettings, local: bool) -> Any:
             signal.signal(signal.SIGINT, handler)
 
 
-def _end(context: Any, spark: Any, is_own: bool) -> None:
+def _end(library: Library, spark: Any) -> None:
     """Stop Spark and its Java process, which would keep its memory as long as this process runs."""
-    if not is_own:
-        return
-    if spark is not None:
-        spark.stop()
+    context, session, failures = library
     gateway = context._gateway
     if gateway is None:
         return
-    gateway.shutdown()
-    context._gateway = context._jvm = None
-    gateway.proc.stdin.close()
-    gateway.proc.wait()
+    when_gone: tuple[type[Exception], ...] = (*failures, OSError)
+    try:
+        if spark is not None:
+            spark.stop()
+        gateway.shutdown()
+    except when_gone as error:
+        log.warning("spark_ended_by_itself", error=_first_line(error))
+    finally:
+        # also what pyspark leaves where the Java process died, so that the next fit starts one
+        context._gateway = context._jvm = context._active_spark_context = None
+        session._instantiatedSession = session._activeSession = None
+        gateway.proc.stdin.close()
+        gateway.proc.wait()
 
 
 def _first_line(error: Exception) -> str:

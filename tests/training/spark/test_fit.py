@@ -134,8 +134,14 @@ def test_without_java_one_line_says_what_to_install(
 def test_a_master_elsewhere_needs_a_folder_that_executors_see(offline: Settings) -> None:
     pytest.importorskip("pyspark")
     elsewhere = offline.model_copy(update={"spark_master": "spark://cluster:7077"})
-    with (
-        pytest.raises(ConfigurationError, match="needs SPARK_SCRATCH"),
-        session.cluster(elsewhere),
-    ):
-        pass
+    with pytest.raises(ConfigurationError, match="needs SPARK_SCRATCH"):
+        session.require(elsewhere)
+
+
+def test_a_retrain_that_lacks_pyspark_says_so_before_its_first_step(
+    offline: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    by_spark = offline.model_copy(update={"als_engine": "spark"})
+    with pytest.raises(ConfigurationError, match=r"pip install -r requirements/spark\.txt"):
+        published(by_spark, events="none", lease=False)
