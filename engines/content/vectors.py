@@ -70,6 +70,9 @@ class ItemVectors:
         self._model, self._added, self._sources = model, added, sources
         self._trained: sp.csr_matrix = model.item_vectors
         terms = [np.diff(self._trained.indptr), np.diff(added.indptr), np.zeros(1, dtype=np.int32)]
+        self._parts = [(self._trained, 0)]
+        if added.shape[0]:
+            self._parts.append((added, self._trained.shape[0]))
         self.known: Bools = np.concatenate(terms)[sources] > 0
         """(n_rows,): whether the vector has a term."""
 
@@ -108,8 +111,8 @@ class ItemVectors:
 
     def products(self, profile: Scores) -> Scores:
         """(n_rows,) f32: the product of each vector and `profile` (n_terms,) f32."""
-        parts = [self._trained @ profile, self._added @ profile, _NOTHING]
-        products: Scores = np.concatenate(parts).take(self._sources, mode="wrap")
+        parts = [matrix @ profile for matrix, _ in self._parts]
+        products: Scores = np.concatenate([*parts, _NOTHING]).take(self._sources, mode="wrap")
         return products
 
     def entries(self, rows: Sequence[int]) -> Entries:
@@ -119,20 +122,17 @@ class ItemVectors:
         """
         if not rows:
             return NO_ENTRIES
-        columns, values, lengths = [], [], []
-        trained = self._trained.shape[0]
-        for row in rows:
-            source, matrix = int(self._sources[row]), self._trained
-            if source >= trained:
-                source, matrix = source - trained, self._added
-            begin = end = 0
-            if source >= 0:
-                begin, end = int(matrix.indptr[source]), int(matrix.indptr[source + 1])
-            columns.append(matrix.indices[begin:end])
-            values.append(matrix.data[begin:end])
-            lengths.append(end - begin)
-        owners = np.repeat(np.arange(len(rows)), lengths)
-        return Entries(np.concatenate(columns), np.concatenate(values), owners)
+        sources, indices = self._sources.take(rows), np.arange(len(rows))
+        columns, values, owners = [], [], []
+        for matrix, first in self._parts:
+            # a row of another part is clipped to an end of this one, where it has no entries
+            begins = matrix.indptr.take(sources - first, mode="clip")
+            ends = matrix.indptr.take(sources - first + 1, mode="clip")
+            owners.append(np.repeat(indices, ends - begins))
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+                columns.append(matrix.indices[begin:end])
+                values.append(matrix.data[begin:end])
+        return Entries(np.concatenate(columns), np.concatenate(values), np.concatenate(owners))
 
     def dense(self, row: int) -> Scores:
         """The vector (n_terms,) f32 of a row."""

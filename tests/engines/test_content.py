@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+import numpy as np
 import pytest
 
 from core.types import Item, Request, UserState
 from engines.builder import build, with_catalogue, with_popularity
+from engines.content.vectors import ItemVectors
 from engines.recommender import Recommender
 from models.bundle import Bundle
 from models.content import ContentModel
@@ -155,3 +158,27 @@ def test_a_deleted_item_does_not_affect_the_scale() -> None:
     deleted = with_catalogue(running, running.catalogue.updated([], ["best"]))
     line = deleted.engines["content_based"].recommend(NEWCOMER, LATER)[0]
     assert (line.item_id, line.score) == ("far", pytest.approx(0.5))
+
+
+def test_vectors_are_those_of_the_items_however_they_came_into_the_catalogue() -> None:
+    """From the training, in another order, changed since, new, or an id without an entry."""
+    model = ContentModel.fit(world.ITEMS)
+    trained = {item.item_id: item for item in world.ITEMS}
+    changed = msgspec.structs.replace(world.ITEMS[1], categories=["health"])
+    first = [None, *reversed(world.ITEMS[2:]), changed]
+    later = [world.item("new", ["fintech"], 9), None, world.ITEMS[0], changed]
+    vectors = ItemVectors.of(model, first, trained).with_items(later)
+    assert vectors.with_items([]) is vectors
+    expected = np.zeros((len(first) + len(later), len(model.terms)), dtype=np.float32)
+    for row, item in enumerate([*first, *later]):
+        if item is not None:
+            expected[row] = model.vectors([item]).toarray()[0]
+    rows = list(range(len(expected)))
+    np.testing.assert_allclose([vectors.dense(row) for row in rows], expected, rtol=1e-6)
+    columns = np.arange(len(model.terms), dtype=np.int32)
+    np.testing.assert_allclose(
+        vectors.entries(rows[::-1]).dense(columns, len(rows)), expected[::-1], rtol=1e-6
+    )
+    assert vectors.known.tolist() == expected.any(axis=1).tolist()
+    profile = np.linspace(-1, 1, len(model.terms), dtype=np.float32)
+    np.testing.assert_allclose(vectors.products(profile), expected @ profile, rtol=1e-5, atol=1e-6)
