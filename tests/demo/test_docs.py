@@ -113,6 +113,9 @@ def test_every_setting_named_in_the_docs_exists(page: Path) -> None:
         "HOME",
         "PYTHON",
         "PIP_EXTRA_INDEX_URL",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE",
+        "SPARK_CONF_DIR",
+        "REDIS_SERVER",
     }
     for name in re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", page.read_text()):
         # a secret may come from the file that NAME_FILE names
