@@ -55,7 +55,7 @@ def fit_two_tower(
         raise ConfigurationError(
             "Two-Tower is trained by torch, which is not installed; install requirements/train.txt"
         )
-    from training.two_tower import torchrun
+    from training.two_tower import checkpoint, torchrun
 
     entries = items.read(items_file) if items_file is not None else []
     data = TrainingData(dataset_files.load(folder), entries, settings.use_cases)
@@ -67,6 +67,7 @@ def fit_two_tower(
         model = fit(data, values, seed, options).model
         if processes.first:
             model.save(output)
+            checkpoint.remove(output)
             facts = model.facts
             typer.echo(f"{output}: {facts.items} items, {facts.dimension} dimensions")
 
@@ -78,23 +79,17 @@ def fit(
     options: FitOptions,
     run: Run | None = None,
 ) -> Fitted:
-    """Run `two_tower.fit` and show its progress; the checkpoint is deleted after the fit.
-
-    The first of several processes does both.
+    """Run `two_tower.fit`; the first of several processes shows its progress.
 
     Raises DatasetError, and Interrupted when `run` is stopped.
     """
-    from training.two_tower import checkpoint as two_tower_checkpoint
     from training.two_tower import fit as two_tower
 
     if not options.processes.first:
         return two_tower.fit(data, hyperparameters, seed, options)
     with _progress(hyperparameters.epochs, run) as (on_epoch, on_batch):
         shown = replace(options, on_epoch=on_epoch, on_batch=on_batch)
-        fitted = two_tower.fit(data, hyperparameters, seed, shown)
-    if options.checkpoints is not None:
-        two_tower_checkpoint.remove(options.checkpoints)
-    return fitted
+        return two_tower.fit(data, hyperparameters, seed, shown)
 
 
 def fit_if_available(
@@ -104,11 +99,19 @@ def fit_if_available(
     options: FitOptions,
     run: Run | None = None,
 ) -> Fitted | None:
-    """Run `fit`. Returns None, and logs why, when Two-Tower is disabled or torch is missing."""
+    """Run `fit`, and delete its checkpoint.
+
+    Returns None, and logs why, when Two-Tower is disabled or torch is missing.
+    """
     if cause := unavailable(settings):
         log.info("two_tower_skipped", cause=cause)
         return None
-    return fit(data, hyperparameters, settings.training_seed, options, run)
+    from training.two_tower import checkpoint
+
+    fitted = fit(data, hyperparameters, settings.training_seed, options, run)
+    if options.checkpoints is not None:
+        checkpoint.remove(options.checkpoints)
+    return fitted
 
 
 @contextmanager

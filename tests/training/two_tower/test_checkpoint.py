@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from core.settings import Settings
+from models.two_tower import TwoTowerModel
 from tests.training.two_tower.world import (
     ONE_THREAD,
     SEED,
@@ -18,9 +20,12 @@ from tests.training.two_tower.world import (
     ring,
     training_data,
 )
+from training.data import dataset_files
 from training.two_tower import fit as two_tower
+from training.two_tower.command import fit_two_tower
 from training.two_tower.fit_types import FitOptions, Progress
 from training.two_tower.hyperparameters import Hyperparameters
+from training.two_tower.objective import Objective
 
 ONE_EPOCH = Hyperparameters(dimension=4, layers=1, heads=1, history=4, epochs=1)
 
@@ -58,6 +63,26 @@ def test_a_killed_fit_resumes_and_ends_with_the_result_of_an_undisturbed_one(
     np.testing.assert_array_equal(resumed.model.item_vectors, undisturbed.model.item_vectors)
     for name, array in undisturbed.model.arrays.items():
         np.testing.assert_array_equal(resumed.model.arrays[name], array)
+
+
+def test_a_fit_whose_model_was_not_written_is_not_repeated(
+    tmp_path: Path, offline: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, output = tmp_path / "dataset", tmp_path / "model"
+    dataset_files.save(ring(24), dataset)
+    settings = offline.model_copy(update={"two_tower_epochs": 1, "two_tower_dimension": 4})
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(TwoTowerModel, "save", fail)
+        with pytest.raises(OSError, match="no space"):
+            fit_two_tower(settings, dataset, None, None, output, 1)
+    monkeypatch.setattr(Objective, "loss", fail)
+    fit_two_tower(settings, dataset, None, None, output, 1)
+    assert len(TwoTowerModel.load(output).item_ids) == 24
+    assert not list(output.glob("*checkpoint*")), "it is deleted once the model is written"
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])
