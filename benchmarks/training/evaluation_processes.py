@@ -63,7 +63,7 @@ def events(users: int, items: int) -> Dataset:
     for place, name in enumerate(table.column_names):
         if name.endswith("_id") or name in ("event_type", "use_case"):
             table = table.set_column(place, name, table[name].dictionary_encode().combine_chunks())
-    return dataset.build(table, Settings().use_cases)
+    return dataset.build([table], Settings().use_cases)
 
 
 def world(users: int, items: int) -> tuple[Bundle, Inputs, JudgedUsers]:
