@@ -1,5 +1,6 @@
 """The Parquet archive of the interactions topic.
 
-`archive` lists, reads and appends files, `layout` names them, `schema` has their columns, `publish`
-writes each one whole and once, `storage` opens the folder or bucket. Start with `archive`.
+`archive` lists, reads and appends files, `reading` reads one of them, `layout` names them, `schema`
+has their columns, `publish` writes each one whole and once, `compaction` merges small ones,
+`storage` opens the folder or bucket. Start with `archive`.
 """

@@ -10,6 +10,7 @@ import threading
 import uuid
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from core.errors import ArchiveError
@@ -83,6 +84,19 @@ def test_files_are_merged_up_to_the_target_and_large_ones_stay(tmp_path: Path) -
         (5040, 5050),
     ]
     assert offsets(archive) == list(range(5050))
+
+
+def test_rows_with_large_contexts_are_merged_in_small_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.archive.compaction.GROUP_BYTES", 2_000)
+    archive = filled(str(tmp_path), 100, 180, 300, 310)
+    before = everything(archive)
+    Compaction(archive, TOPIC, AT_ONCE).run()
+    merged = archive.ranges(TOPIC)[0][0]
+    assert (merged.first, merged.next) == (0, 300)
+    assert pq.ParquetFile(merged.path).num_row_groups > 1
+    assert everything(archive) == before
 
 
 def test_replaced_files_stay_until_every_list_has_the_larger_one(tmp_path: Path) -> None:
