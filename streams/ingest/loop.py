@@ -70,6 +70,11 @@ _LAG_S = 1.0
 """Seconds between measurements of the lag."""
 _IDLE_S = 0.2
 """Seconds that a poll waits for the first event; bounds how late a stop or a failure is noticed."""
+_FETCH_WAIT_MS = 50
+"""Milliseconds that a broker may wait for an event before it answers; by default 500. Apache Kafka
+answers at the first event, the embedded broker much later. The price: while no events come, a
+broker answers 20 requests a second of each ingest process.
+"""
 _OFFSET_GONE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 """The broker has no record at the offset that comes next: the log was trimmed, cut, or is another
 one.
@@ -125,7 +130,9 @@ class Ingest:
         self._apply_thread.start()
         self._watch.start()
         consumer = Consumer(
-            log.consumer_config(settings, settings.ingest_group) | {"enable.partition.eof": True}
+            {"fetch.wait.max.ms": _FETCH_WAIT_MS}  # KAFKA_EXTRA overrules it
+            | log.consumer_config(settings, settings.ingest_group)
+            | {"enable.partition.eof": True}
         )
         consumer.subscribe(
             self._topics,
