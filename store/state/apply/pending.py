@@ -221,6 +221,7 @@ class _Cut:
         now = time.time()
         self._after = after
         self._ready: list[tuple[Key, float]] = []
+        self._items: dict[int, list[str]] = {}
         self._weights: dict[str, list[tuple[dict[str, float], float]]] = {}
         for (use_case, hour, slot, tier), weights in groups.items():
             name = use_case or keys.POPULAR_UNLABELLED
@@ -246,13 +247,23 @@ class _Cut:
         return sums
 
     def _sums(self, key: str) -> list[tuple[Key, float]]:
-        sums: dict[str, float] = {}
-        for weights, factor in self._weights.pop(key):
-            for item_id, weight in weights.items():
-                sums[item_id] = sums.get(item_id, 0.0) + weight * factor
-        after = self._after[1] if key == self._after[0] else None
-        return [
-            ((key, item_id), sums[item_id])
-            for item_id in sorted(sums)
-            if after is None or item_id > after
-        ]
+        groups = self._weights.pop(key)
+        if len(groups) == 1:
+            [(sums, factor)] = groups
+            items = self._sorted(sums)
+        else:
+            sums, factor = {}, 1.0
+            for weights, of_group in groups:
+                for item_id, weight in weights.items():
+                    sums[item_id] = sums.get(item_id, 0.0) + weight * of_group
+            items = sorted(sums)
+        if key == self._after[0]:
+            items = [item_id for item_id in items if item_id > self._after[1]]
+        return [((key, item_id), sums[item_id] * factor) for item_id in items]
+
+    def _sorted(self, weights: dict[str, float]) -> list[str]:
+        """The items in their order. Most groups are in three sets, and are sorted once."""
+        items = self._items.get(id(weights))
+        if items is None:
+            items = self._items[id(weights)] = sorted(weights)
+        return items

@@ -213,11 +213,15 @@ def _popularity(piece: Piece, lines: list[str]) -> int:
     replies.
     """
     bulks: dict[str, str] = {}
+    scores: dict[float, str] = {}  # few different ones: most are small sums of the same weights
     for (key, item_id), score in piece.sums:
         bulk = bulks.get(key)
         if bulk is None:
             bulk = bulks[key] = _bulk(key)
-        lines.append(f"{_ZINCRBY}{bulk}{_bulk(repr(score))}{_bulk(item_id)}")
+        amount = scores.get(score)
+        if amount is None:
+            amount = scores[score] = _bulk(repr(score))
+        lines.append(f"{_ZINCRBY}{bulk}{amount}{_bulk(item_id)}")
     expiries = [
         (bulk, expiry)
         for key, bulk in bulks.items()
