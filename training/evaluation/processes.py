@@ -41,8 +41,9 @@ import what it uses. It is no wall time, because on a busy machine they would wa
 FIRST_INPUTS = 8
 """Inputs that are computed in this process to estimate the time of all, by their median: the first
 of them also fill caches. It is estimated again after 16, 32, ... inputs."""
-CHUNK = 16
-"""Inputs that a process gets at once: about 50 ms of an evaluation."""
+CHUNK, CHUNKS = 64, 8
+"""Most inputs that a process gets at once, and how often each process gets some at least, so that
+all end at about the same time."""
 MAPPED_BYTES = 1 << 16
 """Arrays from this size on are mapped; smaller ones are copied."""
 
@@ -93,7 +94,8 @@ def _in_processes(
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(count, context, initializer=_start, initargs=(content,))
         try:
-            chunks = [inputs[start : start + CHUNK] for start in range(0, len(inputs), CHUNK)]
+            size = max(1, min(CHUNK, len(inputs) // (CHUNKS * count)))
+            chunks = [inputs[start : start + size] for start in range(0, len(inputs), size)]
             for future in [pool.submit(_compute, chunk) for chunk in chunks]:
                 yield from future.result()
         except BrokenProcessPool:

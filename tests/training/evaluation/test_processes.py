@@ -22,7 +22,7 @@ from testing.process import Child
 from tests.support import eventually
 from training.evaluation import processes
 
-INPUTS = processes.FIRST_INPUTS + 4 * processes.CHUNK
+INPUTS = processes.FIRST_INPUTS + 64
 RUN_UNTIL_KILLED = """
 from tests.training.evaluation import test_processes as test
 test.processes.START_S = -1.0
