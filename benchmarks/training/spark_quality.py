@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from benchmarks.ranking import headline_worlds
 from benchmarks.ranking.headline_worlds import World
 from benchmarks.ranking.quality import data_folder
+from core.process import logs
 from core.settings import Settings
 from models.als import ALSModel
 from models.bundle import Bundle
@@ -182,6 +183,7 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, nargs="+", default=ALPHAS)
     parser.add_argument("--regularization", type=float, nargs="+", default=REGULARIZATIONS)
     arguments = parser.parse_args()
+    logs.configure("warning")
     folder = data_folder()
     if folder is None:
         print("EDDYLINE_DATA names no folder with ml1m/")

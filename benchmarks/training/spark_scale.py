@@ -7,8 +7,9 @@ is written piece by piece. Each engine then runs its commands in processes of th
 spark      python -m training als --engine spark
 implicit   python -m training dataset, then python -m training als
 
-Time is that of the commands, start included. Memory is the largest sum of the resident memory of
-the process and its children, Java's among them, looked at every 0.2 s.
+Time is that of the commands, start included, by the clock and of all processes. Memory is the
+largest sum of the resident memory of the process and its children, Java's among them, looked at
+every 0.2 s.
 
 `--events 100000000 --engine spark` is the size at which `implicit` needs more memory than most
 machines have; `--record` writes rows of results/results.json where both engines ran.
@@ -56,7 +57,10 @@ class Sizes(NamedTuple):
 
 
 class Cost(NamedTuple):
+    """`seconds` by the clock, `cpu_s` of all processes, peak resident memory in MB."""
+
     seconds: float
+    cpu_s: float
     peak_mb: float
 
 
@@ -102,7 +106,7 @@ def _piece(
 
 def run(settings: Settings, *commands: tuple[str, ...]) -> Cost:
     """Seconds and peak memory of `python -m training ...`, one command after the other."""
-    began, peak = time.monotonic(), 0
+    began, peak, cpu = time.monotonic(), 0, 0.0
     for command in commands:
         child = subprocess.Popen(
             [sys.executable, "-m", "training", *command],
@@ -110,22 +114,27 @@ def run(settings: Settings, *commands: tuple[str, ...]) -> Cost:
             env={**os.environ, **settings_environment(settings)},
         )
         process = psutil.Process(child.pid)
+        of_command = 0.0
         while child.poll() is None:
-            peak = max(peak, _resident(process))
+            resident, used = _use(process)
+            peak, of_command = max(peak, resident), max(of_command, used)
             time.sleep(LOOK_EVERY_S)
+        cpu += of_command
         if child.returncode:
             raise SystemExit(f"training {' '.join(command)} ended with {child.returncode}")
-    return Cost(time.monotonic() - began, peak / 2**20)
+    return Cost(time.monotonic() - began, cpu, peak / 2**20)
 
 
-def _resident(process: psutil.Process) -> int:
-    total = 0
+def _use(process: psutil.Process) -> tuple[int, float]:
+    """Resident bytes and processor seconds of the process and its children, as of now."""
+    resident, used = 0, 0.0
     try:
         for member in (process, *process.children(recursive=True)):
-            total += member.memory_info().rss
+            resident += member.memory_info().rss
+            used += sum(member.cpu_times()[:2])
     except psutil.NoSuchProcess:
         pass
-    return total
+    return resident, used
 
 
 def main() -> None:
@@ -175,7 +184,8 @@ def main() -> None:
     for name, cost in costs.items():
         print(
             f"{name}: {arguments.events:,} events, {arguments.factors} factors, "
-            f"{arguments.iterations} sweeps: {cost.seconds:.0f} s, at most {cost.peak_mb:,.0f} MB",
+            f"{arguments.iterations} sweeps: {cost.seconds:.0f} s, {cost.cpu_s:.0f} s of processor "
+            f"time, at most {cost.peak_mb:,.0f} MB",
             flush=True,
         )
     if arguments.record and len(costs) == 2:

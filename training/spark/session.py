@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -175,6 +176,8 @@ def _is_local(settings: SparkSettings) -> bool:
 
 
 def _start(session: Any, settings: SparkSettings) -> Any:
+    # py4j logs each of its connections
+    logging.getLogger("py4j").setLevel(logging.WARNING)
     builder = (
         session.builder.appName("eddyline-als")
         .master(settings.spark_master)
