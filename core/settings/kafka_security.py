@@ -54,7 +54,8 @@ class KafkaSecuritySettings(BaseModel, frozen=True):
         {},
         description=(
             "further librdkafka properties of every client but Faust's, as name=value separated "
-            "by commas, or as a JSON object; they overrule ours"
+            "by commas, or as a JSON object; they overrule ours, except where counting exactly "
+            "once or another setting decides"
         ),
     )
 

@@ -43,18 +43,24 @@ def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
 
     It reports an error when the log does not hold its offset.
     """
-    return client_config(settings) | {
-        "group.id": group,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "error",
-        "partition.assignment.strategy": "cooperative-sticky",
-        "session.timeout.ms": int(settings.session_timeout_s * 1000),
-        "heartbeat.interval.ms": int(settings.session_timeout_s * 1000 / 5),
-        "enable.partition.eof": False,
+    tuning = {  # KAFKA_EXTRA overrules it
         "fetch.max.bytes": 16 * 1024 * 1024,  # more than the largest message of most brokers
         "queued.max.messages.kbytes": 32 * 1024,
     }
+    return (
+        tuning
+        | client_config(settings)
+        | {
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": int(settings.session_timeout_s * 1000),
+            "heartbeat.interval.ms": int(settings.session_timeout_s * 1000 / 5),
+            "enable.partition.eof": False,
+        }
+    )
 
 
 class _Admin(AdminClient):
