@@ -6,11 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from core.settings import Settings
 from store.log import client as log
 from store.log.reader import LogReader
+from store.log.topics import needs
 from tests.support import eventually
 
 
@@ -42,10 +49,15 @@ def use_retention(settings: Settings, topic: str) -> None:
         future.result(30)
 
 
-def recreate(settings: Settings, topic: str) -> None:
-    """Delete `topic` and create it again with the partitions of the settings."""
+def recreate(settings: Settings, topic: str, **config: str) -> None:
+    """Delete `topic` and create it again with the partitions of the settings.
+
+    `config`: settings of the topic that differ from those that Eddyline gives it.
+    """
     client = log.admin(settings)
     client.delete_topics([topic])[topic].result(30)
     eventually(lambda: topic not in client.list_topics(timeout=10).topics, "the topic is gone")
-    log.ensure_topics(settings)
+    spec = next(spec for spec in needs.specs(settings) if spec.name == topic)
+    new = NewTopic(topic, settings.topic_partitions, 1, config={**spec.config, **config})
+    client.create_topics([new])[topic].result(30)
     eventually(lambda: topic in client.list_topics(timeout=10).topics, "the topic is back")

@@ -8,20 +8,19 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer as KafkaProducer
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from redis import Redis
 
 from core.codec import encode_json
 from core.deletions import IdHasher, Place
 from core.settings import Settings
 from store.dead_letters.letters import Selection, read
-from store.log import client as log
 from store.state import keys
 from tests import oracle
 from tests.conftest import Spawn
 from tests.exactly_once.commands import archive, run
 from tests.exactly_once.conftest import Ingest, caught_up
 from tests.support import eventually
+from tests.topics import recreate
 
 pytestmark = [pytest.mark.apache, pytest.mark.timeout(180)]
 
@@ -85,19 +84,19 @@ def send(settings: Settings, topic: str, messages: dict[str, Any], record_time: 
 
 
 def let_producers_set_the_time(settings: Settings, topic: str) -> None:
-    """As other brokers do: any time, also one that is far off."""
-    topic_settings = {
-        "message.timestamp.type": "CreateTime",
-        "message.timestamp.after.max.ms": str(2**63 - 1),
-    }
-    entries = [
-        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        for name, value in topic_settings.items()
-    ]
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-    client = log.admin(settings)
-    for future in client.incremental_alter_configs([resource]).values():
-        future.result(30)
+    """As other brokers do: any time, also one that is far off.
+
+    The topic is created so, because a broker applies a later change only after a while.
+    """
+    recreate(
+        settings,
+        topic,
+        **{
+            "message.timestamp.type": "CreateTime",
+            "message.timestamp.after.max.ms": str(2**63 - 1),
+            "retention.ms": "-1",  # else the broker removes records of 1970 within minutes
+        },
+    )
 
 
 def letters(settings: Settings) -> dict[str, tuple[str, str]]:
@@ -210,7 +209,6 @@ def test_a_wrong_record_time_is_named_instead_of_the_timestamp_of_the_event(
 def test_a_record_time_that_is_far_off_drops_no_deletion(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
-    log.ensure_topics(settings)
     let_producers_set_the_time(settings, settings.interactions_topic)
     record_time, _ = RECORD_TIMES["micros"]
     send(settings, settings.interactions_topic, {"u1": event("u1")}, record_time)
