@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -49,14 +50,7 @@ class Archive:
 
         Raises ArchiveError naming files that overlap or leave a gap.
         """
-        files: dict[int, list[Range]] = {}
-        for path in self._list(layout.topic_folder(self.storage.root, topic), recursive=True):
-            file = layout.parse_path(path)
-            if file is not None:
-                files.setdefault(file.partition, []).append(file)
-        return {
-            partition: layout.chain(ranges).files for partition, ranges in sorted(files.items())
-        }
+        return self._chains(layout.topic_folder(self.storage.root, topic), recursive=True)
 
     def position(self, topic: str, partition: int) -> int:
         """The first offset of a partition that the archive does not have yet; 0 without files."""
@@ -244,8 +238,28 @@ class Archive:
         return [file for file in files if file.overlaps(low, high)]
 
     def _partition_ranges(self, topic: str, partition: int) -> list[Range]:
-        paths = self._list(layout.partition_folder(self.storage.root, topic, partition))
-        return layout.chain(filter(None, map(layout.parse_path, paths))).files
+        folder = layout.partition_folder(self.storage.root, topic, partition)
+        return self._chains(folder).get(partition, [])
+
+    def _chains(self, folder: str, recursive: bool = False) -> dict[int, list[Range]]:
+        """The files of each partition in `folder`, as `ranges` answers them.
+
+        A listing is not made at one instant: of two files that a writer publishes meanwhile it may
+        have the later one only. The next listing has both, so a gap counts if it is still there.
+        """
+        files: list[Range] = []
+        while True:
+            before = files
+            paths = self._list(folder, recursive)
+            files = sorted(filter(None, map(layout.parse_path, paths)))
+            try:
+                return {
+                    partition: layout.chain(ranges).files
+                    for partition, ranges in itertools.groupby(files, lambda file: file.partition)
+                }
+            except ArchiveError:
+                if files == before:
+                    raise
 
     def _list(self, folder: str, recursive: bool = False) -> list[str]:
         """The paths of all files in `folder`."""

@@ -90,7 +90,10 @@ def test_workers_share_the_port_and_a_dead_one_is_replaced(server: Server) -> No
 def test_workers_share_the_arrays_of_a_bundle_also_after_it_was_removed(server: Server) -> None:
     eventually(lambda: len(workers_in_metrics(server)) == WORKERS, "every worker serves")
     files = {"als/item_factors.npy", "content/item_vectors.npz"}
-    assert [mapped(worker) & files for worker in workers(server.child)] == [files] * WORKERS
+    eventually(
+        lambda: [mapped(worker) & files for worker in workers(server.child)] == [files] * WORKERS,
+        "every worker maps the bundle",
+    )
     registry = Registry(server.child.directory)
     before = similar_items(server)
     shutil.rmtree(registry.path / str(registry.current()))

@@ -137,6 +137,29 @@ def test_the_error_of_a_gap_or_an_overlap_names_the_files(archive: Archive, tmp_
         list(archive.read(TOPIC))
 
 
+def test_a_listing_made_while_a_writer_publishes_shows_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is read in an order of its own: of two new files it may show the later one only."""
+    archive = Archive(str(tmp_path))
+    for first in (0, 10, 20):
+        append(archive, first, first + 10)
+    whole = archive.storage.files
+    listings = iter([1, 0, 1, 0])
+
+    def files(folder: str, recursive: bool = False) -> list[pafs.FileInfo]:
+        lacks = next(listings)
+        return [
+            info
+            for info in whole(folder, recursive)
+            if not lacks or f"{10:020d}-{20:020d}" not in info.path
+        ]
+
+    monkeypatch.setattr(archive.storage, "files", files)
+    assert archive.positions(TOPIC) == {0: 30}
+    assert archive.position(TOPIC, 0) == 30
+
+
 def test_the_error_of_a_damaged_file_names_it(archive: Archive, tmp_path: Path) -> None:
     append(archive, 0, 1000)
     path = tmp_path / TOPIC / "partition=0" / f"{0:020d}-{1000:020d}.parquet"
