@@ -8,9 +8,22 @@ from redis import Redis
 
 from core.settings import Settings
 from models.als import ALSModel
+from store.log import client as log
 from testing.process import Child
-from tests.live.world import EventStream, is_fresh, vector_problem
+from tests.conftest import Spawn
+from tests.live.world import EventStream, is_fresh, publish, vector_problem
 from tests.support import eventually
+
+
+def live_and_ingest(settings: Settings, spawn: Spawn, **environment: str) -> list[Child]:
+    """Start a live worker, with `environment`, and ingest, on new topics and a first bundle.
+
+    The worker folds in every user with an event, unless `environment` sets LIVE_READ_S.
+    """
+    log.ensure_topics(settings)
+    publish(settings, seed=1)
+    worker = spawn("streams", "live", **{"LIVE_READ_S": "0", **environment})
+    return [worker, spawn("streams", "ingest")]
 
 
 def check_alive(*children: Child) -> None:

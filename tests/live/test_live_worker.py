@@ -20,7 +20,7 @@ from store.state import keys
 from testing.ports import free_port
 from testing.process import ROOT
 from tests.conftest import Spawn
-from tests.live.processes import check_alive
+from tests.live.processes import check_alive, live_and_ingest
 from tests.live.world import event, is_fresh, live_model, publish
 from tests.support import eventually
 
@@ -29,9 +29,7 @@ from tests.support import eventually
 def test_the_vector_of_a_user_counts_all_events(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
-    log.ensure_topics(settings)
-    publish(settings, seed=1)
-    children = [spawn("streams", "live", LIVE_READ_S="0"), spawn("streams", "ingest")]
+    children = live_and_ingest(settings, spawn)
     with Producer(settings) as producer:
         for number in range(10):
             producer.interaction(event("ann", f"item-{number}"))
@@ -58,8 +56,6 @@ def test_an_invalid_hint_becomes_a_dead_letter_and_others_are_folded_in(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
     """Bytes that are no hint, a history that Eddyline did not write, and a key of another type."""
-    log.ensure_topics(settings)
-    publish(settings, seed=1)
     redis.hset(keys.user("strange"), "events", 1)
     redis.rpush(keys.history("strange"), "yesterday")
     redis.set(keys.user("alien"), "of another type")
@@ -69,10 +65,7 @@ def test_an_invalid_hint_becomes_a_dead_letter_and_others_are_folded_in(
         *(model_updates.encode([(name, "item-1")]) for name in ("strange", "alien")),
     ]
     port = free_port()
-    children = [
-        spawn("streams", "live", METRICS_PORT=str(port), LIVE_READ_S="0"),
-        spawn("streams", "ingest"),
-    ]
+    children = live_and_ingest(settings, spawn, METRICS_PORT=str(port))
     with Producer(settings) as producer:
         for hint in hints:
             producer.raw(settings.model_updates_topic, b"0", hint, partition=0)
@@ -136,9 +129,7 @@ def test_hints_of_every_compression_are_read(
 def test_a_new_item_gets_factors_and_a_deleted_user_is_removed(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
-    log.ensure_topics(settings)
-    publish(settings, seed=1)
-    children = [spawn("streams", "live", LIVE_READ_S="0"), spawn("streams", "ingest")]
+    children = live_and_ingest(settings, spawn)
     with Producer(settings) as producer:
         for name in ("ann", "bob"):
             for item in ("item-1", "item-2", "brand new"):

@@ -13,7 +13,7 @@ from store.state import keys
 from testing.apache import KafkaBroker
 from testing.redis import RedisServer
 from tests.conftest import Spawn
-from tests.live.processes import check_vectors_until, wait_until_fresh
+from tests.live.processes import check_vectors_until, live_and_ingest, wait_until_fresh
 from tests.live.world import EventStream, live_model, publish, send_last_events
 from tests.support import eventually
 
@@ -75,9 +75,7 @@ def test_no_vector_is_wrong_while_a_worker_dies_and_bundles_change(
 def test_after_an_outage_of_redis_all_vectors_become_fresh(
     settings: Settings, own_redis_server: RedisServer, spawn: Spawn, broker: object
 ) -> None:
-    log.ensure_topics(settings)
-    publish(settings, seed=1)
-    children = [spawn("streams", "live", LIVE_READ_S="0"), spawn("streams", "ingest")]
+    children = live_and_ingest(settings, spawn)
     model = live_model(settings)
     with EventStream(settings):
         with Redis.from_url(own_redis_server.url) as redis:
@@ -98,9 +96,7 @@ def test_after_an_outage_of_redis_all_vectors_become_fresh(
 def test_after_an_outage_of_kafka_all_vectors_become_fresh(
     settings: Settings, redis: Redis, spawn: Spawn, own_broker: KafkaBroker
 ) -> None:
-    log.ensure_topics(settings)
-    publish(settings, seed=1)
-    children = [spawn("streams", "live", LIVE_READ_S="0"), spawn("streams", "ingest")]
+    children = live_and_ingest(settings, spawn)
     send_last_events(settings)
     eventually(lambda: redis.exists(keys.user_als("user-0")), "a first vector", 60.0)
     own_broker.kill()

@@ -8,7 +8,6 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from store.log import client as log
 from store.log.producer import Producer
 from store.state import keys, read_users
 from store.state.read_users import ReadUsers
@@ -17,7 +16,8 @@ from streams.live.share import GATHER_S, MOST_REST_S, ROUND_S, WorkShare
 from tests.api.world import FOR_DEVELOPER, serving
 from tests.conftest import Spawn
 from tests.live.parts import Worker, add_likes
-from tests.live.world import event, is_fresh, live_model, publish
+from tests.live.processes import live_and_ingest
+from tests.live.world import event, is_fresh, live_model
 from tests.support import delete_user, eventually
 
 
@@ -144,9 +144,7 @@ def test_a_worker_rests_in_proportion_to_its_work(busy_s: float, rest_s: float) 
 def test_a_read_of_the_api_makes_the_live_worker_follow_that_user(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
-    log.ensure_topics(settings)
-    publish(settings, seed=1)
-    children = [spawn("streams", "live"), spawn("streams", "ingest")]
+    children = live_and_ingest(settings, spawn, LIVE_READ_S=str(settings.live_read_s))
     model = live_model(settings)
 
     def send(number: int) -> None:
