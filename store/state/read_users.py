@@ -51,12 +51,12 @@ class ReadUsers:
         if time.monotonic() >= self._until:
             self._until = time.monotonic() + self._remember_s / 4
             self._before, self._recent = self._recent, set()
+        user_ids = [self._queue.popleft() for _ in range(len(self._queue))]
         with named_errors("noting which users are read"):
-            while self._queue:
-                user_ids = [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]
+            for start in range(0, len(user_ids), _CHUNK):
                 now = round(time.time(), 3)
                 pipe = client.pipeline(transaction=False)
-                pipe.zadd(keys.USERS_READ, dict.fromkeys(user_ids, now))
+                pipe.zadd(keys.USERS_READ, dict.fromkeys(user_ids[start : start + _CHUNK], now))
                 pipe.zremrangebyscore(keys.USERS_READ, 0, now - self._remember_s)
                 pipe.expire(keys.USERS_READ, round(self._remember_s) + 1)
                 pipe.execute()

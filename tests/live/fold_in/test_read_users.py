@@ -7,12 +7,14 @@ import time
 import pytest
 from redis import Redis
 
+from core.errors import StoreMisconfigured
 from core.settings import Settings
 from store.log.producer import Producer
 from store.state import keys, read_users
 from store.state.read_users import ReadUsers
 from streams.live.model import Space
 from streams.live.share import GATHER_S, MOST_REST_S, ROUND_S, WorkShare
+from testing.redis import RedisServer
 from tests.api.world import FOR_DEVELOPER, serving
 from tests.conftest import Spawn
 from tests.live.parts import Worker, add_likes
@@ -124,6 +126,25 @@ def test_a_note_is_written_once_in_a_while_and_expires(
     silent.add("joe")
     silent.write(redis)
     assert redis.zscore(keys.USERS_READ, "joe") is None
+
+
+def test_notes_that_redis_refuses_are_dropped(redis: Redis, redis_server: RedisServer) -> None:
+    notes = ReadUsers(remember_s=100.0)
+    for number in range(2 * read_users._CHUNK + 1):
+        notes.add(f"user-{number}")
+    redis.acl_setuser(
+        "reader", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-zadd"]
+    )
+    try:
+        with (
+            Redis.from_url(redis_server.url, username="reader", password="any") as reader,
+            pytest.raises(StoreMisconfigured),
+        ):
+            notes.write(reader)
+    finally:
+        redis.acl_deluser("reader")
+    notes.write(redis)
+    assert not redis.exists(keys.USERS_READ), "their queue does not grow"
 
 
 def test_a_deletion_removes_the_note(settings: Settings, worker: Worker, redis: Redis) -> None:
