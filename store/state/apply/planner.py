@@ -6,7 +6,7 @@ Redis protocol (RESP): as tuples for `pack_command` they take three times as muc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import hiredis
@@ -110,7 +110,7 @@ class Planner:
 
     def restore(self, events: Mapping[str, list[Event]]) -> tuple[bytes, int]:
         """Commands that count `events` (by user) again after the keys of their users were deleted,
-        and the number of their replies.
+        and the number of their replies. The events are those after the deletions.
 
         Sums over all users (popularity, events of experiments) still hold them.
         """
@@ -119,7 +119,9 @@ class Planner:
         for user_id, user_events in events.items():
             interactions = [event.interaction for event in user_events]
             replies += self._user(user_id, interactions, lines, first=True)
-            outcomes = experiments.outcomes(self.running, self._use_cases, _pairs(user_events), {})
+            outcomes = experiments.outcomes(
+                self.running, self._use_cases, user_events, UNKNOWN_DELETIONS
+            )
             replies += _user_outcomes(outcomes.users, lines)
         return "".join(lines).encode(), replies
 
@@ -168,9 +170,7 @@ class Planner:
 
         Returns the number of replies.
         """
-        outcomes = experiments.outcomes(
-            self.running, self._use_cases, _pairs(events), deletions.times
-        )
+        outcomes = experiments.outcomes(self.running, self._use_cases, events, deletions)
         for (variant, event_type), count in outcomes.events.items():
             variant_key = _bulk(keys.experiment_events(variant))
             lines.append(
@@ -192,10 +192,6 @@ def _by_user(events: list[Event], deletions: KnownDeletions) -> dict[str, list[I
         else:
             interactions.append(interaction)
     return by_user
-
-
-def _pairs(events: Iterable[Event]) -> Iterable[tuple[Interaction, float]]:
-    return ((event.interaction, event.broker_time) for event in events)
 
 
 def _user_outcomes(weights: Mapping[tuple[str, str], float], lines: list[str]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -20,9 +20,9 @@ import redis
 from core.codec import encode_json
 from core.deletions import IdHasher
 from core.experiments import Definition, Experiments, Variant, VariantCounts
-from core.types import Interaction
 from core.use_cases import UseCases
 from store.state import keys
+from store.state.apply.batches import Event, KnownDeletions
 from store.state.connection import named_errors
 
 MOST_WAITING = 100_000
@@ -50,28 +50,23 @@ class Outcomes(NamedTuple):
 def outcomes(
     experiments: Experiments,
     use_cases: UseCases,
-    events: Iterable[tuple[Interaction, float]],
-    deleted: Mapping[str, float],
+    events: Iterable[Event],
+    deletions: KnownDeletions,
 ) -> Outcomes:
-    """The outcomes among `events` (interaction, broker time), by the default event weights.
-
-    `deleted`: user -> broker time of the deletion.
-    """
+    """The outcomes among `events`, by the default event weights."""
     numbers: dict[tuple[str, str], int] = {}
     weights: dict[tuple[str, str], float] = {}
-    for event, broker_time in events:
-        answer = event.recommendation_id
-        if (
-            answer is None
-            or (variant := experiments.variant_of_answer(answer, event.user_id)) is None
-        ):
+    for event in events:
+        user_id, event_type = event.interaction.user_id, event.interaction.event_type
+        answer = event.interaction.recommendation_id
+        if answer is None or (variant := experiments.variant_of_answer(answer, user_id)) is None:
             continue
-        typed = (variant.id, event.event_type)
+        typed = (variant.id, event_type)
         numbers[typed] = numbers.get(typed, 0) + 1
-        counts = not variant.outcomes or event.event_type in variant.outcomes
-        weight = use_cases.weight(event.event_type, event.value) if counts else 0.0
-        if weight and not (deleted and broker_time <= deleted.get(event.user_id, -1.0)):
-            user = (variant.id, event.user_id)
+        counts = not variant.outcomes or event_type in variant.outcomes
+        weight = use_cases.weight(event_type, event.interaction.value) if counts else 0.0
+        if weight and not deletions.cover(event):
+            user = (variant.id, user_id)
             weights[user] = weights.get(user, 0.0) + weight
     return Outcomes(numbers, weights)
 
