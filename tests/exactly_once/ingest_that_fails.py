@@ -126,12 +126,14 @@ def _position_before_apply() -> None:
     applier.Applier._apply = apply_late  # type: ignore[method-assign]
 
 
-def _blind(self: applier.Applier, batches: Sequence[Batch], _what: str) -> None:
+def _blind(self: applier.Applier, batches: Sequence[Batch], what: str) -> None:
     """Sends the transaction without comparing the positions."""
-    if self._connection is None:
-        self._connection = Pipe(self._client)
-    self._connection.send(applier.transaction(batches))
-    self._connection.receive(applier.replies_of(batches))
+    self._connected().run(
+        [batch.offsets for batch in batches],
+        b"".join(batch.payload for batch in batches),
+        sum(batch.replies for batch in batches),
+        what,
+    )
 
 
 def _retry_by_client() -> None:
@@ -140,11 +142,11 @@ def _retry_by_client() -> None:
     Every seventh reply is dropped here, after Redis has sent it.
     """
     answers = 0
-    receive = Pipe.receive
+    receive = Pipe.receive_transaction
 
-    def losing(pipe: Pipe, count: int) -> list[Any]:
+    def losing(pipe: Pipe, commands: int) -> tuple[list[Any], Any]:
         nonlocal answers
-        reply = receive(pipe, count)
+        reply = receive(pipe, commands)
         answers += 1
         if answers % 7 == 0:
             raise redis.ConnectionError("the reply was lost")
@@ -157,7 +159,7 @@ def _retry_by_client() -> None:
             self.close()
             _blind(self, batches, what)
 
-    Pipe.receive = losing  # type: ignore[method-assign]
+    Pipe.receive_transaction = losing  # type: ignore[method-assign]
     applier.Applier._apply = retrying  # type: ignore[method-assign]
 
 

@@ -36,7 +36,7 @@ import redis
 from core.deletions import IdHasher
 from core.errors import Stale
 from store.state import keys
-from store.state.apply import deletions, halts, transactions
+from store.state.apply import deletions, halts
 from store.state.apply.batches import UNKNOWN_DELETIONS, Batch, Command, KnownDeletions
 from store.state.apply.pending import MARK_FIELDS, read_mark
 from store.state.apply.planner import Planner
@@ -52,18 +52,6 @@ _TRIES = 20
 """Attempts when other clients delete users meanwhile: an attempt takes a millisecond, and deletions
 are far apart.
 """
-
-
-def transaction(batches: Sequence[Batch]) -> bytes:
-    """Step 4, as bytes to send, for a user that may run INFO. It has `replies_of(batches)` replies;
-    the last is that of EXEC.
-    """
-    return transactions.counted([batch.offsets for batch in batches], _payload(batches))
-
-
-def replies_of(batches: Sequence[Batch]) -> int:
-    """Replies of `transaction`."""
-    return transactions.counted_replies(sum(batch.replies for batch in batches))
 
 
 class Applier:

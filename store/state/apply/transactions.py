@@ -131,11 +131,6 @@ def counted(ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
     )
 
 
-def counted_replies(count: int) -> int:
-    """Replies of `counted` for `count` commands: to MULTI, one QUEUED for each, and to EXEC."""
-    return 2 + _GUARDS + count
-
-
 def scripted(ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
     """The transaction of one script that runs the packed commands in `payload`."""
     notes = halts.notes(ranges)
