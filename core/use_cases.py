@@ -35,10 +35,6 @@ class UseCases(msgspec.Struct, frozen=True):
     by_path: Mapping[str, UseCase]
     default: str | None = None
 
-    def of_event(self, use_case: str | None) -> str | None:
-        """Name of the use case in which an event counts that names `use_case`; None: in none."""
-        return use_case or self.default
-
     def weights(self, use_case: str | None) -> Mapping[str, float]:
         """Event type -> weight in `use_case` (None: the default weights).
 

@@ -108,7 +108,7 @@ def _catalogue(bundle: Bundle, items: Sequence[Item], deleted: Iterable[str] = (
     gone = trained.keys() - item_ids
     return Catalogue.of(
         (
-            known if (known := trained.get(item.item_id)) == item and known is not None else item
+            known if (known := trained.get(item.item_id, item)) == item else item
             for item in with_pauses(items)
         ),
         deleted=gone.union(deleted),

@@ -19,19 +19,6 @@ from store.state.entities.trending import WINDOWS
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
-_SCALARS = frozenset(
-    {
-        "limit",
-        "engine",
-        "include_seen",
-        "available_only",
-        "use_case",
-        "reasons",
-        "window",
-        "diversity",
-        "explore",
-    }
-)
 _LISTS = frozenset({"category", "item_type", "exclude"})
 MAX_VALUES = 1000
 """Values in one filter: with more, a single read would block the process."""

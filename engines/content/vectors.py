@@ -81,9 +81,8 @@ class ItemVectors:
         cls, model: ContentModel, items: Sequence[Item | None], trained: Mapping[str, Item]
     ) -> ItemVectors:
         """Those of `items`; a None has none. `trained`: id -> the item that the model knows."""
-        return cls(model, _no_vectors(model), np.zeros(0, dtype=np.int64)).with_items(
-            items, trained
-        )
+        none = sp.csr_matrix((0, len(model.terms)), dtype=np.float32)
+        return cls(model, none, np.zeros(0, dtype=np.int64)).with_items(items, trained)
 
     def with_items(
         self, items: Sequence[Item | None], trained: Mapping[str, Item] | None = None
@@ -140,7 +139,3 @@ class ItemVectors:
         own = self.entries([row])
         vector[own.columns] = own.values
         return vector
-
-
-def _no_vectors(model: ContentModel) -> sp.csr_matrix:
-    return sp.csr_matrix((0, len(model.terms)), dtype=np.float32)

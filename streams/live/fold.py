@@ -133,13 +133,12 @@ class UserFolder:
         So a hint that is processed twice writes the same weights.
         """
         for (user_id, items), user in zip(new_items_by_user.items(), users, strict=True):
-            if items:
-                weights = item_weights(
-                    [history_event(line) for line in user.history], self._settings.use_cases
-                )
-                for item_id in dict.fromkeys(items):
-                    if item_id in weights:
-                        yield ItemWeight(item_id, user_id, weights[item_id])
+            weights = item_weights(
+                [history_event(line) for line in user.history], self._settings.use_cases
+            )
+            for item_id in dict.fromkeys(items):
+                if item_id in weights:
+                    yield ItemWeight(item_id, user_id, weights[item_id])
 
 
 def _batches(users: Mapping[str, list[str]], size: int) -> Iterable[dict[str, list[str]]]:

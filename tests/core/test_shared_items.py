@@ -50,5 +50,7 @@ def test_what_hardly_repeats_is_not_remembered(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(shared_items, "MOST", 10)
     parts = SharedParts()
     items = [entry(str(number), tags=[f"tag-{number}"]) for number in range(100)]
-    assert [parts.share(item) for item in items] == items
-    assert len(parts._parts) == 10
+    shared = [parts.share(item) for item in items]
+    assert shared == items
+    assert parts.share(entry("first", tags=["tag-0"])).tags is shared[0].tags
+    assert parts.share(entry("last", tags=["tag-99"])).tags is not shared[99].tags

@@ -49,9 +49,7 @@ path = "products/for-reseller"
 def test_an_event_without_a_use_case_counts_in_the_only_or_the_marked_one(
     text: str, counted_in: str | None
 ) -> None:
-    cases = use_cases.parse(text)
-    assert cases.of_event(None) == counted_in
-    assert cases.of_event("shopper") == "shopper"
+    assert use_cases.parse(text).default == counted_in
 
 
 def test_two_default_use_cases_are_refused_by_name() -> None:
