@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from core.errors import ArchiveError
 from models import disk
-from store.archive import layout, publish
+from store.archive import layout, listing, publish
 from store.archive.layout import Range
 from store.archive.reading import Columns, first_offset_at, read_file
 from store.archive.schema import OFFSET_RANGE, READ_ROWS, SCHEMA, TOPIC_ID
@@ -39,9 +38,8 @@ class Archive:
         prefix = len(self.storage.root.rstrip("/")) + 1
         return sorted(
             {
-                unquote(path[prefix:].split("/")[0])
-                for path in self._list(self.storage.root, recursive=True)
-                if layout.parse_path(path) is not None
+                unquote(file.path[prefix:].split("/")[0])
+                for file in layout.parse_paths(self._list(self.storage.root, recursive=True))
             }
         )
 
@@ -50,7 +48,9 @@ class Archive:
 
         Raises ArchiveError naming files that overlap or leave a gap.
         """
-        return self._chains(layout.topic_folder(self.storage.root, topic), recursive=True)
+        folder = layout.topic_folder(self.storage.root, topic)
+        chains = listing.read(self.storage, folder, recursive=True).chains
+        return {partition: chain.files for partition, chain in chains.items()}
 
     def position(self, topic: str, partition: int) -> int:
         """The first offset of a partition that the archive does not have yet; 0 without files."""
@@ -92,7 +92,8 @@ class Archive:
 
         The position where there is none. Of older files only the footers are read.
         """
-        for file in self._partition_ranges(topic, partition):
+        files = self._partition_ranges(topic, partition)
+        for file in files:
             try:
                 offset = first_offset_at(self.storage.filesystem, file, time)
             except (OSError, pa.ArrowException, ValueError) as error:
@@ -101,7 +102,7 @@ class Archive:
                 return self.first_offset_at(topic, partition, time)  # it was merged meanwhile
             if offset is not None:
                 return offset
-        return self.position(topic, partition)
+        return files[-1].next if files else 0
 
     def append(
         self,
@@ -239,27 +240,7 @@ class Archive:
 
     def _partition_ranges(self, topic: str, partition: int) -> list[Range]:
         folder = layout.partition_folder(self.storage.root, topic, partition)
-        return self._chains(folder).get(partition, [])
-
-    def _chains(self, folder: str, recursive: bool = False) -> dict[int, list[Range]]:
-        """The files of each partition in `folder`, as `ranges` answers them.
-
-        A listing is not made at one instant: of two files that a writer publishes meanwhile it may
-        have the later one only. The next listing has both, so a gap counts if it is still there.
-        """
-        files: list[Range] = []
-        while True:
-            before = files
-            paths = self._list(folder, recursive)
-            files = sorted(filter(None, map(layout.parse_path, paths)))
-            try:
-                return {
-                    partition: layout.chain(ranges).files
-                    for partition, ranges in itertools.groupby(files, lambda file: file.partition)
-                }
-            except ArchiveError:
-                if files == before:
-                    raise
+        return listing.read(self.storage, folder).chain(partition).files
 
     def _list(self, folder: str, recursive: bool = False) -> list[str]:
         """The paths of all files in `folder`."""

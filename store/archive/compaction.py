@@ -31,9 +31,10 @@ import structlog
 
 from core.errors import ArchiveError
 from models import disk
-from store.archive import layout, publish
+from store.archive import layout, listing, publish
 from store.archive.archive import Archive
 from store.archive.layout import Range
+from store.archive.listing import Listing
 from store.archive.reading import Columns, read_file
 from store.archive.schema import OFFSET_RANGE, READ_ROWS, SCHEMA, TOPIC_ID
 
@@ -93,41 +94,44 @@ class Compaction:
 
     def merge(self, partition: int) -> None:
         """Steps 1 and 2."""
-        infos = self._infos(partition)
-        files = layout.chain(_ranges(infos)).files
-        before = Result(**vars(self.result))
-        for group in groups(files, infos, self._options.target_bytes):
-            self._merge_files(group)
-            self.result.bytes_before += sum(infos[file.path].size for file in group)
-            self.result.merged += len(group)
-            self.result.into += 1
-        if self.result.into > before.into:
-            _log.info(
-                "partition_compacted",
-                topic=self._topic,
-                partition=partition,
-                files=self.result.merged - before.merged,
-                into=self.result.into - before.into,
-                bytes_before=self.result.bytes_before - before.bytes_before,
-                bytes_after=self.result.bytes_after - before.bytes_after,
-            )
+        listed = self._list(partition)
+        files = listed.chain(partition).files
+        neighbours = groups(files, listed.infos, self._options.target_bytes)
+        if not neighbours:
+            return
+        merged = sum(map(len, neighbours))
+        before = sum(listed.infos[file.path].size for group in neighbours for file in group)
+        after = sum([self._merge_files(group) for group in neighbours])
+        self.result.merged += merged
+        self.result.into += len(neighbours)
+        self.result.bytes_before += before
+        self.result.bytes_after += after
+        _log.info(
+            "partition_compacted",
+            topic=self._topic,
+            partition=partition,
+            files=merged,
+            into=len(neighbours),
+            bytes_before=before,
+            bytes_after=after,
+        )
 
     def remove_replaced(self, partition: int) -> None:
         """Step 4."""
-        infos, now = self._infos(partition), time.time()
-        for file, by in layout.chain(_ranges(infos)).replaced:
-            if _age(infos[by.path], now) >= self._options.settle_s:
+        listed, now = self._list(partition), time.time()
+        for file, by in listed.chain(partition).replaced:
+            if _age(listed.infos[by.path], now) >= self._options.settle_s:
                 self._delete(file.path)
                 self.result.removed += 1
             else:
                 self.result.left += 1
             self.on_step(4)
-        for path, info in infos.items():
+        for path, info in listed.infos.items():
             if path.endswith(".compact") and _age(info, now) > LEFTOVER_S:
                 self._delete(path)
 
-    def _merge_files(self, files: list[Range]) -> None:
-        """Step 2 for one group."""
+    def _merge_files(self, files: list[Range]) -> int:
+        """Step 2 for one group; returns the bytes of the merged file."""
         target = publish.Target(files[0].path.rpartition("/")[0], files[0].first, files[-1].next)
         try:
             data = self._encode(files, target)
@@ -145,7 +149,7 @@ class Compaction:
                 cause = f"it needs {data.size:,} bytes, and {free:,} are free"
             raise ArchiveError(f"cannot write {target.path}: {cause}; nothing was lost") from None
         self._check_neighbours(target, files)
-        self.result.bytes_after += data.size
+        return int(data.size)
 
     def _encode(self, files: list[Range], target: publish.Target) -> pa.Buffer:
         filesystem, sink = self._storage.filesystem, pa.BufferOutputStream()
@@ -183,7 +187,8 @@ class Compaction:
 
     def _check_neighbours(self, target: publish.Target, files: list[Range]) -> None:
         """Remove the own file if another one has only some of its offsets."""
-        listed = _ranges(info.path for info in self._storage.files(target.folder))
+        paths = [info.path for info in self._storage.files(target.folder)]
+        listed = layout.parse_paths(paths)
         across = [
             file
             for file in listed
@@ -199,9 +204,9 @@ class Compaction:
                 f"let one compaction run at a time, then start this again"
             )
 
-    def _infos(self, partition: int) -> dict[str, pafs.FileInfo]:
+    def _list(self, partition: int) -> Listing:
         folder = layout.partition_folder(self._storage.root, self._topic, partition)
-        return {info.path: info for info in self._storage.files(folder)}
+        return listing.read(self._storage, folder)
 
     def _delete(self, path: str) -> None:
         try:
@@ -245,10 +250,6 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
             rows, size = pending[0].num_rows, pending[0].nbytes
     if rows:
         yield pa.concat_tables(pending)
-
-
-def _ranges(infos: Iterable[str]) -> list[Range]:
-    return [file for file in map(layout.parse_path, infos) if file is not None]
 
 
 def _age(info: pafs.FileInfo, now: float) -> float:

@@ -53,8 +53,12 @@ def file_name(first: int, next_: int) -> str:
     return f"{first:020d}-{next_:020d}.parquet"
 
 
-def parse_path(path: str) -> Range | None:
-    """The range of the file at `path`; None for any other path."""
+def parse_paths(paths: Iterable[str]) -> list[Range]:
+    """The ranges of the files at `paths`, without other paths."""
+    return [file for file in map(_parse_path, paths) if file is not None]
+
+
+def _parse_path(path: str) -> Range | None:
     folder, _, name = path.rpartition("/")
     match = _NAME.fullmatch(name)
     partition = folder.rpartition("/partition=")[2]

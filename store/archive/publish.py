@@ -157,7 +157,7 @@ def publish_remote(
     if any(
         file.overlaps(target.first, target.next)
         and not (target.first <= file.first and file.next <= target.next)
-        for file in _ranges(paths)
+        for file in layout.parse_paths(paths)
     ):
         filesystem.delete_file(target.path)
         raise target.overtaken()
@@ -168,7 +168,7 @@ def recover_remote(filesystem: pafs.FileSystem, paths: Iterable[str]) -> None:
 
     `paths`: all files of the partition. Raises OSError.
     """
-    files = sorted(_ranges(paths), key=lambda file: (file.first, -file.next))
+    files = sorted(layout.parse_paths(paths), key=lambda file: (file.first, -file.next))
     if not files:
         return
     start = files[0].first
@@ -184,10 +184,6 @@ def recover_remote(filesystem: pafs.FileSystem, paths: Iterable[str]) -> None:
         )
         if not is_within and file.next <= furthest:
             filesystem.delete_file(file.path)
-
-
-def _ranges(paths: Iterable[str]) -> list[Range]:
-    return [file for file in map(layout.parse_path, paths) if file is not None]
 
 
 def _finish(claim: Path, position: Callable[[], int]) -> None:

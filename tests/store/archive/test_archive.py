@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from core.errors import ArchiveError, ConfigurationError, Overtaken
+from store.archive import layout
 from store.archive.archive import Archive
 from store.archive.schema import READ_ROWS, SCHEMA
 
@@ -47,6 +49,18 @@ def offsets(archive: Archive, **kwargs: object) -> list[int]:
 
 def append(archive: Archive, first: int, end: int) -> None:
     archive.append(TOPIC, 0, first, end, rows(first, end))
+
+
+def show_late(archive: Archive, first: int, end: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first listing, and every other one after it, lack the file [first, end)."""
+    whole, lacks = archive.storage.files, itertools.cycle([True, False])
+    name = layout.file_name(first, end)
+
+    def files(folder: str, recursive: bool = False) -> list[pafs.FileInfo]:
+        infos = whole(folder, recursive)
+        return [info for info in infos if info.base_name != name] if next(lacks) else infos
+
+    monkeypatch.setattr(archive.storage, "files", files)
 
 
 @pytest.fixture(params=["local", "object store"])
@@ -144,18 +158,7 @@ def test_a_listing_made_while_a_writer_publishes_shows_no_gap(
     archive = Archive(str(tmp_path))
     for first in (0, 10, 20):
         append(archive, first, first + 10)
-    whole = archive.storage.files
-    listings = iter([1, 0, 1, 0])
-
-    def files(folder: str, recursive: bool = False) -> list[pafs.FileInfo]:
-        lacks = next(listings)
-        return [
-            info
-            for info in whole(folder, recursive)
-            if not lacks or f"{10:020d}-{20:020d}" not in info.path
-        ]
-
-    monkeypatch.setattr(archive.storage, "files", files)
+    show_late(archive, 10, 20, monkeypatch)
     assert archive.positions(TOPIC) == {0: 30}
     assert archive.position(TOPIC, 0) == 30
 

@@ -17,7 +17,7 @@ from core.errors import ArchiveError
 from store.archive.archive import Archive
 from store.archive.compaction import Compaction, Options, Result
 from testing.object_store import ObjectStore
-from tests.store.archive.test_archive import TOPIC, append, offsets, rows
+from tests.store.archive.test_archive import TOPIC, append, offsets, rows, show_late
 
 AT_ONCE = Options(settle_s=0.0)
 KINDS = ["folder", "S3"]
@@ -110,6 +110,22 @@ def test_replaced_files_stay_until_every_list_has_the_larger_one(tmp_path: Path)
     assert archive.position(TOPIC, 0) == 300
     Compaction(archive, TOPIC, AT_ONCE).run()
     assert files(archive) == [(0, 180), (180, 300)]
+
+
+def test_a_listing_made_while_a_writer_publishes_ends_no_compaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = filled(str(tmp_path), 10, 20, 30)
+    compaction = Compaction(archive, TOPIC, AT_ONCE)
+    with monkeypatch.context() as patch:
+        show_late(archive, 10, 20, patch)
+        compaction.merge(0)
+    append(archive, 30, 40)
+    append(archive, 40, 50)
+    with monkeypatch.context() as patch:
+        show_late(archive, 30, 40, patch)
+        compaction.remove_replaced(0)
+    assert files(archive) == [(0, 20), (20, 30), (30, 40), (40, 50)]
 
 
 def test_a_reader_goes_on_in_the_file_that_replaces_the_one_it_reads(
