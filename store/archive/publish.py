@@ -39,6 +39,7 @@ import contextlib
 import errno
 import os
 import uuid
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -172,17 +173,21 @@ def recover_remote(filesystem: pafs.FileSystem, paths: Iterable[str]) -> None:
     if not files:
         return
     start = files[0].first
-    # offset that a chain from `start` reaches -> its files
-    chains: dict[int, list[Range]] = {start: []}
+    # offset that a chain from `start` reaches -> its last file
+    last: dict[int, Range] = {}
     for file in files:
-        if file.first in chains and file.next not in chains:
-            chains[file.next] = [*chains[file.first], file]
-    furthest = max(chains)
+        if file.first == start or file.first in last:
+            last.setdefault(file.next, file)
+    furthest = end = max(last)
+    chain: list[Range] = []
+    while end != start:
+        chain.append(last[end])
+        end = chain[-1].first
+    chain.reverse()
+    starts = [file.first for file in chain]
     for file in files:
-        is_within = any(
-            one.first <= file.first and file.next <= one.next for one in chains[furthest]
-        )
-        if not is_within and file.next <= furthest:
+        beside = chain[bisect_right(starts, file.first) - 1]  # has the first offset of `file`
+        if beside.next < file.next <= furthest:
             filesystem.delete_file(file.path)
 
 

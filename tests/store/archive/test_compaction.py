@@ -99,12 +99,13 @@ def test_rows_with_large_contexts_are_merged_in_small_row_groups(
     assert everything(archive) == before
 
 
-def test_replaced_files_stay_until_every_list_has_the_larger_one(tmp_path: Path) -> None:
-    archive = filled(str(tmp_path), 100, 180, 300)
+def test_replaced_files_stay_until_every_list_has_the_larger_one(url: str) -> None:
+    archive = filled(url, 100, 180, 300)
     compaction = Compaction(archive, TOPIC)
     compaction.merge(0)
     compaction.remove_replaced(0)
     assert compaction.result.left == 2
+    archive.recover(TOPIC, 0)
     assert files(archive) == [(0, 100), (0, 180), (100, 180), (180, 300)]
     assert offsets(archive) == list(range(300)), "replaced files are not read"
     assert archive.position(TOPIC, 0) == 300
