@@ -23,6 +23,7 @@ from store.archive.archive import Archive
 from store.log import retrain_requests
 from store.state import connection
 from store.state.apply import deletions
+from store.state.apply.deletions import DeletedUsers
 from training import als as als_training
 from training.blend import choice as blend_choice
 from training.data import dataset, dataset_files, items
@@ -55,8 +56,7 @@ def make_dataset(settings: Settings, output: Path, events: Source | None, consol
         tables = iter([table])
         positions: dict[int, int] = {}
     else:
-        with connection.connect(settings) as client:
-            deleted = deletions.users(client, IdHasher(settings.deletion_salt))
+        deleted = _deleted_users(settings)
         archive = Archive(settings.archive_url)
         positions = archive.positions(settings.interactions_topic)
         tables, skipped = event_sources.from_archive(
@@ -91,8 +91,7 @@ def fit_als_by_spark(
     if table is not None:
         source = spark_events.TableEvents(table)
     else:
-        with connection.connect(settings) as client:
-            deleted = deletions.users(client, IdHasher(settings.deletion_salt))
+        deleted = _deleted_users(settings)
         positions = Archive(settings.archive_url).positions(settings.interactions_topic)
         source = spark_events.of_archive(settings, positions, deleted)
     training = spark_fit.TrainingEvents(source, settings.use_cases)
@@ -103,6 +102,11 @@ def fit_als_by_spark(
         f"{output}: {als_hyperparameters}; {fitted.pairs} pairs of a user and an item; left out: "
         f"{fitted.skipped}"
     )
+
+
+def _deleted_users(settings: Settings) -> DeletedUsers:
+    with connection.connect(settings) as client:
+        return deletions.users(client, IdHasher(settings.deletion_salt))
 
 
 @dataclass(frozen=True)
