@@ -181,7 +181,7 @@ class Archive:
             ends = self.positions(topic)
         else:
             ends = dict(upto)
-            self._check_reached(topic, ends)
+            self.files_below(topic, ends)  # raises where the archive does not reach
         selected = Columns(SCHEMA.names if columns is None else list(columns), list(encoded))
         return (
             table
@@ -191,14 +191,22 @@ class Archive:
             )
         )
 
-    def _check_reached(self, topic: str, ends: Mapping[int, int]) -> None:
+    def files_below(self, topic: str, ends: Mapping[int, int]) -> list[Range]:
+        """The files with offsets below `ends` (partition -> offset), of its partitions alone.
+
+        Raises ArchiveError for an offset that the archive does not reach.
+        """
+        below: list[Range] = []
         for partition, end in ends.items():
-            reached = self.position(topic, partition)
+            files = self._partition_ranges(topic, partition)
+            reached = files[-1].next if files else 0
             if end > reached:
                 raise ArchiveError(
                     f"partition {partition} of {topic} is archived up to offset {reached}, "
                     f"not {end}; run `python -m streams archive --until-idle` first"
                 )
+            below += [file for file in files if file.overlaps(0, end)]
+        return below
 
     def _rows(
         self, topic: str, partition: int, low: int, high: int, columns: Columns

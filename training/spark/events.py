@@ -81,20 +81,7 @@ class ArchivedEvents:
         return Accepted(living.select(*COLUMNS), skipped)
 
     def _files(self) -> list[Range]:
-        ranges = Archive(self.url).ranges(self.topic)
-        for partition, position in self.positions.items():
-            reached = ranges[partition][-1].next if partition in ranges else 0
-            if position > reached:
-                raise ArchiveError(
-                    f"partition {partition} of {self.topic} is archived up to offset {reached}, "
-                    f"not {position}; run `python -m streams archive --until-idle` first"
-                )
-        files = [
-            file
-            for partition, position in self.positions.items()
-            for file in ranges.get(partition, [])
-            if file.overlaps(0, position)
-        ]
+        files = Archive(self.url).files_below(self.topic, self.positions)
         if not files:
             raise ArchiveError(
                 f"the archive holds nothing of {self.topic}; run `python -m streams archive` first"
