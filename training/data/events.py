@@ -29,8 +29,6 @@ from training.data.table_files import Source
 from training.progress import progress
 
 COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp", "use_case")
-_FILE_TYPES = {"value": pa.float64(), "timestamp": pa.float64()}
-"""Columns of a file that are no text."""
 _ARCHIVED = ["offset", "broker_time", "event_id", *COLUMNS, "error"]
 _ENCODED = ("user_id", "item_id", "event_type", "use_case")
 """Columns with few distinct texts: read as Parquet dictionaries, without making texts."""
@@ -45,6 +43,11 @@ SCHEMA = pa.schema(
         ("use_case", _ID),
     ]
 )
+
+FILE_SCHEMA = pa.schema(
+    [(field.name, pa.string() if field.type == _ID else field.type) for field in SCHEMA]
+)
+"""SCHEMA with the texts of a file as they are."""
 
 CHUNK_ROWS = 8 * READ_ROWS
 """Rows whose duplicates are looked for at once, unless the window is larger: about 100 MB."""
@@ -162,26 +165,32 @@ def from_file(source: Source) -> tuple[pa.Table, Skipped]:
 
     Raises DatasetError, which names the file and what is wrong with it.
     """
-    arrays: dict[str, list[pa.Array]] = {name: [] for name in COLUMNS}
-    types = {name: _FILE_TYPES.get(name, pa.string()) for name in COLUMNS}
     skipped: Counter[str] = Counter()
-    for batch in table_files.valid_rows(source, "interactions", skipped):
-        for name, kind in types.items():
-            values = batch.fields.get(name)
-            arrays[name].append(
-                pa.nulls(len(batch.numbers), kind) if values is None else pa.array(values, kind)
-            )
+    rows = pa.concat_tables([FILE_SCHEMA.empty_table(), *file_tables(source, skipped)])
     table = pa.table(
-        {
-            name: pa.chunked_array(chunks, types[name]).cast(SCHEMA.field(name).type)
-            if types[name] != pa.string()
-            else pa.chunked_array(chunks, pa.string()).dictionary_encode().cast(_ID)
-            for name, chunks in arrays.items()
-        },
+        [
+            column.dictionary_encode() if field.type == _ID else column
+            for field, column in zip(SCHEMA, rows.columns, strict=True)
+        ],
         schema=SCHEMA,
     )
     order = pc.sort_indices(pc.fill_null(table["timestamp"], -np.inf))
     return table.take(order), dict(skipped)
+
+
+def file_tables(source: Source, skipped: Counter[str]) -> Iterator[pa.Table]:
+    """The accepted events in a file, batch by batch in its order, by FILE_SCHEMA.
+
+    `skipped`: to count the others in, by reason. Raises DatasetError.
+    """
+    for batch in table_files.valid_rows(source, "interactions", skipped):
+        columns = [
+            pa.nulls(len(batch.numbers), field.type)
+            if (values := batch.fields.get(field.name)) is None
+            else pa.array(values, field.type)
+            for field in FILE_SCHEMA
+        ]
+        yield pa.table(columns, FILE_SCHEMA)
 
 
 def _duplicates(table: pa.Table, window: int) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -20,8 +20,7 @@ from core.settings import Settings
 from store.archive.archive import Archive
 from store.archive.layout import Range
 from store.state.apply.deletions import DeletedUsers
-from training.data import table_files
-from training.data.events import Skipped
+from training.data.events import FILE_SCHEMA, Skipped, file_tables
 from training.data.table_files import Source
 from training.spark.session import Cluster, address
 
@@ -32,9 +31,6 @@ COLUMNS = ("user_id", "item_id", "event_type", "value", "timestamp")
 _ARCHIVED = (
     "partition int, offset bigint, broker_time double, event_id string, user_id string, "
     "item_id string, event_type string, value double, timestamp double, error string"
-)
-_TABLE = pa.schema(
-    [(name, pa.float64() if name in ("value", "timestamp") else pa.string()) for name in COLUMNS]
 )
 BROADCAST_ROWS = 1_000_000
 """Rows up to which a frame is sent whole to every executor: about 50 MB."""
@@ -114,13 +110,12 @@ class ArchivedEvents:
             n_repeated = repeated.count()
             if not n_repeated:
                 return valid, 0
-            small = sql.broadcast(repeated) if n_repeated <= BROADCAST_ROWS else repeated
             before = sql.lag("offset").over(
                 Window.partitionBy("partition", "event_id").orderBy("offset")
             )
             duplicates = (
                 valid.select("partition", "offset", "event_id", digest)
-                .join(small, ["partition", "digest"], "left_semi")
+                .join(sent_whole(repeated, n_repeated), ["partition", "digest"], "left_semi")
                 .withColumn("distance", sql.col("offset") - before)
                 .where(sql.col("distance") <= self.window)
                 .select("partition", "offset")
@@ -129,8 +124,8 @@ class ArchivedEvents:
             n_duplicates = duplicates.count()
         finally:
             repeated.unpersist()
-        small = sql.broadcast(duplicates) if n_duplicates <= BROADCAST_ROWS else duplicates
-        return valid.join(small, ["partition", "offset"], "left_anti"), n_duplicates
+        others = sent_whole(duplicates, n_duplicates)
+        return valid.join(others, ["partition", "offset"], "left_anti"), n_duplicates
 
     def _without_deleted(self, cluster: Cluster, rows: DataFrame) -> tuple[DataFrame, int]:
         """`rows` after the deletion of their user, and the number of the others.
@@ -168,11 +163,11 @@ class TableEvents:
         skipped: Counter[str] = Counter()
         url = f"{cluster.scratch}/events.parquet"
         filesystem, target = pafs.FileSystem.from_uri(url)
-        with pq.ParquetWriter(target, _TABLE, filesystem=filesystem) as writer:
-            for batch in table_files.valid_rows(self.source, "interactions", skipped):
-                writer.write_table(_table(batch.fields, len(batch.numbers)))
+        with pq.ParquetWriter(target, FILE_SCHEMA, filesystem=filesystem) as writer:
+            for table in file_tables(self.source, skipped):
+                writer.write_table(table)
         rows = cluster.spark.read.parquet(address(url))
-        return Accepted(rows, dict(skipped))
+        return Accepted(rows.select(*COLUMNS), dict(skipped))
 
 
 Events = ArchivedEvents | TableEvents
@@ -191,11 +186,8 @@ def of_archive(
     )
 
 
-def _table(fields: Mapping[str, Any], rows: int) -> pa.Table:
-    columns = [
-        pa.nulls(rows, field.type)
-        if fields.get(field.name) is None
-        else pa.array(fields[field.name], field.type)
-        for field in _TABLE
-    ]
-    return pa.table(columns, schema=_TABLE)
+def sent_whole(frame: DataFrame, rows: int) -> DataFrame:
+    """`frame`, which a join sends whole to every executor if it has at most BROADCAST_ROWS."""
+    from pyspark.sql import functions as sql
+
+    return sql.broadcast(frame) if rows <= BROADCAST_ROWS else frame

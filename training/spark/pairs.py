@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import DatasetError
 from core.use_cases import MAX_WEIGHT, WEIGHT_STEP, UseCases
 from training.data.events import Skipped
-from training.spark.events import BROADCAST_ROWS, Accepted
+from training.spark.events import Accepted, sent_whole
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -112,7 +112,5 @@ def _numbered(summed: DataFrame, column: str) -> DataFrame:
 
 def _rows(ids: Ids, name: str) -> DataFrame:
     """The ids as NAME_id, their rows as NAME, and n; small ones are sent to every executor."""
-    from pyspark.sql import functions as sql
-
     frame = ids.frame.withColumnsRenamed({"id": f"{name}_id", "row": name})
-    return sql.broadcast(frame) if ids.count <= BROADCAST_ROWS else frame
+    return sent_whole(frame, ids.count)
