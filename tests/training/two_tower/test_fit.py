@@ -11,27 +11,25 @@ import torch
 
 from core.errors import DatasetError
 from core.types import Item
-from models.two_tower import TwoTowerFacts, ages
+from models.two_tower import ages
 from tests.training.two_tower.world import (
     DAY,
     ONE_THREAD,
     RING,
     SEED,
     SMALL,
-    USE_CASES,
     correct_next_items,
     fit,
     items,
     next_item,
     ring,
+    ring_inputs,
     steps_along_the_ring,
     table,
     training_data,
 )
 from training.two_tower import fit as two_tower
-from training.two_tower.content import Content
 from training.two_tower.network import Towers
-from training.two_tower.samples import Sequences
 
 OUT_OF_TIME = replace(ONE_THREAD, seconds=0.0)
 
@@ -47,18 +45,7 @@ def test_a_fit_with_sampled_candidates_learns_which_item_comes_next() -> None:
 
 def test_numpy_serves_the_vectors_that_torch_computes() -> None:
     """Within 1e-4, for full and short histories, with interests and a role."""
-    data = ring()
-    sequences = Sequences.of(data, None, USE_CASES)
-    content = Content.of(sequences.items, items(), 1)
-    facts = TwoTowerFacts(
-        dimension=SMALL.dimension,
-        layers=SMALL.layers,
-        heads=SMALL.heads,
-        history=SMALL.history,
-        items=len(sequences.items),
-        event_types=data.event_types,
-        roles=sequences.roles,
-    )
+    sequences, content, facts = ring_inputs()
     torch.manual_seed(3)
     towers = Towers(facts, content.features, 0.3).eval()
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,26 +13,33 @@ import pytest
 import torch
 
 from core.codec import encode_json
+from core.errors import ConfigurationError, ProcessFailed
 from core.settings import Settings
-from models.two_tower import TwoTowerFacts, TwoTowerModel
+from models.two_tower import TwoTowerModel
+from testing.ports import free_port
 from testing.process import Child, settings_environment
 from tests.support import eventually
-from tests.training.two_tower.world import SMALL, USE_CASES, items, ring, training_data
+from tests.training.two_tower.world import SMALL, items, ring, ring_inputs, training_data
+from training.__main__ import app
 from training.data import dataset_files
-from training.two_tower import checkpoint
+from training.two_tower import checkpoint, torchrun
 from training.two_tower import fit as two_tower
-from training.two_tower.content import Content
 from training.two_tower.fit_types import FitOptions
 from training.two_tower.hyperparameters import Hyperparameters
 from training.two_tower.network import Towers
 from training.two_tower.objective import Objective
 from training.two_tower.processes import Processes
-from training.two_tower.samples import Sequences
 
 SEED = 7
 CPU = torch.device("cpu")
 DETERMINISTIC = msgspec.structs.replace(SMALL, id_dropout=0.3, epochs=12, candidates=16)
 """Without dropout, the one thing that each process draws differently."""
+
+OF_OTHER_DATA = """
+from training.two_tower import torchrun
+with torchrun.joined() as processes:
+    processes.check_alike("other data")
+"""
 
 
 class Process(Processes):
@@ -43,18 +51,7 @@ class Process(Processes):
 
 def gradients(process: Processes, windows: int) -> dict[str, torch.Tensor]:
     """The gradient of a first step on `windows` windows."""
-    data = ring()
-    sequences = Sequences.of(data, None, USE_CASES)
-    content = Content.of(sequences.items, items(), 1)
-    facts = TwoTowerFacts(
-        dimension=SMALL.dimension,
-        layers=SMALL.layers,
-        heads=SMALL.heads,
-        history=SMALL.history,
-        items=len(sequences.items),
-        event_types=data.event_types,
-        roles=sequences.roles,
-    )
+    sequences, content, facts = ring_inputs()
     torch.manual_seed(SEED)
     towers = Towers(facts, content.features, DETERMINISTIC.dropout)
     share = np.bincount(sequences.item, minlength=facts.items) / len(sequences.item)
@@ -126,3 +123,45 @@ def test_two_processes_of_torchrun_learn_what_one_learns_although_one_is_killed(
     np.testing.assert_allclose(model.item_vectors, expected.item_vectors, atol=1e-3)
     for name, array in expected.arrays.items():
         np.testing.assert_allclose(model.arrays[name], array, atol=1e-3, err_msg=name)
+
+
+@pytest.fixture
+def started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is the first of two on this machine."""
+    of_torchrun = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    elastic = {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_RESTART_COUNT": 0}
+    for name, value in (of_torchrun | address | elastic).items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.usefixtures("started_by_torchrun")
+def test_processes_that_read_other_data_end_and_the_others_say_that_one_has_ended(
+    tmp_path: Path,
+) -> None:
+    environment = {**os.environ, "RANK": "1", "LOCAL_RANK": "1"}
+    other = Child("other", [sys.executable, "-c", OF_OTHER_DATA], tmp_path, environment)
+
+    def fit() -> None:
+        with torchrun.joined() as processes:
+            with pytest.raises(ConfigurationError, match="differ in dataset"):
+                processes.check_alike("data")
+            assert other.wait(60) == 1
+            assert "ConfigurationError: the processes" in other.tail()
+            processes.any(True)
+
+    with other, pytest.raises(ProcessFailed, match="another process of this fit has ended"):
+        fit()
+
+
+@pytest.mark.usefixtures("started_by_torchrun")
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigurationError, match="--nproc-per-node 1"), torchrun.joined():
+        pass
+
+
+@pytest.mark.usefixtures("started_by_torchrun")
+def test_other_commands_refuse_torchrun() -> None:
+    with pytest.raises(ConfigurationError, match="torchrun runs `training two-tower` only"):
+        app(["retrain", "--no-lease"], standalone_mode=False)

@@ -9,12 +9,14 @@ import pyarrow as pa
 
 from core.settings import Settings
 from core.types import Item
-from models.two_tower import TwoTowerModel
+from models.two_tower import TwoTowerFacts, TwoTowerModel
 from training.data import dataset
 from training.data.dataset import Dataset
 from training.two_tower import fit as two_tower
+from training.two_tower.content import Content
 from training.two_tower.fit_types import FitOptions, Fitted, TrainingData
 from training.two_tower.hyperparameters import Hyperparameters
+from training.two_tower.samples import Sequences
 
 USE_CASES = Settings(_env_file=None).use_cases  # type: ignore[call-arg]
 SMALL = Hyperparameters(
@@ -77,6 +79,22 @@ def items(count: int = RING) -> list[Item]:
         )
         for number in range(count)
     ]
+
+
+def ring_inputs() -> tuple[Sequences, Content, TwoTowerFacts]:
+    """What the towers of a SMALL fit of the ring with its items are made of."""
+    data = ring()
+    sequences = Sequences.of(data, None, USE_CASES)
+    facts = TwoTowerFacts(
+        dimension=SMALL.dimension,
+        layers=SMALL.layers,
+        heads=SMALL.heads,
+        history=SMALL.history,
+        items=len(sequences.items),
+        event_types=data.event_types,
+        roles=sequences.roles,
+    )
+    return sequences, Content.of(sequences.items, items(), 1), facts
 
 
 def training_data(
