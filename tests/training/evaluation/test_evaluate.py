@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -42,11 +43,8 @@ def judged(
     settings: Settings, data: Dataset, model: ALSModel | None = None, users: int = 1000
 ) -> Evaluation:
     """The evaluation of `data` with `model`, or with a fitted one."""
-    split, content, entries = (
-        data.split(settings.holdout_fraction),
-        ContentModel.fit(world.items()),
-        world.items(),
-    )
+    split, entries = data.split(settings.holdout_fraction), world.items()
+    content = ContentModel.fit(entries)
     who = population.draw(data, split, content, settings, population.Sample(users, seed=1))
     fitted = model or als.fit(data.interactions(split.train), SMALL, seed=1)
     at_cut = popular(data, settings, split.train)
@@ -184,8 +182,11 @@ def test_an_evaluation_in_several_processes_has_the_results_of_one(
     """Bit for bit."""
     monkeypatch.setattr(processes, "START_S", -1.0)
     monkeypatch.setattr(processes, "MAPPED_BYTES", 1)
+    started = Mock(wraps=processes._in_processes)
+    monkeypatch.setattr(processes, "_in_processes", started)
     data, field = world.built(settings, world.parity()), "evaluation_processes"
     two, one = (judged(settings.model_copy(update={field: n}), data) for n in (2, 1))
+    assert [call.args[-1] for call in started.call_args_list] == [2]
     assert two.rows == one.rows
     for engine, lists in one.ranked.items():
         np.testing.assert_array_equal(two.ranked[engine], lists)
