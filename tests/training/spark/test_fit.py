@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import structlog
 from redis import Redis
 
 from core.deletions import IdHasher
-from core.errors import ConfigurationError, Interrupted
+from core.errors import ConfigurationError, Interrupted, SparkFailed
 from core.settings import Settings
 from models.als import ALSModel
 from models.registry import Registry
@@ -65,8 +66,11 @@ def test_a_fold_in_by_the_served_equation_returns_the_vectors_that_spark_learned
 def test_the_command_writes_a_part_that_loads_as_any_other(
     cluster: Cluster, trainer: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = trainer.model_copy(update={"als_iterations": 2})
-    commands.fit_als_by_spark(few, None, tmp_path / "als", None)
+    few = trainer.model_copy(update={"als_iterations": 2, "als_alpha": 0.1})
+    with structlog.testing.capture_logs() as logs:
+        commands.fit_als_by_spark(few, None, tmp_path / "als", None)
+    raised = {log["pairs"] for log in logs if log["event"] == "confidences_raised"}
+    assert raised == {960}, "no pair has the confidence 1 that MLlib begins at"
     model = ALSModel.load(tmp_path / "als")
     assert (len(model.item_ids), model.factors) == (world.ITEMS, 4)
     assert "960 pairs of a user and an item" in capsys.readouterr().out
@@ -136,6 +140,34 @@ def test_a_master_elsewhere_needs_a_folder_that_executors_see(offline: Settings)
     elsewhere = offline.model_copy(update={"spark_master": "spark://cluster:7077"})
     with pytest.raises(ConfigurationError, match="needs SPARK_SCRATCH"):
         session.require(elsewhere)
+
+
+def test_what_spark_writes_for_executors_lies_in_the_shared_folder_and_is_deleted(
+    cluster: Cluster, offline: Settings, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    with session.cluster(offline.model_copy(update={"spark_scratch": str(shared)})) as running:
+        (folder,) = shared.iterdir()
+        assert running.scratch == folder.as_uri()
+    assert list(shared.iterdir()) == []
+    shared.joinpath("file").touch()
+    elsewhere = offline.model_copy(update={"spark_scratch": str(shared / "file")})
+    with (
+        pytest.raises(ConfigurationError, match=r"SPARK_SCRATCH=\S+ cannot be written"),
+        session.cluster(elsewhere),
+    ):
+        pass
+
+
+def test_an_error_of_spark_is_one_line_without_the_stack_of_java(
+    cluster: Cluster, offline: Settings
+) -> None:
+    with (
+        pytest.raises(SparkFailed, match=r"Spark failed: .*PATH_NOT_FOUND") as failed,
+        session.cluster(offline) as running,
+    ):
+        running.spark.read.parquet("file:///no/such/folder")
+    assert "\n" not in str(failed.value)
 
 
 def test_a_retrain_that_lacks_pyspark_says_so_before_its_first_step(
