@@ -26,7 +26,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from core.errors import LogError, LogRewound, LogUnavailable, Overtaken
+from core.errors import LogError, LogUnavailable, Overtaken
 from core.settings import Settings
 from store import start
 from store.archive.archive import Archive
@@ -37,7 +37,7 @@ from store.log.topics.ids import TopicId, TopicIds
 from streams.archiver import metrics
 from streams.archiver.buffer import Buffer
 from streams.archiver.rows import to_batch
-from streams.archiver.start_offset import StartOffsets, new_archive_advice
+from streams.archiver.start_offset import StartOffsets, topic_changed
 from streams.ingest.partition_watch import PartitionWatch
 from streams.retry import Retry
 
@@ -68,6 +68,7 @@ class Archiver:
         self._assigned = False
         self._topic_ids = TopicIds(settings, [self._topic])
         self._topic_id: TopicId = None
+        self._confirmed_at = 0.0  # time.monotonic(); what was read earlier is of `_topic_id`
         self._consumer = Consumer(
             log.consumer_config(settings, settings.archive_group) | {"enable.partition.eof": True}
         )
@@ -168,7 +169,7 @@ class Archiver:
         buffer = self._buffers[partition]
         if not buffer.pending:
             return True
-        if self._topic_ids.confirmed_at <= buffer.read_at:
+        if self._confirmed_at <= buffer.read_at:
             self._check_topic(self._read_topic_id())
         table = buffer.table()
         try:
@@ -230,14 +231,14 @@ class Archiver:
     def _check_topic(self, topic_id: TopicId) -> None:
         """Raise LogRewound when the topic was created anew since partitions were assigned.
 
-        Its offsets are then not those of the archive.
+        Its offsets are not those of the archive, so buffers that may hold its rows are dropped.
         """
         if self._buffers and topic_id != self._topic_id:
-            raise LogRewound(
-                f"{self._topic} was created anew while it was archived: its id was "
-                f"{self._topic_id} and is {topic_id}; nothing of the new topic was archived. "
-                f"{new_archive_advice(self._settings)}"
-            )
+            for partition, buffer in list(self._buffers.items()):
+                if buffer.read_at >= self._confirmed_at:
+                    del self._buffers[partition]  # else closing the consumer would publish it
+            raise topic_changed(self._settings, self._topic_id, topic_id)
+        self._confirmed_at = self._topic_ids.confirmed_at
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Step 1. `consume` raises what is raised here."""

@@ -51,13 +51,13 @@ class StartOffsets:
         if archived_id is not None and topic_id is not None and archived_id != topic_id:
             raise LogRewound(
                 f"{where} was created anew: the archive was written from topic id {archived_id}, "
-                f"the broker has {topic_id}. {new_archive_advice(self._settings)}"
+                f"the broker has {topic_id}. {_new_archive_advice(self._settings)}"
             )
         if position > end:
             raise LogRewound(
                 f"{where}: the archive holds offsets up to {position - 1}, but the log ends "
                 f"at {end}: it was created anew or lost events. Restore the broker's log. "
-                f"If that is impossible: {new_archive_advice(self._settings)}"
+                f"If that is impossible: {_new_archive_advice(self._settings)}"
             )
 
     def _refuse_gap(self, partition: int, position: int, first: int) -> None:
@@ -80,7 +80,16 @@ class StartOffsets:
             )
 
 
-def new_archive_advice(settings: Settings) -> str:
+def topic_changed(settings: Settings, former: TopicId, topic_id: TopicId) -> LogRewound:
+    """The error of a topic whose id was `former` when the archive process began to read it."""
+    return LogRewound(
+        f"{settings.interactions_topic} was created anew while it was archived: its id was "
+        f"{former} and is {topic_id}; nothing of the new topic was archived. "
+        f"{_new_archive_advice(settings)}"
+    )
+
+
+def _new_archive_advice(settings: Settings) -> str:
     """What an operator does when the topic was created anew."""
     return (
         f"Set another ARCHIVE_URL (or move the folder {settings.interactions_topic} in "

@@ -5,6 +5,8 @@ There is a gap, the log ends before the archive, or the topic was created anew.
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from core.errors import LogGap, LogRewound
@@ -12,11 +14,14 @@ from core.settings import Settings
 from store.archive.archive import Archive
 from store.archive.schema import SCHEMA
 from store.log import client as log
+from store.log.topics.ids import TopicId
 from streams.archiver.archiver import Archiver
 from tests.conftest import Spawn
 from tests.streams.archiver.world import archived, assert_every_offset_once, ends, publish
 from tests.support import eventually
 from tests.topics import recreate, trim
+
+ROWS = 50
 
 
 def test_an_archive_that_reaches_beyond_the_logs_end_is_not_continued(
@@ -106,3 +111,42 @@ def test_a_topic_created_anew_stops_a_running_archive(
     elsewhere = settings.model_copy(update={"archive_url": settings.archive_url + "-new"})
     assert Archiver(elsewhere).run(until_idle=True) == refilled
     assert_every_offset_once(elsewhere)
+
+
+class _Ids:
+    """Topic ids as a broker answers them: "old" at first; `later` once everything is read, each at
+    a request that was sent after that; then "new".
+    """
+
+    def __init__(self, topic: str, archiver: Archiver, later: list[TopicId]) -> None:
+        self._topic, self._archiver, self._later = topic, archiver, later
+        self._reads = 0
+        self.confirmed_at = 0.0
+
+    def read(self) -> dict[str, TopicId]:
+        self._reads += 1
+        return self._answer("old" if self._reads == 1 else "new")
+
+    def poll(self) -> dict[str, TopicId]:
+        rows = sum(buffer.rows for buffer in self._archiver._buffers.values())
+        return self._answer(self._later.pop(0)) if rows == ROWS and self._later else {}
+
+    def _answer(self, topic_id: TopicId) -> dict[str, TopicId]:
+        self.confirmed_at = time.monotonic()
+        return {self._topic: topic_id}
+
+
+@pytest.mark.parametrize(
+    ("later", "archived_rows"), [([], 0), (["new"], 0), (["old", "new"], ROWS)], ids=str
+)
+def test_rows_are_archived_only_once_the_topic_they_were_read_from_is_certain(
+    broker: object, settings: Settings, later: list[TopicId], archived_rows: int
+) -> None:
+    """Also while the consumer closes, whichever request finds that the topic was created anew."""
+    log.ensure_topics(settings)
+    publish(settings, ROWS)
+    archiver = Archiver(settings)
+    archiver._topic_ids = _Ids(settings.interactions_topic, archiver, later)  # type: ignore[assignment]
+    with pytest.raises(LogRewound, match="its id was old and is new"):
+        archiver.run(until_idle=True)
+    assert sum(map(len, archived(settings).values())) == archived_rows
