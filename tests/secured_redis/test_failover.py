@@ -5,7 +5,7 @@ becomes the primary, by Sentinel or behind a host name, and while Redis is full.
 from __future__ import annotations
 
 import http.client
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -25,9 +25,6 @@ from tests.conftest import Spawn
 from tests.exactly_once.conftest import caught_up
 from tests.exactly_once.traffic import Traffic
 from tests.support import Background, eventually, skipped_without_tls
-
-Applied = Callable[[str], None]
-"""Waits until more events are applied; the text says after what."""
 
 
 class Reads(Background):
@@ -50,8 +47,35 @@ class Reads(Background):
         client.close()
 
 
+class Progress:
+    """Waits until the processes go on; the texts say while or after what."""
+
+    def __init__(self, settings: Settings, ingest: Child, reads: Reads) -> None:
+        self._settings, self._ingest, self._reads = settings, ingest, reads
+        self.client = connection.connect(settings)
+        self._total = 0
+
+    def more_applied(self, after: str) -> None:
+        """Wait until more events are applied, and more reads answered."""
+        eventually(lambda: self._position() > self._total, f"more events applied after {after}", 60)
+        self._total = self._position() + 1000
+        self.more_answered(f"after {after}")
+
+    def more_answered(self, when: str) -> None:
+        """Wait until more reads are answered."""
+        enough = self._reads.answers + 10
+        eventually(lambda: self._reads.answers > enough, f"more reads answered {when}", 60)
+
+    def _position(self) -> int:
+        self._ingest.check()
+        try:
+            return sum(oracle.positions(self.client, self._settings).values())
+        except RedisError:
+            return 0
+
+
 @contextmanager
-def load(settings: Settings, spawn: Spawn, seed: int) -> Iterator[Applied]:
+def load(settings: Settings, spawn: Spawn, seed: int) -> Iterator[Progress]:
     """2,000 events a second and reads of the API during the block, which ingest, live worker and
     API outlive; afterwards Redis is equal to the log.
     """
@@ -62,34 +86,18 @@ def load(settings: Settings, spawn: Spawn, seed: int) -> Iterator[Applied]:
         for command in (("streams", "ingest"), ("streams", "live"), ("api",))
     )
     port = eventually(lambda: api.alive and port_of(api.log.read_text()), "the API serves")
-    client = connection.connect(settings)
-    total = 0
-
-    def more_applied(after: str) -> None:
-        nonlocal total
-
-        def position() -> int:
-            ingest.check()
-            try:
-                return sum(oracle.positions(client, settings).values())
-            except RedisError:
-                return 0
-
-        eventually(lambda: position() > total, f"more events applied after {after}", 60)
-        total = position() + 1000
-
     with Reads(port) as reads, Traffic(settings, seed, per_burst=100) as traffic:
-        more_applied("the start")
-        yield more_applied
-        more_applied("the last fault")
+        progress = Progress(settings, ingest, reads)
+        progress.more_applied("the start")
+        yield progress
+        progress.more_applied("the last fault")
     rate = traffic.sent / traffic.seconds
     print(
         f"{traffic.sent} messages in {traffic.seconds:.1f} s ({rate:.0f}/s), {reads.answers} reads"
     )
-    caught_up(client, settings, ingest)
-    oracle.assert_equal(client, settings)
-    client.close()
-    assert reads.answers > 100
+    caught_up(progress.client, settings, ingest)
+    oracle.assert_equal(progress.client, settings)
+    progress.client.close()
     assert reads.failures == []
     assert_alive(ingest, live, api)
 
@@ -138,12 +146,12 @@ def test_a_fail_over_by_sentinel_loses_no_event_and_fails_no_read(
     first_sentinel = group.sentinels[0]
     with (
         Redis.from_url(first_sentinel.url, **first_sentinel.client_options) as sentinel,
-        load(settings, spawn, seed) as more_applied,
+        load(settings, spawn, seed) as progress,
     ):
         first, second = group.servers
         is_replica(second)
         first.kill()
-        more_applied("the death of the primary")
+        progress.more_applied("the death of the primary")
         assert sentinel.sentinel_get_master_addr_by_name(SERVICE)[1] == second.port
         first.start()
         is_replica(first)
@@ -159,7 +167,7 @@ def test_a_fail_over_by_sentinel_loses_no_event_and_fails_no_read(
         eventually(is_replaced, "the sentinel replaces the primary that lives", 90, 0.5)
         # meanwhile both take writes; those to the old one are lost, and applied again
         is_replica(second)
-        more_applied("the demotion of the primary under load")
+        progress.more_applied("the demotion of the primary under load")
 
 
 @pytest.mark.timeout(240)
@@ -179,16 +187,16 @@ def test_a_fail_over_behind_a_host_name_loses_no_event_and_fails_no_read(
     ):
         settings = settings.model_copy(update={"redis_url": SecretStr(f"redis://{name.address}/0")})
         is_replica(second)
-        with load(settings, spawn, seed) as more_applied:
+        with load(settings, spawn, seed) as progress:
             new.replicaof("NO", "ONE")
             old.replicaof("127.0.0.1", str(second.port))
             name.point_to(second.port)
-            more_applied("the demotion of the primary")
+            progress.more_applied("the demotion of the primary")
             is_replica(first)
             second.kill()
             old.replicaof("NO", "ONE")
             name.point_to(first.port)
-            more_applied("the death of the new primary")
+            progress.more_applied("the death of the new primary")
 
 
 @pytest.mark.timeout(240)
@@ -197,7 +205,7 @@ def test_a_full_redis_loses_no_event_and_fails_no_read(
 ) -> None:
     with (
         Redis.from_url(own_redis_server.url) as redis,
-        load(settings, spawn, seed) as more_applied,
+        load(settings, spawn, seed) as progress,
     ):
         redis.config_set("maxmemory", "1")
         refused = redis.info("stats")["total_error_replies"]
@@ -205,5 +213,6 @@ def test_a_full_redis_loses_no_event_and_fails_no_read(
             lambda: redis.info("stats")["total_error_replies"] > refused + 2,
             "commands are refused",
         )
+        progress.more_answered("while Redis is full")
         redis.config_set("maxmemory", "0")
-        more_applied("memory is there again")
+        progress.more_applied("memory is there again")
