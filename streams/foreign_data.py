@@ -23,7 +23,7 @@ def refuse_foreign_data(settings: Settings, own: str) -> None:
             "name an empty Redis, or an empty database of it"
         )
     with connection.named_errors("looking for the state of the topics"):
-        if client.exists(keys.layout(settings.interactions_topic)):
+        if client.exists(keys.ONLY.layout(settings.interactions_topic)):
             return
     with LogReader(settings, "foreign-data") as reader:
         existing = reader.topics()

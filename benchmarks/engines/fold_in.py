@@ -157,8 +157,8 @@ def worker(
     with Redis.from_url(server.url) as redis:
         redis.flushall()
         for number, lines in enumerate(histories(USERS, events, items)):
-            redis.rpush(keys.history(f"user-{number}"), *lines)
-            redis.hset(keys.user(f"user-{number}"), "events", events)
+            redis.rpush(keys.ONLY.history(f"user-{number}"), *lines)
+            redis.hset(keys.ONLY.user(f"user-{number}"), "events", events)
     producer = model_updates.connect(settings)
     for start in range(0, int(12_000 * seconds), BATCH):
         value = model_updates.encode(

@@ -74,7 +74,7 @@ def background(settings: Settings, rate: float) -> None:
 def applied(redis: Redis, settings: Settings) -> int:
     """Events that are in Redis."""
     return sum(
-        int(redis.hget(keys.position(settings.interactions_topic, number), "position") or 0)
+        int(redis.hget(keys.ONLY.position(settings.interactions_topic, number), "position") or 0)
         for number in range(settings.topic_partitions)
     )
 

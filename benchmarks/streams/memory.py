@@ -78,7 +78,7 @@ def main() -> None:
         counted = sum(
             int(redis.memory_usage(key, samples=0) or 0)
             for user in range(USERS)
-            for key in (keys.user(f"user-{user}"), keys.history(f"user-{user}"))
+            for key in (keys.ONLY.user(f"user-{user}"), keys.ONLY.history(f"user-{user}"))
         )
     a_user = whole / USERS
     by_keys = counted / USERS

@@ -56,11 +56,11 @@ class Lease:
     def __enter__(self) -> Self:
         with named_errors(f"acquiring the lease {self._name}"):
             acquired = self._client.eval(
-                _ACQUIRE, 1, keys.lease(self._name), self.holder, str(self._milliseconds)
+                _ACQUIRE, 1, keys.ONLY.lease(self._name), self.holder, str(self._milliseconds)
             )
             if not acquired:
-                other = self._client.get(keys.lease(self._name))
-                left = self._client.pttl(keys.lease(self._name))
+                other = self._client.get(keys.ONLY.lease(self._name))
+                left = self._client.pttl(keys.ONLY.lease(self._name))
                 name = other.decode() if isinstance(other, bytes) else "an unknown process"
                 raise LeaseTaken(
                     f"{self._name} is already running at {name}; if that process is dead, "
@@ -78,13 +78,13 @@ class Lease:
         self._stop.set()
         self._renewer.join()
         with named_errors(f"releasing the lease {self._name}"):
-            self._client.eval(_RELEASE, 1, keys.lease(self._name), self.holder)
+            self._client.eval(_RELEASE, 1, keys.ONLY.lease(self._name), self.holder)
 
     def check(self) -> None:
         """Renew the lease. Raises LeaseLost, unless this process holds it, or StoreUnavailable."""
         with named_errors(f"checking the lease {self._name}"):
             if not self._client.eval(
-                _RENEW, 1, keys.lease(self._name), self.holder, str(self._milliseconds)
+                _RENEW, 1, keys.ONLY.lease(self._name), self.holder, str(self._milliseconds)
             ):
                 raise LeaseLost(
                     f"the lease {self._name} expired, and another process may hold it; start again"

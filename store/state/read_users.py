@@ -56,7 +56,9 @@ class ReadUsers:
             for start in range(0, len(user_ids), _CHUNK):
                 now = round(time.time(), 3)
                 pipe = client.pipeline(transaction=False)
-                pipe.zadd(keys.USERS_READ, dict.fromkeys(user_ids[start : start + _CHUNK], now))
-                pipe.zremrangebyscore(keys.USERS_READ, 0, now - self._remember_s)
-                pipe.expire(keys.USERS_READ, round(self._remember_s) + 1)
+                pipe.zadd(
+                    keys.ONLY.users_read, dict.fromkeys(user_ids[start : start + _CHUNK], now)
+                )
+                pipe.zremrangebyscore(keys.ONLY.users_read, 0, now - self._remember_s)
+                pipe.expire(keys.ONLY.users_read, round(self._remember_s) + 1)
                 pipe.execute()

@@ -41,8 +41,8 @@ def record(client: redis.Redis, fields: Mapping[str, str]) -> None:
     """Replace the fields of `retrain:last`. Raises StoreUnavailable, StoreCorrupt."""
     with named_errors("recording the retrain"):
         pipe: Any = client.pipeline(transaction=True)
-        pipe.delete(keys.RETRAIN_LAST)
-        pipe.hset(keys.RETRAIN_LAST, mapping=dict(fields))
+        pipe.delete(keys.ONLY.retrain_last)
+        pipe.hset(keys.ONLY.retrain_last, mapping=dict(fields))
         pipe.execute()
 
 
@@ -53,8 +53,8 @@ def last(client: redis.Redis) -> dict[str, str]:
     """
     with named_errors("reading the last retrain"):
         pipe: Any = client.pipeline(transaction=True)
-        pipe.hgetall(keys.RETRAIN_LAST)
-        pipe.get(keys.lease(LEASE))
+        pipe.hgetall(keys.ONLY.retrain_last)
+        pipe.get(keys.ONLY.lease(LEASE))
         values, holder = pipe.execute()
     fields = {name.decode(): value.decode() for name, value in values.items()}
     if fields.get("status") == RUNNING and fields.get("holder", "") != (holder or b"").decode():
@@ -77,4 +77,4 @@ def answered(fields: Mapping[str, str], partition: int, offset: int, end: int) -
 def announce(client: redis.Redis, version: str) -> None:
     """Announce `version` as the live bundle. Raises StoreUnavailable."""
     with named_errors("announcing the bundle"):
-        client.set(keys.MODEL_CURRENT, version)
+        client.set(keys.ONLY.model_current, version)

@@ -48,19 +48,19 @@ class Running:
         with named_errors("registering this process"):
             now = _now(self._client)
             pipe = self._client.pipeline(transaction=False)
-            pipe.zremrangebyscore(keys.INGEST_RUNNING, "-inf", f"({now}")
-            pipe.zadd(keys.INGEST_RUNNING, {self._name: now + EXPIRY_S})
+            pipe.zremrangebyscore(keys.ONLY.running, "-inf", f"({now}")
+            pipe.zadd(keys.ONLY.running, {self._name: now + EXPIRY_S})
             pipe.execute()
 
     def end(self) -> None:
         """Remove the entry. Raises StoreUnavailable."""
         with named_errors("removing the entry of this process"):
-            self._client.zrem(keys.INGEST_RUNNING, self._name)
+            self._client.zrem(keys.ONLY.running, self._name)
 
     def check_rebuild(self) -> None:
         """Raises StoreError while a rebuild runs."""
         with named_errors("checking for a rebuild"):
-            holder = self._client.get(keys.lease(REBUILD_LEASE))
+            holder = self._client.get(keys.ONLY.lease(REBUILD_LEASE))
         if isinstance(holder, bytes):
             raise StoreError(
                 f"a rebuild of Redis runs at {holder.decode(errors='replace')}: start ingest "
@@ -74,7 +74,7 @@ def names(client: redis.Redis) -> list[str]:
     Raises StoreUnavailable.
     """
     with named_errors("reading the running ingest processes"):
-        entries: list[Any] = client.zrangebyscore(keys.INGEST_RUNNING, _now(client), "+inf")
+        entries: list[Any] = client.zrangebyscore(keys.ONLY.running, _now(client), "+inf")
     return [entry.decode(errors="replace") for entry in entries]
 
 
@@ -83,7 +83,7 @@ def note_accepted(client: redis.Redis, use_cases: UseCases) -> None:
     names_by_field = {"event_types": use_cases.event_types, "use_cases": use_cases.by_name}
     with named_errors("writing the names that ingest knows"):
         client.hset(
-            keys.INGEST_SETTINGS,
+            keys.ONLY.settings,
             mapping={field: " ".join(known) for field, known in names_by_field.items()},
         )
 
@@ -94,7 +94,7 @@ def accepted(client: redis.Redis) -> Accepted | None:
     Raises StoreUnavailable.
     """
     with named_errors("reading the names that ingest knows"):
-        values: Any = client.hmget(keys.INGEST_SETTINGS, "event_types", "use_cases")
+        values: Any = client.hmget(keys.ONLY.settings, "event_types", "use_cases")
     if values[0] is None or values[1] is None:
         return None
     return Accepted(*(frozenset(value.decode().split()) for value in values))

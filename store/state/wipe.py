@@ -34,20 +34,20 @@ def count(client: redis.Redis) -> dict[str, int]:
 def wipe(client: redis.Redis) -> None:
     """Delete these keys. Raises StoreUnavailable: run it again."""
     with named_errors("deleting what is computed from the log"):
-        client.set(keys.WIPE, "1")
+        client.set(keys.ONLY.wipe, "1")
         batch: list[bytes] = []
         for key in _owned(client):
             batch.append(key)
             if len(batch) == KEYS_PER_COMMAND:
                 client.unlink(*batch)
                 batch.clear()
-        client.unlink(*batch, keys.WIPE)
+        client.unlink(*batch, keys.ONLY.wipe)
 
 
 def interrupted(client: redis.Redis) -> bool:
     """Whether a wipe was begun and not finished. Raises StoreUnavailable."""
     with named_errors("looking for an interrupted wipe"):
-        return bool(client.exists(keys.WIPE))
+        return bool(client.exists(keys.ONLY.wipe))
 
 
 def check(client: redis.Redis) -> None:
@@ -61,5 +61,5 @@ def check(client: redis.Redis) -> None:
 
 
 def _owned(client: redis.Redis) -> Iterator[Any]:
-    for pattern in keys.OWNED:
+    for pattern in keys.ONLY.owned:
         yield from client.scan_iter(pattern, count=KEYS_PER_COMMAND)

@@ -54,7 +54,7 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
         "partition": _partition(settings, user_id),
         "foreign_partitions": foreign,
         "partition_note": FOREIGN if foreign else None,
-        "keys": list(keys.all_of_user(user_id)),
+        "keys": list(keys.ONLY.all_of_user(user_id)),
         "events": state.events,
         "counts": dict(sorted(state.counts.items(), key=lambda entry: -entry[1])),
         "idle": idle_users.counters(client, user_id) or None,

@@ -106,7 +106,7 @@ def test_promote_and_roll_back_go_live_without_a_restart(
         assert answer.status_code == 200, answer.text
         assert answer.json() == {"live": live, "was": was}
         checked(answer.json(), Promoted)
-        assert redis.get(keys.MODEL_CURRENT) == live.encode()
+        assert redis.get(keys.ONLY.model_current) == live.encode()
         eventually(
             lambda: admin.get("/api/models").json()["serving"] == live, "this process serves it"
         )
@@ -166,7 +166,7 @@ def test_the_progress_and_the_result_of_a_retrain_are_shown(admin: Client, redis
         "requested_by": "me",
     }
     retrains.record(redis, {**fields, "started": "then", "at": "now", "answers": "{}"})
-    redis.set(keys.lease(retrains.LEASE), "host:1:x")
+    redis.set(keys.ONLY.lease(retrains.LEASE), "host:1:x")
     answer = admin.get("/api/models").json()
     checked(answer, Models)
     assert {name: answer["retrain"][name] for name in ("status", "progress", "seconds")} == {
@@ -174,7 +174,7 @@ def test_the_progress_and_the_result_of_a_retrain_are_shown(admin: Client, redis
         "progress": "sweep 3 of 20",
         "seconds": 4.5,
     }
-    redis.delete(keys.lease(retrains.LEASE))
+    redis.delete(keys.ONLY.lease(retrains.LEASE))
     assert admin.get("/api/models").json()["retrain"]["status"] == "died", (
         "its status is running, but it has no lease"
     )

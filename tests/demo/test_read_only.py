@@ -87,7 +87,7 @@ def test_api_ingest_and_live_run_with_nothing_writable(
     ) as read:
         assert read.status == 200
     eventually(
-        lambda: redis.hget(keys.user_als("42"), "as_of") is not None,
+        lambda: redis.hget(keys.ONLY.user_als("42"), "as_of") is not None,
         "the live worker stored the vector",
         timeout=60,
     )

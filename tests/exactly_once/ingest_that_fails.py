@@ -119,7 +119,7 @@ def _position_before_apply() -> None:
     def apply_late(self: applier.Applier, batches: Sequence[Batch], what: str) -> None:
         for batch in batches:
             self._client.hset(
-                keys.position(*batch.offsets.source), "position", str(batch.offsets.next)
+                keys.ONLY.position(*batch.offsets.source), "position", str(batch.offsets.next)
             )
         _blind(self, batches, what)
 

@@ -36,7 +36,7 @@ def test_a_rebuild_moves_unlabelled_counts_to_the_default_use_case_and_ingest_sa
     with Producer(settings) as producer:
         traffic.burst(producer, 400)
     ingest_all(redis, settings, ingest)
-    unlabelled = keys.popular(keys.POPULAR_UNLABELLED)
+    unlabelled = keys.ONLY.popular(keys.POPULAR_UNLABELLED)
     before = redis.zcard(unlabelled)
     assert before
 

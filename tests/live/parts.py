@@ -18,8 +18,8 @@ from tests.live.world import model
 def add_likes(redis: Redis, user_id: str, *item_ids: str, times: int = 1) -> None:
     """Write likes of the items as ingest does."""
     for item_id in item_ids * times:
-        redis.hincrby(keys.user(user_id), "events", 1)
-        redis.rpush(keys.history(user_id), history_line(1.7e9, "like", None, item_id))
+        redis.hincrby(keys.ONLY.user(user_id), "events", 1)
+        redis.rpush(keys.ONLY.history(user_id), history_line(1.7e9, "like", None, item_id))
 
 
 class Worker:

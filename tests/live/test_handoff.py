@@ -225,7 +225,7 @@ def test_ten_swaps_of_the_bundle_under_load_fail_no_read_and_lose_no_update(
     with Events(small) as events:
         eventually(
             lambda: all(
-                int(redis.hget(keys.user(user_id), "events") or 0) >= 5 for user_id in USERS
+                int(redis.hget(keys.ONLY.user(user_id), "events") or 0) >= 5 for user_id in USERS
             ),
             "enough events for ALS",
             60.0,

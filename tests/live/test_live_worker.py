@@ -37,7 +37,7 @@ def test_the_vector_of_a_user_counts_all_events(
 
     def all_folded_in() -> bool:
         check_alive(*children)
-        return redis.hget(keys.user("ann"), "events") == b"10" and is_fresh(
+        return redis.hget(keys.ONLY.user("ann"), "events") == b"10" and is_fresh(
             redis, settings, model, "ann"
         )
 
@@ -56,9 +56,9 @@ def test_an_invalid_hint_becomes_a_dead_letter_and_others_are_folded_in(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
     """Bytes that are no hint, a history that Eddyline did not write, and a key of another type."""
-    redis.hset(keys.user("strange"), "events", 1)
-    redis.rpush(keys.history("strange"), "yesterday")
-    redis.set(keys.user("alien"), "of another type")
+    redis.hset(keys.ONLY.user("strange"), "events", 1)
+    redis.rpush(keys.ONLY.history("strange"), "yesterday")
+    redis.set(keys.ONLY.user("alien"), "of another type")
     hints = [
         b"\xff not json",
         b'{"user": "ann"}',
@@ -109,8 +109,8 @@ def test_hints_of_every_compression_are_read(
     publish(settings, seed=1)
     kinds = ["none", "gzip", "lz4", "snappy", "zstd"]
     for kind in kinds:
-        redis.hset(keys.user(kind), "events", 1)
-        redis.rpush(keys.history(kind), "1732340000 like item-1")
+        redis.hset(keys.ONLY.user(kind), "events", 1)
+        redis.rpush(keys.ONLY.history(kind), "1732340000 like item-1")
         producer = KafkaProducer(log.client_config(settings) | {"compression.type": kind})
         # the client does not compress a message that would not become smaller
         hint = model_updates.encode([(kind, "item-1")] * 50)
@@ -138,12 +138,12 @@ def test_a_new_item_gets_factors_and_a_deleted_user_is_removed(
 
         def factors(users: int) -> bool:
             check_alive(*children)
-            return redis.hget(keys.item_als("brand new"), "as_of") == str(users).encode()
+            return redis.hget(keys.ONLY.item_als("brand new"), "as_of") == str(users).encode()
 
         eventually(lambda: factors(2), "factors of the new item from both users", 60.0)
         producer.user("ann", None)
     eventually(lambda: factors(1), "factors from bob alone", 60.0)
-    assert redis.zrange(keys.item_users("brand new"), 0, -1) == [b"bob"]
+    assert redis.zrange(keys.ONLY.item_users("brand new"), 0, -1) == [b"bob"]
     assert list(redis.scan_iter("*ann*")) == []
 
 
@@ -165,7 +165,7 @@ def test_the_command_line_of_faust_runs_the_same_app(
 
     def has_vector() -> bool:
         check_alive(*children)
-        return bool(redis.exists(keys.user_als("ann")))
+        return bool(redis.exists(keys.ONLY.user_als("ann")))
 
     eventually(has_vector, "a vector", 60.0)
     assert not list(ROOT.glob("*-data")), "it writes nothing to disk"

@@ -32,7 +32,7 @@ def test_no_vector_is_wrong_while_a_worker_dies_and_bundles_change(
 
     def folded_by(version: str) -> bool:
         return any(
-            redis.hget(keys.user_als(user_id), "version") == version.encode()
+            redis.hget(keys.ONLY.user_als(user_id), "version") == version.encode()
             for user_id in EventStream.USERS
         )
 
@@ -59,12 +59,12 @@ def test_no_vector_is_wrong_while_a_worker_dies_and_bundles_change(
             redis, settings, models, lambda: folded_by(third), "vectors of the third bundle"
         )
         Registry(settings.models_path).rollback()
-        before = redis.hget(keys.user("user-0"), "events")
+        before = redis.hget(keys.ONLY.user("user-0"), "events")
         check_vectors_until(
             redis,
             settings,
             models,
-            lambda: redis.hget(keys.user("user-0"), "events") != before,
+            lambda: redis.hget(keys.ONLY.user("user-0"), "events") != before,
             "more events",
         )
     send_last_events(settings)
@@ -79,7 +79,7 @@ def test_after_an_outage_of_redis_all_vectors_become_fresh(
     model = live_model(settings)
     with EventStream(settings):
         with Redis.from_url(own_redis_server.url) as redis:
-            eventually(lambda: redis.exists(keys.user_als("user-0")), "a first vector", 60.0)
+            eventually(lambda: redis.exists(keys.ONLY.user_als("user-0")), "a first vector", 60.0)
         own_redis_server.kill()
         eventually(
             lambda: "server_unavailable" in children[0].log.read_text(),
@@ -98,7 +98,7 @@ def test_after_an_outage_of_kafka_all_vectors_become_fresh(
 ) -> None:
     children = live_and_ingest(settings, spawn)
     send_last_events(settings)
-    eventually(lambda: redis.exists(keys.user_als("user-0")), "a first vector", 60.0)
+    eventually(lambda: redis.exists(keys.ONLY.user_als("user-0")), "a first vector", 60.0)
     own_broker.kill()
     eventually(
         lambda: "server_unavailable" in children[0].log.read_text(),
@@ -107,6 +107,6 @@ def test_after_an_outage_of_kafka_all_vectors_become_fresh(
     own_broker.start()
     send_last_events(settings, number=2)
     eventually(
-        lambda: redis.hget(keys.user("user-0"), "events") == b"2", "the events after it", 60.0
+        lambda: redis.hget(keys.ONLY.user("user-0"), "events") == b"2", "the events after it", 60.0
     )
     wait_until_fresh(redis, settings, live_model(settings), *children)

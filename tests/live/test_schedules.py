@@ -84,7 +84,7 @@ def test_new_events_are_those_after_the_snapshot_of_the_live_bundle(
     client.ensure_topics(settings)
     topic = settings.interactions_topic
     for partition, position in ((0, 100), (3, 50)):
-        redis.hset(keys.position(topic, partition), "position", position)
+        redis.hset(keys.ONLY.position(topic, partition), "position", position)
     assert schedules.new_events(settings) == 150
     Registry(settings.models_path).publish(
         lambda _folder: None, {"positions": {topic: {"0": 90, "3": 50}}}

@@ -62,7 +62,7 @@ def is_fresh(redis: Redis, settings: Settings, loaded: ALSModel, user_id: str) -
 
     Such a vector must be the fold-in of the history.
     """
-    stored = redis.hgetall(keys.user_als(user_id))
+    stored = redis.hgetall(keys.ONLY.user_als(user_id))
     state = users.read(redis, user_id, settings.history_cap)
     made_with = fold.made_with(loaded, settings.use_cases, settings.history_cap)
     if not stored or (stored[b"made_with"].decode(), int(stored[b"as_of"])) != (
@@ -121,9 +121,9 @@ def vector_problem(
     in `models`. No vector, and a vector that counts fewer events, are correct.
     """
     pipe = redis.pipeline(transaction=True)
-    pipe.hget(keys.user(user_id), "events")
-    pipe.lrange(keys.history(user_id), -settings.history_cap, -1)
-    pipe.hgetall(keys.user_als(user_id))
+    pipe.hget(keys.ONLY.user(user_id), "events")
+    pipe.lrange(keys.ONLY.history(user_id), -settings.history_cap, -1)
+    pipe.hgetall(keys.ONLY.user_als(user_id))
     events, lines, stored = pipe.execute()
     if not stored or int(stored[b"as_of"]) < int(events or 0):
         return None

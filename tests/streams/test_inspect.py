@@ -17,7 +17,7 @@ LONG_ID = "user-" + "7" * 120
 def test_the_counters_of_a_user_who_left_redis_are_shown(
     settings: Settings, redis: Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    redis.hset(keys.user_idle("ann"), mapping={"events": 12, "ev:like": 12, "first_seen": 9})
+    redis.hset(keys.ONLY.user_idle("ann"), mapping={"events": 12, "ev:like": 12, "first_seen": 9})
     view = views.user(settings, "ann")
     assert (view["events"], view["idle"]) == (0, {"events": 12, "ev:like": 12})
     assert views.user(settings, "bob")["idle"] is None

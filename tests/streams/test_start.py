@@ -107,7 +107,7 @@ def test_a_process_continues_its_start_when_redis_answers(
 def test_an_error_that_waiting_cannot_fix_ends_the_start_at_once(
     broker: object, settings: Settings, redis: Redis, spawn: Spawn
 ) -> None:
-    redis.hset(keys.INGEST_SETTINGS, "dedup_window", "7")
+    redis.hset(keys.ONLY.settings, "dedup_window", "7")
     child = spawn("streams", "ingest")
     assert child.wait(30) == 1
     assert lines(child, "start_waits") == []
@@ -125,7 +125,7 @@ def test_an_outage_of_the_broker_is_two_log_lines_in_each_process(
     children |= {"worker": spawn("training", "worker"), "api": spawn("api")}
     with Producer(settings) as producer:
         producer.interaction(event("ann", "item-1"))
-    eventually(lambda: redis.exists(keys.user("ann")), "an event counted", 60.0)
+    eventually(lambda: redis.exists(keys.ONLY.user("ann")), "an event counted", 60.0)
     eventually(lambda: lines(children["archive"], "partitions_assigned"), "archive at work")
     eventually(lambda: batches(children["live"], port) >= 1, "live at work", 60.0)
     eventually(lambda: lines(children["worker"], "waiting_for_requests"), "worker at work")
@@ -138,7 +138,9 @@ def test_an_outage_of_the_broker_is_two_log_lines_in_each_process(
     own_broker.start()
     with Producer(settings) as producer:
         producer.interaction(event("bob", "item-1"))
-    eventually(lambda: redis.exists(keys.user("bob")), "an event counted after the outage", 60.0)
+    eventually(
+        lambda: redis.exists(keys.ONLY.user("bob")), "an event counted after the outage", 60.0
+    )
     for name, child in children.items():
         (end,) = eventually(
             lambda child=child: lines(child, "server_available"), f"{name} logs the end", 60.0
@@ -165,7 +167,7 @@ def test_an_outage_of_redis_is_two_log_lines(
     own_redis_server.start()
     with Redis.from_url(own_redis_server.url) as redis:
         eventually(
-            lambda: all(redis.exists(keys.user(f"user-{number}")) for number in range(40)),
+            lambda: all(redis.exists(keys.ONLY.user(f"user-{number}")) for number in range(40)),
             "all counted",
         )
     (end,) = eventually(lambda: lines(child, "server_available"), "it logs the end")

@@ -125,7 +125,7 @@ def write_items(path: Path) -> Path:
 
 def put_items(redis: Redis) -> None:
     """`items` into Redis, as the catalogue ingestion does."""
-    redis.hset(keys.ITEMS, mapping={item.item_id: encode_json(item) for item in items()})
+    redis.hset(keys.ONLY.items, mapping={item.item_id: encode_json(item) for item in items()})
 
 
 def entries(data: Dataset) -> dict[tuple[str, str], float]:

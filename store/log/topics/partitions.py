@@ -131,7 +131,7 @@ def note_layout(client: Any, topic: str, partitions: int, known: Layout | None =
     first number that is stored counts from the log's beginning on, because earlier numbers are
     unknown. Raises StoreUnavailable.
     """
-    key = keys.layout(topic)
+    key = keys.ONLY.layout(topic)
     with named_errors(f"storing the partitions of {topic}"):
         stored, since = client.hmget(key, ["partitions", "since"])
         if stored is not None and int(stored) == partitions:

@@ -135,17 +135,17 @@ class Applier:
         Raises Stale.
         """
         positions = [
-            keys.position(batch.offsets.topic, batch.offsets.partition) for batch in batches
+            keys.ONLY.position(batch.offsets.topic, batch.offsets.partition) for batch in batches
         ]
         trims: list[Command] = [
-            ("LTRIM", keys.history(user_id), str(-self._cap), "-1") for user_id in self._trims
+            ("LTRIM", keys.ONLY.history(user_id), str(-self._cap), "-1") for user_id in self._trims
         ]
         self._trims.clear()
         commands: list[Command] = [
             *trims,
-            ("WATCH", *positions, keys.DELETIONS),
+            ("WATCH", *positions, keys.ONLY.deletions),
             *[("HMGET", key, "position", *MARK_FIELDS) for key in positions],
-            ("HMGET", keys.DELETIONS, *deletions.STATE_FIELDS),
+            ("HMGET", keys.ONLY.deletions, *deletions.STATE_FIELDS),
         ]
         replies = self._read(batches, what, commands)
         *positions_read, values = replies[-1 - len(batches) :]
@@ -181,8 +181,8 @@ class Applier:
             return {}
         user_ids = list(dict.fromkeys(event.interaction.user_id for event in events))
         digests = [self._hasher("user", user_id) for user_id in user_ids]
-        replies = self._read(batches, what, [("HMGET", keys.USERS_DELETED, *digests)])
-        places = [deletions.parse(keys.USERS_DELETED, value) for value in replies[0]]
+        replies = self._read(batches, what, [("HMGET", keys.ONLY.users_deleted, *digests)])
+        places = [deletions.parse(keys.ONLY.users_deleted, value) for value in replies[0]]
         return {
             user_id: place.time
             for user_id, place in zip(user_ids, places, strict=True)

@@ -27,7 +27,7 @@ from core.errors import ConfigurationError, StoreCorrupt, StoreUnavailable
 from store.state import changes, connection, keys
 from store.state.connection import named_errors
 
-HASHES: dict[Kind, str] = {"user": keys.USERS_DELETED, "item": keys.ITEMS_DELETED}
+HASHES: dict[Kind, str] = {"user": keys.ONLY.users_deleted, "item": keys.ONLY.items_deleted}
 """Kind -> key of its deletions."""
 TOKENS: dict[Kind, str] = {"user": "users", "item": "items"}
 """Kind -> field of `deletions` with the token of that kind."""
@@ -85,7 +85,7 @@ def state(client: Any) -> State:
     Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the state of deletions"):
-        return parse_state(client.hmget(keys.DELETIONS, STATE_FIELDS))
+        return parse_state(client.hmget(keys.ONLY.deletions, STATE_FIELDS))
 
 
 def parse(key: str, value: bytes | None) -> Place | None:
@@ -143,7 +143,7 @@ def require(client: Any, hasher: IdHasher) -> None:
     """
     _require_ready(client)
     with named_errors("comparing DELETION_SALT"):
-        salt: Any = client.hget(keys.DELETIONS, "salt")
+        salt: Any = client.hget(keys.ONLY.deletions, "salt")
     if salt is not None:
         check_salt(salt.decode(), hasher)
 
@@ -171,10 +171,10 @@ def changed_users(client: Any, after: str) -> ChangedUsers:
     StoreUnavailable.
     """
     with named_errors("reading the deleted users"):
-        changed = changes.since(client, keys.USERS_DELETED_CHANGES, after)
+        changed = changes.since(client, keys.ONLY.users_deleted_changes, after)
         if changed is not None:
             return ChangedUsers(changed.cursor, [digest.decode() for digest in changed.ids])
-        cursor = changes.latest(client, keys.USERS_DELETED_CHANGES)
+        cursor = changes.latest(client, keys.ONLY.users_deleted_changes)
     return ChangedUsers(cursor, [digest for digest, _ in scan(client, "user")])
 
 
@@ -200,7 +200,7 @@ def forget(client: Any, kind: Kind, places: Mapping[str, Place]) -> None:
 def _forget(client: Any, key: str, places: Mapping[str, Place]) -> bool:
     """Remove the entries that are still these. False: another process deleted something."""
     with client.pipeline() as pipe:
-        connection.watch(pipe, keys.DELETIONS)
+        connection.watch(pipe, keys.ONLY.deletions)
         values = pipe.hmget(key, list(places))
         unchanged = [
             digest
@@ -221,8 +221,8 @@ def prepare(client: redis.Redis, hasher: IdHasher) -> None:
     """
     with named_errors("comparing DELETION_SALT"):
         pipe: Any = client.pipeline(transaction=True)
-        pipe.hsetnx(keys.DELETIONS, "salt", hasher.fingerprint)
-        pipe.hget(keys.DELETIONS, "salt")
+        pipe.hsetnx(keys.ONLY.deletions, "salt", hasher.fingerprint)
+        pipe.hget(keys.ONLY.deletions, "salt")
         check_salt(pipe.execute()[-1].decode(), hasher)
         if client.exists(_OLD_VERSION):
             _convert(client, hasher)
@@ -244,18 +244,18 @@ def _convert(client: Any, hasher: IdHasher) -> None:
     After a crash both kinds of entries exist, and the next start converts the rest.
     """
     newest = -1.0
-    for raw, value in client.hscan_iter(keys.USERS_DELETED, count=_CHUNK):
+    for raw, value in client.hscan_iter(keys.ONLY.users_deleted, count=_CHUNK):
         is_converted = b" " in value
         newest = max(newest, parse_place(value).time if is_converted else float(value))
         if is_converted:
             continue
         pipe = client.pipeline(transaction=True)
-        pipe.hdel(keys.USERS_DELETED, raw)
-        pipe.hset(keys.USERS_DELETED, hasher("user", raw.decode()), Place(float(value)).text())
+        pipe.hdel(keys.ONLY.users_deleted, raw)
+        pipe.hset(keys.ONLY.users_deleted, hasher("user", raw.decode()), Place(float(value)).text())
         pipe.execute()
     pipe = client.pipeline(transaction=True)
-    pipe.hset(keys.DELETIONS, mapping={"newest": repr(newest), "users": token()})
-    pipe.xadd(keys.USERS_DELETED_CHANGES, {"user": ""})  # so that followers have a cursor
+    pipe.hset(keys.ONLY.deletions, mapping={"newest": repr(newest), "users": token()})
+    pipe.xadd(keys.ONLY.users_deleted_changes, {"user": ""})  # so that followers have a cursor
     pipe.unlink(_OLD_VERSION)
     pipe.execute()
 
@@ -267,10 +267,10 @@ def token() -> str:
 
 def set_ready(pipe: Any) -> None:
     """Queue the commands in `pipe` that mark the deletions as complete."""
-    pipe.hsetnx(keys.DELETIONS, "newest", "-1.0")
+    pipe.hsetnx(keys.ONLY.deletions, "newest", "-1.0")
     for kind in KINDS:
-        pipe.hsetnx(keys.DELETIONS, TOKENS[kind], token())
-    pipe.hset(keys.DELETIONS, "ready", "1")
+        pipe.hsetnx(keys.ONLY.deletions, TOKENS[kind], token())
+    pipe.hset(keys.ONLY.deletions, "ready", "1")
 
 
 def mark_ready(client: Any) -> None:

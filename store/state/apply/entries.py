@@ -50,8 +50,8 @@ class EntryBatch(NamedTuple):
     def position(self) -> tuple[str, str]:
         """Key and field of the position."""
         if self.of_deletions:
-            return keys.DELETIONS, f"position:{self.offsets.partition}"
-        return keys.position(self.offsets.topic, self.offsets.partition), "position"
+            return keys.ONLY.deletions, f"position:{self.offsets.partition}"
+        return keys.ONLY.position(self.offsets.topic, self.offsets.partition), "position"
 
 
 class EntryResult(NamedTuple):

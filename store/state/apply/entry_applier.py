@@ -117,7 +117,7 @@ class EntryApplier:
         commands = self._commands(batch, state, outcome)
         payload, replies = self._planner.restore(restored)
         trims: list[Command] = [
-            ("LTRIM", keys.history(user_id), str(-self._cap), "-1") for user_id in restored
+            ("LTRIM", keys.ONLY.history(user_id), str(-self._cap), "-1") for user_id in restored
         ]
         packed = b"".join([*map(_pack, commands), payload, *map(_pack, trims)])
         if not self._transact(batch, what, packed, len(commands) + replies + len(trims)):
@@ -147,9 +147,9 @@ class EntryApplier:
             batch,
             what,
             [
-                ("WATCH", key, keys.DELETIONS),
+                ("WATCH", key, keys.ONLY.deletions),
                 ("HMGET", key, field),
-                ("HMGET", keys.DELETIONS, *deletions.STATE_FIELDS),
+                ("HMGET", keys.ONLY.deletions, *deletions.STATE_FIELDS),
                 *[("HMGET", deletions.HASHES[kind], *of_kind) for kind, of_kind in lookups],
             ],
         )
@@ -181,8 +181,8 @@ class EntryApplier:
         times = outcome.deleted_users()
         if not times:
             return {}
-        counters = [keys.user(user_id) for user_id in times]
-        idle = [keys.user_idle(user_id) for user_id in times]  # of users who left Redis
+        counters = [keys.ONLY.user(user_id) for user_id in times]
+        idle = [keys.ONLY.user_idle(user_id) for user_id in times]  # of users who left Redis
         _, *counts = self._read(
             batch,
             what,
@@ -202,7 +202,7 @@ class EntryApplier:
         positions = self._read(
             batch,
             what,
-            [("HGET", keys.position(*partition), "position") for partition in partitions],
+            [("HGET", keys.ONLY.position(*partition), "position") for partition in partitions],
         )
         return self._later.find(times, [int(position or 0) for position in positions])
 
@@ -215,11 +215,12 @@ class EntryApplier:
         for entry in outcome.values:
             commands += _value_commands(entry)
         commands += [
-            ("HSET", keys.DELETIONS, deletions.TOKENS[kind], deletions.token()) for kind in kinds
+            ("HSET", keys.ONLY.deletions, deletions.TOKENS[kind], deletions.token())
+            for kind in kinds
         ]
         times = [place.time for (kind, _), place in outcome.new.items() if kind == "user"]
         if (newest := max(times, default=state.newest)) > state.newest:
-            commands.append(("HSET", keys.DELETIONS, "newest", repr(newest)))
+            commands.append(("HSET", keys.ONLY.deletions, "newest", repr(newest)))
         key, field = batch.position
         commands.append(("HSET", key, field, str(batch.offsets.next)))
         return commands
@@ -227,7 +228,7 @@ class EntryApplier:
     def _deletion_commands(self, outcome: Outcome) -> list[Command]:
         commands: list[Command] = []
         sets = (
-            [keys.USERS_READ, *experiments.sets_of_users(self._client, self._planner.running)]
+            [keys.ONLY.users_read, *experiments.sets_of_users(self._client, self._planner.running)]
             if any(kind == "user" for kind, _ in outcome.new)
             else []
         )
@@ -236,13 +237,13 @@ class EntryApplier:
             commands.append(("HSET", deletions.HASHES[kind], digest, place.text()))
             if kind == "user":
                 commands.append(
-                    _append(keys.USERS_DELETED_CHANGES, deletions.CHANGES, "user", digest)
+                    _append(keys.ONLY.users_deleted_changes, deletions.CHANGES, "user", digest)
                 )
                 if identifier is not None:
-                    commands.append(("DEL", *keys.all_of_user(identifier)))
+                    commands.append(("DEL", *keys.ONLY.all_of_user(identifier)))
                     commands.extend([("ZREM", key, identifier) for key in sets])
             elif identifier is not None:
-                commands.append(("HDEL", keys.ITEMS, identifier))
+                commands.append(("HDEL", keys.ONLY.items, identifier))
                 commands.append(_item_changed(identifier))
         return commands
 
@@ -275,12 +276,12 @@ class EntryApplier:
 def _value_commands(entry: Entry) -> list[Command]:
     identifier, value = cast("str", entry.identifier), cast("bytes", entry.value)
     if entry.kind == "user":
-        return [("SET", keys.profile(identifier), value)]
-    return [("HSET", keys.ITEMS, identifier, value), _item_changed(identifier)]
+        return [("SET", keys.ONLY.profile(identifier), value)]
+    return [("HSET", keys.ONLY.items, identifier, value), _item_changed(identifier)]
 
 
 def _item_changed(item_id: str) -> Command:
-    return _append(keys.ITEMS_CHANGES, ITEM_CHANGES, "item", item_id)
+    return _append(keys.ONLY.items_changes, ITEM_CHANGES, "item", item_id)
 
 
 def _append(stream: str, most: int, field: str, value: str) -> Command:

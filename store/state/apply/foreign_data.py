@@ -29,7 +29,7 @@ def foreign_data(client: redis.Redis, own: str) -> str:
 
 def _topic(key: str) -> str | None:
     """The topic in the key of a position or a layout; None in any other key."""
-    if key.startswith(layout := keys.layout("")):
+    if key.startswith(layout := keys.ONLY.layout("")):
         return key.removeprefix(layout)
     if key.startswith("ingest:") and key.count(":") > 1:
         return key.removeprefix("ingest:").rpartition(":")[0]

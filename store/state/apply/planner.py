@@ -133,7 +133,7 @@ class Planner:
         Returns the number of replies; the last one is the history's new length. `first`: the user
         may have no first_seen yet.
         """
-        key = keys.user(user_id)
+        key = keys.ONLY.user(user_id)
         size = len(key) if key.isascii() else len(key.encode())
         # as _bulk, which would measure the key twice
         user = f"${size}\r\n{key}\r\n"
@@ -172,7 +172,7 @@ class Planner:
         """
         outcomes = experiments.outcomes(self.running, self._use_cases, events, deletions)
         for (variant, event_type), count in outcomes.events.items():
-            variant_key = _bulk(keys.experiment_events(variant))
+            variant_key = _bulk(keys.ONLY.experiment_events(variant))
             lines.append(
                 f"{_HINCRBY}{variant_key}{self._type_fields[event_type]}{_bulk(str(count))}"
             )
@@ -199,7 +199,7 @@ def _user_outcomes(weights: Mapping[tuple[str, str], float], lines: list[str]) -
     replies.
     """
     for (variant, user_id), weight in weights.items():
-        variant_key = _bulk(keys.experiment_outcomes(variant))
+        variant_key = _bulk(keys.ONLY.experiment_outcomes(variant))
         lines.append(f"{_ZINCRBY}{variant_key}{_bulk(repr(weight))}{_bulk(user_id)}")
     return len(weights)
 
@@ -240,7 +240,7 @@ def _position(offsets: OffsetRange, mark: Mark | None, latest_at: float | None) 
         fields += ("popularity_first", str(mark.first), "popularity_next", str(mark.next))
         fields += ("popularity_after", " ".join(mark.after))
         fields += ("popularity_default", mark.default or "")
-    return _pack(("HSET", keys.position(offsets.topic, offsets.partition), *fields))
+    return _pack(("HSET", keys.ONLY.position(offsets.topic, offsets.partition), *fields))
 
 
 def _bulk(text: str) -> str:

@@ -52,7 +52,7 @@ def read(client: Any, topic: str, partition: int) -> Position:
 
     Raises StoreUnavailable: retry. Raises StoreCorrupt: Eddyline did not write this key.
     """
-    key = keys.position(topic, partition)
+    key = keys.ONLY.position(topic, partition)
     with named_errors(f"reading the position of {topic}/{partition} in {key}"):
         values = client.hmget(key, _FIELDS)
     return _position(key, values)
@@ -99,7 +99,7 @@ def offsets(client: Any, topic: str, partitions: int, topic_id: str | None = Non
     with named_errors(f"reading the positions of {topic}"):
         pipe = client.pipeline(transaction=False)
         for partition in range(partitions):
-            pipe.hmget(keys.position(topic, partition), ["position", "topic_id"])
+            pipe.hmget(keys.ONLY.position(topic, partition), ["position", "topic_id"])
         return [
             offset_in(topic_id, stored_id, int(offset or 0)) for offset, stored_id in pipe.execute()
         ]
@@ -120,7 +120,7 @@ def claim(client: redis.Redis, topic: str, partition: int, topic_id: str | None)
     """Store the id of the topic in which the position counts, unless one is stored."""
     if topic_id is not None:
         with named_errors(f"writing the topic id of {topic}/{partition}"):
-            client.hsetnx(keys.position(topic, partition), "topic_id", topic_id)
+            client.hsetnx(keys.ONLY.position(topic, partition), "topic_id", topic_id)
 
 
 def begin(
@@ -170,7 +170,7 @@ def _move(
 
     None from `choose` changes nothing, a field that is None stays. Returns the former position.
     """
-    key = keys.position(topic, partition)
+    key = keys.ONLY.position(topic, partition)
     former = Position(0, None)
 
     def change(pipe: Any) -> None:
@@ -248,7 +248,7 @@ def check_settings(client: redis.Redis, settings: Settings) -> None:
         pipe: Any = client.pipeline(transaction=True)
         for name, value in _settings(settings).items():
             if value:
-                pipe.hsetnx(keys.INGEST_SETTINGS, name, value)
+                pipe.hsetnx(keys.ONLY.settings, name, value)
         pipe.execute()
     compare_settings(client, settings)
 
@@ -256,7 +256,7 @@ def check_settings(client: redis.Redis, settings: Settings) -> None:
 def compare_settings(client: redis.Redis, settings: Settings) -> None:
     """Compare these settings with the stored ones. Raises ConfigurationError."""
     with named_errors("comparing settings"):
-        fields: Any = client.hgetall(keys.INGEST_SETTINGS)
+        fields: Any = client.hgetall(keys.ONLY.settings)
     stored = {name.decode(): value.decode() for name, value in fields.items()}
     now = _settings(settings)
     changed = [

@@ -119,13 +119,13 @@ class Transactions:
 
 def counted(ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
     """The transaction of the packed commands in `payload`, between the two scripts."""
-    counter = keys.position(*ranges[0].source)
+    counter = keys.ONLY.position(*ranges[0].source)
     return b"".join(
         [
             _MULTI,
             _pack(("EVAL", _COUNT, "1", counter)),
             payload,
-            _pack(("EVAL", _COMPARE, "2", counter, keys.INGEST_HALTED, *halts.notes(ranges))),
+            _pack(("EVAL", _COMPARE, "2", counter, keys.ONLY.halted, *halts.notes(ranges))),
             _EXEC,
         ]
     )
@@ -134,7 +134,7 @@ def counted(ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
 def scripted(ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
     """The transaction of one script that runs the packed commands in `payload`."""
     notes = halts.notes(ranges)
-    parts: list[str | bytes] = ["EVAL", _RUN_ALL, "1", keys.INGEST_HALTED, str(len(notes)), *notes]
+    parts: list[str | bytes] = ["EVAL", _RUN_ALL, "1", keys.ONLY.halted, str(len(notes)), *notes]
     reader = hiredis.Reader()
     reader.feed(payload)
     while (command := reader.gets()) is not False:

@@ -101,7 +101,7 @@ class Arrivals:
         replies = await self._pipe.ask(
             "reading positions",
             [
-                ("HMGET", keys.position(*partition), "position", "topic_id")
+                ("HMGET", keys.ONLY.position(*partition), "position", "topic_id")
                 for partition in partitions
             ],
         )
@@ -120,5 +120,5 @@ def _position(partition: _Partition, reply: Any, topic_id: TopicId) -> int:
         return positions.offset_in(topic_id, stored_id, int(offset or 0))
     except ValueError:
         raise StoreCorrupt(
-            f"{keys.position(*partition)} holds the position {offset!r}, which is no number"
+            f"{keys.ONLY.position(*partition)} holds the position {offset!r}, which is no number"
         ) from None

@@ -39,17 +39,17 @@ def changes(client: redis.Redis, after: str = "") -> CatalogueChanges:
     then or was set back. Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the catalogue"):
-        changed = streams.since(client, keys.ITEMS_CHANGES, after)
+        changed = streams.since(client, keys.ONLY.items_changes, after)
         if changed is not None:
             return CatalogueChanges(changed.cursor, False, *_read(client, changed.ids))
-        cursor = streams.latest(client, keys.ITEMS_CHANGES)
+        cursor = streams.latest(client, keys.ONLY.items_changes)
         return CatalogueChanges(cursor, True, list(_all(client)), [])
 
 
 def item(client: redis.Redis, item_id: str) -> Item | None:
     """One item, or None. Raises StoreUnavailable."""
     with named_errors(f"reading item {item_id!r}"):
-        data: Any = client.hget(keys.ITEMS, item_id)
+        data: Any = client.hget(keys.ONLY.items, item_id)
     return None if data is None else _items.decode(data)
 
 
@@ -58,7 +58,7 @@ def _read(client: Any, identifiers: Sequence[bytes]) -> tuple[list[Item], list[s
     items, deleted = [], []
     for start in range(0, len(identifiers), _CHUNK):
         chunk = identifiers[start : start + _CHUNK]
-        for identifier, data in zip(chunk, client.hmget(keys.ITEMS, chunk), strict=True):
+        for identifier, data in zip(chunk, client.hmget(keys.ONLY.items, chunk), strict=True):
             if data is None:
                 deleted.append(identifier.decode())
             else:
@@ -68,7 +68,7 @@ def _read(client: Any, identifiers: Sequence[bytes]) -> tuple[list[Item], list[s
 
 def _all(client: Any) -> Iterator[Item]:
     seen: set[bytes] = set()
-    for identifier, data in client.hscan_iter(keys.ITEMS, count=_CHUNK):
+    for identifier, data in client.hscan_iter(keys.ONLY.items, count=_CHUNK):
         if identifier not in seen:  # a scan may return one twice
             seen.add(identifier)
             yield _items.decode(data)

@@ -25,13 +25,13 @@ class EntryReader:
     async def item(self, item_id: str) -> Item | None:
         """One item, or None. Raises StoreUnavailable."""
         with named_errors(f"reading item {item_id!r}"):
-            data = await self._client.hget(keys.ITEMS, item_id)
+            data = await self._client.hget(keys.ONLY.items, item_id)
         return None if data is None else _items.decode(data)
 
     async def user(self, user_id: str) -> User | None:
         """What a user declared, or None. Raises StoreUnavailable."""
         with named_errors(f"reading the profile of user {user_id!r}"):
-            data = await self._client.get(keys.profile(user_id))
+            data = await self._client.get(keys.ONLY.profile(user_id))
         return None if data is None else _users.decode(data)
 
     async def items(self, cursor: int, count: int) -> tuple[int, list[Item]]:
@@ -41,5 +41,5 @@ class EntryReader:
         Raises StoreUnavailable.
         """
         with named_errors("listing the catalogue"):
-            following, page = await self._client.hscan(keys.ITEMS, cursor, count=count)
+            following, page = await self._client.hscan(keys.ONLY.items, cursor, count=count)
         return int(following), [_items.decode(data) for data in page.values()]

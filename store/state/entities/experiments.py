@@ -77,7 +77,7 @@ def save_definitions(client: redis.Redis, experiments: Experiments) -> None:
         with named_errors("writing the definitions of experiments"):
             pipe = client.pipeline(transaction=False)
             for tag, text in _encoded(experiments).items():
-                pipe.hsetnx(keys.EXPERIMENTS, tag, text)
+                pipe.hsetnx(keys.ONLY.experiments, tag, text)
             pipe.execute()
 
 
@@ -87,7 +87,7 @@ def definitions(client: redis.Redis) -> dict[str, Definition]:
     Raises StoreUnavailable.
     """
     with named_errors("reading the definitions of experiments"):
-        fields: Any = client.hgetall(keys.EXPERIMENTS)
+        fields: Any = client.hgetall(keys.ONLY.experiments)
     return {
         tag.decode(): msgspec.json.decode(text, type=Definition) for tag, text in fields.items()
     }
@@ -116,8 +116,8 @@ def forget(client: redis.Redis, tag: str) -> bool:
     with named_errors(f"deleting the numbers of experiment {tag}"):
         pipe = client.pipeline(transaction=True)
         for variant in experiment.variants:
-            pipe.unlink(keys.experiment_events(variant.id), *_sets(variant.id))
-        pipe.hdel(keys.EXPERIMENTS, tag)
+            pipe.unlink(keys.ONLY.experiment_events(variant.id), *_sets(variant.id))
+        pipe.hdel(keys.ONLY.experiments, tag)
         pipe.execute()
     return True
 
@@ -128,7 +128,7 @@ def read(client: redis.Redis, variant_id: str) -> VariantCounts:
     Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors(f"reading the numbers of {variant_id}"):
-        events: Any = client.hgetall(keys.experiment_events(variant_id))
+        events: Any = client.hgetall(keys.ONLY.experiment_events(variant_id))
         exposed, weights = (dict(_members(client, key)) for key in _sets(variant_id))
     return VariantCounts(
         exposed,
@@ -191,29 +191,29 @@ class Exposures:
         with client.pipeline() as pipe:
             while True:
                 try:
-                    pipe.watch(keys.DELETIONS)
-                    version = pipe.hget(keys.DELETIONS, "users")
+                    pipe.watch(keys.ONLY.deletions)
+                    version = pipe.hget(keys.ONLY.deletions, "users")
                     places: list[Any] = [None] * len(chunk)
                     if version != self._deletions_version:
                         places = pipe.hmget(
-                            keys.USERS_DELETED,
+                            keys.ONLY.users_deleted,
                             [self._hasher("user", user_id) for _, user_id in chunk],
                         )
                     full = {
                         variant_id
                         for variant_id in variants
-                        if pipe.zcard(keys.experiment_exposed(variant_id)) >= self._most_users
+                        if pipe.zcard(keys.ONLY.experiment_exposed(variant_id)) >= self._most_users
                     }
                     pipe.multi()
                     for variant_id in variants:
                         tag = self._tags[variant_id]
-                        pipe.hsetnx(keys.EXPERIMENTS, tag, self._definitions[tag])
+                        pipe.hsetnx(keys.ONLY.experiments, tag, self._definitions[tag])
                     for ((variant_id, user_id), answers), deletion in zip(
                         chunk.items(), places, strict=True
                     ):
                         if deletion is None:
                             pipe.zadd(
-                                keys.experiment_exposed(variant_id),
+                                keys.ONLY.experiment_exposed(variant_id),
                                 {user_id: answers},
                                 incr=True,
                                 xx=variant_id in full,  # only users who are already in the set
@@ -226,7 +226,7 @@ class Exposures:
 
 
 def _sets(variant_id: str) -> tuple[str, str]:
-    return keys.experiment_exposed(variant_id), keys.experiment_outcomes(variant_id)
+    return keys.ONLY.experiment_exposed(variant_id), keys.ONLY.experiment_outcomes(variant_id)
 
 
 def _members(client: Any, key: str) -> Iterator[tuple[str, float]]:

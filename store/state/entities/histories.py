@@ -22,7 +22,7 @@ def with_events(client: Client, user_ids: Sequence[str]) -> list[str]:
     """The users who have events, in the order of `user_ids`. Raises StoreUnavailable."""
     replies = _replies(
         client,
-        [("HGET", keys.user(user_id), "events") for user_id in user_ids],
+        [("HGET", keys.ONLY.user(user_id), "events") for user_id in user_ids],
         "counting events of users",
     )
     return [
@@ -39,7 +39,7 @@ def item_sets(client: Client, user_ids: Sequence[str], cap: int) -> list[set[str
         part = user_ids[start : start + _USERS]
         replies = _replies(
             client,
-            [("LRANGE", keys.history(user_id), -cap, -1) for user_id in part],
+            [("LRANGE", keys.ONLY.history(user_id), -cap, -1) for user_id in part],
             "reading histories",
         )
         for user_id, reply in zip(part, replies, strict=True):

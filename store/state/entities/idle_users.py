@@ -113,7 +113,7 @@ def _activities(client: Any, user_ids: Sequence[str]) -> Iterator[UserActivity]:
     pipe = client.pipeline(transaction=False)
     for user_id in user_ids:
         _read_counted(pipe, user_id)
-        pipe.lrange(keys.history(user_id), -_LATEST, -1)
+        pipe.lrange(keys.ONLY.history(user_id), -_LATEST, -1)
     replies = pipe.execute()
     for number, user_id in enumerate(user_ids):
         current, idle, lines = replies[3 * number : 3 * number + 3]
@@ -124,8 +124,8 @@ def _activities(client: Any, user_ids: Sequence[str]) -> Iterator[UserActivity]:
 
 
 def _read_counted(pipe: Any, user_id: str) -> None:
-    pipe.hget(keys.user(user_id), "events")
-    pipe.hget(keys.user_idle(user_id), "events")
+    pipe.hget(keys.ONLY.user(user_id), "events")
+    pipe.hget(keys.ONLY.user_idle(user_id), "events")
 
 
 def counters(client: redis.Redis, user_id: str) -> dict[str, int]:
@@ -134,7 +134,7 @@ def counters(client: redis.Redis, user_id: str) -> dict[str, int]:
     Empty for a user who did not leave. Raises StoreUnavailable.
     """
     with named_errors(f"reading the idle counters of {user_id!r}"):
-        stored: Any = client.hgetall(keys.user_idle(user_id))
+        stored: Any = client.hgetall(keys.ONLY.user_idle(user_id))
     return {name.decode(): int(count) for name, count in stored.items() if name != b"first_seen"}
 
 
@@ -155,14 +155,14 @@ def evict(client: redis.Redis, users: Mapping[str, Counted]) -> int:
 
 def evict_together(client: Any, users: Mapping[str, Counted]) -> int:
     """`evict` of at most USERS users, in one script."""
-    names = [keys.DELETIONS, keys.WIPE]
+    names = [keys.ONLY.deletions, keys.ONLY.wipe]
     arguments: list[str | int] = [deletions.TOKENS["user"], deletions.token()]
     for user_id, counted in users.items():
         names += [
-            keys.user(user_id),
-            keys.user_idle(user_id),
-            keys.history(user_id),
-            keys.user_als(user_id),
+            keys.ONLY.user(user_id),
+            keys.ONLY.user_idle(user_id),
+            keys.ONLY.history(user_id),
+            keys.ONLY.user_als(user_id),
         ]
         arguments += [counted.current, counted.idle]
     left = int(client.eval(_EVICT, len(names), *names, *arguments))
@@ -180,14 +180,14 @@ def restore(client: redis.Redis, user_id: str, idle: int, lines: Sequence[str], 
     state is incomplete.
     """
     with named_errors(f"restoring user {user_id!r}"), client.pipeline() as pipe:
-        user, idle_user = keys.user(user_id), keys.user_idle(user_id)
-        connection.watch(pipe, keys.DELETIONS, keys.WIPE, user, idle_user)
+        user, idle_user = keys.ONLY.user(user_id), keys.ONLY.user_idle(user_id)
+        connection.watch(pipe, keys.ONLY.deletions, keys.ONLY.wipe, user, idle_user)
         _check_complete(pipe)
         counters: Any = pipe.hgetall(idle_user)
         has_returned = pipe.exists(user) and idle and int(counters.get(b"events", 0)) == idle
         if not has_returned:
             return False
-        room = cap - int(pipe.llen(keys.history(user_id)))
+        room = cap - int(pipe.llen(keys.ONLY.history(user_id)))
         pipe.multi()
         for name, value in counters.items():
             if name == b"first_seen":
@@ -195,14 +195,14 @@ def restore(client: redis.Redis, user_id: str, idle: int, lines: Sequence[str], 
             else:
                 pipe.hincrby(user, name, int(value))
         if room > 0:
-            pipe.lpush(keys.history(user_id), *reversed(lines[-room:]))
-        pipe.delete(idle_user, keys.user_als(user_id))
+            pipe.lpush(keys.ONLY.history(user_id), *reversed(lines[-room:]))
+        pipe.delete(idle_user, keys.ONLY.user_als(user_id))
         return connection.execute(pipe)
 
 
 def _check_complete(client: Any) -> None:
     """Raises StoreError while Redis lacks deletions or is being wiped."""
-    if not deletions.parse_state(client.hmget(keys.DELETIONS, deletions.STATE_FIELDS)).ready:
+    if not deletions.parse_state(client.hmget(keys.ONLY.deletions, deletions.STATE_FIELDS)).ready:
         raise StoreError(
             "the deletions in Redis are not complete: it is new, was emptied, or is being "
             "recovered. Start `python -m streams ingest`, then run this again"

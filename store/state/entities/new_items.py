@@ -37,11 +37,11 @@ def changes(client: redis.Redis, after: str = "") -> NewItemChanges:
     was set back. Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the new items"):
-        changed = streams.since(client, keys.NEW_ITEM_CHANGES, after)
+        changed = streams.since(client, keys.ONLY.new_item_changes, after)
         if changed is not None:
             return NewItemChanges(changed.cursor, False, *_read(client, changed.ids))
-        cursor = streams.latest(client, keys.NEW_ITEM_CHANGES)
-        members: Any = client.zrange(keys.NEW_ITEMS, 0, -1)
+        cursor = streams.latest(client, keys.ONLY.new_item_changes)
+        members: Any = client.zrange(keys.ONLY.new_items, 0, -1)
         factors, _ = _read(client, members)
         return NewItemChanges(cursor, True, factors, [])
 
@@ -64,5 +64,5 @@ def _replies(client: Any, ids: Sequence[str]) -> Iterator[tuple[str, Any]]:
         chunk = ids[start : start + _CHUNK]
         pipe = client.pipeline(transaction=False)
         for item_id in chunk:
-            pipe.hmget(keys.item_als(item_id), *VECTOR_FIELDS)
+            pipe.hmget(keys.ONLY.item_als(item_id), *VECTOR_FIELDS)
         yield from zip(chunk, pipe.execute(), strict=True)

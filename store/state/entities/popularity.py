@@ -73,7 +73,7 @@ def top(
     with named_errors("reading popularity"):
         pipe = client.pipeline(transaction=False)
         for name in names:
-            pipe.zrevrange(keys.popular(name), 0, count - 1, withscores=True)
+            pipe.zrevrange(keys.ONLY.popular(name), 0, count - 1, withscores=True)
         replies = pipe.execute()
     return {
         name: [(member.decode(), float(score)) for member, score in reply]
@@ -84,7 +84,7 @@ def top(
 def count(client: redis.Redis, name: str) -> int:
     """Items that have a popularity under `name`. Raises StoreUnavailable, StoreCorrupt."""
     with named_errors("counting the items of a popularity"):
-        items: Any = client.zcard(keys.popular(name))
+        items: Any = client.zcard(keys.ONLY.popular(name))
     return int(items)
 
 
@@ -96,8 +96,8 @@ def shares_of_item(client: redis.Redis, names: Sequence[str], item_id: str) -> d
     with named_errors("reading the popularity of an item"):
         pipe: Any = client.pipeline(transaction=False)
         for name in names:
-            pipe.zscore(keys.popular(name), item_id)
-            pipe.zrevrange(keys.popular(name), 0, 0, withscores=True)
+            pipe.zscore(keys.ONLY.popular(name), item_id)
+            pipe.zrevrange(keys.ONLY.popular(name), 0, 0, withscores=True)
         replies = pipe.execute()
     return {
         name: float(score) / float(best[0][1])
@@ -118,10 +118,10 @@ def remove_below(client: redis.Redis, settings: Settings, names: Sequence[str], 
     with named_errors("removing items of low popularity"):
         for name in names:
             arguments = (f"({highest!r}", _REMOVED_AT_ONCE, name)
-            while count := _remove(client, keys.popular(name), arguments):
+            while count := _remove(client, keys.ONLY.popular(name), arguments):
                 removed += count
     return removed
 
 
 def _remove(client: Any, key: str, arguments: tuple[str | int, ...]) -> int:
-    return int(client.eval(_REMOVE, 2, key, keys.POPULARITY_REMOVED, *arguments))
+    return int(client.eval(_REMOVE, 2, key, keys.ONLY.popularity_removed, *arguments))

@@ -84,7 +84,7 @@ def buckets(name: str, happened: float, tier: int, now: float) -> list[str]:
     """Keys of the buckets of an event, without expired ones, so that an old log writes none."""
     begins = [(level, _begin(happened, level)) for level in (COARSE, FINE)[:tier]]
     return [
-        keys.trending(name, level.bucket, begin)
+        keys.ONLY.trending(name, level.bucket, begin)
         for level, begin in begins
         if _expires(level, begin) > now
     ]
@@ -258,7 +258,7 @@ def _keys(window: str, name: str, now: float) -> list[str]:
     level, length = WINDOWS[window]
     latest = _begin(now, level)
     return [
-        keys.trending(name, level.bucket, latest - back)
+        keys.ONLY.trending(name, level.bucket, latest - back)
         for back in range(0, length + level.bucket, level.bucket)
     ]
 

@@ -35,7 +35,7 @@ def profiles(client: Any) -> Iterator[User]:
     Raises StoreUnavailable.
     """
     with named_errors("reading the profiles"):
-        pattern = keys.profile("*")
+        pattern = keys.ONLY.profile("*")
         profile_keys = client.scan_iter(match=pattern, count=_PROFILES)
         while batch := list(islice(profile_keys, _PROFILES)):
             for data in client.mget(batch):
@@ -50,10 +50,10 @@ def commands(user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
     the vector, and the history is at most some events ahead of the counters.
     """
     return (
-        ("HGETALL", keys.user(user_id)),
-        ("LRANGE", keys.history(user_id), -cap, -1),
-        ("GET", keys.profile(user_id)),
-        ("HMGET", keys.user_als(user_id), *VECTOR_FIELDS),
+        ("HGETALL", keys.ONLY.user(user_id)),
+        ("LRANGE", keys.ONLY.history(user_id), -cap, -1),
+        ("GET", keys.ONLY.profile(user_id)),
+        ("HMGET", keys.ONLY.user_als(user_id), *VECTOR_FIELDS),
     )
 
 
@@ -84,7 +84,7 @@ def parse(user_id: str, replies: list[Any]) -> UserState:
         )
     except (ValueError, msgspec.DecodeError) as error:
         raise StoreCorrupt(
-            f"{keys.user(user_id)} or a key below it holds a value that Eddyline did not write: "
+            f"user:{user_id} or a key below it holds a value that Eddyline did not write: "
             f"{problems.in_words(error, profile, 'profile')}"
         ) from None
 
@@ -122,8 +122,8 @@ def note_partitions(client: redis.Redis, foreign: Sequence[tuple[str, int]]) -> 
     with named_errors("noting foreign partitions"):
         pipe: Any = client.pipeline(transaction=False)
         for user_id, partition in foreign:
-            pipe.sadd(keys.user_partitions(user_id), partition)
-            pipe.expire(keys.user_partitions(user_id), NOTED_S)
+            pipe.sadd(keys.ONLY.user_partitions(user_id), partition)
+            pipe.expire(keys.ONLY.user_partitions(user_id), NOTED_S)
         pipe.execute()
 
 
@@ -133,7 +133,7 @@ def foreign_partitions(client: redis.Redis, user_id: str) -> list[int]:
     Raises StoreUnavailable.
     """
     with named_errors(f"reading the partitions of user {user_id!r}"):
-        noted: Any = client.smembers(keys.user_partitions(user_id))
+        noted: Any = client.smembers(keys.ONLY.user_partitions(user_id))
     return sorted(map(int, noted))
 
 

@@ -82,10 +82,10 @@ class LiveStore:
 
     def read(self, user_ids: Sequence[str]) -> list[UserHistory]:
         """Steps 1 and 2: the users' current histories, in the same order."""
-        commands: list[Command] = [("WATCH", keys.DELETIONS)]
+        commands: list[Command] = [("WATCH", keys.ONLY.deletions)]
         for user_id in user_ids:
-            commands.append(("HGET", keys.user(user_id), "events"))
-            commands.append(("LRANGE", keys.history(user_id), -self._cap, -1))
+            commands.append(("HGET", keys.ONLY.user(user_id), "events"))
+            commands.append(("LRANGE", keys.ONLY.history(user_id), -self._cap, -1))
         replies = self._ask(f"reading {len(user_ids)} users to fold in", commands)
         return [
             UserHistory(int(events or 0), lines)
@@ -101,14 +101,14 @@ class LiveStore:
             return False
         commands: list[Command] = [("MULTI",)]
         commands += [
-            _set_vector(keys.user_als(user_id), vector) for user_id, vector in vectors.items()
+            _set_vector(keys.ONLY.user_als(user_id), vector) for user_id, vector in vectors.items()
         ]
         now = round(time.time(), 3)
         for item_id, user_id, weight in weights:
-            item_users = keys.item_users(item_id)
+            item_users = keys.ONLY.item_users(item_id)
             commands.append(("ZADD", item_users, weight, user_id))
             commands.append(("ZREMRANGEBYRANK", item_users, 0, -self._item_users - 1))
-            commands.append(("ZADD", keys.NEW_ITEMS, now, item_id))
+            commands.append(("ZADD", keys.ONLY.new_items, now, item_id))
         commands.append(("EXEC",))
         return self._ask(f"writing {len(vectors)} vectors", commands)[-1] is not None
 
@@ -117,7 +117,7 @@ class LiveStore:
         replies = self._ask(
             "reading which users are read",
             [
-                ("ZMSCORE", keys.USERS_READ, *user_ids[start : start + READ_USERS])
+                ("ZMSCORE", keys.ONLY.users_read, *user_ids[start : start + READ_USERS])
                 for start in range(0, len(user_ids), READ_USERS)
             ],
         )
@@ -128,7 +128,7 @@ class LiveStore:
 
         READ_USERS at most.
         """
-        command = ("ZRANGE", keys.USERS_READ, "+inf", since, "BYSCORE", "REV")
+        command = ("ZRANGE", keys.ONLY.users_read, "+inf", since, "BYSCORE", "REV")
         replies = self._ask("reading who is read", [(*command, "LIMIT", 0, READ_USERS)])
         return [user_id.decode() for user_id in replies[0]]
 
@@ -136,8 +136,8 @@ class LiveStore:
         """Those of the users who have no vector of `made_with` that counts all of their events."""
         commands: list[Command] = []
         for user_id in user_ids:
-            commands.append(("HGET", keys.user(user_id), "events"))
-            commands.append(("HMGET", keys.user_als(user_id), "made_with", "as_of"))
+            commands.append(("HGET", keys.ONLY.user(user_id), "events"))
+            commands.append(("HMGET", keys.ONLY.user_als(user_id), "made_with", "as_of"))
         replies = self._ask("comparing vectors with events", commands)
         return [
             user_id
@@ -149,7 +149,7 @@ class LiveStore:
         """User id -> vector, of the users who have one of the model `made_with`, stale or not."""
         replies = self._ask(
             "reading vectors",
-            [("HMGET", keys.user_als(user_id), "made_with", "vector") for user_id in user_ids],
+            [("HMGET", keys.ONLY.user_als(user_id), "made_with", "vector") for user_id in user_ids],
         )
         model = made_with.encode()
         return {
@@ -162,7 +162,10 @@ class LiveStore:
         """The users of each new item with their weights."""
         replies = self._ask(
             "reading new items",
-            [("ZRANGE", keys.item_users(item_id), 0, -1, "WITHSCORES") for item_id in item_ids],
+            [
+                ("ZRANGE", keys.ONLY.item_users(item_id), 0, -1, "WITHSCORES")
+                for item_id in item_ids
+            ],
         )
         return [
             {user.decode(): float(weight) for user, weight in _scored(reply)} for reply in replies
@@ -178,8 +181,8 @@ class LiveStore:
         now = round(time.time(), 3)
         commands: list[Command] = [("UNWATCH",), ("MULTI",)]
         for item_id, vector in factors.items():
-            commands.append(_set_vector(keys.item_als(item_id), vector))
-            commands.append(("ZADD", keys.NEW_ITEMS, "NX", now, item_id))
+            commands.append(_set_vector(keys.ONLY.item_als(item_id), vector))
+            commands.append(("ZADD", keys.ONLY.new_items, "NX", now, item_id))
             commands.append(_changed(item_id))
         commands.append(("EXEC",))
         self._ask(f"writing {len(factors)} new items", commands)
@@ -188,15 +191,17 @@ class LiveStore:
         """Every new item, ordered by the time of its latest interaction, oldest first."""
         return [
             item_id.decode()
-            for item_id in self._ask("reading new items", [("ZRANGE", keys.NEW_ITEMS, 0, -1)])[0]
+            for item_id in self._ask("reading new items", [("ZRANGE", keys.ONLY.new_items, 0, -1)])[
+                0
+            ]
         ]
 
     def factors_status(self, item_ids: Sequence[str]) -> list[FactorsStatus]:
         """For each new item, the origin of its factors and the number of users in its list."""
         commands: list[Command] = []
         for item_id in item_ids:
-            commands.append(("HMGET", keys.item_als(item_id), "made_with", "as_of"))
-            commands.append(("ZCARD", keys.item_users(item_id)))
+            commands.append(("HMGET", keys.ONLY.item_als(item_id), "made_with", "as_of"))
+            commands.append(("ZCARD", keys.ONLY.item_users(item_id)))
         replies = self._ask("reading the factors of new items", commands)
         return [
             FactorsStatus((made_with or b"").decode(), int(as_of or 0), users)
@@ -207,7 +212,7 @@ class LiveStore:
         """Remove deleted users from the list of an item."""
         if user_ids:
             self._ask(
-                "removing users of new items", [("ZREM", keys.item_users(item_id), *user_ids)]
+                "removing users of new items", [("ZREM", keys.ONLY.item_users(item_id), *user_ids)]
             )
 
     def forget_items(self, item_ids: Sequence[str]) -> None:
@@ -216,8 +221,8 @@ class LiveStore:
             return
         commands: list[Command] = [("UNWATCH",), ("MULTI",)]
         for item_id in item_ids:
-            commands.append(("DEL", keys.item_users(item_id), keys.item_als(item_id)))
-            commands.append(("ZREM", keys.NEW_ITEMS, item_id))
+            commands.append(("DEL", keys.ONLY.item_users(item_id), keys.ONLY.item_als(item_id)))
+            commands.append(("ZREM", keys.ONLY.new_items, item_id))
             commands.append(_changed(item_id))
         commands.append(("EXEC",))
         self._ask(f"forgetting {len(item_ids)} new items", commands)
@@ -267,4 +272,4 @@ def _set_vector(key: str, vector: LiveVector) -> Command:
 
 
 def _changed(item_id: str) -> Command:
-    return ("XADD", keys.NEW_ITEM_CHANGES, "MAXLEN", "~", CHANGES, "*", "item", item_id)
+    return ("XADD", keys.ONLY.new_item_changes, "MAXLEN", "~", CHANGES, "*", "item", item_id)

@@ -194,9 +194,9 @@ def _growth(client: redis.Redis, sample: Sequence[bytes], history_cap: int, days
         commands: list[tuple[str | int | bytes, ...]] = []
         for user_id in users:
             commands += [
-                ("HGET", keys.user(user_id), "first_seen"),
-                ("LRANGE", keys.history(user_id), -history_cap, -1),
-                *[("MEMORY", "USAGE", key) for key in keys.all_of_user(user_id)[:4]],
+                ("HGET", keys.ONLY.user(user_id), "first_seen"),
+                ("LRANGE", keys.ONLY.history(user_id), -history_cap, -1),
+                *[("MEMORY", "USAGE", key) for key in keys.ONLY.all_of_user(user_id)[:4]],
             ]
         replies = _replies(client, commands)
         for number in range(len(users)):

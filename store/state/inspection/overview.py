@@ -51,11 +51,11 @@ def read(client: redis.Redis, partitions: Sequence[Partition]) -> Overview:
     with named_errors("reading an overview"):
         pipe: Any = client.pipeline(transaction=False)
         for partition in partitions:
-            pipe.hmget(keys.position(*partition), ["position", "latest_at"])
+            pipe.hmget(keys.ONLY.position(*partition), ["position", "latest_at"])
         # by the clock of this process: an entry is renewed long before it expires
-        pipe.zrangebyscore(keys.INGEST_RUNNING, time.time(), "+inf")
-        pipe.get(keys.lease(retrains.LEASE))
-        pipe.get(keys.lease(REBUILD_LEASE))
+        pipe.zrangebyscore(keys.ONLY.running, time.time(), "+inf")
+        pipe.get(keys.ONLY.lease(retrains.LEASE))
+        pipe.get(keys.ONLY.lease(REBUILD_LEASE))
         pipe.info("memory")
         *values, running, retrain, rebuild, info = pipe.execute(raise_on_error=False)
         for reply in (*values, running, retrain, rebuild):

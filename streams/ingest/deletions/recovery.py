@@ -159,7 +159,7 @@ class _Recovery:
         names: _Names = {}
         with named_errors("looking for deleted users and items"):
             # else another process could bring an id back that was looked for already
-            self._client.hset(keys.DELETIONS, "ready", "0")
+            self._client.hset(keys.ONLY.deletions, "ready", "0")
             for kind, identifier in self._identifiers():
                 digest = kind, self._hasher(kind, identifier)
                 if digest in digests:
@@ -168,12 +168,12 @@ class _Recovery:
 
     def _identifiers(self) -> Iterator[tuple[Kind, str]]:
         """Every user and item id in Redis, most of them more than once."""
-        for key in self._client.scan_iter(keys.user("*"), count=1000):
+        for key in self._client.scan_iter(keys.ONLY.user("*"), count=1000):
             yield "user", keys.unescape(key.decode().split(":", 2)[1])
         for key in experiments.sets_of_users(self._client, self._settings.experiments):
             for member, _ in self._client.zscan_iter(key, count=1000):
                 yield "user", member.decode()
-        for item_id, _ in self._client.hscan_iter(keys.ITEMS, count=1000):
+        for item_id, _ in self._client.hscan_iter(keys.ONLY.items, count=1000):
             yield "item", item_id.decode()
 
     def _apply(self, part: Unread, names: _Names) -> None:
@@ -206,9 +206,9 @@ class _Recovery:
             named_errors("noting that the deletions are complete"),
             self._client.pipeline() as pipe,
         ):
-            connection.watch(pipe, keys.DELETIONS)
+            connection.watch(pipe, keys.ONLY.deletions)
             fields = [f"position:{part.partition[1]}" for part in unread]
-            stored: Any = pipe.hmget(keys.DELETIONS, fields)
+            stored: Any = pipe.hmget(keys.ONLY.deletions, fields)
             for part, value in zip(unread, stored, strict=True):
                 position = int(value or 0)
                 if position < part.next:

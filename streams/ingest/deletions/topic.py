@@ -72,7 +72,7 @@ class DeletionsTopic:
         deletion that Redis holds, and is read from its beginning.
         """
         with named_errors("comparing the topic of deletions"):
-            stored: Any = self._client.hget(keys.DELETIONS, "topic_id")
+            stored: Any = self._client.hget(keys.ONLY.deletions, "topic_id")
             if topic_id is None or (stored is not None and stored.decode() == topic_id):
                 return
             if stored is not None:
@@ -83,7 +83,7 @@ class DeletionsTopic:
                     topic_id=topic_id,
                 )
                 self._restart()
-            self._client.hset(keys.DELETIONS, "topic_id", topic_id)
+            self._client.hset(keys.ONLY.deletions, "topic_id", topic_id)
 
     def read(self) -> list[Unread]:
         """What Redis lacks of each partition. Raises Stale: start again."""
@@ -96,16 +96,16 @@ class DeletionsTopic:
                 [(kind, digest, place) for digest, place in deletions.scan(self._client, kind)]
             )
         with named_errors("going back to the beginning of the topic of deletions"):
-            fields: Any = self._client.hkeys(keys.DELETIONS)
+            fields: Any = self._client.hkeys(keys.ONLY.deletions)
             positions = [field for field in fields if field.startswith(b"position:")]
             if positions:
-                self._client.hdel(keys.DELETIONS, *positions)
+                self._client.hdel(keys.ONLY.deletions, *positions)
 
     def _read(self, partition: Partition) -> Unread:
         topic, number = partition
         halts.check(self._client, topic, number)
         with named_errors(f"reading the position of {topic}/{number}"):
-            first = int(self._client.hget(keys.DELETIONS, f"position:{number}") or 0)
+            first = int(self._client.hget(keys.ONLY.deletions, f"position:{number}") or 0)
         unread = Unread(partition, first, first)
         for messages in _chunks(self._reader.read({partition: (first, None)}), CHUNK):
             if messages[0].offset() < first:  # the broker lost the end of the topic

@@ -192,13 +192,13 @@ def test_a_letter_of_a_user_who_was_deleted_since_is_refused(
     admin: Admin, settings: Settings, redis: Redis
 ) -> None:
     write(settings, letter_of(settings, 1, codec.encode_json(FUTURE)))
-    redis.delete(keys.DELETIONS)
+    redis.delete(keys.ONLY.deletions)
     assert refused(admin.replay(1, message=VALID)) == (503, "store_unavailable"), (
         "while Redis does not have the deletions, none is replayed"
     )
     deletions.mark_ready(redis)
     digest = IdHasher(settings.deletion_salt)("user", "u1")
-    redis.hset(keys.USERS_DELETED, digest, Place(BROKER_TIME + 100).text())
+    redis.hset(keys.ONLY.users_deleted, digest, Place(BROKER_TIME + 100).text())
     for user_id in ("u1", "u2"):  # the letter's key is u1
         edited = {**VALID, "user_id": user_id}
         assert refused(admin.replay(1, message=edited)) == (409, "deleted")

@@ -21,8 +21,8 @@ from training.evaluation.experiments import reports
 def record(redis: Redis, variant: Variant, users: int, converted: int) -> None:
     """Exposures of `users` users, of whom `converted` have an outcome."""
     names = [f"{variant.name}-{number}" for number in range(users)]
-    redis.zadd(keys.experiment_exposed(variant.id), dict.fromkeys(names, 2.0))
-    redis.zadd(keys.experiment_outcomes(variant.id), dict.fromkeys(names[:converted], 1.0))
+    redis.zadd(keys.ONLY.experiment_exposed(variant.id), dict.fromkeys(names, 2.0))
+    redis.zadd(keys.ONLY.experiment_outcomes(variant.id), dict.fromkeys(names[:converted], 1.0))
 
 
 @pytest.fixture

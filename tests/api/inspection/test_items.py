@@ -104,7 +104,7 @@ def test_the_users_who_would_like_an_item_have_not_had_it(trained: Client) -> No
 def test_deleted_users_are_left_out_and_an_unknown_item_has_a_cause(
     trained: Client, redis: Redis
 ) -> None:
-    redis.delete(*keys.all_of_user("fin-too"))
+    redis.delete(*keys.ONLY.all_of_user("fin-too"))
     answer = checked(trained.get("/api/items/coin/users").json(), ItemUsers)
     assert "fin-too" not in {user.user_id for user in answer.users}
     unknown = checked(trained.get("/api/items/nothing/users").json(), ItemUsers)

@@ -67,7 +67,7 @@ def test_one_may_try_filters_diversity_and_exploration(api: Client) -> None:
 def test_a_changed_history_changes_the_answer_and_nothing_is_stored(
     api: Client, redis: Redis
 ) -> None:
-    before = redis.hgetall(keys.user("warm")), redis.lrange(keys.history("warm"), 0, -1)
+    before = redis.hgetall(keys.ONLY.user("warm")), redis.lrange(keys.ONLY.history("warm"), 0, -1)
     plain = preview(api, "warm", "?limit=2&engine=als")
     changed = preview(
         api, "warm", "?limit=2&engine=als&event=like:pill&event=like:scan&without=pay&without=bank"
@@ -75,7 +75,7 @@ def test_a_changed_history_changes_the_answer_and_nothing_is_stored(
     assert changed.interaction_count == plain.interaction_count
     assert ids(changed.answer.recommendations) != ids(plain.answer.recommendations)
     assert "pill" not in ids(changed.answer.recommendations), "they would have it already"
-    stored = redis.hgetall(keys.user("warm")), redis.lrange(keys.history("warm"), 0, -1)
+    stored = redis.hgetall(keys.ONLY.user("warm")), redis.lrange(keys.ONLY.history("warm"), 0, -1)
     assert stored == before
     assert preview(api, "warm", "?limit=2&engine=als") == plain
 

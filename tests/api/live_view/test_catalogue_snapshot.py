@@ -54,8 +54,8 @@ def hide(redis: Redis, item_id: str) -> None:
 
 
 def delete(redis: Redis, item_id: str) -> None:
-    redis.hdel(keys.ITEMS, item_id)
-    redis.xadd(keys.ITEMS_CHANGES, {"item": item_id})
+    redis.hdel(keys.ONLY.items, item_id)
+    redis.xadd(keys.ONLY.items_changes, {"item": item_id})
 
 
 @pytest.mark.parametrize("while_running", [True, False])
@@ -146,7 +146,7 @@ def test_popularity_has_one_scale_with_and_without_redis(settings: Settings, red
     grown = popularity.growth(now, settings.popularity_half_life_days)
     scores = {"unlabelled": [("pay", 8 * grown), ("bank", 2 * grown)]}
     publish_popular(settings, scores)
-    redis.zadd(keys.popular("unlabelled"), dict(scores["unlabelled"]))
+    redis.zadd(keys.ONLY.popular("unlabelled"), dict(scores["unlabelled"]))
     seen = []
     for changed in ({}, {"redis_url": AWAY}):
         with serving(settings, **changed) as client:

@@ -48,7 +48,7 @@ def waiting(settings: Settings, redis: Redis) -> Iterator[Client]:
 
 
 def set_position(redis: Redis, topic: str, position: int, partition: int = 0) -> None:
-    redis.hset(keys.position(topic, partition), "position", position)
+    redis.hset(keys.ONLY.position(topic, partition), "position", position)
 
 
 @pytest.mark.parametrize("path", READS)
@@ -99,9 +99,9 @@ def test_a_position_of_a_deleted_topic_of_the_same_name_is_ignored(
     monkeypatch.setattr(TopicIds, "latest", lambda _ids, _topic: "new")
     for topic in topics:
         set_position(redis, topic, 8)
-        redis.hset(keys.position(topic, 0), "topic_id", "old")
+        redis.hset(keys.ONLY.position(topic, 0), "topic_id", "old")
         assert waiting.get(f"/api/users/warm?after={topic}:0:7").json()["stale"] is True
-        redis.hset(keys.position(topic, 0), "topic_id", "new")
+        redis.hset(keys.ONLY.position(topic, 0), "topic_id", "new")
         eventually(
             lambda topic=topic: (
                 waiting.get(f"/api/users/warm?after={topic}:0:7").json()["stale"] is False

@@ -51,7 +51,7 @@ def test_the_limit_is_obeyed_and_the_user_is_left_out(api: Client) -> None:
 
 
 def test_users_deleted_since_the_training_are_left_out(api: Client, redis: Redis) -> None:
-    redis.delete(*keys.all_of_user("fin"))
+    redis.delete(*keys.ONLY.all_of_user("fin"))
     assert [user.user_id for user in similar(api, "me").users] == ["fin-too", "both"]
 
 

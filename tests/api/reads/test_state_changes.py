@@ -31,7 +31,7 @@ def test_popularity_follows_redis_from_0_to_1_of_the_most_popular_item(
     from store.state.entities.popularity import growth
 
     weight = growth(time.time(), settings.popularity_half_life_days)
-    redis.zadd(keys.popular("developer_startup"), {"coin": 6.0 * weight, "pay": 1.5 * weight})
+    redis.zadd(keys.ONLY.popular("developer_startup"), {"coin": 6.0 * weight, "pay": 1.5 * weight})
     answer = eventually(
         lambda: (
             (body := api.get("/api/popular?limit=2").json())["recommendations"][0]["item_id"]
@@ -57,8 +57,8 @@ def test_a_new_a_changed_and_a_deleted_item_show_within_a_refresh(
         lambda: "fresh" not in shown(api.get(f"{FOR_DEVELOPER}/warm?limit=50")),
         "an unavailable item is not",
     )
-    redis.hdel(keys.ITEMS, "coin")
-    redis.xadd(keys.ITEMS_CHANGES, {"item": "coin"})
+    redis.hdel(keys.ONLY.items, "coin")
+    redis.xadd(keys.ONLY.items_changes, {"item": "coin"})
     eventually(
         lambda: (
             "coin" not in shown(api.get("/api/recommendations/warm?limit=50&available_only=false"))
@@ -98,7 +98,7 @@ def test_an_event_changes_the_next_read(api: Client, redis: Redis) -> None:
 def test_a_user_with_corrupt_keys_is_answered_and_others_are_not_affected(
     api: Client, redis: Redis
 ) -> None:
-    redis.set(keys.user("broken"), "not a hash")
+    redis.set(keys.ONLY.user("broken"), "not a hash")
     answer = api.get(f"{FOR_DEVELOPER}/broken").json()
     assert (answer["method_used"], answer["degraded"]) == ("popular", True)
     assert api.get(f"{FOR_DEVELOPER}/warm").json()["method_used"] == "als"

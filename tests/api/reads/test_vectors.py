@@ -37,12 +37,12 @@ def write_new_item(
 ) -> None:
     """Factors of a new item as a live worker writes them, or (None) takes them away."""
     if vector is None:
-        redis.delete(keys.item_als(item_id))
-        redis.zrem(keys.NEW_ITEMS, item_id)
+        redis.delete(keys.ONLY.item_als(item_id))
+        redis.zrem(keys.ONLY.new_items, item_id)
     else:
-        keep(redis, keys.item_als(item_id), space, 3, np.array(vector, dtype="<f4").tobytes())
-        redis.zadd(keys.NEW_ITEMS, {item_id: 1})
-    redis.xadd(keys.NEW_ITEM_CHANGES, {"item": item_id})
+        keep(redis, keys.ONLY.item_als(item_id), space, 3, np.array(vector, dtype="<f4").tobytes())
+        redis.zadd(keys.ONLY.new_items, {item_id: 1})
+    redis.xadd(keys.ONLY.new_item_changes, {"item": item_id})
 
 
 def counted(api: Client, state: str) -> float:
@@ -62,13 +62,13 @@ def test_reads_use_a_fresh_vector_and_count_its_state(
 ) -> None:
     path = "/api/recommendations/warm?limit=1&engine=als"
     assert shown(api.get(path)) == ["coin"]
-    keep(redis, keys.user_als("warm"), space, 7)
+    keep(redis, keys.ONLY.user_als("warm"), space, 7)
     assert shown(api.get(path)) == ["pill"]
     assert shown(api.get(path + "&reasons=false")) == ["pill"]
-    keep(redis, keys.user_als("warm"), space, 6)
+    keep(redis, keys.ONLY.user_als("warm"), space, 6)
     assert shown(api.get(path)) == ["coin"]
     assert api.get(path).json()["as_of"] == 7, "folded in on the spot, from all seven"
-    keep(redis, keys.user_als("warm"), "another", 7)
+    keep(redis, keys.ONLY.user_als("warm"), "another", 7)
     assert shown(api.get(path)) == ["coin"]
     assert {
         state: counted(api, state) for state in ("fresh", "stale", "missing", "other_model")
@@ -81,7 +81,7 @@ def test_reads_use_a_fresh_vector_and_count_its_state(
 
 
 def test_a_corrupt_vector_is_ignored(api: Client, redis: Redis, space: str) -> None:
-    key = keys.user_als("warm")
+    key = keys.ONLY.user_als("warm")
     for spoil in (
         lambda: keep(redis, key, space, 7, b"short"),
         lambda: redis.hset(

@@ -214,6 +214,8 @@ def test_a_record_time_that_is_far_off_drops_no_deletion(
     send(settings, settings.interactions_topic, {"u1": event("u1")}, record_time)
     archive(spawn)
     digest = IdHasher(settings.deletion_salt)("user", "u1")
-    redis.hset(keys.USERS_DELETED, digest, Place(float(TIME)).text())
+    redis.hset(keys.ONLY.users_deleted, digest, Place(float(TIME)).text())
     run(spawn, "expire")
-    assert redis.hexists(keys.USERS_DELETED, digest), "the record may be older than the deletion"
+    assert redis.hexists(keys.ONLY.users_deleted, digest), (
+        "the record may be older than the deletion"
+    )

@@ -57,7 +57,7 @@ def test_records_older_than_a_deletion_stay_out_after_a_wipe_and_a_rebuild(
         child.stop()
         for topic in (settings.users_topic, settings.items_topic):
             for partition in range(settings.topic_partitions):
-                redis.hdel(keys.position(topic, partition), "position")
+                redis.hdel(keys.ONLY.position(topic, partition), "position")
 
 
 def test_events_after_a_deletion_count_when_redis_is_emptied_under_two_running_ingests(
@@ -170,12 +170,15 @@ def test_an_emptied_redis_gets_its_settings_and_experiments_again_while_ingest_r
         act(producer, settings, "other")
     child = ingest()
     caught_up(redis, settings, child)
-    stored = redis.hgetall(keys.INGEST_SETTINGS), redis.hgetall(keys.EXPERIMENTS).keys()
+    stored = redis.hgetall(keys.ONLY.settings), redis.hgetall(keys.ONLY.experiments).keys()
     redis.flushall()
     with Producer(settings) as producer:
         act(producer, settings, "deleted", "other")
         caught_up(redis, settings, child)
         delete(producer, "deleted")
     caught_up(redis, settings, child)
-    assert (redis.hgetall(keys.INGEST_SETTINGS), redis.hgetall(keys.EXPERIMENTS).keys()) == stored
+    assert (
+        redis.hgetall(keys.ONLY.settings),
+        redis.hgetall(keys.ONLY.experiments).keys(),
+    ) == stored
     oracle.assert_equal(redis, settings)  # the outcomes of the deleted user are gone

@@ -44,10 +44,10 @@ def test_a_deletion_that_only_its_own_topic_holds_is_applied_to_an_older_redis(
         child.stop()
     for key, value in dump.items():
         redis.restore(key, 0, value, replace=True)
-    for hash_ in (keys.USERS_DELETED, keys.ITEMS_DELETED):
+    for hash_ in (keys.ONLY.users_deleted, keys.ONLY.items_deleted):
         redis.delete(hash_)
     for partition in range(settings.topic_partitions):
-        redis.hdel(keys.DELETIONS, f"position:{partition}")
+        redis.hdel(keys.ONLY.deletions, f"position:{partition}")
     assert recovery.recover(settings, redis) == 2
     assert stored_ids(redis) == ({"other"}, {"other"})
     assert redis.keys("user:a*") == []
@@ -111,7 +111,7 @@ def test_deletions_older_than_every_record_are_dropped(
     eventually(lambda: lookup(redis, "user", [digest]) == [None], "dropped from Redis")
     caught_up(redis, settings, child)
     child.stop()
-    assert redis.hlen(keys.USERS_DELETED) == 1, (
+    assert redis.hlen(keys.ONLY.users_deleted) == 1, (
         "the other one stays: log and archive hold its events"
     )
     redis.flushall()

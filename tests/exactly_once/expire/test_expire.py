@@ -29,7 +29,7 @@ def test_expire_removes_old_deletions_and_items_of_low_popularity_and_scores_sta
 ) -> None:
     with Traffic(settings, seed):
         child = ingest()
-        eventually(lambda: redis.exists(keys.popular(NAME)), "popularities")
+        eventually(lambda: redis.exists(keys.ONLY.popular(NAME)), "popularities")
         run(spawn, "expire", POPULARITY_MIN_WEIGHT="4")  # ingest adds to the scores meanwhile
     caught_up(redis, settings, child)
     oracle.assert_equal(redis, settings)
@@ -38,10 +38,10 @@ def test_expire_removes_old_deletions_and_items_of_low_popularity_and_scores_sta
     archive(spawn)
     hasher = IdHasher(settings.deletion_salt)
     for user_id, at in {"old": 5.0, "new": time.time()}.items():
-        redis.hset(keys.USERS_DELETED, hasher("user", user_id), Place(at).text())
+        redis.hset(keys.ONLY.users_deleted, hasher("user", user_id), Place(at).text())
     run(spawn, "expire", POPULARITY_MIN_WEIGHT=str(median))
     # nothing that the deletion of "old" excludes is in the log or the archive
-    assert redis.hkeys(keys.USERS_DELETED) == [hasher("user", "new").encode()]
+    assert redis.hkeys(keys.ONLY.users_deleted) == [hasher("user", "new").encode()]
     after = popularity.top(redis, [NAME], 1000)[NAME]
     assert after == before[: len(after)]
     assert len(before) // 3 < len(after) < len(before)

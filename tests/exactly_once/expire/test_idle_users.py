@@ -56,7 +56,7 @@ def expire(redis: Redis, spawn: Spawn, *kills: str) -> None:
             "tests.exactly_once.expire.expire_that_fails", f"die={kill}", USER_IDLE_DAYS="10"
         )
         assert child.wait(90) == -signal.SIGKILL, child.describe("should have died by SIGKILL")
-        redis.delete(keys.lease("expire"))
+        redis.delete(keys.ONLY.lease("expire"))
     run(spawn, "expire", USER_IDLE_DAYS="10")
 
 
@@ -74,7 +74,7 @@ def test_idle_users_leave_and_return_and_each_event_counts_once_whatever_is_kill
     archive(spawn)
     expire(redis, spawn, "before,2", "after,2")
     assert idle_ids(redis) == set(IDLE)
-    assert not any(redis.exists(keys.user(one), keys.history(one)) for one in IDLE)
+    assert not any(redis.exists(keys.ONLY.user(one), keys.ONLY.history(one)) for one in IDLE)
     oracle.assert_equal(redis, settings)
 
     child = ingest()
@@ -86,7 +86,7 @@ def test_idle_users_leave_and_return_and_each_event_counts_once_whatever_is_kill
     caught_up(redis, settings, child)
     oracle.assert_equal(redis, settings)
     assert users.read(redis, BUSY, 50).events == 1  # not restored yet
-    assert redis.keys(keys.user(IDLE[-1]) + "*") == []
+    assert redis.keys(keys.ONLY.user(IDLE[-1]) + "*") == []
 
     archive(spawn)
     expire(redis, spawn, "before,3", "after,3")

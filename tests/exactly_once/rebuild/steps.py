@@ -23,5 +23,5 @@ def send(settings: Settings, seed: int, count: int) -> None:
 
 def dump(redis: Redis) -> dict[bytes, bytes | None]:
     """A dump of every key of Redis, without the lease and the list of ingest processes."""
-    ignored = (keys.lease(running.REBUILD_LEASE).encode(), keys.INGEST_RUNNING.encode())
+    ignored = (keys.ONLY.lease(running.REBUILD_LEASE).encode(), keys.ONLY.running.encode())
     return {key: redis.dump(key) for key in redis.scan_iter(count=1000) if key not in ignored}  # type: ignore[misc]

@@ -136,9 +136,9 @@ def test_a_rebuild_and_an_ingest_do_not_run_at_the_same_time(
             rebuild_command.run(settings, wipe=True, yes=True)
     oracle.assert_equal(redis, settings)
     child.kill()
-    entries = redis.zrange(keys.INGEST_RUNNING, 0, -1)
+    entries = redis.zrange(keys.ONLY.running, 0, -1)
     # so that the wait for its end is short
-    redis.zadd(keys.INGEST_RUNNING, {entry: redis.time()[0] + 2 for entry in entries})
+    redis.zadd(keys.ONLY.running, {entry: redis.time()[0] + 2 for entry in entries})
     with Lease(redis, running.REBUILD_LEASE, 30):
         assert_stops(ingest(), "a rebuild of Redis runs at")
     rebuild_command.run(settings, wipe=True, yes=True)
@@ -170,7 +170,8 @@ def test_a_rebuild_killed_while_it_wipes_or_applies_goes_on_when_run_again(
     child = spawn("streams", "rebuild", TRANSACTION_EVENTS="1")  # goes on with the wipe
     eventually(
         lambda: (
-            not redis.exists(keys.WIPE) and sum(oracle.positions(redis, settings).values()) > 100
+            not redis.exists(keys.ONLY.wipe)
+            and sum(oracle.positions(redis, settings).values()) > 100
         ),
         "the rebuild applies",
         every=0.002,
@@ -178,7 +179,7 @@ def test_a_rebuild_killed_while_it_wipes_or_applies_goes_on_when_run_again(
     child.kill()
     assert 0 < sum(oracle.positions(redis, settings).values()) < 2500
     # or wait until they expire
-    redis.delete(keys.lease(running.REBUILD_LEASE), keys.lease(EXPIRY_LEASE))
+    redis.delete(keys.ONLY.lease(running.REBUILD_LEASE), keys.ONLY.lease(EXPIRY_LEASE))
     rebuild(spawn)
     ingest_all(redis, settings, ingest)
     oracle.assert_equal(redis, settings)

@@ -166,7 +166,7 @@ def test_a_deleted_user_is_removed_and_a_replay_does_not_restore_them(
         producer.interaction(view("c", "42"))  # comes back, as a new user
         producer.user("42", User(user_id="42", interests=["energy"]))
     eventually(lambda: read("42") == 1, "only the event after the deletion")
-    assert redis.hlen(keys.USERS_DELETED) == 1
+    assert redis.hlen(keys.ONLY.users_deleted) == 1
     caught_up(redis, settings, child)
     oracle.assert_equal(redis, settings)
     child.stop()
@@ -202,7 +202,10 @@ def test_a_redis_set_back_before_a_deletion_deletes_the_user_at_the_next_start(
     assert variant is not None
     experiments.save_definitions(redis, settings.experiments)
     redis.hset("user:42", "events", 1)
-    for key in (keys.experiment_outcomes(variant.id), keys.experiment_exposed(variant.id)):
+    for key in (
+        keys.ONLY.experiment_outcomes(variant.id),
+        keys.ONLY.experiment_exposed(variant.id),
+    ):
         redis.zadd(key, {"42": 3.0, "43": 1.0})
     with Producer(settings) as producer:
         producer.raw(settings.deletions_topic, b"42", b"20.5")  # as an older release wrote it

@@ -32,8 +32,8 @@ def test_a_new_item_gets_factors_from_its_users(worker: Worker, redis: Redis) ->
         add_likes(redis, name, *items)
     worker.fold(("ann", "new"), ("bob", "new"), ("eve", "new"), ("bob", "item-2"))
     worker.new_items.refold(worker.space)
-    stored, space = redis.hgetall(keys.item_als("new")), worker.space
-    assert redis.zrange(keys.item_users("new"), 0, -1, withscores=True) == [
+    stored, space = redis.hgetall(keys.ONLY.item_als("new")), worker.space
+    assert redis.zrange(keys.ONLY.item_users("new"), 0, -1, withscores=True) == [
         (b"ann", 3.0),
         (b"eve", 3.0),
         (b"bob", 6.0),
@@ -41,7 +41,7 @@ def test_a_new_item_gets_factors_from_its_users(worker: Worker, redis: Redis) ->
     assert (stored[b"made_with"].decode(), stored[b"as_of"]) == (space.made_with, b"3")
     vectors = np.stack(
         [
-            np.frombuffer(redis.hget(keys.user_als(name), "vector"), dtype="<f4")
+            np.frombuffer(redis.hget(keys.ONLY.user_als(name), "vector"), dtype="<f4")
             for name in ("ann", "bob")
         ]
     )
@@ -51,8 +51,8 @@ def test_a_new_item_gets_factors_from_its_users(worker: Worker, redis: Redis) ->
     np.testing.assert_allclose(
         np.frombuffer(stored[b"vector"], dtype="<f4"), expected, rtol=1e-4, atol=1e-6
     )
-    assert [fields for _, fields in redis.xrange(keys.NEW_ITEM_CHANGES)] == [{b"item": b"new"}]
-    assert redis.zrange(keys.NEW_ITEMS, 0, -1) == [b"new"]
+    assert [fields for _, fields in redis.xrange(keys.ONLY.new_item_changes)] == [{b"item": b"new"}]
+    assert redis.zrange(keys.ONLY.new_items, 0, -1) == [b"new"]
 
 
 def test_a_user_vector_does_not_contain_new_items(worker: Worker, redis: Redis) -> None:
@@ -67,7 +67,9 @@ def test_a_hint_of_an_item_outside_the_history_changes_no_list(
 ) -> None:
     add_likes(redis, "ann", "item-1")
     worker.fold(("ann", "invented"), ("nobody", "invented"))
-    assert not redis.exists(keys.item_users("invented"), keys.NEW_ITEMS, keys.user_als("nobody"))
+    assert not redis.exists(
+        keys.ONLY.item_users("invented"), keys.ONLY.new_items, keys.ONLY.user_als("nobody")
+    )
 
 
 def test_the_list_of_an_item_keeps_the_users_of_largest_weight(
@@ -77,7 +79,7 @@ def test_the_list_of_an_item_keeps_the_users_of_largest_weight(
     for number, name in enumerate(("ann", "bob", "eve"), 1):
         add_likes(redis, name, "new", times=number)
     worker.fold(("eve", "new"), ("bob", "new"), ("ann", "new"))
-    assert redis.zrange(keys.item_users("new"), 0, -1) == [b"bob", b"eve"]
+    assert redis.zrange(keys.ONLY.item_users("new"), 0, -1) == [b"bob", b"eve"]
 
 
 def test_above_the_limit_the_least_recently_touched_new_items_are_forgotten(
@@ -100,9 +102,9 @@ def test_an_item_that_the_bundle_knows_is_no_longer_new(
     worker.new_items.refold(worker.space)
     worker.space = Space("version-2", 0.0, model(2, items=46), settings)
     worker.maintain()
-    assert redis.zrange(keys.NEW_ITEMS, 0, -1) == [b"item-46"]
-    assert not redis.exists(keys.item_als("item-45"), keys.item_users("item-45"))
-    assert redis.hget(keys.item_als("item-46"), "made_with") == worker.space.made_with.encode()
+    assert redis.zrange(keys.ONLY.new_items, 0, -1) == [b"item-46"]
+    assert not redis.exists(keys.ONLY.item_als("item-45"), keys.ONLY.item_users("item-45"))
+    assert redis.hget(keys.ONLY.item_als("item-46"), "made_with") == worker.space.made_with.encode()
     assert is_fresh(redis, settings, worker.space.model, "ann")
 
 
@@ -116,10 +118,10 @@ def test_deleted_users_are_removed_from_the_lists_of_new_items(
     worker.maintain()
     delete_user(worker.settings, "ann", 1.0, 0)
     worker.maintain()
-    assert redis.zrange(keys.item_users("new"), 0, -1) == [b"bob"]
-    assert redis.hget(keys.item_als("new"), "as_of") == b"1"
-    assert not redis.exists(keys.item_users("her item"), keys.item_als("her item"))
-    assert redis.zrange(keys.NEW_ITEMS, 0, -1) == [b"new"]
+    assert redis.zrange(keys.ONLY.item_users("new"), 0, -1) == [b"bob"]
+    assert redis.hget(keys.ONLY.item_als("new"), "as_of") == b"1"
+    assert not redis.exists(keys.ONLY.item_users("her item"), keys.ONLY.item_als("her item"))
+    assert redis.zrange(keys.ONLY.new_items, 0, -1) == [b"new"]
     assert not list(redis.scan_iter("*ann*"))
 
 
@@ -130,4 +132,4 @@ def test_another_worker_completes_the_work_of_a_dead_one(
     worker.fold(("ann", "new"))  # it dies before it has refolded the item
     successor = Worker(settings)
     successor.maintain()
-    assert redis.hget(keys.item_als("new"), "as_of") == b"1"
+    assert redis.hget(keys.ONLY.item_als("new"), "as_of") == b"1"

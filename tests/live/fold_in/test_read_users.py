@@ -31,11 +31,11 @@ def worker(settings: Settings, redis: Redis, worker: Worker) -> Worker:
 
 def read(redis: Redis, *user_ids: str, seconds_ago: float = 0.0) -> None:
     """Note reads of these users as the API does."""
-    redis.zadd(keys.USERS_READ, dict.fromkeys(user_ids, time.time() - seconds_ago))
+    redis.zadd(keys.ONLY.users_read, dict.fromkeys(user_ids, time.time() - seconds_ago))
 
 
 def has_vector(redis: Redis, user_id: str) -> bool:
-    return bool(redis.exists(keys.user_als(user_id)))
+    return bool(redis.exists(keys.ONLY.user_als(user_id)))
 
 
 def test_only_users_who_are_being_read_are_folded_in_ahead(worker: Worker, redis: Redis) -> None:
@@ -56,7 +56,7 @@ def test_users_of_a_new_item_are_folded_in_although_nobody_reads_them(
     worker.fold(("ann", "new"), ("ann", "item-1"))
     worker.maintain()
     assert is_fresh(redis, worker.settings, worker.space.model, "ann")
-    assert redis.hget(keys.item_als("new"), "as_of") == b"1"
+    assert redis.hget(keys.ONLY.item_als("new"), "as_of") == b"1"
 
 
 @pytest.mark.parametrize("reached", [True, False])
@@ -113,7 +113,7 @@ def test_a_note_is_written_once_in_a_while_and_expires(
         for user_id in user_ids:
             notes.add(user_id)
         notes.write(redis)
-        return dict(redis.zrange(keys.USERS_READ, 0, -1, withscores=True))
+        return dict(redis.zrange(keys.ONLY.users_read, 0, -1, withscores=True))
 
     assert written("ann", "ann", "bob", at=1000) == {b"ann": 1000, b"bob": 1000}
     assert written("ann", at=1010) == {b"ann": 1000, b"bob": 1000}, "ann was just noted"
@@ -121,11 +121,11 @@ def test_a_note_is_written_once_in_a_while_and_expires(
     written(at=1060)
     assert written("ann", at=1061) == {b"ann": 1061, b"bob": 1000}
     assert written("eve", at=1101) == {b"ann": 1061, b"eve": 1101}, "bob is read no more"
-    assert 0 < redis.ttl(keys.USERS_READ) <= 101
+    assert 0 < redis.ttl(keys.ONLY.users_read) <= 101
     silent = ReadUsers(remember_s=0.0)
     silent.add("joe")
     silent.write(redis)
-    assert redis.zscore(keys.USERS_READ, "joe") is None
+    assert redis.zscore(keys.ONLY.users_read, "joe") is None
 
 
 def test_notes_that_redis_refuses_are_dropped(redis: Redis, redis_server: RedisServer) -> None:
@@ -144,13 +144,13 @@ def test_notes_that_redis_refuses_are_dropped(redis: Redis, redis_server: RedisS
     finally:
         redis.acl_deluser("reader")
     notes.write(redis)
-    assert not redis.exists(keys.USERS_READ), "their queue does not grow"
+    assert not redis.exists(keys.ONLY.users_read), "their queue does not grow"
 
 
 def test_a_deletion_removes_the_note(settings: Settings, worker: Worker, redis: Redis) -> None:
     read(redis, "ann", "bob")
     delete_user(settings, "ann", 1.0, 0)
-    assert redis.zrange(keys.USERS_READ, 0, -1) == [b"bob"]
+    assert redis.zrange(keys.ONLY.users_read, 0, -1) == [b"bob"]
 
 
 @pytest.mark.parametrize(("busy_s", "rest_s"), [(0.0, GATHER_S), (0.05, 0.45), (60.0, MOST_REST_S)])
@@ -177,7 +177,7 @@ def test_a_read_of_the_api_makes_the_live_worker_follow_that_user(
     def is_followed(events: int) -> bool:
         for child in children:
             child.check()
-        counted = [redis.hget(keys.user(name), "events") for name in ("ann", "bob")]
+        counted = [redis.hget(keys.ONLY.user(name), "events") for name in ("ann", "bob")]
         return counted == [str(events).encode()] * 2 and is_fresh(redis, settings, model, "ann")
 
     send(1)

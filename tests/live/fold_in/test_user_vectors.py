@@ -16,7 +16,7 @@ def test_all_events_of_a_user_in_one_batch_count(worker: Worker, redis: Redis) -
     add_likes(redis, "ann", *(f"item-{row}" for row in range(10)))
     worker.fold(*[("ann", f"item-{row}") for row in range(10)])
     assert is_fresh(redis, worker.settings, worker.space.model, "ann")
-    assert redis.hget(keys.user_als("ann"), "as_of") == b"10"
+    assert redis.hget(keys.ONLY.user_als("ann"), "as_of") == b"10"
     assert worker.users.folded == 1
 
 
@@ -25,7 +25,7 @@ def test_only_the_latest_events_count_beyond_the_cap(settings: Settings, redis: 
     add_likes(redis, "ann", "item-1", times=60)
     add_likes(redis, "ann", "item-2", times=49)
     worker.fold(("ann", "item-2"))
-    assert redis.hget(keys.user_als("ann"), "as_of") == b"109"
+    assert redis.hget(keys.ONLY.user_als("ann"), "as_of") == b"109"
     assert is_fresh(redis, worker.settings, worker.space.model, "ann")
 
 
@@ -68,7 +68,7 @@ def test_a_user_deleted_during_the_fold_in_keeps_no_vector_of_deleted_events(
     worker.fold(("ann", "item-1"), ("ann", "new"))
     assert len(reads) == 2
     assert is_fresh(redis, worker.settings, worker.space.model, "ann")
-    assert not redis.exists(keys.item_users("new"))
+    assert not redis.exists(keys.ONLY.item_users("new"))
 
 
 def test_after_a_lost_connection_nothing_is_written_without_a_new_read(

@@ -19,9 +19,9 @@ from tests.conftest import Spawn
 def add_user(redis: Redis, user_id: str, days_ago: float, events: int) -> None:
     """A user whose events all happened so long ago."""
     at = time.time() - days_ago * 86_400
-    redis.hset(keys.user(user_id), mapping={"events": events, "first_seen": int(at)})
+    redis.hset(keys.ONLY.user(user_id), mapping={"events": events, "first_seen": int(at)})
     redis.rpush(
-        keys.history(user_id),
+        keys.ONLY.history(user_id),
         *[history_line(at, "view", None, f"startup-{number}") for number in range(events)],
     )
 
@@ -55,11 +55,11 @@ def test_growth_counts_new_users_whole_and_of_others_the_new_lines_of_a_history_
 ) -> None:
     add_user(redis, "new", 1, 40)
     add_user(redis, "old", 30, 40)
-    new = bytes_of(redis, keys.user("new")) + bytes_of(redis, keys.history("new"))
+    new = bytes_of(redis, keys.ONLY.user("new")) + bytes_of(redis, keys.ONLY.history("new"))
     assert memory.measure(redis, 500, 7).growth_per_day == pytest.approx(new / 7)
     line = history_line(time.time(), "view", None, "startup-1")
-    redis.rpush(keys.history("old"), *[line] * 40)
-    half = bytes_of(redis, keys.history("old")) / 2
+    redis.rpush(keys.ONLY.history("old"), *[line] * 40)
+    half = bytes_of(redis, keys.ONLY.history("old")) / 2
     assert memory.measure(redis, 500, 7).growth_per_day == pytest.approx((new + half) / 7)
     # a full history loses a line for each new one
     assert memory.measure(redis, 80, 7).growth_per_day == pytest.approx(new / 7)

@@ -138,8 +138,8 @@ def test_a_letter_older_than_the_deletion_of_its_user_or_item_is_refused(
     hasher = IdHasher(settings.deletion_salt)
     with connection.connect(settings) as client:
         recovery.recover(settings, client)
-        client.hset(keys.USERS_DELETED, hasher("user", "u1"), deletion.text())
-        client.hset(keys.ITEMS_DELETED, hasher("item", "i1"), deletion.text())
+        client.hset(keys.ONLY.users_deleted, hasher("user", "u1"), deletion.text())
+        client.hset(keys.ONLY.items_deleted, hasher("item", "i1"), deletion.text())
     one_left = {"deleted": 2, "replayed": 1}
     assert replay(settings, letters, corrections, Sending(dry_run=True)) == one_left
     renamed = Corrections(fields={**fix, "user_id": "u3"}, edits=edits)

@@ -83,9 +83,9 @@ def test_events_sent_through_two_partitioners_are_counted_logged_and_shown(
         is None
     )
     assert {key.decode() for key in redis.scan_iter("user:*:partitions")} == set(
-        map(keys.user_partitions, foreign)
+        map(keys.ONLY.user_partitions, foreign)
     )
-    assert all(redis.ttl(keys.user_partitions(user)) > 0 for user in foreign)  # type: ignore[operator]
+    assert all(redis.ttl(keys.ONLY.user_partitions(user)) > 0 for user in foreign)  # type: ignore[operator]
     send(settings, str.encode, "later")
     eventually(lambda: metric(port, METRIC)[""] == 2 * len(foreign), "later events counted, too")
     assert len(lines(child, "events_in_foreign_partitions")) == 1, "logged once"
@@ -118,7 +118,7 @@ def test_producers_with_the_same_partitioner_log_nothing(
     with Producer(settings) as producer:
         for user in USERS:
             producer.raw(settings.interactions_topic, user.encode(), interaction(user, f"e-{user}"))
-    eventually(lambda: all(redis.exists(keys.user(user)) for user in USERS), "all counted")
+    eventually(lambda: all(redis.exists(keys.ONLY.user(user)) for user in USERS), "all counted")
     eventually(
         lambda: "eddyline_ingest_topic_lag_events" in _text(port),
         "the number of partitions is there",
@@ -184,4 +184,4 @@ def test_the_layout_is_noted_once_and_outlives_a_wipe(redis: Redis) -> None:
         "a process that knows the layout notes it in an emptied Redis"
     )
     assert note_layout(redis, "interactions", 8) == grown
-    assert not any(key.startswith(keys.layout("")) for key in keys.OWNED)
+    assert not any(key.startswith(keys.ONLY.layout("")) for key in keys.ONLY.owned)

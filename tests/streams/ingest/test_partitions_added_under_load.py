@@ -97,7 +97,7 @@ class Load:
 
 
 def counted(redis: Redis, sent: dict[str, int]) -> dict[str, int]:
-    return {user: int(redis.hget(keys.user(user), "events") or 0) for user in list(sent)}  # type: ignore[arg-type]
+    return {user: int(redis.hget(keys.ONLY.user(user), "events") or 0) for user in list(sent)}  # type: ignore[arg-type]
 
 
 def test_partitions_added_under_load_are_read_by_every_process(
@@ -126,7 +126,7 @@ def test_partitions_added_under_load_are_read_by_every_process(
         assert (answer.status_code, answer.json().get("stale")) == (200, False), answer.text
         eventually(
             lambda: all(
-                redis.hget(keys.position(topic, number), "position") for number in range(8)
+                redis.hget(keys.ONLY.position(topic, number), "position") for number in range(8)
             ),
             "all read",
             NOTICED_S,
@@ -185,7 +185,7 @@ def test_the_lag_includes_partitions_that_are_not_assigned_yet(
 
     def caught_up() -> bool:
         lags.append(metric(port, "eddyline_ingest_topic_lag_events").get(label, 0.0))
-        return redis.hget(keys.user("u"), "events") == b"50"
+        return redis.hget(keys.ONLY.user("u"), "events") == b"50"
 
     eventually(caught_up, "the new partition read", NOTICED_S)
     assert max(lags) > 0
@@ -230,8 +230,8 @@ def test_partitions_added_to_items_and_users_are_read(
         assert [int(token.split(":")[1]) for token in tokens] == [6, 7]
         assert client.get(f"{FOR_DEVELOPER}/{user}?after={tokens[0]}").json()["stale"] is False
         assert client.get(f"/api/users/{user}?after={tokens[1]}").json()["stale"] is False
-    assert redis.hexists(keys.ITEMS, item)
-    assert redis.exists(keys.profile(user))
+    assert redis.hexists(keys.ONLY.items, item)
+    assert redis.exists(keys.ONLY.profile(user))
 
 
 def test_a_schedule_counts_the_events_of_added_partitions(
@@ -239,7 +239,7 @@ def test_a_schedule_counts_the_events_of_added_partitions(
 ) -> None:
     log.ensure_topics(settings)
     add_partitions(settings, settings.interactions_topic, 6)
-    redis.hset(keys.position(settings.interactions_topic, 5), "position", 7)
+    redis.hset(keys.ONLY.position(settings.interactions_topic, 5), "position", 7)
     eventually(lambda: schedules.new_events(settings) == 7, "the seven of partition 5 counted")
 
 

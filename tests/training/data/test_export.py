@@ -49,7 +49,7 @@ def test_exported_items_are_what_items_reads(
     settings: Settings, redis: Redis, tmp_path: Path
 ) -> None:
     for item in ITEMS:
-        redis.hset(keys.ITEMS, item.item_id, encode_json(item))
+        redis.hset(keys.ONLY.items, item.item_id, encode_json(item))
     assert export(settings, ExportKind.items, tmp_path / "items.jsonl") == len(ITEMS)
     exported = items.read(tmp_path / "items.jsonl")
     assert sorted(exported, key=lambda item: item.item_id) == ITEMS
@@ -112,8 +112,8 @@ def test_exported_users_have_what_each_declared(
 ) -> None:
     declared = [User(user_id=f"u:{number}", interests=["health"]) for number in range(1200)]
     for user in declared:
-        redis.set(keys.profile(user.user_id), encode_json(user))
-    redis.hset(keys.user("other"), "events", 1)
+        redis.set(keys.ONLY.profile(user.user_id), encode_json(user))
+    redis.hset(keys.ONLY.user("other"), "events", 1)
     file = tmp_path / "users.jsonl"
     assert export(settings, ExportKind.users, file) == 1200
     lines = [msgspec.json.decode(line, type=User) for line in file.read_bytes().splitlines()]

@@ -87,8 +87,8 @@ def test_a_retrain_publishes_a_bundle_with_models_dataset_and_evaluation(
     assert not [name for name in named if name.endswith((".pkl", ".pickle", ".joblib", ".pt"))]
     assert (folder / "dataset" / "dataset.json").is_file()
     assert retrains.last(redis)["status"] == "published"
-    assert redis.get(keys.MODEL_CURRENT) == version.encode()
-    assert redis.get(keys.lease(retrains.LEASE)) is None
+    assert redis.get(keys.ONLY.model_current) == version.encode()
+    assert redis.get(keys.ONLY.lease(retrains.LEASE)) is None
     fan = UserState(
         user_id="u0",
         events=10,
@@ -122,7 +122,7 @@ def test_a_retrain_killed_at_any_step_leaves_a_complete_live_bundle_and_its_leas
     )
     assert STEPS.index(retrains.last(redis)["step"]) >= STEPS.index(step)
     eventually(
-        lambda: redis.get(keys.lease(retrains.LEASE)) is None,
+        lambda: redis.get(keys.ONLY.lease(retrains.LEASE)) is None,
         "the lease of the killed trainer expires",
         timeout=3 * world.LEASE_S,
     )
@@ -146,14 +146,14 @@ def test_a_retrain_that_lost_its_lease_publishes_nothing(
     gate_decide = gate.decide
 
     def decide(*arguments: Any) -> dict[str, Any]:
-        redis.set(keys.lease(retrains.LEASE), "another trainer")
+        redis.set(keys.ONLY.lease(retrains.LEASE), "another trainer")
         return gate_decide(*arguments)
 
     monkeypatch.setattr(gate, "decide", decide)
     with pytest.raises(LeaseLost):
         published(trainer)
     assert Registry(trainer.models_path).versions() == []
-    assert redis.get(keys.lease(retrains.LEASE)) == b"another trainer", (
+    assert redis.get(keys.ONLY.lease(retrains.LEASE)) == b"another trainer", (
         "the lease of the other trainer stays"
     )
 
@@ -193,7 +193,7 @@ def test_a_worse_bundle_is_refused_without_force_and_shows_its_own_metrics(
     assert Registry(trainer.models_path).manifest(forced).gate["forced"] is True
     rolled_back = run(trainer, "models", "rollback")
     assert rolled_back.stdout.strip() == f"{before} is live"
-    assert redis.get(keys.MODEL_CURRENT) == before.encode()
+    assert redis.get(keys.ONLY.model_current) == before.encode()
 
 
 def test_a_bundle_is_compared_with_the_one_that_is_live_after_the_fit(

@@ -195,7 +195,7 @@ def test_a_search_reports_its_progress_and_a_stopped_retrain_ends_it(
     with pytest.raises(Interrupted, match="in step tune"):
         retrain(endless, Options(threads=1), Console(file=io.StringIO()), stopped=stopped)
     assert retrains.last(redis)["status"] == "interrupted"
-    assert redis.get(keys.lease(retrains.LEASE)) is None
+    assert redis.get(keys.ONLY.lease(retrains.LEASE)) is None
     assert Registry(untuned.models_path).versions() == []
 
 

@@ -251,7 +251,7 @@ def test_a_worker_stops_between_sweeps_on_sigterm_and_leaves_the_request(
     first.signal(signal.SIGTERM)
     assert first.wait(30) == 0
     assert retrains.last(redis)["status"] == "interrupted"
-    assert redis.get(keys.lease(retrains.LEASE)) is None, "the lease is released"
+    assert redis.get(keys.ONLY.lease(retrains.LEASE)) is None, "the lease is released"
     assert versions(trainer) == []
     spawned(spawn, trainer)
     eventually(

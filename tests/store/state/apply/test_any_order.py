@@ -203,7 +203,7 @@ class Machine(RuleBasedStateMachine):
         ] == self.positions
         for user_id in USERS:
             idle = self.idle[user_id]
-            assert int(self.redis.hget(keys.user_idle(user_id), "events") or 0) == idle
+            assert int(self.redis.hget(keys.ONLY.user_idle(user_id), "events") or 0) == idle
             events = self.counted[user_id][idle:]
             state = users.read(self.redis, user_id, CAP)
             assert state.first_seen == (int(events[0].timestamp) if events else None)

@@ -63,8 +63,8 @@ def test_an_operator_reads_counters_history_and_popularity_as_plain_text(
 
 
 def test_no_user_id_gives_the_key_of_another_user() -> None:
-    assert keys.user("42:history") != keys.history("42")
-    assert keys.user("42%3Ahistory") != keys.user("42:history")
+    assert keys.ONLY.user("42:history") != keys.ONLY.history("42")
+    assert keys.ONLY.user("42%3Ahistory") != keys.ONLY.user("42:history")
 
 
 def test_a_history_is_trimmed_to_its_cap(settings: Settings, redis: Redis) -> None:

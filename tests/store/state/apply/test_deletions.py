@@ -100,7 +100,7 @@ def test_a_deletion_and_an_event_cost_the_same_after_200_000_deletions(
     pipe = redis.pipeline(transaction=False)
     for number in range(EARLIER):
         pipe.hset(
-            keys.USERS_DELETED,
+            keys.ONLY.users_deleted,
             HASHER("user", f"earlier-{number}"),
             Place(50.0, 0, number, "t").text(),
         )

@@ -22,7 +22,7 @@ from store.state.entities.idle_users import Counted
 from store.state.entities.vectors import LiveStore
 from store.state.lease import Lease
 
-USER, IDLE, HISTORY = keys.user("42"), keys.user_idle("42"), keys.history("42")
+USER, IDLE, HISTORY = keys.ONLY.user("42"), keys.ONLY.user_idle("42"), keys.ONLY.history("42")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def user(redis: Redis) -> str:
     deletions.mark_ready(redis)
     redis.hset(USER, mapping={"events": 2, "ev:view": 2, "first_seen": 5})
     redis.rpush(HISTORY, "5 view startup-1", "6 view startup-2")
-    redis.hset(keys.user_als("42"), mapping={"as_of": 2})
+    redis.hset(keys.ONLY.user_als("42"), mapping={"as_of": 2})
     return "42"
 
 
@@ -40,11 +40,11 @@ def count_event(redis: Redis) -> None:
 
 
 def delete_another_user(redis: Redis) -> None:
-    redis.hset(keys.DELETIONS, "users", deletions.token())
+    redis.hset(keys.ONLY.deletions, "users", deletions.token())
 
 
 def begin_wipe(redis: Redis) -> None:
-    redis.set(keys.WIPE, "1")
+    redis.set(keys.ONLY.wipe, "1")
 
 
 def state(redis: Redis) -> list[Any]:
@@ -85,7 +85,7 @@ def test_users_leave_a_redis_that_is_full(redis: Redis, user: str) -> None:
     finally:
         redis.config_set("maxmemory", 0)
     assert state(redis) == [{}, {b"events": b"2", b"ev:view": b"2", b"first_seen": b"5"}, []]
-    assert not redis.exists(keys.user_als("42"))
+    assert not redis.exists(keys.ONLY.user_als("42"))
 
 
 def test_nobody_leaves_or_is_restored_while_redis_is_emptied_or_wiped(
@@ -94,7 +94,7 @@ def test_nobody_leaves_or_is_restored_while_redis_is_emptied_or_wiped(
     begin_wipe(redis)
     with pytest.raises(StoreError, match="a rebuild that was emptying Redis was interrupted"):
         idle_users.evict(redis, {user: Counted(2, 0)})
-    redis.delete(keys.WIPE, keys.DELETIONS)
+    redis.delete(keys.ONLY.wipe, keys.ONLY.deletions)
     with pytest.raises(StoreError, match="deletions in Redis are not complete"):
         idle_users.evict(redis, {user: Counted(2, 0)})
 

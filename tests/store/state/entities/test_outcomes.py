@@ -115,7 +115,7 @@ def test_a_deleted_user_is_removed_from_running_experiments_without_a_stored_def
     path.write_text(TOML)
     writer = Writer(settings.model_copy(update={"experiments_path": path}))
     # emptied after its settings were noted, and filled again by events
-    redis.delete(keys.EXPERIMENTS)
+    redis.delete(keys.ONLY.experiments)
     writer.apply(
         event(A, "like", recommendation_id(CONTROL)), event(B, "like", recommendation_id(CONTROL))
     )

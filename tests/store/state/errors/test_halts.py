@@ -103,7 +103,7 @@ def test_a_foreign_key_halts_the_partition_until_a_rebuild(
         assert "rebuild --wipe" in str(refused.value)
         refusing_redis.delete(key)
     for raw in refusing_redis.scan_iter():
-        if any(fnmatch(raw.decode(), pattern) for pattern in keys.OWNED):
+        if any(fnmatch(raw.decode(), pattern) for pattern in keys.ONLY.owned):
             refusing_redis.delete(raw)
     assert positions.take(refusing_redis, "t", 0).offset == 0
     deletions.mark_ready(refusing_redis)
@@ -150,4 +150,4 @@ def test_errors_of_other_clients_do_not_halt_a_partition(
             refusing_redis.execute_command("HSET", "too few")
         writer.applier.apply(writer.event(first))
     writer.applier.close()
-    assert not refusing_redis.exists(keys.INGEST_HALTED)
+    assert not refusing_redis.exists(keys.ONLY.halted)

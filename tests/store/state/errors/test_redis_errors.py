@@ -38,7 +38,7 @@ def test_a_temporary_error_is_retried_and_the_event_counts_once(
     writer.applier.apply(writer.event(1))
     writer.applier.close()
     assert refusing_redis.hget("user:42", "events") == b"2"
-    assert not refusing_redis.exists(keys.INGEST_HALTED)
+    assert not refusing_redis.exists(keys.ONLY.halted)
 
 
 @pytest.mark.parametrize(
