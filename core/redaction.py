@@ -92,11 +92,13 @@ _DELIMITERS = re.compile(r"[^0-9A-Za-z]+")
 
 REDIS_FORM = "redis://[[user]:password@]host[:port][/database]"
 SENTINEL_FORM = "redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/database]"
+CLUSTER_FORM = "redis+cluster://[[user]:password@]host[:port],host[:port]"
 _HOST = r"(?:[^@:/?#,\s\[\]]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
 _LOGIN = r"(?:[^@/?#\s\[\]]*@)?"
 _REDIS = re.compile(
     rf"(?:rediss?://{_LOGIN}{_HOST}(?:/\d*)?"
     rf"|rediss?\+sentinel://{_LOGIN}{_HOST}(?:,{_HOST})*/[A-Za-z0-9_.-]+(?:/\d*)?"
+    rf"|rediss?\+cluster://{_LOGIN}{_HOST}(?:,{_HOST})*/?"
     rf"|unix://{_LOGIN}/[^@?#\s]+)"
     r"(?:\?[A-Za-z_]+=[^&#\s]*(?:&[A-Za-z_]+=[^&#\s]*)*)?"
 )
@@ -111,8 +113,9 @@ def check_redis_url(url: str) -> None:
     """
     if not _REDIS.fullmatch(url):
         raise ValueError(
-            f"is not of the form {REDIS_FORM} (or rediss://, unix://), or for Sentinel "
-            f"{SENTINEL_FORM} (or rediss+sentinel://). In user name and password write # as %23, "
+            f"is not of the form {REDIS_FORM} (or rediss://, unix://), for Sentinel "
+            f"{SENTINEL_FORM} (or rediss+sentinel://), or for a cluster {CLUSTER_FORM} (or "
+            "rediss+cluster://). In user name and password write # as %23, "
             "/ as %2F, ? as %3F, @ as %40, : as %3A, [ as %5B, ] as %5D and % as %25; the URL is "
             "not shown, as it may hold a password"
         )

@@ -17,7 +17,18 @@ class RedisSettings(BaseModel, frozen=True):
         SecretStr("redis://127.0.0.1:6379/0"),
         description=(
             "redis:// or rediss:// URL, password included; for Sentinel "
-            "redis+sentinel://[user:password@]host1,host2/service or rediss+sentinel://"
+            "redis+sentinel://[user:password@]host1,host2/service or rediss+sentinel://; for a "
+            "cluster redis+cluster://[user:password@]host1,host2 or rediss+cluster://"
+        ),
+    )
+    redis_shards: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description=(
+            "parts into which users are divided, each of which may be on another node of a "
+            "cluster; the partitions of the topics of interactions and users must be a multiple "
+            "of it. To change it, rebuild"
         ),
     )
     redis_sentinel_username: str = Field("", description="user of the sentinels, if they need one")

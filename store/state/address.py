@@ -1,4 +1,4 @@
-"""Makes the pool of connections to the server, or to the sentinels and the server, of REDIS_URL."""
+"""Makes the pool of connections to what REDIS_URL names: a server, sentinels or a cluster."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from redis.retry import Retry
 from core.errors import ConfigurationError
 from core.settings import Settings
 from store.state import client_connections as connections
+from store.state.cluster import ClusterPool, ClusterPoolAsync, Node, Topology, TopologyAsync
 
 SENTINEL_PORT = 26379
-_SENTINEL = "+sentinel"
+PORT = 6379
+_SENTINEL, _CLUSTER = "+sentinel", "+cluster"
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Address:
     options: dict[str, Any]
     """Arguments of redis-py's connection, but `connection_class`."""
     tls: bool
-    sentinels: tuple[tuple[str, int], ...] = ()
+    sentinels: tuple[Node, ...] = ()
     """Host and port of each; none: the server itself is named."""
+    nodes: tuple[Node, ...] = ()
+    """Host and port of some nodes of a cluster; none: it is no cluster."""
     service: str = ""
     """Name of the primary among the sentinels."""
     sentinel_login: tuple[str, str] = ("", "")
@@ -42,34 +46,45 @@ def parse(settings: Settings, timeout_s: float) -> Address:
     """The address in the settings. Raises ConfigurationError: a certificate cannot be read."""
     url = settings.redis_url.get_secret_value()
     scheme, _, _ = url.partition("://")
-    sentinels: tuple[tuple[str, int], ...] = ()
+    sentinels: tuple[Node, ...] = ()
+    nodes: tuple[Node, ...] = ()
     service = ""
-    if scheme.endswith(_SENTINEL):
+    if scheme.endswith((_SENTINEL, _CLUSTER)):
         parts = urlsplit(url)
-        login, at, hosts = parts.netloc.rpartition("@")
-        sentinels = tuple(map(_host_and_port, hosts.split(",")))
-        service, _, database = parts.path.strip("/").partition("/")
-        scheme = scheme.removesuffix(_SENTINEL)
+        login, at, names = parts.netloc.rpartition("@")
+        hosts = names.split(",")
+        database = ""
+        if scheme.endswith(_CLUSTER):
+            nodes = tuple(_host_and_port(host, PORT) for host in hosts)
+        else:
+            sentinels = tuple(_host_and_port(host, SENTINEL_PORT) for host in hosts)
+            service, _, database = parts.path.strip("/").partition("/")
+        scheme = scheme.partition("+")[0]
         url = f"{scheme}://{login}{at}unused/{database or 0}?{parts.query}"
     options = parse_url(url)  # type: ignore[no-untyped-call]
     options.pop("connection_class", None)
     options = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s} | options
     if scheme == "rediss":
         options = _tls(settings) | options
-    if sentinels:
+    if sentinels or nodes:
         del options["host"]
     login_of_sentinels = (
         settings.redis_sentinel_username,
         settings.redis_sentinel_password.get_secret_value(),
     )
-    return Address(options, scheme == "rediss", sentinels, unquote(service), login_of_sentinels)
+    return Address(
+        options, scheme == "rediss", sentinels, nodes, unquote(service), login_of_sentinels
+    )
 
 
-def make_pool(address: Address) -> redis.ConnectionPool:
-    """Connections that never retry."""
+def make_pool(address: Address, slot: int = 0) -> redis.ConnectionPool:
+    """Connections that never retry. `slot`: of the keys, where it is a cluster."""
     options = address.options | {"retry": Retry(NoBackoff(), 0)}
     if "path" in options:
         return redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, **options)
+    if address.nodes:
+        topology = Topology(address.nodes, address.tls, options)
+        return ClusterPool(topology, slot, address.tls, **options)
     plain = connections.TLS if address.tls else connections.Plain
     if not address.sentinels:
         return redis.ConnectionPool(connection_class=plain, **options)
@@ -89,13 +104,16 @@ def make_pool(address: Address) -> redis.ConnectionPool:
     return pool
 
 
-def make_pool_async(address: Address) -> redis.asyncio.ConnectionPool:
+def make_pool_async(address: Address, slot: int = 0) -> redis.asyncio.ConnectionPool:
     """As `make_pool`, for asyncio."""
     options = address.options | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 0)}
     if "path" in options:
         return redis.asyncio.ConnectionPool(
             connection_class=redis.asyncio.UnixDomainSocketConnection, **options
         )
+    if address.nodes:
+        topology = TopologyAsync(address.nodes, address.tls, options)
+        return ClusterPoolAsync(topology, slot, address.tls, **options)
     plain = connections.TLSAsync if address.tls else connections.PlainAsync
     if not address.sentinels:
         return redis.asyncio.ConnectionPool(connection_class=plain, **options)
@@ -176,9 +194,9 @@ def _sentinel_options(address: Address, options: dict[str, Any]) -> dict[str, An
     return ours | {"username": user or None, "password": password or None}
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
+def _host_and_port(text: str, port: int) -> Node:
     parts = urlsplit(f"redis://{text}")
-    return parts.hostname or "", parts.port or SENTINEL_PORT
+    return parts.hostname or "", parts.port or port
 
 
 def _tls(settings: Settings) -> dict[str, Any]:

@@ -4,7 +4,7 @@ redis-py keeps a connection for as long as it works. A server that was demoted, 
 behind its host name, answers reads for ever. These connections connect again, and so resolve the
 name or ask the sentinels again,
 
-- when they are next taken from the pool after a READONLY reply, and
+- when they are next taken from the pool after a READONLY reply, or a MOVED reply of a cluster, and
 - when they are next taken from the pool MAX_AGE_S after the connect.
 
 They stay open meanwhile, so that a transaction reads all its replies.
@@ -20,6 +20,7 @@ import redis.asyncio
 from redis.asyncio import connection as asyncio_connection
 from redis.asyncio import sentinel as asyncio_sentinel
 from redis.connection import AbstractConnection
+from redis.exceptions import MovedError
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 MAX_AGE_S = 30.0
@@ -35,7 +36,7 @@ else:
 
 
 class _Following(_Sync):
-    """Connects again after a READONLY reply, and after MAX_AGE_S."""
+    """Connects again after a READONLY or MOVED reply, and after MAX_AGE_S."""
 
     _until = 0.0
 
@@ -52,7 +53,7 @@ class _Following(_Sync):
         # transaction with WATCH takes for a changed key, and tries again without a pause
         try:
             return AbstractConnection.read_response(self, *args, **named)
-        except redis.ReadOnlyError:
+        except (redis.ReadOnlyError, MovedError):
             self._until = 0.0
             raise
 
@@ -73,7 +74,7 @@ class _FollowingAsync(_Async):
     async def read_response(self, *args: Any, **named: Any) -> Any:
         try:
             return await asyncio_connection.AbstractConnection.read_response(self, *args, **named)
-        except redis.ReadOnlyError:
+        except (redis.ReadOnlyError, MovedError):
             self._until = 0.0
             raise
 

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 import redis
@@ -19,6 +19,8 @@ from core.redaction import error_text, redact
 from core.settings import Settings
 from store.state import address
 from store.state.client_connections import MAX_AGE_S
+from store.state.cluster import ClusterPool, slot_of
+from store.state.keys import Keys
 from store.state.redis_errors import (
     closed_handshake,
     is_denied,
@@ -29,31 +31,51 @@ from store.state.redis_errors import (
 
 _log = structlog.get_logger(__name__)
 
-Client = redis.Redis
-"""The client, for other rooms, which must not import the client library."""
+
+class Client(redis.Redis):
+    """A client of one shard. It never retries a command: the caller decides by the position whether
+    to send it again.
+    """
+
+    shard_keys: Keys
+
+
+class AsyncClient(redis.asyncio.Redis):
+    """As `Client`, for asyncio."""
+
+    shard_keys: Keys
+
 
 _OK, _QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
 MIN_VERSION = (7, 0)
 """Redis 7 or Valkey: listpacks (less memory), and EXEC written to the AOF as one unit."""
 
 
-def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
-    """A client of the server at REDIS_URL, which connects on first use. Replies are bytes.
+def connect(settings: Settings, timeout_s: float | None = None, shard: int = 0) -> Client:
+    """A client of a shard at REDIS_URL, which connects on first use. Replies are bytes.
 
-    The client never retries a command: the caller decides by the position whether to send it again.
+    Shard 0 also has the keys that exist once. `store.state.shards` has the clients of all shards.
     """
+    keys = Keys(shard, settings.redis_shards)
     with _refused_url(settings):
-        return redis.Redis.from_pool(
-            address.make_pool(address.parse(settings, timeout_s or settings.redis_timeout_s))
-        )
+        server = address.parse(settings, timeout_s or settings.redis_timeout_s)
+        pool = address.make_pool(server, slot_of(keys.tag))
+        client = cast("Client", Client.from_pool(pool))
+    client.shard_keys = keys
+    return client
 
 
-def connect_async(settings: Settings, timeout_s: float | None = None) -> redis.asyncio.Redis:
+def connect_async(
+    settings: Settings, timeout_s: float | None = None, shard: int = 0
+) -> AsyncClient:
     """As `connect`, for asyncio."""
+    keys = Keys(shard, settings.redis_shards)
     with _refused_url(settings):
-        return redis.asyncio.Redis.from_pool(
-            address.make_pool_async(address.parse(settings, timeout_s or settings.redis_timeout_s))
-        )
+        server = address.parse(settings, timeout_s or settings.redis_timeout_s)
+        pool = address.make_pool_async(server, slot_of(keys.tag))
+        client = cast("AsyncClient", AsyncClient.from_pool(pool))
+    client.shard_keys = keys
+    return client
 
 
 @contextmanager
@@ -190,7 +212,7 @@ def execute(pipe: Any) -> bool:
 
 
 def check_server(client: redis.Redis) -> None:
-    """Check that the server is new enough and never evicts keys.
+    """Check that the server is new enough, never evicts keys, and is a cluster if the URL says so.
 
     Where INFO is denied, the version is that of HELLO, and a warning says that eviction was not
     checked. Raises StoreMisconfigured if not; StoreUnavailable.
@@ -207,6 +229,12 @@ def check_server(client: redis.Redis) -> None:
         raise StoreMisconfigured(
             f"Redis is version {version}; Eddyline needs {MIN_VERSION[0]}.{MIN_VERSION[1]} "
             f"or newer (or Valkey)"
+        )
+    mode = info.get("server_mode", info.get("redis_mode", ""))
+    if mode == "cluster" and not isinstance(client.connection_pool, ClusterPool):
+        raise StoreMisconfigured(
+            "the server at REDIS_URL is a node of a cluster: write redis+cluster:// (with TLS "
+            "rediss+cluster://) and the hosts of some of its nodes"
         )
     policy = info.get("maxmemory_policy")
     if policy is None:

@@ -37,8 +37,10 @@ class Keys:
     """
 
     def __init__(self, shard: int = 0, shards: int = 1) -> None:
-        self.shard = shard
-        self.prefix = prefix = "" if shards == 1 else f"{{{shard}}}:"
+        self.shard, self.shards = shard, shards
+        self.tag = str(shard)
+        """The part of each key that decides its slot."""
+        self.prefix = prefix = "" if shards == 1 else f"{{{self.tag}}}:"
         """What all keys of the shard begin with."""
 
         self.users_deleted = prefix + "users:deleted"

@@ -41,11 +41,11 @@ _NO_CREDENTIALS = Rule(
         "REDIS_SENTINEL_USERNAME and REDIS_SENTINEL_PASSWORD"
     ),
 )
-_CLUSTER = Rule(
-    StoreMisconfigured,
+_MOVING = Rule(
+    StoreUnavailable,
     (
-        "Eddyline writes keys of several slots in one transaction: point REDIS_URL at a server "
-        "without cluster mode"
+        "the cluster moves this slot to another node; the next attempt asks where it is. If this "
+        "does not end, see CLUSTER NODES, and whether REDIS_URL is redis+cluster://"
     ),
 )
 
@@ -86,12 +86,12 @@ RULES: Mapping[str, Rule] = {
         "it cannot write its snapshot or AOF: see its log, free or repair the disk, check dir",
     ),
     "TRYAGAIN": Rule(StoreUnavailable, "its slots are being moved; this ends with the resharding"),
+    "MOVED": _MOVING,
+    "ASK": _MOVING,
     "CLUSTERDOWN": Rule(
         StoreUnavailable,
-        (
-            "the cluster does not serve every slot: see CLUSTER INFO; Eddyline needs a server "
-            "without cluster mode"
-        ),
+        "the cluster does not serve every slot: see CLUSTER INFO and CLUSTER NODES; this ends when "
+        "a replica takes over or the node is back",
     ),
     # An EXECABORT that names no cause: a command before EXEC was refused.
     "EXECABORT": Rule(
@@ -106,9 +106,13 @@ RULES: Mapping[str, Rule] = {
     ),
     "NOAUTH": _NO_CREDENTIALS,
     "WRONGPASS": _NO_CREDENTIALS,
-    "CROSSSLOT": _CLUSTER,
-    "MOVED": _CLUSTER,
-    "ASK": _CLUSTER,
+    "CROSSSLOT": Rule(
+        StoreMisconfigured,
+        (
+            "the keys of a shard lie in one slot, so this is a cluster that REDIS_URL does not "
+            "name as one: write redis+cluster://"
+        ),
+    ),
     "NOSCRIPT": Rule(
         StoreMisconfigured, "it does not keep Lua scripts: use Redis 7, Valkey 8 or newer"
     ),

@@ -1,0 +1,229 @@
+"""Finds the primary that serves a slot of a Redis Cluster, and connects to it.
+
+All keys of a shard are in one slot, so the client of a shard is one of a single server, whose
+connections ask the cluster for the server when they connect. They connect again, and so ask again,
+
+- after a MOVED reply: the slot is at another node now, and
+- as any other connection does (store.state.client_connections), also after a READONLY reply.
+
+While a slot moves, its old node answers ASK for keys that have left, and TRYAGAIN for transactions
+with keys on both sides. Both end with the move, so both are StoreUnavailable: retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.crc import key_slot
+
+from store.state import client_connections as connections
+
+Node = tuple[str, int]
+"""Host and port."""
+
+
+def slot_of(tag: str) -> int:
+    """The slot of all keys with this hash tag."""
+    return int(key_slot(tag.encode()))
+
+
+def primary_of(slot: int, reply: Sequence[Any], asked: Node) -> Node | None:
+    """The primary of `slot` in the reply of the node `asked` to CLUSTER SLOTS.
+
+    None: the cluster does not serve the slot.
+    """
+    for first, last, (host, port, *_), *_replicas in reply:
+        if int(first) <= slot <= int(last):
+            name = host.decode() if isinstance(host, bytes) else host
+            return (name if name and name != "?" else asked[0]), int(port)
+    return None
+
+
+def nodes_in(reply: Sequence[Any], asked: Node) -> list[Node]:
+    """Every node in the reply to CLUSTER SLOTS."""
+    nodes: dict[Node, None] = {}
+    for _, _, *servers in reply:
+        for host, port, *_ in servers:
+            name = host.decode() if isinstance(host, bytes) else host
+            nodes[(name if name and name != "?" else asked[0]), int(port)] = None
+    return list(nodes)
+
+
+class Topology:
+    """Asks the nodes of a cluster which of them is the primary of a slot."""
+
+    def __init__(self, seeds: Sequence[Node], tls: bool, options: Mapping[str, Any]) -> None:
+        """`seeds`: nodes of the URL; `options`: arguments of redis-py's connection."""
+        self._seeds = list(seeds)
+        self._known: list[Node] = []
+        self._plain = connections.TLS if tls else connections.Plain
+        self._options = dict(options)
+        self._clients: dict[Node, redis.Redis] = {}
+
+    def primary(self, slot: int) -> Node:
+        """The primary of `slot` by the first node that answers.
+
+        Raises redis.ConnectionError: no node answers, or the slot is not served.
+        """
+        errors: list[redis.RedisError] = []
+        for node in dict.fromkeys((*self._known, *self._seeds)):
+            try:
+                client: Any = self._client(node)
+                reply = client.execute_command("CLUSTER", "SLOTS")
+            except redis.RedisError as error:
+                errors.append(error)
+                continue
+            self._known = nodes_in(reply, node) or self._known
+            if (primary := primary_of(slot, reply, node)) is not None:
+                return primary
+            errors.append(redis.ConnectionError(f"the cluster does not serve slot {slot}"))
+        raise _cause(errors)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+    def _client(self, node: Node) -> redis.Redis:
+        if node not in self._clients:
+            self._clients[node] = redis.Redis.from_pool(
+                redis.ConnectionPool(
+                    connection_class=self._plain, host=node[0], port=node[1], **self._options
+                )
+            )
+        return self._clients[node]
+
+
+class TopologyAsync:
+    """As `Topology`, for asyncio."""
+
+    def __init__(self, seeds: Sequence[Node], tls: bool, options: Mapping[str, Any]) -> None:
+        self._seeds = list(seeds)
+        self._known: list[Node] = []
+        self._plain = connections.TLSAsync if tls else connections.PlainAsync
+        self._options = dict(options)
+        self._clients: dict[Node, redis.asyncio.Redis] = {}
+
+    async def primary(self, slot: int) -> Node:
+        """As `Topology.primary`."""
+        errors: list[redis.RedisError] = []
+        for node in dict.fromkeys((*self._known, *self._seeds)):
+            try:
+                client: Any = self._client(node)
+                reply = await client.execute_command("CLUSTER", "SLOTS")
+            except redis.RedisError as error:
+                errors.append(error)
+                continue
+            self._known = nodes_in(reply, node) or self._known
+            if (primary := primary_of(slot, reply, node)) is not None:
+                return primary
+            errors.append(redis.ConnectionError(f"the cluster does not serve slot {slot}"))
+        raise _cause(errors)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
+        self._clients.clear()
+
+    def _client(self, node: Node) -> redis.asyncio.Redis:
+        if node not in self._clients:
+            self._clients[node] = redis.asyncio.Redis.from_pool(
+                redis.asyncio.ConnectionPool(
+                    connection_class=self._plain, host=node[0], port=node[1], **self._options
+                )
+            )
+        return self._clients[node]
+
+
+def _cause(errors: Sequence[redis.RedisError]) -> redis.RedisError:
+    """The error when no node names a primary: a reply (a wrong password), else the first one."""
+    return next((error for error in errors if isinstance(error, redis.ResponseError)), errors[0])
+
+
+class ClusterPool(redis.ConnectionPool):
+    """Connections to the primary of a slot."""
+
+    def __init__(self, topology: Topology, slot: int, tls: bool, **options: Any) -> None:
+        self.topology = topology
+        super().__init__(  # type: ignore[no-untyped-call]
+            connection_class=_SlotTLS if tls else _SlotPlain,
+            topology=topology,
+            slot=slot,
+            **options,
+        )
+
+    def close(self) -> None:
+        """Close the connections, and those that asked for the primary."""
+        super().close()
+        self.topology.close()
+
+
+class ClusterPoolAsync(redis.asyncio.ConnectionPool):
+    """As `ClusterPool`, for asyncio."""
+
+    def __init__(self, topology: TopologyAsync, slot: int, tls: bool, **options: Any) -> None:
+        self.topology = topology
+        super().__init__(
+            connection_class=_SlotTLSAsync if tls else _SlotPlainAsync,
+            topology=topology,
+            slot=slot,
+            **options,
+        )
+
+    async def aclose(self) -> None:
+        """As `ClusterPool.close`."""
+        await super().aclose()
+        await self.topology.aclose()
+
+
+class _SlotPlain(connections.Plain):
+    """TCP to the primary of a slot."""
+
+    def __init__(self, *, topology: Topology, slot: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._topology, self._slot = topology, slot
+
+    def _connect(self) -> Any:
+        self.host, self.port = self._topology.primary(self._slot)
+        return super()._connect()  # type: ignore[no-untyped-call]
+
+
+class _SlotTLS(connections.TLS):
+    """TLS to the primary of a slot."""
+
+    def __init__(self, *, topology: Topology, slot: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._topology, self._slot = topology, slot
+
+    def _connect(self) -> Any:
+        self.host, self.port = self._topology.primary(self._slot)
+        return super()._connect()  # type: ignore[no-untyped-call]
+
+
+class _SlotPlainAsync(connections.PlainAsync):
+    """As `_SlotPlain`."""
+
+    def __init__(self, *, topology: TopologyAsync, slot: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._topology, self._slot = topology, slot
+
+    async def _connect(self) -> None:
+        self.host, self.port = await self._topology.primary(self._slot)
+        await super()._connect()  # type: ignore[no-untyped-call]
+
+
+class _SlotTLSAsync(connections.TLSAsync):
+    """As `_SlotTLS`."""
+
+    def __init__(self, *, topology: TopologyAsync, slot: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._topology, self._slot = topology, slot
+
+    async def _connect(self) -> None:
+        self.host, self.port = await self._topology.primary(self._slot)
+        await super()._connect()  # type: ignore[no-untyped-call]
