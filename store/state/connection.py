@@ -17,11 +17,11 @@ import structlog
 from core.errors import ConfigurationError, StoreMisconfigured, StoreUnavailable
 from core.redaction import error_text, redact
 from core.settings import Settings
-from store.state import address
-from store.state.client_connections import MAX_AGE_S
-from store.state.cluster import ClusterPool, slot_of
 from store.state.keys import Keys
-from store.state.redis_errors import (
+from store.state.servers import address
+from store.state.servers.client_connections import MAX_AGE_S
+from store.state.servers.cluster import ClusterPool, slot_of
+from store.state.servers.redis_errors import (
     closed_handshake,
     is_denied,
     is_reply,
@@ -177,7 +177,7 @@ def named_errors(what: str) -> Iterator[None]:
     """Map every error of the client to a StoreError whose text names the operation, `what`.
 
     Raises StoreUnavailable: retry with back-off. Raises StoreMisconfigured or StoreCorrupt: stop
-    (store/state/redis_errors.py lists the error codes).
+    (store/state/servers/redis_errors.py lists the error codes).
     """
     try:
         yield

@@ -15,7 +15,7 @@ from redis import Redis
 from core.errors import ConfigurationError, StoreError, StoreMisconfigured, StoreUnavailable
 from core.settings import Settings
 from store.state import connection
-from store.state.async_pipe import AsyncPipe
+from store.state.servers.async_pipe import AsyncPipe
 from testing.certificates import Certificates
 from testing.proxy import Proxy
 from testing.redis import RedisServer

@@ -17,7 +17,7 @@ from core.errors import StoreCorrupt, StoreError
 from store.state import keys
 from store.state.apply.batches import OffsetRange
 from store.state.connection import named_errors
-from store.state.redis_errors import of_reply
+from store.state.servers.redis_errors import of_reply
 
 _log = structlog.get_logger(__name__)
 REBUILD_ADVICE = "then run `python -m streams rebuild --wipe` with every ingest stopped"

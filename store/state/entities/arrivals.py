@@ -16,8 +16,8 @@ from core.errors import StoreCorrupt, StoreError, StoreUnavailable
 from store.log.topics.ids import TopicId, TopicIds
 from store.state import keys
 from store.state.apply import positions
-from store.state.async_pipe import AsyncPipe
-from store.state.redis_errors import of_reply
+from store.state.servers.async_pipe import AsyncPipe
+from store.state.servers.redis_errors import of_reply
 
 POLL_S = 0.002
 """Seconds between two polls while a caller waits: a tenth of the time until an event is applied. A

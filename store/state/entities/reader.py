@@ -17,9 +17,9 @@ import redis.asyncio
 
 from core.errors import StoreError, StoreUnavailable
 from core.types import UserState
-from store.state.async_pipe import AsyncPipe
 from store.state.entities import users
-from store.state.redis_errors import of_reply
+from store.state.servers.async_pipe import AsyncPipe
+from store.state.servers.redis_errors import of_reply
 
 _MOST = 64
 """Users in one round trip: about 2 MB at a history cap of 500, a few milliseconds of Redis."""

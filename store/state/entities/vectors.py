@@ -24,7 +24,7 @@ import redis
 from core.types import LiveVector
 from store.state import keys
 from store.state.connection import Pipe, named_errors
-from store.state.redis_errors import of_reply
+from store.state.servers.redis_errors import of_reply
 
 Command = tuple[str | int | float | bytes, ...]
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one

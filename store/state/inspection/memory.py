@@ -19,7 +19,7 @@ from core.process.background import pause
 from store.state import keys
 from store.state.connection import named_errors
 from store.state.entities.users import history_event
-from store.state.redis_errors import is_denied
+from store.state.servers.redis_errors import is_denied
 
 SAMPLE = 1000
 """Keys of a kind whose bytes are measured; users whose growth is measured."""

@@ -11,8 +11,8 @@ import redis
 from store.state import keys, retrains
 from store.state.connection import named_errors
 from store.state.inspection import memory
-from store.state.redis_errors import is_denied
 from store.state.running import REBUILD_LEASE
+from store.state.servers.redis_errors import is_denied
 
 Partition = tuple[str, int]
 

@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from core.errors import StoreUnavailable
 from core.settings import Settings
-from store.state import client_connections
-from store.state.async_pipe import AsyncPipe
 from store.state.connection import connect_async
+from store.state.servers import client_connections
+from store.state.servers.async_pipe import AsyncPipe
 from testing.proxy import Proxy
 from testing.redis import RedisServer
 

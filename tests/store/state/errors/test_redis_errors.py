@@ -11,8 +11,9 @@ from redis import Redis
 
 from core.errors import StoreMisconfigured, StoreUnavailable
 from core.settings import Settings
-from store.state import connection, keys, redis_errors
+from store.state import connection, keys
 from store.state.apply import positions
+from store.state.servers import redis_errors
 from testing.process import ROOT
 from testing.redis import RedisServer
 from tests import redis_refusals

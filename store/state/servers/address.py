@@ -17,8 +17,8 @@ from redis.retry import Retry
 
 from core.errors import ConfigurationError
 from core.settings import Settings
-from store.state import client_connections as connections
-from store.state.cluster import ClusterPool, ClusterPoolAsync, Node, Topology, TopologyAsync
+from store.state.servers import client_connections as connections
+from store.state.servers.cluster import ClusterPool, ClusterPoolAsync, Node, Topology, TopologyAsync
 
 SENTINEL_PORT = 26379
 PORT = 6379

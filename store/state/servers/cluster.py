@@ -4,7 +4,7 @@ All keys of a shard are in one slot, so the client of a shard is one of a single
 connections ask the cluster for the server when they connect. They connect again, and so ask again,
 
 - after a MOVED reply: the slot is at another node now, and
-- as any other connection does (store.state.client_connections), also after a READONLY reply.
+- as any other connection does, also after a READONLY reply (`client_connections`).
 
 While a slot moves, its old node answers ASK for keys that have left, and TRYAGAIN for transactions
 with keys on both sides. Both end with the move, so both are StoreUnavailable: retry.
@@ -20,7 +20,7 @@ import redis
 import redis.asyncio
 from redis.crc import key_slot
 
-from store.state import client_connections as connections
+from store.state.servers import client_connections as connections
 
 Node = tuple[str, int]
 """Host and port."""
@@ -150,7 +150,7 @@ class ClusterPool(redis.ConnectionPool):
 
     def __init__(self, topology: Topology, slot: int, tls: bool, **options: Any) -> None:
         self.topology = topology
-        super().__init__(  # type: ignore[no-untyped-call]
+        super().__init__(
             connection_class=_SlotTLS if tls else _SlotPlain,
             topology=topology,
             slot=slot,
@@ -185,7 +185,7 @@ class _SlotPlain(connections.Plain):
     """TCP to the primary of a slot."""
 
     def __init__(self, *, topology: Topology, slot: int, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**options)  # type: ignore[no-untyped-call]
         self._topology, self._slot = topology, slot
 
     def _connect(self) -> Any:

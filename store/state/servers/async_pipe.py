@@ -14,8 +14,8 @@ import hiredis
 import redis
 import redis.asyncio
 
-from store.state import client_connections
 from store.state.connection import named_errors
+from store.state.servers import client_connections
 
 Command = tuple[str | int, ...]
 STEPS = 5
