@@ -18,6 +18,7 @@ from store.state.apply.batches import Event, OffsetRange
 from store.state.apply.entries import Entry, EntryBatch
 from store.state.apply.entry_applier import EntryApplier
 from store.state.apply.planner import Planner
+from store.state.shards import shard_of_user
 
 _Value = TypeVar("_Value")
 
@@ -68,7 +69,7 @@ def delete_user(settings: Settings, user_id: str, broker_time: float, offset: in
     hasher = IdHasher(settings.deletion_salt)
     planner = Planner(settings.use_cases, settings.experiments)
     applier = EntryApplier(
-        connection.connect(settings),
+        connection.connect(settings, shard=shard_of_user(user_id, settings.redis_shards)),
         planner,
         settings.history_cap,
         lambda _published: None,

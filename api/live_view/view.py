@@ -32,9 +32,9 @@ from models.bundle import Bundle
 from models.popular import Popularity
 from store.log.topics.ids import TopicIds
 from store.log.topics.partitions import Partitions
-from store.state.connection import Client, connect
 from store.state.entities.experiments import Exposures
 from store.state.read_users import ReadUsers
+from store.state.shards import Shards
 
 _log = structlog.get_logger(__name__)
 REDIS_TIMEOUT_S = 1.0
@@ -60,7 +60,7 @@ class LiveView:
         topic_ids: TopicIds,
     ) -> None:
         self._settings, self._health, self._metrics = settings, health, metrics
-        self._client: Client = connect(settings, REDIS_TIMEOUT_S)
+        self._shards = Shards(settings, REDIS_TIMEOUT_S)
         self._bundles = BundleLoader(settings)
         self._catalogue = CatalogueFollower(settings, partitions, topic_ids)
         self._new_items = NewItemFollower()
@@ -95,15 +95,15 @@ class LiveView:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, write the last exposures, close the connection."""
+        """End the thread, write the last exposures, close the connections."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
         try:
-            self.exposures.write(self._client)
+            self.exposures.write(self._shards.first)
         except StoreError as error:
             _log.warning("exposures_lost", error=str(error))
-        self._client.close()
+        self._shards.close()
 
     def of_user(self, user_id: str, use_case: str | None) -> tuple[Recommender, Variant | None]:
         """The recommender that answers a user now, and the variant of an experiment that it is.
@@ -128,12 +128,12 @@ class LiveView:
         except (ModelError, OSError) as error:
             self._health.mark_failed("model", str(error))
         try:
-            self._catalogue.refresh(self._client, self.current, self._swap_catalogue)
+            self._catalogue.refresh(self._shards.first, self.current, self._swap_catalogue)
             self._health.mark_working("catalogue")
-            if self._new_items.refresh(self._client):
+            if self._new_items.refresh(self._shards.first):
                 self._swap(with_new_items(self.current, self._new_items.factors(self.current)))
-            self._popularity.refresh(self._client, self.current, self._swap_popularity)
-            self.exposures.write(self._client)
+            self._popularity.refresh(self._shards.first, self.current, self._swap_popularity)
+            self.exposures.write(self._shards.first)
             self._write_read_users()
         except StoreError as error:
             self._health.mark_failed("redis", str(error))
@@ -151,7 +151,7 @@ class LiveView:
         Raises StoreUnavailable.
         """
         try:
-            self.read_users.write(self._client)
+            self.read_users.write(self._shards)
         except StoreMisconfigured as error:
             if not self._notes_refused:
                 self._notes_refused = True

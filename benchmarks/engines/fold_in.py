@@ -156,9 +156,10 @@ def worker(
     publish(settings, items)
     with Redis.from_url(server.url) as redis:
         redis.flushall()
+        names = keys.of(redis)
         for number, lines in enumerate(histories(USERS, events, items)):
-            redis.rpush(keys.ONLY.history(f"user-{number}"), *lines)
-            redis.hset(keys.ONLY.user(f"user-{number}"), "events", events)
+            redis.rpush(names.history(f"user-{number}"), *lines)
+            redis.hset(names.user(f"user-{number}"), "events", events)
     producer = model_updates.connect(settings)
     for start in range(0, int(12_000 * seconds), BATCH):
         value = model_updates.encode(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any
 
 from store.state import keys
-from store.state.connection import named_errors
+from store.state.connection import Client, named_errors
+from store.state.shards import Shards, users_by_shard
 
 MOST = 100_000
 """Users noted by one process in a quarter of LIVE_READ_S at most, about 20 MB; further ones are not
@@ -43,7 +43,7 @@ class ReadUsers:
             self._recent.add(user_id)
             self._queue.append(user_id)
 
-    def write(self, client: Any) -> None:
+    def write(self, shards: Shards) -> None:
         """Write the notes, and remove those that are older than `remember_s`.
 
         Notes that cannot be written are dropped. Raises StoreUnavailable, StoreMisconfigured.
@@ -53,12 +53,14 @@ class ReadUsers:
             self._before, self._recent = self._recent, set()
         user_ids = [self._queue.popleft() for _ in range(len(self._queue))]
         with named_errors("noting which users are read"):
-            for start in range(0, len(user_ids), _CHUNK):
-                now = round(time.time(), 3)
-                pipe = client.pipeline(transaction=False)
-                pipe.zadd(
-                    keys.ONLY.users_read, dict.fromkeys(user_ids[start : start + _CHUNK], now)
-                )
-                pipe.zremrangebyscore(keys.ONLY.users_read, 0, now - self._remember_s)
-                pipe.expire(keys.ONLY.users_read, round(self._remember_s) + 1)
-                pipe.execute()
+            for shard, of_shard in users_by_shard(user_ids, len(shards)).items():
+                for start in range(0, len(of_shard), _CHUNK):
+                    self._write(shards[shard], of_shard[start : start + _CHUNK])
+
+    def _write(self, client: Client, user_ids: list[str]) -> None:
+        now, users_read = round(time.time(), 3), keys.of(client).users_read
+        pipe = client.pipeline(transaction=False)
+        pipe.zadd(users_read, dict.fromkeys(user_ids, now))
+        pipe.zremrangebyscore(users_read, 0, now - self._remember_s)
+        pipe.expire(users_read, round(self._remember_s) + 1)
+        pipe.execute()

@@ -23,8 +23,9 @@ from store.log.topics import partitions
 from store.state import connection, keys
 from store.state.apply import deletions, positions
 from store.state.entities import catalogue, idle_users, popularity, trending, users
-from store.state.entities.vectors import LiveStore
 from store.state.inspection import memory as state_memory
+from store.state.live_shards import LiveShards
+from store.state.shards import Shards
 from streams.inspection import routing
 
 KAFKA_S = 2.0
@@ -84,7 +85,7 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
         "item_id": item_id,
         "in_catalogue": entry is not None,
         "item": msgspec.to_builtins(entry),
-        "new_item": _new_item(client, item_id),
+        "new_item": _new_item(settings, item_id),
         "popularity_now": {name: float(f"{share:.3g}") for name, share in shares.items()},
         **{
             f"last_{window}": weights
@@ -202,11 +203,12 @@ def _vector(als: LiveVector | None) -> dict[str, Any] | None:
     )
 
 
-def _new_item(client: connection.Client, item_id: str) -> dict[str, Any] | None:
-    """For a new item: the users in its list, and how many its factors were made from."""
-    store = LiveStore(client, 0, 0)
-    try:
-        status = store.factors_status([item_id])[0]
-    finally:
-        store.close()
+def _new_item(settings: Settings, item_id: str) -> dict[str, Any] | None:
+    """For a new item: its number of users, and how many its factors were made from."""
+    with Shards(settings) as clients:
+        shards = LiveShards(clients, settings.history_cap, settings.young_item_users)
+        try:
+            status = shards.factors_status([item_id])[0]
+        finally:
+            shards.close()
     return {"users": status.users, "factors_from": status.as_of} if status.users else None

@@ -24,6 +24,7 @@ from store.log import client as log
 from store.log.access import permissions
 from store.log.topics.check import TopicCheck
 from store.state import connection
+from store.state.shards import Shards
 from streams import metrics
 from streams.live import schedules
 from streams.live.noise import LIBRARIES, ClientNoise
@@ -156,7 +157,9 @@ def run(settings: Settings) -> None:
     check = TopicCheck(settings, permissions.of_live)
 
     def prepare() -> None:
-        connection.check_server(connection.connect(settings))
+        with Shards(settings) as shards:
+            for client in shards:
+                connection.check_server(client)
         check.prepare(refuse=False)
 
     if not start.until_ready(settings, stopped, prepare):

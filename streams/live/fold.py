@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -24,6 +24,7 @@ from models.als import Floats
 from store.log.model_updates import Pair
 from store.state.entities.users import history_event
 from store.state.entities.vectors import ItemWeight, LiveStore, UserHistory
+from store.state.live_shards import LiveShards
 from streams import metrics
 from streams.live.model import Space
 
@@ -35,11 +36,22 @@ _TRIES = 10
 """Times that users are read again because one of them was deleted between read and write."""
 
 
+class FoldedUsers(NamedTuple):
+    """Users of one shard: their states as read, and their vectors (n_users, f) f32.
+
+    The vector of a user without an item that the model knows is zero.
+    """
+
+    user_ids: Sequence[str]
+    users: list[UserHistory]
+    vectors: Floats
+
+
 class UserFolder:
     """Folds users in. For one thread at a time."""
 
-    def __init__(self, settings: Settings, store: LiveStore) -> None:
-        self._settings, self._store = settings, store
+    def __init__(self, settings: Settings, shards: LiveShards) -> None:
+        self._settings, self._shards = settings, shards
         self.folded = 0
         """Vectors written so far."""
 
@@ -60,7 +72,7 @@ class UserFolder:
         changed: dict[str, None] = {}
         with_new = {user_id: items for user_id, items in new_items_by_user.items() if items}
         for batch in _batches(with_new, self._settings.live_batch_users):
-            self.fold_users(space, list(batch), partial(self._weights, batch))
+            self.fold_users(space, list(batch), batch)
             changed.update(dict.fromkeys(item_id for items in batch.values() for item_id in items))
         others = [user_id for user_id, items in new_items_by_user.items() if not items]
         self._fold_until(space, self._being_read(others), until)
@@ -71,24 +83,35 @@ class UserFolder:
 
         `since`: seconds since 1970; `until` and errors: as for `fold`.
         """
-        user_ids = self._store.read_since(since)
-        self._fold_until(space, self._store.not_fresh(user_ids, space.made_with), until)
+        user_ids = self._shards.read_since(since)
+        self._fold_until(space, self._shards.not_fresh(user_ids, space.made_with), until)
 
     def fold_users(
         self,
         space: Space,
         user_ids: Sequence[str],
-        weights: Callable[[Sequence[UserHistory]], Iterable[ItemWeight]] = lambda _: (),
-    ) -> tuple[list[UserHistory], Floats]:
-        """Read, fold in and write these users; `weights` computes their weights of new items.
+        new_items: Mapping[str, Sequence[str]] | None = None,
+    ) -> list[FoldedUsers]:
+        """Read, fold in and write these users, shard by shard; returns them by shard.
 
-        Returns the states as read, and the vectors (n_users, f) f32: zeros for a user without an
-        item that the model knows.
+        `new_items`: by user id, the new items in whose lists the user is to be.
         """
+        return [
+            self._fold_shard(space, store, of_shard, new_items or {})
+            for store, of_shard in self._shards.by_shard(user_ids)
+        ]
+
+    def _fold_shard(
+        self,
+        space: Space,
+        store: LiveStore,
+        user_ids: Sequence[str],
+        new_items: Mapping[str, Sequence[str]],
+    ) -> FoldedUsers:
         users: list[UserHistory] = []
         vectors = np.zeros((0, space.model.factors), dtype=np.float32)
         for _ in range(_TRIES):
-            users = self._store.read(user_ids)
+            users = store.read(user_ids)
             vectors, has_items = space.lines.vectors([user.history for user in users])
             fresh = {
                 user_ids[row]: LiveVector(
@@ -96,14 +119,14 @@ class UserFolder:
                 )
                 for row in np.flatnonzero(has_items).tolist()
             }
-            if self._store.write(fresh, weights(users)):
+            if store.write(fresh, self._weights(new_items, user_ids, users)):
                 self.folded += len(fresh)
                 metrics.live_users.inc(len(fresh))
                 break
             metrics.live_retries.labels("deletion").inc()
         else:
             _log.warning("fold_in_skipped", cause="deletions", users=len(user_ids), tries=_TRIES)
-        return users, vectors
+        return FoldedUsers(user_ids, users, vectors)
 
     def _being_read(self, user_ids: list[str]) -> list[str]:
         """Those of the users whom a read has noted within LIVE_READ_S, the latest first."""
@@ -111,8 +134,10 @@ class UserFolder:
         if not remember_s:
             return user_ids
         since = time.time() - remember_s
-        times = zip(self._store.read_at(user_ids), user_ids, strict=True)
-        being_read = sorted(((at, user_id) for at, user_id in times if at > since), reverse=True)
+        times = self._shards.read_at(user_ids)
+        being_read = sorted(
+            ((at, user_id) for user_id, at in times.items() if at > since), reverse=True
+        )
         metrics.live_users_skipped.labels("not_read").inc(len(user_ids) - len(being_read))
         return [user_id for _, user_id in being_read]
 
@@ -126,17 +151,22 @@ class UserFolder:
             self.fold_users(space, user_ids[start : start + size])
 
     def _weights(
-        self, new_items_by_user: Mapping[str, list[str]], users: Sequence[UserHistory]
+        self,
+        new_items: Mapping[str, Sequence[str]],
+        user_ids: Sequence[str],
+        users: Sequence[UserHistory],
     ) -> Iterable[ItemWeight]:
         """The users' weights in the lists of their new items, from the histories as they stand.
 
         So a hint that is processed twice writes the same weights.
         """
-        for (user_id, items), user in zip(new_items_by_user.items(), users, strict=True):
+        for user_id, user in zip(user_ids, users, strict=True):
+            if user_id not in new_items:
+                continue
             weights = item_weights(
                 [history_event(line) for line in user.history], self._settings.use_cases
             )
-            for item_id in dict.fromkeys(items):
+            for item_id in dict.fromkeys(new_items[user_id]):
                 if item_id in weights:
                     yield ItemWeight(item_id, user_id, weights[item_id])
 

@@ -1,9 +1,9 @@
 """Computes ALS factors of new items, which the live bundle's ALS part does not know.
 
 The factors follow from the vectors of the users who interacted with the item. Lists of users and
-factors are in Redis, and every write sets whole values, so any worker may compute any item. The
-leader of the workers checks all new items regularly (`check`), which finds the work that a dead
-worker left.
+factors are in Redis (store.state.live_shards), and every write sets whole values, so any worker may
+compute any item. The leader of the workers checks all new items regularly (`check`), which finds
+the work that a dead worker left.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from core.settings import Settings
 from core.types import LiveVector
 from models.als import Floats
 from store.state.apply import deletions
-from store.state.connection import Client
-from store.state.entities.vectors import LiveStore
+from store.state.live_shards import LiveShards
+from store.state.shards import Shards
 from streams import metrics
 from streams.live.fold import UserFolder
 from streams.live.model import Space
@@ -41,15 +41,16 @@ class NewItemFolder:
     """Knows which items are to be refolded, and refolds them. For one thread at a time."""
 
     def __init__(
-        self, settings: Settings, client: Client, store: LiveStore, users: UserFolder
+        self, settings: Settings, clients: Shards, shards: LiveShards, users: UserFolder
     ) -> None:
-        self._limit, self._client, self._store = settings.young_items, client, store
+        """`clients`: of the same shards as `shards`."""
+        self._limit, self._clients, self._shards = settings.young_items, clients, shards
         self._users = users
         self._changed: dict[str, None] = {}
         self._due_at: dict[str, float] = {}
         self._hasher = IdHasher(settings.deletion_salt)
-        self._deleted: set[str] = set()
-        self._deletions_cursor = ""
+        self._deleted: list[set[str]] = [set() for _ in clients]  # by shard, as the cursors
+        self._deletions_cursors = [""] * len(clients)
         self.folded = 0
         """Items whose factors were written so far."""
 
@@ -74,7 +75,7 @@ class NewItemFolder:
             :ITEMS
         ]
         new_items = [item_id for item_id in due_items if item_id not in space.model.item_ids]
-        lists = dict(zip(new_items, self._store.item_users(new_items), strict=True))
+        lists = dict(zip(new_items, self._shards.item_users(new_items), strict=True))
         self._write(space, lists)
         for item_id in due_items:
             del self._changed[item_id]
@@ -82,32 +83,34 @@ class NewItemFolder:
 
     def restart_deletions(self) -> None:
         """Apply all deletions again at the next check, because a check was not completed."""
-        self._deletions_cursor = ""
+        self._deletions_cursors = [""] * len(self._clients)
 
     def chunks_to_check(self, space: Space) -> list[list[str]]:
         """All new items, in chunks for `check`.
 
         Forgets items that the model knows by now, and the least recently touched above YOUNG_ITEMS.
         """
-        item_ids = self._store.new_items()
+        item_ids = self._shards.new_items()
         known = [item_id for item_id in item_ids if item_id in space.model.item_ids]
         unknown = [item_id for item_id in item_ids if item_id not in space.model.item_ids]
         excess = max(0, len(unknown) - self._limit)
         for chunk in _chunks([*known, *unknown[:excess]]):
-            self._store.forget_items(chunk)
+            self._shards.forget_items(chunk)
         self._read_deletions()
         return _chunks(unknown[excess:])
 
     def check(self, space: Space, item_ids: Sequence[str]) -> None:
         """Remove deleted users from the items' lists, and mark items whose factors are outdated."""
-        if self._deleted:
-            for item_id, weights in zip(item_ids, self._store.item_users(item_ids), strict=True):
-                deleted = [
-                    user_id for user_id in weights if self._hasher("user", user_id) in self._deleted
-                ]
-                self._store.drop_users(item_id, deleted)
-        statuses = dict(zip(item_ids, self._store.factors_status(item_ids), strict=True))
-        self._store.forget_items(
+        for store, deleted in zip(self._shards, self._deleted, strict=True):
+            if not deleted:
+                continue
+            for item_id, weights in zip(item_ids, store.item_users(item_ids), strict=True):
+                store.drop_users(
+                    item_id,
+                    [user_id for user_id in weights if self._hasher("user", user_id) in deleted],
+                )
+        statuses = dict(zip(item_ids, self._shards.factors_status(item_ids), strict=True))
+        self._shards.forget_items(
             [item_id for item_id, status in statuses.items() if not status.users]
         )
         self.mark_changed(
@@ -117,12 +120,14 @@ class NewItemFolder:
         )
 
     def _read_deletions(self) -> None:
-        """Read the users deleted since the last check.
+        """Read the users deleted since the last check, of each shard.
 
         The first check reads all, because a list may have them from before this process.
         """
-        changes = deletions.changed_users(self._client, self._deletions_cursor)
-        self._deletions_cursor, self._deleted = changes.cursor, set(changes.digests)
+        for shard, client in enumerate(self._clients):
+            changes = deletions.changed_users(client, self._deletions_cursors[shard])
+            self._deletions_cursors[shard] = changes.cursor
+            self._deleted[shard] = set(changes.digests)
 
     def _write(self, space: Space, lists: dict[str, dict[str, float]]) -> None:
         """Write the factors of the items in `lists`: item id -> user id -> weight."""
@@ -130,7 +135,7 @@ class NewItemFolder:
         vectors, without_history = self._vectors(space, user_ids)
         for item_id, weights in lists.items():
             to_drop = without_history.intersection(weights)
-            self._store.drop_users(item_id, to_drop)
+            self._shards.drop_users(item_id, to_drop)
             for user_id in to_drop:
                 del weights[user_id]
         columns = {user_id: column for column, user_id in enumerate(vectors)}
@@ -153,7 +158,7 @@ class NewItemFolder:
             for row, (item_id, weights) in enumerate(lists.items())
             if indptr[row] < indptr[row + 1]
         }
-        self._store.write_items(live_vectors)
+        self._shards.write_items(live_vectors)
         self.folded += len(live_vectors)
         metrics.live_items.inc(len(live_vectors))
 
@@ -162,7 +167,7 @@ class NewItemFolder:
         size = 4 * space.model.factors
         stored = {
             user_id: vector
-            for user_id, vector in self._store.vectors(user_ids, space.made_with).items()
+            for user_id, vector in self._shards.vectors(user_ids, space.made_with).items()
             if len(vector) == size
         }
         vectors: dict[str, Floats] = {
@@ -171,12 +176,12 @@ class NewItemFolder:
         }
         without_history: set[str] = set()
         for chunk in _chunks([user_id for user_id in user_ids if user_id not in stored]):
-            users, chunk_vectors = self._users.fold_users(space, chunk)
-            for user_id, user, vector in zip(chunk, users, chunk_vectors, strict=True):
-                if not user.events:
-                    without_history.add(user_id)
-                if vector.any():
-                    vectors[user_id] = vector
+            for folded in self._users.fold_users(space, chunk):
+                for user_id, user, vector in zip(*folded, strict=True):
+                    if not user.events:
+                        without_history.add(user_id)
+                    if vector.any():
+                        vectors[user_id] = vector
         return vectors, without_history
 
 

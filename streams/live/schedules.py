@@ -28,8 +28,8 @@ from core.settings import Settings
 from models.registry import Registry
 from store.log import retrain_requests
 from store.log.topics import partitions
-from store.state import connection
 from store.state.apply import positions
+from store.state.shards import Shards
 
 SLOT = "0 3 * * 0"
 PRESETS = ("weekly", "biweekly", "monthly", "auto")
@@ -103,11 +103,14 @@ def new_events(settings: Settings) -> int:
     live = registry.current()
     snapshot = registry.manifest(live).positions.get(topic, {}) if live is not None else {}
     count = partitions.count(settings, topic)
-    with connection.connect(settings) as client:
-        return sum(
-            max(0, positions.read(client, topic, number).offset - snapshot.get(str(number), 0))
+    with Shards(settings) as shards:
+        applied = [
+            positions.read(shards.of_partition(topic, number), topic, number).offset
             for number in range(count)
-        )
+        ]
+    return sum(
+        max(0, offset - snapshot.get(str(number), 0)) for number, offset in enumerate(applied)
+    )
 
 
 def request_if_due(settings: Settings, slot: datetime) -> str | None:

@@ -22,8 +22,8 @@ from store.log import dead_letters, model_updates
 from store.log.message import LogMessage
 from store.log.model_updates import Pair
 from store.log.producer import Producer
-from store.state import connection
-from store.state.entities.vectors import LiveStore
+from store.state.live_shards import LiveShards
+from store.state.shards import Shards
 from streams import metrics
 from streams.live.fold import UserFolder
 from streams.live.model import LiveModel
@@ -75,10 +75,10 @@ class LiveWorker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.model = LiveModel(settings)
-        client = connection.connect(settings)
-        self._store = LiveStore(client, settings.history_cap, settings.young_item_users)
-        self._users = UserFolder(settings, self._store)
-        self._new_items = NewItemFolder(settings, client, self._store, self._users)
+        self._clients = Shards(settings)
+        self._shards = LiveShards(self._clients, settings.history_cap, settings.young_item_users)
+        self._users = UserFolder(settings, self._shards)
+        self._new_items = NewItemFolder(settings, self._clients, self._shards, self._users)
         self._thread = ThreadPoolExecutor(1, "fold-in")
         self._refreshed = asyncio.Event()
         self._producer: Producer | None = None
@@ -195,7 +195,8 @@ class LiveWorker:
     async def close(self) -> None:
         """Wait for the running work, and close the connections."""
         await asyncio.to_thread(self._thread.shutdown)
-        self._store.close()
+        self._shards.close()
+        self._clients.close()
         if self._producer is not None:
             await asyncio.to_thread(self._producer.close, 1.0)
 

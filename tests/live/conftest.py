@@ -8,14 +8,12 @@ import pytest
 from redis import Redis
 
 from core.settings import Settings
-from store.state.apply import deletions
 from tests.live.parts import Worker
 
 
 @pytest.fixture
-def worker(settings: Settings, redis: Redis) -> Iterator[Worker]:
-    """A worker that has folded nothing in yet."""
-    deletions.mark_ready(redis)
-    worker = Worker(settings)
+def worker(request: pytest.FixtureRequest, settings: Settings, redis: Redis) -> Iterator[Worker]:
+    """A worker that has folded nothing in yet; with SHARDED, of that number of shards."""
+    worker = Worker(settings, redis_shards=getattr(request, "param", 1))
     yield worker
-    worker.store.close()
+    worker.close()

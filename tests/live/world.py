@@ -60,9 +60,9 @@ def live_model(settings: Settings) -> ALSModel:
 def is_fresh(redis: Redis, settings: Settings, loaded: ALSModel, user_id: str) -> bool:
     """Whether a user has a vector of `loaded` that counts all of the user's events.
 
-    Such a vector must be the fold-in of the history.
+    Such a vector must be the fold-in of the history. `redis`: a client of the user's shard.
     """
-    stored = redis.hgetall(keys.ONLY.user_als(user_id))
+    stored = redis.hgetall(keys.of(redis).user_als(user_id))
     state = users.read(redis, user_id, settings.history_cap)
     made_with = fold.made_with(loaded, settings.use_cases, settings.history_cap)
     if not stored or (stored[b"made_with"].decode(), int(stored[b"as_of"])) != (

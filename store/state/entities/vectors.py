@@ -1,4 +1,6 @@
-"""Reads and writes what live workers compute: vectors of users, users and factors of new items.
+"""Reads and writes what live workers compute in one shard: vectors of users, and new items.
+
+`store.state.live_shards` has a store of each shard, and merges what they have of a new item.
 
 All of it is a cache of the log and the bundle. Every write sets the whole value, so a repeated
 write, or the same write by two workers, changes nothing. The field `as_of` of a vector is the
@@ -23,7 +25,7 @@ import redis
 
 from core.types import LiveVector
 from store.state import keys
-from store.state.connection import Pipe, named_errors
+from store.state.connection import Client, Pipe, named_errors
 from store.state.servers.redis_errors import of_reply
 
 Command = tuple[str | int | float | bytes, ...]
@@ -31,6 +33,8 @@ _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type
 
 READ_USERS = 1_000
 """Users in one command that asks when they were read: some 0.3 ms of Redis."""
+FIRST_SHARD = 0
+"""The shard with the factors of new items, and the stream of their changes."""
 CHANGES = 100_000
 """Changes of new items that the stream keeps. A reader that falls further behind reads everything
 again.
@@ -64,14 +68,15 @@ class FactorsStatus(NamedTuple):
 
 
 class LiveStore:
-    """Reads and writes over one connection, for one thread at a time.
+    """Reads and writes of one shard over one connection, for one thread at a time.
 
     Every method raises StoreUnavailable or StoreCorrupt; the next call opens another connection.
     """
 
-    def __init__(self, client: redis.Redis, history_cap: int, item_users: int) -> None:
+    def __init__(self, client: Client, history_cap: int, item_users: int) -> None:
         """`item_users`: YOUNG_ITEM_USERS, the most users in an item's list."""
         self._client, self._cap, self._item_users = client, history_cap, item_users
+        self._keys = keys.of(client)
         self._connection: Pipe | None = None
 
     def close(self) -> None:
@@ -82,10 +87,10 @@ class LiveStore:
 
     def read(self, user_ids: Sequence[str]) -> list[UserHistory]:
         """Steps 1 and 2: the users' current histories, in the same order."""
-        commands: list[Command] = [("WATCH", keys.ONLY.deletions)]
+        commands: list[Command] = [("WATCH", self._keys.deletions)]
         for user_id in user_ids:
-            commands.append(("HGET", keys.ONLY.user(user_id), "events"))
-            commands.append(("LRANGE", keys.ONLY.history(user_id), -self._cap, -1))
+            commands.append(("HGET", self._keys.user(user_id), "events"))
+            commands.append(("LRANGE", self._keys.history(user_id), -self._cap, -1))
         replies = self._ask(f"reading {len(user_ids)} users to fold in", commands)
         return [
             UserHistory(int(events or 0), lines)
@@ -101,43 +106,44 @@ class LiveStore:
             return False
         commands: list[Command] = [("MULTI",)]
         commands += [
-            _set_vector(keys.ONLY.user_als(user_id), vector) for user_id, vector in vectors.items()
+            _set_vector(self._keys.user_als(user_id), vector) for user_id, vector in vectors.items()
         ]
         now = round(time.time(), 3)
         for item_id, user_id, weight in weights:
-            item_users = keys.ONLY.item_users(item_id)
+            item_users = self._keys.item_users(item_id)
             commands.append(("ZADD", item_users, weight, user_id))
             commands.append(("ZREMRANGEBYRANK", item_users, 0, -self._item_users - 1))
-            commands.append(("ZADD", keys.ONLY.new_items, now, item_id))
+            commands.append(("ZADD", self._keys.new_items, now, item_id))
         commands.append(("EXEC",))
         return self._ask(f"writing {len(vectors)} vectors", commands)[-1] is not None
 
-    def read_at(self, user_ids: Sequence[str]) -> list[float]:
+    def read_at(self, user_ids: Sequence[str]) -> dict[str, float]:
         """When each user was read last, in seconds since 1970; 0 without a note of it."""
         replies = self._ask(
             "reading which users are read",
             [
-                ("ZMSCORE", keys.ONLY.users_read, *user_ids[start : start + READ_USERS])
+                ("ZMSCORE", self._keys.users_read, *user_ids[start : start + READ_USERS])
                 for start in range(0, len(user_ids), READ_USERS)
             ],
         )
-        return [float(at or 0) for reply in replies for at in reply]
+        times = (float(at or 0) for reply in replies for at in reply)
+        return dict(zip(user_ids, times, strict=True))
 
-    def read_since(self, since: float) -> list[str]:
-        """The users noted since `since` (seconds since 1970), the latest first.
+    def read_since(self, since: float) -> dict[str, float]:
+        """The users noted since `since`, and when (seconds since 1970), the latest first.
 
         READ_USERS at most.
         """
-        command = ("ZRANGE", keys.ONLY.users_read, "+inf", since, "BYSCORE", "REV")
-        replies = self._ask("reading who is read", [(*command, "LIMIT", 0, READ_USERS)])
-        return [user_id.decode() for user_id in replies[0]]
+        command = ("ZRANGE", self._keys.users_read, "+inf", since, "BYSCORE", "REV")
+        limits = ("LIMIT", 0, READ_USERS, "WITHSCORES")
+        return _scores(self._ask("reading who is read", [(*command, *limits)])[0])
 
     def not_fresh(self, user_ids: Sequence[str], made_with: str) -> list[str]:
         """Those of the users who have no vector of `made_with` that counts all of their events."""
         commands: list[Command] = []
         for user_id in user_ids:
-            commands.append(("HGET", keys.ONLY.user(user_id), "events"))
-            commands.append(("HMGET", keys.ONLY.user_als(user_id), "made_with", "as_of"))
+            commands.append(("HGET", self._keys.user(user_id), "events"))
+            commands.append(("HMGET", self._keys.user_als(user_id), "made_with", "as_of"))
         replies = self._ask("comparing vectors with events", commands)
         return [
             user_id
@@ -149,7 +155,10 @@ class LiveStore:
         """User id -> vector, of the users who have one of the model `made_with`, stale or not."""
         replies = self._ask(
             "reading vectors",
-            [("HMGET", keys.ONLY.user_als(user_id), "made_with", "vector") for user_id in user_ids],
+            [
+                ("HMGET", self._keys.user_als(user_id), "made_with", "vector")
+                for user_id in user_ids
+            ],
         )
         model = made_with.encode()
         return {
@@ -159,73 +168,75 @@ class LiveStore:
         }
 
     def item_users(self, item_ids: Sequence[str]) -> list[dict[str, float]]:
-        """The users of each new item with their weights."""
-        replies = self._ask(
-            "reading new items",
-            [
-                ("ZRANGE", keys.ONLY.item_users(item_id), 0, -1, "WITHSCORES")
-                for item_id in item_ids
-            ],
-        )
-        return [
-            {user.decode(): float(weight) for user, weight in _scored(reply)} for reply in replies
+        """The shard's users of each new item with their weights."""
+        commands: list[Command] = [
+            ("ZRANGE", self._keys.item_users(item_id), 0, -1, "WITHSCORES") for item_id in item_ids
         ]
+        return [_scores(reply) for reply in self._ask("reading new items", commands)]
+
+    def user_counts(self, item_ids: Sequence[str]) -> list[int]:
+        """The number of the shard's users in the list of each new item."""
+        commands: list[Command] = [
+            ("ZCARD", self._keys.item_users(item_id)) for item_id in item_ids
+        ]
+        return self._ask("counting users of new items", commands)
+
+    def new_items(self) -> dict[str, float]:
+        """New item -> time of the latest interaction of a user of the shard, oldest first."""
+        command = ("ZRANGE", self._keys.new_items, 0, -1, "WITHSCORES")
+        return _scores(self._ask("reading new items", [command])[0])
+
+    def drop_users(self, item_id: str, user_ids: Collection[str]) -> None:
+        """Remove deleted users of the shard from the list of an item."""
+        if user_ids:
+            command = ("ZREM", self._keys.item_users(item_id), *user_ids)
+            self._ask("removing users of new items", [command])
+
+    def forget_items(self, item_ids: Sequence[str]) -> None:
+        """Delete the shard's lists of items, and in shard 0 their factors."""
+        if not item_ids:
+            return
+        commands: list[Command] = [("UNWATCH",), ("MULTI",)]
+        for item_id in item_ids:
+            commands.append(("DEL", self._keys.item_users(item_id)))
+            commands.append(("ZREM", self._keys.new_items, item_id))
+            if self._keys.shard == FIRST_SHARD:
+                commands.append(("DEL", self._keys.item_als(item_id)))
+                commands.append(self._changed(item_id))
+        commands.append(("EXEC",))
+        self._ask(f"forgetting {len(item_ids)} new items", commands)
 
     def write_items(self, factors: Mapping[str, LiveVector]) -> None:
-        """Write the factors by item id, and add the items to the stream of changes.
+        """Shard 0: write the factors by item id, and add the items to the stream of changes.
 
-        An item that was forgotten meanwhile becomes a new item again.
+        An item with factors is among the new items of shard 0, with the time 0 where all of its
+        users are in other shards, or it was forgotten meanwhile.
         """
         if not factors:
             return
-        now = round(time.time(), 3)
         commands: list[Command] = [("UNWATCH",), ("MULTI",)]
         for item_id, vector in factors.items():
-            commands.append(_set_vector(keys.ONLY.item_als(item_id), vector))
-            commands.append(("ZADD", keys.ONLY.new_items, "NX", now, item_id))
-            commands.append(_changed(item_id))
+            commands.append(_set_vector(self._keys.item_als(item_id), vector))
+            commands.append(("ZADD", self._keys.new_items, "NX", 0, item_id))
+            commands.append(self._changed(item_id))
         commands.append(("EXEC",))
         self._ask(f"writing {len(factors)} new items", commands)
 
-    def new_items(self) -> list[str]:
-        """Every new item, ordered by the time of its latest interaction, oldest first."""
-        return [
-            item_id.decode()
-            for item_id in self._ask("reading new items", [("ZRANGE", keys.ONLY.new_items, 0, -1)])[
-                0
-            ]
-        ]
-
     def factors_status(self, item_ids: Sequence[str]) -> list[FactorsStatus]:
-        """For each new item, the origin of its factors and the number of users in its list."""
+        """Shard 0: the origin of each new item's factors, and the number of the shard's users."""
         commands: list[Command] = []
         for item_id in item_ids:
-            commands.append(("HMGET", keys.ONLY.item_als(item_id), "made_with", "as_of"))
-            commands.append(("ZCARD", keys.ONLY.item_users(item_id)))
+            commands.append(("HMGET", self._keys.item_als(item_id), "made_with", "as_of"))
+            commands.append(("ZCARD", self._keys.item_users(item_id)))
         replies = self._ask("reading the factors of new items", commands)
         return [
             FactorsStatus((made_with or b"").decode(), int(as_of or 0), users)
             for (made_with, as_of), users in zip(replies[::2], replies[1::2], strict=True)
         ]
 
-    def drop_users(self, item_id: str, user_ids: Collection[str]) -> None:
-        """Remove deleted users from the list of an item."""
-        if user_ids:
-            self._ask(
-                "removing users of new items", [("ZREM", keys.ONLY.item_users(item_id), *user_ids)]
-            )
-
-    def forget_items(self, item_ids: Sequence[str]) -> None:
-        """Delete the lists and factors of items that are no longer new, or that are too many."""
-        if not item_ids:
-            return
-        commands: list[Command] = [("UNWATCH",), ("MULTI",)]
-        for item_id in item_ids:
-            commands.append(("DEL", keys.ONLY.item_users(item_id), keys.ONLY.item_als(item_id)))
-            commands.append(("ZREM", keys.ONLY.new_items, item_id))
-            commands.append(_changed(item_id))
-        commands.append(("EXEC",))
-        self._ask(f"forgetting {len(item_ids)} new items", commands)
+    def _changed(self, item_id: str) -> Command:
+        stream = self._keys.new_item_changes
+        return ("XADD", stream, "MAXLEN", "~", CHANGES, "*", "item", item_id)
 
     def _ask(self, what: str, commands: Sequence[Command]) -> list[Any]:
         """One reply for each command. Raises StoreUnavailable, StoreCorrupt."""
@@ -249,11 +260,12 @@ class LiveStore:
         return replies
 
 
-def _scored(reply: list[Any]) -> Iterable[tuple[bytes, Any]]:
-    """Members with scores: RESP3 replies with pairs, RESP2 with a flat list."""
+def _scores(reply: list[Any]) -> dict[str, float]:
+    """Member -> score: RESP3 replies with pairs, RESP2 with a flat list."""
     if reply and isinstance(reply[0], list):
-        return [(member, score) for member, score in reply]
-    return zip(reply[::2], reply[1::2], strict=True)
+        return {member.decode(): float(score) for member, score in reply}
+    pairs = zip(reply[::2], reply[1::2], strict=True)
+    return {member.decode(): float(score) for member, score in pairs}
 
 
 def _set_vector(key: str, vector: LiveVector) -> Command:
@@ -269,7 +281,3 @@ def _set_vector(key: str, vector: LiveVector) -> Command:
         "vector",
         vector.vector,
     )
-
-
-def _changed(item_id: str) -> Command:
-    return ("XADD", keys.ONLY.new_item_changes, "MAXLEN", "~", CHANGES, "*", "item", item_id)

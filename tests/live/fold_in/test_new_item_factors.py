@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from redis import Redis
 
+from core.errors import StoreUnavailable
 from core.settings import Settings
 from store.state import keys
+from store.state.entities import new_items as new_items_in_redis
 from streams.live import new_items
 from streams.live.model import Space
-from tests.live.parts import Worker, add_likes
+from tests.live.parts import SHARDED, Worker, add_likes
 from tests.live.world import is_fresh, model
-from tests.support import delete_user
 
 
 @pytest.fixture(autouse=True)
@@ -23,27 +27,21 @@ def _due_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(new_items, "PER_USER_S", 0.0)
 
 
+@SHARDED
 def test_a_new_item_gets_factors_from_its_users(worker: Worker, redis: Redis) -> None:
     for name, items in {
         "ann": ["item-1", "new"],
         "bob": ["item-2", "item-3", "new", "new"],
         "eve": ["new"],
     }.items():
-        add_likes(redis, name, *items)
+        worker.add_likes(name, *items)
     worker.fold(("ann", "new"), ("bob", "new"), ("eve", "new"), ("bob", "item-2"))
     worker.new_items.refold(worker.space)
-    stored, space = redis.hgetall(keys.ONLY.item_als("new")), worker.space
-    assert redis.zrange(keys.ONLY.item_users("new"), 0, -1, withscores=True) == [
-        (b"ann", 3.0),
-        (b"eve", 3.0),
-        (b"bob", 6.0),
-    ]
+    stored, space = worker.item("new"), worker.space
+    assert worker.shards.item_users(["new"]) == [{"ann": 3.0, "eve": 3.0, "bob": 6.0}]
     assert (stored[b"made_with"].decode(), stored[b"as_of"]) == (space.made_with, b"3")
     vectors = np.stack(
-        [
-            np.frombuffer(redis.hget(keys.ONLY.user_als(name), "vector"), dtype="<f4")
-            for name in ("ann", "bob")
-        ]
+        [np.frombuffer(worker.user(name)[b"vector"], dtype="<f4") for name in ("ann", "bob")]
     )
     expected = space.model.fold_items_in(
         sp.csr_matrix(np.array([[3, 6]], dtype=np.float32)), vectors
@@ -51,8 +49,39 @@ def test_a_new_item_gets_factors_from_its_users(worker: Worker, redis: Redis) ->
     np.testing.assert_allclose(
         np.frombuffer(stored[b"vector"], dtype="<f4"), expected, rtol=1e-4, atol=1e-6
     )
-    assert [fields for _, fields in redis.xrange(keys.ONLY.new_item_changes)] == [{b"item": b"new"}]
-    assert redis.zrange(keys.ONLY.new_items, 0, -1) == [b"new"]
+    names = keys.of(worker.clients.first)
+    assert [fields for _, fields in redis.xrange(names.new_item_changes)] == [{b"item": b"new"}]
+    assert worker.shards.new_items() == ["new"]
+    read = new_items_in_redis.changes(worker.clients.first)
+    assert (read.complete, read.factors["new"].vector) == (True, stored[b"vector"])
+
+
+def test_the_users_of_a_new_item_in_several_shards_count_together(
+    settings: Settings, redis: Redis
+) -> None:
+    """Of the six lists' users the three heaviest; a user less, and the next one takes the place."""
+    worker = Worker(settings, redis_shards=4, young_item_users=3)
+    for times, name in enumerate(("ann", "bob", "cat", "dan", "eve", "joe"), 1):
+        worker.add_likes(name, "item-1", *["new"] * times)
+        worker.fold((name, "new"))
+    worker.maintain()
+    assert [sorted(users) for users in worker.lists("new")] == [
+        ["eve", "joe"],
+        ["cat", "dan"],
+        ["ann", "bob"],
+        [],
+    ]
+    assert list(worker.shards.item_users(["new"])[0]) == ["dan", "eve", "joe"]
+    factors = worker.item("new")
+    assert factors[b"as_of"] == b"3"
+    worker.maintain()
+    assert worker.item("new") == factors, "nothing has changed"
+    worker.delete("joe")
+    worker.maintain()
+    assert list(worker.shards.item_users(["new"])[0]) == ["cat", "dan", "eve"]
+    assert worker.item("new")[b"as_of"] == b"3"
+    assert worker.item("new")[b"vector"] != factors[b"vector"]
+    worker.close()
 
 
 def test_a_user_vector_does_not_contain_new_items(worker: Worker, redis: Redis) -> None:
@@ -82,16 +111,52 @@ def test_the_list_of_an_item_keeps_the_users_of_largest_weight(
     assert redis.zrange(keys.ONLY.item_users("new"), 0, -1) == [b"bob", b"eve"]
 
 
+@pytest.mark.parametrize("shards", [1, 4])
 def test_above_the_limit_the_least_recently_touched_new_items_are_forgotten(
-    settings: Settings, redis: Redis
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch, shards: int
 ) -> None:
-    worker = Worker(settings, young_items=2)
-    for number in range(4):
-        add_likes(redis, "ann", "item-1", f"new-{number}")
-        worker.fold(("ann", f"new-{number}"))
+    monkeypatch.setattr("store.state.entities.vectors.time.time", itertools.count(1.8e9).__next__)
+    worker = Worker(settings, young_items=2, redis_shards=shards)
+    for name, number in (("eve", 1), ("ann", 0), ("ann", 1), ("ann", 2), ("cat", 3), ("eve", 2)):
+        worker.add_likes(name, "item-1", f"new-{number}")
+        worker.fold((name, f"new-{number}"))
     worker.maintain()
-    assert sorted(redis.keys("item:*:als")) == [b"item:new-2:als", b"item:new-3:als"]
-    assert sorted(redis.keys("item:*:users")) == [b"item:new-2:users", b"item:new-3:users"]
+    assert worker.shards.new_items() == ["new-3", "new-2"]
+    assert [len(redis.keys(f"*item:new-{number}:*")) for number in range(4)] == [
+        *(0, 0),
+        *((2, 2) if shards == 1 else (3, 2)),
+    ]
+    worker.close()
+
+
+@pytest.mark.parametrize("forgotten_in", range(4))
+def test_a_worker_that_dies_while_it_forgets_an_item_leaves_nothing(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch, forgotten_in: int
+) -> None:
+    """It dies when some shards have forgotten the item, which is touched again or not."""
+    worker = Worker(settings, redis_shards=4)
+    names = ("ann", "cat", "eve", "her item")
+    for name in names:
+        worker.add_likes(name, "item-1", "new")
+    worker.fold(*((name, "new") for name in names))
+    worker.maintain()
+    stores = list(worker.shards)
+    monkeypatch.setattr(stores[forgotten_in], "forget_items", Mock(side_effect=StoreUnavailable))
+    with pytest.raises(StoreUnavailable):
+        worker.shards.forget_items(["new"])
+    successor = Worker(settings, redis_shards=4)
+    successor.maintain()
+    users = sum(map(len, successor.lists("new")))
+    assert users == 4 - forgotten_in
+    assert successor.item("new")[b"as_of"] == str(users).encode()
+    successor.space = Space("version-2", 0.0, model(2, items=41), settings)
+    for name in names:
+        successor.delete(name)
+    successor.maintain()
+    assert not redis.keys("*item:new:*")
+    assert successor.shards.new_items() == []
+    worker.close()
+    successor.close()
 
 
 def test_an_item_that_the_bundle_knows_is_no_longer_new(
@@ -108,28 +173,30 @@ def test_an_item_that_the_bundle_knows_is_no_longer_new(
     assert is_fresh(redis, settings, worker.space.model, "ann")
 
 
+@SHARDED
 def test_deleted_users_are_removed_from_the_lists_of_new_items(
     worker: Worker, redis: Redis
 ) -> None:
-    for name in ("ann", "bob"):
-        add_likes(redis, name, "item-1", "new")
-    add_likes(redis, "ann", "her item")
-    worker.fold(("ann", "new"), ("bob", "new"), ("ann", "her item"))
+    for name in ("ann", "bob", "eve"):
+        worker.add_likes(name, "item-1", "new")
+    worker.add_likes("ann", "her item")
+    worker.fold(("ann", "new"), ("bob", "new"), ("eve", "new"), ("ann", "her item"))
     worker.maintain()
-    delete_user(worker.settings, "ann", 1.0, 0)
-    worker.maintain()
-    assert redis.zrange(keys.ONLY.item_users("new"), 0, -1) == [b"bob"]
-    assert redis.hget(keys.ONLY.item_als("new"), "as_of") == b"1"
-    assert not redis.exists(keys.ONLY.item_users("her item"), keys.ONLY.item_als("her item"))
-    assert redis.zrange(keys.ONLY.new_items, 0, -1) == [b"new"]
-    assert not list(redis.scan_iter("*ann*"))
+    for name, left in (("ann", {"bob", "eve"}), ("eve", {"bob"})):
+        worker.delete(name)
+        worker.maintain()
+        assert set(worker.shards.item_users(["new"])[0]) == left
+        assert worker.item("new")[b"as_of"] == str(len(left)).encode()
+        assert not redis.keys("*her item*")
+        assert worker.shards.new_items() == ["new"]
+        assert not list(redis.scan_iter(f"*{name}*"))
 
 
-def test_another_worker_completes_the_work_of_a_dead_one(
-    worker: Worker, settings: Settings, redis: Redis
-) -> None:
-    add_likes(redis, "ann", "item-1", "new")
+@SHARDED
+def test_another_worker_completes_the_work_of_a_dead_one(worker: Worker) -> None:
+    worker.add_likes("ann", "item-1", "new")
     worker.fold(("ann", "new"))  # it dies before it has refolded the item
-    successor = Worker(settings)
+    successor = Worker(worker.settings, redis_shards=worker.settings.redis_shards)
     successor.maintain()
-    assert redis.hget(keys.ONLY.item_als("new"), "as_of") == b"1"
+    assert successor.item("new")[b"as_of"] == b"1"
+    successor.close()

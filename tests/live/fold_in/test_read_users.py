@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 
 from core.errors import StoreMisconfigured
@@ -12,21 +14,29 @@ from core.settings import Settings
 from store.log.producer import Producer
 from store.state import keys, read_users
 from store.state.read_users import ReadUsers
+from store.state.shards import Shards
 from streams.live.model import Space
 from streams.live.share import GATHER_S, MOST_REST_S, ROUND_S, WorkShare
 from testing.redis import RedisServer
 from tests.api.world import FOR_DEVELOPER, serving
 from tests.conftest import Spawn
-from tests.live.parts import Worker, add_likes
+from tests.live.parts import SHARDED, Worker, add_likes
 from tests.live.processes import live_and_ingest
 from tests.live.world import event, is_fresh, live_model
 from tests.support import delete_user, eventually
 
 
 @pytest.fixture
-def worker(settings: Settings, redis: Redis, worker: Worker) -> Worker:
+def worker(settings: Settings, worker: Worker) -> Worker:
     """A worker that folds in who was read in the last 100 seconds."""
-    return Worker(settings, live_read_s=100.0)
+    return Worker(settings, live_read_s=100.0, redis_shards=worker.settings.redis_shards)
+
+
+@pytest.fixture
+def shards(settings: Settings) -> Iterator[Shards]:
+    """The clients with which the API notes reads."""
+    with Shards(settings) as shards:
+        yield shards
 
 
 def read(redis: Redis, *user_ids: str, seconds_ago: float = 0.0) -> None:
@@ -101,8 +111,36 @@ def test_a_user_who_is_read_without_a_fresh_vector_gets_one_before_the_next_even
     assert is_fresh(redis, worker.settings, model, "ann")
 
 
+@SHARDED
+def test_who_is_read_is_folded_in_the_latest_first_in_whatever_shard(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the note that the API writes to the order in which the live worker folds in."""
+    names, began = ["ann", "cat", "eve", "bob"], time.time()
+    for name in (*names, "dan"):
+        worker.add_likes(name, "item-1")
+    for number, name in enumerate(names):
+        notes = ReadUsers(remember_s=100.0)
+        notes.add(name)
+        monkeypatch.setattr(read_users.time, "time", lambda: began + number)  # noqa: B023
+        notes.write(worker.clients)
+    monkeypatch.undo()
+    order = list(reversed(names))
+    assert worker.shards.read_since(began - 1) == order
+    assert worker.shards.read_since(began + 1.5) == order[:2]
+    monkeypatch.setattr("streams.live.fold._STEP", 1)
+    worker.fold(*((name, "item-1") for name in (*names, "dan")))
+    assert worker.users.folded == 4
+    assert all(map(worker.is_fresh, names))
+    assert not worker.user("dan")
+    worker.add_likes("cat", "item-2")
+    assert worker.shards.not_fresh(order, worker.space.made_with) == ["cat"]
+    worker.users.fold_readers(worker.space, began - 1)
+    assert worker.is_fresh("cat")
+
+
 def test_a_note_is_written_once_in_a_while_and_expires(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, shards: Shards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes, now = ReadUsers(remember_s=100.0), [1000.0]
     monkeypatch.setattr(read_users.time, "monotonic", lambda: now[0])
@@ -112,7 +150,7 @@ def test_a_note_is_written_once_in_a_while_and_expires(
         now[0] = at
         for user_id in user_ids:
             notes.add(user_id)
-        notes.write(redis)
+        notes.write(shards)
         return dict(redis.zrange(keys.ONLY.users_read, 0, -1, withscores=True))
 
     assert written("ann", "ann", "bob", at=1000) == {b"ann": 1000, b"bob": 1000}
@@ -124,26 +162,29 @@ def test_a_note_is_written_once_in_a_while_and_expires(
     assert 0 < redis.ttl(keys.ONLY.users_read) <= 101
     silent = ReadUsers(remember_s=0.0)
     silent.add("joe")
-    silent.write(redis)
+    silent.write(shards)
     assert redis.zscore(keys.ONLY.users_read, "joe") is None
 
 
-def test_notes_that_redis_refuses_are_dropped(redis: Redis, redis_server: RedisServer) -> None:
+def test_notes_that_redis_refuses_are_dropped(
+    settings: Settings, shards: Shards, redis: Redis, redis_server: RedisServer
+) -> None:
     notes = ReadUsers(remember_s=100.0)
     for number in range(2 * read_users._CHUNK + 1):
         notes.add(f"user-{number}")
+    url = redis_server.url.replace("//", "//reader:any@")
     redis.acl_setuser(
         "reader", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-zadd"]
     )
     try:
         with (
-            Redis.from_url(redis_server.url, username="reader", password="any") as reader,
+            Shards(settings.model_copy(update={"redis_url": SecretStr(url)})) as reader,
             pytest.raises(StoreMisconfigured),
         ):
             notes.write(reader)
     finally:
         redis.acl_deluser("reader")
-    notes.write(redis)
+    notes.write(shards)
     assert not redis.exists(keys.ONLY.users_read), "their queue does not grow"
 
 

@@ -7,17 +7,20 @@ from redis import Redis
 
 from core.settings import Settings
 from store.state import keys
-from tests.live.parts import Worker, add_likes
+from tests.live.parts import SHARDED, Worker, add_likes
 from tests.live.world import is_fresh
-from tests.support import delete_user
 
 
-def test_all_events_of_a_user_in_one_batch_count(worker: Worker, redis: Redis) -> None:
-    add_likes(redis, "ann", *(f"item-{row}" for row in range(10)))
-    worker.fold(*[("ann", f"item-{row}") for row in range(10)])
-    assert is_fresh(redis, worker.settings, worker.space.model, "ann")
-    assert redis.hget(keys.ONLY.user_als("ann"), "as_of") == b"10"
-    assert worker.users.folded == 1
+@SHARDED
+def test_all_events_of_a_user_in_one_batch_count(worker: Worker) -> None:
+    names = ("ann", "bob", "cat", "eve")
+    for name in names:
+        worker.add_likes(name, *(f"item-{row}" for row in range(10)))
+    worker.fold(*[(name, f"item-{row}") for row in range(10) for name in names])
+    for name in names:
+        assert worker.is_fresh(name)
+        assert worker.user(name)[b"as_of"] == b"10"
+    assert worker.users.folded == 4
 
 
 def test_only_the_latest_events_count_beyond_the_cap(settings: Settings, redis: Redis) -> None:
@@ -49,41 +52,44 @@ def test_a_vector_of_another_bundle_is_not_fresh(
     assert is_fresh(redis, settings, other.space.model, "ann")
 
 
+@SHARDED
 def test_a_user_deleted_during_the_fold_in_keeps_no_vector_of_deleted_events(
-    worker: Worker, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the read and the write the user is deleted, and returns with as many other events."""
-    add_likes(redis, "ann", "item-1", "new")
-    read, reads = worker.store.read, []
+    worker.add_likes("ann", "item-1", "new")
+    store = worker.store_of("ann")
+    read, reads = store.read, []
 
     def read_and_delete(user_ids: list[str]) -> object:
         users = read(user_ids)
         if not reads:
-            delete_user(worker.settings, "ann", 1.0, 0)
-            add_likes(redis, "ann", "item-7", "item-8")
+            worker.delete("ann")
+            worker.add_likes("ann", "item-7", "item-8")
         reads.append(user_ids)
         return users
 
-    monkeypatch.setattr(worker.store, "read", read_and_delete)
+    monkeypatch.setattr(store, "read", read_and_delete)
     worker.fold(("ann", "item-1"), ("ann", "new"))
     assert len(reads) == 2
-    assert is_fresh(redis, worker.settings, worker.space.model, "ann")
-    assert not redis.exists(keys.ONLY.item_users("new"))
+    assert worker.is_fresh("ann")
+    assert not any(worker.lists("new"))
 
 
 def test_after_a_lost_connection_nothing_is_written_without_a_new_read(
     worker: Worker, redis: Redis
 ) -> None:
     add_likes(redis, "ann", "item-1")
-    worker.store.read(["ann"])
-    worker.store.close()
-    assert not worker.store.write({})
+    store = worker.store_of("ann")
+    store.read(["ann"])
+    store.close()
+    assert not store.write({})
 
 
 def test_the_count_of_a_user_is_read_before_the_history(worker: Worker, redis: Redis) -> None:
     """In the other order, an event applied between the two would be counted, but not folded in."""
     with redis.monitor() as monitor:
-        worker.store.read(["ann", "bob"])
+        worker.store_of("ann").read(["ann", "bob"])
         commands: list[str] = []
         while len(commands) < 5:
             name = monitor.next_command()["command"].split()[0]
