@@ -9,6 +9,7 @@ dead, even when it is read again later or from another offset.
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -107,22 +108,37 @@ class DeletionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One record of the topic of deletions.
 
     `digest` is the hashed id; `identifier`, the id itself, is set by an older release only.
+    `shard`: the shard of the user, of `shards`.
     """
 
     kind: Kind
     digest: str
     place: Place
     salt: str
+    """The fingerprint of the salt that made `digest`."""
     identifier: str | None = None
+    shard: int = 0
+    shards: int = 1
+
+    def may_be_in(self, shard: int, shards: int) -> bool:
+        """Whether the deleted user may be in this shard, or the catalogue is in it.
+
+        With another number of shards than when the record was written, a user may be in several.
+        """
+        if self.kind == "item":
+            return shard == 0
+        return (shard - self.shard) % math.gcd(shards, self.shards) == 0
 
 
-class _Value(msgspec.Struct, frozen=True, kw_only=True):
+class _Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: Kind
     time: float
     partition: int | None
     offset: int | None
     topic_id: str | None
     salt: str
+    shard: int = 0
+    shards: int = 1
 
 
 _values = msgspec.json.Decoder(_Value)
@@ -139,12 +155,16 @@ def record_key(kind: Kind, digest: str, place: Place) -> bytes:
     return f"{kind}:{digest}:{partition}:{offset}".encode()
 
 
-def encode_record(kind: Kind, digest: str, place: Place, salt: str) -> tuple[bytes, bytes]:
-    """Key and value of the record of a deletion.
-
-    `salt`: the fingerprint of the salt that made `digest`.
-    """
-    return record_key(kind, digest, place), _encode(_Value(kind=kind, salt=salt, **place._asdict()))
+def encode_record(record: DeletionRecord) -> tuple[bytes, bytes]:
+    """Key and value of the record of a deletion."""
+    value = _Value(
+        kind=record.kind,
+        salt=record.salt,
+        shard=record.shard,
+        shards=record.shards,
+        **record.place._asdict(),
+    )
+    return record_key(record.kind, record.digest, record.place), _encode(value)
 
 
 def decode_record(key: bytes | None, value: bytes, hasher: IdHasher) -> DeletionRecord:
@@ -161,7 +181,12 @@ def decode_record(key: bytes | None, value: bytes, hasher: IdHasher) -> Deletion
             fields = _values.decode(value)
             place = Place(fields.time, fields.partition, fields.offset, fields.topic_id)
             return DeletionRecord(
-                kind=fields.kind, digest=text.split(":")[1], place=place, salt=fields.salt
+                kind=fields.kind,
+                digest=text.split(":")[1],
+                place=place,
+                salt=fields.salt,
+                shard=fields.shard,
+                shards=max(1, fields.shards),
             )
         return DeletionRecord(
             kind="user",

@@ -61,7 +61,9 @@ class CatalogueFollower:
         topic = self._settings.items_topic
         partitions = self._partitions.count(topic) or self._settings.topic_partitions
         # before the changes: they hold at least what was applied below these offsets
-        applied = positions.offsets(client, topic, partitions, self._topic_ids.latest(topic))
+        applied = positions.offsets_in(
+            client, topic, range(partitions), self._topic_ids.latest(topic)
+        )
         changes = catalogue.changes(client, self._cursor)
         self.redis_was_read = True
         if changes.complete and (changes.cursor or changes.items):

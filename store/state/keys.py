@@ -28,6 +28,16 @@ def unescape(text: str) -> str:
     return text.replace("%3A", ":").replace("%25", "%")
 
 
+def popular(name: str) -> str:
+    """As `Keys.popular`, without the prefix of a shard."""
+    return f"popular:{name}"
+
+
+def trending(name: str, length: int, begin: int) -> str:
+    """As `Keys.trending`, without the prefix of a shard."""
+    return f"trending:{name}:{length}:{begin}"
+
+
 @final
 class Keys:
     """The keys of one shard: with one shard `user:42`, with more `{3}:user:42`.
@@ -175,13 +185,13 @@ class Keys:
 
     def popular(self, name: str) -> str:
         """ZSET: item id -> forward-decayed weight, by use case or `unlabelled`."""
-        return f"{self.prefix}popular:{name}"
+        return self.prefix + popular(name)
 
     def trending(self, name: str, length: int, begin: int) -> str:
         """ZSET with expiry: item id -> weight of the events at [begin, begin + length), in
         seconds since 1970.
         """
-        return f"{self.prefix}trending:{name}:{length}:{begin}"
+        return self.prefix + trending(name, length, begin)
 
     def experiment_events(self, variant: str) -> str:
         """HASH: ev:view 12, ev:like 5: outcomes of `variant` (blend-3f2a91.half)."""

@@ -15,11 +15,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from core.errors import ConfigurationError
+from core.errors import BadEvent
 from core.murmur2 import partition_of, partitions_of
 from core.settings import Settings
 from store.state import connection
 from store.state.connection import AsyncClient, Client
+
+_KNOWN_USERS = 200_000
+"""Users whose shard is remembered, some 20 MB."""
 
 
 def shard_of_user(user_id: str, shards: int) -> int:
@@ -48,16 +51,37 @@ def shard_of_partition(settings: Settings, topic: str, partition: int) -> int:
     return 0 if topic == settings.items_topic else partition % settings.redis_shards
 
 
-def check_partitions(settings: Settings, topic: str, partitions: int) -> None:
-    """Raises ConfigurationError when a partition of `topic` would have users of several shards."""
-    shards = settings.redis_shards
-    if topic != settings.items_topic and partitions % shards:
-        needed = -(-partitions // shards) * shards
-        raise ConfigurationError(
-            f"{topic} has {partitions} partitions, which is no multiple of REDIS_SHARDS={shards}: "
-            f"a partition would have users of several shards. Add partitions: kafka-topics.sh "
-            f"--alter --topic {topic} --partitions {needed}"
-        )
+class UserCheck:
+    """Refuses users who are not of the shard of the partition that their record is in.
+
+    The state of such a user would be in another slot than the position of the partition. Where
+    there is one shard, nothing is refused.
+    """
+
+    def __init__(self, shards: int) -> None:
+        self._shards = shards
+        self._shard_of: dict[str, int] = {}
+
+    def check(self, user_id: str, partition: int) -> None:
+        """Raises BadEvent: a producer chose this partition, of interactions or users, by another
+        rule than murmur2.
+        """
+        shards = self._shards
+        if shards == 1:
+            return
+        shard = self._shard_of.get(user_id)
+        if shard is None:
+            if len(self._shard_of) >= _KNOWN_USERS:
+                self._shard_of.clear()
+            shard = self._shard_of[user_id] = shard_of_user(user_id, shards)
+        if shard != partition % shards:
+            raise BadEvent(
+                "foreign_partition",
+                f"user {user_id!r} belongs to shard {shard} of {shards}, partition {partition} to "
+                f"shard {partition % shards}: the producer must use the user id as key and the "
+                f"partitioner murmur2 (librdkafka: partitioner=murmur2_random); `python -m streams "
+                f"dlq replay` sends this record to the right partition",
+            )
 
 
 class Shards:

@@ -32,6 +32,7 @@ from store.log import dead_letters
 from store.log.dead_letters import DeadLetter
 from store.log.producer import DeliveryHandler, Headers, Producer
 from store.state import connection, running
+from store.state.shards import Shards
 from streams.ingest.deletions import recovery
 
 _log = structlog.get_logger(__name__)
@@ -162,7 +163,7 @@ class _DeletionCheck:
         """Brings Redis up to date with every deletion in the log first."""
         self._settings, self.client = settings, connection.connect(settings)
         self._hasher = IdHasher(settings.deletion_salt)
-        recovery.recover(settings, self.client)
+        recovery.recover(settings, Shards(settings))
 
     def refuse_deleted(self, letter: DeadLetter, key: bytes) -> None:
         """`key`: the id that the corrected message names. Raises BadEvent (`deleted`)."""

@@ -21,6 +21,7 @@ from store import start
 from store.state import connection, keys, wipe
 from store.state.entities import popularity
 from store.state.lease import EXPIRY_LEASE, Lease
+from store.state.shards import Shards
 from streams.expire import users
 from streams.ingest.deletions.out_of_reach import drop_out_of_reach
 
@@ -43,7 +44,7 @@ def run(settings: Settings) -> None:
         names = (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED)
         items = popularity.remove_below(client, settings, names, time.time())
         moves = users.move(settings, client)
-        deletions = drop_out_of_reach(settings, client)
+        deletions = drop_out_of_reach(settings, Shards(settings))
     _log.info(
         "expired",
         users_left=moves.left,

@@ -18,12 +18,14 @@ from core.settings import Settings
 from store.log.dead_letters import Record
 from store.log.model_updates import Hints
 from store.log.producer import Producer
+from store.state import keys
 from store.state.apply.applier import Applier
 from store.state.apply.batches import Batch
 from store.state.apply.entries import EntryBatch
 from store.state.apply.entry_applier import EntryApplier
 from store.state.apply.planner import Planner
 from store.state.connection import Client
+from store.state.shards import Shards, shard_of_partition
 from streams import metrics
 from streams.ingest.deletions.later_events import LaterEvents
 from streams.ingest.deletions.publisher import Publisher
@@ -58,6 +60,24 @@ class Task(NamedTuple):
     dead_letters: list[Record]
 
 
+class _Appliers:
+    """What applies the batches of one shard."""
+
+    def __init__(self, client: Client, planner: Planner, settings: Settings) -> None:
+        names, hasher = keys.of(client), IdHasher(settings.deletion_salt)
+        self.events = Applier(client, planner, settings.history_cap, hasher)
+        self._later = LaterEvents(settings, names.shard)
+        restoring = Planner(settings.use_cases, settings.experiments, names.shards)
+        publish = Publisher(settings, hasher, names.shard).publish
+        self.entries = EntryApplier(client, restoring, settings.history_cap, publish, self._later)
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self.events.close()
+        self.entries.close()
+        self._later.close()
+
+
 class ApplyThread(threading.Thread):
     """Applies tasks in the order in which they are put, those that are put together in one
     transaction.
@@ -66,28 +86,26 @@ class ApplyThread(threading.Thread):
     failed partition that are queued by then are dropped.
     """
 
-    def __init__(self, client: Client, planner: Planner, settings: Settings) -> None:
+    def __init__(self, shards: Shards, planner: Planner, settings: Settings) -> None:
         super().__init__(name="apply", daemon=True)
-        hasher = IdHasher(settings.deletion_salt)
-        self._applier = Applier(client, planner, settings.history_cap, hasher)
-        self._later = LaterEvents(settings)
-        restoring = Planner(settings.use_cases, settings.experiments)
-        publish = Publisher(settings, hasher).publish
-        self._entries = EntryApplier(client, restoring, settings.history_cap, publish, self._later)
+        self._appliers = [_Appliers(client, planner, settings) for client in shards]
         self._settings = settings
         self._producer: Producer | None = None
         self._hints = Hints(settings, metrics.hints_lost.inc)
         self.traces = _traces()
         self._queue: queue.Queue[Sequence[Task] | None] = queue.Queue(_DEPTH)
 
-    @property
-    def deletions_version(self) -> str:
-        """Version of the deletions, as of the latest transaction."""
-        return self._applier.deletions_version
+    def shard(self, partition: Partition) -> int:
+        """The shard of a partition: only batches of one shard are applied in one transaction."""
+        return shard_of_partition(self._settings, partition.topic, partition.number)
+
+    def deletions_version(self, partition: Partition) -> str:
+        """Version of the deletions in the partition's shard, as of its latest transaction."""
+        return self._appliers[self.shard(partition)].events.deletions_version
 
     def put(self, *tasks: Task) -> None:
-        """Queue batches of as many partitions for one transaction; waits while the queue is
-        full.
+        """Queue batches of as many partitions of one shard for one transaction; waits while the
+        queue is full.
         """
         self._queue.put(tasks)
 
@@ -99,9 +117,8 @@ class ApplyThread(threading.Thread):
         """Finish what is queued and end the thread."""
         self._queue.put(None)
         self.join()
-        self._applier.close()
-        self._entries.close()
-        self._later.close()
+        for appliers in self._appliers:
+            appliers.close()
 
     def run(self) -> None:
         """The thread: take tasks from the queue and apply them."""
@@ -121,7 +138,7 @@ class ApplyThread(threading.Thread):
         try:
             if letters := [letter for task in tasks for letter in task.dead_letters]:
                 self._publish(letters)
-            self._write([task.batch for task in tasks])
+            self._write(tasks)
             for task in tasks:
                 task.partition.applied_up_to(task.batch.offsets.next)
                 self._send_hints(task.batch)
@@ -137,15 +154,16 @@ class ApplyThread(threading.Thread):
             for task in tasks:
                 task.partition.fail(error)
 
-    def _write(self, batches: Sequence[Batch | EntryBatch]) -> None:
+    def _write(self, tasks: Sequence[Task]) -> None:
         """Apply batches of interactions in one transaction, a batch of entries in its own."""
-        for batch in batches:
+        appliers = self._appliers[self.shard(tasks[0].partition)]
+        for batch in (task.batch for task in tasks):
             if isinstance(batch, EntryBatch):
-                applied = self._entries.apply(batch)
+                applied = appliers.entries.apply(batch)
                 metrics.deletions.inc(applied.deletions)
                 metrics.dead_records.inc(applied.dead)
-        if interactions := [batch for batch in batches if isinstance(batch, Batch)]:
-            self._applier.apply(*interactions)
+        if interactions := [task.batch for task in tasks if isinstance(task.batch, Batch)]:
+            appliers.events.apply(*interactions)
 
     def _next(self) -> Sequence[Task] | None:
         while True:

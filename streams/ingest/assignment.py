@@ -17,7 +17,7 @@ from store import outage
 from store.log.topics.ids import TopicId, TopicIds
 from store.state.apply.pending import PendingPopularity
 from store.state.apply.planner import Planner
-from store.state.connection import Client
+from store.state.shards import Shards
 from streams import metrics
 from streams.ingest import readiness
 from streams.ingest.deletions import recovery
@@ -38,9 +38,9 @@ class Assignment:
     consumer's thread.
     """
 
-    def __init__(self, settings: Settings, client: Client, planner: Planner, retry: Retry) -> None:
+    def __init__(self, settings: Settings, shards: Shards, planner: Planner, retry: Retry) -> None:
         """`planner`: forgets what it knows of Redis before a partition is placed."""
-        self._settings, self._client = settings, client
+        self._settings, self._shards = settings, shards
         self._planner, self._retry = planner, retry
         self._topics = TopicIds(
             settings, [settings.interactions_topic, settings.items_topic, settings.users_topic]
@@ -109,10 +109,10 @@ class Assignment:
         and this is repeated. The other way round it would be ready without its settings.
         """
         self._topic_ids = self._retry("reading the ids of the topics", self._topics.read)
-        self._retry("recovering deletions", lambda: recovery.recover(self._settings, self._client))
+        self._retry("recovering deletions", lambda: recovery.recover(self._settings, self._shards))
         self._planner.forget()
         self._retry(
-            "noting the settings", lambda: readiness.note_settings(self._settings, self._client)
+            "noting the settings", lambda: readiness.note_settings(self._settings, self._shards)
         )
 
     def _place(self, consumer: Consumer, topic: str, number: int) -> TopicPartition:
@@ -120,7 +120,12 @@ class Assignment:
         placement = self._retry(
             f"comparing Redis with the log of {topic}/{number}",
             lambda: place(
-                self._settings, self._client, consumer, topic, number, self._topic_ids[topic]
+                self._settings,
+                self._shards.of_partition(topic, number),
+                consumer,
+                topic,
+                number,
+                self._topic_ids[topic],
             ),
         )
         partition = self._partitions[topic, number] = self._partition(placement)

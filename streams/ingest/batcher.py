@@ -107,16 +107,19 @@ class Batcher:
         has_moved = next_ > partition.planned
         if not has_moved and not partition.has_due_popularity:
             return
-        if not self._transaction.has_room(partition, len(events)):
+        shard = self._apply_thread.shard(partition)
+        if not self._transaction.has_room(partition, shard, len(events)):
             self.send()
         piece = NO_POPULARITY
         if self._may_write_popularity(partition, len(events)):
             piece = partition.take_piece(next_)
         if not has_moved and piece.mark is None:
             return
-        deletions = KnownDeletions(self._apply_thread.deletions_version, {})
+        deletions = KnownDeletions(self._apply_thread.deletions_version(partition), {})
         batch = self._planner.plan(partition.plan(next_), events, deletions, piece)
-        self._transaction.add(Task(partition, batch, letters), has_piece=piece.mark is not None)
+        self._transaction.add(
+            Task(partition, batch, letters), shard, has_piece=piece.mark is not None
+        )
         metrics.events.inc(len(events))
         self._foreign.add(partition.number, events)
 
@@ -135,21 +138,27 @@ class Batcher:
 
 
 class _Transaction:
-    """Batches that the apply thread will apply together, at most one of each partition."""
+    """Batches that the apply thread will apply together, at most one of each partition of a
+    shard.
+    """
 
     def __init__(self) -> None:
         self.tasks: list[Task] = []
+        self._shard = 0
         self.has_piece = False
         self._partitions: set[Partition] = set()
         self._events = 0
 
-    def has_room(self, partition: Partition, events: int) -> bool:
-        """Whether a batch of `events` of this partition may be added."""
+    def has_room(self, partition: Partition, shard: int, events: int) -> bool:
+        """Whether a batch of `events` of this partition, which is of `shard`, may be added."""
+        if self.tasks and shard != self._shard:
+            return False
         return partition not in self._partitions and self._events + events <= SHARED_EVENTS
 
-    def add(self, task: Task, *, has_piece: bool) -> None:
-        """Add a batch; `has_piece`: it has a piece of popularity."""
+    def add(self, task: Task, shard: int, *, has_piece: bool) -> None:
+        """Add a batch of a shard; `has_piece`: it has a piece of popularity."""
         self.tasks.append(task)
+        self._shard = shard
         self._partitions.add(task.partition)
         self._events += len(task.batch.events)
         self.has_piece = self.has_piece or has_piece

@@ -25,8 +25,8 @@ from core.errors import StoreUnavailable
 from core.murmur2 import partitions_of
 from store.log.topics.partitions import Layout
 from store.state.apply.batches import Event
-from store.state.connection import Client
 from store.state.entities import users
+from store.state.shards import Shards
 from streams import metrics
 from streams.ingest.partition_watch import IngestWatch
 
@@ -60,8 +60,8 @@ class _Suspects(NamedTuple):
 class ForeignPartitions:
     """Gathers and checks events. Belongs to the consumer's thread."""
 
-    def __init__(self, client: Client, topic: str, watch: IngestWatch) -> None:
-        self._client, self._topic, self._watch = client, topic, watch
+    def __init__(self, shards: Shards, topic: str, watch: IngestWatch) -> None:
+        self._shards, self._topic, self._watch = shards, topic, watch
         self._gathered: list[tuple[int, Sequence[Event]]] = []
         self._waiting = 0
         self._checked = time.monotonic()
@@ -136,9 +136,9 @@ class ForeignPartitions:
         ]
         if new:
             try:
-                users.note_partitions(
-                    self._client, [(user_id, partition) for partition, user_id in new]
-                )
+                for partition, user_id in new:
+                    client = self._shards.of_user(user_id)
+                    users.note_partitions(client, [(user_id, partition)])
                 self._noted.update(new)
             except StoreUnavailable as error:
                 _log.debug("foreign_partitions_not_noted", error=str(error))

@@ -44,10 +44,10 @@ from store.log import client as log
 from store.log import ends as log_ends
 from store.log.access import permissions
 from store.log.topics.check import TopicCheck
-from store.state import connection
 from store.state.apply import positions
 from store.state.apply.planner import Planner
 from store.state.running import Running
+from store.state.shards import Shards
 from streams import metrics
 from streams.ingest import readiness
 from streams.ingest.apply_thread import ApplyThread
@@ -98,17 +98,17 @@ class Ingest:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client = connection.connect(settings)
+        self._shards = Shards(settings)
         self._stopped = threading.Event()
         self._topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
         self._topic_check = TopicCheck(settings, permissions.of_ingest)
-        self._running = Running(self._client)
-        planner = Planner(settings.use_cases, settings.experiments)
-        self._apply_thread = ApplyThread(connection.connect(settings), planner, settings)
+        self._running = Running(self._shards.first)
+        planner = Planner(settings.use_cases, settings.experiments, settings.redis_shards)
+        self._apply_thread = ApplyThread(Shards(settings), planner, settings)
         self._watch = IngestWatch(settings, self._topics)
-        self._foreign = ForeignPartitions(self._client, settings.interactions_topic, self._watch)
+        self._foreign = ForeignPartitions(self._shards, settings.interactions_topic, self._watch)
         self._batcher = Batcher(settings, planner, self._apply_thread, self._foreign)
-        self._assignment = Assignment(settings, self._client, planner, Retry(self._stopped))
+        self._assignment = Assignment(settings, self._shards, planner, Retry(self._stopped))
 
     def stop(self) -> None:
         """Finish what is under way and return from `run`."""
@@ -124,7 +124,7 @@ class Ingest:
         if not start.until_ready(
             settings,
             self._stopped,
-            lambda: readiness.prepare(settings, self._client, self._topic_check, self._running),
+            lambda: readiness.prepare(settings, self._shards, self._topic_check, self._running),
         ):
             return
         self._apply_thread.start()
@@ -234,7 +234,11 @@ class Ingest:
         try:
             self._running.renew()
             stored = {
-                partition: positions.read(self._client, partition.topic, partition.number).offset
+                partition: positions.read(
+                    self._shards.of_partition(partition.topic, partition.number),
+                    partition.topic,
+                    partition.number,
+                ).offset
                 for partition in applied
             }
         except StoreUnavailable as error:

@@ -22,6 +22,7 @@ from store.log.dead_letters import Record
 from store.log.message import LogMessage
 from store.state.apply.batches import Event
 from store.state.apply.entries import Entry
+from store.state.shards import UserCheck
 from streams import metrics
 from streams.ingest.partition import EntryPartition, InteractionPartition
 from streams.unknown_fields import UnknownFields
@@ -91,6 +92,8 @@ class Decoder:
         self._use_cases, self._most = settings.use_cases, settings.transaction_events
         self._tolerance = settings.tolerance
         self._hasher = IdHasher(settings.deletion_salt)
+        self._users = UserCheck(settings.redis_shards)
+        self._one_shard = settings.redis_shards == 1
         self._unknown_fields = {kind: UnknownFields(kind) for kind in (Interaction, Item, User)}
 
     def interactions(
@@ -105,6 +108,7 @@ class Decoder:
         start, topic, number = partition.start, partition.topic, partition.number
         decode, is_duplicate = codec.decode_interaction, partition.dedup.is_duplicate
         add_popularity = partition.popularity.add
+        check_user, one_shard = self._users.check, self._one_shard
         events: list[Event] = []
         letters: list[Record] = []
         duplicates = 0
@@ -113,6 +117,8 @@ class Decoder:
             broker_time = message.timestamp()[1] / 1000  # as _time, without its call
             try:
                 interaction = decode(message.value(), broker_time, use_cases, tolerance)
+                if not one_shard:
+                    check_user(interaction.user_id, number)
             except BadEvent as bad:
                 if offset >= start:
                     letters.append(_dead_letter(message, bad))
@@ -159,6 +165,8 @@ class Decoder:
             try:
                 check_record_time(broker_time)
                 identifier = codec.decode_id(message.key())
+                if kind == "user":
+                    self._users.check(identifier, partition.number)
                 value = None
                 if data is not None:
                     entry = decode(data, broker_time, self._tolerance)

@@ -13,9 +13,9 @@ from core.errors import LogUnavailable, StoreUnavailable
 from core.settings import Settings
 from store.log.topics import partitions
 from store.log.topics.partitions import Layout, Partitions
-from store.state import connection
 from store.state.apply import positions
 from store.state.inspection import memory
+from store.state.shards import Shards
 from streams import metrics
 
 _log = structlog.get_logger(__name__)
@@ -74,7 +74,7 @@ class IngestWatch(PartitionWatch):
 
     def __init__(self, settings: Settings, topics: list[str]) -> None:
         super().__init__(settings, topics)
-        self._client = connection.connect(settings)
+        self._shards = Shards(settings)
         self._layout: Layout | None = None
 
     @property
@@ -86,14 +86,16 @@ class IngestWatch(PartitionWatch):
         interactions = self._settings.interactions_topic
         count = counts.count(interactions)
         if count is not None:
-            self._layout = partitions.note_layout(self._client, interactions, count, self._layout)
+            self._layout = partitions.note_layout(
+                self._shards.first, interactions, count, self._layout
+            )
         for topic in self._topics:
             ends = counts.ends(topic)
-            applied = positions.offsets(self._client, topic, len(ends))
+            applied = positions.offsets(self._shards, topic, len(ends))
             behind = sum(
                 max(0, end - position) for end, position in zip(ends, applied, strict=True)
             )
             metrics.topic_lag_events.labels(topic).set(behind)
-        used, limit = memory.used_and_limit(self._client)
+        used, limit = memory.used_and_limit(self._shards.first)
         metrics.redis_memory_bytes.set(used)
         metrics.redis_memory_limit_bytes.set(limit)

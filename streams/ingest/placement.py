@@ -44,7 +44,8 @@ def place(
     """Compare Redis with the log. A partition of which nothing was applied starts where the log
     starts.
 
-    `topic_id`: the id that the broker gives to the topic now. Raises LogGap, LogRewound: an
+    `client`: of the partition's shard. `topic_id`: the id that the broker gives to the topic now.
+    Raises LogGap, LogRewound: an
     operator has to decide; StoreUnavailable, LogUnavailable: retry; StoreCorrupt: the state in
     Redis is incomplete.
     """

@@ -36,6 +36,7 @@ from store.state.apply import deletions as known_deletions
 from store.state.apply import positions
 from store.state.entities import experiments
 from store.state.lease import EXPIRY_LEASE, Lease
+from store.state.shards import Shards
 from streams.ingest.deletions import recovery
 from streams.rebuild import plan as rebuild_plan
 from streams.rebuild.plan import Part, Plan
@@ -74,7 +75,7 @@ def run(
             store_wipe.wipe(client)
         positions.check_settings(client, settings)
         experiments.save_definitions(client, settings.experiments)
-        recovery.recover(settings, client)
+        recovery.recover(settings, Shards(settings))
         for part in plan.to_move:
             _begin_at_log(client, plan, part)
         rebuilt = _from_archive(settings, client, plan)

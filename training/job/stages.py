@@ -116,7 +116,7 @@ def take_snapshot(context: Context) -> Snapshot:
     return Snapshot(
         positions,
         entries,
-        deletions.users(client, hasher) if from_archive else DeletedUsers(hasher, {}),
+        deletions.users([client], hasher) if from_archive else DeletedUsers(hasher, {}),
     )
 
 

@@ -149,6 +149,7 @@ def differences(
         if topic is None:
             continue
         result += _partition_count(settings, spec, topic)
+        result += _shards(settings, spec, topic)
         result += _replication(settings, spec, topic, brokers)
         result += _config(settings, spec, topic)
     return result
@@ -190,6 +191,20 @@ def _partition_count(settings: Settings, spec: Spec, topic: TopicDescription) ->
     return [
         Difference(spec.name, "partitions", str(count), str(needed), False, consequence, command)
     ]
+
+
+def _shards(settings: Settings, spec: Spec, topic: TopicDescription) -> list[Difference]:
+    """A number of partitions that is no multiple of REDIS_SHARDS, in a topic of users."""
+    count, shards = len(topic.replicas), settings.redis_shards
+    if spec.name not in (settings.interactions_topic, settings.users_topic) or count % shards == 0:
+        return []
+    needed = str(-(-count // shards) * shards)
+    consequence = (
+        f"a partition has users of several of the {shards} shards (REDIS_SHARDS), and the records "
+        f"of most of them become dead letters"
+    )
+    command = _tool(settings, "topics", "--alter", "--topic", spec.name, "--partitions", needed)
+    return [Difference(spec.name, "partitions", str(count), needed, True, consequence, command)]
 
 
 def _replication(

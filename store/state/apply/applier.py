@@ -55,12 +55,12 @@ are far apart.
 
 
 class Applier:
-    """Applies batches of interactions over one connection of its own. Not thread-safe."""
+    """Applies batches of interactions of one shard over its own connection. Not thread-safe."""
 
     def __init__(
         self, client: redis.Redis, planner: Planner, history_cap: int, hasher: IdHasher
     ) -> None:
-        self._client = client
+        self._client, self._keys = client, keys.of(client)
         self._planner = planner
         self._hasher = hasher
         self._cap = history_cap
@@ -135,17 +135,17 @@ class Applier:
         Raises Stale.
         """
         positions = [
-            keys.ONLY.position(batch.offsets.topic, batch.offsets.partition) for batch in batches
+            self._keys.position(batch.offsets.topic, batch.offsets.partition) for batch in batches
         ]
         trims: list[Command] = [
-            ("LTRIM", keys.ONLY.history(user_id), str(-self._cap), "-1") for user_id in self._trims
+            ("LTRIM", self._keys.history(user_id), str(-self._cap), "-1") for user_id in self._trims
         ]
         self._trims.clear()
         commands: list[Command] = [
             *trims,
-            ("WATCH", *positions, keys.ONLY.deletions),
+            ("WATCH", *positions, self._keys.deletions),
             *[("HMGET", key, "position", *MARK_FIELDS) for key in positions],
-            ("HMGET", keys.ONLY.deletions, *deletions.STATE_FIELDS),
+            ("HMGET", self._keys.deletions, *deletions.STATE_FIELDS),
         ]
         replies = self._read(batches, what, commands)
         *positions_read, values = replies[-1 - len(batches) :]
@@ -181,8 +181,8 @@ class Applier:
             return {}
         user_ids = list(dict.fromkeys(event.interaction.user_id for event in events))
         digests = [self._hasher("user", user_id) for user_id in user_ids]
-        replies = self._read(batches, what, [("HMGET", keys.ONLY.users_deleted, *digests)])
-        places = [deletions.parse(keys.ONLY.users_deleted, value) for value in replies[0]]
+        replies = self._read(batches, what, [("HMGET", self._keys.users_deleted, *digests)])
+        places = [deletions.parse(self._keys.users_deleted, value) for value in replies[0]]
         return {
             user_id: place.time
             for user_id, place in zip(user_ids, places, strict=True)

@@ -1,7 +1,7 @@
 """Reads and maintains the deletions of users and items in Redis.
 
-The hash `deletions` says whether they are complete. It changes with each deletion, so every apply
-WATCHes this one key. Its fields:
+The hash `deletions` of a shard says whether those of its users, in shard 0 also those of items, are
+complete. It changes with each deletion, so every apply WATCHes this one key. Its fields:
 
     ready         1: Redis has every deletion of the topic of deletions. Absent: Redis was emptied,
                   and nothing may be applied before streams.ingest.deletions.recovery has run
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
@@ -26,9 +26,8 @@ from core.deletions import KINDS, IdHasher, Kind, Place, parse_place
 from core.errors import ConfigurationError, StoreCorrupt, StoreUnavailable
 from store.state import changes, connection, keys
 from store.state.connection import named_errors
+from store.state.keys import Keys
 
-HASHES: dict[Kind, str] = {"user": keys.ONLY.users_deleted, "item": keys.ONLY.items_deleted}
-"""Kind -> key of its deletions."""
 TOKENS: dict[Kind, str] = {"user": "users", "item": "items"}
 """Kind -> field of `deletions` with the token of that kind."""
 STATE_FIELDS = ("ready", "newest", "users")
@@ -40,6 +39,11 @@ _CHUNK = 500
 """Ids in one command, which takes Redis well under a millisecond."""
 _OLD_VERSION = "users:deleted:version"
 """Key of an older release, whose `users:deleted` had plain ids and times."""
+
+
+def hash_of(names: Keys, kind: Kind) -> str:
+    """The key of the deletions of `kind` in a shard."""
+    return names.users_deleted if kind == "user" else names.items_deleted
 
 
 class State(NamedTuple):
@@ -85,7 +89,7 @@ def state(client: Any) -> State:
     Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the state of deletions"):
-        return parse_state(client.hmget(keys.ONLY.deletions, STATE_FIELDS))
+        return parse_state(client.hmget(keys.of(client).deletions, STATE_FIELDS))
 
 
 def parse(key: str, value: bytes | None) -> Place | None:
@@ -104,7 +108,7 @@ def lookup(client: Any, kind: Kind, digests: Sequence[str]) -> list[Place | None
     Raises StoreUnavailable, StoreCorrupt.
     """
     places: list[Place | None] = []
-    key = HASHES[kind]
+    key = hash_of(keys.of(client), kind)
     with named_errors(f"reading {key}"):
         for start in range(0, len(digests), _CHUNK):
             places += [
@@ -118,7 +122,7 @@ def scan(client: Any, kind: Kind) -> Iterator[tuple[str, Place]]:
 
     Raises StoreUnavailable, StoreCorrupt.
     """
-    key = HASHES[kind]
+    key = hash_of(keys.of(client), kind)
     with named_errors(f"reading {key}"):
         for digest, value in client.hscan_iter(key, count=_CHUNK):
             place = parse(key, value)
@@ -126,26 +130,31 @@ def scan(client: Any, kind: Kind) -> Iterator[tuple[str, Place]]:
             yield digest.decode(), place
 
 
-def users(client: Any, hasher: IdHasher) -> DeletedUsers:
-    """All deleted users, about 100 bytes each.
+def users(shards: Iterable[Any], hasher: IdHasher) -> DeletedUsers:
+    """All deleted users, about 100 bytes each. `shards`: the client of each shard.
 
     Raises StoreUnavailable, also while the deletions are not complete, and StoreCorrupt.
     """
-    _require_ready(client)
-    return DeletedUsers(hasher, {digest: place.time for digest, place in scan(client, "user")})
+    times: dict[str, float] = {}
+    for client in shards:
+        _require_ready(client)
+        for digest, place in scan(client, "user"):
+            times[digest] = max(place.time, times.get(digest, -math.inf))
+    return DeletedUsers(hasher, times)
 
 
-def require(client: Any, hasher: IdHasher) -> None:
+def require(shards: Iterable[Any], hasher: IdHasher) -> None:
     """Check that a lookup by this salt would recognise every deletion that was applied.
 
-    Raises StoreUnavailable while the deletions are not complete, ConfigurationError: another
-    DELETION_SALT.
+    `shards`: the client of each shard. Raises StoreUnavailable while the deletions are not
+    complete, ConfigurationError: another DELETION_SALT.
     """
-    _require_ready(client)
-    with named_errors("comparing DELETION_SALT"):
-        salt: Any = client.hget(keys.ONLY.deletions, "salt")
-    if salt is not None:
-        check_salt(salt.decode(), hasher)
+    for client in shards:
+        _require_ready(client)
+        with named_errors("comparing DELETION_SALT"):
+            salt: Any = client.hget(keys.of(client).deletions, "salt")
+        if salt is not None:
+            check_salt(salt.decode(), hasher)
 
 
 def _require_ready(client: Any) -> None:
@@ -170,18 +179,20 @@ def changed_users(client: Any, after: str) -> ChangedUsers:
     Returns all deleted users also when Redis no longer has all changes since then. Raises
     StoreUnavailable.
     """
+    stream = keys.of(client).users_deleted_changes
     with named_errors("reading the deleted users"):
-        changed = changes.since(client, keys.ONLY.users_deleted_changes, after)
+        changed = changes.since(client, stream, after)
         if changed is not None:
             return ChangedUsers(changed.cursor, [digest.decode() for digest in changed.ids])
-        cursor = changes.latest(client, keys.ONLY.users_deleted_changes)
+        cursor = changes.latest(client, stream)
     return ChangedUsers(cursor, [digest for digest, _ in scan(client, "user")])
 
 
 def count(client: Any, kind: Kind) -> int:
     """The number of deleted ids of `kind`. Raises StoreUnavailable."""
-    with named_errors(f"counting {HASHES[kind]}"):
-        return int(client.hlen(HASHES[kind]))
+    key = hash_of(keys.of(client), kind)
+    with named_errors(f"counting {key}"):
+        return int(client.hlen(key))
 
 
 def forget(client: Any, kind: Kind, places: Mapping[str, Place]) -> None:
@@ -189,18 +200,18 @@ def forget(client: Any, kind: Kind, places: Mapping[str, Place]) -> None:
 
     An id that was deleted again meanwhile keeps its later deletion. Raises StoreUnavailable.
     """
-    digests = list(places)
-    with named_errors(f"removing old entries of {HASHES[kind]}"):
+    digests, key = list(places), hash_of(keys.of(client), kind)
+    with named_errors(f"removing old entries of {key}"):
         for start in range(0, len(digests), _CHUNK):
             chunk = digests[start : start + _CHUNK]
-            while not _forget(client, HASHES[kind], {name: places[name] for name in chunk}):
+            while not _forget(client, key, {name: places[name] for name in chunk}):
                 pass
 
 
 def _forget(client: Any, key: str, places: Mapping[str, Place]) -> bool:
     """Remove the entries that are still these. False: another process deleted something."""
     with client.pipeline() as pipe:
-        connection.watch(pipe, keys.ONLY.deletions)
+        connection.watch(pipe, keys.of(client).deletions)
         values = pipe.hmget(key, list(places))
         unchanged = [
             digest
@@ -219,12 +230,13 @@ def prepare(client: redis.Redis, hasher: IdHasher) -> None:
     Raises ConfigurationError: another DELETION_SALT would hide the stored deletions. Raises
     StoreUnavailable, StoreCorrupt.
     """
+    names = keys.of(client)
     with named_errors("comparing DELETION_SALT"):
         pipe: Any = client.pipeline(transaction=True)
-        pipe.hsetnx(keys.ONLY.deletions, "salt", hasher.fingerprint)
-        pipe.hget(keys.ONLY.deletions, "salt")
+        pipe.hsetnx(names.deletions, "salt", hasher.fingerprint)
+        pipe.hget(names.deletions, "salt")
         check_salt(pipe.execute()[-1].decode(), hasher)
-        if client.exists(_OLD_VERSION):
+        if client.exists(names.prefix + _OLD_VERSION):
             _convert(client, hasher)
 
 
@@ -243,20 +255,20 @@ def _convert(client: Any, hasher: IdHasher) -> None:
 
     After a crash both kinds of entries exist, and the next start converts the rest.
     """
-    newest = -1.0
-    for raw, value in client.hscan_iter(keys.ONLY.users_deleted, count=_CHUNK):
+    names, newest = keys.of(client), -1.0
+    for raw, value in client.hscan_iter(names.users_deleted, count=_CHUNK):
         is_converted = b" " in value
         newest = max(newest, parse_place(value).time if is_converted else float(value))
         if is_converted:
             continue
         pipe = client.pipeline(transaction=True)
-        pipe.hdel(keys.ONLY.users_deleted, raw)
-        pipe.hset(keys.ONLY.users_deleted, hasher("user", raw.decode()), Place(float(value)).text())
+        pipe.hdel(names.users_deleted, raw)
+        pipe.hset(names.users_deleted, hasher("user", raw.decode()), Place(float(value)).text())
         pipe.execute()
     pipe = client.pipeline(transaction=True)
-    pipe.hset(keys.ONLY.deletions, mapping={"newest": repr(newest), "users": token()})
-    pipe.xadd(keys.ONLY.users_deleted_changes, {"user": ""})  # so that followers have a cursor
-    pipe.unlink(_OLD_VERSION)
+    pipe.hset(names.deletions, mapping={"newest": repr(newest), "users": token()})
+    pipe.xadd(names.users_deleted_changes, {"user": ""})  # so that followers have a cursor
+    pipe.unlink(names.prefix + _OLD_VERSION)
     pipe.execute()
 
 
@@ -265,19 +277,19 @@ def token() -> str:
     return secrets.token_hex(8)
 
 
-def set_ready(pipe: Any) -> None:
-    """Queue the commands in `pipe` that mark the deletions as complete."""
-    pipe.hsetnx(keys.ONLY.deletions, "newest", "-1.0")
+def set_ready(pipe: Any, key: str) -> None:
+    """Queue the commands in `pipe` that mark the deletions in `key` as complete."""
+    pipe.hsetnx(key, "newest", "-1.0")
     for kind in KINDS:
-        pipe.hsetnx(keys.ONLY.deletions, TOKENS[kind], token())
-    pipe.hset(keys.ONLY.deletions, "ready", "1")
+        pipe.hsetnx(key, TOKENS[kind], token())
+    pipe.hset(key, "ready", "1")
 
 
 def mark_ready(client: Any) -> None:
-    """Mark the deletions of a Redis without a log (tests, benchmarks) as complete.
+    """Mark the deletions of a shard without a log (tests, benchmarks) as complete.
 
     In production only streams.ingest.deletions.recovery does so.
     """
     with named_errors("marking the deletions as complete"), client.pipeline() as pipe:
-        set_ready(pipe)
+        set_ready(pipe, keys.of(client).deletions)
         pipe.execute()

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from core.deletions import Kind, Place
-from store.state import keys
 from store.state.apply.batches import Event, OffsetRange
+from store.state.keys import Keys
 
 HashedId = tuple[Kind, str]
 """Kind and hashed id of a user or an item."""
@@ -46,12 +46,11 @@ class EntryBatch(NamedTuple):
         """No interactions, as in `Batch.events`."""
         return []
 
-    @property
-    def position(self) -> tuple[str, str]:
-        """Key and field of the position."""
+    def position(self, names: Keys) -> tuple[str, str]:
+        """Key and field of the position in the shard with these keys."""
         if self.of_deletions:
-            return keys.ONLY.deletions, f"position:{self.offsets.partition}"
-        return keys.ONLY.position(self.offsets.topic, self.offsets.partition), "position"
+            return names.deletions, f"position:{self.offsets.partition}"
+        return names.position(self.offsets.topic, self.offsets.partition), "position"
 
 
 class EntryResult(NamedTuple):
@@ -68,7 +67,9 @@ class LaterEvents(Protocol):
     """Finds interactions in the log."""
 
     def partitions(self) -> Sequence[tuple[str, int]]:
-        """Every partition of the interactions topic, as topic and number. Raises LogUnavailable."""
+        """The partitions of the interactions topic that have users of the shard, as topic and
+        number. Raises LogUnavailable.
+        """
         ...
 
     def find(self, times: Mapping[str, float], positions: Sequence[int]) -> dict[str, list[Event]]:

@@ -27,6 +27,7 @@ import hiredis
 import redis
 import structlog
 
+from core.deletions import KINDS
 from core.errors import Stale
 from store.state import keys
 from store.state.apply import deletions, halts
@@ -45,6 +46,7 @@ from store.state.apply.planner import Planner
 from store.state.apply.transactions import Transactions
 from store.state.connection import named_errors
 from store.state.entities import experiments
+from store.state.keys import Keys
 
 _log = structlog.get_logger(__name__)
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
@@ -68,10 +70,11 @@ class EntryApplier:
         publish: Publish,
         later: LaterEvents,
     ) -> None:
-        """`planner`: plans the events that are counted again. It must not be the planner that plans
-        batches of interactions.
+        """`client`: of the shard of the batches. `planner`: plans the events that are counted
+        again. It must not be the planner that plans batches of interactions.
         """
         self._client, self._planner, self._cap = client, planner, history_cap
+        self._keys = keys.of(client)
         self._publish, self._later = publish, later
         self._connection: Transactions | None = None
 
@@ -115,9 +118,9 @@ class EntryApplier:
             self._publish_new(outcome, published)
         restored = self._restorable(batch, what, outcome)
         commands = self._commands(batch, state, outcome)
-        payload, replies = self._planner.restore(restored)
+        payload, replies = self._planner.restore(self._keys, restored)
         trims: list[Command] = [
-            ("LTRIM", keys.ONLY.history(user_id), str(-self._cap), "-1") for user_id in restored
+            ("LTRIM", self._keys.history(user_id), str(-self._cap), "-1") for user_id in restored
         ]
         packed = b"".join([*map(_pack, commands), payload, *map(_pack, trims)])
         if not self._transact(batch, what, packed, len(commands) + replies + len(trims)):
@@ -137,20 +140,23 @@ class EntryApplier:
 
     def _open(self, batch: EntryBatch, what: str) -> tuple[deletions.State, Outcome]:
         """Steps 1 and 2. Raises Stale."""
-        key, field = batch.position
+        key, field = batch.position(self._keys)
         digests = {
             kind: list(dict.fromkeys(entry.digest for entry in batch.entries if entry.kind == kind))
-            for kind in deletions.HASHES
+            for kind in KINDS
         }
         lookups = [(kind, of_kind) for kind, of_kind in digests.items() if of_kind]
         _, (position,), values, *places = self._read(
             batch,
             what,
             [
-                ("WATCH", key, keys.ONLY.deletions),
+                ("WATCH", key, self._keys.deletions),
                 ("HMGET", key, field),
-                ("HMGET", keys.ONLY.deletions, *deletions.STATE_FIELDS),
-                *[("HMGET", deletions.HASHES[kind], *of_kind) for kind, of_kind in lookups],
+                ("HMGET", self._keys.deletions, *deletions.STATE_FIELDS),
+                *[
+                    ("HMGET", deletions.hash_of(self._keys, kind), *of_kind)
+                    for kind, of_kind in lookups
+                ],
             ],
         )
         state, offset = deletions.parse_state(values), int(position or 0)
@@ -159,7 +165,7 @@ class EntryApplier:
         if not state.ready and not batch.of_deletions:
             raise Stale(offset, f"{what}: Redis was emptied, or its deletions are being recovered")
         known = {
-            (kind, digest): deletions.parse(deletions.HASHES[kind], value)
+            (kind, digest): deletions.parse(deletions.hash_of(self._keys, kind), value)
             for (kind, of_kind), replies in zip(lookups, places, strict=True)
             for digest, value in zip(of_kind, replies, strict=True)
         }
@@ -181,8 +187,8 @@ class EntryApplier:
         times = outcome.deleted_users()
         if not times:
             return {}
-        counters = [keys.ONLY.user(user_id) for user_id in times]
-        idle = [keys.ONLY.user_idle(user_id) for user_id in times]  # of users who left Redis
+        counters = [self._keys.user(user_id) for user_id in times]
+        idle = [self._keys.user_idle(user_id) for user_id in times]  # of users who left Redis
         _, *counts = self._read(
             batch,
             what,
@@ -202,7 +208,7 @@ class EntryApplier:
         positions = self._read(
             batch,
             what,
-            [("HGET", keys.ONLY.position(*partition), "position") for partition in partitions],
+            [("HGET", self._keys.position(*partition), "position") for partition in partitions],
         )
         return self._later.find(times, [int(position or 0) for position in positions])
 
@@ -213,38 +219,38 @@ class EntryApplier:
         kinds = {kind for kind, _ in outcome.new}
         commands = self._deletion_commands(outcome)
         for entry in outcome.values:
-            commands += _value_commands(entry)
+            commands += _value_commands(self._keys, entry)
         commands += [
-            ("HSET", keys.ONLY.deletions, deletions.TOKENS[kind], deletions.token())
+            ("HSET", self._keys.deletions, deletions.TOKENS[kind], deletions.token())
             for kind in kinds
         ]
         times = [place.time for (kind, _), place in outcome.new.items() if kind == "user"]
         if (newest := max(times, default=state.newest)) > state.newest:
-            commands.append(("HSET", keys.ONLY.deletions, "newest", repr(newest)))
-        key, field = batch.position
+            commands.append(("HSET", self._keys.deletions, "newest", repr(newest)))
+        key, field = batch.position(self._keys)
         commands.append(("HSET", key, field, str(batch.offsets.next)))
         return commands
 
     def _deletion_commands(self, outcome: Outcome) -> list[Command]:
         commands: list[Command] = []
         sets = (
-            [keys.ONLY.users_read, *experiments.sets_of_users(self._client, self._planner.running)]
+            [self._keys.users_read, *experiments.sets_of_users(self._client, self._planner.running)]
             if any(kind == "user" for kind, _ in outcome.new)
             else []
         )
         for (kind, digest), place in outcome.new.items():
             identifier = outcome.identifiers.get((kind, digest))
-            commands.append(("HSET", deletions.HASHES[kind], digest, place.text()))
+            commands.append(("HSET", deletions.hash_of(self._keys, kind), digest, place.text()))
             if kind == "user":
                 commands.append(
-                    _append(keys.ONLY.users_deleted_changes, deletions.CHANGES, "user", digest)
+                    _append(self._keys.users_deleted_changes, deletions.CHANGES, "user", digest)
                 )
                 if identifier is not None:
-                    commands.append(("DEL", *keys.ONLY.all_of_user(identifier)))
+                    commands.append(("DEL", *self._keys.all_of_user(identifier)))
                     commands.extend([("ZREM", key, identifier) for key in sets])
             elif identifier is not None:
-                commands.append(("HDEL", keys.ONLY.items, identifier))
-                commands.append(_item_changed(identifier))
+                commands.append(("HDEL", self._keys.items, identifier))
+                commands.append(_item_changed(self._keys, identifier))
         return commands
 
     def _transact(self, batch: EntryBatch, what: str, commands: bytes, count: int) -> bool:
@@ -273,15 +279,15 @@ class EntryApplier:
         return replies
 
 
-def _value_commands(entry: Entry) -> list[Command]:
+def _value_commands(names: Keys, entry: Entry) -> list[Command]:
     identifier, value = cast("str", entry.identifier), cast("bytes", entry.value)
     if entry.kind == "user":
-        return [("SET", keys.ONLY.profile(identifier), value)]
-    return [("HSET", keys.ONLY.items, identifier, value), _item_changed(identifier)]
+        return [("SET", names.profile(identifier), value)]
+    return [("HSET", names.items, identifier, value), _item_changed(names, identifier)]
 
 
-def _item_changed(item_id: str) -> Command:
-    return _append(keys.ONLY.items_changes, ITEM_CHANGES, "item", item_id)
+def _item_changed(names: Keys, item_id: str) -> Command:
+    return _append(names.items_changes, ITEM_CHANGES, "item", item_id)
 
 
 def _append(stream: str, most: int, field: str, value: str) -> Command:

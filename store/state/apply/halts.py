@@ -70,7 +70,7 @@ def note(client: Any, partitions: Iterable[tuple[str, int]], cause: str) -> None
     try:
         with named_errors("noting that partitions are incomplete"):
             client.hset(
-                keys.ONLY.halted,
+                keys.of(client).halted,
                 mapping={_field(topic, partition): cause for topic, partition in partitions},
             )
     except StoreError as error:
@@ -80,10 +80,11 @@ def note(client: Any, partitions: Iterable[tuple[str, int]], cause: str) -> None
 def check(client: Any, topic: str, partition: int) -> None:
     """Raises StoreCorrupt when the partition's state is incomplete; StoreUnavailable: retry."""
     with named_errors(f"checking whether {topic}/{partition} is complete"):
-        cause: bytes | None = client.hget(keys.ONLY.halted, _field(topic, partition))
+        cause: bytes | None = client.hget(keys.of(client).halted, _field(topic, partition))
     if cause is not None:
         raise StoreCorrupt(
-            f"{topic}/{partition} is incomplete in Redis ({keys.ONLY.halted}): {cause.decode()}"
+            f"{topic}/{partition} is incomplete in Redis ({keys.of(client).halted}): "
+            f"{cause.decode()}"
         )
 
 

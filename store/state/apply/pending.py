@@ -40,7 +40,7 @@ written before the next one is due.
 """
 
 Key = tuple[str, str]
-"""Sorted set in Redis, item id."""
+"""Sorted set in Redis (its key without the prefix of the shard), item id."""
 
 Groups = dict[tuple[str | None, int, int, int], dict[str, float]]
 """(use case, hour of timestamps, number of fine bucket, number of buckets) -> item -> weight."""
@@ -89,7 +89,7 @@ def read_mark(values: Sequence[bytes | None]) -> Mark:
     key, _, item_id = (after or b"").decode().partition(" ")
     # an older release without buckets left an unfinished cut of popularity alone, in the same order
     if key and ":" not in key:
-        key = keys.ONLY.popular(key)
+        key = keys.popular(key)
     return Mark(int(first or 0), int(next_ or 0), (key, item_id), (default or b"").decode() or None)
 
 
@@ -227,7 +227,7 @@ class _Cut:
             name = use_case or keys.POPULAR_UNLABELLED
             for key in trending.buckets(name, slot * trending.FINE.bucket, tier, now):
                 self._weights.setdefault(key, []).append((weights, 1.0))
-            self._weights.setdefault(keys.ONLY.popular(name), []).append(
+            self._weights.setdefault(keys.popular(name), []).append(
                 (weights, growth(hour * HOUR, half_life_days))
             )
         self._sets = sorted((key for key in self._weights if key >= after[0]), reverse=True)

@@ -27,6 +27,7 @@ from store.state.apply.batches import (
 from store.state.apply.pending import Mark, Piece
 from store.state.entities import experiments, trending
 from store.state.entities.users import history_line
+from store.state.keys import Keys
 
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
@@ -43,16 +44,33 @@ _HISTORY = f"{keys.HISTORY}\r\n"
 _HISTORY_BYTES = len(keys.HISTORY)
 
 
+class _Shard:
+    """What the planner knows of a shard."""
+
+    def __init__(self, names: Keys) -> None:
+        self.names = names
+        self.known: set[str] = set()
+        """Users who have a first_seen."""
+        self.deletions_version = UNKNOWN_DELETIONS.version
+
+    def forget(self) -> None:
+        """Forget the users.
+
+        A new set, not a cleared one: a batch that is not applied yet adds its users to the set
+        that it was planned with.
+        """
+        self.known = set()
+
+
 class Planner:
     """Plans the batches of one process.
 
     It remembers users who have a first_seen, so that their batches need no HSETNX.
     """
 
-    def __init__(self, use_cases: UseCases, running: Experiments = NONE) -> None:
-        """`running`: the experiments whose outcomes are counted."""
-        self._known: set[str] = set()
-        self._deletions_version = UNKNOWN_DELETIONS.version
+    def __init__(self, use_cases: UseCases, running: Experiments = NONE, shards: int = 1) -> None:
+        """`running`: the experiments whose outcomes are counted. `shards`: REDIS_SHARDS."""
+        self._shards = [_Shard(Keys(shard, shards)) for shard in range(shards)]
         self._use_cases, self.running = use_cases, running
         self._type_fields = {name: _bulk("ev:" + name) for name in use_cases.event_types}
         self._one_of_type = {
@@ -60,12 +78,9 @@ class Planner:
         }
 
     def forget(self) -> None:
-        """Forget who has a first_seen: Redis may hold less than what was applied so far.
-
-        A new set, not a cleared one: a batch that is not applied yet adds its users to the set
-        that it was planned with.
-        """
-        self._known = set()
+        """Forget who has a first_seen: Redis may hold less than what was applied so far."""
+        for shard in self._shards:
+            shard.forget()
 
     def plan(
         self,
@@ -75,11 +90,12 @@ class Planner:
         popularity: Piece = NO_POPULARITY,
     ) -> Batch:
         """The batch that counts `events`, writes a piece of popularity and moves the position."""
-        if deletions.version != self._deletions_version:  # a deleted user has no first_seen now
-            self.forget()
-            self._deletions_version = deletions.version
+        shard = self._shards[offsets.partition % len(self._shards)]
+        if deletions.version != shard.deletions_version:  # a deleted user has no first_seen now
+            shard.forget()
+            shard.deletions_version = deletions.version
         by_user = _by_user(events, deletions)
-        known = self._known
+        names, known = shard.names, shard.known
         lines: list[str] = []
         pushes: list[int] = []
         new_users: list[str] = []
@@ -88,13 +104,16 @@ class Planner:
             is_new = user_id not in known
             if is_new:
                 new_users.append(user_id)
-            replies += self._user(user_id, interactions, lines, first=is_new)
+            replies += self._user(names.user(user_id), interactions, lines, first=is_new)
             pushes.append(replies - 1)
         if self.running.all:
-            replies += self._outcomes(events, deletions, lines)
-        replies += _popularity(popularity, lines)
+            replies += self._outcomes(names, events, deletions, lines)
+        replies += _popularity(names.prefix, popularity, lines)
         latest_at = events[-1].broker_time if events else None
-        payload = "".join(lines).encode() + _position(offsets, popularity.mark, latest_at)
+        position = names.position(offsets.topic, offsets.partition)
+        payload = "".join(lines).encode() + _position(
+            position, offsets.next, popularity.mark, latest_at
+        )
         return Batch(
             offsets,
             events,
@@ -105,12 +124,13 @@ class Planner:
             pushes,
             new_users,
             popularity,
-            self._known,
+            known,
         )
 
-    def restore(self, events: Mapping[str, list[Event]]) -> tuple[bytes, int]:
+    def restore(self, names: Keys, events: Mapping[str, list[Event]]) -> tuple[bytes, int]:
         """Commands that count `events` (by user) again after the keys of their users were deleted,
-        and the number of their replies. The events are those after the deletions.
+        and the number of their replies. The events are those after the deletions; `names`: the keys
+        of the users' shard.
 
         Sums over all users (popularity, events of experiments) still hold them.
         """
@@ -118,22 +138,21 @@ class Planner:
         replies = 0
         for user_id, user_events in events.items():
             interactions = [event.interaction for event in user_events]
-            replies += self._user(user_id, interactions, lines, first=True)
+            replies += self._user(names.user(user_id), interactions, lines, first=True)
             outcomes = experiments.outcomes(
                 self.running, self._use_cases, user_events, UNKNOWN_DELETIONS
             )
-            replies += _user_outcomes(outcomes.users, lines)
+            replies += _user_outcomes(names, outcomes.users, lines)
         return "".join(lines).encode(), replies
 
     def _user(
-        self, user_id: str, interactions: list[Interaction], lines: list[str], *, first: bool
+        self, key: str, interactions: list[Interaction], lines: list[str], *, first: bool
     ) -> int:
-        """Append the commands for counters and history of one user.
+        """Append the commands for the counters of one user, `key`, and the history.
 
         Returns the number of replies; the last one is the history's new length. `first`: the user
         may have no first_seen yet.
         """
-        key = keys.ONLY.user(user_id)
         size = len(key) if key.isascii() else len(key.encode())
         # as _bulk, which would measure the key twice
         user = f"${size}\r\n{key}\r\n"
@@ -165,18 +184,20 @@ class Planner:
         )
         return 2 + len(counts) + first
 
-    def _outcomes(self, events: list[Event], deletions: KnownDeletions, lines: list[str]) -> int:
+    def _outcomes(
+        self, names: Keys, events: list[Event], deletions: KnownDeletions, lines: list[str]
+    ) -> int:
         """Append what the events add to the variants of experiments whose answers led to them.
 
         Returns the number of replies.
         """
         outcomes = experiments.outcomes(self.running, self._use_cases, events, deletions)
         for (variant, event_type), count in outcomes.events.items():
-            variant_key = _bulk(keys.ONLY.experiment_events(variant))
+            variant_key = _bulk(names.experiment_events(variant))
             lines.append(
                 f"{_HINCRBY}{variant_key}{self._type_fields[event_type]}{_bulk(str(count))}"
             )
-        return len(outcomes.events) + _user_outcomes(outcomes.users, lines)
+        return len(outcomes.events) + _user_outcomes(names, outcomes.users, lines)
 
 
 def _by_user(events: list[Event], deletions: KnownDeletions) -> dict[str, list[Interaction]]:
@@ -194,17 +215,17 @@ def _by_user(events: list[Event], deletions: KnownDeletions) -> dict[str, list[I
     return by_user
 
 
-def _user_outcomes(weights: Mapping[tuple[str, str], float], lines: list[str]) -> int:
+def _user_outcomes(names: Keys, weights: Mapping[tuple[str, str], float], lines: list[str]) -> int:
     """Append what is added to the outcomes of users, by (variant, user). Returns the number of
     replies.
     """
     for (variant, user_id), weight in weights.items():
-        variant_key = _bulk(keys.ONLY.experiment_outcomes(variant))
+        variant_key = _bulk(names.experiment_outcomes(variant))
         lines.append(f"{_ZINCRBY}{variant_key}{_bulk(repr(weight))}{_bulk(user_id)}")
     return len(weights)
 
 
-def _popularity(piece: Piece, lines: list[str]) -> int:
+def _popularity(prefix: str, piece: Piece, lines: list[str]) -> int:
     """Append a piece of popularity and trending; each bucket gets its expiry. Returns the number of
     replies.
     """
@@ -213,7 +234,7 @@ def _popularity(piece: Piece, lines: list[str]) -> int:
     for (key, item_id), score in piece.sums:
         bulk = bulks.get(key)
         if bulk is None:
-            bulk = bulks[key] = _bulk(key)
+            bulk = bulks[key] = _bulk(prefix + key)
         amount = scores.get(score)
         if amount is None:
             amount = scores[score] = _bulk(repr(score))
@@ -227,20 +248,20 @@ def _popularity(piece: Piece, lines: list[str]) -> int:
     return len(piece.sums) + len(expiries)
 
 
-def _position(offsets: OffsetRange, mark: Mark | None, latest_at: float | None) -> bytes:
-    """The command that moves the position to `offsets.next`, and the mark of popularity with it.
+def _position(key: str, next_: int, mark: Mark | None, latest_at: float | None) -> bytes:
+    """The command that moves the position `key` to `next_`, and the mark of popularity with it.
 
     `latest_at`: the broker's time of the batch's latest event, by which people see how old the
     state is.
     """
-    fields: tuple[str, ...] = ("position", str(offsets.next))
+    fields: tuple[str, ...] = ("position", str(next_))
     if latest_at is not None:
         fields += ("latest_at", repr(latest_at))
     if mark is not None:
         fields += ("popularity_first", str(mark.first), "popularity_next", str(mark.next))
         fields += ("popularity_after", " ".join(mark.after))
         fields += ("popularity_default", mark.default or "")
-    return _pack(("HSET", keys.ONLY.position(offsets.topic, offsets.partition), *fields))
+    return _pack(("HSET", key, *fields))
 
 
 def _bulk(text: str) -> str:

@@ -13,6 +13,7 @@ from store.state import keys
 from store.state.apply import halts
 from store.state.apply.pending import MARK_FIELDS, Mark, read_mark
 from store.state.connection import named_errors
+from store.state.shards import Shards
 
 _START_OVER = (
     "Stop every ingest and run `python -m streams rebuild --wipe --from-log`: it empties "
@@ -52,7 +53,7 @@ def read(client: Any, topic: str, partition: int) -> Position:
 
     Raises StoreUnavailable: retry. Raises StoreCorrupt: Eddyline did not write this key.
     """
-    key = keys.ONLY.position(topic, partition)
+    key = keys.of(client).position(topic, partition)
     with named_errors(f"reading the position of {topic}/{partition} in {key}"):
         values = client.hmget(key, _FIELDS)
     return _position(key, values)
@@ -90,16 +91,29 @@ def _position(key: str, values: Sequence[bytes | None]) -> Position:
         ) from None
 
 
-def offsets(client: Any, topic: str, partitions: int, topic_id: str | None = None) -> list[int]:
+def offsets(shards: Shards, topic: str, partitions: int, topic_id: str | None = None) -> list[int]:
     """The positions of the first `partitions` partitions of a topic, by number.
 
     0 for a position that counts in a topic with another id than `topic_id`. Raises
     StoreUnavailable, StoreCorrupt.
     """
+    by_client: dict[Any, list[int]] = {}
+    for partition in range(partitions):
+        by_client.setdefault(shards.of_partition(topic, partition), []).append(partition)
+    stored: dict[int, int] = {}
+    for client, numbers in by_client.items():
+        stored |= zip(numbers, offsets_in(client, topic, numbers, topic_id), strict=True)
+    return [stored[partition] for partition in range(partitions)]
+
+
+def offsets_in(
+    client: Any, topic: str, partitions: Sequence[int], topic_id: str | None = None
+) -> list[int]:
+    """As `offsets`, for partitions of one shard."""
     with named_errors(f"reading the positions of {topic}"):
         pipe = client.pipeline(transaction=False)
-        for partition in range(partitions):
-            pipe.hmget(keys.ONLY.position(topic, partition), ["position", "topic_id"])
+        for partition in partitions:
+            pipe.hmget(keys.of(client).position(topic, partition), ["position", "topic_id"])
         return [
             offset_in(topic_id, stored_id, int(offset or 0)) for offset, stored_id in pipe.execute()
         ]
@@ -120,7 +134,7 @@ def claim(client: redis.Redis, topic: str, partition: int, topic_id: str | None)
     """Store the id of the topic in which the position counts, unless one is stored."""
     if topic_id is not None:
         with named_errors(f"writing the topic id of {topic}/{partition}"):
-            client.hsetnx(keys.ONLY.position(topic, partition), "topic_id", topic_id)
+            client.hsetnx(keys.of(client).position(topic, partition), "topic_id", topic_id)
 
 
 def begin(
@@ -170,7 +184,7 @@ def _move(
 
     None from `choose` changes nothing, a field that is None stays. Returns the former position.
     """
-    key = keys.ONLY.position(topic, partition)
+    key = keys.of(client).position(topic, partition)
     former = Position(0, None)
 
     def change(pipe: Any) -> None:
@@ -248,7 +262,7 @@ def check_settings(client: redis.Redis, settings: Settings) -> None:
         pipe: Any = client.pipeline(transaction=True)
         for name, value in _settings(settings).items():
             if value:
-                pipe.hsetnx(keys.ONLY.settings, name, value)
+                pipe.hsetnx(keys.of(client).settings, name, value)
         pipe.execute()
     compare_settings(client, settings)
 
@@ -256,7 +270,7 @@ def check_settings(client: redis.Redis, settings: Settings) -> None:
 def compare_settings(client: redis.Redis, settings: Settings) -> None:
     """Compare these settings with the stored ones. Raises ConfigurationError."""
     with named_errors("comparing settings"):
-        fields: Any = client.hgetall(keys.ONLY.settings)
+        fields: Any = client.hgetall(keys.of(client).settings)
     stored = {name.decode(): value.decode() for name, value in fields.items()}
     now = _settings(settings)
     changed = [
@@ -284,6 +298,7 @@ def _settings(settings: Settings) -> dict[str, str]:
         "default_use_case": settings.use_cases.default or "",
         "popularity_half_life_days": f"{settings.popularity_half_life_days:g}",
         "dedup_window": str(settings.dedup_window),
+        "redis_shards": str(settings.redis_shards) if settings.redis_shards > 1 else "",
     } | {
         f"weight {use_case or keys.POPULAR_UNLABELLED}/{event_type}": f"{weight:g}"
         for use_case in (None, *settings.use_cases.by_name)

@@ -29,6 +29,7 @@ from store.state import keys
 from store.state.apply import halts
 from store.state.apply.batches import OffsetRange
 from store.state.connection import Pipe
+from store.state.keys import Keys
 
 # its own type says tuples of one
 _pack = cast("Callable[[tuple[str | bytes, ...]], bytes]", hiredis.pack_command)
@@ -82,6 +83,7 @@ class Transactions:
     def __init__(self, client: redis.Redis) -> None:
         """Connects, and looks which of the two ways this server allows."""
         self._counts_errors = bool(client.eval(_PROBE, 0))
+        self._keys = keys.of(client)
         self.pipe = Pipe(client)
 
     def run(
@@ -93,10 +95,10 @@ class Transactions:
         nothing is applied. Raises StoreMisconfigured: a permission was revoked meanwhile.
         """
         if self._counts_errors:
-            self.pipe.send(counted(ranges, payload))
+            self.pipe.send(counted(self._keys, ranges, payload))
             queued, replies = self.pipe.receive_transaction(_GUARDS + count)
         else:
-            self.pipe.send(scripted(ranges, payload))
+            self.pipe.send(scripted(self._keys, ranges, payload))
             queued, replies = self.pipe.receive_transaction(1)
         if replies is None:
             return None
@@ -117,24 +119,24 @@ class Transactions:
         self.pipe.close()
 
 
-def counted(ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
+def counted(names: Keys, ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
     """The transaction of the packed commands in `payload`, between the two scripts."""
-    counter = keys.ONLY.position(*ranges[0].source)
+    counter = names.position(*ranges[0].source)
     return b"".join(
         [
             _MULTI,
             _pack(("EVAL", _COUNT, "1", counter)),
             payload,
-            _pack(("EVAL", _COMPARE, "2", counter, keys.ONLY.halted, *halts.notes(ranges))),
+            _pack(("EVAL", _COMPARE, "2", counter, names.halted, *halts.notes(ranges))),
             _EXEC,
         ]
     )
 
 
-def scripted(ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
+def scripted(names: Keys, ranges: Sequence[OffsetRange], payload: bytes) -> bytes:
     """The transaction of one script that runs the packed commands in `payload`."""
     notes = halts.notes(ranges)
-    parts: list[str | bytes] = ["EVAL", _RUN_ALL, "1", keys.ONLY.halted, str(len(notes)), *notes]
+    parts: list[str | bytes] = ["EVAL", _RUN_ALL, "1", names.halted, str(len(notes)), *notes]
     reader = hiredis.Reader()
     reader.feed(payload)
     while (command := reader.gets()) is not False:

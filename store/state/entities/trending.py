@@ -81,17 +81,23 @@ def tier(age: float) -> int:
 
 
 def buckets(name: str, happened: float, tier: int, now: float) -> list[str]:
-    """Keys of the buckets of an event, without expired ones, so that an old log writes none."""
+    """Keys of the buckets of an event, without expired ones, so that an old log writes none.
+
+    The keys lack the prefix of a shard.
+    """
     begins = [(level, _begin(happened, level)) for level in (COARSE, FINE)[:tier]]
     return [
-        keys.ONLY.trending(name, level.bucket, begin)
+        keys.trending(name, level.bucket, begin)
         for level, begin in begins
         if _expires(level, begin) > now
     ]
 
 
 def expires(key: str) -> int | None:
-    """The expiry of a bucket, in seconds since 1970; None for another key."""
+    """The expiry of a bucket, in seconds since 1970; None for another key.
+
+    `key` lacks the prefix of a shard.
+    """
     if not key.startswith("trending:"):
         return None
     _, length, begin = key.rsplit(":", 2)

@@ -16,6 +16,7 @@ from core.errors import BadEvent
 from core.settings import Settings
 from store.log.reader import LogReader, Partition
 from store.state.apply.batches import Event
+from store.state.shards import UserCheck, shard_of_partition
 
 _MARGIN_S = 1.0
 """Seconds before a deletion from which the log is read: a broker may know only the time of the
@@ -29,8 +30,9 @@ class LaterEvents:
     Connects on first use. Not thread-safe.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, shard: int) -> None:
+        """`shard`: of the users whose events are looked for."""
+        self._settings, self._shard = settings, shard
         self._reader: LogReader | None = None
 
     def close(self) -> None:
@@ -40,8 +42,16 @@ class LaterEvents:
             self._reader = None
 
     def partitions(self) -> list[Partition]:
-        """Every partition of the interactions topic. Raises LogUnavailable."""
-        return self._connected().partitions(self._settings.interactions_topic)
+        """The partitions of the interactions topic that have users of the shard.
+
+        Raises LogUnavailable.
+        """
+        topic = self._settings.interactions_topic
+        return [
+            partition
+            for partition in self._connected().partitions(topic)
+            if shard_of_partition(self._settings, *partition) == self._shard
+        ]
 
     def find(self, times: Mapping[str, float], positions: Sequence[int]) -> dict[str, list[Event]]:
         """By user, in the order of the log: the events that count and whose broker time is later
@@ -88,6 +98,7 @@ class LaterEvents:
         """
         earliest = -1.0 if times is None else min(times.values())
         use_cases, tolerance = self._settings.use_cases, self._settings.tolerance
+        users = UserCheck(self._settings.redis_shards)
         for message in reader.read({partition: (start, end)}):
             broker_time = message.timestamp()[1] / 1000
             if broker_time <= earliest:
@@ -96,6 +107,7 @@ class LaterEvents:
                 interaction = codec.decode_interaction(
                     message.value(), broker_time, use_cases, tolerance
                 )
+                users.check(interaction.user_id, partition[1])
             except BadEvent:
                 continue
             if times is None or broker_time > times.get(interaction.user_id, float("inf")):

@@ -16,14 +16,15 @@ from core.settings import Settings
 from store.archive.archive import Archive
 from store.log.reader import LogReader
 from store.log.topics.ids import TopicIds
+from store.state import keys
 from store.state.apply import deletions
-from store.state.connection import Client
+from store.state.shards import Shards
 from streams.ingest.deletions.publisher import Publisher
 
 _log = structlog.get_logger(__name__)
 
 
-def drop_out_of_reach(settings: Settings, client: Client) -> int:
+def drop_out_of_reach(settings: Settings, shards: Shards) -> int:
     """Drop deletions older than the oldest record that can be read again, from Redis and from the
     topic; answers how many.
 
@@ -33,12 +34,13 @@ def drop_out_of_reach(settings: Settings, client: Client) -> int:
     dropped = 0
     with LogReader(settings, "reach") as reader:
         for kind, topic in (("user", settings.users_topic), ("item", settings.items_topic)):
-            dropped += _drop(settings, client, reader, kind, topic)  # type: ignore[arg-type]
+            dropped += _drop(settings, shards, reader, kind, topic)  # type: ignore[arg-type]
     return dropped
 
 
-def _drop(settings: Settings, client: Client, reader: LogReader, kind: Kind, topic: str) -> int:
-    if deletions.count(client, kind) == 0:
+def _drop(settings: Settings, shards: Shards, reader: LogReader, kind: Kind, topic: str) -> int:
+    clients = [client for client in shards if deletions.count(client, kind)]
+    if not clients:
         return 0
     oldest = [_oldest_in_log(reader, topic)]
     if kind == "user":
@@ -47,13 +49,19 @@ def _drop(settings: Settings, client: Client, reader: LogReader, kind: Kind, top
             return 0
         oldest += [archived, _oldest_in_log(reader, settings.interactions_topic)]
     reach = min(oldest)
-    old = {digest: place for digest, place in deletions.scan(client, kind) if place.time < reach}
-    if old:
-        publisher = Publisher(settings, IdHasher(settings.deletion_salt))
-        publisher.publish([], [record_key(kind, digest, place) for digest, place in old.items()])
-        deletions.forget(client, kind, old)
-        _log.info("deletions_dropped", kind=kind, deletions=len(old), older_than=reach)
-    return len(old)
+    dropped = 0
+    for client in clients:
+        places = dict(deletions.scan(client, kind))
+        old = {digest: place for digest, place in places.items() if place.time < reach}
+        if old:
+            hasher, shard = IdHasher(settings.deletion_salt), keys.of(client).shard
+            outdated = [record_key(kind, digest, place) for digest, place in old.items()]
+            Publisher(settings, hasher, shard).publish([], outdated)
+            deletions.forget(client, kind, old)
+            dropped += len(old)
+    if dropped:
+        _log.info("deletions_dropped", kind=kind, deletions=dropped, older_than=reach)
+    return dropped
 
 
 def _oldest_in_log(reader: LogReader, topic: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.deletions import IdHasher, Kind, Place, encode_record
+from core.deletions import DeletionRecord, IdHasher, Kind, Place, encode_record
 from core.settings import Settings
 from store.log.producer import Producer
 
@@ -13,13 +13,13 @@ Deletion = tuple[Kind, str, Place]
 
 
 class Publisher:
-    """Publishes deletions and waits until they are acknowledged.
+    """Publishes deletions of one shard and waits until they are acknowledged.
 
     Connects on first use. Not thread-safe.
     """
 
-    def __init__(self, settings: Settings, hasher: IdHasher) -> None:
-        self._settings, self._hasher = settings, hasher
+    def __init__(self, settings: Settings, hasher: IdHasher, shard: int) -> None:
+        self._settings, self._hasher, self._shard = settings, hasher, shard
         self._producer: Producer | None = None
 
     def publish(self, deletions: Sequence[Deletion], outdated: Sequence[bytes] = ()) -> None:
@@ -34,7 +34,16 @@ class Publisher:
         topic = self._settings.deletions_topic
         try:
             for kind, digest, place in deletions:
-                key, value = encode_record(kind, digest, place, self._hasher.fingerprint)
+                key, value = encode_record(
+                    DeletionRecord(
+                        kind=kind,
+                        digest=digest,
+                        place=place,
+                        salt=self._hasher.fingerprint,
+                        shard=self._shard,
+                        shards=self._settings.redis_shards,
+                    )
+                )
                 self._producer.raw(topic, key, value)
             self._producer.flush()
             for key in outdated:

@@ -39,6 +39,7 @@ from store.state.apply.entry_applier import EntryApplier
 from store.state.apply.planner import Planner
 from store.state.connection import Client, named_errors
 from store.state.entities import experiments
+from store.state.shards import Shards, UserCheck, shard_of_partition
 from streams.ingest.deletions.later_events import LaterEvents
 from streams.ingest.deletions.publisher import Publisher
 from streams.ingest.deletions.topic import CHUNK, DeletionsTopic, Unread
@@ -54,12 +55,16 @@ _Names = dict[tuple[Kind, str], str]
 """Kind and hashed id -> the id."""
 
 
-def recover(settings: Settings, client: Client) -> int:
+def recover(settings: Settings, shards: Shards) -> int:
     """Bring Redis up to date with every deletion in the log; answers how many it did not know.
 
     Raises LogUnavailable, StoreUnavailable: retry; ConfigurationError: another DELETION_SALT;
     StoreCorrupt.
     """
+    return sum(_recover(settings, client) for client in shards)
+
+
+def _recover(settings: Settings, client: Client) -> int:
     recovery = _Recovery(settings, client)
     try:
         for _ in range(_TRIES):
@@ -75,14 +80,15 @@ def recover(settings: Settings, client: Client) -> int:
 
 
 class _Recovery:
-    """One recovery, with its connections."""
+    """One recovery of a shard, with its connections."""
 
     def __init__(self, settings: Settings, client: Client) -> None:
         self._settings, self._client = settings, client
+        self._keys = names = keys.of(client)
         self._hasher = IdHasher(settings.deletion_salt)
-        self._publisher = Publisher(settings, self._hasher)
-        self._later = LaterEvents(settings)
-        planner = Planner(settings.use_cases, settings.experiments)
+        self._publisher = Publisher(settings, self._hasher, names.shard)
+        self._later = LaterEvents(settings, names.shard)
+        planner = Planner(settings.use_cases, settings.experiments, names.shards)
         self._applier = EntryApplier(
             client, planner, settings.history_cap, self._publisher.publish, self._later
         )
@@ -124,9 +130,11 @@ class _Recovery:
     def _publish_ahead(self, kind: Kind, topic: str, topic_ids: dict[str, TopicId]) -> _Names:
         """Step 2 for one topic; answers the ids of the deletions met."""
         names: _Names = {}
+        users = UserCheck(self._keys.shards)
         starts = {
             partition: (positions.read(self._client, *partition).offset, None)
             for partition in self._reader.partitions(topic)
+            if shard_of_partition(self._settings, *partition) == self._keys.shard
         }
         places: dict[str, Place] = {}
         for message in self._reader.read(starts):
@@ -136,6 +144,8 @@ class _Recovery:
             try:
                 check_record_time(broker_time)
                 identifier = codec.decode_id(message.key())
+                if kind == "user":
+                    users.check(identifier, message.partition())
             except BadEvent:  # ingest makes a dead letter of it
                 continue
             digest = self._hasher(kind, identifier)
@@ -159,7 +169,7 @@ class _Recovery:
         names: _Names = {}
         with named_errors("looking for deleted users and items"):
             # else another process could bring an id back that was looked for already
-            self._client.hset(keys.ONLY.deletions, "ready", "0")
+            self._client.hset(self._keys.deletions, "ready", "0")
             for kind, identifier in self._identifiers():
                 digest = kind, self._hasher(kind, identifier)
                 if digest in digests:
@@ -168,13 +178,14 @@ class _Recovery:
 
     def _identifiers(self) -> Iterator[tuple[Kind, str]]:
         """Every user and item id in Redis, most of them more than once."""
-        for key in self._client.scan_iter(keys.ONLY.user("*"), count=1000):
-            yield "user", keys.unescape(key.decode().split(":", 2)[1])
+        for key in self._client.scan_iter(self._keys.user("*"), count=1000):
+            yield "user", self._keys.user_id(key)
         for key in experiments.sets_of_users(self._client, self._settings.experiments):
             for member, _ in self._client.zscan_iter(key, count=1000):
                 yield "user", member.decode()
-        for item_id, _ in self._client.hscan_iter(keys.ONLY.items, count=1000):
-            yield "item", item_id.decode()
+        if self._keys.shard == 0:
+            for item_id, _ in self._client.hscan_iter(self._keys.items, count=1000):
+                yield "item", item_id.decode()
 
     def _apply(self, part: Unread, names: _Names) -> None:
         """Step 4 for one partition, and its position. Raises Stale."""
@@ -206,16 +217,16 @@ class _Recovery:
             named_errors("noting that the deletions are complete"),
             self._client.pipeline() as pipe,
         ):
-            connection.watch(pipe, keys.ONLY.deletions)
+            connection.watch(pipe, self._keys.deletions)
             fields = [f"position:{part.partition[1]}" for part in unread]
-            stored: Any = pipe.hmget(keys.ONLY.deletions, fields)
+            stored: Any = pipe.hmget(self._keys.deletions, fields)
             for part, value in zip(unread, stored, strict=True):
                 position = int(value or 0)
                 if position < part.next:
                     where = f"Redis stands at {position} of {part.partition}"
                     raise Stale(position, f"{where}, not at {part.next}")
             pipe.multi()
-            deletions.set_ready(pipe)
+            deletions.set_ready(pipe, self._keys.deletions)
             if not connection.execute(pipe):
                 raise Stale(0, "another process changed the deletions")
 

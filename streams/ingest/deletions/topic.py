@@ -58,12 +58,13 @@ class Unread:
 
 
 class DeletionsTopic:
-    """The topic of deletions. Not thread-safe."""
+    """The topic of deletions, for one shard. Not thread-safe."""
 
     def __init__(
         self, settings: Settings, client: Client, reader: LogReader, publisher: Publisher
     ) -> None:
-        self._name, self._client = settings.deletions_topic, client
+        """`client`: of the shard."""
+        self._name, self._client, self._keys = settings.deletions_topic, client, keys.of(client)
         self._reader, self._publisher = reader, publisher
         self._hasher = IdHasher(settings.deletion_salt)
 
@@ -72,7 +73,7 @@ class DeletionsTopic:
         deletion that Redis holds, and is read from its beginning.
         """
         with named_errors("comparing the topic of deletions"):
-            stored: Any = self._client.hget(keys.ONLY.deletions, "topic_id")
+            stored: Any = self._client.hget(self._keys.deletions, "topic_id")
             if topic_id is None or (stored is not None and stored.decode() == topic_id):
                 return
             if stored is not None:
@@ -83,7 +84,7 @@ class DeletionsTopic:
                     topic_id=topic_id,
                 )
                 self._restart()
-            self._client.hset(keys.ONLY.deletions, "topic_id", topic_id)
+            self._client.hset(self._keys.deletions, "topic_id", topic_id)
 
     def read(self) -> list[Unread]:
         """What Redis lacks of each partition. Raises Stale: start again."""
@@ -96,16 +97,16 @@ class DeletionsTopic:
                 [(kind, digest, place) for digest, place in deletions.scan(self._client, kind)]
             )
         with named_errors("going back to the beginning of the topic of deletions"):
-            fields: Any = self._client.hkeys(keys.ONLY.deletions)
+            fields: Any = self._client.hkeys(self._keys.deletions)
             positions = [field for field in fields if field.startswith(b"position:")]
             if positions:
-                self._client.hdel(keys.ONLY.deletions, *positions)
+                self._client.hdel(self._keys.deletions, *positions)
 
     def _read(self, partition: Partition) -> Unread:
         topic, number = partition
         halts.check(self._client, topic, number)
         with named_errors(f"reading the position of {topic}/{number}"):
-            first = int(self._client.hget(keys.ONLY.deletions, f"position:{number}") or 0)
+            first = int(self._client.hget(self._keys.deletions, f"position:{number}") or 0)
         unread = Unread(partition, first, first)
         for messages in _chunks(self._reader.read({partition: (first, None)}), CHUNK):
             if messages[0].offset() < first:  # the broker lost the end of the topic
@@ -141,7 +142,7 @@ class DeletionsTopic:
         return known
 
     def _decode(self, message: Any) -> DeletionRecord | None:
-        """None: the record drops a deletion, or cannot be read."""
+        """None: the record drops a deletion, cannot be read, or is of another shard."""
         value = message.value()
         if value is None:
             return None
@@ -157,7 +158,7 @@ class DeletionsTopic:
             )
             return None
         deletions.check_salt(record.salt, self._hasher)
-        return record
+        return record if record.may_be_in(self._keys.shard, self._keys.shards) else None
 
 
 def _chunks(messages: Iterator[Any], size: int) -> Iterator[list[Any]]:

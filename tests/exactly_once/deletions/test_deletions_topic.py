@@ -11,6 +11,7 @@ from store.log.producer import Producer
 from store.log.reader import LogReader
 from store.state import keys
 from store.state.apply.deletions import lookup
+from store.state.shards import Shards
 from streams.ingest.deletions import recovery
 from tests import oracle
 from tests.conftest import Spawn
@@ -48,7 +49,7 @@ def test_a_deletion_that_only_its_own_topic_holds_is_applied_to_an_older_redis(
         redis.delete(hash_)
     for partition in range(settings.topic_partitions):
         redis.hdel(keys.ONLY.deletions, f"position:{partition}")
-    assert recovery.recover(settings, redis) == 2
+    assert recovery.recover(settings, Shards(settings)) == 2
     assert stored_ids(redis) == ({"other"}, {"other"})
     assert redis.keys("user:a*") == []
     oracle.assert_equal(redis, settings)

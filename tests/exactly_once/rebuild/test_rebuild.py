@@ -16,6 +16,7 @@ from store.log.producer import Producer
 from store.state import keys
 from store.state.apply.deletions import lookup
 from store.state.entities import catalogue, experiments, users
+from store.state.shards import Shards
 from streams.ingest.deletions import recovery
 from tests import oracle
 from tests.conftest import Spawn
@@ -209,11 +210,11 @@ def test_a_redis_set_back_before_a_deletion_deletes_the_user_at_the_next_start(
         redis.zadd(key, {"42": 3.0, "43": 1.0})
     with Producer(settings) as producer:
         producer.raw(settings.deletions_topic, b"42", b"20.5")  # as an older release wrote it
-    assert recovery.recover(settings, redis) == 1
+    assert recovery.recover(settings, Shards(settings)) == 1
     assert deleted_at(redis, settings, "42") == 20.5
     assert redis.keys("user:42*") == []
     assert experiments.read(redis, variant.id) == ({"43": 1.0}, {"43": 1.0}, {})
-    assert recovery.recover(settings, redis) == 0
+    assert recovery.recover(settings, Shards(settings)) == 0
 
 
 def test_a_rebuild_publishes_dead_letters_of_messages_that_ingest_has_not_read(

@@ -20,6 +20,7 @@ from store.log import dead_letters
 from store.log.message import LogMessage
 from store.log.producer import Producer
 from store.state import connection, keys, running
+from store.state.shards import Shards
 from streams.dead_letters.replay import Sending, replay
 from streams.ingest.deletions import recovery
 from tests.streams.dead_letters.world import BROKER_TIME, VALID, letter_of, write
@@ -137,7 +138,7 @@ def test_a_letter_older_than_the_deletion_of_its_user_or_item_is_refused(
     deletion = Place(BROKER_TIME + 100)
     hasher = IdHasher(settings.deletion_salt)
     with connection.connect(settings) as client:
-        recovery.recover(settings, client)
+        recovery.recover(settings, Shards(settings))
         client.hset(keys.ONLY.users_deleted, hasher("user", "u1"), deletion.text())
         client.hset(keys.ONLY.items_deleted, hasher("item", "i1"), deletion.text())
     one_left = {"deleted": 2, "replayed": 1}

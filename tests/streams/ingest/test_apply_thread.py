@@ -12,10 +12,10 @@ from redis import Redis
 from core.errors import Stale, StoreCorrupt
 from core.settings import Settings
 from core.types import Interaction
-from store.state import connection
 from store.state.apply import deletions, positions
 from store.state.apply.batches import UNKNOWN_DELETIONS, Event
 from store.state.apply.planner import Planner
+from store.state.shards import Shards
 from streams.ingest.apply_thread import ApplyThread, Task
 from streams.ingest.partition import InteractionPartition, State
 from tests.streams.ingest.partitions import interactions
@@ -27,7 +27,7 @@ class Applying:
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.redis, self.planner = redis, Planner(settings.use_cases)
         deletions.mark_ready(redis)
-        self.thread = ApplyThread(connection.connect(settings), self.planner, settings)
+        self.thread = ApplyThread(Shards(settings), self.planner, settings)
         self.partitions = [interactions(settings, number) for number in range(3)]
         self.thread.start()
 

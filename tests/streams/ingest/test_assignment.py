@@ -13,6 +13,7 @@ from core.settings import Settings
 from store.log import client as log
 from store.state.apply import deletions
 from store.state.apply.planner import Planner
+from store.state.shards import Shards
 from streams.ingest.assignment import Assignment
 from streams.retry import Retry
 from tests.support import eventually
@@ -27,7 +28,7 @@ def test_a_topic_that_is_created_anew_right_before_a_rebalance_is_noticed(
     log.ensure_topics(settings)
     deletions.mark_ready(redis)
     planner, retry = Planner(settings.use_cases), Retry(threading.Event())
-    assignment = Assignment(settings, redis, planner, retry)
+    assignment = Assignment(settings, Shards(settings), planner, retry)
     consumer = Consumer(log.consumer_config(settings, settings.ingest_group))
     topic = settings.interactions_topic
     try:

@@ -11,8 +11,8 @@ from redis import Redis
 from core.codec import encode_json
 from core.settings import Settings
 from core.types import Item
-from store.state import connection
 from store.state.apply.planner import Planner
+from store.state.shards import Shards
 from streams.ingest.apply_thread import ApplyThread, Task
 from streams.ingest.batcher import SHARED_EVENTS, Batcher
 from streams.ingest.foreign_partitions import ForeignPartitions
@@ -28,11 +28,11 @@ class Batching:
     def __init__(self, settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         self.settings = settings
         planner = Planner(settings.use_cases)
-        thread = ApplyThread(connection.connect(settings), planner, settings)
+        thread = ApplyThread(Shards(settings), planner, settings)
         self.transactions: list[tuple[Task, ...]] = []
         monkeypatch.setattr(thread, "put", lambda *tasks: self.transactions.append(tasks))
         topic = settings.interactions_topic
-        foreign = ForeignPartitions(redis, topic, IngestWatch(settings, [topic]))
+        foreign = ForeignPartitions(Shards(settings), topic, IngestWatch(settings, [topic]))
         self.batcher = Batcher(settings, planner, thread, foreign)
         self.partitions = [interactions(settings, number) for number in range(3)]
 

@@ -8,7 +8,15 @@ import pytest
 from pydantic import SecretStr
 from redis import Redis
 
-from core.deletions import IdHasher, Kind, Place, decode_record, encode_record, parse_place
+from core.deletions import (
+    DeletionRecord,
+    IdHasher,
+    Kind,
+    Place,
+    decode_record,
+    encode_record,
+    parse_place,
+)
 from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Interaction
@@ -169,7 +177,7 @@ def test_deletions_of_an_older_release_are_converted_and_still_count(
     assert b"alice" not in redis.hkeys("users:deleted")
     assert not redis.exists("users:deleted:version")
     assert deletions.state(redis).newest == 30.5
-    assert deletions.users(redis, HASHER).time_of("bob") == 30.5
+    assert deletions.users([redis], HASHER).time_of("bob") == 30.5
 
 
 def test_another_salt_is_refused(settings: Settings, redis: Redis) -> None:
@@ -181,7 +189,14 @@ def test_another_salt_is_refused(settings: Settings, redis: Redis) -> None:
 def test_an_earlier_deletion_that_is_published_later_does_not_replace_the_newer_one() -> None:
     """The topic is compacted by key, and a frozen process may publish late."""
     early, late = (
-        encode_record("user", HASHER("user", "42"), Place(10.0 + offset, 0, offset, "t"), "salt")
+        encode_record(
+            DeletionRecord(
+                kind="user",
+                digest=HASHER("user", "42"),
+                place=Place(10.0 + offset, 0, offset, "t"),
+                salt="salt",
+            )
+        )
         for offset in (1, 2)
     )
     assert early[0] != late[0]
