@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -94,6 +94,15 @@ class Settings(
     def _drop_empty(cls, values: dict[str, object]) -> dict[str, object]:
         """An empty variable means unset."""
         return {name: value for name, value in values.items() if value != ""}
+
+    @model_validator(mode="after")
+    def _partitions_fit_shards(self) -> Self:
+        if self.topic_partitions % self.redis_shards:
+            raise ValueError(
+                f"TOPIC_PARTITIONS={self.topic_partitions} must be a multiple of "
+                f"REDIS_SHARDS={self.redis_shards}: the users of a partition are in one shard"
+            )
+        return self
 
     @property
     def secrets(self) -> list[str]:

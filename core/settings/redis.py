@@ -94,6 +94,16 @@ class RedisSettings(BaseModel, frozen=True):
         return value
 
     @model_validator(mode="after")
+    def _cluster_has_shards(self) -> Self:
+        scheme = self.redis_url.get_secret_value().partition("://")[0]
+        if scheme.endswith("+cluster") and self.redis_shards == 1:
+            raise ValueError(
+                "REDIS_SHARDS: a cluster (REDIS_URL=redis+cluster://...) needs at least 2 shards; "
+                "16 serve most installations, more than ever are nodes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _certificates_exist(self) -> Self:
         for name in ("redis_ssl_ca", "redis_ssl_certificate", "redis_ssl_key"):
             path = getattr(self, name)
