@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from redis import Redis
-
 from core.settings import Settings
 from tests.oracle.fold import Expected, fold
 from tests.oracle.records import Partition, RecordedLog, record, sources
-from tests.oracle.state import positions, read_state
+from tests.oracle.state import Source, positions, read_state
 
 _SHOWN = 5
 """Differences of one kind that are listed; the rest is counted."""
 
 
-def assert_equal(redis: Redis, settings: Settings, logs: RecordedLog | None = None) -> Expected:
+def assert_equal(redis: Source, settings: Settings, logs: RecordedLog | None = None) -> Expected:
     """Check that Redis equals the fold of the logs up to its positions, and return the fold.
 
     `logs`: read before the broker removed a part of them (None: the current logs). Raises
@@ -78,6 +76,7 @@ def differences(redis: Any, settings: Settings, expected: Expected) -> list[str]
         for bucket, left in state.expiries.items()
         if not 0 < left < 8 * 24 * 3600
     ]
+    result += [f"{key} is in a shard that must not have it" for key in state.misplaced[:_SHOWN]]
     return result
 
 

@@ -2,6 +2,11 @@
 
     python -m tests.exactly_once.random_schedules --schedules 100 --seed 1 --broker apache
     python -m tests.exactly_once.random_schedules --replay 17 --keep
+    python -m tests.exactly_once.random_schedules --redis cluster --schedules 30
+
+`--redis shards`: one server has four shards. `--redis cluster`: they are in a Redis Cluster of
+three primaries and three replicas, whose nodes fail and whose slots move at 2,000 events a second,
+while a thread reads through an API.
 
 Schedule n of a run has the seed --seed + n. A seed determines the traffic and the faults with their
 order; the exact time of each fault depends on the machine. Prints one line for each schedule: seed,
@@ -16,7 +21,7 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +30,9 @@ from testing.apache import KafkaBroker
 from testing.brokers import BrokerKind
 from testing.tansu import TansuBroker
 from tests.exactly_once.random_schedules.schedule import plan, run_schedule
+from tests.exactly_once.random_schedules.world_settings import LAYOUTS
+
+Redis = Literal["server", "shards", "cluster"]
 
 
 def main(
@@ -32,12 +40,14 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the first schedule.")] = 1,
     broker: Annotated[str, typer.Option(help="apache (KAFKA_HOME and java) or tansu.")] = "apache",
     replay: Annotated[int | None, typer.Option(help="Run the schedule of this seed alone.")] = None,
+    redis: Annotated[Redis, typer.Option(help="Where the state is.")] = "server",
     keep: Annotated[
         bool, typer.Option(help="Keep the folders of schedules with differences.")
     ] = False,
 ) -> None:
     """Run schedules and print their results."""
     logs.configure("error")
+    layout = LAYOUTS[redis]
     kind: BrokerKind = "tansu" if broker == "tansu" else "apache"
     directory = Path(tempfile.mkdtemp(prefix="schedules-"))
     started, bad, faults, messages = time.monotonic(), [], Counter[str](), 0
@@ -54,12 +64,10 @@ def main(
             folder = directory / f"seed-{number}"
             folder.mkdir()
             try:
-                result = run_schedule(server, folder, number)
+                result = run_schedule(server, folder, number, layout)
             except Exception:  # noqa: BLE001  the other schedules still run
-                typer.echo(
-                    f"seed {number}: {', '.join(plan(number, is_apache=kind == 'apache'))}; "
-                    f"failed:\n{traceback.format_exc()}"
-                )
+                names = plan(number, is_apache=kind == "apache", is_cluster=layout.is_cluster)
+                typer.echo(f"seed {number}: {', '.join(names)}; failed:\n{traceback.format_exc()}")
                 bad.append(number)
                 continue
             typer.echo(str(result))

@@ -17,6 +17,7 @@ from redis import Redis
 from testing.apache import KafkaBroker
 from testing.redis import RedisServer
 from tests.exactly_once.ingest_that_fails import STEPS
+from tests.exactly_once.random_schedules import cluster_faults
 from tests.exactly_once.random_schedules.world import World
 from tests.support import eventually
 
@@ -108,8 +109,7 @@ def kill_redis(world: World) -> None:
 
 def flush_redis(world: World) -> None:
     """FLUSHALL while everything runs."""
-    with world.redis() as redis:
-        redis.flushall()
+    world.flush()
 
 
 def set_redis_back(world: World) -> None:
@@ -150,13 +150,16 @@ def kill_broker(world: World) -> None:
 
 
 def add_partitions(world: World) -> None:
-    """Add two partitions to the interactions, and sometimes to the other topics."""
+    """Add partitions to the interactions, and sometimes to the other topics: two, or one to each
+    shard.
+    """
     settings = world.settings
+    more = max(2, settings.redis_shards)
     world.traffic.pause()
     for topic in (settings.interactions_topic, settings.users_topic, settings.items_topic):
         count = world.topics.partitions(topic)
         if topic == settings.interactions_topic or world.random.random() < 0.3:
-            world.topics.add_partitions(topic, count + 2)
+            world.topics.add_partitions(topic, count + more)
     world.traffic.start()  # with producers that know the new partitions
 
 
@@ -236,13 +239,14 @@ class Fault(NamedTuple):
     """A fault, and how often it is drawn.
 
     `weight`: of the random choice; `needs_apache`: the embedded broker cannot do it; `most`: in one
-    schedule.
+    schedule; `of`: "server" or "cluster", if it is one of a single Redis or of a cluster.
     """
 
     apply: Callable[[World], None]
     weight: float
     needs_apache: bool = False
     most: int = 3
+    of: str = ""
 
 
 FAULTS = {
@@ -252,14 +256,20 @@ FAULTS = {
     "freeze-ingest": Fault(freeze_ingest, 6),
     "freeze-past-session": Fault(freeze_ingest_past_its_session, 1.5, needs_apache=True, most=1),
     "kill-archiver": Fault(kill_archiver, 6),
-    "kill-redis": Fault(kill_redis, 10),
-    "flush": Fault(flush_redis, 10),
-    "set-back": Fault(set_redis_back, 8),
-    "fail-over": Fault(fail_over, 8, most=1),
+    "kill-redis": Fault(kill_redis, 10, of="server"),
+    "flush": Fault(flush_redis, 10, of="server"),
+    "set-back": Fault(set_redis_back, 8, of="server"),
+    "fail-over": Fault(fail_over, 8, most=1, of="server"),
     "kill-broker": Fault(kill_broker, 2, needs_apache=True, most=1),
     "add-partitions": Fault(add_partitions, 5, needs_apache=True, most=2),
     "rebuild-wipe": Fault(rebuild_and_wipe, 5),
     "trim": Fault(trim_head, 6, needs_apache=True),
     "compaction": Fault(compact, 6, needs_apache=True, most=1),
     "recreate-topic": Fault(recreate_topic, 3, needs_apache=True, most=1),
+    "kill-primary": Fault(cluster_faults.kill_primary, 12, most=2, of="cluster"),
+    "kill-late": Fault(cluster_faults.kill_primary_of_a_late_replica, 10, most=2, of="cluster"),
+    "restart-primary": Fault(cluster_faults.restart_primary, 6, of="cluster"),
+    "move-slots": Fault(cluster_faults.move_slots, 16, of="cluster"),
+    "pause-node": Fault(cluster_faults.pause_node, 10, most=2, of="cluster"),
+    "flush-node": Fault(cluster_faults.flush_node, 6, of="cluster"),
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import uuid
 
 from confluent_kafka import KafkaException
@@ -19,9 +20,9 @@ from store.log.producer import Producer
 from tests.exactly_once.traffic import Traffic
 
 PAUSE_S = 0.04
-"""Seconds between two bursts."""
-BURST = 12
-"""Events in one burst: about 300 a second on a loaded broker."""
+"""Seconds between the starts of two bursts."""
+_LATE_S = 0.2
+"""Seconds of bursts that are made up for after a delay."""
 USERS, ITEMS = 60, 40
 _NOT_ENTRIES = (
     b"{",
@@ -40,8 +41,16 @@ class MixedTraffic:
     """
 
     def __init__(
-        self, settings: Settings, seed: int, *, transactions: bool, bad_entries: bool = True
+        self,
+        settings: Settings,
+        seed: int,
+        *,
+        transactions: bool,
+        bad_entries: bool = True,
+        events_per_s: int = 300,
     ) -> None:
+        """`events_per_s`: on a machine that can; on a busy one there are fewer."""
+        self._burst = round(events_per_s * PAUSE_S)
         self._settings, self._random = settings, random.Random(seed)
         self._transactions, self._bad_entries = transactions, bad_entries
         self._events = Traffic(settings, seed + 1)
@@ -49,7 +58,7 @@ class MixedTraffic:
         self._thread: threading.Thread | None = None
         self._transactional_id = f"mixed-{uuid.uuid4().hex[:8]}"
         self._error: Exception | None = None
-        self.sent = 0
+        self.sent, self.seconds = 0, 0.0
 
     def start(self) -> None:
         """Start to produce, with new producers, which have no metadata of former topics."""
@@ -74,11 +83,17 @@ class MixedTraffic:
         try:
             with Producer(self._settings) as producer:
                 transactional: KafkaProducer | None = None
-                while not self._stop.wait(PAUSE_S):
-                    self._events.burst(producer, BURST)
-                    self.sent += BURST
+                begin = due = time.monotonic()
+                before = self.seconds
+                while not self._stop.wait(max(0.0, due - time.monotonic())):
+                    due = max(due, time.monotonic() - _LATE_S) + PAUSE_S
+                    self._events.burst(producer, self._burst)
+                    self.sent += self._burst
+                    self.seconds = before + time.monotonic() - begin
                     if self._random.random() < 0.3:
                         self._change(producer)
+                    if self._settings.redis_shards > 1 and self._random.random() < 0.1:
+                        self._elsewhere(producer)
                     if self._transactions and self._random.random() < 0.1:
                         transactional = self._transaction(transactional)
         except Exception as error:  # noqa: BLE001  raised again by `pause`
@@ -115,6 +130,23 @@ class MixedTraffic:
                 key,
                 rng.choice((*_NOT_ENTRIES, None)),
             )
+        self.sent += 1
+
+    def _elsewhere(self, producer: Producer) -> None:
+        """Produce an event or a profile into any partition, as another partitioner does: often it
+        is one of another shard.
+        """
+        rng, settings = self._random, self._settings
+        user_id, partition = (
+            f"user-{rng.randrange(USERS)}",
+            rng.randrange(settings.topic_partitions),
+        )
+        topic, value = (
+            (settings.interactions_topic, encode_json(self._event(user_id)))
+            if rng.random() < 0.7
+            else (settings.users_topic, encode_json(self._user(user_id)))
+        )
+        producer.raw(topic, user_id.encode(), value, partition=partition)
         self.sent += 1
 
     def _transaction(self, producer: KafkaProducer | None) -> KafkaProducer | None:

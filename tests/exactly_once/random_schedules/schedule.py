@@ -11,6 +11,7 @@ from testing.apache import KafkaBroker
 from testing.tansu import TansuBroker
 from tests.exactly_once.random_schedules.faults import FAULTS
 from tests.exactly_once.random_schedules.world import World
+from tests.exactly_once.random_schedules.world_settings import ONE_SERVER, Layout
 
 MOST_FAULTS = 5
 
@@ -28,26 +29,32 @@ class Result(NamedTuple):
     deleted: int
     restarts: int
     seconds: float
+    rate: float
+    """Messages per second while there was traffic."""
+    reads: int
     problems: list[str]
 
     def __str__(self) -> str:
         verdict = f"{len(self.problems)} problems" if self.problems else "0 differences"
         return (
-            f"seed {self.seed}: {', '.join(self.faults)}; {self.messages} messages, "
-            f"{self.counted} counted, {self.deleted} users deleted, "
-            f"{self.restarts} restarts, {self.seconds:.1f} s: {verdict}"
+            f"seed {self.seed}: {', '.join(self.faults)}; {self.messages} messages "
+            f"({self.rate:.0f}/s), {self.counted} counted, {self.deleted} users deleted, "
+            f"{self.restarts} restarts, {self.reads} reads, {self.seconds:.1f} s: {verdict}"
         )
 
 
-def plan(seed: int, *, is_apache: bool) -> list[str]:
+def plan(seed: int, *, is_apache: bool, is_cluster: bool = False) -> list[str]:
     """The faults of a schedule, in their order."""
+    other = "server" if is_cluster else "cluster"
     rng = random.Random(seed)
     names: list[str] = []
     for _ in range(rng.randrange(2, MOST_FAULTS + 1)):
         allowed = [
             name
             for name, fault in FAULTS.items()
-            if (is_apache or not fault.needs_apache) and names.count(name) < fault.most
+            if (is_apache or not fault.needs_apache)
+            and fault.of != other
+            and names.count(name) < fault.most
         ]
         names += rng.choices(allowed, [FAULTS[name].weight for name in allowed])
     # with these two, the recorder or ingest would not read some records before they are compacted
@@ -63,15 +70,15 @@ def plan(seed: int, *, is_apache: bool) -> list[str]:
     return names
 
 
-def run_schedule(broker: KafkaBroker | TansuBroker, directory: Path, seed: int) -> Result:
+def run_schedule(
+    broker: KafkaBroker | TansuBroker, directory: Path, seed: int, layout: Layout = ONE_SERVER
+) -> Result:
     """Run one schedule in `directory`. Raises an error of the harness itself."""
     started = time.monotonic()
-    names = plan(seed, is_apache=isinstance(broker, KafkaBroker))
-    world = World(broker, directory, seed, is_compacted="compaction" in names)
+    names = plan(seed, is_apache=isinstance(broker, KafkaBroker), is_cluster=layout.is_cluster)
+    world = World(broker, directory, seed, layout, is_compacted="compaction" in names)
     try:
-        world.traffic.start()
-        world.processes.start_ingest()
-        world.processes.start_archiver()
+        world.start()
         world.await_progress()  # earlier faults would strike idle processes
         world.sleep(0.5)
         for name in names:
@@ -82,7 +89,6 @@ def run_schedule(broker: KafkaBroker | TansuBroker, directory: Path, seed: int) 
     finally:
         world.traffic.stop()
         world.close()
-    seconds = time.monotonic() - started
     return Result(
         seed,
         names,
@@ -90,6 +96,8 @@ def run_schedule(broker: KafkaBroker | TansuBroker, directory: Path, seed: int) 
         expected.counted,
         len(expected.deleted),
         world.processes.restarts,
-        seconds,
+        time.monotonic() - started,
+        world.traffic.sent / max(world.traffic.seconds, 0.001),
+        world.reads.answers if world.reads else 0,
         world.problems,
     )

@@ -23,11 +23,16 @@ def test_redis_dead_letters_and_archive_equal_the_logs_after_random_faults(
     assert result.problems == [], f"python -m tests.exactly_once.random_schedules --replay {seed}"
 
 
-def test_a_seed_gives_the_same_faults_and_many_seeds_give_all_of_them() -> None:
-    assert [plan(seed, is_apache=True) for seed in range(50)] == [
-        plan(seed, is_apache=True) for seed in range(50)
-    ]
-    assert {name for seed in range(100) for name in plan(seed, is_apache=True)} == FAULTS.keys()
+@pytest.mark.parametrize("is_cluster", [False, True])
+def test_a_seed_gives_the_same_faults_and_many_seeds_give_all_of_them(is_cluster: bool) -> None:
+    other = "server" if is_cluster else "cluster"
+    plans = [plan(seed, is_apache=True, is_cluster=is_cluster) for seed in range(150)]
+    assert plans == [plan(seed, is_apache=True, is_cluster=is_cluster) for seed in range(150)]
+    assert {name for names in plans for name in names} == {
+        name for name, fault in FAULTS.items() if fault.of != other
+    }
     assert not any(
-        FAULTS[name].needs_apache for seed in range(100) for name in plan(seed, is_apache=False)
+        FAULTS[name].needs_apache
+        for seed in range(100)
+        for name in plan(seed, is_apache=False, is_cluster=is_cluster)
     )

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import SecretStr
 from redis import Redis
 
-from core.settings import Settings
+from store.state.shards import Shards
 from testing.apache import KafkaBroker
 from testing.redis import RedisServer
+from testing.redis_cluster import RedisCluster
 from testing.tansu import TansuBroker
 from tests import oracle
 from tests.exactly_once.random_schedules.mixed_traffic import MixedTraffic
 from tests.exactly_once.random_schedules.processes import Processes
+from tests.exactly_once.random_schedules.reads import Reads
 from tests.exactly_once.random_schedules.topics import Topics
+from tests.exactly_once.random_schedules.world_settings import (
+    ONE_SERVER,
+    WINDOW,
+    Layout,
+    settings_of,
+)
 from tests.oracle.compare import Coordinates
 from tests.oracle.records import Partition, sources
 from tests.support import eventually
@@ -32,10 +38,6 @@ partitions are read within 30.
 """
 LAG_S = 10.0
 """Seconds for the positions to pass control records (of transactions) at the end of a log."""
-WINDOW = 100
-"""Offsets of the duplicate window: so few that schedules cross windows, and a trimmed head is
-older than a window.
-"""
 
 
 class World:
@@ -46,13 +48,17 @@ class World:
         broker: KafkaBroker | TansuBroker,
         directory: Path,
         seed: int,
+        layout: Layout = ONE_SERVER,
         *,
         is_compacted: bool = False,
     ) -> None:
         """`is_compacted`: the broker will compact `users` and `items` during the schedule."""
         self.broker, self.directory, self.random = broker, directory, random.Random(seed)
-        self.redis_server = RedisServer(directory / "redis").start()
-        self.settings = _settings(broker, self.redis_server, directory)
+        self._cluster = RedisCluster(directory / "redis") if layout.is_cluster else None
+        self._server = None if layout.is_cluster else RedisServer(directory / "redis").start()
+        url = self._cluster.__enter__().url if self._cluster else self.redis_server.url
+        self.settings = settings_of(broker, url, directory, layout)
+        self.reads = Reads(self.settings, directory) if layout.is_cluster else None
         self.topics = Topics(self.settings)
         self.processes = Processes(self.settings, directory)
         self.traffic = MixedTraffic(
@@ -60,6 +66,7 @@ class World:
             seed,
             transactions=isinstance(broker, KafkaBroker),
             bad_entries=not is_compacted,
+            events_per_s=layout.events_per_s,
         )
         self._differences: list[str] = []
         self._former_dead_letters: dict[Coordinates, str] = {}
@@ -67,7 +74,32 @@ class World:
     @property
     def problems(self) -> list[str]:
         """What went wrong so far."""
-        return [*self.processes.problems, *self._differences]
+        reads = self.reads.problems if self.reads else []
+        return [*self.processes.problems, *self._differences, *reads]
+
+    @property
+    def redis_server(self) -> RedisServer:
+        """The Redis of a schedule without a cluster."""
+        assert self._server is not None
+        return self._server
+
+    @redis_server.setter
+    def redis_server(self, server: RedisServer) -> None:
+        self._server = server
+
+    @property
+    def cluster(self) -> RedisCluster:
+        """The Redis Cluster of a schedule with one."""
+        assert self._cluster is not None
+        return self._cluster
+
+    def start(self) -> None:
+        """Start traffic, processes and reads."""
+        self.traffic.start()
+        self.processes.start_ingest()
+        self.processes.start_archiver()
+        if self.reads:
+            self.reads.start()
 
     def report(self, problem: str) -> None:
         """Add a problem."""
@@ -80,9 +112,18 @@ class World:
             self.processes.supervise()
             time.sleep(0.05)
 
-    def redis(self) -> Redis:
-        """A new client of the current Redis."""
-        return Redis.from_url(self.redis_server.url)
+    def redis(self) -> Shards:
+        """New clients of the current Redis."""
+        return Shards(self.settings)
+
+    def flush(self) -> None:
+        """FLUSHALL of everything."""
+        if self._cluster:
+            for node in self._cluster.primaries():
+                node.client.flushall()
+        else:
+            with Redis.from_url(self.redis_server.url) as client:
+                client.flushall()
 
     def positions(self) -> dict[int, int]:
         """Partition -> the offset of the interactions below which Redis, popularity and the archive
@@ -175,8 +216,13 @@ class World:
     def close(self) -> None:
         """End all processes and the Redis, and delete the topics."""
         self.topics.stop_recording()
+        if self.reads:
+            self.reads.stop()
         self.processes.kill_all()
-        self.redis_server.kill()
+        if self._cluster:
+            self._cluster.__exit__()
+        else:
+            self.redis_server.kill()
         self.topics.delete()
 
     def _expect_compacted_dead_letters(self, expected: oracle.Expected) -> None:
@@ -234,44 +280,3 @@ class World:
         topic = Path(self.settings.archive_url) / self.settings.interactions_topic
         files = (topic / f"partition={partition}").glob("[0-9]*.parquet")
         return max((int(path.stem.partition("-")[2]) for path in files), default=0)
-
-
-_EXPERIMENTS = """
-[experiments.blend]
-users = [0.0, 0.6]
-variants = { control = {}, half = { weight = 2, ensemble_als_weight = 0.5 } }
-
-[experiments.colder]
-users = [0.6, 0.9]
-outcomes = ["like", "rating"]
-variants = { control = {}, colder = { cold_start_threshold = 8 } }
-"""
-
-
-def _settings(
-    broker: KafkaBroker | TansuBroker, redis_server: RedisServer, directory: Path
-) -> Settings:
-    """Settings with small batches, caps, windows and files, so that a schedule reaches the limits
-    often.
-    """
-    unique = uuid.uuid4().hex[:10]
-    experiments = directory / "experiments.toml"
-    experiments.write_text(_EXPERIMENTS)
-    return Settings(
-        kafka_bootstrap_servers=broker.address,
-        redis_url=SecretStr(redis_server.url),
-        interactions_topic=f"interactions-{unique}",
-        items_topic=f"items-{unique}",
-        users_topic=f"users-{unique}",
-        model_updates_topic=f"model-updates-{unique}",
-        retrain_requests_topic=f"retrain-requests-{unique}",
-        session_timeout_s=6.0,
-        archive_url=str(directory / "archive"),
-        archive_file_events=150,
-        archive_file_s=0.5,
-        models_path=directory / "models",
-        experiments_path=experiments,
-        transaction_events=40,
-        history_cap=50,
-        dedup_window=WINDOW,
-    )
