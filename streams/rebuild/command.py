@@ -72,7 +72,7 @@ def run(
             )
             return []
         if plan.wipe:
-            store_wipe.wipe(client)
+            store_wipe.wipe(settings)
         positions.check_settings(client, settings)
         experiments.save_definitions(client, settings.experiments)
         recovery.recover(settings, Shards(settings))

@@ -133,7 +133,7 @@ def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool
         if from_log
         else f"the archive at {masked_url(settings.archive_url)}, then from the log"
     )
-    plan = Plan(wipe_first, from_log, source, parts, wipe.count(client) if wipe_first else {})
+    plan = Plan(wipe_first, from_log, source, parts, wipe.count(settings) if wipe_first else {})
     for part in parts:
         _check(settings, plan, part, archive)
     return plan

@@ -80,8 +80,8 @@ def test_an_answer_and_its_outcome_are_in_the_report_until_the_user_is_deleted(
             lambda: (
                 not {deleted}
                 & {
-                    *experiments.read(redis, variant).exposed,
-                    *experiments.read(redis, variant).outcomes,
+                    *experiments.read([redis], variant).exposed,
+                    *experiments.read([redis], variant).outcomes,
                 }
             ),
             "deleted",

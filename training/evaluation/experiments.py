@@ -12,8 +12,8 @@ from core.process.tables import Column, Table
 from core.settings import Settings
 from engines.experiments.intervals import Estimate
 from engines.experiments.report import Report, compare_all
-from store.state import connection
 from store.state.entities import experiments
+from store.state.shards import Shards
 
 
 def reports(settings: Settings, detect: float) -> list[Report]:
@@ -21,9 +21,9 @@ def reports(settings: Settings, detect: float) -> list[Report]:
 
     Raises StoreUnavailable, StoreCorrupt.
     """
-    with connection.connect(settings) as client:
-        recorded = experiments.definitions(client)
-        read = partial(experiments.read, client)
+    with Shards(settings) as shards:
+        recorded = experiments.definitions(shards.first)
+        read = partial(experiments.read, shards)
         return compare_all(settings.experiments, recorded, read, detect)
 
 
@@ -32,9 +32,9 @@ def forget(settings: Settings, tag: str) -> None:
 
     Raises ConfigurationError for an unknown tag, StoreUnavailable.
     """
-    with connection.connect(settings) as client:
-        if not experiments.forget(client, tag):
-            tags = ", ".join(experiments.definitions(client)) or "none"
+    with Shards(settings) as shards:
+        if not experiments.forget(shards, tag):
+            tags = ", ".join(experiments.definitions(shards.first)) or "none"
             raise ConfigurationError(
                 f"there is no experiment with the tag {tag!r}; those with numbers: {tags}"
             )

@@ -16,8 +16,8 @@ from api.schemas.experiments import ExperimentResults
 from api.service import Service
 from core.errors import StoreError
 from engines.experiments.report import compare_all
-from store.state.connection import connect
 from store.state.entities import experiments
+from store.state.shards import Shards
 
 FRESH_S = 10.0
 """Seconds for which results are answered again; the users of all variants are read for them."""
@@ -79,9 +79,9 @@ class ExperimentRoutes:
         """
         began = time.monotonic()
         settings = self._service.settings
-        with connect(settings, settings.api_redis_timeout_s) as client:
-            recorded = experiments.definitions(client)
-            read = partial(experiments.read, client)
+        with Shards(settings, settings.api_redis_timeout_s) as shards:
+            recorded = experiments.definitions(shards.first)
+            read = partial(experiments.read, shards)
             reports = compare_all(settings.experiments, recorded, read, detect)
         results = ExperimentResults(experiments=reports, at=time.time())
         now = time.monotonic()

@@ -234,7 +234,10 @@ class EntryApplier:
     def _deletion_commands(self, outcome: Outcome) -> list[Command]:
         commands: list[Command] = []
         sets = (
-            [self._keys.users_read, *experiments.sets_of_users(self._client, self._planner.running)]
+            [
+                self._keys.users_read,
+                *experiments.sets_of_users(self._client, self._client, self._planner.running),
+            ]
             if any(kind == "user" for kind, _ in outcome.new)
             else []
         )

@@ -9,7 +9,7 @@ counts exposures: answers of a variant to a user. They are only in Redis, in no 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -23,7 +23,8 @@ from core.experiments import Definition, Experiments, Variant, VariantCounts
 from core.use_cases import UseCases
 from store.state import keys
 from store.state.apply.batches import Event, KnownDeletions
-from store.state.connection import named_errors
+from store.state.connection import Client, named_errors
+from store.state.shards import Shards
 
 MOST_WAITING = 100_000
 """Most exposures in the queue, about 20 MB.
@@ -71,69 +72,81 @@ def outcomes(
     return Outcomes(numbers, weights)
 
 
-def save_definitions(client: redis.Redis, experiments: Experiments) -> None:
-    """Store the definition of each experiment that has none yet. Raises StoreUnavailable."""
-    if experiments.all:
-        with named_errors("writing the definitions of experiments"):
-            pipe = client.pipeline(transaction=False)
-            for tag, text in _encoded(experiments).items():
-                pipe.hsetnx(keys.ONLY.experiments, tag, text)
-            pipe.execute()
-
-
-def definitions(client: redis.Redis) -> dict[str, Definition]:
-    """Tag -> definition, of every experiment that was ever configured and not deleted since.
+def save_definitions(first: Client, experiments: Experiments) -> None:
+    """Store the definition of each experiment that has none yet. `first`: the client of shard 0.
 
     Raises StoreUnavailable.
     """
+    if experiments.all:
+        with named_errors("writing the definitions of experiments"):
+            pipe = first.pipeline(transaction=False)
+            for tag, text in _encoded(experiments).items():
+                pipe.hsetnx(keys.of(first).experiments, tag, text)
+            pipe.execute()
+
+
+def definitions(first: Client) -> dict[str, Definition]:
+    """Tag -> definition, of every experiment that was ever configured and not deleted since.
+
+    `first`: the client of shard 0. Raises StoreUnavailable.
+    """
     with named_errors("reading the definitions of experiments"):
-        fields: Any = client.hgetall(keys.ONLY.experiments)
+        fields: Any = first.hgetall(keys.of(first).experiments)
     return {
         tag.decode(): msgspec.json.decode(text, type=Definition) for tag, text in fields.items()
     }
 
 
-def sets_of_users(client: redis.Redis, running: Experiments) -> list[str]:
-    """Every sorted set of an experiment that may hold a user.
+def sets_of_users(first: Any, client: Any, running: Experiments) -> list[str]:
+    """Every sorted set of an experiment in the shard of `client` that may hold a user.
 
-    Those of the stored definitions, and of the `running` experiments, whose definitions are missing
-    in a Redis that was just emptied. Raises StoreUnavailable.
+    Those of the definitions, which `first` has, the client of shard 0, and of the `running`
+    experiments, whose definitions are missing in a Redis that was just emptied. Raises
+    StoreUnavailable.
     """
     variants = {
-        variant.id for experiment in definitions(client).values() for variant in experiment.variants
+        variant.id for experiment in definitions(first).values() for variant in experiment.variants
     } | set(running.by_id)
-    return [key for variant_id in sorted(variants) for key in _sets(variant_id)]
+    return [key for variant_id in sorted(variants) for key in _sets(client, variant_id)]
 
 
-def forget(client: redis.Redis, tag: str) -> bool:
-    """Delete an experiment's numbers. False: there is no experiment with this tag.
+def forget(shards: Shards, tag: str) -> bool:
+    """Delete an experiment's numbers in each shard, its definition last.
 
-    Raises StoreUnavailable.
+    False: there is no experiment with this tag. Raises StoreUnavailable: run it again.
     """
-    experiment = definitions(client).get(tag)
+    experiment = definitions(shards.first).get(tag)
     if experiment is None:
         return False
     with named_errors(f"deleting the numbers of experiment {tag}"):
-        pipe = client.pipeline(transaction=True)
-        for variant in experiment.variants:
-            pipe.unlink(keys.ONLY.experiment_events(variant.id), *_sets(variant.id))
-        pipe.hdel(keys.ONLY.experiments, tag)
-        pipe.execute()
+        for client in shards:
+            pipe = client.pipeline(transaction=True)
+            for variant in experiment.variants:
+                pipe.unlink(
+                    keys.of(client).experiment_events(variant.id), *_sets(client, variant.id)
+                )
+            pipe.execute()
+        shards.first.hdel(keys.of(shards.first).experiments, tag)
     return True
 
 
-def read(client: redis.Redis, variant_id: str) -> VariantCounts:
+def read(shards: Iterable[Client], variant_id: str) -> VariantCounts:
     """All numbers of a variant, read in short pieces.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
+    events: Counter[str] = Counter()
+    exposed: dict[str, float] = {}
+    weights: dict[str, float] = {}
     with named_errors(f"reading the numbers of {variant_id}"):
-        events: Any = client.hgetall(keys.ONLY.experiment_events(variant_id))
-        exposed, weights = (dict(_members(client, key)) for key in _sets(variant_id))
+        for client in shards:
+            stored: Any = client.hgetall(keys.of(client).experiment_events(variant_id))
+            events.update({name.decode(): int(count) for name, count in stored.items()})
+            exposed_set, outcomes_set = _sets(client, variant_id)
+            exposed.update(_members(client, exposed_set))
+            weights.update(_members(client, outcomes_set))
     return VariantCounts(
-        exposed,
-        weights,
-        {name.decode().removeprefix("ev:"): int(count) for name, count in events.items()},
+        exposed, weights, {name.removeprefix("ev:"): count for name, count in events.items()}
     )
 
 
@@ -225,8 +238,9 @@ class Exposures:
                 return
 
 
-def _sets(variant_id: str) -> tuple[str, str]:
-    return keys.ONLY.experiment_exposed(variant_id), keys.ONLY.experiment_outcomes(variant_id)
+def _sets(client: Client, variant_id: str) -> tuple[str, str]:
+    names = keys.of(client)
+    return names.experiment_exposed(variant_id), names.experiment_outcomes(variant_id)
 
 
 def _members(client: Any, key: str) -> Iterator[tuple[str, float]]:

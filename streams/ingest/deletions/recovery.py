@@ -180,7 +180,8 @@ class _Recovery:
         """Every user and item id in Redis, most of them more than once."""
         for key in self._client.scan_iter(self._keys.user("*"), count=1000):
             yield "user", self._keys.user_id(key)
-        for key in experiments.sets_of_users(self._client, self._settings.experiments):
+        running = self._settings.experiments
+        for key in experiments.sets_of_users(self._client, self._client, running):
             for member, _ in self._client.zscan_iter(key, count=1000):
                 yield "user", member.decode()
         if self._keys.shard == 0:

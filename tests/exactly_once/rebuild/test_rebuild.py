@@ -213,7 +213,7 @@ def test_a_redis_set_back_before_a_deletion_deletes_the_user_at_the_next_start(
     assert recovery.recover(settings, Shards(settings)) == 1
     assert deleted_at(redis, settings, "42") == 20.5
     assert redis.keys("user:42*") == []
-    assert experiments.read(redis, variant.id) == ({"43": 1.0}, {"43": 1.0}, {})
+    assert experiments.read([redis], variant.id) == ({"43": 1.0}, {"43": 1.0}, {})
     assert recovery.recover(settings, Shards(settings)) == 0
 
 

@@ -13,6 +13,7 @@ from core.settings import Settings
 from store.state import connection, wipe
 from store.state.entities import experiments as store
 from store.state.entities.experiments import Exposures
+from store.state.shards import Shards
 from tests.store.state.entities.experiment import (
     CONTROL,
     HALF,
@@ -33,11 +34,11 @@ def test_exposures_add_up_and_are_written_once(redis: Redis) -> None:
         exposures.add(variant, user)
     exposures.write(redis)
     exposures.write(redis)
-    assert store.read(redis, CONTROL.id).exposed == {A: 2, B: 1}
+    assert store.read([redis], CONTROL.id).exposed == {A: 2, B: 1}
     exposures.add(CONTROL, A)
     exposures.write(redis)
-    assert store.read(redis, CONTROL.id).exposed == {A: 3, B: 1}
-    assert store.read(redis, HALF.id).exposed == {C: 1}
+    assert store.read([redis], CONTROL.id).exposed == {A: 3, B: 1}
+    assert store.read([redis], HALF.id).exposed == {C: 1}
     (definition,) = store.definitions(redis).values()
     assert definition.name == "blend"
     assert [(variant.name, dict(variant.overrides)) for variant in definition.variants] == [
@@ -59,7 +60,7 @@ def test_exposures_are_written_after_an_outage_of_redis(
     exposures.add(CONTROL, "0")
     own_redis_server.start()
     exposures.write(client)
-    exposed = store.read(client, CONTROL.id).exposed
+    exposed = store.read([client], CONTROL.id).exposed
     assert len(exposed) == 700
     assert exposed["0"] == 2
 
@@ -74,15 +75,15 @@ def test_an_exposure_from_before_the_deletion_is_not_counted(
     exposures.add(CONTROL, B)
     writer.delete(A, broker_time=20.0)
     exposures.write(redis)
-    assert store.read(redis, CONTROL.id).exposed == {B: 1}
+    assert store.read([redis], CONTROL.id).exposed == {B: 1}
     exposures.add(CONTROL, A)  # comes back
     exposures.write(redis)
-    assert store.read(redis, CONTROL.id).exposed == {A: 1, B: 1}
+    assert store.read([redis], CONTROL.id).exposed == {A: 1, B: 1}
     exposures.add(CONTROL, A)
     # deleted between the look and the write
     _at_multi(monkeypatch, lambda: writer.delete(A, broker_time=30.0))
     exposures.write(redis)
-    assert store.read(redis, CONTROL.id).exposed == {B: 1}
+    assert store.read([redis], CONTROL.id).exposed == {B: 1}
 
 
 def test_the_queue_and_the_users_of_a_variant_are_bounded(
@@ -98,7 +99,7 @@ def test_the_queue_and_the_users_of_a_variant_are_bounded(
     exposures.add(HALF, "1")
     exposures.add(HALF, "5")
     exposures.write(redis)
-    assert store.read(redis, HALF.id).exposed == {"1": 3, "2": 1}
+    assert store.read([redis], HALF.id).exposed == {"1": 3, "2": 1}
 
 
 def test_the_exposures_of_an_outage_are_bounded(
@@ -116,18 +117,20 @@ def test_the_exposures_of_an_outage_are_bounded(
     own_redis_server.start()
     exposures.write(client)
     exposures.write(client)
-    assert sorted(store.read(client, HALF.id).exposed) == ["0", "1", "2", "3", "4", "5"]
+    assert sorted(store.read([client], HALF.id).exposed) == ["0", "1", "2", "3", "4", "5"]
     assert len(lost) == 4
 
 
-def test_a_deleted_experiment_leaves_no_key(redis: Redis, writer: Writer) -> None:
+def test_a_deleted_experiment_leaves_no_key(
+    redis: Redis, writer: Writer, settings: Settings
+) -> None:
     exposures = Exposures(RUNNING, 10, fail_on_loss, HASHER)
     exposures.add(HALF, C)
     exposures.write(redis)
     writer.apply(event(C, "like", recommendation_id(HALF)))
-    assert store.forget(redis, HALF.tag)
+    assert store.forget(Shards(settings), HALF.tag)
     assert redis.keys("experiment*") == []
-    assert not store.forget(redis, HALF.tag)
+    assert not store.forget(Shards(settings), HALF.tag)
 
 
 def test_a_wipe_deletes_outcomes_and_leaves_exposures(
@@ -138,7 +141,7 @@ def test_a_wipe_deletes_outcomes_and_leaves_exposures(
     exposures.add(HALF, C)
     exposures.write(redis)
     writer.apply(event(C, "like", recommendation_id(HALF)))
-    wipe.wipe(connection.connect(settings))
+    wipe.wipe(settings)
     assert sorted(redis.keys("*")) == [f"experiment:{HALF.id}:exposed".encode(), b"experiments"]
 
 

@@ -44,7 +44,7 @@ def test_an_event_is_an_outcome_of_the_variant_whose_answer_led_to_it(
         event(A, "apply", recommendation_id(None)),
     )
     writer.apply(event(A, "view", mine))
-    control, half = store.read(redis, CONTROL.id), store.read(redis, HALF.id)
+    control, half = store.read([redis], CONTROL.id), store.read([redis], HALF.id)
     assert control.outcomes == {A: 1 + 3 + 1, B: 4.5}
     assert control.events == {"view": 2, "like": 1, "rating": 1, "dismiss": 1}
     assert (half.outcomes, half.events) == ({C: 1}, {"view": 1})
@@ -59,7 +59,7 @@ def test_only_outcomes_that_an_experiment_names_count_for_its_users(
     control = running.all[0].variants[0]
     writer, mine = Writer(settings, running), recommendation_id(control)
     writer.apply(event(A, "view", mine), event(A, "like", mine), event(B, "view", mine))
-    assert store.read(redis, control.id) == ({}, {A: 3}, {"view": 2, "like": 1})
+    assert store.read([redis], control.id) == ({}, {A: 3}, {"view": 2, "like": 1})
 
 
 def test_a_forged_recommendation_id_is_no_outcome(redis: Redis, writer: Writer) -> None:
@@ -99,13 +99,13 @@ def test_a_deleted_user_is_removed_from_running_and_former_experiments(
         event(A, "like", recommendation_id(CONTROL)), event(B, "like", recommendation_id(CONTROL))
     )
     now.delete(A, broker_time=20.0)
-    assert store.read(redis, control.id) == ({}, {B: 3}, {"like": 2})
-    assert store.read(redis, CONTROL.id).outcomes == {B: 3}
+    assert store.read([redis], control.id) == ({}, {B: 3}, {"like": 2})
+    assert store.read([redis], CONTROL.id).outcomes == {B: 3}
     now.apply(event(A, "save", recommendation_id(CONTROL)), broker_time=15.0)
-    assert store.read(redis, CONTROL.id).outcomes == {B: 3}
+    assert store.read([redis], CONTROL.id).outcomes == {B: 3}
     # comes back, as a new user
     now.apply(event(A, "view", recommendation_id(CONTROL)), broker_time=25.0)
-    assert store.read(redis, CONTROL.id).outcomes == {A: 1, B: 3}
+    assert store.read([redis], CONTROL.id).outcomes == {A: 1, B: 3}
 
 
 def test_a_deleted_user_is_removed_from_running_experiments_without_a_stored_definition(
@@ -120,4 +120,4 @@ def test_a_deleted_user_is_removed_from_running_experiments_without_a_stored_def
         event(A, "like", recommendation_id(CONTROL)), event(B, "like", recommendation_id(CONTROL))
     )
     writer.delete(A, broker_time=20.0)
-    assert store.read(redis, CONTROL.id).outcomes == {B: 3}
+    assert store.read([redis], CONTROL.id).outcomes == {B: 3}
