@@ -2,14 +2,15 @@
 
 The vector of a user is in the user's shard, and is written there in one transaction
 (`store.state.entities.vectors`). A new item has a list of users in every shard that has some, and
-an entry in `items:young` of that shard; its users are the heaviest of all lists, its time is the
-latest of all entries. Its factors are in shard 0, with an entry in `items:young` there.
+an entry in `items:young` of that shard; its users are those of all lists, its time is the latest of
+all entries. Its factors are in shard 0, with an entry in `items:young` there.
 
 These rules keep a crash between two shards from leaving something for ever:
 
 - a transaction that writes or deletes a list, or factors, writes or deletes the entry of that
   shard: so nothing is without an entry, and the next check of all new items sees it;
-- factors count as outdated while they were not made with as many users as the lists have;
+- factors are outdated unless `as_of` is the number of users in all lists, which any user that is
+  removed changes;
 - items are forgotten shard by shard, their factors (shard 0) first: factors that remained without
   some of their lists could look right again as soon as others had filled the lists. The lists that
   a crash leaves have entries and no factors, so the next check forgets them again or, if the item
@@ -33,9 +34,8 @@ class LiveShards:
     """
 
     def __init__(self, shards: Iterable[Client], history_cap: int, item_users: int) -> None:
-        """`item_users`: YOUNG_ITEM_USERS, the most users of an item."""
+        """`item_users`: YOUNG_ITEM_USERS, the most users of an item in one shard."""
         self._stores = [LiveStore(client, history_cap, item_users) for client in shards]
-        self._item_users = item_users
 
     def __iter__(self) -> Iterator[LiveStore]:
         return iter(self._stores)
@@ -92,22 +92,22 @@ class LiveShards:
         return sorted(times, key=times.__getitem__)
 
     def item_users(self, item_ids: Sequence[str]) -> list[dict[str, float]]:
-        """The users of each new item with their weights: the YOUNG_ITEM_USERS heaviest."""
+        """The users of each new item with their weights, up to YOUNG_ITEM_USERS of each shard."""
         users: list[dict[str, float]] = [{} for _ in item_ids]
         for store in self._stores:
             for weights, of_shard in zip(users, store.item_users(item_ids), strict=True):
                 weights.update(of_shard)
-        return [self._heaviest(weights) for weights in users]
+        return users
 
     def factors_status(self, item_ids: Sequence[str]) -> list[FactorsStatus]:
-        """For each new item, the origin of its factors and its number of users."""
+        """For each new item, the origin of its factors and the number of users in its lists."""
         first, *others = self._stores
         statuses = first.factors_status(item_ids)
         if not others:
             return statuses
         counts = [store.user_counts(item_ids) for store in others]
         return [
-            status._replace(users=min(self._item_users, status.users + sum(others_users)))
+            status._replace(users=status.users + sum(others_users))
             for status, *others_users in zip(statuses, *counts, strict=True)
         ]
 
@@ -127,9 +127,3 @@ class LiveShards:
         """Delete the lists and factors of items that are no longer new, or that are too many."""
         for store in self._stores:
             store.forget_items(item_ids)
-
-    def _heaviest(self, weights: dict[str, float]) -> dict[str, float]:
-        if len(weights) <= self._item_users:
-            return weights
-        ranked = sorted(weights.items(), key=lambda entry: (entry[1], entry[0]))
-        return dict(ranked[-self._item_users :])

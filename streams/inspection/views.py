@@ -204,7 +204,7 @@ def _vector(als: LiveVector | None) -> dict[str, Any] | None:
 
 
 def _new_item(settings: Settings, item_id: str) -> dict[str, Any] | None:
-    """For a new item: its number of users, and how many its factors were made from."""
+    """For a new item: the users in its lists, and how many there were as its factors were made."""
     with Shards(settings) as clients:
         shards = LiveShards(clients, settings.history_cap, settings.young_item_users)
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 import scipy.sparse as sp
@@ -44,6 +45,7 @@ class NewItemFolder:
         self, settings: Settings, clients: Shards, shards: LiveShards, users: UserFolder
     ) -> None:
         """`clients`: of the same shards as `shards`."""
+        self._most_users = settings.young_item_users
         self._limit, self._clients, self._shards = settings.young_items, clients, shards
         self._users = users
         self._changed: dict[str, None] = {}
@@ -79,7 +81,9 @@ class NewItemFolder:
         self._write(space, lists)
         for item_id in due_items:
             del self._changed[item_id]
-            self._due_at[item_id] = now + LEAST_S + PER_USER_S * len(lists.get(item_id, ()))
+            self._due_at[item_id] = (
+                now + LEAST_S + PER_USER_S * min(self._most_users, len(lists.get(item_id, ())))
+            )
 
     def restart_deletions(self) -> None:
         """Apply all deletions again at the next check, because a check was not completed."""
@@ -130,8 +134,12 @@ class NewItemFolder:
             self._deleted[shard] = set(changes.digests)
 
     def _write(self, space: Space, lists: dict[str, dict[str, float]]) -> None:
-        """Write the factors of the items in `lists`: item id -> user id -> weight."""
-        user_ids = list(dict.fromkeys(user_id for weights in lists.values() for user_id in weights))
+        """Write the factors of the items in `lists`: item id -> user id -> weight.
+
+        They are computed from the users of largest weight.
+        """
+        heaviest = {item_id: self._heaviest(weights) for item_id, weights in lists.items()}
+        user_ids = list(dict.fromkeys(chain.from_iterable(heaviest.values())))
         vectors, without_history = self._vectors(space, user_ids)
         for item_id, weights in lists.items():
             to_drop = without_history.intersection(weights)
@@ -140,7 +148,7 @@ class NewItemFolder:
                 del weights[user_id]
         columns = {user_id: column for column, user_id in enumerate(vectors)}
         indptr, indices, values = [0], [], []
-        for weights in lists.values():
+        for weights in heaviest.values():
             with_vector = [user_id for user_id in weights if user_id in columns]
             indices += [columns[user_id] for user_id in with_vector]
             values += [weights[user_id] for user_id in with_vector]
@@ -161,6 +169,13 @@ class NewItemFolder:
         self._shards.write_items(live_vectors)
         self.folded += len(live_vectors)
         metrics.live_items.inc(len(live_vectors))
+
+    def _heaviest(self, weights: dict[str, float]) -> dict[str, float]:
+        """The YOUNG_ITEM_USERS users of largest weight: the lists of several shards have more."""
+        if len(weights) <= self._most_users:
+            return weights
+        ranked = sorted(weights.items(), key=lambda entry: (entry[1], entry[0]))
+        return dict(ranked[-self._most_users :])
 
     def _vectors(self, space: Space, user_ids: Sequence[str]) -> tuple[dict[str, Floats], set[str]]:
         """User id -> vector (f,) f32, without users who have none; and who has no history."""
