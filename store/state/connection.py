@@ -39,6 +39,20 @@ class Client(redis.Redis):
 
     shard_keys: Keys
 
+    def scan_iter(self, *args: Any, **named: Any) -> Iterator[Any]:
+        """As that of redis-py. In a cluster a move of the slot is an error, and no early end.
+
+        SCAN lists what the node has, also without a slot that it lost.
+        """
+        if not isinstance(self.connection_pool, ClusterPool):
+            yield from super().scan_iter(*args, **named)
+            return
+        no_key = self.shard_keys.user("")  # MOVED or ASK where a part of the slot is elsewhere
+        with self.client() as one:  # type: ignore[no-untyped-call]  # a cursor is of one server
+            one.exists(no_key)
+            yield from redis.Redis.scan_iter(one, *args, **named)
+            one.exists(no_key)
+
 
 class AsyncClient(redis.asyncio.Redis):
     """As `Client`, for asyncio."""

@@ -1,10 +1,10 @@
 """Computes the state that must follow from the logs.
 
-An interaction counts if it is valid, is no duplicate within the window of its partition, and has a
-later broker time than every deletion of its user (a null record in `users`). A user's profile is
-the last valid record of the user after the last deletion; the same holds for an item. Popularity,
-trending and the sums of experiments keep the events of deleted users. Records of aborted
-transactions are not part of a log.
+An interaction counts if it is valid, is in a partition of its user's shard, is no duplicate within
+the window of its partition, and has a later broker time than every deletion of its user (a null
+record in `users`). A user's profile is the last valid record of the user after the last deletion;
+the same holds for an item. Popularity, trending and the sums of experiments keep the events of
+deleted users. Records of aborted transactions are not part of a log.
 
 The records of a user may lie in several partitions, because partitions were added. Then only the
 order within each partition is defined, and any order between partitions is correct. So the expected
@@ -29,6 +29,7 @@ from core.experiments import point
 from core.settings import Settings
 from core.types import Interaction, Item, User
 from store.state.entities import popularity
+from store.state.shards import shard_of_user
 from tests.oracle.records import Partition, Record, RecordedLog
 
 Entry = TypeVar("Entry", Item, User)
@@ -73,6 +74,7 @@ def fold(
     expected.profiles = _entries(
         expected,
         settings.users_topic,
+        settings.redis_shards,
         logs,
         end,
         partial(codec.decode_user, tolerance=settings.tolerance),
@@ -80,11 +82,12 @@ def fold(
     expected.items = _entries(
         expected,
         settings.items_topic,
+        1,
         logs,
         end,
         partial(codec.decode_item, tolerance=settings.tolerance),
     )
-    expected.deleted = _deletions(logs, settings.users_topic)
+    expected.deleted = _deletions(logs, settings.users_topic, settings.redis_shards)
     _interactions(expected, settings, logs, end)
     return expected
 
@@ -94,7 +97,12 @@ Decode = Callable[[bytes, float], Entry]
 
 
 def _entries(
-    expected: Expected, topic: str, logs: RecordedLog, end: End, decode: Decode[Entry]
+    expected: Expected,
+    topic: str,
+    shards: int,
+    logs: RecordedLog,
+    end: End,
+    decode: Decode[Entry],
 ) -> dict[str, list[Entry]]:
     """Id -> the last entry of each partition that is later than every deletion of the id."""
     last: dict[str, dict[int, tuple[float, Entry]]] = defaultdict(dict)
@@ -104,6 +112,7 @@ def _entries(
             try:
                 check_record_time(record.time)
                 identifier = codec.decode_id(record.key)
+                _check_shard(identifier, record, shards)
                 if record.value is None:
                     deleted[identifier][record.partition] = record.time
                     last[identifier].pop(record.partition, None)
@@ -125,7 +134,7 @@ def _entries(
     return {identifier: entries for identifier, entries in valid.items() if entries}
 
 
-def _deletions(logs: RecordedLog, topic: str) -> dict[str, float]:
+def _deletions(logs: RecordedLog, topic: str, shards: int) -> dict[str, float]:
     """Id -> time of its last deletion."""
     deleted: dict[str, float] = {}
     for partition in logs.partitions(topic):
@@ -134,10 +143,17 @@ def _deletions(logs: RecordedLog, topic: str) -> dict[str, float]:
                 try:
                     check_record_time(record.time)
                     identifier = codec.decode_id(record.key)
+                    _check_shard(identifier, record, shards)
                 except BadEvent:
                     continue
                 deleted[identifier] = max(record.time, deleted.get(identifier, 0.0))
     return deleted
+
+
+def _check_shard(user_id: str, record: Record, shards: int) -> None:
+    """Raises BadEvent: the partition is of another shard than the user."""
+    if shard_of_user(user_id, shards) != record.partition % shards:
+        raise BadEvent("foreign_partition", "another shard")
 
 
 def _interactions(expected: Expected, settings: Settings, logs: RecordedLog, end: End) -> None:
@@ -197,6 +213,7 @@ def _without_duplicates(
             event = codec.decode_interaction(
                 record.value, record.time, settings.use_cases, settings.tolerance
             )
+            _check_shard(event.user_id, record, settings.redis_shards)
         except BadEvent as bad:
             expected.dead[record.topic, record.partition, record.offset] = bad.code
             continue

@@ -64,7 +64,7 @@ class AsyncPipe:
         if self._connection is None:
             self._connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
             self._until = time.monotonic() + client_connections.MAX_AGE_S
-            self._replies = hiredis.Reader(replyError=redis.ResponseError)
+            self._replies = hiredis.Reader(replyError=self._error)
         connection = self._connection
         connection._writer.write(payload)
         replies: list[Any] = []
@@ -78,6 +78,12 @@ class AsyncPipe:
             if not data:
                 raise redis.ConnectionError("the server closed the connection")
             self._replies.feed(data)
+
+    def _error(self, text: str) -> redis.ResponseError:
+        """An error reply; the next `ask` connects again if the data are at another server now."""
+        if text.startswith(client_connections.ELSEWHERE):
+            self._until = 0.0
+        return redis.ResponseError(text)
 
 
 class LoopTimeout:

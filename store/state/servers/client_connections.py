@@ -25,6 +25,8 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 
 MAX_AGE_S = 30.0
 """Seconds until a connection is made again; a connect takes about a millisecond."""
+ELSEWHERE = ("READONLY", "MOVED")
+"""How error replies begin after which a connection is made again."""
 
 if TYPE_CHECKING:
     from redis import Connection as _Sync

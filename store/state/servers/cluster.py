@@ -53,13 +53,41 @@ def nodes_in(reply: Sequence[Any], asked: Node) -> list[Node]:
     return list(nodes)
 
 
+class _Nodes:
+    """The nodes that may be asked, those last that did not answer when they were last asked.
+
+    A node whose machine is gone does not refuse a connection, and the caller's time may end while
+    it is asked. Then the next caller begins with another one.
+    """
+
+    def __init__(self, seeds: Sequence[Node]) -> None:
+        """`seeds`: nodes of the URL."""
+        self._seeds, self._known = list(seeds), list[Node]()
+        self._silent: dict[Node, None] = {}
+
+    def in_order(self) -> list[Node]:
+        """All nodes; of those that did not answer, the one first that was asked longest ago."""
+        nodes = dict.fromkeys((*self._known, *self._seeds))
+        silent = [node for node in list(self._silent) if node in nodes]
+        return [node for node in nodes if node not in silent] + silent
+
+    def is_asked(self, node: Node) -> None:
+        """Call before a node is asked."""
+        self._silent.pop(node, None)
+        self._silent[node] = None
+
+    def has_answered(self, node: Node, reply: Sequence[Any]) -> None:
+        """Call with the reply to CLUSTER SLOTS."""
+        self._silent.pop(node, None)
+        self._known = nodes_in(reply, node) or self._known
+
+
 class Topology:
     """Asks the nodes of a cluster which of them is the primary of a slot."""
 
     def __init__(self, seeds: Sequence[Node], tls: bool, options: Mapping[str, Any]) -> None:
         """`seeds`: nodes of the URL; `options`: arguments of redis-py's connection."""
-        self._seeds = list(seeds)
-        self._known: list[Node] = []
+        self._nodes = _Nodes(seeds)
         self._plain = connections.TLS if tls else connections.Plain
         self._options = dict(options)
         self._clients: dict[Node, redis.Redis] = {}
@@ -70,14 +98,15 @@ class Topology:
         Raises redis.ConnectionError: no node answers, or the slot is not served.
         """
         errors: list[redis.RedisError] = []
-        for node in dict.fromkeys((*self._known, *self._seeds)):
+        for node in self._nodes.in_order():
+            self._nodes.is_asked(node)
             try:
                 client: Any = self._client(node)
                 reply = client.execute_command("CLUSTER", "SLOTS")
             except redis.RedisError as error:
                 errors.append(error)
                 continue
-            self._known = nodes_in(reply, node) or self._known
+            self._nodes.has_answered(node, reply)
             if (primary := primary_of(slot, reply, node)) is not None:
                 return primary
             errors.append(redis.ConnectionError(f"the cluster does not serve slot {slot}"))
@@ -103,8 +132,7 @@ class TopologyAsync:
     """As `Topology`, for asyncio."""
 
     def __init__(self, seeds: Sequence[Node], tls: bool, options: Mapping[str, Any]) -> None:
-        self._seeds = list(seeds)
-        self._known: list[Node] = []
+        self._nodes = _Nodes(seeds)
         self._plain = connections.TLSAsync if tls else connections.PlainAsync
         self._options = dict(options)
         self._clients: dict[Node, redis.asyncio.Redis] = {}
@@ -112,14 +140,15 @@ class TopologyAsync:
     async def primary(self, slot: int) -> Node:
         """As `Topology.primary`."""
         errors: list[redis.RedisError] = []
-        for node in dict.fromkeys((*self._known, *self._seeds)):
+        for node in self._nodes.in_order():
+            self._nodes.is_asked(node)
             try:
                 client: Any = self._client(node)
                 reply = await client.execute_command("CLUSTER", "SLOTS")
             except redis.RedisError as error:
                 errors.append(error)
                 continue
-            self._known = nodes_in(reply, node) or self._known
+            self._nodes.has_answered(node, reply)
             if (primary := primary_of(slot, reply, node)) is not None:
                 return primary
             errors.append(redis.ConnectionError(f"the cluster does not serve slot {slot}"))
