@@ -22,8 +22,9 @@ def live_and_ingest(settings: Settings, spawn: Spawn, **environment: str) -> lis
     """
     log.ensure_topics(settings)
     publish(settings, seed=1)
-    worker = spawn("streams", "live", **{"LIVE_READ_S": "0", **environment})
-    return [worker, spawn("streams", "ingest")]
+    shards = {"REDIS_SHARDS": str(settings.redis_shards)}
+    worker = spawn("streams", "live", **{"LIVE_READ_S": "0", **shards, **environment})
+    return [worker, spawn("streams", "ingest", **shards)]
 
 
 def check_alive(*children: Child) -> None:

@@ -129,21 +129,24 @@ def test_hints_of_every_compression_are_read(
 def test_a_new_item_gets_factors_and_a_deleted_user_is_removed(
     settings: Settings, redis: Redis, spawn: Spawn, broker: object
 ) -> None:
+    """With its users in two of four shards; tests/live/fold_in has the same with one shard."""
+    settings = settings.model_copy(update={"redis_shards": 4})
     children = live_and_ingest(settings, spawn)
     with Producer(settings) as producer:
-        for name in ("ann", "bob"):
+        for name in ("ann", "cat"):
             for item in ("item-1", "item-2", "brand new"):
                 producer.interaction(event(name, item))
         producer.flush()
 
         def factors(users: int) -> bool:
             check_alive(*children)
-            return redis.hget(keys.ONLY.item_als("brand new"), "as_of") == str(users).encode()
+            return redis.hget(keys.Keys(0, 4).item_als("brand new"), "as_of") == b"%d" % users
 
         eventually(lambda: factors(2), "factors of the new item from both users", 60.0)
         producer.user("ann", None)
-    eventually(lambda: factors(1), "factors from bob alone", 60.0)
-    assert redis.zrange(keys.ONLY.item_users("brand new"), 0, -1) == [b"bob"]
+    eventually(lambda: factors(1), "factors from cat alone", 60.0)
+    lists = redis.keys("*item:brand new:users")
+    assert [redis.zrange(key, 0, -1) for key in lists] == [[b"cat"]]
     assert list(redis.scan_iter("*ann*")) == []
 
 
