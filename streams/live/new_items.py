@@ -136,16 +136,14 @@ class NewItemFolder:
     def _write(self, space: Space, lists: dict[str, dict[str, float]]) -> None:
         """Write the factors of the items in `lists`: item id -> user id -> weight.
 
-        They are computed from the users of largest weight.
+        They are computed from the users of largest weight. Where one of these has no history any
+        more, the user is dropped, so that the next check computes them again with the next one.
         """
         heaviest = {item_id: self._heaviest(weights) for item_id, weights in lists.items()}
         user_ids = list(dict.fromkeys(chain.from_iterable(heaviest.values())))
         vectors, without_history = self._vectors(space, user_ids)
-        for item_id, weights in lists.items():
-            to_drop = without_history.intersection(weights)
-            self._shards.drop_users(item_id, to_drop)
-            for user_id in to_drop:
-                del weights[user_id]
+        for item_id, weights in heaviest.items():
+            self._shards.drop_users(item_id, without_history.intersection(weights))
         columns = {user_id: column for column, user_id in enumerate(vectors)}
         indptr, indices, values = [0], [], []
         for weights in heaviest.values():

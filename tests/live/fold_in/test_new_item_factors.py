@@ -89,6 +89,17 @@ def test_the_users_of_a_new_item_in_several_shards_count_together(
     worker.delete("joe")
     worker.maintain()
     check({"cat": 9, "dan": 12, "eve": 15}, listed=5)
+    worker.delete("dan")
+    worker.new_items.mark_changed(["new"])
+    worker.new_items.refold(worker.space)  # before a check has noticed the deletion
+    assert [sorted(users) for users in worker.lists("new")] == [
+        ["eve"],
+        ["cat"],
+        ["ann", "bob"],
+        [],
+    ]
+    worker.maintain()
+    check({"bob": 6, "cat": 9, "eve": 15}, listed=4)
     worker.close()
 
 
@@ -128,6 +139,7 @@ def test_above_the_limit_the_least_recently_touched_new_items_are_forgotten(
     for name, number in (("eve", 1), ("ann", 0), ("ann", 1), ("ann", 2), ("cat", 3), ("eve", 2)):
         worker.add_likes(name, "item-1", f"new-{number}")
         worker.fold((name, f"new-{number}"))
+    assert worker.shards.new_items() == ["new-0", "new-1", "new-3", "new-2"]
     worker.maintain()
     assert worker.shards.new_items() == ["new-3", "new-2"]
     assert [len(redis.keys(f"*item:new-{number}:*")) for number in range(4)] == [
