@@ -203,7 +203,7 @@ def shards(need: Plan) -> int:
     """
     if need.primaries == 1:
         return 1
-    return min(need.partitions, 2 ** math.ceil(math.log2(4 * need.primaries)))
+    return min(need.partitions, int(2 ** math.ceil(math.log2(4 * need.primaries))))
 
 
 def table(reads_an_event: float = READS_AN_EVENT, seconds: float = 20.0) -> list[str]:
