@@ -7,15 +7,19 @@ import time
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+import structlog
+
 from api.errors import invalid
 from api.health import Health
 from api.live_view.view import LiveView
 from api.metrics import Metrics
-from core.errors import LogUnavailable, StoreError
+from core.errors import LogUnavailable, SlotMoving, StoreError
 from core.settings import Settings
 from store.log.topics.partitions import Partitions
 from store.state.entities.arrivals import Arrivals
+from store.state.shards import shard_of_partition
 
+_log = structlog.get_logger(__name__)
 MOST_WAITING = 1_000
 """Reads that may wait, each on an open connection; one more is answered as stale at once."""
 WAIT_SHARE = 0.9
@@ -80,30 +84,33 @@ class ReadYourWrites:
     async def stale(self, text: str) -> bool:
         """Wait for the write of a token, API_AFTER_S at most. True: an answer may lack the write.
 
-        While Redis is failing, reads do not wait. Raises ApiError for an invalid token.
+        While the shard is failing, reads do not wait. Raises ApiError for an invalid token.
         """
         token = self._parsed(text)
         await self._check_partition(token)
-        if self._health.failure("redis") is not None or self._waiting >= MOST_WAITING:
+        shard = shard_of_partition(self._settings, token.topic, token.partition)
+        if self._view.shard_health.fails(shard) or self._waiting >= MOST_WAITING:
             self._metrics.observe_wait(False, 0.0)
             return True
         began = time.perf_counter()
         self._waiting += 1
         try:
-            arrived = await self._arrived(token)
+            arrived = await self._arrived(token, shard)
         finally:
             self._waiting -= 1
         self._metrics.observe_wait(arrived, time.perf_counter() - began)
         return not arrived
 
-    async def _arrived(self, token: Token) -> bool:
+    async def _arrived(self, token: Token, shard: int) -> bool:
         try:
             if token.topic == self._settings.items_topic:
                 return await self._in_view(token)
             return await self._arrivals.wait(*token, self._seconds)
+        except SlotMoving as error:
+            _log.debug("shard_moving", shard=shard, error=str(error))
         except StoreError as error:
-            self._health.mark_failed("redis", str(error))
-            return False
+            self._view.shard_health.mark_failed(shard, str(error))
+        return False
 
     async def _in_view(self, token: Token) -> bool:
         deadline = time.monotonic() + self._seconds

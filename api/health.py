@@ -87,3 +87,32 @@ class Health:
                 failures=failure.count,
                 outage_s=round(time.monotonic() - failure.began, 1),
             )
+
+
+class ShardHealth:
+    """Which shards of Redis fail. While one does, the part `redis` fails.
+
+    Any thread may write; every read of a user reads, without a lock.
+    """
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._lock = threading.Lock()
+        self._failing: frozenset[int] = frozenset()
+
+    def fails(self, shard: int) -> bool:
+        """Whether the shard failed when it was last used."""
+        return shard in self._failing
+
+    def mark_failed(self, shard: int, cause: str) -> None:
+        """Record that a shard fails."""
+        with self._lock:
+            self._failing |= {shard}
+            self._health.mark_failed("redis", cause)
+
+    def mark_working(self, shard: int) -> None:
+        """Record that a shard works (again)."""
+        with self._lock:
+            self._failing -= {shard}
+            if not self._failing:
+                self._health.mark_working("redis")

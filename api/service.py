@@ -19,7 +19,7 @@ from api.live_view.view import LiveView
 from api.metrics import Metrics
 from api.middleware import deadline
 from api.middleware.budget import Worker
-from core.errors import LogUnavailable, StoreCorrupt, StoreError
+from core.errors import LogUnavailable, SlotMoving, StoreCorrupt, StoreError
 from core.murmur2 import partitions_of
 from core.process import tracing
 from core.settings import Settings
@@ -30,10 +30,10 @@ from store.log.producer import Headers, Producer
 from store.log.topics.check import TopicCheck
 from store.log.topics.ids import TopicIds
 from store.log.topics.partitions import Partitions
-from store.state.connection import connect_async
 from store.state.entities.arrivals import Arrivals
 from store.state.entities.entries import EntryReader
 from store.state.entities.reader import UserReader
+from store.state.shards import AsyncShards, shard_of_user
 
 _log = structlog.get_logger(__name__)
 PARTS = ("redis", "kafka", "model")
@@ -101,11 +101,11 @@ class Service:
 
         It also starts without bundle, Redis or broker.
         """
-        self._redis = connect_async(self.settings, self.settings.api_redis_timeout_s)
         timeout_s = self.settings.api_redis_timeout_s
-        self._reader = UserReader(self._redis, self.settings.history_cap, timeout_s)
-        self.entries = EntryReader(self._redis)
-        self._arrivals = Arrivals(self._redis, timeout_s, self._topic_ids)
+        self._shards = AsyncShards(self.settings, timeout_s)
+        self._reader = UserReader(self._shards, self.settings.history_cap, timeout_s)
+        self.entries = EntryReader(self._shards)
+        self._arrivals = Arrivals(self._shards, timeout_s, self._topic_ids)
         self._read_your_writes = ReadYourWrites(
             self.settings, self.view, self._arrivals, self.health, self.metrics, self.partitions
         )
@@ -132,7 +132,7 @@ class Service:
         if self._reader is not None:
             await self._reader.close()
             await self._arrivals.close()
-            await self._redis.aclose()
+            await self._shards.aclose()
         try:
             await asyncio.to_thread(self.producer.close)
         except LogUnavailable as error:
@@ -151,16 +151,19 @@ class Service:
         return state, after is not None and (stale or state is None)
 
     async def _user_state(self, user_id: str) -> UserState | None:
-        """None while Redis fails: only the live view tries it then, every REFRESH_S."""
-        if self.health.failure("redis") is not None:
+        """None while the user's shard fails: only the live view tries it then, every REFRESH_S."""
+        shard = shard_of_user(user_id, self.settings.redis_shards)
+        if self.view.shard_health.fails(shard):
             return None
         assert self._reader is not None, "the app's lifespan has not begun"
         try:
             return await self._reader.read(user_id)
         except StoreCorrupt as error:
             _log.error("user_unreadable", user_id=user_id, error=str(error))
+        except SlotMoving as error:  # the next read may find where the user is
+            _log.debug("shard_moving", shard=shard, error=str(error))
         except StoreError as error:
-            self.health.mark_failed("redis", str(error))
+            self.view.shard_health.mark_failed(shard, str(error))
         return None
 
     async def stale(self, after: str | None) -> bool:

@@ -6,6 +6,7 @@ EddylineError
 ├── BadEvent                bytes that are no valid event: to the dead-letter topic
 ├── StoreError              Redis
 │   ├── StoreUnavailable    no connection, or an answer too late: retry, or answer degraded
+│   │   └── SlotMoving      a shard moves to another node of the cluster: retry
 │   ├── StoreMisconfigured  no retry helps (eviction, version, password, ...): change the server
 │   ├── StoreCorrupt        a key of another type, or an incomplete partition: ingest stops
 │   ├── Stale               a batch does not start at the partition position: seek to `position`
@@ -78,6 +79,10 @@ class StoreError(EddylineError):
 
 class StoreUnavailable(StoreError):
     """Redis cannot be reached, or answered too late."""
+
+
+class SlotMoving(StoreUnavailable):
+    """A shard is being moved to another node of the cluster, which answers otherwise."""
 
 
 class StoreMisconfigured(StoreError):

@@ -14,9 +14,9 @@ from core.errors import ConfigurationError
 from core.settings import Settings
 from core.types import Item, User
 from store.archive.archive import Archive
-from store.state import connection
 from store.state.apply import deletions
 from store.state.entities import catalogue, users
+from store.state.shards import Shards
 from training.command_options import ExportKind
 from training.data import events
 
@@ -48,12 +48,12 @@ def export(settings: Settings, kind: ExportKind, output: Path, since: float = -m
 
 
 def _write(settings: Settings, kind: ExportKind, file: Path, since: float) -> int:
-    with connection.connect(settings) as client:
+    with Shards(settings) as shards:
         if kind is ExportKind.items:
-            return _write_lines(catalogue.changes(client).items, file)
+            return _write_lines(catalogue.changes(shards.first).items, file)
         if kind is ExportKind.users:
-            return _write_lines(_each_once(users.profiles(client)), file)
-        deleted = deletions.users(client, IdHasher(settings.deletion_salt))
+            return _write_lines(_each_once(users.profiles(shards)), file)
+        deleted = deletions.users(shards, IdHasher(settings.deletion_salt))
     archive, topic = Archive(settings.archive_url), settings.interactions_topic
     tables, _ = events.from_archive(
         archive, topic, archive.positions(topic), settings.dedup_window, deleted, since

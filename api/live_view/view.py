@@ -11,14 +11,14 @@ import time
 
 import structlog
 
-from api.health import Health
+from api.health import Health, ShardHealth
 from api.live_view.bundles import BundleLoader, collector_paused, free_gradually
 from api.live_view.catalogue import CatalogueFollower
 from api.live_view.new_items import NewItemFollower
-from api.live_view.popularity import PopularityFollower
+from api.live_view.popularity import OfShard, PopularityFollower
 from api.metrics import Metrics
 from core.deletions import IdHasher
-from core.errors import ModelError, StoreError, StoreMisconfigured
+from core.errors import ModelError, SlotMoving, StoreError, StoreMisconfigured, StoreUnavailable
 from core.experiments import Variant
 from core.process.background import in_background, pause
 from core.settings import Settings
@@ -32,6 +32,7 @@ from models.bundle import Bundle
 from models.popular import Popularity
 from store.log.topics.ids import TopicIds
 from store.log.topics.partitions import Partitions
+from store.state.connection import Client
 from store.state.entities.experiments import Exposures
 from store.state.read_users import ReadUsers
 from store.state.shards import Shards
@@ -61,6 +62,7 @@ class LiveView:
     ) -> None:
         self._settings, self._health, self._metrics = settings, health, metrics
         self._shards = Shards(settings, REDIS_TIMEOUT_S)
+        self.shard_health = ShardHealth(health)
         self._bundles = BundleLoader(settings)
         self._catalogue = CatalogueFollower(settings, partitions, topic_ids)
         self._new_items = NewItemFollower()
@@ -78,6 +80,7 @@ class LiveView:
             settings.experiment_users,
             metrics.exposures_lost.inc,
             IdHasher(settings.deletion_salt),
+            settings.redis_shards,
         )
         self.read_users = ReadUsers(settings.live_read_s)
         self._notes_refused = False
@@ -99,10 +102,11 @@ class LiveView:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        try:
-            self.exposures.write(self._shards.first)
-        except StoreError as error:
-            _log.warning("exposures_lost", error=str(error))
+        for client in self._shards:
+            try:
+                self.exposures.write(client)
+            except StoreError as error:
+                _log.warning("exposures_lost", error=str(error))
         self._shards.close()
 
     def of_user(self, user_id: str, use_case: str | None) -> tuple[Recommender, Variant | None]:
@@ -127,31 +131,46 @@ class LiveView:
             self._refresh_bundle()
         except (ModelError, OSError) as error:
             self._health.mark_failed("model", str(error))
-        try:
-            self._catalogue.refresh(self._shards.first, self.current, self._swap_catalogue)
-            self._health.mark_working("catalogue")
-            if self._new_items.refresh(self._shards.first):
-                self._swap(with_new_items(self.current, self._new_items.factors(self.current)))
-            self._popularity.refresh(self._shards.first, self.current, self._swap_popularity)
-            self.exposures.write(self._shards.first)
-            self._write_read_users()
-        except StoreError as error:
-            self._health.mark_failed("redis", str(error))
-            if not self._catalogue.redis_was_read:
-                self._health.mark_failed(
-                    "catalogue", self._catalogue.uncertainty(self.current.bundle)
-                )
-        else:
-            self._health.mark_working("redis")
+        self._refresh_from_redis()
+
+    def _refresh_from_redis(self) -> None:
+        """Read each shard and write to it. A shard that fails is reported; the others go on."""
+        self._popularity.begin()
+        popularity: list[OfShard] = []
+        for shard, client in enumerate(self._shards):
+            try:
+                if shard == 0:
+                    self._refresh_items(client)
+                popularity.append(self._popularity.read(client))
+                self.exposures.write(client)
+            except SlotMoving as error:  # reads of users find where their keys are
+                _log.debug("shard_moving", shard=shard, error=str(error))
+            except StoreError as error:
+                self.shard_health.mark_failed(shard, str(error))
+                if not self._catalogue.redis_was_read:
+                    self._health.mark_failed(
+                        "catalogue", self._catalogue.uncertainty(self.current.bundle)
+                    )
+            else:
+                self.shard_health.mark_working(shard)
+        if len(popularity) == len(self._shards):
+            self._popularity.update(popularity, self.current, self._swap_popularity)
             self._metrics.refreshed.set_to_current_time()
+        self._write_read_users()
+
+    def _refresh_items(self, client: Client) -> None:
+        """Read the catalogue and the new items in shard 0. Raises StoreError."""
+        self._catalogue.refresh(client, self.current, self._swap_catalogue)
+        self._health.mark_working("catalogue")
+        if self._new_items.refresh(client):
+            self._swap(with_new_items(self.current, self._new_items.factors(self.current)))
 
     def _write_read_users(self) -> None:
-        """Without a permission for it, no answer is worse: the log says so once.
-
-        Raises StoreUnavailable.
-        """
+        """Without a permission for it, no answer is worse: the log says so once."""
         try:
             self.read_users.write(self._shards)
+        except StoreUnavailable as error:  # a hint for live workers: reads fold in themselves
+            _log.debug("read_users_not_written", error=str(error))
         except StoreMisconfigured as error:
             if not self._notes_refused:
                 self._notes_refused = True

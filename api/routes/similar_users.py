@@ -25,8 +25,8 @@ from engines.als import ALSEngine
 from engines.base import NotApplicable
 from engines.recommender import Recommender
 from models.als import Floats
-from store.state.connection import Client, connect
 from store.state.entities.histories import item_sets, with_events
+from store.state.shards import Shards
 
 _User = TypeVar("_User")
 MOST = 50
@@ -40,14 +40,14 @@ SHARED = 5
 class SimilarUserRoutes:
     """The route of similar users.
 
-    The worker's thread compares the trained users and reads up to 50 histories, with a budget and a
-    Redis connection of its own.
+    The worker's thread compares the trained users and reads up to 50 histories, with a budget and
+    connections to Redis of its own.
     """
 
     def __init__(self, service: Service, trained: TrainedUserFiles) -> None:
         self._service, self._trained = service, trained
         self._budget = service.worker.budget("users_similar")
-        self._client: Client | None = None
+        self._shards: Shards | None = None
 
     def register(self, app: DocumentedApp) -> None:
         """Add the route to `app`."""
@@ -110,12 +110,11 @@ class SimilarUserRoutes:
         """The answer's users. Runs in the worker's thread, one at a time."""
         scores = dict(self._trained.load(version).nearest(vector, SPARE * limit + 1))
         scores.pop(state.user_id, None)
-        if self._client is None:
-            self._client = connect(
-                self._service.settings, self._service.settings.api_redis_timeout_s
-            )
-        nearest = with_events(self._client, list(scores))[:limit]
-        histories = item_sets(self._client, nearest, self._service.settings.history_cap)
+        settings = self._service.settings
+        if self._shards is None:
+            self._shards = Shards(settings, settings.api_redis_timeout_s)
+        nearest = with_events(self._shards, list(scores))[:limit]
+        histories = item_sets(self._shards, nearest, settings.history_cap)
         own_items = list(dict.fromkeys(event.item_id for event in reversed(state.history)))
         return [
             SimilarUser(

@@ -57,7 +57,7 @@ def main() -> None:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 sizes.append(len(answer.read()))
         memory = psutil.Process(served.pid).memory_info().rss / 2**20
-        in_catalogue = int(redis.memory_usage(keys.ONLY.items, samples=0) or 0) / ITEMS
+        in_catalogue = int(redis.memory_usage(keys.of(redis).items, samples=0) or 0) / ITEMS
         files = [path for path in served.settings.models_path.rglob("*") if path.is_file()]
         on_disk = sum(path.stat().st_size for path in files) / 2**20
         redis.close()

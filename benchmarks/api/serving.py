@@ -125,8 +125,8 @@ def fill(
     """The catalogue, and `users` with `events` events each on popular and rare items alike."""
     pipe = client.pipeline(transaction=False)
     for item in items:
-        pipe.hset(keys.ONLY.items, item.item_id, encode_json(item))
-        pipe.xadd(keys.ONLY.items_changes, {"item": item.item_id})
+        pipe.hset(keys.of(client).items, item.item_id, encode_json(item))
+        pipe.xadd(keys.of(client).items_changes, {"item": item.item_id})
     pipe.execute()
     items_of = (rng.power(0.5, (users, events)) * ITEMS).astype(int)
     types = rng.choice(
@@ -142,8 +142,10 @@ def fill(
             for name, count in zip(*np.unique(types[user], return_counts=True), strict=True)
         }
         counters = [("events", events), ("first_seen", 1_730_000_000), *counts.items()]
-        pipe.hset(keys.ONLY.user(str(user)), items=[part for pair in counters for part in pair])
-        pipe.rpush(keys.ONLY.history(str(user)), *lines)
+        pipe.hset(
+            keys.of(client).user(str(user)), items=[part for pair in counters for part in pair]
+        )
+        pipe.rpush(keys.of(client).history(str(user)), *lines)
         if user % 500 == 499:
             pipe.execute()
     pipe.execute()

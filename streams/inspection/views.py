@@ -40,7 +40,7 @@ FOREIGN = (
 
 def user(settings: Settings, user_id: str) -> dict[str, Any]:
     """The whole state of a user, and the engine that answers the user. Raises StoreUnavailable."""
-    client = connection.connect(settings)
+    client = Shards(settings).of_user(user_id)
     state = users.read(client, user_id, settings.history_cap)
     deletion = deletions.lookup(
         client, "user", [IdHasher(settings.deletion_salt)("user", user_id)]
@@ -55,7 +55,7 @@ def user(settings: Settings, user_id: str) -> dict[str, Any]:
         "partition": _partition(settings, user_id),
         "foreign_partitions": foreign,
         "partition_note": FOREIGN if foreign else None,
-        "keys": list(keys.ONLY.all_of_user(user_id)),
+        "keys": list(keys.of(client).all_of_user(user_id)),
         "events": state.events,
         "counts": dict(sorted(state.counts.items(), key=lambda entry: -entry[1])),
         "idle": idle_users.counters(client, user_id) or None,
@@ -77,10 +77,10 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
     Now: as a share of the most popular item's. In a window: the weight of the events in it.
     Raises StoreUnavailable.
     """
-    client = connection.connect(settings)
-    entry = catalogue.item(client, item_id)
+    shards = Shards(settings)
+    entry = catalogue.item(shards.first, item_id)
     names = (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED)
-    shares = popularity.shares_of_item(client, names, item_id)
+    shares = popularity.shares_of_item(shards, names, item_id)
     return {
         "item_id": item_id,
         "in_catalogue": entry is not None,
@@ -89,7 +89,7 @@ def item(settings: Settings, item_id: str) -> dict[str, Any]:
         "popularity_now": {name: float(f"{share:.3g}") for name, share in shares.items()},
         **{
             f"last_{window}": weights
-            for window, weights in trending.of_item(client, names, item_id, time.time()).items()
+            for window, weights in trending.of_item(shards, names, item_id, time.time()).items()
         },
     }
 
@@ -100,7 +100,7 @@ def partition_positions(settings: Settings) -> list[dict[str, Any]]:
     Raises LogUnavailable, StoreUnavailable, ArchiveError.
     """
     permissions.prepare(settings, permissions.of_positions)
-    client = connection.connect(settings)
+    shards = Shards(settings)
     consumer = Consumer(log.consumer_config(settings, f"{settings.ingest_group}-inspect"))
     rows = []
     try:
@@ -119,6 +119,7 @@ def partition_positions(settings: Settings) -> list[dict[str, Any]]:
                 else {}
             )
             for partition in numbers:
+                client = shards.of_partition(topic, partition)
                 redis = positions.read(client, topic, partition).offset
                 archive = (
                     archived.get(partition, 0) if topic == settings.interactions_topic else None

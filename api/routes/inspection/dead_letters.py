@@ -42,7 +42,7 @@ from store.log.dead_letters import DeadLetter
 from store.log.producer import Headers
 from store.state import running
 from store.state.apply import deletions
-from store.state.connection import connect
+from store.state.shards import Shards
 
 _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
@@ -210,10 +210,12 @@ class DeadLetterRoutes:
                 )
 
         def check() -> None:
-            with connect(self._settings, self._settings.api_redis_timeout_s) as client:
-                deletions.require(client, self._hasher)
-                refuse_deleted(client, self._hasher, letter, kind, ids)
-                check_accepted(self._settings, running.accepted(client), letter, value)
+            with Shards(self._settings, self._settings.api_redis_timeout_s) as shards:
+                deletions.require(shards, self._hasher)
+                for entity_id in ids:
+                    client = shards.first if kind == "item" else shards.of_user(entity_id)
+                    refuse_deleted(client, self._hasher, letter, kind, [entity_id])
+                check_accepted(self._settings, running.accepted(shards.first), letter, value)
 
         await self._read(check)
 

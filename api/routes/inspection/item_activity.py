@@ -17,14 +17,14 @@ from api.schemas.document import DocumentedApp
 from api.schemas.item_details import Activity, ItemActivity
 from api.service import Service
 from core.errors import StoreError
-from store.state.connection import connect
 from store.state.entities.trending import Series, series_of_item
 from store.state.keys import POPULAR_UNLABELLED
+from store.state.shards import Shards
 
 
 class ItemActivityRoutes:
     """The route about the activity of an item. A thread reads Redis: some hundred small commands in
-    one round trip.
+    one round trip to each shard.
     """
 
     def __init__(self, service: Service) -> None:
@@ -79,8 +79,8 @@ class ItemActivityRoutes:
 
     def _read(self, item_id: str) -> dict[str, dict[str, Series]]:
         settings = self._service.settings
-        with connect(settings, settings.api_redis_timeout_s) as client:
-            return series_of_item(client, self._names, item_id, time.time())
+        with Shards(settings, settings.api_redis_timeout_s) as shards:
+            return series_of_item(shards, self._names, item_id, time.time())
 
 
 def _activity(series: Series) -> Activity:

@@ -19,8 +19,8 @@ from api.service import Service
 from core.types import Request, UserState
 from engines.recommender import Recommender
 from models.als import Floats
-from store.state.connection import connect
 from store.state.entities.histories import item_sets, with_events
+from store.state.shards import Shards
 
 MOST = 20
 """Users in an answer: each is answered once to see the item's rank."""
@@ -116,9 +116,9 @@ class ItemUserRoutes:
         """User -> score. Runs in the worker's thread."""
         settings = self._service.settings
         scores = dict(self._trained.load(version).keenest(factors, SPARE * limit))
-        with connect(settings, settings.api_redis_timeout_s) as client:
-            users = with_events(client, list(scores))
-            items = item_sets(client, users, settings.history_cap)
+        with Shards(settings, settings.api_redis_timeout_s) as shards:
+            users = with_events(shards, list(scores))
+            items = item_sets(shards, users, settings.history_cap)
         new = [name for name, seen in zip(users, items, strict=True) if item_id not in seen]
         return {name: scores[name] for name in new[:limit]}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import redis.asyncio
 
 from core.types import Item, User
 from store.state import keys
-from store.state.connection import named_errors
+from store.state.connection import AsyncClient, named_errors
+from store.state.shards import AsyncShards
 
 _items = msgspec.json.Decoder(Item)
 _users = msgspec.json.Decoder(User)
@@ -18,20 +18,22 @@ _users = msgspec.json.Decoder(User)
 class EntryReader:
     """Reads the latest applied entries. Belongs to one event loop."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        """The caller closes the client."""
-        self._client: Any = client
+    def __init__(self, shards: AsyncShards) -> None:
+        """The caller closes the clients."""
+        self._shards = shards
+        self._items: AsyncClient = shards.first
 
     async def item(self, item_id: str) -> Item | None:
         """One item, or None. Raises StoreUnavailable."""
         with named_errors(f"reading item {item_id!r}"):
-            data = await self._client.hget(keys.ONLY.items, item_id)
+            data: Any = await self._items.hget(keys.of(self._items).items, item_id)
         return None if data is None else _items.decode(data)
 
     async def user(self, user_id: str) -> User | None:
         """What a user declared, or None. Raises StoreUnavailable."""
+        client = self._shards.of_user(user_id)
         with named_errors(f"reading the profile of user {user_id!r}"):
-            data = await self._client.get(keys.ONLY.profile(user_id))
+            data: Any = await client.get(keys.of(client).profile(user_id))
         return None if data is None else _users.decode(data)
 
     async def items(self, cursor: int, count: int) -> tuple[int, list[Item]]:
@@ -41,5 +43,6 @@ class EntryReader:
         Raises StoreUnavailable.
         """
         with named_errors("listing the catalogue"):
-            following, page = await self._client.hscan(keys.ONLY.items, cursor, count=count)
+            reply: Any = await self._items.hscan(keys.of(self._items).items, cursor, count=count)
+        following, page = reply
         return int(following), [_items.decode(data) for data in page.values()]

@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from math import ceil
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from core.use_cases import UseCases
 from store.state import keys
 from store.state.apply.batches import Event, KnownDeletions
 from store.state.connection import Client, named_errors
-from store.state.shards import Shards
+from store.state.shards import Shards, shard_of_user
 
 MOST_WAITING = 100_000
 """Most exposures in the queue, about 20 MB.
@@ -158,18 +159,24 @@ class Exposures:
     """
 
     def __init__(
-        self, experiments: Experiments, most_users: int, lost: Callable[[], None], hasher: IdHasher
+        self,
+        experiments: Experiments,
+        most_users: int,
+        lost: Callable[[], None],
+        hasher: IdHasher,
+        shards: int = 1,
     ) -> None:
         """`most_users`: of one variant in Redis; later users are not counted.
 
         `lost` is called for each exposure that is dropped because MOST_WAITING are in the queue.
         """
         self._definitions = _encoded(experiments)
-        self._most_users, self._lost, self._hasher = most_users, lost, hasher
+        self._most_users, self._lost, self._hasher = ceil(most_users / shards), lost, hasher
         self._tags = {variant.id: variant.tag for variant in experiments.by_id.values()}
         self._queue: deque[tuple[str, str]] = deque()
-        self._unwritten: dict[tuple[str, str], int] = {}
-        self._deletions_version: bytes | None = b""  # no version is empty
+        self._unwritten: list[dict[tuple[str, str], int]] = [{} for _ in range(shards)]
+        self._defined = False
+        self._deletions_versions: list[bytes | None] = [b""] * shards  # no version is empty
 
     def add(self, variant: Variant, user_id: str) -> None:
         """Add one exposure of a user to `variant`."""
@@ -178,21 +185,42 @@ class Exposures:
         else:
             self._lost()
 
-    def write(self, client: redis.Redis) -> None:
-        """Write the queue; after an error the next call writes the rest.
+    def write(self, client: Client) -> None:
+        """Write the exposures of the client's shard; after an error the next call writes the rest.
 
-        If the reply of Redis is lost, the same exposures are written again: they may count twice,
-        their users do not. Raises StoreUnavailable, StoreCorrupt.
+        The definitions are in shard 0, and are written before: call it for shard 0 first. If the
+        reply of Redis is lost, the same exposures are written again: they may count twice, their
+        users do not. Raises StoreUnavailable, StoreCorrupt.
         """
-        for _ in range(min(len(self._queue), MOST_WAITING - len(self._unwritten))):
-            key = self._queue.popleft()
-            self._unwritten[key] = self._unwritten.get(key, 0) + 1
+        shard = keys.of(client)
+        self._divide()
+        unwritten = self._unwritten[shard.shard]
         with named_errors("writing exposures"):
-            while self._unwritten:
-                chunk = dict(islice(self._unwritten.items(), _CHUNK))
+            if shard.shards > 1 and shard.shard == 0:
+                self._define(client)
+            while unwritten and (shard.shards == 1 or self._defined):
+                chunk = dict(islice(unwritten.items(), _CHUNK))
                 self._write(client, chunk)
                 for key in chunk:
-                    del self._unwritten[key]
+                    del unwritten[key]
+
+    def _divide(self) -> None:
+        """Move the queue to the exposures of each shard."""
+        waiting = sum(map(len, self._unwritten))
+        for _ in range(min(len(self._queue), MOST_WAITING - waiting)):
+            key = self._queue.popleft()
+            unwritten = self._unwritten[shard_of_user(key[1], len(self._unwritten))]
+            unwritten[key] = unwritten.get(key, 0) + 1
+
+    def _define(self, client: Client) -> None:
+        """Write the definitions if there is an exposure of any shard to write."""
+        self._defined = False
+        if any(self._unwritten):
+            pipe = client.pipeline(transaction=False)
+            for tag, text in self._definitions.items():
+                pipe.hsetnx(keys.of(client).experiments, tag, text)
+            pipe.execute()
+            self._defined = True
 
     def _write(self, client: Any, chunk: dict[tuple[str, str], int]) -> None:
         """Write a chunk in one transaction.
@@ -200,33 +228,34 @@ class Exposures:
         Users who were deleted since the last transaction are left out, because the exposure may be
         older than the deletion.
         """
+        shard = keys.of(client)
         variants = dict.fromkeys(variant_id for variant_id, _ in chunk)
         with client.pipeline() as pipe:
             while True:
                 try:
-                    pipe.watch(keys.ONLY.deletions)
-                    version = pipe.hget(keys.ONLY.deletions, "users")
+                    pipe.watch(shard.deletions)
+                    version = pipe.hget(shard.deletions, "users")
                     places: list[Any] = [None] * len(chunk)
-                    if version != self._deletions_version:
+                    if version != self._deletions_versions[shard.shard]:
                         places = pipe.hmget(
-                            keys.ONLY.users_deleted,
+                            shard.users_deleted,
                             [self._hasher("user", user_id) for _, user_id in chunk],
                         )
                     full = {
                         variant_id
                         for variant_id in variants
-                        if pipe.zcard(keys.ONLY.experiment_exposed(variant_id)) >= self._most_users
+                        if pipe.zcard(shard.experiment_exposed(variant_id)) >= self._most_users
                     }
                     pipe.multi()
-                    for variant_id in variants:
+                    for variant_id in variants if shard.shards == 1 else ():
                         tag = self._tags[variant_id]
-                        pipe.hsetnx(keys.ONLY.experiments, tag, self._definitions[tag])
+                        pipe.hsetnx(shard.experiments, tag, self._definitions[tag])
                     for ((variant_id, user_id), answers), deletion in zip(
                         chunk.items(), places, strict=True
                     ):
                         if deletion is None:
                             pipe.zadd(
-                                keys.ONLY.experiment_exposed(variant_id),
+                                shard.experiment_exposed(variant_id),
                                 {user_id: answers},
                                 incr=True,
                                 xx=variant_id in full,  # only users who are already in the set
@@ -234,7 +263,7 @@ class Exposures:
                     pipe.execute()
                 except redis.WatchError:
                     continue  # a user was deleted just now
-                self._deletions_version = version
+                self._deletions_versions[shard.shard] = version
                 return
 
 

@@ -1,4 +1,4 @@
-"""Reads many users at the same time over one connection, for a process that serves.
+"""Reads many users at the same time over one connection to each shard, for a process that serves.
 
 Reads that arrive during a round trip share the next one, as one write and one read of the socket.
 With 16 callers a read takes about a third of the CPU time of a pipeline for each caller, and Redis
@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import redis
-import redis.asyncio
 
 from core.errors import StoreError, StoreUnavailable
 from core.types import UserState
+from store.state import keys
+from store.state.connection import AsyncClient
 from store.state.entities import users
 from store.state.servers.async_pipe import AsyncPipe
 from store.state.servers.redis_errors import of_reply
+from store.state.shards import AsyncShards, shard_of_user
 
 _MOST = 64
 """Users in one round trip: about 2 MB at a history cap of 500, a few milliseconds of Redis."""
@@ -28,21 +30,41 @@ Waiting = tuple[str, asyncio.Future[UserState]]
 
 
 class UserReader:
-    """Reads users' states; many callers share each round trip. Belongs to one event loop."""
+    """Reads users' states; many callers share each round trip. Belongs to one event loop.
 
-    def __init__(self, client: redis.asyncio.Redis, cap: int, timeout_s: float) -> None:
+    A shard that does not answer fails only the reads of its users.
+    """
+
+    def __init__(self, shards: AsyncShards, cap: int, timeout_s: float) -> None:
         """`cap`: HISTORY_CAP, the most events in a state; `timeout_s`: for a round trip, including
-        the connect.
+        the connect. The caller closes the clients.
         """
-        self._pipe, self._cap = AsyncPipe(client, timeout_s), cap
-        self._waiting: deque[Waiting] = deque()
-        self._sender: asyncio.Task[None] | None = None
+        self._shards = tuple(_ShardReader(client, cap, timeout_s) for client in shards)
 
-    async def read(self, user_id: str) -> UserState:
+    def read(self, user_id: str) -> Awaitable[UserState]:
         """The state of one user; an unknown user has no events.
 
         Raises StoreUnavailable, StoreCorrupt.
         """
+        return self._shards[shard_of_user(user_id, len(self._shards))].read(user_id)
+
+    async def close(self) -> None:
+        """Stop; waiting callers get StoreUnavailable."""
+        for shard in self._shards:
+            await shard.close()
+
+
+class _ShardReader:
+    """Reads the users of one shard."""
+
+    def __init__(self, client: AsyncClient, cap: int, timeout_s: float) -> None:
+        self._keys, self._cap = keys.of(client), cap
+        self._pipe = AsyncPipe(client, timeout_s)
+        self._waiting: deque[Waiting] = deque()
+        self._sender: asyncio.Task[None] | None = None
+
+    async def read(self, user_id: str) -> UserState:
+        """As `UserReader.read`."""
         future: asyncio.Future[UserState] = asyncio.get_running_loop().create_future()
         self._waiting.append((user_id, future))
         if self._sender is None:
@@ -50,7 +72,7 @@ class UserReader:
         return await future
 
     async def close(self) -> None:
-        """Stop; waiting callers get StoreUnavailable. The caller closes the client."""
+        """As `UserReader.close`."""
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
@@ -89,7 +111,9 @@ class UserReader:
 
     async def _round_trip(self, user_ids: list[str]) -> list[Any]:
         commands = [
-            command for user_id in user_ids for command in users.commands(user_id, self._cap)
+            command
+            for user_id in user_ids
+            for command in users.commands(self._keys, user_id, self._cap)
         ]
         return await self._pipe.ask(f"reading {len(user_ids)} users", commands)
 

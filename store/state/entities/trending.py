@@ -6,21 +6,17 @@ broker received it within the length of the window after that. So the buckets fo
 alone. They expire when they are outside of every window.
 
 A window is the sum of the current bucket and of the full ones before it: it goes back for its
-length, and up to one bucket further.
+length, and up to one bucket further. Each shard has the buckets of the events of its users; readers
+add them up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
-import numpy as np
-import redis
-from numpy.typing import NDArray
-
 from store.state import keys
-from store.state.connection import named_errors
+from store.state.connection import Client, named_errors
 
 
 class Level(NamedTuple):
@@ -43,33 +39,23 @@ MARGIN = 3_600
 """Seconds from the end of a bucket's last window to its expiry: the most that the clocks of ingest,
 Redis and readers may differ.
 """
-REFRESH_S = 5.0
-"""Seconds between two refreshes of a reader; ingest itself has a delay of 1 to 20 seconds."""
-SETTLE_S = 60.0
-"""Seconds after the end of a bucket during which each refresh still reads it."""
 MOST_ITEMS = 2_000
-"""Most items read of one bucket, by weight, which bounds the memory of a reader.
+"""Most items read of one bucket of a shard, by weight, which bounds the memory of a reader.
 
 A window is exact while no bucket has more.
 """
 PAGE = 1_000
 """Items in one reply: under 1 ms of Redis."""
 REFRESH_ITEMS = 200_000
-"""Items after which a refresh ends: some tenths of a second. A reader that starts has the last hour
-first, and the week some refreshes later.
+"""Items of all shards after which a refresh ends: some tenths of a second. A reader that starts has
+the last hour first, and the week some refreshes later.
 """
 BUCKETS_PER_TRIP = 32
 """Buckets in one round trip."""
-REREAD_BUCKETS = 8
-"""Closed buckets that each refresh reads again, the longest unread first, so that late events are
-visible within minutes.
-"""
-MOST_KNOWN = 1_000_000
-"""Distinct items after which a reader starts over, which bounds its memory."""
-TOP = 1_000
-"""Items in the ranking of a window."""
-
-Entries = list[tuple[str, float]]
+Name = tuple[str, int, int]
+"""A bucket in all shards: name of the popularity, length and begin in seconds."""
+Weights = Mapping[str, float]
+"""Weight by item."""
 
 
 def tier(age: float) -> int:
@@ -109,27 +95,18 @@ def _expires(level: Level, begin: int) -> int:
 
 
 def of_item(
-    client: redis.Redis, names: Iterable[str], item_id: str, now: float
+    clients: Iterable[Client], names: Iterable[str], item_id: str, now: float
 ) -> dict[str, dict[str, float]]:
     """Window -> name -> weight of one item, of the names with a weight.
 
-    Raises StoreUnavailable, StoreCorrupt.
+    `clients`: of all shards. Raises StoreUnavailable, StoreCorrupt.
     """
-    bucket_keys = [
-        (window, name, key)
-        for window in WINDOWS
-        for name in names
-        for key in _keys(window, name, now)
-    ]
-    with named_errors("reading the windows of an item"):
-        pipe: Any = client.pipeline(transaction=False)
-        for _, _, key in bucket_keys:
-            pipe.zscore(key, item_id)
-        weights = pipe.execute()
+    parts = {(window, name): names_at(window, name, now) for window in WINDOWS for name in names}
+    weights = _of_item(clients, parts.values(), item_id)
     sums: dict[str, dict[str, float]] = {window: {} for window in WINDOWS}
-    for (window, name, _), weight in zip(bucket_keys, weights, strict=True):
-        if weight:
-            sums[window][name] = sums[window].get(name, 0.0) + float(weight)
+    for (window, name), part in parts.items():
+        if total := sum(weights[bucket] for bucket in part):
+            sums[window][name] = total
     return sums
 
 
@@ -142,129 +119,66 @@ class Series(NamedTuple):
 
 
 def series_of_item(
-    client: redis.Redis, names: Iterable[str], item_id: str, now: float
+    clients: Iterable[Client], names: Iterable[str], item_id: str, now: float
 ) -> dict[str, dict[str, Series]]:
     """Window (hour, week) -> name -> the item's weights by bucket, of the names with a weight.
 
-    Raises StoreUnavailable, StoreCorrupt.
+    `clients`: of all shards. Raises StoreUnavailable, StoreCorrupt.
     """
-    bucket_keys = {
-        (window, name): _keys(window, name, now)[::-1]
+    parts = {
+        (window, name): names_at(window, name, now)[::-1]
         for window in ("hour", "week")
         for name in names
     }
-    with named_errors("reading the windows of an item"):
-        pipe: Any = client.pipeline(transaction=False)
-        for name_keys in bucket_keys.values():
-            for key in name_keys:
-                pipe.zscore(key, item_id)
-        replies = iter(pipe.execute())
+    weights = _of_item(clients, parts.values(), item_id)
     series: dict[str, dict[str, Series]] = {"hour": {}, "week": {}}
-    for (window, name), name_keys in bucket_keys.items():
-        weights = [float(weight or 0.0) for weight in islice(replies, len(name_keys))]
-        if any(weights):
-            start = int(name_keys[0].rpartition(":")[2])
-            series[window][name] = Series(start, WINDOWS[window][0].bucket, weights)
+    for (window, name), part in parts.items():
+        if any(weights[bucket] for bucket in part):
+            _, length, start = part[0]
+            series[window][name] = Series(start, length, [weights[bucket] for bucket in part])
     return series
 
 
-class Bucket(NamedTuple):
-    """`rows` (n,) int32: indices of the reader's ids; `weights` (n,) f64."""
-
-    rows: NDArray[np.int32]
-    weights: NDArray[np.float64]
-
-
-class Trending:
-    """Follows the windows: reads a bucket until it is closed, then caches it. Not thread-safe."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        """`names`: use cases and `unlabelled`."""
-        self._names = tuple(names)
-        self._rows: dict[str, int] = {}
-        self._buckets: dict[str, Bucket] = {}  # the longest unread first
-        self._refreshed = float("-inf")
-        self._windows: dict[str, dict[str, Entries]] = {}
-
-    def windows(self, client: redis.Redis, now: float) -> Mapping[str, Mapping[str, Entries]]:
-        """Window -> name -> the TOP items with their weights, best first, of each complete window.
-
-        The same object as before within REFRESH_S, or when nothing has changed. Raises
-        StoreUnavailable, StoreCorrupt.
-        """
-        if 0 <= now - self._refreshed < REFRESH_S:
-            return self._windows
-        if len(self._rows) > MOST_KNOWN:
-            self._rows, self._buckets = {}, {}
-        windows = {
-            window: {name: _keys(window, name, now) for name in self._names} for window in WINDOWS
-        }
-        current = dict.fromkeys(
-            key
-            for by_name in windows.values()
-            for name_keys in by_name.values()
-            for key in name_keys
-        )
-        for key in self._buckets.keys() - current.keys():
-            del self._buckets[key]
-        open_buckets = [
-            key
-            for window, by_name in windows.items()
-            for name_keys in by_name.values()
-            for key in name_keys[: 2 if now % WINDOWS[window][0].bucket < SETTLE_S else 1]
-        ]
-        unread = [key for key in current if key not in self._buckets]
-        reread = islice(self._buckets, REREAD_BUCKETS)
-        self._refresh(client, list(dict.fromkeys([*open_buckets, *unread, *reread])))
-        self._refreshed = now
-        ids = list(self._rows)
-        rankings = {
-            window: {name: self._ranking(name_keys, ids) for name, name_keys in by_name.items()}
-            for window, by_name in windows.items()
-            if all(key in self._buckets for name_keys in by_name.values() for key in name_keys)
-        }
-        if rankings != self._windows:
-            self._windows = rankings
-        return self._windows
-
-    def _refresh(self, client: redis.Redis, bucket_keys: list[str]) -> None:
-        """Read buckets in this order, until REFRESH_ITEMS items are read."""
-        items = 0
-        for start in range(0, len(bucket_keys), BUCKETS_PER_TRIP):
-            buckets_read = _read(client, bucket_keys[start : start + BUCKETS_PER_TRIP])
-            for key, weights in buckets_read.items():
-                rows = [self._rows.setdefault(item_id, len(self._rows)) for item_id in weights]
-                self._buckets.pop(key, None)  # to the end
-                self._buckets[key] = Bucket(
-                    np.array(rows, dtype=np.int32),
-                    np.fromiter(weights.values(), np.float64, len(weights)),
-                )
-                items += len(weights)
-            if items > REFRESH_ITEMS:
-                return
-
-    def _ranking(self, bucket_keys: Sequence[str], ids: Sequence[str]) -> Entries:
-        """The TOP items of the sum of some buckets, best first, ties by id."""
-        rows, weights = (
-            np.concatenate(column)
-            for column in zip(*(self._buckets[key] for key in bucket_keys), strict=True)
-        )
-        sums = np.bincount(rows, weights)
-        nonzero = np.flatnonzero(sums)
-        if len(nonzero) > TOP:
-            nonzero = nonzero[sums[nonzero] >= np.partition(sums[nonzero], -TOP)[-TOP]]
-        return sorted(
-            ((ids[row], float(sums[row])) for row in nonzero.tolist()),
-            key=lambda entry: (-entry[1], entry[0]),
-        )[:TOP]
+def _of_item(
+    clients: Iterable[Client], parts: Iterable[Sequence[Name]], item_id: str
+) -> dict[Name, float]:
+    """The weight of an item in each bucket, summed over the shards; 0 where it has none."""
+    weights = {bucket: 0.0 for part in parts for bucket in part}
+    for client in clients:
+        shard = keys.of(client)
+        with named_errors("reading the windows of an item"):
+            pipe: Any = client.pipeline(transaction=False)
+            for bucket in weights:
+                pipe.zscore(shard.trending(*bucket), item_id)
+            replies = pipe.execute()
+        for bucket, weight in zip(weights, replies, strict=True):
+            weights[bucket] += float(weight or 0.0)
+    return weights
 
 
-def _keys(window: str, name: str, now: float) -> list[str]:
-    """The keys of the buckets of a window, the current one first."""
+def read(client: Client, due: Sequence[Name]) -> dict[Name, dict[str, float]]:
+    """The weights in buckets of one shard, in this order, until its part of REFRESH_ITEMS are read.
+
+    Raises StoreUnavailable, StoreCorrupt.
+    """
+    most = REFRESH_ITEMS // keys.of(client).shards
+    weights: dict[Name, dict[str, float]] = {}
+    items = 0
+    for start in range(0, len(due), BUCKETS_PER_TRIP):
+        trip = _read(client, due[start : start + BUCKETS_PER_TRIP])
+        weights |= trip
+        items += sum(map(len, trip.values()))
+        if items > most:
+            break
+    return weights
+
+
+def names_at(window: str, name: str, now: float) -> list[Name]:
+    """The buckets of a window, the current one first."""
     level, length = WINDOWS[window]
     latest = _begin(now, level)
     return [
-        keys.ONLY.trending(name, level.bucket, latest - back)
+        (name, level.bucket, latest - back)
         for back in range(0, length + level.bucket, level.bucket)
     ]
 
@@ -273,20 +187,21 @@ def _begin(time: float, level: Level) -> int:
     return int(time // level.bucket) * level.bucket
 
 
-def _read(client: redis.Redis, bucket_keys: Sequence[str]) -> dict[str, dict[str, float]]:
+def _read(client: Client, buckets: Sequence[Name]) -> dict[Name, dict[str, float]]:
     """Bucket -> item -> weight, the MOST_ITEMS heaviest."""
-    weights: dict[str, dict[str, float]] = {key: {} for key in bucket_keys}
-    unfinished = list(bucket_keys)
+    shard = keys.of(client)
+    weights: dict[Name, dict[str, float]] = {bucket: {} for bucket in buckets}
+    unfinished = list(buckets)
     for start in range(0, MOST_ITEMS, PAGE):
         with named_errors("reading what is trending"):
             pipe: Any = client.pipeline(transaction=False)
-            for key in unfinished:
-                pipe.zrevrange(key, start, start + PAGE - 1, withscores=True)
+            for bucket in unfinished:
+                pipe.zrevrange(shard.trending(*bucket), start, start + PAGE - 1, withscores=True)
             replies = pipe.execute()
-        for key, reply in zip(unfinished, replies, strict=True):
-            weights[key].update((item_id.decode(), float(weight)) for item_id, weight in reply)
+        for bucket, reply in zip(unfinished, replies, strict=True):
+            weights[bucket].update((item_id.decode(), float(weight)) for item_id, weight in reply)
         unfinished = [
-            key for key, reply in zip(unfinished, replies, strict=True) if len(reply) == PAGE
+            bucket for bucket, reply in zip(unfinished, replies, strict=True) if len(reply) == PAGE
         ]
         if not unfinished:
             break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,7 @@ from core.contract import problems
 from core.errors import StoreCorrupt
 from core.types import HistoryEvent, LiveVector, User, UserState
 from store.state import keys
-from store.state.connection import named_errors
+from store.state.connection import Client, named_errors
 
 REPLIES = 4
 """Number of replies for one user."""
@@ -29,31 +29,34 @@ _PROFILES = 500
 _users = msgspec.json.Decoder(User)
 
 
-def profiles(client: Any) -> Iterator[User]:
+def profiles(clients: Iterable[Client]) -> Iterator[User]:
     """What every user declared; a profile that is written meanwhile may come twice.
 
-    Raises StoreUnavailable.
+    `clients`: of all shards. Raises StoreUnavailable.
     """
     with named_errors("reading the profiles"):
-        pattern = keys.ONLY.profile("*")
-        profile_keys = client.scan_iter(match=pattern, count=_PROFILES)
-        while batch := list(islice(profile_keys, _PROFILES)):
-            for data in client.mget(batch):
-                if data is not None:
-                    yield _users.decode(data)
+        for client in clients:
+            pattern = keys.of(client).profile("*")
+            profile_keys = client.scan_iter(match=pattern, count=_PROFILES)
+            while batch := list(islice(profile_keys, _PROFILES)):
+                values: Any = client.mget(batch)
+                for data in values:
+                    if data is not None:
+                        yield _users.decode(data)
 
 
-def commands(user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
-    """The commands that read one user; `parse` takes their REPLIES replies in the same order.
+def commands(shard: keys.Keys, user_id: str, cap: int) -> tuple[tuple[str | int, ...], ...]:
+    """The commands that read one user, whose keys are those of `shard`.
 
+    `parse` takes their REPLIES replies in the same order.
     They need no transaction: `as_of`, which is written with a vector, says how many events are in
     the vector, and the history is at most some events ahead of the counters.
     """
     return (
-        ("HGETALL", keys.ONLY.user(user_id)),
-        ("LRANGE", keys.ONLY.history(user_id), -cap, -1),
-        ("GET", keys.ONLY.profile(user_id)),
-        ("HMGET", keys.ONLY.user_als(user_id), *VECTOR_FIELDS),
+        ("HGETALL", shard.user(user_id)),
+        ("LRANGE", shard.history(user_id), -cap, -1),
+        ("GET", shard.profile(user_id)),
+        ("HMGET", shard.user_als(user_id), *VECTOR_FIELDS),
     )
 
 
@@ -103,37 +106,38 @@ def live_vector(reply: Any) -> LiveVector | None:
 
 
 def read(client: redis.Redis, user_id: str, cap: int) -> UserState:
-    """The state of one user; an unknown user has no events.
+    """The state of one user of the client's shard; an unknown user has no events.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors(f"reading user {user_id!r}"):
         pipe: Any = client.pipeline(transaction=False)
-        for command in commands(user_id, cap):
+        for command in commands(keys.of(client), user_id, cap):
             pipe.execute_command(*command)
         return parse(user_id, pipe.execute())
 
 
-def note_partitions(client: redis.Redis, foreign: Sequence[tuple[str, int]]) -> None:
+def note_partitions(client: Client, foreign: Sequence[tuple[str, int]]) -> None:
     """Note (user id, partition) of events that came through a foreign partition.
 
-    Raises StoreUnavailable.
+    `foreign`: of users of the client's shard. Raises StoreUnavailable.
     """
     with named_errors("noting foreign partitions"):
         pipe: Any = client.pipeline(transaction=False)
         for user_id, partition in foreign:
-            pipe.sadd(keys.ONLY.user_partitions(user_id), partition)
-            pipe.expire(keys.ONLY.user_partitions(user_id), NOTED_S)
+            key = keys.of(client).user_partitions(user_id)
+            pipe.sadd(key, partition)
+            pipe.expire(key, NOTED_S)
         pipe.execute()
 
 
-def foreign_partitions(client: redis.Redis, user_id: str) -> list[int]:
+def foreign_partitions(client: Client, user_id: str) -> list[int]:
     """The partitions that `note_partitions` noted of a user in the last NOTED_S.
 
     Raises StoreUnavailable.
     """
     with named_errors(f"reading the partitions of user {user_id!r}"):
-        noted: Any = client.smembers(keys.ONLY.user_partitions(user_id))
+        noted: Any = client.smembers(keys.of(client).user_partitions(user_id))
     return sorted(map(int, noted))
 
 

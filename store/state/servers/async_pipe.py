@@ -1,6 +1,9 @@
 """Sends packed commands over one connection of an event loop.
 
 The commands of many callers leave as one write, and their replies return as one read.
+
+While a slot of a cluster moves, its node names another one for keys that have left (ASK, in the end
+MOVED). Their commands are sent there at once, so that reads go on.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ import redis.asyncio
 
 from store.state.connection import named_errors
 from store.state.servers import client_connections
+from store.state.servers.cluster import ClusterPoolAsync, Node, named_node
 
 Command = tuple[str | int, ...]
 STEPS = 5
 """Steps of a timeout, each of which needs a turn of the event loop."""
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
+"""Lets a node answer the next command with a key of a slot that is moving to it."""
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own type says tuples of one
 
 
@@ -31,8 +37,11 @@ class AsyncPipe:
     """
 
     def __init__(self, client: redis.asyncio.Redis, timeout_s: float) -> None:
-        """`timeout_s`: for one round trip, including the connect. The caller closes the client."""
+        """`timeout_s`: for one round trip, including the connect, and what must be sent to another
+        node. The caller closes the client.
+        """
         self._pool, self._timeout_s = client.connection_pool, timeout_s
+        self._other_nodes: dict[Node, AsyncPipe] = {}
         self._connection: Any = None
         self._until = 0.0
         self._replies = hiredis.Reader()
@@ -40,13 +49,17 @@ class AsyncPipe:
     async def ask(self, what: str, commands: Sequence[Command]) -> list[Any]:
         """One reply for each command; an error reply is returned as a redis.ResponseError.
 
-        `what`: the operation, for the error message. Raises StoreUnavailable.
+        `what`: the operation, for the error message; `commands`: each of a single key. Raises
+        StoreUnavailable.
         """
         payload = b"".join([_pack(command) for command in commands])
         with named_errors(what):
             try:
                 async with LoopTimeout(self._timeout_s):
-                    return await self._ask(payload, len(commands))
+                    replies = await self._ask(payload, len(commands))
+                    if isinstance(self._pool, ClusterPoolAsync):
+                        await self._follow(self._pool, commands, replies)
+                    return replies
             except BaseException:
                 await self.drop()  # its unread replies must not be read as those of the next call
                 raise
@@ -54,9 +67,33 @@ class AsyncPipe:
     async def drop(self) -> None:
         """Disconnect; the next `ask` connects again."""
         connection, self._connection = self._connection, None
+        others, self._other_nodes = self._other_nodes, {}
+        for other in others.values():
+            await other.drop()
         if connection is not None:
             await connection.disconnect(nowait=True)
             await self._pool.release(connection)
+
+    async def _follow(
+        self, pool: ClusterPoolAsync, commands: Sequence[Command], replies: list[Any]
+    ) -> None:
+        """Send the commands whose replies name another node there, once; put in its replies."""
+        at_node: dict[Node, list[int]] = {}
+        for number, reply in enumerate(replies):
+            if isinstance(reply, redis.ResponseError):
+                code, _, place = str(reply).partition(" ")
+                if code in ("ASK", "MOVED"):
+                    host, _, port = place.split(" ")[1].rpartition(":")
+                    node = named_node(host, int(port), self._connection.host)
+                    at_node.setdefault(node, []).append(number)
+        for node, numbers in at_node.items():
+            if node not in self._other_nodes:
+                other = pool.topology.client(node)
+                self._other_nodes[node] = AsyncPipe(other, self._timeout_s)
+            payload = b"".join([_ASKING + _pack(commands[number]) for number in numbers])
+            followed = await self._other_nodes[node]._ask(payload, 2 * len(numbers))
+            for number, reply in zip(numbers, followed[1::2], strict=True):
+                replies[number] = reply
 
     async def _ask(self, payload: bytes, count: int) -> list[Any]:
         if time.monotonic() > self._until:

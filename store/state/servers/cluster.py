@@ -31,6 +31,12 @@ def slot_of(tag: str) -> int:
     return int(key_slot(tag.encode()))
 
 
+def named_node(host: str | bytes | None, port: str | int, asked: str) -> Node:
+    """The node that a reply names; a host that is not known is the one that was `asked`."""
+    name = host.decode() if isinstance(host, bytes) else host
+    return (name if name and name != "?" else asked), int(port)
+
+
 def primary_of(slot: int, reply: Sequence[Any], asked: Node) -> Node | None:
     """The primary of `slot` in the reply of the node `asked` to CLUSTER SLOTS.
 
@@ -38,8 +44,7 @@ def primary_of(slot: int, reply: Sequence[Any], asked: Node) -> Node | None:
     """
     for first, last, (host, port, *_), *_replicas in reply:
         if int(first) <= slot <= int(last):
-            name = host.decode() if isinstance(host, bytes) else host
-            return (name if name and name != "?" else asked[0]), int(port)
+            return named_node(host, port, asked[0])
     return None
 
 
@@ -48,8 +53,7 @@ def nodes_in(reply: Sequence[Any], asked: Node) -> list[Node]:
     nodes: dict[Node, None] = {}
     for _, _, *servers in reply:
         for host, port, *_ in servers:
-            name = host.decode() if isinstance(host, bytes) else host
-            nodes[(name if name and name != "?" else asked[0]), int(port)] = None
+            nodes[named_node(host, port, asked[0])] = None
     return list(nodes)
 
 
@@ -143,7 +147,7 @@ class TopologyAsync:
         for node in self._nodes.in_order():
             self._nodes.is_asked(node)
             try:
-                client: Any = self._client(node)
+                client: Any = self.client(node)
                 reply = await client.execute_command("CLUSTER", "SLOTS")
             except redis.RedisError as error:
                 errors.append(error)
@@ -159,7 +163,8 @@ class TopologyAsync:
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
         self._clients.clear()
 
-    def _client(self, node: Node) -> redis.asyncio.Redis:
+    def client(self, node: Node) -> redis.asyncio.Redis:
+        """The client of one node."""
         if node not in self._clients:
             self._clients[node] = redis.asyncio.Redis.from_pool(
                 redis.asyncio.ConnectionPool(

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 import redis
 
-from core.errors import StoreCorrupt, StoreError, StoreMisconfigured, StoreUnavailable
+from core.errors import (
+    SlotMoving,
+    StoreCorrupt,
+    StoreError,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
 
 
 class Rule(NamedTuple):
@@ -42,7 +48,7 @@ _NO_CREDENTIALS = Rule(
     ),
 )
 _MOVING = Rule(
-    StoreUnavailable,
+    SlotMoving,
     (
         "the cluster moves this slot to another node; the next attempt asks where it is. If this "
         "does not end, see CLUSTER NODES, and whether REDIS_URL is redis+cluster://"
@@ -85,7 +91,7 @@ RULES: Mapping[str, Rule] = {
         StoreUnavailable,
         "it cannot write its snapshot or AOF: see its log, free or repair the disk, check dir",
     ),
-    "TRYAGAIN": Rule(StoreUnavailable, "its slots are being moved; this ends with the resharding"),
+    "TRYAGAIN": Rule(SlotMoving, "its slots are being moved; this ends with the resharding"),
     "MOVED": _MOVING,
     "ASK": _MOVING,
     "CLUSTERDOWN": Rule(

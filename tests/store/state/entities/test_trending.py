@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
+from api.live_view.trending import REFRESH_S, TOP, Entries, Trending
 from core.deletions import IdHasher
 from core.settings import Settings
 from core.types import Interaction
@@ -15,7 +16,6 @@ from store.state.apply.batches import UNKNOWN_DELETIONS, OffsetRange
 from store.state.apply.pending import FLUSH_EVENTS, PIECE, Mark, PendingPopularity, read_mark
 from store.state.apply.planner import Planner
 from store.state.entities import trending
-from store.state.entities.trending import Trending
 
 NAMES = ("developer_startup", "unlabelled")
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -58,11 +58,16 @@ class World:
         self.position += 1
 
     def windows(self) -> dict[str, dict[str, dict[str, float]]]:
-        windows = Trending(NAMES).windows(self.redis, self.now)
+        windows = self.refresh(Trending(NAMES), self.now)
         return {
             window: {name: dict(entries) for name, entries in by_name.items() if entries}
             for window, by_name in windows.items()
         }
+
+    def refresh(self, reader: Trending, now: float) -> dict[str, dict[str, Entries]]:
+        if due := reader.due(now):
+            reader.update([trending.read(self.redis, due)], now)
+        return reader.windows
 
     def close(self) -> None:
         self._applier.close()
@@ -138,23 +143,23 @@ def test_buckets_expire_after_their_last_window_and_an_old_log_writes_none(
 def test_a_reader_refreshes_open_buckets_once_in_refresh_s(world: World) -> None:
     reader = Trending(NAMES)
     world.happened("a", 0)
-    first = reader.windows(world.redis, world.now)
+    first = world.refresh(reader, world.now)
     world.happened("b", 0, kind="like")
-    assert reader.windows(world.redis, world.now + trending.REFRESH_S / 2) is first
-    after = reader.windows(world.redis, world.now + trending.REFRESH_S)
+    assert world.refresh(reader, world.now + REFRESH_S / 2) is first
+    after = world.refresh(reader, world.now + REFRESH_S)
     assert after["hour"]["unlabelled"] == [("b", 3.0), ("a", 1.0)]
-    assert reader.windows(world.redis, world.now + 2 * trending.REFRESH_S) is after
+    assert world.refresh(reader, world.now + 2 * REFRESH_S) is after
 
 
 def test_a_late_event_of_a_closed_bucket_is_visible_within_minutes(world: World) -> None:
     reader = Trending(NAMES)
-    reader.windows(world.redis, world.now)
+    world.refresh(reader, world.now)
     world.happened("late", 3 * DAY)
     at, refreshes = world.now, 0
-    while not reader.windows(world.redis, at)["week"]["unlabelled"]:
-        at, refreshes = at + trending.REFRESH_S, refreshes + 1
+    while not world.refresh(reader, at)["week"]["unlabelled"]:
+        at, refreshes = at + REFRESH_S, refreshes + 1
         assert refreshes < 1000
-    assert refreshes * trending.REFRESH_S <= 5 * MINUTE
+    assert refreshes * REFRESH_S <= 5 * MINUTE
 
 
 def test_a_new_reader_has_the_hour_first_and_the_other_windows_later(
@@ -164,10 +169,10 @@ def test_a_new_reader_has_the_hour_first_and_the_other_windows_later(
     for number in range(5):
         world.happened("a", number * 7 * HOUR)
     reader, at = Trending(NAMES), world.now
-    known = [set(reader.windows(world.redis, at))]
+    known = [set(world.refresh(reader, at))]
     while known[-1] != {"hour", "day", "week"}:
-        at += trending.REFRESH_S
-        known.append(set(reader.windows(world.redis, at)))
+        at += REFRESH_S
+        known.append(set(world.refresh(reader, at)))
         assert known[-2] <= known[-1]
         assert len(known) < 1000
     assert {"hour"} in known
@@ -178,8 +183,8 @@ def test_a_large_bucket_is_read_in_pages_up_to_its_heaviest_items(world: World) 
     world.redis.zadd(
         key, {f"i{number}": float(number + 1) for number in range(trending.MOST_ITEMS + 500)}
     )
-    hour = Trending(NAMES).windows(world.redis, world.now)["hour"]["unlabelled"]
-    assert len(hour) == trending.TOP
+    hour = world.refresh(Trending(NAMES), world.now)["hour"]["unlabelled"]
+    assert len(hour) == TOP
     assert hour[:2] == [
         (f"i{trending.MOST_ITEMS + 499}", trending.MOST_ITEMS + 500.0),
         (f"i{trending.MOST_ITEMS + 498}", trending.MOST_ITEMS + 499.0),
@@ -189,7 +194,7 @@ def test_a_large_bucket_is_read_in_pages_up_to_its_heaviest_items(world: World) 
 def test_an_operator_reads_the_windows_of_one_item(world: World) -> None:
     world.happened("a", 0, use_case="developer_startup")
     world.happened("a", 3 * DAY)
-    assert trending.of_item(world.redis, NAMES, "a", world.now) == {
+    assert trending.of_item([world.redis], NAMES, "a", world.now) == {
         "hour": {"developer_startup": 1.0},
         "day": {"developer_startup": 1.0},
         "week": {"developer_startup": 1.0, "unlabelled": 1.0},
