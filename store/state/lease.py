@@ -12,12 +12,11 @@ import uuid
 from types import TracebackType
 from typing import Self
 
-import redis
 import structlog
 
 from core.errors import LeaseLost, LeaseTaken, StoreError
 from store.state import keys
-from store.state.connection import named_errors
+from store.state.connection import Client, named_errors
 
 _log = structlog.get_logger(__name__)
 
@@ -45,9 +44,10 @@ class Lease:
     LeaseLost when another process may have the lease.
     """
 
-    def __init__(self, client: redis.Redis, name: str, seconds: float) -> None:
+    def __init__(self, client: Client, name: str, seconds: float) -> None:
+        """`client`: of shard 0."""
         self._client = client
-        self._name = name
+        self._name, self._key = name, keys.of(client).lease(name)
         self._milliseconds = int(seconds * 1000)
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._stop = threading.Event()
@@ -56,11 +56,11 @@ class Lease:
     def __enter__(self) -> Self:
         with named_errors(f"acquiring the lease {self._name}"):
             acquired = self._client.eval(
-                _ACQUIRE, 1, keys.ONLY.lease(self._name), self.holder, str(self._milliseconds)
+                _ACQUIRE, 1, self._key, self.holder, str(self._milliseconds)
             )
             if not acquired:
-                other = self._client.get(keys.ONLY.lease(self._name))
-                left = self._client.pttl(keys.ONLY.lease(self._name))
+                other = self._client.get(self._key)
+                left = self._client.pttl(self._key)
                 name = other.decode() if isinstance(other, bytes) else "an unknown process"
                 raise LeaseTaken(
                     f"{self._name} is already running at {name}; if that process is dead, "
@@ -78,14 +78,12 @@ class Lease:
         self._stop.set()
         self._renewer.join()
         with named_errors(f"releasing the lease {self._name}"):
-            self._client.eval(_RELEASE, 1, keys.ONLY.lease(self._name), self.holder)
+            self._client.eval(_RELEASE, 1, self._key, self.holder)
 
     def check(self) -> None:
         """Renew the lease. Raises LeaseLost, unless this process holds it, or StoreUnavailable."""
         with named_errors(f"checking the lease {self._name}"):
-            if not self._client.eval(
-                _RENEW, 1, keys.ONLY.lease(self._name), self.holder, str(self._milliseconds)
-            ):
+            if not self._client.eval(_RENEW, 1, self._key, self.holder, str(self._milliseconds)):
                 raise LeaseLost(
                     f"the lease {self._name} expired, and another process may hold it; start again"
                 )

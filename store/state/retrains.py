@@ -1,6 +1,7 @@
 """Records in Redis which bundle was announced and how the last retrain went.
 
-The files of the registry are authoritative.
+The files of the registry are authoritative. All of it is in shard 0, whose client the functions
+take.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import redis
-
 from store.state import keys
-from store.state.connection import named_errors
+from store.state.connection import Client, named_errors
 
 LEASE = "retrain"
 """Name of the lease that one retrain holds at a time."""
@@ -37,24 +36,24 @@ GATE = "gate"
 """Field: JSON of the gate's verdict, with the metrics of the new bundle and of the live one."""
 
 
-def record(client: redis.Redis, fields: Mapping[str, str]) -> None:
+def record(client: Client, fields: Mapping[str, str]) -> None:
     """Replace the fields of `retrain:last`. Raises StoreUnavailable, StoreCorrupt."""
     with named_errors("recording the retrain"):
         pipe: Any = client.pipeline(transaction=True)
-        pipe.delete(keys.ONLY.retrain_last)
-        pipe.hset(keys.ONLY.retrain_last, mapping=dict(fields))
+        pipe.delete(keys.of(client).retrain_last)
+        pipe.hset(keys.of(client).retrain_last, mapping=dict(fields))
         pipe.execute()
 
 
-def last(client: redis.Redis) -> dict[str, str]:
+def last(client: Client) -> dict[str, str]:
     """The fields of the last retrain, which may still run; empty before the first.
 
     Raises StoreUnavailable, StoreCorrupt.
     """
     with named_errors("reading the last retrain"):
         pipe: Any = client.pipeline(transaction=True)
-        pipe.hgetall(keys.ONLY.retrain_last)
-        pipe.get(keys.ONLY.lease(LEASE))
+        pipe.hgetall(keys.of(client).retrain_last)
+        pipe.get(keys.of(client).lease(LEASE))
         values, holder = pipe.execute()
     fields = {name.decode(): value.decode() for name, value in values.items()}
     if fields.get("status") == RUNNING and fields.get("holder", "") != (holder or b"").decode():
@@ -74,7 +73,7 @@ def answered(fields: Mapping[str, str], partition: int, offset: int, end: int) -
     return offset < answers.get(str(partition), 0) <= end
 
 
-def announce(client: redis.Redis, version: str) -> None:
+def announce(client: Client, version: str) -> None:
     """Announce `version` as the live bundle. Raises StoreUnavailable."""
     with named_errors("announcing the bundle"):
-        client.set(keys.ONLY.model_current, version)
+        client.set(keys.of(client).model_current, version)

@@ -5,7 +5,7 @@ are no duplicate and later than the deletion of their user.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -15,8 +15,8 @@ from core.deletions import IdHasher
 from core.settings import Settings
 from store.archive.archive import Archive
 from store.state.apply import deletions, positions
-from store.state.connection import Client
 from store.state.entities.users import history_line
+from store.state.shards import Shards, shards_of_users, users_by_shard
 
 _COLUMNS = ["offset", "broker_time", "event_id", "user_id"]
 _LINE_COLUMNS = ["timestamp", "event_type", "value", "item_id"]
@@ -36,8 +36,8 @@ class ArchivedEvents:
     Every method raises ArchiveError, StoreUnavailable.
     """
 
-    def __init__(self, settings: Settings, client: Client) -> None:
-        self._settings, self._client = settings, client
+    def __init__(self, settings: Settings, shards: Shards) -> None:
+        self._settings, self._shards = settings, shards
         self._hasher = IdHasher(settings.deletion_salt)
 
     def count(self, user_ids: Collection[str]) -> Counter[str]:
@@ -69,25 +69,40 @@ class ArchivedEvents:
         times = self._deletion_times(list(user_ids))
         topic, archive = self._settings.interactions_topic, Archive(self._settings.archive_url)
         for partition, archived in archive.positions(topic).items():
-            position = positions.read(self._client, topic, partition)
+            client = self._shards.of_partition(topic, partition)
+            position = positions.read(client, topic, partition)
             end = {partition: min(archived, position.offset)}
             dedup = Dedup(self._settings.dedup_window)
             for table in archive.read(topic, end, columns, {partition: position.begins}):
-                rows = zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True)
-                for row, (offset, broker_time, event_id, user_id) in enumerate(rows):
-                    if event_id is None or dedup.is_duplicate(event_id, offset):
+                values = [table[name].to_pylist() for name in _COLUMNS]
+                foreign = self._foreign_rows(partition, values[-1])
+                for row, (offset, broker_time, event_id, user_id) in enumerate(
+                    zip(*values, strict=True)
+                ):
+                    if event_id is None or row in foreign or dedup.is_duplicate(event_id, offset):
                         continue  # no valid event, or a duplicate
                     if user_id in user_ids and broker_time > times.get(user_id, -1.0):
                         yield _Event(user_id, partition, broker_time, table, row)
 
+    def _foreign_rows(self, partition: int, user_ids: Sequence[str | None]) -> set[int]:
+        """The rows of users of another shard, which ingest refuses."""
+        shards = len(self._shards)
+        if shards == 1:
+            return set()
+        shard_of = shards_of_users([user_id or "" for user_id in user_ids], shards)
+        return {row for row, shard in enumerate(shard_of) if shard != partition % shards}
+
     def _deletion_times(self, user_ids: list[str]) -> dict[str, float]:
-        digests = [self._hasher("user", user_id) for user_id in user_ids]
-        places = deletions.lookup(self._client, "user", digests)
-        return {
-            user_id: place.time
-            for user_id, place in zip(user_ids, places, strict=True)
-            if place is not None
-        }
+        times: dict[str, float] = {}
+        for shard, of_shard in users_by_shard(user_ids, len(self._shards)).items():
+            digests = [self._hasher("user", user_id) for user_id in of_shard]
+            places = deletions.lookup(self._shards[shard], "user", digests)
+            times.update(
+                (user_id, place.time)
+                for user_id, place in zip(of_shard, places, strict=True)
+                if place is not None
+            )
+        return times
 
 
 def _merged(by_partition: Mapping[int, list[tuple[float, str]]]) -> list[str]:

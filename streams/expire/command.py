@@ -18,7 +18,7 @@ import structlog
 
 from core.settings import Settings
 from store import start
-from store.state import connection, keys, wipe
+from store.state import connection, keys, shard_numbers, wipe
 from store.state.entities import popularity
 from store.state.lease import EXPIRY_LEASE, Lease
 from store.state.shards import Shards
@@ -37,14 +37,17 @@ def run(settings: Settings) -> None:
     run continues.
     """
     start.announce(settings, "expire")
-    client = connection.connect(settings)
-    connection.check_server(client)
-    with Lease(client, EXPIRY_LEASE, _LEASE_S):
-        wipe.check(client)
-        names = (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED)
-        items = popularity.remove_below(client, settings, names, time.time())
-        moves = users.move(settings, client)
-        deletions = drop_out_of_reach(settings, Shards(settings))
+    with Shards(settings) as shards:
+        for client in shards:
+            connection.check_server(client)
+        with Lease(shards.first, EXPIRY_LEASE, _LEASE_S):
+            shard_numbers.check(shards.first)
+            wipe.check(shards.first)
+            names = (*settings.use_cases.by_name, keys.POPULAR_UNLABELLED)
+            now = time.time()
+            items = sum(popularity.remove_below(client, settings, names, now) for client in shards)
+            moves = users.move(settings, shards)
+            deletions = drop_out_of_reach(settings, shards)
     _log.info(
         "expired",
         users_left=moves.left,

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import structlog
 
 from core.settings import Settings
-from store.state.connection import Client
 from store.state.entities import idle_users
 from store.state.entities.idle_users import Counted
+from store.state.shards import Shards, users_by_shard
 from streams.expire.archived_events import ArchivedEvents
 
 _log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ class Moves(NamedTuple):
     not_archived: int = 0
 
 
-def move(settings: Settings, client: Client) -> Moves:
+def move(settings: Settings, shards: Shards) -> Moves:
     """Bring back the users who returned; with USER_IDLE_DAYS, let idle ones leave.
 
     Raises StoreError, ArchiveError: what was moved stays moved.
@@ -45,26 +45,26 @@ def move(settings: Settings, client: Client) -> Moves:
     leaving: dict[str, Counted] = {}
     returned: dict[str, int] = {}
     moves = Moves()
-    archived = ArchivedEvents(settings, client)
-    for user in idle_users.scan(client):
+    archived = ArchivedEvents(settings, shards)
+    for user in chain.from_iterable(map(idle_users.scan, shards)):
         if user.latest < idle_before:
             leaving[user.user_id] = user.counted
         elif user.counted.idle:
             returned[user.user_id] = user.counted.idle
         if len(leaving) == _LEAVING:
-            moves = _evict(client, archived, leaving, moves)
+            moves = _evict(shards, archived, leaving, moves)
             leaving = {}
-    moves = _evict(client, archived, leaving, moves)
+    moves = _evict(shards, archived, leaving, moves)
     entries = iter(returned.items())
     while part := dict(islice(entries, _RETURNING)):
-        moves = _restore(settings, client, archived, part, moves)
+        moves = _restore(settings, shards, archived, part, moves)
     if moves.not_archived:
         _log.warning("users_not_archived", users=moves.not_archived)
     return moves
 
 
 def _evict(
-    client: Client, archived: ArchivedEvents, leaving: Mapping[str, Counted], moves: Moves
+    shards: Shards, archived: ArchivedEvents, leaving: Mapping[str, Counted], moves: Moves
 ) -> Moves:
     if not leaving:
         return moves
@@ -73,20 +73,25 @@ def _evict(
         user_id: counted for user_id, counted in leaving.items() if counts[user_id] == counted.all
     }
     missing = len(leaving) - len(complete)
-    left = idle_users.evict(client, complete)
+    left = sum(
+        idle_users.evict(shards[shard], {user_id: complete[user_id] for user_id in user_ids})
+        for shard, user_ids in users_by_shard(complete, len(shards)).items()
+    )
     return moves._replace(left=moves.left + left, not_archived=moves.not_archived + missing)
 
 
 def _restore(
     settings: Settings,
-    client: Client,
+    shards: Shards,
     archived: ArchivedEvents,
     returned: Mapping[str, int],
     moves: Moves,
 ) -> Moves:
     lines = archived.lines(returned)
     restored = sum(
-        idle_users.restore(client, user_id, returned[user_id], of_user, settings.history_cap)
+        idle_users.restore(
+            shards.of_user(user_id), user_id, returned[user_id], of_user, settings.history_cap
+        )
         for user_id, of_user in lines.items()
     )
     missing = len(returned) - len(lines)

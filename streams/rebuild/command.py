@@ -5,8 +5,8 @@
    that start; the rebuild waits until none runs. The lease `expire` excludes `streams expire`.
 2. Ask Redis, Kafka and the archive what they hold, and show the plan (`plan`). Nothing is changed
    up to here.
-3. With `wipe`, delete every key that is made from the log. The next rebuild continues a wipe that
-   was killed.
+3. With `wipe`, delete every key that is made from the log, also with another REDIS_SHARDS. The
+   next rebuild continues a wipe that was killed.
 4. Recover the deletions from the log, so that what is older than they are is not applied.
 5. Replay each partition (`replay`): read the duplicate window from the archive, then apply the
    archive's events from Redis' position on, by the planner and the transactions that ingest uses.
@@ -20,6 +20,7 @@ With `from_log` the archive is not read: step 5 moves the positions to where the
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 
 import structlog
 import typer
@@ -30,7 +31,7 @@ from core.errors import LogGap
 from core.settings import Settings
 from store import start
 from store.archive.archive import Archive
-from store.state import connection, running
+from store.state import connection, keys, running
 from store.state import wipe as store_wipe
 from store.state.apply import deletions as known_deletions
 from store.state.apply import positions
@@ -56,14 +57,12 @@ def run(
     LogUnavailable later: run it again.
     """
     start.announce(settings, "rebuild")
-    client = connection.connect(settings)
-    connection.check_server(client)
-    with (
-        Lease(client, running.REBUILD_LEASE, _LEASE_S),
-        Lease(client, EXPIRY_LEASE, _LEASE_S),
-    ):
-        running.wait_until_none(client)
-        plan = rebuild_plan.make(settings, client, wipe_first=wipe, from_log=from_log)
+    with ExitStack() as stack:
+        shards = stack.enter_context(Shards(settings))
+        for client in shards:
+            connection.check_server(client)
+        _exclude_writers(settings, stack)
+        plan = rebuild_plan.make(settings, shards, wipe_first=wipe, from_log=from_log)
         _confirm(plan, yes)
         if plan.is_empty:
             typer.echo(
@@ -73,16 +72,31 @@ def run(
             return []
         if plan.wipe:
             store_wipe.wipe(settings)
-        positions.check_settings(client, settings)
-        experiments.save_definitions(client, settings.experiments)
-        recovery.recover(settings, Shards(settings))
+        positions.check_settings(shards.first, settings)
+        experiments.save_definitions(shards.first, settings.experiments)
+        recovery.recover(settings, shards)
         for part in plan.to_move:
-            _begin_at_log(client, plan, part)
-        rebuilt = _from_archive(settings, client, plan)
+            _begin_at_log(shards.of_partition(part.topic, part.partition), plan, part)
+        rebuilt = _from_archive(settings, shards, plan)
     for partition in rebuilt:
         _log.info("partition_rebuilt", topic=settings.interactions_topic, **partition._asdict())
     typer.echo("done: start ingest, which reads on from the log")
     return rebuilt
+
+
+def _exclude_writers(settings: Settings, stack: ExitStack) -> None:
+    """Step 1, also of processes with the former REDIS_SHARDS."""
+    with connection.connect(settings) as client:
+        numbers = store_wipe.numbers_to_wipe(client)
+    firsts: dict[str, connection.Client] = {}
+    for number in (settings.redis_shards, *numbers):
+        first = connection.connect(settings.model_copy(update={"redis_shards": number}))
+        firsts.setdefault(keys.of(first).prefix, first)  # several numbers share a prefix
+    for first in firsts.values():
+        stack.enter_context(first)
+        for lease in (running.REBUILD_LEASE, EXPIRY_LEASE):
+            stack.enter_context(Lease(first, lease, _LEASE_S))
+        running.wait_until_none(first)
 
 
 def _confirm(plan: Plan, yes: bool) -> None:
@@ -115,12 +129,12 @@ def _begin_at_log(client: connection.Client, plan: Plan, part: Part) -> None:
     )
 
 
-def _from_archive(settings: Settings, client: connection.Client, plan: Plan) -> list[Rebuilt]:
+def _from_archive(settings: Settings, shards: Shards, plan: Plan) -> list[Rebuilt]:
     """Step 5."""
     if not plan.archived:
         return []
     archive = Archive(settings.archive_url)
-    deleted = known_deletions.count(client, "user")
+    deleted = sum(known_deletions.count(client, "user") for client in shards)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -133,6 +147,7 @@ def _from_archive(settings: Settings, client: connection.Client, plan: Plan) -> 
         title = f"{settings.interactions_topic} ({deleted} deleted users stay out)"
         task = progress.add_task(title, total=sum(part.from_archive for part in plan.archived))
         for part in plan.archived:
+            client = shards.of_partition(part.topic, part.partition)
             rebuilt.append(ArchiveReplay(settings, client, archive, part).run())
             progress.update(task, advance=part.from_archive)
     return rebuilt

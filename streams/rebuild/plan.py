@@ -20,10 +20,11 @@ from store.log import client as log
 from store.log import ends as log_ends
 from store.log.access import permissions
 from store.log.topics.ids import TopicId, TopicIds
-from store.state import wipe
+from store.state import shard_numbers, wipe
 from store.state.apply import halts, positions
 from store.state.apply.positions import Position
 from store.state.connection import Client
+from store.state.shards import Shards
 
 
 class Part(NamedTuple):
@@ -63,8 +64,8 @@ class Part(NamedTuple):
 class Plan:
     """What a rebuild does.
 
-    `keys`: how many keys a wipe deletes, by the first word of their names. `lost`: one line for
-    each partition that loses events.
+    `keys`: how many keys a wipe deletes, by the first word of their names. `former`: other numbers
+    of shards whose keys are among them. `lost`: one line for each partition that loses events.
     """
 
     wipe: bool
@@ -72,6 +73,7 @@ class Plan:
     source: str
     parts: list[Part]
     keys: dict[str, int] = field(default_factory=dict)
+    former: list[int] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
     @property
@@ -98,6 +100,8 @@ class Plan:
         if self.wipe:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.keys.items())
             yield f"to delete: {sum(self.keys.values()):,} keys of Redis ({kinds or 'it is empty'})"
+        for number in self.former:
+            yield f"  among them all that was computed with REDIS_SHARDS={number}"
         yield f"rebuild from {self.source}"
         for part in self.parts:
             yield (
@@ -110,16 +114,17 @@ class Plan:
             yield f"WARNING: {text}"
 
 
-def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool) -> Plan:
+def make(settings: Settings, shards: Shards, *, wipe_first: bool, from_log: bool) -> Plan:
     """Read from Redis, Kafka and the archive what they hold; change nothing.
 
     Raises ConfigurationError: Redis was made with other settings. ArchiveError: the archive is
     empty or damaged. LogGap, LogRewound: log, archive and Redis do not fit together.
     StoreUnavailable, LogUnavailable: retry. StoreCorrupt: wipe first.
     """
-    wipe_first = wipe_first or wipe.interrupted(client)
+    wipe_first = wipe_first or wipe.interrupted(shards.first)
     if not wipe_first:
-        positions.compare_settings(client, settings)
+        shard_numbers.check(shards.first)
+        positions.compare_settings(shards.first, settings)
     topics = [settings.interactions_topic, settings.items_topic, settings.users_topic]
     permissions.prepare(settings, permissions.of_rebuild)
     ids = TopicIds(settings, [*topics, settings.deletions_topic]).read()
@@ -127,16 +132,29 @@ def make(settings: Settings, client: Client, *, wipe_first: bool, from_log: bool
     archived = (
         {} if archive is None else _archived(settings, archive, ids[settings.interactions_topic])
     )
-    parts = _parts(settings, client, ids, archived, wipe_first)
+    with Shards(_as_counted(settings, shards.first)) as counted:
+        parts = _parts(settings, counted, ids, archived, wipe_first)
     source = (
         "the log alone"
         if from_log
         else f"the archive at {masked_url(settings.archive_url)}, then from the log"
     )
-    plan = Plan(wipe_first, from_log, source, parts, wipe.count(settings) if wipe_first else {})
+    plan = Plan(wipe_first, from_log, source, parts)
+    if wipe_first:
+        numbers = wipe.numbers_to_wipe(shards.first)
+        plan.former = [number for number in numbers if number != settings.redis_shards]
+        plan.keys = wipe.count(settings)
     for part in parts:
         _check(settings, plan, part, archive)
     return plan
+
+
+def _as_counted(settings: Settings, first: Client) -> Settings:
+    """The settings with the REDIS_SHARDS of the state in Redis."""
+    numbers = shard_numbers.present(first)
+    if not numbers or settings.redis_shards in numbers:
+        return settings
+    return settings.model_copy(update={"redis_shards": numbers[0]})
 
 
 def _archived(settings: Settings, archive: Archive, topic_id: TopicId) -> Mapping[int, int]:
@@ -161,7 +179,7 @@ def _archived(settings: Settings, archive: Archive, topic_id: TopicId) -> Mappin
 
 def _parts(
     settings: Settings,
-    client: Client,
+    shards: Shards,
     ids: Mapping[str, TopicId],
     archived: Mapping[int, int],
     wipe_first: bool,
@@ -179,7 +197,8 @@ def _parts(
                     f"not: {_other_log(settings)}"
                 )
             for number in numbers:
-                redis, end = _position(client, topic, number, wipe_first), ends.get(number, 0)
+                client, end = shards.of_partition(topic, number), ends.get(number, 0)
+                redis = _position(client, topic, number, wipe_first)
                 start = redis.offset if redis.applied and not wipe_first else 0
                 low, high = log_ends.ends(settings, consumer, topic, number, max(redis.offset, end))
                 if not wipe_first:

@@ -12,12 +12,13 @@ from core.errors import BadEvent, Stale, StoreError
 from core.settings import Settings
 from core.types import Interaction
 from store.archive.archive import Archive
-from store.state import connection
+from store.state import connection, keys
 from store.state.apply import positions
 from store.state.apply.applier import Applier
 from store.state.apply.batches import Event, KnownDeletions, OffsetRange
 from store.state.apply.pending import PendingPopularity
 from store.state.apply.planner import Planner
+from store.state.shards import UserCheck
 from streams.rebuild import archived_letters
 from streams.rebuild.archived_letters import ArchivedLetters
 from streams.rebuild.plan import Part
@@ -55,6 +56,7 @@ class ArchiveReplay:
     def __init__(
         self, settings: Settings, client: connection.Client, archive: Archive, part: Part
     ) -> None:
+        """`client`: of the shard of the partition."""
         self._client, self._archive, self._part = client, archive, part
         position = positions.take(client, part.topic, part.partition)
         if not position.applied:
@@ -65,9 +67,10 @@ class ArchiveReplay:
         self._popularity = PendingPopularity(
             settings.use_cases, settings.popularity_half_life_days, position.popularity
         )
-        self._planner = Planner(settings.use_cases, settings.experiments)
+        self._planner = Planner(settings.use_cases, settings.experiments, settings.redis_shards)
+        self._users = UserCheck(settings.redis_shards)
         hasher = IdHasher(settings.deletion_salt)
-        applier_client = connection.connect(settings)
+        applier_client = connection.connect(settings, shard=keys.of(client).shard)
         self._applier = Applier(applier_client, self._planner, settings.history_cap, hasher)
         self._use_cases = settings.use_cases
         self._letters = ArchivedLetters(settings, part.topic)
@@ -114,7 +117,8 @@ class ArchiveReplay:
         event = Event(Interaction(**{name: row[name] for name in _FIELDS}), row["broker_time"])
         try:
             codec.check_interaction(event.interaction, event.broker_time, self._use_cases)
-        except BadEvent as bad:  # an event type or a use case was removed since
+            self._users.check(event.interaction.user_id, self._part.partition)
+        except BadEvent as bad:  # an event type, a use case or REDIS_SHARDS was changed since
             if is_new:
                 raw = codec.encode_json(event.interaction)
                 letter = {"error": f"{bad.code}: {bad}", "raw": raw, "raw_truncated": False}

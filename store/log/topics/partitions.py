@@ -126,12 +126,12 @@ class Layout(NamedTuple):
 def note_layout(client: Any, topic: str, partitions: int, known: Layout | None = None) -> Layout:
     """Store the broker's number of partitions in Redis, and return the layout.
 
-    `known`: the layout that this process stored before; it is stored again when Redis was emptied
-    since. Events from before partitions were added stay in the partitions of the old number. The
-    first number that is stored counts from the log's beginning on, because earlier numbers are
-    unknown. Raises StoreUnavailable.
+    `client`: of shard 0. `known`: the layout that this process stored before; it is stored again
+    when Redis was emptied since. Events from before partitions were added stay in the partitions of
+    the old number. The first number that is stored counts from the log's beginning on, because
+    earlier numbers are unknown. Raises StoreUnavailable.
     """
-    key = keys.ONLY.layout(topic)
+    key = keys.of(client).layout(topic)
     with named_errors(f"storing the partitions of {topic}"):
         stored, since = client.hmget(key, ["partitions", "since"])
         if stored is not None and int(stored) == partitions:

@@ -9,10 +9,10 @@ import redis
 
 from core.errors import ConfigurationError, LogGap, LogRewound, Stale, StoreCorrupt
 from core.settings import Settings
-from store.state import keys
+from store.state import keys, shard_numbers
 from store.state.apply import halts
 from store.state.apply.pending import MARK_FIELDS, Mark, read_mark
-from store.state.connection import named_errors
+from store.state.connection import Client, named_errors
 from store.state.shards import Shards
 
 _START_OVER = (
@@ -253,11 +253,12 @@ def check_topic(
         )
 
 
-def check_settings(client: redis.Redis, settings: Settings) -> None:
+def check_settings(client: Client, settings: Settings) -> None:
     """Store the settings on which stored numbers depend, or compare them with the stored ones.
 
     Raises ConfigurationError: one key must not mix numbers of two settings.
     """
+    shard_numbers.check(client)
     with named_errors("writing settings"):
         pipe: Any = client.pipeline(transaction=True)
         for name, value in _settings(settings).items():

@@ -16,6 +16,8 @@ Each change of a user is one step, which applies as a whole or not at all:
 
 Users who leave also change the token of the deletions: so no live worker writes a vector of the
 former history, and ingest forgets which users have a first_seen.
+
+The functions take the client of the users' shard.
 """
 
 from __future__ import annotations
@@ -24,12 +26,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import redis
-
 from core.errors import StoreError
 from store.state import connection, keys, wipe
 from store.state.apply import deletions
-from store.state.connection import named_errors
+from store.state.connection import Client, named_errors
+from store.state.keys import Keys
 
 USERS = 50
 """Users in one script and in one read, which take Redis some milliseconds."""
@@ -95,14 +96,17 @@ class UserActivity(NamedTuple):
     latest: int
 
 
-def scan(client: redis.Redis) -> Iterator[UserActivity]:
-    """Every user who has events in Redis; it may return one twice. Raises StoreUnavailable."""
+def scan(client: Client) -> Iterator[UserActivity]:
+    """Every user of a shard who has events in Redis; it may return one twice.
+
+    Raises StoreUnavailable.
+    """
+    names = keys.of(client)
     with named_errors("looking for idle users"):
         batch: list[str] = []
-        for key in client.scan_iter("user:*", count=_SCANNED):
-            parts = key.decode().split(":")
-            if len(parts) == 2:
-                batch.append(keys.unescape(parts[1]))
+        for key in client.scan_iter(names.user("*"), count=_SCANNED):
+            if names.without_prefix(key).count(":") == 1:
+                batch.append(names.user_id(key))
             if len(batch) == USERS:
                 yield from _activities(client, batch)
                 batch.clear()
@@ -110,10 +114,12 @@ def scan(client: redis.Redis) -> Iterator[UserActivity]:
 
 
 def _activities(client: Any, user_ids: Sequence[str]) -> Iterator[UserActivity]:
+    names = keys.of(client)
     pipe = client.pipeline(transaction=False)
     for user_id in user_ids:
-        _read_counted(pipe, user_id)
-        pipe.lrange(keys.ONLY.history(user_id), -_LATEST, -1)
+        pipe.hget(names.user(user_id), "events")
+        pipe.hget(names.user_idle(user_id), "events")
+        pipe.lrange(names.history(user_id), -_LATEST, -1)
     replies = pipe.execute()
     for number, user_id in enumerate(user_ids):
         current, idle, lines = replies[3 * number : 3 * number + 3]
@@ -123,22 +129,17 @@ def _activities(client: Any, user_ids: Sequence[str]) -> Iterator[UserActivity]:
             yield UserActivity(user_id, counted, latest)
 
 
-def _read_counted(pipe: Any, user_id: str) -> None:
-    pipe.hget(keys.ONLY.user(user_id), "events")
-    pipe.hget(keys.ONLY.user_idle(user_id), "events")
-
-
-def counters(client: redis.Redis, user_id: str) -> dict[str, int]:
+def counters(client: Client, user_id: str) -> dict[str, int]:
     """The counters of a user who left Redis: `events`, and `ev:{type}` of each type.
 
     Empty for a user who did not leave. Raises StoreUnavailable.
     """
     with named_errors(f"reading the idle counters of {user_id!r}"):
-        stored: Any = client.hgetall(keys.ONLY.user_idle(user_id))
+        stored: Any = client.hgetall(keys.of(client).user_idle(user_id))
     return {name.decode(): int(count) for name, count in stored.items() if name != b"first_seen"}
 
 
-def evict(client: redis.Redis, users: Mapping[str, Counted]) -> int:
+def evict(client: Client, users: Mapping[str, Counted]) -> int:
     """Remove histories and vectors of `users` who have still exactly these events.
 
     Returns how many users left. Raises StoreUnavailable, StoreError while the state is incomplete.
@@ -155,24 +156,25 @@ def evict(client: redis.Redis, users: Mapping[str, Counted]) -> int:
 
 def evict_together(client: Any, users: Mapping[str, Counted]) -> int:
     """`evict` of at most USERS users, in one script."""
-    names = [keys.ONLY.deletions, keys.ONLY.wipe]
+    names = keys.of(client)
+    of_script = [names.deletions, names.wipe]
     arguments: list[str | int] = [deletions.TOKENS["user"], deletions.token()]
     for user_id, counted in users.items():
-        names += [
-            keys.ONLY.user(user_id),
-            keys.ONLY.user_idle(user_id),
-            keys.ONLY.history(user_id),
-            keys.ONLY.user_als(user_id),
+        of_script += [
+            names.user(user_id),
+            names.user_idle(user_id),
+            names.history(user_id),
+            names.user_als(user_id),
         ]
         arguments += [counted.current, counted.idle]
-    left = int(client.eval(_EVICT, len(names), *names, *arguments))
+    left = int(client.eval(_EVICT, len(of_script), *of_script, *arguments))
     if left < 0:
-        _check_complete(client)
+        _check_complete(client, names)
         raise StoreError("the deletions in Redis were recovered meanwhile: run this again")
     return left
 
 
-def restore(client: redis.Redis, user_id: str, idle: int, lines: Sequence[str], cap: int) -> bool:
+def restore(client: Client, user_id: str, idle: int, lines: Sequence[str], cap: int) -> bool:
     """Bring back a user who had `idle` events when the user left.
 
     `lines`: the latest of these events, at most `cap`, oldest first. False: not restored, because
@@ -180,14 +182,15 @@ def restore(client: redis.Redis, user_id: str, idle: int, lines: Sequence[str], 
     state is incomplete.
     """
     with named_errors(f"restoring user {user_id!r}"), client.pipeline() as pipe:
-        user, idle_user = keys.ONLY.user(user_id), keys.ONLY.user_idle(user_id)
-        connection.watch(pipe, keys.ONLY.deletions, keys.ONLY.wipe, user, idle_user)
-        _check_complete(pipe)
+        names = keys.of(client)
+        user, idle_user = names.user(user_id), names.user_idle(user_id)
+        connection.watch(pipe, names.deletions, names.wipe, user, idle_user)
+        _check_complete(pipe, names)
         counters: Any = pipe.hgetall(idle_user)
         has_returned = pipe.exists(user) and idle and int(counters.get(b"events", 0)) == idle
         if not has_returned:
             return False
-        room = cap - int(pipe.llen(keys.ONLY.history(user_id)))
+        room = cap - int(pipe.llen(names.history(user_id)))
         pipe.multi()
         for name, value in counters.items():
             if name == b"first_seen":
@@ -195,16 +198,17 @@ def restore(client: redis.Redis, user_id: str, idle: int, lines: Sequence[str], 
             else:
                 pipe.hincrby(user, name, int(value))
         if room > 0:
-            pipe.lpush(keys.ONLY.history(user_id), *reversed(lines[-room:]))
-        pipe.delete(idle_user, keys.ONLY.user_als(user_id))
+            pipe.lpush(names.history(user_id), *reversed(lines[-room:]))
+        pipe.delete(idle_user, names.user_als(user_id))
         return connection.execute(pipe)
 
 
-def _check_complete(client: Any) -> None:
-    """Raises StoreError while Redis lacks deletions or is being wiped."""
-    if not deletions.parse_state(client.hmget(keys.ONLY.deletions, deletions.STATE_FIELDS)).ready:
+def _check_complete(client: Any, names: Keys) -> None:
+    """Raises StoreError while the shard lacks deletions or is being wiped."""
+    if not deletions.parse_state(client.hmget(names.deletions, deletions.STATE_FIELDS)).ready:
         raise StoreError(
             "the deletions in Redis are not complete: it is new, was emptied, or is being "
             "recovered. Start `python -m streams ingest`, then run this again"
         )
-    wipe.check(client)
+    if client.exists(names.wipe):
+        raise wipe.incomplete()
