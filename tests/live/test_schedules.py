@@ -81,10 +81,12 @@ def test_a_crontab_is_due_whenever_it_fires() -> None:
 def test_new_events_are_those_after_the_snapshot_of_the_live_bundle(
     broker: object, settings: Settings, redis: Redis
 ) -> None:
+    """In whatever shard the position of a partition is."""
+    settings = settings.model_copy(update={"redis_shards": 2})
     client.ensure_topics(settings)
     topic = settings.interactions_topic
-    for partition, position in ((0, 100), (3, 50)):
-        redis.hset(keys.ONLY.position(topic, partition), "position", position)
+    for shard, partition, position in ((0, 0, 100), (1, 3, 50)):
+        redis.hset(keys.Keys(shard, 2).position(topic, partition), "position", position)
     assert schedules.new_events(settings) == 150
     Registry(settings.models_path).publish(
         lambda _folder: None, {"positions": {topic: {"0": 90, "3": 50}}}
