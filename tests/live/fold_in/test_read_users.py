@@ -204,25 +204,28 @@ def test_a_worker_rests_in_proportion_to_its_work(busy_s: float, rest_s: float) 
 
 @pytest.mark.process
 def test_a_read_of_the_api_makes_the_live_worker_follow_that_user(
-    settings: Settings, redis: Redis, spawn: Spawn, broker: object
+    settings: Settings, spawn: Spawn, broker: object
 ) -> None:
+    """With four shards: the API notes the read in the user's, where the worker looks."""
+    settings = settings.model_copy(update={"redis_shards": 4})
     children = live_and_ingest(settings, spawn, LIVE_READ_S=str(settings.live_read_s))
     model = live_model(settings)
 
     def send(number: int) -> None:
         with Producer(settings) as producer:
-            for name in ("ann", "bob"):
+            for name in ("ann", "cat"):
                 for item in range(6):
                     producer.interaction(event(name, f"item-{item}", number))
 
     def is_followed(events: int) -> bool:
         for child in children:
             child.check()
-        counted = [redis.hget(keys.ONLY.user(name), "events") for name in ("ann", "bob")]
-        return counted == [str(events).encode()] * 2 and is_fresh(redis, settings, model, "ann")
+        clients = [(name, shards.of_user(name)) for name in ("ann", "cat")]
+        counted = [client.hget(keys.of(client).user(name), "events") for name, client in clients]
+        return counted == [b"%d" % events] * 2 and is_fresh(clients[0][1], settings, model, "ann")
 
     send(1)
-    with serving(settings) as api:
+    with serving(settings) as api, Shards(settings) as shards:
         eventually(
             lambda: api.get(f"{FOR_DEVELOPER}/ann").json()["interaction_count"] == 6,
             "counted",
@@ -231,4 +234,5 @@ def test_a_read_of_the_api_makes_the_live_worker_follow_that_user(
         eventually(lambda: is_followed(6), "a vector of the user who is read", 60.0)
         send(2)
         eventually(lambda: is_followed(12), "and one after the next events", 60.0)
-    assert not has_vector(redis, "bob")
+        cat = shards.of_user("cat")
+        assert not cat.exists(keys.of(cat).user_als("cat"))
